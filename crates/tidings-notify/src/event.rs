@@ -1,0 +1,155 @@
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::user::check_name;
+use crate::{EventId, InvalidName, Payload, UserId};
+
+/// One notification, as it stands in its user's log.
+///
+/// As JSON: `{"id","user_id","type","payload","timestamp","read_at"}`, with times in RFC 3339.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Its place in the log, and what a client hands back as `Last-Event-ID`.
+    pub id: EventId,
+    /// Who it is for.
+    #[serde(rename = "user_id")]
+    pub user: UserId,
+    /// What happened, for instance `comment.created`.
+    #[serde(rename = "type")]
+    pub event_type: EventType,
+    /// What the application says about it.
+    pub payload: Payload,
+    /// When it happened, by the application's word.
+    pub timestamp: Timestamp,
+    /// When its user read it.
+    #[serde(default)]
+    pub read_at: Option<Timestamp>,
+}
+
+impl Event {
+    /// The unread event that a draft becomes once a store has given it its id.
+    pub fn from_draft(draft: Draft, id: EventId) -> Self {
+        Self {
+            id,
+            user: draft.user,
+            event_type: draft.event_type,
+            payload: draft.payload,
+            timestamp: draft.timestamp,
+            read_at: None,
+        }
+    }
+}
+
+/// A notification that has no place in a log yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Draft {
+    pub(crate) user: UserId,
+    pub(crate) event_type: EventType,
+    pub(crate) payload: Payload,
+    pub(crate) timestamp: Timestamp,
+}
+
+impl Draft {
+    /// A notification that happens now.
+    pub fn new(user: UserId, event_type: EventType, payload: Payload) -> Self {
+        Self {
+            user,
+            event_type,
+            payload,
+            timestamp: to_microseconds(Timestamp::now()),
+        }
+    }
+
+    /// Says when it happened, to the microsecond: finer parts are cut off, because not every store
+    /// can keep them.
+    pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
+        self.timestamp = to_microseconds(timestamp);
+        self
+    }
+
+    /// Addresses it to somebody else.
+    pub fn with_user(mut self, user: UserId) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// Who it is for.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// What happened.
+    pub fn event_type(&self) -> &EventType {
+        &self.event_type
+    }
+
+    /// What the application says about it.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// When it happened.
+    pub fn timestamp(&self) -> Timestamp {
+        self.timestamp
+    }
+}
+
+fn to_microseconds(timestamp: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(timestamp.as_microsecond()).unwrap_or(timestamp)
+}
+
+/// What kind of thing happened: an opaque string of 1 to 255 bytes without control characters,
+/// by custom words joined by full stops (`comment.created`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EventType(Arc<str>);
+
+impl EventType {
+    /// Checks and takes a type's name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] when the text is empty, longer than 255 bytes, or has a control character.
+    pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidName> {
+        check_name(name.as_ref()).map(Self)
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EventType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for EventType {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::new(text)
+    }
+}
+
+impl TryFrom<String> for EventType {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::new(text)
+    }
+}
+
+impl From<EventType> for String {
+    fn from(event_type: EventType) -> Self {
+        event_type.0.as_ref().to_owned()
+    }
+}

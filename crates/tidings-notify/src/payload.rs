@@ -1,0 +1,163 @@
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// Deepest nesting of arrays and objects in a [`Payload`]: what the JSON parsers of most languages
+/// can read.
+pub const MAX_DEPTH: usize = 127;
+
+/// The JSON of a notification: any value, kept as text exactly as it was written, but without the
+/// white space between its tokens.
+///
+/// Numbers keep every digit and objects keep the order of their keys, because the text is never
+/// taken apart. Clones share it.
+#[derive(Clone)]
+pub struct Payload(Arc<RawValue>);
+
+impl Payload {
+    /// Checks and takes JSON text.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPayload`] when the text is not one JSON value, or nests too deep.
+    pub fn parse(json: &str) -> Result<Self, InvalidPayload> {
+        let raw: Box<RawValue> = serde_json::from_str(json)?;
+        Self::compacted(&raw)
+    }
+
+    /// Writes a value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidPayload`] when the value cannot be JSON (a map whose keys are not text), or nests
+    /// too deep.
+    pub fn from_value(value: &impl Serialize) -> Result<Self, InvalidPayload> {
+        let raw = serde_json::value::to_raw_value(value)?;
+        Self::compacted(&raw)
+    }
+
+    /// The compact JSON text. It has no line breaks.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
+
+    fn compacted(raw: &RawValue) -> Result<Self, InvalidPayload> {
+        let compact = without_white_space(raw.get())?;
+        Ok(Self(RawValue::from_string(compact)?.into()))
+    }
+}
+
+/// JSON that cannot be a payload.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidPayload {
+    /// It is not one JSON value.
+    #[error("expected one JSON value")]
+    Json(#[from] serde_json::Error),
+    /// Its arrays and objects nest deeper than [`MAX_DEPTH`].
+    #[error("expected JSON that nests at most {MAX_DEPTH} levels deep")]
+    TooDeep,
+}
+
+/// Drops the white space between the tokens of valid JSON.
+///
+/// A line break in a payload would break the framing of Server-Sent Events, and signing wants one
+/// spelling. Parsing into a value and writing it again would lose digits of large numbers.
+fn without_white_space(json: &str) -> Result<String, InvalidPayload> {
+    let mut compact = String::with_capacity(json.len());
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut escaped = false;
+    for character in json.chars() {
+        if in_string {
+            in_string = escaped || character != '"';
+            escaped = !escaped && character == '\\';
+        } else if matches!(character, ' ' | '\t' | '\n' | '\r') {
+            continue;
+        } else {
+            match character {
+                '"' => in_string = true,
+                '[' | '{' => depth += 1,
+                ']' | '}' => depth -= 1,
+                _ => {}
+            }
+            if depth > MAX_DEPTH {
+                return Err(InvalidPayload::TooDeep);
+            }
+        }
+        compact.push(character);
+    }
+    Ok(compact)
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Equal texts; `1` and `1.0` differ.
+impl PartialEq for Payload {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Payload {}
+
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        Self::compacted(&raw).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn white_space_goes_and_everything_else_stays() {
+        let payload = Payload::parse(
+            " {\n\t\"a b\" : [ 1.00 , 123456789012345678901234567890 ],\r\n\"q\\\" \\\\\": \" é \" } ",
+        );
+        assert_eq!(
+            payload.unwrap().as_str(),
+            r#"{"a b":[1.00,123456789012345678901234567890],"q\" \\":" é "}"#
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_one_json_value_is_refused() {
+        let too_deep = "[".repeat(200) + &"]".repeat(200);
+        for text in ["", "{", "1 2", "nul", "\"\n\"", "NaN", too_deep.as_str()] {
+            assert!(Payload::parse(text).is_err(), "{text}");
+        }
+        let deep = "[".repeat(MAX_DEPTH) + &"]".repeat(MAX_DEPTH);
+        assert_eq!(Payload::parse(&deep).unwrap().as_str(), deep);
+    }
+
+    proptest! {
+        #[test]
+        fn strings_survive_whatever_they_hold(text in ".*") {
+            let payload = Payload::from_value(&text).unwrap();
+            prop_assert_eq!(serde_json::from_str::<String>(payload.as_str()).unwrap(), text);
+            prop_assert!(!payload.as_str().contains('\n'));
+        }
+    }
+}

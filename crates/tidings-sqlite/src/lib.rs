@@ -1,0 +1,48 @@
+//! One SQLite file shared by several stores.
+//!
+//! SQLite lets one connection write at a time, and a durable commit costs an fsync. A store that
+//! opens its own connection pays that fsync for every call and collides with every other store on
+//! the file. A [`Database`] gives all of them one writer: a thread that takes whatever calls are
+//! waiting, runs them in one transaction, commits once, and only then answers each caller.
+//!
+//! ```text
+//! write(job) ──▶ bounded queue ──▶ writer thread: BEGIN · job · job · job · COMMIT ──▶ answers
+//! read(job)  ──▶ bounded queue ──▶ reader threads, each with a read-only connection
+//! ```
+//!
+//! - A job that fails is rolled back alone; its neighbours commit.
+//! - An answer of `Ok` from [`Database::write`] means that the commit is on disk.
+//! - Two stores take part in one transaction by running in one job: their functions take the
+//!   [`rusqlite::Transaction`] that the job is given.
+//!
+//! It is not a connection pool and not an abstraction over SQL: jobs speak [`rusqlite`].
+//!
+//! ```
+//! # async fn example() -> Result<(), tidings_sqlite::Error> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = folder.path().join("example.db");
+//! use tidings_sqlite::{Database, Options, rusqlite};
+//!
+//! let database = Database::open(path, &Options::default())?;
+//! database.migrate("counter", &["CREATE TABLE counter (n INTEGER NOT NULL)"]).await?;
+//! database.write(|tx| tx.execute("INSERT INTO counter VALUES (1)", [])
+//!     .map_err(tidings_sqlite::Error::from)).await?;
+//! let n: i64 = database.read(|connection| {
+//!     Ok::<_, tidings_sqlite::Error>(connection.query_row("SELECT sum(n) FROM counter", [], |row| row.get(0))?)
+//! }).await?;
+//! assert_eq!(n, 1);
+//! database.close().await;
+//! # Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
+//! ```
+
+mod connection;
+mod database;
+mod error;
+mod migration;
+mod reader;
+mod writer;
+
+pub use database::{Database, Options};
+pub use error::Error;
+pub use rusqlite;

@@ -1,0 +1,18 @@
+//! The threads that read, each with a connection of its own.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rusqlite::Connection;
+
+/// Work for a reader; it answers its caller itself.
+pub(crate) type Query = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Serves the queue until it is closed and empty.
+pub(crate) fn run(connection: &Connection, queue: &async_channel::Receiver<Query>) {
+    while let Ok(query) = queue.recv_blocking() {
+        // A panic drops the query's reply, which tells the caller; the thread lives on.
+        if catch_unwind(AssertUnwindSafe(|| query(connection))).is_err() {
+            tracing::error!("a database query panicked");
+        }
+    }
+}
