@@ -1,1 +1,81 @@
-//! Being written.
+//! Receivers that a sender of webhooks must survive.
+//!
+//! A sender is easy to write against a receiver that answers. What sets senders apart is what they
+//! do with one that stalls, drips, lies, floods or breaks off, and such a receiver is hard to find
+//! when a test needs it. A [`Receiver`] is one on demand: it listens on loopback, does to each
+//! request what its [`Script`] says, and keeps what it was sent. It writes to raw sockets, because
+//! an HTTP library refuses to misbehave.
+//!
+//! | part | is |
+//! |---|---|
+//! | [`Receiver`] | the server; it stops when it is dropped |
+//! | [`Script`] | which [`Behaviour`] the next request meets: always the same, in sequence, or by a function |
+//! | [`Behaviour`] | one way to treat one request, from a plain [`Answer`] to a gzip bomb |
+//! | [`Request`] | what arrived, for the test to look at |
+//! | [`Gate`] | holds answers back until the test says so |
+//! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
+//! | [`Unreachable`] | an address where nobody answers: refused, or silent |
+//! | [`catalogue`] | all of them by path, for any sender to be pointed at |
+//!
+//! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
+//! has arrived, [`Receiver::closed`] when the sender has let go of a connection.
+//!
+//! ```
+//! use tidings_test_support::{Answer, Behaviour, Receiver, Script};
+//! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//! # async fn post(url: String) -> String {
+//! #     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+//! #     let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
+//! #     let request = format!("POST /{path} HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi");
+//! #     socket.write_all(request.as_bytes()).await.unwrap();
+//! #     let mut answer = String::new();
+//! #     let _reset = socket.read_to_string(&mut answer).await;
+//! #     answer
+//! # }
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! // The first request is read and then reset; every later one is answered.
+//! let script = Script::sequence([Behaviour::ResetAfterBody], Answer::ok().with_close());
+//! let receiver = Receiver::start(script).await?;
+//!
+//! assert_eq!(post(receiver.url("/hook")).await, "");
+//! assert!(post(receiver.url("/hook")).await.starts_with("HTTP/1.1 200 OK"));
+//! assert_eq!(receiver.request(2).await.body, "hi");
+//! # Ok(()) }
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+//! ```
+//!
+//! To point another sender at all of them, in any language:
+//!
+//! ```sh
+//! cargo run -p tidings-test-support --example hostile_receiver -- 127.0.0.1:8099
+//! ```
+//!
+//! It speaks HTTP/1.1 only. It is not a mock that checks expectations, and not a server: it keeps
+//! the last [`Receiver::KEPT`] requests in memory and answers strangers as badly as it can.
+
+mod answer;
+mod authority;
+mod behaviour;
+pub mod catalogue;
+mod connection;
+mod gate;
+mod gzip_bomb;
+mod input;
+mod journal;
+mod output;
+mod performance;
+mod receiver;
+mod request;
+mod script;
+mod socket;
+mod unreachable;
+
+pub use answer::Answer;
+pub use authority::{Authority, Tls};
+pub use behaviour::Behaviour;
+pub use gate::Gate;
+pub use receiver::{Builder, Receiver};
+pub use request::{Closed, Head, Request};
+pub use script::Script;
+pub use unreachable::Unreachable;

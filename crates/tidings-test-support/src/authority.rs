@@ -1,0 +1,113 @@
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+/// How a receiver with TLS proves who it is.
+///
+/// To a sender that trusts the receiver's [`Authority`], each but the first has one fault and no
+/// other. For plain text on a TLS port, send `https` to a receiver without TLS:
+/// [`Receiver::https_url`](crate::Receiver::https_url).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tls {
+    /// A certificate for `localhost` and 127.0.0.1 that is in order.
+    Valid,
+    /// A certificate that ended with the year 2000.
+    Expired,
+    /// A certificate of another authority of the same name.
+    UnknownAuthority,
+    /// A certificate for `wrong.invalid`.
+    WrongName,
+    /// No certificate: takes the connection and never answers the handshake.
+    Stalled,
+}
+
+/// A certificate authority that a sender has to trust for the length of a test.
+#[derive(Clone)]
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    pem: String,
+}
+
+impl Authority {
+    /// Its certificate in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Its certificate in PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+/// How connections are taken in.
+#[derive(Clone)]
+pub(crate) enum Reception {
+    Plain,
+    Stalled,
+    Tls(TlsAcceptor),
+}
+
+/// Makes an authority, and whatever else the receiver needs to prove itself this way.
+pub(crate) fn prepare(tls: Tls) -> io::Result<(Authority, Reception)> {
+    let issuer = new_issuer()?;
+    let authority = Authority {
+        certificate: issuer.der().clone(),
+        pem: issuer.pem(),
+    };
+    let reception = match tls {
+        Tls::Stalled => Reception::Stalled,
+        Tls::UnknownAuthority => Reception::Tls(acceptor(tls, &new_issuer()?)?),
+        _ => Reception::Tls(acceptor(tls, &issuer)?),
+    };
+    Ok((authority, reception))
+}
+
+fn new_issuer() -> io::Result<CertifiedIssuer<'static, KeyPair>> {
+    let mut authority = CertificateParams::default();
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "Tidings test authority");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    CertifiedIssuer::self_signed(authority, key).map_err(io::Error::other)
+}
+
+fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAcceptor> {
+    let names: &[&str] = match tls {
+        Tls::WrongName => &["wrong.invalid"],
+        _ => &["localhost", "127.0.0.1"],
+    };
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
+    if tls == Tls::Expired {
+        leaf.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    }
+    let key = KeyPair::generate().map_err(io::Error::other)?;
+    let certificate = leaf.signed_by(&key, issuer).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+
+    // Named rather than taken from the process, which may have installed none.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,9 @@
+//! What the receiver does, seen from the other end of its sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod answers;
+mod client;
+mod hostility;
+mod receiver;
+mod tls;

@@ -1,0 +1,71 @@
+//! The receiver's life, and addresses where there is none.
+
+use std::io;
+use std::time::Duration;
+
+use tidings_test_support::{Answer, Behaviour, Receiver, Unreachable};
+use tokio::net::TcpStream;
+
+use crate::client::{HELLO, connect, hello};
+
+#[tokio::test]
+async fn dropping_it_ends_its_connections_and_frees_its_port() {
+    let (receiver, mut client) = hello(Behaviour::NeverAnswer).await;
+    receiver.request(1).await;
+    let address = receiver.address();
+    drop(receiver);
+    let (nothing, _closed_or_reset) = client.rest().await;
+    assert!(nothing.is_empty());
+    let refused = TcpStream::connect(address).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_one_to_end() {
+    let receiver = Receiver::builder(Answer::ok())
+        .with_max_connections(1)
+        .start()
+        .await
+        .unwrap();
+    let mut first = connect(&receiver).await;
+    first.send(HELLO).await;
+    first.expect("HTTP/1.1 200 OK\r\n").await;
+    let mut second = connect(&receiver).await;
+    second.send(HELLO).await;
+    // The first is served again, and the second has not been accepted meanwhile.
+    first.send(HELLO).await;
+    receiver.request(2).await;
+    assert_eq!(receiver.connections(), 1);
+
+    drop(first);
+    receiver.connected(2).await;
+    second.expect("HTTP/1.1 200 OK\r\n").await;
+    assert_eq!(receiver.request(3).await.head.connection, 2);
+}
+
+#[tokio::test]
+async fn urls_name_the_scheme_and_the_port() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let address = receiver.address();
+    assert!(address.ip().is_loopback());
+    assert_eq!(receiver.url("/a"), format!("http://{address}/a"));
+    assert_eq!(receiver.https_url("/a"), format!("https://{address}/a"));
+    assert!(receiver.authority().is_none());
+}
+
+#[tokio::test]
+async fn a_refusing_address_refuses() {
+    let nobody = Unreachable::refusing().unwrap();
+    let refused = TcpStream::connect(nobody.address()).await.unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn a_silent_address_keeps_connections_waiting() {
+    let nobody = Unreachable::silent().await.unwrap();
+    assert_eq!(nobody.url("/a"), format!("http://{}/a", nobody.address()));
+    let connecting = TcpStream::connect(nobody.address());
+    // The only proof of silence is to listen for a while; a slow machine cannot make it fail.
+    let waited = tokio::time::timeout(Duration::from_millis(300), connecting).await;
+    assert!(waited.is_err(), "{waited:?}");
+}
