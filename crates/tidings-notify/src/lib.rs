@@ -1,5 +1,7 @@
 //! Being written.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod delivered;
 mod error;
 mod event;
