@@ -100,7 +100,7 @@ impl Draft {
     }
 }
 
-fn to_microseconds(timestamp: Timestamp) -> Timestamp {
+pub(crate) fn to_microseconds(timestamp: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(timestamp.as_microsecond()).unwrap_or(timestamp)
 }
 

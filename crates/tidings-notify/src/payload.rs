@@ -38,6 +38,13 @@ impl Payload {
         Self::compacted(&raw)
     }
 
+    /// Takes text that a store kept: it was compact and shallow when it was written, so that only
+    /// its being JSON is checked again.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn from_stored(json: String) -> Result<Self, InvalidPayload> {
+        Ok(Self(RawValue::from_string(json)?.into()))
+    }
+
     /// The compact JSON text. It has no line breaks.
     pub fn as_str(&self) -> &str {
         self.0.get()

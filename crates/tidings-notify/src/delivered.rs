@@ -1,0 +1,92 @@
+//! How far each user has been sent their events, on its way to the store.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::store::Store;
+use crate::{DynStore, EventId, StoreError, UserId};
+
+/// Time that marks wait for others to be written with.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The marks that the store has not been told yet: one for each user, however many events.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    marks: Mutex<HashMap<UserId, EventId>>,
+    /// There is something to write.
+    work: Notify,
+    /// It should be written at once.
+    hurry: Notify,
+}
+
+impl Delivered {
+    /// Notes that a user has been sent everything up to an event.
+    pub(crate) fn mark(&self, user: &UserId, id: EventId) {
+        let mut marks = self.marks();
+        if let Some(mark) = marks.get_mut(user) {
+            if mark.epoch != id.epoch || mark.seq < id.seq {
+                *mark = id;
+            }
+            return;
+        }
+        marks.insert(user.clone(), id);
+        drop(marks);
+        self.work.notify_one();
+    }
+
+    /// The mark of a user that the store may not know yet.
+    pub(crate) fn pending(&self, user: &UserId) -> Option<EventId> {
+        self.marks().get(user).copied()
+    }
+
+    /// Asks for the marks to be written without waiting for more.
+    pub(crate) fn flush_soon(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Writes marks whenever there are some.
+    pub(crate) async fn run(&self, store: &DynStore) {
+        loop {
+            self.work.notified().await;
+            // Either way it is time; the wait only gathers more.
+            let _gathered = timeout(FLUSH_INTERVAL, self.hurry.notified()).await;
+            if let Err(error) = self.flush(store).await {
+                tracing::warn!(%error, "the delivery marks could not be stored and wait");
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Writes all marks there are.
+    ///
+    /// They stay until they are written, so that a stream that begins meanwhile sees them.
+    pub(crate) async fn flush(&self, store: &DynStore) -> Result<(), StoreError> {
+        let written: Vec<_> = {
+            let marks = self.marks();
+            marks.iter().map(|(user, id)| (user.clone(), *id)).collect()
+        };
+        if written.is_empty() {
+            return Ok(());
+        }
+        store.mark_delivered(written.clone()).await?;
+        let mut marks = self.marks();
+        for (user, id) in written {
+            if marks.get(&user) == Some(&id) {
+                marks.remove(&user);
+            }
+        }
+        if !marks.is_empty() {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn marks(&self) -> MutexGuard<'_, HashMap<UserId, EventId>> {
+        // Nothing in here panics half-way through a change.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

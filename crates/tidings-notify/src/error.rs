@@ -1,0 +1,85 @@
+use std::error::Error as StdError;
+
+/// Why a [`Store`](crate::Store) could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store was closed.
+    #[error("the notification store is closed")]
+    Closed,
+    /// The disk is full. Reads go on; writes succeed again once there is room.
+    #[error("the notification store is full")]
+    Full {
+        /// What the backend said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The store has no number left for another event of this user, or for another user.
+    #[error("the notification store has no more numbers to give")]
+    NumbersExhausted,
+    /// The cursor belongs to another log, or to an earlier incarnation of this one.
+    #[error("expected a cursor of this user's present log")]
+    ForeignCursor,
+    /// The store answered what its contract rules out.
+    #[error("the notification store broke its contract: {rule}")]
+    ContractBroken {
+        /// The rule that it broke.
+        rule: &'static str,
+    },
+    /// The backend failed.
+    #[error("the notification store failed")]
+    Backend {
+        /// What the backend said.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// Wraps the failure of a backend.
+    pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Backend {
+            source: source.into(),
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<tidings_sqlite::Error> for StoreError {
+    fn from(error: tidings_sqlite::Error) -> Self {
+        match error {
+            tidings_sqlite::Error::Closed => Self::Closed,
+            full if full.is_full() => Self::Full {
+                source: full.into(),
+            },
+            other => Self::backend(other),
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        tidings_sqlite::Error::from(error).into()
+    }
+}
+
+/// Why a [`Notifier`](crate::Notifier) could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The notifier was closed.
+    #[error("the notifier is closed")]
+    Closed,
+    /// The user is offline and the notifier was told to skip such users: nothing was stored.
+    #[error("the user is offline, and notifications for offline users are skipped")]
+    Offline,
+    /// The store failed. Nothing was delivered that is not stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The stream has ended: it was closed, or its notifier or store was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the notification stream is closed")]
+pub struct Closed;

@@ -1,0 +1,96 @@
+//! The users who have streams open here.
+
+mod channel;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::UserId;
+
+pub(crate) use channel::{Channel, Next, Position};
+
+/// One channel for each user with open streams on this instance, and none for anybody else.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    table: Mutex<Table>,
+    ring_capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    channels: HashMap<UserId, Entry>,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    channel: Arc<Channel>,
+    /// Counted under the table's lock, so that a stream that comes never joins a channel that the
+    /// last one to leave is about to remove.
+    streams: usize,
+}
+
+impl Hub {
+    pub(crate) fn new(ring_capacity: usize) -> Self {
+        Self {
+            table: Mutex::default(),
+            ring_capacity,
+        }
+    }
+
+    /// Joins the user's channel with one more stream, or answers `None` when the hub is closing.
+    /// Every call is followed by one of [`leave`](Self::leave).
+    pub(crate) fn join(&self, user: &UserId) -> Option<Arc<Channel>> {
+        let mut table = self.table();
+        if table.closing {
+            return None;
+        }
+        let entry = table.channels.entry(user.clone()).or_insert_with(|| Entry {
+            channel: Arc::new(Channel::new(self.ring_capacity)),
+            streams: 0,
+        });
+        entry.streams += 1;
+        Some(entry.channel.clone())
+    }
+
+    /// Takes one stream off the user's channel, and the channel away with the last.
+    pub(crate) fn leave(&self, user: &UserId) {
+        let mut table = self.table();
+        if let Some(entry) = table.channels.get_mut(user) {
+            entry.streams -= 1;
+            if entry.streams == 0 {
+                table.channels.remove(user);
+            }
+        }
+    }
+
+    /// The user's channel, if there are streams.
+    pub(crate) fn channel(&self, user: &UserId) -> Option<Arc<Channel>> {
+        let table = self.table();
+        Some(table.channels.get(user)?.channel.clone())
+    }
+
+    /// Everybody with open streams.
+    pub(crate) fn users(&self) -> Vec<UserId> {
+        self.table().channels.keys().cloned().collect()
+    }
+
+    /// Lets no more streams in, and ends those that are open once they have delivered what is
+    /// known.
+    pub(crate) fn close(&self) {
+        let channels: Vec<_> = {
+            let mut table = self.table();
+            table.closing = true;
+            let entries = table.channels.values();
+            entries.map(|entry| entry.channel.clone()).collect()
+        };
+        for channel in channels {
+            channel.close();
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing in here panics half-way through a change.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,387 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::read::{Marked, ReadChange, ReadUpdate};
+use crate::store::{Head, LogChange, Page};
+use crate::{Epoch, Event, EventId};
+
+/// What the streams of one user on this instance share: how far the log is known to go, its newest
+/// events, and the wake-up.
+///
+/// Nothing here is needed for a stream to be right. The ring spares reads from the store, and the
+/// position spares asking it whether there is anything new.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    position: Position,
+    /// The newest events without holes, ending at `position`; or empty.
+    ring: VecDeque<Arc<Event>>,
+    capacity: usize,
+    /// What is unread as of the newest change that is known, once any is.
+    reading: Option<ReadState>,
+    /// The newest changes of the read state.
+    reads: VecDeque<ReadChange>,
+    /// How many changes there have been in all, those included that `reads` has dropped.
+    reads_end: u64,
+    closing: bool,
+}
+
+/// How far a log goes, as far as this instance knows: everything up to there is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) epoch: Epoch,
+    pub(crate) top_seq: u64,
+}
+
+/// What is unread, as of a revision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReadState {
+    pub(crate) revision: u64,
+    pub(crate) unread: u64,
+}
+
+/// What an answer of the store tells about a log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    position: Position,
+    read_state: Option<ReadState>,
+}
+
+/// What comes after a cursor.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// This event.
+    Event(Arc<Event>),
+    /// Nothing: the cursor is at the top.
+    Nothing,
+    /// Only the store can tell.
+    AskStore,
+}
+
+impl Channel {
+    pub(super) fn new(capacity: usize) -> Self {
+        let state = State {
+            position: Position {
+                epoch: Epoch::NONE,
+                top_seq: 0,
+            },
+            ring: VecDeque::new(),
+            capacity,
+            reading: None,
+            reads: VecDeque::new(),
+            reads_end: 0,
+            closing: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Completes at the next change after it was enabled. A reader enables it before it looks, and
+    /// so misses none.
+    pub(crate) fn woken(&self) -> Notified<'_> {
+        self.wake.notified()
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.state().position
+    }
+
+    /// How many changes of the read state there have been.
+    pub(crate) fn reads_end(&self) -> u64 {
+        self.state().reads_end
+    }
+
+    /// Takes in events that are in the store, in any order, again or for the first time.
+    pub(crate) fn offer(&self, events: &[Arc<Event>]) {
+        let mut state = self.state();
+        let before = state.position;
+        for event in events {
+            state.offer(event);
+        }
+        let moved = state.position != before;
+        drop(state);
+        if moved {
+            self.wake.notify_waiters();
+        }
+    }
+
+    /// Takes in an answer of the store to a question that was asked when the position was `asked`.
+    ///
+    /// The store sees all that was written before it is asked. So an answer behind `asked` tells of
+    /// a log that was rewound, and one behind the present position only that it is old.
+    pub(crate) fn observe(&self, seen: Seen, asked: Position) {
+        let mut state = self.state();
+        let changed = state.observe(seen, asked);
+        drop(state);
+        if changed {
+            self.wake.notify_waiters();
+        }
+    }
+
+    /// Whether an answer of the store contradicts what is known, so that the log itself must be
+    /// asked about with [`observe`](Self::observe).
+    pub(crate) fn doubts(&self, seen: Seen) -> bool {
+        let position = self.state().position;
+        position.epoch != Epoch::NONE
+            && (position.epoch != seen.position.epoch || position.top_seq > seen.position.top_seq)
+    }
+
+    /// Takes in a change of the read state that was made through this instance at the time `at`.
+    pub(crate) fn read(&self, update: &ReadUpdate, at: Timestamp) {
+        let mut state = self.state();
+        state.read(update, at);
+        drop(state);
+        self.wake.notify_waiters();
+    }
+
+    /// Ends the streams, once each has delivered what is known.
+    pub(super) fn close(&self) {
+        self.state().closing = true;
+        self.wake.notify_waiters();
+    }
+
+    /// Looks at what there is for a reader, holding it still meanwhile.
+    pub(crate) fn view(&self) -> View<'_> {
+        View(self.state())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here panics half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A channel at one instant.
+pub(crate) struct View<'a>(MutexGuard<'a, State>);
+
+impl View<'_> {
+    pub(crate) fn position(&self) -> Position {
+        self.0.position
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.closing
+    }
+
+    /// What comes after a cursor.
+    pub(crate) fn after(&self, cursor: EventId) -> Next {
+        let Position { epoch, top_seq } = self.0.position;
+        let same_log = cursor.epoch == epoch || cursor == EventId::ORIGIN;
+        if !same_log {
+            return Next::AskStore;
+        }
+        if cursor.seq == top_seq {
+            return Next::Nothing;
+        }
+        self.0
+            .ring_index(cursor.seq + 1)
+            .and_then(|index| self.0.ring.get(index))
+            .map_or(Next::AskStore, |event| Next::Event(event.clone()))
+    }
+
+    /// The next change of the read state for a reader who has heard of `heard` of them and has the
+    /// events up to `cursor`, together with how many it has heard of then.
+    ///
+    /// A change waits for the events that its count includes. A reader who lags behind the changes
+    /// that are kept gets one that stands for all of them.
+    pub(crate) fn read_after(&self, heard: u64, cursor: EventId) -> Option<(ReadChange, u64)> {
+        let state = &*self.0;
+        let kept_from = state.reads_end - state.reads.len() as u64;
+        let (change, heard) = if heard < kept_from {
+            let newest = state.reads.back()?;
+            let change = ReadChange {
+                marked: Marked::Unknown,
+                ..newest.clone()
+            };
+            (change, state.reads_end)
+        } else {
+            let index = usize::try_from(heard - kept_from).ok()?;
+            (state.reads.get(index)?.clone(), heard + 1)
+        };
+        let is_due = change.as_of.epoch != cursor.epoch || change.as_of.seq <= cursor.seq;
+        is_due.then_some((change, heard))
+    }
+}
+
+impl State {
+    fn offer(&mut self, event: &Arc<Event>) {
+        let EventId { epoch, seq } = event.id;
+        if self.position.epoch == Epoch::NONE {
+            self.position.epoch = epoch;
+        }
+        if epoch != self.position.epoch {
+            // It may be older or newer than what is known. The sweep will tell.
+            return;
+        }
+        let top = self.position.top_seq;
+        if seq > top {
+            if seq > top + 1 {
+                // The ones between are in the store, but not here.
+                self.ring.clear();
+            }
+            self.position.top_seq = seq;
+            self.ring.push_back(event.clone());
+            if self.ring.len() > self.capacity {
+                self.ring.pop_front();
+            }
+        } else if self.ring.len() < self.capacity {
+            let joins = match self.ring.front() {
+                Some(front) => seq + 1 == front.id.seq,
+                None => seq == top,
+            };
+            if joins {
+                self.ring.push_front(event.clone());
+            }
+        }
+    }
+
+    fn observe(&mut self, seen: Seen, asked: Position) -> bool {
+        let moved = self.observe_position(seen.position, asked);
+        let read = seen.position.epoch == self.position.epoch
+            && seen
+                .read_state
+                .is_some_and(|read_state| self.observe_read_state(read_state, seen.position));
+        moved || read
+    }
+
+    fn observe_position(&mut self, seen: Position, asked: Position) -> bool {
+        let known = self.position;
+        let is_newer = if known.epoch == seen.epoch {
+            seen.top_seq > known.top_seq
+                || (asked.epoch == seen.epoch && seen.top_seq < asked.top_seq)
+        } else {
+            known.epoch == Epoch::NONE || known.epoch == asked.epoch
+        };
+        if is_newer {
+            self.position = seen;
+            self.ring.clear();
+            if known.epoch != seen.epoch {
+                self.reading = None;
+            }
+        }
+        is_newer
+    }
+
+    /// Takes in a read state that somebody else may have changed.
+    fn observe_read_state(&mut self, seen: ReadState, at: Position) -> bool {
+        let Some(known) = self.reading.replace(seen) else {
+            return false;
+        };
+        if seen.revision <= known.revision {
+            self.reading = Some(known);
+            return false;
+        }
+        // What was read is not known, so that the ring's events may be marked wrongly.
+        self.ring.clear();
+        self.push_read(ReadChange {
+            marked: Marked::Unknown,
+            unread: seen.unread,
+            as_of: EventId::new(at.epoch, at.top_seq),
+        });
+        true
+    }
+
+    fn read(&mut self, update: &ReadUpdate, at: Timestamp) {
+        let ReadUpdate {
+            revision, change, ..
+        } = update;
+        let known = self.reading.map(|known| known.revision);
+        if known.is_some_and(|known| *revision <= known) {
+            // It was overtaken by a later change that stands for it.
+            return;
+        }
+        self.reading = Some(ReadState {
+            revision: *revision,
+            unread: change.unread,
+        });
+        let mut change = change.clone();
+        if known.is_some_and(|known| *revision > known + 1) {
+            change.marked = Marked::Unknown;
+        }
+        self.mark_ring(&change.marked, at);
+        self.push_read(change);
+    }
+
+    fn mark_ring(&mut self, marked: &Marked, at: Timestamp) {
+        let epoch = self.position.epoch;
+        let is_marked = |id: EventId| match marked {
+            Marked::Ids(ids) => ids.contains(&id),
+            Marked::UpTo(last) => last.epoch == epoch && id.seq <= last.seq,
+            Marked::Unknown => false,
+        };
+        if *marked == Marked::Unknown {
+            self.ring.clear();
+        }
+        for event in &mut self.ring {
+            if event.read_at.is_none() && is_marked(event.id) {
+                Arc::make_mut(event).read_at = Some(at);
+            }
+        }
+    }
+
+    fn push_read(&mut self, change: ReadChange) {
+        self.reads.push_back(change);
+        self.reads_end += 1;
+        if self.reads.len() > self.capacity {
+            self.reads.pop_front();
+        }
+    }
+
+    fn ring_index(&self, seq: u64) -> Option<usize> {
+        let first = self.ring.front()?.id.seq;
+        usize::try_from(seq.checked_sub(first)?).ok()
+    }
+}
+
+impl From<&Head> for Seen {
+    fn from(head: &Head) -> Self {
+        Self {
+            position: Position {
+                epoch: head.epoch,
+                top_seq: head.top_seq,
+            },
+            read_state: Some(ReadState {
+                revision: head.read_revision,
+                unread: head.unread,
+            }),
+        }
+    }
+}
+
+impl From<&LogChange> for Seen {
+    fn from(change: &LogChange) -> Self {
+        Self {
+            position: Position {
+                epoch: change.epoch,
+                top_seq: change.top_seq,
+            },
+            read_state: Some(ReadState {
+                revision: change.read_revision,
+                unread: change.unread,
+            }),
+        }
+    }
+}
+
+impl From<&Page> for Seen {
+    fn from(page: &Page) -> Self {
+        Self {
+            position: Position {
+                epoch: page.epoch,
+                top_seq: page.top_seq,
+            },
+            read_state: None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Inner, Notifier, Shared, Tasks};
+use crate::delivered::Delivered;
+use crate::hub::Hub;
+use crate::presence::DynPresence;
+use crate::routing::{ROUTE_QUEUE, Routes};
+use crate::telemetry::Stats;
+use crate::{DynRouter, DynStore, Router, routing, sweep};
+
+/// Time between two sweeps, unless set.
+pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Recent events kept in memory for a user with open streams, unless set.
+pub const DEFAULT_BUFFER_SIZE: usize = 64;
+
+/// Shortest time between two sweeps.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// What happens to a notification for a user whom [presence](NotifierBuilder::with_presence) does
+/// not know to be online.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OfflinePolicy {
+    /// It is stored, and waits for the user.
+    #[default]
+    Store,
+    /// It is not stored. Has no effect without presence.
+    Skip,
+}
+
+/// Builds a [`Notifier`].
+#[derive(Debug)]
+#[must_use]
+pub struct NotifierBuilder {
+    store: DynStore,
+    poll_interval: Duration,
+    buffer_size: usize,
+    presence: Option<DynPresence>,
+    router: Option<DynRouter>,
+    instance_id: String,
+    offline_policy: OfflinePolicy,
+}
+
+impl NotifierBuilder {
+    pub(super) fn new(store: DynStore) -> Self {
+        Self {
+            store,
+            poll_interval: DEFAULT_POLL_INTERVAL,
+            buffer_size: DEFAULT_BUFFER_SIZE,
+            presence: None,
+            router: None,
+            instance_id: String::new(),
+            offline_policy: OfflinePolicy::default(),
+        }
+    }
+
+    /// Sets the time between two sweeps: how long an event of another instance may take to be seen
+    /// when no wake-up tells of it. The default is two seconds, the least ten milliseconds.
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval.max(MIN_POLL_INTERVAL);
+        self
+    }
+
+    /// Sets how many recent events, and changes of what is read, are kept in memory for each user
+    /// with open streams; at least one. The default is 64. A stream that lags further reads the
+    /// store.
+    pub fn with_buffer_size(mut self, events: usize) -> Self {
+        self.buffer_size = events.max(1);
+        self
+    }
+
+    /// Sets who knows which users are online, and where. It serves [`with_router`](Self::with_router)
+    /// and [`with_offline_policy`](Self::with_offline_policy), and does nothing without them.
+    pub fn with_presence(mut self, presence: DynPresence) -> Self {
+        self.presence = Some(presence);
+        self
+    }
+
+    /// Sets how events reach the other instances that presence names. Without presence it is never
+    /// asked.
+    pub fn with_router(mut self, router: impl Router) -> Self {
+        self.router = Some(DynRouter::new(router));
+        self
+    }
+
+    /// Sets the name of this instance, as it stands in the
+    /// [`RoutingInfo`](crate::RoutingInfo) of connections to it, so that it does not route to
+    /// itself. The default is the empty name.
+    pub fn with_instance_id(mut self, instance_id: impl Into<String>) -> Self {
+        self.instance_id = instance_id.into();
+        self
+    }
+
+    /// Sets what happens to notifications for users who are offline. The default is to store them.
+    pub fn with_offline_policy(mut self, policy: OfflinePolicy) -> Self {
+        self.offline_policy = policy;
+        self
+    }
+
+    /// Starts the background tasks and answers the notifier.
+    ///
+    /// # Panics
+    ///
+    /// When called outside a tokio runtime with its timer enabled.
+    pub fn build(self) -> Notifier {
+        let shared = Arc::new(Shared {
+            store: self.store,
+            hub: Hub::new(self.buffer_size),
+            delivered: Delivered::default(),
+            stats: Stats::default(),
+            page_size: self.buffer_size,
+        });
+        let tasks = Tasks {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        tasks.spawn({
+            let shared = shared.clone();
+            async move { sweep::run(&shared, self.poll_interval).await }
+        });
+        tasks.spawn({
+            let shared = shared.clone();
+            async move { shared.delivered.run(&shared.store).await }
+        });
+        let routes = self
+            .presence
+            .clone()
+            .zip(self.router)
+            .map(|(presence, router)| {
+                let (queue, queued) = mpsc::channel(ROUTE_QUEUE);
+                let routes = Routes {
+                    presence,
+                    router,
+                    instance_id: self.instance_id,
+                };
+                let shared = shared.clone();
+                tasks.spawn(async move { routing::run(&shared, routes, queued).await });
+                queue
+            });
+        Notifier {
+            inner: Arc::new(Inner {
+                shared,
+                tasks: Arc::new(tasks),
+                routes,
+                skip_offline: match self.offline_policy {
+                    OfflinePolicy::Store => None,
+                    OfflinePolicy::Skip => self.presence,
+                },
+                closed: CancellationToken::new(),
+            }),
+        }
+    }
+}
+
+impl Tasks {
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            // Stopped or ended, there is nothing to tell.
+            let _ended = stop.run_until_cancelled(work).await;
+        });
+    }
+}

@@ -1,0 +1,83 @@
+//! Handing events to the other instances where their users are connected, behind the caller's back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::notifier::Shared;
+use crate::presence::{DynPresence, Presence, PresenceError};
+use crate::{DynRouter, Event, Router};
+
+/// Events that may wait to be routed. Those that find no place are left to the other instance's
+/// sweep.
+pub(crate) const ROUTE_QUEUE: usize = 1024;
+
+/// Events routed at a time, so that one instance that does not answer holds up few others.
+const CONCURRENT_ROUTES: usize = 64;
+
+/// Time for one hand-over. After it the other instance's sweep has found the event.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How events reach other instances.
+#[derive(Debug, Clone)]
+pub(crate) struct Routes {
+    pub(crate) presence: DynPresence,
+    pub(crate) router: DynRouter,
+    pub(crate) instance_id: String,
+}
+
+/// Routes queued events until the queue is closed and empty.
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    routes: Routes,
+    mut queue: mpsc::Receiver<Arc<Event>>,
+) {
+    let routes = Arc::new(routes);
+    let mut running = JoinSet::new();
+    while let Some(event) = queue.recv().await {
+        if running.len() >= CONCURRENT_ROUTES {
+            running.join_next().await;
+        }
+        // Those that have ended meanwhile are forgotten.
+        while running.try_join_next().is_some() {}
+        let (shared, routes) = (shared.clone(), routes.clone());
+        running.spawn(async move { route(&shared, &routes, &event).await });
+    }
+    running.join_all().await;
+}
+
+/// Hands one event to every other instance that has its user.
+async fn route(shared: &Shared, routes: &Routes, event: &Event) {
+    let places = match routes.presence.locate(&event.user).await {
+        Ok(places) => places,
+        Err(PresenceError::NotFound) => return,
+        Err(error) => {
+            shared.stats.routing_failed();
+            tracing::warn!(%error, "a user's connections could not be located");
+            return;
+        }
+    };
+    for place in places {
+        if place.instance_id == routes.instance_id {
+            continue;
+        }
+        let instance = &place.instance_id;
+        match timeout(ROUTE_TIMEOUT, routes.router.route(&place, event)).await {
+            Ok(Ok(())) => shared.stats.routed(),
+            Ok(Err(error)) => {
+                shared.stats.routing_failed();
+                tracing::warn!(%error, instance, "an event was not routed and is left to the sweep");
+            }
+            Err(_elapsed) => {
+                shared.stats.routing_failed();
+                tracing::warn!(
+                    instance,
+                    "an event was not routed in time and is left to the sweep"
+                );
+            }
+        }
+    }
+}

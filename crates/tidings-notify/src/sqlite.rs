@@ -1,0 +1,168 @@
+//! The durable store on a SQLite file.
+//!
+//! | table | holds |
+//! |---|---|
+//! | `notify_log` | one row a user: epoch, first and top number, counters, and `changed`, which numbers all changes of the file |
+//! | `notify_event` | one row an event, keyed by log and number packed into one integer, so that a log is one stretch of one B-tree |
+
+mod append;
+mod cleanup;
+mod inbox;
+mod log;
+mod read_state;
+mod schema;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction};
+use tidings_sqlite::Database;
+
+use crate::read::{ReadScope, ReadUpdate};
+use crate::{
+    ChangeMark, Changes, Draft, Event, EventId, Head, InboxPage, InboxQuery, Page, Store,
+    StoreError, UserId,
+};
+
+pub use append::append_in;
+
+/// Keeps the logs in a SQLite file, which other components may share.
+///
+/// An `Ok` from a call that appends or marks as read means that the change is on disk. Clones share
+/// the store.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    database: Database,
+    closed: Arc<AtomicBool>,
+}
+
+impl SqliteStore {
+    /// Brings the tables up to date and answers the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Closed`] when the database is closed, [`StoreError::Backend`] when its tables
+    /// cannot be made, or were made by a newer version.
+    pub async fn open(database: Database) -> Result<Self, StoreError> {
+        database.migrate(schema::COMPONENT, schema::STEPS).await?;
+        Ok(Self {
+            database,
+            closed: Arc::default(),
+        })
+    }
+
+    /// Queries on a snapshot: all statements of one call see the same state.
+    async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database
+            .read(|connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                let answer = query(&snapshot)?;
+                snapshot.finish()?;
+                Ok(answer)
+            })
+            .await
+    }
+
+    async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database.write(job).await
+    }
+
+    async fn write_relaxed<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database.write_relaxed(job).await
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(StoreError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Store for SqliteStore {
+    async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        self.write(move |tx| append_in(tx, &drafts)).await
+    }
+
+    async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        let user = user.clone();
+        self.query(move |connection| log::read(connection, &user, after, limit))
+            .await
+    }
+
+    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
+        let user = user.clone();
+        self.query(move |connection| log::head(connection, &user))
+            .await
+    }
+
+    async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
+        let user = user.clone();
+        self.query(move |connection| log::find(connection, &user, id))
+            .await
+    }
+
+    async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
+        let (user, query) = (user.clone(), query.clone());
+        self.query(move |connection| inbox::page(connection, &user, &query))
+            .await
+    }
+
+    async fn mark_read(
+        &self,
+        user: &UserId,
+        scope: &ReadScope,
+        at: Timestamp,
+    ) -> Result<ReadUpdate, StoreError> {
+        let (user, scope) = (user.clone(), scope.clone());
+        self.write(move |tx| read_state::mark(tx, &user, &scope, at))
+            .await
+    }
+
+    async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
+        self.write_relaxed(move |tx| log::mark_delivered(tx, &marks))
+            .await
+    }
+
+    async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError> {
+        let user = user.clone();
+        self.query(move |connection| log::cursor_before(connection, &user, time))
+            .await
+    }
+
+    async fn mark(&self) -> Result<ChangeMark, StoreError> {
+        self.query(log::mark).await
+    }
+
+    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+        self.query(move |connection| log::changes(connection, after, limit))
+            .await
+    }
+
+    async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
+        cleanup::run(self, cutoff).await
+    }
+
+    /// Refuses later calls on this store and its clones. The database stays open for those who
+    /// share it.
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

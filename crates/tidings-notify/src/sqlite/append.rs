@@ -1,0 +1,119 @@
+//! Appending, in a transaction that others may share.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction};
+
+use super::log::epoch;
+use super::schema::{MAX_SEQ, key};
+use crate::{Draft, Epoch, Event, EventId, StoreError};
+
+/// Appends drafts within the caller's own transaction, so that they are stored together with
+/// whatever else it writes, or not at all.
+///
+/// Answers one event for each draft, in the same order. Hand them to
+/// [`Notifier::announce`](crate::Notifier::announce) **after** the commit, and not before it: only
+/// then are they true. The tables must be there, so a [`SqliteStore`](super::SqliteStore) must have
+/// been opened on the file.
+///
+/// # Errors
+///
+/// [`StoreError`] when SQLite fails or numbers run out. The transaction may then hold a part of the
+/// drafts and must be rolled back, as a job of [`tidings_sqlite::Database::write`] is that returns
+/// the error.
+pub fn append_in(tx: &Transaction<'_>, drafts: &[Draft]) -> Result<Vec<Event>, StoreError> {
+    let now = Timestamp::now().as_microsecond();
+    drafts
+        .iter()
+        .map(|draft| append_one(tx, draft, now))
+        .collect()
+}
+
+fn append_one(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Event, StoreError> {
+    let place = match next_place(tx, draft, now)? {
+        Some(place) => place,
+        None => new_log(tx, draft, now)?,
+    };
+    if place.seq > MAX_SEQ {
+        return Err(StoreError::NumbersExhausted);
+    }
+    tx.prepare_cached(
+        "INSERT INTO notify_event (key, timestamp, latest_at, ages_from, type, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute((
+        key(place.log, place.seq)?,
+        draft.timestamp.as_microsecond(),
+        place.latest_at,
+        place.latest_at.min(place.stored_at),
+        draft.event_type.as_str(),
+        draft.payload.as_str(),
+    ))?;
+    let id = EventId::new(place.epoch, place.seq.unsigned_abs());
+    Ok(Event::from_draft(draft.clone(), id))
+}
+
+/// Where an event goes, and the log's two rising clocks once it is there.
+struct Place {
+    log: i64,
+    epoch: Epoch,
+    seq: i64,
+    latest_at: i64,
+    stored_at: i64,
+}
+
+/// Takes the next number of the user's log, if there is a log.
+fn next_place(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Option<Place>, StoreError> {
+    let place = tx
+        .prepare_cached(
+            "UPDATE notify_log SET
+                 top_seq = top_seq + 1,
+                 unread = unread + 1,
+                 latest_at = max(latest_at, ?2),
+                 stored_at = max(stored_at, ?3),
+                 changed = (SELECT max(changed) + 1 FROM notify_log)
+             WHERE user = ?1
+             RETURNING id, epoch, top_seq, latest_at, stored_at",
+        )?
+        .query_row(
+            (draft.user.as_str(), draft.timestamp.as_microsecond(), now),
+            |row| {
+                Ok(Place {
+                    log: row.get(0)?,
+                    epoch: epoch(row.get(1)?),
+                    seq: row.get(2)?,
+                    latest_at: row.get(3)?,
+                    stored_at: row.get(4)?,
+                })
+            },
+        )
+        .optional()?;
+    Ok(place)
+}
+
+fn new_log(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Place, StoreError> {
+    let epoch = Epoch::random();
+    let timestamp = draft.timestamp.as_microsecond();
+    let log = tx
+        .prepare_cached(
+            "INSERT INTO notify_log (user, epoch, top_seq, unread, latest_at, stored_at, changed)
+             VALUES (?1, ?2, 1, 1, ?3, ?4,
+                     (SELECT coalesce(max(changed), 0) + 1 FROM notify_log))
+             RETURNING id",
+        )?
+        .query_row(
+            (
+                draft.user.as_str(),
+                epoch.as_u64().cast_signed(),
+                timestamp,
+                now,
+            ),
+            |row| row.get(0),
+        )?;
+    Ok(Place {
+        log,
+        epoch,
+        seq: 1,
+        latest_at: timestamp,
+        stored_at: now,
+    })
+}

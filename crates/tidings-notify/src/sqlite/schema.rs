@@ -1,0 +1,67 @@
+//! The tables, and how a row is keyed.
+
+use crate::StoreError;
+
+/// Whose tables these are, in the file's list of schemas.
+pub(super) const COMPONENT: &str = "notify";
+
+/// What made the tables; a released step never changes.
+///
+/// Times are in microseconds since 1970. An event keeps two times beside its own, both rising along
+/// the log, so that a time is found by bisection: `latest_at`, the greatest timestamp so far, and
+/// `ages_from`, the lesser of that and the time when the event was stored.
+pub(super) const STEPS: &[&str] = &["
+    CREATE TABLE notify_log (
+        id INTEGER PRIMARY KEY,
+        user TEXT NOT NULL UNIQUE,
+        epoch INTEGER NOT NULL,
+        first_seq INTEGER NOT NULL DEFAULT 1,
+        top_seq INTEGER NOT NULL,
+        delivered_seq INTEGER NOT NULL DEFAULT 0,
+        unread INTEGER NOT NULL CHECK (unread >= 0),
+        read_revision INTEGER NOT NULL DEFAULT 0,
+        latest_at INTEGER NOT NULL,
+        stored_at INTEGER NOT NULL,
+        changed INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX notify_log_changed ON notify_log (changed);
+    CREATE TABLE notify_event (
+        key INTEGER PRIMARY KEY,
+        timestamp INTEGER NOT NULL,
+        latest_at INTEGER NOT NULL,
+        ages_from INTEGER NOT NULL,
+        read_at INTEGER,
+        type TEXT NOT NULL,
+        payload TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX notify_event_type ON notify_event (type, key);
+    CREATE INDEX notify_event_unread ON notify_event (key) WHERE read_at IS NULL;
+"];
+
+const SEQ_BITS: u32 = 32;
+
+/// Greatest number of an event in its log.
+pub(super) const MAX_SEQ: i64 = (1 << SEQ_BITS) - 1;
+
+/// Greatest number of a log: with it, keys still fill no more than 63 bits.
+const MAX_LOG: i64 = (1 << 31) - 1;
+
+/// The row of event `seq` in log `log`.
+pub(super) fn key(log: i64, seq: i64) -> Result<i64, StoreError> {
+    if (0..=MAX_LOG).contains(&log) && (0..=MAX_SEQ).contains(&seq) {
+        Ok(log << SEQ_BITS | seq)
+    } else {
+        Err(StoreError::NumbersExhausted)
+    }
+}
+
+/// The number of the event in row `key`, in its log.
+pub(super) fn seq_of(key: i64) -> u64 {
+    (key & MAX_SEQ).unsigned_abs()
+}
+
+/// A caller's number as SQLite has it. None in a file is greater than [`MAX_SEQ`], so a greater one
+/// may become that.
+pub(super) fn clamp_seq(seq: u64) -> i64 {
+    i64::try_from(seq).unwrap_or(MAX_SEQ).min(MAX_SEQ)
+}

@@ -1,0 +1,225 @@
+//! Where the logs are kept.
+
+mod dyn_store;
+
+use jiff::Timestamp;
+
+use crate::read::{ReadScope, ReadUpdate};
+use crate::{Draft, Epoch, Event, EventId, InboxPage, InboxQuery, StoreError, UserId};
+
+pub use dyn_store::DynStore;
+
+/// Keeps the log of every user: the events, what is read, and what was delivered.
+///
+/// # Contract
+///
+/// - **One log per user**, created by the first append with a random [`Epoch`]. Its numbers are
+///   dense (1, 2, 3 …), and an event is never visible before one with a smaller number: numbers are
+///   taken in the order of the commits.
+/// - **All or nothing.** A call has its whole effect or none. When `append` answers `Ok`, the
+///   events are as durable as the store is; the counters of the log are changed in the same
+///   transaction.
+/// - **Read your writes.** A read that begins after a write has answered sees that write, on every
+///   handle of every instance. A log that was rewound (restored from an older copy) should be given
+///   a new epoch; a reader ahead of its top is told of the gap in any case.
+/// - **Only the beginning is removed.** [`cleanup`](Self::cleanup), and a bound on the length if
+///   the store has one, move `first_seq` forward; there are no holes. The log itself stays, so that
+///   old cursors meet a gap and not a fresh log.
+/// - **Cancelled calls** may or may not have taken effect, as a whole.
+/// - After [`close`](Self::close) every call answers [`StoreError::Closed`].
+///
+/// The feature `conformance` has these rules as functions to run on a store of one's own.
+pub trait Store: Send + Sync + 'static {
+    /// Appends the drafts to the logs of their users, all or none, and answers one event for each,
+    /// in the same order. Drafts for one user get rising numbers in that order.
+    fn append(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+
+    /// Reads at most `limit` events with a number above `after`, rising. A user without a log has
+    /// an empty page of [`Epoch::NONE`].
+    fn read(
+        &self,
+        user: &UserId,
+        after: u64,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+
+    /// Tells where the log stands; [`Head::EMPTY`] when there is none.
+    fn head(&self, user: &UserId) -> impl Future<Output = Result<Head, StoreError>> + Send;
+
+    /// Finds one event, or `None` when the log has it not (any more).
+    fn find(
+        &self,
+        user: &UserId,
+        id: EventId,
+    ) -> impl Future<Output = Result<Option<Event>, StoreError>> + Send;
+
+    /// Lists the inbox, newest first.
+    ///
+    /// Answers [`StoreError::ForeignCursor`] when the query goes on from a page of another log.
+    fn inbox(
+        &self,
+        user: &UserId,
+        query: &InboxQuery,
+    ) -> impl Future<Output = Result<InboxPage, StoreError>> + Send;
+
+    /// Marks events as read at the time `at`. Events that are read already keep their time.
+    fn mark_read(
+        &self,
+        user: &UserId,
+        scope: &ReadScope,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<ReadUpdate, StoreError>> + Send;
+
+    /// Notes how far users have been sent their events. A mark never moves back; a mark of another
+    /// epoch, or beyond the top, is ignored. This need not survive a loss of power.
+    fn mark_delivered(
+        &self,
+        marks: Vec<(UserId, EventId)>,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The cursor before the first event that is kept and stamped at or after `time`; the top when
+    /// there is no such event.
+    ///
+    /// All events after that one follow it, however they are stamped.
+    fn cursor_before(
+        &self,
+        user: &UserId,
+        time: Timestamp,
+    ) -> impl Future<Output = Result<EventId, StoreError>> + Send;
+
+    /// The present mark, to ask [`changes`](Self::changes) from.
+    fn mark(&self) -> impl Future<Output = Result<ChangeMark, StoreError>> + Send;
+
+    /// Lists at most `limit` logs whose events or read state changed after `mark`, and the mark to
+    /// ask from next. A log may be listed again, and must not be missed: a change that becomes
+    /// visible later has a later mark. The cost depends on the number of changes only.
+    ///
+    /// The answer's mark lies before the one asked from only if the store was rewound.
+    fn changes(
+        &self,
+        after: ChangeMark,
+        limit: usize,
+    ) -> impl Future<Output = Result<Changes, StoreError>> + Send;
+
+    /// Removes events older than `cutoff` and tells how many there were.
+    ///
+    /// An event is as old as its timestamp says, except that it is never younger than the moment
+    /// when it was stored, nor older than an event before it in the log. So a timestamp in the
+    /// future cannot keep a log for ever, and one in the past cannot tear a hole into it.
+    ///
+    /// Works in bounded steps, between which other calls get their turn. A cancelled call has done
+    /// some of them.
+    fn cleanup(&self, cutoff: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Refuses all later calls. Closing twice is harmless.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A stretch of a log, with where the log stood at the same instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// The incarnation of the log; [`Epoch::NONE`] when there is no log.
+    pub epoch: Epoch,
+    /// The number of the oldest event that is kept, or one above the top when none is.
+    pub first_seq: u64,
+    /// The number of the newest event; zero before the first.
+    pub top_seq: u64,
+    /// The events, rising.
+    pub events: Vec<Event>,
+}
+
+impl Page {
+    /// The page of a user without a log.
+    pub fn empty() -> Self {
+        Self {
+            epoch: Epoch::NONE,
+            first_seq: 1,
+            top_seq: 0,
+            events: Vec::new(),
+        }
+    }
+}
+
+/// Where a log stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The incarnation of the log; [`Epoch::NONE`] when there is no log.
+    pub epoch: Epoch,
+    /// The number of the oldest event that is kept, or one above the top when none is.
+    pub first_seq: u64,
+    /// The number of the newest event; zero before the first.
+    pub top_seq: u64,
+    /// The number up to which events have been sent to any of the user's connections.
+    pub delivered_seq: u64,
+    /// How many of the kept events are unread.
+    pub unread: u64,
+    /// Rises by one with every change of what is unread, other than by an append.
+    pub read_revision: u64,
+}
+
+impl Head {
+    /// The head of a user without a log.
+    pub const EMPTY: Self = Self {
+        epoch: Epoch::NONE,
+        first_seq: 1,
+        top_seq: 0,
+        delivered_seq: 0,
+        unread: 0,
+        read_revision: 0,
+    };
+
+    /// The cursor of a reader who has everything; [`EventId::ORIGIN`] when there is no log.
+    pub fn top(&self) -> EventId {
+        EventId::new(self.epoch, self.top_seq)
+    }
+
+    /// The cursor before the oldest event that is kept.
+    pub fn before_first(&self) -> EventId {
+        EventId::new(self.epoch, self.first_seq.saturating_sub(1))
+    }
+}
+
+/// A moment in the history of a whole store. Later moments have greater marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeMark(u64);
+
+impl ChangeMark {
+    /// The mark that a store keeps as this number.
+    pub fn from_u64(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The mark as a number, for stores.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// What changed in a store since a mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Where to ask from next.
+    pub mark: ChangeMark,
+    /// The logs that changed.
+    pub logs: Vec<LogChange>,
+    /// Whether the limit cut the list short.
+    pub more: bool,
+}
+
+/// A log that changed, as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogChange {
+    /// Whose log it is.
+    pub user: UserId,
+    /// The incarnation of the log.
+    pub epoch: Epoch,
+    /// The number of the newest event.
+    pub top_seq: u64,
+    /// How many of the kept events are unread.
+    pub unread: u64,
+    /// As [`Head::read_revision`].
+    pub read_revision: u64,
+}

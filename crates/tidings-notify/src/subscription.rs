@@ -1,0 +1,364 @@
+//! A live stream of one user's events.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hub::{Channel, Next, Position};
+use crate::notifier::{Shared, Tasks};
+use crate::read::ReadChange;
+use crate::since::{Since, Start};
+use crate::store::{Page, Store};
+use crate::{Closed, Error, Event, EventId, StoreError, UserId};
+
+/// Wait before the store is asked again after it failed.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Most events read from the store at a time.
+const MAX_PAGE: usize = 1000;
+
+/// A live stream of one user's events, which begins after a cursor and misses nothing.
+///
+/// It is a cursor and a wake-up. A slow reader costs no memory and loses nothing: what it has not
+/// read yet waits in the store. Dropping it is the same as [`close`](Self::close).
+///
+/// The stream gives every event after its cursor once, in the order of the log. When it cannot,
+/// because events have been removed or the cursor is not of this log, it gives an [`Item::Gap`]
+/// and goes on with the oldest event that is kept.
+#[derive(Debug)]
+#[must_use = "a stream that is dropped is closed"]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    /// Keeps the sweep running for as long as there is a stream.
+    _tasks: Arc<Tasks>,
+    channel: Arc<Channel>,
+    user: UserId,
+    hello: Hello,
+    /// The last event that the reader was given.
+    cursor: EventId,
+    /// To be given first.
+    gap: Option<Gap>,
+    /// The rest of the last page read from the store: at most a page, and only of the backlog.
+    page: VecDeque<Arc<Event>>,
+    /// The number at which the backlog ends, until the reader is told so.
+    backlog_end: Option<u64>,
+    /// How many of the channel's changes of the read state the reader has heard of.
+    reads_heard: u64,
+    is_open: bool,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hello {
+    /// What the client should come back with if the stream breaks before it gave anything.
+    ///
+    /// It is the place where the stream begins, except when the stream begins with a gap: then it
+    /// is the client's own cursor again, so that the gap is not forgotten.
+    pub cursor: EventId,
+    /// The newest event when the stream was opened.
+    pub top: EventId,
+    /// How many events were unread then.
+    pub unread: u64,
+}
+
+/// What a stream gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Item {
+    /// The next event.
+    Event(Arc<Event>),
+    /// Events before the next one are missing.
+    Gap(Gap),
+    /// Everything that was there when the stream was opened has been given. Comes once.
+    CaughtUp {
+        /// Where the reader is.
+        cursor: EventId,
+    },
+    /// Events were marked as read, through this stream's user's other screens or elsewhere.
+    Read(ReadChange),
+}
+
+/// A stretch of the log that a stream cannot give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The reader's cursor, if it had one that could be read.
+    pub from: Option<EventId>,
+    /// Where the stream goes on: the cursor before the first event that follows.
+    pub to: EventId,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why a stream has a [`Gap`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GapReason {
+    /// The cursor is no event id.
+    Invalid,
+    /// The cursor is of another log, or of an earlier incarnation of this one.
+    UnknownEpoch,
+    /// Events after the cursor have been removed by age or number.
+    Expired,
+    /// The cursor is beyond the newest event: the log was put back to an older copy.
+    Ahead,
+}
+
+impl GapReason {
+    /// The reason in lower case with underscores, for wire formats: `invalid`, `unknown_epoch`,
+    /// `expired`, `ahead`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::UnknownEpoch => "unknown_epoch",
+            Self::Expired => "expired",
+            Self::Ahead => "ahead",
+        }
+    }
+
+    /// Why a log from `first_seq` to `top` cannot go on after `cursor`, if it cannot.
+    pub(crate) fn between(cursor: EventId, top: EventId, first_seq: u64) -> Option<Self> {
+        if cursor.epoch != top.epoch && cursor != EventId::ORIGIN {
+            Some(Self::UnknownEpoch)
+        } else if cursor.seq > top.seq {
+            Some(Self::Ahead)
+        } else if cursor.seq + 1 < first_seq {
+            Some(Self::Expired)
+        } else {
+            None
+        }
+    }
+}
+
+/// What the reader can be given at this moment.
+enum Step {
+    Items(Vec<Item>),
+    AskStore { known: Position },
+    Wait,
+    End,
+}
+
+impl Subscription {
+    /// Joins the user's channel, and only then asks where the log stands: whatever is stored from
+    /// now on either is in that answer, or comes through the channel.
+    pub(crate) async fn open(
+        shared: Arc<Shared>,
+        tasks: Arc<Tasks>,
+        user: UserId,
+        since: &Since,
+    ) -> Result<Self, Error> {
+        let channel = shared.hub.join(&user).ok_or(Error::Closed)?;
+        shared.stats.stream_opened();
+        let mut subscription = Self {
+            reads_heard: channel.reads_end(),
+            shared,
+            _tasks: tasks,
+            channel,
+            user,
+            hello: Hello {
+                cursor: EventId::ORIGIN,
+                top: EventId::ORIGIN,
+                unread: 0,
+            },
+            cursor: EventId::ORIGIN,
+            gap: None,
+            page: VecDeque::new(),
+            backlog_end: None,
+            is_open: true,
+        };
+        // From here on an error, or a caller who drops this future, leaves the channel by `drop`.
+        subscription.begin(since).await?;
+        Ok(subscription)
+    }
+
+    async fn begin(&mut self, since: &Since) -> Result<(), Error> {
+        let asked = self.channel.position();
+        let delivered = self.shared.delivered.pending(&self.user);
+        let (start, head) = Start::find(since, &self.shared.store, &self.user, delivered).await?;
+        self.channel.observe((&head).into(), asked);
+        self.cursor = start.cursor;
+        self.backlog_end = Some(head.top_seq);
+        self.hello = Hello {
+            cursor: match start.gap {
+                Some(gap) => gap.from.unwrap_or(EventId::ORIGIN),
+                None => start.cursor,
+            },
+            top: head.top(),
+            unread: head.unread,
+        };
+        self.gap = start.gap;
+        Ok(())
+    }
+
+    /// Where the stream began.
+    pub fn hello(&self) -> Hello {
+        self.hello
+    }
+
+    /// Whose events these are.
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// The last event that the stream gave, or where it begins.
+    pub fn cursor(&self) -> EventId {
+        self.cursor
+    }
+
+    /// Waits for the next item.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`] when this stream or the store was closed, or when the notifier was and the stream
+    /// has given everything that was known by then. A store that fails is asked again and makes no
+    /// error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing: the next call gives what this one would have given.
+    pub async fn next(&mut self) -> Result<Item, Closed> {
+        // One item was asked for, and an answer has at least one.
+        self.next_batch(1).await?.pop().ok_or(Closed)
+    }
+
+    /// Waits until there is something and gives all there is, up to `max` items (at least one).
+    ///
+    /// # Errors
+    ///
+    /// As for [`next`](Self::next).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`next`](Self::next).
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Item>, Closed> {
+        let max = max.max(1);
+        let channel = self.channel.clone();
+        loop {
+            // Registered before looking, so that what changes in between wakes it.
+            let mut woken = pin!(channel.woken());
+            woken.as_mut().enable();
+            match self.step(max) {
+                Step::Items(items) => return Ok(items),
+                Step::AskStore { known } => self.read_store(max, known).await?,
+                Step::Wait => woken.await,
+                Step::End => return Err(Closed),
+            }
+        }
+    }
+
+    /// Notes that the client has been sent everything up to this event, so that
+    /// [`Since::Undelivered`] begins after it.
+    ///
+    /// It is kept in memory and told to the store in the background, together with others.
+    pub fn sent(&self, id: EventId) {
+        self.shared.delivered.mark(&self.user, id);
+    }
+
+    /// Ends the stream: it gives nothing more.
+    pub fn close(&mut self) {
+        if self.is_open {
+            self.is_open = false;
+            self.shared.hub.leave(&self.user);
+            self.shared.stats.stream_closed();
+            self.shared.delivered.flush_soon();
+        }
+    }
+
+    /// Takes what can be given without waiting.
+    fn step(&mut self, max: usize) -> Step {
+        if !self.is_open {
+            return Step::End;
+        }
+        let channel = self.channel.clone();
+        let view = channel.view();
+        let mut items = Vec::new();
+        let mut ask_store = false;
+        while items.len() < max {
+            if let Some(gap) = self.gap.take() {
+                items.push(Item::Gap(gap));
+            } else if self.backlog_end.is_some_and(|end| self.cursor.seq >= end) {
+                self.backlog_end = None;
+                items.push(Item::CaughtUp {
+                    cursor: self.cursor,
+                });
+            } else if let Some((change, heard)) = view.read_after(self.reads_heard, self.cursor) {
+                self.reads_heard = heard;
+                items.push(Item::Read(change));
+            } else if let Some(event) = self.page.pop_front() {
+                self.cursor = event.id;
+                items.push(Item::Event(event));
+            } else {
+                match view.after(self.cursor) {
+                    Next::Event(event) => {
+                        self.cursor = event.id;
+                        items.push(Item::Event(event));
+                    }
+                    Next::Nothing => break,
+                    Next::AskStore => {
+                        ask_store = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if !items.is_empty() {
+            self.shared.stats.gave(&items);
+            return Step::Items(items);
+        }
+        let known = view.position();
+        match (ask_store, view.is_closing()) {
+            (true, _) => Step::AskStore { known },
+            (false, true) => Step::End,
+            (false, false) => Step::Wait,
+        }
+    }
+
+    async fn read_store(&mut self, max: usize, known: Position) -> Result<(), Closed> {
+        let limit = max.max(self.shared.page_size).min(MAX_PAGE);
+        let read = self.shared.store.read(&self.user, self.cursor.seq, limit);
+        match read.await {
+            Ok(page) => {
+                self.channel.observe((&page).into(), known);
+                let gave_nothing = page.events.is_empty() && self.cursor.seq < page.top_seq;
+                if !self.take_page(page) && gave_nothing {
+                    tracing::error!(user = %self.user, "the store read no events of a log that has some");
+                    tokio::time::sleep(RETRY_DELAY).await;
+                }
+                Ok(())
+            }
+            Err(StoreError::Closed) => Err(Closed),
+            Err(error) if self.channel.view().is_closing() => {
+                tracing::warn!(%error, user = %self.user, "a stream ends before its last events");
+                Err(Closed)
+            }
+            Err(error) => {
+                tracing::warn!(%error, user = %self.user, "a stream could not be read and waits");
+                tokio::time::sleep(RETRY_DELAY).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Answers whether the page begins with a gap.
+    fn take_page(&mut self, page: Page) -> bool {
+        let top = EventId::new(page.epoch, page.top_seq);
+        if let Some(reason) = GapReason::between(self.cursor, top, page.first_seq) {
+            let to = EventId::new(page.epoch, page.first_seq.saturating_sub(1));
+            let from = Some(self.cursor);
+            self.cursor = to;
+            self.backlog_end = self.backlog_end.map(|_| page.top_seq);
+            self.gap = Some(Gap { from, to, reason });
+            true
+        } else {
+            self.cursor.epoch = page.epoch;
+            self.page = page.events.into_iter().map(Arc::new).collect();
+            false
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
