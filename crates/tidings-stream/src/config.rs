@@ -1,0 +1,363 @@
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::{Error, MessageId};
+
+/// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ServiceConfig {
+    pub(crate) app: String,
+    pub(crate) namespace: String,
+    pub(crate) retention: Retention,
+    pub(crate) janitor_interval: Duration,
+}
+
+impl Default for ServiceConfig {
+    /// `app`, `default`, everything kept, a janitor every 30 seconds.
+    fn default() -> Self {
+        Self {
+            app: "app".to_owned(),
+            namespace: "default".to_owned(),
+            retention: Retention::default(),
+            janitor_interval: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ServiceConfig {
+    /// Sets the application's name, the first part of every stream's name: 1 to 255 bytes without
+    /// a full stop, which the first use checks. The default is `app`.
+    pub fn with_app(mut self, app: impl Into<String>) -> Self {
+        self.app = app.into();
+        self
+    }
+
+    /// Sets the namespace, the second part of every stream's name: 1 to 255 bytes without a full
+    /// stop, which the first use checks. The default is `default`.
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Sets what every publish asks its stream to keep. The default is everything.
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Sets how often streams are trimmed without a publish, at least a millisecond. The default is
+    /// 30 seconds.
+    pub fn with_janitor_interval(mut self, interval: Duration) -> Self {
+        self.janitor_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+}
+
+/// How much of its past a stream keeps.
+///
+/// The policy is stored with the stream, and every publish sets it anew: the last one wins. By
+/// default everything is kept. A bound never removes what a group of the stream has yet to read or
+/// to acknowledge, so an abandoned group holds its stream until it is
+/// [deleted](crate::Streams::delete_group); [`with_pending_trimmed`](Self::with_pending_trimmed)
+/// lifts that protection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Retention {
+    pub(crate) max_len: Option<NonZeroU64>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) trim_pending: bool,
+}
+
+impl Retention {
+    /// Keeps the newest `messages`; zero means no such bound, which is the default.
+    pub fn with_max_len(mut self, messages: u64) -> Self {
+        self.max_len = NonZeroU64::new(messages);
+        self
+    }
+
+    /// Keeps what is younger than `age`, to the millisecond, by the wall clock; zero means no such
+    /// bound, which is the default.
+    pub fn with_max_age(mut self, age: Duration) -> Self {
+        self.max_age = (!age.is_zero()).then_some(age);
+        self
+    }
+
+    /// Keeps to the bounds even where that removes messages that a group has yet to handle. They
+    /// are counted as [`lost_to_trim`](crate::GroupStats::lost_to_trim), and the group goes on
+    /// behind them.
+    pub fn with_pending_trimmed(mut self) -> Self {
+        self.trim_pending = true;
+        self
+    }
+
+    /// The bound on length.
+    pub fn max_len(&self) -> Option<NonZeroU64> {
+        self.max_len
+    }
+
+    /// The bound on age.
+    pub fn max_age(&self) -> Option<Duration> {
+        self.max_age
+    }
+
+    /// Whether the bounds reach messages that a group has yet to handle.
+    pub fn trims_pending(&self) -> bool {
+        self.trim_pending
+    }
+}
+
+/// Where a new group begins. A group that exists goes on from its own position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartFrom {
+    /// After the newest message at the moment the group is created.
+    #[default]
+    Latest,
+    /// At the oldest message that is kept.
+    Earliest,
+    /// After this message, or at the oldest that is kept when that is later.
+    After(MessageId),
+}
+
+/// How long a failed message waits for its next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryDelay {
+    first: Duration,
+    max: Duration,
+}
+
+impl RetryDelay {
+    /// The same delay each time.
+    pub fn fixed(delay: Duration) -> Self {
+        Self {
+            first: delay,
+            max: delay,
+        }
+    }
+
+    /// A delay that doubles from `first` with every attempt, up to `max`.
+    pub fn exponential(first: Duration, max: Duration) -> Self {
+        Self {
+            first,
+            max: max.max(first),
+        }
+    }
+
+    /// The delay after the failure of an attempt, counted from 1.
+    pub fn after(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.first.saturating_mul(1 << doublings).min(self.max)
+    }
+}
+
+/// How a subscription works through its stream.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SubscribeOptions {
+    pub(crate) start: StartFrom,
+    pub(crate) concurrency: usize,
+    pub(crate) max_retries: Option<u32>,
+    pub(crate) retry_delay: Option<RetryDelay>,
+    pub(crate) poll_interval: Duration,
+    pub(crate) visibility_timeout: Duration,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) dead_letter_stream: Option<String>,
+}
+
+impl Default for SubscribeOptions {
+    /// Starts at the latest message, one handler at a time, 3 retries, a poll every second, 30
+    /// seconds of visibility timeout and as many for closing.
+    fn default() -> Self {
+        Self {
+            start: StartFrom::Latest,
+            concurrency: 1,
+            max_retries: Some(3),
+            retry_delay: None,
+            poll_interval: Duration::from_secs(1),
+            visibility_timeout: Duration::from_secs(30),
+            handler_timeout: None,
+            shutdown_timeout: Duration::from_secs(30),
+            dead_letter_stream: None,
+        }
+    }
+}
+
+/// Most handlers of one subscription at a time.
+const MAX_CONCURRENCY: usize = 65_536;
+
+/// Shortest visibility timeout. Below it, one slow commit would already make a duplicate.
+const MIN_VISIBILITY_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// Longest visibility timeout: what survives the death of a machine should come back some day.
+const MAX_VISIBILITY_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl SubscribeOptions {
+    /// Sets where the group begins if this subscription creates it. The default is
+    /// [`StartFrom::Latest`].
+    pub fn with_start(mut self, start: StartFrom) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Sets how many messages are handled at a time, 1 to 65,536; zero means 1. The default is 1.
+    ///
+    /// It bounds what the subscription claims, too: a message is claimed only when a handler is
+    /// free to start on it.
+    pub fn with_concurrency(mut self, handlers: usize) -> Self {
+        self.concurrency = handlers.max(1);
+        self
+    }
+
+    /// Sets how many attempts may follow the first before a message is a dead letter. The default
+    /// is 3, four attempts in all.
+    pub fn with_max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Tries every message until it succeeds or its handler
+    /// [gives up](crate::HandlerError::skip_retry).
+    pub fn with_unlimited_retries(mut self) -> Self {
+        self.max_retries = None;
+        self
+    }
+
+    /// Sets how long a failed message waits, unless its handler says otherwise. The default is the
+    /// visibility timeout.
+    pub fn with_retry_delay(mut self, delay: RetryDelay) -> Self {
+        self.retry_delay = Some(delay);
+        self
+    }
+
+    /// Sets how often to look for messages without being woken, at least a millisecond. The default
+    /// is a second.
+    ///
+    /// A publish in the same process wakes the subscription at once; polling finds what other
+    /// processes publish.
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Sets how long a claimed message stays hidden from the rest of the group, 10 milliseconds to
+    /// 30 days. The default is 30 seconds.
+    ///
+    /// It is the time after which the messages of a crashed process come back.
+    pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
+        self.visibility_timeout = timeout;
+        self
+    }
+
+    /// Sets how long one handler may run, from a millisecond; then its future is dropped and the
+    /// attempt counts as failed.
+    ///
+    /// By default a handler has the visibility timeout less a tenth, or less a second where that is
+    /// shorter, so that it never runs on while another consumer has its message. When more is set,
+    /// the claim is extended for as long as the handler runs.
+    pub fn with_handler_timeout(mut self, timeout: Duration) -> Self {
+        self.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// Sets how long closing waits for handlers that are running. The default is 30 seconds.
+    pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = timeout;
+        self
+    }
+
+    /// Sets the stream that takes the dead letters, in the same application and namespace. The
+    /// default is `<stream>.dead`.
+    pub fn with_dead_letter_stream(mut self, name: impl Into<String>) -> Self {
+        self.dead_letter_stream = Some(name.into());
+        self
+    }
+
+    /// Refuses settings outside their ranges.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let refuse = |field, expected| Err(Error::InvalidOption { field, expected });
+        if self.concurrency > MAX_CONCURRENCY {
+            return refuse("concurrency", "1 to 65,536");
+        }
+        if !(MIN_VISIBILITY_TIMEOUT..=MAX_VISIBILITY_TIMEOUT).contains(&self.visibility_timeout) {
+            return refuse("visibility_timeout", "10 milliseconds to 30 days");
+        }
+        if self.poll_interval < Duration::from_millis(1) {
+            return refuse("poll_interval", "at least a millisecond");
+        }
+        if self
+            .handler_timeout
+            .is_some_and(|timeout| timeout < Duration::from_millis(1))
+        {
+            return refuse("handler_timeout", "at least a millisecond");
+        }
+        Ok(())
+    }
+
+    /// How many attempts a message gets, the first included; `None` is no bound.
+    pub(crate) fn max_attempts(&self) -> Option<u32> {
+        self.max_retries.map(|retries| retries.saturating_add(1))
+    }
+
+    /// How long a message waits after the failure of an attempt.
+    pub(crate) fn delay_after(&self, attempt: u32) -> Duration {
+        match self.retry_delay {
+            Some(delay) => delay.after(attempt),
+            None => self.visibility_timeout,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_their_bound() {
+        let delay = RetryDelay::exponential(Duration::from_secs(1), Duration::from_secs(5));
+        let delays = [1, 2, 3, 4, u32::MAX].map(|attempt| delay.after(attempt).as_secs());
+        assert_eq!(delays, [1, 2, 4, 5, 5]);
+        let fixed = RetryDelay::fixed(Duration::from_secs(7));
+        assert_eq!(fixed.after(9), Duration::from_secs(7));
+        let inverted = RetryDelay::exponential(Duration::MAX, Duration::ZERO);
+        assert_eq!(inverted.after(u32::MAX), Duration::MAX);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_documentation() {
+        let options = SubscribeOptions::default();
+        assert_eq!(options.max_attempts(), Some(4));
+        assert_eq!(options.delay_after(1), Duration::from_secs(30));
+        options.check().unwrap();
+    }
+
+    #[test]
+    fn settings_outside_their_range_are_refused_by_field() {
+        let default = SubscribeOptions::default;
+        for (options, wrong) in [
+            (default().with_concurrency(usize::MAX), "concurrency"),
+            (
+                default().with_visibility_timeout(Duration::ZERO),
+                "visibility_timeout",
+            ),
+            (
+                default().with_visibility_timeout(Duration::MAX),
+                "visibility_timeout",
+            ),
+            (
+                default().with_poll_interval(Duration::ZERO),
+                "poll_interval",
+            ),
+            (
+                default().with_handler_timeout(Duration::ZERO),
+                "handler_timeout",
+            ),
+        ] {
+            match options.check() {
+                Err(Error::InvalidOption { field, .. }) => assert_eq!(field, wrong),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+use std::sync::Arc;
+
+use crate::{InvalidName, MessageId};
+
+/// Why a stream could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The streams, or the store below them, were closed.
+    #[error("the streams are closed")]
+    Closed,
+    /// A name cannot be used.
+    #[error("the name in `{field}` cannot be used")]
+    InvalidName {
+        /// Which name: `app`, `namespace`, `stream` or `group`.
+        field: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidName,
+    },
+    /// A setting is outside its range.
+    #[error("expected `{field}` to be {expected}")]
+    InvalidOption {
+        /// Which setting.
+        field: &'static str,
+        /// The range.
+        expected: &'static str,
+    },
+    /// A part of a message is larger than any engine takes.
+    #[error("expected `{field}` of at most {limit} bytes, got {length}")]
+    TooLarge {
+        /// Which part: `payload` or `headers`.
+        field: &'static str,
+        /// Its length in bytes.
+        length: usize,
+        /// The most that is taken.
+        limit: usize,
+    },
+    /// A new group was to start after a message that has not been published yet. Starting there
+    /// would skip messages in silence.
+    #[error("expected a start of at most {newest}, the newest message, got {start}")]
+    StartAhead {
+        /// The position that was asked for.
+        start: MessageId,
+        /// The id of the newest message; 0 when there is none.
+        newest: MessageId,
+    },
+    /// The group was deleted, or never created.
+    #[error("the consumer group does not exist")]
+    UnknownGroup,
+    /// The store has no room left. Reads go on; publishing succeeds again once there is room.
+    #[error("the store is full")]
+    Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The store failed.
+    #[error("the store failed")]
+    Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// Wraps the error of a store, for engines.
+    pub fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Backend(Arc::new(source))
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<tidings_sqlite::Error> for Error {
+    fn from(source: tidings_sqlite::Error) -> Self {
+        match source {
+            tidings_sqlite::Error::Closed => Self::Closed,
+            full if full.is_full() => Self::Full(Arc::new(full)),
+            other => Self::backend(other),
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<rusqlite::Error> for Error {
+    fn from(source: rusqlite::Error) -> Self {
+        tidings_sqlite::Error::from(source).into()
+    }
+}

@@ -1,0 +1,30 @@
+//! Trimming streams that nobody publishes to.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+use crate::engine::{DynEngine, Engine};
+
+/// Trims every stream to its retention at each interval, until closing.
+pub(crate) async fn run(engine: DynEngine, interval: Duration, closing: CancellationToken) {
+    // Spread over the interval's second half, so that processes that start together do not trim
+    // together.
+    while closing
+        .run_until_cancelled(tokio::time::sleep(
+            interval.mul_f64(0.5 + fastrand::f64() / 2.0),
+        ))
+        .await
+        .is_some()
+    {
+        match engine.trim().await {
+            Ok(0) => {}
+            Ok(removed) => tracing::debug!(removed, "old messages were trimmed"),
+            Err(Error::Closed) => return,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "trimming failed");
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use crate::{Error, StreamName, dead_letter};
+
+/// Longest payload, in bytes (16 MiB).
+///
+/// A message is held whole in memory on both sides; what is larger belongs in a file, with its
+/// address in the message.
+pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
+
+/// Longest headers of one message, keys and values together, in bytes (64 KiB).
+pub const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Key-value metadata of a message: any text, the empty one and NUL included.
+pub type Headers = BTreeMap<String, String>;
+
+/// The place of a message in its stream: 1, 2, 3 … without gaps.
+///
+/// Ids of one stream order as its messages do; ids of different streams say nothing about each
+/// other. Written in decimal, with one spelling: what [`FromStr`] reads is exactly what
+/// [`Display`](fmt::Display) writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    /// The id with a number, for engines.
+    pub fn from_u64(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The id as a number, for engines.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A text that is no message id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a message id: a whole number from 1, without sign or leading zeros")]
+pub struct InvalidMessageId;
+
+impl FromStr for MessageId {
+    type Err = InvalidMessageId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // `u64` would also take a plus sign and leading zeros; ids have one spelling.
+        match text.parse() {
+            Ok(number) if number > 0 && text.starts_with(|c| matches!(c, '1'..='9')) => {
+                Ok(Self(number))
+            }
+            _ => Err(InvalidMessageId),
+        }
+    }
+}
+
+/// A message to publish.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct NewMessage {
+    pub(crate) payload: Bytes,
+    pub(crate) headers: Headers,
+}
+
+impl NewMessage {
+    /// A message without headers. The payload is opaque and may be empty.
+    pub fn new(payload: impl Into<Bytes>) -> Self {
+        Self {
+            payload: payload.into(),
+            headers: Headers::new(),
+        }
+    }
+
+    /// Sets one header, replacing an earlier one of the same key.
+    pub fn with_header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets all headers.
+    pub fn with_headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The dead letter that this message becomes: the same payload, its own headers, and those of
+    /// `provenance` in place of what an earlier death left.
+    pub fn buried(mut self, provenance: Headers) -> Self {
+        self.headers
+            .retain(|key, _| !dead_letter::is_provenance(key));
+        self.headers.extend(provenance);
+        self
+    }
+
+    /// The message as it was before it died: payload and headers of a dead letter, without the
+    /// headers that say why it died. For publishing it once more.
+    pub fn revived(letter: &Message) -> Self {
+        let mut headers = letter.headers.clone();
+        headers.retain(|key, _| !dead_letter::is_provenance(key));
+        Self {
+            payload: letter.payload.clone(),
+            headers,
+        }
+    }
+
+    /// The body.
+    pub fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    /// The metadata.
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// Refuses what is too large for any engine.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.payload.len() > MAX_PAYLOAD_BYTES {
+            return Err(Error::TooLarge {
+                field: "payload",
+                length: self.payload.len(),
+                limit: MAX_PAYLOAD_BYTES,
+            });
+        }
+        let length: usize = self
+            .headers
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        if length > MAX_HEADER_BYTES {
+            return Err(Error::TooLarge {
+                field: "headers",
+                length,
+                limit: MAX_HEADER_BYTES,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A message as a handler gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// Its place in the stream.
+    pub id: MessageId,
+    /// The stream it came from.
+    pub stream: StreamName,
+    /// The body.
+    pub payload: Bytes,
+    /// The metadata.
+    pub headers: Headers,
+    /// When it was appended, by the wall clock of the process that did, to the millisecond.
+    pub created_at: Timestamp,
+    /// How many times this group has been given the message, this time included: 1 at first.
+    pub attempt: u32,
+}
+
+impl Message {
+    /// Puts a message together, for engines.
+    pub fn new(
+        id: MessageId,
+        stream: StreamName,
+        content: NewMessage,
+        created_at: Timestamp,
+        attempt: u32,
+    ) -> Self {
+        Self {
+            id,
+            stream,
+            payload: content.payload,
+            headers: content.headers,
+            created_at,
+            attempt,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn other_spellings_of_an_id_are_refused() {
+        for text in [
+            "",
+            "0",
+            "01",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1.0",
+            "0x1",
+            "1-0",
+            "latest",
+            "١",
+            "18446744073709551616",
+        ] {
+            assert_eq!(text.parse::<MessageId>(), Err(InvalidMessageId), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_oversized_message_is_refused_by_field() {
+        let message = NewMessage::new(vec![0; MAX_PAYLOAD_BYTES]);
+        message.check().unwrap();
+        let error = NewMessage::new(vec![0; MAX_PAYLOAD_BYTES + 1])
+            .check()
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            Error::TooLarge {
+                field: "payload",
+                ..
+            }
+        ));
+        let error = NewMessage::new("")
+            .with_header("k", "v".repeat(MAX_HEADER_BYTES))
+            .check()
+            .unwrap_err();
+        assert!(matches!(
+            error,
+            Error::TooLarge {
+                field: "headers",
+                ..
+            }
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn an_id_reads_back_as_written_and_orders_as_its_number(a in 1..u64::MAX, b in 1..u64::MAX) {
+            let (first, second) = (MessageId::from_u64(a), MessageId::from_u64(b));
+            prop_assert_eq!(first.to_string().parse(), Ok(first));
+            prop_assert_eq!(first.cmp(&second), a.cmp(&b));
+        }
+
+        #[test]
+        fn reading_an_id_never_panics(text in ".*") {
+            if let Ok(id) = text.parse::<MessageId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Claiming messages for a group.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+use super::group::GroupRow;
+use super::lease::Lease;
+use super::{clock, group, schema};
+use crate::engine::{Claimed, Delivery, GroupKey, Receipt};
+use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
+
+/// Most expired leases that one claim takes apart.
+const EXPIRED_LEASES: u32 = 8;
+
+/// Claims what comes again and is due, then new messages.
+pub(super) fn claim(
+    transaction: &Transaction<'_>,
+    key: &GroupKey,
+    max: usize,
+    visibility: i64,
+) -> Result<Claimed, Error> {
+    let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
+    let claiming = Claiming {
+        transaction,
+        stream: &key.stream,
+        group,
+        claim: group.claims + 1,
+        now: clock::now(),
+        visibility,
+    };
+    claiming.explode_expired_leases()?;
+    let mut deliveries = Vec::new();
+    claiming.take_due(max, &mut deliveries)?;
+    claiming.take_new(max - deliveries.len(), &mut deliveries)?;
+    if !deliveries.is_empty() {
+        transaction
+            .prepare_cached("UPDATE stream_group SET claims = ?2 WHERE group_id = ?1")?
+            .execute(params![group.group_id, claiming.claim])?;
+    }
+    let next_due = if deliveries.len() < max {
+        claiming.next_due()?
+    } else {
+        None
+    };
+    Ok(Claimed {
+        deliveries,
+        next_due,
+    })
+}
+
+struct Claiming<'a> {
+    transaction: &'a Transaction<'a>,
+    stream: &'a StreamName,
+    group: GroupRow,
+    /// The number of this claim.
+    claim: i64,
+    now: i64,
+    visibility: i64,
+}
+
+impl Claiming<'_> {
+    fn explode_expired_leases(&self) -> Result<(), Error> {
+        let expired: Vec<Lease> = self
+            .transaction
+            .prepare_cached(
+                "SELECT group_id, claim, lo, hi, settled FROM stream_lease
+                 WHERE group_id = ?1 AND deadline <= ?2 LIMIT ?3",
+            )?
+            .query_map(
+                params![self.group.group_id, self.now, EXPIRED_LEASES],
+                Lease::read,
+            )?
+            .collect::<Result<_, _>>()?;
+        for lease in expired {
+            lease.explode(self.transaction, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Claims messages that come again: they were given back, or their claim has expired.
+    fn take_due(&self, max: usize, deliveries: &mut Vec<Delivery>) -> Result<(), Error> {
+        let due: Vec<(i64, u32, Option<String>)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT number, attempts, last_error FROM stream_retry
+                 WHERE group_id = ?1 AND due <= ?2 ORDER BY due, number LIMIT ?3",
+            )?
+            .query_map(
+                params![
+                    self.group.group_id,
+                    self.now,
+                    i64::try_from(max).unwrap_or(i64::MAX)
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )?
+            .collect::<Result<_, _>>()?;
+        let mut lost = 0;
+        for (number, attempts, last_error) in due {
+            let Some(content) = read_message(self.transaction, self.group.stream_id, number)?
+            else {
+                self.transaction
+                    .prepare_cached("DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2")?
+                    .execute(params![self.group.group_id, number])?;
+                lost += 1;
+                continue;
+            };
+            let attempt = attempts.saturating_add(1);
+            self.transaction
+                .prepare_cached(
+                    "UPDATE stream_retry SET due = ?3, delay = ?4, attempts = ?5, claim = ?6
+                     WHERE group_id = ?1 AND number = ?2",
+                )?
+                .execute(params![
+                    self.group.group_id,
+                    number,
+                    self.now.saturating_add(self.visibility),
+                    self.visibility,
+                    attempt,
+                    self.claim
+                ])?;
+            deliveries.push(self.delivery(number, content, attempt, last_error));
+        }
+        group::count_lost(self.transaction, self.group.group_id, lost)
+    }
+
+    /// Claims the next new messages, as one lease.
+    fn take_new(&self, max: usize, deliveries: &mut Vec<Delivery>) -> Result<(), Error> {
+        let GroupRow {
+            group_id,
+            cursor,
+            stream_id,
+            head,
+            tail,
+            ..
+        } = self.group;
+        let lo = tail.max(cursor + 1);
+        let hi = head.min((lo - 1).saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
+        // What lies between was trimmed before the group had come to it.
+        group::count_lost(self.transaction, group_id, lo - 1 - cursor)?;
+        let moved_to = hi.max(lo - 1);
+        if moved_to > cursor {
+            self.transaction
+                .prepare_cached("UPDATE stream_group SET cursor = ?2 WHERE group_id = ?1")?
+                .execute(params![group_id, moved_to])?;
+        }
+        if hi < lo {
+            return Ok(());
+        }
+        let mut statement = self.transaction.prepare_cached(
+            "SELECT key, created_at, headers, payload FROM stream_message
+             WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
+        )?;
+        let mut rows = statement.query(params![
+            schema::key(stream_id, lo),
+            schema::key(stream_id, hi)
+        ])?;
+        while let Some(row) = rows.next()? {
+            let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+            deliveries.push(self.delivery(number, Content::read(row)?, 1, None));
+        }
+        Lease::new(group_id, self.claim, lo, hi)
+            .insert(self.transaction, self.now.saturating_add(self.visibility))
+    }
+
+    /// When the next message of the group is due, claimed by somebody or not.
+    fn next_due(&self) -> Result<Option<std::time::Duration>, Error> {
+        let next: Option<i64> = self
+            .transaction
+            .prepare_cached(
+                "SELECT min(due) FROM (
+                     SELECT (SELECT due FROM stream_retry WHERE group_id = ?1
+                             ORDER BY due LIMIT 1) AS due
+                     UNION ALL
+                     SELECT min(deadline) FROM stream_lease WHERE group_id = ?1)",
+            )?
+            .query_row([self.group.group_id], |row| row.get(0))?;
+        Ok(next.map(|due| clock::until(due, self.now)))
+    }
+
+    fn delivery(
+        &self,
+        number: i64,
+        content: Content,
+        attempt: u32,
+        last_error: Option<String>,
+    ) -> Delivery {
+        let id = MessageId::from_u64(number.cast_unsigned());
+        Delivery {
+            message: Message::new(
+                id,
+                self.stream.clone(),
+                content.message,
+                content.created_at,
+                attempt,
+            ),
+            receipt: Receipt {
+                id,
+                claim: self.claim.cast_unsigned(),
+            },
+            last_error,
+        }
+    }
+}
+
+/// What the store has of a message.
+pub(super) struct Content {
+    pub(super) message: NewMessage,
+    created_at: Timestamp,
+}
+
+impl Content {
+    /// Reads the columns `key, created_at, headers, payload`.
+    fn read(row: &Row<'_>) -> Result<Self, Error> {
+        let created_at = row.get(1)?;
+        let headers: Option<String> = row.get(2)?;
+        let headers: Headers = match headers {
+            Some(json) => serde_json::from_str(&json).map_err(Error::backend)?,
+            None => Headers::new(),
+        };
+        let payload: Vec<u8> = row.get(3)?;
+        Ok(Self {
+            message: NewMessage::new(payload).with_headers(headers),
+            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
+        })
+    }
+}
+
+/// Reads one message; `None` when it has been trimmed.
+pub(super) fn read_message(
+    transaction: &Transaction<'_>,
+    stream_id: i64,
+    number: i64,
+) -> Result<Option<Content>, Error> {
+    transaction
+        .prepare_cached(
+            "SELECT key, created_at, headers, payload FROM stream_message WHERE key = ?1",
+        )?
+        .query_row([schema::key(stream_id, number)], |row| {
+            Ok(Content::read(row))
+        })
+        .optional()?
+        .transpose()
+}

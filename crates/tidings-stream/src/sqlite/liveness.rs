@@ -1,0 +1,63 @@
+//! Knowing whether another engine is alive on the same file.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Transaction;
+
+use crate::Error;
+
+/// A lock on a file beside the database that all living engines share. The operating system frees
+/// it with the process. Two engines of one process hold it independently, since each opens the file
+/// for itself.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    _file: Option<File>,
+}
+
+impl Liveness {
+    /// Registers an engine, and runs `if_alone` when no other is alive.
+    ///
+    /// Whoever is alone could have the lock for itself. It has, for a moment, and only inside a
+    /// writing transaction: SQLite lets one of those run at a time, in all processes, so nobody
+    /// waits for the lock and two engines that start together do not both find themselves alone.
+    ///
+    /// Where the file system has no locks, an engine takes itself to be in company: that only makes
+    /// the claims of an earlier run wait until they expire.
+    pub(super) fn register(
+        transaction: &Transaction<'_>,
+        database: &Path,
+        if_alone: impl FnOnce(&Transaction<'_>) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".streams.lock");
+        let path = PathBuf::from(path);
+        let (file, alone) = match lock(&path) {
+            Ok((file, alone)) => (Some(file), alone),
+            Err(error) => {
+                tracing::warn!(
+                    path = %path.display(), error = &error as &dyn std::error::Error,
+                    "the lock cannot be used; claims of an earlier run come again as they expire"
+                );
+                (None, false)
+            }
+        };
+        if alone {
+            if_alone(transaction)?;
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// Takes the lock together with the others, and answers whether there were any.
+fn lock(path: &Path) -> Result<(File, bool), std::io::Error> {
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
+    let alone = file.try_lock().is_ok();
+    // From alone to shared, or from nothing to shared.
+    file.lock_shared()?;
+    Ok((file, alone))
+}

@@ -1,0 +1,202 @@
+//! Ending claims.
+
+use std::collections::BTreeSet;
+use std::collections::hash_map::{Entry, HashMap};
+
+use rusqlite::{Transaction, params};
+
+use super::group::GroupRow;
+use super::lease::{Lease, Retry};
+use super::{append, claim, clock, group, trim};
+use crate::engine::{GroupKey, Outcome, Receipt, Settlement};
+use crate::{Error, Headers, StreamName};
+
+/// What settling did.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    /// For each settlement, whether its receipt was obeyed.
+    pub(super) obeyed: Vec<bool>,
+    /// Whether some message is to come again.
+    pub(super) has_returned: bool,
+    /// The streams that got dead letters.
+    pub(super) moved_to: BTreeSet<StreamName>,
+}
+
+/// Ends claims. A group that is gone has none.
+pub(super) fn settle(
+    transaction: &Transaction<'_>,
+    key: &GroupKey,
+    settlements: &[Settlement],
+) -> Result<Settled, Error> {
+    let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
+    let mut settling = Settling {
+        transaction,
+        group,
+        now: clock::now(),
+        leases: HashMap::new(),
+        result: Settled::default(),
+    };
+    for settlement in settlements {
+        let obeyed = settling.end(settlement)?;
+        settling.result.obeyed.push(obeyed);
+    }
+    for lease in settling.leases.values().flatten() {
+        lease.save(transaction)?;
+    }
+    Ok(settling.result)
+}
+
+/// Makes a claim last for `visibility` from now. All messages of a lease share its deadline.
+pub(super) fn extend(
+    transaction: &Transaction<'_>,
+    key: &GroupKey,
+    receipt: Receipt,
+    visibility: i64,
+) -> Result<bool, Error> {
+    let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
+    let number = receipt.id.as_u64().cast_signed();
+    let claim = receipt.claim.cast_signed();
+    let deadline = clock::now().saturating_add(visibility);
+    let lease = Lease::find(transaction, group.group_id, claim)?;
+    let changed = if lease.is_some_and(|lease| lease.is_open(number)) {
+        transaction
+            .prepare_cached(
+                "UPDATE stream_lease SET deadline = max(deadline, ?3)
+                 WHERE group_id = ?1 AND claim = ?2",
+            )?
+            .execute(params![group.group_id, claim, deadline])?
+    } else {
+        transaction
+            .prepare_cached(
+                "UPDATE stream_retry SET due = ?4
+                 WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
+            )?
+            .execute(params![group.group_id, number, claim, deadline])?
+    };
+    Ok(changed > 0)
+}
+
+struct Settling<'a> {
+    transaction: &'a Transaction<'a>,
+    group: GroupRow,
+    now: i64,
+    /// The leases met so far, by claim; `None` for a claim that has none.
+    leases: HashMap<i64, Option<Lease>>,
+    result: Settled,
+}
+
+impl Settling<'_> {
+    /// Ends one claim; `false` when its receipt is stale.
+    fn end(&mut self, settlement: &Settlement) -> Result<bool, Error> {
+        let number = settlement.receipt.id.as_u64().cast_signed();
+        let claim = settlement.receipt.claim.cast_signed();
+        let group_id = self.group.group_id;
+        let lease = match self.leases.entry(claim) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                unknown.insert(Lease::find(self.transaction, group_id, claim)?)
+            }
+        };
+        if lease.as_mut().is_some_and(|lease| lease.settle(number)) {
+            self.end_first_attempt(number, &settlement.outcome)?;
+            return Ok(true);
+        }
+        self.end_later_attempt(number, claim, &settlement.outcome)
+    }
+
+    /// Ends the claim of a message that was in a lease: what comes again gets a row of its own.
+    fn end_first_attempt(&mut self, number: i64, outcome: &Outcome) -> Result<(), Error> {
+        let retry = match outcome {
+            Outcome::Acknowledged => return Ok(()),
+            Outcome::Dead { to, provenance } => return self.bury(number, to, provenance),
+            Outcome::Released => Retry::now(number, self.now),
+            Outcome::Retry { delay, error } => {
+                let delay = clock::millis(*delay);
+                Retry {
+                    number,
+                    due: self.now.saturating_add(delay),
+                    delay,
+                    attempts: 1,
+                    last_error: error.as_deref(),
+                }
+            }
+        };
+        self.result.has_returned = true;
+        retry.insert(self.transaction, self.group.group_id)
+    }
+
+    /// Ends the claim of a message that has a row of its own.
+    fn end_later_attempt(
+        &mut self,
+        number: i64,
+        claim: i64,
+        outcome: &Outcome,
+    ) -> Result<bool, Error> {
+        let group_id = self.group.group_id;
+        let changed = match outcome {
+            Outcome::Acknowledged | Outcome::Dead { .. } => self
+                .transaction
+                .prepare_cached(
+                    "DELETE FROM stream_retry
+                     WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
+                )?
+                .execute(params![group_id, number, claim])?,
+            Outcome::Released => self
+                .transaction
+                .prepare_cached(
+                    "UPDATE stream_retry
+                     SET due = ?4, delay = 0, attempts = attempts - 1, claim = NULL
+                     WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
+                )?
+                .execute(params![group_id, number, claim, self.now])?,
+            Outcome::Retry { delay, error } => {
+                let delay = clock::millis(*delay);
+                self.transaction
+                    .prepare_cached(
+                        "UPDATE stream_retry
+                         SET due = ?4, delay = ?5, claim = NULL, last_error = ?6
+                         WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
+                    )?
+                    .execute(params![
+                        group_id,
+                        number,
+                        claim,
+                        self.now.saturating_add(delay),
+                        delay,
+                        error
+                    ])?
+            }
+        };
+        if changed == 0 {
+            return Ok(false);
+        }
+        match outcome {
+            Outcome::Acknowledged => {}
+            Outcome::Released | Outcome::Retry { .. } => self.result.has_returned = true,
+            Outcome::Dead { to, provenance } => self.bury(number, to, provenance)?,
+        }
+        Ok(true)
+    }
+
+    /// Copies a message to a dead-letter stream, in the transaction that ends its claim.
+    fn bury(&mut self, number: i64, to: &StreamName, provenance: &Headers) -> Result<(), Error> {
+        let GroupRow {
+            group_id,
+            stream_id,
+            ..
+        } = self.group;
+        let Some(content) = claim::read_message(self.transaction, stream_id, number)? else {
+            return group::count_lost(self.transaction, group_id, 1);
+        };
+        let letter = content.message.buried(provenance.clone());
+        let row = append::append(self.transaction, to, &[letter])?;
+        trim::trim(self.transaction, &row)?;
+        self.transaction
+            .prepare_cached(
+                "UPDATE stream_group SET dead_lettered = dead_lettered + 1 WHERE group_id = ?1",
+            )?
+            .execute([group_id])?;
+        self.result.moved_to.insert(to.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use uuid::Uuid;
+
+use crate::consumer::{self, CloseReport, Consumer, Counters, Subscription};
+use crate::engine::{DynEngine, Engine, GroupKey};
+use crate::{
+    Error, GroupName, Handler, MessageId, NewMessage, Retention, ServiceConfig, StreamName,
+    StreamStats, SubscribeOptions, janitor,
+};
+
+/// Durable streams over one engine: publishing, subscribing, looking.
+///
+/// Clones share the engine, the consumers and the closing; each has settings of its own. When the
+/// last clone and the last [`Consumer`] are dropped, what still runs begins to close.
+#[derive(Debug, Clone)]
+pub struct Streams {
+    shared: Arc<Shared>,
+    config: ServiceConfig,
+}
+
+struct Shared {
+    engine: DynEngine,
+    closing: CancellationToken,
+    /// One task per consumer.
+    consumers: TaskTracker,
+    /// The sum of the reports of consumers that were still open when closing began.
+    closed: Arc<Mutex<CloseReport>>,
+    /// Started by the first call that needs a runtime anyway.
+    janitor: OnceLock<AbortOnDropHandle<()>>,
+    _closing: DropGuard,
+}
+
+impl Streams {
+    /// Streams on an engine.
+    pub fn new(engine: impl Engine, config: ServiceConfig) -> Self {
+        let closing = CancellationToken::new();
+        Self {
+            shared: Arc::new(Shared {
+                engine: DynEngine::new(engine),
+                consumers: TaskTracker::new(),
+                closed: Arc::default(),
+                janitor: OnceLock::new(),
+                _closing: closing.clone().drop_guard(),
+                closing,
+            }),
+            config,
+        }
+    }
+
+    /// The same streams under another application name; see [`ServiceConfig::with_app`].
+    #[must_use]
+    pub fn with_app(mut self, app: impl Into<String>) -> Self {
+        self.config = self.config.with_app(app);
+        self
+    }
+
+    /// The same streams in another namespace; see [`ServiceConfig::with_namespace`].
+    #[must_use]
+    pub fn with_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.config = self.config.with_namespace(namespace);
+        self
+    }
+
+    /// The same streams, whose publishes through this handle ask for another retention.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.config = self.config.with_retention(retention);
+        self
+    }
+
+    /// The full name of a stream, as this handle's settings make it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], also for an application or namespace that cannot be used.
+    pub fn name(&self, stream: &str) -> Result<StreamName, Error> {
+        StreamName::new(&self.config.app, &self.config.namespace, stream)
+    }
+
+    /// Appends a message. `Ok` means that it is on disk, where the engine has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] after closing began, [`Error::InvalidName`], [`Error::TooLarge`],
+    /// [`Error::Full`] when the store has no room, [`Error::Backend`] when it fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have published the message.
+    pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId, Error> {
+        self.append(stream, vec![message]).await
+    }
+
+    /// Appends messages in order: all of them or none. Their ids follow each other without gaps.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have published the messages, never a part of them.
+    pub async fn publish_batch(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>, Error> {
+        if messages.is_empty() {
+            self.name(stream)?;
+            return Ok(Vec::new());
+        }
+        let count = messages.len() as u64;
+        let first = self.append(stream, messages).await?.as_u64();
+        Ok((first..first + count).map(MessageId::from_u64).collect())
+    }
+
+    async fn append(&self, stream: &str, messages: Vec<NewMessage>) -> Result<MessageId, Error> {
+        self.ensure_open()?;
+        let stream = self.name(stream)?;
+        for message in &messages {
+            message.check()?;
+        }
+        self.shared
+            .engine
+            .append(&stream, messages, self.config.retention)
+            .await
+    }
+
+    /// Starts to work through a stream as a member of a consumer group, which is created if need
+    /// be.
+    ///
+    /// Members of one group share its messages; different groups get every message each. The
+    /// subscription lives until its [`Consumer`] is closed or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] after closing began, [`Error::InvalidName`], [`Error::InvalidOption`],
+    /// [`Error::StartAhead`], [`Error::Full`] or [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have created the group, and has subscribed nobody.
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime.
+    pub async fn subscribe<H: Handler>(
+        &self,
+        stream: &str,
+        group: &str,
+        options: SubscribeOptions,
+        handler: H,
+    ) -> Result<Consumer, Error> {
+        self.ensure_open()?;
+        options.check()?;
+        let key = GroupKey {
+            stream: self.name(stream)?,
+            group: GroupName::new(group)?,
+        };
+        let dead_letters = match &options.dead_letter_stream {
+            Some(name) => self.name(name)?,
+            None => key.stream.dead_letter(),
+        };
+        let engine = self.shared.engine.clone();
+        let listener = engine.wakes().listen(&key.stream);
+        engine.open_group(&key, options.start).await?;
+
+        let subscription = Arc::new(Subscription {
+            engine,
+            key,
+            id: Uuid::now_v7().to_string(),
+            options,
+            dead_letters,
+            closing: self.shared.closing.child_token(),
+            counters: Counters::default(),
+        });
+        let (report, reported) = watch::channel(None);
+        let running = consumer::run(Arc::clone(&subscription), handler, listener);
+        let (all_closing, total) = (self.shared.closing.clone(), Arc::clone(&self.shared.closed));
+        self.shared.consumers.spawn(async move {
+            let closed = running.await;
+            if all_closing.is_cancelled() {
+                *total.lock().unwrap_or_else(PoisonError::into_inner) += closed;
+            }
+            report.send_replace(Some(closed));
+        });
+        Ok(Consumer::new(
+            subscription,
+            reported,
+            Arc::clone(&self.shared) as _,
+        ))
+    }
+
+    /// Wakes this process's consumers of a stream.
+    ///
+    /// Only for messages that were appended past this handle, inside a transaction of the caller's
+    /// own, once that has been committed. Without it they are found at the next poll.
+    pub fn wake(&self, stream: &StreamName) {
+        self.shared.engine.wakes().wake(stream);
+    }
+
+    /// Figures of a stream and its groups. A stream that does not exist has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
+        self.shared.engine.stats(&self.name(stream)?).await
+    }
+
+    /// Deletes a group, with its position and what it has pending; `false` when there is none.
+    ///
+    /// Its consumers should be closed first: those that are left find nothing any more. The next
+    /// subscription creates the group anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
+        let key = GroupKey {
+            stream: self.name(stream)?,
+            group: GroupName::new(group)?,
+        };
+        self.shared.engine.delete_group(&key).await
+    }
+
+    /// Trims every stream of the engine to its stored retention now, rather than at the janitor's
+    /// next round. Answers how many messages were removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn trim(&self) -> Result<u64, Error> {
+        self.shared.engine.trim().await
+    }
+
+    /// Refuses new publishes and subscriptions, and closes every consumer as
+    /// [`Consumer::close`] does, all at the same time. Answers the sum of their reports.
+    ///
+    /// A second call waits for the same end and answers the same sum. The store below stays open.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the closing.
+    pub async fn close(&self) -> CloseReport {
+        self.shared.closing.cancel();
+        self.shared.consumers.close();
+        self.shared.consumers.wait().await;
+        *self
+            .shared
+            .closed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ensure_open(&self) -> Result<(), Error> {
+        if self.shared.closing.is_cancelled() {
+            return Err(Error::Closed);
+        }
+        self.shared.janitor.get_or_init(|| {
+            AbortOnDropHandle::new(tokio::spawn(janitor::run(
+                self.shared.engine.clone(),
+                self.config.janitor_interval,
+                self.shared.closing.clone(),
+            )))
+        });
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("consumers", &self.consumers.len())
+            .field("closing", &self.closing.is_cancelled())
+            .finish_non_exhaustive()
+    }
+}

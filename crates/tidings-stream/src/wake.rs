@@ -1,0 +1,111 @@
+//! Telling waiting consumers that a stream has something for them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::StreamName;
+
+/// The wake-ups of one engine: who waits for which stream. Clones share it.
+///
+/// A wake-up is only a hint. A consumer that misses one finds its messages at the next poll, so an
+/// engine may wake too often and must not rely on any wake-up arriving.
+#[derive(Debug, Clone, Default)]
+pub struct Wakes {
+    streams: Arc<Mutex<HashMap<StreamName, watch::Sender<()>>>>,
+}
+
+impl Wakes {
+    /// Wakes everyone in this process who waits for a stream.
+    pub fn wake(&self, stream: &StreamName) {
+        if let Some(sender) = self.lock().get(stream) {
+            sender.send_replace(());
+        }
+    }
+
+    /// Registers for the wake-ups of a stream, from now on.
+    pub(crate) fn listen(&self, stream: &StreamName) -> Listener {
+        let receiver = self
+            .lock()
+            .entry(stream.clone())
+            .or_insert_with(|| watch::Sender::new(()))
+            .subscribe();
+        Listener {
+            wakes: self.clone(),
+            stream: stream.clone(),
+            receiver,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, watch::Sender<()>>> {
+        // The map is whole after every statement, so a panic elsewhere leaves nothing half-done.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place among those who wait for one stream.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    wakes: Wakes,
+    stream: StreamName,
+    receiver: watch::Receiver<()>,
+}
+
+impl Listener {
+    /// Takes note of every wake-up so far. Called before looking for work: a wake-up that comes
+    /// during the look, too late for it, then ends the wait that follows.
+    pub(crate) fn mark_seen(&mut self) {
+        self.receiver.mark_unchanged();
+    }
+
+    /// Waits for a wake-up later than [`mark_seen`](Self::mark_seen).
+    pub(crate) async fn woken(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            // The sender lives as long as its listeners do.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut streams = self.wakes.lock();
+        // The last one turns off the light: this receiver still counts.
+        if streams
+            .get(&self.stream)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            streams.remove(&self.stream);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_up_during_the_look_is_not_lost() {
+        let wakes = Wakes::default();
+        let stream = StreamName::new("app", "default", "s").unwrap();
+        let mut listener = wakes.listen(&stream);
+        wakes.wake(&stream);
+        listener.mark_seen();
+        wakes.wake(&stream);
+        listener.woken().await;
+        let quiet = tokio::time::timeout(std::time::Duration::from_secs(60), listener.woken());
+        assert!(quiet.await.is_err());
+    }
+
+    #[test]
+    fn a_stream_without_listeners_costs_nothing() {
+        let wakes = Wakes::default();
+        let stream = StreamName::new("app", "default", "s").unwrap();
+        let (first, second) = (wakes.listen(&stream), wakes.listen(&stream));
+        drop(first);
+        assert_eq!(wakes.lock().len(), 1);
+        drop(second);
+        assert!(wakes.lock().is_empty());
+    }
+}

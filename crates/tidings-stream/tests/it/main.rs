@@ -1,0 +1,6 @@
+//! What streams promise, on every engine.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![cfg(all(feature = "sqlite", feature = "conformance"))]
+
+mod sqlite;
