@@ -1,1 +1,71 @@
-//! Being written.
+//! An async webhook delivery client: signed, retried, bounded, and honest about what happened.
+//!
+//! The problem: a webhook goes to somebody else's server. It is down, slow, broken or hostile at
+//! the worst of times, and the sender must neither lose a message without a word nor be dragged
+//! down with it.
+//!
+//! ```text
+//! notify / enqueue / deliver
+//!            │
+//!            ▼
+//!     bounded queue ──▶ workers ──▶ circuit breaker ──▶ one signed attempt ──▶ endpoint
+//!            ▲                                                  │
+//!            └── waiting for the next attempt ◀── retryable ────┼──▶ delivered
+//!                (in no worker)                                 └──▶ failed: error callback
+//! ```
+//!
+//! | you have | use |
+//! |---|---|
+//! | one endpoint, messages to send in the background | [`Client`] |
+//! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
+//! | webhooks to receive | [`signing::Verifier`] |
+//! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
+//! | a [`tidings_notify`] notifier with another instance to reach | [`Client`] as its router |
+//!
+//! ```
+//! use tidings::{Client, signing::Secret};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::builder("https://example.com/hooks")
+//!     .secret(Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?)
+//!     .retry(tidings::retry::RetryPolicy::default())
+//!     .on_error(|message, error| eprintln!("{}: {error}", message.id()))
+//!     .build()?;
+//! client.start();
+//! client.notify("event occurred")?;
+//! client.stop().await;
+//! # Ok(()) }
+//! ```
+//!
+//! Deliveries are *at least once*: an endpoint may get a message again, under the same
+//! `webhook-id`. The queue is in memory: what it holds is gone with the process, and
+//! [`Client::stop_within`] hands back what could not be sent in time. It is not a message broker,
+//! and it promises no order between messages.
+//!
+//! # Features
+//!
+//! `rustls` (default) and `native-tls` choose who does TLS; without either, `https` URLs fail.
+//! `backoff` lets a policy of the `backoff` crate decide the retry delays.
+
+mod client;
+mod endpoint;
+mod message;
+
+pub mod circuit_breaker;
+pub mod retry;
+pub mod signing;
+
+mod address_guard;
+mod classify;
+mod error;
+mod router;
+mod sender;
+pub mod telemetry;
+
+pub use address_guard::{AddressPolicy, BlockedAddress};
+pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict};
+pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS, Receipt};
+pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
+pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
+pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
+pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};

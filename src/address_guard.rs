@@ -1,0 +1,319 @@
+//! Which addresses requests may go to: the defence against URLs that strangers chose.
+//!
+//! A stranger's URL can point into the network of whoever sends (*server-side request forgery*): at
+//! the sender itself, at a neighbour, at the metadata service of a cloud. With
+//! [`AddressPolicy::PublicOnly`] a request goes to public unicast addresses alone. An address in
+//! the URL is checked before each attempt; a name is looked up by a resolver that drops what is not
+//! allowed, and the connection goes to the addresses that are left, so that no second lookup can
+//! give other ones (*DNS rebinding*).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Which addresses requests may go to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AddressPolicy {
+    /// All: for URLs that the owner of the sender chose.
+    #[default]
+    Any,
+    /// Public unicast addresses: for URLs that strangers chose.
+    ///
+    /// Refused are the special ranges of the IANA registries ([IPv4], [IPv6]): loopback, private,
+    /// link-local (with the metadata services of clouds), carrier-grade NAT, multicast,
+    /// documentation, benchmarking and reserved ones; every form of IPv6 that carries an IPv4
+    /// address (mapped, compatible, NAT64, 6to4, Teredo), because what it leads to is decided
+    /// elsewhere; and 168.63.129.16, the inner service of a cloud at a public address.
+    ///
+    /// [IPv4]: https://www.iana.org/assignments/iana-ipv4-special-registry
+    /// [IPv6]: https://www.iana.org/assignments/iana-ipv6-special-registry
+    PublicOnly,
+}
+
+impl AddressPolicy {
+    /// Whether a request may go to an address.
+    pub fn allows(self, address: IpAddr) -> bool {
+        match (self, address) {
+            (Self::Any, _) => true,
+            (Self::PublicOnly, IpAddr::V4(address)) => is_public_v4(address),
+            (Self::PublicOnly, IpAddr::V6(address)) => is_public_v6(address),
+        }
+    }
+
+    /// Checks the address in a URL, in whatever spelling. A URL with a name passes: names are
+    /// checked when they are looked up, at each new connection.
+    ///
+    /// Use it to refuse such a URL when it is registered; [`Sender`](crate::Sender) checks again.
+    ///
+    /// # Errors
+    ///
+    /// [`BlockedAddress`] when the URL has an address that is not allowed.
+    pub fn check_url(self, url: &Url) -> Result<(), BlockedAddress> {
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(_)) | None => return Ok(()),
+        };
+        if self.allows(address) {
+            Ok(())
+        } else {
+            Err(BlockedAddress { address })
+        }
+    }
+}
+
+/// An address that the policy does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the address {address} is not public")]
+pub struct BlockedAddress {
+    address: IpAddr,
+}
+
+impl BlockedAddress {
+    /// The address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    !BLOCKED_V4.iter().any(|net| net.contains(&address))
+}
+
+/// Everything outside the global unicast block is refused: that covers `::`, `::1`, the mapped,
+/// compatible and NAT64 forms, `100::/64`, `5f00::/16`, `fc00::/7`, `fe80::/10`, `fec0::/10` and
+/// `ff00::/8`, and whatever will be assigned there.
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    GLOBAL_UNICAST.contains(&address) && !BLOCKED_V6.iter().any(|net| net.contains(&address))
+}
+
+const GLOBAL_UNICAST: Ipv6Net = v6([0x2000, 0], 3);
+
+const BLOCKED_V4: [Ipv4Net; 16] = [
+    v4([0, 0, 0, 0], 8),        // this network
+    v4([10, 0, 0, 0], 8),       // private
+    v4([100, 64, 0, 0], 10),    // carrier-grade NAT, and the metadata of one cloud
+    v4([127, 0, 0, 0], 8),      // loopback
+    v4([168, 63, 129, 16], 32), // the inner service of one cloud
+    v4([169, 254, 0, 0], 16),   // link-local, and the metadata of most clouds
+    v4([172, 16, 0, 0], 12),    // private
+    v4([192, 0, 0, 0], 24),     // protocol assignments
+    v4([192, 0, 2, 0], 24),     // documentation
+    v4([192, 88, 99, 0], 24),   // 6to4 relays
+    v4([192, 168, 0, 0], 16),   // private
+    v4([198, 18, 0, 0], 15),    // benchmarking
+    v4([198, 51, 100, 0], 24),  // documentation
+    v4([203, 0, 113, 0], 24),   // documentation
+    v4([224, 0, 0, 0], 4),      // multicast
+    v4([240, 0, 0, 0], 4),      // reserved, and broadcast
+];
+
+/// Blocks within the global unicast block that are not.
+const BLOCKED_V6: [Ipv6Net; 4] = [
+    v6([0x2001, 0], 23),     // protocol assignments, Teredo among them
+    v6([0x2001, 0xdb8], 32), // documentation
+    v6([0x2002, 0], 16),     // 6to4
+    v6([0x3fff, 0], 20),     // documentation
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6([a, b]: [u16; 2], prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, 0, 0, 0, 0, 0, 0), prefix)
+}
+
+/// Looks names up with the system's resolver and keeps the addresses that are allowed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GuardedResolver(pub(crate) AddressPolicy);
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let Self(policy) = *self;
+        Box::pin(async move {
+            // The port is the client's business: it replaces the zero.
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed = vet(policy, found)?;
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Keeps what is allowed of the addresses of a name; an error when that leaves none.
+fn vet(
+    policy: AddressPolicy,
+    found: impl Iterator<Item = SocketAddr>,
+) -> Result<Vec<SocketAddr>, BlockedAddress> {
+    let (allowed, blocked): (Vec<_>, Vec<_>) =
+        found.partition(|address| policy.allows(address.ip()));
+    match blocked.first() {
+        Some(address) if allowed.is_empty() => Err(BlockedAddress {
+            address: address.ip(),
+        }),
+        _ => Ok(allowed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allows(address: &str) -> bool {
+        AddressPolicy::PublicOnly.allows(address.parse().unwrap())
+    }
+
+    #[test]
+    fn special_addresses_are_refused_at_both_ends_of_their_ranges() {
+        for address in [
+            "0.0.0.0",
+            "0.255.255.255",
+            "10.0.0.0",
+            "10.255.255.255",
+            "100.64.0.0",
+            "100.127.255.255",
+            "100.100.100.200",
+            "127.0.0.1",
+            "127.255.255.255",
+            "168.63.129.16",
+            "169.254.0.0",
+            "169.254.169.254",
+            "169.254.255.255",
+            "172.16.0.0",
+            "172.31.255.255",
+            "192.0.0.0",
+            "192.0.0.255",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.0.0",
+            "192.168.255.255",
+            "198.18.0.0",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.0",
+            "239.255.255.255",
+            "240.0.0.0",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::7f00:1",
+            "::8.8.8.8",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "64:ff9b::7f00:1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:0:1::1",
+            "2001:1ff:ffff::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:808:808::",
+            "3fff::1",
+            "3fff:fff::1",
+            "4000::1",
+            "5f00::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "fdff::1",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "ff02::1",
+            "ffff::1",
+        ] {
+            assert!(!allows(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_beside_those_ranges_are_allowed() {
+        for address in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "198.17.255.255",
+            "198.20.0.0",
+            "223.255.255.255",
+            "2001:200::1",
+            "2001:4860:4860::8888",
+            "2003::1",
+            "2606:4700::1111",
+            "3fff:1000::1",
+        ] {
+            assert!(allows(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn every_spelling_of_an_address_in_a_url_is_checked() {
+        for host in [
+            "127.0.0.1",
+            "0x7f.1",
+            "2130706433",
+            "0177.0.0.1",
+            "127.1",
+            "[::1]",
+            "[::ffff:7f00:1]",
+            "[::ffff:169.254.169.254]",
+            "[64:ff9b::a9fe:a9fe]",
+            "[2002:7f00:1::]",
+            "0",
+            "１２７.0.0.1",
+        ] {
+            let url = Url::parse(&format!("http://{host}/")).unwrap();
+            assert!(AddressPolicy::PublicOnly.check_url(&url).is_err(), "{host}");
+            assert!(AddressPolicy::Any.check_url(&url).is_ok());
+        }
+        for host in ["8.8.8.8", "[2606:4700::1111]", "example.com"] {
+            let url = Url::parse(&format!("http://{host}/")).unwrap();
+            assert!(AddressPolicy::PublicOnly.check_url(&url).is_ok(), "{host}");
+        }
+    }
+
+    #[test]
+    fn of_the_addresses_of_a_name_only_the_allowed_ones_are_left() {
+        let socket = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
+        let policy = AddressPolicy::PublicOnly;
+        let mixed = [socket("10.0.0.1"), socket("1.1.1.1"), socket("::1")];
+        assert_eq!(vet(policy, mixed.into_iter()), Ok(vec![socket("1.1.1.1")]));
+        let inner = [socket("10.0.0.1"), socket("::1")];
+        let blocked = vet(policy, inner.into_iter()).unwrap_err();
+        assert_eq!(blocked.address(), inner[0].ip());
+        assert_eq!(
+            vet(AddressPolicy::Any, inner.into_iter()),
+            Ok(inner.to_vec())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_refused_by_the_resolver() {
+        let resolver = GuardedResolver(AddressPolicy::PublicOnly);
+        let error = resolver
+            .resolve("localhost".parse().unwrap())
+            .await
+            .err()
+            .unwrap();
+        assert!(error.downcast_ref::<BlockedAddress>().is_some());
+        let resolver = GuardedResolver(AddressPolicy::Any);
+        assert!(resolver.resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+}

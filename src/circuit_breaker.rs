@@ -1,0 +1,344 @@
+//! Leaving a failing endpoint alone for a while, and coming back to it gently.
+//!
+//! ```text
+//!            too many failures
+//!   Closed ───────────────────▶ Open ◀──────────────┐
+//!     ▲                          │ time is up       │ any failure,
+//!     │                          ▼                  │ and twice the time
+//!     └──────────────────── HalfOpen ───────────────┘
+//!       enough successes:   1, 2, 4 … at once
+//! ```
+//!
+//! The breaker is a pure state machine: it is asked before an attempt, told what came of it, and
+//! given the time. It sleeps nowhere and sends nothing.
+
+mod window;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ConfigError;
+use window::Window;
+
+/// Whether attempts are let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CircuitState {
+    /// All are.
+    Closed,
+    /// None is.
+    Open,
+    /// A few are, to see whether the endpoint has recovered.
+    HalfOpen,
+}
+
+/// When a [`CircuitBreaker`] trips, and how it recovers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[must_use]
+pub struct CircuitBreakerConfig {
+    consecutive_failures: u32,
+    failure_rate: Option<FailureRate>,
+    open_for: Duration,
+    max_open_for: Duration,
+    ramp: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct FailureRate {
+    rate: f64,
+    min_attempts: u32,
+    window: Duration,
+}
+
+impl Default for CircuitBreakerConfig {
+    /// Trips after five failures in a row or half of at least ten attempts in a minute; stays open
+    /// for 30 seconds, doubling up to ten minutes; closes once four attempts at a time succeed.
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            failure_rate: Some(FailureRate {
+                rate: 0.5,
+                min_attempts: 10,
+                window: Duration::from_secs(60),
+            }),
+            open_for: Duration::from_secs(30),
+            max_open_for: Duration::from_secs(600),
+            ramp: 4,
+        }
+    }
+}
+
+impl CircuitBreakerConfig {
+    /// Sets how many failures in a row trip the breaker. At least 1; the default is 5.
+    pub fn with_consecutive_failures(mut self, failures: u32) -> Self {
+        self.consecutive_failures = failures;
+        self
+    }
+
+    /// Sets which share of failures trips the breaker (more than 0, at most 1; the default is
+    /// 0.5), from how many attempts on it is looked at (at least 1; 10), and over which time (more
+    /// than zero, at most a day; one minute).
+    pub fn with_failure_rate(mut self, rate: f64, min_attempts: u32, window: Duration) -> Self {
+        self.failure_rate = Some(FailureRate {
+            rate,
+            min_attempts,
+            window,
+        });
+        self
+    }
+
+    /// Trips on failures in a row alone.
+    pub fn without_failure_rate(mut self) -> Self {
+        self.failure_rate = None;
+        self
+    }
+
+    /// Sets for how long the breaker stays open the first time. More than zero; the default is 30
+    /// seconds. Each failed probe doubles it, up to [`with_max_open_for`](Self::with_max_open_for).
+    pub fn with_open_for(mut self, open_for: Duration) -> Self {
+        self.open_for = open_for;
+        self.max_open_for = self.max_open_for.max(open_for);
+        self
+    }
+
+    /// Sets for how long the breaker stays open at most. At least
+    /// [`with_open_for`](Self::with_open_for), at most a day; the default is ten minutes.
+    pub fn with_max_open_for(mut self, max_open_for: Duration) -> Self {
+        self.max_open_for = max_open_for;
+        self
+    }
+
+    /// Sets how many attempts at a time must succeed before the breaker closes. It admits one
+    /// probe, then twice as many with each round that succeeds. At least 1, which closes it after
+    /// one successful probe; the default is 4.
+    pub fn with_ramp(mut self, ramp: u32) -> Self {
+        self.ramp = ramp;
+        self
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        if self.consecutive_failures == 0 {
+            return Err(ConfigError::new("consecutive_failures", "at least 1"));
+        }
+        if let Some(limit) = &self.failure_rate
+            && !(limit.rate > 0.0
+                && limit.rate <= 1.0
+                && limit.min_attempts > 0
+                && !limit.window.is_zero()
+                && limit.window <= DAY)
+        {
+            return Err(ConfigError::new(
+                "failure_rate",
+                "a rate above 0 and at most 1, at least 1 attempt, and a window above zero and of at most a day",
+            ));
+        }
+        if self.open_for.is_zero() {
+            return Err(ConfigError::new("open_for", "more than zero"));
+        }
+        if self.max_open_for < self.open_for || self.max_open_for > DAY {
+            return Err(ConfigError::new(
+                "max_open_for",
+                "at least `open_for` and at most a day",
+            ));
+        }
+        if self.ramp == 0 {
+            return Err(ConfigError::new("ramp", "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// The circuit breaker of one endpoint.
+#[derive(Debug)]
+pub struct CircuitBreaker {
+    config: CircuitBreakerConfig,
+    state: State,
+    /// Counts the changes of state. What was admitted before one says nothing about the time after.
+    generation: u64,
+    /// For how long the next opening lasts.
+    next_open_for: Duration,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed {
+        failures_in_a_row: u32,
+        window: Option<Window>,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        limit: u32,
+        in_flight: u32,
+        successes: u32,
+    },
+}
+
+/// The answer of [`CircuitBreaker::admit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Go ahead, and hand the permit to [`CircuitBreaker::record`] in any case.
+    Admitted(Permit),
+    /// Not now.
+    Refused {
+        /// When to ask again; `None` while it depends on attempts under way.
+        retry_at: Option<Instant>,
+    },
+}
+
+/// The right to make one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Permit {
+    generation: u64,
+}
+
+/// What came of an attempt, as far as the health of the endpoint goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Health {
+    /// The endpoint answered in a way that only a working one does.
+    Healthy,
+    /// It did not answer, or said that it cannot.
+    Failing,
+    /// Nothing was learned, for instance because the attempt was not made after all.
+    Unknown,
+}
+
+impl CircuitBreaker {
+    /// A closed breaker.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the setting that is out of its range.
+    pub fn new(config: CircuitBreakerConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            config,
+            state: State::closed(&config),
+            generation: 0,
+            next_open_for: config.open_for,
+        })
+    }
+
+    /// Whether attempts are let through. An open breaker becomes half-open with the first attempt
+    /// that it admits.
+    pub fn state(&self) -> CircuitState {
+        match self.state {
+            State::Closed { .. } => CircuitState::Closed,
+            State::Open { .. } => CircuitState::Open,
+            State::HalfOpen { .. } => CircuitState::HalfOpen,
+        }
+    }
+
+    /// Asks to make one attempt.
+    pub fn admit(&mut self, now: Instant) -> Admission {
+        if let State::Open { until } = self.state {
+            if now < until {
+                return Admission::Refused {
+                    retry_at: Some(until),
+                };
+            }
+            self.enter(State::HalfOpen {
+                limit: 1,
+                in_flight: 0,
+                successes: 0,
+            });
+        }
+        if let State::HalfOpen {
+            limit, in_flight, ..
+        } = &mut self.state
+        {
+            if *in_flight >= *limit {
+                return Admission::Refused { retry_at: None };
+            }
+            *in_flight += 1;
+        }
+        Admission::Admitted(Permit {
+            generation: self.generation,
+        })
+    }
+
+    /// Tells what came of an admitted attempt. One that was admitted before the last change of
+    /// state is ignored.
+    pub fn record(&mut self, permit: Permit, health: Health, now: Instant) {
+        if permit.generation != self.generation {
+            return;
+        }
+        match &mut self.state {
+            State::Open { .. } => {}
+            State::Closed {
+                failures_in_a_row,
+                window,
+            } => {
+                let failed = match health {
+                    Health::Unknown => return,
+                    Health::Healthy => false,
+                    Health::Failing => true,
+                };
+                *failures_in_a_row = if failed { *failures_in_a_row + 1 } else { 0 };
+                let mut trips = *failures_in_a_row >= self.config.consecutive_failures;
+                if let (Some(window), Some(limit)) = (window, &self.config.failure_rate) {
+                    window.record(failed, now);
+                    trips |= failed && window.exceeds(limit.rate, limit.min_attempts);
+                }
+                if trips {
+                    self.open(now);
+                }
+            }
+            State::HalfOpen {
+                limit,
+                in_flight,
+                successes,
+            } => {
+                *in_flight = in_flight.saturating_sub(1);
+                match health {
+                    Health::Unknown => {}
+                    Health::Failing => self.open(now),
+                    Health::Healthy => {
+                        *successes += 1;
+                        if *successes < *limit {
+                            return;
+                        }
+                        if *limit >= self.config.ramp {
+                            self.next_open_for = self.config.open_for;
+                            self.enter(State::closed(&self.config));
+                        } else {
+                            *limit = limit.saturating_mul(2).min(self.config.ramp);
+                            *successes = 0;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant) {
+        self.enter(State::Open {
+            until: now + self.next_open_for,
+        });
+        self.next_open_for = self
+            .next_open_for
+            .saturating_mul(2)
+            .min(self.config.max_open_for);
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.generation += 1;
+    }
+}
+
+impl State {
+    fn closed(config: &CircuitBreakerConfig) -> Self {
+        Self::Closed {
+            failures_in_a_row: 0,
+            window: config
+                .failure_rate
+                .map(|failure_rate| Window::new(failure_rate.window)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

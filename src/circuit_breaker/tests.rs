@@ -1,0 +1,234 @@
+use super::*;
+use proptest::prelude::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn breaker(config: CircuitBreakerConfig) -> CircuitBreaker {
+    CircuitBreaker::new(config).unwrap()
+}
+
+/// Trips after three failures in a row, opens for ten seconds, closes after one probe.
+fn plain() -> CircuitBreakerConfig {
+    CircuitBreakerConfig::default()
+        .with_consecutive_failures(3)
+        .without_failure_rate()
+        .with_open_for(10 * SECOND)
+        .with_ramp(1)
+}
+
+fn admitted(breaker: &mut CircuitBreaker, now: Instant) -> Permit {
+    match breaker.admit(now) {
+        Admission::Admitted(permit) => permit,
+        Admission::Refused { .. } => panic!("refused by {breaker:?}"),
+    }
+}
+
+fn attempt(breaker: &mut CircuitBreaker, health: Health, now: Instant) {
+    let permit = admitted(breaker, now);
+    breaker.record(permit, health, now);
+}
+
+fn trip(breaker: &mut CircuitBreaker, now: Instant) {
+    for _ in 0..3 {
+        attempt(breaker, Health::Failing, now);
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[test]
+fn failures_in_a_row_trip_it() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    for health in [Health::Failing, Health::Failing, Health::Healthy] {
+        attempt(&mut breaker, health, now);
+    }
+    attempt(&mut breaker, Health::Failing, now);
+    attempt(&mut breaker, Health::Unknown, now);
+    attempt(&mut breaker, Health::Failing, now);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    attempt(&mut breaker, Health::Failing, now);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[test]
+fn a_failure_rate_trips_it_once_there_are_enough_attempts() {
+    let config = plain()
+        .with_consecutive_failures(100)
+        .with_failure_rate(0.5, 10, 60 * SECOND);
+    let (mut breaker, now) = (breaker(config), Instant::now());
+    for round in 0..9 {
+        let health = [Health::Failing, Health::Healthy][round % 2];
+        attempt(&mut breaker, health, now);
+        assert_eq!(breaker.state(), CircuitState::Closed, "{round}");
+    }
+    attempt(&mut breaker, Health::Failing, now);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[test]
+fn failures_outside_the_window_are_forgotten() {
+    let config = plain()
+        .with_consecutive_failures(100)
+        .with_failure_rate(0.5, 10, 60 * SECOND);
+    let (mut breaker, now) = (breaker(config), Instant::now());
+    for number in 0..99 {
+        attempt(&mut breaker, Health::Failing, now + number * 8 * SECOND);
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn an_open_breaker_refuses_until_its_time_is_up() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    trip(&mut breaker, now);
+    let until = now + 10 * SECOND;
+    let refused = Admission::Refused {
+        retry_at: Some(until),
+    };
+    assert_eq!(breaker.admit(now), refused);
+    assert_eq!(breaker.admit(until - Duration::from_nanos(1)), refused);
+    admitted(&mut breaker, until);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+}
+
+#[test]
+fn half_open_admits_one_probe() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    trip(&mut breaker, now);
+    let later = now + 10 * SECOND;
+    let probe = admitted(&mut breaker, later);
+    assert_eq!(breaker.admit(later), Admission::Refused { retry_at: None });
+    breaker.record(probe, Health::Healthy, later);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn a_failed_probe_opens_it_for_twice_as_long_up_to_the_limit() {
+    let config = plain().with_max_open_for(25 * SECOND);
+    let (mut breaker, mut now) = (breaker(config), Instant::now());
+    trip(&mut breaker, now);
+    for seconds in [10, 20, 25, 25] {
+        let until = now + seconds * SECOND;
+        let refused = Admission::Refused {
+            retry_at: Some(until),
+        };
+        assert_eq!(breaker.admit(now), refused);
+        now = until;
+        attempt(&mut breaker, Health::Failing, now);
+    }
+    now += 25 * SECOND;
+    attempt(&mut breaker, Health::Healthy, now);
+    trip(&mut breaker, now);
+    admitted(&mut breaker, now + 10 * SECOND);
+}
+
+#[test]
+fn a_probe_that_was_not_made_gives_its_place_back() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    trip(&mut breaker, now);
+    let later = now + 10 * SECOND;
+    attempt(&mut breaker, Health::Unknown, later);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    admitted(&mut breaker, later);
+}
+
+#[test]
+fn recovery_ramps_up_by_doubling() {
+    let (mut breaker, now) = (breaker(plain().with_ramp(4)), Instant::now());
+    trip(&mut breaker, now);
+    let later = now + 10 * SECOND;
+    for round in [1, 2, 4] {
+        assert_eq!(
+            breaker.state(),
+            match round {
+                1 => CircuitState::Open,
+                _ => CircuitState::HalfOpen,
+            }
+        );
+        let probes: Vec<_> = (0..round).map(|_| admitted(&mut breaker, later)).collect();
+        assert_eq!(breaker.admit(later), Admission::Refused { retry_at: None });
+        for probe in probes {
+            breaker.record(probe, Health::Healthy, later);
+        }
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn what_was_admitted_before_a_change_of_state_is_ignored_after_it() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    let slow = admitted(&mut breaker, now);
+    trip(&mut breaker, now);
+    breaker.record(slow, Health::Healthy, now);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    let later = now + 10 * SECOND;
+    let probe = admitted(&mut breaker, later);
+    breaker.record(slow, Health::Failing, later);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    breaker.record(probe, Health::Healthy, later);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let minute = 60 * SECOND;
+    for (config, field) in [
+        (plain().with_consecutive_failures(0), "consecutive_failures"),
+        (plain().with_failure_rate(0.0, 1, minute), "failure_rate"),
+        (plain().with_failure_rate(1.1, 1, minute), "failure_rate"),
+        (
+            plain().with_failure_rate(f64::NAN, 1, minute),
+            "failure_rate",
+        ),
+        (plain().with_failure_rate(0.5, 0, minute), "failure_rate"),
+        (
+            plain().with_failure_rate(0.5, 1, Duration::ZERO),
+            "failure_rate",
+        ),
+        (
+            plain().with_failure_rate(0.5, 1, Duration::MAX),
+            "failure_rate",
+        ),
+        (plain().with_open_for(Duration::ZERO), "open_for"),
+        (plain().with_open_for(Duration::MAX), "max_open_for"),
+        (plain().with_max_open_for(SECOND), "max_open_for"),
+        (plain().with_ramp(0), "ramp"),
+    ] {
+        assert_eq!(CircuitBreaker::new(config).unwrap_err().field(), field);
+    }
+}
+
+proptest! {
+    /// Over any history, never more attempts are under way in `HalfOpen` than the ramp allows, and
+    /// the breaker never refuses for ever.
+    #[test]
+    fn half_open_stays_within_its_ramp_and_nothing_is_refused_for_ever(
+        steps in prop::collection::vec((0_u8..5, any::<prop::sample::Index>()), 0..300),
+        ramp in 1_u32..6,
+    ) {
+        let mut breaker = breaker(plain().with_ramp(ramp));
+        let mut now = Instant::now();
+        let mut under_way: Vec<Permit> = Vec::new();
+        for (step, which) in steps {
+            if step == 0 {
+                now += 7 * SECOND;
+            } else if step < 3 {
+                if let Admission::Admitted(permit) = breaker.admit(now) {
+                    under_way.push(permit);
+                }
+            } else if !under_way.is_empty() {
+                let permit = under_way.swap_remove(which.index(under_way.len()));
+                let health = if step == 3 { Health::Healthy } else { Health::Failing };
+                breaker.record(permit, health, now);
+            }
+            if breaker.state() == CircuitState::HalfOpen {
+                let probes = under_way.iter().filter(|permit| permit.generation == breaker.generation);
+                prop_assert!(probes.count() <= ramp as usize);
+            }
+        }
+        for permit in under_way {
+            breaker.record(permit, Health::Unknown, now);
+        }
+        let admitted = matches!(breaker.admit(now + 600 * SECOND), Admission::Admitted(_));
+        prop_assert!(admitted);
+    }
+}

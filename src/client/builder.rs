@@ -1,0 +1,185 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::lane::Lane;
+use super::pool::{OnError, Pool};
+use super::{Client, Inner};
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
+use crate::retry::RetryPolicy;
+use crate::signing::{Secret, Signer};
+use crate::{
+    AddressPolicy, ConfigError, DeliveryError, Endpoint, EndpointBuilder, Message, Sender,
+    SenderBuilder,
+};
+
+/// Default number of workers, which is the number of attempts that can be under way at once.
+pub const DEFAULT_WORKERS: usize = 10;
+
+/// Default number of places in the queue.
+pub const DEFAULT_QUEUE_SIZE: usize = 1000;
+
+/// Most workers. Each is a task with at most one connection.
+const MAX_WORKERS: usize = 10_000;
+
+/// Most places in the queue. More belongs on a disk.
+const MAX_QUEUE_SIZE: usize = 10_000_000;
+
+/// Describes a [`Client`]; everything is checked together by [`build`](Self::build).
+#[must_use]
+pub struct ClientBuilder {
+    endpoint: EndpointBuilder,
+    sender: SenderBuilder,
+    workers: usize,
+    queue_size: usize,
+    retry: Option<RetryPolicy>,
+    circuit_breaker: Option<CircuitBreakerConfig>,
+    on_error: Option<OnError>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            endpoint: Endpoint::builder(url),
+            sender: Sender::builder(),
+            workers: DEFAULT_WORKERS,
+            queue_size: DEFAULT_QUEUE_SIZE,
+            retry: None,
+            circuit_breaker: None,
+            on_error: None,
+        }
+    }
+
+    /// Sets how many attempts can be under way at once: 1 to 10,000. The default is 10.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets how many messages can be queued or wait for their next attempt: 1 to 10,000,000. The
+    /// default is 1000.
+    pub fn queue_size(mut self, queue_size: usize) -> Self {
+        self.queue_size = queue_size;
+        self
+    }
+
+    /// Sets the deadline of an attempt: more than zero, at most an hour. The default is 30 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.endpoint = self.endpoint.timeout(timeout);
+        self
+    }
+
+    /// Sets the `content-type` of messages that do not name one. The default is
+    /// `text/plain; charset=utf-8`.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.endpoint = self.endpoint.content_type(content_type);
+        self
+    }
+
+    /// Signs by Standard Webhooks with one more secret, the current one first.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.endpoint = self.endpoint.secret(secret);
+        self
+    }
+
+    /// Signs in another way.
+    pub fn signer(mut self, signer: impl Into<Signer>) -> Self {
+        self.endpoint = self.endpoint.signer(signer);
+        self
+    }
+
+    /// Adds a header to every request.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.endpoint = self.endpoint.header(name, value);
+        self
+    }
+
+    /// Tries failed messages again. Without this, each message has one attempt.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Leaves a failing endpoint alone for a while.
+    ///
+    /// Without a retry policy, a message that meets an open circuit fails at once. With one, it
+    /// waits for the circuit to let it through, for as long as the policy's maximum age allows, and
+    /// that counts as no attempt.
+    pub fn circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
+        self.circuit_breaker = Some(config);
+        self
+    }
+
+    /// Sets what is called with each message that failed for good, and why. Without it, such
+    /// messages are logged.
+    ///
+    /// It is called on a worker, which it should not keep for long. A panic in it is logged and
+    /// goes no further.
+    pub fn on_error(
+        mut self,
+        on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
+    ) -> Self {
+        self.on_error = Some(Arc::new(on_error));
+        self
+    }
+
+    /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.sender = self.sender.http_client(client);
+        self
+    }
+
+    /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]: the URL of a
+    /// client is its owner's choice.
+    pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
+        self.sender = self.sender.address_policy(policy);
+        self
+    }
+
+    /// Checks everything and builds the client.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the field: `workers`, `queue_size`, and those of
+    /// [`EndpointBuilder::build`], [`SenderBuilder::build`] and [`CircuitBreaker::new`].
+    pub fn build(self) -> Result<Client, ConfigError> {
+        if !(1..=MAX_WORKERS).contains(&self.workers) {
+            return Err(ConfigError::new("workers", "1 to 10,000"));
+        }
+        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
+            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
+        }
+        let breaker = self.circuit_breaker.map(CircuitBreaker::new).transpose()?;
+        let lane = Lane::new(self.retry, breaker);
+        let pool = Pool::new(
+            self.sender.build()?,
+            self.endpoint.build()?,
+            lane,
+            self.on_error,
+        );
+        Ok(Client {
+            inner: Arc::new(Inner {
+                pool: Arc::new(pool),
+                room: Arc::new(Semaphore::new(self.queue_size)),
+                tasks: TaskTracker::new(),
+                workers: self.workers,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("endpoint", &self.endpoint)
+            .field("sender", &self.sender)
+            .field("workers", &self.workers)
+            .field("queue_size", &self.queue_size)
+            .field("retry", &self.retry)
+            .field("circuit_breaker", &self.circuit_breaker)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,366 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use url::Url;
+
+use crate::ConfigError;
+use crate::signing::{Secret, Signer, StandardSigner};
+
+/// Default deadline of a whole attempt.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Default `content-type` of a message that does not name one.
+pub const DEFAULT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Headers that belong to the transport, to the signature, or to a setting of their own.
+///
+/// `accept-encoding` is among them because a compressed answer is never unpacked.
+const RESERVED: [HeaderName; 13] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    header::ACCEPT_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::EXPECT,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// A webhook destination: a URL, how to sign for it, and how long to wait for it.
+///
+/// Clones share one set of settings.
+///
+/// ```
+/// use tidings::Endpoint;
+/// use tidings::signing::Secret;
+///
+/// let endpoint = Endpoint::builder("https://example.com/hooks")
+///     .secret(Secret::generate())
+///     .header("x-team", "billing")
+///     .timeout(std::time::Duration::from_secs(10))
+///     .build()?;
+/// assert_eq!(endpoint.url().host_str(), Some("example.com"));
+/// # Ok::<(), tidings::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Endpoint(Arc<Settings>);
+
+struct Settings {
+    url: Url,
+    signer: Option<Signer>,
+    headers: HeaderMap,
+    content_type: HeaderValue,
+    timeout: Duration,
+    first_byte_timeout: Duration,
+}
+
+impl Endpoint {
+    /// A destination with the default settings, whose messages are not signed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`EndpointBuilder::build`].
+    pub fn new(url: impl AsRef<str>) -> Result<Self, ConfigError> {
+        Self::builder(url).build()
+    }
+
+    /// Starts to describe a destination.
+    pub fn builder(url: impl AsRef<str>) -> EndpointBuilder {
+        EndpointBuilder {
+            url: url.as_ref().to_owned(),
+            secrets: Vec::new(),
+            signer: None,
+            headers: Vec::new(),
+            content_type: None,
+            timeout: DEFAULT_TIMEOUT,
+            first_byte_timeout: None,
+        }
+    }
+
+    /// Where messages go.
+    pub fn url(&self) -> &Url {
+        &self.0.url
+    }
+
+    /// How messages are signed, if they are.
+    pub fn signer(&self) -> Option<&Signer> {
+        self.0.signer.as_ref()
+    }
+
+    /// Headers that every request carries besides those of the message and of the signature.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    /// The `content-type` of a message that does not name one.
+    pub fn content_type(&self) -> &HeaderValue {
+        &self.0.content_type
+    }
+
+    /// The deadline of a whole attempt.
+    pub fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// How long an attempt waits for the status line and the headers.
+    pub fn first_byte_timeout(&self) -> Duration {
+        self.0.first_byte_timeout
+    }
+
+    /// The URL without its query, which may hold a key: what traces may show.
+    pub(crate) fn redacted_url(&self) -> String {
+        let mut url = self.0.url.clone();
+        url.set_query(None);
+        url.into()
+    }
+}
+
+/// Does not tell the query of the URL, the secrets, or what the headers say.
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("url", &self.redacted_url())
+            .field("signer", &self.0.signer)
+            .field("headers", &self.0.headers.keys().collect::<Vec<_>>())
+            .field("content_type", &self.0.content_type)
+            .field("timeout", &self.0.timeout)
+            .field("first_byte_timeout", &self.0.first_byte_timeout)
+            .finish()
+    }
+}
+
+/// Describes an [`Endpoint`]; everything is checked together by [`build`](Self::build).
+#[derive(Clone)]
+#[must_use]
+pub struct EndpointBuilder {
+    url: String,
+    secrets: Vec<Secret>,
+    signer: Option<Signer>,
+    headers: Vec<(String, String)>,
+    content_type: Option<String>,
+    timeout: Duration,
+    first_byte_timeout: Option<Duration>,
+}
+
+impl EndpointBuilder {
+    /// Signs by Standard Webhooks with one more secret.
+    ///
+    /// During a rotation several secrets sign at once: add the current one first.
+    pub fn secret(mut self, secret: Secret) -> Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    /// Signs in another way. Cannot be combined with [`secret`](Self::secret).
+    pub fn signer(mut self, signer: impl Into<Signer>) -> Self {
+        self.signer = Some(signer.into());
+        self
+    }
+
+    /// Adds a header to every request. Adding a name twice sends both values.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the `content-type` of messages that do not name one.
+    ///
+    /// The default is `text/plain; charset=utf-8`.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// Sets the deadline of a whole attempt, from the first look at the address to the end of the
+    /// answer. More than zero, at most an hour; the default is 30 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how long an attempt waits for the status line and the headers, counted from its start.
+    /// More than zero; the default is the whole timeout.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.first_byte_timeout = Some(timeout);
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the field:
+    /// - `url` when it is no absolute `http` or `https` URL with a host, or has a user name, a
+    ///   password or a fragment;
+    /// - `signer` when there are secrets as well;
+    /// - `header` when a name or value cannot be a header, or the name belongs to the transport,
+    ///   to the signature or to a setting of its own;
+    /// - `content_type` when it cannot be a header's value;
+    /// - `timeout`, `first_byte_timeout` when out of range.
+    pub fn build(self) -> Result<Endpoint, ConfigError> {
+        let url = parse_url(&self.url)?;
+        let signer = match (self.signer, self.secrets.is_empty()) {
+            (Some(_), false) => {
+                return Err(ConfigError::new("signer", "either a signer or secrets"));
+            }
+            (Some(signer), true) => Some(signer),
+            (None, _) => StandardSigner::new(self.secrets).map(Signer::from),
+        };
+        let mut headers = HeaderMap::with_capacity(self.headers.len());
+        for (name, value) in &self.headers {
+            let (name, value) = parse_header(name, value, signer.as_ref())?;
+            headers.append(name, value);
+        }
+        let content_type = match self.content_type {
+            None => DEFAULT_CONTENT_TYPE,
+            Some(text) => HeaderValue::try_from(text).map_err(|source| {
+                ConfigError::new("content_type", "a media type").with_source(source)
+            })?,
+        };
+        let first_byte_timeout = self.first_byte_timeout.unwrap_or(self.timeout);
+        check_timeout("timeout", self.timeout)?;
+        check_timeout("first_byte_timeout", first_byte_timeout)?;
+        Ok(Endpoint(Arc::new(Settings {
+            url,
+            signer,
+            headers,
+            content_type,
+            timeout: self.timeout,
+            first_byte_timeout,
+        })))
+    }
+}
+
+fn parse_url(text: &str) -> Result<Url, ConfigError> {
+    let expected = |expected| ConfigError::new("url", expected);
+    let url = Url::parse(text)
+        .map_err(|source| expected("an absolute http or https URL").with_source(source))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        Err(expected("an absolute http or https URL"))
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Err(expected(
+            "no user name and no password; send them in a header",
+        ))
+    } else if url.fragment().is_some() {
+        Err(expected("no fragment"))
+    } else if url.port() == Some(0) {
+        Err(expected("a port other than 0"))
+    } else {
+        Ok(url)
+    }
+}
+
+fn parse_header(
+    name: &str,
+    value: &str,
+    signer: Option<&Signer>,
+) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    let name = HeaderName::try_from(name)
+        .map_err(|source| ConfigError::new("header", "a header name").with_source(source))?;
+    let value = HeaderValue::try_from(value).map_err(|source| {
+        ConfigError::new("header", "visible ASCII characters and spaces").with_source(source)
+    })?;
+    let signs = signer.is_some_and(|signer| signer.sets_header(&name));
+    if RESERVED.contains(&name) || signs || name.as_str().starts_with("webhook-") {
+        return Err(ConfigError::new(
+            "header",
+            "a name that neither the transport nor the signature uses",
+        ));
+    }
+    Ok((name, value))
+}
+
+/// Longest timeout. A longer one is a mistake, and huge ones overflow the clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+fn check_timeout(field: &'static str, timeout: Duration) -> Result<(), ConfigError> {
+    if timeout.is_zero() || timeout > MAX_TIMEOUT {
+        Err(ConfigError::new(
+            field,
+            "more than zero and at most an hour",
+        ))
+    } else {
+        Ok(())
+    }
+}
+
+impl fmt::Debug for EndpointBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointBuilder").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: EndpointBuilder) -> &'static str {
+        builder.build().unwrap_err().field()
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_posted_to_is_refused() {
+        for url in [
+            "",
+            "example.com",
+            "/path",
+            "ftp://example.com",
+            "file:///etc/passwd",
+            "http://",
+            "http://user@example.com",
+            "http://:password@example.com",
+            "http://example.com/#part",
+            "http://example.com:0/",
+            "http://example.com:99999/",
+            "unix:/run/socket",
+        ] {
+            assert_eq!(refused(Endpoint::builder(url)), "url", "{url}");
+        }
+    }
+
+    #[test]
+    fn headers_of_the_transport_and_of_the_signature_are_refused() {
+        let builder = || Endpoint::builder("http://example.com");
+        for name in [
+            "Host",
+            "content-length",
+            "Content-Type",
+            "accept-encoding",
+            "webhook-signature",
+            "Webhook-Id",
+            "no spaces",
+            "",
+        ] {
+            assert_eq!(refused(builder().header(name, "x")), "header", "{name}");
+        }
+        assert_eq!(refused(builder().header("x-ok", "a\nb")), "header");
+        let endpoint = builder().header("Authorization", "Bearer x").build();
+        assert_eq!(endpoint.unwrap().headers()["authorization"], "Bearer x");
+    }
+
+    #[test]
+    fn timeouts_out_of_range_are_refused() {
+        let builder = || Endpoint::builder("http://example.com");
+        assert_eq!(refused(builder().timeout(Duration::ZERO)), "timeout");
+        assert_eq!(refused(builder().timeout(Duration::MAX)), "timeout");
+        let builder = builder().first_byte_timeout(Duration::ZERO);
+        assert_eq!(refused(builder), "first_byte_timeout");
+    }
+
+    #[test]
+    fn debug_output_tells_no_key() {
+        let endpoint = Endpoint::builder("http://example.com/a?key=hidden")
+            .header("authorization", "hidden")
+            .secret(Secret::generate())
+            .build();
+        let shown = format!("{:?}", endpoint.unwrap());
+        assert!(!shown.contains("hidden") && shown.contains("http://example.com/a"));
+    }
+}

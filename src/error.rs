@@ -1,0 +1,180 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+use http::StatusCode;
+
+use crate::sender::{Attempt, AttemptError};
+use crate::{Message, Verdict};
+
+/// A setting that cannot be used, found when the thing it belongs to is built.
+#[derive(Debug)]
+pub struct ConfigError {
+    field: &'static str,
+    expected: &'static str,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &'static str, expected: &'static str) -> Self {
+        Self {
+            field,
+            expected,
+            source: None,
+        }
+    }
+
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// The setting, by the name of the function that sets it.
+    pub fn field(&self) -> &'static str {
+        self.field
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: expected {}", self.field, self.expected)
+    }
+}
+
+impl StdError for ConfigError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// A message that a [`Client`](crate::Client) did not accept, handed back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotifyError {
+    /// [`Client::start`](crate::Client::start) was not called yet.
+    #[error("the client is not started")]
+    NotStarted(Message),
+    /// As many deliveries as the queue may hold are queued or wait for their next attempt.
+    #[error("the queue is full")]
+    QueueFull(Message),
+    /// The client is stopping, or has stopped.
+    #[error("the client is stopped")]
+    Stopped(Message),
+}
+
+impl NotifyError {
+    /// The message that was not accepted.
+    pub fn message(&self) -> &Message {
+        match self {
+            Self::NotStarted(message) | Self::QueueFull(message) | Self::Stopped(message) => {
+                message
+            }
+        }
+    }
+
+    /// Takes the message back.
+    pub fn into_message(self) -> Message {
+        match self {
+            Self::NotStarted(message) | Self::QueueFull(message) | Self::Stopped(message) => {
+                message
+            }
+        }
+    }
+}
+
+/// A delivery that failed for good: the message, what was tried, and why it ended.
+#[derive(Debug)]
+pub struct DeliveryError(Box<Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    message: Message,
+    attempts: Vec<Attempt>,
+    cause: DeliveryErrorCause,
+}
+
+/// Why a delivery failed for good.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeliveryErrorCause {
+    /// The endpoint answered the last attempt, and not with success.
+    #[error("the endpoint answered {0}")]
+    Status(StatusCode),
+    /// The last attempt brought no answer.
+    #[error("the endpoint did not answer")]
+    Transport(#[source] AttemptError),
+    /// The circuit breaker was open, and the delivery may not or can no longer wait.
+    #[error("the circuit is open")]
+    CircuitOpen,
+    /// The client stopped before the final outcome was known.
+    #[error("the client stopped first")]
+    Abandoned,
+    /// The client was not started, so nothing was tried.
+    #[error("the client is not started")]
+    NotStarted,
+}
+
+impl DeliveryError {
+    pub(crate) fn new(message: Message, attempts: Vec<Attempt>, cause: DeliveryErrorCause) -> Self {
+        Self(Box::new(Failure {
+            message,
+            attempts,
+            cause,
+        }))
+    }
+
+    /// The message that was not delivered.
+    pub fn message(&self) -> &Message {
+        &self.0.message
+    }
+
+    /// Takes the message back.
+    pub fn into_message(self) -> Message {
+        self.0.message
+    }
+
+    /// Every attempt, in order. Empty when nothing was tried.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.0.attempts
+    }
+
+    /// Why it ended.
+    pub fn cause(&self) -> &DeliveryErrorCause {
+        &self.0.cause
+    }
+
+    /// The status of the last attempt, when the endpoint answered it and that ended the delivery.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self.0.cause {
+            DeliveryErrorCause::Status(status) => Some(status),
+            _ => None,
+        }
+    }
+
+    /// Whether the cause is transient, so that sending the message again later may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match &self.0.cause {
+            DeliveryErrorCause::Status(status) => Verdict::of_status(*status) == Verdict::Retryable,
+            DeliveryErrorCause::Transport(error) => error.kind().is_retryable(),
+            DeliveryErrorCause::CircuitOpen
+            | DeliveryErrorCause::Abandoned
+            | DeliveryErrorCause::NotStarted => true,
+        }
+    }
+}
+
+impl fmt::Display for DeliveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "message {} was not delivered after {} attempts",
+            self.0.message.id(),
+            self.0.attempts.len()
+        )
+    }
+}
+
+impl StdError for DeliveryError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0.cause)
+    }
+}

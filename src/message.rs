@@ -1,0 +1,221 @@
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use serde::Serialize;
+use tidings_notify::{Event, EventType, Payload, UserId};
+use uuid::Uuid;
+
+/// Longest message id, in bytes.
+pub const MAX_MESSAGE_ID_BYTES: usize = 255;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What is sent to an endpoint: an id, a body, and what the body is.
+///
+/// The id stays the same over every attempt, so that a receiver can recognise a repetition.
+/// Clones share the body; no attempt copies it.
+///
+/// ```
+/// use tidings::Message;
+///
+/// let plain = Message::from("event occurred");
+/// assert!(plain.id().starts_with("msg_"));
+///
+/// let json = Message::new(r#"{"n":1}"#)
+///     .with_id("order-17")?
+///     .with_content_type(http::HeaderValue::from_static("application/json"));
+/// assert_eq!(json.id(), "order-17");
+/// # Ok::<(), tidings::InvalidMessageId>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Message {
+    id: Arc<str>,
+    event_type: Option<EventType>,
+    body: Bytes,
+    content_type: Option<HeaderValue>,
+}
+
+impl Message {
+    /// Wraps a body under a new id: `msg_` and a UUID of version 7.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self {
+            id: format!("msg_{}", Uuid::now_v7().simple()).into(),
+            event_type: None,
+            body: body.into(),
+            content_type: None,
+        }
+    }
+
+    /// The webhook of a notification, under the notification's own id.
+    ///
+    /// The body is compact JSON: `{"id","type","timestamp","user_id","data"}`, where `data` is the
+    /// payload and `timestamp` is in RFC 3339.
+    #[expect(clippy::missing_panics_doc, reason = "it cannot happen, and says why")]
+    pub fn from_event(event: &Event) -> Self {
+        let id: Arc<str> = event.id.to_string().into();
+        let body = serde_json::to_vec(&WebhookBody {
+            id: &id,
+            event_type: &event.event_type,
+            timestamp: event.timestamp,
+            user_id: &event.user,
+            data: &event.payload,
+        })
+        .expect("a struct of texts and of checked JSON always has a JSON form");
+        Self {
+            id,
+            event_type: Some(event.event_type.clone()),
+            body: body.into(),
+            content_type: Some(JSON),
+        }
+    }
+
+    /// Replaces the id.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidMessageId`] unless it is 1 to 255 visible ASCII characters without a full stop,
+    /// which separates the parts of what is signed.
+    pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Result<Self, InvalidMessageId> {
+        let id = id.into();
+        let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'.';
+        if (1..=MAX_MESSAGE_ID_BYTES).contains(&id.len()) && id.bytes().all(visible) {
+            self.id = id;
+            Ok(self)
+        } else {
+            Err(InvalidMessageId)
+        }
+    }
+
+    /// Says what kind of thing happened. It is for filters and traces and is not sent by itself.
+    pub fn with_type(mut self, event_type: EventType) -> Self {
+        self.event_type = Some(event_type);
+        self
+    }
+
+    /// Says what the body is, instead of the endpoint's default.
+    pub fn with_content_type(mut self, content_type: HeaderValue) -> Self {
+        self.content_type = Some(content_type);
+        self
+    }
+
+    /// The id, sent as `webhook-id`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What kind of thing happened.
+    pub fn event_type(&self) -> Option<&EventType> {
+        self.event_type.as_ref()
+    }
+
+    /// The exact bytes that are signed and sent.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// What the body is, when this message says so itself.
+    pub fn content_type(&self) -> Option<&HeaderValue> {
+        self.content_type.as_ref()
+    }
+}
+
+#[derive(Serialize)]
+struct WebhookBody<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    event_type: &'a EventType,
+    timestamp: jiff::Timestamp,
+    user_id: &'a UserId,
+    data: &'a Payload,
+}
+
+/// A text that cannot be a message id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a message id of 1 to 255 visible ASCII characters without a full stop")]
+pub struct InvalidMessageId;
+
+/// Tells the length of the body and not what it says.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("event_type", &self.event_type)
+            .field("body_bytes", &self.body.len())
+            .field("content_type", &self.content_type)
+            .finish()
+    }
+}
+
+impl From<&str> for Message {
+    fn from(body: &str) -> Self {
+        Self::new(Bytes::copy_from_slice(body.as_bytes()))
+    }
+}
+
+impl From<String> for Message {
+    fn from(body: String) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(body: Bytes) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(body: Vec<u8>) -> Self {
+        Self::new(body)
+    }
+}
+
+impl From<&Event> for Message {
+    fn from(event: &Event) -> Self {
+        Self::from_event(event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_notify::{Draft, Epoch, EventId};
+
+    #[test]
+    fn an_event_becomes_the_documented_body() {
+        let draft = Draft::new(
+            UserId::new("alice").unwrap(),
+            EventType::new("comment.created").unwrap(),
+            Payload::parse(r#"{"n": 1.00, "text": "é"}"#).unwrap(),
+        )
+        .with_timestamp("2026-11-21T14:00:00.5Z".parse().unwrap());
+        let event = Event::from_draft(draft, EventId::new(Epoch::from_u64(0xff), 7));
+
+        let message = Message::from_event(&event);
+
+        assert_eq!(message.id(), "00000000000000ff-7");
+        assert_eq!(message.content_type(), Some(&JSON));
+        assert_eq!(
+            message.body(),
+            r#"{"id":"00000000000000ff-7","type":"comment.created","timestamp":"2026-11-21T14:00:00.5Z","user_id":"alice","data":{"n":1.00,"text":"é"}}"#,
+        );
+    }
+
+    #[test]
+    fn an_id_that_a_signature_or_a_header_cannot_hold_is_refused() {
+        for id in ["", "a.b", "a b", "a\n", "é", &"x".repeat(256)] {
+            let message = Message::from("x").with_id(id);
+            assert_eq!(message, Err(InvalidMessageId), "{id:?}");
+        }
+        assert!(Message::from("x").with_id("x".repeat(255)).is_ok());
+    }
+
+    #[test]
+    fn debug_output_does_not_tell_the_body() {
+        let shown = format!("{:?}", Message::from("the secret word"));
+        assert!(shown.contains("body_bytes: 15") && !shown.contains("secret"));
+    }
+}

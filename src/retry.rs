@@ -1,0 +1,186 @@
+//! When a failed delivery is tried again. Pure: time and randomness are passed in.
+//!
+//! A [`Backoff`] says how long to wait after so many failures; a [`RetryPolicy`] adds the limits
+//! and the endpoint's own `Retry-After`.
+//!
+//! | backoff | waits | jitter |
+//! |---|---|---|
+//! | [`Exponential`] | `base · factor^(n−1)`, at most `max` | the whole of it: uniform between zero and that |
+//! | [`Schedule`] | a list of your own, or that of Standard Webhooks | up to a share of each wait, added |
+//! | `FromBackoffCrate` | a policy of the `backoff` crate (feature `backoff`) | its own |
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidings::retry::{RetryPolicy, Schedule};
+//!
+//! let schedule = Schedule::standard_webhooks();
+//! let wait = schedule.delay(1, &mut fastrand::Rng::new()).unwrap();
+//! assert!(wait >= Duration::from_secs(5));
+//!
+//! let policy = RetryPolicy::new(schedule).with_max_age(Duration::from_secs(3 * 24 * 3600));
+//! # let _ = policy;
+//! ```
+
+mod exponential;
+#[cfg(feature = "backoff")]
+mod from_backoff_crate;
+mod schedule;
+
+use std::fmt::Debug;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+pub use exponential::Exponential;
+#[cfg(feature = "backoff")]
+pub use from_backoff_crate::FromBackoffCrate;
+pub use schedule::Schedule;
+
+/// How long to wait after a failed attempt.
+///
+/// # Contract
+///
+/// The answer depends on the arguments alone, so that a delivery that was stored and loaded again
+/// goes on where it was.
+pub trait Backoff: Debug + Send + Sync + 'static {
+    /// The wait after so many failed attempts, of which there is at least one; `None` to give up.
+    fn delay(&self, failures: u32, rng: &mut Rng) -> Option<Duration>;
+}
+
+/// Whether, and when, a failed delivery is tried again.
+///
+/// The default is five attempts with [`Exponential::default`]. Clones share the backoff.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RetryPolicy {
+    backoff: Arc<dyn Backoff>,
+    max_attempts: NonZeroU32,
+    max_age: Option<Duration>,
+}
+
+impl RetryPolicy {
+    /// Retries for as long as a backoff has delays, but makes no more than 100 attempts.
+    pub fn new(backoff: impl Backoff) -> Self {
+        Self {
+            backoff: Arc::new(backoff),
+            max_attempts: MAX_ATTEMPTS,
+            max_age: None,
+        }
+    }
+
+    /// Limits the attempts, the first one included, to some number instead of 100.
+    pub fn with_max_attempts(mut self, max_attempts: NonZeroU32) -> Self {
+        self.max_attempts = max_attempts;
+        self
+    }
+
+    /// Gives up on a delivery whose next attempt would come later than this after its acceptance.
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
+        self
+    }
+
+    /// The limit on the age of a delivery.
+    pub fn max_age(&self) -> Option<Duration> {
+        self.max_age
+    }
+
+    /// How long to wait before the next attempt, or `None` to give up.
+    ///
+    /// `attempts` is how many were made, `age` the time since the delivery was accepted, and
+    /// `not_before` what the endpoint asked for with `Retry-After`. The answer is the larger of
+    /// that and the backoff. Up to a tenth of the endpoint's wait, at most 30 seconds, is added to
+    /// it, so that the deliveries that it put off do not come back all at once; nothing is ever
+    /// taken from it.
+    pub fn next_delay(
+        &self,
+        attempts: u32,
+        age: Duration,
+        not_before: Option<Duration>,
+        rng: &mut Rng,
+    ) -> Option<Duration> {
+        if attempts >= self.max_attempts.get() {
+            return None;
+        }
+        let backoff = self.backoff.delay(attempts.max(1), rng)?;
+        let hint = not_before.map_or(Duration::ZERO, |wait| {
+            let spread = (wait / 10).min(MAX_HINT_JITTER);
+            wait.saturating_add(spread.mul_f64(rng.f64()))
+        });
+        let delay = backoff.max(hint);
+        let fits = |max: Duration| age.checked_add(delay).is_some_and(|then| then <= max);
+        self.max_age.is_none_or(fits).then_some(delay)
+    }
+}
+
+/// Most time that is added to a wait that the endpoint asked for.
+const MAX_HINT_JITTER: Duration = Duration::from_secs(30);
+
+/// Limit on the attempts where nobody set one: a delivery keeps a record of each.
+const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).expect("a hundred is not zero");
+
+const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::new(Exponential::default()).with_max_attempts(DEFAULT_MAX_ATTEMPTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fastrand::Rng;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[derive(Debug)]
+    struct Always(Duration);
+
+    impl Backoff for Always {
+        fn delay(&self, _failures: u32, _rng: &mut Rng) -> Option<Duration> {
+            Some(self.0)
+        }
+    }
+
+    #[test]
+    fn the_last_attempt_is_not_followed_by_another() {
+        let policy = RetryPolicy::default();
+        let mut rng = Rng::with_seed(1);
+        let mut delay = |attempts| policy.next_delay(attempts, Duration::ZERO, None, &mut rng);
+        assert!(delay(4).is_some());
+        assert_eq!(delay(5), None);
+        assert_eq!(delay(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_delivery_is_given_up_when_its_next_attempt_would_come_too_late() {
+        let policy = RetryPolicy::new(Always(SECOND)).with_max_age(10 * SECOND);
+        let mut rng = Rng::with_seed(1);
+        let mut delay = |age, hint| policy.next_delay(1, age, hint, &mut rng);
+        assert_eq!(delay(9 * SECOND, None), Some(SECOND));
+        assert_eq!(delay(9 * SECOND + Duration::from_nanos(1), None), None);
+        assert_eq!(delay(Duration::ZERO, Some(11 * SECOND)), None);
+        assert_eq!(delay(Duration::MAX, None), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_hint_is_never_undercut_and_little_is_added(
+            hint in 0_u64..100_000,
+            backoff in 0_u64..100_000,
+            attempts in 0_u32..99,
+            seed in any::<u64>(),
+        ) {
+            let (hint, backoff) = (Duration::from_secs(hint), Duration::from_secs(backoff));
+            let policy = RetryPolicy::new(Always(backoff));
+            let mut rng = Rng::with_seed(seed);
+            let delay = policy.next_delay(attempts, Duration::ZERO, Some(hint), &mut rng).unwrap();
+            prop_assert!(delay >= hint.max(backoff));
+            prop_assert!(delay <= backoff.max(hint + (hint / 10).min(MAX_HINT_JITTER)));
+        }
+    }
+}

@@ -1,0 +1,16 @@
+use tidings_notify::{Event, RouteError, Router, RoutingInfo};
+
+use crate::{Client, Message};
+
+/// Routes an event by one signed POST to the client's endpoint.
+///
+/// The answer is `Ok` once the endpoint has accepted the event, after as many attempts as the
+/// client's retry policy allows. Where the event is headed does not matter: there is one endpoint.
+impl Router for Client {
+    async fn route(&self, _to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
+        self.deliver(Message::from_event(event))
+            .await
+            .map(drop)
+            .map_err(RouteError::new)
+    }
+}

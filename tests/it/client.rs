@@ -1,0 +1,587 @@
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::retry::{Exponential, RetryPolicy, Schedule};
+use tidings::signing::Secret;
+use tidings::{
+    Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message, NotifyError,
+};
+use tidings_notify::{
+    Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
+};
+use tokio::sync::{Semaphore, mpsc};
+use wiremock::matchers::method;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::receiver::Receiver;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+type Errors = mpsc::Receiver<(Message, DeliveryError)>;
+
+/// A started client whose failures can be received.
+fn started(builder: ClientBuilder) -> (Client, Errors) {
+    let (report, errors) = mpsc::channel(10_000);
+    let client = builder
+        .on_error(move |message, error| report.try_send((message, error)).unwrap())
+        .build()
+        .unwrap();
+    client.start();
+    (client, errors)
+}
+
+/// A server that gives some answers in turn and the last one for ever.
+async fn server(statuses: &[u16]) -> MockServer {
+    let server = MockServer::start().await;
+    let (last, first) = statuses.split_last().unwrap();
+    for status in first {
+        let answer = ResponseTemplate::new(*status);
+        let mock = Mock::given(method("POST")).respond_with(answer);
+        mock.up_to_n_times(1).mount(&server).await;
+    }
+    let answer = ResponseTemplate::new(*last);
+    Mock::given(method("POST"))
+        .respond_with(answer)
+        .mount(&server)
+        .await;
+    server
+}
+
+/// So many attempts, one right after the other.
+fn at_once(attempts: u32) -> RetryPolicy {
+    let nanosecond = Duration::from_nanos(1);
+    RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
+        .with_max_attempts(NonZeroU32::new(attempts).unwrap())
+}
+
+/// A second attempt in an hour, which no test waits for.
+fn in_an_hour() -> RetryPolicy {
+    RetryPolicy::new(Schedule::new([HOUR]).unwrap())
+}
+
+/// Opens after one failure, for so long.
+fn fragile(open_for: Duration) -> CircuitBreakerConfig {
+    CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(open_for)
+}
+
+#[tokio::test]
+async fn notify_needs_a_start_and_hands_the_message_back() {
+    let client = Client::new("http://127.0.0.1:9/").unwrap();
+    let message = Message::from("x");
+    let error = client.notify(message.clone()).unwrap_err();
+    assert!(matches!(&error, NotifyError::NotStarted(_)));
+    assert_eq!(error.into_message(), message);
+    assert!(matches!(
+        client.enqueue("x").await,
+        Err(NotifyError::NotStarted(_))
+    ));
+    let error = client.deliver("x").await.unwrap_err();
+    assert!(matches!(error.cause(), DeliveryErrorCause::NotStarted));
+}
+
+#[tokio::test]
+async fn stop_drains_what_was_accepted_and_is_final() {
+    let server = server(&[200]).await;
+    let (client, _errors) = started(Client::builder(server.uri()).workers(3));
+    client.start();
+    for _ in 0..50 {
+        client.notify("event occurred").unwrap();
+    }
+    client.stop().await;
+    assert_eq!(server.received_requests().await.unwrap().len(), 50);
+
+    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
+    assert!(matches!(
+        client.enqueue("x").await,
+        Err(NotifyError::Stopped(_))
+    ));
+    client.start();
+    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_was_stopped_before_its_start_never_starts() {
+    let client = Client::new("http://127.0.0.1:9/").unwrap();
+    client.stop().await;
+    client.start();
+    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
+}
+
+#[tokio::test]
+async fn starting_twice_adds_no_workers() {
+    let mut receiver = Receiver::silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url()).workers(1));
+    client.start();
+    client.notify("first").unwrap();
+    client.notify("second").unwrap();
+    receiver.request().await;
+    tokio::task::yield_now().await;
+    assert_eq!(client.queued(), 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_hands_the_message_back() {
+    let mut receiver = Receiver::silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(2));
+    client.notify("under way").unwrap();
+    receiver.request().await;
+    client.notify("first").unwrap();
+    client.notify("second").unwrap();
+    let message = Message::from("third");
+    let error = client.notify(message.clone()).unwrap_err();
+    assert!(matches!(&error, NotifyError::QueueFull(_)));
+    assert_eq!(error.into_message(), message);
+    assert_eq!(client.queued(), 2);
+}
+
+#[tokio::test]
+async fn messages_that_wait_for_a_retry_count_in_the_queue_and_hold_no_worker() {
+    let server = server(&[500, 500, 200]).await;
+    let builder = Client::builder(server.uri()).workers(1).queue_size(3);
+    let (client, mut errors) = started(builder.retry(in_an_hour()));
+    client.notify("waits").unwrap();
+    client.notify("waits too").unwrap();
+    // The only worker is free for this one.
+    client.deliver("goes through").await.unwrap();
+    assert_eq!(client.queued(), 2);
+
+    client.notify("to be delivered").unwrap();
+    while client.queued() > 2 || server.received_requests().await.unwrap().len() < 4 {
+        tokio::task::yield_now().await;
+    }
+    client.enqueue("room was made").await.unwrap();
+    let left = client.stop_within(Duration::ZERO).await;
+    assert!(left.len() >= 2, "{left:?}");
+    for _ in &left {
+        let (message, error) = errors.recv().await.unwrap();
+        assert!(left.contains(&message));
+        assert!(matches!(error.cause(), DeliveryErrorCause::Abandoned));
+    }
+}
+
+#[tokio::test]
+async fn waiting_messages_fill_the_queue() {
+    let server = server(&[500]).await;
+    let builder = Client::builder(server.uri())
+        .queue_size(5)
+        .retry(in_an_hour());
+    let (client, _errors) = started(builder);
+    for _ in 0..5 {
+        client.notify("x").unwrap();
+    }
+    assert!(matches!(client.notify("x"), Err(NotifyError::QueueFull(_))));
+    while client.queued() < 5 || server.received_requests().await.unwrap().len() < 5 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(client.notify("x"), Err(NotifyError::QueueFull(_))));
+}
+
+#[tokio::test]
+async fn enqueue_waits_for_room_and_can_be_cancelled() {
+    let release = Arc::new(Semaphore::new(0));
+    let script = Arc::clone(&release);
+    let mut receiver = Receiver::start(move |mut stream| {
+        let release = Arc::clone(&script);
+        async move {
+            release.acquire().await.unwrap().forget();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer)
+                .await
+                .unwrap();
+        }
+    })
+    .await;
+    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(1));
+    client.notify("under way").unwrap();
+    receiver.request().await;
+    client.notify("queued").unwrap();
+
+    let mut waiting = Box::pin(client.enqueue("waits"));
+    assert!(is_pending(waiting.as_mut()).await);
+    let mut cancelled = Box::pin(client.enqueue("cancelled"));
+    assert!(is_pending(cancelled.as_mut()).await);
+    drop(cancelled);
+
+    release.add_permits(1);
+    waiting.await.unwrap();
+    release.add_permits(2);
+    client.stop().await;
+    assert!(receiver.request().await.ends_with("queued"));
+    assert!(receiver.request().await.ends_with("waits"));
+    assert_eq!(receiver.untaken(), 0);
+}
+
+async fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
+    let mut future = Some(future);
+    std::future::poll_fn(move |context| {
+        let future = future.take().unwrap();
+        std::task::Poll::Ready(future.poll(context).is_pending())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn those_who_wait_for_room_get_their_message_back_when_the_client_stops() {
+    let mut receiver = Receiver::silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(1));
+    client.notify("under way").unwrap();
+    receiver.request().await;
+    client.notify("queued").unwrap();
+    let mut waiting = Box::pin(client.enqueue("waits"));
+    assert!(is_pending(waiting.as_mut()).await);
+    assert_eq!(client.stop_within(Duration::ZERO).await.len(), 2);
+    let error = waiting.await.unwrap_err();
+    assert!(matches!(&error, NotifyError::Stopped(message) if message.body() == "waits"));
+}
+
+#[tokio::test]
+async fn deliver_returns_every_attempt_under_one_id_each_signed_anew() {
+    let server = server(&[503, 500, 200]).await;
+    let builder = Client::builder(server.uri())
+        .retry(at_once(5))
+        .secret(Secret::generate());
+    let (client, mut errors) = started(builder);
+    let receipt = client
+        .deliver(Message::from("x").with_id("m-1").unwrap())
+        .await
+        .unwrap();
+    let statuses: Vec<_> = receipt
+        .attempts
+        .iter()
+        .map(|attempt| attempt.status())
+        .collect();
+    let expected = [503, 500, 200].map(|code| StatusCode::from_u16(code).ok());
+    assert_eq!(statuses, expected);
+    let numbers: Vec<_> = receipt
+        .attempts
+        .iter()
+        .map(|attempt| attempt.number)
+        .collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    for request in server.received_requests().await.unwrap() {
+        assert_eq!(request.headers["webhook-id"], "m-1");
+        assert!(request.headers.contains_key("webhook-signature"));
+    }
+    client.stop().await;
+    assert!(errors.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn deliver_returns_the_failure_and_does_not_report_it_again() {
+    let server = server(&[500]).await;
+    let (client, mut errors) = started(Client::builder(server.uri()).retry(at_once(3)));
+    let error = client.deliver("x").await.unwrap_err();
+    assert_eq!(error.attempts().len(), 3);
+    assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+    assert!(error.is_retryable());
+    assert_eq!(error.message().body(), "x");
+    client.stop().await;
+    assert!(errors.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_waits_for_any_more_is_reported() {
+    let mut receiver = Receiver::silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url()));
+    let mut delivery = Box::pin(client.deliver("x"));
+    assert!(is_pending(delivery.as_mut()).await);
+    drop(delivery);
+    receiver.request().await;
+    client.stop_within(Duration::ZERO).await;
+    let (message, _error) = errors.recv().await.unwrap();
+    assert_eq!(message.body(), "x");
+}
+
+#[tokio::test]
+async fn permanent_failures_are_reported_after_one_attempt() {
+    let server = server(&[404]).await;
+    let (client, mut errors) = started(Client::builder(server.uri()).retry(at_once(5)));
+    client.notify("x").unwrap();
+    let (message, error) = errors.recv().await.unwrap();
+    assert_eq!(message.body(), "x");
+    assert_eq!(error.status(), Some(StatusCode::NOT_FOUND));
+    assert_eq!(error.attempts().len(), 1);
+    assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn without_a_policy_nothing_is_retried() {
+    let server = server(&[500]).await;
+    let (client, mut errors) = started(Client::builder(server.uri()));
+    client.notify("x").unwrap();
+    let (_message, error) = errors.recv().await.unwrap();
+    assert_eq!(error.attempts().len(), 1);
+    assert!(error.is_retryable());
+}
+
+#[tokio::test]
+async fn a_transport_error_is_retryable_and_has_its_cause() {
+    let receiver = Receiver::answering("").await;
+    let (client, _errors) = started(Client::builder(receiver.url()));
+    let error = client.deliver("x").await.unwrap_err();
+    assert!(error.is_retryable());
+    assert_eq!(error.status(), None);
+    let DeliveryErrorCause::Transport(cause) = error.cause() else {
+        panic!("{error:?}");
+    };
+    assert_eq!(cause.kind(), ErrorKind::Reset);
+}
+
+#[tokio::test]
+async fn a_hint_delays_the_next_attempt() {
+    let server = MockServer::start().await;
+    let answer = ResponseTemplate::new(429).insert_header("retry-after", "3600");
+    Mock::given(method("POST"))
+        .respond_with(answer)
+        .mount(&server)
+        .await;
+    // An hour does not fit: the delivery ends rather than coming too early.
+    let retry = at_once(5).with_max_age(HOUR / 2);
+    let (client, _errors) = started(Client::builder(server.uri()).retry(retry));
+    let error = client.deliver("x").await.unwrap_err();
+    assert_eq!(error.attempts().len(), 1);
+    assert_eq!(error.status(), Some(StatusCode::TOO_MANY_REQUESTS));
+}
+
+#[tokio::test]
+async fn a_panicking_callback_kills_no_worker() {
+    let server = server(&[404, 404, 200]).await;
+    let client = Client::builder(server.uri())
+        .workers(1)
+        .on_error(|_, _| panic!("this is a test"))
+        .build()
+        .unwrap();
+    client.start();
+    client.notify("x").unwrap();
+    client.notify("x").unwrap();
+    client.deliver("x").await.unwrap();
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn without_retry_an_open_circuit_fails_messages_at_once() {
+    let server = server(&[500]).await;
+    let (client, _errors) =
+        started(Client::builder(server.uri()).circuit_breaker(fragile(HOUR / 10)));
+    assert_eq!(client.circuit_state(), Some(CircuitState::Closed));
+    client.deliver("trips").await.unwrap_err();
+    assert_eq!(client.circuit_state(), Some(CircuitState::Open));
+    let error = client.deliver("x").await.unwrap_err();
+    assert!(matches!(error.cause(), DeliveryErrorCause::CircuitOpen));
+    assert!(error.attempts().is_empty() && error.is_retryable());
+    assert_eq!(server.received_requests().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn with_retry_messages_wait_for_the_probe_and_burn_no_attempt() {
+    let server = server(&[500, 200]).await;
+    let builder = Client::builder(server.uri())
+        .workers(4)
+        .retry(at_once(2))
+        .circuit_breaker(fragile(Duration::from_millis(50)));
+    let (client, _errors) = started(builder);
+    let (first, second, third) = tokio::join!(
+        client.deliver("1"),
+        client.deliver("2"),
+        client.deliver("3")
+    );
+    let attempts: usize = [first, second, third]
+        .map(|receipt| receipt.unwrap().attempts.len())
+        .iter()
+        .sum();
+    assert_eq!(attempts, server.received_requests().await.unwrap().len());
+    assert_eq!(attempts, 4);
+    client.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_does_not_wait_for_a_circuit_beyond_its_maximum_age() {
+    let server = server(&[500]).await;
+    let builder = Client::builder(server.uri())
+        .retry(at_once(5).with_max_age(Duration::from_millis(50)))
+        .circuit_breaker(fragile(HOUR / 10));
+    let (client, _errors) = started(builder);
+    let error = client.deliver("x").await.unwrap_err();
+    assert!(matches!(error.cause(), DeliveryErrorCause::CircuitOpen));
+    assert_eq!(error.attempts().len(), 1);
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_an_open_circuit() {
+    let server = server(&[500]).await;
+    let builder = Client::builder(server.uri())
+        .retry(at_once(5))
+        .circuit_breaker(fragile(HOUR / 10));
+    let (client, mut errors) = started(builder);
+    for _ in 0..5 {
+        client.notify("x").unwrap();
+    }
+    client.stop().await;
+    for _ in 0..5 {
+        let (_message, error) = errors.recv().await.unwrap();
+        assert!(error.is_retryable());
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_at_the_deadline_is_returned_and_reported() {
+    let mut receiver = Receiver::silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url()).workers(2));
+    for _ in 0..10 {
+        client.notify("x").unwrap();
+    }
+    receiver.request().await;
+    receiver.request().await;
+    let left = client.stop_within(Duration::from_millis(10)).await;
+    assert_eq!(left.len(), 10);
+    for _ in 0..10 {
+        let (message, error) = errors.recv().await.unwrap();
+        assert!(left.contains(&message));
+        assert!(matches!(error.cause(), DeliveryErrorCause::Abandoned));
+    }
+    assert!(errors.try_recv().is_err());
+    assert!(client.stop_within(Duration::ZERO).await.is_empty());
+}
+
+#[tokio::test]
+async fn dropping_the_last_clone_reports_what_is_left() {
+    let mut receiver = Receiver::silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url()).workers(1));
+    let clone = client.clone();
+    drop(client);
+    clone.notify("under way").unwrap();
+    receiver.request().await;
+    clone.notify("queued").unwrap();
+    drop(clone);
+    let mut bodies = Vec::new();
+    for _ in 0..2 {
+        let (message, error) = errors.recv().await.unwrap();
+        assert!(matches!(error.cause(), DeliveryErrorCause::Abandoned));
+        bodies.push(message.body().clone());
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["queued", "under way"]);
+    // The callback is gone with the workers: nothing runs on.
+    assert!(errors.recv().await.is_none());
+}
+
+#[test]
+fn a_runtime_that_ends_first_loses_no_message_silently() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (client, mut errors) = runtime.block_on(async {
+        let mut receiver = Receiver::silent().await;
+        let (client, errors) = started(Client::builder(receiver.url()));
+        client.notify("x").unwrap();
+        receiver.request().await;
+        (client, errors)
+    });
+    drop(runtime);
+    let (message, _error) = errors.try_recv().unwrap();
+    assert_eq!(message.body(), "x");
+    drop(client);
+}
+
+#[tokio::test]
+async fn bad_settings_are_refused_by_name() {
+    let builder = || Client::builder("http://example.com");
+    for (builder, field) in [
+        (Client::builder(""), "url"),
+        (Client::builder("not a url"), "url"),
+        (builder().workers(0), "workers"),
+        (builder().workers(usize::MAX), "workers"),
+        (builder().queue_size(0), "queue_size"),
+        (builder().queue_size(usize::MAX), "queue_size"),
+        (builder().timeout(Duration::ZERO), "timeout"),
+        (builder().content_type("a\nb"), "content_type"),
+        (builder().header("a b", "c"), "header"),
+        (
+            builder().circuit_breaker(fragile(Duration::ZERO)),
+            "open_for",
+        ),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.field(), field);
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("`{field}`: expected "))
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_content_type_and_the_http_client_can_be_chosen() {
+    let server = server(&[200]).await;
+    let http = reqwest::Client::builder()
+        .http1_title_case_headers()
+        .build()
+        .unwrap();
+    let builder = Client::builder(server.uri())
+        .content_type("application/json")
+        .http_client(http);
+    let (client, _errors) = started(builder);
+    client.deliver("{}").await.unwrap();
+    let request = &server.received_requests().await.unwrap()[0];
+    assert_eq!(request.headers["content-type"], "application/json");
+}
+
+fn event() -> Event {
+    let draft = Draft::new(
+        UserId::new("alice").unwrap(),
+        EventType::new("greeting").unwrap(),
+        Payload::parse(r#"{"text":"hi"}"#).unwrap(),
+    );
+    Event::from_draft(draft, EventId::new(Epoch::random(), 1))
+}
+
+#[tokio::test]
+async fn as_a_router_it_posts_the_event_and_the_outcome_decides() {
+    let server = server(&[200, 400]).await;
+    let (client, _errors) = started(Client::builder(server.uri()));
+    let event = event();
+    client.route(&RoutingInfo::default(), &event).await.unwrap();
+    let request = &server.received_requests().await.unwrap()[0];
+    assert_eq!(request.headers["content-type"], "application/json");
+    let body: serde_json::Value = request.body_json().unwrap();
+    assert_eq!(body["id"], event.id.to_string());
+    assert_eq!(body["data"]["text"], "hi");
+
+    let error = client
+        .route(&RoutingInfo::default(), &event)
+        .await
+        .unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.downcast_ref::<DeliveryError>().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_message_is_lost_or_sent_twice_under_load() {
+    let server = server(&[200]).await;
+    let (client, mut errors) = started(Client::builder(server.uri()).queue_size(20));
+    let senders: Vec<_> = (0..4)
+        .map(|sender| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                for number in 0..50 {
+                    client.enqueue(format!("{sender}-{number}")).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    client.stop().await;
+    let requests = server.received_requests().await.unwrap();
+    let mut bodies: Vec<_> = requests.into_iter().map(|request| request.body).collect();
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 200);
+    assert!(errors.try_recv().is_err());
+}

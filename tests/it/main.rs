@@ -1,0 +1,7 @@
+//! The client and the sender against real sockets, through their public interface.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod receiver;
+mod send_sync;
+mod sender;

@@ -1,0 +1,19 @@
+use tidings::circuit_breaker::CircuitBreaker;
+use tidings::retry::RetryPolicy;
+use tidings::signing::{Secret, Signer, Verifier};
+use tidings::{Client, DeliveryError, Endpoint, Message, Sender};
+
+fn send_sync<T: Send + Sync + 'static>() {}
+
+fn send<T: Send>(_: T) {}
+
+#[test]
+fn public_types_and_futures_cross_threads() {
+    send_sync::<(Client, Sender, Endpoint, Message, DeliveryError)>();
+    send_sync::<(CircuitBreaker, RetryPolicy, Secret, Signer, Verifier)>();
+    let client = Client::new("http://example.com").unwrap();
+    send(client.enqueue("x"));
+    send(client.deliver("x"));
+    send(client.stop());
+    send(client.stop_within(std::time::Duration::ZERO));
+}
