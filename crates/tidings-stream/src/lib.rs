@@ -1,6 +1,8 @@
 //! Durable streams with consumer groups.
 
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod consumer;
 pub mod dead_letter;
 pub mod engine;
