@@ -37,7 +37,7 @@ pub async fn a_hung_handler_gives_its_message_to_another_member(engine: DynEngin
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let options = from_start()
-        .with_visibility_timeout(Duration::from_millis(200))
+        .with_visibility_timeout(Duration::from_secs(1))
         .with_shutdown_timeout(Duration::ZERO);
     let hanging = {
         let recorder = recorder.clone();
@@ -149,7 +149,7 @@ pub async fn a_handler_chooses_its_delay(engine: DynEngine) {
 /// An error that names no delay waits as long as the subscription says: by default, as long as the
 /// visibility timeout.
 pub async fn delays_follow_the_subscription(engine: DynEngine) {
-    const DELAY: Duration = Duration::from_millis(100);
+    const DELAY: Duration = Duration::from_millis(300);
     let streams = streams(engine);
     let plain = || HandlerError::retry("again");
     let exponential = RetryDelay::exponential(DELAY, DELAY * 2);
@@ -202,7 +202,7 @@ pub async fn a_message_that_waits_blocks_no_newer_one(engine: DynEngine) {
 
 /// A handler with time beyond the visibility timeout keeps its message to itself.
 pub async fn a_long_handler_keeps_its_message(engine: DynEngine) {
-    const VISIBILITY: Duration = Duration::from_millis(400);
+    const VISIBILITY: Duration = Duration::from_millis(800);
     let streams = streams(engine);
     let options = from_start().with_visibility_timeout(VISIBILITY);
     let (slow, mut slow_seen) = recorder();

@@ -4,4 +4,5 @@
 #![cfg(all(feature = "sqlite", feature = "conformance"))]
 
 mod conformance;
+mod send_sync;
 mod sqlite;
