@@ -1,6 +1,84 @@
 //! Durable streams with consumer groups.
+//!
+//! A stream is a log of messages. Whoever works through it subscribes as a member of a *consumer
+//! group*: the members of one group share its messages, and different groups get every message
+//! each. A group is durable: it has a position in the stream, and a set of messages that it has
+//! claimed and not finished.
+//!
+//! ```text
+//!                          ┌ group "mail":  position 7, pending {5}    ◀── two members share it
+//! publish ──▶ 1 2 3 4 5 6 7 8 9
+//!                          └ group "index": position 9, pending {}     ◀── one member
+//! ```
+//!
+//! # A message's way through a group
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | a handler is free | the message is **claimed** for the visibility timeout, and its attempt counted |
+//! | the handler answers `Ok` | it is **acknowledged**: the group is done with it |
+//! | the handler fails or panics | it comes again after a delay that the handler or the subscription chooses |
+//! | the handler runs out of time | it is dropped, and the message comes again at once |
+//! | the process dies | the message comes again: at the next start, or when its claim expires |
+//! | all attempts are used up, or the handler gives up | it moves to the **dead-letter stream** `<stream>.dead`, with headers that say why |
+//! | the consumer closes before a handler begins | it is released, with the attempt not counted |
+//!
+//! Delivery is at least once: make the effects of handlers idempotent, and look at
+//! [`Message::attempt`]. New messages are claimed in the order in which they were published; more
+//! than one handler, or a retry, breaks that order. A claim that somebody else has taken over
+//! since cannot acknowledge, retry or bury anything.
+//!
+//! ```
+//! use tidings_stream::{
+//!     HandlerError, MemoryEngine, Message, NewMessage, ServiceConfig, Streams, SubscribeOptions,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tidings_stream::Error> {
+//! let streams = Streams::new(MemoryEngine::new(), ServiceConfig::default());
+//! let (done, mut results) = tokio::sync::mpsc::channel(16);
+//! let consumer = streams
+//!     .subscribe(
+//!         "orders",
+//!         "billing",
+//!         SubscribeOptions::default().with_concurrency(8),
+//!         move |order: Message| {
+//!             let done = done.clone();
+//!             async move {
+//!                 if order.payload.is_empty() {
+//!                     return Err(HandlerError::skip_retry("an order without content"));
+//!                 }
+//!                 done.send(order.id).await?; // any error means: try again later
+//!                 Ok(())
+//!             }
+//!         },
+//!     )
+//!     .await?;
+//!
+//! let order = NewMessage::new("three apples").with_header("customer", "eve");
+//! let id = streams.publish("orders", order).await?;
+//! assert_eq!(results.recv().await, Some(id));
+//!
+//! let report = consumer.close().await;
+//! assert_eq!(report.abandoned, 0);
+//! # Ok(()) }
+//! ```
+//!
+//! # Engines
+//!
+//! Where the messages are kept is the business of an [`Engine`](engine::Engine); everything above
+//! is decided once, over it. [`MemoryEngine`] forgets with the process. `sqlite::SqliteEngine`
+//! (feature `sqlite`) keeps them in a file, shares its transactions with whatever else lives there,
+//! and needs no server. The feature `conformance` has the tests for an engine of your own.
+//!
+//! # What it is not
+//!
+//! It is no job scheduler: a message has no priority and no due date of its own. It is no broker:
+//! there is no network protocol, processes meet in the engine. It does not deliver exactly once.
 
 mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod consumer;
 pub mod dead_letter;
 pub mod engine;

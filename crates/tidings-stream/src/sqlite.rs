@@ -210,3 +210,6 @@ impl Engine for SqliteEngine {
         &self.wakes
     }
 }
+
+#[cfg(test)]
+mod tests;

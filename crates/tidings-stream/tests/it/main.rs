@@ -3,4 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(feature = "sqlite", feature = "conformance"))]
 
+mod conformance;
+mod send_sync;
 mod sqlite;

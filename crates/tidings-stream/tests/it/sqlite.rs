@@ -1,31 +1,69 @@
 //! What only the SQLite engine promises.
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_sqlite::{Database, Options};
+use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
-use tidings_stream::{Error, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions};
+use tidings_stream::{
+    Error, GroupName, HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom,
+    Streams, SubscribeOptions,
+};
 use tokio::sync::mpsc;
 
-fn open_database(folder: &tempfile::TempDir) -> Database {
-    Database::open(folder.path().join("test.db"), &Options::default()).unwrap()
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn open_database(folder: &Path) -> Database {
+    Database::open(folder.join("test.db"), &Options::default()).unwrap()
+}
+
+async fn open_streams(folder: &Path) -> (Database, Streams) {
+    let database = open_database(folder);
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    (database, Streams::new(engine, ServiceConfig::default()))
+}
+
+fn numbered(count: u64) -> Vec<NewMessage> {
+    (1..=count)
+        .map(|number| NewMessage::new(number.to_string()))
+        .collect()
+}
+
+fn from_start() -> SubscribeOptions {
+    SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        .with_poll_interval(NEVER)
+}
+
+/// A handler that passes messages on, and what it passed on.
+fn recorder() -> (
+    impl Fn(Message) -> std::pin::Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>
+    + Clone
+    + Send
+    + Sync,
+    mpsc::Receiver<Message>,
+) {
+    let (sender, receiver) = mpsc::channel(1 << 14);
+    let handler = move |message| {
+        let sender = sender.clone();
+        let answer = async move { Ok(sender.send(message).await?) };
+        Box::pin(answer) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    (handler, receiver)
 }
 
 #[tokio::test]
 async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
     let folder = tempfile::tempdir().unwrap();
-    let database = open_database(&folder);
-    let engine = SqliteEngine::open(database.clone()).await.unwrap();
-    let streams = Streams::new(engine, ServiceConfig::default());
-    let (sender, mut seen) = mpsc::channel(8);
-    let options = SubscribeOptions::default()
-        .with_start(StartFrom::Earliest)
-        .with_poll_interval(Duration::from_secs(3600));
+    let (database, streams) = open_streams(folder.path()).await;
+    let (handler, mut seen) = recorder();
     let consumer = streams
-        .subscribe("orders", "group", options, move |message| {
-            let sender = sender.clone();
-            async move { Ok(sender.send(message).await?) }
-        })
+        .subscribe("orders", "group", from_start(), handler)
         .await
         .unwrap();
 
@@ -33,16 +71,336 @@ async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
     let publish = |body: &'static str, commit: bool| {
         let name = name.clone();
         database.write(move |tx| {
-            let ids = publish_in(tx, &name, &[NewMessage::new(body)])?;
+            let ids = publish_in(tx, &name, &[NewMessage::new(body), NewMessage::new("and")])?;
             if commit { Ok(ids) } else { Err(Error::Closed) }
         })
     };
     publish("never", false).await.unwrap_err();
     let ids = publish("once", true).await.unwrap();
     streams.wake(&name);
-    let message = seen.recv().await.unwrap();
-    assert_eq!(message.payload, "once");
-    assert_eq!(vec![message.id], ids);
-    assert_eq!(consumer.close().await.abandoned, 0);
+    let messages = [seen.recv().await.unwrap(), seen.recv().await.unwrap()];
+    assert_eq!(messages[0].payload, "once");
+    assert_eq!(ids, messages.map(|message| message.id));
+    assert_eq!(ids[0].as_u64(), 1);
+    consumer.close().await;
     assert!(seen.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn publishing_in_a_transaction_refuses_what_is_too_large_and_leaves_retention_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    let bounded = streams
+        .clone()
+        .with_retention(Retention::default().with_max_len(2));
+    bounded.publish_batch("s", numbered(2)).await.unwrap();
+    let name = streams.name("s").unwrap();
+    database
+        .write(move |tx| {
+            let large = NewMessage::new(vec![0; tidings_stream::MAX_PAYLOAD_BYTES + 1]);
+            let refused = publish_in(tx, &name, &[large]).unwrap_err();
+            assert!(matches!(refused, Error::TooLarge { .. }));
+            assert!(publish_in(tx, &name, &[])?.is_empty());
+            publish_in(tx, &name, &numbered(3))
+        })
+        .await
+        .unwrap();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 5);
+    assert_eq!(streams.trim().await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = {
+        let (database, streams) = open_streams(folder.path()).await;
+        streams.publish_batch("s", numbered(100)).await.unwrap();
+        let key = GroupKey {
+            stream: streams.name("s").unwrap(),
+            group: GroupName::new("g").unwrap(),
+        };
+        let engine = SqliteEngine::open(database.clone()).await.unwrap();
+        engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+        // Of a hundred, 1 is acknowledged, 2 waits for a retry, 3 is on its second attempt, and the
+        // rest is being handled when the run ends.
+        let claimed = engine.claim(&key, 100, NEVER).await.unwrap().deliveries;
+        let outcomes = [
+            Outcome::Acknowledged,
+            Outcome::Retry {
+                delay: NEVER,
+                error: None,
+            },
+            Outcome::Retry {
+                delay: Duration::ZERO,
+                error: None,
+            },
+        ];
+        let settlements: Arc<[Settlement]> = claimed
+            .iter()
+            .zip(outcomes)
+            .map(|(delivery, outcome)| Settlement {
+                receipt: delivery.receipt,
+                outcome,
+            })
+            .collect();
+        engine.settle(&key, settlements).await.unwrap();
+        let second = engine.claim(&key, 100, NEVER).await.unwrap().deliveries;
+        assert_eq!(second[0].message.id.as_u64(), 3);
+        database.close().await;
+        key
+    };
+    let (_database, streams) = open_streams(folder.path()).await;
+    let (handler, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", from_start().with_concurrency(128), handler)
+        .await
+        .unwrap();
+    let mut attempts = Vec::new();
+    for _ in 0..98 {
+        let message = seen.recv().await.unwrap();
+        attempts.push((message.id.as_u64(), message.attempt));
+    }
+    attempts.sort_unstable();
+    let expected = (3..=100).map(|id| (id, if id == 3 { 3 } else { 2 }));
+    assert!(attempts.into_iter().eq(expected));
+    consumer.close().await;
+    assert!(seen.recv().await.is_none());
+    assert_eq!(key.stream, streams.name("s").unwrap());
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!(group.pending, 1, "a retry keeps its delay over a restart");
+}
+
+#[tokio::test]
+async fn two_engines_on_one_database_leave_each_other_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, first) = open_streams(folder.path()).await;
+    first.publish_batch("s", numbered(4)).await.unwrap();
+    let (gate, gate_open) = tokio::sync::watch::channel(false);
+    let (started, mut running) = mpsc::channel(8);
+    let holding = move |_: Message| {
+        let (started, mut gate_open) = (started.clone(), gate_open.clone());
+        async move {
+            started.send(()).await?;
+            gate_open.wait_for(|open| *open).await?;
+            Ok(())
+        }
+    };
+    let options = from_start().with_concurrency(4);
+    let consumer = first
+        .subscribe("s", "g", options.clone(), holding)
+        .await
+        .unwrap();
+    for _ in 0..4 {
+        running.recv().await.unwrap();
+    }
+    // Opened side by side, to race for the lock.
+    let (a, b) = tokio::join!(
+        SqliteEngine::open(database.clone()),
+        SqliteEngine::open(open_database(folder.path()))
+    );
+    let second = Streams::new(a.unwrap(), ServiceConfig::default());
+    let third = Streams::new(b.unwrap(), ServiceConfig::default());
+    let (handler, mut seen) = recorder();
+    let other = second
+        .subscribe("s", "g", options.clone(), handler.clone())
+        .await
+        .unwrap();
+    let another = third.subscribe("s", "g", options, handler).await.unwrap();
+    second.publish("s", NewMessage::new("5")).await.unwrap();
+    assert_eq!(seen.recv().await.unwrap().payload, "5");
+    gate.send_replace(true);
+    assert_eq!(consumer.close().await.finished, 4);
+    assert_eq!(consumer.stats().acknowledged, 4);
+    tokio::join!(other.close(), another.close());
+    assert!(seen.recv().await.is_none());
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_keeps_no_message_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let (database, streams) = open_streams(folder.path()).await;
+        streams.publish("s", NewMessage::new("1")).await.unwrap();
+        let again = |_: Message| async {
+            Err(HandlerError::retry_after(Duration::from_millis(1), "again"))
+        };
+        let options = from_start().with_unlimited_retries();
+        let consumer = streams.subscribe("s", "g", options, again).await.unwrap();
+        while consumer.stats().retried == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        consumer.close().await;
+        // What the file looks like when the clock was an hour ahead in the run before.
+        database
+            .write(|tx| {
+                tx.execute("UPDATE stream_retry SET due = due + 3600000", [])?;
+                Ok::<_, Error>(())
+            })
+            .await
+            .unwrap();
+        database.close().await;
+    }
+    let (_database, streams) = open_streams(folder.path()).await;
+    let (handler, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", from_start(), handler)
+        .await
+        .unwrap();
+    assert_eq!(seen.recv().await.unwrap().payload, "1");
+    consumer.close().await;
+}
+
+/// A full disk is played by SQLite's own page limit, which fails the same way.
+#[tokio::test]
+async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    let limit = |pages: i64| {
+        database.write(move |tx| {
+            tx.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            Ok::<_, Error>(())
+        })
+    };
+    streams.publish("s", NewMessage::new("1")).await.unwrap();
+    let (handler, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", from_start(), handler)
+        .await
+        .unwrap();
+    seen.recv().await.unwrap();
+    limit(1).await.unwrap();
+    let large = || NewMessage::new(vec![1; 1 << 20]);
+    let refused = streams.publish("s", large()).await.unwrap_err();
+    assert!(matches!(refused, Error::Full(_)), "{refused:?}");
+    limit(1_000_000).await.unwrap();
+    let id = streams.publish("s", large()).await.unwrap();
+    assert_eq!(id.as_u64(), 2, "a failed publish takes no number");
+    assert_eq!(seen.recv().await.unwrap().id, id);
+    assert_eq!(consumer.close().await.abandoned, 0);
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!((group.pending, group.lag), (0, 0));
+}
+
+/// Kills a process that publishes and consumes, again and again. Every message whose publish was
+/// answered is handled by somebody, and what is handled twice was in hand when its process died.
+#[test]
+fn a_killed_process_loses_nothing_that_it_was_answered_for() {
+    const CHILD: &str = "TIDINGS_STREAM_TEST_CHILD";
+    const ROUNDS: u64 = 12;
+    const CONCURRENCY: usize = 8;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Ok(folder) = std::env::var(CHILD) {
+        runtime.block_on(publish_and_consume_until_killed(
+            folder.as_ref(),
+            CONCURRENCY,
+        ));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut published = BTreeSet::new();
+    let mut handled = Vec::new();
+    for round in 0..ROUNDS {
+        let mut child = spawn_child(CHILD, folder.path());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Death comes after a number of lines, not after a time.
+        let mut left = 40 + round * 17;
+        for line in lines {
+            let line = line.unwrap();
+            if let Some(id) = line.strip_prefix("published ") {
+                published.insert(id.parse::<u64>().unwrap());
+            } else if let Some(id) = line.strip_prefix("handled ") {
+                handled.push(id.parse::<u64>().unwrap());
+            } else {
+                continue;
+            }
+            if left == 0 {
+                child.kill().unwrap();
+            }
+            left = left.saturating_sub(1);
+        }
+        child.wait().unwrap();
+    }
+    runtime.block_on(async {
+        let (_database, streams) = open_streams(folder.path()).await;
+        let (handler, mut seen) = recorder();
+        let options = from_start().with_unlimited_retries().with_concurrency(64);
+        let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+        loop {
+            let group = streams.stats("s").await.unwrap().groups.remove(0);
+            if (group.lag, group.pending) == (0, 0) {
+                break;
+            }
+            handled.extend(seen.recv().await.map(|message| message.id.as_u64()));
+        }
+        consumer.close().await;
+        while let Some(message) = seen.recv().await {
+            handled.push(message.id.as_u64());
+        }
+    });
+    assert!(published.len() as u64 >= ROUNDS, "{}", published.len());
+    let distinct: BTreeSet<u64> = handled.iter().copied().collect();
+    let missing: Vec<_> = published.difference(&distinct).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+    // In hand: what handlers had, and what waited to be recorded behind them.
+    let twice = handled.len() - distinct.len();
+    let bound = usize::try_from(ROUNDS).unwrap() * (CONCURRENCY + 512);
+    assert!(twice <= bound, "{twice} of {}", handled.len());
+}
+
+fn spawn_child(variable: &str, folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "sqlite::a_killed_process_loses_nothing_that_it_was_answered_for",
+            "--nocapture",
+        ])
+        .env(variable, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Says what it has done on the standard output, one line each, and never ends by itself.
+async fn publish_and_consume_until_killed(folder: &Path, concurrency: usize) {
+    let say = |line: String| {
+        let mut out = std::io::stdout().lock();
+        // The parent reads until the end; when it has died, so may the child.
+        if writeln!(out, "\n{line}")
+            .and_then(|()| out.flush())
+            .is_err()
+        {
+            std::process::exit(1);
+        }
+    };
+    let (_database, streams) = open_streams(folder).await;
+    let handler = move |message: Message| async move {
+        say(format!("handled {}", message.id));
+        Ok(())
+    };
+    let options = from_start()
+        .with_unlimited_retries()
+        .with_concurrency(concurrency);
+    let _consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    loop {
+        let id = streams.publish("s", NewMessage::new("body")).await.unwrap();
+        say(format!("published {id}"));
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, _streams) = open_streams(folder.path()).await;
+    database
+        .write(|tx| {
+            tx.execute(
+                "UPDATE tidings_schema SET version = 99 WHERE component = 'stream'",
+                [],
+            )?;
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap();
+    let refused = SqliteEngine::open(database).await.unwrap_err();
+    assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
 }

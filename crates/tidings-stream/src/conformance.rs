@@ -1,0 +1,132 @@
+//! The behaviour that every engine must have, one function per behaviour.
+//!
+//! Run them on an engine of your own with [`conformance_tests!`](crate::conformance_tests), which
+//! makes a test of each:
+//!
+//! ```
+//! tidings_stream::conformance_tests! {
+//!     /// The engine, and whatever has to live as long as it does.
+//!     async fn memory() -> (tidings_stream::engine::DynEngine, ()) {
+//!         (tidings_stream::engine::DynEngine::new(tidings_stream::MemoryEngine::new()), ())
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! Each function wants an engine without streams and panics where the engine fails. They wait for
+//! what is to happen, a minute at most, and not for time to pass, except where time is what they
+//! test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "these functions are tests, which fail by panicking"
+)]
+
+mod delivery;
+mod engine;
+mod groups;
+mod lifecycle;
+mod retries;
+mod support;
+mod trim;
+
+pub use delivery::*;
+pub use engine::*;
+pub use groups::*;
+pub use lifecycle::*;
+pub use retries::*;
+pub use trim::*;
+
+/// Makes a module with one `#[tokio::test]` for every behaviour, named after it.
+///
+/// It is given the function that makes the engine, as in the example of
+/// [`conformance`](crate::conformance); attributes of the function that begin with `tokio_test`,
+/// for instance `#[tokio_test(start_paused = true)]`, become arguments of each `#[tokio::test]`.
+/// The calling package needs `tokio` with the features `macros` and `rt-multi-thread`.
+#[macro_export]
+macro_rules! conformance_tests {
+    (
+        $(#[doc = $doc:literal])*
+        $(#[tokio_test($($argument:tt)*)])?
+        async fn $engine:ident() -> $output:ty $body:block
+    ) => {
+        $(#[doc = $doc])*
+        #[cfg(test)]
+        mod $engine {
+            use super::*;
+
+            async fn make() -> $output $body
+
+            $crate::conformance_tests! {
+                @each ($($($argument)*)?)
+                five_messages_make_the_round_trip
+                payloads_and_headers_arrive_as_they_were_sent
+                what_is_too_large_is_refused
+                ids_are_dense_and_a_batch_is_contiguous
+                a_batch_is_published_whole_or_not_at_all
+                names_that_look_alike_are_different_streams
+                first_deliveries_come_in_the_order_of_their_ids
+                many_publishers_and_workers_deliver_each_message_once
+                members_of_a_group_share_its_messages
+                every_group_gets_every_message
+                a_group_starts_after_the_latest_message
+                a_group_may_start_at_the_earliest_message
+                a_group_may_start_after_a_message
+                a_group_that_exists_keeps_its_position
+                a_start_ahead_of_the_stream_is_refused
+                a_start_that_was_trimmed_is_the_oldest_message
+                nothing_published_after_subscribing_is_missed
+                a_deleted_group_begins_anew
+                figures_are_exact
+                a_hung_handler_gives_its_message_to_another_member
+                a_message_gets_one_attempt_and_its_retries
+                unlimited_retries_go_on
+                skipping_retries_makes_a_dead_letter_at_once
+                a_handler_chooses_its_delay
+                delays_follow_the_subscription
+                a_message_that_waits_blocks_no_newer_one
+                a_long_handler_keeps_its_message
+                a_handler_past_its_time_is_dropped
+                a_panic_is_a_failed_attempt
+                a_poison_message_dies_without_another_run
+                a_dead_letter_says_where_it_comes_from
+                dead_letters_go_where_they_are_sent
+                a_dead_letter_may_die_again_and_be_revived
+                concurrent_dead_letters_all_arrive
+                claims_never_exceed_free_handlers
+                trimming_by_length_keeps_the_newest
+                trimming_by_age_removes_the_old
+                the_last_retention_wins
+                the_janitor_trims_without_a_publish
+                a_pending_message_is_not_trimmed
+                regression_a_trimmed_pending_message_does_not_stop_its_group
+                unread_messages_that_are_trimmed_are_counted
+                closing_lets_running_handlers_acknowledge
+                no_handler_starts_once_closing_has_begun
+                closing_gives_up_at_its_deadline
+                consumers_close_together_and_calls_answer_closed
+                a_thousand_subscriptions_leave_nothing_behind
+                one_publish_wakes_every_group
+                a_returned_message_wakes_its_group
+                a_dropped_consumer_closes
+                stale_receipts_do_nothing
+                a_late_receipt_is_obeyed_while_nobody_else_has_the_message
+                released_messages_keep_their_attempt
+                settled_parts_of_a_claim_do_not_come_again
+                extending_a_claim_keeps_it
+                a_group_that_is_gone_is_an_error
+            }
+        }
+    };
+    (@each $arguments:tt $($behaviour:ident)*) => {
+        $($crate::conformance_tests! { @one $arguments $behaviour })*
+    };
+    (@one ($($argument:tt)*) $behaviour:ident) => {
+        #[tokio::test($($argument)*)]
+        async fn $behaviour() {
+            let (engine, _guard) = make().await;
+            $crate::conformance::$behaviour(engine).await;
+        }
+    };
+}

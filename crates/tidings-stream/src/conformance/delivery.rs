@@ -1,0 +1,190 @@
+use std::collections::BTreeSet;
+
+use super::support::{contents, from_start, number, numbered, recorder, streams, subscribe};
+use crate::engine::DynEngine;
+use crate::{Error, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MessageId, NewMessage};
+
+/// Five messages arrive, first attempts all.
+pub async fn five_messages_make_the_round_trip(engine: DynEngine) {
+    let streams = streams(engine);
+    let (recorder, mut seen) = recorder();
+    let consumer = subscribe(&streams, "s", "g", from_start(), recorder).await;
+    for message in numbered(5) {
+        streams.publish("s", message).await.unwrap();
+    }
+    let messages = seen.take(5).await;
+    assert_eq!(
+        messages.iter().map(number).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5]
+    );
+    assert!(messages.iter().all(|message| message.attempt == 1));
+    assert!(
+        messages
+            .iter()
+            .all(|m| m.stream == streams.name("s").unwrap())
+    );
+    consumer.close().await;
+    assert!(seen.rest().await.is_empty());
+}
+
+/// Any bytes and any text come out as they went in.
+pub async fn payloads_and_headers_arrive_as_they_were_sent(engine: DynEngine) {
+    let streams = streams(engine);
+    let mut sent = vec![
+        NewMessage::new(""),
+        NewMessage::new(&b"\0"[..]),
+        NewMessage::new((0..=255).collect::<Vec<u8>>()),
+        NewMessage::new(vec![7; 1 << 20]),
+    ];
+    for (key, value) in [
+        ("", ""),
+        ("payload", "not the payload"),
+        ("ключ", "значение 🎉"),
+        ("nul\0", "\0"),
+        ("quotes", "\"'\\\n\r\u{2028}"),
+        ("long", &"x".repeat(8 << 10)),
+    ] {
+        sent.push(NewMessage::new("h").with_header(key, value));
+    }
+    let many: Headers = (0..100).map(|i| (i.to_string(), "v".to_owned())).collect();
+    sent.push(NewMessage::new("many").with_headers(many));
+    streams.publish_batch("s", sent.clone()).await.unwrap();
+
+    for (sent, got) in sent.iter().zip(contents(&streams, "s").await) {
+        assert_eq!(*sent.payload(), got.payload);
+        assert_eq!(*sent.headers(), got.headers);
+    }
+}
+
+/// The largest message passes, one byte more is refused by field, and nothing of it is kept.
+pub async fn what_is_too_large_is_refused(engine: DynEngine) {
+    let streams = streams(engine);
+    let largest = NewMessage::new(vec![1; MAX_PAYLOAD_BYTES])
+        .with_header("k", "v".repeat(MAX_HEADER_BYTES - 1));
+    streams.publish("s", largest).await.unwrap();
+    let payload = NewMessage::new(vec![1; MAX_PAYLOAD_BYTES + 1]);
+    let headers = NewMessage::new("").with_header("k", "v".repeat(MAX_HEADER_BYTES));
+    for (message, wrong) in [(payload, "payload"), (headers, "headers")] {
+        let refused = streams.publish("s", message).await.unwrap_err();
+        assert!(matches!(refused, Error::TooLarge { field, .. } if field == wrong));
+    }
+    assert_eq!(streams.stats("s").await.unwrap().messages, 1);
+}
+
+/// Ids count 1, 2, 3 … in every stream by itself.
+pub async fn ids_are_dense_and_a_batch_is_contiguous(engine: DynEngine) {
+    let streams = streams(engine);
+    let id = MessageId::from_u64;
+    assert_eq!(
+        streams.publish("a", NewMessage::new("")).await.unwrap(),
+        id(1)
+    );
+    let batch = streams.publish_batch("a", numbered(3)).await.unwrap();
+    assert_eq!(batch, [id(2), id(3), id(4)]);
+    assert_eq!(
+        streams.publish("b", NewMessage::new("")).await.unwrap(),
+        id(1)
+    );
+    assert!(
+        streams
+            .publish_batch("a", Vec::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    assert_eq!(
+        streams.publish("a", NewMessage::new("")).await.unwrap(),
+        id(5)
+    );
+}
+
+/// A batch with a message that cannot be published leaves nothing behind.
+pub async fn a_batch_is_published_whole_or_not_at_all(engine: DynEngine) {
+    let streams = streams(engine);
+    let mut batch = numbered(3);
+    batch.push(NewMessage::new(vec![0; MAX_PAYLOAD_BYTES + 1]));
+    streams.publish_batch("s", batch).await.unwrap_err();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 0);
+    assert_eq!(
+        streams.publish_batch("s", numbered(3)).await.unwrap().len(),
+        3
+    );
+}
+
+/// Case, dots, blanks, letters of any script and length make streams and groups of their own.
+pub async fn names_that_look_alike_are_different_streams(engine: DynEngine) {
+    let streams = streams(engine);
+    let (long, longer) = ("x".repeat(200), "x".repeat(201));
+    let names = [
+        "orders",
+        "Orders",
+        "ORDERS",
+        "orders.",
+        "or.ders",
+        "or-ders",
+        "or_ders",
+        "or ders",
+        "órders",
+        "orders%",
+        "'orders'",
+        "\"orders\"",
+        "orders;--",
+        &long,
+        &longer,
+    ];
+    for name in names {
+        streams
+            .publish(name, NewMessage::new(name.to_owned()))
+            .await
+            .unwrap();
+    }
+    for name in names {
+        let (recorder, mut seen) = recorder();
+        let consumer = subscribe(&streams, name, name, from_start(), recorder).await;
+        assert_eq!(seen.next().await.payload, name);
+        consumer.close().await;
+        assert!(seen.rest().await.is_empty());
+    }
+    for (stream, group) in [("", "g"), ("s", ""), ("a\0b", "g"), ("s", "line\n")] {
+        let (recorder, _) = recorder();
+        let refused = streams
+            .subscribe(stream, group, from_start(), recorder)
+            .await;
+        assert!(matches!(refused.unwrap_err(), Error::InvalidName { .. }));
+    }
+}
+
+/// One worker sees new messages in the order in which they were published.
+pub async fn first_deliveries_come_in_the_order_of_their_ids(engine: DynEngine) {
+    let streams = streams(engine);
+    streams.publish_batch("s", numbered(100)).await.unwrap();
+    let (recorder, mut seen) = recorder();
+    let consumer = subscribe(&streams, "s", "g", from_start(), recorder).await;
+    for message in numbered(200).split_off(100) {
+        streams.publish("s", message).await.unwrap();
+    }
+    assert_eq!(seen.numbers(200).await, (1..=200).collect::<Vec<_>>());
+    consumer.close().await;
+}
+
+/// Four publishers and two consumers with four handlers each: 200 messages, 200 deliveries.
+pub async fn many_publishers_and_workers_deliver_each_message_once(engine: DynEngine) {
+    let streams = streams(engine);
+    let (recorder, mut seen) = recorder();
+    let options = from_start().with_concurrency(4);
+    let first = subscribe(&streams, "s", "g", options.clone(), recorder.clone()).await;
+    let second = subscribe(&streams, "s", "g", options, recorder).await;
+    let publisher = |from: usize| {
+        let streams = streams.clone();
+        async move {
+            for message in numbered(200).drain(from * 50..(from + 1) * 50) {
+                streams.publish("s", message).await.unwrap();
+            }
+        }
+    };
+    tokio::join!(publisher(0), publisher(1), publisher(2), publisher(3));
+    let numbers: BTreeSet<u64> = seen.numbers(200).await.into_iter().collect();
+    assert_eq!(numbers.len(), 200);
+    tokio::join!(first.close(), second.close());
+    assert!(seen.rest().await.is_empty());
+}

@@ -1,0 +1,186 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{NEVER, key, numbered, streams, until};
+use crate::engine::{Delivery, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
+use crate::{Error, Headers, StartFrom, StreamName};
+
+const SHORT: Duration = Duration::from_millis(10);
+
+async fn group_with(engine: &DynEngine, messages: u64) -> GroupKey {
+    let streams = streams(engine.clone());
+    let key = key(&streams, "s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    streams
+        .publish_batch("s", numbered(messages))
+        .await
+        .unwrap();
+    key
+}
+
+async fn claim(
+    engine: &DynEngine,
+    key: &GroupKey,
+    max: usize,
+    visibility: Duration,
+) -> Vec<Delivery> {
+    engine.claim(key, max, visibility).await.unwrap().deliveries
+}
+
+/// Claims until something is found.
+async fn claim_again(engine: &DynEngine, key: &GroupKey, visibility: Duration) -> Vec<Delivery> {
+    let mut found = Vec::new();
+    while found.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        found = claim(engine, key, 100, visibility).await;
+    }
+    found
+}
+
+async fn settle(engine: &DynEngine, key: &GroupKey, receipt: Receipt, outcome: Outcome) -> bool {
+    let settlements = Arc::from([Settlement { receipt, outcome }]);
+    engine.settle(key, settlements).await.unwrap()[0]
+}
+
+fn every_outcome(key: &GroupKey) -> [Outcome; 4] {
+    [
+        Outcome::Acknowledged,
+        Outcome::Retry {
+            delay: Duration::ZERO,
+            error: None,
+        },
+        Outcome::Released,
+        Outcome::Dead {
+            to: dead(key),
+            provenance: Headers::new(),
+        },
+    ]
+}
+
+fn dead(key: &GroupKey) -> StreamName {
+    key.stream.dead_letter()
+}
+
+/// Once somebody else has claimed a message, and once a claim was settled, its receipt is worth
+/// nothing: whatever it is used for, the message stays where it is and no dead letter appears.
+pub async fn stale_receipts_do_nothing(engine: DynEngine) {
+    let key = group_with(&engine, 1).await;
+    let first = claim(&engine, &key, 1, SHORT).await[0].receipt;
+    let second = claim_again(&engine, &key, SHORT).await[0].receipt;
+    let third = claim_again(&engine, &key, NEVER).await.remove(0);
+    assert_eq!(third.message.attempt, 3);
+    let invented = Receipt {
+        claim: third.receipt.claim + 1,
+        ..third.receipt
+    };
+    for stale in [first, second, invented] {
+        for outcome in every_outcome(&key) {
+            assert!(!settle(&engine, &key, stale, outcome).await);
+        }
+        assert!(!engine.extend(&key, stale, NEVER).await.unwrap());
+    }
+    assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
+    let death = Outcome::Dead {
+        to: dead(&key),
+        provenance: Headers::new(),
+    };
+    assert!(settle(&engine, &key, third.receipt, death).await);
+    for outcome in every_outcome(&key) {
+        assert!(!settle(&engine, &key, third.receipt, outcome).await);
+    }
+    assert_eq!(engine.stats(&dead(&key)).await.unwrap().messages, 1);
+    let group = engine.stats(&key.stream).await.unwrap().groups.remove(0);
+    assert_eq!((group.pending, group.dead_lettered), (0, 1));
+}
+
+/// A claim that has expired is still good for its owner until somebody else takes the message.
+pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: DynEngine) {
+    let key = group_with(&engine, 1).await;
+    let receipt = claim(&engine, &key, 1, SHORT).await[0].receipt;
+    tokio::time::sleep(SHORT * 3).await;
+    assert!(settle(&engine, &key, receipt, Outcome::Acknowledged).await);
+    assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
+}
+
+/// A released message comes again at once, before newer ones, as the attempt that it was.
+pub async fn released_messages_keep_their_attempt(engine: DynEngine) {
+    let key = group_with(&engine, 3).await;
+    for attempt in 1..=3 {
+        for _ in 0..3 {
+            let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
+            assert_eq!(delivery.message.id.as_u64(), 1);
+            assert_eq!(delivery.message.attempt, attempt);
+            assert!(settle(&engine, &key, delivery.receipt, Outcome::Released).await);
+        }
+        let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
+        let again = Outcome::Retry {
+            delay: Duration::ZERO,
+            error: Some(attempt.to_string()),
+        };
+        assert!(settle(&engine, &key, delivery.receipt, again).await);
+    }
+    let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
+    assert_eq!(delivery.message.attempt, 4);
+    assert_eq!(delivery.last_error.as_deref(), Some("3"));
+}
+
+/// Of a claim of many messages only those come again that were not settled.
+pub async fn settled_parts_of_a_claim_do_not_come_again(engine: DynEngine) {
+    let key = group_with(&engine, 100).await;
+    let claimed = claim(&engine, &key, 100, SHORT).await;
+    assert_eq!(claimed.len(), 100);
+    let settlements: Arc<[Settlement]> = claimed
+        .iter()
+        .filter(|delivery| delivery.message.id.as_u64() % 3 != 0)
+        .map(|delivery| Settlement {
+            receipt: delivery.receipt,
+            outcome: Outcome::Acknowledged,
+        })
+        .collect();
+    let obeyed = engine.settle(&key, settlements).await.unwrap();
+    assert_eq!(obeyed.len(), 67);
+    assert!(obeyed.iter().all(|obeyed| *obeyed));
+    let mut again = Vec::new();
+    while again.len() < 33 {
+        again.extend(claim_again(&engine, &key, NEVER).await);
+    }
+    let ids: Vec<u64> = again.iter().map(|d| d.message.id.as_u64()).collect();
+    assert_eq!(ids, (1..=33).map(|third| third * 3).collect::<Vec<_>>());
+    assert!(again.iter().all(|delivery| delivery.message.attempt == 2));
+}
+
+/// A claim that is extended in time does not expire, on its first attempt or a later one.
+pub async fn extending_a_claim_keeps_it(engine: DynEngine) {
+    let key = group_with(&engine, 1).await;
+    let visibility = Duration::from_millis(200);
+    for attempt in 1..=2 {
+        let delivery = claim(&engine, &key, 1, visibility).await.remove(0);
+        assert_eq!(delivery.message.attempt, attempt);
+        assert!(engine.extend(&key, delivery.receipt, NEVER).await.unwrap());
+        tokio::time::sleep(visibility * 2).await;
+        assert!(claim(&engine, &key, 1, visibility).await.is_empty());
+        let again = Outcome::Retry {
+            delay: Duration::ZERO,
+            error: None,
+        };
+        assert!(settle(&engine, &key, delivery.receipt, again).await);
+    }
+}
+
+/// Working with a group that was never created, or has been deleted, is told so.
+pub async fn a_group_that_is_gone_is_an_error(engine: DynEngine) {
+    let key = group_with(&engine, 1).await;
+    let receipt = claim(&engine, &key, 1, NEVER).await[0].receipt;
+    assert!(engine.delete_group(&key).await.unwrap());
+    let claimed = engine.claim(&key, 1, NEVER).await;
+    assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
+    let extended = engine.extend(&key, receipt, NEVER).await;
+    assert!(matches!(extended.unwrap_err(), Error::UnknownGroup));
+    let settlement = Settlement {
+        receipt,
+        outcome: Outcome::Acknowledged,
+    };
+    let settled = engine.settle(&key, Arc::from([settlement])).await;
+    assert!(matches!(settled.unwrap_err(), Error::UnknownGroup));
+    until(|| async { engine.stats(&key.stream).await.unwrap().groups.is_empty() }).await;
+}

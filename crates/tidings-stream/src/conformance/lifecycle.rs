@@ -1,0 +1,241 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::runtime::RuntimeFlavor;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::support::{
+    NEVER, Recorder, from_start, key, numbered, recorder, soon, streams, subscribe, until,
+};
+use crate::engine::{DynEngine, Engine};
+use crate::{Error, Handler, HandlerError, Message, NewMessage};
+
+/// Records every message, then waits for a permit of the gate.
+fn gated(recorder: Recorder, gate: Arc<Semaphore>) -> impl Handler {
+    move |message: Message| {
+        let (recorder, gate) = (recorder.clone(), Arc::clone(&gate));
+        async move {
+            recorder.note(message).await;
+            gate.acquire().await?.forget();
+            Ok(())
+        }
+    }
+}
+
+/// Handlers that end while their consumer closes are recorded, and nothing comes again.
+pub async fn closing_lets_running_handlers_acknowledge(engine: DynEngine) {
+    let streams = streams(engine);
+    streams.publish_batch("s", numbered(10)).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    let (first, mut seen) = recorder();
+    let options = from_start().with_concurrency(10);
+    let consumer = subscribe(&streams, "s", "g", options, gated(first, gate.clone())).await;
+    seen.take(10).await;
+    let mut closing = std::pin::pin!(consumer.close());
+    let begun = std::future::poll_fn(|context| Poll::Ready(closing.as_mut().poll(context)));
+    assert!(begun.await.is_pending());
+    gate.add_permits(10);
+    let report = soon(closing).await;
+    assert_eq!(
+        (report.finished, report.released, report.abandoned),
+        (10, 0, 0)
+    );
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!((group.lag, group.pending), (0, 0));
+    assert_eq!(
+        consumer.close().await,
+        report,
+        "a second call answers the same"
+    );
+}
+
+/// What was claimed and not begun goes back with its attempt unchanged.
+pub async fn no_handler_starts_once_closing_has_begun(engine: DynEngine) {
+    let streams = streams(engine);
+    for round in 0..20 {
+        let stream = format!("s{round}");
+        let (first, seen) = recorder();
+        let late = Arc::new(AtomicBool::new(false));
+        let handler = {
+            let late = Arc::clone(&late);
+            move |message: Message| {
+                let (first, started_late) = (first.clone(), late.load(Ordering::SeqCst));
+                async move {
+                    if started_late {
+                        return Err(HandlerError::skip_retry("begun while closing"));
+                    }
+                    first.note(message).await;
+                    Ok(())
+                }
+            }
+        };
+        let options = from_start().with_concurrency(16);
+        let consumer = subscribe(&streams, &stream, "g", options.clone(), handler).await;
+        // The publish wakes the consumer, and closing races with its claim.
+        streams.publish_batch(&stream, numbered(50)).await.unwrap();
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        let mut closing = std::pin::pin!(consumer.close());
+        let first_poll =
+            std::future::poll_fn(|context| Poll::Ready(closing.as_mut().poll(context)));
+        let report = match first_poll.await {
+            Poll::Ready(report) => report,
+            Poll::Pending => {
+                // On several threads a handler may be between its start and its first line.
+                let flavor = tokio::runtime::Handle::current().runtime_flavor();
+                late.store(flavor == RuntimeFlavor::CurrentThread, Ordering::SeqCst);
+                closing.await
+            }
+        };
+        assert_eq!(report.abandoned, 0);
+        let begun = seen.rest().await.len() as u64;
+        let stats = consumer.stats();
+        assert_eq!(stats.acknowledged, begun);
+        assert_eq!((stats.stale, stats.retried, stats.dead_lettered), (0, 0, 0));
+
+        let (second, mut seen) = recorder();
+        let consumer = subscribe(&streams, &stream, "g", options, second).await;
+        for message in seen.take(usize::try_from(50 - begun).unwrap()).await {
+            assert_eq!(message.attempt, 1);
+        }
+        consumer.close().await;
+        assert!(seen.rest().await.is_empty());
+    }
+}
+
+/// A handler that does not end is dropped at the deadline, and its message comes again at once.
+pub async fn closing_gives_up_at_its_deadline(engine: DynEngine) {
+    let streams = streams(engine);
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let (first, mut seen) = recorder();
+    let hanging = gated(first, Arc::new(Semaphore::new(0)));
+    let options = from_start().with_shutdown_timeout(Duration::from_millis(50));
+    let consumer = subscribe(&streams, "s", "g", options, hanging).await;
+    seen.next().await;
+    let before = Instant::now();
+    let report = soon(consumer.close()).await;
+    assert!(before.elapsed() < Duration::from_secs(10));
+    assert_eq!((report.finished, report.abandoned), (0, 1));
+    let (second, mut seen) = recorder();
+    let consumer = subscribe(&streams, "s", "g", from_start(), second).await;
+    assert_eq!(seen.next().await.attempt, 2);
+    consumer.close().await;
+}
+
+/// Twenty consumers close side by side; what is called afterwards answers the same error.
+pub async fn consumers_close_together_and_calls_answer_closed(engine: DynEngine) {
+    const TIMEOUT: Duration = Duration::from_millis(500);
+    let streams = streams(engine);
+    let (first, mut seen) = recorder();
+    let mut consumers = Vec::new();
+    for index in 0..20 {
+        let stream = format!("s{index}");
+        streams.publish(&stream, NewMessage::new("")).await.unwrap();
+        let hanging = gated(first.clone(), Arc::new(Semaphore::new(0)));
+        let options = from_start().with_shutdown_timeout(TIMEOUT);
+        consumers.push(subscribe(&streams, &stream, "g", options, hanging).await);
+    }
+    seen.take(20).await;
+    let before = Instant::now();
+    let report = soon(streams.close()).await;
+    assert!(before.elapsed() < TIMEOUT * 10, "{:?}", before.elapsed());
+    assert_eq!(report.abandoned, 20);
+    assert_eq!(streams.close().await, report);
+    let publish = streams.publish("s", NewMessage::new("")).await;
+    assert!(matches!(publish, Err(Error::Closed)));
+    let batch = streams.clone().publish_batch("s", numbered(2)).await;
+    assert!(matches!(batch, Err(Error::Closed)));
+    let subscribed = streams.subscribe("s", "g", from_start(), first).await;
+    assert!(matches!(subscribed, Err(Error::Closed)));
+}
+
+/// Subscribing and closing again and again leaves no task behind.
+pub async fn a_thousand_subscriptions_leave_nothing_behind(engine: DynEngine) {
+    let streams = streams(engine);
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let runtime = tokio::runtime::Handle::current();
+    let before = runtime.metrics().num_alive_tasks();
+    for _ in 0..1000 {
+        let (recorder, _) = recorder();
+        let consumer = subscribe(&streams, "s", "g", from_start(), recorder).await;
+        consumer.close().await;
+    }
+    until(|| async { runtime.metrics().num_alive_tasks() <= before }).await;
+    assert_eq!(streams.stats("s").await.unwrap().groups.len(), 1);
+}
+
+/// With polling as good as off, every group of a stream hears of every message.
+pub async fn one_publish_wakes_every_group(engine: DynEngine) {
+    let streams = streams(engine);
+    let options = from_start().with_poll_interval(NEVER).with_concurrency(8);
+    let mut groups = Vec::new();
+    for group in ["a", "b", "c"] {
+        let (recorder, seen) = recorder();
+        let consumer = subscribe(&streams, "Upper.Case", group, options.clone(), recorder).await;
+        groups.push((consumer, seen));
+    }
+    for message in numbered(100) {
+        streams.publish("Upper.Case", message).await.unwrap();
+        for (_, seen) in &mut groups {
+            seen.next().await;
+        }
+    }
+    for (consumer, seen) in groups {
+        assert!(seen.is_quiet());
+        consumer.close().await;
+    }
+}
+
+/// With polling as good as off, a message that comes back is found: by whoever gave it back, and by
+/// the other members of its group.
+pub async fn a_returned_message_wakes_its_group(engine: DynEngine) {
+    let streams = streams(engine.clone());
+    let (first, mut seen) = recorder();
+    let options = from_start().with_poll_interval(NEVER);
+    let again = move |message: Message| {
+        let first = first.clone();
+        async move {
+            let attempt = message.attempt;
+            first.note(message).await;
+            if attempt < 3 {
+                return Err(HandlerError::retry_after(Duration::from_millis(5), "again"));
+            }
+            Ok(())
+        }
+    };
+    let consumer = subscribe(&streams, "s", "g", options, again).await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(seen.next().await.attempt, 1);
+    assert_eq!(seen.next().await.attempt, 2);
+    assert_eq!(seen.next().await.attempt, 3);
+
+    // A claim that expires has nobody to report it.
+    let abandoned = key(&streams, "s2", "g");
+    engine
+        .open_group(&abandoned, crate::StartFrom::Earliest)
+        .await
+        .unwrap();
+    streams.publish("s2", NewMessage::new("")).await.unwrap();
+    let claimed = engine
+        .claim(&abandoned, 1, Duration::from_millis(50))
+        .await
+        .unwrap();
+    assert_eq!(claimed.deliveries.len(), 1);
+    let (second, mut seen) = recorder();
+    let options = from_start().with_poll_interval(NEVER);
+    let other = subscribe(&streams, "s2", "g", options, second).await;
+    assert_eq!(seen.next().await.attempt, 2);
+    tokio::join!(consumer.close(), other.close());
+}
+
+/// A consumer that is dropped stops as if it had been closed.
+pub async fn a_dropped_consumer_closes(engine: DynEngine) {
+    let streams = streams(engine);
+    let (recorder, seen) = recorder();
+    drop(subscribe(&streams, "s", "g", from_start(), recorder).await);
+    assert!(seen.rest().await.is_empty());
+}

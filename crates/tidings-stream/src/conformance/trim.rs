@@ -1,0 +1,186 @@
+use std::time::Duration;
+
+use super::support::{
+    NEVER, contents, from_start, key, number, numbered, recorder, streams, subscribe, until,
+};
+use crate::engine::{DynEngine, Engine};
+use crate::{HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams};
+
+/// Of twenty messages exactly the bound is left, by whole batches and one by one.
+pub async fn trimming_by_length_keeps_the_newest(engine: DynEngine) {
+    let streams = streams(engine).with_retention(Retention::default().with_max_len(5));
+    streams.publish_batch("batch", numbered(20)).await.unwrap();
+    for message in numbered(20) {
+        streams.publish("single", message).await.unwrap();
+    }
+    for stream in ["batch", "single"] {
+        let left: Vec<u64> = contents(&streams, stream)
+            .await
+            .iter()
+            .map(number)
+            .collect();
+        assert_eq!(left, [16, 17, 18, 19, 20]);
+    }
+}
+
+/// What has passed the age goes with a later publish.
+pub async fn trimming_by_age_removes_the_old(engine: DynEngine) {
+    let streams = streams(engine);
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    let aging = streams
+        .clone()
+        .with_retention(Retention::default().with_max_age(Duration::from_millis(20)));
+    until(|| async {
+        let newest = aging.publish("s", NewMessage::new("4")).await.unwrap();
+        let stats = aging.stats("s").await.unwrap();
+        assert_eq!(stats.newest, Some(newest));
+        stats.oldest.unwrap().as_u64() > 3
+    })
+    .await;
+}
+
+/// Every publish sets the retention: a later one may lift it.
+pub async fn the_last_retention_wins(engine: DynEngine) {
+    let streams = streams(engine);
+    let bounded = streams
+        .clone()
+        .with_retention(Retention::default().with_max_len(2));
+    bounded.publish_batch("s", numbered(4)).await.unwrap();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 2);
+    streams.publish_batch("s", numbered(4)).await.unwrap();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 6);
+    assert_eq!(streams.trim().await.unwrap(), 0);
+    bounded.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 2);
+}
+
+/// A stream that nobody publishes to any more is trimmed all the same.
+pub async fn the_janitor_trims_without_a_publish(engine: DynEngine) {
+    let config = ServiceConfig::default()
+        .with_janitor_interval(Duration::from_millis(20))
+        .with_retention(Retention::default().with_max_age(Duration::from_millis(20)));
+    let streams = Streams::new(engine, config);
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    until(|| async { streams.stats("s").await.unwrap().messages == 0 }).await;
+    let stats = streams.stats("s").await.unwrap();
+    assert_eq!((stats.oldest, stats.newest), (None, None));
+    assert_eq!(
+        streams
+            .publish("s", NewMessage::new(""))
+            .await
+            .unwrap()
+            .as_u64(),
+        4
+    );
+    streams.close().await;
+}
+
+/// What a group has claimed, has to retry or has not read is kept beyond the bound, and goes once
+/// the group is done with it.
+pub async fn a_pending_message_is_not_trimmed(engine: DynEngine) {
+    let streams = streams(engine.clone()).with_retention(Retention::default().with_max_len(1));
+    let (recorder, mut seen) = recorder();
+    let options = from_start();
+    let handler = move |message: Message| {
+        let recorder = recorder.clone();
+        async move {
+            let attempt = message.attempt;
+            recorder.note(message).await;
+            if attempt == 1 {
+                return Err(HandlerError::retry_after(Duration::ZERO, "again"));
+            }
+            Ok(())
+        }
+    };
+    let key = key(&streams, "s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    assert_eq!(streams.trim().await.unwrap(), 0);
+    let claimed = engine
+        .claim(&key, 1, Duration::from_millis(10))
+        .await
+        .unwrap();
+    assert_eq!(claimed.deliveries.len(), 1);
+    assert_eq!(streams.trim().await.unwrap(), 0);
+
+    let consumer = subscribe(&streams, "s", "g", options, handler).await;
+    let mut numbers = seen.numbers(5).await;
+    numbers.sort_unstable();
+    assert_eq!(
+        numbers,
+        [1, 2, 2, 3, 3],
+        "number 1 had its first attempt before"
+    );
+    until(|| async { consumer.stats().acknowledged == 3 }).await;
+    consumer.close().await;
+    assert_eq!(streams.trim().await.unwrap(), 2);
+    let stats = streams.stats("s").await.unwrap();
+    assert_eq!((stats.messages, stats.groups[0].lost_to_trim), (1, 0));
+}
+
+/// With the protection lifted, a message that is trimmed while a group retries it is counted as
+/// lost, and the group goes on.
+pub async fn regression_a_trimmed_pending_message_does_not_stop_its_group(engine: DynEngine) {
+    let hard = Retention::default().with_max_len(2).with_pending_trimmed();
+    let streams = streams(engine).with_retention(hard);
+    let (recorder, mut seen) = recorder();
+    let handler = move |message: Message| {
+        let recorder = recorder.clone();
+        async move {
+            let first = message.id.as_u64() == 1;
+            recorder.note(message).await;
+            if first {
+                return Err(HandlerError::retry_after(
+                    Duration::from_millis(50),
+                    "later",
+                ));
+            }
+            Ok(())
+        }
+    };
+    let consumer = subscribe(&streams, "s", "g", from_start(), handler).await;
+    streams.publish("s", NewMessage::new("1")).await.unwrap();
+    seen.next().await;
+    until(|| async { consumer.stats().retried == 1 }).await;
+    for message in numbered(50) {
+        streams.publish("s", message).await.unwrap();
+        seen.next().await;
+    }
+    until(|| async {
+        let group = streams.stats("s").await.unwrap().groups.remove(0);
+        group.lost_to_trim == 1 && group.pending == 0 && group.lag == 0
+    })
+    .await;
+    streams.publish("s", NewMessage::new("51")).await.unwrap();
+    assert_eq!(number(&seen.next().await), 51);
+    consumer.close().await;
+}
+
+/// With the protection lifted, messages that no handler has seen are counted when they go.
+pub async fn unread_messages_that_are_trimmed_are_counted(engine: DynEngine) {
+    let hard = Retention::default().with_max_len(2).with_pending_trimmed();
+    let streams = streams(engine.clone()).with_retention(hard);
+    let key = key(&streams, "s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    let claimed = engine.claim(&key, 1, NEVER).await.unwrap();
+    assert_eq!(
+        number(&claimed.deliveries[0].message),
+        2,
+        "1 was trimmed unread"
+    );
+    streams
+        .publish_batch("s", numbered(6).split_off(3))
+        .await
+        .unwrap();
+    // Claiming the rest meets the gap; the message that was claimed is in somebody's hands.
+    let claimed = engine.claim(&key, 9, NEVER).await.unwrap();
+    let numbers: Vec<u64> = claimed
+        .deliveries
+        .iter()
+        .map(|d| number(&d.message))
+        .collect();
+    assert_eq!(numbers, [5, 6]);
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!((group.lost_to_trim, group.pending, group.lag), (3, 3, 0));
+}

@@ -1,0 +1,34 @@
+//! The engines of this crate, against the contract of engines.
+
+use tempfile::TempDir;
+use tidings_sqlite::{Database, Options};
+use tidings_stream::MemoryEngine;
+use tidings_stream::engine::DynEngine;
+use tidings_stream::sqlite::SqliteEngine;
+
+tidings_stream::conformance_tests! {
+    /// Streams in memory, by a clock that jumps to the next event.
+    #[tokio_test(start_paused = true)]
+    async fn memory() -> (DynEngine, ()) {
+        (DynEngine::new(MemoryEngine::new()), ())
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a file.
+    async fn sqlite() -> (DynEngine, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
+        (DynEngine::new(SqliteEngine::open(database).await.unwrap()), folder)
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a file, on several threads.
+    #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
+    async fn sqlite_on_two_threads() -> (DynEngine, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
+        (DynEngine::new(SqliteEngine::open(database).await.unwrap()), folder)
+    }
+}
