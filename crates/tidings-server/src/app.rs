@@ -1,0 +1,30 @@
+//! What every handler shares.
+
+use std::sync::Arc;
+
+use tidings_notify::Notifier;
+use tidings_sqlite::Database;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::accept::Acceptor;
+use crate::config::Config;
+use crate::dispatch::Dispatcher;
+use crate::http::seats::Seats;
+
+/// The parts of a running server, as its handlers see them.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) database: Database,
+    pub(crate) notifier: Notifier,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) seats: Arc<Seats>,
+    /// Cancelled when streams shall say farewell.
+    pub(crate) stopping: CancellationToken,
+    /// Connections, streams and accepted requests that a stop waits for.
+    pub(crate) tasks: TaskTracker,
+}
+
+pub(crate) type SharedApp = Arc<App>;

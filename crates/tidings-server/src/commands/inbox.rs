@@ -1,0 +1,104 @@
+use std::io::Write;
+
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+
+use super::CommandError;
+use super::remote::Remote;
+
+/// Shows a user's inbox, newest first.
+#[derive(Debug, Args)]
+pub(super) struct Inbox {
+    /// Whose inbox
+    #[arg(value_name = "USER")]
+    user: String,
+
+    /// Shows only what is unread
+    #[arg(long)]
+    unread: bool,
+
+    /// Shows only this type
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+
+    /// How many to show, 1 to 500
+    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    limit: u32,
+
+    /// Marks this notification as read, instead of showing any
+    #[arg(long, value_name = "ID", conflicts_with = "read_all")]
+    read: Option<String>,
+
+    /// Marks everything as read, instead of showing any
+    #[arg(long)]
+    read_all: bool,
+
+    /// Prints one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Inbox {
+    pub(super) async fn run(self) -> Result<(), CommandError> {
+        if let Some(id) = &self.read {
+            return self.mark(&[id, "read"]).await;
+        }
+        if self.read_all {
+            return self.mark(&["read-all"]).await;
+        }
+        let mut url = self
+            .remote
+            .address(&["v1", "users", &self.user, "notifications"])?;
+        url.query_pairs_mut()
+            .append_pair("limit", &self.limit.to_string());
+        if self.unread {
+            url.query_pairs_mut().append_pair("unread", "true");
+        }
+        if let Some(event_type) = &self.event_type {
+            url.query_pairs_mut().append_pair("type", event_type);
+        }
+        let answer = self.remote.call(Method::GET, url, None).await?;
+        let mut out = std::io::stdout().lock();
+        for notification in answer["data"].as_array().into_iter().flatten() {
+            if self.json {
+                writeln!(out, "{notification}")?;
+            } else {
+                writeln!(out, "{}", line(notification))?;
+            }
+        }
+        if !self.json {
+            writeln!(out, "{} unread", answer["unread"])?;
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, what: &[&str]) -> Result<(), CommandError> {
+        let mut path = vec!["v1", "users", &self.user, "notifications"];
+        path.extend(what);
+        let url = self.remote.address(&path)?;
+        let answer = self.remote.call(Method::POST, url, None).await?;
+        writeln!(std::io::stdout(), "{} unread", answer["unread"])?;
+        Ok(())
+    }
+}
+
+/// One notification for a person: a mark when unread, its time, id, type and payload.
+pub(super) fn line(notification: &Value) -> String {
+    let mark = if notification["read_at"].is_null() {
+        '•'
+    } else {
+        ' '
+    };
+    let text = |field: &str| notification[field].as_str().unwrap_or_default().to_owned();
+    format!(
+        "{mark} {}  {}  {}  {}",
+        text("timestamp"),
+        text("id"),
+        text("type"),
+        notification["payload"]
+    )
+}

@@ -1,0 +1,141 @@
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use clap::Args;
+use jiff::Timestamp;
+use tidings::signing::{Secret, Verifier};
+use tokio::net::TcpListener;
+
+use super::CommandError;
+
+/// Largest webhook body taken.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// Receives webhooks on every path.
+#[derive(Debug, Args)]
+pub(super) struct Listen {
+    /// Port on 127.0.0.1 to listen on; 0 takes a free one
+    #[arg(long, default_value_t = 9000, value_name = "PORT")]
+    port: u16,
+
+    /// The endpoint's secret; may be given several times during a rotation. Without one, a new
+    /// secret is made and printed, to be given to the endpoint
+    #[arg(
+        long,
+        env = "TIDINGS_SECRET",
+        value_name = "whsec_…",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    secret: Vec<String>,
+
+    /// Answers with this status after verifying, to play a failing receiver
+    #[arg(long, default_value_t = 204, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
+    answer: u16,
+
+    /// Ends after this many webhooks
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+}
+
+struct Receiver {
+    verifier: Verifier,
+    answer: StatusCode,
+    received: tokio::sync::mpsc::Sender<()>,
+}
+
+impl Listen {
+    pub(super) async fn run(self) -> Result<(), CommandError> {
+        let verifier = self.verifier()?;
+        let (received, mut receipts) = tokio::sync::mpsc::channel(64);
+        let receiver = Arc::new(Receiver {
+            verifier,
+            answer: StatusCode::from_u16(self.answer)?,
+            received,
+        });
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
+            .await
+            .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?;
+        writeln!(
+            std::io::stdout(),
+            "Receiving webhooks on http://{}",
+            listener.local_addr()?
+        )?;
+        let service = Router::new().fallback(receive).with_state(receiver);
+        let enough = async move {
+            let mut left = self.count;
+            while left != Some(0) && receipts.recv().await.is_some() {
+                left = left.map(|left| left - 1);
+            }
+        };
+        let stop = async {
+            tokio::select! {
+                () = enough => {}
+                // Without the signal there is only the count, or the end of the process.
+                Ok(()) = tokio::signal::ctrl_c() => {}
+            }
+        };
+        axum::serve(listener, service)
+            .with_graceful_shutdown(stop)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Listen {
+    fn verifier(&self) -> Result<Verifier, CommandError> {
+        let mut secrets = self.secret.iter().map(|text| Secret::parse(text));
+        let Some(first) = secrets.next() else {
+            let secret = Secret::generate();
+            let shown = secret.expose();
+            writeln!(
+                std::io::stdout(),
+                "The secret for the endpoint: {}",
+                shown.as_str()
+            )?;
+            return Ok(Verifier::new(secret));
+        };
+        let refused = |error| format!("--secret: {error}");
+        let mut verifier = Verifier::new(first.map_err(refused)?);
+        for secret in secrets {
+            verifier = verifier.with_secret(secret.map_err(refused)?);
+        }
+        Ok(verifier)
+    }
+}
+
+async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> StatusCode {
+    let (head, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
+        report("✗ a webhook whose body is too large or did not arrive whole");
+        return StatusCode::PAYLOAD_TOO_LARGE;
+    };
+    let id = head.headers.get("webhook-id");
+    let id = id.and_then(|id| id.to_str().ok()).unwrap_or("(no id)");
+    let status = match receiver
+        .verifier
+        .verify(&head.headers, &body, Timestamp::now())
+    {
+        Ok(_) => {
+            report(&format!("✓ {id}  {}", String::from_utf8_lossy(&body)));
+            receiver.answer
+        }
+        Err(error) => {
+            report(&format!("✗ {id}  not verified: {error}"));
+            StatusCode::UNAUTHORIZED
+        }
+    };
+    // The counter has gone when enough were counted.
+    let _enough = receiver.received.send(()).await;
+    status
+}
+
+fn report(line: &str) {
+    // A closed pipe must not stop the receiver from answering.
+    let _closed = writeln!(std::io::stdout(), "{line}");
+}

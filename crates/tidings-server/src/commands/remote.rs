@@ -1,0 +1,143 @@
+//! Talking to a running server.
+
+use std::fmt;
+
+use clap::Args;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, Response, Url};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::CommandError;
+
+/// Which server a command talks to.
+#[derive(Debug, Args)]
+pub(super) struct Remote {
+    /// The server's address
+    #[arg(
+        long,
+        env = "TIDINGS_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
+    url: Url,
+
+    /// The key to call it with; not needed for a server started with --dev
+    #[arg(
+        long,
+        env = "TIDINGS_API_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    api_key: Option<String>,
+}
+
+/// A server's refusal, in its own words.
+#[derive(Debug, thiserror::Error)]
+pub(super) struct Refusal {
+    status: reqwest::StatusCode,
+    message: String,
+    field: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> reqwest::StatusCode {
+        self.status
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server answered {}", self.status)?;
+        if let Some(field) = &self.field {
+            write!(f, ", {field}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl Remote {
+    /// A client that sends the key with every request.
+    pub(super) fn client(&self) -> Result<Client, CommandError> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &self.api_key {
+            let mut value = HeaderValue::try_from(format!("Bearer {key}"))
+                .map_err(|_| "--api-key: expected visible ASCII characters")?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        Ok(Client::builder().default_headers(headers).build()?)
+    }
+
+    /// An address below the server's: each of `path` is one segment, whatever characters it has.
+    pub(super) fn address(&self, path: &[&str]) -> Result<Url, CommandError> {
+        let mut url = self.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| "--url: expected an address such as http://127.0.0.1:8080")?
+            .pop_if_empty()
+            .extend(path);
+        Ok(url)
+    }
+
+    /// Makes one request and reads its JSON answer.
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        url: Url,
+        body: Option<&Value>,
+    ) -> Result<Value, CommandError> {
+        let mut request = self.client()?.request(method, url);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = accepted(
+            request
+                .send()
+                .await
+                .map_err(|error| self.unreachable(error))?,
+        )
+        .await?;
+        Ok(response.json().await?)
+    }
+
+    /// Says more than "connection refused": most likely no server runs.
+    pub(super) fn unreachable(&self, error: reqwest::Error) -> CommandError {
+        if error.is_connect() {
+            format!(
+                "no server answers at {}; start one with: tidings serve --dev",
+                self.url
+            )
+            .into()
+        } else {
+            error.into()
+        }
+    }
+}
+
+/// Lets a successful answer through, and turns any other into a [`Refusal`].
+pub(super) async fn accepted(response: Response) -> Result<Response, CommandError> {
+    #[derive(Deserialize)]
+    struct Body {
+        error: Inner,
+    }
+    #[derive(Deserialize)]
+    struct Inner {
+        message: String,
+        field: Option<String>,
+    }
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await?;
+    let (message, field) = match serde_json::from_str(&text) {
+        Ok(Body { error }) => (error.message, error.field),
+        Err(_) => ("it does not look like a Tidings server".to_owned(), None),
+    };
+    Err(Refusal {
+        status,
+        message,
+        field,
+    }
+    .into())
+}

@@ -1,0 +1,138 @@
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::CommandError;
+use super::inbox::line;
+use super::remote::{Refusal, Remote, accepted};
+use super::sse::{SseEvent, SseReader};
+use crate::explain::explain;
+
+/// Longest wait before connecting again.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Follows a user's stream over restarts of the server, missing nothing and repeating nothing.
+#[derive(Debug, Args)]
+pub(super) struct Tail {
+    /// Whose notifications
+    #[arg(value_name = "USER")]
+    user: String,
+
+    /// Where to start: now, start, undelivered, an event's id, or a time such as 2026-11-21T10:00:00Z
+    #[arg(long, default_value = "now", value_name = "WHERE")]
+    since: String,
+
+    /// Prints one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    /// Ends after this many notifications
+    #[arg(long, value_name = "COUNT")]
+    count: Option<u64>,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Tail {
+    pub(super) async fn run(self) -> Result<(), CommandError> {
+        let mut reader = SseReader::default();
+        let mut left = self.count;
+        let mut wait = Duration::from_secs(1);
+        let mut connected_before = false;
+        while left != Some(0) {
+            match self
+                .follow(&mut reader, &mut left, &mut connected_before)
+                .await
+            {
+                Ok(()) => wait = reader.retry.unwrap_or(Duration::from_secs(1)),
+                // A first attempt that fails is a mistake to report; later it is an outage to sit out.
+                Err(error) if !connected_before || is_final(&error) => return Err(error),
+                Err(error) => {
+                    writeln!(
+                        std::io::stderr(),
+                        "{}; trying again",
+                        explain(error.as_ref())
+                    )?;
+                    wait = (wait * 2).min(MAX_WAIT);
+                }
+            }
+            if left != Some(0) {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one connection to its end.
+    async fn follow(
+        &self,
+        reader: &mut SseReader,
+        left: &mut Option<u64>,
+        connected: &mut bool,
+    ) -> Result<(), CommandError> {
+        let mut url = self
+            .remote
+            .address(&["v1", "users", &self.user, "events"])?;
+        url.query_pairs_mut().append_pair("since", &self.since);
+        let mut request = self.remote.client()?.get(url);
+        if let Some(id) = &reader.last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request
+            .send()
+            .await
+            .map_err(|error| self.remote.unreachable(error))?;
+        let mut response = accepted(response).await?;
+        *connected = true;
+        while let Some(bytes) = response.chunk().await? {
+            for event in reader.feed(&bytes)? {
+                self.show(&event)?;
+                if event.name.is_empty() {
+                    *left = left.map(|left| left - 1);
+                    if *left == Some(0) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&self, event: &SseEvent) -> Result<(), CommandError> {
+        let mut out = std::io::stdout().lock();
+        match event.name.as_str() {
+            "" if self.json => writeln!(out, "{}", event.data)?,
+            "" => {
+                let notification: Value = serde_json::from_str(&event.data)?;
+                writeln!(out, "{}", line(&notification))?;
+            }
+            "tidings.gap" => writeln!(
+                std::io::stderr(),
+                "some notifications are missing here: {}",
+                event.data
+            )?,
+            "tidings.bye" => writeln!(
+                std::io::stderr(),
+                "the server ended the stream: {}",
+                event.data
+            )?,
+            _ => {}
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// Whether trying again cannot help.
+fn is_final(error: &CommandError) -> bool {
+    if let Some(refusal) = error.downcast_ref::<Refusal>() {
+        let status = refusal.status();
+        return status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
+    }
+    // The reader of the output went away.
+    error.downcast_ref::<std::io::Error>().is_some()
+}

@@ -1,0 +1,198 @@
+// The page for people: one user's feed by a native EventSource, and a form to send.
+
+/** Entries that stay on the page; older ones can be had from the inbox. */
+const MAX_ENTRIES = 200;
+
+/** The cursor before the first event of a user who never had one. */
+const ORIGIN = "0000000000000000-0";
+
+const element = (id) => document.getElementById(id);
+const [status, feed, empty, unread, readAll, sent] =
+  ["status", "feed", "empty", "unread", "read-all", "sent"].map(element);
+
+let source = null;
+let watched = null;
+
+const inboxOf = (user) => `/v1/users/${encodeURIComponent(user)}/notifications`;
+
+function setStatus(state, text) {
+  status.dataset.state = state;
+  status.textContent = text;
+}
+
+/** Calls the server and gives its JSON; a refusal becomes an error in the server's words. */
+async function call(path, body) {
+  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const response = await fetch(path, options);
+  const answer = await response.json();
+  if (!response.ok) {
+    const { field, message } = answer.error;
+    throw new Error(field ? `${field}: ${message}` : message);
+  }
+  return answer;
+}
+
+function showUnread(count) {
+  unread.hidden = readAll.hidden = count === 0;
+  unread.textContent = `${count} unread`;
+}
+
+/** Asks for the exact count, at most one question at a time. */
+let asking = false;
+let askAgain = false;
+async function refreshUnread() {
+  if (asking) {
+    askAgain = true;
+    return;
+  }
+  asking = true;
+  const user = watched;
+  await attempt(async () => {
+    const { unread: count } = await call(`${inboxOf(user)}/unread-count`);
+    if (watched === user) showUnread(count);
+  });
+  asking = false;
+  if (askAgain) {
+    askAgain = false;
+    refreshUnread();
+  }
+}
+
+function addEntry(entry) {
+  empty.hidden = true;
+  feed.prepend(entry);
+  while (feed.children.length > MAX_ENTRIES) feed.lastElementChild.remove();
+}
+
+function make(tag, className, text) {
+  const made = document.createElement(tag);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function entryOf(notification) {
+  const entry = document.createElement("li");
+  entry.dataset.id = notification.id;
+  const head = make("div", "head", "");
+  const time = make("time", "", new Date(notification.timestamp).toLocaleString());
+  time.dateTime = notification.timestamp;
+  head.append(make("span", "type", notification.type), time);
+  const keys = notification.payload && Object.keys(notification.payload);
+  const isMessage = keys?.length === 1 && typeof notification.payload.message === "string";
+  const text = isMessage ? notification.payload.message : JSON.stringify(notification.payload, null, 2);
+  entry.append(head, make("pre", "", text));
+  if (notification.read_at === null) {
+    entry.className = "unread";
+    const read = make("button", "quiet", "Mark read");
+    read.type = "button";
+    const path = `${inboxOf(notification.user_id)}/${notification.id}/read`;
+    read.addEventListener("click", () => attempt(() => call(path, null)));
+    head.append(read);
+  }
+  return entry;
+}
+
+/** Takes the mark off entries that were read, here or on another screen. */
+function markRead(isRead) {
+  for (const entry of feed.querySelectorAll(".unread")) {
+    if (isRead(entry.dataset.id)) {
+      entry.classList.remove("unread");
+      entry.querySelector("button").remove();
+    }
+  }
+}
+
+function showReadChange(change) {
+  showUnread(change.unread);
+  const seq = (id) => Number(id.split("-")[1]);
+  if (change.ids) {
+    markRead((id) => change.ids.includes(id));
+  } else if (change.up_to) {
+    markRead((id) => seq(id) <= seq(change.up_to));
+  } else {
+    watch(watched);
+  }
+}
+
+async function watch(user) {
+  source?.close();
+  watched = user;
+  setStatus("waiting", "connecting");
+  const inbox = await call(`${inboxOf(user)}?limit=50`);
+  if (watched !== user) return;
+  feed.replaceChildren();
+  empty.hidden = inbox.data.length > 0;
+  empty.textContent = `Nothing has been sent to ${user} yet.`;
+  for (const notification of inbox.data.toReversed()) addEntry(entryOf(notification));
+  showUnread(inbox.unread);
+
+  // The stream goes on right after what the inbox showed, so nothing falls between the two.
+  const cursor = inbox.data[0]?.id ?? ORIGIN;
+  const path = `/v1/users/${encodeURIComponent(user)}/events?last_event_id=${cursor}`;
+  source = new EventSource(path);
+  source.onopen = () => setStatus("live", `watching ${user}`);
+  source.onerror = ({ target }) => {
+    const ended = target.readyState === EventSource.CLOSED;
+    setStatus(ended ? "failed" : "waiting", ended ? "the server refused the stream" : "reconnecting");
+  };
+  source.onmessage = ({ data }) => {
+    addEntry(entryOf(JSON.parse(data)));
+    refreshUnread();
+  };
+  source.addEventListener("tidings.hello", ({ data }) => showUnread(JSON.parse(data).unread));
+  source.addEventListener("tidings.read", ({ data }) => showReadChange(JSON.parse(data)));
+  source.addEventListener("tidings.gap", ({ data }) => {
+    const { reason } = JSON.parse(data);
+    addEntry(make("li", "gap", `Some notifications are missing here (${reason}).`));
+  });
+}
+
+/** Does what a person asked for, and says so when it fails. */
+async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    setStatus("failed", error.message);
+  }
+}
+
+/** The address names the watched user, so that a reload or a bookmark goes on with them. */
+function watchAddress() {
+  const user = decodeURIComponent(location.hash.slice(1));
+  if (!user || user === watched) return;
+  element("watch").elements.user.value = user;
+  element("send").elements.to.value ||= user;
+  attempt(() => watch(user));
+}
+
+element("watch").addEventListener("submit", (event) => {
+  event.preventDefault();
+  location.hash = encodeURIComponent(event.target.elements.user.value);
+});
+
+addEventListener("hashchange", watchAddress);
+watchAddress();
+
+readAll.addEventListener("click", () => attempt(() => call(`${inboxOf(watched)}/read-all`, null)));
+
+element("send").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { to, type, text } = event.target.elements;
+  let payload;
+  try {
+    payload = JSON.parse(text.value);
+  } catch {
+    payload = { message: text.value };
+  }
+  try {
+    const body = { user_id: to.value, type: type.value || undefined, payload };
+    const { id } = await call("/v1/notifications", body);
+    sent.dataset.state = "done";
+    sent.textContent = `Stored as ${id}`;
+    text.value = "";
+  } catch (error) {
+    sent.dataset.state = "failed";
+    sent.textContent = error.message;
+  }
+});

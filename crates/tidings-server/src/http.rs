@@ -1,0 +1,139 @@
+//! The HTTP interface: which route leads to which handler, and what applies to all of them.
+
+mod access;
+mod console;
+mod cursor;
+mod deliveries;
+mod endpoints;
+pub(crate) mod error;
+mod extract;
+mod feed;
+mod fields;
+mod frames;
+mod inbox;
+mod notifications;
+mod operate;
+pub(crate) mod seats;
+mod sse;
+mod unversioned;
+mod websocket;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+
+use self::access::Access;
+use self::error::ApiError;
+use crate::app::SharedApp;
+
+/// Builds the service that answers every request.
+pub(crate) fn router(app: SharedApp) -> Router {
+    let access = Arc::new(Access::new(&app.config));
+    let keyed = versioned()
+        .merge(unversioned_routes())
+        .layer(from_fn_with_state(Arc::clone(&access), access::require_key));
+    Router::new()
+        .merge(keyed)
+        .merge(open_routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(from_fn_with_state(access, access::check_origin))
+        .layer(from_fn(log_request))
+        .with_state(app)
+}
+
+fn versioned() -> Router<SharedApp> {
+    Router::new()
+        .route("/v1/notifications", post(notifications::create))
+        .route("/v1/notifications/batch", post(notifications::create_batch))
+        .route("/v1/users/{user}/notifications", get(inbox::list))
+        .route(
+            "/v1/users/{user}/notifications/read-all",
+            post(inbox::read_all),
+        )
+        .route(
+            "/v1/users/{user}/notifications/unread-count",
+            get(inbox::unread_count),
+        )
+        .route(
+            "/v1/users/{user}/notifications/{id}/read",
+            post(inbox::read),
+        )
+        .route("/v1/users/{user}/events", get(sse::events))
+        .route("/v1/users/{user}/ws", get(websocket::connect))
+        .route(
+            "/v1/users/{user}/endpoints",
+            get(endpoints::list_for_user).post(endpoints::create_for_user),
+        )
+        .route(
+            "/v1/users/{user}/endpoints/{id}",
+            delete(endpoints::remove_for_user),
+        )
+        .route(
+            "/v1/endpoints",
+            get(endpoints::list_for_all).post(endpoints::create_for_all),
+        )
+        .route("/v1/endpoints/{id}", delete(endpoints::remove_for_all))
+        .route("/v1/deliveries", get(deliveries::list))
+        .route("/v1/deliveries/{id}/attempts", get(deliveries::attempts))
+}
+
+/// The four routes of the service that Tidings takes the place of.
+fn unversioned_routes() -> Router<SharedApp> {
+    Router::new()
+        .route("/notifications", post(unversioned::create))
+        .route("/notifications/{user}", get(unversioned::list))
+        .route("/notifications/{user}/{id}/read", post(unversioned::read))
+        .route("/ws/{user}", get(unversioned::connect))
+}
+
+/// What needs no key.
+fn open_routes() -> Router<SharedApp> {
+    Router::new()
+        .route("/health/live", get(operate::live))
+        .route("/health/ready", get(operate::ready))
+        .route("/", get(console::page))
+        .route("/console/{file}", get(console::file))
+}
+
+async fn not_found(request: Request) -> ApiError {
+    let path = request.uri().path();
+    if path.starts_with("/v1/users//") || matches!(path, "/notifications/" | "/ws/") {
+        return ApiError::invalid("user", "expected 1 to 255 bytes, got none");
+    }
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "unknown_route",
+        format!("there is no {path} here"),
+    )
+}
+
+async fn method_not_allowed(method: Method) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        format!("this route does not answer {method}; the Allow header says what it answers"),
+    )
+}
+
+/// Logs each answer. The query is left out: it can carry what must not be in a log.
+async fn log_request(request: Request, next: axum::middleware::Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let start = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    tracing::debug!(
+        http.request.method = %method,
+        url.path = path,
+        http.response.status_code = response.status().as_u16(),
+        elapsed = ?start.elapsed(),
+        "answered"
+    );
+    response
+}

@@ -1,0 +1,226 @@
+//! Who may call: keys of servers, and the origins of web pages.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use url::Url;
+
+use super::error::ApiError;
+use crate::config::{ApiKey, Config};
+
+/// The rules that decide about a request before any handler sees it.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// Digests of the keys; comparing digests takes the same time whatever is sent.
+    keys: Vec<[u8; 32]>,
+    origins: Vec<String>,
+    dev: bool,
+}
+
+impl Access {
+    pub(crate) fn new(config: &Config) -> Self {
+        let digest = |key: &ApiKey| Sha256::digest(key.expose()).into();
+        Self {
+            keys: config.api_keys.iter().map(digest).collect(),
+            origins: config.allow_origins.clone(),
+            dev: config.dev,
+        }
+    }
+
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        if self.keys.is_empty() {
+            return true;
+        }
+        let sent = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let Some(sent) = sent else { return false };
+        let digest: [u8; 32] = Sha256::digest(sent).into();
+        let known = self
+            .keys
+            .iter()
+            .fold(Choice::from(0), |found, key| found | key.ct_eq(&digest));
+        known.into()
+    }
+
+    /// Whether a page of this origin may call: the server's own pages, those that were listed, and
+    /// with `--dev` every page from a loopback address.
+    fn trusts(&self, origin: &str, host: Option<&str>) -> bool {
+        if self.origins.iter().any(|listed| listed == origin) {
+            return true;
+        }
+        let Ok(url) = Url::parse(origin) else {
+            return false;
+        };
+        let own = origin.split_once("://").map(|(_, authority)| authority);
+        own.is_some_and(|own| Some(own) == host) || (self.dev && is_loopback(&url))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+/// Refuses requests that carry no known key, when keys are set.
+pub(crate) async fn require_key(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if access.admits(request.headers()) {
+        return next.run(request).await;
+    }
+    let refusal = ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "unauthorized",
+        "expected a known key as `Authorization: Bearer KEY`",
+    );
+    let mut response = refusal.into_response();
+    response
+        .headers_mut()
+        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Refuses what the pages of strangers send, and lets the pages of trusted origins read answers.
+///
+/// Browsers attach `Origin` to WebSocket upgrades and to every request that changes something, also
+/// where they ask for no permission first. With `--dev` the server needs no key, so the name it is
+/// called by is checked too: a page whose own name was pointed at this machine has a foreign `Host`.
+pub(crate) async fn check_origin(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let host = host_of(&request);
+    if access.dev && access.keys.is_empty() && !is_loopback_host(host.as_deref()) {
+        return ApiError::new(
+            StatusCode::FORBIDDEN,
+            "host_not_allowed",
+            "a server started with --dev answers to loopback names only",
+        )
+        .into_response();
+    }
+    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
+        return next.run(request).await;
+    };
+    let trusted = origin
+        .to_str()
+        .is_ok_and(|origin| access.trusts(origin, host.as_deref()));
+    if !trusted {
+        return ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "pages of this origin may not call; --allow-origin lets them",
+        )
+        .into_response();
+    }
+    let is_preflight = request.method() == Method::OPTIONS
+        && request
+            .headers()
+            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if is_preflight {
+        preflight_answer()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    response
+}
+
+/// The name that the server was called by: `Host`, or `:authority` in HTTP/2.
+fn host_of(request: &Request) -> Option<String> {
+    match request.headers().get(header::HOST) {
+        Some(host) => host.to_str().ok().map(str::to_owned),
+        None => request.uri().authority().map(ToString::to_string),
+    }
+}
+
+fn is_loopback_host(host: Option<&str>) -> bool {
+    host.and_then(|host| Url::parse(&format!("http://{host}")).ok())
+        .is_some_and(|url| is_loopback(&url))
+}
+
+fn preflight_answer() -> Response {
+    (
+        StatusCode::NO_CONTENT,
+        [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, content-type, idempotency-key, last-event-id",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "600"),
+        ],
+    )
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(dev: bool) -> Access {
+        Access {
+            keys: vec![Sha256::digest("0123456789abcdef").into()],
+            origins: vec!["https://app.example.com".to_owned()],
+            dev,
+        }
+    }
+
+    #[test]
+    fn only_a_known_key_is_admitted() {
+        let mut headers = HeaderMap::new();
+        assert!(!access(false).admits(&headers));
+        for (sent, admitted) in [
+            ("Bearer 0123456789abcdef", true),
+            ("Bearer 0123456789abcdeF", false),
+            ("Bearer ", false),
+            ("Basic 0123456789abcdef", false),
+        ] {
+            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(sent));
+            assert_eq!(access(false).admits(&headers), admitted, "{sent}");
+        }
+    }
+
+    #[test]
+    fn own_listed_and_in_dev_loopback_origins_are_trusted() {
+        let host = Some("tidings.example.com:8080");
+        for (origin, normally, in_dev) in [
+            ("http://tidings.example.com:8080", true, true),
+            ("https://app.example.com", true, true),
+            ("http://localhost:3000", false, true),
+            ("http://[::1]:3000", false, true),
+            ("https://evil.example.com", false, false),
+            ("http://localhost.evil.example.com", false, false),
+            ("null", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(access(false).trusts(origin, host), normally, "{origin}");
+            assert_eq!(access(true).trusts(origin, host), in_dev, "{origin}");
+        }
+    }
+
+    #[test]
+    fn loopback_hosts_are_told_from_names_that_point_there() {
+        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
+            assert!(is_loopback_host(Some(host)), "{host}");
+        }
+        for host in ["rebind.example.com", "10.0.0.1", ""] {
+            assert!(!is_loopback_host(Some(host)), "{host}");
+        }
+        assert!(!is_loopback_host(None));
+    }
+}

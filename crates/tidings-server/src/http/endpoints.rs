@@ -1,0 +1,145 @@
+//! `/v1/endpoints` and `/v1/users/{user}/endpoints`: where events are posted.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tidings::signing::Secret;
+use tidings_notify::EventType;
+
+use super::error::ApiError;
+use super::extract::{Body, Id, User};
+use super::fields::Fields;
+use super::notifications::created;
+use crate::app::SharedApp;
+use crate::endpoints::{self, Endpoint, Owner};
+use crate::explain::explain;
+
+/// Most endpoints of one user, or of the operator: each accepted event is stored once for each.
+const MAX_ENDPOINTS: usize = 100;
+
+/// Most event types that one endpoint may list.
+const MAX_EVENT_TYPES: usize = 100;
+
+pub(crate) async fn create_for_all(
+    State(app): State<SharedApp>,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    create(&app, Owner::Operator, &body).await
+}
+
+pub(crate) async fn create_for_user(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    create(&app, Owner::User(user), &body).await
+}
+
+async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    let url: String = fields
+        .take("url")?
+        .ok_or_else(|| ApiError::invalid("url", "expected the address to post to"))?;
+    let event_types: Vec<EventType> = fields.take("event_types")?.unwrap_or_default();
+    let secret: Option<String> = fields.take("secret")?;
+    fields.finish()?;
+    if event_types.len() > MAX_EVENT_TYPES {
+        let expected = format!("expected at most {MAX_EVENT_TYPES} types");
+        return Err(ApiError::invalid("event_types", expected));
+    }
+    let secret = match secret {
+        Some(text) => {
+            Secret::parse(&text).map_err(|error| ApiError::invalid("secret", error.to_string()))?
+        }
+        None => Secret::generate(),
+    };
+    if let Err(error) = app.dispatcher.target(&url, secret.clone()) {
+        return Err(ApiError::invalid("url", explain(&error)));
+    }
+
+    let endpoint = Endpoint::new(&owner, url, event_types, secret);
+    let stored = endpoint.clone();
+    app.database
+        .write(move |tx| {
+            if endpoints::count(tx, &owner)? >= MAX_ENDPOINTS {
+                return Ok(false);
+            }
+            endpoints::insert(tx, &stored)?;
+            Ok::<_, tidings_sqlite::Error>(true)
+        })
+        .await?
+        .then_some(())
+        .ok_or_else(|| {
+            ApiError::new(
+                StatusCode::CONFLICT,
+                "too_many_endpoints",
+                format!("an owner has at most {MAX_ENDPOINTS} endpoints"),
+            )
+        })?;
+
+    #[derive(Serialize)]
+    struct Created<'a> {
+        #[serde(flatten)]
+        endpoint: &'a Endpoint,
+        /// Shown this once.
+        secret: &'a str,
+    }
+    Ok(created(serde_json::to_string(&Created {
+        endpoint: &endpoint,
+        secret: endpoint.secret.expose().as_str(),
+    })?))
+}
+
+pub(crate) async fn list_for_all(State(app): State<SharedApp>) -> Result<Response, ApiError> {
+    list(&app, Owner::Operator).await
+}
+
+pub(crate) async fn list_for_user(
+    State(app): State<SharedApp>,
+    User(user): User,
+) -> Result<Response, ApiError> {
+    list(&app, Owner::User(user)).await
+}
+
+async fn list(app: &SharedApp, owner: Owner) -> Result<Response, ApiError> {
+    #[derive(Serialize)]
+    struct List {
+        data: Vec<Endpoint>,
+    }
+    let data = app
+        .database
+        .read(move |connection| {
+            endpoints::list(connection, &owner).map_err(tidings_sqlite::Error::from)
+        })
+        .await?;
+    Ok(Json(List { data }).into_response())
+}
+
+pub(crate) async fn remove_for_all(
+    State(app): State<SharedApp>,
+    Id(id): Id,
+) -> Result<StatusCode, ApiError> {
+    remove(&app, Owner::Operator, id).await
+}
+
+pub(crate) async fn remove_for_user(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    remove(&app, Owner::User(user), id).await
+}
+
+async fn remove(app: &SharedApp, owner: Owner, id: String) -> Result<StatusCode, ApiError> {
+    let removed = app
+        .database
+        .write(move |tx| endpoints::remove(tx, &owner, &id).map_err(tidings_sqlite::Error::from))
+        .await?;
+    if removed {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::not_found("id", "this owner has no such endpoint"))
+    }
+}

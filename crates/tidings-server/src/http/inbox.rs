@@ -1,0 +1,128 @@
+//! `/v1/users/{user}/notifications`: the inbox, what is read, and how much is not.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use tidings_notify::{
+    Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, Store, StoreError, UserId,
+};
+
+use super::error::ApiError;
+use super::extract::{Parameters, User};
+use crate::app::SharedApp;
+
+/// Which page to list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListParameters {
+    limit: Option<usize>,
+    cursor: Option<String>,
+    unread: Option<bool>,
+    r#type: Option<String>,
+}
+
+/// A page of the inbox, newest first.
+#[derive(Debug, Serialize)]
+pub(crate) struct List {
+    data: Vec<Event>,
+    /// The `cursor` of the next page.
+    next: Option<EventId>,
+    /// All that is unread, on this page or not.
+    unread: u64,
+}
+
+/// What is left to read.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unread {
+    unread: u64,
+}
+
+pub(crate) async fn list(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List>, ApiError> {
+    let mut query = InboxQuery::default();
+    if let Some(limit) = parameters.limit {
+        if !(1..=MAX_INBOX_LIMIT).contains(&limit) {
+            let expected = format!("expected 1 to {MAX_INBOX_LIMIT}, got {limit}");
+            return Err(ApiError::invalid("limit", expected));
+        }
+        query = query.with_limit(limit);
+    }
+    if let Some(cursor) = &parameters.cursor {
+        let cursor = cursor.parse::<EventId>();
+        query = query.with_cursor(cursor.map_err(|_| foreign_cursor())?);
+    }
+    if parameters.unread == Some(true) {
+        query = query.with_unread_only();
+    }
+    if let Some(event_type) = &parameters.r#type {
+        let event_type = EventType::new(event_type);
+        query = query.with_event_type(
+            event_type.map_err(|error| ApiError::invalid("type", error.to_string()))?,
+        );
+    }
+    let page = match app.notifier.store().inbox(&user, &query).await {
+        Err(StoreError::ForeignCursor) => return Err(foreign_cursor()),
+        page => page?,
+    };
+    Ok(Json(List {
+        data: page.events,
+        next: page.next,
+        unread: page.unread,
+    }))
+}
+
+fn foreign_cursor() -> ApiError {
+    ApiError::invalid(
+        "cursor",
+        "expected the `next` of an earlier page of this inbox",
+    )
+}
+
+pub(crate) async fn read(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<Json<Unread>, ApiError> {
+    mark_read(&app, &user, &id).await.map(Json)
+}
+
+/// Marks one notification as read; repeating it changes nothing.
+pub(crate) async fn mark_read(
+    app: &SharedApp,
+    user: &UserId,
+    id: &str,
+) -> Result<Unread, ApiError> {
+    let unknown = || ApiError::not_found("id", "this user has no such notification");
+    let id: EventId = id.parse().map_err(|_| unknown())?;
+    if app.notifier.store().find(user, id).await?.is_none() {
+        return Err(unknown());
+    }
+    let scope = ReadScope::Ids(vec![id]);
+    let update = app.notifier.mark_read(user, &scope).await?;
+    Ok(Unread {
+        unread: update.change.unread,
+    })
+}
+
+pub(crate) async fn read_all(
+    State(app): State<SharedApp>,
+    User(user): User,
+) -> Result<Json<Unread>, ApiError> {
+    let update = app.notifier.mark_read(&user, &ReadScope::All).await?;
+    Ok(Json(Unread {
+        unread: update.change.unread,
+    }))
+}
+
+pub(crate) async fn unread_count(
+    State(app): State<SharedApp>,
+    User(user): User,
+) -> Result<Json<Unread>, ApiError> {
+    let head = app.notifier.store().head(&user).await?;
+    Ok(Json(Unread {
+        unread: head.unread,
+    }))
+}

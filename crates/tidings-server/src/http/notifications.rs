@@ -1,0 +1,188 @@
+//! `POST /v1/notifications` and its batch: accepting events for one or many users.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tidings_notify::{Draft, Event, EventType, Payload, UserId};
+
+use super::error::ApiError;
+use super::extract::{Body, idempotency_key};
+use super::fields::{Fields, elements};
+use crate::app::SharedApp;
+use crate::idempotency::Idempotent;
+
+/// Most notifications that one request may become.
+const MAX_NOTIFICATIONS: usize = 10_000;
+
+/// The type of a notification whose sender gave none.
+const DEFAULT_TYPE: &str = "notification";
+
+pub(crate) async fn create(
+    State(app): State<SharedApp>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let request = Request::parse(Fields::parse(&body)?)?;
+    let idempotent =
+        idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/v1/notifications", &body));
+    let answer = match &request.recipients {
+        Recipients::One(_) => one,
+        Recipients::Many(_) => many,
+    };
+    let mut drafts = Vec::new();
+    request.draft_into(&mut drafts)?;
+    let answer = app.acceptor.accept(drafts, idempotent, answer).await?;
+    Ok(created(answer))
+}
+
+pub(crate) async fn create_batch(
+    State(app): State<SharedApp>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let batch = fields
+        .take_raw("notifications")
+        .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
+    fields.finish()?;
+    let mut drafts = Vec::new();
+    for (index, element) in elements("notifications", batch)?.into_iter().enumerate() {
+        Fields::of(element)
+            .and_then(Request::parse)
+            .and_then(|request| request.draft_into(&mut drafts))
+            .map_err(|error| error.within(&format!("notifications[{index}]")))?;
+    }
+    if drafts.is_empty() {
+        return Err(ApiError::invalid("notifications", "expected at least one"));
+    }
+    let idempotent = idempotency_key(&headers)?
+        .map(|key| Idempotent::new(key, "/v1/notifications/batch", &body));
+    let answer = app.acceptor.accept(drafts, idempotent, many).await?;
+    Ok(created(answer))
+}
+
+/// Answers 201 with JSON that is already written.
+pub(crate) fn created(json: String) -> Response {
+    (
+        StatusCode::CREATED,
+        [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )],
+        json,
+    )
+        .into_response()
+}
+
+fn one(events: &[Event]) -> serde_json::Result<String> {
+    serde_json::to_string(&events.first())
+}
+
+fn many(events: &[Event]) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Many<'a> {
+        data: &'a [Event],
+    }
+    serde_json::to_string(&Many { data: events })
+}
+
+/// A notification as a caller describes it.
+#[derive(Debug)]
+struct Request {
+    recipients: Recipients,
+    event_type: EventType,
+    payload: Payload,
+    timestamp: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+enum Recipients {
+    One(UserId),
+    Many(Vec<UserId>),
+}
+
+impl Request {
+    fn parse(mut fields: Fields<'_>) -> Result<Self, ApiError> {
+        let recipients = match (fields.take("user_id")?, fields.take("user_ids")?) {
+            (Some(user), None) => Recipients::One(user),
+            (None, Some(users)) => Recipients::Many(users),
+            (None, None) => {
+                return Err(ApiError::invalid(
+                    "user_id",
+                    "expected `user_id` or `user_ids`",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                let expected = "expected either `user_id` or `user_ids`, not both";
+                return Err(ApiError::invalid("user_ids", expected));
+            }
+        };
+        let event_type = match fields.take("type")? {
+            Some(event_type) => event_type,
+            None => EventType::new(DEFAULT_TYPE)
+                .map_err(|error| ApiError::invalid("type", error.to_string()))?,
+        };
+        let payload = match (fields.take_raw("payload"), fields.take("message")?) {
+            (Some(payload), None) => parse_payload(payload)?,
+            (None, Some(message)) => message_payload(message)?,
+            (None, None) => {
+                return Err(ApiError::invalid(
+                    "payload",
+                    "expected `payload` or `message`",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                let expected = "expected either `payload` or `message`, not both";
+                return Err(ApiError::invalid("message", expected));
+            }
+        };
+        let timestamp = fields.take("timestamp")?;
+        fields.finish()?;
+        Ok(Self {
+            recipients,
+            event_type,
+            payload,
+            timestamp,
+        })
+    }
+
+    /// Adds a draft for each recipient.
+    fn draft_into(self, drafts: &mut Vec<Draft>) -> Result<(), ApiError> {
+        let users = match self.recipients {
+            Recipients::One(user) => vec![user],
+            Recipients::Many(users) if users.is_empty() => {
+                return Err(ApiError::invalid("user_ids", "expected at least one user"));
+            }
+            Recipients::Many(users) => users,
+        };
+        if drafts.len() + users.len() > MAX_NOTIFICATIONS {
+            let expected = format!("expected at most {MAX_NOTIFICATIONS} notifications a request");
+            return Err(ApiError::invalid("user_ids", expected));
+        }
+        for user in users {
+            let mut draft = Draft::new(user, self.event_type.clone(), self.payload.clone());
+            if let Some(timestamp) = self.timestamp {
+                draft = draft.with_timestamp(timestamp);
+            }
+            drafts.push(draft);
+        }
+        Ok(())
+    }
+}
+
+fn parse_payload(raw: &RawValue) -> Result<Payload, ApiError> {
+    Payload::parse(raw.get()).map_err(|error| ApiError::invalid("payload", error.to_string()))
+}
+
+/// A message is the payload `{"message":"…"}`, which is what the unversioned routes read back.
+pub(crate) fn message_payload(message: String) -> Result<Payload, ApiError> {
+    #[derive(Serialize)]
+    struct MessagePayload {
+        message: String,
+    }
+    Payload::from_value(&MessagePayload { message })
+        .map_err(|error| ApiError::invalid("message", error.to_string()))
+}

@@ -1,0 +1,186 @@
+//! The four unversioned routes: the same logs in the shapes of a simpler service, so that its
+//! clients go on working.
+
+use axum::body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tidings_notify::{Draft, Epoch, Event, EventId, EventType, Since, Store, UserId};
+
+use super::error::ApiError;
+use super::extract::{Body, Upgrade, User, idempotency_key};
+use super::fields::Fields;
+use super::notifications::{created, message_payload};
+use super::websocket::{self, Dialect};
+use crate::app::SharedApp;
+use crate::idempotency::Idempotent;
+
+/// Notifications that one step of the list reads.
+const PAGE: usize = 256;
+
+/// A notification in the unversioned shape.
+#[derive(Debug, Serialize)]
+pub(crate) struct Notification<'a> {
+    id: EventId,
+    user_id: &'a UserId,
+    message: String,
+    created_at: Timestamp,
+    read: bool,
+}
+
+impl<'a> From<&'a Event> for Notification<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self {
+            id: event.id,
+            user_id: &event.user,
+            message: message_of(event),
+            created_at: event.timestamp,
+            read: event.read_at.is_some(),
+        }
+    }
+}
+
+/// The message of an event: the payload's `message`, or a payload that is text, or else its JSON.
+fn message_of(event: &Event) -> String {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Readable {
+        Text(String),
+        Object { message: String },
+    }
+    match serde_json::from_str(event.payload.as_str()) {
+        Ok(Readable::Text(message) | Readable::Object { message }) => message,
+        Err(_) => event.payload.as_str().to_owned(),
+    }
+}
+
+/// `POST /notifications`.
+pub(crate) async fn create(
+    State(app): State<SharedApp>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let user = fields
+        .take("user_id")?
+        .ok_or_else(|| ApiError::invalid("user_id", "expected the user's id"))?;
+    let message = fields
+        .take("message")?
+        .ok_or_else(|| ApiError::invalid("message", "expected a text"))?;
+    fields.finish()?;
+    let event_type = EventType::new("notification")
+        .map_err(|error| ApiError::invalid("type", error.to_string()))?;
+    let draft = Draft::new(user, event_type, message_payload(message)?);
+    let idempotent =
+        idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/notifications", &body));
+    let answer = |events: &[Event]| serde_json::to_string(&events.first().map(Notification::from));
+    let answer = app.acceptor.accept(vec![draft], idempotent, answer).await?;
+    Ok(created(answer))
+}
+
+/// `GET /notifications/{user}`: everything that is kept, oldest first.
+///
+/// The array is written page by page while it is sent, so its length costs no memory.
+pub(crate) async fn list(
+    State(app): State<SharedApp>,
+    User(user): User,
+) -> Result<Response, ApiError> {
+    if app.notifier.store().head(&user).await?.epoch == Epoch::NONE {
+        return Err(ApiError::not_found(
+            "user",
+            "this user never had a notification",
+        ));
+    }
+    let list = List {
+        app,
+        user,
+        after: 0,
+        state: ListState::Opening,
+    };
+    let body = body::Body::from_stream(stream::unfold(list, List::next));
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+struct List {
+    app: SharedApp,
+    user: UserId,
+    after: u64,
+    state: ListState,
+}
+
+#[derive(PartialEq, Eq)]
+enum ListState {
+    Opening,
+    First,
+    Further,
+    Ended,
+}
+
+impl List {
+    async fn next(
+        mut self,
+    ) -> Option<(
+        Result<String, Box<dyn std::error::Error + Send + Sync>>,
+        Self,
+    )> {
+        match self.state {
+            ListState::Ended => return None,
+            ListState::Opening => {
+                self.state = ListState::First;
+                return Some((Ok("[".to_owned()), self));
+            }
+            ListState::First | ListState::Further => {}
+        }
+        let chunk = self.page().await;
+        if chunk.is_err() {
+            // An array that is cut off tells the caller that it is not whole.
+            self.state = ListState::Ended;
+        }
+        Some((chunk, self))
+    }
+
+    async fn page(&mut self) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+        let page = self
+            .app
+            .notifier
+            .store()
+            .read(&self.user, self.after, PAGE)
+            .await?;
+        let mut chunk = String::new();
+        for event in &page.events {
+            if self.state == ListState::Further {
+                chunk.push(',');
+            }
+            self.state = ListState::Further;
+            chunk.push_str(&serde_json::to_string(&Notification::from(event))?);
+            self.after = event.id.seq;
+        }
+        if page.events.len() < PAGE {
+            self.state = ListState::Ended;
+            chunk.push(']');
+        }
+        Ok(chunk)
+    }
+}
+
+/// `POST /notifications/{user}/{id}/read`.
+pub(crate) async fn read(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Path((_, id)): Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    super::inbox::mark_read(&app, &user, &id).await?;
+    Ok(StatusCode::OK)
+}
+
+/// `GET /ws/{user}`: what no connection of the user has been sent yet, then what comes.
+pub(crate) async fn connect(
+    State(app): State<SharedApp>,
+    User(user): User,
+    Upgrade(upgrade): Upgrade,
+) -> Result<Response, ApiError> {
+    websocket::open(app, user, Since::Undelivered, upgrade, Dialect::Unversioned).await
+}

@@ -1,0 +1,107 @@
+//! Who may call: keys, origins, and the names that a `--dev` server answers to.
+
+use std::process::Stdio;
+
+use reqwest::Client;
+use tokio::io::AsyncReadExt;
+
+use crate::support::{Home, binary, soon};
+
+const KEY: &str = "a-key-for-this-test-0123456789";
+
+#[tokio::test]
+async fn with_keys_a_caller_without_one_gets_nothing() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    let paths = [
+        "/v1/users/a/notifications",
+        "/v1/users/a/events",
+        "/notifications/a",
+        "/ws/a",
+    ];
+    for path in paths {
+        for header in [None, Some("Bearer wrong"), Some(KEY)] {
+            let mut request = Client::new().get(server.at(path));
+            if let Some(header) = header {
+                request = request.header("Authorization", header);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 401, "{path} {header:?}");
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+        }
+    }
+    let request = Client::new().get(server.at(paths[0])).bearer_auth(KEY);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    for open in ["/health/live", "/health/ready", "/"] {
+        assert_eq!(
+            reqwest::get(server.at(open)).await.unwrap().status(),
+            200,
+            "{open}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
+    let home = Home::with(&["--allow-origin", "https://app.example.com"]);
+    let server = home.start().await;
+    let own = server.url.clone();
+    for (origin, status) in [
+        ("https://evil.example.com", 403),
+        ("null", 403),
+        ("https://app.example.com", 200),
+        ("http://localhost:3000", 200),
+        (own.as_str(), 200),
+    ] {
+        let path = server.at("/v1/users/a/notifications");
+        let answer = Client::new()
+            .get(path)
+            .header("Origin", origin)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), status, "{origin}");
+        let allowed = answer.headers().get("access-control-allow-origin");
+        assert_eq!(allowed.is_some(), status == 200, "{origin}");
+
+        let upgrade = Client::new()
+            .get(server.at("/v1/users/a/ws"))
+            .header("Origin", origin)
+            .header("Connection", "upgrade")
+            .header("Upgrade", "websocket")
+            .header("Sec-WebSocket-Version", "13")
+            .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let expected = if status == 200 { 101 } else { 403 };
+        assert_eq!(upgrade.send().await.unwrap().status(), expected, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn a_dev_server_does_not_answer_to_foreign_names() {
+    let home = Home::new();
+    let server = home.start().await;
+    let request = Client::new()
+        .get(server.at("/v1/users/a/notifications"))
+        .header("Host", "rebound.example.com");
+    assert_eq!(request.send().await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
+    let everywhere: &[&str] = &["--dev", "--listen", "0.0.0.0:0"];
+    for arguments in [&[], everywhere] {
+        let mut process = binary()
+            .arg("serve")
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut text = String::new();
+        let mut stderr = process.stderr.take().unwrap();
+        soon("the refusal", stderr.read_to_string(&mut text))
+            .await
+            .unwrap();
+        assert!(!process.wait().await.unwrap().success());
+        assert!(text.contains("--api-key"), "{text}");
+    }
+}

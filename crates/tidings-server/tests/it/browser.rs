@@ -1,0 +1,199 @@
+//! The page and a native `EventSource`, in a real browser.
+
+use std::process::Stdio;
+
+use fantoccini::{Client, ClientBuilder, Locator};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::{Home, Server, soon};
+
+/// A browser of its own, with an empty profile.
+struct Browser {
+    client: Client,
+    _driver: Child,
+    _profile: TempDir,
+}
+
+impl Browser {
+    async fn start() -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("chromedriver is installed (./scripts/test does it)");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let port = soon("the driver's port", async {
+            loop {
+                let line = lines.next_line().await.unwrap().expect("the driver runs");
+                if let Some((_, port)) = line.split_once("started successfully on port ") {
+                    return port.trim_end_matches('.').to_owned();
+                }
+            }
+        })
+        .await;
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let profile = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--headless=new".to_owned(),
+            "--no-sandbox".to_owned(),
+            "--disable-gpu".to_owned(),
+            "--disable-quic".to_owned(),
+            "--no-first-run".to_owned(),
+            "--disable-background-networking".to_owned(),
+            "--disable-component-update".to_owned(),
+            "--disable-sync".to_owned(),
+            "--disable-dev-shm-usage".to_owned(),
+            format!("--user-data-dir={}", profile.path().display()),
+        ];
+        let options = json!({ "args": arguments });
+        let mut capabilities = serde_json::Map::new();
+        capabilities.insert("goog:chromeOptions".to_owned(), options);
+        let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        Self {
+            client,
+            _driver: driver,
+            _profile: profile,
+        }
+    }
+
+    async fn type_into(&self, selector: &str, text: &str) {
+        let field = self.client.find(Locator::Css(selector)).await.unwrap();
+        field.clear().await.unwrap();
+        field.send_keys(text).await.unwrap();
+    }
+
+    async fn click(&self, selector: &str) {
+        self.client
+            .find(Locator::Css(selector))
+            .await
+            .unwrap()
+            .click()
+            .await
+            .unwrap();
+    }
+
+    /// Waits until an expression holds in the page.
+    async fn until(&self, what: &str, expression: &str) {
+        let script = format!(
+            "const done = arguments[0];
+             const check = () => ({expression}) ? done(true) : setTimeout(check, 10);
+             check();"
+        );
+        let held = soon(what, self.client.execute_async(&script, vec![])).await;
+        assert_eq!(held.expect(what), Value::Bool(true), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_watches_a_user_sends_one_and_reads_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    server
+        .notify("anna", json!({ "message": "from before" }))
+        .await;
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/")).await.unwrap();
+
+    browser.type_into("#watch input", "anna").await;
+    browser.click("#watch button").await;
+    browser
+        .until(
+            "the stream opens",
+            "document.querySelector('#status').dataset.state === 'live'",
+        )
+        .await;
+    browser
+        .until(
+            "the past is shown",
+            "document.querySelector('#feed').innerText.includes('from before')",
+        )
+        .await;
+
+    browser
+        .type_into("#send textarea", "Hello <b>you</b>")
+        .await;
+    browser.click("#send button").await;
+    browser
+        .until(
+            "the new one is shown as text",
+            "document.querySelector('#feed li pre').textContent === 'Hello <b>you</b>'",
+        )
+        .await;
+    browser
+        .until(
+            "both are unread",
+            "document.querySelector('#unread').textContent === '2 unread'",
+        )
+        .await;
+    let inbox = server.get("/v1/users/anna/notifications").await;
+    assert_eq!(inbox["data"][0]["payload"]["message"], "Hello <b>you</b>");
+
+    browser.click("#feed li button").await;
+    browser
+        .until(
+            "one is read",
+            "document.querySelector('#unread').textContent === '1 unread'",
+        )
+        .await;
+    // What another screen does shows here as well.
+    server
+        .post("/v1/users/anna/notifications/read-all", &Value::Null)
+        .await;
+    browser
+        .until("none is unread", "document.querySelector('#unread').hidden")
+        .await;
+    browser.client.clone().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_native_event_source_resumes_exactly_over_a_kill() {
+    let home = Home::new();
+    let server = home.start().await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    server.notify("anna", json!(1)).await;
+    let browser = Browser::start().await;
+    browser
+        .client
+        .goto(&server.at("/health/live"))
+        .await
+        .unwrap();
+    let script = "
+        window.seen = [];
+        const source = new EventSource('/v1/users/anna/events?since=start');
+        source.onmessage = (event) => window.seen.push(JSON.parse(event.data).payload);";
+    browser.client.execute(script, vec![]).await.unwrap();
+    browser
+        .until("the backlog", "window.seen.length === 1")
+        .await;
+    server.notify("anna", json!(2)).await;
+    browser
+        .until("the live event", "window.seen.length === 2")
+        .await;
+
+    server.kill().await;
+    let server = Server::of(home.command_at(&address)).await;
+    server.notify("anna", json!(3)).await;
+    browser
+        .until("the event after the kill", "window.seen.length >= 3")
+        .await;
+    server.notify("anna", json!(4)).await;
+    browser
+        .until("the next live event", "window.seen.length >= 4")
+        .await;
+    let seen = browser
+        .client
+        .execute("return window.seen", vec![])
+        .await
+        .unwrap();
+    assert_eq!(seen, json!([1, 2, 3, 4]));
+    browser.client.clone().close().await.unwrap();
+}

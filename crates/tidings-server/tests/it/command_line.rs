@@ -1,0 +1,194 @@
+//! The commands: what a person does by hand.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::{Home, Server, binary, soon};
+
+async fn run(server: &Server, arguments: &[&str]) -> (bool, String, String) {
+    let output = binary()
+        .args(arguments)
+        .args(["--url", &server.url])
+        .output();
+    let output = soon("the command", output).await.unwrap();
+    (
+        output.status.success(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn send_then_inbox_then_read() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (ok, sent, _) = run(
+        &server,
+        &["send", "anna,ben", "Hello", "--type", "greeting"],
+    )
+    .await;
+    assert!(ok);
+    let sent: Vec<Value> = sent
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0]["payload"], json!({ "message": "Hello" }));
+    run(&server, &["send", "anna", r#"{"n":1}"#]).await;
+
+    let (ok, inbox, _) = run(&server, &["inbox", "anna"]).await;
+    assert!(ok);
+    assert!(
+        inbox.contains("greeting") && inbox.contains(r#"{"n":1}"#),
+        "{inbox}"
+    );
+    assert!(inbox.ends_with("2 unread\n"), "{inbox}");
+    let id = sent[0]["id"].as_str().unwrap();
+    let (_, read, _) = run(&server, &["inbox", "anna", "--read", id]).await;
+    assert_eq!(read, "1 unread\n");
+    let (_, all, _) = run(&server, &["inbox", "anna", "--read-all"]).await;
+    assert_eq!(all, "0 unread\n");
+    let (_, json, _) = run(&server, &["inbox", "anna", "--json", "--limit", "1"]).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&json).unwrap()["payload"],
+        json!({ "n": 1 })
+    );
+}
+
+#[tokio::test]
+async fn tail_follows_over_a_restart_and_repeats_nothing() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let mut tail = binary()
+        .args([
+            "tail",
+            "anna",
+            "--since",
+            "start",
+            "--json",
+            "--count",
+            "3",
+            "--url",
+            &server.url,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut payload = async || {
+        let line = soon("a line", lines.next_line()).await.unwrap().unwrap();
+        serde_json::from_str::<Value>(&line).unwrap()["payload"].clone()
+    };
+    assert_eq!(payload().await, 1);
+    server.kill().await;
+    let server = Server::of(home.command_at(&address)).await;
+    server.notify("anna", json!(2)).await;
+    assert_eq!(payload().await, 2);
+    server.notify("anna", json!(3)).await;
+    assert_eq!(payload().await, 3);
+    assert!(soon("the end", tail.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn listen_verifies_and_prints() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut listen = binary()
+        .args(["listen", "--port", "0", "--count", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(listen.stdout.take().unwrap()).lines();
+    let mut line = async || soon("a line", lines.next_line()).await.unwrap().unwrap();
+    let secret = line().await;
+    let secret = secret.split(' ').next_back().unwrap().to_owned();
+    let url = line().await;
+    let url = url.split(' ').next_back().unwrap().to_owned();
+    let endpoint = json!({ "url": url, "secret": secret });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    let event = server.notify("anna", json!("signed")).await;
+    let printed = line().await;
+    assert!(printed.starts_with('✓'), "{printed}");
+    assert!(printed.contains(event["id"].as_str().unwrap()), "{printed}");
+    assert!(printed.contains(r#""data":"signed""#), "{printed}");
+
+    let forged = reqwest::Client::new()
+        .post(&url)
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(forged.status(), 401);
+    let printed = line().await;
+    assert!(printed.starts_with('✗'), "{printed}");
+    assert!(soon("the end", listen.wait()).await.unwrap().success());
+}
+
+#[tokio::test]
+async fn mistakes_are_explained_in_one_line() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (ok, _, complaint) = run(&server, &["inbox", "anna", "--read", "nonsense"]).await;
+    assert!(!ok);
+    assert!(
+        complaint.starts_with("tidings: the server answered 404"),
+        "{complaint}"
+    );
+    assert_eq!(complaint.lines().count(), 1);
+    let nobody = binary()
+        .args(["send", "anna", "x", "--url", "http://127.0.0.1:1"])
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(nobody.stderr).unwrap();
+    assert!(complaint.contains("no server answers"), "{complaint}");
+    let bad = binary()
+        .args(["serve", "--dev", "--database", "mysql://x"])
+        .output()
+        .await
+        .unwrap();
+    let complaint = String::from_utf8(bad.stderr).unwrap();
+    assert!(complaint.contains("--database"), "{complaint}");
+}
+
+#[tokio::test]
+async fn the_start_takes_three_lines() {
+    let home = Home::new();
+    let server = home.start().await;
+    assert!(server.first_lines[0].contains(&server.url));
+    assert!(server.first_lines[1].contains("tidings.db"));
+    assert!(server.first_lines[2].starts_with("Try: "));
+}
+
+#[tokio::test]
+async fn every_flag_has_a_variable_and_an_explanation() {
+    let help = binary().args(["serve", "--help"]).output().await.unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for flag in help
+        .lines()
+        .filter(|line| line.trim_start().starts_with("--"))
+    {
+        let name = flag.trim().split(' ').next().unwrap();
+        let variable = name
+            .trim_start_matches("--")
+            .replace('-', "_")
+            .to_uppercase();
+        assert!(
+            help.contains(&format!("TIDINGS_{variable}")),
+            "{name} has no variable: {help}"
+        );
+    }
+    let mut by_variable = Home::new().command();
+    by_variable.env("TIDINGS_MAX_STREAMS", "0");
+    let refused = by_variable.output().await.unwrap();
+    assert!(
+        String::from_utf8(refused.stderr)
+            .unwrap()
+            .contains("--max-streams")
+    );
+}

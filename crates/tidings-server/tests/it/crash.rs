@@ -1,0 +1,199 @@
+//! The guarantees under `kill -9`, through real sockets.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::support::{Home, Server, soon};
+use crate::webhooks::Receiver;
+
+const NOTIFICATIONS: usize = 10_000;
+const CONNECTIONS: usize = 32;
+const KILLS: usize = 10;
+const USERS: usize = 8;
+
+/// Where the server is at the moment, and how much it has accepted.
+struct Shared {
+    url: watch::Sender<String>,
+    accepted: watch::Sender<usize>,
+    next: AtomicUsize,
+}
+
+fn user(n: usize) -> String {
+    format!("user-{}", n % USERS)
+}
+
+/// Posts notifications until all are accepted, each under a key of its own: what was answered 201
+/// and what was cut off before its answer are the same to it, as they are to a careful caller.
+async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
+    let client = Client::new();
+    let mut answers = Vec::new();
+    loop {
+        let n = shared.next.fetch_add(1, Ordering::Relaxed);
+        if n >= NOTIFICATIONS {
+            return answers;
+        }
+        let answer = loop {
+            let mut url = shared.url.subscribe();
+            let at = url.borrow_and_update().clone();
+            let sent = client
+                .post(format!("{at}/v1/notifications"))
+                .header("Idempotency-Key", format!("notification-{n}"))
+                .json(&json!({ "user_id": user(n), "type": "count", "payload": n }))
+                .send()
+                .await;
+            match sent {
+                Ok(response) if response.status() == 201 => {
+                    if let Ok(answer) = response.json().await {
+                        break answer;
+                    }
+                }
+                Ok(response) => panic!("{n} was answered {}", response.status()),
+                // The server is down: the next one will have another address.
+                Err(_) if *url.borrow() == at => url.changed().await.unwrap(),
+                Err(_) => {}
+            }
+        };
+        answers.push((n, answer));
+        shared.accepted.send_modify(|accepted| *accepted += 1);
+    }
+}
+
+/// Follows a user's stream over every kill, with nothing but the last event's id.
+async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Value> {
+    let mut seen: Vec<Value> = Vec::new();
+    while seen.len() < expected {
+        let at = shared.url.subscribe().borrow().clone();
+        let cursor = seen
+            .last()
+            .map(|event| event["id"].as_str().unwrap().to_owned());
+        let mut request = Client::new().get(format!("{at}/v1/users/{user}/events?since=start"));
+        if let Some(cursor) = &cursor {
+            request = request.header("Last-Event-ID", cursor);
+        }
+        let Ok(mut response) = request.send().await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let mut text = String::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((frame, rest)) = text.split_once("\n\n") {
+                assert!(
+                    !frame.contains("tidings.gap"),
+                    "{user} after {cursor:?}: {frame}"
+                );
+                if frame.starts_with("id: ") {
+                    let (_, data) = frame.split_once("data: ").unwrap();
+                    seen.push(serde_json::from_str(data).unwrap());
+                }
+                text = rest.to_owned();
+            }
+            if seen.len() >= expected {
+                break;
+            }
+        }
+    }
+    seen
+}
+
+async fn kill_and_restart(home: &Home, shared: &Shared, mut server: Server) -> Server {
+    let mut accepted = shared.accepted.subscribe();
+    for kill in 1..=KILLS {
+        let due = kill * NOTIFICATIONS / (KILLS + 1);
+        accepted
+            .wait_for(|accepted| *accepted >= due)
+            .await
+            .unwrap();
+        server.kill().await;
+        server = home.start().await;
+        shared.url.send_replace(server.url.clone());
+    }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
+    let home = Home::with(&["--webhook-schedule", "0s,100ms,100ms,1s,1s,1s,1s,1s,1s,1s"]);
+    let server = home.start().await;
+    let mut receiver = Receiver::start().await;
+    let endpoint = json!({ "url": receiver.url() });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    let shared = Arc::new(Shared {
+        url: watch::Sender::new(server.url.clone()),
+        accepted: watch::Sender::new(0),
+        next: AtomicUsize::new(0),
+    });
+
+    let posting: Vec<_> = (0..CONNECTIONS)
+        .map(|_| tokio::spawn(post_all(Arc::clone(&shared))))
+        .collect();
+    let reading: Vec<_> = (0..USERS)
+        .map(|n| {
+            tokio::spawn(read_all(
+                Arc::clone(&shared),
+                user(n),
+                NOTIFICATIONS / USERS,
+            ))
+        })
+        .collect();
+    let server = kill_and_restart(&home, &shared, server).await;
+
+    // Every 201 names an event, and no two name the same.
+    let mut id_of = HashMap::new();
+    for task in posting {
+        for (n, answer) in task.await.unwrap() {
+            assert_eq!(answer["payload"], n);
+            id_of.insert(n, answer["id"].as_str().unwrap().to_owned());
+        }
+    }
+    let ids: HashSet<_> = id_of.values().cloned().collect();
+    assert_eq!(ids.len(), NOTIFICATIONS);
+
+    // Every reader had each event of its user once, in order, without a gap.
+    for (n, task) in reading.into_iter().enumerate() {
+        let seen = soon("the end of a stream", task).await.unwrap();
+        let seqs: Vec<u64> = seen
+            .iter()
+            .map(|event| {
+                event["id"]
+                    .as_str()
+                    .unwrap()
+                    .rsplit_once('-')
+                    .unwrap()
+                    .1
+                    .parse()
+                    .unwrap()
+            })
+            .collect();
+        let dense: Vec<u64> = (1..=(NOTIFICATIONS / USERS) as u64).collect();
+        assert_eq!(seqs, dense, "{}", user(n));
+        // The log holds exactly what was answered.
+        for event in &seen {
+            let n = usize::try_from(event["payload"].as_u64().unwrap()).unwrap();
+            assert_eq!(event["id"], id_of[&n]);
+        }
+        let count = server
+            .get(&format!("/v1/users/{}/notifications/unread-count", user(n)))
+            .await;
+        assert_eq!(count["unread"], NOTIFICATIONS / USERS);
+    }
+
+    // Every event reached the webhook at least once, under its own id.
+    let mut posted = HashSet::new();
+    while posted.len() < NOTIFICATIONS {
+        let webhook = receiver.next().await;
+        let body: Value = serde_json::from_slice(&webhook.body).unwrap();
+        assert_eq!(body["id"], webhook.id);
+        assert!(
+            ids.contains(&webhook.id),
+            "{} was never accepted",
+            webhook.id
+        );
+        posted.insert(webhook.id);
+    }
+}

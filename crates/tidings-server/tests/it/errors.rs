@@ -1,0 +1,236 @@
+//! Wrong input: a JSON error that names the field, and never a 500.
+
+use reqwest::{Client, Method};
+use serde_json::Value;
+
+use crate::support::{Home, Server};
+
+async fn refusal(server: &Server, method: Method, path: &str, body: &str) -> (u16, Value) {
+    let request = Client::new()
+        .request(method.clone(), server.at(path))
+        .body(body.to_owned());
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    let Ok(json) = serde_json::from_str::<Value>(&text) else {
+        panic!("{method} {path} {body}: {status} without JSON: {text}");
+    };
+    assert!(json["error"]["code"].is_string(), "{text}");
+    assert!(json["error"]["message"].is_string(), "{text}");
+    (status, json["error"].clone())
+}
+
+#[tokio::test]
+async fn every_wrong_body_is_refused_with_the_name_of_its_field() {
+    let home = Home::new();
+    let server = home.start().await;
+    let long = "u".repeat(256);
+    let deep = format!(
+        r#"{{"user_id":"a","payload":{}{}}}"#,
+        "[".repeat(500),
+        "]".repeat(500)
+    );
+    let cases = [
+        ("/v1/notifications", "", ""),
+        ("/v1/notifications", "{", ""),
+        ("/v1/notifications", "null", ""),
+        ("/v1/notifications", "[]", ""),
+        ("/v1/notifications", "\u{0}", ""),
+        ("/v1/notifications", "{}", "user_id"),
+        ("/v1/notifications", r#"{"user_id":"a"}"#, "payload"),
+        (
+            "/v1/notifications",
+            r#"{"user_id":5,"payload":1}"#,
+            "user_id",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"","payload":1}"#,
+            "user_id",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a\nb","payload":1}"#,
+            "user_id",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":{},"payload":1}"#,
+            "user_id",
+        ),
+        (
+            "/v1/notifications",
+            &format!(r#"{{"user_id":"{long}","payload":1}}"#),
+            "user_id",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_ids":[],"payload":1}"#,
+            "user_ids",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_ids":"a","payload":1}"#,
+            "user_ids",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_ids":["a",""],"payload":1}"#,
+            "user_ids",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","user_ids":["a"],"payload":1}"#,
+            "user_ids",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","payload":1,"message":"m"}"#,
+            "message",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","message":1}"#,
+            "message",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","payload":1,"type":""}"#,
+            "type",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","payload":1,"type":7}"#,
+            "type",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","payload":1,"timestamp":"soon"}"#,
+            "timestamp",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","paylod":1}"#,
+            "payload",
+        ),
+        (
+            "/v1/notifications",
+            r#"{"user_id":"a","payload":1,"extra":1}"#,
+            "extra",
+        ),
+        ("/v1/notifications", &deep, "payload"),
+        ("/v1/notifications/batch", "{}", "notifications"),
+        (
+            "/v1/notifications/batch",
+            r#"{"notifications":[]}"#,
+            "notifications",
+        ),
+        (
+            "/v1/notifications/batch",
+            r#"{"notifications":[{"user_id":"a","payload":1},{"user_id":7,"payload":1}]}"#,
+            "notifications[1].user_id",
+        ),
+        (
+            "/v1/notifications/batch",
+            r#"{"notifications":[5]}"#,
+            "notifications[0]",
+        ),
+        ("/notifications", "{}", "user_id"),
+        ("/notifications", r#"{"user_id":"a"}"#, "message"),
+        ("/v1/endpoints", "{}", "url"),
+        ("/v1/endpoints", r#"{"url":"not a url"}"#, "url"),
+        ("/v1/endpoints", r#"{"url":"ftp://example.com"}"#, "url"),
+        (
+            "/v1/endpoints",
+            r#"{"url":"http://127.0.0.1:1","secret":"whsec_short"}"#,
+            "secret",
+        ),
+        (
+            "/v1/endpoints",
+            r#"{"url":"http://127.0.0.1:1","event_types":[1]}"#,
+            "event_types",
+        ),
+        ("/v1/users/a/endpoints", r#"{"url":""}"#, "url"),
+    ];
+    for (path, body, field) in cases {
+        let (status, error) = refusal(&server, Method::POST, path, body).await;
+        assert_eq!(status, 400, "{path} {body} {error}");
+        assert_eq!(
+            error["field"].as_str().unwrap_or_default(),
+            field,
+            "{body} {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_path_and_parameter_is_refused_by_name() {
+    let home = Home::new();
+    let server = home.start().await;
+    let long = format!("/v1/users/{}/events", "u".repeat(256));
+    let cases = [
+        (Method::GET, long.as_str(), 400, "user"),
+        (Method::GET, "/v1/users//events", 400, "user"),
+        (Method::GET, "/v1/users/%FF/events", 400, "user"),
+        (Method::GET, "/v1/users/%00/events", 400, "user"),
+        (
+            Method::GET,
+            "/v1/users/a/events?event=neither",
+            400,
+            "event",
+        ),
+        (Method::GET, "/v1/users/a/events?unknown=1", 400, "query"),
+        (
+            Method::GET,
+            "/v1/users/a/notifications?limit=0",
+            400,
+            "limit",
+        ),
+        (
+            Method::GET,
+            "/v1/users/a/notifications?limit=x",
+            400,
+            "query",
+        ),
+        (
+            Method::GET,
+            "/v1/users/a/notifications?cursor=x",
+            400,
+            "cursor",
+        ),
+        (Method::POST, "/v1/users/a/notifications/x/read", 404, "id"),
+        (Method::GET, "/notifications/nobody", 404, "user"),
+        (Method::GET, "/notifications/", 400, "user"),
+        (Method::GET, "/v1/deliveries?state=lost", 400, "state"),
+        (Method::GET, "/v1/deliveries/none/attempts", 404, "id"),
+        (Method::DELETE, "/v1/endpoints/none", 404, "id"),
+        (Method::GET, "/nowhere", 404, ""),
+        (Method::GET, "/v1", 404, ""),
+        (Method::PUT, "/v1/notifications", 405, ""),
+        (Method::DELETE, "/v1/users/a/events", 405, ""),
+        (Method::GET, "/v1/users/a/ws", 426, ""),
+        (Method::GET, "/ws/a", 426, ""),
+    ];
+    for (method, path, status, field) in cases {
+        let (answered, error) = refusal(&server, method.clone(), path, "").await;
+        assert_eq!(answered, status, "{method} {path} {error}");
+        assert_eq!(
+            error["field"].as_str().unwrap_or_default(),
+            field,
+            "{path} {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_and_the_server_goes_on() {
+    let home = Home::with(&["--max-body-bytes", "2000"]);
+    let server = home.start().await;
+    let body = format!(r#"{{"user_id":"a","message":"{}"}}"#, "x".repeat(3000));
+    let (status, error) = refusal(&server, Method::POST, "/v1/notifications", &body).await;
+    assert_eq!(
+        (status, error["code"].as_str()),
+        (413, Some("body_too_large"))
+    );
+    server.notify("a", Value::Null).await;
+}

@@ -1,0 +1,172 @@
+//! The inbox: list, page, read, read all, and the exact unread count.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Server, payloads};
+
+async fn with(count: u64) -> (Home, Server, Vec<String>) {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut ids = Vec::new();
+    for n in 1..=count {
+        let stored = server.notify("anna", json!(n)).await;
+        ids.push(stored["id"].as_str().unwrap().to_owned());
+    }
+    (home, server, ids)
+}
+
+#[tokio::test]
+async fn pages_are_newest_first_and_join_without_gap_or_overlap() {
+    let (_home, server, _ids) = with(7).await;
+    let mut seen = Vec::new();
+    let mut query = "?limit=3".to_owned();
+    loop {
+        let page = server
+            .get(&format!("/v1/users/anna/notifications{query}"))
+            .await;
+        assert_eq!(page["unread"], 7);
+        seen.extend(payloads(page["data"].as_array().unwrap()));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query = format!("?limit=3&cursor={next}");
+        // What arrives meanwhile is newer than the first page and shifts nothing.
+        if seen.len() == 3 {
+            server.notify("ben", json!("other")).await;
+        }
+    }
+    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn reading_is_counted_once_and_reaches_the_users_other_screens() {
+    let (_home, server, ids) = with(3).await;
+    let mut screen = server.events("anna", "").await;
+    screen.until("tidings.caught_up").await;
+    for _ in 0..2 {
+        let path = format!("/v1/users/anna/notifications/{}/read", ids[1]);
+        let answer: Value = server.post(&path, &Value::Null).await.json().await.unwrap();
+        assert_eq!(answer["unread"], 2);
+    }
+    let (_, read) = screen.until("tidings.read").await;
+    assert_eq!(read.json()["ids"], json!([ids[1]]));
+    assert_eq!(read.json()["unread"], 2);
+    assert_eq!(read.id, None, "a read mark does not move the cursor");
+
+    let page = server.get("/v1/users/anna/notifications?unread=true").await;
+    assert_eq!(payloads(page["data"].as_array().unwrap()), [3, 1]);
+    let page = server.get("/v1/users/anna/notifications").await;
+    assert!(page["data"][1]["read_at"].is_string());
+    assert!(page["data"][0]["read_at"].is_null());
+}
+
+#[tokio::test]
+async fn read_all_empties_the_count_and_tells_the_other_screens() {
+    let (_home, server, _ids) = with(4).await;
+    let mut screen = server.events("anna", "").await;
+    screen.until("tidings.caught_up").await;
+    let path = "/v1/users/anna/notifications/read-all";
+    let answer: Value = server.post(path, &Value::Null).await.json().await.unwrap();
+    assert_eq!(answer["unread"], 0);
+    let (_, read) = screen.until("tidings.read").await;
+    assert_eq!(read.json()["unread"], 0);
+    assert!(read.json()["up_to"].is_string());
+    server.notify("anna", json!("new")).await;
+    let count = server
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 1);
+}
+
+#[tokio::test]
+async fn types_can_be_picked() {
+    let (_home, server, _ids) = with(2).await;
+    let body = json!({ "user_id": "anna", "type": "news", "payload": "n" });
+    server.post("/v1/notifications", &body).await;
+    let page = server.get("/v1/users/anna/notifications?type=news").await;
+    assert_eq!(payloads(page["data"].as_array().unwrap()), ["n"]);
+}
+
+#[tokio::test]
+async fn a_user_without_notifications_has_an_empty_inbox() {
+    let (_home, server, _ids) = with(0).await;
+    let page = server.get("/v1/users/nobody/notifications").await;
+    assert_eq!(page, json!({ "data": [], "next": null, "unread": 0 }));
+}
+
+#[tokio::test]
+async fn a_repeat_under_the_same_key_is_harmless_and_another_body_conflicts() {
+    let (home, server, _ids) = with(0).await;
+    let send = |server: &Server, body: &'static str| {
+        reqwest::Client::new()
+            .post(server.at("/v1/notifications"))
+            .header("Idempotency-Key", "order-17")
+            .body(body)
+            .send()
+    };
+    let body = r#"{"user_id":"anna","payload":1}"#;
+    let first = send(&server, body).await.unwrap().text().await.unwrap();
+    let repeat = send(&server, body).await.unwrap();
+    assert_eq!(repeat.status(), 201);
+    assert_eq!(repeat.text().await.unwrap(), first);
+    let other = send(&server, r#"{"user_id":"anna","payload":2}"#)
+        .await
+        .unwrap();
+    assert_eq!(other.status(), 409);
+    // The key is remembered on disk with the notification.
+    server.kill().await;
+    let server = home.start().await;
+    assert_eq!(
+        send(&server, body).await.unwrap().text().await.unwrap(),
+        first
+    );
+    let count = server
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 1);
+}
+
+#[tokio::test]
+async fn concurrent_repeats_under_one_key_store_one_notification() {
+    let (_home, server, _ids) = with(0).await;
+    let requests = (0..20).map(|_| {
+        reqwest::Client::new()
+            .post(server.at("/v1/notifications"))
+            .header("Idempotency-Key", "once")
+            .body(r#"{"user_id":"anna","payload":1}"#)
+            .send()
+    });
+    for answer in futures_util::future::join_all(requests).await {
+        assert_eq!(answer.unwrap().status(), 201);
+    }
+    let count = server
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 1);
+}
+
+#[tokio::test]
+async fn a_batch_is_accepted_whole_or_not_at_all() {
+    let (_home, server, _ids) = with(0).await;
+    let batch = json!({ "notifications": [
+        { "user_id": "anna", "payload": 1 },
+        { "user_ids": ["anna", "ben"], "type": "news", "message": "hi" },
+    ]});
+    let response = server.post("/v1/notifications/batch", &batch).await;
+    assert_eq!(response.status(), 201);
+    let answer: Value = response.json().await.unwrap();
+    assert_eq!(answer["data"].as_array().unwrap().len(), 3);
+    assert_eq!(answer["data"][2]["payload"], json!({ "message": "hi" }));
+    let broken = json!({ "notifications": [{ "user_id": "anna", "payload": 1 }, {}] });
+    assert_eq!(
+        server
+            .post("/v1/notifications/batch", &broken)
+            .await
+            .status(),
+        400
+    );
+    let count = server
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 2);
+}

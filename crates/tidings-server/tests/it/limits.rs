@@ -1,0 +1,64 @@
+//! Bounds: what happens when there is too much of something.
+
+use serde_json::json;
+
+use crate::support::Home;
+use crate::websocket::Socket;
+
+#[tokio::test]
+async fn a_stream_too_many_is_told_to_back_off_in_a_way_that_browsers_survive() {
+    let home = Home::with(&["--max-streams", "2", "--max-streams-per-user", "1"]);
+    let server = home.start().await;
+    let mut anna = server.events("anna", "").await;
+    anna.until("tidings.caught_up").await;
+    // A status other than 200 would make an EventSource give up for good.
+    let bye = server.events("anna", "").await.next().await;
+    assert_eq!(bye.name, "tidings.bye");
+    assert_eq!(bye.json()["code"], 4100);
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    assert_eq!(u16::from(socket.close_frame().await.code), 4100);
+
+    let mut ben = server.events("ben", "").await;
+    ben.until("tidings.caught_up").await;
+    assert_eq!(
+        server.events("carl", "").await.next().await.name,
+        "tidings.bye"
+    );
+
+    server.notify("anna", json!("still served")).await;
+    assert_eq!(anna.next().await.json()["payload"], "still served");
+}
+
+#[tokio::test]
+async fn a_closed_stream_frees_its_place() {
+    let home = Home::with(&["--max-streams-per-user", "1"]);
+    let server = home.start().await;
+    let mut first = server.events("anna", "").await;
+    first.until("tidings.caught_up").await;
+    drop(first);
+    crate::support::soon("a free place", async {
+        // The server learns of a closed connection a moment later.
+        loop {
+            let frame = server.events("anna", "").await.next().await;
+            if frame.name == "tidings.hello" {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_request_reaches_at_most_ten_thousand() {
+    let home = Home::new();
+    let server = home.start().await;
+    let users: Vec<_> = (0..10_001).map(|n| format!("u{n}")).collect();
+    let body = json!({ "user_ids": users, "payload": 1 });
+    assert_eq!(server.post("/v1/notifications", &body).await.status(), 400);
+    let body = json!({ "user_ids": users[..10_000], "payload": 1 });
+    assert_eq!(server.post("/v1/notifications", &body).await.status(), 201);
+    let count = server
+        .get("/v1/users/u9999/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 1);
+}

@@ -1,0 +1,218 @@
+//! Server-Sent Events: the backlog asked for, then live, resuming exactly.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Server, payloads};
+
+async fn with_five() -> (Home, Server, Vec<String>) {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut ids = Vec::new();
+    for n in 1..=5 {
+        let stored = server.notify("anna", json!(n)).await;
+        ids.push(stored["id"].as_str().unwrap().to_owned());
+    }
+    (home, server, ids)
+}
+
+#[tokio::test]
+async fn a_reader_without_a_cursor_gets_new_events_only() {
+    let (_home, server, ids) = with_five().await;
+    let mut events = server.events("anna", "").await;
+    let hello = events.next().await;
+    assert_eq!(hello.name, "tidings.hello");
+    assert_eq!(hello.id.as_ref(), ids.last());
+    assert_eq!(hello.json()["unread"], 5);
+    let (backlog, _) = events.until("tidings.caught_up").await;
+    assert!(backlog.is_empty());
+    server.notify("anna", json!("live")).await;
+    assert_eq!(events.next().await.json()["payload"], "live");
+}
+
+#[tokio::test]
+async fn since_start_gives_everything_then_live_without_a_seam() {
+    let (_home, server, _ids) = with_five().await;
+    let mut events = server.events("anna", "?since=start").await;
+    let (backlog, caught_up) = events.until("tidings.caught_up").await;
+    assert_eq!(payloads(&backlog), [1, 2, 3, 4, 5]);
+    let last = &backlog[4]["id"];
+    assert_eq!(&caught_up.json()["cursor"], last);
+    for n in 6..=8 {
+        server.notify("anna", json!(n)).await;
+    }
+    for n in 6..=8 {
+        assert_eq!(events.next().await.json()["payload"], n);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_resumes_after_its_cursor_by_header_or_query() {
+    let (_home, server, ids) = with_five().await;
+    let by_query = format!("?last_event_id={}", ids[1]);
+    let stale_query = format!("?since=start&last_event_id={}", ids[0]);
+    for (query, header) in [
+        ("", Some(ids[1].as_str())),
+        ("?since=start", Some(ids[1].as_str())),
+        (by_query.as_str(), None),
+        (stale_query.as_str(), Some(ids[1].as_str())),
+    ] {
+        let mut events = server.events_after("anna", query, header).await;
+        let (backlog, _) = events.until("tidings.caught_up").await;
+        assert_eq!(payloads(&backlog), [3, 4, 5], "{query} {header:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_never_had_an_event_resumes_from_the_origin() {
+    let home = Home::new();
+    let server = home.start().await;
+    let hello = server.events("ben", "").await.next().await;
+    let cursor = hello.id.unwrap();
+    // Between the two connections the log comes into being.
+    server.notify("ben", json!("first")).await;
+    let mut events = server.events_after("ben", "", Some(&cursor)).await;
+    let (backlog, _) = events.until("tidings.caught_up").await;
+    assert_eq!(payloads(&backlog), ["first"]);
+}
+
+#[tokio::test]
+async fn a_stale_foreign_or_garbage_cursor_gets_a_gap_and_then_the_oldest_kept() {
+    let (_home, server, ids) = with_five().await;
+    let (epoch, _) = ids[0].split_once('-').unwrap();
+    let ahead = format!("{epoch}-99");
+    let foreign = "00000000000000ff-2";
+    for cursor in [ahead.as_str(), foreign, "garbage", "-", "%00", "1' OR 1=1"] {
+        let mut events = server.events_after("anna", "", Some(cursor)).await;
+        let (before, gap) = events.until("tidings.gap").await;
+        assert!(before.is_empty(), "{cursor}");
+        assert!(gap.json()["reason"].is_string(), "{cursor}");
+        assert!(gap.json()["to"].is_string(), "{cursor}");
+        let (backlog, _) = events.until("tidings.caught_up").await;
+        assert_eq!(payloads(&backlog), [1, 2, 3, 4, 5], "{cursor}");
+    }
+}
+
+#[tokio::test]
+async fn since_takes_a_time_and_what_was_never_sent() {
+    let home = Home::new();
+    let server = home.start().await;
+    for (n, day) in [(1, "01"), (2, "02"), (3, "03")] {
+        let body = json!({
+            "user_id": "anna", "payload": n, "timestamp": format!("2026-01-{day}T00:00:00Z"),
+        });
+        assert_eq!(server.post("/v1/notifications", &body).await.status(), 201);
+    }
+    let mut events = server.events("anna", "?since=2026-01-02T00:00:00Z").await;
+    let (backlog, _) = events.until("tidings.caught_up").await;
+    assert_eq!(payloads(&backlog), [2, 3]);
+}
+
+#[tokio::test]
+async fn events_can_be_named_by_their_type() {
+    let (_home, server, _ids) = with_five().await;
+    let mut events = server.events("anna", "?since=start&event=type").await;
+    events.next().await;
+    assert_eq!(events.next().await.name, "test");
+}
+
+#[tokio::test]
+async fn a_payload_with_line_breaks_stays_one_event() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut events = server.events("anna", "").await;
+    events.until("tidings.caught_up").await;
+    let text = "{\"user_id\":\"anna\",\"payload\":{\r\n\"text\": \"one\\ntwo\\u2028\",\n\n\"event\": \"x\"}}";
+    let sent = reqwest::Client::new()
+        .post(server.at("/v1/notifications"))
+        .body(text);
+    assert_eq!(sent.send().await.unwrap().status(), 201);
+    let frame = events.next().await;
+    assert_eq!(frame.json()["payload"]["text"], "one\ntwo\u{2028}");
+    assert!(!frame.data.contains('\n'));
+}
+
+#[tokio::test]
+async fn one_post_reaches_every_device_of_every_named_user() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut screens = Vec::new();
+    for user in ["anna", "anna", "ben"] {
+        let mut events = server.events(user, "").await;
+        events.until("tidings.caught_up").await;
+        screens.push(events);
+    }
+    let body = json!({ "user_ids": ["anna", "ben"], "type": "news", "payload": {"n": 1} });
+    let answer: Value = server
+        .post("/v1/notifications", &body)
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    for screen in &mut screens {
+        assert_eq!(screen.next().await.json()["type"], "news");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_tells_proxies_to_keep_out() {
+    let home = Home::new();
+    let server = home.start().await;
+    let response = reqwest::get(server.at("/v1/users/anna/events"))
+        .await
+        .unwrap();
+    assert_eq!(
+        response.headers()["cache-control"],
+        "no-cache, no-transform"
+    );
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+}
+
+#[tokio::test]
+async fn silence_is_broken_by_comments() {
+    let home = Home::with(&["--ping-interval", "1s"]);
+    let server = home.start().await;
+    let mut response = reqwest::get(server.at("/v1/users/anna/events"))
+        .await
+        .unwrap();
+    let mut text = String::new();
+    crate::support::soon("a ping", async {
+        while !text.contains("\n: ") {
+            text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_for_a_while_misses_nothing_and_delays_nobody() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut slow = server.events("anna", "").await;
+    let mut fast = server.events("anna", "").await;
+    fast.until("tidings.caught_up").await;
+    // Far more than the sockets between the two hold.
+    let filling = "x".repeat(4000);
+    for batch in 0..25 {
+        let notifications: Vec<_> = (0..200)
+            .map(|n| json!({ "user_id": "anna", "payload": [batch * 200 + n, filling] }))
+            .collect();
+        let body = json!({ "notifications": notifications });
+        assert_eq!(
+            server.post("/v1/notifications/batch", &body).await.status(),
+            201
+        );
+    }
+    for reader in [&mut fast, &mut slow] {
+        let mut expected = 0;
+        while expected < 5000 {
+            let frame = reader.next().await;
+            if frame.name.is_empty() {
+                assert_eq!(frame.json()["payload"][0], expected);
+                expected += 1;
+            } else {
+                assert_ne!(frame.name, "tidings.gap");
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Starting the binary, and talking to it as an ordinary client does.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Past this a test has failed: nothing it waits for takes a hundredth of it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for something that must happen.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+    }
+}
+
+/// A folder with a database, on which servers are started one after another.
+#[derive(Debug)]
+pub(crate) struct Home {
+    folder: TempDir,
+    arguments: Vec<String>,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// A home whose servers get these arguments.
+    pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.path().join("tidings.db")
+    }
+
+    /// The command that starts a server here, on a free port.
+    pub(crate) fn command(&self) -> Command {
+        self.command_at("127.0.0.1:0")
+    }
+
+    /// The command that starts a server here, on this address.
+    pub(crate) fn command_at(&self, address: &str) -> Command {
+        let mut command = binary();
+        command
+            .arg("serve")
+            .args(["--listen", address, "--dev", "--database"])
+            .arg(format!("sqlite:{}", self.database().display()))
+            .args(&self.arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) async fn start(&self) -> Server {
+        Server::of(self.command()).await
+    }
+}
+
+/// The binary, without settings of the surroundings.
+pub(crate) fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("TIDINGS_")) {
+        command.env_remove(name);
+    }
+    command.kill_on_drop(true);
+    command
+}
+
+/// A running server process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) url: String,
+    pub(crate) first_lines: Vec<String>,
+    /// Kept open: a server whose output nobody reads must not be told so by a broken pipe.
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut first_lines = Vec::new();
+        for _ in 0..3 {
+            match soon("the server's start", stdout.next_line())
+                .await
+                .unwrap()
+            {
+                Some(line) => first_lines.push(line),
+                None => {
+                    let mut complaint = String::new();
+                    let mut stderr = process.stderr.take().unwrap();
+                    stderr.read_to_string(&mut complaint).await.unwrap();
+                    panic!("the server did not start: {complaint}");
+                }
+            }
+        }
+        let url = first_lines[0]
+            .split([' ', ','])
+            .find(|word| word.starts_with("http://"))
+            .unwrap()
+            .to_owned();
+        Self {
+            process,
+            url,
+            first_lines,
+            _stdout: stdout,
+        }
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// Ends the process as a power cut would.
+    pub(crate) async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
+
+    /// Asks the process to stop, and gives its exit status and what it said on standard error.
+    pub(crate) async fn stop(mut self, signal: &str) -> (std::process::ExitStatus, String) {
+        let id = self.process.id().unwrap().to_string();
+        let sent = Command::new("kill")
+            .args([signal, &id])
+            .status()
+            .await
+            .unwrap();
+        assert!(sent.success());
+        let mut stderr = self.process.stderr.take().unwrap();
+        let mut text = String::new();
+        soon("the end of the server", stderr.read_to_string(&mut text))
+            .await
+            .unwrap();
+        (self.process.wait().await.unwrap(), text)
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
+        Client::new()
+            .post(self.at(path))
+            .json(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        let response = Client::new().get(self.at(path)).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
+    }
+
+    /// Posts a notification that must be accepted.
+    pub(crate) async fn notify(&self, user: &str, payload: Value) -> Value {
+        let body = json!({ "user_id": user, "type": "test", "payload": payload });
+        let response = self.post("/v1/notifications", &body).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+        response.json().await.unwrap()
+    }
+
+    /// Opens a user's event stream; `query` starts with `?` or is empty.
+    pub(crate) async fn events(&self, user: &str, query: &str) -> Events {
+        self.events_after(user, query, None).await
+    }
+
+    pub(crate) async fn events_after(
+        &self,
+        user: &str,
+        query: &str,
+        last_event_id: Option<&str>,
+    ) -> Events {
+        let mut request = Client::new().get(self.at(&format!("/v1/users/{user}/events{query}")));
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events {
+            response,
+            text: String::new(),
+            whole: VecDeque::new(),
+        }
+    }
+}
+
+/// One frame of an event stream.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    pub(crate) id: Option<String>,
+    pub(crate) data: String,
+    pub(crate) retry: Option<u64>,
+}
+
+impl Frame {
+    fn parse(text: &str) -> Self {
+        let mut frame = Self::default();
+        let mut data = Vec::new();
+        for line in text.lines() {
+            match line
+                .split_once(": ")
+                .unwrap_or((line.trim_end_matches(':'), ""))
+            {
+                ("event", name) => name.clone_into(&mut frame.name),
+                ("id", id) => frame.id = Some(id.to_owned()),
+                ("retry", wait) => frame.retry = Some(wait.parse().unwrap()),
+                ("data", line) => data.push(line),
+                ("", _comment) => {}
+                other => panic!("an unknown line: {other:?}"),
+            }
+        }
+        frame.data = data.join("\n");
+        frame
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap()
+    }
+}
+
+/// An open event stream.
+#[derive(Debug)]
+pub(crate) struct Events {
+    response: Response,
+    text: String,
+    whole: VecDeque<Frame>,
+}
+
+impl Events {
+    /// The next frame with an event in it; `None` when the stream has ended.
+    pub(crate) async fn try_next(&mut self) -> Result<Option<Frame>, reqwest::Error> {
+        loop {
+            if let Some(frame) = self.whole.pop_front() {
+                if !frame.data.is_empty() {
+                    return Ok(Some(frame));
+                }
+                continue;
+            }
+            let Some(chunk) = self.response.chunk().await? else {
+                return Ok(None);
+            };
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+            while let Some((frame, rest)) = self.text.split_once("\n\n") {
+                self.whole.push_back(Frame::parse(frame));
+                self.text = rest.to_owned();
+            }
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> Frame {
+        soon("the next frame", self.try_next())
+            .await
+            .unwrap()
+            .expect("the stream ended")
+    }
+
+    /// Reads up to and including the control frame of this name; gives the notifications before it.
+    pub(crate) async fn until(&mut self, name: &str) -> (Vec<Value>, Frame) {
+        let mut notifications = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame.name == name {
+                return (notifications, frame);
+            }
+            if frame.name.is_empty() {
+                assert_eq!(frame.json()["id"].as_str(), frame.id.as_deref());
+                notifications.push(frame.json());
+            }
+        }
+    }
+}
+
+/// The payloads of notifications.
+pub(crate) fn payloads(notifications: &[Value]) -> Vec<Value> {
+    notifications
+        .iter()
+        .map(|notification| notification["payload"].clone())
+        .collect()
+}

@@ -1,0 +1,150 @@
+//! The same stream as JSON text frames on a WebSocket.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::support::{Home, Server, soon};
+
+/// A client's end of a socket.
+pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub(crate) async fn open(server: &Server, path: &str) -> Self {
+        let url = server.at(path).replacen("http", "ws", 1);
+        let (socket, _) = connect_async(url).await.unwrap();
+        Self(socket)
+    }
+
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            match soon("the next frame", self.0.next())
+                .await
+                .unwrap()
+                .unwrap()
+            {
+                Message::Text(text) => return serde_json::from_str(text.as_str()).unwrap(),
+                Message::Ping(_) => {}
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+    }
+
+    /// Reads up to and including the frame of this event.
+    pub(crate) async fn until(&mut self, event: &str) -> (Vec<Value>, Value) {
+        let mut before = Vec::new();
+        loop {
+            let frame = self.next().await;
+            if frame["event"] == event {
+                return (before, frame);
+            }
+            before.push(frame);
+        }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.0.send(Message::text(text)).await.unwrap();
+    }
+
+    pub(crate) async fn close_frame(&mut self) -> CloseFrame {
+        loop {
+            match soon("the close", self.0.next()).await.unwrap().unwrap() {
+                Message::Close(frame) => return frame.unwrap(),
+                _ => continue,
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_backlog_comes_first_then_caught_up_then_live() {
+    let home = Home::new();
+    let server = home.start().await;
+    for n in 1..=3 {
+        server.notify("anna", json!(n)).await;
+    }
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws?since=start").await;
+    let hello = socket.next().await;
+    assert_eq!(hello["event"], "hello");
+    assert_eq!(hello["unread"], 3);
+    let (backlog, caught_up) = socket.until("caught_up").await;
+    let numbers: Vec<_> = backlog
+        .iter()
+        .map(|frame| frame["data"]["payload"].clone())
+        .collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(caught_up["cursor"], backlog[2]["data"]["id"]);
+    server.notify("anna", json!("live")).await;
+    let live = socket.next().await;
+    assert_eq!(live["event"], "notification");
+    assert_eq!(live["data"]["payload"], "live");
+
+    let cursor = backlog[1]["data"]["id"].as_str().unwrap();
+    let path = format!("/v1/users/anna/ws?last_event_id={cursor}");
+    let mut resumed = Socket::open(&server, &path).await;
+    resumed.next().await;
+    assert_eq!(resumed.next().await["data"]["payload"], 3);
+    assert_eq!(resumed.next().await["data"]["payload"], "live");
+}
+
+#[tokio::test]
+async fn a_garbage_cursor_gets_a_gap_frame() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws?last_event_id=garbage").await;
+    socket.next().await;
+    let gap = socket.next().await;
+    assert_eq!(gap["event"], "gap");
+    assert!(gap["reason"].is_string());
+    assert!(gap.get("from").is_some() && gap.get("to").is_some());
+    assert_eq!(socket.next().await["data"]["payload"], 1);
+}
+
+#[tokio::test]
+async fn a_client_can_mark_as_read_and_wrong_frames_are_answered() {
+    let home = Home::new();
+    let server = home.start().await;
+    let id = server.notify("anna", json!(1)).await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    let mut other = Socket::open(&server, "/v1/users/anna/ws").await;
+    for socket in [&mut socket, &mut other] {
+        socket.until("caught_up").await;
+    }
+    for text in [
+        "",
+        "nonsense",
+        "{}",
+        "[]",
+        r#"{"read":5}"#,
+        r#"{"read":"x"}"#,
+    ] {
+        socket.send(text).await;
+        assert_eq!(socket.next().await["event"], "error", "{text}");
+    }
+    socket.send(&json!({ "ack": id }).to_string()).await;
+    socket.send(&json!({ "read": id }).to_string()).await;
+    for socket in [&mut socket, &mut other] {
+        let (_, read) = socket.until("read").await;
+        assert_eq!(read["ids"], json!([id]));
+        assert_eq!(read["unread"], 0);
+    }
+}
+
+#[tokio::test]
+async fn a_frame_that_is_too_large_ends_only_its_own_socket() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut loud = Socket::open(&server, "/v1/users/anna/ws").await;
+    let mut quiet = Socket::open(&server, "/v1/users/anna/ws").await;
+    quiet.until("caught_up").await;
+    loud.send(&"x".repeat(100_000)).await;
+    server.notify("anna", json!("still here")).await;
+    assert_eq!(quiet.next().await["data"]["payload"], "still here");
+}
