@@ -48,12 +48,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn receive(State(verifier): State<Verifier>, headers: HeaderMap, body: Bytes) -> StatusCode {
     match verifier.verify(&headers, &body, Timestamp::now()) {
-        Ok(verified) => {
-            println!(
-                "received {} {}",
-                verified.id,
-                String::from_utf8_lossy(&body)
-            );
+        Ok(genuine) => {
+            println!("received {} {}", genuine.id, String::from_utf8_lossy(&body));
             StatusCode::NO_CONTENT
         }
         Err(error) => {

@@ -46,10 +46,10 @@ async fn receive(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<StatusCode, (StatusCode, String)> {
-    let verified = verifier
+    let genuine = verifier
         .verify(&headers, &body, Timestamp::now())
         .map_err(|error| (StatusCode::UNAUTHORIZED, error.to_string()))?;
     // A repeated delivery has the same id: a real receiver looks here whether it knows it.
-    println!("{} {}", verified.id, String::from_utf8_lossy(&body));
+    println!("{} {}", genuine.id, String::from_utf8_lossy(&body));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,7 +7,8 @@ use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use tidings::retry::{Exponential, RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{
-    Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message, NotifyError,
+    Attempt, Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message,
+    NotifyError,
 };
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
@@ -251,11 +252,7 @@ async fn deliver_returns_every_attempt_under_one_id_each_signed_anew() {
         .deliver(Message::from("x").with_id("m-1").unwrap())
         .await
         .unwrap();
-    let statuses: Vec<_> = receipt
-        .attempts
-        .iter()
-        .map(|attempt| attempt.status())
-        .collect();
+    let statuses: Vec<_> = receipt.attempts.iter().map(Attempt::status).collect();
     let expected = [503, 500, 200].map(|code| StatusCode::from_u16(code).ok());
     assert_eq!(statuses, expected);
     let numbers: Vec<_> = receipt

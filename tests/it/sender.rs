@@ -93,11 +93,11 @@ async fn what_arrives_verifies_under_both_schemes() {
 
     let requests = server.received_requests().await.unwrap();
     let now = Timestamp::now();
-    let verified = Verifier::new(secret).verify(&requests[0].headers, &requests[0].body, now);
-    assert!(verified.unwrap().id.starts_with("msg_"));
+    let genuine = Verifier::new(secret).verify(&requests[0].headers, &requests[0].body, now);
+    assert!(genuine.unwrap().id.starts_with("msg_"));
     let verifier = TimestampedVerifier::new("key").unwrap();
-    let verified = verifier.verify(&requests[1].headers, &requests[1].body, now);
-    assert!(verified.is_ok());
+    let genuine = verifier.verify(&requests[1].headers, &requests[1].body, now);
+    assert!(genuine.is_ok());
 }
 
 #[tokio::test]
