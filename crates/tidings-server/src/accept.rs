@@ -157,13 +157,10 @@ fn store_deliveries(
     let mut endpoints_of: HashMap<&UserId, Vec<Endpoint>> = HashMap::new();
     let mut queue = Vec::new();
     for event in events {
-        let endpoints = match endpoints_of.get(&event.user) {
-            Some(endpoints) => endpoints,
-            None => {
-                let endpoints = endpoints::of_events(tx, &event.user)?;
-                endpoints_of.entry(&event.user).or_insert(endpoints)
-            }
-        };
+        if !endpoints_of.contains_key(&event.user) {
+            endpoints_of.insert(&event.user, endpoints::of_events(tx, &event.user)?);
+        }
+        let endpoints = endpoints_of.get(&event.user).into_iter().flatten();
         let mut message = None;
         for endpoint in endpoints {
             if endpoint.wants(&event.event_type) {

@@ -46,17 +46,17 @@ pub(super) struct Listen {
 struct Receiver {
     verifier: Verifier,
     answer: StatusCode,
-    received: tokio::sync::mpsc::Sender<()>,
+    count: tokio::sync::mpsc::Sender<()>,
 }
 
 impl Listen {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let verifier = self.verifier()?;
-        let (received, mut receipts) = tokio::sync::mpsc::channel(64);
+        let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {
             verifier,
             answer: StatusCode::from_u16(self.answer)?,
-            received,
+            count,
         });
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
             .await
@@ -69,7 +69,7 @@ impl Listen {
         let service = Router::new().fallback(receive).with_state(receiver);
         let enough = async move {
             let mut left = self.count;
-            while left != Some(0) && receipts.recv().await.is_some() {
+            while left != Some(0) && counted.recv().await.is_some() {
                 left = left.map(|left| left - 1);
             }
         };
@@ -131,7 +131,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Sta
         }
     };
     // The counter has gone when enough were counted.
-    let _enough = receiver.received.send(()).await;
+    let _enough = receiver.count.send(()).await;
     status
 }
 

@@ -37,6 +37,14 @@ pub(crate) async fn create_for_user(
     create(&app, Owner::User(user), &body).await
 }
 
+/// A new endpoint with its secret, which is shown this once.
+#[derive(Serialize)]
+struct Created<'a> {
+    #[serde(flatten)]
+    endpoint: &'a Endpoint,
+    secret: &'a str,
+}
+
 async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(body)?;
     let url: String = fields
@@ -79,13 +87,6 @@ async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, 
             )
         })?;
 
-    #[derive(Serialize)]
-    struct Created<'a> {
-        #[serde(flatten)]
-        endpoint: &'a Endpoint,
-        /// Shown this once.
-        secret: &'a str,
-    }
     Ok(created(serde_json::to_string(&Created {
         endpoint: &endpoint,
         secret: endpoint.secret.expose().as_str(),

@@ -234,7 +234,7 @@ impl Connection {
                     tracing::warn!(user = %self.user, ?gap, "queued notifications expired unsent");
                 }
                 // The unversioned dialect has notifications only.
-                (Dialect::Unversioned, _) | (Dialect::Tidings, _) => {}
+                (Dialect::Unversioned | Dialect::Tidings, _) => {}
             }
         }
         Ok(())
@@ -279,7 +279,10 @@ impl Connection {
     }
 }
 
-async fn send(socket: &mut WebSocket, document: &impl Serialize) -> Result<(), SocketError> {
+async fn send(
+    socket: &mut WebSocket,
+    document: &(impl Serialize + Sync),
+) -> Result<(), SocketError> {
     let text = serde_json::to_string(document)?;
     Ok(socket.send(Message::Text(text.into())).await?)
 }
