@@ -203,3 +203,55 @@ impl Drop for Member {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::Namespace;
+
+    fn topics() -> [Topic; 2] {
+        ["one", "two"].map(|name| Namespace::default().topic(name).unwrap())
+    }
+
+    fn is_empty(broker: &Memory) -> bool {
+        let state = broker.owner.directory.lock().unwrap();
+        state.members.is_empty() && state.topics.is_empty()
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_what_is_gone() {
+        let broker = Memory::new();
+        let subscription = broker.subscribe(topics(), Options::default()).await;
+        assert!(!is_empty(&broker));
+        drop(subscription);
+        assert!(is_empty(&broker));
+
+        let subscription = broker.subscribe(topics(), Options::default()).await;
+        drop(subscription.unwrap().handle(|_| std::future::pending()));
+        assert!(is_empty(&broker));
+
+        let subscription = broker.subscribe(topics(), Options::default()).await;
+        for topic in topics() {
+            subscription
+                .as_ref()
+                .unwrap()
+                .unsubscribe(&topic)
+                .await
+                .unwrap();
+        }
+        assert!(broker.owner.directory.lock().unwrap().topics.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_stopping_is_gone_already() {
+        let broker = Memory::new();
+        let subscription = broker.subscribe(topics(), Options::default()).await;
+        let listener = subscription.unwrap().handle(|_| std::future::pending());
+        broker.publish(&topics()[0], "never handled").await.unwrap();
+        let mut stop = Box::pin(listener.stop());
+        assert_eq!(stop.as_mut().now_or_never(), None);
+        assert!(is_empty(&broker));
+    }
+}
