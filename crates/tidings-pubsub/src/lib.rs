@@ -58,6 +58,7 @@ mod listener;
 mod mailbox;
 mod memory;
 mod message;
+mod options;
 mod subscription;
 mod topic;
 
@@ -65,8 +66,9 @@ pub use broker::{Broker, Membership, Publisher, Subscriber};
 pub use dyn_broker::DynBroker;
 pub use error::Error;
 pub use listener::Listener;
-pub use mailbox::{Mailbox, Options, Overflow, Waiting};
+pub use mailbox::{Mailbox, Waiting};
 pub use memory::Memory;
 pub use message::{Lagged, Message, Received};
+pub use options::{Options, Overflow};
 pub use subscription::Subscription;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};

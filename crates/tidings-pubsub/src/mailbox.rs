@@ -1,6 +1,5 @@
 use std::collections::VecDeque;
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -8,54 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::{Lagged, Message, Received};
-
-/// How a subscription keeps messages that its subscriber has not read yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct Options {
-    capacity: NonZeroUsize,
-    overflow: Overflow,
-}
-
-/// What becomes of a message that finds a mailbox full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// It takes the place of the oldest one: the subscriber sees what is new.
-    #[default]
-    DropOldest,
-    /// It is dropped: the subscriber sees what came first.
-    DropNewest,
-    /// Its publisher waits for room, at most this long, before it is dropped. All others have their
-    /// copies by then, but the publisher's next message is late for all of them.
-    Wait(Duration),
-}
-
-impl Default for Options {
-    /// One hundred messages; the oldest is dropped when there are more.
-    fn default() -> Self {
-        const DEFAULT_CAPACITY: NonZeroUsize = NonZeroUsize::new(100).unwrap();
-        Self {
-            capacity: DEFAULT_CAPACITY,
-            overflow: Overflow::default(),
-        }
-    }
-}
-
-impl Options {
-    /// Sets how many messages the mailbox holds; at least one. The default is 100.
-    pub fn with_capacity(mut self, messages: usize) -> Self {
-        self.capacity = NonZeroUsize::new(messages).unwrap_or(NonZeroUsize::MIN);
-        self
-    }
-
-    /// Sets what happens when it is full. The default is [`Overflow::DropOldest`].
-    pub fn with_overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
-        self
-    }
-}
+use crate::{Lagged, Message, Options, Overflow, Received};
 
 /// The bounded buffer between a broker and one [`Subscription`](crate::Subscription).
 ///
@@ -117,8 +69,8 @@ impl Mailbox {
         if state.closed {
             return None;
         }
-        if state.letters.len() >= self.shared.options.capacity.get() {
-            match self.shared.options.overflow {
+        if state.letters.len() >= self.shared.options.capacity() {
+            match self.shared.options.overflow() {
                 Overflow::DropOldest => displaced = state.take_oldest(),
                 Overflow::DropNewest => {
                     // Nobody waits to be told: there are letters to read.
@@ -235,7 +187,7 @@ impl Waiting {
         let shared = &self.mailbox.shared;
         let mut state = shared.lock();
         if !state.closed {
-            if state.letters.len() >= shared.options.capacity.get() {
+            if state.letters.len() >= shared.options.capacity() {
                 return false;
             }
             if let Some(message) = self.message.take() {
