@@ -1,0 +1,275 @@
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::{Lagged, Message, Options, Overflow, Received};
+
+/// The bounded buffer between a broker and one [`Subscription`](crate::Subscription).
+///
+/// Brokers put messages in; the subscription takes them out. Clones are the same mailbox. None of
+/// its functions waits, but for the future that [`deliver`](Self::deliver) may return.
+#[derive(Clone)]
+pub struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    options: Options,
+    state: Mutex<State>,
+    /// Told of each place that becomes free, when publishers wait for it.
+    room: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    letters: VecDeque<Letter>,
+    /// What was missed after the last letter.
+    missed: Missed,
+    closed: bool,
+    reader: Option<Waker>,
+}
+
+struct Letter {
+    /// What was missed between the letter before and this one.
+    missed: Missed,
+    message: Message,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Missed {
+    messages: u64,
+    uncounted: bool,
+}
+
+impl Mailbox {
+    /// An empty mailbox.
+    pub fn new(options: Options) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                options,
+                state: Mutex::default(),
+                room: Notify::new(),
+            }),
+        }
+    }
+
+    /// Puts a message in, or does what [`Overflow`] says when there is no room. A closed mailbox
+    /// takes nothing.
+    ///
+    /// With [`Overflow::Wait`] and no room it answers what waits for room; a broker settles it once
+    /// it has delivered to all others.
+    pub fn deliver(&self, message: Message) -> Option<Waiting> {
+        let mut displaced = None;
+        let mut state = self.shared.lock();
+        if state.closed {
+            return None;
+        }
+        if state.letters.len() >= self.shared.options.capacity() {
+            match self.shared.options.overflow() {
+                Overflow::DropOldest => displaced = state.take_oldest(),
+                Overflow::DropNewest => {
+                    // Nobody waits to be told: there are letters to read.
+                    state.missed.messages += 1;
+                    return None;
+                }
+                Overflow::Wait(limit) => {
+                    return Some(Waiting {
+                        mailbox: self.clone(),
+                        message: Some(message),
+                        limit,
+                    });
+                }
+            }
+        }
+        state.push(message);
+        release(state);
+        // Freed without the lock: the owner of a payload may do anything when it is dropped.
+        drop(displaced);
+        None
+    }
+
+    /// Reports that messages may have been missed here, and that nobody counted them.
+    pub fn interrupted(&self) {
+        let mut state = self.shared.lock();
+        if !state.closed {
+            state.missed.uncounted = true;
+            release(state);
+        }
+    }
+
+    /// Takes nothing more. What is in it can still be read, and then the subscription ends.
+    pub fn close(&self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        release(state);
+        self.shared.room.notify_waiters();
+    }
+
+    /// Closes, and throws away what is in it: nobody will read it.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let unread = std::mem::take(&mut self.shared.lock().letters);
+        drop(unread);
+    }
+
+    /// What comes next; `None` when there will be nothing more. There is one reader.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Received>> {
+        // A mailbox that is never empty must not keep its reader's task from yielding.
+        let budget = ready!(tokio::task::coop::poll_proceed(cx));
+        let mut state = self.shared.lock();
+        let next = state.take_next();
+        if next.is_none() && !state.closed {
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        drop(state);
+        budget.made_progress();
+        if matches!(next, Some(Received::Message(_))) {
+            self.shared.room.notify_one();
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.lock();
+        f.debug_struct("Mailbox")
+            .field("options", &self.shared.options)
+            .field("unread", &state.letters.len())
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message that waits for room in a mailbox ([`Overflow::Wait`]).
+///
+/// Dropped before it is settled, it counts as missed.
+#[derive(Debug)]
+#[must_use = "the message is dropped unless it is settled"]
+pub struct Waiting {
+    mailbox: Mailbox,
+    message: Option<Message>,
+    limit: Duration,
+}
+
+impl Waiting {
+    /// Puts the message in once there is room, or counts it as missed when there is none in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future counts the message as missed, unless it is in.
+    pub async fn settle(mut self) {
+        let mailbox = self.mailbox.clone();
+        let limit = self.limit;
+        let entered = async {
+            loop {
+                let mut room = pin!(mailbox.shared.room.notified());
+                // Registers before it looks, so that room made in between is not overlooked.
+                room.as_mut().enable();
+                if self.enter() {
+                    return;
+                }
+                room.await;
+            }
+        };
+        // When it is too late, dropping `self` counts the message.
+        let _in_time = tokio::time::timeout(limit, entered).await;
+    }
+
+    /// Whether waiting is over, because the message is in or the mailbox is closed.
+    fn enter(&mut self) -> bool {
+        let shared = &self.mailbox.shared;
+        let mut state = shared.lock();
+        if !state.closed {
+            if state.letters.len() >= shared.options.capacity() {
+                return false;
+            }
+            if let Some(message) = self.message.take() {
+                state.push(message);
+                release(state);
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.message.is_some() {
+            let mut state = self.mailbox.shared.lock();
+            if !state.closed {
+                state.missed.messages += 1;
+                release(state);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Unlocks, and then wakes the reader: a waker may do anything.
+fn release(mut state: MutexGuard<'_, State>) {
+    let reader = state.reader.take();
+    drop(state);
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+impl State {
+    fn push(&mut self, message: Message) {
+        let missed = std::mem::take(&mut self.missed);
+        self.letters.push_back(Letter { missed, message });
+    }
+
+    /// Makes room at the front, and keeps the account of what is missing there.
+    fn take_oldest(&mut self) -> Option<Message> {
+        let oldest = self.letters.pop_front()?;
+        let place = match self.letters.front_mut() {
+            Some(next) => &mut next.missed,
+            None => &mut self.missed,
+        };
+        place.messages += oldest.missed.messages + 1;
+        place.uncounted |= oldest.missed.uncounted;
+        Some(oldest.message)
+    }
+
+    /// Takes the report of what was missed before the first letter, or the letter.
+    fn take_next(&mut self) -> Option<Received> {
+        let place = match self.letters.front_mut() {
+            Some(first) => &mut first.missed,
+            None => &mut self.missed,
+        };
+        if let Some(lagged) = std::mem::take(place).report() {
+            return Some(Received::Lagged(lagged));
+        }
+        let first = self.letters.pop_front()?;
+        Some(Received::Message(first.message))
+    }
+}
+
+impl Missed {
+    fn report(self) -> Option<Lagged> {
+        if self.uncounted {
+            Some(Lagged::unknown())
+        } else if self.messages > 0 {
+            Some(Lagged::by(self.messages))
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

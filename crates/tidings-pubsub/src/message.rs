@@ -1,0 +1,70 @@
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::Topic;
+
+/// One subscriber's copy of what was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// Where it was published.
+    pub topic: Topic,
+    /// Its bytes, exactly as they were published. Copies share them.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// A message, for brokers to deliver.
+    pub fn new(topic: Topic, payload: impl Into<Bytes>) -> Self {
+        Self {
+            topic,
+            payload: payload.into(),
+        }
+    }
+}
+
+/// What comes out of a subscription: a message, or the word that some are missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A message.
+    Message(Message),
+    /// Messages are missing here. The subscription goes on.
+    Lagged(Lagged),
+}
+
+/// That messages are missing at this place of a subscription, and how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lagged {
+    missed: Option<u64>,
+}
+
+impl Lagged {
+    /// Exactly so many messages found the mailbox full.
+    pub fn by(missed: u64) -> Self {
+        Self {
+            missed: Some(missed),
+        }
+    }
+
+    /// The broker's connection was broken for a while, and nobody counted what it missed: nothing,
+    /// or any number of messages of any topic.
+    pub fn unknown() -> Self {
+        Self { missed: None }
+    }
+
+    /// How many messages are missing; `None` when nobody can know.
+    pub fn missed(self) -> Option<u64> {
+        self.missed
+    }
+}
+
+impl fmt::Display for Lagged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.missed {
+            Some(1) => f.write_str("1 message was missed"),
+            Some(missed) => write!(f, "{missed} messages were missed"),
+            None => f.write_str("messages may have been missed while the connection was broken"),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What a public type must be able to do, whatever it is for.
+
+use std::fmt::Debug;
+
+use tidings_pubsub::{
+    Broker, DynBroker, Error, Listener, Mailbox, Memory, Message, Options, Subscription, Topic,
+    Waiting,
+};
+
+fn is_public<T: Debug + Send + Sync>() {}
+
+fn is_send<T: Send>(_: T) {}
+
+#[test]
+fn every_type_can_be_shared_and_shown() {
+    is_public::<DynBroker>();
+    is_public::<Error>();
+    is_public::<Listener>();
+    is_public::<Mailbox>();
+    is_public::<Memory>();
+    is_public::<Message>();
+    is_public::<Options>();
+    is_public::<Subscription>();
+    is_public::<Topic>();
+    is_public::<Waiting>();
+}
+
+#[test]
+fn every_future_can_be_spawned() {
+    fn of<B: Broker>(
+        broker: &B,
+        mut subscription: Subscription,
+        listener: Listener,
+        topic: &Topic,
+    ) {
+        is_send(broker.publish(topic, "x"));
+        is_send(broker.subscribe([], Options::default()));
+        is_send(broker.close());
+        is_send(subscription.subscribe(topic));
+        is_send(subscription.recv());
+        is_send(listener.subscribe(topic));
+        is_send(listener.stop());
+    }
+    // Never called: that it compiles is the test.
+    let _: fn(&Memory, Subscription, Listener, &Topic) = of::<Memory>;
+}
+
+#[test]
+fn errors_keep_their_cause() {
+    let error = Error::backend(std::io::Error::other("the cable is out"));
+    assert_eq!(error.to_string(), "the broker failed");
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.to_string(), "the cable is out");
+}
