@@ -23,6 +23,8 @@ pub(crate) struct App {
     pub(crate) seats: Arc<Seats>,
     /// Cancelled when streams shall say farewell.
     pub(crate) stopping: CancellationToken,
+    /// Cancelled when what is still open shall be dropped.
+    pub(crate) cutting_off: CancellationToken,
     /// Connections, streams and accepted requests that a stop waits for.
     pub(crate) tasks: TaskTracker,
 }

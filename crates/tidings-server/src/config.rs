@@ -103,7 +103,7 @@ pub struct Settings {
     pub shutdown_timeout: Option<Duration>,
 
     /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter such as
-    /// `info,tidings_server=debug` [default: info]
+    /// `info,tidings_server=debug` [default: warn]
     #[arg(long, env = "TIDINGS_LOG", value_name = "FILTER")]
     pub log: Option<String>,
 
@@ -299,7 +299,7 @@ impl Settings {
             webhook_schedule: check_schedule(self.webhook_schedule)?,
             webhook_private_addresses: self.webhook_private_addresses.unwrap_or(dev),
             shutdown_timeout: in_time_range("shutdown-timeout", self.shutdown_timeout, 30, 0, 600)?,
-            log: self.log.unwrap_or_else(|| "info".to_owned()),
+            log: self.log.unwrap_or_else(|| "warn".to_owned()),
             log_format: self.log_format.unwrap_or_default(),
         })
     }

@@ -99,7 +99,8 @@ fn open_routes() -> Router<SharedApp> {
         .route("/health/live", get(operate::live))
         .route("/health/ready", get(operate::ready))
         .route("/", get(console::page))
-        .route("/console/{file}", get(console::file))
+        .route("/console/console.css", get(console::style))
+        .route("/console/console.js", get(console::script))
 }
 
 async fn not_found(request: Request) -> ApiError {

@@ -95,8 +95,8 @@ impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} streams were told to come back, {} connections were cut off, {} webhook attempts \
-             were given up, {} deliveries wait for the next start",
+            "streams told to come back: {}, connections cut off: {}, webhook attempts given up: {}, \
+             deliveries waiting for the next start: {}",
             self.streams, self.cut_off, self.unfinished_attempts, self.waiting_deliveries
         )
     }
@@ -149,6 +149,7 @@ impl Server {
             dispatcher: Arc::clone(&dispatcher),
             seats: Seats::new(config.max_streams, config.max_streams_per_user),
             stopping: CancellationToken::new(),
+            cutting_off: CancellationToken::new(),
             config,
             database,
             notifier,
@@ -188,18 +189,19 @@ impl Server {
         let streams = self.app.seats.taken();
         self.app.stopping.cancel();
         let webhooks = self.consumer.close();
+        let (app, accept_loop) = (&self.app, self.accept_loop);
         let connections = async {
-            if let Ok(graceful) = self.accept_loop.await {
+            if let Ok(graceful) = accept_loop.await {
                 graceful.shutdown().await;
             }
-            self.app.tasks.close();
-            self.app.tasks.wait().await;
+            app.tasks.close();
+            app.tasks.wait().await;
         };
         let (webhooks, connections) =
             tokio::join!(webhooks, tokio::time::timeout_at(deadline, connections));
         let cut_off = match connections {
             Ok(()) => 0,
-            Err(_) => self.app.tasks.len(),
+            Err(_) => cut_off(&self.app).await,
         };
         if let Err(error) = self.app.notifier.close().await {
             tracing::warn!(%error, "some notifications will count as undelivered again");
@@ -224,6 +226,15 @@ impl Server {
             waiting_deliveries,
         }
     }
+}
+
+/// Ends what did not end in time; answers how much that was.
+async fn cut_off(app: &SharedApp) -> usize {
+    let left = app.tasks.len();
+    app.cutting_off.cancel();
+    app.tasks.close();
+    app.tasks.wait().await;
+    left
 }
 
 /// The parts that keep things, all on one file.
@@ -296,8 +307,9 @@ async fn accept(
             .serve_connection_with_upgrades(TokioIo::new(stream), service.clone())
             .into_owned();
         let connection = graceful.watch(connection);
+        let cutting_off = app.cutting_off.clone();
         app.tasks.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Some(Err(error)) = cutting_off.run_until_cancelled_owned(connection).await {
                 tracing::debug!(error, "a connection ended");
             }
             drop(place);

@@ -1,6 +1,7 @@
 //! Talking to a running server.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -31,6 +32,11 @@ pub(super) struct Remote {
     )]
     api_key: Option<String>,
 }
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A server that says nothing for this long is gone: on streams it pings every minute at least.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A server's refusal, in its own words.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +72,11 @@ impl Remote {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
-        Ok(Client::builder().default_headers(headers).build()?)
+        Ok(Client::builder()
+            .default_headers(headers)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(SILENCE_TIMEOUT)
+            .build()?)
     }
 
     /// An address below the server's: each of `path` is one segment, whatever characters it has.

@@ -1,7 +1,7 @@
 //! `/v1/endpoints` and `/v1/users/{user}/endpoints`: where events are posted.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -128,7 +128,7 @@ pub(crate) async fn remove_for_all(
 pub(crate) async fn remove_for_user(
     State(app): State<SharedApp>,
     User(user): User,
-    Path((_, id)): Path<(String, String)>,
+    Id(id): Id,
 ) -> Result<StatusCode, ApiError> {
     remove(&app, Owner::User(user), id).await
 }

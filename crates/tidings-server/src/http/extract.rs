@@ -1,6 +1,7 @@
 //! What handlers take from a request, with refusals in the shape of every other error.
 
-use axum::extract::rejection::BytesRejection;
+use axum::extract::path::ErrorKind;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
@@ -27,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for User {
         }
         let Path(Named { user }) = Path::from_request_parts(parts, state)
             .await
-            .map_err(|_| ApiError::invalid("user", "expected UTF-8 in percent-encoding"))?;
+            .map_err(|rejection| path_error(rejection, "user"))?;
         UserId::new(user)
             .map(Self)
             .map_err(|error| ApiError::invalid("user", error.to_string()))
@@ -49,8 +50,20 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         Path::from_request_parts(parts, state)
             .await
             .map(|Path(Named { id })| Self(id))
-            .map_err(|_| ApiError::invalid("id", "expected UTF-8 in percent-encoding"))
+            .map_err(|rejection| path_error(rejection, "id"))
     }
+}
+
+/// Names the part of the path that is not text.
+fn path_error(rejection: PathRejection, wanted: &str) -> ApiError {
+    let field = match rejection {
+        PathRejection::FailedToDeserializePathParams(error) => match error.into_kind() {
+            ErrorKind::InvalidUtf8InPathParam { key } => key,
+            _ => wanted.to_owned(),
+        },
+        _ => wanted.to_owned(),
+    };
+    ApiError::invalid(field, "expected UTF-8 in percent-encoding")
 }
 
 /// The parameters behind the `?`.

@@ -1,14 +1,14 @@
 //! `/v1/users/{user}/notifications`: the inbox, what is read, and how much is not.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use tidings_notify::{
     Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, Store, StoreError, UserId,
 };
 
 use super::error::ApiError;
-use super::extract::{Parameters, User};
+use super::extract::{Id, Parameters, User};
 use crate::app::SharedApp;
 
 /// Which page to list.
@@ -84,7 +84,7 @@ fn foreign_cursor() -> ApiError {
 pub(crate) async fn read(
     State(app): State<SharedApp>,
     User(user): User,
-    Path((_, id)): Path<(String, String)>,
+    Id(id): Id,
 ) -> Result<Json<Unread>, ApiError> {
     mark_read(&app, &user, &id).await.map(Json)
 }

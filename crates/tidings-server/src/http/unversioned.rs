@@ -2,7 +2,7 @@
 //! clients go on working.
 
 use axum::body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tidings_notify::{Draft, Epoch, Event, EventId, EventType, Since, Store, UserId};
 
 use super::error::ApiError;
-use super::extract::{Body, Upgrade, User, idempotency_key};
+use super::extract::{Body, Id, Upgrade, User, idempotency_key};
 use super::fields::Fields;
 use super::notifications::{created, message_payload};
 use super::websocket::{self, Dialect};
@@ -170,7 +170,7 @@ impl List {
 pub(crate) async fn read(
     State(app): State<SharedApp>,
     User(user): User,
-    Path((_, id)): Path<(String, String)>,
+    Id(id): Id,
 ) -> Result<StatusCode, ApiError> {
     super::inbox::mark_read(&app, &user, &id).await?;
     Ok(StatusCode::OK)

@@ -80,9 +80,9 @@ pub(crate) async fn open(
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a WebSocket upgrade failed"));
-    let tasks = app.tasks.clone();
+    let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
     Ok(upgrade.on_upgrade(move |socket| {
-        tasks.track_future(async move {
+        let run = async move {
             let outcome = match (seat, subscription) {
                 (Ok(seat), Some(subscription)) => {
                     let feed = Feed::new(
@@ -100,6 +100,9 @@ pub(crate) async fn open(
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a WebSocket ended");
             }
+        };
+        tasks.track_future(async move {
+            cutting_off.run_until_cancelled_owned(run).await;
         })
     }))
 }

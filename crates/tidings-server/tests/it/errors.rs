@@ -174,6 +174,13 @@ async fn every_wrong_path_and_parameter_is_refused_by_name() {
         (Method::GET, "/v1/users/%FF/events", 400, "user"),
         (Method::GET, "/v1/users/%00/events", 400, "user"),
         (
+            Method::POST,
+            "/v1/users/a/notifications/%FF/read",
+            400,
+            "id",
+        ),
+        (Method::GET, "/console/none", 404, ""),
+        (
             Method::GET,
             "/v1/users/a/events?event=neither",
             400,

@@ -262,7 +262,7 @@ async fn a_stop_during_an_attempt_leaves_the_delivery_for_the_next_start() {
     let (status, text) = server.stop("-TERM").await;
     assert!(status.success(), "{text}");
     assert!(
-        text.contains("1 deliveries wait for the next start"),
+        text.contains("deliveries waiting for the next start: 1"),
         "{text}"
     );
     let _server = home.start().await;
