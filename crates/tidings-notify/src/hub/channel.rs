@@ -177,8 +177,7 @@ impl View<'_> {
     /// What comes after a cursor.
     pub(crate) fn after(&self, cursor: EventId) -> Next {
         let Position { epoch, top_seq } = self.0.position;
-        let same_log = cursor.epoch == epoch || cursor == EventId::ORIGIN;
-        if !same_log {
+        if !is_same_log(cursor, epoch) {
             return Next::AskStore;
         }
         if cursor.seq == top_seq {
@@ -209,7 +208,8 @@ impl View<'_> {
             let index = usize::try_from(heard - kept_from).ok()?;
             (state.reads.get(index)?.clone(), heard + 1)
         };
-        let is_due = change.as_of.epoch != cursor.epoch || change.as_of.seq <= cursor.seq;
+        // A reader of another log never gets there, and may hear of it at once.
+        let is_due = !is_same_log(cursor, change.as_of.epoch) || change.as_of.seq <= cursor.seq;
         is_due.then_some((change, heard))
     }
 }
@@ -342,6 +342,11 @@ impl State {
         let first = self.ring.front()?.id.seq;
         usize::try_from(seq.checked_sub(first)?).ok()
     }
+}
+
+/// Whether the cursor's log is the one of `epoch`, or had not begun and may become it.
+fn is_same_log(cursor: EventId, epoch: Epoch) -> bool {
+    cursor.epoch == epoch || cursor == EventId::ORIGIN
 }
 
 impl From<&Head> for Seen {
