@@ -152,7 +152,7 @@ impl Notifier {
     }
 
     /// Tells streams, here and on other instances, of events that are stored already: by
-    /// [`sqlite::append_in`](crate::sqlite::append_in), say, once its transaction is committed.
+    /// `sqlite::append_in`, say, once its transaction is committed.
     ///
     /// Never waits. What is left out, the sweep finds.
     pub fn announce(&self, events: &[Event]) {
