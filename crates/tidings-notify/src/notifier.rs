@@ -76,6 +76,10 @@ pub enum Pushed {
     Skipped(UserId),
 }
 
+const ONE_EVENT_EACH: StoreError = StoreError::ContractBroken {
+    rule: "append answers one event for each draft",
+};
+
 impl Notifier {
     /// Begins to build a notifier on a store.
     pub fn builder(store: impl Store) -> NotifierBuilder {
@@ -102,12 +106,9 @@ impl Notifier {
         if self.online(vec![draft.user.clone()]).await.is_empty() {
             return Err(Error::Offline);
         }
-        let events = self.append(vec![draft]).await?;
+        let mut events = self.append(vec![draft]).await?;
         self.announce(&events);
-        events.into_iter().next().ok_or_else(|| {
-            let rule = "append answers one event for each draft";
-            StoreError::ContractBroken { rule }.into()
-        })
+        events.pop().ok_or(ONE_EVENT_EACH.into())
     }
 
     /// Stores a notification for each of several users, for all of them or for none, and tells
@@ -263,7 +264,13 @@ impl Notifier {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
-        self.inner.shared.store.append(drafts).await
+        let expected = drafts.len();
+        let events = self.inner.shared.store.append(drafts).await?;
+        if events.len() == expected {
+            Ok(events)
+        } else {
+            Err(ONE_EVENT_EACH)
+        }
     }
 
     /// Those of the users who should get an event, in the same order.

@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidings_notify::{GapReason, Item, MemoryStore, Notifier, Since, Store};
+use tidings_notify::{Epoch, EventId, GapReason, Item, MemoryStore, Notifier, Since, Store};
 
 use crate::support::{
-    Observed, ann, draft, event_numbers, items_at_hand, numbers, push_numbers, without_sweep,
+    Observed, ann, draft, event_numbers, items_at_hand, numbers, push_numbers, user, without_sweep,
 };
 
 #[tokio::test]
@@ -27,7 +27,8 @@ async fn marks_reach_the_store_together_and_only_when_there_are_some() {
     let store = Observed::default();
     let notifier = without_sweep(store.clone()).build();
     let events = push_numbers(&notifier, 0..100).await;
-    let stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    items_at_hand(&mut stream);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = store.calls.load(Ordering::SeqCst);
     for event in &events {
@@ -43,7 +44,8 @@ async fn a_stream_that_ends_has_its_marks_stored_at_once() {
     let store = MemoryStore::new();
     let notifier = without_sweep(store.clone()).build();
     let event = notifier.push(draft(0)).await.unwrap();
-    let stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    items_at_hand(&mut stream);
     stream.sent(event.id);
     drop(stream);
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -55,7 +57,8 @@ async fn closing_stores_the_marks_and_closing_again_those_that_came_later() {
     let store = MemoryStore::new();
     let notifier = without_sweep(store.clone()).build();
     let events = push_numbers(&notifier, 0..2).await;
-    let stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    items_at_hand(&mut stream);
     stream.sent(events[0].id);
     notifier.close().await.unwrap();
     assert_eq!(store.head(&ann()).await.unwrap().delivered_seq, 1);
@@ -70,7 +73,8 @@ async fn marks_that_could_not_be_stored_are_stored_later() {
     let store = Observed::default();
     let notifier = without_sweep(store.clone()).build();
     let event = notifier.push(draft(0)).await.unwrap();
-    let stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    items_at_hand(&mut stream);
     store.is_broken.store(true, Ordering::SeqCst);
     stream.sent(event.id);
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -79,6 +83,40 @@ async fn marks_that_could_not_be_stored_are_stored_later() {
     store.is_broken.store(false, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(store.head(&ann()).await.unwrap().delivered_seq, 1);
+}
+
+#[tokio::test]
+async fn a_mark_beyond_what_the_stream_gave_is_ignored() {
+    let notifier = without_sweep(MemoryStore::new()).build();
+    let events = push_numbers(&notifier, 0..3).await;
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
+    stream.sent(events[2].id);
+    stream.sent(EventId::new(Epoch::random(), 1));
+    notifier.close().await.unwrap();
+    let head = notifier.store().head(&ann()).await.unwrap();
+    assert_eq!(head.delivered_seq, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn marks_of_many_users_all_reach_the_store() {
+    let store = MemoryStore::new();
+    let notifier = without_sweep(store.clone()).build();
+    for n in 0..1200 {
+        let user = user(&format!("user-{n}"));
+        let event = notifier
+            .push(draft(0).with_user(user.clone()))
+            .await
+            .unwrap();
+        let mut stream = notifier.subscribe(user, Since::Start).await.unwrap();
+        items_at_hand(&mut stream);
+        stream.sent(event.id);
+    }
+    notifier.close().await.unwrap();
+    for n in 0..1200 {
+        let head = store.head(&user(&format!("user-{n}"))).await.unwrap();
+        assert_eq!(head.delivered_seq, 1);
+    }
 }
 
 #[tokio::test]

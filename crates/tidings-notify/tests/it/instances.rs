@@ -250,7 +250,7 @@ async fn a_rewound_log_is_a_gap_for_readers_who_were_further() {
 }
 
 mod rewound {
-    //! A SQLite-free store that can be put back to a saved copy: the events of one user, replayed.
+    //! A store of one log that can be put back to a saved copy.
 
     use std::sync::{Arc, Mutex};
 
