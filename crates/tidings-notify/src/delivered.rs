@@ -5,13 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::store::Store;
 use crate::{DynStore, EventId, StoreError, UserId};
 
 /// Time that marks wait for others to be written with.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Marks written at a time, so that no other call waits long behind them.
+const MARKS_PER_WRITE: usize = 512;
 
 /// The marks that the store has not been told yet: one for each user, however many events.
 #[derive(Debug, Default)]
@@ -56,6 +59,7 @@ impl Delivered {
             let _gathered = timeout(FLUSH_INTERVAL, self.hurry.notified()).await;
             if let Err(error) = self.flush(store).await {
                 tracing::warn!(%error, "the delivery marks could not be stored and wait");
+                sleep(FLUSH_INTERVAL).await;
                 self.work.notify_one();
             }
         }
@@ -65,24 +69,28 @@ impl Delivered {
     ///
     /// They stay until they are written, so that a stream that begins meanwhile sees them.
     pub(crate) async fn flush(&self, store: &DynStore) -> Result<(), StoreError> {
-        let written: Vec<_> = {
+        let all: Vec<_> = {
             let marks = self.marks();
             marks.iter().map(|(user, id)| (user.clone(), *id)).collect()
         };
-        if written.is_empty() {
-            return Ok(());
+        for written in all.chunks(MARKS_PER_WRITE) {
+            store.mark_delivered(written.to_vec()).await?;
+            self.forget(written);
         }
-        store.mark_delivered(written.clone()).await?;
+        Ok(())
+    }
+
+    /// Takes out the marks that are written, unless they have moved on meanwhile.
+    fn forget(&self, written: &[(UserId, EventId)]) {
         let mut marks = self.marks();
         for (user, id) in written {
-            if marks.get(&user) == Some(&id) {
-                marks.remove(&user);
+            if marks.get(user) == Some(id) {
+                marks.remove(user);
             }
         }
         if !marks.is_empty() {
             self.work.notify_one();
         }
-        Ok(())
     }
 
     fn marks(&self) -> MutexGuard<'_, HashMap<UserId, EventId>> {

@@ -1,4 +1,86 @@
-//! Being written.
+//! Per-user notifications: logs, live streams that resume exactly, the inbox, and presence.
+//!
+//! # The problem
+//!
+//! A notification has to reach every open screen of its user, and wait for those that are not open.
+//! Connections break all the time, so the hard part is what happens in between: nothing may be
+//! lost, shown twice, or shown in another order, a slow screen may not cost memory, and when
+//! something *is* missing the screen has to be told.
+//!
+//! # The model
+//!
+//! Every user has one **log**. Its events are numbered 1, 2, 3 … within an **epoch**, which is
+//! random and new for each incarnation of the log. An [`EventId`] is both, `<epoch>-<seq>`; as a
+//! **cursor** it names the last event that a reader has.
+//!
+//! ```text
+//! push ──▶ Store (the truth) ──▶ ring of recent events ──▶ wake-up ──▶ Subscription
+//!                │                 one per user with                   a cursor, no queue
+//!                │                 open streams here                   reads the ring, or the
+//!                │                                                     store when it lags
+//!                ├── sweep: one query per instance, finds what no wake-up told
+//!                └── inbox: the same log, newest first, with an exact unread count
+//! ```
+//!
+//! An event is stored first; everybody else is only woken. A lost wake-up costs time, never an
+//! event: the sweep finds it within the poll interval.
+//!
+//! | question | answer |
+//! |---|---|
+//! | a reader is slow | its cursor stays behind and it reads the store; it costs no memory |
+//! | an event is delivered twice, or late | the cursor decides: once, in order |
+//! | a cursor is too old, foreign, ahead or garbage | an [`Item::Gap`] first, then the oldest event that is kept |
+//! | the user has screens on three instances | a [`Router`] tells each instance that [`Presence`] names; else the sweep does |
+//! | two screens, one marks as read | the other is given an [`Item::Read`] with the exact count |
+//!
+//! # Example
+//!
+//! ```
+//! use tidings_notify::{Draft, EventType, Item, MemoryStore, Notifier, Payload, Since, UserId};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let notifier = Notifier::builder(MemoryStore::new()).build();
+//! let ann = UserId::new("ann")?;
+//!
+//! let mut stream = notifier.subscribe(ann.clone(), Since::Now).await?;
+//! let payload = Payload::parse(r#"{"from":"bob","text":"hello"}"#)?;
+//! notifier.push(Draft::new(ann.clone(), EventType::new("message")?, payload)).await?;
+//!
+//! let cursor = loop {
+//!     if let Item::Event(event) = stream.next().await? {
+//!         println!("{}: {}", event.event_type, event.payload);
+//!         break event.id;
+//!     }
+//! };
+//! drop(stream);
+//!
+//! // Later, perhaps on another machine: go on where the client left off.
+//! let since = Since::Cursor(cursor.to_string());
+//! let stream = notifier.subscribe(ann, since).await?;
+//! # notifier.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Stores
+//!
+//! | store | feature | keeps |
+//! |---|---|---|
+//! | [`MemoryStore`] | | the newest events of each user, until the process ends |
+#![cfg_attr(
+    feature = "sqlite",
+    doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before the answer |"
+)]
+//!
+//! A store of one's own implements [`Store`]; the feature `conformance` has its contract as
+//! functions.
+//!
+//! # What it is not
+//!
+//! It has no wire format, no HTTP, and no idea of who may read what: a server adds these. It is not
+//! a message queue: events belong to one user and are read by cursor, not shared out and
+//! acknowledged.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

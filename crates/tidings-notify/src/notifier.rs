@@ -76,6 +76,10 @@ pub enum Pushed {
     Skipped(UserId),
 }
 
+const ONE_EVENT_EACH: StoreError = StoreError::ContractBroken {
+    rule: "append answers one event for each draft",
+};
+
 impl Notifier {
     /// Begins to build a notifier on a store.
     pub fn builder(store: impl Store) -> NotifierBuilder {
@@ -102,12 +106,9 @@ impl Notifier {
         if self.online(vec![draft.user.clone()]).await.is_empty() {
             return Err(Error::Offline);
         }
-        let events = self.append(vec![draft]).await?;
+        let mut events = self.append(vec![draft]).await?;
         self.announce(&events);
-        events.into_iter().next().ok_or_else(|| {
-            let rule = "append answers one event for each draft";
-            StoreError::ContractBroken { rule }.into()
-        })
+        events.pop().ok_or(ONE_EVENT_EACH.into())
     }
 
     /// Stores a notification for each of several users, for all of them or for none, and tells
@@ -152,7 +153,7 @@ impl Notifier {
     }
 
     /// Tells streams, here and on other instances, of events that are stored already: by
-    /// [`sqlite::append_in`](crate::sqlite::append_in), say, once its transaction is committed.
+    /// `sqlite::append_in`, say, once its transaction is committed.
     ///
     /// Never waits. What is left out, the sweep finds.
     pub fn announce(&self, events: &[Event]) {
@@ -263,7 +264,13 @@ impl Notifier {
         if drafts.is_empty() {
             return Ok(Vec::new());
         }
-        self.inner.shared.store.append(drafts).await
+        let expected = drafts.len();
+        let events = self.inner.shared.store.append(drafts).await?;
+        if events.len() == expected {
+            Ok(events)
+        } else {
+            Err(ONE_EVENT_EACH)
+        }
     }
 
     /// Those of the users who should get an event, in the same order.

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::notifier::Shared;
 use crate::presence::{DynPresence, Presence, PresenceError};
-use crate::{DynRouter, Event, Router};
+use crate::{DynRouter, Event, Router, RoutingInfo};
 
 /// Events that may wait to be routed. Those that find no place are left to the other instance's
 /// sweep.
@@ -19,7 +19,7 @@ pub(crate) const ROUTE_QUEUE: usize = 1024;
 const CONCURRENT_ROUTES: usize = 64;
 
 /// Time for one hand-over. After it the other instance's sweep has found the event.
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How events reach other instances.
 #[derive(Debug, Clone)]
@@ -44,13 +44,14 @@ pub(crate) async fn run(
         // Those that have ended meanwhile are forgotten.
         while running.try_join_next().is_some() {}
         let (shared, routes) = (shared.clone(), routes.clone());
-        running.spawn(async move { route(&shared, &routes, &event).await });
+        running.spawn(route(shared, routes, event));
     }
     running.join_all().await;
 }
 
-/// Hands one event to every other instance that has its user.
-async fn route(shared: &Shared, routes: &Routes, event: &Event) {
+/// Hands one event to every other instance that has its user, to all at once: one that does not
+/// answer keeps it from no other.
+async fn route(shared: Arc<Shared>, routes: Arc<Routes>, event: Arc<Event>) {
     let places = match routes.presence.locate(&event.user).await {
         Ok(places) => places,
         Err(PresenceError::NotFound) => return,
@@ -60,24 +61,30 @@ async fn route(shared: &Shared, routes: &Routes, event: &Event) {
             return;
         }
     };
+    let mut hand_overs = JoinSet::new();
     for place in places {
-        if place.instance_id == routes.instance_id {
-            continue;
+        if place.instance_id != routes.instance_id {
+            let (shared, routes, event) = (shared.clone(), routes.clone(), event.clone());
+            hand_overs.spawn(async move { hand_over(&shared, &routes, &place, &event).await });
         }
-        let instance = &place.instance_id;
-        match timeout(ROUTE_TIMEOUT, routes.router.route(&place, event)).await {
-            Ok(Ok(())) => shared.stats.routed(),
-            Ok(Err(error)) => {
-                shared.stats.routing_failed();
-                tracing::warn!(%error, instance, "an event was not routed and is left to the sweep");
-            }
-            Err(_elapsed) => {
-                shared.stats.routing_failed();
-                tracing::warn!(
-                    instance,
-                    "an event was not routed in time and is left to the sweep"
-                );
-            }
+    }
+    hand_overs.join_all().await;
+}
+
+async fn hand_over(shared: &Shared, routes: &Routes, place: &RoutingInfo, event: &Event) {
+    let instance = &place.instance_id;
+    match timeout(ROUTE_TIMEOUT, routes.router.route(place, event)).await {
+        Ok(Ok(())) => shared.stats.routed(),
+        Ok(Err(error)) => {
+            shared.stats.routing_failed();
+            tracing::warn!(%error, instance, "an event was not routed and is left to the sweep");
+        }
+        Err(_elapsed) => {
+            shared.stats.routing_failed();
+            tracing::warn!(
+                instance,
+                "an event was not routed in time and is left to the sweep"
+            );
         }
     }
 }

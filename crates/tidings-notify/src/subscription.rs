@@ -122,7 +122,7 @@ impl GapReason {
             Some(Self::UnknownEpoch)
         } else if cursor.seq > top.seq {
             Some(Self::Ahead)
-        } else if cursor.seq + 1 < first_seq {
+        } else if cursor.seq < first_seq.saturating_sub(1) {
             Some(Self::Expired)
         } else {
             None
@@ -249,9 +249,13 @@ impl Subscription {
     /// Notes that the client has been sent everything up to this event, so that
     /// [`Since::Undelivered`] begins after it.
     ///
-    /// It is kept in memory and told to the store in the background, together with others.
+    /// It is kept in memory and told to the store in the background, together with others. An id
+    /// that this stream has not given yet, or of another log, is ignored: it may have come from the
+    /// client.
     pub fn sent(&self, id: EventId) {
-        self.shared.delivered.mark(&self.user, id);
+        if id.epoch == self.cursor.epoch && id.seq <= self.cursor.seq {
+            self.shared.delivered.mark(&self.user, id);
+        }
     }
 
     /// Ends the stream: it gives nothing more.

@@ -55,14 +55,10 @@ async fn sweep(shared: &Shared, mark: Option<ChangeMark>) -> Result<ChangeMark, 
             return Ok(next);
         }
         for change in logs {
-            let Some(channel) = shared.hub.channel(&change.user) else {
-                continue;
-            };
-            let seen = (&change).into();
-            if channel.doubts(seen) {
+            if let Some(channel) = shared.hub.channel(&change.user)
+                && !channel.believe((&change).into())
+            {
                 check(shared, &change.user).await?;
-            } else {
-                channel.observe(seen, channel.position());
             }
         }
         mark = next;

@@ -42,6 +42,14 @@ pub(crate) struct Position {
     pub(crate) top_seq: u64,
 }
 
+impl Position {
+    /// Nothing is known yet.
+    const UNKNOWN: Self = Self {
+        epoch: Epoch::NONE,
+        top_seq: 0,
+    };
+}
+
 /// What is unread, as of a revision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ReadState {
@@ -70,10 +78,7 @@ pub(crate) enum Next {
 impl Channel {
     pub(super) fn new(capacity: usize) -> Self {
         let state = State {
-            position: Position {
-                epoch: Epoch::NONE,
-                top_seq: 0,
-            },
+            position: Position::UNKNOWN,
             ring: VecDeque::new(),
             capacity,
             reading: None,
@@ -129,12 +134,23 @@ impl Channel {
         }
     }
 
-    /// Whether an answer of the store contradicts what is known, so that the log itself must be
-    /// asked about with [`observe`](Self::observe).
-    pub(crate) fn doubts(&self, seen: Seen) -> bool {
-        let position = self.state().position;
-        position.epoch != Epoch::NONE
-            && (position.epoch != seen.position.epoch || position.top_seq > seen.position.top_seq)
+    /// Takes in what the store told some time ago, and answers `false` when that contradicts what
+    /// is known by now. Then it is either old, or tells of a log that was rewound or made anew, and
+    /// the log must be asked about with [`observe`](Self::observe).
+    pub(crate) fn believe(&self, seen: Seen) -> bool {
+        let mut state = self.state();
+        let known = state.position;
+        if known.epoch != Epoch::NONE
+            && (known.epoch != seen.position.epoch || known.top_seq > seen.position.top_seq)
+        {
+            return false;
+        }
+        let changed = state.observe(seen, Position::UNKNOWN);
+        drop(state);
+        if changed {
+            self.wake.notify_waiters();
+        }
+        true
     }
 
     /// Takes in a change of the read state that was made through this instance at the time `at`.
@@ -177,15 +193,14 @@ impl View<'_> {
     /// What comes after a cursor.
     pub(crate) fn after(&self, cursor: EventId) -> Next {
         let Position { epoch, top_seq } = self.0.position;
-        let same_log = cursor.epoch == epoch || cursor == EventId::ORIGIN;
-        if !same_log {
+        if !is_same_log(cursor, epoch) {
             return Next::AskStore;
         }
         if cursor.seq == top_seq {
             return Next::Nothing;
         }
         self.0
-            .ring_index(cursor.seq + 1)
+            .ring_index(cursor)
             .and_then(|index| self.0.ring.get(index))
             .map_or(Next::AskStore, |event| Next::Event(event.clone()))
     }
@@ -209,7 +224,8 @@ impl View<'_> {
             let index = usize::try_from(heard - kept_from).ok()?;
             (state.reads.get(index)?.clone(), heard + 1)
         };
-        let is_due = change.as_of.epoch != cursor.epoch || change.as_of.seq <= cursor.seq;
+        // A reader of another log never gets there, and may hear of it at once.
+        let is_due = !is_same_log(cursor, change.as_of.epoch) || change.as_of.seq <= cursor.seq;
         is_due.then_some((change, heard))
     }
 }
@@ -217,6 +233,10 @@ impl View<'_> {
 impl State {
     fn offer(&mut self, event: &Arc<Event>) {
         let EventId { epoch, seq } = event.id;
+        if seq == 0 {
+            // No event has this number.
+            return;
+        }
         if self.position.epoch == Epoch::NONE {
             self.position.epoch = epoch;
         }
@@ -226,7 +246,7 @@ impl State {
         }
         let top = self.position.top_seq;
         if seq > top {
-            if seq > top + 1 {
+            if seq - top > 1 {
                 // The ones between are in the store, but not here.
                 self.ring.clear();
             }
@@ -237,7 +257,7 @@ impl State {
             }
         } else if self.ring.len() < self.capacity {
             let joins = match self.ring.front() {
-                Some(front) => seq + 1 == front.id.seq,
+                Some(front) => seq == front.id.seq - 1,
                 None => seq == top,
             };
             if joins {
@@ -266,7 +286,8 @@ impl State {
         if is_newer {
             self.position = seen;
             self.ring.clear();
-            if known.epoch != seen.epoch {
+            if known.epoch != seen.epoch || known.top_seq > seen.top_seq {
+                // The revisions of a log that is made anew or rewound begin elsewhere.
                 self.reading = None;
             }
         }
@@ -301,14 +322,20 @@ impl State {
             // It was overtaken by a later change that stands for it.
             return;
         }
-        self.reading = Some(ReadState {
-            revision: *revision,
-            unread: change.unread,
-        });
+        let top = Position {
+            epoch: change.as_of.epoch,
+            top_seq: change.as_of.seq,
+        };
+        // The change counts events that were perhaps stored elsewhere: readers shall have them.
+        self.observe_position(top, Position::UNKNOWN);
         let mut change = change.clone();
         if known.is_some_and(|known| *revision > known + 1) {
             change.marked = Marked::Unknown;
         }
+        self.reading = Some(ReadState {
+            revision: *revision,
+            unread: change.unread,
+        });
         self.mark_ring(&change.marked, at);
         self.push_read(change);
     }
@@ -338,10 +365,17 @@ impl State {
         }
     }
 
-    fn ring_index(&self, seq: u64) -> Option<usize> {
+    /// Where the event after the cursor stands in the ring, if it reaches back so far.
+    fn ring_index(&self, cursor: EventId) -> Option<usize> {
         let first = self.ring.front()?.id.seq;
-        usize::try_from(seq.checked_sub(first)?).ok()
+        let next = cursor.seq.checked_add(1)?;
+        usize::try_from(next.checked_sub(first)?).ok()
     }
+}
+
+/// Whether the cursor's log is the one of `epoch`, or had not begun and may become it.
+fn is_same_log(cursor: EventId, epoch: Epoch) -> bool {
+    cursor.epoch == epoch || cursor == EventId::ORIGIN
 }
 
 impl From<&Head> for Seen {
@@ -383,5 +417,127 @@ impl From<&Page> for Seen {
             },
             read_state: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Draft, EventType, Payload, UserId};
+
+    const EPOCH: u64 = 7;
+
+    fn event(epoch: u64, seq: u64) -> Arc<Event> {
+        let draft = Draft::new(
+            UserId::new("ann").unwrap(),
+            EventType::new("test").unwrap(),
+            Payload::parse("1").unwrap(),
+        );
+        Arc::new(Event::from_draft(draft, id(epoch, seq)))
+    }
+
+    fn id(epoch: u64, seq: u64) -> EventId {
+        EventId::new(Epoch::from_u64(epoch), seq)
+    }
+
+    fn head(epoch: u64, top_seq: u64, read_revision: u64) -> Seen {
+        let head = Head {
+            epoch: Epoch::from_u64(epoch),
+            top_seq,
+            read_revision,
+            ..Head::EMPTY
+        };
+        (&head).into()
+    }
+
+    fn update(revision: u64, ids: &[EventId], as_of: EventId) -> ReadUpdate {
+        ReadUpdate {
+            changed: 1,
+            revision,
+            change: ReadChange {
+                marked: Marked::Ids(ids.into()),
+                unread: 0,
+                as_of,
+            },
+        }
+    }
+
+    fn next(channel: &Channel, cursor: EventId) -> Option<u64> {
+        match channel.view().after(cursor) {
+            Next::Event(event) => Some(event.id.seq),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_old_answer_takes_nothing_back() {
+        let channel = Channel::new(8);
+        channel.observe(head(EPOCH, 5, 0), channel.position());
+        let asked = channel.position();
+        channel.offer(&[event(EPOCH, 6), event(EPOCH, 7)]);
+        channel.observe(head(EPOCH, 6, 0), asked);
+        assert_eq!(channel.position().top_seq, 7);
+        assert!(!channel.believe(head(EPOCH, 6, 0)));
+        assert_eq!(channel.position().top_seq, 7);
+        assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
+    }
+
+    #[test]
+    fn an_answer_behind_what_was_known_when_asked_is_a_rewind() {
+        let channel = Channel::new(8);
+        channel.offer(&[event(EPOCH, 1), event(EPOCH, 2)]);
+        channel.observe(head(EPOCH, 1, 0), channel.position());
+        assert_eq!(channel.position().top_seq, 1);
+        assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
+    }
+
+    #[test]
+    fn a_new_epoch_is_believed_from_the_store_and_from_nobody_else() {
+        let channel = Channel::new(8);
+        channel.offer(&[event(EPOCH, 1)]);
+        channel.offer(&[event(EPOCH + 1, 2)]);
+        assert!(!channel.believe(head(EPOCH + 1, 2, 0)));
+        assert_eq!(channel.position().epoch.as_u64(), EPOCH);
+        channel.observe(head(EPOCH + 1, 2, 0), channel.position());
+        assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);
+        assert!(matches!(channel.view().after(id(EPOCH, 1)), Next::AskStore));
+    }
+
+    #[test]
+    fn numbers_at_the_edges_do_no_harm() {
+        let channel = Channel::new(2);
+        for seq in [0, u64::MAX, u64::MAX, u64::MAX - 1, 0, 1] {
+            channel.offer(&[event(EPOCH, seq)]);
+        }
+        assert_eq!(next(&channel, id(EPOCH, u64::MAX - 1)), Some(u64::MAX));
+        assert!(matches!(
+            channel.view().after(id(EPOCH, u64::MAX)),
+            Next::Nothing
+        ));
+        assert!(matches!(channel.view().after(id(EPOCH, 0)), Next::AskStore));
+    }
+
+    #[test]
+    fn changes_overtaken_by_a_later_one_are_covered_by_it() {
+        let channel = Channel::new(8);
+        channel.observe(head(EPOCH, 2, 0), channel.position());
+        let at = Timestamp::UNIX_EPOCH;
+        let top = id(EPOCH, 2);
+        channel.read(&update(2, &[top], top), at);
+        channel.read(&update(1, &[id(EPOCH, 1)], top), at);
+        let (change, heard) = channel.view().read_after(0, top).unwrap();
+        assert_eq!((change.marked, heard), (Marked::Unknown, 1));
+        assert_eq!(channel.view().read_after(heard, top), None);
+    }
+
+    #[test]
+    fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
+        let channel = Channel::new(8);
+        channel.observe(head(EPOCH, 2, 0), channel.position());
+        let as_of = id(EPOCH, 4);
+        channel.read(&update(1, &[as_of], as_of), Timestamp::UNIX_EPOCH);
+        assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
+        assert_eq!(channel.view().read_after(0, id(EPOCH, 2)), None);
+        assert!(channel.view().read_after(0, as_of).is_some());
     }
 }

@@ -7,6 +7,9 @@ use tokio::time::Instant;
 use super::{DEFAULT_LEASE_TTL, Lease, Presence, PresenceError};
 use crate::{RoutingInfo, UserId};
 
+/// Longest lease: beyond it, a time to come could not be computed on every system.
+const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Keeps the leases in memory: for one instance, and for tests. Clones share them.
 #[derive(Debug, Clone)]
 pub struct MemoryPresence {
@@ -36,11 +39,11 @@ impl Default for MemoryPresence {
 }
 
 impl MemoryPresence {
-    /// Leases that last for `ttl` after their last refresh.
+    /// Leases that last for `ttl` after their last refresh, at most a year.
     pub fn new(ttl: Duration) -> Self {
         Self {
             leases: Arc::default(),
-            ttl,
+            ttl: ttl.min(MAX_TTL),
         }
     }
 

@@ -50,10 +50,11 @@ fn aged_logs(
     let newest: Option<i64> = connection
         .prepare_cached("SELECT max(id) FROM notify_log")?
         .query_row([], |row| row.get(0))?;
+    // SQLite keeps the order of a cross join: a few logs, and one event looked up for each.
     let logs = connection
         .prepare_cached(
             "SELECT log.id FROM notify_log AS log
-             JOIN notify_event AS event ON event.key = (log.id << 32 | log.first_seq)
+             CROSS JOIN notify_event AS event ON event.key = (log.id << 32 | log.first_seq)
              WHERE log.id > ?1 AND log.id <= ?2 AND event.ages_from < ?3",
         )?
         .query_map((after, last, cutoff), |row| row.get(0))?

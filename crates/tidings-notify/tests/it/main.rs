@@ -1,7 +1,19 @@
-//! What the notifier and its stores promise, through their public functions.
+//! What the notifier, its streams, stores and presence promise, through their public functions.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod closing;
+mod delivered;
+mod durability;
+mod events;
+mod histories;
+mod instances;
+mod presence;
+mod pushing;
+mod read_state;
+mod resuming;
+mod send_sync;
 mod stores;
 mod streams;
+mod stress;
 mod support;

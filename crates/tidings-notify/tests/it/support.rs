@@ -1,15 +1,35 @@
 //! What the tests share.
 
-use tidings_notify::{Draft, Event, EventType, Item, Payload, Subscription, UserId};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings_notify::sqlite::SqliteStore;
+use tidings_notify::{
+    ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxPage, InboxQuery, Item,
+    MemoryStore, Notifier, NotifierBuilder, Page, Payload, ReadScope, ReadUpdate, Store,
+    StoreError, Subscription, UserId,
+};
+use tidings_sqlite::{Database, Options};
+
+/// A poll interval that no test lives to see: what arrives, arrives without a sweep.
+pub(crate) const NEVER: Duration = Duration::from_secs(1_000_000);
 
 pub(crate) fn user(name: &str) -> UserId {
     UserId::new(name).unwrap()
 }
 
+pub(crate) fn ann() -> UserId {
+    user("ann")
+}
+
 /// A draft for `ann` that carries a number.
 pub(crate) fn draft(number: u64) -> Draft {
     Draft::new(
-        user("ann"),
+        ann(),
         EventType::new("test.number").unwrap(),
         Payload::from_value(&number).unwrap(),
     )
@@ -17,6 +37,19 @@ pub(crate) fn draft(number: u64) -> Draft {
 
 pub(crate) fn number(event: &Event) -> u64 {
     event.payload.as_str().parse().unwrap()
+}
+
+/// A notifier that never sweeps.
+pub(crate) fn without_sweep(store: impl Store) -> NotifierBuilder {
+    Notifier::builder(store).with_poll_interval(NEVER)
+}
+
+pub(crate) async fn push_numbers(notifier: &Notifier, numbers: std::ops::Range<u64>) -> Vec<Event> {
+    let mut events = Vec::new();
+    for number in numbers {
+        events.push(notifier.push(draft(number)).await.unwrap());
+    }
+    events
 }
 
 /// The numbers of the next events, whatever else the stream gives in between.
@@ -28,4 +61,109 @@ pub(crate) async fn numbers(stream: &mut Subscription, count: usize) -> Vec<u64>
         }
     }
     numbers
+}
+
+/// What the stream gives without waiting, as long as it gives something.
+pub(crate) fn items_at_hand(stream: &mut Subscription) -> Vec<Item> {
+    let mut items = Vec::new();
+    loop {
+        // Polled once: on a memory store whatever can come is there at once.
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(stream.next()).poll(&mut context) {
+            Poll::Ready(Ok(item)) => items.push(item),
+            Poll::Ready(Err(_)) | Poll::Pending => return items,
+        }
+    }
+}
+
+pub(crate) fn event_numbers(items: &[Item]) -> Vec<u64> {
+    let events = items.iter().filter_map(|item| match item {
+        Item::Event(event) => Some(number(event)),
+        _ => None,
+    });
+    events.collect()
+}
+
+pub(crate) fn open_sqlite(folder: &tempfile::TempDir) -> Database {
+    Database::open(folder.path().join("notify.db"), &Options::default()).unwrap()
+}
+
+pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    (store, folder)
+}
+
+/// A memory store that counts its calls and fails when told to.
+#[derive(Clone, Default)]
+pub(crate) struct Observed {
+    pub(crate) inner: MemoryStore,
+    pub(crate) calls: Arc<AtomicU64>,
+    pub(crate) is_broken: Arc<AtomicBool>,
+}
+
+impl Observed {
+    fn call(&self) -> Result<&MemoryStore, StoreError> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if self.is_broken.load(Ordering::SeqCst) {
+            Err(StoreError::backend("the disk is on fire"))
+        } else {
+            Ok(&self.inner)
+        }
+    }
+}
+
+impl Store for Observed {
+    async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        self.call()?.append(drafts).await
+    }
+
+    async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.call()?.read(user, after, limit).await
+    }
+
+    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
+        self.call()?.head(user).await
+    }
+
+    async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
+        self.call()?.find(user, id).await
+    }
+
+    async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
+        self.call()?.inbox(user, query).await
+    }
+
+    async fn mark_read(
+        &self,
+        user: &UserId,
+        scope: &ReadScope,
+        at: Timestamp,
+    ) -> Result<ReadUpdate, StoreError> {
+        self.call()?.mark_read(user, scope, at).await
+    }
+
+    async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
+        self.call()?.mark_delivered(marks).await
+    }
+
+    async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError> {
+        self.call()?.cursor_before(user, time).await
+    }
+
+    async fn mark(&self) -> Result<ChangeMark, StoreError> {
+        self.call()?.mark().await
+    }
+
+    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+        self.call()?.changes(after, limit).await
+    }
+
+    async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
+        self.call()?.cleanup(cutoff).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
 }

@@ -1,0 +1,375 @@
+//! Several instances on one store: the sweep, and routing ahead of it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidings_notify::{
+    DynPresence, Event, MemoryPresence, MemoryStore, Notifier, RouteError, Router, RoutingInfo,
+    Since, Store,
+};
+use tokio::sync::Semaphore;
+
+use crate::support::{
+    Observed, ann, draft, event_numbers, items_at_hand, numbers, push_numbers, user, without_sweep,
+};
+
+fn place(instance: &str) -> RoutingInfo {
+    RoutingInfo {
+        instance_id: instance.to_owned(),
+        ..RoutingInfo::default()
+    }
+}
+
+/// Delivers to notifiers of this process by the name of their instance.
+#[derive(Clone, Default)]
+struct Switchboard(Arc<Mutex<HashMap<String, Notifier>>>);
+
+impl Switchboard {
+    fn connect(&self, instance: &str, notifier: &Notifier) {
+        self.0
+            .lock()
+            .unwrap()
+            .insert(instance.to_owned(), notifier.clone());
+    }
+}
+
+impl Router for Switchboard {
+    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
+        let notifier = self.0.lock().unwrap().get(&to.instance_id).cloned();
+        let notifier = notifier.ok_or_else(|| RouteError::new("no such instance"))?;
+        notifier.deliver(std::slice::from_ref(event));
+        Ok(())
+    }
+}
+
+/// Does not answer before it is allowed to.
+#[derive(Clone)]
+struct Stalled {
+    asked: Arc<AtomicU64>,
+    permits: Arc<Semaphore>,
+}
+
+impl Router for Stalled {
+    async fn route(&self, _: &RoutingInfo, _: &Event) -> Result<(), RouteError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.permits
+            .acquire()
+            .await
+            .map_err(RouteError::new)?
+            .forget();
+        Err(RouteError::new("it was slow for nothing"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sweep_finds_what_another_instance_stored() {
+    let store = MemoryStore::new();
+    let here = Notifier::builder(store.clone()).build();
+    let there = without_sweep(store).build();
+    let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
+    for round in 0..5 {
+        push_numbers(&there, round * 10..round * 10 + 10).await;
+        tokio::time::sleep(Duration::from_millis(2001)).await;
+        let given = event_numbers(&items_at_hand(&mut stream));
+        assert_eq!(given, (round * 10..round * 10 + 10).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_misses_no_user_among_many() {
+    let store = MemoryStore::new();
+    let here = Notifier::builder(store.clone()).build();
+    let users: Vec<_> = (0..1500).map(|n| user(&format!("user-{n}"))).collect();
+    let mut streams = Vec::new();
+    for user in &users {
+        streams.push(here.subscribe(user.clone(), Since::Now).await.unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let drafts = users.iter().map(|user| draft(1).with_user(user.clone()));
+    store.append(drafts.collect()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for stream in &mut streams {
+        assert_eq!(event_numbers(&items_at_hand(stream)), [1]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_the_sweep_costs_the_same_for_a_thousand_streams() {
+    let store = Observed::default();
+    let notifier = Notifier::builder(store.clone()).build();
+    let mut streams = Vec::new();
+    for n in 0..1000 {
+        let user = user(&format!("user-{}", n % 500));
+        let mut stream = notifier.subscribe(user, Since::Now).await.unwrap();
+        items_at_hand(&mut stream);
+        streams.push(tokio::spawn(async move { stream.next().await }));
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = store.calls.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 50);
+    // Events pushed here need no look at their logs either.
+    for n in 0..500 {
+        let draft = draft(n).with_user(user(&format!("user-{n}")));
+        notifier.push(draft).await.unwrap();
+    }
+    let before = store.calls.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 50);
+    for stream in streams {
+        stream.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn regression_every_instance_that_has_the_user_gets_the_event() {
+    let store = MemoryStore::new();
+    let presence = DynPresence::new(MemoryPresence::default());
+    let board = Switchboard::default();
+    let instances = ["one", "two", "three"].map(|name| {
+        let notifier = without_sweep(store.clone())
+            .with_presence(presence.clone())
+            .with_router(board.clone())
+            .with_instance_id(name)
+            .build();
+        board.connect(name, &notifier);
+        (name, notifier)
+    });
+    let mut streams = Vec::new();
+    for (name, notifier) in &instances {
+        let lease = presence.register(ann(), place(name)).await.unwrap();
+        streams.push((notifier.subscribe(ann(), Since::Now).await.unwrap(), lease));
+    }
+    push_numbers(&instances[0].1, 0..20).await;
+    for (stream, _) in &mut streams {
+        assert_eq!(numbers(stream, 20).await, (0..20).collect::<Vec<_>>());
+    }
+    let metrics = instances[0].1.metrics();
+    assert_eq!((metrics.routing_failed, metrics.routing_dropped), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
+    let store = MemoryStore::new();
+    let presence = DynPresence::new(MemoryPresence::default());
+    let here = without_sweep(store.clone())
+        .with_presence(presence.clone())
+        .with_router(Switchboard::default())
+        .with_instance_id("here")
+        .build();
+    let there = Notifier::builder(store).build();
+    let _lease = presence.register(ann(), place("there")).await.unwrap();
+    let mut stream = there.subscribe(ann(), Since::Now).await.unwrap();
+    push_numbers(&here, 0..3).await;
+    assert_eq!(numbers(&mut stream, 3).await, [0, 1, 2]);
+    assert_eq!(
+        (here.metrics().routed, here.metrics().routing_failed),
+        (0, 3)
+    );
+}
+
+#[tokio::test]
+async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
+    let presence = DynPresence::new(MemoryPresence::default());
+    let router = Stalled {
+        asked: Arc::default(),
+        permits: Arc::new(Semaphore::new(0)),
+    };
+    let notifier = without_sweep(MemoryStore::new())
+        .with_presence(presence.clone())
+        .with_router(router.clone())
+        .with_instance_id("here")
+        .build();
+    let _elsewhere = presence.register(ann(), place("elsewhere")).await.unwrap();
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    push_numbers(&notifier, 0..3000).await;
+    assert_eq!(
+        numbers(&mut stream, 3000).await,
+        (0..3000).collect::<Vec<_>>()
+    );
+    // What found no room in the queue is counted; the rest is asked for a few at a time.
+    let metrics = notifier.metrics();
+    assert!(metrics.routing_dropped > 1000, "{metrics:?}");
+    assert!(router.asked.load(Ordering::SeqCst) <= 64);
+    notifier.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_does_not_route_to_itself() {
+    let presence = DynPresence::new(MemoryPresence::default());
+    let board = Switchboard::default();
+    let notifier = without_sweep(MemoryStore::new())
+        .with_presence(presence.clone())
+        .with_router(board.clone())
+        .with_instance_id("here")
+        .build();
+    board.connect("here", &notifier);
+    let _here = presence.register(ann(), place("here")).await.unwrap();
+    let _there = presence
+        .register(user("bob"), place("nowhere"))
+        .await
+        .unwrap();
+    push_numbers(&notifier, 0..5).await;
+    notifier
+        .push(draft(9).with_user(user("bob")))
+        .await
+        .unwrap();
+    while notifier.metrics().routing_failed == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(notifier.metrics().routed, 0);
+}
+
+/// The store is put back to an older copy while streams are open.
+#[tokio::test(start_paused = true)]
+async fn a_rewound_log_is_a_gap_for_readers_who_were_further() {
+    use rewound::Rewindable;
+    let store = Rewindable::default();
+    let notifier = Notifier::builder(store.clone()).build();
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    push_numbers(&notifier, 0..3).await;
+    store.save();
+    push_numbers(&notifier, 3..6).await;
+    assert_eq!(
+        event_numbers(&items_at_hand(&mut stream)),
+        [0, 1, 2, 3, 4, 5]
+    );
+    store.rewind();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let items = items_at_hand(&mut stream);
+    assert!(
+        matches!(&items[0], tidings_notify::Item::Gap(gap)
+            if gap.reason == tidings_notify::GapReason::Ahead && gap.to.seq == 0),
+        "{items:?}"
+    );
+    assert_eq!(event_numbers(&items), [0, 1, 2]);
+    push_numbers(&notifier, 10..11).await;
+    assert_eq!(event_numbers(&items_at_hand(&mut stream)), [10]);
+}
+
+mod rewound {
+    //! A store of one log that can be put back to a saved copy.
+
+    use std::sync::{Arc, Mutex};
+
+    use jiff::Timestamp;
+    use tidings_notify::{
+        ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
+        Page, ReadScope, ReadUpdate, Store, StoreError, UserId,
+    };
+
+    #[derive(Clone, Default)]
+    pub(super) struct Rewindable(Arc<Mutex<(Vec<Event>, Vec<Event>)>>);
+
+    impl Rewindable {
+        pub(super) fn save(&self) {
+            let mut logs = self.0.lock().unwrap();
+            let events = logs.0.clone();
+            logs.1 = events;
+        }
+
+        pub(super) fn rewind(&self) {
+            let mut logs = self.0.lock().unwrap();
+            let events = logs.1.clone();
+            logs.0 = events;
+        }
+    }
+
+    const EPOCH: u64 = 7;
+
+    impl Store for Rewindable {
+        async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+            let mut logs = self.0.lock().unwrap();
+            let mut events = Vec::new();
+            for draft in drafts {
+                let id = EventId::new(Epoch::from_u64(EPOCH), logs.0.len() as u64 + 1);
+                let event = Event::from_draft(draft, id);
+                logs.0.push(event.clone());
+                events.push(event);
+            }
+            Ok(events)
+        }
+
+        async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
+            let Head {
+                epoch,
+                first_seq,
+                top_seq,
+                ..
+            } = self.head(user).await?;
+            let logs = self.0.lock().unwrap();
+            let events = logs.0.iter().filter(|event| event.id.seq > after);
+            Ok(Page {
+                epoch,
+                first_seq,
+                top_seq,
+                events: events.take(limit).cloned().collect(),
+            })
+        }
+
+        async fn head(&self, _: &UserId) -> Result<Head, StoreError> {
+            let top_seq = self.0.lock().unwrap().0.len() as u64;
+            let epoch = Epoch::from_u64(if top_seq == 0 { 0 } else { EPOCH });
+            Ok(Head {
+                epoch,
+                top_seq,
+                ..Head::EMPTY
+            })
+        }
+
+        async fn mark(&self) -> Result<ChangeMark, StoreError> {
+            Ok(ChangeMark::from_u64(self.0.lock().unwrap().0.len() as u64))
+        }
+
+        async fn changes(&self, after: ChangeMark, _: usize) -> Result<Changes, StoreError> {
+            let mark = self.mark().await?;
+            let logs = self.0.lock().unwrap();
+            let newest = logs.0.last().filter(|event| event.id.seq > after.as_u64());
+            let logs = newest.map(|event| LogChange {
+                user: event.user.clone(),
+                epoch: event.id.epoch,
+                top_seq: event.id.seq,
+                unread: 0,
+                read_revision: 0,
+            });
+            Ok(Changes {
+                mark,
+                logs: logs.into_iter().collect(),
+                more: false,
+            })
+        }
+
+        async fn find(&self, _: &UserId, _: EventId) -> Result<Option<Event>, StoreError> {
+            Ok(None)
+        }
+
+        async fn inbox(&self, _: &UserId, _: &InboxQuery) -> Result<InboxPage, StoreError> {
+            Ok(InboxPage::empty())
+        }
+
+        async fn mark_read(
+            &self,
+            _: &UserId,
+            _: &ReadScope,
+            _: Timestamp,
+        ) -> Result<ReadUpdate, StoreError> {
+            Ok(ReadUpdate::nothing())
+        }
+
+        async fn mark_delivered(&self, _: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn cursor_before(&self, _: &UserId, _: Timestamp) -> Result<EventId, StoreError> {
+            Ok(EventId::ORIGIN)
+        }
+
+        async fn cleanup(&self, _: Timestamp) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+
+        async fn close(&self) {}
+    }
+}

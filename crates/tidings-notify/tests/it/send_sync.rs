@@ -1,0 +1,44 @@
+//! Every public type, and every future, may go to another thread.
+
+use tidings_notify::presence::Registration;
+use tidings_notify::{
+    DynPresence, DynRouter, DynStore, Error, Event, Item, MemoryPresence, MemoryStore, Notifier,
+    NotifierBuilder, ReadScope, Since, SqliteStore, StoreError, Subscription,
+};
+
+use crate::support::{ann, draft};
+
+fn assert_send_sync<T: Send + Sync>() {}
+
+fn assert_send<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn types_are_send_and_sync() {
+    assert_send_sync::<Notifier>();
+    assert_send_sync::<NotifierBuilder>();
+    assert_send_sync::<Subscription>();
+    assert_send_sync::<Registration>();
+    assert_send_sync::<(DynStore, MemoryStore, SqliteStore)>();
+    assert_send_sync::<(DynPresence, MemoryPresence, DynRouter)>();
+    assert_send_sync::<(Event, Item, Error, StoreError)>();
+}
+
+#[tokio::test]
+async fn futures_are_send() {
+    let notifier = Notifier::builder(MemoryStore::new()).build();
+    assert_send(notifier.push(draft(1))).await.unwrap();
+    assert_send(notifier.push_multi([ann()], draft(2)))
+        .await
+        .unwrap();
+    let mut stream = assert_send(notifier.subscribe(ann(), Since::Start))
+        .await
+        .unwrap();
+    assert_send(stream.next()).await.unwrap();
+    assert_send(stream.next_batch(2)).await.unwrap();
+    assert_send(notifier.mark_read(&ann(), &ReadScope::All))
+        .await
+        .unwrap();
+    assert_send(notifier.close()).await.unwrap();
+}
