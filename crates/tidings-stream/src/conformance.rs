@@ -63,6 +63,7 @@ macro_rules! conformance_tests {
                 five_messages_make_the_round_trip
                 payloads_and_headers_arrive_as_they_were_sent
                 what_is_too_large_is_refused
+                large_messages_do_not_wait_for_a_poll
                 ids_are_dense_and_a_batch_is_contiguous
                 a_batch_is_published_whole_or_not_at_all
                 names_that_look_alike_are_different_streams

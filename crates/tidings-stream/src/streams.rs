@@ -166,6 +166,12 @@ impl Streams {
             Some(name) => self.name(name)?,
             None => key.stream.dead_letter(),
         };
+        if dead_letters == key.stream {
+            return Err(Error::InvalidOption {
+                field: "dead_letter_stream",
+                expected: "another stream",
+            });
+        }
         let engine = self.shared.engine.clone();
         let listener = engine.wakes().listen(&key.stream);
         engine.open_group(&key, options.start).await?;

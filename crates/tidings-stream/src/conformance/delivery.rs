@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::support::{contents, from_start, number, numbered, recorder, streams, subscribe};
+use super::support::{NEVER, contents, from_start, number, numbered, recorder, streams, subscribe};
 use crate::engine::DynEngine;
 use crate::{Error, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MessageId, NewMessage};
 
@@ -69,6 +69,19 @@ pub async fn what_is_too_large_is_refused(engine: DynEngine) {
         assert!(matches!(refused, Error::TooLarge { field, .. } if field == wrong));
     }
     assert_eq!(streams.stats("s").await.unwrap().messages, 1);
+}
+
+/// Large messages arrive at once, however an engine divides them into claims.
+pub async fn large_messages_do_not_wait_for_a_poll(engine: DynEngine) {
+    let streams = streams(engine);
+    let (recorder, mut seen) = recorder();
+    let options = from_start().with_concurrency(16).with_poll_interval(NEVER);
+    let batch = vec![NewMessage::new(vec![7; 3 << 20]); 10];
+    streams.publish_batch("s", batch).await.unwrap();
+    let consumer = subscribe(&streams, "s", "g", options, recorder).await;
+    let ids: BTreeSet<MessageId> = seen.take(10).await.iter().map(|m| m.id).collect();
+    assert_eq!(ids.len(), 10);
+    consumer.close().await;
 }
 
 /// Ids count 1, 2, 3 … in every stream by itself.

@@ -11,7 +11,7 @@ use super::support::{
     until,
 };
 use crate::engine::{DynEngine, Engine};
-use crate::{Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
+use crate::{Error, Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
 
 /// Records every attempt, then fails it as told.
 fn failing(
@@ -362,6 +362,15 @@ pub async fn dead_letters_go_where_they_are_sent(engine: DynEngine) {
     let (recorder, mut seen) = recorder();
     let graveyard = subscribe(&streams, "graveyard", "g", from_start(), recorder).await;
     let giving_up = |_: Message| async { Err(HandlerError::skip_retry("no")) };
+    let options = from_start().with_dead_letter_stream("s");
+    let circle = streams.subscribe("s", "g", options, giving_up).await;
+    assert!(matches!(
+        circle.unwrap_err(),
+        Error::InvalidOption {
+            field: "dead_letter_stream",
+            ..
+        }
+    ));
     let options = from_start().with_dead_letter_stream("graveyard");
     let consumer = subscribe(&streams, "s", "g", options, giving_up).await;
     assert_eq!(

@@ -1,5 +1,7 @@
 //! Claiming messages for a group.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -12,6 +14,10 @@ use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
 /// Most expired leases that one claim takes apart.
 const EXPIRED_LEASES: u32 = 8;
 
+/// Payload bytes after which a claim takes no further message: everyone who writes waits while they
+/// are read.
+const MAX_BYTES: usize = 4 << 20;
+
 /// Claims what comes again and is due, then new messages.
 pub(super) fn claim(
     transaction: &Transaction<'_>,
@@ -20,30 +26,31 @@ pub(super) fn claim(
     visibility: i64,
 ) -> Result<Claimed, Error> {
     let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
-    let claiming = Claiming {
+    let mut claiming = Claiming {
         transaction,
         stream: &key.stream,
         group,
         claim: group.claims + 1,
         now: clock::now(),
         visibility,
+        deliveries: Vec::new(),
+        bytes: 0,
+        lost: 0,
+        cursor: group.cursor,
     };
     claiming.explode_expired_leases()?;
-    let mut deliveries = Vec::new();
-    claiming.take_due(max, &mut deliveries)?;
-    claiming.take_new(max - deliveries.len(), &mut deliveries)?;
-    if !deliveries.is_empty() {
-        transaction
-            .prepare_cached("UPDATE stream_group SET claims = ?2 WHERE group_id = ?1")?
-            .execute(params![group.group_id, claiming.claim])?;
-    }
-    let next_due = if deliveries.len() < max {
+    claiming.take_due(max)?;
+    claiming.take_new(max)?;
+    claiming.save_group()?;
+    let next_due = if claiming.is_full() {
+        Some(Duration::ZERO)
+    } else if claiming.deliveries.len() < max {
         claiming.next_due()?
     } else {
         None
     };
     Ok(Claimed {
-        deliveries,
+        deliveries: claiming.deliveries,
         next_due,
     })
 }
@@ -56,6 +63,13 @@ struct Claiming<'a> {
     claim: i64,
     now: i64,
     visibility: i64,
+    deliveries: Vec<Delivery>,
+    /// The payloads of the deliveries together.
+    bytes: usize,
+    /// Messages that turned out to have been trimmed.
+    lost: i64,
+    /// The group's cursor after this claim.
+    cursor: i64,
 }
 
 impl Claiming<'_> {
@@ -78,7 +92,7 @@ impl Claiming<'_> {
     }
 
     /// Claims messages that come again: they were given back, or their claim has expired.
-    fn take_due(&self, max: usize, deliveries: &mut Vec<Delivery>) -> Result<(), Error> {
+    fn take_due(&mut self, max: usize) -> Result<(), Error> {
         let due: Vec<(i64, u32, Option<String>)> = self
             .transaction
             .prepare_cached(
@@ -94,14 +108,16 @@ impl Claiming<'_> {
                 |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             )?
             .collect::<Result<_, _>>()?;
-        let mut lost = 0;
         for (number, attempts, last_error) in due {
+            if self.is_full() {
+                break;
+            }
             let Some(content) = read_message(self.transaction, self.group.stream_id, number)?
             else {
                 self.transaction
                     .prepare_cached("DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2")?
                     .execute(params![self.group.group_id, number])?;
-                lost += 1;
+                self.lost += 1;
                 continue;
             };
             let attempt = attempts.saturating_add(1);
@@ -118,32 +134,27 @@ impl Claiming<'_> {
                     attempt,
                     self.claim
                 ])?;
-            deliveries.push(self.delivery(number, content, attempt, last_error));
+            self.deliver(number, content, attempt, last_error);
         }
-        group::count_lost(self.transaction, self.group.group_id, lost)
+        Ok(())
     }
 
     /// Claims the next new messages, as one lease.
-    fn take_new(&self, max: usize, deliveries: &mut Vec<Delivery>) -> Result<(), Error> {
+    fn take_new(&mut self, max: usize) -> Result<(), Error> {
         let GroupRow {
             group_id,
-            cursor,
             stream_id,
             head,
             tail,
             ..
         } = self.group;
-        let lo = tail.max(cursor + 1);
-        let hi = head.min((lo - 1).saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
+        let lo = tail.max(self.cursor + 1);
         // What lies between was trimmed before the group had come to it.
-        group::count_lost(self.transaction, group_id, lo - 1 - cursor)?;
-        let moved_to = hi.max(lo - 1);
-        if moved_to > cursor {
-            self.transaction
-                .prepare_cached("UPDATE stream_group SET cursor = ?2 WHERE group_id = ?1")?
-                .execute(params![group_id, moved_to])?;
-        }
-        if hi < lo {
+        self.lost += lo - 1 - self.cursor;
+        self.cursor = lo - 1;
+        let room = i64::try_from(max - self.deliveries.len()).unwrap_or(i64::MAX);
+        let hi = head.min(self.cursor.saturating_add(room));
+        if hi < lo || self.is_full() {
             return Ok(());
         }
         let mut statement = self.transaction.prepare_cached(
@@ -154,16 +165,38 @@ impl Claiming<'_> {
             schema::key(stream_id, lo),
             schema::key(stream_id, hi)
         ])?;
-        while let Some(row) = rows.next()? {
-            let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
-            deliveries.push(self.delivery(number, Content::read(row)?, 1, None));
+        while !self.is_full()
+            && let Some(row) = rows.next()?
+        {
+            self.cursor = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+            self.deliver(self.cursor, Content::read(row)?, 1, None);
         }
-        Lease::new(group_id, self.claim, lo, hi)
+        Lease::new(group_id, self.claim, lo, self.cursor)
             .insert(self.transaction, self.now.saturating_add(self.visibility))
     }
 
+    /// Writes what has changed of the group.
+    fn save_group(&self) -> Result<(), Error> {
+        if self.deliveries.is_empty() && self.lost == 0 {
+            return Ok(());
+        }
+        self.transaction
+            .prepare_cached(
+                "UPDATE stream_group
+                 SET claims = ?2, cursor = ?3, lost_to_trim = lost_to_trim + ?4
+                 WHERE group_id = ?1",
+            )?
+            .execute(params![
+                self.group.group_id,
+                self.claim,
+                self.cursor,
+                self.lost
+            ])?;
+        Ok(())
+    }
+
     /// When the next message of the group is due, claimed by somebody or not.
-    fn next_due(&self) -> Result<Option<std::time::Duration>, Error> {
+    fn next_due(&self) -> Result<Option<Duration>, Error> {
         let next: Option<i64> = self
             .transaction
             .prepare_cached(
@@ -177,15 +210,15 @@ impl Claiming<'_> {
         Ok(next.map(|due| clock::until(due, self.now)))
     }
 
-    fn delivery(
-        &self,
-        number: i64,
-        content: Content,
-        attempt: u32,
-        last_error: Option<String>,
-    ) -> Delivery {
+    /// Whether the payloads are as many bytes as one claim should read.
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_BYTES
+    }
+
+    fn deliver(&mut self, number: i64, content: Content, attempt: u32, last_error: Option<String>) {
         let id = MessageId::from_u64(number.cast_unsigned());
-        Delivery {
+        self.bytes += content.message.payload.len();
+        self.deliveries.push(Delivery {
             message: Message::new(
                 id,
                 self.stream.clone(),
@@ -198,7 +231,7 @@ impl Claiming<'_> {
                 claim: self.claim.cast_unsigned(),
             },
             last_error,
-        }
+        });
     }
 }
 

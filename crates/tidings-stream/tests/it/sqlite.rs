@@ -11,8 +11,8 @@ use tidings_sqlite::{Database, Options};
 use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
-    Error, GroupName, HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom,
-    Streams, SubscribeOptions,
+    Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention, ServiceConfig,
+    StartFrom, Streams, SubscribeOptions,
 };
 use tokio::sync::mpsc;
 
@@ -40,30 +40,28 @@ fn from_start() -> SubscribeOptions {
         .with_poll_interval(NEVER)
 }
 
-/// A handler that passes messages on, and what it passed on.
-fn recorder() -> (
-    impl Fn(Message) -> std::pin::Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>
-    + Clone
-    + Send
-    + Sync,
-    mpsc::Receiver<Message>,
-) {
+/// A handler that acknowledges everything and passes it on.
+#[derive(Clone)]
+struct Recorder(mpsc::Sender<Message>);
+
+fn recorder() -> (Recorder, mpsc::Receiver<Message>) {
     let (sender, receiver) = mpsc::channel(1 << 14);
-    let handler = move |message| {
-        let sender = sender.clone();
-        let answer = async move { Ok(sender.send(message).await?) };
-        Box::pin(answer) as std::pin::Pin<Box<dyn Future<Output = _> + Send>>
-    };
-    (handler, receiver)
+    (Recorder(sender), receiver)
+}
+
+impl Handler for Recorder {
+    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+        Ok(self.0.send(message).await?)
+    }
 }
 
 #[tokio::test]
 async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
     let folder = tempfile::tempdir().unwrap();
     let (database, streams) = open_streams(folder.path()).await;
-    let (handler, mut seen) = recorder();
+    let (recorder, mut seen) = recorder();
     let consumer = streams
-        .subscribe("orders", "group", from_start(), handler)
+        .subscribe("orders", "group", from_start(), recorder)
         .await
         .unwrap();
 
@@ -150,9 +148,9 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         key
     };
     let (_database, streams) = open_streams(folder.path()).await;
-    let (handler, mut seen) = recorder();
+    let (recorder, mut seen) = recorder();
     let consumer = streams
-        .subscribe("s", "g", from_start().with_concurrency(128), handler)
+        .subscribe("s", "g", from_start().with_concurrency(128), recorder)
         .await
         .unwrap();
     let mut attempts = Vec::new();
@@ -200,12 +198,12 @@ async fn two_engines_on_one_database_leave_each_other_alone() {
     );
     let second = Streams::new(a.unwrap(), ServiceConfig::default());
     let third = Streams::new(b.unwrap(), ServiceConfig::default());
-    let (handler, mut seen) = recorder();
+    let (recorder, mut seen) = recorder();
     let other = second
-        .subscribe("s", "g", options.clone(), handler.clone())
+        .subscribe("s", "g", options.clone(), recorder.clone())
         .await
         .unwrap();
-    let another = third.subscribe("s", "g", options, handler).await.unwrap();
+    let another = third.subscribe("s", "g", options, recorder).await.unwrap();
     second.publish("s", NewMessage::new("5")).await.unwrap();
     assert_eq!(seen.recv().await.unwrap().payload, "5");
     gate.send_replace(true);
@@ -241,9 +239,9 @@ async fn a_clock_that_was_set_back_keeps_no_message_waiting() {
         database.close().await;
     }
     let (_database, streams) = open_streams(folder.path()).await;
-    let (handler, mut seen) = recorder();
+    let (recorder, mut seen) = recorder();
     let consumer = streams
-        .subscribe("s", "g", from_start(), handler)
+        .subscribe("s", "g", from_start(), recorder)
         .await
         .unwrap();
     assert_eq!(seen.recv().await.unwrap().payload, "1");
@@ -262,9 +260,9 @@ async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
         })
     };
     streams.publish("s", NewMessage::new("1")).await.unwrap();
-    let (handler, mut seen) = recorder();
+    let (recorder, mut seen) = recorder();
     let consumer = streams
-        .subscribe("s", "g", from_start(), handler)
+        .subscribe("s", "g", from_start(), recorder)
         .await
         .unwrap();
     seen.recv().await.unwrap();
@@ -321,15 +319,21 @@ fn a_killed_process_loses_nothing_that_it_was_answered_for() {
     }
     runtime.block_on(async {
         let (_database, streams) = open_streams(folder.path()).await;
-        let (handler, mut seen) = recorder();
+        let (recorder, mut seen) = recorder();
         let options = from_start().with_unlimited_retries().with_concurrency(64);
-        let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+        let consumer = streams
+            .subscribe("s", "g", options, recorder)
+            .await
+            .unwrap();
         loop {
+            while let Ok(message) = seen.try_recv() {
+                handled.push(message.id.as_u64());
+            }
             let group = streams.stats("s").await.unwrap().groups.remove(0);
             if (group.lag, group.pending) == (0, 0) {
                 break;
             }
-            handled.extend(seen.recv().await.map(|message| message.id.as_u64()));
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         consumer.close().await;
         while let Some(message) = seen.recv().await {
