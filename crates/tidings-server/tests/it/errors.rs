@@ -20,147 +20,95 @@ async fn refusal(server: &Server, method: Method, path: &str, body: &str) -> (u1
     (status, json["error"].clone())
 }
 
+/// Bodies that cannot be accepted, and the field that is wrong with them.
+const WRONG_NOTIFICATIONS: &[(&str, &str)] = &[
+    ("", ""),
+    ("{", ""),
+    ("null", ""),
+    ("[]", ""),
+    ("\0", ""),
+    ("{}", "user_id"),
+    (r#"{"user_id":"a"}"#, "payload"),
+    (r#"{"user_id":5,"payload":1}"#, "user_id"),
+    (r#"{"user_id":"","payload":1}"#, "user_id"),
+    (r#"{"user_id":"a\nb","payload":1}"#, "user_id"),
+    (r#"{"user_id":{},"payload":1}"#, "user_id"),
+    (r#"{"user_ids":[],"payload":1}"#, "user_ids"),
+    (r#"{"user_ids":"a","payload":1}"#, "user_ids"),
+    (r#"{"user_ids":["a",""],"payload":1}"#, "user_ids"),
+    (
+        r#"{"user_id":"a","user_ids":["a"],"payload":1}"#,
+        "user_ids",
+    ),
+    (r#"{"user_id":"a","payload":1,"message":"m"}"#, "message"),
+    (r#"{"user_id":"a","message":1}"#, "message"),
+    (r#"{"user_id":"a","payload":1,"type":""}"#, "type"),
+    (r#"{"user_id":"a","payload":1,"type":7}"#, "type"),
+    (
+        r#"{"user_id":"a","payload":1,"timestamp":"soon"}"#,
+        "timestamp",
+    ),
+    (r#"{"user_id":"a","paylod":1}"#, "payload"),
+    (r#"{"user_id":"a","payload":1,"extra":1}"#, "extra"),
+];
+
+const WRONG_ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("/v1/notifications/batch", "{}", "notifications"),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[]}"#,
+        "notifications",
+    ),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[{"user_id":"a","payload":1},{"user_id":7,"payload":1}]}"#,
+        "notifications[1].user_id",
+    ),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[5]}"#,
+        "notifications[0]",
+    ),
+    ("/notifications", "{}", "user_id"),
+    ("/notifications", r#"{"user_id":"a"}"#, "message"),
+    ("/v1/endpoints", "{}", "url"),
+    ("/v1/endpoints", r#"{"url":"not a url"}"#, "url"),
+    ("/v1/endpoints", r#"{"url":"ftp://example.com"}"#, "url"),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://127.0.0.1:1","secret":"whsec_short"}"#,
+        "secret",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://127.0.0.1:1","event_types":[1]}"#,
+        "event_types",
+    ),
+    ("/v1/users/a/endpoints", r#"{"url":""}"#, "url"),
+];
+
+async fn assert_refused(server: &Server, path: &str, body: &str, field: &str) {
+    let (status, error) = refusal(server, Method::POST, path, body).await;
+    assert_eq!(status, 400, "{path} {body} {error}");
+    let named = error["field"].as_str().unwrap_or_default();
+    assert_eq!(named, field, "{path} {body} {error}");
+}
+
 #[tokio::test]
 async fn every_wrong_body_is_refused_with_the_name_of_its_field() {
     let home = Home::new();
     let server = home.start().await;
-    let long = "u".repeat(256);
-    let deep = format!(
-        r#"{{"user_id":"a","payload":{}{}}}"#,
-        "[".repeat(500),
-        "]".repeat(500)
-    );
-    let cases = [
-        ("/v1/notifications", "", ""),
-        ("/v1/notifications", "{", ""),
-        ("/v1/notifications", "null", ""),
-        ("/v1/notifications", "[]", ""),
-        ("/v1/notifications", "\u{0}", ""),
-        ("/v1/notifications", "{}", "user_id"),
-        ("/v1/notifications", r#"{"user_id":"a"}"#, "payload"),
-        (
-            "/v1/notifications",
-            r#"{"user_id":5,"payload":1}"#,
-            "user_id",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"","payload":1}"#,
-            "user_id",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a\nb","payload":1}"#,
-            "user_id",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":{},"payload":1}"#,
-            "user_id",
-        ),
-        (
-            "/v1/notifications",
-            &format!(r#"{{"user_id":"{long}","payload":1}}"#),
-            "user_id",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_ids":[],"payload":1}"#,
-            "user_ids",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_ids":"a","payload":1}"#,
-            "user_ids",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_ids":["a",""],"payload":1}"#,
-            "user_ids",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","user_ids":["a"],"payload":1}"#,
-            "user_ids",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","payload":1,"message":"m"}"#,
-            "message",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","message":1}"#,
-            "message",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","payload":1,"type":""}"#,
-            "type",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","payload":1,"type":7}"#,
-            "type",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","payload":1,"timestamp":"soon"}"#,
-            "timestamp",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","paylod":1}"#,
-            "payload",
-        ),
-        (
-            "/v1/notifications",
-            r#"{"user_id":"a","payload":1,"extra":1}"#,
-            "extra",
-        ),
-        ("/v1/notifications", &deep, "payload"),
-        ("/v1/notifications/batch", "{}", "notifications"),
-        (
-            "/v1/notifications/batch",
-            r#"{"notifications":[]}"#,
-            "notifications",
-        ),
-        (
-            "/v1/notifications/batch",
-            r#"{"notifications":[{"user_id":"a","payload":1},{"user_id":7,"payload":1}]}"#,
-            "notifications[1].user_id",
-        ),
-        (
-            "/v1/notifications/batch",
-            r#"{"notifications":[5]}"#,
-            "notifications[0]",
-        ),
-        ("/notifications", "{}", "user_id"),
-        ("/notifications", r#"{"user_id":"a"}"#, "message"),
-        ("/v1/endpoints", "{}", "url"),
-        ("/v1/endpoints", r#"{"url":"not a url"}"#, "url"),
-        ("/v1/endpoints", r#"{"url":"ftp://example.com"}"#, "url"),
-        (
-            "/v1/endpoints",
-            r#"{"url":"http://127.0.0.1:1","secret":"whsec_short"}"#,
-            "secret",
-        ),
-        (
-            "/v1/endpoints",
-            r#"{"url":"http://127.0.0.1:1","event_types":[1]}"#,
-            "event_types",
-        ),
-        ("/v1/users/a/endpoints", r#"{"url":""}"#, "url"),
-    ];
-    for (path, body, field) in cases {
-        let (status, error) = refusal(&server, Method::POST, path, body).await;
-        assert_eq!(status, 400, "{path} {body} {error}");
-        assert_eq!(
-            error["field"].as_str().unwrap_or_default(),
-            field,
-            "{body} {error}"
-        );
+    for (body, field) in WRONG_NOTIFICATIONS {
+        assert_refused(&server, "/v1/notifications", body, field).await;
     }
+    for (path, body, field) in WRONG_ELSEWHERE {
+        assert_refused(&server, path, body, field).await;
+    }
+    let long = format!(r#"{{"user_id":"{}","payload":1}}"#, "u".repeat(256));
+    assert_refused(&server, "/v1/notifications", &long, "user_id").await;
+    let (open, close) = ("[".repeat(500), "]".repeat(500));
+    let deep = format!(r#"{{"user_id":"a","payload":{open}{close}}}"#);
+    assert_refused(&server, "/v1/notifications", &deep, "payload").await;
 }
 
 #[tokio::test]

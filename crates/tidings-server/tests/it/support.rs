@@ -16,10 +16,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must happen.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
-    }
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
 }
 
 /// A folder with a database, on which servers are started one after another.
@@ -99,18 +98,16 @@ impl Server {
         let mut stdout = BufReader::new(process.stdout.take().unwrap()).lines();
         let mut first_lines = Vec::new();
         for _ in 0..3 {
-            match soon("the server's start", stdout.next_line())
+            let line = soon("the server's start", stdout.next_line())
                 .await
-                .unwrap()
-            {
-                Some(line) => first_lines.push(line),
-                None => {
-                    let mut complaint = String::new();
-                    let mut stderr = process.stderr.take().unwrap();
-                    stderr.read_to_string(&mut complaint).await.unwrap();
-                    panic!("the server did not start: {complaint}");
-                }
-            }
+                .unwrap();
+            let Some(line) = line else {
+                let mut complaint = String::new();
+                let mut stderr = process.stderr.take().unwrap();
+                stderr.read_to_string(&mut complaint).await.unwrap();
+                panic!("the server did not start: {complaint}");
+            };
+            first_lines.push(line);
         }
         let url = first_lines[0]
             .split([' ', ','])
@@ -259,7 +256,8 @@ impl Events {
             self.text.push_str(std::str::from_utf8(&chunk).unwrap());
             while let Some((frame, rest)) = self.text.split_once("\n\n") {
                 self.whole.push_back(Frame::parse(frame));
-                self.text = rest.to_owned();
+                let rest = rest.to_owned();
+                self.text = rest;
             }
         }
     }

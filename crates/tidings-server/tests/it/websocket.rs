@@ -51,9 +51,9 @@ impl Socket {
 
     pub(crate) async fn close_frame(&mut self) -> CloseFrame {
         loop {
-            match soon("the close", self.0.next()).await.unwrap().unwrap() {
-                Message::Close(frame) => return frame.unwrap(),
-                _ => continue,
+            let message = soon("the close", self.0.next()).await.unwrap().unwrap();
+            if let Message::Close(frame) = message {
+                return frame.unwrap();
             }
         }
     }
