@@ -8,7 +8,7 @@ use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{AddressPolicy, Attempt, BlockedAddress, ConfigError, Sender, Verdict};
 use tidings_sqlite::Database;
-use tidings_stream::{Consumer, HandlerError, StartFrom, StreamName, Streams, SubscribeOptions};
+use tidings_stream::{Consumer, HandlerError, Retention, StartFrom, StreamName, Streams, SubscribeOptions};
 
 use crate::config::Config;
 use crate::deliveries::{self, AttemptRecord, Next, State};
@@ -86,6 +86,9 @@ impl Dispatcher {
         streams: &Streams,
         config: &Config,
     ) -> Result<Consumer, tidings_stream::Error> {
+        // What has been acknowledged is of no more use: the deliveries have rows of their own.
+        let acknowledged = Retention::default().with_max_len(1);
+        streams.set_retention(STREAM, acknowledged).await?;
         let options = SubscribeOptions::default()
             .with_start(StartFrom::Earliest)
             .with_concurrency(config.webhook_workers)

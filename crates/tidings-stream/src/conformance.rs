@@ -99,6 +99,7 @@ macro_rules! conformance_tests {
                 trimming_by_length_keeps_the_newest
                 trimming_by_age_removes_the_old
                 the_last_retention_wins
+                retention_can_be_set_without_a_publish
                 the_janitor_trims_without_a_publish
                 a_pending_message_is_not_trimmed
                 regression_a_trimmed_pending_message_does_not_stop_its_group

@@ -108,7 +108,8 @@ pub enum Outcome {
 /// The functions of `conformance` (feature `conformance`) test an engine against this.
 pub trait Engine: Send + Sync + 'static {
     /// Appends messages in order, creates the stream if need be, stores its retention and trims to
-    /// it. Answers the id of the first message; the others follow without gaps.
+    /// it. Answers the id of the first message; the others follow without gaps. With no messages it
+    /// does the rest, and answers the id that the next message will have.
     fn append(
         &self,
         stream: &StreamName,

@@ -119,6 +119,26 @@ impl Streams {
         Ok((first..first + count).map(MessageId::from_u64).collect())
     }
 
+    /// Sets what a stream keeps, and creates it if need be, as a publish with that retention would:
+    /// for streams that are published to inside other transactions, which leave it alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`publish`](Self::publish).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have set it.
+    pub async fn set_retention(&self, stream: &str, retention: Retention) -> Result<(), Error> {
+        self.ensure_open()?;
+        let stream = self.name(stream)?;
+        self.shared
+            .engine
+            .append(&stream, Vec::new(), retention)
+            .await
+            .map(drop)
+    }
+
     async fn append(&self, stream: &str, messages: Vec<NewMessage>) -> Result<MessageId, Error> {
         self.ensure_open()?;
         let stream = self.name(stream)?;

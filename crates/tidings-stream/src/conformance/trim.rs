@@ -54,6 +54,20 @@ pub async fn the_last_retention_wins(engine: DynEngine) {
     assert_eq!(streams.stats("s").await.unwrap().messages, 2);
 }
 
+/// The retention can be set by itself: it trims what is there, and what comes without a word about
+/// retention is kept by it.
+pub async fn retention_can_be_set_without_a_publish(engine: DynEngine) {
+    let streams = streams(engine);
+    let two = Retention::default().with_max_len(2);
+    streams.set_retention("s", two).await.unwrap();
+    assert_eq!(streams.stats("s").await.unwrap().messages, 0);
+    let first = streams.publish_batch("s", numbered(4)).await.unwrap();
+    assert_eq!(first[0].as_u64(), 1);
+    streams.set_retention("s", two).await.unwrap();
+    let stats = streams.stats("s").await.unwrap();
+    assert_eq!((stats.messages, stats.newest), (2, Some(first[3])));
+}
+
 /// A stream that nobody publishes to any more is trimmed all the same.
 pub async fn the_janitor_trims_without_a_publish(engine: DynEngine) {
     let config = ServiceConfig::default()
