@@ -8,7 +8,9 @@ use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{AddressPolicy, Attempt, BlockedAddress, ConfigError, Sender, Verdict};
 use tidings_sqlite::Database;
-use tidings_stream::{Consumer, HandlerError, Retention, StartFrom, StreamName, Streams, SubscribeOptions};
+use tidings_stream::{
+    Consumer, HandlerError, Retention, StartFrom, StreamName, Streams, SubscribeOptions,
+};
 
 use crate::config::Config;
 use crate::deliveries::{self, AttemptRecord, Next, State};

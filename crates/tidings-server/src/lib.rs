@@ -14,7 +14,7 @@
 //!
 //! | module | knows |
 //! |---|---|
-//! | `config` | flags, environment and file, checked once |
+//! | `settings`, `config` | flags, environment and file, merged; then checked, once |
 //! | `server` | the order of starting and stopping |
 //! | `accept` | the transaction that a 201 stands for |
 //! | `endpoints`, `deliveries`, `idempotency` | their own tables |
@@ -35,7 +35,9 @@ mod http;
 mod idempotency;
 mod retention;
 mod server;
+pub mod settings;
 
-pub use config::{Config, Settings};
+pub use config::Config;
 pub use explain::explain;
 pub use server::{Leftovers, Server, StartError};
+pub use settings::Settings;

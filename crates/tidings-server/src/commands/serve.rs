@@ -5,8 +5,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::CommandError;
-use crate::config::{Config, LogFormat};
-use crate::{Server, Settings};
+use crate::settings::{LogFormat, Settings};
+use crate::{Config, Server};
 
 /// Runs the server.
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<(), CommandError> {
-        let config = self.settings.with_file()?.check()?;
+        let config = Config::try_from(self.settings.with_file()?)?;
         start_log(&config)?;
         // Signals are watched from here on, so that none is lost while the server starts.
         let mut terminate = signal(SignalKind::terminate())?;

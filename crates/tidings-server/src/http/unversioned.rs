@@ -1,14 +1,16 @@
 //! The four unversioned routes: the same logs in the shapes of a simpler service, so that its
 //! clients go on working.
 
+mod notification;
+
 use axum::body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use tidings_notify::{Draft, Epoch, Event, EventId, EventType, Since, Store, UserId};
+use tidings_notify::{Draft, Epoch, Event, EventType, Since, Store, UserId};
+
+pub(super) use notification::Notification;
 
 use super::error::ApiError;
 use super::extract::{Body, Id, Upgrade, User, idempotency_key};
@@ -20,42 +22,6 @@ use crate::idempotency::Idempotent;
 
 /// Notifications that one step of the list reads.
 const PAGE: usize = 256;
-
-/// A notification in the unversioned shape.
-#[derive(Debug, Serialize)]
-pub(crate) struct Notification<'a> {
-    id: EventId,
-    user_id: &'a UserId,
-    message: String,
-    created_at: Timestamp,
-    read: bool,
-}
-
-impl<'a> From<&'a Event> for Notification<'a> {
-    fn from(event: &'a Event) -> Self {
-        Self {
-            id: event.id,
-            user_id: &event.user,
-            message: message_of(event),
-            created_at: event.timestamp,
-            read: event.read_at.is_some(),
-        }
-    }
-}
-
-/// The message of an event: the payload's `message`, or a payload that is text, or else its JSON.
-fn message_of(event: &Event) -> String {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Readable {
-        Text(String),
-        Object { message: String },
-    }
-    match serde_json::from_str(event.payload.as_str()) {
-        Ok(Readable::Text(message) | Readable::Object { message }) => message,
-        Err(_) => event.payload.as_str().to_owned(),
-    }
-}
 
 /// `POST /notifications`.
 pub(crate) async fn create(
