@@ -69,3 +69,8 @@ pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuil
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

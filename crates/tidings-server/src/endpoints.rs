@@ -70,13 +70,19 @@ impl Endpoint {
             secret,
             enabled: true,
             disabled_because: None,
-            created_at: Timestamp::now(),
+            created_at: now(),
         }
     }
 
     pub(crate) fn wants(&self, event_type: &EventType) -> bool {
         self.event_types.is_empty() || self.event_types.contains(event_type)
     }
+}
+
+/// The present to the microsecond, which is what the table keeps.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
 pub(crate) fn insert(tx: &Transaction<'_>, endpoint: &Endpoint) -> rusqlite::Result<()> {

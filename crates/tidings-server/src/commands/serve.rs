@@ -75,18 +75,22 @@ fn announce(config: &Config, server: &Server) -> Result<(), CommandError> {
     } else {
         "callers need a key"
     };
+    // What the person typed to get here works for the next command too, on the path or not.
+    let tidings = std::env::args()
+        .next()
+        .unwrap_or_else(|| "tidings".to_owned());
     let mut out = std::io::stdout().lock();
     writeln!(out, "Tidings listens on http://{address}, {access}")?;
     writeln!(out, "It stores in {}", config.database.display())?;
     if config.api_keys.is_empty() {
         writeln!(
             out,
-            "Try: open http://{address} in a browser, then run: tidings send anna \"Hello\" --url http://{address}"
+            "Try: open http://{address} in a browser, then run: {tidings} send anna \"Hello\" --url http://{address}"
         )?;
     } else {
         writeln!(
             out,
-            "Try: TIDINGS_API_KEY=… tidings send anna \"Hello\" --url http://{address}"
+            "Try: TIDINGS_API_KEY=… {tidings} send anna \"Hello\" --url http://{address}"
         )?;
     }
     out.flush()?;
