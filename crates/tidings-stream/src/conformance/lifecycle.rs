@@ -1,5 +1,5 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::support::{
     NEVER, Recorder, from_start, key, numbered, recorder, soon, streams, subscribe, until,
 };
 use crate::engine::{DynEngine, Engine};
-use crate::{Error, Handler, HandlerError, Message, NewMessage};
+use crate::{Consumer, Error, Handler, HandlerError, Message, NewMessage};
 
 /// Records every message, then waits for a permit of the gate.
 fn gated(recorder: Recorder, gate: Arc<Semaphore>) -> impl Handler {
@@ -34,9 +34,8 @@ pub async fn closing_lets_running_handlers_acknowledge(engine: DynEngine) {
     let options = from_start().with_concurrency(10);
     let consumer = subscribe(&streams, "s", "g", options, gated(first, gate.clone())).await;
     seen.take(10).await;
-    let mut closing = std::pin::pin!(consumer.close());
-    let begun = std::future::poll_fn(|context| Poll::Ready(closing.as_mut().poll(context)));
-    assert!(begun.await.is_pending());
+    let mut closing = pin!(consumer.close());
+    begin(&mut closing).await;
     gate.add_permits(10);
     let report = soon(closing).await;
     assert_eq!(
@@ -52,59 +51,61 @@ pub async fn closing_lets_running_handlers_acknowledge(engine: DynEngine) {
     );
 }
 
-/// What was claimed and not begun goes back with its attempt unchanged.
+/// Of a claim of sixteen messages, the first handler begins the closing: the others do not start,
+/// and their messages go back with the attempt unchanged.
 pub async fn no_handler_starts_once_closing_has_begun(engine: DynEngine) {
     let streams = streams(engine);
-    for round in 0..20 {
-        let stream = format!("s{round}");
-        let (first, seen) = recorder();
-        let late = Arc::new(AtomicBool::new(false));
-        let handler = {
-            let late = Arc::clone(&late);
-            move |message: Message| {
-                let (first, started_late) = (first.clone(), late.load(Ordering::SeqCst));
-                async move {
-                    if started_late {
-                        return Err(HandlerError::skip_retry("begun while closing"));
-                    }
-                    first.note(message).await;
-                    Ok(())
-                }
+    let (first, seen) = recorder();
+    let slot = Arc::new(OnceLock::<Consumer>::new());
+    let handler = {
+        let slot = Arc::clone(&slot);
+        move |message: Message| {
+            let (first, slot) = (first.clone(), Arc::clone(&slot));
+            async move {
+                begin(&mut pin!(slot.get().unwrap().close())).await;
+                first.note(message).await;
+                Ok(())
             }
-        };
-        let options = from_start().with_concurrency(16);
-        let consumer = subscribe(&streams, &stream, "g", options.clone(), handler).await;
-        // The publish wakes the consumer, and closing races with its claim.
-        streams.publish_batch(&stream, numbered(50)).await.unwrap();
-        for _ in 0..round {
-            tokio::task::yield_now().await;
         }
-        let mut closing = std::pin::pin!(consumer.close());
-        let first_poll =
-            std::future::poll_fn(|context| Poll::Ready(closing.as_mut().poll(context)));
-        let report = match first_poll.await {
-            Poll::Ready(report) => report,
-            Poll::Pending => {
-                // On several threads a handler may be between its start and its first line.
-                let flavor = tokio::runtime::Handle::current().runtime_flavor();
-                late.store(flavor == RuntimeFlavor::CurrentThread, Ordering::SeqCst);
-                closing.await
-            }
-        };
-        assert_eq!(report.abandoned, 0);
-        let begun = seen.rest().await.len() as u64;
-        let stats = consumer.stats();
-        assert_eq!(stats.acknowledged, begun);
-        assert_eq!((stats.stale, stats.retried, stats.dead_lettered), (0, 0, 0));
-
-        let (second, mut seen) = recorder();
-        let consumer = subscribe(&streams, &stream, "g", options, second).await;
-        for message in seen.take(usize::try_from(50 - begun).unwrap()).await {
-            assert_eq!(message.attempt, 1);
+    };
+    let options = from_start().with_concurrency(16);
+    let consumer = subscribe(&streams, "s", "g", options.clone(), handler).await;
+    slot.set(consumer).unwrap();
+    streams.publish_batch("s", numbered(16)).await.unwrap();
+    let report = soon(async {
+        while slot.get().unwrap().stats().acknowledged == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        consumer.close().await;
-        assert!(seen.rest().await.is_empty());
+        slot.get().unwrap().close().await
+    })
+    .await;
+    let stats = slot.get().unwrap().stats();
+    drop(slot);
+    let begun = seen.rest().await.len() as u64;
+    assert_eq!(report.finished, begun);
+    assert_eq!((report.released, report.abandoned), (16 - begun, 0));
+    assert_eq!(
+        (stats.acknowledged, stats.stale, stats.retried),
+        (begun, 0, 0)
+    );
+    // On several threads some handlers start side by side with the first.
+    if tokio::runtime::Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        assert_eq!(begun, 1);
     }
+
+    let (second, mut seen) = recorder();
+    let consumer = subscribe(&streams, "s", "g", options, second).await;
+    for message in seen.take(usize::try_from(16 - begun).unwrap()).await {
+        assert_eq!(message.attempt, 1);
+    }
+    consumer.close().await;
+    assert!(seen.rest().await.is_empty());
+}
+
+/// Polls a future once, so that it begins; it must not end yet.
+async fn begin<F: Future>(future: &mut Pin<&mut F>) {
+    let first_poll = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context)));
+    assert!(first_poll.await.is_pending());
 }
 
 /// A handler that does not end is dropped at the deadline, and its message comes again at once.
@@ -195,7 +196,11 @@ pub async fn one_publish_wakes_every_group(engine: DynEngine) {
 pub async fn a_returned_message_wakes_its_group(engine: DynEngine) {
     let streams = streams(engine.clone());
     let (first, mut seen) = recorder();
-    let options = from_start().with_poll_interval(NEVER);
+    // A free handler beside the busy one, so that the subscription is waiting when it comes back.
+    let options = from_start()
+        .with_poll_interval(NEVER)
+        .with_visibility_timeout(NEVER)
+        .with_concurrency(2);
     let again = move |message: Message| {
         let first = first.clone();
         async move {

@@ -161,9 +161,6 @@ impl<H: Handler> Dispatch<H> {
         let max_attempts = self.subscription.options.max_attempts();
         for delivery in deliveries {
             let end = match free.split(1) {
-                _ if self.subscription.closing.is_cancelled() => {
-                    attempt::released(delivery.receipt)
-                }
                 _ if max_attempts.is_some_and(|max| delivery.message.attempt > max) => {
                     attempt::poisoned(&self.subscription, &delivery)
                 }

@@ -12,7 +12,7 @@ use crate::Error;
 /// for itself.
 #[derive(Debug)]
 pub(super) struct Liveness {
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl Liveness {
@@ -45,7 +45,20 @@ impl Liveness {
         if alone {
             if_alone(transaction)?;
         }
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Liveness {
+    /// Closing the file would not do: a child that this process is just starting has a copy of it
+    /// until its own program begins, and would keep the lock.
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.file.as_ref().map(File::unlock) {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "the lock is left to the operating system"
+            );
+        }
     }
 }
 

@@ -40,6 +40,13 @@ fn from_start() -> SubscribeOptions {
         .with_poll_interval(NEVER)
 }
 
+/// Waits for the next message, but not for ever.
+async fn next(seen: &mut mpsc::Receiver<Message>) -> Option<Message> {
+    tokio::time::timeout(Duration::from_secs(60), seen.recv())
+        .await
+        .expect("it comes within a minute")
+}
+
 /// A handler that acknowledges everything and passes it on.
 #[derive(Clone)]
 struct Recorder(mpsc::Sender<Message>);
@@ -76,12 +83,15 @@ async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
     publish("never", false).await.unwrap_err();
     let ids = publish("once", true).await.unwrap();
     streams.wake(&name);
-    let messages = [seen.recv().await.unwrap(), seen.recv().await.unwrap()];
+    let messages = [
+        next(&mut seen).await.unwrap(),
+        next(&mut seen).await.unwrap(),
+    ];
     assert_eq!(messages[0].payload, "once");
     assert_eq!(ids, messages.map(|message| message.id));
     assert_eq!(ids[0].as_u64(), 1);
     consumer.close().await;
-    assert!(seen.recv().await.is_none());
+    assert!(next(&mut seen).await.is_none());
 }
 
 #[tokio::test]
@@ -155,14 +165,14 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         .unwrap();
     let mut attempts = Vec::new();
     for _ in 0..98 {
-        let message = seen.recv().await.unwrap();
+        let message = next(&mut seen).await.unwrap();
         attempts.push((message.id.as_u64(), message.attempt));
     }
     attempts.sort_unstable();
     let expected = (3..=100).map(|id| (id, if id == 3 { 3 } else { 2 }));
     assert!(attempts.into_iter().eq(expected));
     consumer.close().await;
-    assert!(seen.recv().await.is_none());
+    assert!(next(&mut seen).await.is_none());
     assert_eq!(key.stream, streams.name("s").unwrap());
     let group = streams.stats("s").await.unwrap().groups.remove(0);
     assert_eq!(group.pending, 1, "a retry keeps its delay over a restart");
@@ -205,12 +215,12 @@ async fn two_engines_on_one_database_leave_each_other_alone() {
         .unwrap();
     let another = third.subscribe("s", "g", options, recorder).await.unwrap();
     second.publish("s", NewMessage::new("5")).await.unwrap();
-    assert_eq!(seen.recv().await.unwrap().payload, "5");
+    assert_eq!(next(&mut seen).await.unwrap().payload, "5");
     gate.send_replace(true);
     assert_eq!(consumer.close().await.finished, 4);
     assert_eq!(consumer.stats().acknowledged, 4);
     tokio::join!(other.close(), another.close());
-    assert!(seen.recv().await.is_none());
+    assert!(next(&mut seen).await.is_none());
 }
 
 #[tokio::test]
@@ -244,7 +254,7 @@ async fn a_clock_that_was_set_back_keeps_no_message_waiting() {
         .subscribe("s", "g", from_start(), recorder)
         .await
         .unwrap();
-    assert_eq!(seen.recv().await.unwrap().payload, "1");
+    assert_eq!(next(&mut seen).await.unwrap().payload, "1");
     consumer.close().await;
 }
 
@@ -265,7 +275,7 @@ async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
         .subscribe("s", "g", from_start(), recorder)
         .await
         .unwrap();
-    seen.recv().await.unwrap();
+    next(&mut seen).await.unwrap();
     limit(1).await.unwrap();
     let large = || NewMessage::new(vec![1; 1 << 20]);
     let refused = streams.publish("s", large()).await.unwrap_err();
@@ -273,7 +283,7 @@ async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
     limit(1_000_000).await.unwrap();
     let id = streams.publish("s", large()).await.unwrap();
     assert_eq!(id.as_u64(), 2, "a failed publish takes no number");
-    assert_eq!(seen.recv().await.unwrap().id, id);
+    assert_eq!(next(&mut seen).await.unwrap().id, id);
     assert_eq!(consumer.close().await.abandoned, 0);
     let group = streams.stats("s").await.unwrap().groups.remove(0);
     assert_eq!((group.pending, group.lag), (0, 0));
@@ -336,7 +346,7 @@ fn a_killed_process_loses_nothing_that_it_was_answered_for() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         consumer.close().await;
-        while let Some(message) = seen.recv().await {
+        while let Some(message) = next(&mut seen).await {
             handled.push(message.id.as_u64());
         }
     });
