@@ -1,14 +1,16 @@
 //! Accepting notifications: the one transaction that a 201 stands for.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::Transaction;
 use tidings::Message;
 use tidings_notify::{Draft, Event, Notifier, StoreError, UserId};
 use tidings_sqlite::Database;
-use tidings_stream::{NewMessage, StreamName, Streams};
+use tidings_stream::{NewMessage, Streams};
 use tokio_util::task::TaskTracker;
 
+use crate::dispatch::WebhookQueue;
 use crate::endpoints::Endpoint;
 use crate::idempotency::{Idempotent, Known};
 use crate::{deliveries, endpoints};
@@ -41,7 +43,7 @@ pub(crate) struct Acceptor {
     database: Database,
     notifier: Notifier,
     streams: Streams,
-    webhooks: StreamName,
+    webhooks: Arc<WebhookQueue>,
     tasks: TaskTracker,
 }
 
@@ -50,14 +52,14 @@ impl Acceptor {
         database: Database,
         notifier: Notifier,
         streams: Streams,
-        webhooks: StreamName,
+        webhooks: WebhookQueue,
         tasks: TaskTracker,
     ) -> Self {
         Self {
             database,
             notifier,
             streams,
-            webhooks,
+            webhooks: Arc::new(webhooks),
             tasks,
         }
     }
@@ -91,14 +93,14 @@ impl Acceptor {
         idempotent: Option<Idempotent>,
         answer: Answer,
     ) -> Result<String, AcceptError> {
-        let webhooks = self.webhooks.clone();
+        let webhooks = Arc::clone(&self.webhooks);
         let stored = self
             .database
             .write(move |tx| store(tx, &drafts, idempotent.as_ref(), &webhooks, answer))
             .await?;
         self.notifier.announce(&stored.events);
         if stored.has_webhooks {
-            self.streams.wake(&self.webhooks);
+            self.streams.wake(&self.webhooks.stream);
         }
         Ok(stored.answer)
     }
@@ -115,7 +117,7 @@ fn store(
     tx: &Transaction<'_>,
     drafts: &[Draft],
     idempotent: Option<&Idempotent>,
-    webhooks: &StreamName,
+    webhooks: &WebhookQueue,
     answer: Answer,
 ) -> Result<Stored, AcceptError> {
     if let Some(request) = idempotent {
@@ -152,9 +154,10 @@ fn store(
 fn store_deliveries(
     tx: &Transaction<'_>,
     events: &[Event],
-    webhooks: &StreamName,
+    webhooks: &WebhookQueue,
 ) -> Result<bool, AcceptError> {
     let mut endpoints_of: HashMap<&UserId, Vec<Endpoint>> = HashMap::new();
+    let due_at = webhooks.first_due();
     let mut queue = Vec::new();
     for event in events {
         if !endpoints_of.contains_key(&event.user) {
@@ -165,13 +168,13 @@ fn store_deliveries(
         for endpoint in endpoints {
             if endpoint.wants(&event.event_type) {
                 let message = message.get_or_insert_with(|| Message::from_event(event));
-                let id = deliveries::create(tx, message, endpoint)?;
+                let id = deliveries::create(tx, message, endpoint, due_at)?;
                 queue.push(NewMessage::new(id));
             }
         }
     }
     if !queue.is_empty() {
-        tidings_stream::sqlite::publish_in(tx, webhooks, &queue)?;
+        tidings_stream::sqlite::publish_in(tx, &webhooks.stream, &queue)?;
     }
     Ok(!queue.is_empty())
 }

@@ -7,7 +7,7 @@ use http::HeaderValue;
 use jiff::Timestamp;
 use rusqlite::Error::FromSqlConversionFailure;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction};
 use serde::{Serialize, Serializer};
 use tidings::Message;
 use tidings_notify::EventType;
@@ -30,9 +30,12 @@ pub(crate) const SCHEMA: &[&str] = &["
         attempts INTEGER NOT NULL,
         next_attempt_at INTEGER,    -- microseconds since 1970, as are all times here
         created_at INTEGER NOT NULL,
-        finished_at INTEGER
+        finished_at INTEGER,
+        reason TEXT                 -- why it ended without another attempt
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX delivery_endpoint ON delivery (endpoint_id, id);
+    CREATE INDEX delivery_state ON delivery (state, id);
+    CREATE INDEX delivery_pending ON delivery (endpoint_id) WHERE finished_at IS NULL;
     CREATE INDEX delivery_message ON delivery (message_id);
     CREATE INDEX delivery_finished ON delivery (finished_at) WHERE finished_at IS NOT NULL;
     CREATE TABLE attempt (
@@ -100,6 +103,9 @@ pub(crate) struct Delivery {
     pub(crate) next_attempt_at: Option<Timestamp>,
     pub(crate) created_at: Timestamp,
     pub(crate) finished_at: Option<Timestamp>,
+    /// Why it ended without another attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
 }
 
 /// One request of a delivery, as recorded and shown.
@@ -123,6 +129,8 @@ fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) attempts: u32,
+    /// When the next attempt is due; in the past when it is late.
+    pub(crate) due_at: Option<Timestamp>,
     pub(crate) message: Message,
     /// `None` when the endpoint has been removed.
     pub(crate) endpoint: Option<Endpoint>,
@@ -137,11 +145,12 @@ pub(crate) enum Next {
     Finish(State),
 }
 
-/// Stores a message for an endpoint; answers the new delivery's id.
+/// Stores a message for an endpoint, to be attempted at `due_at`; answers the new delivery's id.
 pub(crate) fn create(
     tx: &Transaction<'_>,
     message: &Message,
     endpoint: &Endpoint,
+    due_at: Timestamp,
 ) -> rusqlite::Result<String> {
     tx.prepare_cached("INSERT OR IGNORE INTO message (id, type, body) VALUES (?1, ?2, ?3)")?
         .execute((
@@ -151,13 +160,15 @@ pub(crate) fn create(
         ))?;
     let id = format!("dlv_{}", Uuid::now_v7().simple());
     tx.prepare_cached(
-        "INSERT INTO delivery (id, message_id, endpoint_id, state, attempts, created_at)
-         VALUES (?1, ?2, ?3, 'pending', 0, ?4)",
+        "INSERT INTO delivery
+             (id, message_id, endpoint_id, state, attempts, next_attempt_at, created_at)
+         VALUES (?1, ?2, ?3, 'pending', 0, ?4, ?5)",
     )?
     .execute((
         &id,
         message.id(),
         &endpoint.id,
+        due_at.as_microsecond(),
         Timestamp::now().as_microsecond(),
     ))?;
     Ok(id)
@@ -167,7 +178,8 @@ pub(crate) fn create(
 pub(crate) fn work(connection: &Connection, id: &str) -> rusqlite::Result<Option<Work>> {
     let found = connection
         .prepare_cached(
-            "SELECT delivery.attempts, delivery.endpoint_id, message.id, message.type, message.body
+            "SELECT delivery.attempts, delivery.endpoint_id, message.id, message.type, message.body,
+                    delivery.next_attempt_at
              FROM delivery JOIN message ON message.id = delivery.message_id
              WHERE delivery.id = ?1 AND delivery.state = 'pending'",
         )?
@@ -179,14 +191,16 @@ pub(crate) fn work(connection: &Connection, id: &str) -> rusqlite::Result<Option
                 row.get::<_, String>(2)?,
                 row.get::<_, String>(3)?,
                 Bytes::from(body),
+                row.get(5)?,
             ))
         })
         .optional()?;
-    let Some((attempts, endpoint_id, message_id, message_type, body)) = found else {
+    let Some((attempts, endpoint_id, message_id, message_type, body, due_at)) = found else {
         return Ok(None);
     };
     Ok(Some(Work {
         attempts,
+        due_at: time(due_at),
         message: stored_message(message_id, &message_type, body)
             .map_err(|error| FromSqlConversionFailure(2, Type::Text, error))?,
         endpoint: endpoints::find(connection, &endpoint_id)?,
@@ -240,17 +254,43 @@ pub(crate) fn record(
         Next::Finish(state) => {
             tx.prepare_cached("UPDATE delivery SET attempts = ?2 WHERE id = ?1")?
                 .execute((id, attempt.number))?;
-            finish(tx, id, state)
+            finish(tx, id, state, None)
         }
     }
 }
 
-/// Ends a delivery.
-pub(crate) fn finish(tx: &Transaction<'_>, id: &str, state: State) -> rusqlite::Result<()> {
+/// Ends a delivery; `reason` says why there is no other attempt, where the attempts do not.
+pub(crate) fn finish(
+    tx: &Transaction<'_>,
+    id: &str,
+    state: State,
+    reason: Option<&str>,
+) -> rusqlite::Result<()> {
     tx.prepare_cached(
-        "UPDATE delivery SET state = ?2, next_attempt_at = NULL, finished_at = ?3 WHERE id = ?1",
+        "UPDATE delivery SET state = ?2, next_attempt_at = NULL, finished_at = ?3, reason = ?4
+         WHERE id = ?1",
     )?
-    .execute((id, state.as_str(), Timestamp::now().as_microsecond()))?;
+    .execute((
+        id,
+        state.as_str(),
+        Timestamp::now().as_microsecond(),
+        reason,
+    ))?;
+    Ok(())
+}
+
+/// Ends every delivery of an endpoint that has not ended.
+pub(crate) fn cancel_all(
+    tx: &Transaction<'_>,
+    endpoint_id: &str,
+    reason: &str,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE delivery
+         SET state = 'cancelled', next_attempt_at = NULL, finished_at = ?2, reason = ?3
+         WHERE endpoint_id = ?1 AND finished_at IS NULL",
+    )?
+    .execute((endpoint_id, Timestamp::now().as_microsecond(), reason))?;
     Ok(())
 }
 
@@ -264,7 +304,7 @@ pub(crate) struct Filter {
 }
 
 const COLUMNS: &str = "delivery.id, message_id, message.type, endpoint_id, state, attempts,
-    next_attempt_at, delivery.created_at, finished_at";
+    next_attempt_at, delivery.created_at, finished_at, reason";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let state = row.get_ref(4)?.as_str()?;
@@ -279,6 +319,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         next_attempt_at: time(row.get(6)?),
         created_at: time(row.get(7)?).unwrap_or(Timestamp::UNIX_EPOCH),
         finished_at: time(row.get(8)?),
+        reason: row.get(9)?,
     })
 }
 
@@ -292,23 +333,28 @@ pub(crate) fn list(
     filter: &Filter,
     limit: u32,
 ) -> rusqlite::Result<Vec<Delivery>> {
+    // Only the conditions that there are, so that each combination finds its index.
+    let mut conditions = String::new();
+    let mut values: Vec<&dyn ToSql> = vec![&limit];
+    let state = filter.state.map(State::as_str);
+    if let Some(endpoint_id) = &filter.endpoint_id {
+        values.push(endpoint_id);
+        conditions.push_str(&format!(" AND endpoint_id = ?{}", values.len()));
+    }
+    if let Some(state) = &state {
+        values.push(state);
+        conditions.push_str(&format!(" AND state = ?{}", values.len()));
+    }
+    if let Some(before) = &filter.before {
+        values.push(before);
+        conditions.push_str(&format!(" AND delivery.id < ?{}", values.len()));
+    }
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM delivery JOIN message ON message.id = delivery.message_id
-             WHERE (?1 IS NULL OR endpoint_id = ?1)
-               AND (?2 IS NULL OR state = ?2)
-               AND (?3 IS NULL OR delivery.id < ?3)
-             ORDER BY delivery.id DESC LIMIT ?4"
+             WHERE true{conditions} ORDER BY delivery.id DESC LIMIT ?1"
         ))?
-        .query_map(
-            (
-                &filter.endpoint_id,
-                filter.state.map(State::as_str),
-                &filter.before,
-                limit,
-            ),
-            from_row,
-        )?
+        .query_map(values.as_slice(), from_row)?
         .collect()
 }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{AddressPolicy, Attempt, BlockedAddress, ConfigError, Sender, Verdict};
@@ -16,9 +17,10 @@ use crate::config::Config;
 use crate::deliveries::{self, AttemptRecord, Next, State};
 use crate::endpoints;
 use crate::explain::explain;
+use crate::shares::Shares;
 
-/// The durable queue of deliveries; each message is a delivery's id.
-pub(crate) const STREAM: &str = "webhooks";
+/// The name of the durable stream of deliveries.
+const STREAM: &str = "webhooks";
 
 /// The consumer group that works on it.
 const GROUP: &str = "dispatch";
@@ -34,8 +36,32 @@ pub(crate) struct Dispatcher {
     sender: Sender,
     addresses: AddressPolicy,
     retry: RetryPolicy,
-    first_wait: Duration,
     timeout: Duration,
+    shares: Shares,
+}
+
+/// Where accepted deliveries are queued.
+#[derive(Debug)]
+pub(crate) struct WebhookQueue {
+    /// The durable stream; each message is a delivery's id.
+    pub(crate) stream: StreamName,
+    first_wait: Duration,
+}
+
+impl WebhookQueue {
+    pub(crate) fn new(streams: &Streams, config: &Config) -> Result<Self, tidings_stream::Error> {
+        Ok(Self {
+            stream: streams.name(STREAM)?,
+            first_wait: config.webhook_schedule.first().copied().unwrap_or_default(),
+        })
+    }
+
+    /// When a delivery that is accepted now shall be attempted first.
+    pub(crate) fn first_due(&self) -> Timestamp {
+        Timestamp::now()
+            .checked_add(self.first_wait)
+            .unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// Why an endpoint cannot be posted to.
@@ -54,17 +80,15 @@ impl Dispatcher {
         } else {
             AddressPolicy::PublicOnly
         };
-        let (first_wait, waits) = match config.webhook_schedule.as_slice() {
-            [] => (Duration::ZERO, [].as_slice()),
-            [first, rest @ ..] => (*first, rest),
-        };
+        // The first wait is before the first attempt, which is not a retry.
+        let waits = config.webhook_schedule.iter().skip(1).copied();
         Ok(Self {
             database,
             sender: Sender::builder().address_policy(addresses).build()?,
             addresses,
-            retry: RetryPolicy::new(Schedule::new(waits.iter().copied())?),
-            first_wait,
+            retry: RetryPolicy::new(Schedule::new(waits)?),
             timeout: config.webhook_timeout,
+            shares: Shares::of(config.webhook_workers),
         })
     }
 
@@ -125,17 +149,26 @@ impl Dispatcher {
             .await
             .map_err(HandlerError::retry)?;
         let Some(work) = work else { return Ok(()) };
-        if work.attempts == 0 && queued.attempt == 1 && !self.first_wait.is_zero() {
-            return Err(HandlerError::retry_after(self.first_wait, Postponed));
+        // The queue brings a delivery early when a crash came between recording an attempt and
+        // giving the delivery back. Its row knows when it is due.
+        if let Some(early) = work.due_at.and_then(time_until) {
+            return Err(HandlerError::retry_after(early, Postponed));
         }
         let Some(endpoint) = work.endpoint.filter(|endpoint| endpoint.enabled) else {
-            return self.cancel(id).await.map_err(HandlerError::retry);
+            let why = "the endpoint was removed or disabled";
+            return self.end(id, State::Cancelled, why.to_owned()).await;
+        };
+        let Some(_share) = self.shares.take(&endpoint.id) else {
+            return Err(HandlerError::retry_after(
+                busy_wait(queued.attempt),
+                Postponed,
+            ));
         };
         let number = work.attempts + 1;
         let target = match self.target(&endpoint.url, endpoint.secret) {
             Ok(target) => target,
             // It was fine when it was created: the server has stricter settings since.
-            Err(error) => return self.refuse(id, &error).await.map_err(HandlerError::retry),
+            Err(error) => return self.end(id, State::Failed, explain(&error)).await,
         };
         let attempt = self.sender.attempt(&target, &work.message, number).await;
         let next = self.decide(&attempt, number);
@@ -198,34 +231,41 @@ impl Dispatcher {
             .write_relaxed(move |tx| {
                 deliveries::record(tx, &delivery_id, &record, next)?;
                 if gone {
-                    endpoints::disable(tx, &endpoint_id, "the receiver answered 410 Gone")?;
+                    let why = "the receiver answered 410 Gone";
+                    endpoints::disable(tx, &endpoint_id, why)?;
+                    deliveries::cancel_all(tx, &endpoint_id, why)?;
                 }
                 Ok(())
             })
             .await
     }
 
-    /// Ends a delivery whose endpoint this server does not post to.
-    async fn refuse(&self, id: String, why: &TargetError) -> Result<(), tidings_sqlite::Error> {
-        tracing::warn!(delivery = id, %why, "an endpoint can no longer be posted to");
+    /// Ends a delivery without another attempt.
+    async fn end(&self, id: String, state: State, why: String) -> Result<(), HandlerError> {
         self.database
-            .write_relaxed(move |tx| Ok(deliveries::finish(tx, &id, State::Failed)?))
+            .write_relaxed(move |tx| {
+                deliveries::finish(tx, &id, state, Some(&why)).map_err(tidings_sqlite::Error::from)
+            })
             .await
+            .map_err(HandlerError::retry)
     }
+}
 
-    async fn cancel(&self, id: String) -> Result<(), tidings_sqlite::Error> {
-        self.database
-            .write_relaxed(move |tx| Ok(deliveries::finish(tx, &id, State::Cancelled)?))
-            .await
-    }
+/// How long from now until then; `None` when that is past.
+fn time_until(due_at: Timestamp) -> Option<Duration> {
+    Duration::try_from(due_at.duration_since(Timestamp::now()))
+        .ok()
+        .filter(|wait| !wait.is_zero())
+}
+
+/// How long a delivery waits whose endpoint has its share of the workers: longer each time, so that
+/// a long backlog does not keep the queue busy with itself.
+fn busy_wait(times_claimed: u32) -> Duration {
+    let wait = Duration::from_millis(250) * times_claimed.min(40);
+    wait + wait.mul_f64(fastrand::f64() / 2.0)
 }
 
 /// The delivery has a next attempt; its own row says why.
 #[derive(Debug, thiserror::Error)]
 #[error("the delivery waits for its next attempt")]
 struct Postponed;
-
-/// The stream's full name.
-pub(crate) fn stream_name(streams: &Streams) -> Result<StreamName, tidings_stream::Error> {
-    streams.name(STREAM)
-}

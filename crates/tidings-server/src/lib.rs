@@ -36,6 +36,7 @@ mod idempotency;
 mod retention;
 mod server;
 pub mod settings;
+mod shares;
 
 pub use config::Config;
 pub use explain::explain;

@@ -24,7 +24,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::accept::Acceptor;
 use crate::app::{App, SharedApp};
 use crate::config::Config;
-use crate::dispatch::{self, Dispatcher};
+use crate::dispatch::{Dispatcher, WebhookQueue};
 use crate::http::seats::Seats;
 use crate::{deliveries, endpoints, http, idempotency, retention};
 
@@ -136,14 +136,14 @@ impl Server {
         let dispatcher =
             Dispatcher::new(database.clone(), &config).map_err(|error| webhooks(error.into()))?;
         let dispatcher = Arc::new(dispatcher);
-        let stream = dispatch::stream_name(&streams).map_err(|error| webhooks(error.into()))?;
+        let queue = WebhookQueue::new(&streams, &config).map_err(|error| webhooks(error.into()))?;
         let tasks = TaskTracker::new();
         let app = Arc::new(App {
             acceptor: Acceptor::new(
                 database.clone(),
                 notifier.clone(),
                 streams.clone(),
-                stream,
+                queue,
                 tasks.clone(),
             ),
             dispatcher: Arc::clone(&dispatcher),

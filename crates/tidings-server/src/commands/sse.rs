@@ -10,13 +10,15 @@ pub(super) struct SseEvent {
     pub(super) data: String,
 }
 
-/// Takes bytes as they arrive and gives whole events.
+/// Takes the bytes of one connection as they arrive and gives whole events.
 #[derive(Debug, Default)]
 pub(super) struct SseReader {
     unfinished: Vec<u8>,
     event: SseEvent,
     has_data: bool,
-    /// What to send as `Last-Event-ID` when connecting again.
+    /// The id of the event that is not whole yet.
+    id: Option<String>,
+    /// What to send as `Last-Event-ID` when connecting again: the id of the last whole event.
     pub(super) last_event_id: Option<String>,
     /// How long the server asked to wait before that.
     pub(super) retry: Option<Duration>,
@@ -26,6 +28,15 @@ pub(super) struct SseReader {
 const MAX_LINE_BYTES: usize = 16 << 20;
 
 impl SseReader {
+    /// Goes on with a new connection: what was not whole is forgotten, and comes again.
+    pub(super) fn reconnected(self) -> Self {
+        Self {
+            last_event_id: self.last_event_id,
+            retry: self.retry,
+            ..Self::default()
+        }
+    }
+
     /// Adds bytes; answers the events that they complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, LineTooLong> {
         let mut events = Vec::new();
@@ -46,6 +57,9 @@ impl SseReader {
     fn line(&mut self, line: &str) -> Option<SseEvent> {
         if line.is_empty() {
             let event = std::mem::take(&mut self.event);
+            if let Some(id) = self.id.take() {
+                self.last_event_id = Some(id).filter(|id| !id.is_empty());
+            }
             return std::mem::take(&mut self.has_data).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -59,7 +73,7 @@ impl SseReader {
                 self.event.data.push_str(value);
                 self.has_data = true;
             }
-            "id" => self.last_event_id = Some(value.to_owned()).filter(|id| !id.is_empty()),
+            "id" => self.id = Some(value.to_owned()),
             "retry" => self.retry = value.parse().ok().map(Duration::from_millis).or(self.retry),
             _ => {}
         }
@@ -102,6 +116,23 @@ mod tests {
             );
             assert_eq!(reader.last_event_id.as_deref(), Some("a-2"));
             assert_eq!(reader.retry, Some(Duration::from_millis(1500)));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_inside_an_event_moves_no_cursor() {
+        let text = "id: a-1\ndata: one\n\nid: a-2\ndata: two\n\n";
+        for cut in 0..=text.len() {
+            let mut reader = SseReader::default();
+            let before = reader.feed(&text.as_bytes()[..cut]).unwrap();
+            let cursor = reader.last_event_id.clone();
+            assert_eq!(
+                cursor.map_or(0, |id| id[2..].parse().unwrap()),
+                before.len()
+            );
+            let mut reader = reader.reconnected();
+            let again = reader.feed(b"data: whole\n\n").unwrap();
+            assert_eq!(again[0].data, "whole", "cut at {cut}");
         }
     }
 }

@@ -44,6 +44,7 @@ impl Tail {
         let mut wait = Duration::from_secs(1);
         let mut connected_before = false;
         while left != Some(0) {
+            reader = reader.reconnected();
             match self
                 .follow(&mut reader, &mut left, &mut connected_before)
                 .await

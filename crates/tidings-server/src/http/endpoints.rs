@@ -13,8 +13,9 @@ use super::extract::{Body, Id, User};
 use super::fields::Fields;
 use super::notifications::created;
 use crate::app::SharedApp;
-use crate::endpoints::{self, Endpoint, Owner};
+use crate::endpoints::{Endpoint, Owner};
 use crate::explain::explain;
+use crate::{deliveries, endpoints};
 
 /// Most endpoints of one user, or of the operator: each accepted event is stored once for each.
 const MAX_ENDPOINTS: usize = 100;
@@ -136,7 +137,13 @@ pub(crate) async fn remove_for_user(
 async fn remove(app: &SharedApp, owner: Owner, id: String) -> Result<StatusCode, ApiError> {
     let removed = app
         .database
-        .write(move |tx| endpoints::remove(tx, &owner, &id).map_err(tidings_sqlite::Error::from))
+        .write(move |tx| {
+            let removed = endpoints::remove(tx, &owner, &id)?;
+            if removed {
+                deliveries::cancel_all(tx, &id, "the endpoint was removed")?;
+            }
+            Ok::<_, tidings_sqlite::Error>(removed)
+        })
         .await?;
     if removed {
         Ok(StatusCode::NO_CONTENT)
