@@ -11,6 +11,7 @@ use crate::accept::Acceptor;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
 use crate::http::seats::Seats;
+use crate::readiness::Readiness;
 
 /// The parts of a running server, as its handlers see them.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) acceptor: Acceptor,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) seats: Arc<Seats>,
+    pub(crate) readiness: Readiness,
     /// Cancelled when streams shall say farewell.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when what is still open shall be dropped.

@@ -49,6 +49,16 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// Connections beyond the streams: requests that come and go.
+const EXTRA_CONNECTIONS: usize = 1024;
+
+impl Config {
+    /// Most connections at a time. More wait in the operating system's queue.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.max_streams + EXTRA_CONNECTIONS
+    }
+}
+
 /// A key that lets a caller in. `Debug` does not show it.
 #[derive(Clone)]
 pub struct ApiKey(String);
@@ -81,13 +91,16 @@ pub enum ConfigError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The file is not TOML, or has an unknown key or a value of the wrong type.
-    #[error("the configuration file {} is not valid", path.display())]
+    /// The file is not TOML, or has an unknown key or a value of the wrong type. The line itself is
+    /// not shown: it may hold a key.
+    #[error("the configuration file {}, line {line}: {message}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
     },
     /// A value is out of its range, or contradicts another.
     #[error("--{setting}: {expected}")]
@@ -132,7 +145,7 @@ impl TryFrom<Settings> for Config {
                 1,
                 100_000,
             )?,
-            ping_interval: in_time_range("ping-interval", settings.ping_interval, 20, 1, 60)?,
+            ping_interval: in_time_range("ping-interval", settings.ping_interval, 20, 1, 25)?,
             retention: in_time_range(
                 "retention",
                 settings.retention,
@@ -178,29 +191,38 @@ fn check_keys(keys: Vec<String>) -> Result<Vec<ApiKey>, ConfigError> {
 
 /// Only a loopback address may be open to everybody, and only when `--dev` says so.
 fn check_access(dev: bool, address: IpAddr, keys: &[ApiKey]) -> Result<(), ConfigError> {
-    if !keys.is_empty() || (dev && address.is_loopback()) {
-        return Ok(());
+    if dev && !address.is_loopback() {
+        return Err(ConfigError::Invalid {
+            setting: "dev",
+            expected: format!("it listens on loopback only; for {address}, use --api-key instead"),
+        });
     }
-    let expected = if dev {
-        format!(
-            "--dev is open to every caller and listens on loopback only; with {address}, set a key"
-        )
-    } else {
-        "expected at least one key; or use --dev to try things out on this machine without"
-            .to_owned()
-    };
-    Err(ConfigError::Invalid {
-        setting: "api-key",
-        expected,
-    })
+    if !dev && keys.is_empty() {
+        return Err(ConfigError::Invalid {
+            setting: "api-key",
+            expected: "expected at least one; to try things out on this machine, use --dev"
+                .to_owned(),
+        });
+    }
+    Ok(())
 }
 
+/// Takes `sqlite:file`, `sqlite:/absolute/file` and `sqlite:///absolute/file`.
 fn check_database(url: &str) -> Result<PathBuf, ConfigError> {
-    let path = url.strip_prefix("sqlite:").filter(|path| !path.is_empty());
-    path.map(|path| Path::new(path).to_owned())
+    let path = url
+        .strip_prefix("sqlite:")
+        .map(|path| match path.strip_prefix("//") {
+            // Between two slashes and the third would stand a host.
+            Some(rest) if rest.starts_with('/') => rest,
+            Some(_) => "",
+            None => path,
+        });
+    let usable = |path: &&str| !path.is_empty() && !path.starts_with(':') && !path.contains('?');
+    path.filter(usable)
+        .map(|path| Path::new(path).to_owned())
         .ok_or_else(|| ConfigError::Invalid {
             setting: "database",
-            expected: format!("expected `sqlite:` and a file name, got `{url}`"),
+            expected: format!("expected `sqlite:` and the name of a file, got `{url}`"),
         })
 }
 
@@ -267,10 +289,20 @@ fn in_time_range(
         Err(ConfigError::Invalid {
             setting,
             expected: format!(
-                "expected {least} to {most} seconds, got {}",
-                value.as_secs_f64()
+                "expected {} to {}, got {}",
+                in_words(Duration::from_secs(least)),
+                in_words(Duration::from_secs(most)),
+                in_words(value)
             ),
         })
+    }
+}
+
+/// A duration as it may be given: `1h 30m`.
+fn in_words(duration: Duration) -> String {
+    match jiff::SignedDuration::try_from(duration) {
+        Ok(duration) => format!("{duration:#}"),
+        Err(_) => "more".to_owned(),
     }
 }
 
@@ -297,11 +329,34 @@ mod tests {
             ..dev()
         };
         assert!(refused(everywhere.clone()).contains("loopback only"));
+        let keys = Some(vec!["0123456789abcdef".to_owned()]);
         let with_key = Settings {
-            api_keys: Some(vec!["0123456789abcdef".to_owned()]),
+            api_keys: keys.clone(),
             ..everywhere
         };
-        Config::try_from(with_key).unwrap();
+        assert!(refused(with_key.clone()).contains("loopback only"));
+        let without_dev = Settings {
+            dev: None,
+            ..with_key
+        };
+        Config::try_from(without_dev).unwrap();
+    }
+
+    #[test]
+    fn a_database_is_a_file() {
+        let path = |url: &str| check_database(url).ok();
+        assert_eq!(path("sqlite:a.db"), Some(PathBuf::from("a.db")));
+        assert_eq!(path("sqlite:/a/b.db"), Some(PathBuf::from("/a/b.db")));
+        assert_eq!(path("sqlite:///a/b.db"), Some(PathBuf::from("/a/b.db")));
+        for url in [
+            "sqlite:",
+            "sqlite::memory:",
+            "sqlite://a.db",
+            "sqlite:a.db?mode=ro",
+            "a.db",
+        ] {
+            assert_eq!(path(url), None, "{url}");
+        }
     }
 
     #[test]

@@ -331,28 +331,30 @@ fn time(microseconds: Option<i64>) -> Option<Timestamp> {
 pub(crate) fn list(
     connection: &Connection,
     filter: &Filter,
-    limit: u32,
+    limit: usize,
 ) -> rusqlite::Result<Vec<Delivery>> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     // Only the conditions that there are, so that each combination finds its index.
-    let mut conditions = String::new();
+    let mut conditions = vec!["true".to_owned()];
     let mut values: Vec<&dyn ToSql> = vec![&limit];
     let state = filter.state.map(State::as_str);
     if let Some(endpoint_id) = &filter.endpoint_id {
         values.push(endpoint_id);
-        conditions.push_str(&format!(" AND endpoint_id = ?{}", values.len()));
+        conditions.push(format!("endpoint_id = ?{}", values.len()));
     }
     if let Some(state) = &state {
         values.push(state);
-        conditions.push_str(&format!(" AND state = ?{}", values.len()));
+        conditions.push(format!("state = ?{}", values.len()));
     }
     if let Some(before) = &filter.before {
         values.push(before);
-        conditions.push_str(&format!(" AND delivery.id < ?{}", values.len()));
+        conditions.push(format!("delivery.id < ?{}", values.len()));
     }
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM delivery JOIN message ON message.id = delivery.message_id
-             WHERE true{conditions} ORDER BY delivery.id DESC LIMIT ?1"
+             WHERE {} ORDER BY delivery.id DESC LIMIT ?1",
+            conditions.join(" AND ")
         ))?
         .query_map(values.as_slice(), from_row)?
         .collect()

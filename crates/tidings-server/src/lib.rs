@@ -19,6 +19,8 @@
 //! | `accept` | the transaction that a 201 stands for |
 //! | `endpoints`, `deliveries`, `idempotency` | their own tables |
 //! | `dispatch` | webhook attempts, and what follows from each |
+//! | `shares` | how many workers one endpoint may hold |
+//! | `readiness` | whether the storage can be written |
 //! | `retention` | forgetting what is old |
 //! | `http` | routes, shapes, streams, errors |
 //! | `commands` | what a person does by hand |
@@ -33,6 +35,7 @@ mod endpoints;
 mod explain;
 mod http;
 mod idempotency;
+mod readiness;
 mod retention;
 mod server;
 pub mod settings;

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tidings_notify::Notifier;
 use tidings_notify::sqlite::SqliteStore;
@@ -26,10 +26,8 @@ use crate::app::{App, SharedApp};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, WebhookQueue};
 use crate::http::seats::Seats;
+use crate::readiness::{self, Readiness};
 use crate::{deliveries, endpoints, http, idempotency, retention};
-
-/// Connections beyond the streams: requests that come and go.
-const EXTRA_CONNECTIONS: usize = 1024;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +46,7 @@ pub struct Server {
     streams: Streams,
     consumer: Consumer,
     accepting: CancellationToken,
-    accept_loop: AbortOnDropHandle<GracefulShutdown>,
+    accept_loop: AbortOnDropHandle<()>,
     _retention: AbortOnDropHandle<()>,
 }
 
@@ -148,6 +146,7 @@ impl Server {
             ),
             dispatcher: Arc::clone(&dispatcher),
             seats: Seats::new(config.max_streams, config.max_streams_per_user),
+            readiness: Readiness::default(),
             stopping: CancellationToken::new(),
             cutting_off: CancellationToken::new(),
             config,
@@ -191,8 +190,8 @@ impl Server {
         let webhooks = self.consumer.close();
         let (app, accept_loop) = (&self.app, self.accept_loop);
         let connections = async {
-            if let Ok(graceful) = accept_loop.await {
-                graceful.shutdown().await;
+            if let Err(error) = accept_loop.await {
+                tracing::error!(%error, "accepting connections had failed");
             }
             app.tasks.close();
             app.tasks.wait().await;
@@ -250,6 +249,7 @@ impl Storage {
         database.migrate("endpoints", endpoints::SCHEMA).await?;
         database.migrate("deliveries", deliveries::SCHEMA).await?;
         database.migrate("idempotency", idempotency::SCHEMA).await?;
+        database.migrate("readiness", readiness::SCHEMA).await?;
         let store = SqliteStore::open(database.clone()).await?;
         let engine = SqliteEngine::open(database.clone()).await?;
         Ok(Self {
@@ -260,25 +260,15 @@ impl Storage {
     }
 }
 
-/// Takes connections until told to stop, and hands back what watches over those that are open.
-async fn accept(
-    listener: TcpListener,
-    app: SharedApp,
-    accepting: CancellationToken,
-) -> GracefulShutdown {
-    let graceful = GracefulShutdown::new();
+/// Takes connections until told to stop.
+async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
-    let places = Arc::new(Semaphore::new(app.config.max_streams + EXTRA_CONNECTIONS));
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let places = Arc::new(Semaphore::new(app.config.most_connections()));
+    let mut builder = http1::Builder::new();
+    // The time counts from the opening of the connection, so a silent one is closed too.
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(Some(app.config.ping_interval))
-        .max_concurrent_streams(256);
     loop {
         // A full server leaves new connections in the operating system's queue, which is bounded.
         let next = async {
@@ -287,7 +277,7 @@ async fn accept(
         };
         let (place, connection) = tokio::select! {
             biased;
-            () = accepting.cancelled() => return graceful,
+            () = accepting.cancelled() => return,
             next = next => next,
         };
         let stream = match connection {
@@ -304,15 +294,29 @@ async fn accept(
             continue;
         }
         let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(stream), service.clone())
-            .into_owned();
-        let connection = graceful.watch(connection);
-        let cutting_off = app.cutting_off.clone();
-        app.tasks.spawn(async move {
-            if let Some(Err(error)) = cutting_off.run_until_cancelled_owned(connection).await {
-                tracing::debug!(error, "a connection ended");
+            .serve_connection(TokioIo::new(stream), service.clone())
+            .with_upgrades();
+        let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
+        let serve = async move {
+            let mut connection = pin!(connection);
+            let outcome = tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = stopping.cancelled() => {
+                    // Finishes the request that is being answered, and takes no other.
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a connection ended"
+                );
             }
             drop(place);
+        };
+        app.tasks.spawn(async move {
+            cutting_off.run_until_cancelled_owned(serve).await;
         });
     }
 }

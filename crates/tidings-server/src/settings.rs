@@ -22,15 +22,17 @@ pub struct Settings {
     pub config: Option<PathBuf>,
 
     /// Address and port to listen on; port 0 takes a free one and prints it [default: 127.0.0.1:8080]
-    #[arg(long, env = "TIDINGS_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "TIDINGS_LISTEN", value_name = "ADDRESS:PORT", value_parser = parse_address)]
     pub listen: Option<SocketAddr>,
 
     /// Where to store: `sqlite:` and a file, created when missing [default: sqlite:tidings.db]
     #[arg(long, env = "TIDINGS_DATABASE", value_name = "URL")]
     pub database: Option<String>,
 
-    /// Needs no key, but listens on loopback only: for trying out and developing
-    #[arg(long, env = "TIDINGS_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    /// For trying out and developing, on loopback only: needs no key, trusts pages of this machine,
+    /// lets webhooks reach private addresses
+    #[arg(long, env = "TIDINGS_DEV", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL",
+          value_parser = clap::builder::BoolishValueParser::new())]
     pub dev: Option<bool>,
 
     /// A key that callers send as `Authorization: Bearer KEY`, at least 16 characters; may be given
@@ -42,7 +44,7 @@ pub struct Settings {
         value_delimiter = ',',
         hide_env_values = true
     )]
-    #[serde(rename = "api-keys")]
+    #[serde(rename = "api-key")]
     pub api_keys: Option<Vec<String>>,
 
     /// A web origin whose pages may call this server, besides its own, for instance
@@ -53,7 +55,7 @@ pub struct Settings {
         value_name = "ORIGIN",
         value_delimiter = ','
     )]
-    #[serde(rename = "allow-origins")]
+    #[serde(rename = "allow-origin")]
     pub allow_origins: Option<Vec<String>>,
 
     /// Largest request body in bytes [default: 1048576]
@@ -68,7 +70,7 @@ pub struct Settings {
     #[arg(long, env = "TIDINGS_MAX_STREAMS_PER_USER", value_name = "COUNT")]
     pub max_streams_per_user: Option<usize>,
 
-    /// Longest silence on a stream before a ping, 1s to 60s [default: 20s]
+    /// Longest silence on a stream before a ping, 1s to 25s [default: 20s]
     #[arg(long, env = "TIDINGS_PING_INTERVAL", value_name = "DURATION", value_parser = parse_duration)]
     #[serde(deserialize_with = "duration_text")]
     pub ping_interval: Option<Duration>,
@@ -94,7 +96,8 @@ pub struct Settings {
     pub webhook_schedule: Option<Vec<Duration>>,
 
     /// Lets webhooks reach loopback, private and link-local addresses [default: only with --dev]
-    #[arg(long, env = "TIDINGS_WEBHOOK_PRIVATE_ADDRESSES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, env = "TIDINGS_WEBHOOK_PRIVATE_ADDRESSES", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL",
+          value_parser = clap::builder::BoolishValueParser::new())]
     pub webhook_private_addresses: Option<bool>,
 
     /// How long a stopping server waits for what is in flight, up to 10m [default: 30s]
@@ -137,9 +140,13 @@ impl Settings {
             path: path.clone(),
             source,
         })?;
-        let file = toml::from_str(&text).map_err(|source| ConfigError::Malformed {
-            path,
-            source: Box::new(source),
+        let file = toml::from_str(&text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            ConfigError::Malformed {
+                path,
+                line: text[..start].lines().count().max(1),
+                message: error.message().to_owned(),
+            }
         })?;
         Ok(self.or(file))
     }
@@ -168,6 +175,11 @@ impl Settings {
             log_format: self.log_format.or(other.log_format),
         }
     }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080".to_owned())
 }
 
 /// Reads `30s`, `5m`, `1h 30m`, `90d`; a day has 24 hours.
@@ -236,10 +248,27 @@ mod tests {
             config: Some(path),
             ..Settings::default()
         };
-        let ConfigError::Malformed { source, .. } = settings.with_file().unwrap_err() else {
-            panic!("expected a malformed file")
+        let refused = settings.with_file().unwrap_err().to_string();
+        assert!(refused.contains("line 1"), "{refused}");
+        assert!(refused.contains("lisen"), "{refused}");
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_shows_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.toml");
+        std::fs::write(
+            &path,
+            "dev = true\napi-key = [\"a-secret-0123456789\", 5]\n",
+        )
+        .unwrap();
+        let settings = Settings {
+            config: Some(path),
+            ..Settings::default()
         };
-        assert!(source.to_string().contains("lisen"));
+        let refused = crate::explain(&settings.with_file().unwrap_err());
+        assert!(refused.contains("line 2"), "{refused}");
+        assert!(!refused.contains("secret"), "{refused}");
     }
 
     #[test]

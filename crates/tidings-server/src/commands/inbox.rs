@@ -22,7 +22,7 @@ pub(super) struct Inbox {
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
 
-    /// How many to show, 1 to 500
+    /// How many to show, 1 to 1000
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
     limit: u32,
 

@@ -8,6 +8,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::CommandError;
 
@@ -23,7 +24,8 @@ pub(super) struct Remote {
     )]
     url: Url,
 
-    /// The key to call it with; not needed for a server started with --dev
+    /// The key to call it with; not needed for a server started with --dev. Of several with commas
+    /// between, as the server's own setting has them, the first is sent
     #[arg(
         long,
         env = "TIDINGS_API_KEY",
@@ -66,7 +68,8 @@ impl Remote {
     /// A client that sends the key with every request.
     pub(super) fn client(&self) -> Result<Client, CommandError> {
         let mut headers = HeaderMap::new();
-        if let Some(key) = &self.api_key {
+        let keys = self.api_key.as_deref();
+        if let Some(key) = keys.and_then(|keys| keys.split(',').next()) {
             let mut value = HeaderValue::try_from(format!("Bearer {key}"))
                 .map_err(|_| "--api-key: expected visible ASCII characters")?;
             value.set_sensitive(true);
@@ -94,7 +97,7 @@ impl Remote {
         &self,
         method: Method,
         url: Url,
-        body: Option<&Value>,
+        body: Option<&RawValue>,
     ) -> Result<Value, CommandError> {
         let mut request = self.client()?.request(method, url);
         if let Some(body) = body {

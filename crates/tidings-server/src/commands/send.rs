@@ -2,7 +2,9 @@ use std::io::Write;
 
 use clap::Args;
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::CommandError;
 use super::remote::Remote;
@@ -26,15 +28,31 @@ pub(super) struct Send {
     remote: Remote,
 }
 
+#[derive(Serialize)]
+struct Body<'a> {
+    user_ids: &'a [String],
+    #[serde(rename = "type")]
+    event_type: &'a str,
+    payload: &'a RawValue,
+}
+
 impl Send {
     pub(super) async fn run(self) -> Result<(), CommandError> {
-        let payload: Value = match serde_json::from_str(&self.text) {
-            Ok(payload) => payload,
-            Err(_) => json!({ "message": self.text }),
+        // Kept as text: reading it into a value would lose digits and order.
+        let payload = match RawValue::from_string(self.text.clone()) {
+            Ok(json) => json,
+            Err(_) => to_raw_value(&json!({ "message": self.text }))?,
         };
-        let body = json!({ "user_ids": self.users, "type": self.event_type, "payload": payload });
+        let body = Body {
+            user_ids: &self.users,
+            event_type: &self.event_type,
+            payload: &payload,
+        };
         let url = self.remote.address(&["v1", "notifications"])?;
-        let answer = self.remote.call(Method::POST, url, Some(&body)).await?;
+        let answer = self
+            .remote
+            .call(Method::POST, url, Some(&to_raw_value(&body)?))
+            .await?;
         let mut out = std::io::stdout().lock();
         for notification in answer["data"].as_array().into_iter().flatten() {
             writeln!(out, "{notification}")?;

@@ -11,8 +11,8 @@ use crate::{Config, Server};
 /// Runs the server.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Every setting can also stand in the file of --config, by its flag's name, \
-                        for instance `listen = \"127.0.0.1:8080\"` (lists: `api-keys`, `allow-origins`)."
+    after_help = "Every setting can also stand in the file of --config, by its flag's name, for \
+                  instance `listen = \"127.0.0.1:8080\"` or `api-key = [\"…\"]`."
 )]
 pub(super) struct Serve {
     #[command(flatten)]
@@ -26,6 +26,7 @@ impl Serve {
         // Signals are watched from here on, so that none is lost while the server starts.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        make_room_for_connections(&config);
         let server = Server::start(config.clone()).await?;
         announce(&config, &server)?;
         tokio::select! {
@@ -45,6 +46,25 @@ impl Serve {
             _ = terminate.recv() => Err("stopped at once; the next start goes on".into()),
             _ = interrupt.recv() => Err("stopped at once; the next start goes on".into()),
         }
+    }
+}
+
+/// Descriptors for the database, webhooks and everything else beside connections from outside.
+const OTHER_DESCRIPTORS: usize = 512;
+
+/// Raises the number of files that the process may open to what the limits on streams and workers
+/// need, and says so when the system does not let it.
+fn make_room_for_connections(config: &Config) {
+    let needed = config.most_connections() + config.webhook_workers + OTHER_DESCRIPTORS;
+    let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+    match rlimit::increase_nofile_limit(needed) {
+        Ok(open) if open < needed => tracing::warn!(
+            "the system lets this process open {open} files and connections; --max-streams {} needs \
+             {needed} (ulimit -n)",
+            config.max_streams
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit on open files is unknown"),
     }
 }
 

@@ -22,7 +22,7 @@ function setStatus(state, text) {
 
 /** Calls the server and gives its JSON; a refusal becomes an error in the server's words. */
 async function call(path, body) {
-  const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  const options = body === undefined ? {} : { method: "POST", body };
   const response = await fetch(path, options);
   const answer = await response.json();
   if (!response.ok) {
@@ -87,7 +87,7 @@ function entryOf(notification) {
     const read = make("button", "quiet", "Mark read");
     read.type = "button";
     const path = `${inboxOf(notification.user_id)}/${notification.id}/read`;
-    read.addEventListener("click", () => attempt(() => call(path, null)));
+    read.addEventListener("click", () => attempt(() => call(path, "")));
     head.append(read);
   }
   return entry;
@@ -157,37 +157,21 @@ async function attempt(action) {
   }
 }
 
-/** The address names the watched user, so that a reload or a bookmark goes on with them. */
-function watchAddress() {
-  const user = decodeURIComponent(location.hash.slice(1));
-  if (!user || user === watched) return;
-  element("watch").elements.user.value = user;
-  element("send").elements.to.value ||= user;
-  attempt(() => watch(user));
-}
-
-element("watch").addEventListener("submit", (event) => {
-  event.preventDefault();
-  location.hash = encodeURIComponent(event.target.elements.user.value);
-});
-
-addEventListener("hashchange", watchAddress);
-watchAddress();
-
-readAll.addEventListener("click", () => attempt(() => call(`${inboxOf(watched)}/read-all`, null)));
+readAll.addEventListener("click", () => attempt(() => call(`${inboxOf(watched)}/read-all`, "")));
 
 element("send").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { to, type, text } = event.target.elements;
-  let payload;
+  // JSON goes as it was typed: a parsed value would lose digits of large numbers.
+  let payload = text.value;
   try {
-    payload = JSON.parse(text.value);
+    JSON.parse(payload);
   } catch {
-    payload = { message: text.value };
+    payload = JSON.stringify({ message: payload });
   }
   try {
-    const body = { user_id: to.value, type: type.value || undefined, payload };
-    const { id } = await call("/v1/notifications", body);
+    const rest = JSON.stringify({ user_id: to.value, type: type.value || undefined });
+    const { id } = await call("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
     sent.dataset.state = "done";
     sent.textContent = `Stored as ${id}`;
     text.value = "";
@@ -196,3 +180,24 @@ element("send").addEventListener("submit", async (event) => {
     sent.textContent = error.message;
   }
 });
+
+/** The address names the watched user, so that a reload or a bookmark goes on with them. */
+function watchAddress() {
+  attempt(async () => {
+    const user = decodeURIComponent(location.hash.slice(1));
+    if (!user) return;
+    element("watch").elements.user.value = user;
+    element("send").elements.to.value ||= user;
+    await watch(user);
+  });
+}
+
+element("watch").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const hash = `#${encodeURIComponent(event.target.elements.user.value)}`;
+  if (location.hash === hash) watchAddress();
+  else location.hash = hash;
+});
+
+addEventListener("hashchange", watchAddress);
+watchAddress();

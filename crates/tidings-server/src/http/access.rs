@@ -71,12 +71,27 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Whether a browser says that a page of another site caused the request without saying which: an
+/// image, a link or a frame. Reading a stream has effects, so such a request must not reach it.
+fn is_of_a_stranger(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    site == Some(b"cross-site") && !headers.contains_key(header::ORIGIN)
+}
+
 /// Refuses requests that carry no known key, when keys are set.
 pub(crate) async fn require_key(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if is_of_a_stranger(request.headers()) {
+        return ApiError::new(
+            StatusCode::FORBIDDEN,
+            "origin_not_allowed",
+            "pages of other sites may not call",
+        )
+        .into_response();
+    }
     if access.admits(request.headers()) {
         return next.run(request).await;
     }

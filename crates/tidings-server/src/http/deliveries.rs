@@ -3,55 +3,53 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::{Id, Parameters};
 use crate::app::SharedApp;
 use crate::deliveries::{self, AttemptRecord, Delivery, Filter, State as DeliveryState};
 
-const DEFAULT_LIMIT: u32 = 50;
-const MAX_LIMIT: u32 = 500;
-
-/// Which deliveries to list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct ListParameters {
-    endpoint_id: Option<String>,
-    state: Option<String>,
-    limit: Option<u32>,
-    cursor: Option<String>,
-}
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 500;
 
 pub(crate) async fn list(
     State(app): State<SharedApp>,
-    Parameters(parameters): Parameters<ListParameters>,
+    parameters: Parameters,
 ) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct List {
         data: Vec<Delivery>,
         next: Option<String>,
     }
-    let state = match parameters.state.as_deref() {
+    let state = match parameters.text("state") {
         None => None,
         Some(text) => Some(DeliveryState::parse(text).ok_or_else(|| {
             ApiError::invalid("state", "expected pending, delivered, failed or cancelled")
         })?),
     };
-    let limit = checked_limit(parameters.limit, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     let filter = Filter {
-        endpoint_id: parameters.endpoint_id,
+        endpoint_id: parameters.text("endpoint_id").map(str::to_owned),
         state,
-        before: parameters.cursor,
+        before: match parameters.text("cursor") {
+            Some(cursor) if !cursor.starts_with("dlv_") => {
+                let expected = "expected the `next` of an earlier page";
+                return Err(ApiError::invalid("cursor", expected));
+            }
+            cursor => cursor.map(str::to_owned),
+        },
     };
-    let data = app
+    let mut data = app
         .database
         .read(move |connection| {
-            deliveries::list(connection, &filter, limit).map_err(tidings_sqlite::Error::from)
+            // One more than the page tells whether there is a next.
+            deliveries::list(connection, &filter, limit + 1).map_err(tidings_sqlite::Error::from)
         })
         .await?;
-    let is_full = data.len() == limit as usize;
-    let next = data.last().filter(|_| is_full).map(|last| last.id.clone());
+    let has_next = data.len() > limit;
+    data.truncate(limit);
+    let next = data.last().filter(|_| has_next).map(|last| last.id.clone());
     Ok(Json(List { data, next }).into_response())
 }
 
@@ -71,17 +69,4 @@ pub(crate) async fn attempts(
         .await?
         .ok_or_else(|| ApiError::not_found("id", "there is no such delivery"))?;
     Ok(Json(List { data }).into_response())
-}
-
-/// Checks the `limit` of a list.
-pub(crate) fn checked_limit(limit: Option<u32>, default: u32, most: u32) -> Result<u32, ApiError> {
-    let limit = limit.unwrap_or(default);
-    if (1..=most).contains(&limit) {
-        Ok(limit)
-    } else {
-        Err(ApiError::invalid(
-            "limit",
-            format!("expected 1 to {most}, got {limit}"),
-        ))
-    }
 }

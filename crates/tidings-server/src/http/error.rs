@@ -13,11 +13,18 @@ use crate::accept::AcceptError;
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    code: &'static str,
-    message: String,
-    field: Option<String>,
+    description: Description,
     /// Seconds after which a repeat may succeed.
     retry_after: Option<u16>,
+}
+
+/// An error in words: for programs, for people, and the field that it is about.
+#[derive(Debug, Serialize)]
+pub(crate) struct Description {
+    code: &'static str,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
 }
 
 /// How soon a caller may come back after the server could not store something.
@@ -27,36 +34,43 @@ impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
-            code,
-            message: message.into(),
-            field: None,
+            description: Description {
+                code,
+                message: message.into(),
+                field: None,
+            },
             retry_after: None,
         }
     }
 
     /// A field of the body, a parameter of the query or a part of the path is not as it must be.
     pub(crate) fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..Self::new(StatusCode::BAD_REQUEST, "invalid_field", expected)
-        }
+        Self::new(StatusCode::BAD_REQUEST, "invalid_field", expected).about(field)
     }
 
     pub(crate) fn not_found(field: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.to_owned()),
-            ..Self::new(StatusCode::NOT_FOUND, "not_found", message)
-        }
+        Self::new(StatusCode::NOT_FOUND, "not_found", message).about(field)
     }
 
     /// Puts the field below another: `notifications[3]` and `user_id` make
     /// `notifications[3].user_id`.
     pub(crate) fn within(mut self, parent: &str) -> Self {
-        self.field = Some(match self.field {
+        let field = match self.description.field.take() {
             Some(field) => format!("{parent}.{field}"),
             None => parent.to_owned(),
-        });
+        };
+        self.about(field)
+    }
+
+    /// Names the field.
+    fn about(mut self, field: impl Into<String>) -> Self {
+        self.description.field = Some(field.into());
         self
+    }
+
+    /// The words, for where there is no status.
+    pub(crate) fn into_description(self) -> Description {
+        self.description
     }
 
     fn unavailable(code: &'static str, message: &'static str) -> Self {
@@ -88,21 +102,10 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         #[derive(Serialize)]
         struct Body {
-            error: Inner,
-        }
-        #[derive(Serialize)]
-        struct Inner {
-            code: &'static str,
-            message: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            field: Option<String>,
+            error: Description,
         }
         let body = Body {
-            error: Inner {
-                code: self.code,
-                message: self.message,
-                field: self.field,
-            },
+            error: self.description,
         };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
@@ -157,14 +160,12 @@ impl From<serde_json::Error> for ApiError {
 impl From<AcceptError> for ApiError {
     fn from(error: AcceptError) -> Self {
         match error {
-            AcceptError::IdempotencyConflict => Self {
-                field: Some("Idempotency-Key".to_owned()),
-                ..Self::new(
-                    StatusCode::CONFLICT,
-                    "idempotency_conflict",
-                    "this key was used for a request with another body",
-                )
-            },
+            AcceptError::IdempotencyConflict => Self::new(
+                StatusCode::CONFLICT,
+                "idempotency_conflict",
+                "this key was used for a request with another body",
+            )
+            .about("Idempotency-Key"),
             AcceptError::Database(error) => error.into(),
             AcceptError::Store(error) => error.into(),
             error @ AcceptError::Stream(_) => Self::internal(&error),

@@ -1,14 +1,17 @@
 //! What handlers take from a request, with refusals in the shape of every other error.
 
+use std::convert::Infallible;
+use std::str::FromStr;
+use std::time::Duration;
+
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use tidings_notify::UserId;
 
 use super::error::ApiError;
@@ -66,22 +69,61 @@ fn path_error(rejection: PathRejection, wanted: &str) -> ApiError {
     ApiError::invalid(field, "expected UTF-8 in percent-encoding")
 }
 
-/// The parameters behind the `?`.
+/// The parameters behind the `?`, by name. Names that nobody asks for are ignored, as everywhere
+/// on the web; of a name that stands twice the first counts.
 #[derive(Debug)]
-pub(crate) struct Parameters<T>(pub(crate) T);
+pub(crate) struct Parameters(Vec<(String, String)>);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = ApiError;
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        match Query::from_request_parts(parts, state).await {
-            Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(ApiError::invalid("query", rejection.body_text())),
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self(
+            url::form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+        ))
+    }
+}
+
+impl Parameters {
+    /// The parameter's text, if it is given.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(given, _)| given == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The parameter's value, if it is given; `expected` says what it must be.
+    pub(crate) fn parsed<T: FromStr>(
+        &self,
+        name: &str,
+        expected: &str,
+    ) -> Result<Option<T>, ApiError> {
+        self.text(name)
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| ApiError::invalid(name, format!("expected {expected}")))
+            })
+            .transpose()
+    }
+
+    /// The `limit` of a list: 1 to `most`.
+    pub(crate) fn limit(&self, default: usize, most: usize) -> Result<usize, ApiError> {
+        let expected = format!("a number from 1 to {most}");
+        let limit = self.parsed("limit", &expected)?.unwrap_or(default);
+        if (1..=most).contains(&limit) {
+            Ok(limit)
+        } else {
+            Err(ApiError::invalid("limit", format!("expected {expected}")))
         }
     }
 }
 
-/// The body as it was sent, within the size limit.
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The body as it was sent, within the limits of size and time.
 #[derive(Debug)]
 pub(crate) struct Body(pub(crate) Bytes);
 
@@ -89,24 +131,29 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        Bytes::from_request(request, state)
-            .await
-            .map(Self)
-            .map_err(|rejection: BytesRejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    ApiError::new(
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "body_too_large",
-                        "the body is larger than this server takes (--max-body-bytes)",
-                    )
-                } else {
-                    ApiError::new(
-                        StatusCode::BAD_REQUEST,
-                        "incomplete_body",
-                        "the body did not arrive whole",
-                    )
-                }
-            })
+        let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
+        let body = body.await.map_err(|_| {
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "body_timeout",
+                "the body did not arrive in time",
+            )
+        })?;
+        body.map(Self).map_err(|rejection: BytesRejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                ApiError::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "body_too_large",
+                    "the body is larger than this server takes (--max-body-bytes)",
+                )
+            } else {
+                ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "incomplete_body",
+                    "the body did not arrive whole",
+                )
+            }
+        })
     }
 }
 

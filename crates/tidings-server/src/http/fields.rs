@@ -1,16 +1,17 @@
 //! Reading a JSON object field by field, so that every complaint names its field.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::fmt;
 
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
 /// The fields of a JSON object that nobody has taken yet.
 #[derive(Debug)]
-pub(crate) struct Fields<'a>(BTreeMap<&'a str, &'a RawValue>);
+pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// Reads a request body, which must be one JSON object.
@@ -21,12 +22,12 @@ impl<'a> Fields<'a> {
 
     /// Reads a value within a body that must be a JSON object.
     pub(crate) fn of(value: &'a RawValue) -> Result<Self, ApiError> {
-        // Keys with escapes cannot be borrowed; no field of ours has any.
-        serde_json::from_str(value.get()).map(Self).map_err(|_| {
+        let mut parser = serde_json::Deserializer::from_str(value.get());
+        parser.deserialize_map(ObjectVisitor).map_err(|_| {
             ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_body",
-                "expected a JSON object whose keys have no escapes",
+                "expected a JSON object",
             )
         })
     }
@@ -36,7 +37,7 @@ impl<'a> Fields<'a> {
         &mut self,
         name: &'static str,
     ) -> Result<Option<T>, ApiError> {
-        match self.take_raw(name) {
+        match self.take_raw(name)? {
             None => Ok(None),
             Some(raw) if raw.get() == "null" => Ok(None),
             Some(raw) => serde_json::from_str(raw.get())
@@ -46,16 +47,45 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes a field as the text that was sent, `null` included.
-    pub(crate) fn take_raw(&mut self, name: &'static str) -> Option<&'a RawValue> {
-        self.0.remove(name)
+    pub(crate) fn take_raw(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<&'a RawValue>, ApiError> {
+        let Some(index) = self.0.iter().position(|(key, _)| key == name) else {
+            return Ok(None);
+        };
+        let (_, value) = self.0.swap_remove(index);
+        if self.0.iter().any(|(key, _)| key == name) {
+            return Err(ApiError::invalid(name, "expected it once"));
+        }
+        Ok(Some(value))
     }
 
     /// Checks that nothing is left: a misspelt field must not be ignored.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
-        match self.0.into_keys().next() {
+        match self.0.into_iter().next() {
             None => Ok(()),
-            Some(name) => Err(ApiError::invalid(name, "no such field is known here")),
+            Some((name, _)) => Err(ApiError::invalid(name, "no such field is known here")),
         }
+    }
+}
+
+/// Keeps every key with its value, repeated ones too, without reading the values.
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(Fields(fields))
     }
 }
 
@@ -112,6 +142,13 @@ mod tests {
         fields.take::<UserId>("user_id").unwrap();
         let error = text(fields.finish().unwrap_err()).await;
         assert!(error.contains(r#""field":"paylod""#), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_field_that_stands_twice_is_refused_by_name() {
+        let mut fields = Fields::parse(br#"{"user_id":"a","user\u005fid":"b"}"#).unwrap();
+        let error = text(fields.take::<UserId>("user_id").unwrap_err()).await;
+        assert!(error.contains(r#""field":"user_id""#), "{error}");
     }
 
     #[test]

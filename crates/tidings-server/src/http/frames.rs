@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tidings_notify::{Event, EventId, Gap, Marked, ReadChange, UserId};
 
 /// First on every stream: where it starts.
@@ -14,7 +14,12 @@ pub(crate) struct Hello<'a> {
     pub(crate) cursor: EventId,
     pub(crate) unread: u64,
     /// The longest silence to expect.
-    pub(crate) ping_interval_ms: u64,
+    #[serde(rename = "ping_interval_ms", serialize_with = "as_milliseconds")]
+    pub(crate) ping_interval: Duration,
+}
+
+fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u128(duration.as_millis())
 }
 
 /// The backlog is over; what follows is live.

@@ -2,24 +2,15 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tidings_notify::{
-    Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, Store, StoreError, UserId,
+    DEFAULT_INBOX_LIMIT, Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, Store,
+    StoreError, UserId,
 };
 
 use super::error::ApiError;
 use super::extract::{Id, Parameters, User};
 use crate::app::SharedApp;
-
-/// Which page to list.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct ListParameters {
-    limit: Option<usize>,
-    cursor: Option<String>,
-    unread: Option<bool>,
-    r#type: Option<String>,
-}
 
 /// A page of the inbox, newest first.
 #[derive(Debug, Serialize)]
@@ -40,24 +31,18 @@ pub(crate) struct Unread {
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     User(user): User,
-    Parameters(parameters): Parameters<ListParameters>,
+    parameters: Parameters,
 ) -> Result<Json<List>, ApiError> {
-    let mut query = InboxQuery::default();
-    if let Some(limit) = parameters.limit {
-        if !(1..=MAX_INBOX_LIMIT).contains(&limit) {
-            let expected = format!("expected 1 to {MAX_INBOX_LIMIT}, got {limit}");
-            return Err(ApiError::invalid("limit", expected));
-        }
-        query = query.with_limit(limit);
-    }
-    if let Some(cursor) = &parameters.cursor {
+    let limit = parameters.limit(DEFAULT_INBOX_LIMIT, MAX_INBOX_LIMIT)?;
+    let mut query = InboxQuery::default().with_limit(limit);
+    if let Some(cursor) = parameters.text("cursor") {
         let cursor = cursor.parse::<EventId>();
         query = query.with_cursor(cursor.map_err(|_| foreign_cursor())?);
     }
-    if parameters.unread == Some(true) {
+    if parameters.parsed("unread", "true or false")? == Some(true) {
         query = query.with_unread_only();
     }
-    if let Some(event_type) = &parameters.r#type {
+    if let Some(event_type) = parameters.text("type") {
         let event_type = EventType::new(event_type);
         query = query.with_event_type(
             event_type.map_err(|error| ApiError::invalid("type", error.to_string()))?,
@@ -86,25 +71,32 @@ pub(crate) async fn read(
     User(user): User,
     Id(id): Id,
 ) -> Result<Json<Unread>, ApiError> {
-    mark_read(&app, &user, &id).await.map(Json)
+    mark_read(&app, &user, event_id(&id)?).await.map(Json)
 }
 
 /// Marks one notification as read; repeating it changes nothing.
 pub(crate) async fn mark_read(
     app: &SharedApp,
     user: &UserId,
-    id: &str,
+    id: EventId,
 ) -> Result<Unread, ApiError> {
-    let unknown = || ApiError::not_found("id", "this user has no such notification");
-    let id: EventId = id.parse().map_err(|_| unknown())?;
     if app.notifier.store().find(user, id).await?.is_none() {
-        return Err(unknown());
+        return Err(unknown_notification());
     }
     let scope = ReadScope::Ids(vec![id]);
     let update = app.notifier.mark_read(user, &scope).await?;
     Ok(Unread {
         unread: update.change.unread,
     })
+}
+
+/// Reads the `{id}` of a path; what is no id is the id of nothing.
+pub(crate) fn event_id(text: &str) -> Result<EventId, ApiError> {
+    text.parse().map_err(|_| unknown_notification())
+}
+
+fn unknown_notification() -> ApiError {
+    ApiError::not_found("id", "this user has no such notification")
 }
 
 pub(crate) async fn read_all(

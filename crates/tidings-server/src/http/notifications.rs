@@ -1,5 +1,7 @@
 //! `POST /v1/notifications` and its batch: accepting events for one or many users.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,8 +19,9 @@ use crate::idempotency::Idempotent;
 /// Most notifications that one request may become.
 const MAX_NOTIFICATIONS: usize = 10_000;
 
-/// The type of a notification whose sender gave none.
-const DEFAULT_TYPE: &str = "notification";
+/// Most bytes of payload that one request may store, over all its recipients: it is one
+/// transaction, and everybody's next one waits for it.
+const MAX_STORED_BYTES: usize = 16 << 20;
 
 pub(crate) async fn create(
     State(app): State<SharedApp>,
@@ -45,7 +48,7 @@ pub(crate) async fn create_batch(
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
     let batch = fields
-        .take_raw("notifications")
+        .take_raw("notifications")?
         .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
     fields.finish()?;
     let mut drafts = Vec::new();
@@ -122,10 +125,9 @@ impl Request {
         };
         let event_type = match fields.take("type")? {
             Some(event_type) => event_type,
-            None => EventType::new(DEFAULT_TYPE)
-                .map_err(|error| ApiError::invalid("type", error.to_string()))?,
+            None => default_type()?,
         };
-        let payload = match (fields.take_raw("payload"), fields.take("message")?) {
+        let payload = match (fields.take_raw("payload")?, fields.take("message")?) {
             (Some(payload), None) => parse_payload(payload)?,
             (None, Some(message)) => message_payload(message)?,
             (None, None) => {
@@ -156,10 +158,21 @@ impl Request {
             Recipients::Many(users) if users.is_empty() => {
                 return Err(ApiError::invalid("user_ids", "expected at least one user"));
             }
-            Recipients::Many(users) => users,
+            Recipients::Many(users) => distinct(users),
         };
         if drafts.len() + users.len() > MAX_NOTIFICATIONS {
             let expected = format!("expected at most {MAX_NOTIFICATIONS} notifications a request");
+            return Err(ApiError::invalid("user_ids", expected));
+        }
+        let stored: usize = drafts
+            .iter()
+            .map(|draft| draft.payload().as_str().len())
+            .sum();
+        let more = users.len().saturating_mul(self.payload.as_str().len());
+        if stored.saturating_add(more) > MAX_STORED_BYTES {
+            let expected = format!(
+                "expected at most {MAX_STORED_BYTES} bytes of payload over all recipients of a request"
+            );
             return Err(ApiError::invalid("user_ids", expected));
         }
         for user in users {
@@ -171,6 +184,20 @@ impl Request {
         }
         Ok(())
     }
+}
+
+/// The type of a notification whose sender gave none.
+pub(crate) fn default_type() -> Result<EventType, ApiError> {
+    EventType::new("notification").map_err(|error| ApiError::invalid("type", error.to_string()))
+}
+
+/// Everybody once, in the order of their first mention.
+fn distinct(users: Vec<UserId>) -> Vec<UserId> {
+    let mut mentioned = HashSet::new();
+    users
+        .into_iter()
+        .filter(|user| mentioned.insert(user.clone()))
+        .collect()
 }
 
 fn parse_payload(raw: &RawValue) -> Result<Payload, ApiError> {

@@ -28,8 +28,6 @@ pub(crate) async fn ready(State(app): State<SharedApp>) -> Result<Response, ApiE
             "the server is stopping",
         ));
     }
-    app.database
-        .write_relaxed(|_| Ok::<_, tidings_sqlite::Error>(()))
-        .await?;
+    app.readiness.check(&app.database).await?;
     Ok(Json(Health { status: "ready" }).into_response())
 }

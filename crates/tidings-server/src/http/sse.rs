@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use serde::Deserialize;
 use tidings_notify::{Item, Since};
 
 use super::cursor;
@@ -23,22 +22,13 @@ use crate::app::SharedApp;
 /// What a browser waits before it connects again after a loss.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The parameters of an event stream.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct StreamParameters {
-    since: Option<String>,
-    last_event_id: Option<String>,
-    event: Option<String>,
-}
-
 pub(crate) async fn events(
     State(app): State<SharedApp>,
     User(user): User,
-    Parameters(parameters): Parameters<StreamParameters>,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let naming = match parameters.event.as_deref() {
+    let naming = match parameters.text("event") {
         None | Some("message") => EventNaming::Message,
         Some("type") => EventNaming::Type,
         Some(_) => return Err(ApiError::invalid("event", "expected `type` or `message`")),
@@ -49,8 +39,8 @@ pub(crate) async fn events(
     };
     let since = cursor::since(
         &headers,
-        parameters.last_event_id.as_deref(),
-        parameters.since.as_deref(),
+        parameters.text("last_event_id"),
+        parameters.text("since"),
         Since::Now,
     );
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
@@ -60,7 +50,7 @@ pub(crate) async fn events(
         user_id: &user,
         cursor: start.cursor,
         unread: start.unread,
-        ping_interval_ms: millis(app.config.ping_interval),
+        ping_interval: app.config.ping_interval,
     })?;
     let feed = Feed::new(
         subscription,
@@ -78,10 +68,6 @@ pub(crate) async fn events(
         body,
         SseBody::next,
     ))))
-}
-
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A full server answers like a stream that ends at once: any other status would make a browser's

@@ -8,14 +8,15 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::{Draft, Epoch, Event, EventType, Since, Store, UserId};
+use tidings_notify::{Draft, Epoch, Event, Since, Store, UserId};
 
 pub(super) use notification::Notification;
 
 use super::error::ApiError;
 use super::extract::{Body, Id, Upgrade, User, idempotency_key};
 use super::fields::Fields;
-use super::notifications::{created, message_payload};
+use super::inbox;
+use super::notifications::{created, default_type, message_payload};
 use super::websocket::{self, Dialect};
 use crate::app::SharedApp;
 use crate::idempotency::Idempotent;
@@ -36,10 +37,8 @@ pub(crate) async fn create(
     let message = fields
         .take("message")?
         .ok_or_else(|| ApiError::invalid("message", "expected a text"))?;
-    fields.finish()?;
-    let event_type = EventType::new("notification")
-        .map_err(|error| ApiError::invalid("type", error.to_string()))?;
-    let draft = Draft::new(user, event_type, message_payload(message)?);
+    // Clients of this route may post a whole notification: what else is in it says nothing here.
+    let draft = Draft::new(user, default_type()?, message_payload(message)?);
     let idempotent =
         idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/notifications", &body));
     let answer = |events: &[Event]| serde_json::to_string(&events.first().map(Notification::from));
@@ -124,7 +123,7 @@ impl List {
             chunk.push_str(&serde_json::to_string(&Notification::from(event))?);
             self.after = event.id.seq;
         }
-        if page.events.len() < PAGE {
+        if self.after >= page.top_seq || page.events.is_empty() {
             self.state = ListState::Ended;
             chunk.push(']');
         }
@@ -138,7 +137,7 @@ pub(crate) async fn read(
     User(user): User,
     Id(id): Id,
 ) -> Result<StatusCode, ApiError> {
-    super::inbox::mark_read(&app, &user, &id).await?;
+    inbox::mark_read(&app, &user, inbox::event_id(&id)?).await?;
     Ok(StatusCode::OK)
 }
 

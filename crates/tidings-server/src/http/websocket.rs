@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::http::HeaderMap;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use tidings_notify::{Event, EventId, Item, ReadScope, Since, UserId};
+use tidings_notify::{Event, EventId, Item, Since, UserId};
 use tokio::time::Instant;
 
 use super::cursor;
-use super::error::ApiError;
+use super::error::{ApiError, Description};
 use super::extract::{Parameters, Upgrade, User};
 use super::feed::{Feed, Step};
 use super::frames::{Bye, CaughtUp, GapFrame, Hello, ReadFrame};
 use super::seats::{Full, Seat};
-use super::sse::millis;
 use crate::app::SharedApp;
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
@@ -28,25 +27,17 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// A client that has answered none of this many pings is gone.
 const UNANSWERED_PINGS: u32 = 3;
 
-/// The parameters of a WebSocket stream.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct SocketParameters {
-    since: Option<String>,
-    last_event_id: Option<String>,
-}
-
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
     User(user): User,
-    Parameters(parameters): Parameters<SocketParameters>,
+    parameters: Parameters,
     headers: HeaderMap,
     Upgrade(upgrade): Upgrade,
 ) -> Result<Response, ApiError> {
     let since = cursor::since(
         &headers,
-        parameters.last_event_id.as_deref(),
-        parameters.since.as_deref(),
+        parameters.text("last_event_id"),
+        parameters.text("since"),
         Since::Now,
     );
     open(app, user, since, upgrade, Dialect::Tidings).await
@@ -95,7 +86,7 @@ pub(crate) async fn open(
                         .run()
                         .await
                 }
-                (seat, _) => refuse(socket, seat).await,
+                (seat, _) => refuse(socket, seat, dialect).await,
             };
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a WebSocket ended");
@@ -107,12 +98,16 @@ pub(crate) async fn open(
     }))
 }
 
-async fn refuse(mut socket: WebSocket, seat: Result<Seat, Full>) -> Result<(), SocketError> {
+async fn refuse(
+    mut socket: WebSocket,
+    seat: Result<Seat, Full>,
+    dialect: Dialect,
+) -> Result<(), SocketError> {
     let reason = match seat {
         Err(Full::User) => "the user has as many streams as one user may",
         _ => "the server has as many streams as it may",
     };
-    farewell(&mut socket, Bye::full(reason), Dialect::Tidings).await
+    farewell(&mut socket, Bye::full(reason), dialect).await
 }
 
 /// Why a socket ended other than by an agreed close.
@@ -146,7 +141,7 @@ enum Frame<'a> {
     CaughtUp(CaughtUp),
     Read(ReadFrame),
     Bye(Bye),
-    Error { code: &'static str, message: String },
+    Error(Description),
 }
 
 struct Connection {
@@ -181,15 +176,24 @@ impl Connection {
                         return farewell(&mut self.socket, Bye::stopping(), self.dialect).await;
                     }
                 },
-                message = self.socket.recv() => match message {
-                    None | Some(Ok(Message::Close(_))) => return Ok(()),
-                    Some(message) => {
-                        self.last_heard = Instant::now();
-                        if let Message::Text(text) = message? {
-                            self.answer(text.as_str()).await?;
+                message = self.socket.recv() => {
+                    self.last_heard = Instant::now();
+                    match message {
+                        None => return Ok(()),
+                        Some(Ok(Message::Close(_))) => {
+                            // Reading on sends our half of the close.
+                            finish_close(&mut self.socket).await;
+                            return Ok(());
+                        }
+                        Some(Ok(Message::Text(text))) => self.answer(text.as_str()).await?,
+                        Some(Ok(Message::Binary(_))) => self.answer("").await?,
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        Some(Err(error)) => {
+                            refuse_frame(&mut self.socket).await;
+                            return Err(error.into());
                         }
                     }
-                },
+                }
             }
         }
     }
@@ -203,7 +207,7 @@ impl Connection {
             user_id: &self.user,
             cursor: start.cursor,
             unread: start.unread,
-            ping_interval_ms: millis(self.app.config.ping_interval),
+            ping_interval: self.app.config.ping_interval,
         });
         send(&mut self.socket, &hello).await
     }
@@ -261,22 +265,19 @@ impl Connection {
                 return Ok(());
             }
             Ok(Request::Read(id)) => {
-                let scope = ReadScope::Ids(vec![id]);
-                match self.app.notifier.mark_read(&self.user, &scope).await {
+                match super::inbox::mark_read(&self.app, &self.user, id).await {
                     Ok(_) => return Ok(()),
-                    Err(error) => {
-                        tracing::error!(%error, "a read mark was not stored");
-                        Frame::Error {
-                            code: "internal",
-                            message: "the read mark was not stored".to_owned(),
-                        }
-                    }
+                    Err(error) => Frame::Error(error.into_description()),
                 }
             }
-            Err(_) => Frame::Error {
-                code: "invalid_frame",
-                message: r#"expected {"ack":"<id>"} or {"read":"<id>"}"#.to_owned(),
-            },
+            Err(_) => Frame::Error(
+                ApiError::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid_frame",
+                    r#"expected {"ack":"<id>"} or {"read":"<id>"}"#,
+                )
+                .into_description(),
+            ),
         };
         send(&mut self.socket, &refusal).await
     }
@@ -302,9 +303,23 @@ async fn farewell(socket: &mut WebSocket, bye: Bye, dialect: Dialect) -> Result<
         reason: bye.reason.into(),
     };
     socket.send(Message::Close(Some(close))).await?;
-    // Waiting for the client's half of the close lets it read everything before the connection
-    // goes; one that does not answer is not waited for.
+    finish_close(socket).await;
+    Ok(())
+}
+
+/// Waits for the client's half of the close, so that it can read everything before the connection
+/// goes; one that does not answer is not waited for.
+async fn finish_close(socket: &mut WebSocket) {
     let agreed = async { while let Some(Ok(_)) = socket.recv().await {} };
     let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
-    Ok(())
+}
+
+/// Says why the connection ends, to a client that broke the rules of the protocol or the size.
+async fn refuse_frame(socket: &mut WebSocket) {
+    let close = CloseFrame {
+        code: close_code::POLICY,
+        reason: "expected text frames of at most 4096 bytes".into(),
+    };
+    // The connection may be broken already: then there is nobody to tell.
+    let _broken = socket.send(Message::Close(Some(close))).await;
 }

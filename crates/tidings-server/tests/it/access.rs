@@ -77,6 +77,28 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
 }
 
 #[tokio::test]
+async fn an_image_on_a_strangers_page_reaches_no_stream() {
+    let home = Home::new();
+    let server = home.start().await;
+    let get = |path: &str| {
+        let request = Client::new().get(server.at(path));
+        request.header("Sec-Fetch-Site", "cross-site").send()
+    };
+    assert_eq!(
+        get("/v1/users/a/events?since=undelivered")
+            .await
+            .unwrap()
+            .status(),
+        403
+    );
+    assert_eq!(
+        get("/").await.unwrap().status(),
+        200,
+        "a link to the page is fine"
+    );
+}
+
+#[tokio::test]
 async fn a_dev_server_does_not_answer_to_foreign_names() {
     let home = Home::new();
     let server = home.start().await;
@@ -89,7 +111,7 @@ async fn a_dev_server_does_not_answer_to_foreign_names() {
 #[tokio::test]
 async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
     let everywhere: &[&str] = &["--dev", "--listen", "0.0.0.0:0"];
-    for arguments in [&[], everywhere] {
+    for (arguments, flag) in [(&[] as &[&str], "--api-key"), (everywhere, "--dev")] {
         let mut process = binary()
             .arg("serve")
             .args(arguments)
@@ -102,6 +124,6 @@ async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
             .await
             .unwrap();
         assert!(!process.wait().await.unwrap().success());
-        assert!(text.contains("--api-key"), "{text}");
+        assert!(text.starts_with(&format!("tidings: {flag}: ")), "{text}");
     }
 }

@@ -67,7 +67,8 @@ async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
 async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Value> {
     let mut seen: Vec<Value> = Vec::new();
     while seen.len() < expected {
-        let at = shared.url.subscribe().borrow().clone();
+        let mut url = shared.url.subscribe();
+        let at = url.borrow_and_update().clone();
         let cursor = seen
             .last()
             .map(|event| event["id"].as_str().unwrap().to_owned());
@@ -76,7 +77,8 @@ async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Val
             request = request.header("Last-Event-ID", cursor);
         }
         let Ok(mut response) = request.send().await else {
-            tokio::task::yield_now().await;
+            // The server is down: the next one will have another address.
+            url.changed().await.unwrap();
             continue;
         };
         let mut text = String::new();

@@ -79,6 +79,23 @@ async fn read_all_empties_the_count_and_tells_the_other_screens() {
 }
 
 #[tokio::test]
+async fn a_user_who_is_named_twice_gets_one() {
+    let (_home, server, _ids) = with(0).await;
+    let body = json!({ "user_ids": ["anna", "ben", "anna"], "payload": 1 });
+    let answer: Value = server
+        .post("/v1/notifications", &body)
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    let count = server
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 1);
+}
+
+#[tokio::test]
 async fn types_can_be_picked() {
     let (_home, server, _ids) = with(2).await;
     let body = json!({ "user_id": "anna", "type": "news", "payload": "n" });

@@ -18,6 +18,10 @@ async fn a_stream_too_many_is_told_to_back_off_in_a_way_that_browsers_survive() 
     let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
     assert_eq!(u16::from(socket.close_frame().await.code), 4100);
 
+    // The unversioned stream has no word for it but the close.
+    let mut socket = Socket::open(&server, "/ws/anna").await;
+    assert_eq!(u16::from(socket.close_frame_only().await.code), 4100);
+
     let mut ben = server.events("ben", "").await;
     ben.until("tidings.caught_up").await;
     assert_eq!(
@@ -61,4 +65,29 @@ async fn one_request_reaches_at_most_ten_thousand() {
         .get("/v1/users/u9999/notifications/unread-count")
         .await;
     assert_eq!(count["unread"], 1);
+}
+
+#[tokio::test]
+async fn what_one_request_stores_is_bounded_over_all_its_recipients() {
+    let home = Home::new();
+    let server = home.start().await;
+    let users: Vec<_> = (0..100).map(|n| format!("u{n}")).collect();
+    let body = json!({ "user_ids": users, "payload": "x".repeat(200_000) });
+    let response = server.post("/v1/notifications", &body).await;
+    assert_eq!(response.status(), 400);
+    let error: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(error["error"]["field"], "user_ids");
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_closed() {
+    let home = Home::new();
+    let server = home.start().await;
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut rest = Vec::new();
+    let end = tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest);
+    crate::support::soon("the close of a silent connection", end)
+        .await
+        .unwrap();
 }

@@ -53,6 +53,15 @@ async fn a_notification_is_created_listed_and_read() {
 }
 
 #[tokio::test]
+async fn a_client_may_post_a_whole_notification() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body =
+        json!({ "id": "", "user_id": "u", "message": "m", "created_at": null, "read": false });
+    assert_eq!(server.post("/notifications", &body).await.status(), 201);
+}
+
+#[tokio::test]
 async fn a_long_list_is_whole_and_in_order() {
     let home = Home::new();
     let server = home.start().await;

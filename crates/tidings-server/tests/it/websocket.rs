@@ -49,6 +49,15 @@ impl Socket {
         self.0.send(Message::text(text)).await.unwrap();
     }
 
+    /// The close, before which nothing else may come.
+    pub(crate) async fn close_frame_only(&mut self) -> CloseFrame {
+        let message = soon("the close", self.0.next()).await.unwrap().unwrap();
+        let Message::Close(frame) = message else {
+            panic!("{message:?} came before the close")
+        };
+        frame.unwrap()
+    }
+
     pub(crate) async fn close_frame(&mut self) -> CloseFrame {
         loop {
             let message = soon("the close", self.0.next()).await.unwrap().unwrap();
@@ -147,4 +156,42 @@ async fn a_frame_that_is_too_large_ends_only_its_own_socket() {
     loud.send(&"x".repeat(100_000)).await;
     server.notify("anna", json!("still here")).await;
     assert_eq!(quiet.next().await["data"]["payload"], "still here");
+}
+
+#[tokio::test]
+async fn a_close_is_answered_with_a_close() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    socket.0.close(None).await.unwrap();
+    let answer = soon("the answer to the close", socket.0.next()).await;
+    assert!(matches!(answer, Some(Ok(Message::Close(_)))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_the_rules_is_told_so() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    socket.0.send(Message::binary(vec![1])).await.unwrap();
+    assert_eq!(socket.next().await["error"], Value::Null);
+    socket.send(&"x".repeat(5000)).await;
+    assert_eq!(u16::from(socket.close_frame().await.code), 1008);
+}
+
+#[tokio::test]
+async fn what_cannot_be_marked_as_read_is_answered() {
+    let home = Home::new();
+    let server = home.start().await;
+    let of_ben = server.notify("ben", json!(1)).await["id"].clone();
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    socket.send(&json!({ "read": of_ben }).to_string()).await;
+    let error = socket.next().await;
+    assert_eq!(
+        (&error["event"], &error["code"]),
+        (&json!("error"), &json!("not_found"))
+    );
 }
