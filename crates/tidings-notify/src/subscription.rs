@@ -332,11 +332,11 @@ impl Subscription {
             }
             Err(StoreError::Closed) => Err(Closed),
             Err(error) if self.channel.view().is_closing() => {
-                tracing::warn!(%error, user = %self.user, "a stream ends before its last events");
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream ends before its last events");
                 Err(Closed)
             }
             Err(error) => {
-                tracing::warn!(%error, user = %self.user, "a stream could not be read and waits");
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream could not be read and waits");
                 tokio::time::sleep(RETRY_DELAY).await;
                 Ok(())
             }
