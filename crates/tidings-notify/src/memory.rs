@@ -48,7 +48,7 @@ struct Log {
     changed: u64,
 }
 
-/// An event with two times that never fall along the log.
+/// An event with two times that never fall along the log: one to find it by, one to age by.
 #[derive(Debug)]
 struct Kept {
     event: Event,
@@ -392,7 +392,7 @@ impl Store for MemoryStore {
             };
             let mut unread = 0;
             while let Some(kept) = log.events.front()
-                && kept.latest_at.min(kept.stored_at) < cutoff
+                && kept.stored_at < cutoff
             {
                 unread += u64::from(log.drop_first());
                 removed += 1;

@@ -104,11 +104,11 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Changes, StoreError>> + Send;
 
-    /// Removes events older than `cutoff` and tells how many there were.
+    /// Removes events that were stored before `cutoff` and tells how many there were.
     ///
-    /// An event is as old as its timestamp says, except that it is never younger than the moment
-    /// when it was stored, nor older than an event before it in the log. So a timestamp in the
-    /// future cannot keep a log for ever, and one in the past cannot tear a hole into it.
+    /// The age of an event counts from the moment when it was stored, by the store's clock, which
+    /// never goes back along a log. What its own timestamp says plays no part: an event that was
+    /// accepted late, or is stamped in the future, is kept as long as any other.
     ///
     /// Works in bounded steps, between which other calls get their turn. A cancelled call has done
     /// some of them.
