@@ -22,8 +22,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::event::to_microseconds;
 use crate::{
-    Draft, Epoch, Event, EventId, EventType, Head, InboxPage, InboxQuery, Marked, Page, Payload,
-    ReadScope, Store, StoreError, UserId,
+    Draft, Epoch, Event, EventId, EventType, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES,
+    MAX_PAGE_BYTES, Marked, Page, Payload, ReadScope, Store, StoreError, UserId,
 };
 
 /// Makes a module with one test for each rule of the [`Store`](crate::Store) contract.
@@ -39,10 +39,12 @@ macro_rules! store_conformance {
             every_log_has_an_epoch_of_its_own,
             all_fields_survive_a_round_trip,
             read_is_strictly_after_rising_and_capped,
+            read_ends_a_page_of_large_payloads_early,
             an_unknown_user_reads_empty_without_error,
             concurrent_appends_neither_repeat_nor_skip_a_number,
             find_knows_only_events_that_are_kept,
             inbox_pages_go_from_new_to_old_without_repeats,
+            inbox_ends_a_page_of_large_payloads_early,
             inbox_filters_by_type_and_unread,
             inbox_refuses_a_cursor_of_another_log,
             mark_read_is_exact_and_idempotent,
@@ -160,6 +162,28 @@ pub async fn read_is_strictly_after_rising_and_capped(store: &impl Store) {
     }
 }
 
+/// Large payloads end a page before the limit does, but no page ends before its first event.
+pub async fn read_ends_a_page_of_large_payloads_early(store: &impl Store) {
+    let ann = user("ann");
+    let (half, whole) = (MAX_PAGE_BYTES / 2, MAX_PAGE_BYTES);
+    let sizes = [half, half, 1, whole + 1, whole, 1, half, 1];
+    append_sized(store, &ann, &sizes).await;
+    let mut pages = Vec::new();
+    let mut after = 0;
+    while after < 8 {
+        let page = ok(store.read(&ann, after, 100).await);
+        assert_eq!((page.first_seq, page.top_seq), (1, 8));
+        let seqs = seqs(&page.events);
+        after = *seqs.last().expect("a page has at least one event");
+        pages.push(seqs);
+    }
+    assert_eq!(
+        pages,
+        [vec![1, 2], vec![3], vec![4], vec![5], vec![6, 7, 8]]
+    );
+    assert_eq!(seqs(&ok(store.read(&ann, 5, 2).await).events), [6, 7]);
+}
+
 /// Everything about a user without a log is empty, and nothing is an error.
 pub async fn an_unknown_user_reads_empty_without_error(store: &impl Store) {
     let nobody = user("nobody");
@@ -250,6 +274,24 @@ pub async fn inbox_pages_go_from_new_to_old_without_repeats(store: &impl Store) 
     // A page that ends with the last event has no next.
     let exact = inbox(store, &ann, &InboxQuery::default().with_limit(7)).await;
     assert_eq!((exact.events.len(), exact.next), (7, None));
+}
+
+/// Large payloads end a page before the limit does, and the next page goes on.
+pub async fn inbox_ends_a_page_of_large_payloads_early(store: &impl Store) {
+    let ann = user("ann");
+    let (half, whole) = (MAX_INBOX_PAGE_BYTES / 2, MAX_INBOX_PAGE_BYTES);
+    append_sized(store, &ann, &[1, half, half, whole + 1, half, half]).await;
+    let mut query = InboxQuery::default();
+    let mut pages = Vec::new();
+    loop {
+        let page = inbox(store, &ann, &query).await;
+        pages.push(seqs(&page.events));
+        match page.next {
+            Some(next) => query = query.with_cursor(next),
+            None => break,
+        }
+    }
+    assert_eq!(pages, [vec![6, 5], vec![4], vec![3, 2], vec![1]]);
 }
 
 /// The filters combine, page, and leave the count of the whole inbox as it is.
@@ -634,6 +676,15 @@ fn at_second(second: i64) -> Timestamp {
 async fn append(store: &impl Store, user: &UserId, count: u64) -> Vec<Event> {
     let drafts = (0..count).map(|number| draft(user, number)).collect();
     ok(store.append(drafts).await)
+}
+
+/// Appends one event for each size, with a payload of so many bytes.
+async fn append_sized(store: &impl Store, user: &UserId, sizes: &[usize]) {
+    let drafts = sizes.iter().map(|size| Draft {
+        payload: Payload::parse(&"1".repeat(*size)).expect("digits are JSON"),
+        ..draft(user, 0)
+    });
+    ok(store.append(drafts.collect()).await);
 }
 
 async fn append_stamped(store: &impl Store, user: &UserId, seconds: &[i64]) -> Epoch {
