@@ -58,7 +58,10 @@ impl Delivered {
             // Either way it is time; the wait only gathers more.
             let _gathered = timeout(FLUSH_INTERVAL, self.hurry.notified()).await;
             if let Err(error) = self.flush(store).await {
-                tracing::warn!(%error, "the delivery marks could not be stored and wait");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the delivery marks could not be stored and wait"
+                );
                 sleep(FLUSH_INTERVAL).await;
                 self.work.notify_one();
             }

@@ -104,8 +104,13 @@ pub(crate) fn to_microseconds(timestamp: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(timestamp.as_microsecond()).unwrap_or(timestamp)
 }
 
+/// How the control events of a stream are named where each event is named by its type: no
+/// [`EventType`] begins so.
+const RESERVED_PREFIX: &str = "tidings.";
+
 /// What kind of thing happened: an opaque string of 1 to 255 bytes without control characters,
-/// by custom words joined by full stops (`comment.created`).
+/// by custom words joined by full stops (`comment.created`). Names that begin with `tidings.` are
+/// those of the control events of a stream, and refused.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EventType(Arc<str>);
@@ -115,9 +120,14 @@ impl EventType {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] when the text is empty, longer than 255 bytes, or has a control character.
+    /// [`InvalidName`] when the text is empty, longer than 255 bytes, has a control character, or
+    /// begins with `tidings.`.
     pub fn new(name: impl AsRef<str>) -> Result<Self, InvalidName> {
-        check_name(name.as_ref()).map(Self)
+        let name = name.as_ref();
+        if name.starts_with(RESERVED_PREFIX) {
+            return Err(InvalidName::Reserved);
+        }
+        check_name(name).map(Self)
     }
 
     /// The name as text.

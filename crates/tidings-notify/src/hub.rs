@@ -1,6 +1,7 @@
 //! The users who have streams open here.
 
 mod channel;
+mod ring;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

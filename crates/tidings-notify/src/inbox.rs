@@ -8,6 +8,10 @@ pub const DEFAULT_INBOX_LIMIT: usize = 50;
 /// Most events in a page of the inbox: a larger limit is cut to it.
 pub const MAX_INBOX_LIMIT: usize = 1000;
 
+/// Most bytes of payloads in a page of the inbox, except when it has one event only: 4 MiB. A page
+/// that is cut by it goes on like any other.
+pub const MAX_INBOX_PAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// What to list of a user's inbox: by default the newest 50 events, read or not, of every type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -49,7 +53,7 @@ impl InboxQuery {
     }
 
     /// Sets the most events that a page holds: 1 to [`MAX_INBOX_LIMIT`]; other numbers are moved
-    /// to the nearest of these.
+    /// to the nearest of these. A page of large events may hold fewer: [`MAX_INBOX_PAGE_BYTES`].
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit.clamp(1, MAX_INBOX_LIMIT);
         self

@@ -27,7 +27,7 @@
 //!
 //! | question | answer |
 //! |---|---|
-//! | a reader is slow | its cursor stays behind and it reads the store; it costs no memory |
+//! | a reader is slow | its cursor stays behind and it reads the store, a bounded number of bytes at a time |
 //! | an event is delivered twice, or late | the cursor decides: once, in order |
 //! | a cursor is too old, foreign, ahead or garbage | an [`Item::Gap`] first, then the oldest event that is kept |
 //! | the user has screens on three instances | a [`Router`] tells each instance that [`Presence`] names; else the sweep does |
@@ -82,6 +82,7 @@
 //! a message queue: events belong to one user and are read by cursor, not shared out and
 //! acknowledged.
 
+mod budget;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod delivered;
@@ -109,7 +110,9 @@ mod user;
 pub use error::{Closed, Error, StoreError};
 pub use event::{Draft, Event, EventType};
 pub use event_id::{Epoch, EventId, InvalidEventId};
-pub use inbox::{DEFAULT_INBOX_LIMIT, InboxPage, InboxQuery, MAX_INBOX_LIMIT};
+pub use inbox::{
+    DEFAULT_INBOX_LIMIT, InboxPage, InboxQuery, MAX_INBOX_LIMIT, MAX_INBOX_PAGE_BYTES,
+};
 pub use memory::MemoryStore;
 pub use notifier::{
     DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, Notifier, NotifierBuilder, OfflinePolicy, Pushed,
@@ -121,6 +124,6 @@ pub use router::{DynRouter, RouteError, Router, RoutingInfo};
 pub use since::Since;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;
-pub use store::{ChangeMark, Changes, DynStore, Head, LogChange, Page, Store};
+pub use store::{ChangeMark, Changes, DynStore, Head, LogChange, MAX_PAGE_BYTES, Page, Store};
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};

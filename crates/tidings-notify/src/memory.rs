@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use crate::budget::{Budget, cost};
 use crate::event::to_microseconds;
 use crate::read::{Marked, ReadChange, ReadScope, ReadUpdate};
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
-    Page, Store, StoreError, UserId,
+    MAX_INBOX_PAGE_BYTES, MAX_PAGE_BYTES, Page, Store, StoreError, UserId,
 };
 
 /// Events kept of each user, unless set.
@@ -48,7 +49,7 @@ struct Log {
     changed: u64,
 }
 
-/// An event with two times that never fall along the log.
+/// An event with two times that never fall along the log: one to find it by, one to age by.
 #[derive(Debug)]
 struct Kept {
     event: Event,
@@ -240,7 +241,7 @@ impl Log {
             Some(cursor) => cursor.seq.saturating_sub(1),
             None => self.top_seq(),
         };
-        let mut listed = self
+        let listed = self
             .events
             .iter()
             .rev()
@@ -252,8 +253,16 @@ impl Log {
                         .event_type()
                         .is_none_or(|only| event.event_type == *only)
             });
-        let events: Vec<_> = listed.by_ref().take(query.limit()).cloned().collect();
-        let next = listed.next().and(events.last()).map(|event| event.id);
+        let mut budget = Budget::new(MAX_INBOX_PAGE_BYTES);
+        let mut events: Vec<Event> = Vec::new();
+        let mut next = None;
+        for event in listed {
+            if events.len() == query.limit() || !budget.admits(cost(event)) {
+                next = events.last().map(|event| event.id);
+                break;
+            }
+            events.push(event.clone());
+        }
         Ok(InboxPage {
             events,
             next,
@@ -281,12 +290,17 @@ impl Store for MemoryStore {
         let events = log
             .events
             .iter()
-            .skip(usize::try_from(skipped).unwrap_or(usize::MAX));
+            .skip(usize::try_from(skipped).unwrap_or(usize::MAX))
+            .map(|kept| &kept.event);
+        let mut budget = Budget::new(MAX_PAGE_BYTES);
+        let page = events
+            .take(limit)
+            .take_while(|event| budget.admits(cost(event)));
         Ok(Page {
             epoch: log.epoch,
             first_seq: log.first_seq,
             top_seq: log.top_seq(),
-            events: events.take(limit).map(|kept| kept.event.clone()).collect(),
+            events: page.cloned().collect(),
         })
     }
 
@@ -392,7 +406,7 @@ impl Store for MemoryStore {
             };
             let mut unread = 0;
             while let Some(kept) = log.events.front()
-                && kept.latest_at.min(kept.stored_at) < cutoff
+                && kept.stored_at < cutoff
             {
                 unread += u64::from(log.drop_first());
                 removed += 1;

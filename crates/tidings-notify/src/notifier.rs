@@ -282,7 +282,10 @@ impl Notifier {
             Ok(online) => online,
             Err(error) => {
                 // Better one event too many than one that nobody knows of.
-                tracing::warn!(%error, "presence is not known, and nobody is skipped");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "presence is not known, and nobody is skipped"
+                );
                 users
             }
         }

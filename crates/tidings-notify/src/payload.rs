@@ -21,7 +21,8 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// [`InvalidPayload`] when the text is not one JSON value, or nests too deep.
+    /// [`InvalidPayload`] when the text is not one JSON value, nests too deep, or has a string that
+    /// is not Unicode.
     pub fn parse(json: &str) -> Result<Self, InvalidPayload> {
         let raw: Box<RawValue> = serde_json::from_str(json)?;
         Self::compacted(&raw)
@@ -52,6 +53,9 @@ impl Payload {
 
     fn compacted(raw: &RawValue) -> Result<Self, InvalidPayload> {
         let compact = without_white_space(raw.get())?;
+        if has_lone_surrogate(&compact) {
+            return Err(InvalidPayload::LoneSurrogate);
+        }
         Ok(Self(RawValue::from_string(compact)?.into()))
     }
 }
@@ -66,6 +70,10 @@ pub enum InvalidPayload {
     /// Its arrays and objects nest deeper than [`MAX_DEPTH`].
     #[error("expected JSON that nests at most {MAX_DEPTH} levels deep")]
     TooDeep,
+    /// A string has an escape for half of a surrogate pair (`"\ud800"`): that is no text, and
+    /// strict parsers refuse it ([RFC 8259, section 8.2](https://www.rfc-editor.org/rfc/rfc8259#section-8.2)).
+    #[error("expected surrogates in pairs, as in \"\\ud83d\\ude00\"")]
+    LoneSurrogate,
 }
 
 /// Drops the white space between the tokens of valid JSON.
@@ -97,6 +105,40 @@ fn without_white_space(json: &str) -> Result<String, InvalidPayload> {
         compact.push(character);
     }
     Ok(compact)
+}
+
+/// Whether an escape in valid JSON stands for half of a surrogate pair.
+///
+/// `serde_json` lets these pass in text that it does not take apart. A backslash is only ever found
+/// within a string, where it begins an escape.
+fn has_lone_surrogate(json: &str) -> bool {
+    let mut rest = json;
+    while let Some((_, escape)) = rest.split_once('\\') {
+        let Some(digits) = escape.strip_prefix('u') else {
+            // Past the escaped character, which may be another backslash.
+            let mut characters = escape.chars();
+            characters.next();
+            rest = characters.as_str();
+            continue;
+        };
+        rest = match code_unit(digits) {
+            Some((0xD800..=0xDBFF, after)) => match after.strip_prefix("\\u").and_then(code_unit) {
+                Some((0xDC00..=0xDFFF, after)) => after,
+                _ => return true,
+            },
+            Some((0xDC00..=0xDFFF, _)) => return true,
+            Some((_, after)) => after,
+            // Never in valid JSON.
+            None => digits,
+        };
+    }
+    false
+}
+
+/// The UTF-16 code unit that four digits of an escape stand for, and what follows them.
+fn code_unit(digits: &str) -> Option<(u16, &str)> {
+    let (digits, after) = digits.split_at_checked(4)?;
+    Some((u16::from_str_radix(digits, 16).ok()?, after))
 }
 
 impl fmt::Debug for Payload {
@@ -159,7 +201,50 @@ mod tests {
         assert_eq!(Payload::parse(&deep).unwrap().as_str(), deep);
     }
 
+    #[test]
+    fn lone_surrogates_are_refused_and_pairs_pass() {
+        for text in [
+            r#""\ud800""#,
+            r#""\udfff""#,
+            r#""\uDE00\uD83D""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#""\ud83d\n""#,
+            r#""\ud83d \ude00""#,
+            r#""\ud83d\\ude00""#,
+            r#""\\\ud83d""#,
+            r#""\u0041\udc00""#,
+            r#"{"\ud800":1}"#,
+            r#"["fine",{"a":["\ud83d"]}]"#,
+        ] {
+            let refused = Payload::parse(text).unwrap_err();
+            assert!(matches!(refused, InvalidPayload::LoneSurrogate), "{text}");
+            assert!(serde_json::from_str::<Payload>(text).is_err(), "{text}");
+        }
+        for text in [
+            r#""\ud83d\ude00""#,
+            r#""\uD83D\uDE00\uD83D\uDE00""#,
+            r#""\\ud800""#,
+            r#""\\\\ud800 \"\\udc00""#,
+            r#""\ud7ff\ue000\u0000""#,
+        ] {
+            assert_eq!(Payload::parse(text).unwrap().as_str(), text);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn strings_pass_exactly_if_they_are_unicode(units in prop::collection::vec(
+            prop_oneof![any::<u16>(), 0xD7FF_u16..=0xE000, Just(0x5C)], 0..6,
+        )) {
+            let escapes: Vec<_> = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let text = format!("\"{}\"", escapes.concat());
+            prop_assert_eq!(
+                Payload::parse(&text).is_ok(),
+                serde_json::from_str::<String>(&text).is_ok(),
+                "{}", text
+            );
+        }
+
         #[test]
         fn strings_survive_whatever_they_hold(text in ".*") {
             let payload = Payload::from_value(&text).unwrap();

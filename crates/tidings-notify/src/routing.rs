@@ -57,7 +57,10 @@ async fn route(shared: Arc<Shared>, routes: Arc<Routes>, event: Arc<Event>) {
         Err(PresenceError::NotFound) => return,
         Err(error) => {
             shared.stats.routing_failed();
-            tracing::warn!(%error, "a user's connections could not be located");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a user's connections could not be located"
+            );
             return;
         }
     };
@@ -77,7 +80,11 @@ async fn hand_over(shared: &Shared, routes: &Routes, place: &RoutingInfo, event:
         Ok(Ok(())) => shared.stats.routed(),
         Ok(Err(error)) => {
             shared.stats.routing_failed();
-            tracing::warn!(%error, instance, "an event was not routed and is left to the sweep");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                instance,
+                "an event was not routed and is left to the sweep"
+            );
         }
         Err(_elapsed) => {
             shared.stats.routing_failed();

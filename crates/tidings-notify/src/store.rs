@@ -9,6 +9,10 @@ use crate::{Draft, Epoch, Event, EventId, InboxPage, InboxQuery, StoreError, Use
 
 pub use dyn_store::DynStore;
 
+/// Most bytes of payloads in a [`Page`], except when it has one event only: 256 KiB, so that what a
+/// slow reader has in hand stays small however large its events are.
+pub const MAX_PAGE_BYTES: usize = 256 * 1024;
+
 /// Keeps the log of every user: the events, what is read, and what was delivered.
 ///
 /// # Contract
@@ -37,8 +41,11 @@ pub trait Store: Send + Sync + 'static {
         drafts: Vec<Draft>,
     ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
 
-    /// Reads at most `limit` events with a number above `after`, rising. A user without a log has
-    /// an empty page of [`Epoch::NONE`].
+    /// Reads at most `limit` events with a number above `after`, rising, and after the first of them
+    /// at most [`MAX_PAGE_BYTES`] of payloads in all. A user without a log has an empty page of
+    /// [`Epoch::NONE`].
+    ///
+    /// So a page shorter than `limit` need not be the last: that one ends with [`Page::top_seq`].
     fn read(
         &self,
         user: &UserId,
@@ -56,7 +63,9 @@ pub trait Store: Send + Sync + 'static {
         id: EventId,
     ) -> impl Future<Output = Result<Option<Event>, StoreError>> + Send;
 
-    /// Lists the inbox, newest first.
+    /// Lists the inbox, newest first: at most what the query's limit allows, and after the first
+    /// event at most [`MAX_INBOX_PAGE_BYTES`](crate::MAX_INBOX_PAGE_BYTES) of payloads in all.
+    /// [`InboxPage::next`] goes on, whichever of the two cut the page.
     ///
     /// Answers [`StoreError::ForeignCursor`] when the query goes on from a page of another log.
     fn inbox(
@@ -104,11 +113,11 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Changes, StoreError>> + Send;
 
-    /// Removes events older than `cutoff` and tells how many there were.
+    /// Removes events that were stored before `cutoff` and tells how many there were.
     ///
-    /// An event is as old as its timestamp says, except that it is never younger than the moment
-    /// when it was stored, nor older than an event before it in the log. So a timestamp in the
-    /// future cannot keep a log for ever, and one in the past cannot tear a hole into it.
+    /// The age of an event counts from the moment when it was stored, by the store's clock, which
+    /// never goes back along a log. What its own timestamp says plays no part: an event that was
+    /// accepted late, or is stamped in the future, is kept as long as any other.
     ///
     /// Works in bounded steps, between which other calls get their turn. A cancelled call has done
     /// some of them.
@@ -127,7 +136,7 @@ pub struct Page {
     pub first_seq: u64,
     /// The number of the newest event; zero before the first.
     pub top_seq: u64,
-    /// The events, rising.
+    /// The events, rising. More follow if the last is not numbered `top_seq`.
     pub events: Vec<Event>,
 }
 

@@ -5,11 +5,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::budget::{Budget, cost};
 use crate::hub::{Channel, Next, Position};
 use crate::notifier::{Shared, Tasks};
 use crate::read::ReadChange;
 use crate::since::{Since, Start};
-use crate::store::{Page, Store};
+use crate::store::{MAX_PAGE_BYTES, Page, Store};
 use crate::{Closed, Error, Event, EventId, StoreError, UserId};
 
 /// Wait before the store is asked again after it failed.
@@ -45,7 +49,20 @@ pub struct Subscription {
     backlog_end: Option<u64>,
     /// How many of the channel's changes of the read state the reader has heard of.
     reads_heard: u64,
+    /// The question to the store that is not answered yet, while `page` is empty. It stays when the
+    /// caller drops the future that asked it.
+    reading: Option<Reading>,
+    /// When a store that failed may be asked again.
+    retry_at: Option<Instant>,
     is_open: bool,
+}
+
+/// A page of the store on its way.
+#[derive(Debug)]
+struct Reading {
+    /// What was known when the store was asked.
+    known: Position,
+    answer: ReusableBoxFuture<'static, Result<Page, StoreError>>,
 }
 
 /// Where a stream begins.
@@ -164,6 +181,8 @@ impl Subscription {
             gap: None,
             page: VecDeque::new(),
             backlog_end: None,
+            reading: None,
+            retry_at: None,
             is_open: true,
         };
         // From here on an error, or a caller who drops this future, leaves the channel by `drop`.
@@ -215,13 +234,15 @@ impl Subscription {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the next call gives what this one would have given.
+    /// Dropping the future loses nothing: the next call gives what this one would have given. Nor is
+    /// work done twice: what was asked of the store stays asked.
     pub async fn next(&mut self) -> Result<Item, Closed> {
         // One item was asked for, and an answer has at least one.
         self.next_batch(1).await?.pop().ok_or(Closed)
     }
 
-    /// Waits until there is something and gives all there is, up to `max` items (at least one).
+    /// Waits until there is something and gives all there is, up to `max` items (at least one), and
+    /// after the first event up to [`MAX_PAGE_BYTES`] of payloads.
     ///
     /// # Errors
     ///
@@ -234,12 +255,14 @@ impl Subscription {
         let max = max.max(1);
         let channel = self.channel.clone();
         loop {
+            // The cursor stays where it was when the store was asked, until it has answered.
+            self.finish_reading().await?;
             // Registered before looking, so that what changes in between wakes it.
             let mut woken = pin!(channel.woken());
             woken.as_mut().enable();
             match self.step(max) {
                 Step::Items(items) => return Ok(items),
-                Step::AskStore { known } => self.read_store(max, known).await?,
+                Step::AskStore { known } => self.reading = Some(self.begin_reading(max, known)),
                 Step::Wait => woken.await,
                 Step::End => return Err(Closed),
             }
@@ -262,6 +285,7 @@ impl Subscription {
     pub fn close(&mut self) {
         if self.is_open {
             self.is_open = false;
+            self.reading = None;
             self.shared.hub.leave(&self.user);
             self.shared.stats.stream_closed();
             self.shared.delivered.flush_soon();
@@ -276,6 +300,7 @@ impl Subscription {
         let channel = self.channel.clone();
         let view = channel.view();
         let mut items = Vec::new();
+        let mut budget = Budget::new(MAX_PAGE_BYTES);
         let mut ask_store = false;
         while items.len() < max {
             if let Some(gap) = self.gap.take() {
@@ -288,21 +313,24 @@ impl Subscription {
             } else if let Some((change, heard)) = view.read_after(self.reads_heard, self.cursor) {
                 self.reads_heard = heard;
                 items.push(Item::Read(change));
-            } else if let Some(event) = self.page.pop_front() {
+            } else {
+                let event = match self.page.front() {
+                    Some(event) => event.clone(),
+                    None => match view.after(self.cursor) {
+                        Next::Event(event) => event,
+                        Next::Nothing => break,
+                        Next::AskStore => {
+                            ask_store = true;
+                            break;
+                        }
+                    },
+                };
+                if !budget.admits(cost(&event)) {
+                    break;
+                }
+                self.page.pop_front();
                 self.cursor = event.id;
                 items.push(Item::Event(event));
-            } else {
-                match view.after(self.cursor) {
-                    Next::Event(event) => {
-                        self.cursor = event.id;
-                        items.push(Item::Event(event));
-                    }
-                    Next::Nothing => break,
-                    Next::AskStore => {
-                        ask_store = true;
-                        break;
-                    }
-                }
             }
         }
         if !items.is_empty() {
@@ -317,27 +345,44 @@ impl Subscription {
         }
     }
 
-    async fn read_store(&mut self, max: usize, known: Position) -> Result<(), Closed> {
+    fn begin_reading(&mut self, max: usize, known: Position) -> Reading {
         let limit = max.max(self.shared.page_size).min(MAX_PAGE);
-        let read = self.shared.store.read(&self.user, self.cursor.seq, limit);
-        match read.await {
+        let (store, user) = (self.shared.store.clone(), self.user.clone());
+        let (after, retry_at) = (self.cursor.seq, self.retry_at.take());
+        let answer = ReusableBoxFuture::new(async move {
+            if let Some(at) = retry_at {
+                sleep_until(at).await;
+            }
+            store.read(&user, after, limit).await
+        });
+        Reading { known, answer }
+    }
+
+    async fn finish_reading(&mut self) -> Result<(), Closed> {
+        let Some(Reading { known, answer }) = &mut self.reading else {
+            return Ok(());
+        };
+        let known = *known;
+        let answer = answer.await;
+        self.reading = None;
+        match answer {
             Ok(page) => {
                 self.channel.observe((&page).into(), known);
                 let gave_nothing = page.events.is_empty() && self.cursor.seq < page.top_seq;
                 if !self.take_page(page) && gave_nothing {
                     tracing::error!(user = %self.user, "the store read no events of a log that has some");
-                    tokio::time::sleep(RETRY_DELAY).await;
+                    self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 }
                 Ok(())
             }
             Err(StoreError::Closed) => Err(Closed),
             Err(error) if self.channel.view().is_closing() => {
-                tracing::warn!(%error, user = %self.user, "a stream ends before its last events");
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream ends before its last events");
                 Err(Closed)
             }
             Err(error) => {
-                tracing::warn!(%error, user = %self.user, "a stream could not be read and waits");
-                tokio::time::sleep(RETRY_DELAY).await;
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream could not be read and waits");
+                self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 Ok(())
             }
         }

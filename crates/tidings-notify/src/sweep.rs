@@ -29,7 +29,10 @@ pub(crate) async fn run(shared: &Shared, poll_interval: Duration) {
             }
             Err(error) => {
                 shared.stats.sweep_failed();
-                tracing::warn!(%error, "a sweep failed and is left to the next");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a sweep failed and is left to the next"
+                );
             }
         }
     }

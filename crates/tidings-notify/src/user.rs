@@ -47,6 +47,9 @@ pub enum InvalidName {
     /// The text has a line break, a NUL or another control character, which the wire formats use.
     #[error("expected no control characters")]
     ControlCharacter,
+    /// The text begins with `tidings.`, as the control events of a stream do. Event types only.
+    #[error("expected a name that does not begin with `tidings.`")]
+    Reserved,
 }
 
 pub(crate) fn check_name(text: &str) -> Result<Arc<str>, InvalidName> {

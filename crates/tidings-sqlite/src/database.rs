@@ -1,4 +1,5 @@
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,19 +80,25 @@ impl std::fmt::Debug for Shared {
 impl Database {
     /// Opens the file, creating it when there is none, and starts the threads.
     ///
-    /// Blocks on the file system for some milliseconds.
+    /// Blocks on the file system for some milliseconds. On Unix a new file, and what SQLite and the
+    /// lock put beside it, belong to the user of this process alone (mode 0600); a file that exists
+    /// keeps its mode, and SQLite gives the same to the files beside it.
     ///
     /// # Errors
     ///
-    /// [`Error::InUse`] when an exclusive lock was asked for and another process has it,
-    /// [`Error::Sqlite`] when the file cannot be opened or is no database.
+    /// [`Error::NotAFile`] when the path is one that SQLite takes for something else than a file,
+    /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
+    /// exclusive lock was asked for and another process has it, [`Error::Sqlite`] when the file
+    /// cannot be opened or is no database.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
         let path = path.as_ref();
+        check_path(path)?;
         let lock = options.exclusive.then(|| lock_beside(path)).transpose()?;
         let (alive, threads) = async_channel::bounded(1);
         let (writes, write_queue) = async_channel::bounded(WRITE_QUEUE);
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
 
+        create(path)?;
         let writing = connection::open_writer(path)?;
         for _ in 0..options.readers {
             let reading = connection::open_reader(path)?;
@@ -245,6 +252,42 @@ impl Database {
     }
 }
 
+/// Refuses the names of databases without a file, of which every connection would get one of its
+/// own, and [URIs](https://www.sqlite.org/uri.html), which can name such a database too.
+fn check_path(path: &Path) -> Result<(), Error> {
+    let name = path.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name == b":memory:" || name.starts_with(b"file:") {
+        return Err(Error::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Makes an empty file, which is an empty database, unless there is one.
+///
+/// SQLite would make it readable for others. A file that exists is not even opened: closing it
+/// again would take away the locks of every other connection of this process.
+fn create(path: &Path) -> Result<(), Error> {
+    match owner_only().create_new(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(Error::Create {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }),
+    }
+}
+
+/// Opens for writing, and makes what it makes for the user of this process alone.
+fn owner_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 fn lock_beside(path: &Path) -> Result<File, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -253,10 +296,9 @@ fn lock_beside(path: &Path) -> Result<File, Error> {
         path: lock_path.clone(),
         source: Arc::new(source),
     };
-    let file = File::options()
+    let file = owner_only()
         .create(true)
         .truncate(false)
-        .write(true)
         .open(&lock_path)
         .map_err(broken)?;
     match file.try_lock() {

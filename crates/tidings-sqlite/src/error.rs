@@ -13,6 +13,22 @@ pub enum Error {
     /// The job panicked. Nothing of it was committed.
     #[error("a database job panicked")]
     Panicked,
+    /// The path is empty, `:memory:` or a `file:` URI, which SQLite may take for a database without a
+    /// file.
+    #[error("expected the path of a database file, got `{}`", path.display())]
+    NotAFile {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// There is no database file, and none could be made.
+    #[error("cannot create the database {}", path.display())]
+    Create {
+        /// The database file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
     /// Another process has the file open for itself.
     #[error("the database {} is in use by another process", path.display())]
     InUse {

@@ -1,6 +1,7 @@
 //! The thread that owns the only writing connection, and its group commit.
 
 use std::collections::VecDeque;
+use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -102,14 +103,21 @@ pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Re
             let outcome = set_synchronous(&connection, &mut synchronous, strictest(&waiting))
                 .and_then(|()| commit_batch(&mut connection, &mut waiting));
             if let Err(error) = outcome {
-                tracing::error!(%error, jobs = waiting.len(), "no transaction could be started");
+                tracing::error!(
+                    error = &error as &dyn StdError,
+                    jobs = waiting.len(),
+                    "no transaction could be started"
+                );
                 answer_all(waiting.drain(..).map(|request| request.job), &Err(error));
             }
         }
     }
     if let Err(error) = connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)")
     {
-        tracing::debug!(%error, "the closing checkpoint is left to the next start");
+        tracing::debug!(
+            error = &error as &dyn StdError,
+            "the closing checkpoint is left to the next start"
+        );
     }
 }
 
@@ -158,7 +166,11 @@ fn commit_batch(connection: &mut Connection, waiting: &mut VecDeque<Request>) ->
     }
     let outcome = transaction.commit().map_err(Error::from);
     if let Err(error) = &outcome {
-        tracing::error!(%error, jobs = ran.len(), "a commit failed");
+        tracing::error!(
+            error = error as &dyn StdError,
+            jobs = ran.len(),
+            "a commit failed"
+        );
     }
     answer_all(ran.into_iter(), &outcome);
     Ok(())

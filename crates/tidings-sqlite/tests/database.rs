@@ -167,7 +167,58 @@ async fn a_folder_that_does_not_exist_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").join("test.db");
     let refused = Database::open(path, &Options::default()).unwrap_err();
-    assert!(matches!(refused, Error::Sqlite(_)));
+    assert!(matches!(refused, Error::Create { .. }), "{refused:?}");
+}
+
+#[test]
+fn names_of_databases_without_a_file_are_refused() {
+    for name in ["", ":memory:", "file::memory:", "file:a.db?mode=memory"] {
+        let refused = Database::open(name, &Options::default().with_exclusive_lock()).unwrap_err();
+        assert!(matches!(refused, Error::NotAFile { .. }), "{refused:?}");
+        assert_eq!(
+            refused.to_string(),
+            format!("expected the path of a database file, got `{name}`")
+        );
+        assert!(!std::path::Path::new(&format!("{name}.lock")).exists());
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_made_belongs_to_the_owner_alone() {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::default().with_exclusive_lock();
+    let database = Database::open(folder.path().join("test.db"), &options).unwrap();
+    database.migrate("test", SCHEMA).await.unwrap();
+    insert(&database, 1).await.unwrap();
+    let modes: BTreeMap<_, _> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            (entry.file_name().into_string().unwrap(), mode)
+        })
+        .collect();
+    let expected = ["test.db", "test.db-shm", "test.db-wal", "test.db.lock"];
+    assert_eq!(modes, expected.map(|name| (name.to_owned(), 0o600)).into());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_exists_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    std::fs::write(&path, "").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+    insert(&open(&folder).await, 1).await.unwrap();
+    let mode = |path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(path), 0o640);
+    assert_eq!(mode(folder.path().join("test.db-wal")), 0o640);
 }
 
 /// A full disk is played by SQLite's own page limit, which fails the same way.

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::ring::Ring;
 use crate::read::{Marked, ReadChange, ReadUpdate};
 use crate::store::{Head, LogChange, Page};
 use crate::{Epoch, Event, EventId};
@@ -24,7 +25,8 @@ pub(crate) struct Channel {
 struct State {
     position: Position,
     /// The newest events without holes, ending at `position`; or empty.
-    ring: VecDeque<Arc<Event>>,
+    ring: Ring,
+    /// Most changes in `reads`.
     capacity: usize,
     /// What is unread as of the newest change that is known, once any is.
     reading: Option<ReadState>,
@@ -79,7 +81,7 @@ impl Channel {
     pub(super) fn new(capacity: usize) -> Self {
         let state = State {
             position: Position::UNKNOWN,
-            ring: VecDeque::new(),
+            ring: Ring::new(capacity),
             capacity,
             reading: None,
             reads: VecDeque::new(),
@@ -200,8 +202,8 @@ impl View<'_> {
             return Next::Nothing;
         }
         self.0
-            .ring_index(cursor)
-            .and_then(|index| self.0.ring.get(index))
+            .ring
+            .after(cursor.seq)
             .map_or(Next::AskStore, |event| Next::Event(event.clone()))
     }
 
@@ -251,17 +253,14 @@ impl State {
                 self.ring.clear();
             }
             self.position.top_seq = seq;
-            self.ring.push_back(event.clone());
-            if self.ring.len() > self.capacity {
-                self.ring.pop_front();
-            }
-        } else if self.ring.len() < self.capacity {
-            let joins = match self.ring.front() {
-                Some(front) => seq == front.id.seq - 1,
+            self.ring.push_newest(event.clone());
+        } else {
+            let joins = match self.ring.first_seq() {
+                Some(first) => seq == first - 1,
                 None => seq == top,
             };
             if joins {
-                self.ring.push_front(event.clone());
+                self.ring.push_oldest(event.clone());
             }
         }
     }
@@ -350,7 +349,7 @@ impl State {
         if *marked == Marked::Unknown {
             self.ring.clear();
         }
-        for event in &mut self.ring {
+        for event in self.ring.iter_mut() {
             if event.read_at.is_none() && is_marked(event.id) {
                 Arc::make_mut(event).read_at = Some(at);
             }
@@ -363,13 +362,6 @@ impl State {
         if self.reads.len() > self.capacity {
             self.reads.pop_front();
         }
-    }
-
-    /// Where the event after the cursor stands in the ring, if it reaches back so far.
-    fn ring_index(&self, cursor: EventId) -> Option<usize> {
-        let first = self.ring.front()?.id.seq;
-        let next = cursor.seq.checked_add(1)?;
-        usize::try_from(next.checked_sub(first)?).ok()
     }
 }
 
@@ -422,16 +414,21 @@ impl From<&Page> for Seen {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ring::MAX_BYTES;
     use super::*;
     use crate::{Draft, EventType, Payload, UserId};
 
     const EPOCH: u64 = 7;
 
     fn event(epoch: u64, seq: u64) -> Arc<Event> {
+        event_of_size(epoch, seq, 1)
+    }
+
+    fn event_of_size(epoch: u64, seq: u64, bytes: usize) -> Arc<Event> {
         let draft = Draft::new(
             UserId::new("ann").unwrap(),
             EventType::new("test").unwrap(),
-            Payload::parse("1").unwrap(),
+            Payload::parse(&"1".repeat(bytes)).unwrap(),
         );
         Arc::new(Event::from_draft(draft, id(epoch, seq)))
     }
@@ -515,6 +512,37 @@ mod tests {
             Next::Nothing
         ));
         assert!(matches!(channel.view().after(id(EPOCH, 0)), Next::AskStore));
+    }
+
+    #[test]
+    fn the_ring_is_bounded_in_bytes() {
+        let channel = Channel::new(1000);
+        let share = MAX_BYTES / 4;
+        for seq in 1..=10 {
+            channel.offer(&[event_of_size(EPOCH, seq, share)]);
+        }
+        assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
+        assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
+        // An older one that joins does not fit any more.
+        channel.offer(&[event_of_size(EPOCH, 6, share)]);
+        assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
+        // What has gone makes room.
+        channel.offer(&[event_of_size(EPOCH, 11, 2 * share)]);
+        assert_eq!(next(&channel, id(EPOCH, 8)), Some(9));
+        assert!(matches!(channel.view().after(id(EPOCH, 7)), Next::AskStore));
+        // One that is too large alone is left to the store, and the next begins anew.
+        channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
+        channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
+        assert!(matches!(
+            channel.view().after(id(EPOCH, 11)),
+            Next::AskStore
+        ));
+        channel.offer(&[event_of_size(EPOCH, 13, MAX_BYTES)]);
+        assert!(matches!(
+            channel.view().after(id(EPOCH, 11)),
+            Next::AskStore
+        ));
+        assert_eq!(next(&channel, id(EPOCH, 12)), Some(13));
     }
 
     #[test]

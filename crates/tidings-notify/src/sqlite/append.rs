@@ -37,14 +37,14 @@ fn append_one(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Event, St
         return Err(StoreError::NumbersExhausted);
     }
     tx.prepare_cached(
-        "INSERT INTO notify_event (key, timestamp, latest_at, ages_from, type, payload)
+        "INSERT INTO notify_event (key, timestamp, latest_at, stored_at, type, payload)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute((
         key(place.log, place.seq)?,
         draft.timestamp.as_microsecond(),
         place.latest_at,
-        place.latest_at.min(place.stored_at),
+        place.stored_at,
         draft.event_type.as_str(),
         draft.payload.as_str(),
     ))?;

@@ -55,7 +55,7 @@ fn aged_logs(
         .prepare_cached(
             "SELECT log.id FROM notify_log AS log
              CROSS JOIN notify_event AS event ON event.key = (log.id << 32 | log.first_seq)
-             WHERE log.id > ?1 AND log.id <= ?2 AND event.ages_from < ?3",
+             WHERE log.id > ?1 AND log.id <= ?2 AND event.stored_at < ?3",
         )?
         .query_map((after, last, cutoff), |row| row.get(0))?
         .collect::<Result<_, _>>()?;
@@ -75,11 +75,11 @@ fn trim(tx: &Transaction<'_>, log: i64, cutoff: i64) -> Result<u64, StoreError> 
     if end < first {
         return Ok(0);
     }
-    // `ages_from` never falls along the log, so the old events are its beginning.
+    // `stored_at` never falls along the log, so the old events are its beginning.
     let (last, unread): (Option<i64>, u64) = tx
         .prepare_cached(
             "SELECT max(key), count(*) - count(read_at) FROM notify_event
-             WHERE key BETWEEN ?1 AND ?2 AND ages_from < ?3",
+             WHERE key BETWEEN ?1 AND ?2 AND stored_at < ?3",
         )?
         .query_row((key(log, first)?, key(log, end)?, cutoff), |row| {
             Ok((row.get(0)?, row.get(1)?))

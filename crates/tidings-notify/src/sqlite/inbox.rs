@@ -2,9 +2,10 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::log::{EVENT_COLUMNS, Log, event, find_log};
+use super::log::{EVENT_COLUMNS, Log, event, find_log, payload_bytes};
 use super::schema::{clamp_seq, key};
-use crate::{InboxPage, InboxQuery, StoreError, UserId};
+use crate::budget::Budget;
+use crate::{InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
 
 pub(super) fn page(
     connection: &Connection,
@@ -39,8 +40,9 @@ pub(super) fn page(
         ":type": query.event_type.as_ref().map(crate::EventType::as_str),
         ":limit": wanted,
     })?;
+    let mut budget = Budget::new(MAX_INBOX_PAGE_BYTES);
     while let Some(row) = rows.next()? {
-        if page.events.len() == query.limit {
+        if page.events.len() == query.limit || !budget.admits(payload_bytes(row)?) {
             page.next = page.events.last().map(|event| event.id);
             break;
         }

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use super::schema::{clamp_seq, key, seq_of};
+use crate::budget::Budget;
 use crate::{
-    ChangeMark, Changes, Epoch, Event, EventId, EventType, Head, LogChange, Page, Payload,
-    StoreError, UserId,
+    ChangeMark, Changes, Epoch, Event, EventId, EventType, Head, LogChange, MAX_PAGE_BYTES, Page,
+    Payload, StoreError, UserId,
 };
 
 /// The columns that [`event`] reads, in its order.
@@ -77,7 +78,10 @@ pub(super) fn read(
         key(id, clamp_seq(head.top_seq))?,
         i64::try_from(limit).unwrap_or(i64::MAX),
     ))?;
-    while let Some(row) = rows.next()? {
+    let mut budget = Budget::new(MAX_PAGE_BYTES);
+    while let Some(row) = rows.next()?
+        && budget.admits(payload_bytes(row)?)
+    {
         page.events.push(event(row, user, head.epoch)?);
     }
     Ok(page)
@@ -114,6 +118,11 @@ pub(super) fn event(row: &Row<'_>, user: &UserId, epoch: Epoch) -> Result<Event,
         timestamp: time(row.get(1)?)?,
         read_at: row.get::<_, Option<i64>>(2)?.map(time).transpose()?,
     })
+}
+
+/// The length of the payload in a row of [`EVENT_COLUMNS`], looked up without copying it.
+pub(super) fn payload_bytes(row: &Row<'_>) -> Result<usize, StoreError> {
+    Ok(row.get_ref(4)?.as_str().map_err(StoreError::backend)?.len())
 }
 
 fn time(microseconds: i64) -> Result<Timestamp, StoreError> {

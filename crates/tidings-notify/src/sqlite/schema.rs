@@ -7,9 +7,9 @@ pub(super) const COMPONENT: &str = "notify";
 
 /// What made the tables; a released step never changes.
 ///
-/// Times are in microseconds since 1970. An event keeps two times beside its own, both rising along
-/// the log, so that a time is found by bisection: `latest_at`, the greatest timestamp so far, and
-/// `ages_from`, the lesser of that and the time when the event was stored.
+/// Times are in microseconds since 1970. An event keeps two times beside its own, neither of which
+/// ever falls along the log: `latest_at`, the greatest timestamp so far, by which a time is found by
+/// bisection, and `stored_at`, from which its age counts.
 pub(super) const STEPS: &[&str] = &["
     CREATE TABLE notify_log (
         id INTEGER PRIMARY KEY,
@@ -29,7 +29,7 @@ pub(super) const STEPS: &[&str] = &["
         key INTEGER PRIMARY KEY,
         timestamp INTEGER NOT NULL,
         latest_at INTEGER NOT NULL,
-        ages_from INTEGER NOT NULL,
+        stored_at INTEGER NOT NULL,
         read_at INTEGER,
         type TEXT NOT NULL,
         payload TEXT NOT NULL

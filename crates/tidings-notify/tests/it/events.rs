@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tidings_notify::{
-    Draft, Epoch, Event, EventId, EventType, MemoryStore, Payload, Since, UserId,
+    Draft, Epoch, Event, EventId, EventType, InvalidName, MemoryStore, Payload, Since, UserId,
 };
 
 use crate::support::{ann, push_numbers, without_sweep};
@@ -43,6 +43,21 @@ fn regression_nothing_that_goes_on_a_line_can_break_it() {
     for text in ["a\nb", "a\rb", "a\u{0}b", "\u{85}", ""] {
         assert!(UserId::new(text).is_err(), "{text:?}");
         assert!(EventType::new(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn regression_no_event_can_pass_for_a_control_event() {
+    for text in ["tidings.gap", "tidings.bye", "tidings."] {
+        let refused = EventType::new(text).unwrap_err();
+        assert_eq!(refused, InvalidName::Reserved, "{text}");
+        assert!(serde_json::from_value::<EventType>(json!(text)).is_err());
+        assert!(text.parse::<EventType>().is_err());
+        // Only the names of types are ours.
+        assert!(UserId::new(text).is_ok());
+    }
+    for text in ["tidings", "tidingsx.gap", "my.tidings.gap", "Tidings.gap"] {
+        assert!(EventType::new(text).is_ok(), "{text}");
     }
 }
 

@@ -14,14 +14,22 @@ fn years_ago(years: i64) -> Timestamp {
     Timestamp::now() - SignedDuration::from_hours(years * 365 * 24)
 }
 
+/// After everything that is stored now.
+fn in_a_year() -> Timestamp {
+    years_ago(-1)
+}
+
 /// A log of six events whose first three are gone.
 async fn trimmed() -> (Notifier, Vec<Event>) {
     let store = MemoryStore::new();
     let notifier = without_sweep(store.clone()).build();
-    let drafts = (0..6)
-        .map(|number| draft(number).with_timestamp(years_ago(if number < 3 { 10 } else { 1 })));
-    let events = store.append(drafts.collect()).await.unwrap();
-    assert_eq!(store.cleanup(years_ago(5)).await.unwrap(), 3);
+    let stamped = |numbers: std::ops::Range<u64>, years| {
+        let drafts = numbers.map(|number| draft(number).with_timestamp(years_ago(years)));
+        store.append(drafts.collect())
+    };
+    let mut events = stamped(0..3, 10).await.unwrap();
+    assert_eq!(store.cleanup(in_a_year()).await.unwrap(), 3);
+    events.extend(stamped(3..6, 1).await.unwrap());
     (notifier, events)
 }
 
@@ -213,11 +221,10 @@ async fn a_time_gives_what_is_stamped_since_and_says_when_more_is_gone() {
 async fn a_reader_overtaken_by_retention_is_told_in_mid_stream() {
     let store = MemoryStore::new();
     let notifier = without_sweep(store.clone()).with_buffer_size(1).build();
-    let old = (0..6).map(|number| draft(number).with_timestamp(years_ago(10)));
-    let events = store.append(old.collect()).await.unwrap();
+    let events = store.append((0..6).map(draft).collect()).await.unwrap();
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     assert_eq!(numbers(&mut stream, 2).await, [0, 1]);
-    assert_eq!(store.cleanup(years_ago(5)).await.unwrap(), 6);
+    assert_eq!(store.cleanup(in_a_year()).await.unwrap(), 6);
     push_numbers(&notifier, 6..7).await;
     let items = items_at_hand(&mut stream);
     let expected = Gap {

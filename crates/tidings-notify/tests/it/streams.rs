@@ -3,12 +3,12 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidings_notify::{Item, MemoryStore, Notifier, Since, Store};
+use tidings_notify::{Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store};
 use tokio::time::{advance, timeout};
 
 use crate::support::{
-    NEVER, Observed, ann, draft, event_numbers, items_at_hand, number, numbers, push_numbers, user,
-    without_sweep,
+    NEVER, Observed, ann, draft, draft_of_size, event_numbers, items_at_hand, number, numbers,
+    push_numbers, user, without_sweep,
 };
 
 #[tokio::test]
@@ -92,6 +92,94 @@ async fn a_batch_holds_what_is_there_up_to_its_limit() {
     // A limit of zero means one.
     push_numbers(&notifier, 10..12).await;
     assert_eq!(stream.next_batch(0).await.unwrap().len(), 1);
+}
+
+/// Whether the events come from the store or from the ring.
+#[tokio::test]
+async fn regression_a_batch_of_large_events_is_bounded_in_bytes() {
+    let third = MAX_PAGE_BYTES / 3;
+    for since in [Since::Start, Since::Now] {
+        let notifier = without_sweep(MemoryStore::new()).build();
+        let push = async || {
+            for bytes in [third, third, third, third, MAX_PAGE_BYTES + 1, 1, third] {
+                notifier.push(draft_of_size(bytes)).await.unwrap();
+            }
+        };
+        let mut stream = if since == Since::Start {
+            push().await;
+            notifier.subscribe(ann(), since).await.unwrap()
+        } else {
+            let stream = notifier.subscribe(ann(), since).await.unwrap();
+            push().await;
+            stream
+        };
+        let mut batches = Vec::new();
+        while batches.iter().sum::<usize>() < 7 {
+            let batch = stream.next_batch(100).await.unwrap();
+            let is_event = |item: &&Item| matches!(item, Item::Event(_));
+            batches.push(batch.iter().filter(is_event).count());
+        }
+        assert_eq!(batches, [3, 1, 1, 2]);
+    }
+}
+
+#[tokio::test]
+async fn regression_a_call_that_is_dropped_leaves_its_question_with_the_store() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    push_numbers(&notifier, 0..3).await;
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let gate = store.gate.clone();
+    let closed = gate.acquire().await.unwrap();
+    let before = store.calls.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        assert_eq!(items_at_hand(&mut stream), []);
+    }
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 1);
+    // What comes meanwhile is given after it, and once.
+    let mut all = store.inner.read(&ann(), 0, 10).await.unwrap().events;
+    all.reverse();
+    notifier.deliver(&all);
+    drop(closed);
+    let items = items_at_hand(&mut stream);
+    assert_eq!(event_numbers(&items), [0, 1, 2]);
+    push_numbers(&notifier, 3..5).await;
+    assert_eq!(event_numbers(&items_at_hand(&mut stream)), [3, 4]);
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 3);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_closed_drops_its_question() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    push_numbers(&notifier, 0..3).await;
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let gate = store.gate.clone();
+    let closed = gate.acquire().await.unwrap();
+    assert_eq!(items_at_hand(&mut stream), []);
+    stream.close();
+    assert!(stream.next().await.is_err());
+    drop(closed);
+    assert!(stream.next().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_dropped_do_not_ask_a_failing_store_more_often() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    push_numbers(&notifier, 0..1).await;
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    store.is_broken.store(true, Ordering::SeqCst);
+    let before = store.calls.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        assert_eq!(items_at_hand(&mut stream), []);
+        advance(Duration::from_millis(10)).await;
+    }
+    // Every half second.
+    let calls = store.calls.load(Ordering::SeqCst) - before;
+    assert!((2..=3).contains(&calls), "{calls}");
+    store.is_broken.store(false, Ordering::SeqCst);
+    assert_eq!(numbers(&mut stream, 1).await, [0]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -189,6 +277,25 @@ async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
     assert!(notifier.metrics().sweeps_failed > 0);
     store.is_broken.store(false, Ordering::SeqCst);
     assert_eq!(waiting.await.unwrap(), [0, 1, 2, 3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_the_log_tells_what_made_the_store_fail() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    push_numbers(&notifier, 0..1).await;
+    let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    store.is_broken.store(true, Ordering::SeqCst);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.reopen().unwrap())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    assert_eq!(items_at_hand(&mut stream), []);
+    drop(guard);
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    assert!(text.contains("a stream could not be read"), "{text}");
+    assert!(text.contains("the disk is on fire"), "{text}");
 }
 
 #[tokio::test]

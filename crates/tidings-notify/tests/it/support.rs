@@ -14,6 +14,7 @@ use tidings_notify::{
     StoreError, Subscription, UserId,
 };
 use tidings_sqlite::{Database, Options};
+use tokio::sync::Semaphore;
 
 /// A poll interval that no test lives to see: what arrives, arrives without a sweep.
 pub(crate) const NEVER: Duration = Duration::from_secs(1_000_000);
@@ -24,6 +25,15 @@ pub(crate) fn user(name: &str) -> UserId {
 
 pub(crate) fn ann() -> UserId {
     user("ann")
+}
+
+/// A draft for `ann` with a payload of so many bytes.
+pub(crate) fn draft_of_size(bytes: usize) -> Draft {
+    Draft::new(
+        ann(),
+        EventType::new("test.large").unwrap(),
+        Payload::parse(&"1".repeat(bytes)).unwrap(),
+    )
 }
 
 /// A draft for `ann` that carries a number.
@@ -94,12 +104,25 @@ pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
     (store, folder)
 }
 
-/// A memory store that counts its calls and fails when told to.
-#[derive(Clone, Default)]
+/// A memory store that counts its calls, holds reads back and fails when told to.
+#[derive(Clone)]
 pub(crate) struct Observed {
     pub(crate) inner: MemoryStore,
     pub(crate) calls: Arc<AtomicU64>,
     pub(crate) is_broken: Arc<AtomicBool>,
+    /// What a read of a log needs to pass.
+    pub(crate) gate: Arc<Semaphore>,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            inner: MemoryStore::new(),
+            calls: Arc::default(),
+            is_broken: Arc::default(),
+            gate: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 impl Observed {
@@ -119,7 +142,9 @@ impl Store for Observed {
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
-        self.call()?.read(user, after, limit).await
+        let store = self.call()?;
+        let _passed = self.gate.acquire().await.map_err(StoreError::backend)?;
+        store.read(user, after, limit).await
     }
 
     async fn head(&self, user: &UserId) -> Result<Head, StoreError> {

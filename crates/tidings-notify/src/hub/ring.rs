@@ -1,0 +1,70 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::Event;
+use crate::budget::cost;
+
+/// Most bytes of payload in the ring of one user. A reader who wants an older event asks the store.
+pub(super) const MAX_BYTES: usize = 1024 * 1024;
+
+/// The newest events of one user, without holes: bounded in number and in bytes.
+#[derive(Debug)]
+pub(super) struct Ring {
+    events: VecDeque<Arc<Event>>,
+    capacity: usize,
+    /// What the events cost together.
+    bytes: usize,
+}
+
+impl Ring {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self {
+            events: VecDeque::new(),
+            capacity,
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.events.clear();
+        self.bytes = 0;
+    }
+
+    /// The number of the oldest event, if there is one.
+    pub(super) fn first_seq(&self) -> Option<u64> {
+        Some(self.events.front()?.id.seq)
+    }
+
+    /// Takes in the event after the newest. The oldest make room for it; one too large for the whole
+    /// ring leaves it empty.
+    pub(super) fn push_newest(&mut self, event: Arc<Event>) {
+        self.bytes += cost(&event);
+        self.events.push_back(event);
+        while (self.events.len() > self.capacity || self.bytes > MAX_BYTES)
+            && let Some(oldest) = self.events.pop_front()
+        {
+            self.bytes -= cost(&oldest);
+        }
+    }
+
+    /// Takes in the event before the oldest, if there is room.
+    pub(super) fn push_oldest(&mut self, event: Arc<Event>) {
+        let bytes = self.bytes + cost(&event);
+        if self.events.len() < self.capacity && bytes <= MAX_BYTES {
+            self.bytes = bytes;
+            self.events.push_front(event);
+        }
+    }
+
+    /// The event after a number, if the ring reaches back so far.
+    pub(super) fn after(&self, seq: u64) -> Option<&Arc<Event>> {
+        let next = seq.checked_add(1)?;
+        let index = next.checked_sub(self.first_seq()?)?;
+        self.events.get(usize::try_from(index).ok()?)
+    }
+
+    /// The events, to change anything but their payloads.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Arc<Event>> {
+        self.events.iter_mut()
+    }
+}
