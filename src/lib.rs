@@ -48,6 +48,7 @@
 //! `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
 mod client;
+mod dispatcher;
 mod endpoint;
 mod message;
 
@@ -58,16 +59,19 @@ pub mod signing;
 mod address_guard;
 mod classify;
 mod error;
+mod pool;
 mod router;
 mod sender;
 pub mod telemetry;
 
 pub use address_guard::{AddressPolicy, BlockedAddress};
 pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict};
-pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS, Receipt};
+pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
+pub use dispatcher::{Dispatcher, DispatcherBuilder, EndpointId, LaneConfig};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
+pub use pool::{LaneStatus, Receipt, RetryBudget, Standing};
 pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};
 
 /// The example of the README compiles.
