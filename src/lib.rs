@@ -60,7 +60,7 @@ mod address_guard;
 mod classify;
 mod error;
 mod pool;
-mod router;
+pub mod router;
 mod sender;
 pub mod telemetry;
 

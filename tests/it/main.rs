@@ -4,5 +4,6 @@
 mod client;
 mod dispatcher;
 mod receiver;
+mod router;
 mod send_sync;
 mod sender;
