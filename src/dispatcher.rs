@@ -257,7 +257,7 @@ impl Dispatcher {
     ///
     /// Dropping the future leaves the dispatcher stopping.
     pub async fn stop(&self) {
-        self.inner.places.close();
+        self.begin_stop();
         self.inner.pool.stop().await;
     }
 
@@ -271,8 +271,14 @@ impl Dispatcher {
     ///
     /// Dropping the future leaves the dispatcher stopping, without the limit.
     pub async fn stop_within(&self, limit: Duration) -> Vec<(EndpointId, Message)> {
-        self.inner.places.close();
+        self.begin_stop();
         self.inner.pool.stop_within(limit).await
+    }
+
+    fn begin_stop(&self) {
+        // In this order, so that those who are sent away learn the true reason.
+        self.inner.pool.begin_stop();
+        self.inner.places.close();
     }
 
     fn upsert(

@@ -17,10 +17,12 @@
 //! | you have | use |
 //! |---|---|
 //! | one endpoint, messages to send in the background | [`Client`] |
+//! | many endpoints, of which a bad one must harm only itself | [`Dispatcher`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
-//! | a [`tidings_notify`] notifier with another instance to reach | [`Client`] as its router |
+//! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
+//! | events to hand to everybody who asked for them | [`router::WebhookRouter`] |
 //!
 //! ```
 //! use tidings::{Client, signing::Secret};
@@ -38,7 +40,7 @@
 //! ```
 //!
 //! Deliveries are *at least once*: an endpoint may get a message again, under the same
-//! `webhook-id`. The queue is in memory: what it holds is gone with the process, and
+//! `webhook-id`. Queues are in memory: what they hold is gone with the process, and
 //! [`Client::stop_within`] hands back what could not be sent in time. It is not a message broker,
 //! and it promises no order between messages.
 //!

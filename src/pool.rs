@@ -247,13 +247,12 @@ impl Pool {
         };
         // The lane may have been removed while the message waited for room, and may even be there
         // again: the room is then one of another queue, which is no harm.
-        let lane = state.ids.get(id).copied().ok_or(Refused::UnknownEndpoint);
+        let lane = state.ids.get_key_value(id).ok_or(Refused::UnknownEndpoint);
         match room.and_then(|room| Ok((room, lane?))) {
             Err(refused) => Err((refused, message)),
-            Ok((room, lane)) => {
-                state
-                    .scheduler
-                    .push(lane, Delivery::new(message, room, reply));
+            Ok((room, (id, &lane))) => {
+                let delivery = Delivery::new(id, message, room, reply);
+                state.scheduler.push(lane, delivery);
                 self.something_may_go(state);
                 Ok(())
             }
@@ -312,7 +311,8 @@ impl Pool {
         })
     }
 
-    fn begin_stop(&self) {
+    /// Refuses new messages from now on.
+    pub(crate) fn begin_stop(&self) {
         let mut state = self.lock();
         state.phase = Phase::Stopping;
         for lane in state.ids.values() {

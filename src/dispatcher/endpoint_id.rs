@@ -13,6 +13,11 @@ impl EndpointId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What traces say: nothing for the only endpoint of a client, which has no name.
+    pub(crate) fn as_traced(&self) -> Option<&str> {
+        (!self.0.is_empty()).then_some(&*self.0)
+    }
 }
 
 impl From<&str> for EndpointId {

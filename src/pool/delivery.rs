@@ -4,7 +4,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::room::Room;
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, Message, telemetry};
+use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry};
 
 /// A message that was delivered, and how.
 #[derive(Debug, Clone)]
@@ -37,9 +37,15 @@ pub(crate) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(message: Message, room: Room, reply: Option<Reply>) -> Box<Self> {
+    pub(super) fn new(
+        endpoint: &EndpointId,
+        message: Message,
+        room: Room,
+        reply: Option<Reply>,
+    ) -> Box<Self> {
         let span = tracing::debug_span!(
             "delivery",
+            { telemetry::ENDPOINT_ID } = endpoint.as_traced(),
             { telemetry::MESSAGE_ID } = message.id(),
             { telemetry::MESSAGE_TYPE } = message.event_type().map(EventType::as_str),
         );
@@ -49,7 +55,7 @@ impl Delivery {
             accepted_at: Instant::now(),
             room: Some(room),
             reply,
-            span: (!span.is_none()).then(|| Box::new(span)),
+            span: (!span.is_disabled()).then(|| Box::new(span)),
         })
     }
 

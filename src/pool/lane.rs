@@ -13,7 +13,7 @@ use super::limit::Limit;
 use super::room::Places;
 use crate::circuit_breaker::{Admission, CircuitBreaker, CircuitState, Health, Permit};
 use crate::retry::RetryPolicy;
-use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict};
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
 
 /// One endpoint, its deliveries that no worker holds, and what limits its attempts.
 #[derive(Debug)]
@@ -366,10 +366,18 @@ impl Lane {
         breaker.record(permit, health, now);
         match (before, breaker.state()) {
             (CircuitState::Closed, CircuitState::Open) => {
-                tracing::warn!("the circuit opened: the endpoint is failing");
+                tracing::warn!(
+                    { telemetry::ENDPOINT_ID } = self.id.as_traced(),
+                    { telemetry::SERVER_ADDRESS } = self.endpoint.url().host_str(),
+                    "the circuit opened: the endpoint is failing"
+                );
             }
             (CircuitState::HalfOpen, CircuitState::Closed) => {
-                tracing::info!("the circuit closed: the endpoint has recovered");
+                tracing::info!(
+                    { telemetry::ENDPOINT_ID } = self.id.as_traced(),
+                    { telemetry::SERVER_ADDRESS } = self.endpoint.url().host_str(),
+                    "the circuit closed: the endpoint has recovered"
+                );
             }
             _ => {}
         }

@@ -50,7 +50,7 @@ fn lane(name: &str, host: usize, parts: LaneParts) -> Lane {
 
 fn delivery(message: Message) -> Box<Delivery> {
     let room = Places::new(1, None).try_take().unwrap();
-    Delivery::new(message, room, None)
+    Delivery::new(&"a".into(), message, room, None)
 }
 
 fn attempt(status: u16, elapsed: Duration) -> Attempt {
