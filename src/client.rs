@@ -135,7 +135,7 @@ impl Client {
 
     /// Stops like [`stop`](Self::stop), but gives up after a time: attempts under way are dropped,
     /// and the messages without a final outcome are reported to the error callback as
-    /// [`Abandoned`](DeliveryErrorCause::Abandoned) and returned.
+    /// [`Abandoned`](crate::DeliveryErrorCause::Abandoned) and returned.
     ///
     /// An attempt that is dropped may have reached the endpoint.
     ///
