@@ -167,7 +167,8 @@ enum State {
         window: Option<Window>,
     },
     Open {
-        until: Instant,
+        /// `None`: until somebody closes it.
+        until: Option<Instant>,
     },
     HalfOpen {
         limit: u32,
@@ -183,7 +184,8 @@ pub enum Admission {
     Admitted(Permit),
     /// Not now.
     Refused {
-        /// When to ask again; `None` while it depends on attempts under way.
+        /// When to ask again; `None` while it depends on attempts under way, or when somebody opened
+        /// the breaker by hand.
         retry_at: Option<Instant>,
     },
 }
@@ -231,13 +233,16 @@ impl CircuitBreaker {
         }
     }
 
+    /// When it trips and how it recovers.
+    pub fn config(&self) -> &CircuitBreakerConfig {
+        &self.config
+    }
+
     /// Asks to make one attempt.
     pub fn admit(&mut self, now: Instant) -> Admission {
         if let State::Open { until } = self.state {
-            if now < until {
-                return Admission::Refused {
-                    retry_at: Some(until),
-                };
+            if until.is_none_or(|until| now < until) {
+                return Admission::Refused { retry_at: until };
             }
             self.enter(State::HalfOpen {
                 limit: 1,
@@ -283,7 +288,7 @@ impl CircuitBreaker {
                     trips |= failed && window.exceeds(limit.rate, limit.min_attempts);
                 }
                 if trips {
-                    self.open(now);
+                    self.trip(now);
                 }
             }
             State::HalfOpen {
@@ -294,15 +299,14 @@ impl CircuitBreaker {
                 *in_flight = in_flight.saturating_sub(1);
                 match health {
                     Health::Unknown => {}
-                    Health::Failing => self.open(now),
+                    Health::Failing => self.trip(now),
                     Health::Healthy => {
                         *successes += 1;
                         if *successes < *limit {
                             return;
                         }
                         if *limit >= self.config.ramp {
-                            self.next_open_for = self.config.open_for;
-                            self.enter(State::closed(&self.config));
+                            self.close();
                         } else {
                             *limit = limit.saturating_mul(2).min(self.config.ramp);
                             *successes = 0;
@@ -313,9 +317,21 @@ impl CircuitBreaker {
         }
     }
 
-    fn open(&mut self, now: Instant) {
+    /// Opens the breaker by hand. It stays open, and sends no probe, until it is
+    /// [closed](Self::close) by hand as well.
+    pub fn open(&mut self) {
+        self.enter(State::Open { until: None });
+    }
+
+    /// Closes the breaker by hand and forgets what it has seen.
+    pub fn close(&mut self) {
+        self.next_open_for = self.config.open_for;
+        self.enter(State::closed(&self.config));
+    }
+
+    fn trip(&mut self, now: Instant) {
         self.enter(State::Open {
-            until: now + self.next_open_for,
+            until: Some(now + self.next_open_for),
         });
         self.next_open_for = self
             .next_open_for

@@ -1,23 +1,18 @@
 //! The client of one endpoint: a pool of workers with a single lane.
 
 mod builder;
-mod delivery;
-mod lane;
-mod pool;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio::sync::oneshot;
 
 pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
-pub use delivery::Receipt;
+pub(crate) use builder::{MAX_QUEUE_SIZE, MAX_WORKERS};
 
 use crate::circuit_breaker::CircuitState;
-use crate::{ConfigError, DeliveryError, DeliveryErrorCause, Message, NotifyError};
-use pool::Pool;
+use crate::pool::{Places, Pool, Receipt, Reply, Room};
+use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 
 /// Sends messages to one endpoint in the background.
 ///
@@ -42,10 +37,9 @@ pub struct Client {
 #[derive(Debug)]
 struct Inner {
     pool: Arc<Pool>,
-    /// One permit for each place in the queue.
-    room: Arc<Semaphore>,
-    tasks: TaskTracker,
-    workers: usize,
+    /// The name of the only lane.
+    id: EndpointId,
+    places: Arc<Places>,
 }
 
 impl Client {
@@ -70,13 +64,7 @@ impl Client {
     ///
     /// When it is called outside a Tokio runtime: the workers run on the current one.
     pub fn start(&self) {
-        self.inner.pool.start(|| {
-            for _ in 0..self.inner.workers {
-                self.inner
-                    .tasks
-                    .spawn(pool::work(Arc::clone(&self.inner.pool)));
-            }
-        });
+        self.inner.pool.start();
     }
 
     /// Queues a message and returns at once. Whatever happens to it later is reported to the error
@@ -87,8 +75,8 @@ impl Client {
     /// [`NotifyError`] with the message when the client is not started, or stopped, or the queue is
     /// full.
     pub fn notify(&self, message: impl Into<Message>) -> Result<(), NotifyError> {
-        let room = Arc::clone(&self.inner.room).try_acquire_owned().ok();
-        self.inner.pool.accept(message.into(), room, None)
+        let room = self.inner.places.try_take();
+        self.accept(message.into(), room, None)
     }
 
     /// Queues a message, waiting for room. Those who wait are served in turn.
@@ -103,8 +91,8 @@ impl Client {
     /// part. A caller that has to know keeps a clone and asks by id at the receiver.
     pub async fn enqueue(&self, message: impl Into<Message> + Send) -> Result<(), NotifyError> {
         let message = message.into();
-        let room = Arc::clone(&self.inner.room).acquire_owned().await.ok();
-        self.inner.pool.accept(message, room, None)
+        let room = self.inner.places.take().await;
+        self.accept(message, room, None)
     }
 
     /// Queues a message, waiting for room, and waits for its final outcome. A failure is returned
@@ -123,21 +111,13 @@ impl Client {
         message: impl Into<Message> + Send,
     ) -> Result<Receipt, DeliveryError> {
         let message = message.into();
-        let room = Arc::clone(&self.inner.room).acquire_owned().await.ok();
+        let room = self.inner.places.take().await;
         let (reply, outcome) = oneshot::channel();
-        let failed = |message, cause| Err(DeliveryError::new(message, Vec::new(), cause));
-        match self.inner.pool.accept(message.clone(), room, Some(reply)) {
-            Ok(()) => {}
-            Err(NotifyError::NotStarted(message)) => {
-                return failed(message, DeliveryErrorCause::NotStarted);
-            }
-            Err(error) => return failed(error.into_message(), DeliveryErrorCause::Abandoned),
-        }
-        match outcome.await {
-            Ok(outcome) => outcome,
-            // The runtime of the workers is gone.
-            Err(_) => failed(message, DeliveryErrorCause::Abandoned),
-        }
+        self.accept(message.clone(), room, Some(reply))?;
+        // Without an outcome, the runtime of the workers is gone.
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(NotifyError::Stopped(message).into()))
     }
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
@@ -150,13 +130,12 @@ impl Client {
     ///
     /// Dropping the future leaves the client stopping.
     pub async fn stop(&self) {
-        self.begin_stop();
-        self.inner.tasks.wait().await;
+        self.inner.pool.stop().await;
     }
 
     /// Stops like [`stop`](Self::stop), but gives up after a time: attempts under way are dropped,
     /// and the messages without a final outcome are reported to the error callback as
-    /// [`Abandoned`](DeliveryErrorCause::Abandoned) and returned.
+    /// [`Abandoned`](crate::DeliveryErrorCause::Abandoned) and returned.
     ///
     /// An attempt that is dropped may have reached the endpoint.
     ///
@@ -164,13 +143,8 @@ impl Client {
     ///
     /// Dropping the future leaves the client stopping, without the limit.
     pub async fn stop_within(&self, limit: Duration) -> Vec<Message> {
-        self.begin_stop();
-        if timeout(limit, self.inner.tasks.wait()).await.is_err() {
-            self.inner.pool.abort();
-            self.inner.tasks.wait().await;
-        }
-        self.inner.pool.abandon_rest();
-        self.inner.pool.take_abandoned()
+        let left = self.inner.pool.stop_within(limit).await;
+        left.into_iter().map(|(_, message)| message).collect()
     }
 
     /// How many messages are queued or wait for their next attempt.
@@ -180,20 +154,24 @@ impl Client {
 
     /// The state of the circuit breaker, when there is one.
     pub fn circuit_state(&self) -> Option<CircuitState> {
-        self.inner.pool.circuit_state()
+        self.inner.pool.status(self.inner.id.as_str())?.circuit
     }
 
-    fn begin_stop(&self) {
-        self.inner.pool.begin_stop();
-        self.inner.room.close();
-        self.inner.tasks.close();
+    fn accept(
+        &self,
+        message: Message,
+        room: Option<Room>,
+        reply: Option<Reply>,
+    ) -> Result<(), NotifyError> {
+        self.inner
+            .pool
+            .accept(self.inner.id.as_str(), message, room, reply)
+            .map_err(|(refused, message)| refused.into_error(message))
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // The workers report what they hold as they end; the rest is reported here.
         self.pool.abort();
-        self.pool.abandon_rest();
     }
 }

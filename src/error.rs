@@ -46,11 +46,12 @@ impl StdError for ConfigError {
     }
 }
 
-/// A message that a [`Client`](crate::Client) did not accept, handed back.
+/// A message that a [`Client`](crate::Client) or a [`Dispatcher`](crate::Dispatcher) did not accept,
+/// handed back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotifyError {
-    /// [`Client::start`](crate::Client::start) was not called yet.
+    /// [`start`](crate::Client::start) was not called yet.
     #[error("the client is not started")]
     NotStarted(Message),
     /// As many deliveries as the queue may hold are queued or wait for their next attempt.
@@ -59,24 +60,29 @@ pub enum NotifyError {
     /// The client is stopping, or has stopped.
     #[error("the client is stopped")]
     Stopped(Message),
+    /// A dispatcher does not have the endpoint, or not any more.
+    #[error("the endpoint is not known")]
+    UnknownEndpoint(Message),
 }
 
 impl NotifyError {
     /// The message that was not accepted.
     pub fn message(&self) -> &Message {
         match self {
-            Self::NotStarted(message) | Self::QueueFull(message) | Self::Stopped(message) => {
-                message
-            }
+            Self::NotStarted(message)
+            | Self::QueueFull(message)
+            | Self::Stopped(message)
+            | Self::UnknownEndpoint(message) => message,
         }
     }
 
     /// Takes the message back.
     pub fn into_message(self) -> Message {
         match self {
-            Self::NotStarted(message) | Self::QueueFull(message) | Self::Stopped(message) => {
-                message
-            }
+            Self::NotStarted(message)
+            | Self::QueueFull(message)
+            | Self::Stopped(message)
+            | Self::UnknownEndpoint(message) => message,
         }
     }
 }
@@ -111,6 +117,22 @@ pub enum DeliveryErrorCause {
     /// The client was not started, so nothing was tried.
     #[error("the client is not started")]
     NotStarted,
+    /// The endpoint was removed from the dispatcher before the final outcome was known, or was not
+    /// there.
+    #[error("the endpoint was removed")]
+    Removed,
+}
+
+/// A message that was not accepted for [`Client::deliver`](crate::Client::deliver).
+impl From<NotifyError> for DeliveryError {
+    fn from(error: NotifyError) -> Self {
+        let cause = match &error {
+            NotifyError::NotStarted(_) => DeliveryErrorCause::NotStarted,
+            NotifyError::QueueFull(_) | NotifyError::Stopped(_) => DeliveryErrorCause::Abandoned,
+            NotifyError::UnknownEndpoint(_) => DeliveryErrorCause::Removed,
+        };
+        Self::new(error.into_message(), Vec::new(), cause)
+    }
 }
 
 impl DeliveryError {
@@ -158,6 +180,7 @@ impl DeliveryError {
             DeliveryErrorCause::CircuitOpen
             | DeliveryErrorCause::Abandoned
             | DeliveryErrorCause::NotStarted => true,
+            DeliveryErrorCause::Removed => false,
         }
     }
 }

@@ -17,10 +17,12 @@
 //! | you have | use |
 //! |---|---|
 //! | one endpoint, messages to send in the background | [`Client`] |
+//! | many endpoints, of which a bad one must harm only itself | [`Dispatcher`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
-//! | a [`tidings_notify`] notifier with another instance to reach | [`Client`] as its router |
+//! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
+//! | events to hand to everybody who asked for them | [`router::WebhookRouter`] |
 //!
 //! ```
 //! use tidings::{Client, signing::Secret};
@@ -38,7 +40,7 @@
 //! ```
 //!
 //! Deliveries are *at least once*: an endpoint may get a message again, under the same
-//! `webhook-id`. The queue is in memory: what it holds is gone with the process, and
+//! `webhook-id`. Queues are in memory: what they hold is gone with the process, and
 //! [`Client::stop_within`] hands back what could not be sent in time. It is not a message broker,
 //! and it promises no order between messages.
 //!
@@ -48,6 +50,7 @@
 //! `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
 mod client;
+mod dispatcher;
 mod endpoint;
 mod message;
 
@@ -58,16 +61,19 @@ pub mod signing;
 mod address_guard;
 mod classify;
 mod error;
-mod router;
+mod pool;
+pub mod router;
 mod sender;
 pub mod telemetry;
 
 pub use address_guard::{AddressPolicy, BlockedAddress};
 pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict};
-pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS, Receipt};
+pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
+pub use dispatcher::{Dispatcher, DispatcherBuilder, EndpointId, LaneConfig};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
+pub use pool::{LaneStatus, Receipt, RetryBudget, Standing};
 pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};
 
 /// The example of the README compiles.

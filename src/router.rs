@@ -1,4 +1,14 @@
+//! Webhooks as the [`Router`] of a notifier.
+
+mod instance;
+mod receiver;
+mod webhook;
+
 use tidings_notify::{Event, RouteError, Router, RoutingInfo};
+
+pub use instance::{InstanceRouter, InstanceRouterBuilder, URL_METADATA};
+pub use receiver::{InstanceReceiver, ReceiveError};
+pub use webhook::{BroadcastError, EventFilter, WebhookRouter};
 
 use crate::{Client, Message};
 

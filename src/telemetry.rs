@@ -21,3 +21,5 @@ pub const MESSAGE_ID: &str = "tidings.message.id";
 pub const MESSAGE_TYPE: &str = "tidings.message.type";
 /// The number of the attempt, counted from 1.
 pub const ATTEMPT: &str = "tidings.attempt";
+/// The name that a dispatcher knows the endpoint by.
+pub const ENDPOINT_ID: &str = "tidings.endpoint.id";

@@ -36,6 +36,33 @@ fn trip(breaker: &mut CircuitBreaker, now: Instant) {
 }
 
 #[test]
+fn opened_by_hand_it_stays_open_until_it_is_closed_by_hand() {
+    let (mut breaker, now) = (breaker(plain()), Instant::now());
+    let under_way = admitted(&mut breaker, now);
+    breaker.open();
+    breaker.record(under_way, Health::Healthy, now);
+    let refused = Admission::Refused { retry_at: None };
+    assert_eq!(breaker.admit(now + 10_000 * SECOND), refused);
+    assert_eq!(breaker.state(), CircuitState::Open);
+
+    breaker.close();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    attempt(&mut breaker, Health::Healthy, now);
+}
+
+#[test]
+fn closing_by_hand_forgets_the_failures_and_the_doubled_time() {
+    let (mut breaker, mut now) = (breaker(plain()), Instant::now());
+    trip(&mut breaker, now);
+    now += 10 * SECOND;
+    attempt(&mut breaker, Health::Failing, now);
+    breaker.close();
+    trip(&mut breaker, now);
+    let retry_at = Some(now + 10 * SECOND);
+    assert_eq!(breaker.admit(now), Admission::Refused { retry_at });
+}
+
+#[test]
 fn failures_in_a_row_trip_it() {
     let (mut breaker, now) = (breaker(plain()), Instant::now());
     for health in [Health::Failing, Health::Failing, Health::Healthy] {

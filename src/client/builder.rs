@@ -2,18 +2,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
-
-use super::lane::Lane;
-use super::pool::{OnError, Pool};
 use super::{Client, Inner};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
+use crate::pool::{Callbacks, Lane, LaneParts, Limits, OnError, Places, Pool};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
-    AddressPolicy, ConfigError, DeliveryError, Endpoint, EndpointBuilder, Message, Sender,
-    SenderBuilder,
+    AddressPolicy, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId, Message,
+    Sender, SenderBuilder,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -23,10 +19,10 @@ pub const DEFAULT_WORKERS: usize = 10;
 pub const DEFAULT_QUEUE_SIZE: usize = 1000;
 
 /// Most workers. Each is a task with at most one connection.
-const MAX_WORKERS: usize = 10_000;
+pub(crate) const MAX_WORKERS: u32 = 10_000;
 
 /// Most places in the queue. More belongs on a disk.
-const MAX_QUEUE_SIZE: usize = 10_000_000;
+pub(crate) const MAX_QUEUE_SIZE: usize = 10_000_000;
 
 /// Describes a [`Client`]; everything is checked together by [`build`](Self::build).
 #[must_use]
@@ -122,7 +118,9 @@ impl ClientBuilder {
         mut self,
         on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
     ) -> Self {
-        self.on_error = Some(Arc::new(on_error));
+        self.on_error = Some(Box::new(move |_, error| {
+            on_error(error.message().clone(), error);
+        }));
         self
     }
 
@@ -146,27 +144,41 @@ impl ClientBuilder {
     /// [`ConfigError`], naming the field: `workers`, `queue_size`, and those of
     /// [`EndpointBuilder::build`], [`SenderBuilder::build`] and [`CircuitBreaker::new`].
     pub fn build(self) -> Result<Client, ConfigError> {
-        if !(1..=MAX_WORKERS).contains(&self.workers) {
-            return Err(ConfigError::new("workers", "1 to 10,000"));
-        }
+        let workers = u32::try_from(self.workers)
+            .ok()
+            .filter(|workers| (1..=MAX_WORKERS).contains(workers))
+            .ok_or(ConfigError::new("workers", "1 to 10,000"))?;
         if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
             return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
         }
-        let breaker = self.circuit_breaker.map(CircuitBreaker::new).transpose()?;
-        let lane = Lane::new(self.retry, breaker);
-        let pool = Pool::new(
-            self.sender.build()?,
+        let parts = LaneParts {
+            retry: self.retry,
+            budget: None,
+            breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
+            // There is nobody to share the workers with.
+            in_flight: (workers, workers),
+        };
+        let limits = Limits {
+            workers: self.workers,
+            isolation: None,
+            per_host: usize::MAX,
+        };
+        let callbacks = Callbacks {
+            on_error: self.on_error,
+            on_circuit_change: None,
+        };
+        let pool = Pool::new(self.sender.build()?, limits, callbacks);
+        let id = EndpointId::from("");
+        let places = Places::new(self.queue_size, None);
+        let lane = Lane::new(
+            id.clone(),
             self.endpoint.build()?,
-            lane,
-            self.on_error,
+            Arc::clone(&places),
+            parts,
         );
+        pool.add(lane);
         Ok(Client {
-            inner: Arc::new(Inner {
-                pool: Arc::new(pool),
-                room: Arc::new(Semaphore::new(self.queue_size)),
-                tasks: TaskTracker::new(),
-                workers: self.workers,
-            }),
+            inner: Arc::new(Inner { pool, id, places }),
         })
     }
 }

@@ -401,7 +401,7 @@ async fn with_retry_messages_wait_for_the_probe_and_burn_no_attempt() {
 async fn a_message_does_not_wait_for_a_circuit_beyond_its_maximum_age() {
     let server = server(&[500]).await;
     let builder = Client::builder(server.uri())
-        .retry(at_once(5).with_max_age(Duration::from_millis(50)))
+        .retry(at_once(5).with_max_age(Duration::from_secs(1)))
         .circuit_breaker(fragile(HOUR / 10));
     let (client, _errors) = started(builder);
     let error = client.deliver("x").await.unwrap_err();

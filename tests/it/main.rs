@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod dispatcher;
 mod receiver;
+mod router;
 mod send_sync;
 mod sender;

@@ -1,7 +1,7 @@
 use tidings::circuit_breaker::CircuitBreaker;
 use tidings::retry::RetryPolicy;
 use tidings::signing::{Secret, Signer, Verifier};
-use tidings::{Client, DeliveryError, Endpoint, Message, Sender};
+use tidings::{Client, DeliveryError, Dispatcher, Endpoint, LaneConfig, Message, Sender};
 
 fn send_sync<T: Send + Sync + 'static>() {}
 
@@ -11,9 +11,15 @@ fn send<T: Send>(_: T) {}
 fn public_types_and_futures_cross_threads() {
     send_sync::<(Client, Sender, Endpoint, Message, DeliveryError)>();
     send_sync::<(CircuitBreaker, RetryPolicy, Secret, Signer, Verifier)>();
+    send_sync::<(Dispatcher, LaneConfig)>();
     let client = Client::new("http://example.com").unwrap();
     send(client.enqueue("x"));
     send(client.deliver("x"));
     send(client.stop());
     send(client.stop_within(std::time::Duration::ZERO));
+    let dispatcher = Dispatcher::builder().build().unwrap();
+    send(dispatcher.enqueue("a", "x"));
+    send(dispatcher.deliver("a", "x"));
+    send(dispatcher.stop());
+    send(dispatcher.stop_within(std::time::Duration::ZERO));
 }

@@ -1,10 +1,10 @@
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tidings_notify::EventType;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
-use tidings_notify::EventType;
-
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, Message, telemetry};
+use super::room::Room;
+use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry};
 
 /// A message that was delivered, and how.
 #[derive(Debug, Clone)]
@@ -17,36 +17,50 @@ pub struct Receipt {
     pub attempts: Vec<Attempt>,
 }
 
-pub(super) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
+pub(crate) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
 
 /// A message on its way.
+///
+/// Many of them may wait, so that its size matters: with its message's id, and without the body, it
+/// takes less than 256 bytes.
 #[derive(Debug)]
-pub(super) struct Delivery {
+pub(crate) struct Delivery {
     pub(super) message: Message,
     pub(super) attempts: Vec<Attempt>,
     pub(super) accepted_at: Instant,
     /// Its place in the queue.
-    pub(super) room: Option<OwnedSemaphorePermit>,
+    pub(super) room: Option<Room>,
     /// Who waits for the outcome. Without one, failures go to the error callback.
     pub(super) reply: Option<Reply>,
-    pub(super) span: Span,
+    /// Nothing when nobody traces.
+    span: Option<Box<Span>>,
 }
 
 impl Delivery {
-    pub(super) fn new(message: Message, room: OwnedSemaphorePermit, reply: Option<Reply>) -> Self {
+    pub(super) fn new(
+        endpoint: &EndpointId,
+        message: Message,
+        room: Room,
+        reply: Option<Reply>,
+    ) -> Box<Self> {
         let span = tracing::debug_span!(
             "delivery",
+            { telemetry::ENDPOINT_ID } = endpoint.as_traced(),
             { telemetry::MESSAGE_ID } = message.id(),
             { telemetry::MESSAGE_TYPE } = message.event_type().map(EventType::as_str),
         );
-        Self {
+        Box::new(Self {
             message,
             attempts: Vec::new(),
             accepted_at: Instant::now(),
             room: Some(room),
             reply,
-            span,
-        }
+            span: (!span.is_disabled()).then(|| Box::new(span)),
+        })
+    }
+
+    pub(super) fn span(&self) -> Span {
+        self.span.as_deref().map_or_else(Span::none, Span::clone)
     }
 
     /// Why it failed, going by the last attempt; `None` when there was none.

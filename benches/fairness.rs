@@ -1,0 +1,116 @@
+//! cargo bench --bench fairness
+//!
+//! Measures how long deliveries to healthy endpoints take, with and without ten endpoints among a
+//! thousand that never answer, and prints the ratio of the two 99th percentiles. The target is at
+//! most 1.2.
+//!
+//! Both kinds of round alternate in one run, so that a neighbour on the same machine disturbs both
+//! alike. Deliveries begin at a steady pace, whatever becomes of the earlier ones: waiting for a
+//! free worker shows as latency instead of slowing the measurement down.
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a benchmark talks to its reader")]
+
+use std::time::Duration;
+
+use axum::http::{StatusCode, Uri};
+use tidings::{Dispatcher, Endpoint, Standing};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+const ENDPOINTS: usize = 1000;
+const DEAD: usize = 10;
+const ROUNDS: usize = 4;
+const DELIVERIES: usize = 2_000;
+const PACE: Duration = Duration::from_millis(2);
+
+#[tokio::main]
+async fn main() {
+    let url = serve().await;
+    let mut with = Vec::new();
+    let mut without = Vec::new();
+    // The first round of each kind warms up.
+    for round in 0..=ROUNDS {
+        let healthy_only = measure(&url, 0).await;
+        let with_dead = measure(&url, DEAD).await;
+        if round > 0 {
+            without.extend(healthy_only);
+            with.extend(with_dead);
+        }
+    }
+    let (without, with) = (percentiles(without), percentiles(with));
+    println!(
+        "healthy endpoints only:   p50 {:?}  p99 {:?}",
+        without.0, without.1
+    );
+    println!(
+        "ten that never answer:    p50 {:?}  p99 {:?}",
+        with.0, with.1
+    );
+    let ratio = with.1.as_secs_f64() / without.1.as_secs_f64();
+    println!("ratio of the p99:         {ratio:.2}");
+}
+
+/// A server that answers `/dead` never and everything else at once.
+async fn serve() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(|uri: Uri| async move {
+        if uri.path() == "/dead" {
+            std::future::pending::<()>().await;
+        }
+        StatusCode::OK
+    });
+    tokio::spawn(axum::serve(listener, app).into_future());
+    url
+}
+
+/// The latencies of deliveries to the healthy ones among a thousand endpoints.
+async fn measure(url: &str, dead: usize) -> Vec<Duration> {
+    let dispatcher = Dispatcher::builder()
+        .workers(16)
+        .slow_after(Duration::from_millis(100))
+        .max_in_flight_per_host(100_000)
+        .on_error(|_, _| {})
+        .build()
+        .unwrap();
+    dispatcher.start();
+    for number in 0..dead {
+        let id = format!("dead{number}");
+        let endpoint = Endpoint::new(format!("{url}/dead")).unwrap();
+        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        for _ in 0..100 {
+            dispatcher.notify(&id, "x").unwrap();
+        }
+        while dispatcher.status(&id).unwrap().standing != Standing::Slow {
+            yield_now().await;
+        }
+    }
+    let healthy: Vec<_> = (dead..ENDPOINTS).map(|number| number.to_string()).collect();
+    for id in &healthy {
+        let endpoint = Endpoint::new(format!("{url}/ok")).unwrap();
+        dispatcher.insert(id.as_str(), endpoint).unwrap();
+    }
+    let mut deliveries = JoinSet::new();
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for number in 0..DELIVERIES {
+        pace.tick().await;
+        let (dispatcher, id) = (dispatcher.clone(), healthy[number % healthy.len()].clone());
+        deliveries.spawn(async move {
+            let start = Instant::now();
+            dispatcher.deliver(id, "x").await.unwrap();
+            start.elapsed()
+        });
+    }
+    let latencies = deliveries.join_all().await;
+    dispatcher.stop_within(Duration::ZERO).await;
+    latencies
+}
+
+fn percentiles(mut latencies: Vec<Duration>) -> (Duration, Duration) {
+    latencies.sort_unstable();
+    (
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() * 99 / 100],
+    )
+}

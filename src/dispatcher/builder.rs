@@ -1,0 +1,189 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::{Dispatcher, EndpointId, Inner, LaneConfig};
+use crate::circuit_breaker::CircuitState;
+use crate::client::{MAX_QUEUE_SIZE, MAX_WORKERS};
+use crate::pool::{Callbacks, Isolation, Limits, Pool};
+use crate::{AddressPolicy, ConfigError, DeliveryError, Sender, SenderBuilder};
+
+const DEFAULT_WORKERS: usize = 64;
+const DEFAULT_MAX_SLOW: usize = 256;
+const DEFAULT_SLOW_AFTER: Duration = Duration::from_secs(1);
+const DEFAULT_MAX_IN_FLIGHT_PER_HOST: usize = 64;
+const DEFAULT_QUEUE_SIZE: usize = 100_000;
+
+/// Describes a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
+#[must_use]
+pub struct DispatcherBuilder {
+    sender: SenderBuilder,
+    workers: usize,
+    max_slow: usize,
+    slow_after: Duration,
+    max_in_flight_per_host: usize,
+    queue_size: usize,
+    lane: LaneConfig,
+    callbacks: Callbacks,
+}
+
+impl Default for DispatcherBuilder {
+    fn default() -> Self {
+        Self {
+            sender: Sender::builder(),
+            workers: DEFAULT_WORKERS,
+            max_slow: DEFAULT_MAX_SLOW,
+            slow_after: DEFAULT_SLOW_AFTER,
+            max_in_flight_per_host: DEFAULT_MAX_IN_FLIGHT_PER_HOST,
+            queue_size: DEFAULT_QUEUE_SIZE,
+            lane: LaneConfig::default(),
+            callbacks: Callbacks::default(),
+        }
+    }
+}
+
+impl DispatcherBuilder {
+    /// Sets how many attempts can be under way at once, besides slow ones: 1 to 10,000. The default
+    /// is 64.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets how many slow attempts can be under way without a worker: 1 to 10,000. The default is
+    /// 256. Each is a task and a connection. More endpoints than this that never answer, all at
+    /// once, do keep workers from the others.
+    pub fn max_slow(mut self, max_slow: usize) -> Self {
+        self.max_slow = max_slow;
+        self
+    }
+
+    /// Sets how long an attempt may take before it, and its lane, count as slow: more than zero, at
+    /// most an hour. The default is one second.
+    pub fn slow_after(mut self, slow_after: Duration) -> Self {
+        self.slow_after = slow_after;
+        self
+    }
+
+    /// Sets how many attempts can be under way to endpoints with the same host name or address,
+    /// whatever the port: at least 1. The default is 64.
+    pub fn max_in_flight_per_host(mut self, attempts: usize) -> Self {
+        self.max_in_flight_per_host = attempts;
+        self
+    }
+
+    /// Sets how many messages can be queued or wait for their next attempt, for all endpoints
+    /// together: 1 to 10,000,000. The default is 100,000.
+    pub fn queue_size(mut self, queue_size: usize) -> Self {
+        self.queue_size = queue_size;
+        self
+    }
+
+    /// Sets how endpoints are treated that are added without settings of their own.
+    pub fn lane(mut self, lane: LaneConfig) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// Sets what is called with each message that failed for good, and why. Without it, such
+    /// messages are logged.
+    ///
+    /// It is called on a worker, or by whoever removes an endpoint, and should not take long. A
+    /// panic in it is logged and goes no further.
+    pub fn on_error(
+        mut self,
+        on_error: impl Fn(&EndpointId, DeliveryError) + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.on_error = Some(Box::new(on_error));
+        self
+    }
+
+    /// Sets what is called when a circuit opens, begins to probe, or closes, with its new state.
+    ///
+    /// Calls come one at a time, and for each endpoint in order. Changes that follow one another
+    /// while a call lasts are told as one. It is called on a worker, which it should not keep for
+    /// long, or by whoever opens or closes a circuit by hand. A panic in it is logged and goes no
+    /// further.
+    pub fn on_circuit_change(
+        mut self,
+        on_change: impl Fn(&EndpointId, CircuitState) + Send + Sync + 'static,
+    ) -> Self {
+        self.callbacks.on_circuit_change = Some(Box::new(on_change));
+        self
+    }
+
+    /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.sender = self.sender.http_client(client);
+        self
+    }
+
+    /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]; URLs that
+    /// strangers chose need [`AddressPolicy::PublicOnly`].
+    pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
+        self.sender = self.sender.address_policy(policy);
+        self
+    }
+
+    /// Checks everything and builds the dispatcher.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], naming the field: `workers`, `max_slow`, `slow_after`,
+    /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`] and
+    /// [`SenderBuilder::build`].
+    pub fn build(self) -> Result<Dispatcher, ConfigError> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let max_workers = MAX_WORKERS as usize;
+        if !(1..=max_workers).contains(&self.workers) {
+            return Err(ConfigError::new("workers", "1 to 10,000"));
+        }
+        if !(1..=max_workers).contains(&self.max_slow) {
+            return Err(ConfigError::new("max_slow", "1 to 10,000"));
+        }
+        if self.slow_after.is_zero() || self.slow_after > HOUR {
+            return Err(ConfigError::new(
+                "slow_after",
+                "more than zero and at most an hour",
+            ));
+        }
+        if self.max_in_flight_per_host == 0 {
+            return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
+        }
+        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
+            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
+        }
+        self.lane.parts()?;
+        let limits = Limits {
+            workers: self.workers,
+            isolation: Some(Isolation {
+                slow_after: self.slow_after,
+                max_slow: self.max_slow,
+            }),
+            per_host: self.max_in_flight_per_host,
+        };
+        Ok(Dispatcher {
+            inner: Arc::new(Inner {
+                pool: Pool::new(self.sender.build()?, limits, self.callbacks),
+                places: Arc::new(Semaphore::new(self.queue_size)),
+                lane: self.lane,
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for DispatcherBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DispatcherBuilder")
+            .field("sender", &self.sender)
+            .field("workers", &self.workers)
+            .field("max_slow", &self.max_slow)
+            .field("slow_after", &self.slow_after)
+            .field("max_in_flight_per_host", &self.max_in_flight_per_host)
+            .field("queue_size", &self.queue_size)
+            .field("lane", &self.lane)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,602 @@
+//! Which lane goes next: the decisions, without the doing.
+//!
+//! A lane that may have something to do stands in a queue; a worker takes the first one, asks it,
+//! and puts it back at the end if there may be more: round robin, in which each turn is one
+//! attempt, whatever its size. A lane that cannot go on leaves the queue and comes back with the
+//! event that changes that: a new delivery, the end of an attempt, a time, or room at its host.
+//! So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
+//!
+//! Turns alone are not fair when some take a millisecond and others half a minute. Hence a lane's
+//! [`Standing`], one queue for each, and a rule for each about which workers it may have.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::delivery::Delivery;
+use super::hosts::Hosts;
+use super::lane::{Lane, LaneParts, Next, Settled, keep};
+use crate::circuit_breaker::{CircuitState, Permit};
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId};
+
+/// A lane for as long as it lives. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LaneId(u64);
+
+/// What is known about how long an endpoint keeps a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// No attempt has ended yet.
+    New,
+    /// The last attempt ended quickly, whatever came of it.
+    Quick,
+    /// The last attempt took long, or one under way does.
+    Slow,
+}
+
+/// How slow lanes are kept away from the workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Isolation {
+    /// What counts as long.
+    pub(crate) slow_after: Duration,
+    /// How many slow attempts may be under way besides those that hold a worker.
+    pub(crate) max_slow: usize,
+}
+
+/// The limits of a scheduler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) workers: usize,
+    /// Without it, all lanes are quick.
+    pub(crate) isolation: Option<Isolation>,
+    pub(crate) per_host: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    limits: Limits,
+    lanes: HashMap<LaneId, Slot>,
+    /// The lanes that may go, by standing, in the order of their turns.
+    queues: [BTreeMap<u64, LaneId>; 3],
+    /// Which standing is asked first next time.
+    next_queue: usize,
+    hosts: Hosts,
+    timers: BTreeSet<(Instant, LaneId)>,
+    next_lane: u64,
+    next_ticket: u64,
+    in_flight: usize,
+    /// Attempts under way that are slow, or were begun as such.
+    slow: usize,
+    /// Attempts of new lanes that hold a worker.
+    new: usize,
+    /// Deliveries in all lanes.
+    queued: usize,
+    /// Lanes whose circuit has changed and that were not told on yet.
+    changed_circuits: BTreeSet<LaneId>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    lane: Lane,
+    host: Arc<str>,
+    place: Place,
+    wake_at: Option<Instant>,
+    /// Attempts under way that take long.
+    late: usize,
+    /// The standing by the last attempt that ended.
+    standing: Standing,
+    told_circuit: Option<CircuitState>,
+}
+
+/// Where a lane stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    Queued(Standing, u64),
+    /// Waits for room at its host.
+    Blocked(u64),
+}
+
+/// The right to one attempt, to be handed back with [`Scheduler::settle`] or
+/// [`Scheduler::forget`].
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    lane: LaneId,
+    host: Arc<str>,
+    permit: Option<Permit>,
+    is_slow: bool,
+    is_late: bool,
+    is_new: bool,
+}
+
+/// Something for a worker to do.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Attempt {
+        id: EndpointId,
+        endpoint: Endpoint,
+        delivery: Box<Delivery>,
+        ticket: Ticket,
+    },
+    Fail {
+        id: EndpointId,
+        delivery: Box<Delivery>,
+        cause: DeliveryErrorCause,
+    },
+}
+
+impl Scheduler {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: HashMap::new(),
+            queues: [const { BTreeMap::new() }; 3],
+            next_queue: 0,
+            hosts: Hosts::new(limits.per_host),
+            timers: BTreeSet::new(),
+            next_lane: 0,
+            next_ticket: 0,
+            in_flight: 0,
+            slow: 0,
+            new: 0,
+            queued: 0,
+            changed_circuits: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, lane: Lane) -> LaneId {
+        let id = LaneId(self.next_lane);
+        self.next_lane += 1;
+        let slot = Slot {
+            host: host_of(&lane.endpoint),
+            place: Place::Nowhere,
+            wake_at: None,
+            late: 0,
+            standing: if self.limits.isolation.is_some() {
+                Standing::New
+            } else {
+                Standing::Quick
+            },
+            told_circuit: lane.circuit_state(),
+            lane,
+        };
+        self.lanes.insert(id, slot);
+        id
+    }
+
+    pub(crate) fn lane(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.get(&id).map(|slot| &slot.lane)
+    }
+
+    /// What a lane's attempts are like at present.
+    pub(crate) fn standing(&self, id: LaneId) -> Option<Standing> {
+        self.lanes.get(&id).map(Slot::standing)
+    }
+
+    /// Replaces the endpoint of a lane, and its settings if there are any; what waits stays.
+    pub(crate) fn change(&mut self, id: LaneId, endpoint: Endpoint, parts: Option<LaneParts>) {
+        // Its place may be one at the old host.
+        self.leave(id);
+        if let Some(slot) = self.lanes.get_mut(&id) {
+            let host = host_of(&endpoint);
+            let old = std::mem::replace(&mut slot.host, host);
+            slot.lane.endpoint = endpoint;
+            if let Some(parts) = parts {
+                slot.lane.reconfigure(parts);
+            }
+            self.let_in(&old);
+        }
+        self.enter(id);
+        self.note_circuit(id);
+    }
+
+    /// Takes a lane out, with everything that waits in it.
+    pub(crate) fn remove(&mut self, id: LaneId) -> Vec<Delivery> {
+        self.leave(id);
+        self.set_timer(id, None);
+        self.changed_circuits.remove(&id);
+        let Some(mut slot) = self.lanes.remove(&id) else {
+            return Vec::new();
+        };
+        self.let_in(&slot.host);
+        let left = slot.lane.drain();
+        self.queued -= left.len();
+        left
+    }
+
+    /// Takes everything that waits out of all lanes.
+    pub(crate) fn drain(&mut self) -> Vec<(EndpointId, Delivery)> {
+        self.queued = 0;
+        let mut left = Vec::new();
+        for slot in self.lanes.values_mut() {
+            let deliveries = slot.lane.drain().into_iter();
+            left.extend(deliveries.map(|delivery| (slot.lane.id.clone(), delivery)));
+        }
+        left
+    }
+
+    /// Lets the breaker of a lane be opened or closed by hand. Whether it has one.
+    pub(crate) fn switch_circuit(&mut self, id: LaneId, open: bool) -> bool {
+        let breaker = self
+            .lanes
+            .get_mut(&id)
+            .and_then(|slot| slot.lane.breaker.as_mut());
+        let Some(breaker) = breaker else {
+            return false;
+        };
+        if open {
+            breaker.open();
+        } else {
+            breaker.close();
+        }
+        self.note_circuit(id);
+        self.enter(id);
+        true
+    }
+
+    /// A lane whose circuit has changed since it was told last, and the state that it is in now.
+    pub(crate) fn next_circuit_change(&mut self) -> Option<(EndpointId, CircuitState)> {
+        while let Some(id) = self.changed_circuits.pop_first() {
+            if let Some(slot) = self.lanes.get_mut(&id) {
+                let state = slot.lane.circuit_state();
+                if state != slot.told_circuit {
+                    slot.told_circuit = state;
+                    if let Some(state) = state {
+                        return Some((slot.lane.id.clone(), state));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    pub(crate) fn push(&mut self, id: LaneId, delivery: Box<Delivery>) {
+        if let Some(slot) = self.lanes.get_mut(&id) {
+            slot.lane.push(delivery);
+            self.queued += 1;
+            self.enter(id);
+        }
+    }
+
+    /// Deliveries that no worker holds.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether [`pick`](Self::pick) may find something.
+    pub(crate) fn has_work(&self) -> bool {
+        Standing::ALL
+            .iter()
+            .any(|standing| self.may_pick(*standing))
+    }
+
+    /// The earliest time at which a lane may have something to do that has nothing now.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Queues the lanes whose time has come.
+    pub(crate) fn wake(&mut self, now: Instant) {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.set_timer(id, None);
+            self.enter(id);
+        }
+    }
+
+    /// Queues every lane that holds something: their rules have changed.
+    pub(crate) fn wake_all(&mut self) {
+        let ids: Vec<_> = self.lanes.keys().copied().collect();
+        for id in ids {
+            self.enter(id);
+        }
+    }
+
+    /// What a worker does next.
+    pub(crate) fn pick(&mut self, now: Instant, draining: bool) -> Option<Work> {
+        loop {
+            let id = self.next_in_turn()?;
+            let Some(slot) = self.lanes.get_mut(&id) else {
+                continue;
+            };
+            slot.place = Place::Nowhere;
+            if !self.hosts.has_room(&slot.host) {
+                let ticket = self.next_ticket;
+                self.next_ticket += 1;
+                slot.place = Place::Blocked(ticket);
+                self.hosts.block(&slot.host, ticket, id);
+                continue;
+            }
+            let next = slot.lane.take(now, draining);
+            let endpoint_id = slot.lane.id.clone();
+            self.note_circuit(id);
+            match next {
+                Next::Attempt(delivery, permit) => {
+                    self.queued -= 1;
+                    let Some((endpoint, ticket)) = self.begin(id, permit) else {
+                        continue;
+                    };
+                    self.enter(id);
+                    return Some(Work::Attempt {
+                        id: endpoint_id,
+                        endpoint,
+                        delivery,
+                        ticket,
+                    });
+                }
+                Next::Fail(delivery, cause) => {
+                    self.queued -= 1;
+                    self.enter(id);
+                    self.let_in_of(id);
+                    return Some(Work::Fail {
+                        id: endpoint_id,
+                        delivery,
+                        cause,
+                    });
+                }
+                Next::Wait(at) => {
+                    self.set_timer(id, at);
+                    self.let_in_of(id);
+                }
+                Next::Busy | Next::Empty => self.let_in_of(id),
+            }
+        }
+    }
+
+    /// Takes note that an attempt has been under way for so long, and says after how long to tell
+    /// again.
+    pub(crate) fn still_under_way(
+        &mut self,
+        ticket: &mut Ticket,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        let isolation = self.limits.isolation?;
+        if elapsed < isolation.slow_after {
+            return Some(isolation.slow_after);
+        }
+        let has_room = self.slow < isolation.max_slow;
+        if !ticket.is_late {
+            ticket.is_late = true;
+            if !ticket.is_slow {
+                ticket.is_slow = true;
+                self.slow += 1;
+            }
+            if ticket.is_new && has_room {
+                ticket.is_new = false;
+                self.new -= 1;
+            }
+            if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
+                slot.late += 1;
+            }
+            self.requeue(ticket.lane);
+        }
+        let slot = self.lanes.get_mut(&ticket.lane)?;
+        slot.lane.stalls(elapsed)
+    }
+
+    /// When an attempt has to be told on with [`still_under_way`](Self::still_under_way) first.
+    pub(crate) fn slow_after(&self) -> Option<Duration> {
+        self.limits.isolation.map(|isolation| isolation.slow_after)
+    }
+
+    /// Takes note of an attempt, and decides what becomes of its delivery.
+    pub(crate) fn settle(
+        &mut self,
+        ticket: &Ticket,
+        delivery: Box<Delivery>,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Settled {
+        let slow_after = self.slow_after();
+        let Some(slot) = self.lanes.get_mut(&ticket.lane) else {
+            self.end(ticket);
+            return settle_without_lane(delivery, attempt);
+        };
+        if let Some(slow_after) = slow_after {
+            slot.standing = if attempt.elapsed > slow_after {
+                Standing::Slow
+            } else {
+                Standing::Quick
+            };
+        }
+        let settled = slot.lane.settle(delivery, ticket.permit, attempt, now);
+        if let Settled::Waits = settled {
+            self.queued += 1;
+        }
+        self.end(ticket);
+        settled
+    }
+
+    /// Takes note of an attempt that was broken off.
+    pub(crate) fn forget(&mut self, ticket: &Ticket, now: Instant) {
+        if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
+            slot.lane.forget(ticket.permit, now);
+        }
+        self.end(ticket);
+    }
+
+    /// The lane whose turn it is, among those whose standing may have a worker now.
+    fn next_in_turn(&mut self) -> Option<LaneId> {
+        for offset in 0..Standing::ALL.len() {
+            let index = (self.next_queue + offset) % Standing::ALL.len();
+            let standing = Standing::ALL[index];
+            if self.may_pick(standing) {
+                self.next_queue = index + 1;
+                return self.queues[standing as usize].pop_first().map(|(_, id)| id);
+            }
+        }
+        None
+    }
+
+    fn may_pick(&self, standing: Standing) -> bool {
+        if self.queues[standing as usize].is_empty() {
+            return false;
+        }
+        let workers = self.limits.workers;
+        let Some(isolation) = self.limits.isolation else {
+            return self.in_flight < workers;
+        };
+        // Slow attempts hold workers only as far as there are too many of them.
+        let is_one_free = self.in_flight - self.slow.min(isolation.max_slow) < workers;
+        match standing {
+            Standing::Quick => is_one_free,
+            Standing::New => is_one_free && self.new < workers.div_ceil(2),
+            Standing::Slow => self.slow < isolation.max_slow,
+        }
+    }
+
+    fn begin(&mut self, id: LaneId, permit: Option<Permit>) -> Option<(Endpoint, Ticket)> {
+        let slot = self.lanes.get(&id)?;
+        let standing = slot.standing();
+        let ticket = Ticket {
+            lane: id,
+            host: Arc::clone(&slot.host),
+            permit,
+            is_slow: standing == Standing::Slow,
+            is_late: false,
+            is_new: standing == Standing::New,
+        };
+        self.in_flight += 1;
+        self.slow += usize::from(ticket.is_slow);
+        self.new += usize::from(ticket.is_new);
+        self.hosts.began(&ticket.host);
+        Some((slot.lane.endpoint.clone(), ticket))
+    }
+
+    fn end(&mut self, ticket: &Ticket) {
+        self.in_flight -= 1;
+        self.slow -= usize::from(ticket.is_slow);
+        self.new -= usize::from(ticket.is_new);
+        self.hosts.ended(&ticket.host);
+        if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
+            slot.late -= usize::from(ticket.is_late);
+        }
+        self.note_circuit(ticket.lane);
+        self.requeue(ticket.lane);
+        self.enter(ticket.lane);
+        self.let_in(&ticket.host);
+    }
+
+    /// Queues a lane that may go and stands nowhere.
+    fn enter(&mut self, id: LaneId) {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        if slot.place == Place::Nowhere && slot.lane.may_go() {
+            let standing = slot.standing();
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            slot.place = Place::Queued(standing, ticket);
+            self.queues[standing as usize].insert(ticket, id);
+        }
+    }
+
+    /// Takes a lane out of where it stands.
+    fn leave(&mut self, id: LaneId) {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        match std::mem::replace(&mut slot.place, Place::Nowhere) {
+            Place::Nowhere => {}
+            Place::Queued(standing, ticket) => {
+                self.queues[standing as usize].remove(&ticket);
+            }
+            Place::Blocked(ticket) => self.hosts.unblock(&slot.host, ticket),
+        }
+    }
+
+    /// Moves a queued lane whose standing has changed to the queue where it belongs.
+    fn requeue(&mut self, id: LaneId) {
+        if let Some(slot) = self.lanes.get(&id)
+            && let Place::Queued(standing, _) = slot.place
+            && standing != slot.standing()
+        {
+            self.leave(id);
+            self.enter(id);
+        }
+    }
+
+    fn let_in_of(&mut self, id: LaneId) {
+        if let Some(slot) = self.lanes.get(&id) {
+            let host = Arc::clone(&slot.host);
+            self.let_in(&host);
+        }
+    }
+
+    /// Queues as many lanes as a host has room for.
+    fn let_in(&mut self, host: &str) {
+        let mut promised = 0;
+        while let Some(id) = self.hosts.next_unblocked(host, promised) {
+            promised += 1;
+            if let Some(slot) = self.lanes.get_mut(&id) {
+                slot.place = Place::Nowhere;
+            }
+            self.enter(id);
+        }
+    }
+
+    fn set_timer(&mut self, id: LaneId, at: Option<Instant>) {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        if let Some(old) = slot.wake_at {
+            self.timers.remove(&(old, id));
+        }
+        slot.wake_at = at;
+        self.timers.extend(at.map(|at| (at, id)));
+    }
+
+    fn note_circuit(&mut self, id: LaneId) {
+        if let Some(slot) = self.lanes.get(&id)
+            && slot.lane.circuit_state() != slot.told_circuit
+        {
+            self.changed_circuits.insert(id);
+        }
+    }
+}
+
+impl Slot {
+    fn standing(&self) -> Standing {
+        if self.late > 0 {
+            Standing::Slow
+        } else {
+            self.standing
+        }
+    }
+}
+
+impl Standing {
+    /// In the order of the queues.
+    const ALL: [Self; 3] = [Self::New, Self::Quick, Self::Slow];
+}
+
+/// The outcome of an attempt whose lane was removed meanwhile.
+fn settle_without_lane(mut delivery: Box<Delivery>, attempt: Attempt) -> Settled {
+    use crate::Verdict;
+    let verdict = attempt.verdict();
+    keep(&mut delivery, attempt);
+    match verdict {
+        Verdict::Delivered => Settled::Delivered(delivery),
+        Verdict::Retryable => Settled::Failed(delivery, DeliveryErrorCause::Removed),
+        Verdict::Permanent | Verdict::Gone => {
+            let cause = delivery.last_failure();
+            Settled::Failed(delivery, cause.unwrap_or(DeliveryErrorCause::Removed))
+        }
+    }
+}
+
+/// The name that an endpoint's limit per host goes by: without the port, because a slow machine is
+/// slow on all of them.
+fn host_of(endpoint: &Endpoint) -> Arc<str> {
+    endpoint.url().host_str().unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests;

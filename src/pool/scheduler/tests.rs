@@ -1,0 +1,526 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::StatusCode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
+use crate::pool::{Places, RetryBudget};
+use crate::retry::{Exponential, RetryPolicy};
+use crate::{Answer, Message};
+
+const FAST: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn limits(workers: usize, max_slow: usize) -> Limits {
+    Limits {
+        workers,
+        isolation: Some(Isolation {
+            slow_after: SECOND,
+            max_slow,
+        }),
+        per_host: 64,
+    }
+}
+
+fn parts(in_flight: (u32, u32)) -> LaneParts {
+    LaneParts {
+        retry: Some(RetryPolicy::new(
+            Exponential::new(SECOND, 10 * SECOND).unwrap(),
+        )),
+        budget: Some(RetryBudget::default()),
+        breaker: None,
+        in_flight,
+    }
+}
+
+fn endpoint(host: usize) -> Endpoint {
+    Endpoint::new(format!("http://host{host}.example/")).unwrap()
+}
+
+fn lane(name: &str, host: usize, parts: LaneParts) -> Lane {
+    Lane::new(
+        name.into(),
+        endpoint(host),
+        Places::new(10_000, None),
+        parts,
+    )
+}
+
+fn delivery(message: Message) -> Box<Delivery> {
+    let room = Places::new(1, None).try_take().unwrap();
+    Delivery::new(&"a".into(), message, room, None)
+}
+
+fn attempt(status: u16, elapsed: Duration) -> Attempt {
+    Attempt {
+        number: 1,
+        started_at: jiff::Timestamp::now(),
+        elapsed,
+        result: Ok(Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            location: None,
+            body_head: Bytes::new(),
+        }),
+    }
+}
+
+/// A scheduler under test, and what it let begin.
+struct Bench {
+    scheduler: Scheduler,
+    now: Instant,
+    under_way: Vec<(EndpointId, Box<Delivery>, Ticket)>,
+}
+
+impl Bench {
+    fn new(limits: Limits) -> Self {
+        Self {
+            scheduler: Scheduler::new(limits),
+            now: Instant::now(),
+            under_way: Vec::new(),
+        }
+    }
+
+    /// Adds a lane with so many deliveries.
+    fn add(&mut self, name: &str, host: usize, in_flight: (u32, u32), deliveries: usize) -> LaneId {
+        let id = self.scheduler.add(lane(name, host, parts(in_flight)));
+        for _ in 0..deliveries {
+            self.scheduler.push(id, delivery(Message::from("x")));
+        }
+        id
+    }
+
+    /// Begins what may begin, and names the lanes in order.
+    fn begin(&mut self) -> Vec<String> {
+        let mut begun = Vec::new();
+        while let Some(work) = self.scheduler.pick(self.now, false) {
+            let Work::Attempt {
+                id,
+                delivery,
+                ticket,
+                ..
+            } = work
+            else {
+                panic!("{work:?}");
+            };
+            begun.push(id.to_string());
+            self.under_way.push((id, delivery, ticket));
+        }
+        begun
+    }
+
+    fn end(&mut self, name: &str, status: u16, elapsed: Duration) {
+        let index = (self.under_way.iter())
+            .position(|(id, ..)| id.as_str() == name)
+            .unwrap();
+        let (_, delivery, ticket) = self.under_way.remove(index);
+        let attempt = attempt(status, elapsed);
+        self.scheduler.settle(&ticket, delivery, attempt, self.now);
+    }
+
+    /// Lets every attempt under way be one that takes long.
+    fn stall(&mut self) {
+        for (_, _, ticket) in &mut self.under_way {
+            self.scheduler.still_under_way(ticket, SECOND);
+        }
+    }
+
+    /// Makes a lane quick.
+    fn prove(&mut self, name: &str, host: usize, in_flight: (u32, u32)) -> LaneId {
+        let id = self.add(name, host, in_flight, 1);
+        assert_eq!(self.begin(), [name]);
+        self.end(name, 200, FAST);
+        id
+    }
+}
+
+#[test]
+fn lanes_take_turns_however_much_waits_in_them() {
+    let mut bench = Bench::new(limits(8, 8));
+    let a = bench.prove("a", 1, (4, 4));
+    let b = bench.prove("b", 2, (4, 4));
+    for id in [a, a, a, a, a, b, b] {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["a", "b", "a", "b", "a", "a"]);
+}
+
+#[test]
+fn a_lane_begins_with_one_attempt_and_doubles() {
+    let mut bench = Bench::new(limits(64, 8));
+    bench.add("a", 1, (1, 32), 100);
+    for expected in [1, 2, 4, 8, 16, 32, 32] {
+        let begun = bench.begin().len();
+        assert_eq!(begun, expected);
+        for _ in 0..begun {
+            bench.end("a", 200, FAST);
+        }
+    }
+}
+
+#[test]
+fn a_stalled_attempt_gives_its_worker_back_and_its_lane_falls_to_one() {
+    let mut bench = Bench::new(limits(4, 4));
+    let dead = bench.prove("dead", 1, (1, 32));
+    for _ in 0..100 {
+        bench.scheduler.push(dead, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin().len(), 2);
+    bench.end("dead", 200, FAST);
+    bench.end("dead", 200, FAST);
+    assert_eq!(bench.begin().len(), 4);
+    let healthy = bench.add("healthy", 9, (1, 32), 1);
+    assert!(bench.begin().is_empty());
+
+    bench.stall();
+    assert_eq!(bench.begin(), ["healthy"]);
+    assert_eq!(bench.scheduler.lane(dead).unwrap().limit(), 1);
+    assert_eq!(bench.scheduler.standing(dead), Some(Standing::Slow));
+    for _ in 0..4 {
+        bench.end("dead", 503, 30 * SECOND);
+    }
+    // Without an answer in time it gets one attempt, and no worker for it.
+    assert_eq!(bench.begin(), ["dead"]);
+    bench.end("healthy", 200, FAST);
+    for _ in 0..50 {
+        bench.scheduler.push(healthy, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin().len(), 2);
+}
+
+#[test]
+fn new_lanes_together_get_half_of_the_workers() {
+    let mut bench = Bench::new(limits(8, 8));
+    let proven = bench.prove("proven", 0, (8, 8));
+    for host in 1..=8 {
+        bench.add(&format!("new{host}"), host, (1, 32), 10);
+    }
+    assert_eq!(bench.begin().len(), 4);
+    for _ in 0..10 {
+        bench.scheduler.push(proven, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["proven"; 4]);
+}
+
+#[test]
+fn slow_lanes_never_take_a_worker() {
+    let mut bench = Bench::new(limits(2, 3));
+    for host in 1..=5 {
+        let name = format!("slow{host}");
+        bench.add(&name, host, (4, 4), 1);
+        assert_eq!(bench.begin(), [name.as_str()]);
+        bench.end(&name, 200, 2 * SECOND);
+    }
+    for id in bench.scheduler.lanes.keys().copied().collect::<Vec<_>>() {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin().len(), 3);
+    let quick = bench.add("quick", 9, (2, 2), 1);
+    assert_eq!(bench.begin(), ["quick"]);
+    bench.end("quick", 200, FAST);
+    for _ in 0..5 {
+        bench.scheduler.push(quick, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["quick"; 2]);
+}
+
+#[test]
+fn a_slow_lane_that_answers_quickly_again_is_quick_again() {
+    let mut bench = Bench::new(limits(1, 1));
+    let id = bench.add("a", 1, (1, 1), 3);
+    bench.begin();
+    bench.end("a", 200, 2 * SECOND);
+    assert_eq!(bench.scheduler.standing(id), Some(Standing::Slow));
+    bench.begin();
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.scheduler.standing(id), Some(Standing::Quick));
+}
+
+#[test]
+fn lanes_of_one_host_share_its_limit_in_turn() {
+    let mut bench = Bench::new(Limits {
+        per_host: 2,
+        ..limits(16, 16)
+    });
+    for name in ["a", "b", "c"] {
+        bench.add(name, 1, (2, 2), 2);
+    }
+    bench.add("other", 2, (1, 1), 1);
+    let mut begun = bench.begin();
+    begun.sort();
+    assert_eq!(begun, ["a", "b", "other"]);
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.begin(), ["c"]);
+}
+
+#[test]
+fn a_lane_with_another_host_no_longer_waits_for_the_old_one() {
+    let mut bench = Bench::new(Limits {
+        per_host: 1,
+        ..limits(16, 16)
+    });
+    bench.add("a", 1, (1, 1), 1);
+    let moved = bench.add("b", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["a"]);
+    bench.scheduler.change(moved, endpoint(2), None);
+    assert_eq!(bench.begin(), ["b"]);
+    bench.end("a", 200, FAST);
+    bench.end("b", 200, FAST);
+    assert!(bench.scheduler.hosts.is_empty());
+}
+
+#[test]
+fn new_messages_go_before_retries_and_retries_within_their_budget() {
+    let mut bench = Bench::new(limits(4, 4));
+    bench.add("a", 1, (1, 1), 40);
+    // Every first attempt fails: ten retries are saved up, and each first attempt adds a fifth.
+    for _ in 0..40 {
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 503, FAST);
+    }
+    bench.now += 20 * SECOND;
+    let mut retries = 0;
+    loop {
+        bench.scheduler.wake(bench.now);
+        if bench.begin().is_empty() {
+            break;
+        }
+        bench.end("a", 503, FAST);
+        retries += 1;
+    }
+    assert_eq!(retries, 10);
+    // Then one a second, however many are due.
+    let last = bench.now;
+    while bench.now < last + SECOND {
+        assert!(bench.begin().is_empty());
+        bench.now = bench.scheduler.next_timer().unwrap();
+        bench.scheduler.wake(bench.now);
+    }
+    assert_eq!(bench.now, last + SECOND);
+    assert_eq!(bench.begin(), ["a"]);
+    bench.end("a", 503, FAST);
+    assert!(bench.begin().is_empty());
+}
+
+#[test]
+fn a_recovering_endpoint_gets_its_backlog_by_the_ramp() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(4);
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.scheduler.add(lane(
+        "a",
+        1,
+        LaneParts {
+            breaker: Some(CircuitBreaker::new(breaker).unwrap()),
+            ..parts((1, 32))
+        },
+    ));
+    for _ in 0..100 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    for _ in 0..4 {
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 503, FAST);
+    }
+    assert!(bench.begin().is_empty());
+    bench.now += 30 * SECOND;
+    bench.scheduler.wake(bench.now);
+    let mut rounds = Vec::new();
+    for _ in 0..5 {
+        let begun = bench.begin().len();
+        rounds.push(begun);
+        for _ in 0..begun {
+            bench.end("a", 200, FAST);
+        }
+    }
+    assert_eq!(rounds[0], 1);
+    assert!(
+        rounds
+            .iter()
+            .zip(&rounds[1..])
+            .all(|(one, next)| *next <= 2 * one),
+        "{rounds:?}"
+    );
+    assert!(rounds[4] >= 4, "{rounds:?}");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(usize),
+    Pick,
+    End(prop::sample::Index, u16, u64),
+    Break(prop::sample::Index),
+    Stall(prop::sample::Index, u64),
+    Pass(u64),
+    Remove(usize),
+    Move(usize, usize),
+    Circuit(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>();
+    let lane = 0..LANES;
+    let status = prop::sample::select(vec![200_u16, 200, 404, 410, 429, 500]);
+    prop_oneof![
+        6 => lane.clone().prop_map(Step::Push),
+        8 => Just(Step::Pick),
+        6 => (index, status, 0_u64..3000).prop_map(|(i, status, ms)| Step::End(i, status, ms)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Break),
+        3 => (any::<prop::sample::Index>(), 0_u64..5000).prop_map(|(i, ms)| Step::Stall(i, ms)),
+        2 => (0_u64..40_000).prop_map(Step::Pass),
+        1 => lane.clone().prop_map(Step::Remove),
+        1 => (lane.clone(), 0_usize..3).prop_map(|(lane, host)| Step::Move(lane, host)),
+        1 => (lane, any::<bool>()).prop_map(|(lane, open)| Step::Circuit(lane, open)),
+    ]
+}
+
+const LANES: usize = 6;
+
+proptest! {
+    /// Over any history every message gets exactly one outcome, no limit is exceeded, and no lane
+    /// is forgotten.
+    #[test]
+    fn every_message_gets_one_outcome_within_the_limits(
+        steps in prop::collection::vec(step(), 0..400),
+        workers in 1_usize..5,
+        max_slow in 1_usize..4,
+        per_host in 1_usize..4,
+    ) {
+        let mut bench = Bench::new(Limits { per_host, ..limits(workers, max_slow) });
+        let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
+        let mut lanes: Vec<Option<LaneId>> = (0..LANES)
+            .map(|number| {
+                let breaker = CircuitBreakerConfig::default().with_consecutive_failures(2);
+                let parts = LaneParts {
+                    breaker: (number % 2 == 0).then(|| CircuitBreaker::new(breaker).unwrap()),
+                    retry: (number % 3 != 0).then(RetryPolicy::default),
+                    ..parts((1, 3))
+                };
+                Some(bench.scheduler.add(lane(&number.to_string(), number % 3, parts)))
+            })
+            .collect();
+        let mut pushed = 0;
+        for step in steps {
+            match step {
+                Step::Push(lane) => {
+                    if let Some(id) = lanes[lane] {
+                        let message = Message::from("x").with_id(pushed.to_string()).unwrap();
+                        outcomes.insert(pushed.to_string(), 0);
+                        pushed += 1;
+                        bench.scheduler.push(id, delivery(message));
+                    }
+                }
+                Step::Pick => {
+                    pick(&mut bench, &mut outcomes);
+                }
+                Step::End(index, status, ms) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    end(&mut bench, which, status, ms, &mut outcomes);
+                }
+                Step::Break(index) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
+                    bench.scheduler.forget(&ticket, bench.now);
+                    *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+                }
+                Step::Stall(index, ms) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    let ticket = &mut bench.under_way[which].2;
+                    bench.scheduler.still_under_way(ticket, Duration::from_millis(ms));
+                }
+                Step::End(..) | Step::Break(_) | Step::Stall(..) => {}
+                Step::Pass(ms) => {
+                    bench.now += Duration::from_millis(ms);
+                    bench.scheduler.wake(bench.now);
+                }
+                Step::Remove(lane) => {
+                    if let Some(id) = lanes[lane].take() {
+                        for delivery in bench.scheduler.remove(id) {
+                            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+                        }
+                    }
+                }
+                Step::Move(lane, host) => {
+                    if let Some(id) = lanes[lane] {
+                        bench.scheduler.change(id, endpoint(host), None);
+                    }
+                }
+                Step::Circuit(lane, open) => {
+                    if let Some(id) = lanes[lane] {
+                        bench.scheduler.switch_circuit(id, open);
+                    }
+                }
+            }
+            prop_assert!(bench.scheduler.in_flight() <= workers + max_slow);
+            prop_assert_eq!(bench.scheduler.in_flight(), bench.under_way.len());
+            for host in 0..3 {
+                let host = host_of(&endpoint(host));
+                prop_assert!(bench.scheduler.hosts.in_flight(&host) <= per_host);
+            }
+            for id in lanes.iter().flatten() {
+                prop_assert!(bench.scheduler.lane(*id).unwrap().in_flight() <= 3);
+            }
+        }
+        for id in lanes.iter().flatten() {
+            bench.scheduler.switch_circuit(*id, false);
+        }
+        let mut rounds = 0;
+        while bench.scheduler.queued() > 0 || !bench.under_way.is_empty() {
+            rounds += 1;
+            prop_assert!(rounds < 100_000, "a lane was forgotten: {:?}", bench.scheduler);
+            while pick(&mut bench, &mut outcomes) {}
+            while !bench.under_way.is_empty() {
+                end(&mut bench, 0, 200, 10, &mut outcomes);
+            }
+            if let Some(at) = bench.scheduler.next_timer() {
+                bench.now = bench.now.max(at);
+                bench.scheduler.wake(bench.now);
+            }
+        }
+        for (message, outcomes) in outcomes {
+            prop_assert_eq!(outcomes, 1, "message {}", message);
+        }
+        prop_assert_eq!(bench.scheduler.slow, 0);
+        prop_assert_eq!(bench.scheduler.new, 0);
+        prop_assert!(bench.scheduler.hosts.is_empty());
+    }
+}
+
+fn pick(bench: &mut Bench, outcomes: &mut BTreeMap<String, u32>) -> bool {
+    let could = bench.scheduler.has_work();
+    match bench.scheduler.pick(bench.now, false) {
+        Some(Work::Attempt {
+            id,
+            delivery,
+            ticket,
+            ..
+        }) => bench.under_way.push((id, delivery, ticket)),
+        Some(Work::Fail { delivery, .. }) => {
+            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+        }
+        None => return false,
+    }
+    assert!(could, "a worker would not have been woken");
+    true
+}
+
+fn end(
+    bench: &mut Bench,
+    which: usize,
+    status: u16,
+    ms: u64,
+    outcomes: &mut BTreeMap<String, u32>,
+) {
+    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
+    let attempt = attempt(status, Duration::from_millis(ms));
+    let settled = bench
+        .scheduler
+        .settle(&ticket, delivery, attempt, bench.now);
+    match settled {
+        Settled::Waits => {}
+        Settled::Delivered(delivery) | Settled::Failed(delivery, _) => {
+            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+        }
+    }
+}

@@ -1,0 +1,196 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderValue;
+use tidings_notify::{Event, RouteError, Router, RoutingInfo};
+use tokio::time::Instant;
+
+use crate::signing::Signer;
+use crate::{ConfigError, Dispatcher, Endpoint, EndpointId, LaneConfig, Message};
+
+/// The key of the [metadata](RoutingInfo::metadata) under which an instance gives the URL that
+/// takes its events.
+pub const URL_METADATA: &str = "url";
+
+/// Default deadline of a hand-over. Later, the other instance's sweep finds the event.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most instances that are known at a time. The one that was not used for longest is forgotten for
+/// a new one.
+const MAX_INSTANCES: usize = 1000;
+
+type Resolver = Arc<dyn Fn(&RoutingInfo) -> Option<String> + Send + Sync>;
+
+/// Routes each event to the instance that holds its user's connection, by one signed POST.
+///
+/// The body is the event as JSON, and [`InstanceReceiver`](super::InstanceReceiver) is who takes it
+/// there. Each instance has a lane of its own: one that is down costs the others nothing. There are
+/// no retries, for the event is stored and the other instance's sweep finds it soon; while an
+/// instance's circuit is open, routing to it fails at once.
+///
+/// Clones share everything. Call [`start`](Self::start) before routing.
+#[derive(Clone)]
+pub struct InstanceRouter {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dispatcher: Dispatcher,
+    signer: Signer,
+    timeout: Duration,
+    resolver: Resolver,
+    /// When each instance was used last, by its URL.
+    used: Mutex<HashMap<EndpointId, Instant>>,
+}
+
+/// Describes an [`InstanceRouter`].
+#[must_use]
+pub struct InstanceRouterBuilder {
+    signer: Signer,
+    timeout: Duration,
+    resolver: Resolver,
+}
+
+impl InstanceRouter {
+    /// Starts to describe a router whose requests are signed in a way that all instances know.
+    pub fn builder(signer: impl Into<Signer>) -> InstanceRouterBuilder {
+        InstanceRouterBuilder {
+            signer: signer.into(),
+            timeout: DEFAULT_TIMEOUT,
+            resolver: Arc::new(|to| to.metadata.get(URL_METADATA).cloned()),
+        }
+    }
+
+    /// Starts the workers. Starting again, or after a stop, has no effect.
+    ///
+    /// # Panics
+    ///
+    /// When it is called outside a Tokio runtime.
+    pub fn start(&self) {
+        self.inner.dispatcher.start();
+    }
+
+    /// Waits for the hand-overs under way and ends the workers.
+    pub async fn stop(&self) {
+        self.inner.dispatcher.stop().await;
+    }
+
+    /// The lane of an instance, by its URL, ready to be used.
+    fn lane(&self, url: String) -> Result<EndpointId, ConfigError> {
+        let id = EndpointId::from(url);
+        let mut used = self
+            .inner
+            .used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = used.get_mut(&id) {
+            *last = Instant::now();
+            return Ok(id);
+        }
+        let endpoint = Endpoint::builder(&id)
+            .signer(self.inner.signer.clone())
+            .timeout(self.inner.timeout)
+            .build()?;
+        self.inner.dispatcher.insert(&id, endpoint)?;
+        if used.len() >= MAX_INSTANCES {
+            let oldest = used.iter().min_by_key(|(_, last)| **last);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                used.remove(&oldest);
+                self.inner.dispatcher.remove(&oldest);
+            }
+        }
+        used.insert(id.clone(), Instant::now());
+        Ok(id)
+    }
+}
+
+impl InstanceRouterBuilder {
+    /// Finds the URL of an instance in another way than in its metadata under `url`. `None` is an
+    /// instance that cannot be reached.
+    pub fn resolver(
+        mut self,
+        resolver: impl Fn(&RoutingInfo) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// Sets the deadline of a hand-over: more than zero, at most an hour. The default is 5 seconds.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Builds the router.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for `timeout` when out of range, and as for
+    /// [`SenderBuilder::build`](crate::SenderBuilder::build).
+    pub fn build(self) -> Result<InstanceRouter, ConfigError> {
+        Endpoint::builder("http://localhost")
+            .timeout(self.timeout)
+            .build()?;
+        let dispatcher = Dispatcher::builder()
+            .lane(LaneConfig::default().without_retry())
+            .build()?;
+        Ok(InstanceRouter {
+            inner: Arc::new(Inner {
+                dispatcher,
+                signer: self.signer,
+                timeout: self.timeout,
+                resolver: self.resolver,
+                used: Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl Router for InstanceRouter {
+    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
+        let url = (self.inner.resolver)(to).ok_or(UnknownInstance)?;
+        let lane = self.lane(url).map_err(RouteError::new)?;
+        let body = serde_json::to_vec(event).map_err(RouteError::new)?;
+        let message = Message::new(body)
+            .with_id(event.id.to_string())
+            .map_err(RouteError::new)?
+            .with_type(event.event_type.clone())
+            .with_content_type(HeaderValue::from_static("application/json"));
+        self.inner
+            .dispatcher
+            .deliver(lane, message)
+            .await
+            .map(drop)
+            .map_err(RouteError::new)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the instance has no known address")]
+struct UnknownInstance;
+
+impl From<UnknownInstance> for RouteError {
+    fn from(error: UnknownInstance) -> Self {
+        Self::new(error)
+    }
+}
+
+impl fmt::Debug for InstanceRouter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceRouter")
+            .field("signer", &self.inner.signer)
+            .field("timeout", &self.inner.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for InstanceRouterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InstanceRouterBuilder")
+            .field("signer", &self.signer)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

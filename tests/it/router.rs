@@ -1,0 +1,353 @@
+use std::error::Error as _;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use tidings::retry::{Exponential, RetryPolicy};
+use tidings::router::{
+    BroadcastError, EventFilter, InstanceReceiver, InstanceRouter, ReceiveError, URL_METADATA,
+    WebhookRouter,
+};
+use tidings::signing::{
+    Secret, Signer, StandardSigner, TimestampedSigner, TimestampedVerifier, Verifier, VerifyError,
+};
+use tidings::{Dispatcher, Endpoint, LaneConfig};
+use tidings_notify::{
+    Draft, Event, EventType, Item, MemoryStore, Notifier, Payload, RouteError, Router, RoutingInfo,
+    Since, UserId,
+};
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+fn user() -> UserId {
+    UserId::new("alice").unwrap()
+}
+
+fn draft(event_type: &str) -> Draft {
+    Draft::new(
+        user(),
+        EventType::new(event_type).unwrap(),
+        Payload::parse(r#"{"text":"hi"}"#).unwrap(),
+    )
+}
+
+async fn event(event_type: &str) -> Event {
+    let notifier = Notifier::builder(MemoryStore::new()).build();
+    notifier.push(draft(event_type)).await.unwrap()
+}
+
+/// A server that answers `/<status>` with that status.
+async fn server() -> MockServer {
+    let server = MockServer::start().await;
+    for status in [200, 500] {
+        Mock::given(method("POST"))
+            .and(path(format!("/{status}")))
+            .respond_with(ResponseTemplate::new(status))
+            .mount(&server)
+            .await;
+    }
+    server
+}
+
+fn endpoint(server: &MockServer, status: u16) -> Endpoint {
+    Endpoint::new(format!("{}/{status}", server.uri())).unwrap()
+}
+
+/// A router over started lanes with three attempts, one right after the other.
+fn router() -> WebhookRouter {
+    let nanosecond = Duration::from_nanos(1);
+    let retry = RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
+        .with_max_attempts(NonZeroU32::new(3).unwrap());
+    let lane = LaneConfig::default()
+        .with_retry(retry)
+        .without_circuit_breaker();
+    let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
+    dispatcher.start();
+    WebhookRouter::new(dispatcher)
+}
+
+async fn route(router: &impl Router, event: &Event) -> Result<(), RouteError> {
+    router.route(&RoutingInfo::default(), event).await
+}
+
+async fn requests(server: &MockServer) -> Vec<Request> {
+    server.received_requests().await.unwrap()
+}
+
+#[tokio::test]
+async fn an_event_goes_to_every_endpoint_whose_filter_matches() {
+    let server = server().await;
+    let router = router();
+    let only = |name| EventFilter::only([EventType::new(name).unwrap()]);
+    for (id, filter) in [
+        ("all", EventFilter::all()),
+        ("comments", only("comment.created")),
+        ("others", only("order.paid")),
+        ("none", EventFilter::only([])),
+    ] {
+        let endpoint = Endpoint::builder(format!("{}/200", server.uri()))
+            .header("x-endpoint", id)
+            .build()
+            .unwrap();
+        assert!(router.insert(id, endpoint, filter).unwrap());
+    }
+    let event = event("comment.created").await;
+    route(&router, &event).await.unwrap();
+    let requests = requests(&server).await;
+    let mut ids: Vec<_> = (requests.iter())
+        .map(|request| request.headers["x-endpoint"].to_str().unwrap())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["all", "comments"]);
+    let body: serde_json::Value = requests[0].body_json().unwrap();
+    assert_eq!(body["data"]["text"], "hi");
+}
+
+#[tokio::test]
+async fn no_matching_endpoint_is_no_error_and_no_request() {
+    let server = server().await;
+    let router = router();
+    let filter = EventFilter::only([EventType::new("order.paid").unwrap()]);
+    router.insert("a", endpoint(&server, 500), filter).unwrap();
+    route(&router, &event("comment.created").await)
+        .await
+        .unwrap();
+    assert!(requests(&server).await.is_empty());
+}
+
+#[tokio::test]
+async fn all_failing_is_an_error_after_the_configured_attempts() {
+    let server = server().await;
+    let router = router();
+    for id in ["a", "b"] {
+        let endpoint = endpoint(&server, 500);
+        router.insert(id, endpoint, EventFilter::all()).unwrap();
+    }
+    let error = route(&router, &event("x").await).await.unwrap_err();
+    let error = error.source().unwrap().downcast_ref::<BroadcastError>();
+    let failures = error.unwrap().failures();
+    assert_eq!(failures.len(), 2);
+    for (_, error) in failures {
+        assert_eq!(error.attempts().len(), 3);
+        assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+    }
+    assert_eq!(requests(&server).await.len(), 6);
+}
+
+#[tokio::test]
+async fn some_failing_is_no_error() {
+    let server = server().await;
+    let router = router();
+    for status in [200, 500] {
+        let endpoint = endpoint(&server, status);
+        router
+            .insert(status.to_string(), endpoint, EventFilter::all())
+            .unwrap();
+    }
+    route(&router, &event("x").await).await.unwrap();
+    assert_eq!(requests(&server).await.len(), 4);
+    // Of those that are left all fail.
+    assert_eq!(router.remove("200"), Some(Vec::new()));
+    assert_eq!(router.remove("200"), None);
+    route(&router, &event("x").await).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others() {
+    let server = server().await;
+    let mut dead = crate::receiver::Receiver::silent().await;
+    let router = router();
+    let silent = Endpoint::new(dead.url()).unwrap();
+    router.insert("dead", silent, EventFilter::all()).unwrap();
+    let endpoint = endpoint(&server, 200);
+    router.insert("ok", endpoint, EventFilter::all()).unwrap();
+    let routing = tokio::spawn({
+        let (router, event) = (router.clone(), event("x").await);
+        async move { route(&router, &event).await }
+    });
+    dead.request().await;
+    while requests(&server).await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    routing.abort();
+}
+
+fn instance(url: String) -> RoutingInfo {
+    RoutingInfo {
+        instance_id: "other".to_owned(),
+        metadata: [(URL_METADATA.to_owned(), url)].into(),
+    }
+}
+
+fn started(signer: impl Into<Signer>) -> InstanceRouter {
+    let router = InstanceRouter::builder(signer).build().unwrap();
+    router.start();
+    router
+}
+
+/// What an instance router posts for an event.
+async fn posted(signer: impl Into<Signer>, event: &Event) -> (HeaderMap, Vec<u8>) {
+    let server = server().await;
+    let router = started(signer);
+    let to = instance(format!("{}/200", server.uri()));
+    router.route(&to, event).await.unwrap();
+    let request = requests(&server).await.remove(0);
+    (request.headers, request.body)
+}
+
+fn standard(secret: &Secret) -> StandardSigner {
+    StandardSigner::new([secret.clone()]).unwrap()
+}
+
+#[tokio::test]
+async fn an_event_reaches_the_streams_of_the_other_instance() {
+    let store = MemoryStore::new();
+    let here = Notifier::builder(store.clone()).build();
+    let there = Notifier::builder(store)
+        .with_poll_interval(Duration::from_secs(3600))
+        .build();
+    let mut stream = there.subscribe(user(), Since::Now).await.unwrap();
+    let event = here.push(draft("greeting")).await.unwrap();
+
+    let secret = Secret::generate();
+    let (headers, body) = posted(standard(&secret), &event).await;
+    assert_eq!(headers["webhook-id"], event.id.to_string());
+    let receiver = InstanceReceiver::new(Verifier::new(secret), there);
+    // A repetition does no harm.
+    for _ in 0..2 {
+        let delivered = receiver.receive(&headers, &body, Timestamp::now());
+        assert_eq!(delivered.unwrap(), event);
+    }
+    let got = loop {
+        if let Item::Event(event) = stream.next().await.unwrap() {
+            break event;
+        }
+    };
+    assert_eq!(*got, event);
+}
+
+#[tokio::test]
+async fn the_receiving_half_accepts_within_five_minutes_and_refuses_beyond() {
+    let event = event("x").await;
+    let secret = Secret::generate();
+    let (headers, body) = posted(standard(&secret), &event).await;
+    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let receiver = InstanceReceiver::new(Verifier::new(secret), notifier);
+    let sent_at: i64 = headers["webhook-timestamp"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    for (offset, accepted) in [
+        (0, true),
+        (300, true),
+        (-300, true),
+        (301, false),
+        (-301, false),
+    ] {
+        let now = Timestamp::from_second(sent_at + offset).unwrap();
+        let outcome = receiver.receive(&headers, &body, now);
+        assert_eq!(outcome.is_ok(), accepted, "{offset}");
+    }
+}
+
+#[tokio::test]
+async fn the_receiving_half_refuses_what_is_not_genuine() {
+    let event = event("x").await;
+    let (headers, body) = posted(TimestampedSigner::new("key").unwrap(), &event).await;
+    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let receiver = |key: &str| {
+        InstanceReceiver::timestamped(TimestampedVerifier::new(key).unwrap(), notifier.clone())
+    };
+    let now = Timestamp::now();
+    receiver("key").receive(&headers, &body, now).unwrap();
+
+    let refused = |receiver: InstanceReceiver, headers: &HeaderMap, body: &[u8]| {
+        let error = receiver.receive(headers, body, now).unwrap_err();
+        assert_eq!(error.status(), StatusCode::UNAUTHORIZED);
+        match error {
+            ReceiveError::NotGenuine(error) => error,
+            error => panic!("{error}"),
+        }
+    };
+    let wrong_key = refused(receiver("other"), &headers, &body);
+    assert_eq!(wrong_key, VerifyError::NoMatch);
+    let mut tampered = body.clone();
+    tampered[0] ^= 1;
+    let tampered = refused(receiver("key"), &headers, &tampered);
+    assert_eq!(tampered, VerifyError::NoMatch);
+    let signature = headers["x-webhook-signature"].to_str().unwrap();
+    let bare = signature.strip_prefix("sha256=").unwrap();
+    for value in [bare, &format!("sha1={bare}"), ""] {
+        let mut headers = headers.clone();
+        headers.insert("x-webhook-signature", value.parse().unwrap());
+        let malformed = refused(receiver("key"), &headers, &body);
+        assert_eq!(malformed, VerifyError::MalformedHeader("signature"));
+    }
+    let missing = refused(receiver("key"), &HeaderMap::new(), &body);
+    assert_eq!(missing, VerifyError::MissingHeader("timestamp"));
+    assert!(TimestampedVerifier::new("").is_err());
+    assert!(TimestampedSigner::new("").is_err());
+}
+
+#[tokio::test]
+async fn a_genuine_body_that_is_no_event_is_refused_as_such() {
+    let secret = Secret::generate();
+    let mut headers = HeaderMap::new();
+    let now = Timestamp::now();
+    standard(&secret).sign("m", now, b"{}", &mut headers);
+    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let receiver = InstanceReceiver::new(Verifier::new(secret), notifier);
+    let error = receiver.receive(&headers, b"{}", now).unwrap_err();
+    assert!(matches!(error, ReceiveError::NotAnEvent(_)));
+    assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn an_instance_without_a_usable_address_is_an_error() {
+    let router = started(standard(&Secret::generate()));
+    let event = event("x").await;
+    let unknown = route(&router, &event).await.unwrap_err();
+    assert_eq!(
+        unknown.source().unwrap().to_string(),
+        "the instance has no known address"
+    );
+    let bad = router.route(&instance("nonsense".into()), &event).await;
+    assert!(
+        bad.unwrap_err()
+            .source()
+            .unwrap()
+            .to_string()
+            .contains("url")
+    );
+}
+
+#[tokio::test]
+async fn a_resolver_says_where_an_instance_is() {
+    let server = server().await;
+    let uri = server.uri();
+    let router = InstanceRouter::builder(standard(&Secret::generate()))
+        .resolver(move |to| (to.instance_id == "known").then(|| format!("{uri}/200")))
+        .build()
+        .unwrap();
+    router.start();
+    let event = event("x").await;
+    let known = RoutingInfo {
+        instance_id: "known".to_owned(),
+        ..RoutingInfo::default()
+    };
+    router.route(&known, &event).await.unwrap();
+    assert_eq!(requests(&server).await.len(), 1);
+    route(&router, &event).await.unwrap_err();
+    router.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_is_an_error_after_one_attempt() {
+    let server = server().await;
+    let router = started(standard(&Secret::generate()));
+    let to = instance(format!("{}/500", server.uri()));
+    router.route(&to, &event("x").await).await.unwrap_err();
+    assert_eq!(requests(&server).await.len(), 1);
+}
