@@ -52,6 +52,7 @@
 mod broker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod directory;
 mod dyn_broker;
 mod error;
 mod listener;
@@ -59,6 +60,12 @@ mod mailbox;
 mod memory;
 mod message;
 mod options;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod remote;
 mod subscription;
 mod topic;
 
@@ -70,5 +77,9 @@ pub use mailbox::{Mailbox, Waiting};
 pub use memory::Memory;
 pub use message::{Lagged, Message, Received};
 pub use options::{Options, Overflow};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresConfig};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisConfig};
 pub use subscription::Subscription;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};

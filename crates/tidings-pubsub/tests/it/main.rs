@@ -1,9 +1,15 @@
 //! The brokers, through their public functions.
+//!
+//! Those over a network need a server each, which `scripts/services` starts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod public_types;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "conformance")]
 mod relay;
 
@@ -22,4 +28,14 @@ mod any_broker_conforms {
 #[cfg(feature = "conformance")]
 mod relay_conforms {
     tidings_pubsub::conformance_tests!(crate::relay::Relay::start());
+}
+
+#[cfg(all(feature = "conformance", feature = "redis"))]
+mod redis_conforms {
+    tidings_pubsub::conformance_tests!(crate::redis::broker());
+}
+
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+mod postgres_conforms {
+    tidings_pubsub::conformance_tests!(crate::postgres::broker());
 }
