@@ -4,12 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod faults;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod proxy;
 mod public_types;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "redis")]
+mod redis_server;
 #[cfg(feature = "conformance")]
 mod relay;
 
