@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
-use tokio_postgres::error::Severity;
+use tokio_postgres::error::{DbError, Severity};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
@@ -116,8 +116,6 @@ impl fmt::Debug for Line {
 /// Whether the server undid a statement and goes on; after anything worse the connection is lost,
 /// and with it the word on what became of the statement.
 pub(super) fn is_refusal(error: &tokio_postgres::Error) -> bool {
-    let severity = error
-        .as_db_error()
-        .and_then(|error| error.parsed_severity());
+    let severity = error.as_db_error().and_then(DbError::parsed_severity);
     severity == Some(Severity::Error)
 }

@@ -18,6 +18,8 @@ mod redis;
 mod redis_server;
 #[cfg(feature = "conformance")]
 mod relay;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod tls;
 
 #[cfg(feature = "conformance")]
 mod memory_conforms {

@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Forwards connections to a server until told otherwise.
@@ -25,9 +26,44 @@ enum Mode {
     Frozen(usize),
 }
 
+/// What a proxy does before it forwards.
+#[derive(Clone)]
+pub(crate) enum Welcome {
+    Plain,
+    /// TLS from the first byte.
+    Tls(TlsAcceptor),
+    /// TLS once it has been asked for, in the manner of PostgreSQL.
+    TlsOnRequest(TlsAcceptor),
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Welcome {
+    async fn receive(self, mut client: TcpStream) -> std::io::Result<Box<dyn Stream>> {
+        match self {
+            Self::Plain => Ok(Box::new(client)),
+            Self::Tls(acceptor) => Ok(Box::new(acceptor.accept(client).await?)),
+            Self::TlsOnRequest(acceptor) => {
+                // https://www.postgresql.org/docs/current/protocol-message-formats.html
+                let mut request = [0; 8];
+                client.read_exact(&mut request).await?;
+                assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "an SSLRequest");
+                client.write_all(b"S").await?;
+                Ok(Box::new(acceptor.accept(client).await?))
+            }
+        }
+    }
+}
+
 impl Proxy {
     /// Stands in front of the server that this URL leads to.
     pub(crate) async fn start(url: &str) -> Self {
+        Self::welcoming(url, Welcome::Plain).await
+    }
+
+    pub(crate) async fn welcoming(url: &str, welcome: Welcome) -> Self {
         let rest = url.split_once("://").unwrap().1;
         let authority = rest.split('/').next().unwrap();
         let target = authority.rsplit('@').next().unwrap().to_owned();
@@ -46,7 +82,8 @@ impl Proxy {
                 count.send_replace(number + 1);
                 let target = target.parse().unwrap();
                 // Each ends with its mode, or with the test's runtime.
-                connections.spawn(forward(client, target, number, modes.clone()));
+                let (welcome, modes) = (welcome.clone(), modes.clone());
+                connections.spawn(forward(client, welcome, target, number, modes));
             }
         });
         Self {
@@ -89,7 +126,8 @@ impl Proxy {
 }
 
 async fn forward(
-    mut client: TcpStream,
+    client: TcpStream,
+    welcome: Welcome,
     target: SocketAddr,
     number: usize,
     mut modes: watch::Receiver<Mode>,
@@ -101,6 +139,10 @@ async fn forward(
     for socket in [&client, &server] {
         socket.set_nodelay(true).unwrap();
     }
+    let Ok(mut client) = welcome.receive(client).await else {
+        // It does not trust the certificate.
+        return;
+    };
     let copying = copy_bidirectional(&mut client, &mut server);
     tokio::pin!(copying);
     loop {
