@@ -8,6 +8,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
+    clippy::future_not_send,
     reason = "a benchmark fails by panicking, and tells by printing"
 )]
 

@@ -128,17 +128,27 @@ impl Remote {
 
     /// What the server does not know yet. A topic to be left is not live from now on.
     pub(crate) fn take_changes(&self) -> Changes {
-        let mut state = self.lock_even_closed();
         let mut changes = Changes::default();
+        let mut answers = Vec::new();
+        let mut state = self.lock_even_closed();
         for topic in std::mem::take(&mut state.changed) {
-            match (state.directory.has(&topic), state.live.contains(&topic)) {
-                (true, false) => changes.join.push(topic),
-                (false, true) => {
-                    state.live.remove(&topic);
-                    changes.leave.push(topic);
+            if state.directory.has(&topic) {
+                if !state.live.contains(&topic) {
+                    changes.join.push(topic);
                 }
-                (true, true) | (false, false) => {}
+                continue;
             }
+            // Whoever still waits for it has given it up in the meantime.
+            answers.extend(state.waiting.remove(&topic).unwrap_or_default());
+            state.interrupted.remove(&topic);
+            state.refused.remove(&topic);
+            if state.live.remove(&topic) {
+                changes.leave.push(topic);
+            }
+        }
+        drop(state);
+        for answer in answers {
+            let _gone = answer.send(Ok(()));
         }
         changes
     }

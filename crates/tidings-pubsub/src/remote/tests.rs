@@ -192,7 +192,34 @@ async fn a_subscription_that_is_given_up_while_it_is_made_leaves_nothing() {
         }
         settle(Duration::from_millis(1)).await;
         assert_eq!(broker.listens(), names(&["other"]), "{yields}");
+        assert!(broker.remote.lock().unwrap().waiting.is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_for_a_topic_and_giving_it_up_at_once_answers_both() {
+    let broker = Broker::start();
+    let subscription = broker.subscribe(&["other"]).await.unwrap();
+    let a = topic("a");
+    let (asked, given_up) = tokio::join!(subscription.subscribe(&a), subscription.unsubscribe(&a));
+    asked.unwrap();
+    given_up.unwrap();
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&["other"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_no_business_of_those_who_come_later() {
+    let broker = Broker::start();
+    let early = broker.subscribe(&["a", "b"]).await.unwrap();
+    broker.server.account().is_down = true;
+    broker.server.cut();
+    settle(Duration::from_secs(1)).await;
+    early.unsubscribe(&topic("a")).await.unwrap();
+    broker.server.account().is_down = false;
+    settle(Duration::from_secs(10)).await;
+    let mut late = broker.subscribe(&["a", "b"]).await.unwrap();
+    assert_eq!(now(&mut late), []);
 }
 
 #[tokio::test(start_paused = true)]
