@@ -60,7 +60,8 @@ impl<C: Connection> Slot<C> {
             }
             Err(_) => {}
         }
-        match connect().await {
+        // Connecting is rare and its future large; every call would have room for it otherwise.
+        match Box::pin(connect()).await {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 self.lock().connection = Some(Arc::clone(&connection));

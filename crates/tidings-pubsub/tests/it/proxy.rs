@@ -28,6 +28,10 @@ enum Mode {
 
 /// What a proxy does before it forwards.
 #[derive(Clone)]
+#[cfg_attr(
+    not(all(feature = "postgres", feature = "redis")),
+    expect(dead_code, reason = "the tests with TLS are about both engines")
+)]
 pub(crate) enum Welcome {
     Plain,
     /// TLS from the first byte.

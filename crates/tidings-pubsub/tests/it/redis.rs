@@ -65,7 +65,7 @@ async fn a_server_that_restarts_is_found_again() {
     publish(&broker, &topic, "before").await;
     assert_eq!(recv(&mut subscription).await, message(&topic, "before"));
     for _ in 0..2 {
-        server.stop().await;
+        server.stop();
         server.start_again().await;
         let lagged = Received::Lagged(Lagged::unknown());
         assert_eq!(recv(&mut subscription).await, lagged);

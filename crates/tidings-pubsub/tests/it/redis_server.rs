@@ -29,7 +29,7 @@ impl RedisServer {
         format!("redis+unix://{}/socket", self.folder.display())
     }
 
-    pub(crate) async fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
