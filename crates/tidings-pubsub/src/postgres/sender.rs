@@ -15,6 +15,10 @@ use crate::postgres::envelope::{Content, Envelope};
 /// Most messages of one transaction.
 const BATCH: usize = 256;
 
+/// For a message that comes alone: what is simple is planned in no time, and it is planned each time,
+/// because a pooler may give every statement another session.
+const SEND_ONE: &str = "SELECT pg_notify($1, '1.' || $2)";
+
 /// `pg_notify` is called in the order of the rows, and the number makes each of them unlike the
 /// others.
 const SEND: &str = "
@@ -109,11 +113,20 @@ impl Batch {
 
     async fn notify(&self, desk: &Desk) -> Result<(), Failure> {
         let line = desk.line().await?;
-        let parameters: [(&(dyn ToSql + Sync), Type); 2] = [
-            (&self.channels, Type::TEXT_ARRAY),
-            (&self.contents, Type::TEXT_ARRAY),
-        ];
-        let statement = line.client().query_typed(SEND, &parameters);
+        let (statement, parameters): (_, [(&(dyn ToSql + Sync), Type); 2]) =
+            match (&self.channels[..], &self.contents[..]) {
+                ([channel], [content]) => {
+                    (SEND_ONE, [(channel, Type::TEXT), (content, Type::TEXT)])
+                }
+                _ => (
+                    SEND,
+                    [
+                        (&self.channels, Type::TEXT_ARRAY),
+                        (&self.contents, Type::TEXT_ARRAY),
+                    ],
+                ),
+            };
+        let statement = line.client().query_typed(statement, &parameters);
         desk.answer(&line, statement).await.map(drop)
     }
 }
