@@ -20,7 +20,8 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] once the broker is closed.
+    /// [`Error::Closed`] once the broker is closed; it may then have been sent or not.
+    /// [`Error::Backend`] when it was not sent, [`Error::Unanswered`] when nobody knows.
     ///
     /// # Cancel safety
     ///
@@ -47,7 +48,8 @@ pub trait Subscriber: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] once the broker is closed.
+    /// [`Error::Closed`] once the broker is closed, [`Error::Backend`] when its server cannot be
+    /// reached or refuses a topic. Trying again later is fine.
     ///
     /// # Cancel safety
     ///

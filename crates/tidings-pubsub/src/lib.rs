@@ -42,9 +42,31 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 //!
-//! [`Memory`] serves one process. Code that is generic over [`Broker`] runs on any other too, and
-//! [`DynBroker`] lets a program choose at run time. The feature `conformance` has the contract as
-//! tests, for brokers of your own.
+//! Code that is generic over [`Broker`] runs on any of them, and [`DynBroker`] lets a program choose
+//! at run time:
+//!
+//! | broker | feature | reaches | a connection that breaks |
+//! |---|---|---|---|
+//! | [`Memory`] | | one process | |
+#![cfg_attr(
+    feature = "postgres",
+    doc = "| [`Postgres`] | `postgres` | whoever shares a database | is made again, and reported as [`Lagged`] |"
+)]
+#![cfg_attr(
+    not(feature = "postgres"),
+    doc = "| `Postgres` | `postgres` | whoever shares a database | is made again, and reported as [`Lagged`] |"
+)]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`Redis`] | `redis` | whoever shares a server or cluster | is made again, and reported as [`Lagged`] |"
+)]
+#![cfg_attr(
+    not(feature = "redis"),
+    doc = "| `Redis` | `redis` | whoever shares a server or cluster | is made again, and reported as [`Lagged`] |"
+)]
+//!
+//! Over a network, publishing can fail, and [`Error::may_have_been_sent`] tells whether trying again
+//! can make a duplicate. The feature `conformance` has the contract as tests, for brokers of your own.
 //!
 //! It is not a queue: nothing is kept, acknowledged or delivered again. That is what durable streams
 //! are for.
@@ -52,6 +74,7 @@
 mod broker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod directory;
 mod dyn_broker;
 mod error;
 mod listener;
@@ -59,6 +82,12 @@ mod mailbox;
 mod memory;
 mod message;
 mod options;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod remote;
 mod subscription;
 mod topic;
 
@@ -70,5 +99,9 @@ pub use mailbox::{Mailbox, Waiting};
 pub use memory::Memory;
 pub use message::{Lagged, Message, Received};
 pub use options::{Options, Overflow};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresConfig};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisConfig};
 pub use subscription::Subscription;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};

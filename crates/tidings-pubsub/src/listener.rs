@@ -36,7 +36,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] once the broker is closed.
+    /// [`Error::Closed`] once the broker is closed, [`Error::Backend`] when its server cannot be
+    /// reached or refuses the topic.
     ///
     /// # Cancel safety
     ///

@@ -6,8 +6,12 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::{Lagged, Message, Options, Overflow, Received};
+
+/// Messages that may wait for room where no publisher can: see [`Mailbox::post`].
+const MAX_LINE: usize = 1024;
 
 /// The bounded buffer between a broker and one [`Subscription`](crate::Subscription).
 ///
@@ -28,7 +32,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     letters: VecDeque<Letter>,
-    /// What was missed after the last letter.
+    /// Those that wait for room, and until when; empty while there is room.
+    line: VecDeque<(Instant, Letter)>,
+    /// What was missed after the last letter, in the line or before it.
     missed: Missed,
     closed: bool,
     reader: Option<Waker>,
@@ -93,6 +99,36 @@ impl Mailbox {
         None
     }
 
+    /// Puts a message in like [`deliver`](Self::deliver), for a broker that cannot make publishers
+    /// wait because they are in other processes.
+    ///
+    /// With [`Overflow::Wait`] and no room the message waits by itself, in a line of at most 1,024;
+    /// it is missed when its time is over or the line is full.
+    pub fn post(&self, message: Message) {
+        let Overflow::Wait(limit) = self.shared.options.overflow() else {
+            // No other choice makes anybody wait.
+            drop(self.deliver(message));
+            return;
+        };
+        let mut state = self.shared.lock();
+        if state.closed {
+            return;
+        }
+        let now = Instant::now();
+        let expired = state.advance_line(self.shared.options.capacity(), now);
+        if state.letters.len() < self.shared.options.capacity() {
+            state.push(message);
+        } else if state.line.len() < MAX_LINE {
+            let missed = std::mem::take(&mut state.missed);
+            let letter = Letter { missed, message };
+            state.line.push_back((now + limit, letter));
+        } else {
+            state.missed.messages += 1;
+        }
+        release(state);
+        drop(expired);
+    }
+
     /// Reports that messages may have been missed here, and that nobody counted them.
     pub fn interrupted(&self) {
         let mut state = self.shared.lock();
@@ -113,8 +149,11 @@ impl Mailbox {
     /// Closes, and throws away what is in it: nobody will read it.
     pub(crate) fn abandon(&self) {
         self.close();
-        let unread = std::mem::take(&mut self.shared.lock().letters);
-        drop(unread);
+        let mut state = self.shared.lock();
+        let unread = std::mem::take(&mut state.letters);
+        let waiting = std::mem::take(&mut state.line);
+        drop(state);
+        drop((unread, waiting));
     }
 
     /// What comes next; `None` when there will be nothing more. There is one reader.
@@ -123,11 +162,18 @@ impl Mailbox {
         let budget = ready!(tokio::task::coop::poll_proceed(cx));
         let mut state = self.shared.lock();
         let next = state.take_next();
+        let capacity = self.shared.options.capacity();
+        let expired = if state.line.is_empty() {
+            Vec::new()
+        } else {
+            state.advance_line(capacity, Instant::now())
+        };
         if next.is_none() && !state.closed {
             state.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
         drop(state);
+        drop(expired);
         budget.made_progress();
         if matches!(next, Some(Received::Message(_))) {
             self.shared.room.notify_one();
@@ -231,6 +277,33 @@ impl State {
     fn push(&mut self, message: Message) {
         let missed = std::mem::take(&mut self.missed);
         self.letters.push_back(Letter { missed, message });
+    }
+
+    /// Lets in those in line for whom there is room, and answers those whose time is over, which are
+    /// counted where they are missing.
+    fn advance_line(&mut self, capacity: usize, now: Instant) -> Vec<Message> {
+        let mut expired = Vec::new();
+        while let Some((deadline, _)) = self.line.front() {
+            let late = *deadline <= now;
+            if !late && self.letters.len() >= capacity {
+                break;
+            }
+            let Some((_, letter)) = self.line.pop_front() else {
+                break;
+            };
+            if late {
+                let place = match self.line.front_mut() {
+                    Some((_, next)) => &mut next.missed,
+                    None => &mut self.missed,
+                };
+                place.messages += letter.missed.messages + 1;
+                place.uncounted |= letter.missed.uncounted;
+                expired.push(letter.message);
+            } else {
+                self.letters.push_back(letter);
+            }
+        }
+        expired
     }
 
     /// Makes room at the front, and keeps the account of what is missing there.

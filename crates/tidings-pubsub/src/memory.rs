@@ -1,9 +1,10 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use crate::directory::Directory;
 use crate::{
     Broker, Error, Mailbox, Membership, Message, Options, Publisher, Subscriber, Subscription,
     Topic, Waiting,
@@ -30,7 +31,7 @@ impl Memory {
 impl Publisher for Memory {
     async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
         let message = Message::new(topic.clone(), payload);
-        let Some(mailboxes) = self.owner.directory.lock()?.mailboxes(topic) else {
+        let Some(mailboxes) = self.owner.shared.lock()?.directory.mailboxes(topic) else {
             return Ok(());
         };
         // Everyone with room is served before anyone is waited for.
@@ -43,7 +44,7 @@ impl Publisher for Memory {
         }
         join_all(waiting.into_iter().map(Waiting::settle)).await;
         // Those it waited for have not got it if the broker was closed meanwhile.
-        self.owner.directory.lock().map(drop)
+        self.owner.shared.lock().map(drop)
     }
 }
 
@@ -53,11 +54,11 @@ impl Subscriber for Memory {
         topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
         options: Options,
     ) -> Result<Subscription, Error> {
-        let directory = &self.owner.directory;
+        let shared = &self.owner.shared;
         let mailbox = Mailbox::new(options);
-        let number = directory.lock()?.add(&mailbox);
+        let number = shared.lock()?.directory.add(&mailbox);
         let member = Member {
-            directory: Arc::clone(directory),
+            shared: Arc::clone(shared),
             number,
             mailbox: mailbox.clone(),
             topics: Mutex::default(),
@@ -71,40 +72,34 @@ impl Subscriber for Memory {
 
 impl Broker for Memory {
     async fn close(&self) {
-        self.owner.directory.close();
+        self.owner.shared.close();
     }
 }
 
 /// Closes the broker when nobody is left who could publish.
 #[derive(Debug, Default)]
 struct Owner {
-    directory: Arc<Directory>,
+    shared: Arc<Shared>,
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.directory.close();
+        self.shared.close();
     }
 }
 
-/// Who has which topic.
+/// What the clones of the broker, and its members, share.
 #[derive(Debug, Default)]
-struct Directory(Mutex<State>);
-
-/// The mailboxes of one topic, by the number of their subscription. A publisher takes a clone of
-/// the `Arc` and delivers without the lock; a change copies the map only while one does.
-type Mailboxes = Arc<HashMap<u64, Mailbox>>;
+struct Shared(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    last_number: u64,
-    members: HashMap<u64, Mailbox>,
-    topics: HashMap<Topic, Mailboxes>,
+    directory: Directory,
 }
 
-impl Directory {
-    /// The state, unless the broker is closed.
+impl Shared {
+    /// The directory, unless the broker is closed.
     fn lock(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.lock_even_closed();
         if state.closed {
@@ -122,46 +117,16 @@ impl Directory {
     fn close(&self) {
         let mut state = self.lock_even_closed();
         state.closed = true;
-        let members = std::mem::take(&mut state.members);
-        let topics = std::mem::take(&mut state.topics);
+        let directory = std::mem::take(&mut state.directory);
         drop(state);
-        for mailbox in members.values() {
-            mailbox.close();
-        }
-        drop(topics);
-    }
-}
-
-impl State {
-    fn add(&mut self, mailbox: &Mailbox) -> u64 {
-        self.last_number += 1;
-        self.members.insert(self.last_number, mailbox.clone());
-        self.last_number
-    }
-
-    fn mailboxes(&self, topic: &Topic) -> Option<Mailboxes> {
-        self.topics.get(topic).cloned()
-    }
-
-    fn enter(&mut self, topic: &Topic, number: u64, mailbox: &Mailbox) {
-        let mailboxes = self.topics.entry(topic.clone()).or_default();
-        Arc::make_mut(mailboxes).insert(number, mailbox.clone());
-    }
-
-    fn remove(&mut self, topic: &Topic, number: u64) {
-        if let Some(mailboxes) = self.topics.get_mut(topic) {
-            Arc::make_mut(mailboxes).remove(&number);
-            if mailboxes.is_empty() {
-                self.topics.remove(topic);
-            }
-        }
+        directory.close();
     }
 }
 
 /// One subscription's place.
 #[derive(Debug)]
 struct Member {
-    directory: Arc<Directory>,
+    shared: Arc<Shared>,
     number: u64,
     mailbox: Mailbox,
     /// What the directory has of it. Locked before the directory.
@@ -178,16 +143,15 @@ impl Member {
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
         let mut topics = self.topics();
-        self.directory
-            .lock()?
-            .enter(topic, self.number, &self.mailbox);
+        let mut state = self.shared.lock()?;
+        state.directory.enter(topic, self.number, &self.mailbox);
         topics.insert(topic.clone());
         Ok(())
     }
 
     async fn leave(&self, topic: &Topic) -> Result<(), Error> {
         let mut topics = self.topics();
-        self.directory.lock()?.remove(topic, self.number);
+        self.shared.lock()?.directory.leave(topic, self.number);
         topics.remove(topic);
         Ok(())
     }
@@ -196,11 +160,8 @@ impl Membership for Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let topics = std::mem::take(&mut *self.topics());
-        let mut state = self.directory.lock_even_closed();
-        state.members.remove(&self.number);
-        for topic in &topics {
-            state.remove(topic, self.number);
-        }
+        let mut state = self.shared.lock_even_closed();
+        state.directory.remove(self.number, &topics);
     }
 }
 
@@ -216,8 +177,7 @@ mod tests {
     }
 
     fn is_empty(broker: &Memory) -> bool {
-        let state = broker.owner.directory.lock().unwrap();
-        state.members.is_empty() && state.topics.is_empty()
+        broker.owner.shared.lock().unwrap().directory.is_empty()
     }
 
     #[tokio::test]
@@ -241,7 +201,8 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert!(broker.owner.directory.lock().unwrap().topics.is_empty());
+        let state = broker.owner.shared.lock().unwrap();
+        assert!(topics().iter().all(|topic| !state.directory.has(topic)));
     }
 
     #[tokio::test]

@@ -63,6 +63,69 @@ fn a_closed_mailbox_takes_nothing() {
     assert_eq!(take(&mailbox), None);
 }
 
+fn waits(capacity: usize) -> Mailbox {
+    let overflow = Overflow::Wait(Duration::from_secs(5));
+    Mailbox::new(
+        Options::default()
+            .with_capacity(capacity)
+            .with_overflow(overflow),
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_wait_in_line_for_as_long_as_they_may() {
+    let mailbox = waits(1);
+    mailbox.post(message(0));
+    mailbox.post(message(1));
+    tokio::time::advance(Duration::from_secs(3)).await;
+    mailbox.post(message(2));
+    assert_eq!(take(&mailbox), Some(Ok(0)));
+    tokio::time::advance(Duration::from_secs(3)).await;
+    // There was room for this one in time, though it was not read in time.
+    assert_eq!(take(&mailbox), Some(Ok(1)));
+    mailbox.post(message(3));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(take(&mailbox), Some(Ok(2)));
+    assert_eq!(take(&mailbox), Some(Err(Lagged::by(1))));
+    assert_eq!(take(&mailbox), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_is_bounded() {
+    let mailbox = waits(2);
+    let all = 2 + MAX_LINE as u64;
+    for number in 0..all + 5 {
+        mailbox.post(message(number));
+    }
+    // Without the budget that would make the reader yield.
+    let reading = tokio::task::unconstrained(async {
+        for number in 0..all {
+            assert_eq!(take(&mailbox), Some(Ok(number)));
+        }
+        assert_eq!(take(&mailbox), Some(Err(Lagged::by(5))));
+        assert_eq!(take(&mailbox), None);
+    });
+    reading.await;
+}
+
+#[derive(Debug, Clone)]
+enum Arrival {
+    Post,
+    Take,
+    Interrupt,
+    Pass(u64),
+}
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let arrival = prop_oneof![
+        4 => Just(Arrival::Post),
+        2 => Just(Arrival::Take),
+        1 => (1..4_u64).prop_map(Arrival::Pass),
+        1 => Just(Arrival::Interrupt),
+    ];
+    proptest::collection::vec(arrival, 0..200)
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Deliver,
@@ -131,5 +194,63 @@ proptest! {
         drop(waiting);
         while account(take(&mailbox)) {}
         prop_assert_eq!(taken + missed, delivered);
+    }
+
+    /// The same law where messages wait by themselves; and a report is where messages are missing.
+    #[test]
+    fn every_message_that_is_posted_is_taken_or_reported_in_its_place(
+        arrivals in arrivals(),
+        overflow in overflow(),
+        capacity in 1..6_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(tokio::task::unconstrained(async {
+            let options = Options::default().with_capacity(capacity).with_overflow(overflow);
+            let mailbox = Mailbox::new(options);
+            let (mut posted, mut next) = (0, 0);
+            // An interruption takes the place of a count: what it hides is not known.
+            let mut hidden = false;
+            let mut account = |taken: Option<Result<u64, Lagged>>, posted: u64| {
+                match taken {
+                    Some(Ok(number)) => {
+                        assert!(number == next || (hidden && number > next), "{number}, not {next}");
+                        (next, hidden) = (number + 1, false);
+                    }
+                    Some(Err(lagged)) => match lagged.missed() {
+                        Some(missed) => next += missed,
+                        None => hidden = true,
+                    },
+                    None => {
+                        assert!(next == posted || hidden, "{next} of {posted}");
+                        (next, hidden) = (posted, false);
+                        return false;
+                    }
+                }
+                true
+            };
+            for arrival in arrivals {
+                match arrival {
+                    Arrival::Post => {
+                        mailbox.post(message(posted));
+                        posted += 1;
+                    }
+                    Arrival::Take => {
+                        account(take(&mailbox), posted);
+                    }
+                    Arrival::Interrupt => mailbox.interrupted(),
+                    Arrival::Pass(tenths) => {
+                        tokio::time::advance(Duration::from_millis(tenths * 100)).await;
+                    }
+                }
+                let state = mailbox.shared.lock();
+                assert!(state.letters.len() <= capacity);
+                assert!(state.line.is_empty() || state.letters.len() == capacity);
+            }
+            while account(take(&mailbox), posted) {}
+        }));
     }
 }

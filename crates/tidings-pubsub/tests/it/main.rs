@@ -1,11 +1,25 @@
 //! The brokers, through their public functions.
+//!
+//! Those over a network need a server each, which `scripts/services` starts.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod faults;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod proxy;
 mod public_types;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(feature = "redis")]
+mod redis_server;
 #[cfg(feature = "conformance")]
 mod relay;
+#[cfg(all(feature = "postgres", feature = "redis"))]
+mod tls;
 
 #[cfg(feature = "conformance")]
 mod memory_conforms {
@@ -22,4 +36,14 @@ mod any_broker_conforms {
 #[cfg(feature = "conformance")]
 mod relay_conforms {
     tidings_pubsub::conformance_tests!(crate::relay::Relay::start());
+}
+
+#[cfg(all(feature = "conformance", feature = "redis"))]
+mod redis_conforms {
+    tidings_pubsub::conformance_tests!(crate::redis::broker());
+}
+
+#[cfg(all(feature = "conformance", feature = "postgres"))]
+mod postgres_conforms {
+    tidings_pubsub::conformance_tests!(crate::postgres::broker());
 }

@@ -23,6 +23,10 @@ fn every_type_can_be_shared_and_shown() {
     is_public::<Subscription>();
     is_public::<Topic>();
     is_public::<Waiting>();
+    #[cfg(feature = "postgres")]
+    is_public::<(tidings_pubsub::Postgres, tidings_pubsub::PostgresConfig)>();
+    #[cfg(feature = "redis")]
+    is_public::<(tidings_pubsub::Redis, tidings_pubsub::RedisConfig)>();
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! TLS by rustls, for the client library.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client;
+
+/// Makes TLS connections, or fails to when there are no settings for them.
+#[derive(Clone)]
+pub(super) struct Tls {
+    config: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl Tls {
+    pub(super) fn new(config: Option<Arc<rustls::ClientConfig>>) -> Self {
+        Self { config }
+    }
+}
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type TlsConnect = Connect;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> io::Result<Connect> {
+        Ok(Connect {
+            config: self.config.clone(),
+            domain: domain.to_owned(),
+        })
+    }
+}
+
+/// One connection to be.
+pub(super) struct Connect {
+    config: Option<Arc<rustls::ClientConfig>>,
+    domain: String,
+}
+
+impl<S> TlsConnect<S> for Connect
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Stream<S>>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move {
+            let config = self.config.ok_or_else(|| {
+                io::Error::other("the URL requires TLS, but there are no settings for it")
+            })?;
+            let name = ServerName::try_from(self.domain).map_err(io::Error::other)?;
+            let stream = TlsConnector::from(config).connect(name, stream).await?;
+            Ok(Stream(Box::new(stream)))
+        })
+    }
+}
+
+/// A connection with TLS.
+pub(super) struct Stream<S>(Box<client::TlsStream<S>>);
+
+impl<S> TlsStream for Stream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn channel_binding(&self) -> ChannelBinding {
+        // Binding to the certificate needs a parser for certificates. Without it, logging in is as
+        // safe as TLS itself.
+        ChannelBinding::none()
+    }
+}
+
+impl<S> AsyncRead for Stream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<S> AsyncWrite for Stream<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

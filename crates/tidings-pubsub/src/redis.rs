@@ -1,0 +1,155 @@
+mod config;
+mod link;
+
+use std::sync::Arc;
+
+use ::redis::cmd;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+pub use config::RedisConfig;
+
+use crate::redis::link::{Publishing, RedisLink};
+use crate::remote::Remote;
+use crate::remote::session::{Timing, in_time, keep_listening};
+use crate::remote::slot::Slot;
+use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
+
+/// A broker over Redis 6 or newer, or Valkey.
+///
+/// One connection listens, however many topics there are, and another one publishes for everybody
+/// (RESP3). Both are made when they are first needed, and made again when they break. After a break
+/// every subscriber of a topic gets [`Lagged`](crate::Lagged) once the topic arrives again: what was
+/// published in between is lost.
+///
+/// A topic is the channel `<prefix>:<topic>`; the payload is the message as it is. Redis relays
+/// plain channels to all nodes of a cluster, so it is enough to be connected to any one of them, and
+/// braces in a topic mean nothing. Channels do not belong to a database: two that share a server but
+/// should not hear each other need different prefixes.
+///
+/// There are no subscriptions by pattern: each one would cost every message of every topic a
+/// comparison in the server.
+///
+/// Redis drops a connection that does not keep up (`client-output-buffer-limit pubsub`). This one
+/// reads as fast as it can, whatever its subscribers do: they have mailboxes.
+///
+/// Clones are the same broker. Dropping the last one closes it.
+///
+/// ```no_run
+/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, RedisConfig, Subscriber};
+///
+/// # async fn example() -> Result<(), tidings_pubsub::Error> {
+/// let broker = Redis::new(RedisConfig::new("redis://127.0.0.1/")?);
+/// # let orders = Namespace::default().topic("orders").unwrap();
+/// let mut subscription = broker.subscribe([orders.clone()], Options::default()).await?;
+/// broker.publish(&orders, "order 7 was paid").await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Redis {
+    owner: Arc<Owner>,
+}
+
+impl Redis {
+    /// A broker that is not connected yet.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, which the task that listens needs.
+    pub fn new(config: RedisConfig) -> Self {
+        let timing = Timing {
+            answer: config.answer_limit,
+            health: config.health_interval,
+        };
+        let remote = Arc::<Remote>::default();
+        let closing = CancellationToken::new();
+        let link = RedisLink::new(config);
+        let listening = keep_listening(link.clone(), Arc::clone(&remote), timing);
+        let tracker = TaskTracker::new();
+        let task = tracker.spawn(closing.clone().run_until_cancelled_owned(listening));
+        tracker.close();
+        Self {
+            owner: Arc::new(Owner {
+                remote,
+                closing,
+                link,
+                timing,
+                publishing: Slot::new(),
+                tracker,
+                _task: AbortOnDropHandle::new(task),
+            }),
+        }
+    }
+}
+
+impl Publisher for Redis {
+    async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
+        let payload = payload.into();
+        self.owner.remote.check_open()?;
+        self.owner
+            .closing
+            .run_until_cancelled(self.owner.publish(topic, &payload))
+            .await
+            .unwrap_or(Err(Error::Closed))
+    }
+}
+
+impl Subscriber for Redis {
+    async fn subscribe(
+        &self,
+        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
+        options: Options,
+    ) -> Result<Subscription, Error> {
+        let topics = topics.into_iter().collect();
+        self.owner.remote.subscribe(topics, options).await
+    }
+}
+
+impl Broker for Redis {
+    async fn close(&self) {
+        self.owner.remote.close();
+        self.owner.closing.cancel();
+        self.owner.tracker.wait().await;
+        self.owner.publishing.clear();
+    }
+}
+
+#[derive(Debug)]
+struct Owner {
+    remote: Arc<Remote>,
+    closing: CancellationToken,
+    link: RedisLink,
+    timing: Timing,
+    publishing: Slot<Publishing>,
+    tracker: TaskTracker,
+    /// The one of the tracker, which ends with the owner.
+    _task: AbortOnDropHandle<Option<()>>,
+}
+
+impl Owner {
+    async fn publish(&self, topic: &Topic, payload: &Bytes) -> Result<(), Error> {
+        let connect = || in_time(self.timing.answer, self.link.connect_to_publish());
+        let connection = self.publishing.connection(connect).await?;
+        let sent = cmd("PUBLISH")
+            .arg(self.link.channel(topic))
+            .arg(&payload[..])
+            .exec_async(&mut connection.multiplexed())
+            .await;
+        sent.map_err(|error| {
+            if error.is_unrecoverable_error() || error.is_timeout() {
+                self.publishing.discard(&connection);
+                Error::unanswered(error)
+            } else {
+                Error::backend(error)
+            }
+        })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.remote.close();
+        self.closing.cancel();
+    }
+}

@@ -1,0 +1,373 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tokio::task::yield_now;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::session::{Failure, Link, Session, Timing, keep_listening};
+use super::*;
+use crate::{Lagged, Namespace, Received};
+
+/// A server that keeps an account, and whose connections can be broken.
+#[derive(Default)]
+struct Server {
+    state: Mutex<Account>,
+    broken: Notify,
+}
+
+#[derive(Default)]
+struct Account {
+    /// What the connection that is open listens to.
+    listens: BTreeSet<String>,
+    forbidden: BTreeSet<String>,
+    is_down: bool,
+    connections: u64,
+    commands: Vec<(char, usize)>,
+    session: u64,
+}
+
+impl Server {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.state.lock().unwrap()
+    }
+
+    fn cut(&self) {
+        self.broken.notify_waiters();
+    }
+}
+
+struct TestLink(Arc<Server>);
+
+struct TestSession(Arc<Server>);
+
+impl Link for TestLink {
+    type Session = TestSession;
+
+    async fn connect(&self, _: &Arc<Remote>, number: u64) -> Result<TestSession, Error> {
+        let mut account = self.0.account();
+        account.connections += 1;
+        if account.is_down {
+            return Err(Error::backend("down"));
+        }
+        account.listens.clear();
+        account.session = number;
+        Ok(TestSession(Arc::clone(&self.0)))
+    }
+}
+
+impl Session for TestSession {
+    type Arrival = ();
+
+    async fn next(&mut self) -> Result<(), Error> {
+        self.0.broken.notified().await;
+        Err(Error::backend("cut"))
+    }
+
+    async fn deliver(&mut self, (): ()) {}
+
+    async fn listen(&mut self, topics: &[Topic]) -> Result<(), Failure> {
+        yield_now().await;
+        let mut account = self.0.account();
+        account.commands.push(('+', topics.len()));
+        let names = topics.iter().map(Topic::to_string);
+        if names.clone().any(|name| account.forbidden.contains(&name)) {
+            return Err(Failure::Refused(Error::backend("forbidden")));
+        }
+        account.listens.extend(names);
+        Ok(())
+    }
+
+    async fn unlisten(&mut self, topics: &[Topic]) -> Result<(), Failure> {
+        yield_now().await;
+        let mut account = self.0.account();
+        account.commands.push(('-', topics.len()));
+        for topic in topics {
+            assert!(account.listens.remove(topic.as_str()), "{topic}");
+        }
+        Ok(())
+    }
+
+    async fn ping(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+struct Broker {
+    server: Arc<Server>,
+    remote: Arc<Remote>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Broker {
+    fn start() -> Self {
+        let server = Arc::<Server>::default();
+        let remote = Arc::<Remote>::default();
+        let timing = Timing {
+            answer: Duration::from_secs(1),
+            health: Duration::from_secs(1),
+        };
+        let task = keep_listening(TestLink(Arc::clone(&server)), Arc::clone(&remote), timing);
+        Self {
+            server,
+            remote,
+            _task: AbortOnDropHandle::new(tokio::spawn(task)),
+        }
+    }
+
+    async fn subscribe(&self, names: &[&str]) -> Result<Subscription, Error> {
+        let topics = names.iter().copied().map(topic).collect();
+        self.remote.subscribe(topics, Options::default()).await
+    }
+
+    fn listens(&self) -> Vec<String> {
+        self.server.account().listens.iter().cloned().collect()
+    }
+
+    fn deliver(&self, name: &str, payload: &'static str) {
+        let session = self.server.account().session;
+        let topic = topic(name);
+        self.remote.deliver(session, topic.as_str(), payload.into());
+    }
+}
+
+fn topic(name: &str) -> Topic {
+    Namespace::default().topic(name).unwrap()
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| topic(name).to_string()).collect()
+}
+
+fn now(subscription: &mut Subscription) -> Vec<Result<String, Lagged>> {
+    std::iter::from_fn(|| subscription.recv().now_or_never().flatten())
+        .map(|received| match received {
+            Received::Message(message) => Ok(String::from_utf8(message.payload.into()).unwrap()),
+            Received::Lagged(lagged) => Err(lagged),
+        })
+        .collect()
+}
+
+/// Lets everybody run for this long; all time here is the tests' own.
+async fn settle(time: Duration) {
+    tokio::time::sleep(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_is_asked_once_and_told_when_the_last_one_leaves() {
+    let broker = Broker::start();
+    let first = broker.subscribe(&["a", "b", "c"]).await.unwrap();
+    assert_eq!(broker.listens(), names(&["a", "b", "c"]));
+    let second = broker.subscribe(&["b", "c"]).await.unwrap();
+    first.unsubscribe(&topic("c")).await.unwrap();
+    drop(first);
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&["b", "c"]));
+    drop(second);
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&[]));
+    let expected = [('+', 3), ('-', 1), ('-', 2)];
+    assert_eq!(broker.server.account().commands, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_is_given_up_while_it_is_made_leaves_nothing() {
+    let broker = Broker::start();
+    let _other = broker.subscribe(&["other"]).await.unwrap();
+    for yields in 0..10 {
+        {
+            let mut subscribing = Box::pin(broker.subscribe(&["a"]));
+            for _ in 0..yields {
+                assert!(
+                    (&mut subscribing)
+                        .now_or_never()
+                        .is_none_or(|it| it.is_ok())
+                );
+                yield_now().await;
+                if broker.listens().len() == 2 {
+                    break;
+                }
+            }
+        }
+        settle(Duration::from_millis(1)).await;
+        assert_eq!(broker.listens(), names(&["other"]), "{yields}");
+        assert!(broker.remote.lock().unwrap().waiting.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_for_a_topic_and_giving_it_up_at_once_answers_both() {
+    let broker = Broker::start();
+    let subscription = broker.subscribe(&["other"]).await.unwrap();
+    let a = topic("a");
+    let (asked, given_up) = tokio::join!(subscription.subscribe(&a), subscription.unsubscribe(&a));
+    asked.unwrap();
+    given_up.unwrap();
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&["other"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_no_business_of_those_who_come_later() {
+    let broker = Broker::start();
+    let early = broker.subscribe(&["a", "b"]).await.unwrap();
+    broker.server.account().is_down = true;
+    broker.server.cut();
+    settle(Duration::from_secs(1)).await;
+    early.unsubscribe(&topic("a")).await.unwrap();
+    broker.server.account().is_down = false;
+    settle(Duration::from_secs(10)).await;
+    let mut late = broker.subscribe(&["a", "b"]).await.unwrap();
+    assert_eq!(now(&mut late), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gap_is_reported_once_the_topic_is_back_and_before_what_follows() {
+    let broker = Broker::start();
+    let mut subscription = broker.subscribe(&["a", "b"]).await.unwrap();
+    broker.deliver("a", "one");
+    broker.server.account().is_down = true;
+    broker.server.cut();
+    settle(Duration::from_secs(60)).await;
+    assert_eq!(now(&mut subscription), [Ok("one".to_owned())]);
+    broker.server.account().is_down = false;
+    settle(Duration::from_secs(5)).await;
+    broker.deliver("a", "two");
+    let expected = [Err(Lagged::unknown()), Ok("two".to_owned())];
+    assert_eq!(now(&mut subscription), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_faster_than_the_word_of_its_topic_comes_after_the_gap() {
+    let broker = Broker::start();
+    let mut subscription = broker.subscribe(&["a"]).await.unwrap();
+    let old = broker.server.account().session;
+    broker.remote.end();
+    let new = broker.remote.begin();
+    let topic = topic("a");
+    broker.remote.deliver(old, topic.as_str(), "stale".into());
+    broker.remote.deliver(new, topic.as_str(), "fast".into());
+    broker.remote.confirm(&[topic]);
+    let expected = [Err(Lagged::unknown()), Ok("fast".to_owned())];
+    assert_eq!(now(&mut subscription), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_to_connect_become_rare_and_stop_when_nobody_wants_a_topic() {
+    let broker = Broker::start();
+    broker.server.account().is_down = true;
+    assert!(broker.subscribe(&["a"]).await.is_err());
+    settle(Duration::from_secs(3600)).await;
+    assert_eq!(broker.server.account().connections, 1);
+
+    broker.server.account().is_down = false;
+    let subscription = broker.subscribe(&["a"]).await.unwrap();
+    broker.server.account().is_down = true;
+    broker.server.cut();
+    let before = broker.server.account().connections;
+    settle(Duration::from_secs(3600)).await;
+    let attempts = broker.server.account().connections - before;
+    assert!((700..1500).contains(&attempts), "{attempts} in an hour");
+    drop(subscription);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forbidden_harms_no_other_and_is_asked_for_again() {
+    let broker = Broker::start();
+    let forbidden = topic("b").to_string();
+    broker.server.account().forbidden.insert(forbidden.clone());
+    let (good, bad) = tokio::join!(broker.subscribe(&["a", "c"]), broker.subscribe(&["b"]));
+    assert!(bad.is_err());
+    assert_eq!(broker.listens(), names(&["a", "c"]));
+    drop(good);
+
+    // One that was had, and is forbidden when the connection is new.
+    broker.server.account().forbidden.clear();
+    let mut had = broker.subscribe(&["b"]).await.unwrap();
+    broker.server.account().forbidden.insert(forbidden);
+    broker.server.cut();
+    settle(Duration::from_secs(10)).await;
+    assert_eq!(now(&mut had), []);
+    broker.server.account().forbidden.clear();
+    settle(Duration::from_secs(2)).await;
+    assert_eq!(now(&mut had), [Err(Lagged::unknown())]);
+    assert_eq!(broker.listens(), names(&["b"]));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Subscribe(BTreeSet<u8>),
+    Drop(prop::sample::Index),
+    Join(prop::sample::Index, u8),
+    Leave(prop::sample::Index, u8),
+    Cut,
+    Yield,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        prop::collection::btree_set(0..5_u8, 0..4).prop_map(Step::Subscribe),
+        index().prop_map(Step::Drop),
+        (index(), 0..5_u8).prop_map(|(which, topic)| Step::Join(which, topic)),
+        (index(), 0..5_u8).prop_map(|(which, topic)| Step::Leave(which, topic)),
+        Just(Step::Cut),
+        Just(Step::Yield),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is asked for, given up and broken in whatever order, in the end the server is
+    /// listened to for exactly what somebody has.
+    #[test]
+    fn in_the_end_the_server_sends_what_is_wanted(
+        steps in prop::collection::vec(step(), 0..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let broker = Broker::start();
+            let mut kept: Vec<(Subscription, BTreeSet<u8>)> = Vec::new();
+            let all = ["0", "1", "2", "3", "4"];
+            for step in steps {
+                match step {
+                    Step::Subscribe(topics) => {
+                        let names: Vec<_> = topics.iter().map(|it| all[usize::from(*it)]).collect();
+                        kept.push((broker.subscribe(&names).await.unwrap(), topics));
+                    }
+                    Step::Drop(which) if !kept.is_empty() => {
+                        drop(kept.remove(which.index(kept.len())));
+                    }
+                    Step::Join(which, name) if !kept.is_empty() => {
+                        let index = which.index(kept.len());
+                        let (subscription, topics) = &mut kept[index];
+                        subscription.subscribe(&topic(all[usize::from(name)])).await.unwrap();
+                        topics.insert(name);
+                    }
+                    Step::Leave(which, name) if !kept.is_empty() => {
+                        let index = which.index(kept.len());
+                        let (subscription, topics) = &mut kept[index];
+                        subscription.unsubscribe(&topic(all[usize::from(name)])).await.unwrap();
+                        topics.remove(&name);
+                    }
+                    Step::Drop(_) | Step::Join(..) | Step::Leave(..) => {}
+                    Step::Cut => broker.server.cut(),
+                    Step::Yield => yield_now().await,
+                }
+            }
+            settle(Duration::from_secs(10)).await;
+            let wanted: BTreeSet<u8> = kept.iter().flat_map(|(_, topics)| topics.clone()).collect();
+            let wanted: Vec<_> = wanted.iter().map(|it| all[usize::from(*it)]).collect();
+            // Nobody listens any more once nobody wants anything and the connection was cut.
+            if !wanted.is_empty() {
+                assert_eq!(broker.listens(), names(&wanted));
+            }
+        });
+    }
+}

@@ -1,0 +1,341 @@
+//! What goes wrong between a broker and its server, for each engine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_pubsub::{
+    Broker, Error, Lagged, Message, Namespace, Options, Received, Subscription, Topic,
+};
+
+use crate::proxy::Proxy;
+
+/// How long a broker may take for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the brokers of these tests wait for an answer.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often they look whether the server is there.
+pub(crate) const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Makes the tests for an engine: its URL, and a broker that connects to another one.
+macro_rules! fault_tests {
+    ($url:expr, $broker:expr) => {
+        $crate::faults::fault_tests! { $url, $broker;
+            a_cut_connection_is_restored_and_the_gap_reported
+            a_connection_that_falls_silent_is_replaced
+            a_first_connection_that_fails_is_an_error_and_not_the_end
+            a_subscription_during_an_outage_fails_and_harms_no_other
+            a_publish_without_an_answer_says_so
+            a_publish_without_a_connection_was_not_sent
+            a_thousand_topics_share_a_connection
+            payloads_of_a_mebibyte_keep_their_order
+            equal_messages_arrive_each
+            closing_and_dropping_close_the_connections
+            closing_in_an_outage_does_not_wait
+        }
+    };
+    ($url:expr, $broker:expr; $($fault:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $fault() {
+                $crate::faults::$fault(&$url, $broker).await;
+            }
+        )*
+    };
+}
+pub(crate) use fault_tests;
+
+pub(crate) async fn a_cut_connection_is_restored_and_the_gap_reported<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let (near, far) = (broker(proxy.url()), broker(url));
+    let [left, right] = topics(["left", "right"]);
+    let mut both = subscribe(&near, [&left, &right]).await;
+    let mut one = subscribe(&near, [&right]).await;
+    let mut none = subscribe(&near, []).await;
+    for _ in 0..3 {
+        publish(&far, &right, "before").await;
+        for subscription in [&mut both, &mut one] {
+            assert_eq!(recv(subscription).await, message(&right, "before"));
+        }
+
+        proxy.block();
+        proxy.deserted().await;
+        publish(&far, &right, "lost").await;
+        proxy.restore();
+        for subscription in [&mut both, &mut one] {
+            let lagged = Received::Lagged(Lagged::unknown());
+            assert_eq!(recv(subscription).await, lagged);
+        }
+        publish(&far, &right, "after").await;
+        for subscription in [&mut both, &mut one] {
+            assert_eq!(recv(subscription).await, message(&right, "after"));
+        }
+        publish(&far, &left, "after").await;
+        assert_eq!(recv(&mut both).await, message(&left, "after"));
+    }
+    // Who had no topic has missed nothing.
+    none.subscribe(&left).await.unwrap();
+    publish(&far, &left, "first").await;
+    assert_eq!(recv(&mut none).await, message(&left, "first"));
+}
+
+pub(crate) async fn a_connection_that_falls_silent_is_replaced<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let (near, far) = (broker(proxy.url()), broker(url));
+    let [topic] = topics(["silent"]);
+    let mut subscription = subscribe(&near, [&topic]).await;
+    proxy.freeze();
+    publish(&far, &topic, "lost").await;
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    publish(&far, &topic, "after").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+}
+
+pub(crate) async fn a_first_connection_that_fails_is_an_error_and_not_the_end<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    proxy.block();
+    let broker = broker(proxy.url());
+    let [topic] = topics(["first"]);
+    let failed = broker.subscribe([topic.clone()], Options::default()).await;
+    assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
+    // Without topics there is nothing to ask the server for.
+    let empty = subscribe(&broker, []).await;
+    let failed = empty.subscribe(&topic).await;
+    assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
+
+    proxy.restore();
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    publish(&broker, &topic, "hello").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "hello"));
+}
+
+pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let broker = broker(proxy.url());
+    let [had, wanted] = topics(["had", "wanted"]);
+    let mut subscription = subscribe(&broker, [&had]).await;
+    proxy.block();
+    proxy.deserted().await;
+    let failed = broker.subscribe([wanted.clone()], Options::default());
+    let failed = within("an answer", failed).await;
+    assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
+    // What it has already stays, whatever becomes of asking for it again.
+    let asked = within("an answer", subscription.subscribe(&had)).await;
+    assert!(
+        matches!(asked, Ok(()) | Err(Error::Backend(_))),
+        "{asked:?}"
+    );
+    proxy.restore();
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    subscription.subscribe(&wanted).await.unwrap();
+    for topic in [&had, &wanted] {
+        publish(&broker, topic, "after").await;
+        assert_eq!(recv(&mut subscription).await, message(topic, "after"));
+    }
+}
+
+pub(crate) async fn a_publish_without_an_answer_says_so<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let broker = broker(proxy.url());
+    let [topic] = topics(["unanswered"]);
+    publish(&broker, &topic, "one").await;
+    proxy.freeze();
+    let failed = within("an answer", broker.publish(&topic, "two")).await;
+    assert!(matches!(failed, Err(Error::Unanswered(_))), "{failed:?}");
+    assert!(failed.unwrap_err().may_have_been_sent());
+    publish(&broker, &topic, "three").await;
+}
+
+pub(crate) async fn a_publish_without_a_connection_was_not_sent<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let broker = broker(proxy.url());
+    let [topic] = topics(["unsent"]);
+    publish(&broker, &topic, "one").await;
+    proxy.block();
+    proxy.deserted().await;
+    // It may take a moment until a broker knows that a connection is gone.
+    let mut failed = within("an answer", broker.publish(&topic, "two")).await;
+    if matches!(&failed, Err(error) if error.may_have_been_sent()) {
+        failed = within("an answer", broker.publish(&topic, "two")).await;
+    }
+    assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
+    assert!(!failed.unwrap_err().may_have_been_sent());
+    proxy.restore();
+    publish(&broker, &topic, "three").await;
+}
+
+pub(crate) async fn a_thousand_topics_share_a_connection<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    const TOPICS: usize = 1000;
+    let proxy = Proxy::start(url).await;
+    let broker = broker(proxy.url());
+    let [prefix] = topics(["many"]);
+    let topics: Vec<Topic> = (0..TOPICS)
+        .map(|number| format!("{prefix}-{number}").parse().unwrap())
+        .collect();
+    let options = Options::default().with_capacity(2 * TOPICS);
+    let at_once = broker.subscribe(topics.clone(), options);
+    let mut at_once = within("a subscription", at_once).await.unwrap();
+    let mut singly = Vec::new();
+    for topic in &topics {
+        singly.push(subscribe(&broker, [topic]).await);
+    }
+    for round in ["first", "after the break"] {
+        for topic in &topics {
+            publish(&broker, topic, round).await;
+            assert_eq!(recv(&mut at_once).await, message(topic, round));
+        }
+        for (topic, subscription) in topics.iter().zip(&mut singly) {
+            assert_eq!(recv(subscription).await, message(topic, round));
+        }
+        if round == "first" {
+            assert_eq!(proxy.accepted(), 2);
+            proxy.block();
+            proxy.deserted().await;
+            proxy.restore();
+            let lagged = Received::Lagged(Lagged::unknown());
+            for subscription in singly.iter_mut().chain([&mut at_once]) {
+                assert_eq!(recv(subscription).await, lagged);
+            }
+        }
+    }
+}
+
+pub(crate) async fn payloads_of_a_mebibyte_keep_their_order<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let broker = broker(url);
+    let [left, right] = topics(["l\"'é✓", "r$1; --"]);
+    let mut subscription = subscribe(&broker, [&left, &right]).await;
+    let every_byte: Vec<u8> = (0..=255).collect();
+    let payloads = [0, 1, 5000, 6000, 65_536, 1 << 20, 3, 1 << 20, 0]
+        .map(|size| Bytes::from(every_byte.repeat(size / 256 + 1)[..size].to_vec()));
+    for (payload, topic) in payloads.iter().zip([&left, &right].into_iter().cycle()) {
+        publish(&broker, topic, payload.clone()).await;
+    }
+    for (payload, topic) in payloads.iter().zip([&left, &right].into_iter().cycle()) {
+        let arrived = recv(&mut subscription).await;
+        let expected = message(topic, payload.clone());
+        assert!(arrived == expected, "of {} bytes", payload.len());
+    }
+}
+
+pub(crate) async fn equal_messages_arrive_each<B: Broker>(url: &str, broker: fn(&str) -> B) {
+    let broker = broker(url);
+    let [topic] = topics(["equal"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    let all = (0..100).map(|_| publish(&broker, &topic, "again"));
+    futures_util::future::join_all(all).await;
+    for _ in 0..100 {
+        assert_eq!(recv(&mut subscription).await, message(&topic, "again"));
+    }
+}
+
+pub(crate) async fn closing_and_dropping_close_the_connections<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    for closes in [true, false] {
+        let proxy = Proxy::start(url).await;
+        let broker = broker(proxy.url());
+        let [topic] = topics(["gone"]);
+        let mut subscription = subscribe(&broker, [&topic]).await;
+        publish(&broker, &topic, "last").await;
+        assert_eq!(recv(&mut subscription).await, message(&topic, "last"));
+        if closes {
+            broker.close().await;
+        } else {
+            drop(broker);
+        }
+        let ended = within("the subscription to end", subscription.recv()).await;
+        assert_eq!(ended, None);
+        within("the connections to close", proxy.deserted()).await;
+        assert_eq!(proxy.accepted(), 2);
+    }
+}
+
+pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let proxy = Proxy::start(url).await;
+    let broker = broker(proxy.url());
+    let [topic, other] = topics(["closing", "other"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    publish(&broker, &topic, "last").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "last"));
+    proxy.freeze();
+    let waiting = async {
+        let published = broker.publish(&topic, "never").await;
+        assert!(matches!(published, Err(Error::Closed)), "{published:?}");
+        let subscribed = subscription.subscribe(&other).await;
+        assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
+    };
+    let closing = async {
+        tokio::task::yield_now().await;
+        broker.close().await;
+    };
+    within("all to end", async { tokio::join!(waiting, closing) }).await;
+    assert_eq!(subscription.recv().await, None);
+}
+
+/// Topics that nobody else has.
+pub(crate) fn topics<const N: usize>(names: [&str; N]) -> [Topic; N] {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed);
+    let namespace = format!("{}-{number}", std::process::id());
+    let namespace = Namespace::new("faults", namespace).unwrap();
+    names.map(|name| namespace.topic(name).unwrap())
+}
+
+pub(crate) fn message(topic: &Topic, payload: impl Into<Bytes>) -> Received {
+    Received::Message(Message::new(topic.clone(), payload))
+}
+
+pub(crate) async fn subscribe<const N: usize>(
+    broker: &impl Broker,
+    topics: [&Topic; N],
+) -> Subscription {
+    let subscribed = broker.subscribe(topics.map(Topic::clone), Options::default());
+    within("a subscription", subscribed).await.unwrap()
+}
+
+pub(crate) async fn publish(broker: &impl Broker, topic: &Topic, payload: impl Into<Bytes> + Send) {
+    within("a publish", broker.publish(topic, payload))
+        .await
+        .unwrap();
+}
+
+pub(crate) async fn recv(subscription: &mut Subscription) -> Received {
+    within("a message", subscription.recv()).await.unwrap()
+}
+
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}

@@ -1,0 +1,169 @@
+//! What is particular to PostgreSQL.
+
+use std::time::Duration;
+
+use tidings_pubsub::{Lagged, Postgres, PostgresConfig, Received};
+use tokio_postgres::{Client, NoTls};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::faults::{
+    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+};
+use crate::proxy::Proxy;
+
+/// The server that the tests run against.
+pub(crate) fn url() -> String {
+    std::env::var("DATABASE_URL").expect("DATABASE_URL is set; scripts/services does so")
+}
+
+pub(crate) fn broker() -> Postgres {
+    Postgres::new(PostgresConfig::new(&url()).unwrap())
+}
+
+fn impatient(url: &str) -> Postgres {
+    let config = PostgresConfig::new(url)
+        .unwrap()
+        .with_answer_limit(ANSWER_LIMIT)
+        .with_health_interval(HEALTH_INTERVAL);
+    Postgres::new(config)
+}
+
+mod faults {
+    crate::faults::fault_tests!(crate::postgres::url(), super::impatient);
+}
+
+/// A client with a schema of its own, and the URL that leads to it.
+struct Schema {
+    url: String,
+    client: Client,
+    _task: AbortOnDropHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Schema {
+    async fn create(name: &str) -> Self {
+        let name = format!("test_{name}_{}", std::process::id());
+        let url = format!("{}?options=-csearch_path%3D{name}", url());
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        let task = AbortOnDropHandle::new(tokio::spawn(connection));
+        let create = format!("CREATE SCHEMA {name}");
+        client.batch_execute(&create).await.unwrap();
+        Self {
+            url,
+            client,
+            _task: task,
+        }
+    }
+
+    async fn bodies(&self) -> i64 {
+        let count = "SELECT count(*) FROM tidings_pubsub_bodies";
+        self.client.query_one(count, &[]).await.unwrap().get(0)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminated_backend_is_replaced_and_the_gap_reported() {
+    let schema = Schema::create("terminated").await;
+    let name = format!("terminated-{}", std::process::id());
+    let broker = impatient(&format!("{}?application_name={name}", url()));
+    let [topic] = topics(["terminated"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    for _ in 0..3 {
+        let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE application_name = $1";
+        let terminated = schema.client.query(terminate, &[&name]).await.unwrap();
+        assert!(!terminated.is_empty());
+        let lagged = Received::Lagged(Lagged::unknown());
+        assert_eq!(recv(&mut subscription).await, lagged);
+        publish(&broker, &topic, "after").await;
+        assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_listens_at_a_url_of_its_own() {
+    let (publishing, listening) = (Proxy::start(&url()).await, Proxy::start(&url()).await);
+    let config = PostgresConfig::new(publishing.url())
+        .unwrap()
+        .with_listen_url(listening.url())
+        .unwrap();
+    let broker = Postgres::new(config);
+    let [topic] = topics(["apart"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    assert_eq!((publishing.accepted(), listening.accepted()), (0, 1));
+    publish(&broker, &topic, vec![7; 10_000]).await;
+    let expected = message(&topic, vec![7; 10_000]);
+    assert_eq!(recv(&mut subscription).await, expected);
+    assert_eq!((publishing.accepted(), listening.accepted()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_messages_are_deleted_once_they_are_old() {
+    let schema = Schema::create("old").await;
+    let config = PostgresConfig::new(&schema.url)
+        .unwrap()
+        .with_large_message_retention(Duration::from_millis(300));
+    let broker = Postgres::new(config);
+    let [topic] = topics(["old"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    for _ in 0..2 {
+        publish(&broker, &topic, vec![7; 10_000]).await;
+        let expected = message(&topic, vec![7; 10_000]);
+        assert_eq!(recv(&mut subscription).await, expected);
+        within("the row to be deleted", async {
+            while schema.bodies().await != 0 {}
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_who_send_the_first_large_message_create_one_table() {
+    let schema = Schema::create("race").await;
+    let brokers: [Postgres; 8] = std::array::from_fn(|_| impatient(&schema.url));
+    let [topic] = topics(["race"]);
+    let mut subscription = subscribe(&brokers[0], [&topic]).await;
+    let sending = brokers
+        .iter()
+        .map(|it| publish(it, &topic, vec![7; 10_000]));
+    futures_util::future::join_all(sending).await;
+    for _ in &brokers {
+        let expected = message(&topic, vec![7; 10_000]);
+        assert_eq!(recv(&mut subscription).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_message_that_cannot_be_fetched_is_reported() {
+    // A row that the subscriber cannot see is as good as deleted.
+    let (near, far) = (Schema::create("near").await, Schema::create("far").await);
+    let (reader, writer) = (impatient(&near.url), impatient(&far.url));
+    let [topic] = topics(["unfetched"]);
+    let mut subscription = subscribe(&reader, [&topic]).await;
+    publish(&writer, &topic, vec![7; 10_000]).await;
+    publish(&writer, &topic, "after").await;
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_of_others_are_ignored() {
+    let schema = Schema::create("others").await;
+    let broker = broker();
+    let [topic] = topics(["others"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    let channels = "SELECT 'tidings_' || substr(encode(sha256($1::bytea), 'hex'), 1, 32)";
+    let name = topic.as_str().as_bytes();
+    let row = schema.client.query_one(channels, &[&name]).await.unwrap();
+    let channel: String = row.get(0);
+    for payload in ["", "nonsense", "1.", "1.!", "@1.", "@x.eA", "1.AAAA"] {
+        let notify = "SELECT pg_notify($1, $2)";
+        schema
+            .client
+            .query(notify, &[&channel, &payload])
+            .await
+            .unwrap();
+    }
+    publish(&broker, &topic, "ours").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "ours"));
+}

@@ -1,0 +1,132 @@
+//! What is particular to Redis.
+
+use tidings_pubsub::{Lagged, Options, Received, Redis, RedisConfig, Subscriber};
+
+use crate::faults::{
+    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+};
+use crate::redis_server::RedisServer;
+
+/// The server that the tests run against.
+pub(crate) fn url() -> String {
+    std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so")
+}
+
+pub(crate) fn broker() -> Redis {
+    Redis::new(RedisConfig::new(&url()).unwrap())
+}
+
+fn impatient(url: &str) -> Redis {
+    let config = RedisConfig::new(url)
+        .unwrap()
+        .with_answer_limit(ANSWER_LIMIT)
+        .with_health_interval(HEALTH_INTERVAL);
+    Redis::new(config)
+}
+
+mod faults {
+    crate::faults::fault_tests!(crate::redis::url(), super::impatient);
+}
+
+/// Sends a command on a connection of its own.
+async fn command<T: redis::FromRedisValue>(url: &str, command: &str) -> T {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let (name, arguments) = command.split_once(' ').unwrap();
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    let mut command = redis::cmd(name);
+    command
+        .arg(arguments)
+        .query_async(&mut connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_connection_is_restored_and_the_gap_reported() {
+    let server = RedisServer::start().await;
+    let broker = impatient(&server.url());
+    let [topic] = topics(["killed"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    let killed: u32 = command(&server.url(), "CLIENT KILL TYPE pubsub").await;
+    assert_eq!(killed, 1);
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    publish(&broker, &topic, "after").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_restarts_is_found_again() {
+    let mut server = RedisServer::start().await;
+    let broker = impatient(&server.url());
+    let [topic] = topics(["restarted"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    publish(&broker, &topic, "before").await;
+    assert_eq!(recv(&mut subscription).await, message(&topic, "before"));
+    for _ in 0..2 {
+        server.stop();
+        server.start_again().await;
+        let lagged = Received::Lagged(Lagged::unknown());
+        assert_eq!(recv(&mut subscription).await, lagged);
+        publish(&broker, &topic, "after").await;
+        assert_eq!(recv(&mut subscription).await, message(&topic, "after"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
+    let broker = broker();
+    let [topic, end] = topics(["left", "end"]);
+    let numsub = format!("PUBSUB NUMSUB tidings:{topic}");
+    let subscribers = async || command::<(String, u32)>(&url(), &numsub).await.1;
+    let mut first = subscribe(&broker, [&topic]).await;
+    let second = subscribe(&broker, [&topic, &end]).await;
+    assert_eq!(subscribers().await, 1);
+    drop(second);
+    // Both commands travel on one connection, so this one is answered after the other.
+    first.subscribe(&end).await.unwrap();
+    assert_eq!(subscribers().await, 1);
+    publish(&broker, &topic, "still here").await;
+    assert_eq!(recv(&mut first).await, message(&topic, "still here"));
+    drop(first);
+    within("the channel to be left", async {
+        while subscribers().await != 0 {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_not_allowed_harms_no_other() {
+    let server = RedisServer::start().await;
+    let [allowed, forbidden, also] = topics(["allowed", "forbidden", "also"]);
+    let user = format!(
+        "ACL SETUSER shop on >secret +@all resetchannels &tidings:{allowed} &tidings:{also}"
+    );
+    let done: String = command(&server.url(), &user).await;
+    assert_eq!(done, "OK");
+    let config = RedisConfig::new(&format!("{}?user=shop&pass=secret", server.url())).unwrap();
+    let broker = Redis::new(config);
+    let (refused, mut granted) = tokio::join!(
+        broker.subscribe([forbidden.clone()], Options::default()),
+        subscribe(&broker, [&allowed, &also]),
+    );
+    assert!(refused.is_err(), "{refused:?}");
+    let failed = tidings_pubsub::Publisher::publish(&broker, &forbidden, "no").await;
+    assert!(!failed.unwrap_err().may_have_been_sent());
+    for topic in [&allowed, &also] {
+        publish(&broker, topic, "yes").await;
+        assert_eq!(recv(&mut granted).await, message(topic, "yes"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prefixes_keep_systems_apart() {
+    let [topic] = topics(["shared"]);
+    let other = Redis::new(RedisConfig::new(&url()).unwrap().with_prefix("other"));
+    let ours = broker();
+    let mut theirs = subscribe(&other, [&topic]).await;
+    publish(&ours, &topic, "ours").await;
+    publish(&other, &topic, "theirs").await;
+    assert_eq!(recv(&mut theirs).await, message(&topic, "theirs"));
+}
