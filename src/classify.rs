@@ -90,6 +90,14 @@ impl ErrorKind {
         !matches!(self, Self::BlockedAddress | Self::InvalidRequest)
     }
 
+    /// Whether it shows that no connection can be made, so that the address may be out of date.
+    pub(crate) fn is_connect(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout | Self::Tls | Self::Refused | Self::Connect
+        )
+    }
+
     /// One word for metrics and traces, the same as the serialized form.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -44,7 +44,8 @@
 //!
 //! # Features
 //!
-//! `rustls` (default) and `native-tls` choose who does TLS; without either, `https` URLs fail.
+//! `rustls` (default) and `native-tls` choose who does TLS; with both it is rustls, without either
+//! `https` URLs fail.
 //! `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
 mod client;
@@ -58,6 +59,7 @@ pub mod signing;
 mod address_guard;
 mod classify;
 mod error;
+mod resolver;
 mod router;
 mod sender;
 pub mod telemetry;
@@ -68,7 +70,10 @@ pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS, Rec
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
-pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};
+pub use sender::{
+    Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, MAX_LOCATION_BYTES, Phases, Sender,
+    SenderBuilder,
+};
 
 /// The example of the README compiles.
 #[cfg(doctest)]

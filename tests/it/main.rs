@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod hostile;
 mod receiver;
 mod send_sync;
 mod sender;
