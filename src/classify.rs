@@ -5,8 +5,7 @@ mod retry_after;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-pub use retry_after::MAX_RETRY_AFTER;
-pub(crate) use retry_after::parse as parse_retry_after;
+pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after};
 
 /// What one attempt means for its delivery.
 ///

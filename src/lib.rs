@@ -65,7 +65,7 @@ mod sender;
 pub mod telemetry;
 
 pub use address_guard::{AddressPolicy, BlockedAddress};
-pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict};
+pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict, parse_retry_after};
 pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS, Receipt};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};

@@ -226,3 +226,52 @@ fn record_result(span: &Span, result: &Result<Answer, AttemptError>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Body, Frame};
+
+    use super::*;
+
+    /// A few bytes, and then nothing and no end.
+    struct Stalled(Option<Bytes>);
+
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Pending,
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_gets_a_second_but_no_time_beyond_the_deadline() {
+        for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
+            let body = Stalled(Some(Bytes::from_static(b"first")));
+            let response = http::Response::new(reqwest::Body::wrap(body)).into();
+            let start = Instant::now();
+            let head = read_head(response, start + Duration::from_millis(left)).await;
+            assert_eq!(start.elapsed(), Duration::from_millis(expected));
+            assert_eq!(head, "first");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
+        let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_ANSWER_BYTES])));
+        let response = http::Response::new(reqwest::Body::wrap(body)).into();
+        let head = read_head(response, Instant::now() + Duration::from_secs(60)).await;
+        assert_eq!(head.len(), MAX_ANSWER_BYTES);
+    }
+}

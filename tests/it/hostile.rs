@@ -22,15 +22,16 @@ use tidings_test_support::{Receiver, Script};
 /// Long enough for anything that is not meant to time out, on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
-/// Short enough to wait for.
-const SHORT: Duration = Duration::from_millis(200);
+/// Short enough to wait for, and long enough for a request to be made and sent on a busy machine.
+const SHORT: Duration = Duration::from_secs(1);
 
 async fn receiver(script: impl Into<Script>) -> Receiver {
     Receiver::start(script).await.unwrap()
 }
 
 fn sender() -> Sender {
-    Sender::builder().build().unwrap()
+    let builder = Sender::builder().connect_timeout(PATIENT);
+    builder.build().unwrap()
 }
 
 async fn attempt_by(sender: &Sender, endpoint: EndpointBuilder) -> Attempt {
