@@ -19,7 +19,9 @@
 //! | one endpoint, messages to send in the background | [`Client`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
+//! | receivers that are to hold nothing that could sign | [`signing::PrivateKey`], [`signing::PublicKey`] |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
+//! | receivers with certificates of your own authority | [`SenderBuilder::root_certificates`] |
 //! | a [`tidings_notify`] notifier with another instance to reach | [`Client`] as its router |
 //!
 //! ```

@@ -71,6 +71,10 @@ impl Sender {
     /// body that breaks off changes nothing. The signature is made for this attempt, just before
     /// it.
     ///
+    /// The name of the endpoint is looked up for each new connection, and an answer is believed for
+    /// 30 seconds, a failure for 10; the address policy decides anew each time. When no connection
+    /// can be made, the next attempt looks the name up again.
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection; the endpoint may or may not have got the message.
@@ -138,7 +142,6 @@ impl Sender {
             }
             Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
         };
-
         progress.answered();
 
         // Of several hints the longest: an endpoint is never called earlier than it asked for.

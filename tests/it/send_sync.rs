@@ -1,7 +1,7 @@
 use tidings::circuit_breaker::CircuitBreaker;
 use tidings::retry::RetryPolicy;
-use tidings::signing::{Secret, Signer, Verifier};
-use tidings::{Client, DeliveryError, Endpoint, Message, Sender};
+use tidings::signing::{PrivateKey, PublicKey, Secret, Signer, Verifier};
+use tidings::{Attempt, Client, DeliveryError, Endpoint, Message, Phases, Sender, SenderBuilder};
 
 fn send_sync<T: Send + Sync + 'static>() {}
 
@@ -10,6 +10,7 @@ fn send<T: Send>(_: T) {}
 #[test]
 fn public_types_and_futures_cross_threads() {
     send_sync::<(Client, Sender, Endpoint, Message, DeliveryError)>();
+    send_sync::<(Attempt, Phases, SenderBuilder, PrivateKey, PublicKey)>();
     send_sync::<(CircuitBreaker, RetryPolicy, Secret, Signer, Verifier)>();
     let client = Client::new("http://example.com").unwrap();
     send(client.enqueue("x"));
