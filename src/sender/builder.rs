@@ -11,9 +11,9 @@ use crate::{AddressPolicy, ConfigError};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Idle connections kept per host. More serve nobody: a connection that was idle for 90 seconds is
-/// closed.
-const MAX_IDLE_PER_HOST: usize = 32;
+/// Idle connections kept per host. Fewer than there are workers would make new connections all the
+/// time, because many answers come at once; these are closed after 90 seconds without use.
+const MAX_IDLE_PER_HOST: usize = 256;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 

@@ -1,8 +1,9 @@
 //! Receivers that break off, close, and close without a word.
 
 use tidings::{Endpoint, ErrorKind, Message, Verdict};
-use tidings_test_support::{Answer, Behaviour, Script, Unreachable};
+use tidings_test_support::{Answer, Behaviour, Gate, Script, Unreachable};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::*;
 
@@ -86,6 +87,31 @@ async fn a_connection_is_used_again_while_it_lasts() {
         assert_eq!(attempt.verdict(), Verdict::Delivered);
     }
     assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn connections_that_fall_idle_at_once_are_all_used_again() {
+    let gate = Gate::new();
+    let receiver = receiver(Answer::ok().after(gate.clone())).await;
+    let (sender, url) = (sender(), receiver.url("/"));
+    let attempts = || {
+        let mut attempts = JoinSet::new();
+        for _ in 0..100 {
+            let (sender, endpoint) = (sender.clone(), Endpoint::builder(&url).timeout(PATIENT));
+            attempts.spawn(async move { attempt_by(&sender, endpoint).await });
+        }
+        attempts.join_all()
+    };
+    // Nobody is answered before all have asked: that takes a connection for each.
+    tokio::join!(attempts(), async {
+        receiver.request(100).await;
+        gate.open();
+    });
+    assert_eq!(receiver.connections(), 100);
+    for attempt in attempts().await {
+        assert_eq!(attempt.verdict(), Verdict::Delivered);
+    }
+    assert_eq!(receiver.connections(), 100);
 }
 
 #[tokio::test]
