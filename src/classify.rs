@@ -5,8 +5,7 @@ mod retry_after;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-pub use retry_after::MAX_RETRY_AFTER;
-pub(crate) use retry_after::parse as parse_retry_after;
+pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after};
 
 /// What one attempt means for its delivery.
 ///
@@ -88,6 +87,14 @@ impl ErrorKind {
     /// Whether another attempt may succeed.
     pub fn is_retryable(self) -> bool {
         !matches!(self, Self::BlockedAddress | Self::InvalidRequest)
+    }
+
+    /// Whether it shows that no connection can be made, so that the address may be out of date.
+    pub(crate) fn is_connect(self) -> bool {
+        matches!(
+            self,
+            Self::ConnectTimeout | Self::Tls | Self::Refused | Self::Connect
+        )
     }
 
     /// One word for metrics and traces, the same as the serialized form.

@@ -20,9 +20,11 @@
 //! | many endpoints, of which a bad one must harm only itself | [`Dispatcher`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
+//! | receivers that are to hold nothing that could sign | [`signing::PrivateKey`], [`signing::PublicKey`] |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
 //! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
 //! | events to hand to everybody who asked for them | [`router::WebhookRouter`] |
+//! | receivers with certificates of your own authority | [`SenderBuilder::root_certificates`] |
 //!
 //! ```
 //! use tidings::{Client, signing::Secret};
@@ -46,7 +48,8 @@
 //!
 //! # Features
 //!
-//! `rustls` (default) and `native-tls` choose who does TLS; without either, `https` URLs fail.
+//! `rustls` (default) and `native-tls` choose who does TLS; with both it is rustls, without either
+//! `https` URLs fail.
 //! `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
 mod client;
@@ -62,19 +65,23 @@ mod address_guard;
 mod classify;
 mod error;
 mod pool;
+mod resolver;
 pub mod router;
 mod sender;
 pub mod telemetry;
 
 pub use address_guard::{AddressPolicy, BlockedAddress};
-pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict};
+pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict, parse_retry_after};
 pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 pub use dispatcher::{Dispatcher, DispatcherBuilder, EndpointId, LaneConfig};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
 pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub use pool::{LaneStatus, Receipt, RetryBudget, Standing};
-pub use sender::{Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, Sender, SenderBuilder};
+pub use sender::{
+    Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, MAX_LOCATION_BYTES, Phases, Sender,
+    SenderBuilder,
+};
 
 /// The example of the README compiles.
 #[cfg(doctest)]

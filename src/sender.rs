@@ -2,7 +2,9 @@
 
 mod attempt;
 mod body;
+mod builder;
 mod failure;
+mod phases;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +16,23 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span, field};
 
 pub use attempt::{Answer, Attempt, AttemptError};
+pub use builder::SenderBuilder;
+pub use phases::Phases;
+pub(crate) use phases::Progress;
 
-use crate::address_guard::GuardedResolver;
 use crate::classify::parse_retry_after;
-use crate::{AddressPolicy, ConfigError, Endpoint, ErrorKind, Message, telemetry};
-use body::{Progress, TrackedBody};
+use crate::resolver::GuardedResolver;
+use crate::{AddressPolicy, Endpoint, ErrorKind, Message, telemetry};
+use body::TrackedBody;
 
 /// Most bytes of an answer's body that are kept for the report.
 pub const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
+/// Most bytes of a redirect's `location` that are kept for the report.
+pub const MAX_LOCATION_BYTES: usize = 2048;
+
 /// Longest time that is spent on an answer's body once its status is known.
 const BODY_TIME: Duration = Duration::from_secs(1);
-
-const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Idle connections kept per host. More serve nobody: a connection that was idle for 90 seconds is
-/// closed.
-const MAX_IDLE_PER_HOST: usize = 32;
-
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Makes single attempts. It never retries, follows no redirect, and goes through no proxy.
 ///
@@ -54,16 +54,14 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub struct Sender {
     client: reqwest::Client,
     policy: AddressPolicy,
+    /// What the client looks names up with; absent from a client of the caller's own.
+    resolver: Option<GuardedResolver>,
 }
 
 impl Sender {
     /// Starts to describe a sender.
     pub fn builder() -> SenderBuilder {
-        SenderBuilder {
-            client: None,
-            policy: AddressPolicy::Any,
-            connect_timeout: DEFAULT_CONNECT_TIMEOUT,
-        }
+        SenderBuilder::new()
     }
 
     /// Posts a message to an endpoint, once. `number` counts the attempts of the delivery from 1.
@@ -72,6 +70,10 @@ impl Sender {
     /// line decides: of the body that follows at most 16 KiB are read, for at most a second, and a
     /// body that breaks off changes nothing. The signature is made for this attempt, just before
     /// it.
+    ///
+    /// The name of the endpoint is looked up for each new connection, and an answer is believed for
+    /// 30 seconds, a failure for 10; the address policy decides anew each time. When no connection
+    /// can be made, the next attempt looks the name up again.
     ///
     /// # Cancel safety
     ///
@@ -95,16 +97,23 @@ impl Sender {
             }
         }
         let started_at = Timestamp::now();
-        let start = Instant::now();
+        let progress = Arc::new(Progress::new());
         let result = self
-            .send(endpoint, message, start)
+            .send(endpoint, message, &progress)
             .instrument(span.clone())
             .await;
         record_result(&span, &result);
+        if let (Some(resolver), Err(error)) = (&self.resolver, &result)
+            && error.kind().is_connect()
+        {
+            // It may have moved: the next attempt looks its name up again.
+            resolver.forget(endpoint.url());
+        }
         Attempt {
             number,
             started_at,
-            elapsed: start.elapsed(),
+            elapsed: progress.elapsed(),
+            phases: progress.phases(),
             result,
         }
     }
@@ -113,7 +122,7 @@ impl Sender {
         &self,
         endpoint: &Endpoint,
         message: &Message,
-        start: Instant,
+        progress: &Arc<Progress>,
     ) -> Result<Answer, AttemptError> {
         // A pooled connection to such an address cannot exist, and the resolver is not asked about
         // addresses: this is the only check of them.
@@ -121,28 +130,35 @@ impl Sender {
             .check_url(endpoint.url())
             .map_err(|blocked| AttemptError::new(ErrorKind::BlockedAddress, blocked))?;
 
-        let progress = Arc::new(Progress::default());
-        let request = request(endpoint, message, Arc::clone(&progress));
-        let deadline = start + endpoint.timeout();
-        let first_byte = deadline.min(start + endpoint.first_byte_timeout());
-        let response = match timeout_at(first_byte, self.client.execute(request)).await {
+        let request = request(endpoint, message, Arc::clone(progress));
+        let deadline = progress.start() + endpoint.timeout();
+        let first_byte = deadline.min(progress.start() + endpoint.first_byte_timeout());
+        let answer = progress.observe(self.client.execute(request));
+        let response = match timeout_at(first_byte, answer).await {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failure::classify(error, endpoint, &progress)),
+            Ok(Err(error)) => return Err(failure::classify(error, endpoint, progress)),
             Err(elapsed) if progress.is_sent() => {
                 return Err(AttemptError::new(ErrorKind::ResponseTimeout, elapsed).ambiguous());
             }
             Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
         };
+        progress.answered();
 
+        // Of several hints the longest: an endpoint is never called earlier than it asked for.
         let retry_after = response
             .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| parse_retry_after(value, Timestamp::now()));
+            .get_all(header::RETRY_AFTER)
+            .iter()
+            .filter_map(|value| parse_retry_after(value, Timestamp::now()))
+            .max();
         let location = response
             .headers()
             .get(header::LOCATION)
             .filter(|_| response.status().is_redirection())
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+            .map(|value| {
+                let kept = value.len().min(MAX_LOCATION_BYTES);
+                String::from_utf8_lossy(&value.as_bytes()[..kept]).into_owned()
+            });
         Ok(Answer {
             status: response.status(),
             retry_after,
@@ -214,93 +230,51 @@ fn record_result(span: &Span, result: &Result<Answer, AttemptError>) {
     }
 }
 
-/// Describes a [`Sender`].
-#[derive(Debug)]
-#[must_use]
-pub struct SenderBuilder {
-    client: Option<reqwest::Client>,
-    policy: AddressPolicy,
-    connect_timeout: Duration,
-}
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
-impl SenderBuilder {
-    /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`], for URLs
-    /// that the owner of the sender chose; strangers' URLs need [`AddressPolicy::PublicOnly`].
-    pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
-        self.policy = policy;
-        self
-    }
+    use http_body::{Body, Frame};
 
-    /// Sets how long a connection may take, TLS included. More than zero; the default is 5 seconds.
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
+    use super::*;
 
-    /// Sends through an HTTP client of your own, for its TLS, proxy or pool settings.
-    ///
-    /// Such a client does as it was told: build it without redirects, retries and decompression,
-    /// and with a connect timeout. It cannot be combined with [`AddressPolicy::PublicOnly`],
-    /// because it looks names up by itself.
-    pub fn http_client(mut self, client: reqwest::Client) -> Self {
-        self.client = Some(client);
-        self
-    }
+    /// A few bytes, and then nothing and no end.
+    struct Stalled(Option<Bytes>);
 
-    /// Builds the sender.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], naming the field:
-    /// - `connect_timeout` when it is zero;
-    /// - `http_client` when there is one and the address policy is not [`AddressPolicy::Any`], or
-    ///   when none can be built, for instance because TLS cannot be set up.
-    pub fn build(self) -> Result<Sender, ConfigError> {
-        if self.connect_timeout.is_zero() {
-            return Err(ConfigError::new("connect_timeout", "more than zero"));
-        }
-        let client = match self.client {
-            None => build_client(self.policy, self.connect_timeout)?,
-            Some(client) if self.policy == AddressPolicy::Any => client,
-            Some(_) => {
-                return Err(ConfigError::new(
-                    "http_client",
-                    "none together with a policy on addresses",
-                ));
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0.take() {
+                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => Poll::Pending,
             }
-        };
-        Ok(Sender {
-            client,
-            policy: self.policy,
-        })
+        }
     }
-}
 
-/// Everything that a stranger's answer could use against the sender is off, also what features of
-/// the HTTP client switch on by default and another package in the same program may have enabled.
-fn build_client(
-    policy: AddressPolicy,
-    connect_timeout: Duration,
-) -> Result<reqwest::Client, ConfigError> {
-    reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        // A proxy would look names up in our place and go where it likes.
-        .no_proxy()
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .no_hickory_dns()
-        .dns_resolver(Arc::new(GuardedResolver(policy)))
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .build()
-        .map_err(|source| {
-            ConfigError::new("http_client", "a working TLS setup").with_source(source)
-        })
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stalls_gets_a_second_but_no_time_beyond_the_deadline() {
+        for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
+            let body = Stalled(Some(Bytes::from_static(b"first")));
+            let response = http::Response::new(reqwest::Body::wrap(body)).into();
+            let start = Instant::now();
+            let head = read_head(response, start + Duration::from_millis(left)).await;
+            assert_eq!(start.elapsed(), Duration::from_millis(expected));
+            assert_eq!(head, "first");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
+        let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_ANSWER_BYTES])));
+        let response = http::Response::new(reqwest::Body::wrap(body)).into();
+        let head = read_head(response, Instant::now() + Duration::from_secs(60)).await;
+        assert_eq!(head.len(), MAX_ANSWER_BYTES);
+    }
 }

@@ -8,6 +8,10 @@
 //! Both are HMAC-SHA256 over the exact bytes of the body, with a timestamp in whole Unix seconds
 //! that is taken for each attempt, so that a recorded request is worth nothing after a few minutes.
 //!
+//! Standard Webhooks has a second version, `v1a,` and base64: an Ed25519 signature of the same
+//! bytes, for receivers that are to hold nothing that could sign. The sender has a [`PrivateKey`]
+//! (`whsk_`), receivers its [`PublicKey`] (`whpk_`). Both versions can stand in one header.
+//!
 //! The sending side is a [`Signer`]; the receiving side a [`Verifier`] or a
 //! [`TimestampedVerifier`]. Both sides work on bytes and a time that they are given: nothing here
 //! reads a clock.
@@ -29,6 +33,7 @@
 //!
 //! [Standard Webhooks]: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 
+mod key_pair;
 mod secret;
 mod standard;
 mod timestamped;
@@ -37,6 +42,7 @@ mod verify;
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 
+pub use key_pair::{InvalidKey, PrivateKey, PublicKey};
 pub use secret::{InvalidSecret, Secret};
 pub use standard::{
     StandardSigner, Verified, Verifier, WEBHOOK_ID, WEBHOOK_SIGNATURE, WEBHOOK_TIMESTAMP,

@@ -8,10 +8,13 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How long an endpoint asks not to be called, from its `Retry-After`: whole seconds or an HTTP
 /// date ([RFC 9110]), cut to [`MAX_RETRY_AFTER`]. A date in the past is no wait; anything else is
-/// ignored.
+/// ignored. It never panics.
+///
+/// For those who make requests with an HTTP client of their own; [`Sender`](crate::Sender) has done
+/// it already.
 ///
 /// [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
-pub(crate) fn parse(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
+pub fn parse_retry_after(value: &HeaderValue, now: Timestamp) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number beyond the type is beyond the cap too.
@@ -31,7 +34,7 @@ mod tests {
 
     fn parsed(text: &str) -> Option<Duration> {
         let now: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
-        parse(&HeaderValue::from_str(text).unwrap(), now)
+        parse_retry_after(&HeaderValue::from_str(text).unwrap(), now)
     }
 
     #[test]
@@ -71,7 +74,7 @@ mod tests {
         fn no_value_panics_or_exceeds_the_cap(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 for now in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
-                    prop_assert!(parse(&value, now).is_none_or(|wait| wait <= MAX_RETRY_AFTER));
+                    prop_assert!(parse_retry_after(&value, now).is_none_or(|wait| wait <= MAX_RETRY_AFTER));
                 }
             }
         }

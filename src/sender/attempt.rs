@@ -10,13 +10,15 @@ use jiff::Timestamp;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
+use super::Phases;
 use crate::{ErrorKind, Verdict};
 
 /// The record of one request.
 ///
-/// As JSON: `number`, `started_at` (RFC 3339), `elapsed_ms`, `verdict`, `ambiguous`, and, `null`
-/// when absent, `status`, `retry_after_s`, `location`, `body_head` (text, other bytes replaced) and
-/// `error` (the word of its [`ErrorKind`]).
+/// As JSON: `number`, `started_at` (RFC 3339), `elapsed_ms`, `phases` (see [`Phases`]), `verdict`,
+/// `ambiguous`, and, `null` when absent, `status`, `retry_after_s`, `location`, `body_head` (text,
+/// other bytes replaced), `error` (the word of its [`ErrorKind`]) and `cause` (what lies beneath
+/// it, in words for a person).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -26,6 +28,8 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took, reading the body included.
     pub elapsed: Duration,
+    /// Where that time went, as far as it can be told.
+    pub phases: Phases,
     /// What came back.
     pub result: Result<Answer, AttemptError>,
 }
@@ -38,7 +42,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// How long the endpoint asks not to be called: its `Retry-After`, at most a day.
     pub retry_after: Option<Duration>,
-    /// Where a redirect, which is never followed, points.
+    /// Where a redirect, which is never followed, points; at most 2 KiB of it.
     pub location: Option<String>,
     /// The first 16 KiB of the body, or what of it came within a second.
     pub body_head: Bytes,
@@ -93,13 +97,18 @@ impl Serialize for Attempt {
         let milliseconds = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
         let body_head: Option<Cow<'_, str>> =
             answer.map(|answer| String::from_utf8_lossy(&answer.body_head));
-        let mut fields = serializer.serialize_struct("Attempt", 10)?;
+        let mut fields = serializer.serialize_struct("Attempt", 12)?;
         fields.serialize_field("number", &self.number)?;
         fields.serialize_field("started_at", &self.started_at)?;
         fields.serialize_field("elapsed_ms", &milliseconds)?;
+        fields.serialize_field("phases", &self.phases)?;
         fields.serialize_field("verdict", &self.verdict())?;
         fields.serialize_field("status", &self.status().map(|status| status.as_u16()))?;
         fields.serialize_field("error", &self.error_kind())?;
+        fields.serialize_field(
+            "cause",
+            &self.result.as_ref().err().map(AttemptError::cause),
+        )?;
         fields.serialize_field("ambiguous", &self.is_ambiguous())?;
         fields.serialize_field(
             "retry_after_s",
@@ -139,6 +148,23 @@ impl AttemptError {
     /// What kind of failure it was.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// What lies beneath it, for a person to read: the causes from the nearest to the last, such as
+    /// "certificate expired". It does not tell the URL.
+    pub fn cause(&self) -> String {
+        let mut text = self.source.to_string();
+        let mut next = self.source.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            // Some layers repeat what lies beneath them.
+            if !text.ends_with(&cause_text) {
+                text.push_str(": ");
+                text.push_str(&cause_text);
+            }
+            next = cause.source();
+        }
+        text
     }
 }
 

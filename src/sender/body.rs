@@ -1,21 +1,12 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// Whether a request has begun to leave.
-#[derive(Debug, Default)]
-pub(super) struct Progress(AtomicBool);
-
-impl Progress {
-    pub(super) fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use super::phases::Progress;
 
 /// A body that notes when the transport takes its bytes, which it does once there is a connection
 /// to write them to. Before that, nothing of the request can have reached the endpoint.
@@ -29,7 +20,9 @@ impl TrackedBody {
     pub(super) fn new(bytes: Bytes, progress: Arc<Progress>) -> Self {
         // The transport never asks for the bytes of an empty body. It has to be taken for sent.
         let empty = bytes.is_empty();
-        progress.0.store(empty, Ordering::Relaxed);
+        if empty {
+            progress.sent_unseen();
+        }
         Self {
             bytes: (!empty).then_some(bytes),
             progress,
@@ -45,7 +38,7 @@ impl Body for TrackedBody {
         mut self: Pin<&mut Self>,
         _context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.progress.0.store(true, Ordering::Relaxed);
+        self.progress.sending();
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 

@@ -1,7 +1,7 @@
 use std::error::Error as StdError;
 use std::io;
 
-use super::body::Progress;
+use super::phases::Progress;
 use super::{AttemptError, Endpoint};
 use crate::ErrorKind;
 use crate::address_guard::BlockedAddress;

@@ -3,6 +3,7 @@
 
 mod client;
 mod dispatcher;
+mod hostile;
 mod receiver;
 mod router;
 mod send_sync;

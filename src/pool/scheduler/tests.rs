@@ -58,6 +58,7 @@ fn attempt(status: u16, elapsed: Duration) -> Attempt {
         number: 1,
         started_at: jiff::Timestamp::now(),
         elapsed,
+        phases: crate::Phases::default(),
         result: Ok(Answer {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,

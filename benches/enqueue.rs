@@ -1,0 +1,70 @@
+//! What it costs to hand a message over, without what a worker does with it.
+//!
+//! `cargo bench --bench enqueue`
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use tidings::{Client, Message};
+
+/// Messages handed over for each measurement.
+const MESSAGES: usize = 1000;
+
+fn enqueue(criterion: &mut Criterion) {
+    // The workers run on the thread that measures, so they do nothing meanwhile.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be built");
+    let started = || {
+        let client = Client::builder("http://127.0.0.1:9/")
+            .queue_size(MESSAGES)
+            .on_error(|_, _| {})
+            .build()
+            .expect("these settings fit");
+        runtime.block_on(async { client.start() });
+        client
+    };
+    // Without a thousand messages and clients to drop in the measured time.
+    let messages = || vec![Message::from("x"); MESSAGES];
+
+    let mut group = criterion.benchmark_group(format!("{MESSAGES} messages"));
+    group.measurement_time(Duration::from_secs(3));
+    group.bench_function("Message::from", |bencher| {
+        bencher.iter_with_large_drop(|| {
+            let message = |_| Message::from(black_box("event occurred"));
+            (0..MESSAGES).map(message).collect::<Vec<_>>()
+        });
+    });
+    group.bench_function("notify", |bencher| {
+        bencher.iter_batched(
+            || (started(), messages()),
+            |(client, messages)| {
+                for message in messages {
+                    client.notify(message).expect("there is room");
+                }
+                client
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("notify, refused by a full queue", |bencher| {
+        let client = started();
+        for message in messages() {
+            client.notify(message).expect("there is room");
+        }
+        bencher.iter_batched(
+            messages,
+            |messages| {
+                let refused = messages.into_iter().map(|message| client.notify(message));
+                refused.filter(Result::is_err).count()
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, enqueue);
+criterion_main!(benches);

@@ -1,0 +1,104 @@
+//! Receivers that answer with more than anybody asked for.
+
+use bytes::Bytes;
+use http::StatusCode;
+use tidings::{ErrorKind, MAX_ANSWER_BYTES, Verdict};
+use tidings_test_support::{Answer, Behaviour};
+
+use super::*;
+
+/// What the kernel buffers between two sockets, generously.
+const IN_FLIGHT: u64 = 64 * 1024 * 1024;
+
+#[tokio::test]
+async fn of_an_endless_body_the_head_is_kept_and_the_connection_is_left() {
+    let receiver = receiver(Behaviour::EndlessBody).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered);
+    let body = attempt.result.unwrap().body_head;
+    assert_eq!(body, Bytes::from(vec![b'x'; MAX_ANSWER_BYTES]));
+    assert!(receiver.closed(1).await.bytes_sent < IN_FLIGHT);
+}
+
+#[tokio::test]
+async fn a_huge_body_is_not_drained() {
+    let bytes = 1_000_000_000_000;
+    let receiver = receiver(Behaviour::HugeBody { bytes }).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered);
+    assert_eq!(attempt.result.unwrap().body_head.len(), MAX_ANSWER_BYTES);
+    assert!(receiver.closed(1).await.bytes_sent < IN_FLIGHT);
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_is_neither_asked_for_nor_decoded() {
+    let receiver = receiver(Behaviour::GzipBomb).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered);
+    let body = attempt.result.unwrap().body_head;
+    assert!(body.starts_with(&[0x1f, 0x8b]) && body.len() <= MAX_ANSWER_BYTES);
+    assert_eq!(receiver.request(1).await.header("accept-encoding"), None);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_changes_nothing() {
+    let receiver = receiver(Behaviour::HalfBody).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered);
+    assert_eq!(attempt.result.unwrap().body_head, "hello");
+}
+
+#[tokio::test]
+async fn a_body_whose_length_is_a_lie_changes_nothing() {
+    let answer = Answer::ok()
+        .with_header("content-length", u64::MAX.to_string())
+        .with_body("short")
+        .with_close();
+    let attempt = attempt(&receiver(answer).await.url("/")).await;
+    // Some lengths are no HTTP any more: both are bounded, neither is a panic.
+    match &attempt.result {
+        Ok(answer) => assert_eq!(answer.body_head, "short"),
+        Err(_) => assert_ambiguous(&attempt, ErrorKind::Protocol),
+    }
+}
+
+#[tokio::test]
+async fn endless_headers_end_the_attempt_within_bounds() {
+    let receiver = receiver(Behaviour::EndlessHeaders).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_ambiguous(&attempt, ErrorKind::Protocol);
+    assert!(receiver.closed(1).await.bytes_sent < IN_FLIGHT);
+}
+
+#[tokio::test]
+async fn a_huge_header_ends_the_attempt_within_bounds() {
+    let bytes = 1_000_000_000_000;
+    let receiver = receiver(Behaviour::HugeHeader { bytes }).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_ambiguous(&attempt, ErrorKind::Protocol);
+    assert!(receiver.closed(1).await.bytes_sent < IN_FLIGHT);
+}
+
+#[tokio::test]
+async fn interim_answers_are_passed_over() {
+    let behaviour = Behaviour::Interim {
+        status: StatusCode::PROCESSING,
+        count: 1000,
+        then: Answer::new(StatusCode::ACCEPTED),
+    };
+    let attempt = attempt(&receiver(behaviour).await.url("/")).await;
+    assert_eq!(attempt.status(), Some(StatusCode::ACCEPTED));
+}
+
+#[tokio::test]
+async fn endless_interim_answers_cost_the_deadline() {
+    let receiver = receiver(Behaviour::Interim {
+        status: StatusCode::EARLY_HINTS,
+        count: u64::MAX,
+        then: Answer::ok(),
+    })
+    .await;
+    let attempt = hasty_attempt(&receiver.url("/")).await;
+    assert_ambiguous(&attempt, ErrorKind::ResponseTimeout);
+    receiver.closed(1).await;
+}
