@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 pub use crate::wake::Wakes;
@@ -169,6 +169,21 @@ impl DynEngine {
     /// Hides the type of an engine.
     pub fn new(engine: impl Engine) -> Self {
         Self(Arc::new(engine))
+    }
+
+    /// A handle that does not keep the engine.
+    pub(crate) fn downgrade(&self) -> WeakEngine {
+        WeakEngine(Arc::downgrade(&self.0))
+    }
+}
+
+/// A [`DynEngine`] for as long as somebody else has it.
+pub(crate) struct WeakEngine(Weak<dyn ErasedEngine>);
+
+impl WeakEngine {
+    /// The engine; `None` once everybody else has dropped it.
+    pub(crate) fn upgrade(&self) -> Option<DynEngine> {
+        self.0.upgrade().map(DynEngine)
     }
 }
 

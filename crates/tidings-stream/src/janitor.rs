@@ -5,10 +5,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::engine::{DynEngine, Engine};
+use crate::engine::{Engine, WeakEngine};
 
 /// Trims every stream to its retention at each interval, until closing.
-pub(crate) async fn run(engine: DynEngine, interval: Duration, closing: CancellationToken) {
+///
+/// It does not keep the engine: whoever drops the last handle, and opens the store anew, finds it
+/// free, although an aborted task is dropped only when its runtime comes to it.
+pub(crate) async fn run(engine: WeakEngine, interval: Duration, closing: CancellationToken) {
     // Spread over the interval's second half, so that processes that start together do not trim
     // together.
     while closing
@@ -18,6 +21,9 @@ pub(crate) async fn run(engine: DynEngine, interval: Duration, closing: Cancella
         .await
         .is_some()
     {
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
         match engine.trim().await {
             Ok(0) => {}
             Ok(removed) => tracing::debug!(removed, "old messages were trimmed"),

@@ -290,7 +290,7 @@ impl Streams {
         }
         self.shared.janitor.get_or_init(|| {
             AbortOnDropHandle::new(tokio::spawn(janitor::run(
-                self.shared.engine.clone(),
+                self.shared.engine.downgrade(),
                 self.config.janitor_interval,
                 self.shared.closing.clone(),
             )))
@@ -305,5 +305,25 @@ impl fmt::Debug for Shared {
             .field("consumers", &self.consumers.len())
             .field("closing", &self.closing.is_cancelled())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryEngine;
+
+    #[tokio::test]
+    async fn the_last_handle_frees_the_engine_at_once() {
+        let streams = Streams::new(MemoryEngine::new(), ServiceConfig::default());
+        streams.publish("s", NewMessage::new("")).await.unwrap();
+        let consumer = streams
+            .subscribe("s", "g", SubscribeOptions::default(), |_| async { Ok(()) })
+            .await
+            .unwrap();
+        let engine = streams.shared.engine.downgrade();
+        consumer.close().await;
+        drop((consumer, streams));
+        assert!(engine.upgrade().is_none());
     }
 }
