@@ -453,8 +453,9 @@ pub async fn claims_never_exceed_free_handlers(engine: DynEngine) {
     let options = from_start().with_concurrency(8);
     let consumer = subscribe(&streams, "s", "g", options, handler).await;
     for handled in (0..32).step_by(8) {
-        until(|| async { running.load(Ordering::SeqCst) == 8 }).await;
         until(|| async { consumer.stats().acknowledged == handled }).await;
+        // Only now are those that run all new ones.
+        until(|| async { running.load(Ordering::SeqCst) == 8 }).await;
         let group = streams.stats("s").await.unwrap().groups.remove(0);
         assert_eq!((group.pending, group.lag), (8, 24 - handled));
         gate.add_permits(8);
