@@ -157,7 +157,8 @@ async fn a_person_watches_a_user_sends_one_and_reads_it() {
 #[tokio::test]
 async fn a_native_event_source_resumes_exactly_over_a_kill() {
     let home = Home::new();
-    let server = home.start().await;
+    // An address of its own, so that no other test takes the port while the server is down.
+    let server = Server::of(home.command_at("127.0.0.3:0")).await;
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
     server.notify("anna", json!(1)).await;
     let browser = Browser::start().await;

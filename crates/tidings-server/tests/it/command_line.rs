@@ -60,7 +60,8 @@ async fn send_then_inbox_then_read() {
 #[tokio::test]
 async fn tail_follows_over_a_restart_and_repeats_nothing() {
     let home = Home::new();
-    let server = home.start().await;
+    // An address of its own, so that no other test takes the port while the server is down.
+    let server = Server::of(home.command_at("127.0.0.2:0")).await;
     server.notify("anna", json!(1)).await;
     let address = server.url.strip_prefix("http://").unwrap().to_owned();
     let mut tail = binary()
@@ -179,7 +180,7 @@ async fn every_flag_has_a_variable_and_an_explanation() {
             .replace('-', "_")
             .to_uppercase();
         assert!(
-            help.contains(&format!("TIDINGS_{variable}")),
+            help.contains(&format!("[env: TIDINGS_{variable}=")),
             "{name} has no variable: {help}"
         );
     }
