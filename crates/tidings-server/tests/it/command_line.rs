@@ -179,10 +179,9 @@ async fn every_flag_has_a_variable_and_an_explanation() {
             .trim_start_matches("--")
             .replace('-', "_")
             .to_uppercase();
-        assert!(
-            help.contains(&format!("[env: TIDINGS_{variable}=")),
-            "{name} has no variable: {help}"
-        );
+        let named = |end: char| help.contains(&format!("[env: TIDINGS_{variable}{end}"));
+        // Where the value is hidden, the name is all there is.
+        assert!(named('=') || named(']'), "{name} has no variable: {help}");
     }
     let mut by_variable = Home::new().command();
     by_variable.env("TIDINGS_MAX_STREAMS", "0");
