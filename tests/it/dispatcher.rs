@@ -1,5 +1,4 @@
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,18 +6,16 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{StatusCode, Uri};
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
-use tidings::retry::{Exponential, RetryPolicy, Schedule};
 use tidings::{
     DeliveryError, DeliveryErrorCause, Dispatcher, DispatcherBuilder, Endpoint, EndpointId,
     LaneConfig, LaneStatus, NotifyError, RetryBudget, Standing,
 };
+use tidings_test_support::{Answer, Gate};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, yield_now};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::receiver::Receiver;
-
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{self, HOUR, receiver};
 
 type Errors = mpsc::Receiver<(EndpointId, DeliveryError)>;
 
@@ -39,16 +36,13 @@ fn status(dispatcher: &Dispatcher, id: &str) -> LaneStatus {
 
 /// A second attempt in an hour, which no test waits for.
 fn in_an_hour() -> LaneConfig {
-    LaneConfig::default().with_retry(RetryPolicy::new(Schedule::new([HOUR]).unwrap()))
+    LaneConfig::default().with_retry(support::in_an_hour())
 }
 
 /// Attempts one right after the other, as far as the budget allows.
 fn at_once(attempts: u32) -> LaneConfig {
-    let nanosecond = Duration::from_nanos(1);
-    let retry = RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
-        .with_max_attempts(NonZeroU32::new(attempts).unwrap());
     LaneConfig::default()
-        .with_retry(retry)
+        .with_retry(support::at_once(attempts))
         .without_circuit_breaker()
 }
 
@@ -221,26 +215,16 @@ async fn a_removed_endpoint_hands_back_what_waits_and_finishes_what_is_under_way
 
 #[tokio::test]
 async fn what_fails_after_its_endpoint_was_removed_is_not_tried_again() {
-    let release = Arc::new(Semaphore::new(0));
-    let script = Arc::clone(&release);
-    let mut receiver = Receiver::start(move |mut stream| {
-        let release = Arc::clone(&script);
-        async move {
-            release.acquire().await.unwrap().forget();
-            let answer = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer)
-                .await
-                .unwrap();
-        }
-    })
-    .await;
+    let gate = Gate::new();
+    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE).after(gate.clone());
+    let receiver = receiver(busy).await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(at_once(5)));
-    let endpoint = Endpoint::new(receiver.url()).unwrap();
+    let endpoint = Endpoint::new(receiver.url("/")).unwrap();
     dispatcher.insert("a", endpoint).unwrap();
     dispatcher.notify("a", "x").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     dispatcher.remove("a").unwrap();
-    release.add_permits(1);
+    gate.open();
     let (_id, error) = errors.recv().await.unwrap();
     assert!(matches!(error.cause(), DeliveryErrorCause::Removed));
     assert_eq!(error.attempts().len(), 1);

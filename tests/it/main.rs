@@ -4,7 +4,7 @@
 mod client;
 mod dispatcher;
 mod hostile;
-mod receiver;
 mod router;
 mod send_sync;
 mod sender;
+mod support;
