@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
-pub(crate) use builder::{MAX_QUEUE_SIZE, MAX_WORKERS};
 
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Places, Pool, Receipt, Reply, Room};

@@ -1,7 +1,7 @@
 use crate::ConfigError;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
-use crate::client::{DEFAULT_QUEUE_SIZE, MAX_QUEUE_SIZE, MAX_WORKERS};
-use crate::pool::{LaneParts, RetryBudget};
+use crate::client::DEFAULT_QUEUE_SIZE;
+use crate::pool::{LaneParts, MAX_WORKERS, RetryBudget, check_queue_size};
 use crate::retry::RetryPolicy;
 
 /// The settings of one lane: how much may wait for an endpoint, and how it is treated.
@@ -95,9 +95,7 @@ impl LaneConfig {
 
     /// Checks everything.
     pub(super) fn parts(&self) -> Result<LaneParts, ConfigError> {
-        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
-            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
-        }
+        check_queue_size(self.queue_size)?;
         let (min, max) = (self.min_in_flight, self.max_in_flight);
         if min == 0 || min > max || max > MAX_WORKERS {
             return Err(ConfigError::new(

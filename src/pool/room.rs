@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::{Message, NotifyError};
+
 /// The places of a lane's queue, and those of all lanes together.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -52,6 +54,26 @@ impl Drop for Room {
         self.0.own.add_permits(1);
         if let Some(all) = &self.0.all {
             all.add_permits(1);
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NotStarted,
+    Stopped,
+    Full,
+    UnknownEndpoint,
+}
+
+impl Refused {
+    pub(crate) fn into_error(self, message: Message) -> NotifyError {
+        match self {
+            Self::NotStarted => NotifyError::NotStarted(message),
+            Self::Stopped => NotifyError::Stopped(message),
+            Self::Full => NotifyError::QueueFull(message),
+            Self::UnknownEndpoint => NotifyError::UnknownEndpoint(message),
         }
     }
 }

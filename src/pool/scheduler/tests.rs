@@ -482,8 +482,7 @@ proptest! {
         for (message, outcomes) in outcomes {
             prop_assert_eq!(outcomes, 1, "message {}", message);
         }
-        prop_assert_eq!(bench.scheduler.slow, 0);
-        prop_assert_eq!(bench.scheduler.new, 0);
+        prop_assert!(bench.scheduler.workers.are_free());
         prop_assert!(bench.scheduler.hosts.is_empty());
     }
 }

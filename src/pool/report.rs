@@ -1,0 +1,89 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Pool;
+use super::delivery::{Delivery, Receipt};
+use crate::circuit_breaker::CircuitState;
+use crate::{DeliveryError, DeliveryErrorCause, EndpointId};
+
+pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
+pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
+
+/// Who is told what happens.
+#[derive(Default)]
+pub(crate) struct Callbacks {
+    pub(crate) on_error: Option<OnError>,
+    pub(crate) on_circuit_change: Option<OnCircuitChange>,
+}
+
+impl Pool {
+    pub(super) fn fail(&self, id: &EndpointId, delivery: Delivery, cause: DeliveryErrorCause) {
+        let span = delivery.span();
+        let Delivery {
+            message,
+            attempts,
+            reply,
+            room,
+            ..
+        } = delivery;
+        drop(room);
+        let error = DeliveryError::new(message, attempts, cause);
+        let unheard = match reply {
+            Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
+            None => Some(error),
+        };
+        if let Some(error) = unheard {
+            span.in_scope(|| self.report(id, error));
+        }
+    }
+
+    pub(super) fn abandon(&self, id: &EndpointId, delivery: Delivery) {
+        let abandoned = (id.clone(), delivery.message.clone());
+        self.lock().abandoned.push(abandoned);
+        self.fail(id, delivery, DeliveryErrorCause::Abandoned);
+    }
+
+    fn report(&self, id: &EndpointId, error: DeliveryError) {
+        let Some(on_error) = &self.callbacks.on_error else {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                cause = %error.cause(),
+                "a message was not delivered"
+            );
+            return;
+        };
+        if catch_unwind(AssertUnwindSafe(|| on_error(id, error))).is_err() {
+            tracing::error!("the error callback panicked");
+        }
+    }
+
+    /// Tells of circuits that have changed, in order, without holding the state meanwhile.
+    pub(super) fn tell_circuits(&self) {
+        let Some(tell) = &self.callbacks.on_circuit_change else {
+            return;
+        };
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.is_telling, true) {
+            // Whoever is at it tells this as well.
+            return;
+        }
+        while let Some((id, circuit)) = state.scheduler.next_circuit_change() {
+            drop(state);
+            if catch_unwind(AssertUnwindSafe(|| tell(&id, circuit))).is_err() {
+                tracing::error!("the callback for circuits panicked");
+            }
+            state = self.lock();
+        }
+        state.is_telling = false;
+    }
+}
+
+pub(super) fn delivered(delivery: Delivery) {
+    let Some(reply) = delivery.reply else {
+        return;
+    };
+    // Whoever asked may have gone: then nobody wants the receipt.
+    drop(reply.send(Ok(Receipt {
+        message: delivery.message,
+        attempts: delivery.attempts,
+    })));
+}
