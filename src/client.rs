@@ -28,6 +28,11 @@ use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 /// to wait again at any time; without one it leaves the queue when a worker takes it. A full queue
 /// refuses new messages ([`notify`](Self::notify)) or makes their senders wait
 /// ([`enqueue`](Self::enqueue), [`deliver`](Self::deliver)).
+///
+/// # An endpoint that is gone
+///
+/// `410 Gone` fails its message and no other: what becomes of the only endpoint is for its owner to
+/// decide. A [`Dispatcher`](crate::Dispatcher) stops sending to such an endpoint.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,

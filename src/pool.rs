@@ -106,6 +106,9 @@ pub struct LaneStatus {
     pub standing: Standing,
     /// The state of the circuit breaker, when there is one.
     pub circuit: Option<CircuitState>,
+    /// Whether the endpoint answered `410 Gone`. Then nothing is queued, and new messages are
+    /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again.
+    pub is_gone: bool,
 }
 
 impl Pool {
@@ -203,11 +206,8 @@ impl Pool {
     /// The queue of a lane.
     pub(crate) fn places(&self, id: &str) -> Result<Arc<Places>, Refused> {
         let state = self.lock();
-        state.check_running()?;
-        state
-            .lane(id)
-            .map(|lane| Arc::clone(&lane.places))
-            .ok_or(Refused::UnknownEndpoint)
+        let (_, lane) = state.open_lane(id)?;
+        Ok(Arc::clone(&lane.places))
     }
 
     /// Puts a message that has room into a lane.
@@ -219,22 +219,19 @@ impl Pool {
         reply: Option<Reply>,
     ) -> Result<(), (Refused, Message)> {
         let mut state = self.lock();
-        let room = match state.check_running() {
-            Err(refused) => Err(refused),
-            Ok(()) => room.ok_or(Refused::Full),
-        };
         // The lane may have been removed while the message waited for room, and may even be there
         // again: the room is then one of another queue, which is no harm.
-        let lane = state.ids.get_key_value(id).ok_or(Refused::UnknownEndpoint);
-        match room.and_then(|room| Ok((room, lane?))) {
-            Err(refused) => Err((refused, message)),
-            Ok((room, (id, &lane))) => {
-                let delivery = Delivery::new(id, message, room, reply);
-                state.scheduler.push(lane, delivery);
-                self.something_may_go(state);
-                Ok(())
-            }
-        }
+        let open = state.open_lane(id);
+        let open = open.map(|(number, lane)| (number, lane.id.clone()));
+        let (lane, id, room) = match (open, room) {
+            (Err(refused), _) => return Err((refused, message)),
+            (Ok(_), None) => return Err((Refused::Full, message)),
+            (Ok((lane, id)), Some(room)) => (lane, id, room),
+        };
+        let delivery = Delivery::new(&id, message, room, reply);
+        state.scheduler.push(lane, delivery);
+        self.something_may_go(state);
+        Ok(())
     }
 
     /// Opens or closes a circuit by hand. Whether there is one.
@@ -286,6 +283,7 @@ impl Pool {
             in_flight_limit: lane.limit(),
             standing,
             circuit: lane.circuit_state(),
+            is_gone: lane.is_gone(),
         })
     }
 
@@ -333,11 +331,18 @@ impl Pool {
 }
 
 impl State {
-    fn check_running(&self) -> Result<(), Refused> {
+    /// The lane of an endpoint, when it takes messages.
+    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refused> {
         match self.phase {
-            Phase::NotStarted => Err(Refused::NotStarted),
-            Phase::Stopping => Err(Refused::Stopped),
-            Phase::Running => Ok(()),
+            Phase::NotStarted => return Err(Refused::NotStarted),
+            Phase::Stopping => return Err(Refused::Stopped),
+            Phase::Running => {}
+        }
+        let number = *self.ids.get(id).ok_or(Refused::UnknownEndpoint)?;
+        match self.scheduler.lane(number) {
+            Some(lane) if lane.is_gone() => Err(Refused::Gone),
+            Some(lane) => Ok((number, lane)),
+            None => Err(Refused::UnknownEndpoint),
         }
     }
 

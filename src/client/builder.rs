@@ -112,7 +112,7 @@ impl ClientBuilder {
         mut self,
         on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
     ) -> Self {
-        self.pool.callbacks.on_error = Some(Box::new(move |_, error| {
+        self.pool.callbacks.error = Some(Box::new(move |_, error| {
             on_error(error.message().clone(), error);
         }));
         self
@@ -164,6 +164,8 @@ impl ClientBuilder {
             budget: None,
             breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
             in_flight: (workers, workers),
+            // Nobody could take it up again: whoever chose the URL decides.
+            stops_when_gone: false,
         };
         let id = EndpointId::from("");
         let endpoint = self.endpoint.build()?;

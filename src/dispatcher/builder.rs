@@ -93,7 +93,17 @@ impl DispatcherBuilder {
         mut self,
         on_error: impl Fn(&EndpointId, DeliveryError) + Send + Sync + 'static,
     ) -> Self {
-        self.pool.callbacks.on_error = Some(Box::new(on_error));
+        self.pool.callbacks.error = Some(Box::new(on_error));
+        self
+    }
+
+    /// Sets what is called when an endpoint answers `410 Gone`, and gets nothing more from then on.
+    /// What waited for it is reported to the error callback next.
+    ///
+    /// It is called on a worker, which it should not keep for long. A panic in it is logged and goes
+    /// no further.
+    pub fn on_gone(mut self, on_gone: impl Fn(&EndpointId) + Send + Sync + 'static) -> Self {
+        self.pool.callbacks.gone = Some(Box::new(on_gone));
         self
     }
 
@@ -107,7 +117,7 @@ impl DispatcherBuilder {
         mut self,
         on_change: impl Fn(&EndpointId, CircuitState) + Send + Sync + 'static,
     ) -> Self {
-        self.pool.callbacks.on_circuit_change = Some(Box::new(on_change));
+        self.pool.callbacks.circuit_change = Some(Box::new(on_change));
         self
     }
 

@@ -13,6 +13,7 @@ use crate::retry::RetryPolicy;
 /// | retry | [`RetryPolicy::default`]: five attempts |
 /// | retry budget | [`RetryBudget::default`]: 20 %, and one a second |
 /// | circuit breaker | [`CircuitBreakerConfig::default`] |
+/// | `410 Gone` | stops the lane |
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct LaneConfig {
@@ -22,6 +23,7 @@ pub struct LaneConfig {
     retry: Option<RetryPolicy>,
     retry_budget: Option<RetryBudget>,
     circuit_breaker: Option<CircuitBreakerConfig>,
+    stops_when_gone: bool,
 }
 
 impl Default for LaneConfig {
@@ -33,6 +35,7 @@ impl Default for LaneConfig {
             retry: Some(RetryPolicy::default()),
             retry_budget: Some(RetryBudget::default()),
             circuit_breaker: Some(CircuitBreakerConfig::default()),
+            stops_when_gone: true,
         }
     }
 }
@@ -89,6 +92,13 @@ impl LaneConfig {
         self
     }
 
+    /// Lets `410 Gone` fail its message alone, as any other permanent answer does. Without this, an
+    /// endpoint that answers so gets nothing more: see [`Dispatcher`](crate::Dispatcher).
+    pub fn without_stop_when_gone(mut self) -> Self {
+        self.stops_when_gone = false;
+        self
+    }
+
     pub(super) fn queue_size(&self) -> usize {
         self.queue_size
     }
@@ -111,6 +121,7 @@ impl LaneConfig {
             budget: self.retry_budget,
             breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
             in_flight: (min, max),
+            stops_when_gone: self.stops_when_gone,
         })
     }
 }

@@ -6,13 +6,15 @@ use crate::circuit_breaker::CircuitState;
 use crate::{DeliveryError, DeliveryErrorCause, EndpointId};
 
 pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
+pub(crate) type OnGone = Box<dyn Fn(&EndpointId) + Send + Sync>;
 pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
 
 /// Who is told what happens.
 #[derive(Default)]
 pub(crate) struct Callbacks {
-    pub(crate) on_error: Option<OnError>,
-    pub(crate) on_circuit_change: Option<OnCircuitChange>,
+    pub(crate) error: Option<OnError>,
+    pub(crate) gone: Option<OnGone>,
+    pub(crate) circuit_change: Option<OnCircuitChange>,
 }
 
 impl Pool {
@@ -43,7 +45,7 @@ impl Pool {
     }
 
     fn report(&self, id: &EndpointId, error: DeliveryError) {
-        let Some(on_error) = &self.callbacks.on_error else {
+        let Some(on_error) = &self.callbacks.error else {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 cause = %error.cause(),
@@ -56,9 +58,24 @@ impl Pool {
         }
     }
 
+    /// Tells that an endpoint is gone, and fails what waited for it.
+    pub(super) fn fail_as_gone(&self, id: &EndpointId, delivery: Delivery, left: Vec<Delivery>) {
+        if let Some(on_gone) = &self.callbacks.gone
+            && catch_unwind(AssertUnwindSafe(|| on_gone(id))).is_err()
+        {
+            tracing::error!("the callback for endpoints that are gone panicked");
+        }
+        if let Some(cause) = delivery.last_failure() {
+            self.fail(id, delivery, cause);
+        }
+        for delivery in left {
+            self.fail(id, delivery, DeliveryErrorCause::Gone);
+        }
+    }
+
     /// Tells of circuits that have changed, in order, without holding the state meanwhile.
     pub(super) fn tell_circuits(&self) {
-        let Some(tell) = &self.callbacks.on_circuit_change else {
+        let Some(tell) = &self.callbacks.circuit_change else {
             return;
         };
         let mut state = self.lock();

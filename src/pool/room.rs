@@ -65,6 +65,7 @@ pub(crate) enum Refused {
     Stopped,
     Full,
     UnknownEndpoint,
+    Gone,
 }
 
 impl Refused {
@@ -74,6 +75,7 @@ impl Refused {
             Self::Stopped => NotifyError::Stopped(message),
             Self::Full => NotifyError::QueueFull(message),
             Self::UnknownEndpoint => NotifyError::UnknownEndpoint(message),
+            Self::Gone => NotifyError::Gone(message),
         }
     }
 }

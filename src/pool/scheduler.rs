@@ -56,6 +56,8 @@ pub(crate) struct Scheduler {
 pub(crate) struct Ticket {
     lane: LaneId,
     host: Arc<str>,
+    /// Of the endpoint.
+    version: u64,
     permit: Option<Permit>,
     hold: Hold,
 }
@@ -117,7 +119,7 @@ impl Scheduler {
         if let Some(slot) = self.lanes.get_mut(&id) {
             let host = host_of(&endpoint);
             let old = std::mem::replace(&mut slot.host, host);
-            slot.lane.endpoint = endpoint;
+            slot.lane.change_endpoint(endpoint);
             if let Some(parts) = parts {
                 slot.lane.reconfigure(parts);
             }
@@ -330,9 +332,13 @@ impl Scheduler {
                 Standing::Quick
             };
         }
-        let settled = slot.lane.settle(delivery, ticket.permit, attempt, now);
-        if let Settled::Waits = settled {
-            self.queued += 1;
+        let settled = slot
+            .lane
+            .settle(delivery, ticket.version, ticket.permit, attempt, now);
+        match &settled {
+            Settled::Waits => self.queued += 1,
+            Settled::Gone(_, left) => self.queued -= left.len(),
+            Settled::Delivered(_) | Settled::Failed(..) => {}
         }
         self.end(ticket);
         settled
@@ -351,6 +357,7 @@ impl Scheduler {
         let ticket = Ticket {
             lane: id,
             host: Arc::clone(&slot.host),
+            version: slot.lane.version(),
             permit,
             hold: self.workers.began(slot.standing()),
         };

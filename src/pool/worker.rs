@@ -144,6 +144,7 @@ impl UnderWay<'_> {
             Settled::Waits => {}
             Settled::Delivered(delivery) => delivered(*delivery),
             Settled::Failed(delivery, cause) => self.pool.fail(&self.id, *delivery, cause),
+            Settled::Gone(delivery, left) => self.pool.fail_as_gone(&self.id, *delivery, left),
         }
         self.pool.tell_circuits();
     }
