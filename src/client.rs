@@ -170,7 +170,7 @@ impl Client {
         self.inner
             .pool
             .accept(self.inner.id.as_str(), message, room, reply)
-            .map_err(|(refused, message)| refused.into_error(message))
+            .map_err(|(refused, message)| refused.hand_back(message))
     }
 }
 

@@ -185,8 +185,8 @@ impl Dispatcher {
         match self.inner.pool.places(endpoint) {
             Ok(places) => (self.inner.pool)
                 .accept(endpoint, message, places.try_take(), None)
-                .map_err(|(refused, message)| refused.into_error(message)),
-            Err(refused) => Err(refused.into_error(message)),
+                .map_err(|(refused, message)| refused.hand_back(message)),
+            Err(refused) => Err(refused.hand_back(message)),
         }
     }
 
@@ -314,7 +314,7 @@ impl Dispatcher {
     ) -> Result<(), NotifyError> {
         let places = match self.inner.pool.places(endpoint) {
             Ok(places) => places,
-            Err(refused) => return Err(refused.into_error(message)),
+            Err(refused) => return Err(refused.hand_back(message)),
         };
         let room = places.take().await;
         self.inner
@@ -323,8 +323,8 @@ impl Dispatcher {
             .map_err(|(refused, message)| match refused {
                 // The queue was closed while the message waited for a place: its lane was removed,
                 // and another has its name.
-                Refused::Full => NotifyError::UnknownEndpoint(message),
-                refused => refused.into_error(message),
+                Refused::Full => Refused::UnknownEndpoint.hand_back(message),
+                refused => refused.hand_back(message),
             })
     }
 }

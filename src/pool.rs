@@ -52,7 +52,7 @@ pub(crate) use room::{Places, Refused, Room};
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
 use crate::circuit_breaker::CircuitState;
-use crate::{DeliveryErrorCause, Endpoint, EndpointId, Message, Sender};
+use crate::{DeliveryErrorCause, Endpoint, EndpointId, Message, Sender, telemetry};
 use delivery::Delivery;
 use scheduler::Scheduler;
 
@@ -79,6 +79,8 @@ struct State {
     phase: Phase,
     scheduler: Scheduler,
     ids: HashMap<EndpointId, LaneId>,
+    /// How many messages waited when it was told last.
+    told_queued: usize,
     /// Until the caller of the stop takes them.
     abandoned: Vec<Abandoned>,
     /// Whether somebody is telling of circuits that changed: one at a time keeps them in order.
@@ -121,6 +123,7 @@ impl Pool {
                 phase: Phase::NotStarted,
                 scheduler: Scheduler::new(limits),
                 ids: HashMap::new(),
+                told_queued: 0,
                 abandoned: Vec::new(),
                 is_telling: false,
             }),
@@ -302,7 +305,12 @@ impl Pool {
     }
 
     fn abandon_rest(&self) {
-        let left = self.lock().scheduler.drain();
+        let left = {
+            let mut state = self.lock();
+            let left = state.scheduler.drain();
+            state.tell_queued();
+            left
+        };
         for (id, delivery) in left {
             self.abandon(&id, delivery);
         }
@@ -316,7 +324,8 @@ impl Pool {
 
     /// Lets go of the state and wakes a worker if there is something for it to do; all of them,
     /// and the clock, if there is nothing any more.
-    fn something_may_go(&self, state: MutexGuard<'_, State>) {
+    fn something_may_go(&self, mut state: MutexGuard<'_, State>) {
+        state.tell_queued();
         let has_work = state.scheduler.has_work();
         let is_over = state.phase == Phase::Stopping && state.scheduler.queued() == 0;
         drop(state);
@@ -331,6 +340,14 @@ impl Pool {
 }
 
 impl State {
+    fn tell_queued(&mut self) {
+        let queued = self.scheduler.queued();
+        if queued != self.told_queued {
+            telemetry::queued(self.told_queued, queued);
+            self.told_queued = queued;
+        }
+    }
+
     /// The lane of an endpoint, when it takes messages.
     fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refused> {
         match self.phase {

@@ -284,6 +284,7 @@ impl Lane {
 
     fn end_as_gone(&mut self, delivery: Box<Delivery>) -> Settled {
         self.is_gone = true;
+        telemetry::endpoint_gone();
         tracing::warn!(
             { telemetry::ENDPOINT_ID } = self.id.as_traced(),
             { telemetry::SERVER_ADDRESS } = self.endpoint.url().host_str(),

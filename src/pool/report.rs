@@ -3,7 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::Pool;
 use super::delivery::{Delivery, Receipt};
 use crate::circuit_breaker::CircuitState;
-use crate::{DeliveryError, DeliveryErrorCause, EndpointId};
+use crate::{DeliveryError, DeliveryErrorCause, EndpointId, telemetry};
 
 pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
 pub(crate) type OnGone = Box<dyn Fn(&EndpointId) + Send + Sync>;
@@ -23,11 +23,13 @@ impl Pool {
         let Delivery {
             message,
             attempts,
+            accepted_at,
             reply,
             room,
             ..
         } = delivery;
         drop(room);
+        telemetry::failed(&cause, accepted_at.elapsed(), attempts.len());
         let error = DeliveryError::new(message, attempts, cause);
         let unheard = match reply {
             Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
@@ -95,6 +97,7 @@ impl Pool {
 }
 
 pub(super) fn delivered(delivery: Delivery) {
+    telemetry::delivered(delivery.accepted_at.elapsed(), delivery.attempts.len());
     let Some(reply) = delivery.reply else {
         return;
     };

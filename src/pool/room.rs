@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::{Message, NotifyError};
+use crate::{Message, NotifyError, telemetry};
 
 /// The places of a lane's queue, and those of all lanes together.
 #[derive(Debug)]
@@ -69,13 +69,25 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    pub(crate) fn into_error(self, message: Message) -> NotifyError {
+    /// Hands a message back that was not taken, and counts it.
+    pub(crate) fn hand_back(self, message: Message) -> NotifyError {
+        telemetry::dropped(self.as_str());
         match self {
             Self::NotStarted => NotifyError::NotStarted(message),
             Self::Stopped => NotifyError::Stopped(message),
             Self::Full => NotifyError::QueueFull(message),
             Self::UnknownEndpoint => NotifyError::UnknownEndpoint(message),
             Self::Gone => NotifyError::Gone(message),
+        }
+    }
+    /// One word for metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotStarted => "not_started",
+            Self::Stopped => "stopped",
+            Self::Full => "queue_full",
+            Self::UnknownEndpoint => "unknown_endpoint",
+            Self::Gone => "gone",
         }
     }
 }

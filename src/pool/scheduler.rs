@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::delivery::Delivery;
 use super::lane::{Lane, LaneParts, Next, Settled, keep};
 use crate::circuit_breaker::{CircuitState, Permit};
-use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict};
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
 use hosts::Hosts;
 use slot::{Place, Slot, host_of};
 use turns::Turns;
@@ -441,9 +441,17 @@ impl Scheduler {
     }
 
     fn note_circuit(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes.get(&id)
-            && slot.lane.circuit_state() != slot.told_circuit
-        {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let state = slot.lane.circuit_state();
+        if state != slot.seen_circuit {
+            slot.seen_circuit = state;
+            if let Some(state) = state {
+                telemetry::circuit_changed(state);
+            }
+        }
+        if state != slot.told_circuit {
             self.changed_circuits.insert(id);
         }
     }

@@ -10,7 +10,7 @@ use super::lane::Settled;
 use super::report::delivered;
 use super::scheduler::{Ticket, Work};
 use super::{Phase, Pool};
-use crate::{Attempt, Endpoint, EndpointId};
+use crate::{Attempt, Endpoint, EndpointId, telemetry};
 
 /// A worker: does what is to be done until nothing is left.
 pub(super) async fn work(pool: Arc<Pool>) {
@@ -81,11 +81,7 @@ impl Pool {
         let number = u32::try_from(delivery.attempts.len() + 1).unwrap_or(u32::MAX);
         let span = delivery.span();
         let message = delivery.message.clone();
-        let mut under_way = UnderWay {
-            pool: self,
-            id,
-            held: Some((delivery, ticket)),
-        };
+        let mut under_way = UnderWay::new(self, id, delivery, ticket);
         let attempt = {
             let attempt = self.sender.attempt(&endpoint, &message, number);
             let mut attempt = pin!(attempt.instrument(span.clone()));
@@ -119,7 +115,16 @@ struct UnderWay<'a> {
     held: Option<(Box<Delivery>, Ticket)>,
 }
 
-impl UnderWay<'_> {
+impl<'a> UnderWay<'a> {
+    fn new(pool: &'a Pool, id: EndpointId, delivery: Box<Delivery>, ticket: Ticket) -> Self {
+        telemetry::in_flight(true);
+        Self {
+            pool,
+            id,
+            held: Some((delivery, ticket)),
+        }
+    }
+
     /// Tells that there is no answer yet, and learns after how long to tell again.
     fn still_waits(&mut self, elapsed: Duration) -> Option<Duration> {
         let (_, ticket) = self.held.as_mut()?;
@@ -152,6 +157,7 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
+        telemetry::in_flight(false);
         if let Some((delivery, ticket)) = self.held.take() {
             self.pool.lock().scheduler.forget(&ticket, Instant::now());
             self.pool.abandon(&self.id, *delivery);

@@ -34,6 +34,8 @@ pub(super) struct Slot {
     pub(super) late: usize,
     /// The standing by the last attempt that ended.
     pub(super) last: Standing,
+    /// The circuit as it was last seen, and as it was told to the callback.
+    pub(super) seen_circuit: Option<CircuitState>,
     pub(super) told_circuit: Option<CircuitState>,
 }
 
@@ -54,6 +56,7 @@ impl Slot {
             wake_at: None,
             late: 0,
             last: standing,
+            seen_circuit: lane.circuit_state(),
             told_circuit: lane.circuit_state(),
             lane,
         }
