@@ -1,6 +1,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::{Error, MessageId};
 
 /// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
@@ -107,17 +109,24 @@ impl Retention {
     }
 }
 
-/// Where a new group begins. A group that exists goes on from its own position.
+/// Where a new group begins, or one that [seeks](crate::Streams::seek) goes on. A group that exists
+/// subscribes at its own position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartFrom {
-    /// After the newest message at the moment the group is created.
+    /// After the newest message at that moment.
     #[default]
     Latest,
     /// At the oldest message that is kept.
     Earliest,
     /// After this message, or at the oldest that is kept when that is later.
     After(MessageId),
+    /// At the oldest kept message that was appended at this time or later; after the newest when
+    /// there is none.
+    ///
+    /// It is found by halving, which takes the times of a stream to rise. Where the wall clock was
+    /// set back it may begin anywhere among the messages of the time that came twice.
+    At(Timestamp),
 }
 
 /// How long a failed message waits for its next attempt.

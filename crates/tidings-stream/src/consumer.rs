@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{DynEngine, GroupKey};
+use crate::engine::{ConsumerKey, DynEngine, GroupKey};
 use crate::{MessageId, StreamName, SubscribeOptions};
 
 mod attempt;
@@ -46,7 +46,7 @@ impl Consumer {
 
     /// A name that no other subscription has, in this process or another. Dead letters carry it.
     pub fn id(&self) -> &str {
-        &self.subscription.id
+        &self.subscription.consumer.consumer
     }
 
     /// What this subscription has done so far.
@@ -79,9 +79,9 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
-            .field("id", &self.subscription.id)
-            .field("stream", &self.subscription.key.stream)
-            .field("group", &self.subscription.key.group)
+            .field("id", &self.id())
+            .field("stream", &self.subscription.group().stream)
+            .field("group", &self.subscription.group().group)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -127,13 +127,18 @@ pub struct ConsumerStats {
 /// What the tasks of one subscription share.
 pub(crate) struct Subscription {
     pub(crate) engine: DynEngine,
-    pub(crate) key: GroupKey,
-    pub(crate) id: String,
+    pub(crate) consumer: ConsumerKey,
     pub(crate) options: SubscribeOptions,
     pub(crate) dead_letters: StreamName,
     /// Cancelled when closing begins.
     pub(crate) closing: CancellationToken,
     pub(crate) counters: Counters,
+}
+
+impl Subscription {
+    pub(crate) fn group(&self) -> &GroupKey {
+        &self.consumer.group
+    }
 }
 
 /// What is remembered of a message while its handler has it.

@@ -100,8 +100,9 @@ pub use error::Error;
 pub use handler::{Handler, HandlerError};
 pub use memory::MemoryEngine;
 pub use message::{
-    Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Message, MessageId, NewMessage,
+    Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES,
+    MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,
 };
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
-pub use stats::{GroupStats, StreamStats};
+pub use stats::{GroupStats, Member, PendingMessage, StreamStats};
 pub use streams::Streams;

@@ -7,7 +7,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
 use crate::consumer::{self, CloseReport, Consumer, Counters, Subscription};
-use crate::engine::{DynEngine, Engine, GroupKey};
+use crate::engine::{ConsumerKey, DynEngine, Engine, GroupKey};
 use crate::{
     Error, GroupName, Handler, MessageId, NewMessage, Retention, ServiceConfig, StreamName,
     StreamStats, SubscribeOptions, janitor,
@@ -93,7 +93,8 @@ impl Streams {
     ///
     /// A dropped future may or may not have published the message.
     pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId, Error> {
-        self.append(stream, vec![message]).await
+        let ids = self.append(stream, vec![message]).await?;
+        ids.first().copied().ok_or_else(|| Error::backend(NoId))
     }
 
     /// Appends messages in order: all of them or none. Their ids follow each other without gaps.
@@ -114,9 +115,7 @@ impl Streams {
             self.name(stream)?;
             return Ok(Vec::new());
         }
-        let count = messages.len() as u64;
-        let first = self.append(stream, messages).await?.as_u64();
-        Ok((first..first + count).map(MessageId::from_u64).collect())
+        self.append(stream, messages).await
     }
 
     /// Sets what a stream keeps, and creates it if need be, as a publish with that retention would:
@@ -139,7 +138,11 @@ impl Streams {
             .map(drop)
     }
 
-    async fn append(&self, stream: &str, messages: Vec<NewMessage>) -> Result<MessageId, Error> {
+    async fn append(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>, Error> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
         for message in &messages {
@@ -198,8 +201,10 @@ impl Streams {
 
         let subscription = Arc::new(Subscription {
             engine,
-            key,
-            id: Uuid::now_v7().to_string(),
+            consumer: ConsumerKey {
+                group: key,
+                consumer: Uuid::now_v7().to_string().into(),
+            },
             options,
             dead_letters,
             closing: self.shared.closing.child_token(),
@@ -298,6 +303,11 @@ impl Streams {
         Ok(())
     }
 }
+
+/// An engine that answered an append without an id.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine answered no id for a message")]
+struct NoId;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

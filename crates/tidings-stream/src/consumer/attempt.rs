@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
@@ -147,17 +148,17 @@ async fn watch(subscription: &Subscription, receipt: Receipt, lease_end: Instant
         let asked_at = Instant::now();
         match subscription
             .engine
-            .extend(&subscription.key, receipt, visibility)
+            .extend(subscription.group(), Arc::from([receipt]), visibility)
             .await
         {
-            Ok(true) => {
+            Ok(obeyed) if obeyed == [true] => {
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;
             }
-            Ok(false) => return End::Overtaken,
+            Ok(_) => return End::Overtaken,
             Err(error) => {
                 tracing::warn!(
-                    stream = %subscription.key.stream, group = %subscription.key.group,
+                    stream = %subscription.group().stream, group = %subscription.group().group,
                     id = %receipt.id, error = &error as &dyn std::error::Error,
                     "a claim was not extended"
                 );
@@ -240,15 +241,15 @@ fn dead(
     error: Option<String>,
 ) -> Outcome {
     tracing::warn!(
-        stream = %subscription.key.stream, group = %subscription.key.group, id = %origin.id,
+        stream = %subscription.group().stream, group = %subscription.group().group, id = %origin.id,
         attempts = origin.attempt, reason = reason.as_str(), error = error.as_deref(),
         "a message becomes a dead letter"
     );
     Outcome::Dead {
         to: subscription.dead_letters.clone(),
         provenance: dead_letter::provenance(
-            &subscription.key,
-            &subscription.id,
+            subscription.group(),
+            &subscription.consumer.consumer,
             origin,
             reason,
             error,

@@ -78,7 +78,7 @@ pub(crate) async fn run<H: Handler>(
     });
     report.abandoned += stuck;
     tracing::info!(
-        stream = %subscription.key.stream, group = %subscription.key.group,
+        stream = %subscription.group().stream, group = %subscription.group().group,
         finished = report.finished, released = report.released, abandoned = report.abandoned,
         "a consumer closed"
     );
@@ -97,11 +97,12 @@ impl<H: Handler> Dispatch<H> {
     async fn claim_until_closing(&self, mut listener: Listener) {
         let Subscription {
             engine,
-            key,
+            consumer,
             options,
             closing,
             ..
         } = &*self.subscription;
+        let key = &consumer.group;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let mut pause = FIRST_PAUSE;
         while let Some(free) = closing.run_until_cancelled(all_free(&permits)).await {
@@ -111,7 +112,10 @@ impl<H: Handler> Dispatch<H> {
             // The store's clock for the claim starts later than this one.
             let lease_end = Instant::now() + options.visibility_timeout;
             // A claim is never broken off: what it has taken must be handled or handed back.
-            let wait = match engine.claim(key, room, options.visibility_timeout).await {
+            let wait = match engine
+                .claim(consumer, room, options.visibility_timeout)
+                .await
+            {
                 Ok(Claimed {
                     deliveries,
                     next_due,

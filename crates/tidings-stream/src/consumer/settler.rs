@@ -88,14 +88,14 @@ async fn record(
     loop {
         let error = match subscription
             .engine
-            .settle(&subscription.key, Arc::clone(settlements))
+            .settle(subscription.group(), Arc::clone(settlements))
             .await
         {
             Ok(obeyed) => return Some(obeyed),
             Err(error) => error,
         };
         tracing::error!(
-            stream = %subscription.key.stream, group = %subscription.key.group,
+            stream = %subscription.group().stream, group = %subscription.group().group,
             messages = settlements.len(), error = &error as &dyn std::error::Error,
             "the ends of messages were not recorded"
         );
@@ -116,7 +116,7 @@ fn count(subscription: &Subscription, settlements: &[Settlement], obeyed: &[bool
         let counter = match settlement.outcome {
             _ if !obeyed => {
                 tracing::debug!(
-                    stream = %subscription.key.stream, group = %subscription.key.group,
+                    stream = %subscription.group().stream, group = %subscription.group().group,
                     id = %settlement.receipt.id, "an end came too late"
                 );
                 &counters.stale
