@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{NEVER, key, numbered, somebody, streams, until};
+use super::support::{NEVER, key, numbered, somebody, soon, streams, until};
 use crate::engine::{Delivery, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
 
@@ -111,6 +111,35 @@ pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: 
     tokio::time::sleep(SHORT * 3).await;
     assert!(settle(&engine, &key, receipt, Outcome::Acknowledged).await);
     assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
+}
+
+/// Of a claim that has expired, its owner may still settle what nobody else has taken since, though
+/// others of its messages were taken.
+pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: DynEngine) {
+    let key = group_with(&engine, 3).await;
+    let late = claim(&engine, &key, 3, SHORT).await;
+    let taken = soon(async {
+        loop {
+            let mut taken = claim(&engine, &key, 1, NEVER).await;
+            if let Some(taken) = taken.pop() {
+                break taken;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(taken.message.attempt, 2);
+    for delivery in late {
+        let is_ours = delivery.message.id != taken.message.id;
+        let obeyed = settle(&engine, &key, delivery.receipt, Outcome::Acknowledged).await;
+        assert_eq!(obeyed, is_ours);
+    }
+    assert!(claim(&engine, &key, 3, NEVER).await.is_empty());
+    assert!(settle(&engine, &key, taken.receipt, Outcome::Acknowledged).await);
+    assert_eq!(
+        engine.stats(&key.stream).await.unwrap().groups[0].pending,
+        0
+    );
 }
 
 /// A released message comes again at once, before newer ones, as the attempt that it was.

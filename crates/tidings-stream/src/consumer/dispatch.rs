@@ -81,12 +81,28 @@ pub(crate) async fn run<W: Work>(
         CloseReport::default()
     });
     report.abandoned += stuck;
+    check_out(&subscription).await;
     tracing::info!(
         stream = %subscription.group().stream, group = %subscription.group().group,
         finished = report.finished, released = report.released, abandoned = report.abandoned,
         "a consumer closed"
     );
     report
+}
+
+/// Leaves the members of the group. Where that fails, they learn it when the last word of this one
+/// has run out.
+async fn check_out(subscription: &Subscription) {
+    let gone = Arc::from([subscription.consumer.clone()]);
+    let checking_out = subscription.engine.check_in(gone, Duration::ZERO);
+    match tokio::time::timeout(GRACE, checking_out).await {
+        Ok(Ok(()) | Err(Error::Closed)) => {}
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "a consumer could not say that it has gone");
+        }
+        Err(_) => tracing::warn!("a consumer had no time to say that it has gone"),
+    }
 }
 
 struct Dispatch<W> {
