@@ -77,17 +77,17 @@ impl Engine for Counted {
 async fn a_thousand_idle_subscriptions_ask_once_per_interval() {
     let engine = Counted::default();
     let streams = Streams::new(engine.clone(), ServiceConfig::default());
-    let handled = Arc::new(AtomicU64::new(0));
+    let count = Arc::new(AtomicU64::new(0));
     let mut consumers = Vec::new();
     for number in 0..1000 {
-        let handled = Arc::clone(&handled);
+        let count = Arc::clone(&count);
         let stream = format!("s{}", number % 10);
         let group = format!("g{number}");
         let options = SubscribeOptions::default();
         let handler = move |_| {
-            let handled = Arc::clone(&handled);
+            let count = Arc::clone(&count);
             async move {
-                handled.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
                 Ok(())
             }
         };
@@ -108,7 +108,7 @@ async fn a_thousand_idle_subscriptions_ask_once_per_interval() {
     // A message that nobody was woken for is found by those whom it is for, and by nobody else.
     streams.publish("s3", NewMessage::new("")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(handled.load(Ordering::Relaxed), 100);
+    assert_eq!(count.load(Ordering::Relaxed), 100);
     let (claims, questions, _) = engine.calls.take();
     assert!((100..=200).contains(&claims), "{claims}");
     assert!(questions <= 6, "{questions}");
