@@ -1,6 +1,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::{Error, MessageId};
 
 /// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
@@ -107,17 +109,24 @@ impl Retention {
     }
 }
 
-/// Where a new group begins. A group that exists goes on from its own position.
+/// Where a new group begins, or one that [seeks](crate::Streams::seek) goes on. A group that exists
+/// subscribes at its own position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartFrom {
-    /// After the newest message at the moment the group is created.
+    /// After the newest message at that moment.
     #[default]
     Latest,
     /// At the oldest message that is kept.
     Earliest,
     /// After this message, or at the oldest that is kept when that is later.
     After(MessageId),
+    /// At the oldest kept message that was appended at this time or later; after the newest when
+    /// there is none.
+    ///
+    /// It is found by halving, which takes the times of a stream to rise. Where the wall clock was
+    /// set back it may begin anywhere among the messages of the time that came twice.
+    At(Timestamp),
 }
 
 /// How long a failed message waits for its next attempt.
@@ -157,6 +166,7 @@ impl RetryDelay {
 pub struct SubscribeOptions {
     pub(crate) start: StartFrom,
     pub(crate) concurrency: usize,
+    pub(crate) max_batch: usize,
     pub(crate) max_retries: Option<u32>,
     pub(crate) retry_delay: Option<RetryDelay>,
     pub(crate) poll_interval: Duration,
@@ -173,6 +183,7 @@ impl Default for SubscribeOptions {
         Self {
             start: StartFrom::Latest,
             concurrency: 1,
+            max_batch: 100,
             max_retries: Some(3),
             retry_delay: None,
             poll_interval: Duration::from_secs(1),
@@ -186,6 +197,12 @@ impl Default for SubscribeOptions {
 
 /// Most handlers of one subscription at a time.
 const MAX_CONCURRENCY: usize = 65_536;
+
+/// Most messages of one call of a batch handler.
+const MAX_BATCH: usize = 1000;
+
+/// Longest poll interval. It is the net below lost wake-ups: a longer one would be none.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Shortest visibility timeout. Below it, one slow commit would already make a duplicate.
 const MIN_VISIBILITY_TIMEOUT: Duration = Duration::from_millis(10);
@@ -210,6 +227,16 @@ impl SubscribeOptions {
         self
     }
 
+    /// Sets how many messages one call of a [`BatchHandler`](crate::BatchHandler) gets at most, 1 to
+    /// 1,000; zero means 1. The default is 100. A [`Handler`](crate::Handler) always gets one.
+    ///
+    /// A batch is what is there: nothing waits for it to fill up. One claim brings the batches of
+    /// all free handlers, up to 512 messages or one batch.
+    pub fn with_max_batch(mut self, messages: usize) -> Self {
+        self.max_batch = messages.max(1);
+        self
+    }
+
     /// Sets how many attempts may follow the first before a message is a dead letter. The default
     /// is 3, four attempts in all.
     pub fn with_max_retries(mut self, retries: u32) -> Self {
@@ -231,11 +258,12 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets how often to look for messages without being woken, at least a millisecond. The default
+    /// Sets how often to look for messages without being woken, a millisecond to 30 days. The default
     /// is a second.
     ///
-    /// A publish in the same process wakes the subscription at once; polling finds what other
-    /// processes publish.
+    /// A publish wakes the subscription at once, in another process too where the engine can tell
+    /// it. Polling finds what no wake-up told of. All idle subscriptions of a process share one
+    /// question to the store.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
@@ -283,8 +311,11 @@ impl SubscribeOptions {
         if !(MIN_VISIBILITY_TIMEOUT..=MAX_VISIBILITY_TIMEOUT).contains(&self.visibility_timeout) {
             return refuse("visibility_timeout", "10 milliseconds to 30 days");
         }
-        if self.poll_interval < Duration::from_millis(1) {
-            return refuse("poll_interval", "at least a millisecond");
+        if self.max_batch > MAX_BATCH {
+            return refuse("max_batch", "1 to 1,000");
+        }
+        if !(Duration::from_millis(1)..=MAX_POLL_INTERVAL).contains(&self.poll_interval) {
+            return refuse("poll_interval", "a millisecond to 30 days");
         }
         if self
             .handler_timeout
@@ -345,10 +376,12 @@ mod tests {
                 default().with_visibility_timeout(Duration::MAX),
                 "visibility_timeout",
             ),
+            (default().with_max_batch(1001), "max_batch"),
             (
                 default().with_poll_interval(Duration::ZERO),
                 "poll_interval",
             ),
+            (default().with_poll_interval(Duration::MAX), "poll_interval"),
             (
                 default().with_handler_timeout(Duration::ZERO),
                 "handler_timeout",

@@ -23,18 +23,24 @@
     reason = "these functions are tests, which fail by panicking"
 )]
 
+mod batches;
 mod delivery;
 mod engine;
 mod groups;
 mod lifecycle;
+mod operate;
+mod publish_keys;
 mod retries;
 mod support;
 mod trim;
 
+pub use batches::*;
 pub use delivery::*;
 pub use engine::*;
 pub use groups::*;
 pub use lifecycle::*;
+pub use operate::*;
+pub use publish_keys::*;
 pub use retries::*;
 pub use trim::*;
 
@@ -112,8 +118,28 @@ macro_rules! conformance_tests {
                 one_publish_wakes_every_group
                 a_returned_message_wakes_its_group
                 a_dropped_consumer_closes
+                a_publish_key_appends_once
+                a_publish_key_is_free_after_its_window
+                concurrent_publishes_under_one_key_append_once
+                batches_hold_what_is_there
+                a_batch_fails_in_part
+                a_batch_that_fails_comes_again_whole
+                a_long_batch_keeps_its_messages
+                a_paused_consumer_claims_nothing
+                dead_letters_are_brought_back
+                a_group_may_start_at_a_time
+                a_group_seeks
+                receipts_of_a_deleted_group_are_stale
+                a_deleted_stream_begins_anew
+                streams_are_listed_in_order
+                a_stream_is_read_without_a_group
+                pending_messages_are_listed
+                figures_say_where_a_group_stands
+                readiness_is_what_a_claim_would_find
+                members_are_listed
                 stale_receipts_do_nothing
                 a_late_receipt_is_obeyed_while_nobody_else_has_the_message
+                a_late_receipt_is_obeyed_after_others_came_again
                 released_messages_keep_their_attempt
                 settled_parts_of_a_claim_do_not_come_again
                 extending_a_claim_keeps_it

@@ -7,14 +7,17 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{DynEngine, GroupKey};
-use crate::{MessageId, StreamName, SubscribeOptions};
+use crate::engine::{ConsumerKey, DynEngine, GroupKey};
+use crate::{Message, MessageId, StreamName, SubscribeOptions};
 
 mod attempt;
 mod dispatch;
 mod settler;
+mod time_limit;
+mod work;
 
 pub(crate) use dispatch::run;
+pub(crate) use work::{InBatches, OneByOne, Work};
 
 /// A running subscription.
 ///
@@ -46,12 +49,29 @@ impl Consumer {
 
     /// A name that no other subscription has, in this process or another. Dead letters carry it.
     pub fn id(&self) -> &str {
-        &self.subscription.id
+        &self.subscription.consumer.consumer
     }
 
     /// What this subscription has done so far.
     pub fn stats(&self) -> ConsumerStats {
         self.subscription.counters.read()
+    }
+
+    /// Stops claiming until [`resume`](Self::resume), in this consumer alone: the others of its group
+    /// go on. Handlers that run finish, and closing works as ever. A claim that is under way may
+    /// still bring messages.
+    pub fn pause(&self) {
+        self.subscription.paused.send_replace(true);
+    }
+
+    /// Claims again after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.subscription.paused.send_replace(false);
+    }
+
+    /// Whether it is paused.
+    pub fn is_paused(&self) -> bool {
+        *self.subscription.paused.borrow()
     }
 
     /// Stops claiming, hands back claims that no handler has begun, waits for the running handlers
@@ -79,9 +99,9 @@ impl Consumer {
 impl fmt::Debug for Consumer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Consumer")
-            .field("id", &self.subscription.id)
-            .field("stream", &self.subscription.key.stream)
-            .field("group", &self.subscription.key.group)
+            .field("id", &self.id())
+            .field("stream", &self.subscription.group().stream)
+            .field("group", &self.subscription.group().group)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -127,13 +147,26 @@ pub struct ConsumerStats {
 /// What the tasks of one subscription share.
 pub(crate) struct Subscription {
     pub(crate) engine: DynEngine,
-    pub(crate) key: GroupKey,
-    pub(crate) id: String,
+    pub(crate) consumer: ConsumerKey,
     pub(crate) options: SubscribeOptions,
     pub(crate) dead_letters: StreamName,
     /// Cancelled when closing begins.
     pub(crate) closing: CancellationToken,
+    /// Whether no new messages are claimed for now.
+    pub(crate) paused: watch::Sender<bool>,
     pub(crate) counters: Counters,
+}
+
+impl Subscription {
+    /// Waits for as long as it is paused.
+    async fn unpaused(&self) {
+        // The sender lives as long as this subscription does.
+        drop(self.paused.subscribe().wait_for(|paused| !paused).await);
+    }
+
+    pub(crate) fn group(&self) -> &GroupKey {
+        &self.consumer.group
+    }
 }
 
 /// What is remembered of a message while its handler has it.
@@ -142,6 +175,16 @@ pub(crate) struct Origin {
     pub(crate) id: MessageId,
     pub(crate) created_at: Timestamp,
     pub(crate) attempt: u32,
+}
+
+impl Origin {
+    fn of(message: &Message) -> Self {
+        Self {
+            id: message.id,
+            created_at: message.created_at,
+            attempt: message.attempt,
+        }
+    }
 }
 
 /// The live form of [`ConsumerStats`].

@@ -29,7 +29,7 @@ pub enum Error {
     /// A part of a message is larger than any engine takes.
     #[error("expected `{field}` of at most {limit} bytes, got {length}")]
     TooLarge {
-        /// Which part: `payload` or `headers`.
+        /// Which part: `payload`, `headers` or `publish_key`.
         field: &'static str,
         /// Its length in bytes.
         length: usize,

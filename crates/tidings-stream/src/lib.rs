@@ -76,6 +76,7 @@
 //! It is no job scheduler: a message has no priority and no due date of its own. It is no broker:
 //! there is no network protocol, processes meet in the engine. It does not deliver exactly once.
 
+mod batch_handler;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -88,20 +89,23 @@ mod janitor;
 mod memory;
 mod message;
 mod name;
+mod poller;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod stats;
 mod streams;
 mod wake;
 
+pub use batch_handler::{BatchError, BatchHandler};
 pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptions};
 pub use consumer::{CloseReport, Consumer, ConsumerStats};
 pub use error::Error;
 pub use handler::{Handler, HandlerError};
 pub use memory::MemoryEngine;
 pub use message::{
-    Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Message, MessageId, NewMessage,
+    Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES,
+    MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,
 };
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
-pub use stats::{GroupStats, StreamStats};
-pub use streams::Streams;
+pub use stats::{GroupStats, Member, PendingMessage, StreamStats};
+pub use streams::{Redrive, Redriven, Streams};

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,6 +16,12 @@ pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 
 /// Longest headers of one message, keys and values together, in bytes (64 KiB).
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Longest publish key, in bytes.
+pub const MAX_PUBLISH_KEY_BYTES: usize = 255;
+
+/// Longest window of a publish key. A key takes room in the store for as long as its window lasts.
+pub const MAX_PUBLISH_KEY_WINDOW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Key-value metadata of a message: any text, the empty one and NUL included.
 pub type Headers = BTreeMap<String, String>;
@@ -70,6 +77,16 @@ impl FromStr for MessageId {
 pub struct NewMessage {
     pub(crate) payload: Bytes,
     pub(crate) headers: Headers,
+    pub(crate) publish_key: Option<PublishKey>,
+}
+
+/// What a repeated publish is recognised by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishKey {
+    /// The key, unique within the stream.
+    pub key: String,
+    /// For how long after the first publish.
+    pub window: Duration,
 }
 
 impl NewMessage {
@@ -78,6 +95,7 @@ impl NewMessage {
         Self {
             payload: payload.into(),
             headers: Headers::new(),
+            publish_key: None,
         }
     }
 
@@ -90,6 +108,18 @@ impl NewMessage {
     /// Sets all headers.
     pub fn with_headers(mut self, headers: Headers) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// Makes repeats harmless: for `window` from the first publish under `key` on, another one to the
+    /// same stream appends nothing and answers the id of the first, whatever its content.
+    ///
+    /// The key is 1 to [`MAX_PUBLISH_KEY_BYTES`] long, the window a millisecond to
+    /// [`MAX_PUBLISH_KEY_WINDOW`]; publishing checks both. Choose a window longer than whoever
+    /// publishes keeps trying.
+    pub fn with_publish_key(mut self, key: impl Into<String>, window: Duration) -> Self {
+        let key = key.into();
+        self.publish_key = Some(PublishKey { key, window });
         self
     }
 
@@ -110,6 +140,7 @@ impl NewMessage {
         Self {
             payload: letter.payload.clone(),
             headers,
+            publish_key: None,
         }
     }
 
@@ -121,6 +152,11 @@ impl NewMessage {
     /// The metadata.
     pub fn headers(&self) -> &Headers {
         &self.headers
+    }
+
+    /// What a repeat is recognised by, if anything.
+    pub fn publish_key(&self) -> Option<&PublishKey> {
+        self.publish_key.as_ref()
     }
 
     /// Refuses what is too large for any engine.
@@ -144,6 +180,31 @@ impl NewMessage {
                 limit: MAX_HEADER_BYTES,
             });
         }
+        self.publish_key.as_ref().map_or(Ok(()), PublishKey::check)
+    }
+}
+
+impl PublishKey {
+    fn check(&self) -> Result<(), Error> {
+        if self.key.len() > MAX_PUBLISH_KEY_BYTES {
+            return Err(Error::TooLarge {
+                field: "publish_key",
+                length: self.key.len(),
+                limit: MAX_PUBLISH_KEY_BYTES,
+            });
+        }
+        if self.key.is_empty() || self.key.contains('\0') {
+            return Err(Error::InvalidOption {
+                field: "publish_key",
+                expected: "a text without NUL that is not empty",
+            });
+        }
+        if !(Duration::from_millis(1)..=MAX_PUBLISH_KEY_WINDOW).contains(&self.window) {
+            return Err(Error::InvalidOption {
+                field: "publish_key_window",
+                expected: "a millisecond to 30 days",
+            });
+        }
         Ok(())
     }
 }
@@ -162,7 +223,8 @@ pub struct Message {
     pub headers: Headers,
     /// When it was appended, by the wall clock of the process that did, to the millisecond.
     pub created_at: Timestamp,
-    /// How many times this group has been given the message, this time included: 1 at first.
+    /// How many times this group has been given the message, this time included: 1 at first. 0 where
+    /// no group was asked.
     pub attempt: u32,
 }
 
@@ -237,6 +299,27 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_publish_key_outside_its_range_is_refused_by_field() {
+        let minute = Duration::from_secs(60);
+        for (key, window, wrong) in [
+            ("", minute, "publish_key"),
+            ("a\0b", minute, "publish_key"),
+            (&*"k".repeat(256), minute, "publish_key"),
+            ("k", Duration::ZERO, "publish_key_window"),
+            ("k", Duration::MAX, "publish_key_window"),
+        ] {
+            match NewMessage::new("").with_publish_key(key, window).check() {
+                Err(Error::InvalidOption { field, .. } | Error::TooLarge { field, .. }) => {
+                    assert_eq!(field, wrong);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let message = NewMessage::new("").with_publish_key("k".repeat(255), minute);
+        message.check().unwrap();
     }
 
     proptest! {

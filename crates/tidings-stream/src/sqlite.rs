@@ -32,15 +32,23 @@ use std::time::Duration;
 use rusqlite::Transaction;
 use tidings_sqlite::Database;
 
-use crate::engine::{Claimed, Engine, GroupKey, Receipt, Settlement, Wakes};
-use crate::{Error, MessageId, NewMessage, Retention, StartFrom, StreamName, StreamStats};
+use crate::engine::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use crate::{
+    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    StreamName, StreamStats,
+};
 
 mod append;
 mod claim;
 mod clock;
+mod content;
+mod delete;
 mod group;
 mod lease;
 mod liveness;
+mod member;
+mod pending;
+mod publish_key;
 mod recovery;
 mod schema;
 mod settle;
@@ -78,6 +86,19 @@ impl SqliteEngine {
     }
 }
 
+impl SqliteEngine {
+    /// Removes what is left of a deleted stream, in short transactions, so that publishers get in
+    /// between.
+    async fn remove_hidden(&self, stream_id: i64) -> Result<(), Error> {
+        while !self
+            .database
+            .write_relaxed(move |tx| delete::remove_chunk(tx, stream_id))
+            .await?
+        {}
+        Ok(())
+    }
+}
+
 /// Appends messages inside a transaction of the caller's own: they exist once it commits, and never
 /// if it does not. Answers their ids.
 ///
@@ -99,11 +120,7 @@ pub fn publish_in(
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    let row = append::append(transaction, stream, messages)?;
-    let first = row.head.cast_unsigned() + 1 - messages.len() as u64;
-    Ok((first..first + messages.len() as u64)
-        .map(MessageId::from_u64)
-        .collect())
+    Ok(append::append(transaction, stream, messages)?.ids)
 }
 
 impl Engine for SqliteEngine {
@@ -112,14 +129,14 @@ impl Engine for SqliteEngine {
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Retention,
-    ) -> Result<MessageId, Error> {
+    ) -> Result<Vec<MessageId>, Error> {
         let name = stream.clone();
-        let first = self
+        let ids = self
             .database
             .write(move |tx| append::append_and_trim(tx, &name, &messages, retention))
             .await?;
         self.wakes.wake(stream);
-        Ok(first)
+        Ok(ids)
     }
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -129,21 +146,45 @@ impl Engine for SqliteEngine {
             .await
     }
 
+    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
+        let stream = key.stream.clone();
+        let key = key.clone();
+        self.database
+            .write(move |tx| group::seek(tx, &key, to))
+            .await?;
+        self.wakes.wake(&stream);
+        Ok(())
+    }
+
     async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
         let key = key.clone();
         self.database.write(move |tx| group::delete(tx, &key)).await
     }
 
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
+        let name = stream.clone();
+        let deleted = self
+            .database
+            .write(move |tx| delete::hide(tx, &name))
+            .await?;
+        let Some(stream_id) = deleted else {
+            return Ok(false);
+        };
+        self.wakes.wake(stream);
+        self.remove_hidden(stream_id).await?;
+        Ok(true)
+    }
+
     async fn claim(
         &self,
-        key: &GroupKey,
+        consumer: &ConsumerKey,
         max: usize,
         visibility: Duration,
     ) -> Result<Claimed, Error> {
-        let key = key.clone();
+        let consumer = consumer.clone();
         let visibility = clock::millis(visibility);
         self.database
-            .write_relaxed(move |tx| claim::claim(tx, &key, max, visibility))
+            .write_relaxed(move |tx| claim::claim(tx, &consumer, max, visibility))
             .await
     }
 
@@ -170,17 +211,39 @@ impl Engine for SqliteEngine {
     async fn extend(
         &self,
         key: &GroupKey,
-        receipt: Receipt,
+        receipts: Arc<[Receipt]>,
         visibility: Duration,
-    ) -> Result<bool, Error> {
+    ) -> Result<Vec<bool>, Error> {
         let key = key.clone();
         let visibility = clock::millis(visibility);
         self.database
-            .write_relaxed(move |tx| settle::extend(tx, &key, receipt, visibility))
+            .write_relaxed(move |tx| settle::extend(tx, &key, &receipts, visibility))
+            .await
+    }
+
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
+        self.database
+            .read(move |connection| {
+                let is_ready = |key| pending::is_ready(connection, key);
+                groups.iter().map(is_ready).collect()
+            })
+            .await
+    }
+
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
+        let ttl = clock::millis(ttl);
+        self.database
+            .write_relaxed(move |tx| member::check_in(tx, &consumers, ttl))
             .await
     }
 
     async fn trim(&self) -> Result<u64, Error> {
+        for stream in self.database.read(delete::hidden).await? {
+            self.remove_hidden(stream).await?;
+        }
+        let forget = |tx: &Transaction<'_>| publish_key::forget_expired(tx, trim::CHUNK);
+        while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
+        self.database.write_relaxed(member::forget_the_gone).await?;
         let streams = self.database.read(trim::bounded_streams).await?;
         let mut total = 0;
         for stream in streams {
@@ -199,10 +262,48 @@ impl Engine for SqliteEngine {
         Ok(total)
     }
 
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+        let prefix = prefix.to_owned();
+        self.database
+            .read(move |connection| stats::list(connection, &prefix))
+            .await
+    }
+
     async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
         let stream = stream.clone();
         self.database
             .read(move |connection| stats::read(connection, &stream))
+            .await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamName,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        let stream = stream.clone();
+        self.database
+            .read(move |connection| content::page(connection, &stream, after, max))
+            .await
+    }
+
+    async fn pending(
+        &self,
+        key: &GroupKey,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<PendingMessage>, Error> {
+        let key = key.clone();
+        self.database
+            .read(move |connection| pending::page(connection, &key, after, max))
+            .await
+    }
+
+    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>, Error> {
+        let key = key.clone();
+        self.database
+            .read(move |connection| member::list(connection, &key))
             .await
     }
 

@@ -6,12 +6,20 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
-use crate::consumer::{self, CloseReport, Consumer, Counters, Subscription};
-use crate::engine::{DynEngine, Engine, GroupKey};
-use crate::{
-    Error, GroupName, Handler, MessageId, NewMessage, Retention, ServiceConfig, StreamName,
-    StreamStats, SubscribeOptions, janitor,
+use crate::consumer::{
+    self, CloseReport, Consumer, Counters, InBatches, OneByOne, Subscription, Work,
 };
+use crate::engine::{ConsumerKey, DynEngine, Engine, GroupKey};
+use crate::poller::{FIRST_CHECK_IN_TTL, Poller};
+use crate::{
+    BatchHandler, Error, GroupName, Handler, MessageId, NewMessage, Retention, ServiceConfig,
+    StreamName, SubscribeOptions, janitor,
+};
+
+mod operate;
+mod redrive;
+
+pub use redrive::{Redrive, Redriven};
 
 /// Durable streams over one engine: publishing, subscribing, looking.
 ///
@@ -30,8 +38,9 @@ struct Shared {
     consumers: TaskTracker,
     /// The sum of the reports of consumers that were still open when closing began.
     closed: Arc<Mutex<CloseReport>>,
-    /// Started by the first call that needs a runtime anyway.
-    janitor: OnceLock<AbortOnDropHandle<()>>,
+    poller: Poller,
+    /// The janitor's task and the poller's, started by the first call that needs a runtime anyway.
+    housekeeping: OnceLock<[AbortOnDropHandle<()>; 2]>,
     _closing: DropGuard,
 }
 
@@ -44,7 +53,8 @@ impl Streams {
                 engine: DynEngine::new(engine),
                 consumers: TaskTracker::new(),
                 closed: Arc::default(),
-                janitor: OnceLock::new(),
+                poller: Poller::default(),
+                housekeeping: OnceLock::new(),
                 _closing: closing.clone().drop_guard(),
                 closing,
             }),
@@ -93,7 +103,8 @@ impl Streams {
     ///
     /// A dropped future may or may not have published the message.
     pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId, Error> {
-        self.append(stream, vec![message]).await
+        let ids = self.append(stream, vec![message]).await?;
+        ids.first().copied().ok_or_else(|| Error::backend(NoId))
     }
 
     /// Appends messages in order: all of them or none. Their ids follow each other without gaps.
@@ -114,9 +125,7 @@ impl Streams {
             self.name(stream)?;
             return Ok(Vec::new());
         }
-        let count = messages.len() as u64;
-        let first = self.append(stream, messages).await?.as_u64();
-        Ok((first..first + count).map(MessageId::from_u64).collect())
+        self.append(stream, messages).await
     }
 
     /// Sets what a stream keeps, and creates it if need be, as a publish with that retention would:
@@ -139,7 +148,11 @@ impl Streams {
             .map(drop)
     }
 
-    async fn append(&self, stream: &str, messages: Vec<NewMessage>) -> Result<MessageId, Error> {
+    async fn append(
+        &self,
+        stream: &str,
+        messages: Vec<NewMessage>,
+    ) -> Result<Vec<MessageId>, Error> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
         for message in &messages {
@@ -176,12 +189,48 @@ impl Streams {
         options: SubscribeOptions,
         handler: H,
     ) -> Result<Consumer, Error> {
+        // A handler for one message gets one.
+        let options = options.with_max_batch(1);
+        self.start(stream, group, options, OneByOne(handler)).await
+    }
+
+    /// Starts to work through a stream as [`subscribe`](Self::subscribe) does, with a handler that
+    /// takes several messages at once.
+    ///
+    /// [Concurrency](SubscribeOptions::with_concurrency) counts batches then, of up to
+    /// [`with_max_batch`](SubscribeOptions::with_max_batch) messages each.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime.
+    pub async fn subscribe_batch<H: BatchHandler>(
+        &self,
+        stream: &str,
+        group: &str,
+        options: SubscribeOptions,
+        handler: H,
+    ) -> Result<Consumer, Error> {
+        self.start(stream, group, options, InBatches(handler)).await
+    }
+
+    async fn start(
+        &self,
+        stream: &str,
+        group: &str,
+        options: SubscribeOptions,
+        work: impl Work,
+    ) -> Result<Consumer, Error> {
         self.ensure_open()?;
         options.check()?;
-        let key = GroupKey {
-            stream: self.name(stream)?,
-            group: GroupName::new(group)?,
-        };
+        let key = self.group(stream, group)?;
         let dead_letters = match &options.dead_letter_stream {
             Some(name) => self.name(name)?,
             None => key.stream.dead_letter(),
@@ -195,18 +244,28 @@ impl Streams {
         let engine = self.shared.engine.clone();
         let listener = engine.wakes().listen(&key.stream);
         engine.open_group(&key, options.start).await?;
+        let consumer = ConsumerKey {
+            group: key,
+            consumer: Uuid::now_v7().to_string().into(),
+        };
+        let present = Arc::from([consumer.clone()]);
+        engine.check_in(present, FIRST_CHECK_IN_TTL).await?;
+        let seat = self
+            .shared
+            .poller
+            .seat(consumer.clone(), options.poll_interval);
 
         let subscription = Arc::new(Subscription {
             engine,
-            key,
-            id: Uuid::now_v7().to_string(),
+            consumer,
             options,
             dead_letters,
             closing: self.shared.closing.child_token(),
+            paused: watch::Sender::new(false),
             counters: Counters::default(),
         });
         let (report, reported) = watch::channel(None);
-        let running = consumer::run(Arc::clone(&subscription), handler, listener);
+        let running = consumer::run(Arc::clone(&subscription), work, listener, seat);
         let (all_closing, total) = (self.shared.closing.clone(), Arc::clone(&self.shared.closed));
         self.shared.consumers.spawn(async move {
             let closed = running.await;
@@ -228,41 +287,6 @@ impl Streams {
     /// own, once that has been committed. Without it they are found at the next poll.
     pub fn wake(&self, stream: &StreamName) {
         self.shared.engine.wakes().wake(stream);
-    }
-
-    /// Figures of a stream and its groups. A stream that does not exist has none.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
-    pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
-        self.shared.engine.stats(&self.name(stream)?).await
-    }
-
-    /// Deletes a group, with its position and what it has pending; `false` when there is none.
-    ///
-    /// Its consumers should be closed first: those that are left find nothing any more. The next
-    /// subscription creates the group anew.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
-    pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
-        let key = GroupKey {
-            stream: self.name(stream)?,
-            group: GroupName::new(group)?,
-        };
-        self.shared.engine.delete_group(&key).await
-    }
-
-    /// Trims every stream of the engine to its stored retention now, rather than at the janitor's
-    /// next round. Answers how many messages were removed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`] or [`Error::Backend`] from the store.
-    pub async fn trim(&self) -> Result<u64, Error> {
-        self.shared.engine.trim().await
     }
 
     /// Refuses new publishes and subscriptions, and closes every consumer as
@@ -288,16 +312,33 @@ impl Streams {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
-        self.shared.janitor.get_or_init(|| {
-            AbortOnDropHandle::new(tokio::spawn(janitor::run(
-                self.shared.engine.downgrade(),
-                self.config.janitor_interval,
-                self.shared.closing.clone(),
-            )))
+        self.shared.housekeeping.get_or_init(|| {
+            let Shared {
+                engine,
+                closing,
+                poller,
+                ..
+            } = &*self.shared;
+            let interval = self.config.janitor_interval;
+            let janitor = janitor::run(engine.downgrade(), interval, closing.clone());
+            let polling = poller.clone().run(engine.downgrade(), closing.clone());
+            [tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new)
         });
         Ok(())
     }
+
+    fn group(&self, stream: &str, group: &str) -> Result<GroupKey, Error> {
+        Ok(GroupKey {
+            stream: self.name(stream)?,
+            group: GroupName::new(group)?,
+        })
+    }
 }
+
+/// An engine that answered an append without an id.
+#[derive(Debug, thiserror::Error)]
+#[error("the engine answered no id for a message")]
+struct NoId;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{NEVER, key, numbered, streams, until};
+use super::support::{NEVER, key, numbered, somebody, soon, streams, until};
 use crate::engine::{Delivery, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
 
@@ -24,7 +24,18 @@ async fn claim(
     max: usize,
     visibility: Duration,
 ) -> Vec<Delivery> {
-    engine.claim(key, max, visibility).await.unwrap().deliveries
+    engine
+        .claim(&somebody(key), max, visibility)
+        .await
+        .unwrap()
+        .deliveries
+}
+
+async fn extend(engine: &DynEngine, key: &GroupKey, receipt: Receipt) -> bool {
+    engine
+        .extend(key, Arc::from([receipt]), NEVER)
+        .await
+        .unwrap()[0]
 }
 
 /// Claims until something is found.
@@ -77,7 +88,7 @@ pub async fn stale_receipts_do_nothing(engine: DynEngine) {
         for outcome in every_outcome(&key) {
             assert!(!settle(&engine, &key, stale, outcome).await);
         }
-        assert!(!engine.extend(&key, stale, NEVER).await.unwrap());
+        assert!(!extend(&engine, &key, stale).await);
     }
     assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
     let death = Outcome::Dead {
@@ -100,6 +111,35 @@ pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: 
     tokio::time::sleep(SHORT * 3).await;
     assert!(settle(&engine, &key, receipt, Outcome::Acknowledged).await);
     assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
+}
+
+/// Of a claim that has expired, its owner may still settle what nobody else has taken since, though
+/// others of its messages were taken.
+pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: DynEngine) {
+    let key = group_with(&engine, 3).await;
+    let late = claim(&engine, &key, 3, SHORT).await;
+    let taken = soon(async {
+        loop {
+            let mut taken = claim(&engine, &key, 1, NEVER).await;
+            if let Some(taken) = taken.pop() {
+                break taken;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(taken.message.attempt, 2);
+    for delivery in late {
+        let is_ours = delivery.message.id != taken.message.id;
+        let obeyed = settle(&engine, &key, delivery.receipt, Outcome::Acknowledged).await;
+        assert_eq!(obeyed, is_ours);
+    }
+    assert!(claim(&engine, &key, 3, NEVER).await.is_empty());
+    assert!(settle(&engine, &key, taken.receipt, Outcome::Acknowledged).await);
+    assert_eq!(
+        engine.stats(&key.stream).await.unwrap().groups[0].pending,
+        0
+    );
 }
 
 /// A released message comes again at once, before newer ones, as the attempt that it was.
@@ -156,7 +196,7 @@ pub async fn extending_a_claim_keeps_it(engine: DynEngine) {
     for attempt in 1..=2 {
         let delivery = claim(&engine, &key, 1, visibility).await.remove(0);
         assert_eq!(delivery.message.attempt, attempt);
-        assert!(engine.extend(&key, delivery.receipt, NEVER).await.unwrap());
+        assert!(extend(&engine, &key, delivery.receipt).await);
         tokio::time::sleep(visibility * 2).await;
         assert!(claim(&engine, &key, 1, visibility).await.is_empty());
         let again = Outcome::Retry {
@@ -172,9 +212,9 @@ pub async fn a_group_that_is_gone_is_an_error(engine: DynEngine) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, NEVER).await[0].receipt;
     assert!(engine.delete_group(&key).await.unwrap());
-    let claimed = engine.claim(&key, 1, NEVER).await;
+    let claimed = engine.claim(&somebody(&key), 1, NEVER).await;
     assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
-    let extended = engine.extend(&key, receipt, NEVER).await;
+    let extended = engine.extend(&key, Arc::from([receipt]), NEVER).await;
     assert!(matches!(extended.unwrap_err(), Error::UnknownGroup));
     let settlement = Settlement {
         receipt,

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::support::{
-    NEVER, Recorder, from_start, key, numbered, recorder, soon, streams, subscribe, until,
+    NEVER, Recorder, from_start, key, numbered, recorder, somebody, soon, streams, subscribe, until,
 };
 use crate::engine::{DynEngine, Engine};
 use crate::{Consumer, Error, Handler, HandlerError, Message, NewMessage};
@@ -226,7 +226,7 @@ pub async fn a_returned_message_wakes_its_group(engine: DynEngine) {
         .unwrap();
     streams.publish("s2", NewMessage::new("")).await.unwrap();
     let claimed = engine
-        .claim(&abandoned, 1, Duration::from_millis(50))
+        .claim(&somebody(&abandoned), 1, Duration::from_millis(50))
         .await
         .unwrap();
     assert_eq!(claimed.deliveries.len(), 1);

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::support::{
-    NEVER, Recorder, contents, from_start, key, number, numbered, recorder, streams, subscribe,
-    until,
+    NEVER, Recorder, contents, from_start, key, number, numbered, recorder, somebody, streams,
+    subscribe, until,
 };
 use crate::engine::{DynEngine, Engine};
 use crate::{Error, Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
@@ -303,7 +303,7 @@ pub async fn a_poison_message_dies_without_another_run(engine: DynEngine) {
     let visibility = Duration::from_millis(10);
     for attempt in 1..=3 {
         until(|| async {
-            let claimed = engine.claim(&key, 1, visibility).await.unwrap();
+            let claimed = engine.claim(&somebody(&key), 1, visibility).await.unwrap();
             claimed.deliveries.iter().any(|delivery| {
                 assert_eq!(delivery.message.attempt, attempt);
                 true

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::engine::{DynEngine, GroupKey};
+use crate::engine::{ConsumerKey, DynEngine, GroupKey};
 use crate::{
     Consumer, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom,
     Streams, SubscribeOptions,
@@ -31,6 +31,14 @@ pub(super) fn key(streams: &Streams, stream: &str, group: &str) -> GroupKey {
     GroupKey {
         stream: streams.name(stream).unwrap(),
         group: GroupName::new(group).unwrap(),
+    }
+}
+
+/// Somebody who claims in a group.
+pub(super) fn somebody(group: &GroupKey) -> ConsumerKey {
+    ConsumerKey {
+        group: group.clone(),
+        consumer: "somebody".into(),
     }
 }
 

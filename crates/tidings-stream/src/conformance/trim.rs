@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use super::support::{
-    NEVER, contents, from_start, key, number, numbered, recorder, streams, subscribe, until,
+    NEVER, contents, from_start, key, number, numbered, recorder, somebody, streams, subscribe,
+    until,
 };
 use crate::engine::{DynEngine, Engine};
 use crate::{HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams};
@@ -111,7 +112,7 @@ pub async fn a_pending_message_is_not_trimmed(engine: DynEngine) {
     streams.publish_batch("s", numbered(3)).await.unwrap();
     assert_eq!(streams.trim().await.unwrap(), 0);
     let claimed = engine
-        .claim(&key, 1, Duration::from_millis(10))
+        .claim(&somebody(&key), 1, Duration::from_millis(10))
         .await
         .unwrap();
     assert_eq!(claimed.deliveries.len(), 1);
@@ -177,7 +178,7 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: DynEngine) {
     let key = key(&streams, "s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     streams.publish_batch("s", numbered(3)).await.unwrap();
-    let claimed = engine.claim(&key, 1, NEVER).await.unwrap();
+    let claimed = engine.claim(&somebody(&key), 1, NEVER).await.unwrap();
     assert_eq!(
         number(&claimed.deliveries[0].message),
         2,
@@ -188,7 +189,7 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: DynEngine) {
         .await
         .unwrap();
     // Claiming the rest meets the gap; the message that was claimed is in somebody's hands.
-    let claimed = engine.claim(&key, 9, NEVER).await.unwrap();
+    let claimed = engine.claim(&somebody(&key), 9, NEVER).await.unwrap();
     let numbers: Vec<u64> = claimed
         .deliveries
         .iter()

@@ -9,15 +9,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::settler::Settling;
+use super::work::Work;
 use super::{CloseReport, Subscription, attempt, settler};
+use crate::Error;
 use crate::engine::{Claimed, Delivery, Engine};
+use crate::poller::Seat;
 use crate::wake::Listener;
-use crate::{Error, Handler};
 
-/// Most messages of one claim. More would only make the first of them wait for the last.
+/// Most messages of one claim, unless a single batch is larger. More would only make the first of
+/// them wait for the last.
 const MAX_CLAIM: usize = 512;
 
-/// Ends that may wait to be recorded. A handler whose end finds no room keeps its permit, so that a
+/// Handlers whose ends may wait to be recorded. A handler whose end finds no room keeps its permit, so that a
 /// slow store slows the claiming down.
 const SETTLE_QUEUE: usize = 512;
 
@@ -30,10 +33,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Works through the group's messages until closing, then closes.
-pub(crate) async fn run<H: Handler>(
+pub(crate) async fn run<W: Work>(
     subscription: Arc<Subscription>,
-    handler: H,
+    work: W,
     listener: Listener,
+    seat: Seat,
 ) -> CloseReport {
     let (ends, queue) = mpsc::channel(SETTLE_QUEUE);
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
@@ -48,12 +52,12 @@ pub(crate) async fn run<H: Handler>(
     )));
     let dispatch = Dispatch {
         subscription: Arc::clone(&subscription),
-        handler: Arc::new(handler),
+        work: Arc::new(work),
         running: TaskTracker::new(),
         abort: abort.clone(),
         ends,
     };
-    dispatch.claim_until_closing(listener).await;
+    dispatch.claim_until_closing(listener, seat).await;
 
     let Dispatch { running, ends, .. } = dispatch;
     drop(ends);
@@ -77,41 +81,66 @@ pub(crate) async fn run<H: Handler>(
         CloseReport::default()
     });
     report.abandoned += stuck;
+    check_out(&subscription).await;
     tracing::info!(
-        stream = %subscription.key.stream, group = %subscription.key.group,
+        stream = %subscription.group().stream, group = %subscription.group().group,
         finished = report.finished, released = report.released, abandoned = report.abandoned,
         "a consumer closed"
     );
     report
 }
 
-struct Dispatch<H> {
-    subscription: Arc<Subscription>,
-    handler: Arc<H>,
-    running: TaskTracker,
-    abort: CancellationToken,
-    ends: mpsc::Sender<Settling>,
+/// Leaves the members of the group. Where that fails, they learn it when the last word of this one
+/// has run out.
+async fn check_out(subscription: &Subscription) {
+    let gone = Arc::from([subscription.consumer.clone()]);
+    let checking_out = subscription.engine.check_in(gone, Duration::ZERO);
+    match tokio::time::timeout(GRACE, checking_out).await {
+        Ok(Ok(()) | Err(Error::Closed)) => {}
+        Ok(Err(error)) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "a consumer could not say that it has gone");
+        }
+        Err(_) => tracing::warn!("a consumer had no time to say that it has gone"),
+    }
 }
 
-impl<H: Handler> Dispatch<H> {
-    async fn claim_until_closing(&self, mut listener: Listener) {
+struct Dispatch<W> {
+    subscription: Arc<Subscription>,
+    work: Arc<W>,
+    running: TaskTracker,
+    abort: CancellationToken,
+    ends: mpsc::Sender<Vec<Settling>>,
+}
+
+impl<W: Work> Dispatch<W> {
+    async fn claim_until_closing(&self, mut listener: Listener, seat: Seat) {
         let Subscription {
             engine,
-            key,
+            consumer,
             options,
             closing,
             ..
         } = &*self.subscription;
+        let key = &consumer.group;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let mut pause = FIRST_PAUSE;
-        while let Some(free) = closing.run_until_cancelled(all_free(&permits)).await {
+        let most = (MAX_CLAIM / options.max_batch).max(1);
+        let free = async || {
+            self.subscription.unpaused().await;
+            free(&permits, most).await
+        };
+        while let Some(free) = closing.run_until_cancelled(free()).await {
             let Some(free) = free else { return };
             listener.mark_seen();
-            let room = free.num_permits();
+            let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.
             let lease_end = Instant::now() + options.visibility_timeout;
             // A claim is never broken off: what it has taken must be handled or handed back.
-            let wait = match engine.claim(key, room, options.visibility_timeout).await {
+            let wait = match engine
+                .claim(consumer, room, options.visibility_timeout)
+                .await
+            {
                 Ok(Claimed {
                     deliveries,
                     next_due,
@@ -122,8 +151,7 @@ impl<H: Handler> Dispatch<H> {
                     if may_have_more {
                         continue;
                     }
-                    let poll = jittered(options.poll_interval);
-                    next_due.map_or(poll, |due| due.min(poll))
+                    next_due
                 }
                 Err(Error::Closed) => {
                     tracing::error!(stream = %key.stream, group = %key.group, "the store is closed");
@@ -146,66 +174,70 @@ impl<H: Handler> Dispatch<H> {
             tokio::select! {
                 () = closing.cancelled() => return,
                 () = listener.woken() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = seat.polled() => {}
+                () = after(wait) => {}
             }
         }
     }
 
-    /// Gives every claimed message to a handler of its own.
+    /// Gives the claimed messages to free handlers, as many to each as it takes at once.
     async fn start_all(
         &self,
         deliveries: Vec<Delivery>,
         mut free: OwnedSemaphorePermit,
         lease_end: Instant,
     ) {
-        let max_attempts = self.subscription.options.max_attempts();
-        for delivery in deliveries {
-            let end = match free.split(1) {
-                _ if max_attempts.is_some_and(|max| delivery.message.attempt > max) => {
-                    attempt::poisoned(&self.subscription, &delivery)
-                }
-                Some(permit) => {
-                    self.start(delivery, permit, lease_end);
-                    continue;
-                }
+        let options = &self.subscription.options;
+        let max_attempts = options.max_attempts();
+        let is_poison =
+            |delivery: &Delivery| max_attempts.is_some_and(|max| delivery.message.attempt > max);
+        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_poison);
+        while !healthy.is_empty() {
+            let rest = healthy.split_off(options.max_batch.min(healthy.len()));
+            if let Some(permit) = free.split(1) {
+                self.start(healthy, permit, lease_end);
+            } else {
                 // The engine gave more than it was asked for.
-                None => attempt::released(delivery.receipt),
-            };
-            self.settle(end).await;
+                let ends = healthy.iter().map(|d| attempt::released(d.receipt));
+                send(&self.ends, ends.collect()).await;
+            }
+            healthy = rest;
         }
+        let ends = poison
+            .iter()
+            .map(|d| attempt::poisoned(&self.subscription, d));
+        send(&self.ends, ends.collect()).await;
     }
 
-    fn start(&self, delivery: Delivery, permit: OwnedSemaphorePermit, lease_end: Instant) {
+    fn start(&self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit, lease_end: Instant) {
         let subscription = Arc::clone(&self.subscription);
-        let handler = Arc::clone(&self.handler);
+        let work = Arc::clone(&self.work);
         let (abort, ends) = (self.abort.clone(), self.ends.clone());
         self.running.spawn(async move {
-            let end = attempt::run(&subscription, &*handler, delivery, lease_end, &abort).await;
-            if let Some(end) = end {
-                send(&ends, end).await;
-            }
+            let end = attempt::run(&subscription, &*work, deliveries, lease_end, &abort).await;
+            send(&ends, end).await;
             drop(permit);
         });
     }
+}
 
-    async fn settle(&self, end: Settling) {
-        send(&self.ends, end).await;
+async fn send(ends: &mpsc::Sender<Vec<Settling>>, end: Vec<Settling>) {
+    if !end.is_empty()
+        && let Err(unsent) = ends.send(end).await
+    {
+        // Closing has counted these as abandoned; their claims run out.
+        for Settling { settlement, .. } in unsent.0 {
+            let id = settlement.receipt.id;
+            tracing::warn!(%id, "the end of a message came after its consumer was closed");
+        }
     }
 }
 
-async fn send(ends: &mpsc::Sender<Settling>, end: Settling) {
-    if let Err(unsent) = ends.send(end).await {
-        // Closing has counted this one as abandoned; its claim runs out.
-        let id = unsent.0.settlement.receipt.id;
-        tracing::warn!(%id, "the end of a message came after its consumer was closed");
-    }
-}
-
-/// Waits until a handler is free, then takes all that are. `None` never happens: nobody closes the
-/// semaphore.
-async fn all_free(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+/// Waits until a handler is free, then takes all that are, up to a number. `None` never happens:
+/// nobody closes the semaphore.
+async fn free(permits: &Arc<Semaphore>, most: usize) -> Option<OwnedSemaphorePermit> {
     let mut free = Arc::clone(permits).acquire_owned().await.ok()?;
-    let more = permits.available_permits().min(MAX_CLAIM - 1);
+    let more = permits.available_permits().min(most - 1);
     // Nobody else takes permits, so what was available a moment ago still is.
     if let Ok(more) = u32::try_from(more)
         && let Ok(more) = Arc::clone(permits).try_acquire_many_owned(more)
@@ -215,7 +247,14 @@ async fn all_free(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     Some(free)
 }
 
-/// Spreads the polls of many consumers that were started together.
+async fn after(delay: Option<Duration>) {
+    match delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Spreads the claims of many consumers that met the same failure.
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(0.875 + fastrand::f64() / 4.0)
 }

@@ -11,7 +11,7 @@ use super::{CloseReport, Subscription};
 use crate::Error;
 use crate::engine::{Engine, Outcome, Settlement};
 
-/// Most ends that are recorded in one call to the store.
+/// Most handlers whose ends are recorded in one call to the store.
 const MAX_BATCH: usize = 512;
 
 /// Waits between attempts to record, while the store fails: it doubles from the first to the last.
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// Whatever queues up while the store commits one batch makes the next: no delay is added.
 pub(super) async fn run(
     subscription: Arc<Subscription>,
-    mut queue: mpsc::Receiver<Settling>,
+    mut queue: mpsc::Receiver<Vec<Settling>>,
     stop: CancellationToken,
     give_up: CancellationToken,
 ) -> CloseReport {
@@ -58,6 +58,7 @@ pub(super) async fn run(
         }
         let (settlements, kinds): (Vec<_>, Vec<_>) = batch
             .drain(..)
+            .flatten()
             .map(|settling| (settling.settlement, settling.kind))
             .unzip();
         let settlements = Arc::from(settlements);
@@ -88,14 +89,14 @@ async fn record(
     loop {
         let error = match subscription
             .engine
-            .settle(&subscription.key, Arc::clone(settlements))
+            .settle(subscription.group(), Arc::clone(settlements))
             .await
         {
             Ok(obeyed) => return Some(obeyed),
             Err(error) => error,
         };
         tracing::error!(
-            stream = %subscription.key.stream, group = %subscription.key.group,
+            stream = %subscription.group().stream, group = %subscription.group().group,
             messages = settlements.len(), error = &error as &dyn std::error::Error,
             "the ends of messages were not recorded"
         );
@@ -116,7 +117,7 @@ fn count(subscription: &Subscription, settlements: &[Settlement], obeyed: &[bool
         let counter = match settlement.outcome {
             _ if !obeyed => {
                 tracing::debug!(
-                    stream = %subscription.key.stream, group = %subscription.key.group,
+                    stream = %subscription.group().stream, group = %subscription.group().group,
                     id = %settlement.receipt.id, "an end came too late"
                 );
                 &counters.stale

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Row, Transaction, params};
 
-use super::{clock, schema, trim};
+use super::{clock, publish_key, schema, trim};
 use crate::{Error, Headers, MessageId, NewMessage, Retention, StreamName};
 
 /// The row of a stream.
@@ -38,43 +38,48 @@ impl StreamRow {
 #[error("a stream has used up all of its numbers")]
 struct OutOfNumbers;
 
-/// Appends messages and answers the stream as it is then. The retention stays as it was.
+/// The messages that an append has added, by their ids, and the stream as it is then.
+pub(super) struct Appended {
+    pub(super) ids: Vec<MessageId>,
+    pub(super) row: StreamRow,
+}
+
+/// Appends messages. The retention stays as it was.
 pub(super) fn append(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     messages: &[NewMessage],
-) -> Result<StreamRow, Error> {
+) -> Result<Appended, Error> {
     let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
     let row = transaction
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO stream (name, head) VALUES (?1, ?2)
              ON CONFLICT (name) DO UPDATE SET head = head + ?2
-             RETURNING stream_id, head, tail, max_len, max_age, trim_pending",
-        )?
+             RETURNING {STREAM_COLUMNS}"
+        ))?
         .query_row(params![stream.as_str(), count], StreamRow::read)?;
-    insert(transaction, &row, messages)?;
-    Ok(row)
+    insert(transaction, row, messages)
 }
 
-/// Appends messages, stores the retention, trims to it, and answers the first message's id.
+/// Appends messages, stores the retention, trims to it, and answers the messages' ids.
 pub(super) fn append_and_trim(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     messages: &[NewMessage],
     retention: Retention,
-) -> Result<MessageId, Error> {
+) -> Result<Vec<MessageId>, Error> {
     let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
     let max_len = retention
         .max_len
         .map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
     let row = transaction
-        .prepare_cached(
+        .prepare_cached(&format!(
             "INSERT INTO stream (name, head, max_len, max_age, trim_pending)
              VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (name) DO UPDATE SET
                  head = head + ?2, max_len = ?3, max_age = ?4, trim_pending = ?5
-             RETURNING stream_id, head, tail, max_len, max_age, trim_pending",
-        )?
+             RETURNING {STREAM_COLUMNS}"
+        ))?
         .query_row(
             params![
                 stream.as_str(),
@@ -85,25 +90,39 @@ pub(super) fn append_and_trim(
             ],
             StreamRow::read,
         )?;
-    insert(transaction, &row, messages)?;
+    let Appended { ids, row } = insert(transaction, row, messages)?;
     trim::trim(transaction, &row)?;
-    Ok(MessageId::from_u64((row.head - count).cast_unsigned() + 1))
+    Ok(ids)
 }
 
-/// Writes messages whose numbers have been taken: the last ones up to the head.
+/// Writes messages for which numbers have been taken, the last ones up to the head. Numbers that
+/// repeated publish keys make superfluous are given back.
 fn insert(
     transaction: &Transaction<'_>,
-    row: &StreamRow,
+    mut row: StreamRow,
     messages: &[NewMessage],
-) -> Result<(), Error> {
+) -> Result<Appended, Error> {
     if row.head > schema::MAX_NUMBER {
         return Err(Error::backend(OutOfNumbers));
     }
+    let taken = row.head;
+    row.head -= i64::try_from(messages.len()).unwrap_or(i64::MAX);
+    let mut ids = Vec::with_capacity(messages.len());
     let now = Timestamp::now().as_millisecond();
     let mut statement = transaction.prepare_cached(
         "INSERT INTO stream_message (key, created_at, headers, payload) VALUES (?1, ?2, ?3, ?4)",
     )?;
-    for (message, number) in messages.iter().rev().zip((1..=row.head).rev()) {
+    for message in messages {
+        let number = row.head + 1;
+        if let Some(key) = &message.publish_key {
+            let first = publish_key::claim(transaction, row.stream_id, key, number)?;
+            if first != number {
+                ids.push(MessageId::from_u64(first.cast_unsigned()));
+                continue;
+            }
+        }
+        row.head = number;
+        ids.push(MessageId::from_u64(number.cast_unsigned()));
         let headers = encode(&message.headers)?;
         let payload: &[u8] = &message.payload;
         statement.execute(params![
@@ -113,7 +132,12 @@ fn insert(
             payload
         ])?;
     }
-    Ok(())
+    if row.head < taken {
+        transaction
+            .prepare_cached("UPDATE stream SET head = ?2 WHERE stream_id = ?1")?
+            .execute([row.stream_id, row.head])?;
+    }
+    Ok(Appended { ids, row })
 }
 
 fn encode(headers: &Headers) -> Result<Option<String>, Error> {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Transaction, params};
 
+use super::content::{self, CONTENT_COLUMNS, Content};
 use super::group::GroupRow;
-use super::lease::Lease;
+use super::lease::{LEASE_COLUMNS, Lease};
 use super::{clock, group, schema};
-use crate::engine::{Claimed, Delivery, GroupKey, Receipt};
-use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
+use crate::engine::{Claimed, ConsumerKey, Delivery, Receipt};
+use crate::{Error, MessageId, StreamName};
 
 /// Most expired leases that one claim takes apart.
 const EXPIRED_LEASES: u32 = 8;
@@ -21,14 +21,15 @@ const MAX_BYTES: usize = 4 << 20;
 /// Claims what comes again and is due, then new messages.
 pub(super) fn claim(
     transaction: &Transaction<'_>,
-    key: &GroupKey,
+    consumer: &ConsumerKey,
     max: usize,
     visibility: i64,
 ) -> Result<Claimed, Error> {
-    let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
+    let group = group::find(transaction, &consumer.group)?.ok_or(Error::UnknownGroup)?;
     let mut claiming = Claiming {
         transaction,
-        stream: &key.stream,
+        stream: &consumer.group.stream,
+        consumer: &consumer.consumer,
         group,
         claim: group.claims + 1,
         now: clock::now(),
@@ -58,6 +59,7 @@ pub(super) fn claim(
 struct Claiming<'a> {
     transaction: &'a Transaction<'a>,
     stream: &'a StreamName,
+    consumer: &'a str,
     group: GroupRow,
     /// The number of this claim.
     claim: i64,
@@ -76,10 +78,10 @@ impl Claiming<'_> {
     fn explode_expired_leases(&self) -> Result<(), Error> {
         let expired: Vec<Lease> = self
             .transaction
-            .prepare_cached(
-                "SELECT group_id, claim, lo, hi, settled FROM stream_lease
-                 WHERE group_id = ?1 AND deadline <= ?2 LIMIT ?3",
-            )?
+            .prepare_cached(&format!(
+                "SELECT {LEASE_COLUMNS} FROM stream_lease
+                 WHERE group_id = ?1 AND deadline <= ?2 LIMIT ?3"
+            ))?
             .query_map(
                 params![self.group.group_id, self.now, EXPIRED_LEASES],
                 Lease::read,
@@ -112,7 +114,7 @@ impl Claiming<'_> {
             if self.is_full() {
                 break;
             }
-            let Some(content) = read_message(self.transaction, self.group.stream_id, number)?
+            let Some(content) = content::find(self.transaction, self.group.stream_id, number)?
             else {
                 self.transaction
                     .prepare_cached("DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2")?
@@ -123,7 +125,8 @@ impl Claiming<'_> {
             let attempt = attempts.saturating_add(1);
             self.transaction
                 .prepare_cached(
-                    "UPDATE stream_retry SET due = ?3, delay = ?4, attempts = ?5, claim = ?6
+                    "UPDATE stream_retry
+                     SET due = ?3, delay = ?4, attempts = ?5, claim = ?6, consumer = ?7, since = ?8
                      WHERE group_id = ?1 AND number = ?2",
                 )?
                 .execute(params![
@@ -132,7 +135,9 @@ impl Claiming<'_> {
                     self.now.saturating_add(self.visibility),
                     self.visibility,
                     attempt,
-                    self.claim
+                    self.claim,
+                    self.consumer,
+                    self.now
                 ])?;
             self.deliver(number, content, attempt, last_error);
         }
@@ -157,10 +162,10 @@ impl Claiming<'_> {
         if hi < lo || self.is_full() {
             return Ok(());
         }
-        let mut statement = self.transaction.prepare_cached(
-            "SELECT key, created_at, headers, payload FROM stream_message
-             WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
-        )?;
+        let mut statement = self.transaction.prepare_cached(&format!(
+            "SELECT {CONTENT_COLUMNS} FROM stream_message
+             WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
+        ))?;
         let mut rows = statement.query(params![
             schema::key(stream_id, lo),
             schema::key(stream_id, hi)
@@ -171,8 +176,9 @@ impl Claiming<'_> {
             self.cursor = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
             self.deliver(self.cursor, Content::read(row)?, 1, None);
         }
-        Lease::new(group_id, self.claim, lo, self.cursor)
-            .insert(self.transaction, self.now.saturating_add(self.visibility))
+        let times = (self.now, self.now.saturating_add(self.visibility));
+        Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor)
+            .insert(self.transaction)
     }
 
     /// Writes what has changed of the group.
@@ -219,13 +225,7 @@ impl Claiming<'_> {
         let id = MessageId::from_u64(number.cast_unsigned());
         self.bytes += content.message.payload.len();
         self.deliveries.push(Delivery {
-            message: Message::new(
-                id,
-                self.stream.clone(),
-                content.message,
-                content.created_at,
-                attempt,
-            ),
+            message: content.into_message(id, self.stream.clone(), attempt),
             receipt: Receipt {
                 id,
                 claim: self.claim.cast_unsigned(),
@@ -233,44 +233,4 @@ impl Claiming<'_> {
             last_error,
         });
     }
-}
-
-/// What the store has of a message.
-pub(super) struct Content {
-    pub(super) message: NewMessage,
-    created_at: Timestamp,
-}
-
-impl Content {
-    /// Reads the columns `key, created_at, headers, payload`.
-    fn read(row: &Row<'_>) -> Result<Self, Error> {
-        let created_at = row.get(1)?;
-        let headers: Option<String> = row.get(2)?;
-        let headers: Headers = match headers {
-            Some(json) => serde_json::from_str(&json).map_err(Error::backend)?,
-            None => Headers::new(),
-        };
-        let payload: Vec<u8> = row.get(3)?;
-        Ok(Self {
-            message: NewMessage::new(payload).with_headers(headers),
-            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
-        })
-    }
-}
-
-/// Reads one message; `None` when it has been trimmed.
-pub(super) fn read_message(
-    transaction: &Transaction<'_>,
-    stream_id: i64,
-    number: i64,
-) -> Result<Option<Content>, Error> {
-    transaction
-        .prepare_cached(
-            "SELECT key, created_at, headers, payload FROM stream_message WHERE key = ?1",
-        )?
-        .query_row([schema::key(stream_id, number)], |row| {
-            Ok(Content::read(row))
-        })
-        .optional()?
-        .transpose()
 }

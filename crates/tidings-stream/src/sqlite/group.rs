@@ -1,8 +1,9 @@
 //! Consumer groups.
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::engine::GroupKey;
+use super::content;
+use crate::engine::{self, GroupKey};
 use crate::{Error, MessageId, StartFrom};
 
 /// A group and the ends of its stream.
@@ -17,11 +18,8 @@ pub(super) struct GroupRow {
 }
 
 /// Finds a group.
-pub(super) fn find(
-    transaction: &Transaction<'_>,
-    key: &GroupKey,
-) -> Result<Option<GroupRow>, Error> {
-    let row = transaction
+pub(super) fn find(connection: &Connection, key: &GroupKey) -> Result<Option<GroupRow>, Error> {
+    let row = connection
         .prepare_cached(
             "SELECT g.group_id, g.cursor, g.claims, s.stream_id, s.head, s.tail
              FROM stream AS s JOIN stream_group AS g USING (stream_id)
@@ -60,21 +58,56 @@ pub(super) fn open(
         .query_row([key.stream.as_str()], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?;
-    let cursor = match start {
-        StartFrom::Latest => head,
-        StartFrom::Earliest => tail - 1,
-        StartFrom::After(id) if id.as_u64() > head.cast_unsigned() => {
-            return Err(Error::StartAhead {
-                start: id,
-                newest: MessageId::from_u64(head.cast_unsigned()),
-            });
-        }
-        StartFrom::After(id) => id.as_u64().cast_signed().max(tail - 1),
-    };
+    let cursor = position(transaction, stream_id, head, tail, start)?;
     transaction
-        .prepare_cached("INSERT INTO stream_group (stream_id, name, cursor) VALUES (?1, ?2, ?3)")?
-        .execute(params![stream_id, key.group.as_str(), cursor])?;
+        .prepare_cached(
+            "INSERT INTO stream_group (stream_id, name, cursor, claims) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            stream_id,
+            key.group.as_str(),
+            cursor,
+            engine::first_claim().cast_signed()
+        ])?;
     Ok(())
+}
+
+/// Moves a group, and drops what it has pending.
+pub(super) fn seek(
+    transaction: &Transaction<'_>,
+    key: &GroupKey,
+    to: StartFrom,
+) -> Result<(), Error> {
+    let group = find(transaction, key)?.ok_or(Error::UnknownGroup)?;
+    let cursor = position(transaction, group.stream_id, group.head, group.tail, to)?;
+    drop_pending(transaction, group.group_id)?;
+    transaction
+        .prepare_cached("UPDATE stream_group SET cursor = ?2 WHERE group_id = ?1")?
+        .execute([group.group_id, cursor])?;
+    Ok(())
+}
+
+/// The number before the first one that a group would get from here.
+fn position(
+    transaction: &Transaction<'_>,
+    stream_id: i64,
+    head: i64,
+    tail: i64,
+    start: StartFrom,
+) -> Result<i64, Error> {
+    match start {
+        StartFrom::Latest => Ok(head),
+        StartFrom::Earliest => Ok(tail - 1),
+        StartFrom::After(id) if id.as_u64() > head.cast_unsigned() => Err(Error::StartAhead {
+            start: id,
+            newest: MessageId::from_u64(head.cast_unsigned()),
+        }),
+        StartFrom::After(id) => Ok(id.as_u64().cast_signed().max(tail - 1)),
+        StartFrom::At(time) => {
+            let first = content::first_at(transaction, stream_id, tail, head, time)?;
+            Ok(first - 1)
+        }
+    }
 }
 
 /// Deletes a group and what it has pending.
@@ -82,14 +115,30 @@ pub(super) fn delete(transaction: &Transaction<'_>, key: &GroupKey) -> Result<bo
     let Some(group) = find(transaction, key)? else {
         return Ok(false);
     };
+    delete_by_id(transaction, group.group_id)?;
+    Ok(true)
+}
+
+/// Deletes a group and what it has pending.
+pub(super) fn delete_by_id(transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
+    drop_pending(transaction, group_id)?;
+    for statement in [
+        "DELETE FROM stream_member WHERE group_id = ?1",
+        "DELETE FROM stream_group WHERE group_id = ?1",
+    ] {
+        transaction.execute(statement, [group_id])?;
+    }
+    Ok(())
+}
+
+fn drop_pending(transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
     for statement in [
         "DELETE FROM stream_lease WHERE group_id = ?1",
         "DELETE FROM stream_retry WHERE group_id = ?1",
-        "DELETE FROM stream_group WHERE group_id = ?1",
     ] {
-        transaction.execute(statement, [group.group_id])?;
+        transaction.execute(statement, [group_id])?;
     }
-    Ok(true)
+    Ok(())
 }
 
 /// Adds to a group's count of messages that were trimmed too early for it.

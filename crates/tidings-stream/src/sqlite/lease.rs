@@ -1,5 +1,7 @@
 //! The claim of a run of new messages: one row, with a bit per message that is settled.
 
+use std::ops::RangeInclusive;
+
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::Error;
@@ -9,18 +11,36 @@ use crate::Error;
 pub(super) struct Lease {
     pub(super) group_id: i64,
     pub(super) claim: i64,
+    pub(super) consumer: String,
+    /// When it was claimed.
+    pub(super) since: i64,
+    pub(super) deadline: i64,
     lo: i64,
     hi: i64,
     settled: Vec<u8>,
 }
 
+/// The columns that [`Lease::read`] reads, in its order.
+pub(super) const LEASE_COLUMNS: &str =
+    "group_id, claim, consumer, since, deadline, lo, hi, settled";
+
 impl Lease {
-    /// The lease of numbers `lo` to `hi`, none of them settled.
-    pub(super) fn new(group_id: i64, claim: i64, lo: i64, hi: i64) -> Self {
+    /// The lease of some numbers in order, none of them settled.
+    pub(super) fn new(
+        group_id: i64,
+        claim: i64,
+        consumer: &str,
+        (since, deadline): (i64, i64),
+        numbers: RangeInclusive<i64>,
+    ) -> Self {
+        let (lo, hi) = numbers.into_inner();
         let bytes = usize::try_from((hi - lo) / 8 + 1).unwrap_or(0);
         Self {
             group_id,
             claim,
+            consumer: consumer.to_owned(),
+            since,
+            deadline,
             lo,
             hi,
             settled: vec![0; bytes],
@@ -66,38 +86,63 @@ impl Lease {
         claim: i64,
     ) -> Result<Option<Self>, Error> {
         let lease = transaction
-            .prepare_cached(
-                "SELECT group_id, claim, lo, hi, settled FROM stream_lease
-                 WHERE group_id = ?1 AND claim = ?2",
-            )?
+            .prepare_cached(&format!(
+                "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 AND claim = ?2"
+            ))?
             .query_row(params![group_id, claim], Self::read)
             .optional()?;
         Ok(lease)
     }
 
-    /// Reads the columns `group_id, claim, lo, hi, settled`.
+    /// Reads the [`LEASE_COLUMNS`].
     pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
         Ok(Self {
             group_id: row.get(0)?,
             claim: row.get(1)?,
-            lo: row.get(2)?,
-            hi: row.get(3)?,
-            settled: row.get(4)?,
+            consumer: row.get(2)?,
+            since: row.get(3)?,
+            deadline: row.get(4)?,
+            lo: row.get(5)?,
+            hi: row.get(6)?,
+            settled: row.get(7)?,
         })
     }
 
     /// Writes a new lease.
-    pub(super) fn insert(&self, transaction: &Transaction<'_>, deadline: i64) -> Result<(), Error> {
+    pub(super) fn insert(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         transaction
-            .prepare_cached("INSERT INTO stream_lease VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .prepare_cached(
+                "INSERT INTO stream_lease
+                     (group_id, claim, lo, hi, deadline, settled, consumer, since)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
             .execute(params![
                 self.group_id,
                 self.claim,
                 self.lo,
                 self.hi,
-                deadline,
-                self.settled
+                self.deadline,
+                self.settled,
+                self.consumer,
+                self.since
             ])?;
+        Ok(())
+    }
+
+    /// Lets it last until a deadline, at least.
+    pub(super) fn extend(
+        &mut self,
+        transaction: &Transaction<'_>,
+        deadline: i64,
+    ) -> Result<(), Error> {
+        if self.deadline < deadline {
+            self.deadline = deadline;
+            transaction
+                .prepare_cached(
+                    "UPDATE stream_lease SET deadline = ?3 WHERE group_id = ?1 AND claim = ?2",
+                )?
+                .execute(params![self.group_id, self.claim, deadline])?;
+        }
         Ok(())
     }
 
@@ -115,19 +160,24 @@ impl Lease {
     }
 
     /// Ends the lease; each open number gets a row of its own, with one attempt counted, and may be
-    /// claimed at once. Answers how many there were.
-    pub(super) fn explode(&self, transaction: &Transaction<'_>, now: i64) -> Result<u64, Error> {
-        let mut exploded = 0;
+    /// claimed at once. Until it is, the receipt of the lease is still good for it.
+    pub(super) fn explode(&self, transaction: &Transaction<'_>, now: i64) -> Result<(), Error> {
+        let mut statement = transaction.prepare_cached(
+            "INSERT INTO stream_retry
+                 (group_id, number, since, due, delay, attempts, claim, consumer)
+             VALUES (?1, ?2, ?3, ?4, 0, 1, ?5, ?6)",
+        )?;
         for number in self.open_numbers() {
-            let retry = Retry {
-                attempts: 1,
-                ..Retry::now(number, now)
-            };
-            retry.insert(transaction, self.group_id)?;
-            exploded += 1;
+            statement.execute(params![
+                self.group_id,
+                number,
+                self.since,
+                now,
+                self.claim,
+                self.consumer
+            ])?;
         }
-        self.delete(transaction)?;
-        Ok(exploded)
+        self.delete(transaction)
     }
 
     fn delete(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
@@ -142,7 +192,8 @@ impl Lease {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry<'a> {
     pub(super) number: i64,
-    pub(super) due: i64,
+    /// When it was put here.
+    pub(super) since: i64,
     pub(super) delay: i64,
     pub(super) attempts: u32,
     pub(super) last_error: Option<&'a str>,
@@ -153,7 +204,7 @@ impl Retry<'_> {
     pub(super) fn now(number: i64, now: i64) -> Self {
         Self {
             number,
-            due: now,
+            since: now,
             delay: 0,
             attempts: 0,
             last_error: None,
@@ -163,13 +214,15 @@ impl Retry<'_> {
     pub(super) fn insert(&self, transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
         transaction
             .prepare_cached(
-                "INSERT INTO stream_retry (group_id, number, due, delay, attempts, last_error)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO stream_retry
+                     (group_id, number, since, due, delay, attempts, last_error)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![
                 group_id,
                 self.number,
-                self.due,
+                self.since,
+                self.since.saturating_add(self.delay),
                 self.delay,
                 self.attempts,
                 self.last_error
@@ -192,7 +245,7 @@ mod tests {
             length in 1..600_i64,
             numbers in prop::collection::vec(0..2000_i64, 0..300),
         ) {
-            let mut lease = Lease::new(1, 1, lo, lo + length - 1);
+            let mut lease = Lease::new(1, 1, "c", (0, 0), lo..=lo + length - 1);
             let mut open: BTreeSet<i64> = (lo..lo + length).collect();
             for number in numbers {
                 prop_assert_eq!(lease.settle(number), open.remove(&number));

@@ -3,7 +3,7 @@
 use rusqlite::Transaction;
 
 use super::clock;
-use super::lease::Lease;
+use super::lease::{LEASE_COLUMNS, Lease};
 use crate::Error;
 
 /// Ends every claim, since nobody is left to settle it, and lets no message wait longer than it was
@@ -11,21 +11,21 @@ use crate::Error;
 pub(super) fn bring_back_claims(transaction: &Transaction<'_>) -> Result<(), Error> {
     let now = clock::now();
     let leases: Vec<Lease> = transaction
-        .prepare("SELECT group_id, claim, lo, hi, settled FROM stream_lease")?
+        .prepare(&format!("SELECT {LEASE_COLUMNS} FROM stream_lease"))?
         .query_map([], Lease::read)?
         .collect::<Result<_, _>>()?;
-    let claimed = transaction.execute(
-        "UPDATE stream_retry SET claim = NULL, due = ?1, delay = 0 WHERE claim IS NOT NULL",
+    for lease in leases {
+        lease.explode(transaction, now)?;
+    }
+    let recovered = transaction.execute(
+        "UPDATE stream_retry SET claim = NULL, consumer = NULL, since = ?1, due = ?1, delay = 0
+         WHERE claim IS NOT NULL",
         [now],
     )?;
     transaction.execute(
         "UPDATE stream_retry SET due = ?1 + delay WHERE due > ?1 + delay",
         [now],
     )?;
-    let mut recovered = claimed as u64;
-    for lease in leases {
-        recovered += lease.explode(transaction, now)?;
-    }
     if recovered > 0 {
         tracing::info!(
             messages = recovered,

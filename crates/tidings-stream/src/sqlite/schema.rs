@@ -51,6 +51,28 @@ CREATE TABLE stream_retry (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX stream_retry_due ON stream_retry (group_id, due);
+", "
+ALTER TABLE stream_lease ADD COLUMN consumer TEXT NOT NULL DEFAULT '';
+ALTER TABLE stream_lease ADD COLUMN since INTEGER NOT NULL DEFAULT 0; -- when it was claimed
+ALTER TABLE stream_retry ADD COLUMN consumer TEXT; -- who has it; NULL: it waits
+ALTER TABLE stream_retry ADD COLUMN since INTEGER NOT NULL DEFAULT 0; -- when it was claimed or put here
+
+CREATE TABLE stream_publish_key (
+    stream_id   INTEGER NOT NULL,
+    key         TEXT NOT NULL,
+    number      INTEGER NOT NULL,           -- of the first message under the key
+    expires     INTEGER NOT NULL,           -- milliseconds of the engine's clock
+    PRIMARY KEY (stream_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX stream_publish_key_expires ON stream_publish_key (expires);
+
+CREATE TABLE stream_member (
+    group_id    INTEGER NOT NULL,
+    consumer    TEXT NOT NULL,
+    expires     INTEGER NOT NULL,           -- until when it is taken to be alive
+    PRIMARY KEY (group_id, consumer)
+) STRICT, WITHOUT ROWID;
 "];
 
 /// How far a stream's id is shifted in `stream_message.key`: room for 10^12 messages per stream and

@@ -7,7 +7,7 @@ use rusqlite::{Transaction, params};
 
 use super::group::GroupRow;
 use super::lease::{Lease, Retry};
-use super::{append, claim, clock, group, trim};
+use super::{append, clock, content, group, trim};
 use crate::engine::{GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, StreamName};
 
@@ -46,34 +46,40 @@ pub(super) fn settle(
     Ok(settling.result)
 }
 
-/// Makes a claim last for `visibility` from now. All messages of a lease share its deadline.
+/// Makes claims last for `visibility` from now. All messages of a lease share its deadline.
 pub(super) fn extend(
     transaction: &Transaction<'_>,
     key: &GroupKey,
-    receipt: Receipt,
+    receipts: &[Receipt],
     visibility: i64,
-) -> Result<bool, Error> {
-    let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
-    let number = receipt.id.as_u64().cast_signed();
-    let claim = receipt.claim.cast_signed();
+) -> Result<Vec<bool>, Error> {
+    let GroupRow { group_id, .. } = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let deadline = clock::now().saturating_add(visibility);
-    let lease = Lease::find(transaction, group.group_id, claim)?;
-    let changed = if lease.is_some_and(|lease| lease.is_open(number)) {
-        transaction
+    let mut leases = HashMap::new();
+    let mut obeyed = Vec::with_capacity(receipts.len());
+    for receipt in receipts {
+        let number = receipt.id.as_u64().cast_signed();
+        let claim = receipt.claim.cast_signed();
+        let lease = match leases.entry(claim) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Lease::find(transaction, group_id, claim)?),
+        };
+        if let Some(lease) = lease
+            && lease.is_open(number)
+        {
+            lease.extend(transaction, deadline)?;
+            obeyed.push(true);
+            continue;
+        }
+        let changed = transaction
             .prepare_cached(
-                "UPDATE stream_lease SET deadline = max(deadline, ?3)
-                 WHERE group_id = ?1 AND claim = ?2",
-            )?
-            .execute(params![group.group_id, claim, deadline])?
-    } else {
-        transaction
-            .prepare_cached(
-                "UPDATE stream_retry SET due = ?4
+                "UPDATE stream_retry SET due = max(due, ?4)
                  WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
             )?
-            .execute(params![group.group_id, number, claim, deadline])?
-    };
-    Ok(changed > 0)
+            .execute(params![group_id, number, claim, deadline])?;
+        obeyed.push(changed > 0);
+    }
+    Ok(obeyed)
 }
 
 struct Settling<'a> {
@@ -114,7 +120,7 @@ impl Settling<'_> {
                 let delay = clock::millis(*delay);
                 Retry {
                     number,
-                    due: self.now.saturating_add(delay),
+                    since: self.now,
                     delay,
                     attempts: 1,
                     last_error: error.as_deref(),
@@ -145,7 +151,8 @@ impl Settling<'_> {
                 .transaction
                 .prepare_cached(
                     "UPDATE stream_retry
-                     SET due = ?4, delay = 0, attempts = attempts - 1, claim = NULL
+                     SET due = ?4, since = ?4, delay = 0, attempts = attempts - 1, claim = NULL,
+                         consumer = NULL
                      WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
                 )?
                 .execute(params![group_id, number, claim, self.now])?,
@@ -154,7 +161,8 @@ impl Settling<'_> {
                 self.transaction
                     .prepare_cached(
                         "UPDATE stream_retry
-                         SET due = ?4, delay = ?5, claim = NULL, last_error = ?6
+                         SET due = ?4, since = ?7, delay = ?5, claim = NULL, consumer = NULL,
+                             last_error = ?6
                          WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
                     )?
                     .execute(params![
@@ -163,7 +171,8 @@ impl Settling<'_> {
                         claim,
                         self.now.saturating_add(delay),
                         delay,
-                        error
+                        error,
+                        self.now
                     ])?
             }
         };
@@ -185,12 +194,12 @@ impl Settling<'_> {
             stream_id,
             ..
         } = self.group;
-        let Some(content) = claim::read_message(self.transaction, stream_id, number)? else {
+        let Some(content) = content::find(self.transaction, stream_id, number)? else {
             return group::count_lost(self.transaction, group_id, 1);
         };
         let letter = content.message.buried(provenance.clone());
-        let row = append::append(self.transaction, to, &[letter])?;
-        trim::trim(self.transaction, &row)?;
+        let appended = append::append(self.transaction, to, &[letter])?;
+        trim::trim(self.transaction, &appended.row)?;
         self.transaction
             .prepare_cached(
                 "UPDATE stream_group SET dead_lettered = dead_lettered + 1 WHERE group_id = ?1",

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rusqlite::Connection;
 
 use super::{append, claim, group, schema, settle};
-use crate::engine::{GroupKey, Outcome, Settlement};
+use crate::engine::{ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{GroupName, Headers, NewMessage, Retention, StartFrom, StreamName};
 
 const VISIBILITY: i64 = 60_000;
@@ -57,9 +57,13 @@ impl Counted {
     /// Claims and settles, and counts the steps of both.
     fn work(&mut self, max: usize, outcome: &Outcome) -> (usize, u64) {
         let key = self.key.clone();
+        let consumer = ConsumerKey {
+            group: key.clone(),
+            consumer: "c".into(),
+        };
         let mut found = 0;
         let steps = self.steps_of(|transaction| {
-            let claimed = claim::claim(transaction, &key, max, VISIBILITY).unwrap();
+            let claimed = claim::claim(transaction, &consumer, max, VISIBILITY).unwrap();
             found = claimed.deliveries.len();
             let settlements: Vec<Settlement> = claimed
                 .deliveries

@@ -4,5 +4,6 @@
 #![cfg(all(feature = "sqlite", feature = "conformance"))]
 
 mod conformance;
+mod idle;
 mod send_sync;
 mod sqlite;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_sqlite::{Database, Options};
-use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
     Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention, ServiceConfig,
@@ -129,9 +129,17 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         };
         let engine = SqliteEngine::open(database.clone()).await.unwrap();
         engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+        let consumer = ConsumerKey {
+            group: key.clone(),
+            consumer: "one that ends".into(),
+        };
         // Of a hundred, 1 is acknowledged, 2 waits for a retry, 3 is on its second attempt, and the
         // rest is being handled when the run ends.
-        let claimed = engine.claim(&key, 100, NEVER).await.unwrap().deliveries;
+        let claimed = engine
+            .claim(&consumer, 100, NEVER)
+            .await
+            .unwrap()
+            .deliveries;
         let outcomes = [
             Outcome::Acknowledged,
             Outcome::Retry {
@@ -152,7 +160,11 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
             })
             .collect();
         engine.settle(&key, settlements).await.unwrap();
-        let second = engine.claim(&key, 100, NEVER).await.unwrap().deliveries;
+        let second = engine
+            .claim(&consumer, 100, NEVER)
+            .await
+            .unwrap()
+            .deliveries;
         assert_eq!(second[0].message.id.as_u64(), 3);
         database.close().await;
         key

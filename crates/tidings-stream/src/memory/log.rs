@@ -1,0 +1,124 @@
+use std::collections::{HashMap, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+use crate::message::PublishKey;
+use crate::{Error, Message, MessageId, NewMessage, Retention, StartFrom, StreamName};
+
+/// The messages of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The kept messages; the last has the number `head`.
+    messages: VecDeque<Stored>,
+    head: u64,
+    /// The publish keys whose windows may still be open: when they end, and the number of the
+    /// first message under each.
+    keys: HashMap<String, (Instant, u64)>,
+}
+
+/// A message in its place.
+#[derive(Debug, Clone)]
+pub(super) struct Stored {
+    pub(super) content: NewMessage,
+    created_at: Timestamp,
+}
+
+impl Stored {
+    /// The message as it is handed out.
+    pub(super) fn to_message(&self, stream: &StreamName, number: u64, attempt: u32) -> Message {
+        Message::new(
+            MessageId::from_u64(number),
+            stream.clone(),
+            self.content.clone(),
+            self.created_at,
+            attempt,
+        )
+    }
+}
+
+impl Log {
+    /// The number of the newest message; 0 before the first.
+    pub(super) fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The number of the oldest kept message; one past the head when there is none.
+    pub(super) fn tail(&self) -> u64 {
+        self.head + 1 - self.messages.len() as u64
+    }
+
+    /// The message with a number, unless it was trimmed.
+    pub(super) fn get(&self, number: u64) -> Option<&Stored> {
+        let index = number.checked_sub(self.tail())?;
+        self.messages.get(usize::try_from(index).ok()?)
+    }
+
+    /// Appends a message and answers its number, or that of the first one under its publish key.
+    pub(super) fn append(&mut self, mut content: NewMessage) -> u64 {
+        if let Some(PublishKey { key, window }) = content.publish_key.take() {
+            let now = Instant::now();
+            if let Some((end, number)) = self.keys.get(&key)
+                && *end > now
+            {
+                return *number;
+            }
+            self.keys.insert(key, (now + window, self.head + 1));
+        }
+        let now = Timestamp::now();
+        self.messages.push_back(Stored {
+            content,
+            created_at: Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
+        });
+        self.head += 1;
+        self.head
+    }
+
+    pub(super) fn forget_expired_keys(&mut self) {
+        let now = Instant::now();
+        self.keys.retain(|_, (end, _)| *end > now);
+    }
+
+    /// The number before the first one that a group would get from here.
+    pub(super) fn position(&self, start: StartFrom) -> Result<u64, Error> {
+        let before_oldest = self.tail() - 1;
+        match start {
+            StartFrom::Latest => Ok(self.head),
+            StartFrom::Earliest => Ok(before_oldest),
+            StartFrom::After(id) if id.as_u64() > self.head => Err(Error::StartAhead {
+                start: id,
+                newest: MessageId::from_u64(self.head),
+            }),
+            StartFrom::After(id) => Ok(id.as_u64().max(before_oldest)),
+            StartFrom::At(time) => {
+                let earlier = self.messages.partition_point(|m| m.created_at < time);
+                Ok(before_oldest + earlier as u64)
+            }
+        }
+    }
+
+    /// Removes what the retention does not keep, up to the first number that is still `needed`, and
+    /// answers how many messages that was.
+    pub(super) fn trim(&mut self, retention: &Retention, needed: Option<u64>) -> u64 {
+        let Retention {
+            max_len, max_age, ..
+        } = retention;
+        // The first number to keep, by each rule.
+        let by_len = max_len.map_or(0, |max| (self.head + 1).saturating_sub(max.get()));
+        let by_age = max_age
+            .and_then(|age| {
+                let age = SignedDuration::try_from(age).ok()?;
+                let oldest = Timestamp::now().checked_sub(age).ok()?;
+                let kept = self.messages.iter();
+                Some(self.tail() + kept.take_while(|m| m.created_at <= oldest).count() as u64)
+            })
+            .unwrap_or(0);
+        let keep = by_len.max(by_age).min(needed.unwrap_or(u64::MAX));
+        let excess = keep.saturating_sub(self.tail());
+        let excess = usize::try_from(excess)
+            .unwrap_or(usize::MAX)
+            .min(self.messages.len());
+        self.messages.drain(..excess);
+        excess as u64
+    }
+}

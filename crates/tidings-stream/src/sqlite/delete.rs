@@ -1,0 +1,66 @@
+//! Deleting a stream, which may hold more messages than one transaction should remove.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::{group, schema, trim};
+use crate::{Error, StreamName};
+
+/// What the names of deleted streams begin with, and no name of a stream can: a control character.
+const HIDDEN: &str = "\u{1}";
+
+/// Takes a stream out of sight, with its groups and publish keys, and answers its id; `None` when
+/// there is none. Its messages are still there, and nobody can reach them.
+pub(super) fn hide(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+) -> Result<Option<i64>, Error> {
+    let stream_id = transaction
+        .prepare_cached(
+            "UPDATE stream SET name = ?2 || stream_id WHERE name = ?1 RETURNING stream_id",
+        )?
+        .query_row([stream.as_str(), HIDDEN], |row| row.get::<_, i64>(0))
+        .optional()?;
+    let Some(stream_id) = stream_id else {
+        return Ok(None);
+    };
+    let groups: Vec<i64> = transaction
+        .prepare_cached("SELECT group_id FROM stream_group WHERE stream_id = ?1")?
+        .query_map([stream_id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for group_id in groups {
+        group::delete_by_id(transaction, group_id)?;
+    }
+    transaction.execute(
+        "DELETE FROM stream_publish_key WHERE stream_id = ?1",
+        [stream_id],
+    )?;
+    Ok(Some(stream_id))
+}
+
+/// The ids of streams out of sight whose messages have not all been removed.
+pub(super) fn hidden(connection: &Connection) -> Result<Vec<i64>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT stream_id FROM stream WHERE name >= ?1 AND name < ?1 || ':' ORDER BY name",
+    )?;
+    let ids = statement.query_map([HIDDEN], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Removes a chunk of a stream out of sight, and at last the stream; answers whether that is done.
+pub(super) fn remove_chunk(transaction: &Transaction<'_>, stream_id: i64) -> Result<bool, Error> {
+    let removed = transaction
+        .prepare_cached(
+            "DELETE FROM stream_message WHERE key IN (
+                 SELECT key FROM stream_message WHERE key BETWEEN ?1 AND ?2 LIMIT ?3)",
+        )?
+        .execute(params![
+            schema::key(stream_id, 0),
+            schema::key(stream_id, schema::MAX_NUMBER),
+            trim::CHUNK
+        ])?;
+    if removed > 0 {
+        return Ok(false);
+    }
+    transaction.execute("DELETE FROM stream WHERE stream_id = ?1", [stream_id])?;
+    Ok(true)
+}

@@ -1,0 +1,152 @@
+//! Bringing dead letters back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Streams;
+use crate::dead_letter;
+use crate::engine::{ConsumerKey, Delivery, Engine, GroupKey, Outcome, Settlement};
+use crate::{Error, Headers, StartFrom, StreamName};
+
+/// The group that remembers which dead letters have been brought back.
+const GROUP: &str = "tidings.redrive";
+
+/// Letters that are moved at a time.
+const BATCH: u64 = 100;
+
+/// How long a letter stays claimed if this process dies before it has moved it.
+const VISIBILITY: Duration = Duration::from_secs(30);
+
+/// Which dead letters to bring back, and where to.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Redrive {
+    limit: u64,
+    target: Option<String>,
+}
+
+impl Default for Redrive {
+    /// All of them, each to the stream that it came from.
+    fn default() -> Self {
+        Self {
+            limit: u64::MAX,
+            target: None,
+        }
+    }
+}
+
+impl Redrive {
+    /// Brings back so many at most, the oldest first. The default is all.
+    pub fn with_limit(mut self, letters: u64) -> Self {
+        self.limit = letters;
+        self
+    }
+
+    /// Sends them to this stream, in the handle's application and namespace. The default is the
+    /// stream that each came from.
+    pub fn with_target(mut self, stream: impl Into<String>) -> Self {
+        self.target = Some(stream.into());
+        self
+    }
+}
+
+/// What a redrive did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Redriven {
+    /// Messages that were published again.
+    pub moved: u64,
+    /// Messages that do not say which stream they came from, and stay where they are.
+    pub skipped: u64,
+}
+
+impl Streams {
+    /// Publishes dead letters again, as they were before they died: payload and headers, with new
+    /// ids, and attempts counted from 1. Each comes back once, whatever crashes, and however often
+    /// or from how many processes this is called.
+    ///
+    /// The letters themselves stay in the dead-letter stream for as long as its
+    /// [retention](crate::Retention) keeps them. Its group `tidings.redrive` remembers which have
+    /// been brought back; it can [seek](Self::seek) to bring them back once more, and like every
+    /// group it keeps those that have not from being trimmed. Letters that arrive after this has
+    /// begun are left for the next time.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::InvalidOption`] when the target is the dead-letter stream
+    /// itself, [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What had been
+    /// moved by then stays moved; calling again goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops after some letters; calling again goes on, with up to 100 of them
+    /// half a minute later.
+    pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven, Error> {
+        self.ensure_open()?;
+        let target = options.target.map(|name| self.name(&name)).transpose()?;
+        let group = self.group(dead_letters, GROUP)?;
+        if target.as_ref() == Some(&group.stream) {
+            return Err(Error::InvalidOption {
+                field: "target",
+                expected: "another stream",
+            });
+        }
+        let engine = &self.shared.engine;
+        engine.open_group(&group, StartFrom::Earliest).await?;
+        // What dies again while this runs is not brought back for ever.
+        let end = engine.stats(&group.stream).await?.newest;
+        let consumer = ConsumerKey {
+            group: group.clone(),
+            consumer: GROUP.into(),
+        };
+        let mut done = Redriven::default();
+        while done.moved + done.skipped < options.limit {
+            let room = BATCH.min(options.limit - done.moved - done.skipped);
+            let room = usize::try_from(room).unwrap_or(usize::MAX);
+            let claimed = engine.claim(&consumer, room, VISIBILITY).await?.deliveries;
+            if claimed.is_empty() {
+                break;
+            }
+            let is_over = claimed.iter().any(|letter| Some(letter.message.id) >= end);
+            let settlements = claimed.iter().map(|letter| {
+                let outcome = if Some(letter.message.id) > end {
+                    Outcome::Released
+                } else {
+                    fate(letter, &group, target.as_ref())
+                };
+                Settlement {
+                    receipt: letter.receipt,
+                    outcome,
+                }
+            });
+            let settlements: Arc<[Settlement]> = settlements.collect();
+            let obeyed = engine.settle(&group, Arc::clone(&settlements)).await?;
+            for (settlement, _) in settlements.iter().zip(obeyed).filter(|(_, obeyed)| *obeyed) {
+                match settlement.outcome {
+                    Outcome::Dead { .. } => done.moved += 1,
+                    Outcome::Acknowledged => done.skipped += 1,
+                    Outcome::Retry { .. } | Outcome::Released => {}
+                }
+            }
+            if is_over {
+                break;
+            }
+        }
+        Ok(done)
+    }
+}
+
+/// Moves a letter where it belongs: without provenance it is the message that it was.
+fn fate(letter: &Delivery, group: &GroupKey, target: Option<&StreamName>) -> Outcome {
+    let origin = || {
+        let origin = letter.message.headers.get(dead_letter::STREAM)?;
+        origin.parse().ok().filter(|origin| *origin != group.stream)
+    };
+    match target.cloned().or_else(origin) {
+        Some(to) => Outcome::Dead {
+            to,
+            provenance: Headers::new(),
+        },
+        None => Outcome::Acknowledged,
+    }
+}
