@@ -1,12 +1,14 @@
+use std::future::ready;
+
 use bytes::Bytes;
 
-use crate::{Error, Options, Subscription, Topic};
+use crate::{Error, Options, Pattern, Subscription, Topic};
 
 /// Sends messages to topics.
 ///
 /// # Contract
 ///
-/// - A message reaches every subscription that has its topic when `publish` is called. `Ok` means
+/// - A message reaches every subscription that has its topic, or a pattern that matches it, when `publish` is called. `Ok` means
 ///   that it was sent, not that anybody got it.
 /// - Messages that are published one after the other, each once the one before was answered, arrive
 ///   in this order at each subscription, over all topics.
@@ -40,7 +42,7 @@ pub trait Publisher: Send + Sync + 'static {
 ///
 /// - When `subscribe` has answered, the subscription gets what is published from then on.
 /// - Each subscription gets its own copy of each message, once, however often it has asked for the
-///   topic.
+///   topic, and however many of its patterns match it too.
 /// - A subscriber that does not read delays no other.
 /// - Messages that a subscription misses are reported to it, in the place where they are missing.
 pub trait Subscriber: Send + Sync + 'static {
@@ -75,19 +77,34 @@ pub trait Broker: Publisher + Subscriber {
     fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// One subscription's place in a broker: which topics go to its [`Mailbox`](crate::Mailbox).
+/// One subscription's place in a broker: which topics and patterns go to its [`Mailbox`](crate::Mailbox).
 ///
 /// Whoever writes a broker implements this; whoever uses one calls the functions of the same
 /// meaning of [`Subscription`].
 ///
 /// # Contract
 ///
-/// Dropping it leaves all topics and waits for nothing.
+/// Dropping it leaves everything and waits for nothing.
 pub trait Membership: Send + Sync + 'static {
     /// Lets a topic's messages into the mailbox from now on. A topic that it has already stays as it
     /// is.
     fn join(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Lets in no message that is published from now on. A topic that it does not have is no error.
+    /// Lets in no message that is published from now on, unless a pattern does. A topic that it does
+    /// not have is no error.
     fn leave(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Lets the messages of all topics that match into the mailbox from now on. Brokers that have no
+    /// patterns leave this as it is: it answers [`Error::NoPatterns`].
+    fn join_pattern(&self, pattern: &Pattern) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = pattern;
+        ready(Err(Error::NoPatterns))
+    }
+
+    /// Lets in no message that is published from now on, unless its topic or another pattern does. A
+    /// pattern that it does not have is no error.
+    fn leave_pattern(&self, pattern: &Pattern) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = pattern;
+        ready(Err(Error::NoPatterns))
+    }
 }

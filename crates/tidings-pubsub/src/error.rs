@@ -10,6 +10,9 @@ pub enum Error {
     /// What the broker stands on failed, and nothing was done. It may be tried again.
     #[error("the broker failed")]
     Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The broker has no subscriptions by pattern.
+    #[error("the broker has no subscriptions by pattern")]
+    NoPatterns,
     /// The connection broke, or stayed silent for too long, after the message was handed to it: it
     /// may have been sent or not. Who tries again may send it twice.
     #[error("the broker did not answer whether the message was sent")]

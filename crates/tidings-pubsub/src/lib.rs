@@ -20,6 +20,10 @@
 //! | `DropNewest` | is dropped | [`Lagged`], after what was there |
 //! | `Wait(limit)` | makes its publisher wait for room, then is dropped | [`Lagged`], after what was there |
 //!
+//! A subscription has topics, takes on more and gives them up while it lives. With a [`Pattern`] it has
+//! all topics whose names are alike, where the broker can do that. However many of its topics and
+//! patterns a message belongs to, it comes once.
+//!
 //! A loss is never silent: [`Lagged`] stands in the stream where messages are missing, with their
 //! exact number as long as the broker can know it.
 //!
@@ -45,24 +49,24 @@
 //! Code that is generic over [`Broker`] runs on any of them, and [`DynBroker`] lets a program choose
 //! at run time:
 //!
-//! | broker | feature | reaches | a connection that breaks |
-//! |---|---|---|---|
-//! | [`Memory`] | | one process | |
+//! | broker | feature | reaches | patterns | a connection that breaks |
+//! |---|---|---|---|---|
+//! | [`Memory`] | | one process | yes | |
 #![cfg_attr(
     feature = "postgres",
-    doc = "| [`Postgres`] | `postgres` | whoever shares a database | is made again, and reported as [`Lagged`] |"
+    doc = "| [`Postgres`] | `postgres` | whoever shares a database | no | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     not(feature = "postgres"),
-    doc = "| `Postgres` | `postgres` | whoever shares a database | is made again, and reported as [`Lagged`] |"
+    doc = "| `Postgres` | `postgres` | whoever shares a database | no | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`Redis`] | `redis` | whoever shares a server or cluster | is made again, and reported as [`Lagged`] |"
+    doc = "| [`Redis`] | `redis` | whoever shares a server or cluster | yes | is made again, and reported as [`Lagged`] |"
 )]
 #![cfg_attr(
     not(feature = "redis"),
-    doc = "| `Redis` | `redis` | whoever shares a server or cluster | is made again, and reported as [`Lagged`] |"
+    doc = "| `Redis` | `redis` | whoever shares a server or cluster | yes | is made again, and reported as [`Lagged`] |"
 )]
 //!
 //! Over a network, publishing can fail, and [`Error::may_have_been_sent`] tells whether trying again
@@ -77,11 +81,13 @@ pub mod conformance;
 mod directory;
 mod dyn_broker;
 mod error;
+mod interest;
 mod listener;
 mod mailbox;
 mod memory;
 mod message;
 mod options;
+mod pattern;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -99,6 +105,7 @@ pub use mailbox::{Mailbox, Waiting};
 pub use memory::Memory;
 pub use message::{Lagged, Message, Received};
 pub use options::{Options, Overflow};
+pub use pattern::Pattern;
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresConfig};
 #[cfg(feature = "redis")]

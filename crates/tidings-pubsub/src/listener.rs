@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::subscription::{DynMembership, Inbox};
-use crate::{Error, Received, Topic};
+use crate::{Error, Pattern, Received, Topic};
 
 /// A handler that is called with what is published to some topics, in a task of its own.
 ///
@@ -46,8 +46,8 @@ impl Listener {
         self.membership.join_boxed(topic).await
     }
 
-    /// Gets no message of this topic that is published from now on; those that are in the mailbox
-    /// are still handled. A topic that it does not have is no error.
+    /// Gets no message of this topic that is published from now on, unless a pattern brings it; those
+    /// that are in the mailbox are still handled. A topic that it does not have is no error.
     ///
     /// # Errors
     ///
@@ -58,6 +58,35 @@ impl Listener {
     /// Dropping the future may leave the topic subscribed or not.
     pub async fn unsubscribe(&self, topic: &Topic) -> Result<(), Error> {
         self.membership.leave_boxed(topic).await
+    }
+
+    /// Gets the messages of every topic that matches too, from now on. Who also has such a topic, or
+    /// another pattern that matches it, gets its messages once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed,
+    /// [`Error::Backend`] when its server cannot be reached or refuses the pattern.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the pattern subscribed or not.
+    pub async fn subscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.membership.join_pattern_boxed(pattern).await
+    }
+
+    /// Gets no message that is published from now on because of this pattern; topics, and other
+    /// patterns, stay as they are. A pattern that it does not have is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the pattern subscribed or not.
+    pub async fn unsubscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.membership.leave_pattern_boxed(pattern).await
     }
 
     /// Unsubscribes, and waits until the handler has been called with all that is in the mailbox

@@ -4,16 +4,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Recipients};
+use crate::interest::Interest;
 use crate::{
-    Broker, Error, Mailbox, Membership, Message, Options, Publisher, Subscriber, Subscription,
-    Topic, Waiting,
+    Broker, Error, Mailbox, Membership, Message, Options, Pattern, Publisher, Subscriber,
+    Subscription, Topic, Waiting,
 };
 
 /// A broker within one process.
 ///
 /// Publishing costs a lock for a moment and a push for each subscriber of the topic, and waits for
-/// nobody unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait).
+/// nobody unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait). Each pattern that
+/// somebody has costs every message a comparison.
 ///
 /// Clones are the same broker. Dropping the last one closes it.
 #[derive(Debug, Clone, Default)]
@@ -31,12 +33,10 @@ impl Memory {
 impl Publisher for Memory {
     async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
         let message = Message::new(topic.clone(), payload);
-        let Some(mailboxes) = self.owner.shared.lock()?.directory.mailboxes(topic) else {
-            return Ok(());
-        };
+        let recipients = self.owner.shared.recipients(topic)?;
         // Everyone with room is served before anyone is waited for.
-        let waiting: Vec<Waiting> = mailboxes
-            .values()
+        let waiting: Vec<Waiting> = recipients
+            .iter()
             .filter_map(|mailbox| mailbox.deliver(message.clone()))
             .collect();
         if waiting.is_empty() {
@@ -61,10 +61,10 @@ impl Subscriber for Memory {
             shared: Arc::clone(shared),
             number,
             mailbox: mailbox.clone(),
-            topics: Mutex::default(),
+            interests: Mutex::default(),
         };
         for topic in topics {
-            member.join(&topic).await?;
+            member.enter(&topic)?;
         }
         Ok(Subscription::new(mailbox, member))
     }
@@ -109,6 +109,10 @@ impl Shared {
         }
     }
 
+    fn recipients(&self, topic: &Topic) -> Result<Recipients, Error> {
+        Ok(self.lock()?.directory.recipients(topic.as_str()))
+    }
+
     fn lock_even_closed(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -130,38 +134,58 @@ struct Member {
     number: u64,
     mailbox: Mailbox,
     /// What the directory has of it. Locked before the directory.
-    topics: Mutex<HashSet<Topic>>,
+    interests: Mutex<HashSet<Interest>>,
 }
 
 impl Member {
-    fn topics(&self) -> MutexGuard<'_, HashSet<Topic>> {
+    fn enter(&self, interest: impl Into<Interest>) -> Result<(), Error> {
+        let interest = interest.into();
+        let mut interests = self.interests();
+        let mut state = self.shared.lock()?;
+        state.directory.enter(&interest, self.number, &self.mailbox);
+        interests.insert(interest);
+        Ok(())
+    }
+
+    fn exit(&self, interest: impl Into<Interest>) -> Result<(), Error> {
+        let interest = interest.into();
+        let mut interests = self.interests();
+        self.shared.lock()?.directory.leave(&interest, self.number);
+        interests.remove(&interest);
+        Ok(())
+    }
+
+    fn interests(&self) -> MutexGuard<'_, HashSet<Interest>> {
         // Nothing that can panic runs under the lock.
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.interests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
-        let mut topics = self.topics();
-        let mut state = self.shared.lock()?;
-        state.directory.enter(topic, self.number, &self.mailbox);
-        topics.insert(topic.clone());
-        Ok(())
+        self.enter(topic)
     }
 
     async fn leave(&self, topic: &Topic) -> Result<(), Error> {
-        let mut topics = self.topics();
-        self.shared.lock()?.directory.leave(topic, self.number);
-        topics.remove(topic);
-        Ok(())
+        self.exit(topic)
+    }
+
+    async fn join_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.enter(pattern)
+    }
+
+    async fn leave_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.exit(pattern)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let topics = std::mem::take(&mut *self.topics());
+        let interests = std::mem::take(&mut *self.interests());
         let mut state = self.shared.lock_even_closed();
-        state.directory.remove(self.number, &topics);
+        state.directory.remove(self.number, &interests);
     }
 }
 
@@ -202,7 +226,7 @@ mod tests {
                 .unwrap();
         }
         let state = broker.owner.shared.lock().unwrap();
-        assert!(topics().iter().all(|topic| !state.directory.has(topic)));
+        assert!(topics().iter().all(|it| !state.directory.has(&it.into())));
     }
 
     #[tokio::test]

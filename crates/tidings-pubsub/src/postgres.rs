@@ -17,8 +17,8 @@ pub use config::PostgresConfig;
 use crate::postgres::envelope::Envelope;
 use crate::postgres::link::PostgresLink;
 use crate::postgres::sender::{Outgoing, send_all};
-use crate::remote::Remote;
 use crate::remote::session::{Timing, keep_listening};
+use crate::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// Messages that may wait to be sent before [`Publisher::publish`] makes its caller wait to queue.
@@ -78,11 +78,11 @@ impl Postgres {
             answer: config.answer_limit(),
             health: config.health_interval(),
         };
-        let remote = Arc::<Remote>::default();
+        let remote = Arc::new(Remote::new(Patterns::Unsupported));
         let closing = CancellationToken::new();
         let (outgoing, queue) = mpsc::channel(SEND_QUEUE);
         let database = Database::new(config);
-        let link = PostgresLink::new(database.clone());
+        let link = PostgresLink::new(database.clone(), Arc::clone(&remote));
 
         let tracker = TaskTracker::new();
         let listening = closing.clone().run_until_cancelled_owned(keep_listening(

@@ -1,35 +1,36 @@
+mod arrivals;
+mod channels;
 mod config;
 mod link;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_redis::Server;
-use tidings_redis::redis::cmd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use config::RedisConfig;
 
 use crate::redis::link::RedisLink;
-use crate::remote::Remote;
 use crate::remote::session::{Timing, keep_listening};
+use crate::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// A broker over Redis 6 or newer, or Valkey.
 ///
-/// One connection listens, however many topics there are, and another one publishes for everybody
-/// (RESP3). Both are made when they are first needed, and made again when they break. After a break
-/// every subscriber of a topic gets [`Lagged`](crate::Lagged) once the topic arrives again: what was
-/// published in between is lost.
+/// One connection publishes and listens for everybody, however many topics there are (RESP3). It is
+/// made when it is first needed, and made again when it breaks. After a break every subscriber of a
+/// topic gets [`Lagged`](crate::Lagged) once the topic arrives again: what was published in between is
+/// lost.
 ///
 /// A topic is the channel `<prefix>:<topic>`; the payload is the message as it is. Redis relays
 /// plain channels to all nodes of a cluster, so it is enough to be connected to any one of them, and
 /// braces in a topic mean nothing. Channels do not belong to a database: two that share a server but
 /// should not hear each other need different prefixes.
 ///
-/// There are no subscriptions by pattern: each one would cost every message of every topic a
-/// comparison in the server.
+/// A [`Pattern`](crate::Pattern) is a subscription by pattern of Redis (`PSUBSCRIBE`): the server
+/// compares each message of every topic with each of them. Redis sends a copy for the topic and one
+/// for each pattern that matches; one of them is delivered.
 ///
 /// Redis drops a connection that does not keep up (`client-output-buffer-limit pubsub`). This one
 /// reads as fast as it can, whatever its subscribers do: they have mailboxes.
@@ -64,10 +65,9 @@ impl Redis {
             answer: config.server.answer_limit(),
             health: config.server.health_interval(),
         };
-        let publishing = Server::new(config.server.clone());
-        let remote = Arc::<Remote>::default();
+        let remote = Arc::new(Remote::new(Patterns::Supported));
         let closing = CancellationToken::new();
-        let link = RedisLink::new(config);
+        let link = RedisLink::new(config, Arc::clone(&remote));
         let listening = keep_listening(link.clone(), Arc::clone(&remote), timing);
         let tracker = TaskTracker::new();
         let task = tracker.spawn(closing.clone().run_until_cancelled_owned(listening));
@@ -77,7 +77,6 @@ impl Redis {
                 remote,
                 closing,
                 link,
-                publishing,
                 tracker,
                 _task: AbortOnDropHandle::new(task),
             }),
@@ -91,7 +90,7 @@ impl Publisher for Redis {
         self.owner.remote.check_open()?;
         self.owner
             .closing
-            .run_until_cancelled(self.owner.publish(topic, &payload))
+            .run_until_cancelled(self.owner.link.publish(topic, &payload))
             .await
             .unwrap_or(Err(Error::Closed))
     }
@@ -113,7 +112,7 @@ impl Broker for Redis {
         self.owner.remote.close();
         self.owner.closing.cancel();
         self.owner.tracker.wait().await;
-        self.owner.publishing.disconnect();
+        self.owner.link.hang_up();
     }
 }
 
@@ -122,21 +121,9 @@ struct Owner {
     remote: Arc<Remote>,
     closing: CancellationToken,
     link: RedisLink,
-    publishing: Server,
     tracker: TaskTracker,
     /// The one of the tracker, which ends with the owner.
     _task: AbortOnDropHandle<Option<()>>,
-}
-
-impl Owner {
-    async fn publish(&self, topic: &Topic, payload: &Bytes) -> Result<(), Error> {
-        let mut publish = cmd("PUBLISH");
-        publish.arg(self.link.channel(topic)).arg(&payload[..]);
-        let sending = self
-            .publishing
-            .run(|mut connection| async move { publish.exec_async(&mut connection).await });
-        Ok(sending.await?)
-    }
 }
 
 impl Drop for Owner {

@@ -1,5 +1,5 @@
-//! What brokers over a network share: who has which topic here, what of it the server knows, and
-//! who has to be told when the connection was broken.
+//! What brokers over a network share: who wants what here, what of it the server knows, and who has
+//! to be told when the connection was broken.
 //!
 //! Subscriptions change the wish, a [`session`] makes the server follow it. Neither waits for the
 //! other but through here.
@@ -13,15 +13,26 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::{Notify, oneshot};
 
-use crate::directory::Directory;
-use crate::{Error, Mailbox, Membership, Message, Options, Subscription, Topic};
+use crate::directory::{Directory, Recipients};
+use crate::interest::Interest;
+use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription, Topic};
 
 /// The subscriptions of one broker over a network.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Remote {
+    patterns: Patterns,
     state: Mutex<State>,
     /// Told when there is a change that the server does not know.
     changed: Notify,
+}
+
+/// Whether the server has subscriptions by pattern.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patterns {
+    #[cfg(any(test, feature = "redis"))]
+    Supported,
+    #[cfg(feature = "postgres")]
+    Unsupported,
 }
 
 #[derive(Debug, Default)]
@@ -31,15 +42,15 @@ struct State {
     /// Which session may deliver.
     session: u64,
     /// What the server sends us, by its own word.
-    live: HashSet<Topic>,
+    live: HashSet<Interest>,
     /// Where that may differ from what the directory has.
-    changed: HashSet<Topic>,
+    changed: HashSet<Interest>,
     /// What the server would not let us have; asked for again from time to time.
-    refused: HashSet<Topic>,
+    refused: HashSet<Interest>,
     /// What was live when the connection broke. Its subscribers have to be told once it is again.
-    interrupted: HashSet<Topic>,
-    /// Who waits for a topic to be live.
-    waiting: HashMap<Topic, Vec<Answer>>,
+    interrupted: HashSet<Interest>,
+    /// Who waits for what to be live.
+    waiting: HashMap<Interest, Vec<Answer>>,
 }
 
 type Answer = oneshot::Sender<Result<(), Error>>;
@@ -47,11 +58,19 @@ type Answer = oneshot::Sender<Result<(), Error>>;
 /// What the server has to be told.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    pub(crate) join: Vec<Topic>,
-    pub(crate) leave: Vec<Topic>,
+    pub(crate) join: Vec<Interest>,
+    pub(crate) leave: Vec<Interest>,
 }
 
 impl Remote {
+    pub(crate) fn new(patterns: Patterns) -> Self {
+        Self {
+            patterns,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
     /// Makes a subscription, once all of its topics are live.
     pub(crate) async fn subscribe(
         self: &Arc<Self>,
@@ -64,7 +83,7 @@ impl Remote {
             remote: Arc::clone(self),
             number,
             mailbox: mailbox.clone(),
-            topics: Mutex::default(),
+            interests: Mutex::default(),
         };
         // All at once: the server is asked once.
         try_join_all(topics.iter().map(|topic| member.join(topic))).await?;
@@ -90,11 +109,11 @@ impl Remote {
         drop(waiting);
     }
 
-    /// Waits until somebody has a topic.
+    /// Waits until somebody wants something.
     pub(crate) async fn wanted(&self) {
         loop {
             // A change in between leaves its permit: there is one session to take it.
-            if self.lock_even_closed().directory.topics().next().is_some() {
+            if !self.lock_even_closed().directory.wants_nothing() {
                 return;
             }
             self.changed.notified().await;
@@ -124,24 +143,24 @@ impl Remote {
         self.begin();
     }
 
-    /// What the server does not know yet. A topic to be left is not live from now on.
+    /// What the server does not know yet. What is to be left is not live from now on.
     pub(crate) fn take_changes(&self) -> Changes {
         let mut changes = Changes::default();
         let mut answers = Vec::new();
         let mut state = self.lock_even_closed();
-        for topic in std::mem::take(&mut state.changed) {
-            if state.directory.has(&topic) {
-                if !state.live.contains(&topic) {
-                    changes.join.push(topic);
+        for interest in std::mem::take(&mut state.changed) {
+            if state.directory.has(&interest) {
+                if !state.live.contains(&interest) {
+                    changes.join.push(interest);
                 }
                 continue;
             }
             // Whoever still waits for it has given it up in the meantime.
-            answers.extend(state.waiting.remove(&topic).unwrap_or_default());
-            state.interrupted.remove(&topic);
-            state.refused.remove(&topic);
-            if state.live.remove(&topic) {
-                changes.leave.push(topic);
+            answers.extend(state.waiting.remove(&interest).unwrap_or_default());
+            state.interrupted.remove(&interest);
+            state.refused.remove(&interest);
+            if state.live.remove(&interest) {
+                changes.leave.push(interest);
             }
         }
         drop(state);
@@ -151,40 +170,37 @@ impl Remote {
         changes
     }
 
-    /// The server sends these topics from now on.
-    pub(crate) fn confirm(&self, topics: &[Topic]) {
-        let mut mailboxes = HashMap::new();
+    /// The server sends these from now on.
+    pub(crate) fn confirm(&self, interests: &[Interest]) {
+        let mut back = Vec::new();
         let mut answers = Vec::new();
         let mut state = self.lock_even_closed();
-        for topic in topics {
-            state.live.insert(topic.clone());
-            state.refused.remove(topic);
-            answers.extend(state.waiting.remove(topic).unwrap_or_default());
-            match state.directory.find(topic.as_str()) {
-                Some((_, found)) if state.interrupted.remove(topic) => {
-                    mailboxes.extend(found.iter().map(|(number, it)| (*number, it.clone())));
-                }
-                Some(_) => {}
-                None => {
-                    // Its last subscription left while it was being asked for.
-                    state.changed.insert(topic.clone());
-                    self.changed.notify_one();
-                }
+        for interest in interests {
+            state.live.insert(interest.clone());
+            state.refused.remove(interest);
+            answers.extend(state.waiting.remove(interest).unwrap_or_default());
+            if !state.directory.has(interest) {
+                // Its last subscription left while it was being asked for.
+                state.changed.insert(interest.clone());
+                self.changed.notify_one();
+            } else if state.interrupted.remove(interest) {
+                back.push(interest);
             }
         }
+        let members = state.directory.members(back);
         drop(state);
-        // Before anybody hears that the topic is live again.
-        mailboxes.values().for_each(Mailbox::interrupted);
+        // Before anybody hears that it is live again.
+        members.iter().for_each(Mailbox::interrupted);
         for answer in answers {
             let _gone = answer.send(Ok(()));
         }
     }
 
-    /// The server will not send this topic.
-    pub(crate) fn refuse(&self, topic: &Topic, error: &Error) {
+    /// The server will not send this.
+    pub(crate) fn refuse(&self, interest: &Interest, error: &Error) {
         let mut state = self.lock_even_closed();
-        state.refused.insert(topic.clone());
-        let answers = state.waiting.remove(topic);
+        state.refused.insert(interest.clone());
+        let answers = state.waiting.remove(interest);
         drop(state);
         for answer in answers.into_iter().flatten() {
             let _gone = answer.send(Err(error.clone()));
@@ -201,7 +217,7 @@ impl Remote {
         }
     }
 
-    /// There is no connection: nobody who waits will get a topic.
+    /// There is no connection: nobody who waits will get anything.
     pub(crate) fn refuse_all(&self, error: &Error) {
         let waiting = std::mem::take(&mut self.lock_even_closed().waiting);
         for answer in waiting.into_values().flatten() {
@@ -209,45 +225,50 @@ impl Remote {
         }
     }
 
-    /// Gives everyone who has the topic a copy. Waits for nobody.
-    pub(crate) fn deliver(&self, session: u64, topic: &str, payload: Bytes) {
+    /// Gives everyone who wants it a copy of a message. Waits for nobody.
+    ///
+    /// The server can be faster with messages than with its answers; `is_live` says what it sends by
+    /// now.
+    pub(crate) fn deliver(
+        &self,
+        session: u64,
+        topic: &str,
+        payload: Bytes,
+        is_live: impl Fn(&Interest) -> bool,
+    ) {
         let mut state = self.lock_even_closed();
         if state.session != session {
             return;
         }
-        let Some((topic, mailboxes)) = state.directory.find(topic) else {
+        let Some(topic) = state.directory.topic(topic) else {
             return;
         };
-        // The server can be faster with messages than with its word that it sends them.
-        let interrupted = state.interrupted.remove(&topic);
+        let recipients = state.directory.recipients(topic.as_str());
+        let interrupted = state.take_interrupted(topic.as_str(), is_live);
         drop(state);
+        interrupted.iter().for_each(Mailbox::interrupted);
         let message = Message::new(topic, payload);
-        for mailbox in mailboxes.values() {
-            if interrupted {
-                mailbox.interrupted();
-            }
+        for mailbox in recipients.iter() {
             mailbox.post(message.clone());
         }
     }
 
-    /// Tells everyone who has the topic that a message of it is lost.
+    /// Tells everyone who wants the topic's messages that one is lost.
     #[cfg(feature = "postgres")]
     pub(crate) fn lose(&self, session: u64, topic: &str) {
         let state = self.lock_even_closed();
         if state.session != session {
             return;
         }
-        let found = state.directory.find(topic);
+        let recipients = state.directory.recipients(topic);
         drop(state);
-        if let Some((_, mailboxes)) = found {
-            mailboxes.values().for_each(Mailbox::interrupted);
-        }
+        recipients.iter().for_each(Mailbox::interrupted);
     }
 
-    /// Whether anybody has the topic.
+    /// Whether anybody wants the topic's messages.
     #[cfg(feature = "postgres")]
     pub(crate) fn has(&self, topic: &str) -> bool {
-        self.lock_even_closed().directory.find(topic).is_some()
+        self.lock_even_closed().directory.topic(topic).is_some()
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, State>, Error> {
@@ -269,9 +290,20 @@ impl State {
     fn lose_connection(&mut self) {
         let live = std::mem::take(&mut self.live);
         self.interrupted.extend(live);
-        self.interrupted.retain(|topic| self.directory.has(topic));
+        self.interrupted.retain(|it| self.directory.has(it));
         self.refused.clear();
-        self.changed = self.directory.topics().cloned().collect();
+        self.changed = self.directory.interests().collect();
+    }
+
+    /// Who has to be told of the break before a message of this topic. Who has asked for it in a way
+    /// that is not live yet will be told once more, because until then more can be missed.
+    fn take_interrupted(&mut self, topic: &str, is_live: impl Fn(&Interest) -> bool) -> Recipients {
+        let concerned = self.interrupted.iter().filter(|it| it.includes(topic));
+        let concerned: Vec<Interest> = concerned.cloned().collect();
+        for interest in concerned.iter().filter(|it| is_live(it)) {
+            self.interrupted.remove(interest);
+        }
+        self.directory.members(&concerned)
     }
 }
 
@@ -281,77 +313,130 @@ struct Member {
     remote: Arc<Remote>,
     number: u64,
     mailbox: Mailbox,
-    /// What the directory has of it. Locked before the directory.
-    topics: Mutex<HashSet<Topic>>,
+    /// What the directory has of it, each with the number of its entry. Locked before the directory.
+    interests: Mutex<Interests>,
+}
+
+#[derive(Debug, Default)]
+struct Interests {
+    entered: HashMap<Interest, u64>,
+    last_entry: u64,
 }
 
 impl Member {
-    fn topics(&self) -> MutexGuard<'_, HashSet<Topic>> {
+    fn interests(&self) -> MutexGuard<'_, Interests> {
         // Nothing that can panic runs under the lock.
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+        self.interests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters the directory; when the topic is not live, answers what tells that it is.
-    fn enter(&self, topic: &Topic) -> Result<Option<Entering>, Error> {
-        let mut topics = self.topics();
+    async fn want(&self, interest: Interest) -> Result<(), Error> {
+        let Some(entering) = self.enter(&interest)? else {
+            return Ok(());
+        };
+        let answer = entering.answered.await.unwrap_or(Err(Error::Closed));
+        if let (Err(_), Some(entry)) = (&answer, entering.new_entry) {
+            // Unless it has been given up and asked for again in the meantime.
+            self.exit(&interest, |current| current == entry)?;
+        }
+        answer
+    }
+
+    /// Enters the directory; when it is not live, answers what tells that it is.
+    fn enter(&self, interest: &Interest) -> Result<Option<Entering>, Error> {
+        let mut interests = self.interests();
         let mut state = self.remote.lock()?;
-        let is_new = topics.insert(topic.clone());
-        state.directory.enter(topic, self.number, &self.mailbox);
-        if state.live.contains(topic) {
+        let new_entry = interests.enter(interest);
+        state.directory.enter(interest, self.number, &self.mailbox);
+        if state.live.contains(interest) {
             return Ok(None);
         }
         let (answer, answered) = oneshot::channel();
-        let waiting = state.waiting.entry(topic.clone()).or_default();
+        let waiting = state.waiting.entry(interest.clone()).or_default();
         // Those who gave up do not pile up while there is no connection.
         waiting.retain(|answer| !answer.is_closed());
         waiting.push(answer);
-        state.changed.insert(topic.clone());
+        state.changed.insert(interest.clone());
         self.remote.changed.notify_one();
-        Ok(Some(Entering { is_new, answered }))
+        Ok(Some(Entering {
+            new_entry,
+            answered,
+        }))
     }
 
-    fn exit(&self, topic: &Topic) -> Result<(), Error> {
-        let mut topics = self.topics();
+    fn exit(&self, interest: &Interest, is_meant: impl Fn(u64) -> bool) -> Result<(), Error> {
+        let mut interests = self.interests();
         let mut state = self.remote.lock()?;
-        if topics.remove(topic) {
-            state.directory.leave(topic, self.number);
-            state.changed.insert(topic.clone());
+        if interests.exit(interest, is_meant) {
+            state.directory.leave(interest, self.number);
+            state.changed.insert(interest.clone());
             self.remote.changed.notify_one();
         }
         Ok(())
     }
+
+    fn check_patterns(&self) -> Result<(), Error> {
+        self.remote.check_open()?;
+        match self.remote.patterns {
+            #[cfg(any(test, feature = "redis"))]
+            Patterns::Supported => Ok(()),
+            #[cfg(feature = "postgres")]
+            Patterns::Unsupported => Err(Error::NoPatterns),
+        }
+    }
 }
 
-/// A topic that is not live yet.
+impl Interests {
+    /// The number of the entry, if it is a new one.
+    fn enter(&mut self, interest: &Interest) -> Option<u64> {
+        if self.entered.contains_key(interest) {
+            return None;
+        }
+        self.last_entry += 1;
+        self.entered.insert(interest.clone(), self.last_entry);
+        Some(self.last_entry)
+    }
+
+    fn exit(&mut self, interest: &Interest, is_meant: impl Fn(u64) -> bool) -> bool {
+        let entry = self.entered.get(interest);
+        entry.is_some_and(|entry| is_meant(*entry)) && self.entered.remove(interest).is_some()
+    }
+}
+
+/// What is not live yet.
 struct Entering {
-    is_new: bool,
+    new_entry: Option<u64>,
     answered: oneshot::Receiver<Result<(), Error>>,
 }
 
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
-        let Some(entering) = self.enter(topic)? else {
-            return Ok(());
-        };
-        let answer = entering.answered.await.unwrap_or(Err(Error::Closed));
-        if answer.is_err() && entering.is_new {
-            self.exit(topic)?;
-        }
-        answer
+        self.want(topic.into()).await
     }
 
     async fn leave(&self, topic: &Topic) -> Result<(), Error> {
-        self.exit(topic)
+        self.exit(&topic.into(), |_| true)
+    }
+
+    async fn join_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.check_patterns()?;
+        self.want(pattern.into()).await
+    }
+
+    async fn leave_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.check_patterns()?;
+        self.exit(&pattern.into(), |_| true)
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        let topics = std::mem::take(&mut *self.topics());
+        let entered = std::mem::take(&mut self.interests().entered);
         let mut state = self.remote.lock_even_closed();
-        state.directory.remove(self.number, &topics);
-        if !topics.is_empty() && !state.closed {
-            state.changed.extend(topics);
+        state.directory.remove(self.number, entered.keys());
+        if !entered.is_empty() && !state.closed {
+            state.changed.extend(entered.into_keys());
             self.remote.changed.notify_one();
         }
     }

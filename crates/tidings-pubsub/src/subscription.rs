@@ -5,9 +5,9 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 
-use crate::{Error, Listener, Mailbox, Membership, Received, Topic};
+use crate::{Error, Listener, Mailbox, Membership, Pattern, Received, Topic};
 
-/// A stream of what is published to some topics.
+/// A stream of what is published to some topics, and to those that match some patterns.
 ///
 /// It ends when the broker is closed and everything in its mailbox has been read. Dropping it
 /// unsubscribes at once.
@@ -51,8 +51,8 @@ impl Subscription {
         self.membership.join_boxed(topic).await
     }
 
-    /// Gets no message of this topic that is published from now on; those that are in the mailbox
-    /// stay there. A topic that it does not have is no error.
+    /// Gets no message of this topic that is published from now on, unless a pattern brings it; those
+    /// that are in the mailbox stay there. A topic that it does not have is no error.
     ///
     /// # Errors
     ///
@@ -63,6 +63,35 @@ impl Subscription {
     /// Dropping the future may leave the topic subscribed or not.
     pub async fn unsubscribe(&self, topic: &Topic) -> Result<(), Error> {
         self.membership.leave_boxed(topic).await
+    }
+
+    /// Gets the messages of every topic that matches too, from now on. Who also has such a topic, or
+    /// another pattern that matches it, gets its messages once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed,
+    /// [`Error::Backend`] when its server cannot be reached or refuses the pattern.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the pattern subscribed or not.
+    pub async fn subscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.membership.join_pattern_boxed(pattern).await
+    }
+
+    /// Gets no message that is published from now on because of this pattern; topics, and other
+    /// patterns, stay as they are. A pattern that it does not have is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future may leave the pattern subscribed or not.
+    pub async fn unsubscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
+        self.membership.leave_pattern_boxed(pattern).await
     }
 
     /// Calls a handler with everything that comes, in a task of its own: one call at a time, in
@@ -121,6 +150,8 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait ErasedMembership: Send + Sync {
     fn join_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>>;
     fn leave_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>>;
+    fn join_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>>;
+    fn leave_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>>;
 }
 
 impl<M: Membership> ErasedMembership for M {
@@ -130,5 +161,13 @@ impl<M: Membership> ErasedMembership for M {
 
     fn leave_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.leave(topic))
+    }
+
+    fn join_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.join_pattern(it))
+    }
+
+    fn leave_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.leave_pattern(it))
     }
 }

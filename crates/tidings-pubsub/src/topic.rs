@@ -3,7 +3,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Longest [`Topic`], in bytes, with its application, its namespace and the dots between them.
+use crate::Pattern;
+
+/// Longest [`Topic`] or [`Pattern`], in bytes, with its application, its namespace and the dots between them.
 pub const MAX_TOPIC_BYTES: usize = 255;
 
 /// The full name of a topic, `<app>.<namespace>.<name>`: at most 255 bytes.
@@ -23,7 +25,7 @@ pub struct Namespace {
     prefix: Arc<str>,
 }
 
-/// A text that cannot be a topic, or a part of one.
+/// A text that cannot be a topic, a pattern, or a part of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidTopic {
@@ -86,13 +88,38 @@ impl Namespace {
     /// longer than 255 bytes.
     pub fn topic(&self, name: impl AsRef<str>) -> Result<Topic, InvalidTopic> {
         let name = name.as_ref();
-        check(NAME, name)?;
-        let length = self.prefix.len() + name.len();
-        if length > MAX_TOPIC_BYTES {
-            return Err(InvalidTopic::TooLong { length });
-        }
+        check_name(&self.prefix, name)?;
         Ok(Topic(format!("{}{name}", self.prefix).into()))
     }
+
+    /// The topics whose names are like this one, in which `*` stands for any text.
+    ///
+    /// # Errors
+    ///
+    /// As for [`topic`](Self::topic).
+    pub fn pattern(&self, name: impl AsRef<str>) -> Result<Pattern, InvalidTopic> {
+        Pattern::new(&self.prefix, name.as_ref())
+    }
+
+    /// Reads a full name: its namespace, and the last part, which is not checked yet.
+    pub(crate) fn split(text: &str) -> Result<(Self, &str), InvalidTopic> {
+        let mut parts = text.splitn(3, '.');
+        let (Some(app), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(InvalidTopic::TooFewParts);
+        };
+        Ok((Self::new(app, namespace)?, name))
+    }
+}
+
+/// Checks the last part of a full name, and the length of the whole.
+pub(crate) fn check_name(prefix: &str, name: &str) -> Result<(), InvalidTopic> {
+    check(NAME, name)?;
+    let length = prefix.len() + name.len();
+    if length > MAX_TOPIC_BYTES {
+        return Err(InvalidTopic::TooLong { length });
+    }
+    Ok(())
 }
 
 fn check(part: &'static str, text: &str) -> Result<(), InvalidTopic> {
@@ -143,12 +170,8 @@ impl FromStr for Topic {
 
     /// Reads a full name.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = text.splitn(3, '.');
-        let (Some(app), Some(namespace), Some(name)) = (parts.next(), parts.next(), parts.next())
-        else {
-            return Err(InvalidTopic::TooFewParts);
-        };
-        Namespace::new(app, namespace)?.topic(name)
+        let (namespace, name) = Namespace::split(text)?;
+        namespace.topic(name)
     }
 }
 

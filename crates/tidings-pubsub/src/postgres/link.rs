@@ -1,35 +1,38 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tidings_postgres::tokio_postgres::Notification;
 use tidings_postgres::{Database, Error as DatabaseError};
 
+use crate::Error;
+use crate::interest::Interest;
 use crate::postgres::body;
 use crate::postgres::envelope::{Arrived, channel, read};
 use crate::remote::Remote;
 use crate::remote::session::{Failure, Link, Session};
-use crate::{Error, Topic};
 
 /// How to connect in order to listen.
 #[derive(Debug)]
 pub(super) struct PostgresLink {
     database: Database,
+    remote: Arc<Remote>,
 }
 
 impl PostgresLink {
-    pub(super) fn new(database: Database) -> Self {
-        Self { database }
+    pub(super) fn new(database: Database, remote: Arc<Remote>) -> Self {
+        Self { database, remote }
     }
 }
 
 impl Link for PostgresLink {
     type Session = Listening;
 
-    async fn connect(&self, remote: &Arc<Remote>, number: u64) -> Result<Listening, Error> {
+    async fn connect(&self, number: u64) -> Result<Listening, Error> {
         let connection = self.database.config().listen().await;
         Ok(Listening {
             connection: connection.map_err(Error::backend)?,
             mail: Mail {
-                remote: Arc::clone(remote),
+                remote: Arc::clone(&self.remote),
                 number,
                 database: self.database.clone(),
             },
@@ -74,12 +77,12 @@ impl Session for Listening {
         self.mail.deliver(&notification).await;
     }
 
-    async fn listen(&mut self, topics: &[Topic]) -> Result<(), Failure> {
-        self.run(&for_each("LISTEN", topics)).await
+    async fn listen(&mut self, all: &[Interest]) -> Result<(), Failure> {
+        self.run(&for_each("LISTEN", all)?).await
     }
 
-    async fn unlisten(&mut self, topics: &[Topic]) -> Result<(), Failure> {
-        self.run(&for_each("UNLISTEN", topics)).await
+    async fn unlisten(&mut self, all: &[Interest]) -> Result<(), Failure> {
+        self.run(&for_each("UNLISTEN", all)?).await
     }
 
     async fn ping(&mut self) -> Result<(), Failure> {
@@ -90,10 +93,10 @@ impl Session for Listening {
 
 /// One statement for each topic; sent together, they are one transaction. These two commands take
 /// no parameters, but a channel is made of letters, digits and `_` alone.
-fn for_each(command: &str, topics: &[Topic]) -> String {
-    let statements = topics.iter().map(|topic| {
-        let channel = channel(topic);
-        format!("{command} \"{channel}\";")
+fn for_each(command: &str, all: &[Interest]) -> Result<String, Failure> {
+    let statements = all.iter().map(|interest| match interest {
+        Interest::Topic(topic) => Ok(format!("{command} \"{}\";", channel(topic))),
+        Interest::Pattern(_) => Err(Failure::Refused(Error::NoPatterns)),
     });
     statements.collect()
 }
@@ -102,7 +105,7 @@ impl Mail {
     async fn deliver(&self, notification: &Notification) {
         match read(notification.payload()) {
             Some(Arrived::Inline { topic, payload }) => {
-                self.remote.deliver(self.number, &topic, payload);
+                self.deliver_to_all(&topic, payload);
             }
             Some(Arrived::Stored { topic, row }) => self.fetch(&topic, row).await,
             None => {
@@ -112,13 +115,18 @@ impl Mail {
         }
     }
 
+    fn deliver_to_all(&self, topic: &str, payload: Bytes) {
+        // A channel is a topic's own: a message says that its topic is live.
+        self.remote.deliver(self.number, topic, payload, |_| true);
+    }
+
     /// Later messages wait for the body, so that they arrive in their order.
     async fn fetch(&self, topic: &str, row: i64) {
         if !self.remote.has(topic) {
             return;
         }
         let error = match body::fetch(&self.database, row).await {
-            Ok(Some(body)) => return self.remote.deliver(self.number, topic, body),
+            Ok(Some(body)) => return self.deliver_to_all(topic, body),
             Ok(None) => Error::backend("it has been deleted"),
             Err(error) => Error::backend(error),
         };

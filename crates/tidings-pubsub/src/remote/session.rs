@@ -7,20 +7,16 @@ use std::time::Duration;
 use tidings_reconnect::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::Error;
+use crate::interest::Interest;
 use crate::remote::Remote;
-use crate::{Error, Topic};
 
 /// How connections to a server are made.
 pub(crate) trait Link: Send + Sync + 'static {
     type Session: Session;
 
-    /// Connects, or fails within a time of its own. What arrives is delivered to `remote` under this
-    /// number.
-    fn connect(
-        &self,
-        remote: &Arc<Remote>,
-        number: u64,
-    ) -> impl Future<Output = Result<Self::Session, Error>> + Send;
+    /// Connects, or fails within a time of its own. What arrives is delivered under this number.
+    fn connect(&self, number: u64) -> impl Future<Output = Result<Self::Session, Error>> + Send;
 }
 
 /// A connection that topics arrive on. Dropping it closes the connection.
@@ -37,11 +33,12 @@ pub(crate) trait Session: Send {
     /// Delivers it.
     fn deliver(&mut self, arrival: Self::Arrival) -> impl Future<Output = ()> + Send;
 
-    /// Asks the server for topics: all, or when it refuses, none of them.
-    fn listen(&mut self, topics: &[Topic]) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Asks the server for all of these. One that refuses may have taken some; asking for those again
+    /// changes nothing.
+    fn listen(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Tells the server to send these topics no more.
-    fn unlisten(&mut self, topics: &[Topic]) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Tells the server to send none of these any more.
+    fn unlisten(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Answers once the server has.
     fn ping(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -65,6 +62,11 @@ pub(crate) struct Timing {
     pub(crate) health: Duration,
 }
 
+/// A connection that lasts for so long is no part of the trouble before it. One that breaks sooner is
+/// made again after a longer pause, as if it had not come about: a server that takes every connection
+/// and drops it would be flooded otherwise.
+const STEADY: Duration = Duration::from_secs(10);
+
 /// Listens for as long as it is polled.
 pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing: Timing) {
     let mut backoff = Backoff::new(fastrand::Rng::new());
@@ -78,8 +80,12 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
                     tracing::info!("listens for messages again");
                 }
                 connected = true;
-                backoff.reset();
-                match serve(&mut session, &remote, timing).await {
+                let opened = Instant::now();
+                let failure = serve(&mut session, &remote, timing).await;
+                if opened.elapsed() >= STEADY {
+                    backoff.reset();
+                }
+                match failure {
                     Failure::Refused(error) | Failure::Broken(error) => error,
                 }
             }
@@ -101,14 +107,14 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
     }
 }
 
-/// Connects and asks for all topics that somebody has.
+/// Connects and asks for all that somebody wants.
 async fn open<L: Link>(
     link: &L,
-    remote: &Arc<Remote>,
+    remote: &Remote,
     number: u64,
     timing: Timing,
 ) -> Result<L::Session, Error> {
-    let mut session = link.connect(remote, number).await?;
+    let mut session = link.connect(number).await?;
     match follow(&mut session, remote, timing).await {
         Ok(()) => Ok(session),
         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error),
@@ -158,13 +164,14 @@ async fn follow<S: Session>(
         Err(Failure::Broken(error)) => return Err(Failure::Broken(error)),
         Err(Failure::Refused(_)) => {
             // One that is not allowed must not take the others with it.
-            for topic in &changes.join {
-                match command(timing, session.listen(std::slice::from_ref(topic))).await {
-                    Ok(()) => remote.confirm(std::slice::from_ref(topic)),
+            for interest in &changes.join {
+                let one = std::slice::from_ref(interest);
+                match command(timing, session.listen(one)).await {
+                    Ok(()) => remote.confirm(one),
                     Err(Failure::Refused(error)) => {
-                        remote.refuse(topic, &error);
+                        remote.refuse(interest, &error);
                         let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, %topic, "may not listen to a topic");
+                        tracing::warn!(error, topic = %interest, "may not listen to a topic");
                     }
                     Err(broken @ Failure::Broken(_)) => return Err(broken),
                 }

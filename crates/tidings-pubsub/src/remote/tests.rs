@@ -45,7 +45,7 @@ struct TestSession(Arc<Server>);
 impl Link for TestLink {
     type Session = TestSession;
 
-    async fn connect(&self, _: &Arc<Remote>, number: u64) -> Result<TestSession, Error> {
+    async fn connect(&self, number: u64) -> Result<TestSession, Error> {
         let mut account = self.0.account();
         account.connections += 1;
         if account.is_down {
@@ -67,11 +67,11 @@ impl Session for TestSession {
 
     async fn deliver(&mut self, (): ()) {}
 
-    async fn listen(&mut self, topics: &[Topic]) -> Result<(), Failure> {
+    async fn listen(&mut self, topics: &[Interest]) -> Result<(), Failure> {
         yield_now().await;
         let mut account = self.0.account();
         account.commands.push(('+', topics.len()));
-        let names = topics.iter().map(Topic::to_string);
+        let names = topics.iter().map(Interest::to_string);
         if names.clone().any(|name| account.forbidden.contains(&name)) {
             return Err(Failure::Refused(Error::backend("forbidden")));
         }
@@ -79,12 +79,12 @@ impl Session for TestSession {
         Ok(())
     }
 
-    async fn unlisten(&mut self, topics: &[Topic]) -> Result<(), Failure> {
+    async fn unlisten(&mut self, topics: &[Interest]) -> Result<(), Failure> {
         yield_now().await;
         let mut account = self.0.account();
         account.commands.push(('-', topics.len()));
         for topic in topics {
-            assert!(account.listens.remove(topic.as_str()), "{topic}");
+            assert!(account.listens.remove(&topic.to_string()), "{topic}");
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ struct Broker {
 impl Broker {
     fn start() -> Self {
         let server = Arc::<Server>::default();
-        let remote = Arc::<Remote>::default();
+        let remote = Arc::new(Remote::new(Patterns::Supported));
         let timing = Timing {
             answer: Duration::from_secs(1),
             health: Duration::from_secs(1),
@@ -128,7 +128,8 @@ impl Broker {
     fn deliver(&self, name: &str, payload: &'static str) {
         let session = self.server.account().session;
         let topic = topic(name);
-        self.remote.deliver(session, topic.as_str(), payload.into());
+        self.remote
+            .deliver(session, topic.as_str(), payload.into(), |_| true);
     }
 }
 
@@ -246,9 +247,14 @@ async fn a_message_that_is_faster_than_the_word_of_its_topic_comes_after_the_gap
     broker.remote.end();
     let new = broker.remote.begin();
     let topic = topic("a");
-    broker.remote.deliver(old, topic.as_str(), "stale".into());
-    broker.remote.deliver(new, topic.as_str(), "fast".into());
-    broker.remote.confirm(&[topic]);
+    let deliver = |session, payload: &'static str| {
+        broker
+            .remote
+            .deliver(session, topic.as_str(), payload.into(), |_| true);
+    };
+    deliver(old, "stale");
+    deliver(new, "fast");
+    broker.remote.confirm(&[Interest::Topic(topic)]);
     let expected = [Err(Lagged::unknown()), Ok("fast".to_owned())];
     assert_eq!(now(&mut subscription), expected);
 }
@@ -293,6 +299,68 @@ async fn what_is_forbidden_harms_no_other_and_is_asked_for_again() {
     settle(Duration::from_secs(2)).await;
     assert_eq!(now(&mut had), [Err(Lagged::unknown())]);
     assert_eq!(broker.listens(), names(&["b"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_topic_that_is_asked_for_again_outlives_the_failure_before() {
+    let broker = Broker::start();
+    let subscription = broker.subscribe(&["other"]).await.unwrap();
+    let (a, forbidden) = (topic("a"), topic("a").to_string());
+    broker.server.account().forbidden.insert(forbidden.clone());
+    let mut failing = Box::pin(subscription.subscribe(&a));
+    assert!((&mut failing).now_or_never().is_none());
+    // The server has answered, but this one has not been told yet.
+    settle(Duration::from_millis(1)).await;
+    broker.server.account().forbidden.remove(&forbidden);
+    subscription.unsubscribe(&a).await.unwrap();
+    subscription.subscribe(&a).await.unwrap();
+    assert!(failing.await.is_err());
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&["a", "other"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_connections_that_break_at_once_are_made_ever_less_often() {
+    let broker = Broker::start();
+    let _subscription = broker.subscribe(&["a"]).await.unwrap();
+    let before = broker.server.account().connections;
+    // For an hour, each connection lives for a moment.
+    for _ in 0..3600 {
+        broker.server.cut();
+        settle(Duration::from_secs(1)).await;
+    }
+    let attempts = broker.server.account().connections - before;
+    assert!((600..1500).contains(&attempts), "{attempts} in an hour");
+    // One that lasts is the end of it.
+    settle(Duration::from_secs(60)).await;
+    let before = broker.server.account().connections;
+    broker.server.cut();
+    settle(Duration::from_millis(60)).await;
+    assert_eq!(broker.server.account().connections, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn patterns_are_asked_for_left_and_restored_like_topics() {
+    let broker = Broker::start();
+    let pattern = Namespace::default().pattern("a*").unwrap();
+    let mut subscription = broker.subscribe(&["a"]).await.unwrap();
+    subscription.subscribe_pattern(&pattern).await.unwrap();
+    assert_eq!(broker.listens(), names(&["a", "a*"]));
+    broker.deliver("a", "once");
+    broker.deliver("ab", "by the pattern");
+    broker.deliver("b", "for nobody");
+    broker.server.cut();
+    settle(Duration::from_secs(1)).await;
+    let expected = [
+        Ok("once".to_owned()),
+        Ok("by the pattern".to_owned()),
+        Err(Lagged::unknown()),
+    ];
+    assert_eq!(now(&mut subscription), expected);
+    assert_eq!(broker.listens(), names(&["a", "a*"]));
+    subscription.unsubscribe_pattern(&pattern).await.unwrap();
+    settle(Duration::from_millis(1)).await;
+    assert_eq!(broker.listens(), names(&["a"]));
 }
 
 #[derive(Debug, Clone)]

@@ -17,28 +17,29 @@ pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How often they look whether the server is there.
 pub(crate) const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Makes the tests for an engine: its URL, and a broker that connects to another one.
+/// Makes the tests for an engine: its URL, a broker that connects to another one, and how many
+/// connections a broker has that publishes and listens.
 macro_rules! fault_tests {
-    ($url:expr, $broker:expr) => {
+    ($url:expr, $broker:expr, connections: $connections:expr) => {
         $crate::faults::fault_tests! { $url, $broker;
+            a_thousand_topics_share_their_connections($connections)
+            closing_and_dropping_close_the_connections($connections)
             a_cut_connection_is_restored_and_the_gap_reported
             a_connection_that_falls_silent_is_replaced
             a_first_connection_that_fails_is_an_error_and_not_the_end
             a_subscription_during_an_outage_fails_and_harms_no_other
             a_publish_without_an_answer_says_so
             a_publish_without_a_connection_was_not_sent
-            a_thousand_topics_share_a_connection
             payloads_of_a_mebibyte_keep_their_order
             equal_messages_arrive_each
-            closing_and_dropping_close_the_connections
             closing_in_an_outage_does_not_wait
         }
     };
-    ($url:expr, $broker:expr; $($fault:ident)*) => {
+    ($url:expr, $broker:expr; $($fault:ident $(($difference:expr))?)*) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $fault() {
-                $crate::faults::$fault(&$url, $broker).await;
+                $crate::faults::$fault(&$url, $broker $(, $difference)?).await;
             }
         )*
     };
@@ -184,9 +185,10 @@ pub(crate) async fn a_publish_without_a_connection_was_not_sent<B: Broker>(
     publish(&broker, &topic, "three").await;
 }
 
-pub(crate) async fn a_thousand_topics_share_a_connection<B: Broker>(
+pub(crate) async fn a_thousand_topics_share_their_connections<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
+    connections: usize,
 ) {
     const TOPICS: usize = 1000;
     let proxy = Proxy::start(url).await.unwrap();
@@ -211,7 +213,7 @@ pub(crate) async fn a_thousand_topics_share_a_connection<B: Broker>(
             assert_eq!(recv(subscription).await, message(topic, round));
         }
         if round == "first" {
-            assert_eq!(proxy.accepted(), 2);
+            assert_eq!(proxy.accepted(), connections);
             proxy.block();
             proxy.deserted().await;
             proxy.restore();
@@ -257,6 +259,7 @@ pub(crate) async fn equal_messages_arrive_each<B: Broker>(url: &str, broker: fn(
 pub(crate) async fn closing_and_dropping_close_the_connections<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
+    connections: usize,
 ) {
     for closes in [true, false] {
         let proxy = Proxy::start(url).await.unwrap();
@@ -273,7 +276,7 @@ pub(crate) async fn closing_and_dropping_close_the_connections<B: Broker>(
         let ended = within("the subscription to end", subscription.recv()).await;
         assert_eq!(ended, None);
         within("the connections to close", proxy.deserted()).await;
-        assert_eq!(proxy.accepted(), 2);
+        assert_eq!(proxy.accepted(), connections);
     }
 }
 

@@ -19,14 +19,14 @@ mod tls;
 
 #[cfg(feature = "conformance")]
 mod memory_conforms {
-    tidings_pubsub::conformance_tests!(tidings_pubsub::Memory::new());
+    tidings_pubsub::conformance_tests!(tidings_pubsub::Memory::new(), patterns);
 }
 
 #[cfg(feature = "conformance")]
 mod any_broker_conforms {
     use tidings_pubsub::{DynBroker, Memory};
 
-    tidings_pubsub::conformance_tests!(DynBroker::new(Memory::new()));
+    tidings_pubsub::conformance_tests!(DynBroker::new(Memory::new()), patterns);
 }
 
 #[cfg(feature = "conformance")]
@@ -36,7 +36,7 @@ mod relay_conforms {
 
 #[cfg(all(feature = "conformance", feature = "redis"))]
 mod redis_conforms {
-    tidings_pubsub::conformance_tests!(crate::redis::broker());
+    tidings_pubsub::conformance_tests!(crate::redis::broker(), patterns);
 }
 
 #[cfg(all(feature = "conformance", feature = "postgres"))]

@@ -30,7 +30,7 @@ fn impatient(url: &str) -> Postgres {
 }
 
 mod faults {
-    crate::faults::fault_tests!(crate::postgres::url(), super::impatient);
+    crate::faults::fault_tests!(crate::postgres::url(), super::impatient, connections: 2);
 }
 
 /// A client with a schema of its own, and the URL that leads to it.

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use tidings_pubsub::{
-    Broker, DynBroker, Error, Listener, Mailbox, Memory, Message, Options, Subscription, Topic,
-    Waiting,
+    Broker, DynBroker, Error, Listener, Mailbox, Memory, Message, Options, Pattern, Subscription,
+    Topic, Waiting,
 };
 
 fn is_public<T: Debug + Send + Sync>() {}
@@ -20,6 +20,7 @@ fn every_type_can_be_shared_and_shown() {
     is_public::<Memory>();
     is_public::<Message>();
     is_public::<Options>();
+    is_public::<Pattern>();
     is_public::<Subscription>();
     is_public::<Topic>();
     is_public::<Waiting>();
@@ -36,17 +37,19 @@ fn every_future_can_be_spawned() {
         mut subscription: Subscription,
         listener: Listener,
         topic: &Topic,
+        pattern: &Pattern,
     ) {
         is_send(broker.publish(topic, "x"));
         is_send(broker.subscribe([], Options::default()));
         is_send(broker.close());
         is_send(subscription.subscribe(topic));
+        is_send(subscription.subscribe_pattern(pattern));
         is_send(subscription.recv());
         is_send(listener.subscribe(topic));
         is_send(listener.stop());
     }
     // Never called: that it compiles is the test.
-    let _: fn(&Memory, Subscription, Listener, &Topic) = of::<Memory>;
+    let _: fn(&Memory, Subscription, Listener, &Topic, &Pattern) = of::<Memory>;
 }
 
 #[test]

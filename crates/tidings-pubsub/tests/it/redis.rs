@@ -1,6 +1,8 @@
 //! What is particular to Redis.
 
-use tidings_pubsub::{Lagged, Options, Received, Redis, RedisConfig, Subscriber};
+use tidings_pubsub::{
+    Error, Lagged, Options, Pattern, Received, Redis, RedisConfig, Subscriber, Topic,
+};
 use tidings_redis::Config;
 use tidings_test_support::RedisServer;
 
@@ -26,7 +28,13 @@ fn impatient(url: &str) -> Redis {
 }
 
 mod faults {
-    crate::faults::fault_tests!(crate::redis::url(), super::impatient);
+    crate::faults::fault_tests!(crate::redis::url(), super::impatient, connections: 1);
+}
+
+/// The pattern of all topics in the namespace of this one.
+fn all_beside(topic: &Topic) -> Pattern {
+    let (namespace, _) = topic.as_str().rsplit_once('.').unwrap();
+    format!("{namespace}.*").parse().unwrap()
 }
 
 /// Sends a command on a connection of its own.
@@ -76,6 +84,56 @@ async fn a_server_that_restarts_is_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patterns_are_restored_after_a_restart_and_the_gap_reported() {
+    let mut server = RedisServer::start().await.unwrap();
+    let broker = impatient(&server.url());
+    let [topic, other] = topics(["topic", "other"]);
+    let all = all_beside(&topic);
+    let mut by_both = subscribe(&broker, [&topic]).await;
+    let mut by_pattern = subscribe(&broker, []).await;
+    for subscription in [&by_both, &by_pattern] {
+        subscription.subscribe_pattern(&all).await.unwrap();
+    }
+    for _ in 0..2 {
+        server.stop().unwrap();
+        server.start_again().await.unwrap();
+        for subscription in [&mut by_both, &mut by_pattern] {
+            let lagged = Received::Lagged(Lagged::unknown());
+            assert_eq!(recv(subscription).await, lagged);
+        }
+        for topic in [&topic, &other] {
+            publish(&broker, topic, "after").await;
+            for subscription in [&mut by_both, &mut by_pattern] {
+                assert_eq!(recv(subscription).await, message(topic, "after"));
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_last_pattern_to_leave_is_left_in_the_server() {
+    let server = RedisServer::start().await.unwrap();
+    let broker = impatient(&server.url());
+    let [topic] = topics(["topic"]);
+    let all = all_beside(&topic);
+    let numpat = async || command::<u32>(&server.url(), "PUBSUB NUMPAT").await;
+    let [one, other] = [subscribe(&broker, []).await, subscribe(&broker, []).await];
+    for subscription in [&one, &other] {
+        subscription.subscribe_pattern(&all).await.unwrap();
+    }
+    assert_eq!(numpat().await, 1);
+    one.unsubscribe_pattern(&all).await.unwrap();
+    // Both commands travel on one connection, so this one is answered after the other.
+    one.subscribe(&topic).await.unwrap();
+    assert_eq!(numpat().await, 1);
+    drop(other);
+    within("the pattern to be left", async {
+        while numpat().await != 0 {}
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
     let broker = broker();
     let [topic, end] = topics(["left", "end"]);
@@ -113,6 +171,8 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
         subscribe(&broker, [&allowed, &also]),
     );
     assert!(refused.is_err(), "{refused:?}");
+    let refused = granted.subscribe_pattern(&all_beside(&allowed)).await;
+    assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
     let failed = tidings_pubsub::Publisher::publish(&broker, &forbidden, "no").await;
     assert!(!failed.unwrap_err().may_have_been_sent());
     for topic in [&allowed, &also] {

@@ -1,0 +1,60 @@
+use std::sync::Arc;
+
+use super::support::{message, publish, subscribe, topics, within};
+use crate::{Broker, Error, Options};
+
+/// Calls on a closed broker, and on what it has made, answer so; subscriptions and listeners end.
+pub async fn closing_ends_everything(broker: impl Broker) {
+    let [topic, other] = topics();
+    let mut subscription = subscribe(&broker, &[&topic]).await;
+    let listener = subscribe(&broker, &[&topic]).await.handle(|_| async {});
+    publish(&broker, &topic, "before").await;
+    assert_eq!(message(&mut subscription).await.payload, "before");
+
+    within("the broker to close", broker.close()).await;
+    let published = broker.publish(&topic, "after").await;
+    assert!(matches!(published, Err(Error::Closed)), "{published:?}");
+    let subscribed = broker.subscribe([topic.clone()], Options::default()).await;
+    assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
+    let subscribed = broker.subscribe([], Options::default()).await;
+    assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
+    let joined = subscription.subscribe(&other).await;
+    assert!(matches!(joined, Err(Error::Closed)), "{joined:?}");
+    let left = subscription.unsubscribe(&topic).await;
+    assert!(matches!(left, Err(Error::Closed)), "{left:?}");
+    let ended = within("the subscription to end", subscription.recv()).await;
+    assert_eq!(ended, None);
+    within("the listener to end", listener.stop()).await;
+    within("the broker to close again", broker.close()).await;
+}
+
+/// Publishers that meet a broker in the middle of closing are answered, and nothing panics.
+pub async fn closing_during_publishes_is_answered(broker: impl Broker) {
+    let [topic] = topics();
+    let broker = Arc::new(broker);
+    let mut subscription = subscribe(&*broker, &[&topic]).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (broker, topic) = (Arc::clone(&broker), topic.clone());
+        tasks.spawn(async move {
+            loop {
+                if let Err(error) = broker.publish(&topic, "again").await {
+                    return error;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    for _ in 0..100 {
+        within("a message", subscription.recv()).await;
+    }
+    within("the broker to close", broker.close()).await;
+    while let Some(ended) = within("the publishers to end", tasks.join_next()).await {
+        let error = ended.expect("no publisher panics");
+        assert!(matches!(error, Error::Closed), "{error:?}");
+    }
+    within("the subscription to end", async {
+        while subscription.recv().await.is_some() {}
+    })
+    .await;
+}
