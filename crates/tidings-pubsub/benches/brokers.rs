@@ -1,8 +1,9 @@
 //! `scripts/services cargo bench -p tidings-pubsub --all-features`: what the brokers add to their
-//! engines.
+//! engines. Names of engines after `--` choose some of them.
 //!
-//! Each figure stands beside that of the client library alone, taken in the same round against the
-//! same server; the ratio is the median of the rounds, and 1.00 means that a broker costs nothing.
+//! Each figure stands beside that of the engine alone, as one would use it by hand, taken in the same
+//! round against the same server; the ratio is the median of the rounds. More is better: 1.00 means
+//! that a broker costs nothing.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,13 @@
     reason = "a benchmark fails by panicking, and tells by printing"
 )]
 
-use std::sync::Arc;
+#[path = "brokers/memory.rs"]
+mod memory;
+#[path = "brokers/postgres.rs"]
+mod postgres;
+#[path = "brokers/redis.rs"]
+mod redis;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -21,76 +28,96 @@ use tidings_pubsub::{
 };
 use tokio::time::Instant;
 
-const ROUNDS: usize = 5;
-const PUBLISHERS: usize = 64;
+const ROUNDS: usize = 7;
 const SUBSCRIBERS: usize = 1000;
+/// How many messages a subscriber of the fan-out gets.
+const FAN_OUT: usize = 200;
 const PAYLOAD: [u8; 256] = [b'x'; 256];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let redis_url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
-    let postgres_url = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
-
-    let redis = Redis::new(tidings_redis::Config::new(&redis_url).unwrap());
-    compare(
-        "Redis",
-        &redis,
-        &RawRedis::connect(&redis_url).await,
-        40_000,
-    )
-    .await;
-    let postgres = Postgres::new(tidings_postgres::Config::new(&postgres_url).unwrap());
-    let raw = RawPostgres::connect(&postgres_url).await;
-    compare("PostgreSQL", &postgres, &raw, 10_000).await;
-
-    println!("\nfan-out to {SUBSCRIBERS} subscriptions, deliveries/s");
-    println!("  memory      {:>10.0}", fan_out(&Memory::new()).await);
-    println!("  Redis       {:>10.0}", fan_out(&redis).await);
-    println!("  PostgreSQL  {:>10.0}", fan_out(&postgres).await);
+    let chosen: Vec<String> = std::env::args().skip(1).collect();
+    let is_chosen = |name: &str| {
+        let mut names = chosen.iter().filter(|it| !it.starts_with('-')).peekable();
+        names.peek().is_none() || names.any(|it| it == name)
+    };
+    if is_chosen("memory") {
+        let raw = memory::Raw::new();
+        compare("memory", &Memory::new(), &raw, 400_000).await;
+    }
+    if is_chosen("redis") {
+        let url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
+        let broker = Redis::new(tidings_redis::Config::new(&url).unwrap());
+        compare("Redis", &broker, &redis::Raw::connect(&url).await, 40_000).await;
+    }
+    if is_chosen("postgres") {
+        let url = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
+        let broker = Postgres::new(tidings_postgres::Config::new(&url).unwrap());
+        let raw = postgres::Raw::connect(&url).await;
+        compare("PostgreSQL", &broker, &raw, 8_000).await;
+    }
 }
 
-/// The client library alone, as one would use it.
-trait Raw: Send + Sync {
-    fn publish(&self, topic: &Topic) -> impl Future<Output = ()> + Send;
+/// The engine alone, as one would use it by hand.
+trait Raw: Sync {
+    type Receiver: Receiver;
 
-    /// How long one message takes from the call to its arrival at one listening connection.
-    fn round_trip(&self, count: usize) -> impl Future<Output = Duration> + Send;
+    async fn publish(&self, topic: &Topic);
+
+    /// Hands what is published to a topic to so many receivers, over one connection.
+    async fn subscribe(&self, topic: &Topic, receivers: usize) -> Vec<Self::Receiver>;
+}
+
+trait Receiver: Send + 'static {
+    fn recv(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+impl Receiver for Subscription {
+    async fn recv(&mut self) {
+        match Subscription::recv(self).await {
+            Some(Received::Message(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 async fn compare(name: &str, broker: &impl Broker, raw: &impl Raw, count: usize) {
-    println!("\n{name}, 256 bytes                    raw      broker   ratio");
+    println!("\n{name:<32}{:>12}{:>12}   ratio", "raw", "broker");
     let topic = &topic("bench");
     let publish = async || broker.publish(topic, &PAYLOAD[..]).await.unwrap();
+    for (publishers, count) in [(1, count / 10), (8, count / 2), (64, count)] {
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let left = rate(count, publishers, async || raw.publish(topic).await).await;
+            let right = rate(count, publishers, publish).await;
+            rounds.push((left, right, right / left));
+        }
+        print(&format!("publish/s, {publishers} at a time"), rounds);
+    }
+
+    let (mut medians, mut tails) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let [median, tail] = latency_of_raw(raw).await;
+        let [broker_median, broker_tail] = latency_of(broker).await;
+        medians.push((median, broker_median, median / broker_median));
+        tails.push((tail, broker_tail, tail / broker_tail));
+    }
+    print("µs from publish to arrival, p50", medians);
+    print("µs from publish to arrival, p99", tails);
 
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let left = rate(count / 20, 1, async || raw.publish(topic).await).await;
-        let right = rate(count / 20, 1, publish).await;
+        let left = fan_out_of_raw(raw).await;
+        let right = fan_out_of(broker).await;
         rounds.push((left, right, right / left));
     }
-    print("publish/s, one at a time", rounds);
-
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let left = rate(count, PUBLISHERS, async || raw.publish(topic).await).await;
-        let right = rate(count, PUBLISHERS, publish).await;
-        rounds.push((left, right, right / left));
-    }
-    print("publish/s, 64 at a time", rounds);
-
-    let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let left = raw.round_trip(1000).await.as_secs_f64() * 1e6;
-        let right = round_trip(broker, 1000).await.as_secs_f64() * 1e6;
-        rounds.push((left, right, left / right));
-    }
-    print("µs from publish to arrival", rounds);
+    print(&format!("arrivals/s at {SUBSCRIBERS} receivers"), rounds);
 }
 
 fn print(what: &str, mut rounds: Vec<(f64, f64, f64)>) {
     rounds.sort_by(|one, other| one.2.total_cmp(&other.2));
     let (left, right, ratio) = rounds[rounds.len() / 2];
-    println!("  {what:<28}{left:>10.0}  {right:>10.0}    {ratio:.2}");
+    println!("  {what:<30}{left:>12.0}{right:>12.0}    {ratio:.2}");
 }
 
 /// Calls per second, so many at a time.
@@ -105,161 +132,71 @@ async fn rate(count: usize, at_a_time: usize, call: impl AsyncFn()) -> f64 {
     count as f64 / started.elapsed().as_secs_f64()
 }
 
-/// The median time from publish to arrival.
-async fn round_trip(broker: &impl Broker, count: usize) -> Duration {
+async fn latency_of_raw(raw: &impl Raw) -> [f64; 2] {
+    let topic = topic("latency");
+    let receiver = raw.subscribe(&topic, 1).await.remove(0);
+    latency(async || raw.publish(&topic).await, receiver).await
+}
+
+async fn latency_of(broker: &impl Broker) -> [f64; 2] {
     let topic = topic("latency");
     let subscribed = broker.subscribe([topic.clone()], Options::default());
-    let mut subscription = subscribed.await.unwrap();
-    let mut times = Vec::with_capacity(count);
-    for _ in 0..count {
+    let receiver = subscribed.await.unwrap();
+    let publish = async || broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
+    latency(publish, receiver).await
+}
+
+/// How many microseconds one message takes, the median and the 99th of a hundred.
+async fn latency(publish: impl AsyncFn(), mut receiver: impl Receiver) -> [f64; 2] {
+    const MESSAGES: usize = 2000;
+    let mut times = Vec::with_capacity(MESSAGES);
+    for _ in 0..MESSAGES {
         let started = Instant::now();
-        broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
-        received(&mut subscription).await;
+        publish().await;
+        receiver.recv().await;
         times.push(started.elapsed());
     }
-    median(times)
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
-    times[times.len() / 2]
+    [times[MESSAGES / 2], times[MESSAGES * 99 / 100]].map(|it: Duration| it.as_secs_f64() * 1e6)
 }
 
-/// Copies per second that arrive at a thousand subscriptions of one topic.
-async fn fan_out(broker: &impl Broker) -> f64 {
-    const MESSAGES: usize = 300;
+async fn fan_out_of_raw(raw: &impl Raw) -> f64 {
     let topic = topic("fan-out");
-    let options = Options::default().with_capacity(MESSAGES);
+    let receivers = raw.subscribe(&topic, SUBSCRIBERS).await;
+    fan_out(async || raw.publish(&topic).await, receivers).await
+}
+
+async fn fan_out_of(broker: &impl Broker) -> f64 {
+    let topic = topic("fan-out");
+    let options = Options::default().with_capacity(FAN_OUT);
     let subscribing = (0..SUBSCRIBERS).map(|_| broker.subscribe([topic.clone()], options));
-    let subscriptions = join_all(subscribing).await;
+    let subscribed = join_all(subscribing).await;
+    let receivers = subscribed.into_iter().map(Result::unwrap).collect();
+    let publish = async || broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
+    fan_out(publish, receivers).await
+}
+
+/// How many messages per second arrive, at all receivers together.
+async fn fan_out(publish: impl AsyncFn(), receivers: Vec<impl Receiver>) -> f64 {
+    let arrivals = receivers.len() * FAN_OUT;
     let started = Instant::now();
-    let readers = subscriptions.into_iter().map(|subscription| {
-        let mut subscription = subscription.unwrap();
+    let readers = receivers.into_iter().map(|mut receiver| {
         tokio::spawn(async move {
-            for _ in 0..MESSAGES {
-                received(&mut subscription).await;
+            for _ in 0..FAN_OUT {
+                receiver.recv().await;
             }
         })
     });
     let readers: Vec<_> = readers.collect();
-    for _ in 0..MESSAGES {
-        broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
+    for _ in 0..FAN_OUT {
+        publish().await;
     }
     for reader in readers {
         reader.await.unwrap();
     }
-    (MESSAGES * SUBSCRIBERS) as f64 / started.elapsed().as_secs_f64()
-}
-
-async fn received(subscription: &mut Subscription) {
-    match subscription.recv().await {
-        Some(Received::Message(_)) => {}
-        other => panic!("{other:?}"),
-    }
+    arrivals as f64 / started.elapsed().as_secs_f64()
 }
 
 fn topic(name: &str) -> Topic {
     Namespace::default().topic(name).unwrap()
-}
-
-struct RawRedis {
-    publishing: redis::aio::MultiplexedConnection,
-    url: String,
-}
-
-impl RawRedis {
-    async fn connect(url: &str) -> Self {
-        let client = redis::Client::open(url).unwrap();
-        Self {
-            publishing: client.get_multiplexed_async_connection().await.unwrap(),
-            url: url.to_owned(),
-        }
-    }
-
-    async fn send(&self, channel: &str) {
-        redis::cmd("PUBLISH")
-            .arg(channel)
-            .arg(&PAYLOAD[..])
-            .exec_async(&mut self.publishing.clone())
-            .await
-            .unwrap();
-    }
-}
-
-impl Raw for RawRedis {
-    async fn publish(&self, topic: &Topic) {
-        self.send(topic.as_str()).await;
-    }
-
-    async fn round_trip(&self, count: usize) -> Duration {
-        let (pushes, mut arrived) = tokio::sync::broadcast::channel(16);
-        let config = redis::AsyncConnectionConfig::new().set_push_sender(pushes);
-        let client = redis::Client::open(format!("{}?protocol=resp3", self.url)).unwrap();
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        let mut listening = connecting.await.unwrap();
-        listening.subscribe("raw").await.unwrap();
-        while arrived.recv().await.unwrap().kind != redis::PushKind::Subscribe {}
-        let mut times = Vec::with_capacity(count);
-        for _ in 0..count {
-            let started = Instant::now();
-            self.send("raw").await;
-            arrived.recv().await.unwrap();
-            times.push(started.elapsed());
-        }
-        median(times)
-    }
-}
-
-struct RawPostgres {
-    publishing: Arc<tokio_postgres::Client>,
-    notify: tokio_postgres::Statement,
-    url: String,
-}
-
-impl RawPostgres {
-    async fn connect(url: &str) -> Self {
-        let connecting = tokio_postgres::connect(url, tokio_postgres::NoTls);
-        let (client, connection) = connecting.await.unwrap();
-        tokio::spawn(connection);
-        Self {
-            notify: client.prepare("SELECT pg_notify($1, $2)").await.unwrap(),
-            publishing: Arc::new(client),
-            url: url.to_owned(),
-        }
-    }
-
-    async fn send(&self, channel: &str) {
-        let payload = str::from_utf8(&PAYLOAD).unwrap();
-        self.publishing
-            .execute(&self.notify, &[&channel, &payload])
-            .await
-            .unwrap();
-    }
-}
-
-impl Raw for RawPostgres {
-    async fn publish(&self, topic: &Topic) {
-        self.send(topic.as_str()).await;
-    }
-
-    async fn round_trip(&self, count: usize) -> Duration {
-        let connecting = tokio_postgres::connect(&self.url, tokio_postgres::NoTls);
-        let (client, mut connection) = connecting.await.unwrap();
-        let (arrive, mut arrived) = tokio::sync::mpsc::channel(16);
-        let reading = tokio::spawn(async move {
-            while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-                arrive.send(message.unwrap()).await.unwrap();
-            }
-        });
-        client.batch_execute("LISTEN raw").await.unwrap();
-        let mut times = Vec::with_capacity(count);
-        for _ in 0..count {
-            let started = Instant::now();
-            self.send("raw").await;
-            arrived.recv().await.unwrap();
-            times.push(started.elapsed());
-        }
-        reading.abort();
-        median(times)
-    }
 }

@@ -35,8 +35,8 @@ impl Directory {
 
     /// Who gets the messages of this topic.
     pub(crate) fn recipients(&self, topic: &str) -> Recipients {
-        let matching = self.patterns.iter();
-        let matching = matching.filter(|(pattern, _)| pattern.matches_name(topic));
+        let patterns = self.patterns.iter();
+        let matching = patterns.filter(|(pattern, _)| pattern.matches_name(topic));
         Recipients {
             first: self.topics.get(topic).cloned(),
             others: matching.map(|(_, mailboxes)| mailboxes.clone()).collect(),
@@ -143,14 +143,23 @@ impl Directory {
 }
 
 impl Recipients {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mailbox> {
-        let groups = || self.first.iter().chain(&self.others);
-        groups().enumerate().flat_map(move |(place, group)| {
-            // Who is in a group before has it already.
-            let is_first = move |number| !groups().take(place).any(|it| it.contains_key(number));
-            let members = group.iter().filter(move |(number, _)| is_first(number));
-            members.map(|(_, mailbox)| mailbox)
-        })
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.others.is_empty()
+    }
+
+    pub(crate) fn for_each(&self, mut deliver: impl FnMut(&Mailbox)) {
+        for mailbox in self.first.iter().flat_map(|group| group.values()) {
+            deliver(mailbox);
+        }
+        for (place, group) in self.others.iter().enumerate() {
+            let before = || self.first.iter().chain(&self.others[..place]);
+            for (number, mailbox) in &**group {
+                // Who is in a group before has it already.
+                if !before().any(|it| it.contains_key(number)) {
+                    deliver(mailbox);
+                }
+            }
+        }
     }
 }
 
@@ -200,9 +209,9 @@ mod tests {
             for name in ["a", "b", "ab", "c"] {
                 let topic = Namespace::default().topic(name).unwrap();
                 let recipients = directory.recipients(topic.as_str());
-                for mailbox in recipients.iter() {
+                recipients.for_each(|mailbox| {
                     mailbox.post(crate::Message::new(topic.clone(), name));
-                }
+                });
                 for (mailbox, wanted) in mailboxes.iter().zip(&wanted) {
                     let asked = wanted.iter().any(|it| it.includes(topic.as_str()));
                     let waker = std::task::Waker::noop();

@@ -38,7 +38,7 @@
 //! broker.publish(&orders, "order 7 was paid").await?;
 //!
 //! match subscription.recv().await {
-//!     Some(Received::Message(message)) => assert_eq!(message.payload, "order 7 was paid"),
+//!     Some(Received::Message(message)) => assert_eq!(message.payload(), "order 7 was paid"),
 //!     Some(Received::Lagged(lagged)) => eprintln!("{lagged}"),
 //!     None => eprintln!("the broker was closed"),
 //! }

@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::AddAssign;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -31,7 +32,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    letters: VecDeque<Letter>,
+    /// What can be read, without more than that: of many thousand mailboxes each is touched by every
+    /// message.
+    letters: VecDeque<Message>,
+    /// The number of the first letter.
+    first: u64,
+    /// What was missed right before the letters of these numbers, in their order.
+    gaps: VecDeque<(u64, Missed)>,
     /// Those that wait for room, and until when; empty while there is room.
     line: VecDeque<(Instant, Letter)>,
     /// What was missed after the last letter, in the line or before it.
@@ -40,6 +47,7 @@ struct State {
     reader: Option<Waker>,
 }
 
+/// One that waits for room.
 struct Letter {
     /// What was missed between the letter before and this one.
     missed: Missed,
@@ -175,7 +183,8 @@ impl Mailbox {
         drop(state);
         drop(expired);
         budget.made_progress();
-        if matches!(next, Some(Received::Message(_))) {
+        let may_wait = matches!(self.shared.options.overflow(), Overflow::Wait(_));
+        if may_wait && matches!(next, Some(Received::Message(_))) {
             self.shared.room.notify_one();
         }
         Poll::Ready(next)
@@ -276,7 +285,15 @@ fn release(mut state: MutexGuard<'_, State>) {
 impl State {
     fn push(&mut self, message: Message) {
         let missed = std::mem::take(&mut self.missed);
-        self.letters.push_back(Letter { missed, message });
+        self.push_letter(Letter { missed, message });
+    }
+
+    fn push_letter(&mut self, Letter { missed, message }: Letter) {
+        if missed.is_any() {
+            let number = self.first + self.letters.len() as u64;
+            self.gaps.push_back((number, missed));
+        }
+        self.letters.push_back(message);
     }
 
     /// Lets in those in line for whom there is room, and answers those whose time is over, which are
@@ -296,11 +313,11 @@ impl State {
                     Some((_, next)) => &mut next.missed,
                     None => &mut self.missed,
                 };
-                place.messages += letter.missed.messages + 1;
-                place.uncounted |= letter.missed.uncounted;
+                *place += letter.missed;
+                place.messages += 1;
                 expired.push(letter.message);
             } else {
-                self.letters.push_back(letter);
+                self.push_letter(letter);
             }
         }
         expired
@@ -308,31 +325,50 @@ impl State {
 
     /// Makes room at the front, and keeps the account of what is missing there.
     fn take_oldest(&mut self) -> Option<Message> {
-        let oldest = self.letters.pop_front()?;
-        let place = match self.letters.front_mut() {
-            Some(next) => &mut next.missed,
-            None => &mut self.missed,
-        };
-        place.messages += oldest.missed.messages + 1;
-        place.uncounted |= oldest.missed.uncounted;
-        Some(oldest.message)
+        let mut missed = self.take_gap();
+        let oldest = self.take_first()?;
+        missed.messages += 1;
+        if self.letters.is_empty() {
+            self.missed += missed;
+        } else {
+            missed += self.take_gap();
+            self.gaps.push_front((self.first, missed));
+        }
+        Some(oldest)
     }
 
     /// Takes the report of what was missed before the first letter, or the letter.
     fn take_next(&mut self) -> Option<Received> {
-        let place = match self.letters.front_mut() {
-            Some(first) => &mut first.missed,
-            None => &mut self.missed,
+        let missed = if self.letters.is_empty() {
+            std::mem::take(&mut self.missed)
+        } else {
+            self.take_gap()
         };
-        if let Some(lagged) = std::mem::take(place).report() {
+        if let Some(lagged) = missed.report() {
             return Some(Received::Lagged(lagged));
         }
+        self.take_first().map(Received::Message)
+    }
+
+    fn take_first(&mut self) -> Option<Message> {
         let first = self.letters.pop_front()?;
-        Some(Received::Message(first.message))
+        self.first += 1;
+        Some(first)
+    }
+
+    /// What was missed right before the first letter.
+    fn take_gap(&mut self) -> Missed {
+        let is_here = |gap: &mut (u64, Missed)| gap.0 == self.first;
+        let gap = self.gaps.pop_front_if(is_here);
+        gap.map_or_else(Missed::default, |(_, missed)| missed)
     }
 }
 
 impl Missed {
+    fn is_any(self) -> bool {
+        self.uncounted || self.messages > 0
+    }
+
     fn report(self) -> Option<Lagged> {
         if self.uncounted {
             Some(Lagged::unknown())
@@ -341,6 +377,13 @@ impl Missed {
         } else {
             None
         }
+    }
+}
+
+impl AddAssign for Missed {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.uncounted |= other.uncounted;
     }
 }
 

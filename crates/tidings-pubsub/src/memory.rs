@@ -32,13 +32,14 @@ impl Memory {
 
 impl Publisher for Memory {
     async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
-        let message = Message::new(topic.clone(), payload);
         let recipients = self.owner.shared.recipients(topic)?;
+        if recipients.is_empty() {
+            return Ok(());
+        }
+        let message = Message::new(topic.clone(), payload);
         // Everyone with room is served before anyone is waited for.
-        let waiting: Vec<Waiting> = recipients
-            .iter()
-            .filter_map(|mailbox| mailbox.deliver(message.clone()))
-            .collect();
+        let mut waiting: Vec<Waiting> = Vec::new();
+        recipients.for_each(|mailbox| waiting.extend(mailbox.deliver(message.clone())));
         if waiting.is_empty() {
             return Ok(());
         }

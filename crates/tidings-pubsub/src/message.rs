@@ -1,26 +1,46 @@
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::Topic;
 
 /// One subscriber's copy of what was published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Message {
-    /// Where it was published.
-    pub topic: Topic,
-    /// Its bytes, exactly as they were published. Copies share them.
-    pub payload: Bytes,
+///
+/// Clones share everything, so that a copy for each of a thousand subscribers costs next to nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message(Arc<Parts>);
+
+#[derive(PartialEq, Eq)]
+struct Parts {
+    topic: Topic,
+    payload: Bytes,
 }
 
 impl Message {
     /// A message, for brokers to deliver.
     pub fn new(topic: Topic, payload: impl Into<Bytes>) -> Self {
-        Self {
-            topic,
-            payload: payload.into(),
-        }
+        let payload = payload.into();
+        Self(Arc::new(Parts { topic, payload }))
+    }
+
+    /// Where it was published.
+    pub fn topic(&self) -> &Topic {
+        &self.0.topic
+    }
+
+    /// Its bytes, exactly as they were published.
+    pub fn payload(&self) -> &Bytes {
+        &self.0.payload
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("topic", self.topic())
+            .field("payload", self.payload())
+            .finish()
     }
 }
 

@@ -2,13 +2,14 @@ mod body;
 mod config;
 mod envelope;
 mod link;
+mod queue;
 mod sender;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tidings_postgres::Database;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -16,7 +17,8 @@ pub use config::PostgresConfig;
 
 use crate::postgres::envelope::Envelope;
 use crate::postgres::link::PostgresLink;
-use crate::postgres::sender::{Outgoing, send_all};
+use crate::postgres::queue::send_all;
+use crate::postgres::sender::Sender;
 use crate::remote::session::{Timing, keep_listening};
 use crate::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
@@ -27,7 +29,7 @@ const SEND_QUEUE: usize = 1024;
 /// A broker over PostgreSQL's `LISTEN` and `NOTIFY`.
 ///
 /// One connection listens, however many topics there are, and another one publishes: messages that
-/// wait together share one statement. Both are made when they are first needed, and made again when
+/// wait together share one transaction. Both are made when they are first needed, and made again when
 /// they break. After a break every subscriber of a topic gets [`Lagged`](crate::Lagged) once the
 /// topic arrives again: what was published in between is lost.
 ///
@@ -103,8 +105,8 @@ impl Postgres {
             owner: Arc::new(Owner {
                 remote,
                 closing,
+                sender: Sender::new(database.clone(), outgoing),
                 database,
-                outgoing,
                 tracker,
                 _tasks: tasks,
             }),
@@ -116,14 +118,8 @@ impl Publisher for Postgres {
     async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
         let envelope = Envelope::new(topic, payload.into());
         self.owner.remote.check_open()?;
-        let sent = async {
-            let (answer, answered) = oneshot::channel();
-            let outgoing = Outgoing { envelope, answer };
-            let queued = self.owner.outgoing.send(outgoing).await;
-            queued.map_err(|_| Error::Closed)?;
-            answered.await.unwrap_or(Err(Error::Closed))
-        };
-        let sent = self.owner.closing.run_until_cancelled(sent).await;
+        let sending = self.owner.sender.send(envelope);
+        let sent = self.owner.closing.run_until_cancelled(sending).await;
         sent.unwrap_or(Err(Error::Closed))
     }
 }
@@ -153,7 +149,7 @@ struct Owner {
     remote: Arc<Remote>,
     closing: CancellationToken,
     database: Database,
-    outgoing: mpsc::Sender<Outgoing>,
+    sender: Sender,
     tracker: TaskTracker,
     /// Those of the tracker, which end with the owner.
     _tasks: [AbortOnDropHandle<Option<()>>; 2],

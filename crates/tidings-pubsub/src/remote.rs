@@ -190,7 +190,7 @@ impl Remote {
         let members = state.directory.members(back);
         drop(state);
         // Before anybody hears that it is live again.
-        members.iter().for_each(Mailbox::interrupted);
+        members.for_each(Mailbox::interrupted);
         for answer in answers {
             let _gone = answer.send(Ok(()));
         }
@@ -246,11 +246,9 @@ impl Remote {
         let recipients = state.directory.recipients(topic.as_str());
         let interrupted = state.take_interrupted(topic.as_str(), is_live);
         drop(state);
-        interrupted.iter().for_each(Mailbox::interrupted);
+        interrupted.for_each(Mailbox::interrupted);
         let message = Message::new(topic, payload);
-        for mailbox in recipients.iter() {
-            mailbox.post(message.clone());
-        }
+        recipients.for_each(|mailbox| mailbox.post(message.clone()));
     }
 
     /// Tells everyone who wants the topic's messages that one is lost.
@@ -262,7 +260,7 @@ impl Remote {
         }
         let recipients = state.directory.recipients(topic);
         drop(state);
-        recipients.iter().for_each(Mailbox::interrupted);
+        recipients.for_each(Mailbox::interrupted);
     }
 
     /// Whether anybody wants the topic's messages.

@@ -9,7 +9,7 @@ pub async fn closing_ends_everything(broker: impl Broker) {
     let mut subscription = subscribe(&broker, &[&topic]).await;
     let listener = subscribe(&broker, &[&topic]).await.handle(|_| async {});
     publish(&broker, &topic, "before").await;
-    assert_eq!(message(&mut subscription).await.payload, "before");
+    assert_eq!(message(&mut subscription).await.payload(), "before");
 
     within("the broker to close", broker.close()).await;
     let published = broker.publish(&topic, "after").await;

@@ -32,7 +32,7 @@ pub async fn a_message_without_subscribers_is_dropped(broker: impl Broker) {
     publish(&broker, &topic, "to nobody").await;
     let mut late = subscribe(&broker, &[&topic]).await;
     publish(&broker, &topic, "to you").await;
-    assert_eq!(message(&mut late).await.payload, "to you");
+    assert_eq!(message(&mut late).await.payload(), "to you");
 }
 
 /// A subscription gets messages of its own topics alone.
@@ -41,7 +41,7 @@ pub async fn messages_of_other_topics_do_not_arrive(broker: impl Broker) {
     let mut subscription = subscribe(&broker, &[&wanted]).await;
     publish(&broker, &other, "not for you").await;
     publish(&broker, &wanted, "for you").await;
-    assert_eq!(message(&mut subscription).await.payload, "for you");
+    assert_eq!(message(&mut subscription).await.payload(), "for you");
 }
 
 /// However many publish at a time, what one of them sends arrives in its order, over all topics.
@@ -68,8 +68,8 @@ pub async fn messages_arrive_in_the_order_of_their_publisher(broker: impl Broker
     }
     let mut next = HashMap::new();
     for _ in 0..PUBLISHERS * MESSAGES {
-        let payload = message(&mut subscription).await.payload;
-        let text = String::from_utf8(payload.into()).expect("text was sent");
+        let message = message(&mut subscription).await;
+        let text = std::str::from_utf8(message.payload()).expect("text was sent");
         let (publisher, number) = text.split_once(' ').expect("two numbers were sent");
         let expected = next.entry(publisher.to_owned()).or_insert(0);
         assert_eq!(number.parse(), Ok(*expected), "of publisher {publisher}");
@@ -96,8 +96,9 @@ pub async fn payloads_arrive_byte_for_byte(broker: impl Broker) {
         publish(&broker, &topic, payload.clone()).await;
     }
     for payload in &payloads {
-        let arrived = message(&mut subscription).await.payload;
-        assert!(arrived == payload, "{} bytes arrived", arrived.len());
+        let arrived = message(&mut subscription).await;
+        let length = arrived.payload().len();
+        assert!(arrived.payload() == payload, "{length} bytes arrived");
     }
 }
 
@@ -120,6 +121,6 @@ pub async fn long_topics_are_told_apart(broker: impl Broker) {
         publish(&broker, topic, "end").await;
         let first = message(subscription).await;
         assert_eq!(first, Message::new(topic.clone(), topic.to_string()));
-        assert_eq!(message(subscription).await.payload, "end");
+        assert_eq!(message(subscription).await.payload(), "end");
     }
 }

@@ -29,9 +29,9 @@ pub async fn a_slow_handler_delays_nobody(broker: impl Broker) {
     for number in 0..MESSAGES {
         publish(&broker, &topic, number.to_string()).await;
     }
-    assert_eq!(message(&mut quick).await.payload, "start");
+    assert_eq!(message(&mut quick).await.payload(), "start");
     for number in 0..MESSAGES {
-        assert_eq!(message(&mut quick).await.payload, number.to_string());
+        assert_eq!(*message(&mut quick).await.payload(), number.to_string());
     }
     assert_eq!(
         started.available_permits(),
@@ -75,7 +75,10 @@ pub async fn nothing_is_lost_when_there_is_room_in_time(broker: impl Broker) {
     };
     let reading = async {
         for number in 0..TOTAL {
-            assert_eq!(message(&mut subscription).await.payload, number.to_string());
+            assert_eq!(
+                *message(&mut subscription).await.payload(),
+                number.to_string()
+            );
         }
     };
     tokio::join!(publishing, reading);
@@ -119,7 +122,7 @@ async fn overflow(broker: impl Broker, overflow: Overflow) -> Vec<Option<usize>>
     while account.len() < TOTAL {
         match received(&mut slow).await {
             Received::Message(message) => {
-                assert_eq!(message.payload, account.len().to_string(), "{account:?}");
+                assert_eq!(*message.payload(), account.len().to_string(), "{account:?}");
                 account.push(Some(account.len()));
             }
             Received::Lagged(lagged) => {

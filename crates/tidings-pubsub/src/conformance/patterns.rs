@@ -16,7 +16,7 @@ pub async fn a_broker_without_patterns_says_so(broker: impl Broker) {
     let left = subscription.unsubscribe_pattern(&all).await;
     assert!(matches!(left, Err(Error::NoPatterns)), "{left:?}");
     publish(&broker, &topic, "one").await;
-    assert_eq!(message(&mut subscription).await.payload, "one");
+    assert_eq!(message(&mut subscription).await.payload(), "one");
 }
 
 /// A pattern brings all topics that match, whoever else has them, and no other: not one of another
@@ -205,7 +205,7 @@ pub async fn patterns_end_with_their_subscription_and_their_broker(broker: impl 
     drop(dropped);
     for payload in ["one", "two", "three"] {
         publish(&broker, &a, payload).await;
-        assert_eq!(message(&mut staying).await.payload, payload);
+        assert_eq!(message(&mut staying).await.payload(), payload);
     }
 
     within("the broker to close", broker.close()).await;

@@ -10,8 +10,8 @@ pub async fn a_topic_that_is_asked_for_twice_arrives_once(broker: impl Broker) {
     subscription.subscribe(&topic).await.expect("subscribes");
     publish(&broker, &topic, "one").await;
     publish(&broker, &topic, "two").await;
-    assert_eq!(message(&mut subscription).await.payload, "one");
-    assert_eq!(message(&mut subscription).await.payload, "two");
+    assert_eq!(message(&mut subscription).await.payload(), "one");
+    assert_eq!(message(&mut subscription).await.payload(), "two");
 
     subscription
         .unsubscribe(&topic)
@@ -21,7 +21,7 @@ pub async fn a_topic_that_is_asked_for_twice_arrives_once(broker: impl Broker) {
     subscription.subscribe(&last).await.expect("subscribes");
     publish(&broker, &topic, "three").await;
     publish(&broker, &last, "four").await;
-    assert_eq!(message(&mut subscription).await.payload, "four");
+    assert_eq!(message(&mut subscription).await.payload(), "four");
 }
 
 /// A live subscription takes on topics, and gives up exactly the one that it names.
@@ -42,12 +42,12 @@ pub async fn topics_can_be_added_and_removed(broker: impl Broker) {
     for topic in [&first, &second, &third] {
         publish(&broker, topic, "hello").await;
     }
-    assert_eq!(message(&mut subscription).await.topic, first);
-    assert_eq!(message(&mut subscription).await.topic, third);
+    assert_eq!(*message(&mut subscription).await.topic(), first);
+    assert_eq!(*message(&mut subscription).await.topic(), third);
 
     subscription.subscribe(&second).await.expect("subscribes");
     publish(&broker, &second, "hello again").await;
-    assert_eq!(message(&mut subscription).await.payload, "hello again");
+    assert_eq!(message(&mut subscription).await.payload(), "hello again");
 }
 
 /// That one subscription gives up a topic is nothing to the others that have it.
@@ -58,9 +58,9 @@ pub async fn unsubscribing_one_leaves_the_others(broker: impl Broker) {
     leaving.unsubscribe(&topic).await.expect("unsubscribes");
     publish(&broker, &topic, "news").await;
     publish(&broker, &end, "end").await;
-    assert_eq!(message(&mut leaving).await.payload, "end");
-    assert_eq!(message(&mut staying).await.payload, "news");
-    assert_eq!(message(&mut staying).await.payload, "end");
+    assert_eq!(message(&mut leaving).await.payload(), "end");
+    assert_eq!(message(&mut staying).await.payload(), "news");
+    assert_eq!(message(&mut staying).await.payload(), "end");
 }
 
 /// Nobody waits for a subscriber that has gone, and those that stay miss nothing.
@@ -86,6 +86,6 @@ pub async fn a_dropped_subscription_is_gone(broker: impl Broker) {
         publish(&broker, &topic, payload).await;
     }
     for payload in ["one", "two", "three", "four"] {
-        assert_eq!(message(&mut staying).await.payload, payload);
+        assert_eq!(message(&mut staying).await.payload(), payload);
     }
 }

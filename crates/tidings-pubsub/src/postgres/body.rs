@@ -13,7 +13,7 @@ use crate::Error;
 /// Bodies are not compressed: that would cost more time than it saves.
 const SCHEMA: &[&str] = &["
     CREATE UNLOGGED TABLE tidings_pubsub_bodies (
-        id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id bigint PRIMARY KEY,
         body bytea NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now()
     );
@@ -21,8 +21,8 @@ const SCHEMA: &[&str] = &["
     CREATE INDEX tidings_pubsub_bodies_by_age ON tidings_pubsub_bodies (created_at);"];
 
 const SEND: &str = "
-    WITH kept AS (INSERT INTO tidings_pubsub_bodies (body) VALUES ($3) RETURNING id)
-    SELECT pg_notify($1, '@' || id || '.' || $2) FROM kept";
+    WITH kept AS (INSERT INTO tidings_pubsub_bodies (id, body) VALUES ($3, $4))
+    SELECT pg_notify($1, '@' || $3 || '.' || $2)";
 
 const FETCH: &str = "SELECT body FROM tidings_pubsub_bodies WHERE id = $1";
 
@@ -40,12 +40,16 @@ pub(super) async fn send(
     topic: &str,
     body: &Bytes,
 ) -> Result<(), Error> {
+    // A crash of the server empties the table, and would let a sequence begin anew: who was told of a
+    // body before would take another one for it.
+    let row = fastrand::i64(0..i64::MAX);
     let body: &[u8] = body;
     let sending = || {
         database.run(|client| async move {
-            let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+            let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
                 (&channel, Type::TEXT),
                 (&topic, Type::TEXT),
+                (&row, Type::INT8),
                 (&body, Type::BYTEA),
             ];
             client.execute_typed(SEND, &parameters).await

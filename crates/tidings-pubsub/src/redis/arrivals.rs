@@ -224,7 +224,7 @@ mod tests {
     fn now(subscription: &mut Subscription) -> Vec<String> {
         std::iter::from_fn(|| subscription.recv().now_or_never().flatten())
             .map(|received| match received {
-                Received::Message(it) => String::from_utf8(it.payload.into()).unwrap(),
+                Received::Message(it) => String::from_utf8(it.payload().to_vec()).unwrap(),
                 Received::Lagged(_) => "lagged".to_owned(),
             })
             .collect()

@@ -144,7 +144,9 @@ fn names(names: &[&str]) -> Vec<String> {
 fn now(subscription: &mut Subscription) -> Vec<Result<String, Lagged>> {
     std::iter::from_fn(|| subscription.recv().now_or_never().flatten())
         .map(|received| match received {
-            Received::Message(message) => Ok(String::from_utf8(message.payload.into()).unwrap()),
+            Received::Message(message) => {
+                Ok(String::from_utf8(message.payload().to_vec()).unwrap())
+            }
             Received::Lagged(lagged) => Err(lagged),
         })
         .collect()

@@ -29,7 +29,7 @@ fn received(subscription: &mut Subscription) -> Vec<Result<u32, Lagged>> {
     let mut all = Vec::new();
     while let Some(Some(received)) = futures_util::FutureExt::now_or_never(subscription.next()) {
         all.push(match received {
-            Received::Message(message) => Ok(std::str::from_utf8(&message.payload)
+            Received::Message(message) => Ok(std::str::from_utf8(&message.payload())
                 .unwrap()
                 .parse()
                 .unwrap()),
@@ -217,7 +217,7 @@ async fn copies_share_the_bytes() {
         let Some(Received::Message(message)) = subscription.recv().await else {
             panic!("no message");
         };
-        assert_eq!(message.payload.as_ptr(), payload.as_ptr());
+        assert_eq!(message.payload().as_ptr(), payload.as_ptr());
     }
 }
 

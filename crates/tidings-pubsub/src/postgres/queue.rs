@@ -1,0 +1,128 @@
+//! The one task that sends what is queued. Messages that wait together become one transaction: it takes
+//! PostgreSQL about as long to notify of a hundred as of one.
+
+use std::time::Duration;
+
+use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::{Database, Error as DatabaseError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::Error;
+use crate::postgres::body;
+use crate::postgres::envelope::{Content, Envelope};
+use crate::postgres::sender::notify;
+
+/// Most messages of one transaction.
+const BATCH: usize = 256;
+
+/// `pg_notify` is called in the order of the rows, and the number makes each of them unlike the
+/// others.
+const SEND: &str = "
+    SELECT count(pg_notify(channel, number || '.' || content))
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS message (channel, content, number)";
+
+/// A message, and who waits for it to be sent.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) envelope: Envelope,
+    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// Sends what is queued, and deletes the bodies that it has kept once they are too old.
+pub(super) async fn send_all(
+    mut queue: mpsc::Receiver<Outgoing>,
+    database: Database,
+    retention: Duration,
+) {
+    let mut waiting = Vec::with_capacity(BATCH);
+    // Until when the newest body has to stay, and when to look for those that need not.
+    let (mut kept_until, mut clean_at) = (Instant::now(), None);
+    loop {
+        tokio::select! {
+            received = queue.recv_many(&mut waiting, BATCH) => {
+                if received == 0 {
+                    return;
+                }
+                if send(&database, waiting.drain(..)).await {
+                    kept_until = Instant::now() + retention;
+                    clean_at.get_or_insert(kept_until);
+                }
+            }
+            () = sleep_until(clean_at.unwrap_or(kept_until)), if clean_at.is_some() => {
+                let now = Instant::now();
+                clean_at = match body::clean(&database, retention).await {
+                    Ok(true) => Some(now),
+                    Ok(false) => (kept_until > now).then_some(kept_until),
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(error, "large messages are kept for longer");
+                        Some(now + retention.max(database.config().answer_limit()))
+                    }
+                };
+            }
+        }
+    }
+}
+
+/// Sends messages in their order, and answers whether some of them were kept as bodies.
+async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Send) -> bool {
+    let mut has_kept = false;
+    let mut batch = Batch::default();
+    for Outgoing { envelope, answer } in messages {
+        // Nobody waits for it any more, and nothing of it has been sent.
+        if answer.is_closed() {
+            continue;
+        }
+        let Envelope { channel, content } = envelope;
+        match content {
+            Content::Inline(content) => {
+                batch.channels.push(channel);
+                batch.contents.push(content);
+                batch.answers.push(answer);
+            }
+            Content::Stored { topic, body } => {
+                std::mem::take(&mut batch).send(database).await;
+                has_kept = true;
+                let sent = body::send(database, &channel, &topic, &body).await;
+                let _gone = answer.send(sent);
+            }
+        }
+    }
+    batch.send(database).await;
+    has_kept
+}
+
+#[derive(Default)]
+struct Batch {
+    channels: Vec<String>,
+    contents: Vec<String>,
+    answers: Vec<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Batch {
+    async fn send(self, database: &Database) {
+        if self.answers.is_empty() {
+            return;
+        }
+        let sent = match (&self.channels[..], &self.contents[..]) {
+            ([channel], [content]) => notify(database, channel, content).await,
+            _ => self.notify(database).await,
+        };
+        let sent = sent.map_err(Error::from);
+        for answer in self.answers {
+            let _gone = answer.send(sent.clone());
+        }
+    }
+
+    async fn notify(&self, database: &Database) -> Result<(), DatabaseError> {
+        let sending = database.run(|client| async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 2] = [
+                (&self.channels, Type::TEXT_ARRAY),
+                (&self.contents, Type::TEXT_ARRAY),
+            ];
+            client.query_typed(SEND, &parameters).await
+        });
+        sending.await.map(drop)
+    }
+}
