@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
-pub(crate) use builder::{MAX_QUEUE_SIZE, MAX_WORKERS};
 
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Places, Pool, Receipt, Reply, Room};
@@ -29,6 +28,11 @@ use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 /// to wait again at any time; without one it leaves the queue when a worker takes it. A full queue
 /// refuses new messages ([`notify`](Self::notify)) or makes their senders wait
 /// ([`enqueue`](Self::enqueue), [`deliver`](Self::deliver)).
+///
+/// # An endpoint that is gone
+///
+/// `410 Gone` fails its message and no other: what becomes of the only endpoint is for its owner to
+/// decide. A [`Dispatcher`](crate::Dispatcher) stops sending to such an endpoint.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -166,7 +170,7 @@ impl Client {
         self.inner
             .pool
             .accept(self.inner.id.as_str(), message, room, reply)
-            .map_err(|(refused, message)| refused.into_error(message))
+            .map_err(|(refused, message)| refused.hand_back(message))
     }
 }
 

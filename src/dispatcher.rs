@@ -48,6 +48,16 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 /// is halved by every failure, and falls back to 1 when an answer is overdue. A second limit holds
 /// for all lanes with the same [host](DispatcherBuilder::max_in_flight_per_host).
 ///
+/// # Endpoints that are gone
+///
+/// An endpoint that answers `410 Gone` gets nothing more: the message that was answered so fails,
+/// what waited for the endpoint fails as [`Gone`](crate::DeliveryErrorCause::Gone), and all of it
+/// is reported to the error callback, which is where to keep it for a replay. Attempts under way
+/// are finished, and not repeated. The [callback for it](DispatcherBuilder::on_gone) is told first,
+/// new messages are [refused](NotifyError::Gone), and
+/// [`LaneStatus::is_gone`](crate::LaneStatus::is_gone) says so until the endpoint is
+/// [inserted](Self::insert) again or removed.
+///
 /// # Bounds
 ///
 /// A lane's queue holds the messages that are queued and those that wait for their next attempt.
@@ -103,8 +113,8 @@ impl Dispatcher {
     }
 
     /// Adds an endpoint with the dispatcher's [lane settings](DispatcherBuilder::lane), or changes
-    /// one: its next attempt uses the new settings, and what waits for it stays. Whether it was
-    /// added.
+    /// one: its next attempt uses the new settings, and what waits for it stays. One that is gone
+    /// gets messages again. Whether it was added.
     ///
     /// # Errors
     ///
@@ -164,8 +174,8 @@ impl Dispatcher {
     ///
     /// # Errors
     ///
-    /// [`NotifyError`] with the message when the endpoint is not known, its queue or all queues
-    /// together are full, or the dispatcher is not started or is stopped.
+    /// [`NotifyError`] with the message when the endpoint is not known or is gone, its queue or all
+    /// queues together are full, or the dispatcher is not started or is stopped.
     pub fn notify(
         &self,
         endpoint: impl AsRef<str>,
@@ -175,8 +185,8 @@ impl Dispatcher {
         match self.inner.pool.places(endpoint) {
             Ok(places) => (self.inner.pool)
                 .accept(endpoint, message, places.try_take(), None)
-                .map_err(|(refused, message)| refused.into_error(message)),
-            Err(refused) => Err(refused.into_error(message)),
+                .map_err(|(refused, message)| refused.hand_back(message)),
+            Err(refused) => Err(refused.hand_back(message)),
         }
     }
 
@@ -304,7 +314,7 @@ impl Dispatcher {
     ) -> Result<(), NotifyError> {
         let places = match self.inner.pool.places(endpoint) {
             Ok(places) => places,
-            Err(refused) => return Err(refused.into_error(message)),
+            Err(refused) => return Err(refused.hand_back(message)),
         };
         let room = places.take().await;
         self.inner
@@ -313,8 +323,8 @@ impl Dispatcher {
             .map_err(|(refused, message)| match refused {
                 // The queue was closed while the message waited for a place: its lane was removed,
                 // and another has its name.
-                Refused::Full => NotifyError::UnknownEndpoint(message),
-                refused => refused.into_error(message),
+                Refused::Full => Refused::UnknownEndpoint.hand_back(message),
+                refused => refused.hand_back(message),
             })
     }
 }

@@ -63,6 +63,10 @@ pub enum NotifyError {
     /// A dispatcher does not have the endpoint, or not any more.
     #[error("the endpoint is not known")]
     UnknownEndpoint(Message),
+    /// A dispatcher's endpoint answered `410 Gone`, and gets nothing until it is
+    /// [inserted](crate::Dispatcher::insert) again.
+    #[error("the endpoint is gone")]
+    Gone(Message),
 }
 
 impl NotifyError {
@@ -72,7 +76,8 @@ impl NotifyError {
             Self::NotStarted(message)
             | Self::QueueFull(message)
             | Self::Stopped(message)
-            | Self::UnknownEndpoint(message) => message,
+            | Self::UnknownEndpoint(message)
+            | Self::Gone(message) => message,
         }
     }
 
@@ -82,7 +87,8 @@ impl NotifyError {
             Self::NotStarted(message)
             | Self::QueueFull(message)
             | Self::Stopped(message)
-            | Self::UnknownEndpoint(message) => message,
+            | Self::UnknownEndpoint(message)
+            | Self::Gone(message) => message,
         }
     }
 }
@@ -121,6 +127,11 @@ pub enum DeliveryErrorCause {
     /// there.
     #[error("the endpoint was removed")]
     Removed,
+    /// The endpoint answered another message of the dispatcher with `410 Gone` before the final
+    /// outcome was known. The message that was answered so has
+    /// [`Status`](DeliveryErrorCause::Status).
+    #[error("the endpoint is gone")]
+    Gone,
 }
 
 /// A message that was not accepted for [`Client::deliver`](crate::Client::deliver).
@@ -130,6 +141,7 @@ impl From<NotifyError> for DeliveryError {
             NotifyError::NotStarted(_) => DeliveryErrorCause::NotStarted,
             NotifyError::QueueFull(_) | NotifyError::Stopped(_) => DeliveryErrorCause::Abandoned,
             NotifyError::UnknownEndpoint(_) => DeliveryErrorCause::Removed,
+            NotifyError::Gone(_) => DeliveryErrorCause::Gone,
         };
         Self::new(error.into_message(), Vec::new(), cause)
     }
@@ -180,7 +192,7 @@ impl DeliveryError {
             DeliveryErrorCause::CircuitOpen
             | DeliveryErrorCause::Abandoned
             | DeliveryErrorCause::NotStarted => true,
-            DeliveryErrorCause::Removed => false,
+            DeliveryErrorCause::Removed | DeliveryErrorCause::Gone => false,
         }
     }
 }

@@ -25,6 +25,7 @@
 //! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
 //! | events to hand to everybody who asked for them | [`router::WebhookRouter`] |
 //! | receivers with certificates of your own authority | [`SenderBuilder::root_certificates`] |
+//! | questions about what it does in production | [`telemetry`] |
 //!
 //! ```
 //! use tidings::{Client, signing::Secret};

@@ -1,65 +1,63 @@
 //! The workers, and what they share: the lanes behind a [`Client`](crate::Client) and a
 //! [`Dispatcher`](crate::Dispatcher).
 //!
-//! Each file here is one part of the machine, and all but this one only decide:
+//! Each file here is one part of the machine. Most only decide, under the lock of the pool:
 //!
 //! | part | decides |
 //! |---|---|
 //! | `lane` | which delivery of an endpoint goes next, and what becomes of it |
 //! | `limit`, `budget` | how many attempts an endpoint gets at a time, and how many may be retries |
-//! | `scheduler`, `hosts` | which lane goes next |
+//! | `scheduler` | which lane goes next |
+//! | `scheduler::turns`, `workers`, `hosts` | in which order, as far as workers and hosts have room |
 //! | `room` | who may put something into a queue |
+//!
+//! And these do what was decided, without the lock:
+//!
+//! | part | does |
+//! |---|---|
+//! | `worker` | makes the attempts |
+//! | `clock` | wakes lanes whose time has come |
+//! | `report` | tells callers and callbacks what happened |
 
 mod budget;
+mod clock;
+mod config;
 mod delivery;
-mod hosts;
 mod lane;
 mod limit;
+mod report;
 mod room;
 mod scheduler;
+mod worker;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 pub use budget::RetryBudget;
 pub use delivery::Receipt;
 pub use scheduler::Standing;
 
+pub(crate) use config::{MAX_WORKERS, PoolConfig, check_queue_size};
 pub(crate) use delivery::Reply;
 pub(crate) use lane::{Lane, LaneParts};
-pub(crate) use room::{Places, Room};
+pub(crate) use report::Callbacks;
+pub(crate) use room::{Places, Refused, Room};
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
 use crate::circuit_breaker::CircuitState;
-use crate::{
-    Attempt, DeliveryError, DeliveryErrorCause, Endpoint, EndpointId, Message, NotifyError, Sender,
-};
+use crate::{DeliveryErrorCause, Endpoint, EndpointId, Message, Sender, telemetry};
 use delivery::Delivery;
-use lane::Settled;
-use scheduler::{Scheduler, Ticket, Work};
-
-pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
-pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
+use scheduler::Scheduler;
 
 /// A message that a stop left without a final outcome, and the endpoint that it was for.
 pub(crate) type Abandoned = (EndpointId, Message);
-
-/// Who is told what happens.
-#[derive(Default)]
-pub(crate) struct Callbacks {
-    pub(crate) on_error: Option<OnError>,
-    pub(crate) on_circuit_change: Option<OnCircuitChange>,
-}
 
 /// The lanes and everything that the workers need.
 pub(crate) struct Pool {
@@ -81,6 +79,8 @@ struct State {
     phase: Phase,
     scheduler: Scheduler,
     ids: HashMap<EndpointId, LaneId>,
+    /// How many messages waited when it was told last.
+    told_queued: usize,
     /// Until the caller of the stop takes them.
     abandoned: Vec<Abandoned>,
     /// Whether somebody is telling of circuits that changed: one at a time keeps them in order.
@@ -92,26 +92,6 @@ enum Phase {
     NotStarted,
     Running,
     Stopping,
-}
-
-/// Why a message was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    NotStarted,
-    Stopped,
-    Full,
-    UnknownEndpoint,
-}
-
-impl Refused {
-    pub(crate) fn into_error(self, message: Message) -> NotifyError {
-        match self {
-            Self::NotStarted => NotifyError::NotStarted(message),
-            Self::Stopped => NotifyError::Stopped(message),
-            Self::Full => NotifyError::QueueFull(message),
-            Self::UnknownEndpoint => NotifyError::UnknownEndpoint(message),
-        }
-    }
 }
 
 /// How a lane is doing.
@@ -128,6 +108,9 @@ pub struct LaneStatus {
     pub standing: Standing,
     /// The state of the circuit breaker, when there is one.
     pub circuit: Option<CircuitState>,
+    /// Whether the endpoint answered `410 Gone`. Then nothing is queued, and new messages are
+    /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again.
+    pub is_gone: bool,
 }
 
 impl Pool {
@@ -140,6 +123,7 @@ impl Pool {
                 phase: Phase::NotStarted,
                 scheduler: Scheduler::new(limits),
                 ids: HashMap::new(),
+                told_queued: 0,
                 abandoned: Vec::new(),
                 is_telling: false,
             }),
@@ -162,9 +146,9 @@ impl Pool {
             .isolation
             .map_or(0, |isolation| isolation.max_slow);
         for _ in 0..self.limits.workers.saturating_add(slow) {
-            self.tasks.spawn(work(Arc::clone(self)));
+            self.tasks.spawn(worker::work(Arc::clone(self)));
         }
-        self.tasks.spawn(keep_time(Arc::clone(self)));
+        self.tasks.spawn(clock::keep_time(Arc::clone(self)));
         state.phase = Phase::Running;
     }
 
@@ -225,11 +209,8 @@ impl Pool {
     /// The queue of a lane.
     pub(crate) fn places(&self, id: &str) -> Result<Arc<Places>, Refused> {
         let state = self.lock();
-        state.check_running()?;
-        state
-            .lane(id)
-            .map(|lane| Arc::clone(&lane.places))
-            .ok_or(Refused::UnknownEndpoint)
+        let (_, lane) = state.open_lane(id)?;
+        Ok(Arc::clone(&lane.places))
     }
 
     /// Puts a message that has room into a lane.
@@ -241,22 +222,19 @@ impl Pool {
         reply: Option<Reply>,
     ) -> Result<(), (Refused, Message)> {
         let mut state = self.lock();
-        let room = match state.check_running() {
-            Err(refused) => Err(refused),
-            Ok(()) => room.ok_or(Refused::Full),
-        };
         // The lane may have been removed while the message waited for room, and may even be there
         // again: the room is then one of another queue, which is no harm.
-        let lane = state.ids.get_key_value(id).ok_or(Refused::UnknownEndpoint);
-        match room.and_then(|room| Ok((room, lane?))) {
-            Err(refused) => Err((refused, message)),
-            Ok((room, (id, &lane))) => {
-                let delivery = Delivery::new(id, message, room, reply);
-                state.scheduler.push(lane, delivery);
-                self.something_may_go(state);
-                Ok(())
-            }
-        }
+        let open = state.open_lane(id);
+        let open = open.map(|(number, lane)| (number, lane.id.clone()));
+        let (lane, id, room) = match (open, room) {
+            (Err(refused), _) => return Err((refused, message)),
+            (Ok(_), None) => return Err((Refused::Full, message)),
+            (Ok((lane, id)), Some(room)) => (lane, id, room),
+        };
+        let delivery = Delivery::new(&id, message, room, reply);
+        state.scheduler.push(lane, delivery);
+        self.something_may_go(state);
+        Ok(())
     }
 
     /// Opens or closes a circuit by hand. Whether there is one.
@@ -308,6 +286,7 @@ impl Pool {
             in_flight_limit: lane.limit(),
             standing,
             circuit: lane.circuit_state(),
+            is_gone: lane.is_gone(),
         })
     }
 
@@ -326,7 +305,12 @@ impl Pool {
     }
 
     fn abandon_rest(&self) {
-        let left = self.lock().scheduler.drain();
+        let left = {
+            let mut state = self.lock();
+            let left = state.scheduler.drain();
+            state.tell_queued();
+            left
+        };
         for (id, delivery) in left {
             self.abandon(&id, delivery);
         }
@@ -340,7 +324,8 @@ impl Pool {
 
     /// Lets go of the state and wakes a worker if there is something for it to do; all of them,
     /// and the clock, if there is nothing any more.
-    fn something_may_go(&self, state: MutexGuard<'_, State>) {
+    fn something_may_go(&self, mut state: MutexGuard<'_, State>) {
+        state.tell_queued();
         let has_work = state.scheduler.has_work();
         let is_over = state.phase == Phase::Stopping && state.scheduler.queued() == 0;
         drop(state);
@@ -352,266 +337,34 @@ impl Pool {
             self.clock.notify_one();
         }
     }
-
-    /// Waits for something to do; `None` when there is nothing any more.
-    async fn next(&self) -> Option<Work> {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            // Before the look at the lanes, so that no change after it is missed.
-            changed.as_mut().enable();
-            if self.abort.is_cancelled() {
-                return None;
-            }
-            let work = {
-                let mut state = self.lock();
-                let draining = state.phase == Phase::Stopping;
-                let now = Instant::now();
-                let timer = state.scheduler.next_timer();
-                state.scheduler.wake(now);
-                let work = state.scheduler.pick(now, draining);
-                if work.is_none() && draining && state.scheduler.queued() == 0 {
-                    return None;
-                }
-                let has_another_timer = state.scheduler.next_timer() != timer;
-                // One wakes the next one, so that a single notice is enough for any number of
-                // things to do.
-                self.something_may_go(state);
-                if has_another_timer {
-                    self.clock.notify_one();
-                }
-                work
-            };
-            self.tell_circuits();
-            if work.is_some() {
-                return work;
-            }
-            tokio::select! {
-                () = changed => {}
-                () = self.abort.cancelled() => return None,
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        id: EndpointId,
-        endpoint: Endpoint,
-        delivery: Box<Delivery>,
-        ticket: Ticket,
-    ) {
-        let number = u32::try_from(delivery.attempts.len() + 1).unwrap_or(u32::MAX);
-        let span = delivery.span();
-        let message = delivery.message.clone();
-        let mut under_way = UnderWay {
-            pool: self,
-            id,
-            held: Some((delivery, ticket)),
-        };
-        let attempt = {
-            let attempt = self.sender.attempt(&endpoint, &message, number);
-            let mut attempt = pin!(attempt.instrument(span.clone()));
-            let began = Instant::now();
-            let mut check_after = self.limits.isolation.map(|isolation| isolation.slow_after);
-            loop {
-                let check = async {
-                    match check_after.and_then(|after| began.checked_add(after)) {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    attempt = &mut attempt => break attempt,
-                    () = self.abort.cancelled() => return,
-                    () = check => check_after = under_way.still_waits(began.elapsed()),
-                }
-            }
-        };
-        drop(message);
-        span.in_scope(|| under_way.settle(attempt));
-    }
-
-    fn fail(&self, id: &EndpointId, delivery: Delivery, cause: DeliveryErrorCause) {
-        let span = delivery.span();
-        let Delivery {
-            message,
-            attempts,
-            reply,
-            room,
-            ..
-        } = delivery;
-        drop(room);
-        let error = DeliveryError::new(message, attempts, cause);
-        let unheard = match reply {
-            Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
-            None => Some(error),
-        };
-        if let Some(error) = unheard {
-            span.in_scope(|| self.report(id, error));
-        }
-    }
-
-    fn abandon(&self, id: &EndpointId, delivery: Delivery) {
-        let abandoned = (id.clone(), delivery.message.clone());
-        self.lock().abandoned.push(abandoned);
-        self.fail(id, delivery, DeliveryErrorCause::Abandoned);
-    }
-
-    fn report(&self, id: &EndpointId, error: DeliveryError) {
-        let Some(on_error) = &self.callbacks.on_error else {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                cause = %error.cause(),
-                "a message was not delivered"
-            );
-            return;
-        };
-        if catch_unwind(AssertUnwindSafe(|| on_error(id, error))).is_err() {
-            tracing::error!("the error callback panicked");
-        }
-    }
-
-    /// Tells of circuits that have changed, in order, without holding the state meanwhile.
-    fn tell_circuits(&self) {
-        let Some(tell) = &self.callbacks.on_circuit_change else {
-            return;
-        };
-        let mut state = self.lock();
-        if std::mem::replace(&mut state.is_telling, true) {
-            // Whoever is at it tells this as well.
-            return;
-        }
-        while let Some((id, circuit)) = state.scheduler.next_circuit_change() {
-            drop(state);
-            if catch_unwind(AssertUnwindSafe(|| tell(&id, circuit))).is_err() {
-                tracing::error!("the callback for circuits panicked");
-            }
-            state = self.lock();
-        }
-        state.is_telling = false;
-    }
 }
 
 impl State {
-    fn check_running(&self) -> Result<(), Refused> {
+    fn tell_queued(&mut self) {
+        let queued = self.scheduler.queued();
+        if queued != self.told_queued {
+            telemetry::queued(self.told_queued, queued);
+            self.told_queued = queued;
+        }
+    }
+
+    /// The lane of an endpoint, when it takes messages.
+    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refused> {
         match self.phase {
-            Phase::NotStarted => Err(Refused::NotStarted),
-            Phase::Stopping => Err(Refused::Stopped),
-            Phase::Running => Ok(()),
+            Phase::NotStarted => return Err(Refused::NotStarted),
+            Phase::Stopping => return Err(Refused::Stopped),
+            Phase::Running => {}
+        }
+        let number = *self.ids.get(id).ok_or(Refused::UnknownEndpoint)?;
+        match self.scheduler.lane(number) {
+            Some(lane) if lane.is_gone() => Err(Refused::Gone),
+            Some(lane) => Ok((number, lane)),
+            None => Err(Refused::UnknownEndpoint),
         }
     }
 
     fn lane(&self, id: &str) -> Option<&Lane> {
         self.scheduler.lane(*self.ids.get(id)?)
-    }
-}
-
-fn delivered(delivery: Delivery) {
-    let Some(reply) = delivery.reply else {
-        return;
-    };
-    // Whoever asked may have gone: then nobody wants the receipt.
-    drop(reply.send(Ok(Receipt {
-        message: delivery.message,
-        attempts: delivery.attempts,
-    })));
-}
-
-/// A worker: does what is to be done until nothing is left.
-async fn work(pool: Arc<Pool>) {
-    while let Some(work) = pool.next().await {
-        match work {
-            Work::Attempt {
-                id,
-                endpoint,
-                delivery,
-                ticket,
-            } => pool.attempt(id, endpoint, delivery, ticket).await,
-            Work::Fail {
-                id,
-                delivery,
-                cause,
-            } => pool.fail(&id, *delivery, cause),
-        }
-    }
-}
-
-/// The clock: wakes the lanes whose time has come, so that no worker and no delivery needs a timer
-/// of its own.
-async fn keep_time(pool: Arc<Pool>) {
-    loop {
-        let wake_at = {
-            let mut state = pool.lock();
-            state.scheduler.wake(Instant::now());
-            let scheduler = &state.scheduler;
-            let is_idle = scheduler.queued() == 0 && scheduler.in_flight() == 0;
-            if state.phase == Phase::Stopping && is_idle {
-                return;
-            }
-            let wake_at = scheduler.next_timer();
-            if scheduler.has_work() {
-                pool.changed.notify_one();
-            }
-            wake_at
-        };
-        let due = async {
-            match wake_at {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = due => {}
-            () = pool.clock.notified() => {}
-            () = pool.abort.cancelled() => return,
-        }
-    }
-}
-
-/// A delivery in the hands of a worker. Dropped before its end, by an abort or with its runtime, it
-/// is abandoned and not lost.
-struct UnderWay<'a> {
-    pool: &'a Pool,
-    id: EndpointId,
-    held: Option<(Box<Delivery>, Ticket)>,
-}
-
-impl UnderWay<'_> {
-    /// Tells that there is no answer yet, and learns after how long to tell again.
-    fn still_waits(&mut self, elapsed: Duration) -> Option<Duration> {
-        let (_, ticket) = self.held.as_mut()?;
-        let mut state = self.pool.lock();
-        let again = state.scheduler.still_under_way(ticket, elapsed);
-        // The worker that this attempt held may be another's now.
-        self.pool.something_may_go(state);
-        // Never at once: the clock may be coarser than what was asked for.
-        again.map(|again| again.max(elapsed + Duration::from_millis(1)))
-    }
-
-    fn settle(mut self, attempt: Attempt) {
-        let Some((delivery, ticket)) = self.held.take() else {
-            return;
-        };
-        let mut state = self.pool.lock();
-        let settled = state
-            .scheduler
-            .settle(&ticket, delivery, attempt, Instant::now());
-        self.pool.something_may_go(state);
-        match settled {
-            Settled::Waits => {}
-            Settled::Delivered(delivery) => delivered(*delivery),
-            Settled::Failed(delivery, cause) => self.pool.fail(&self.id, *delivery, cause),
-        }
-        self.pool.tell_circuits();
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        if let Some((delivery, ticket)) = self.held.take() {
-            self.pool.lock().scheduler.forget(&ticket, Instant::now());
-            self.pool.abandon(&self.id, *delivery);
-        }
     }
 }
 

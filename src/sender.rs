@@ -109,13 +109,15 @@ impl Sender {
             // It may have moved: the next attempt looks its name up again.
             resolver.forget(endpoint.url());
         }
-        Attempt {
+        let attempt = Attempt {
             number,
             started_at,
             elapsed: progress.elapsed(),
             phases: progress.phases(),
             result,
-        }
+        };
+        telemetry::attempted(&attempt);
+        attempt
     }
 
     async fn send(

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{Client, Inner};
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
-use crate::pool::{Callbacks, Lane, LaneParts, Limits, OnError, Places, Pool};
+use crate::pool::{Lane, LaneParts, Limits, Places, PoolConfig};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
     AddressPolicy, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId, Message,
-    Sender, SenderBuilder,
+    SenderBuilder,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -18,47 +18,41 @@ pub const DEFAULT_WORKERS: usize = 10;
 /// Default number of places in the queue.
 pub const DEFAULT_QUEUE_SIZE: usize = 1000;
 
-/// Most workers. Each is a task with at most one connection.
-pub(crate) const MAX_WORKERS: u32 = 10_000;
-
-/// Most places in the queue. More belongs on a disk.
-pub(crate) const MAX_QUEUE_SIZE: usize = 10_000_000;
-
 /// Describes a [`Client`]; everything is checked together by [`build`](Self::build).
 #[must_use]
 pub struct ClientBuilder {
     endpoint: EndpointBuilder,
-    sender: SenderBuilder,
-    workers: usize,
-    queue_size: usize,
+    pool: PoolConfig,
     retry: Option<RetryPolicy>,
     circuit_breaker: Option<CircuitBreakerConfig>,
-    on_error: Option<OnError>,
 }
 
 impl ClientBuilder {
     pub(super) fn new(url: &str) -> Self {
+        let limits = Limits {
+            workers: DEFAULT_WORKERS,
+            // There is nobody to share the workers with.
+            isolation: None,
+            per_host: usize::MAX,
+        };
         Self {
             endpoint: Endpoint::builder(url),
-            sender: Sender::builder(),
-            workers: DEFAULT_WORKERS,
-            queue_size: DEFAULT_QUEUE_SIZE,
+            pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
             retry: None,
             circuit_breaker: None,
-            on_error: None,
         }
     }
 
     /// Sets how many attempts can be under way at once: 1 to 10,000. The default is 10.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.pool.limits.workers = workers;
         self
     }
 
     /// Sets how many messages can be queued or wait for their next attempt: 1 to 10,000,000. The
     /// default is 1000.
     pub fn queue_size(mut self, queue_size: usize) -> Self {
-        self.queue_size = queue_size;
+        self.pool.queue_size = queue_size;
         self
     }
 
@@ -118,22 +112,38 @@ impl ClientBuilder {
         mut self,
         on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
     ) -> Self {
-        self.on_error = Some(Box::new(move |_, error| {
+        self.pool.callbacks.error = Some(Box::new(move |_, error| {
             on_error(error.message().clone(), error);
         }));
         self
     }
 
     /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
-    pub fn http_client(mut self, client: reqwest::Client) -> Self {
-        self.sender = self.sender.http_client(client);
-        self
+    pub fn http_client(self, client: reqwest::Client) -> Self {
+        self.sender(|sender| sender.http_client(client))
     }
 
     /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]: the URL of a
     /// client is its owner's choice.
-    pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
-        self.sender = self.sender.address_policy(policy);
+    pub fn address_policy(self, policy: AddressPolicy) -> Self {
+        self.sender(|sender| sender.address_policy(policy))
+    }
+
+    /// Changes how connections are made: which authorities are trusted, how names are looked up,
+    /// how long it may take. What was set before stays, the address policy too.
+    ///
+    /// ```
+    /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
+    /// use std::time::Duration;
+    /// use tidings::Client;
+    ///
+    /// let client = Client::builder("https://hooks.example.internal/")
+    ///     .sender(|sender| sender.root_certificates(authorities).connect_timeout(Duration::from_secs(2)))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
+        self.pool.change_sender(change);
         self
     }
 
@@ -144,39 +154,22 @@ impl ClientBuilder {
     /// [`ConfigError`], naming the field: `workers`, `queue_size`, and those of
     /// [`EndpointBuilder::build`], [`SenderBuilder::build`] and [`CircuitBreaker::new`].
     pub fn build(self) -> Result<Client, ConfigError> {
-        let workers = u32::try_from(self.workers)
-            .ok()
-            .filter(|workers| (1..=MAX_WORKERS).contains(workers))
-            .ok_or(ConfigError::new("workers", "1 to 10,000"))?;
-        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
-            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
-        }
+        let queue_size = self.pool.queue_size;
+        // The pool is built of far fewer.
+        let workers = u32::try_from(self.pool.limits.workers).unwrap_or(u32::MAX);
+        let pool = self.pool.build()?;
+        let places = Places::new(queue_size, None);
         let parts = LaneParts {
             retry: self.retry,
             budget: None,
             breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
-            // There is nobody to share the workers with.
             in_flight: (workers, workers),
+            // Nobody could take it up again: whoever chose the URL decides.
+            stops_when_gone: false,
         };
-        let limits = Limits {
-            workers: self.workers,
-            isolation: None,
-            per_host: usize::MAX,
-        };
-        let callbacks = Callbacks {
-            on_error: self.on_error,
-            on_circuit_change: None,
-        };
-        let pool = Pool::new(self.sender.build()?, limits, callbacks);
         let id = EndpointId::from("");
-        let places = Places::new(self.queue_size, None);
-        let lane = Lane::new(
-            id.clone(),
-            self.endpoint.build()?,
-            Arc::clone(&places),
-            parts,
-        );
-        pool.add(lane);
+        let endpoint = self.endpoint.build()?;
+        pool.add(Lane::new(id.clone(), endpoint, Arc::clone(&places), parts));
         Ok(Client {
             inner: Arc::new(Inner { pool, id, places }),
         })
@@ -187,9 +180,7 @@ impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientBuilder")
             .field("endpoint", &self.endpoint)
-            .field("sender", &self.sender)
-            .field("workers", &self.workers)
-            .field("queue_size", &self.queue_size)
+            .field("pool", &self.pool)
             .field("retry", &self.retry)
             .field("circuit_breaker", &self.circuit_breaker)
             .finish_non_exhaustive()

@@ -6,9 +6,8 @@ use tokio::sync::Semaphore;
 
 use super::{Dispatcher, EndpointId, Inner, LaneConfig};
 use crate::circuit_breaker::CircuitState;
-use crate::client::{MAX_QUEUE_SIZE, MAX_WORKERS};
-use crate::pool::{Callbacks, Isolation, Limits, Pool};
-use crate::{AddressPolicy, ConfigError, DeliveryError, Sender, SenderBuilder};
+use crate::pool::{Isolation, Limits, PoolConfig};
+use crate::{AddressPolicy, ConfigError, DeliveryError, SenderBuilder};
 
 const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
@@ -19,27 +18,25 @@ const DEFAULT_QUEUE_SIZE: usize = 100_000;
 /// Describes a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
 #[must_use]
 pub struct DispatcherBuilder {
-    sender: SenderBuilder,
-    workers: usize,
-    max_slow: usize,
-    slow_after: Duration,
-    max_in_flight_per_host: usize,
-    queue_size: usize,
+    pool: PoolConfig,
+    isolation: Isolation,
     lane: LaneConfig,
-    callbacks: Callbacks,
 }
 
 impl Default for DispatcherBuilder {
     fn default() -> Self {
-        Self {
-            sender: Sender::builder(),
+        let limits = Limits {
             workers: DEFAULT_WORKERS,
-            max_slow: DEFAULT_MAX_SLOW,
-            slow_after: DEFAULT_SLOW_AFTER,
-            max_in_flight_per_host: DEFAULT_MAX_IN_FLIGHT_PER_HOST,
-            queue_size: DEFAULT_QUEUE_SIZE,
+            isolation: None,
+            per_host: DEFAULT_MAX_IN_FLIGHT_PER_HOST,
+        };
+        Self {
+            pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
+            isolation: Isolation {
+                slow_after: DEFAULT_SLOW_AFTER,
+                max_slow: DEFAULT_MAX_SLOW,
+            },
             lane: LaneConfig::default(),
-            callbacks: Callbacks::default(),
         }
     }
 }
@@ -48,7 +45,7 @@ impl DispatcherBuilder {
     /// Sets how many attempts can be under way at once, besides slow ones: 1 to 10,000. The default
     /// is 64.
     pub fn workers(mut self, workers: usize) -> Self {
-        self.workers = workers;
+        self.pool.limits.workers = workers;
         self
     }
 
@@ -56,28 +53,28 @@ impl DispatcherBuilder {
     /// 256. Each is a task and a connection. More endpoints than this that never answer, all at
     /// once, do keep workers from the others.
     pub fn max_slow(mut self, max_slow: usize) -> Self {
-        self.max_slow = max_slow;
+        self.isolation.max_slow = max_slow;
         self
     }
 
     /// Sets how long an attempt may take before it, and its lane, count as slow: more than zero, at
     /// most an hour. The default is one second.
     pub fn slow_after(mut self, slow_after: Duration) -> Self {
-        self.slow_after = slow_after;
+        self.isolation.slow_after = slow_after;
         self
     }
 
     /// Sets how many attempts can be under way to endpoints with the same host name or address,
     /// whatever the port: at least 1. The default is 64.
     pub fn max_in_flight_per_host(mut self, attempts: usize) -> Self {
-        self.max_in_flight_per_host = attempts;
+        self.pool.limits.per_host = attempts;
         self
     }
 
     /// Sets how many messages can be queued or wait for their next attempt, for all endpoints
     /// together: 1 to 10,000,000. The default is 100,000.
     pub fn queue_size(mut self, queue_size: usize) -> Self {
-        self.queue_size = queue_size;
+        self.pool.queue_size = queue_size;
         self
     }
 
@@ -96,7 +93,17 @@ impl DispatcherBuilder {
         mut self,
         on_error: impl Fn(&EndpointId, DeliveryError) + Send + Sync + 'static,
     ) -> Self {
-        self.callbacks.on_error = Some(Box::new(on_error));
+        self.pool.callbacks.error = Some(Box::new(on_error));
+        self
+    }
+
+    /// Sets what is called when an endpoint answers `410 Gone`, and gets nothing more from then on.
+    /// What waited for it is reported to the error callback next.
+    ///
+    /// It is called on a worker, which it should not keep for long. A panic in it is logged and goes
+    /// no further.
+    pub fn on_gone(mut self, on_gone: impl Fn(&EndpointId) + Send + Sync + 'static) -> Self {
+        self.pool.callbacks.gone = Some(Box::new(on_gone));
         self
     }
 
@@ -110,20 +117,36 @@ impl DispatcherBuilder {
         mut self,
         on_change: impl Fn(&EndpointId, CircuitState) + Send + Sync + 'static,
     ) -> Self {
-        self.callbacks.on_circuit_change = Some(Box::new(on_change));
+        self.pool.callbacks.circuit_change = Some(Box::new(on_change));
         self
     }
 
     /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
-    pub fn http_client(mut self, client: reqwest::Client) -> Self {
-        self.sender = self.sender.http_client(client);
-        self
+    pub fn http_client(self, client: reqwest::Client) -> Self {
+        self.sender(|sender| sender.http_client(client))
     }
 
     /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]; URLs that
     /// strangers chose need [`AddressPolicy::PublicOnly`].
-    pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
-        self.sender = self.sender.address_policy(policy);
+    pub fn address_policy(self, policy: AddressPolicy) -> Self {
+        self.sender(|sender| sender.address_policy(policy))
+    }
+
+    /// Changes how connections are made: which authorities are trusted, how names are looked up,
+    /// how long it may take. What was set before stays, the address policy too.
+    ///
+    /// ```
+    /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
+    /// use tidings::{AddressPolicy, Dispatcher};
+    ///
+    /// let dispatcher = Dispatcher::builder()
+    ///     .address_policy(AddressPolicy::PublicOnly)
+    ///     .sender(|sender| sender.root_certificates(authorities))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
+        self.pool.change_sender(change);
         self
     }
 
@@ -134,40 +157,15 @@ impl DispatcherBuilder {
     /// [`ConfigError`], naming the field: `workers`, `max_slow`, `slow_after`,
     /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`] and
     /// [`SenderBuilder::build`].
-    pub fn build(self) -> Result<Dispatcher, ConfigError> {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let max_workers = MAX_WORKERS as usize;
-        if !(1..=max_workers).contains(&self.workers) {
-            return Err(ConfigError::new("workers", "1 to 10,000"));
-        }
-        if !(1..=max_workers).contains(&self.max_slow) {
-            return Err(ConfigError::new("max_slow", "1 to 10,000"));
-        }
-        if self.slow_after.is_zero() || self.slow_after > HOUR {
-            return Err(ConfigError::new(
-                "slow_after",
-                "more than zero and at most an hour",
-            ));
-        }
-        if self.max_in_flight_per_host == 0 {
-            return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
-        }
-        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
-            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
-        }
+    pub fn build(mut self) -> Result<Dispatcher, ConfigError> {
+        self.pool.limits.isolation = Some(self.isolation);
         self.lane.parts()?;
-        let limits = Limits {
-            workers: self.workers,
-            isolation: Some(Isolation {
-                slow_after: self.slow_after,
-                max_slow: self.max_slow,
-            }),
-            per_host: self.max_in_flight_per_host,
-        };
+        let places = self.pool.queue_size;
+        let pool = self.pool.build()?;
         Ok(Dispatcher {
             inner: Arc::new(Inner {
-                pool: Pool::new(self.sender.build()?, limits, self.callbacks),
-                places: Arc::new(Semaphore::new(self.queue_size)),
+                pool,
+                places: Arc::new(Semaphore::new(places)),
                 lane: self.lane,
             }),
         })
@@ -177,12 +175,8 @@ impl DispatcherBuilder {
 impl fmt::Debug for DispatcherBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DispatcherBuilder")
-            .field("sender", &self.sender)
-            .field("workers", &self.workers)
-            .field("max_slow", &self.max_slow)
-            .field("slow_after", &self.slow_after)
-            .field("max_in_flight_per_host", &self.max_in_flight_per_host)
-            .field("queue_size", &self.queue_size)
+            .field("pool", &self.pool)
+            .field("isolation", &self.isolation)
             .field("lane", &self.lane)
             .finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 use crate::ConfigError;
 use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
-use crate::client::{DEFAULT_QUEUE_SIZE, MAX_QUEUE_SIZE, MAX_WORKERS};
-use crate::pool::{LaneParts, RetryBudget};
+use crate::client::DEFAULT_QUEUE_SIZE;
+use crate::pool::{LaneParts, MAX_WORKERS, RetryBudget, check_queue_size};
 use crate::retry::RetryPolicy;
 
 /// The settings of one lane: how much may wait for an endpoint, and how it is treated.
@@ -13,6 +13,7 @@ use crate::retry::RetryPolicy;
 /// | retry | [`RetryPolicy::default`]: five attempts |
 /// | retry budget | [`RetryBudget::default`]: 20 %, and one a second |
 /// | circuit breaker | [`CircuitBreakerConfig::default`] |
+/// | `410 Gone` | stops the lane |
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct LaneConfig {
@@ -22,6 +23,7 @@ pub struct LaneConfig {
     retry: Option<RetryPolicy>,
     retry_budget: Option<RetryBudget>,
     circuit_breaker: Option<CircuitBreakerConfig>,
+    stops_when_gone: bool,
 }
 
 impl Default for LaneConfig {
@@ -33,6 +35,7 @@ impl Default for LaneConfig {
             retry: Some(RetryPolicy::default()),
             retry_budget: Some(RetryBudget::default()),
             circuit_breaker: Some(CircuitBreakerConfig::default()),
+            stops_when_gone: true,
         }
     }
 }
@@ -89,15 +92,20 @@ impl LaneConfig {
         self
     }
 
+    /// Lets `410 Gone` fail its message alone, as any other permanent answer does. Without this, an
+    /// endpoint that answers so gets nothing more: see [`Dispatcher`](crate::Dispatcher).
+    pub fn without_stop_when_gone(mut self) -> Self {
+        self.stops_when_gone = false;
+        self
+    }
+
     pub(super) fn queue_size(&self) -> usize {
         self.queue_size
     }
 
     /// Checks everything.
     pub(super) fn parts(&self) -> Result<LaneParts, ConfigError> {
-        if !(1..=MAX_QUEUE_SIZE).contains(&self.queue_size) {
-            return Err(ConfigError::new("queue_size", "1 to 10,000,000"));
-        }
+        check_queue_size(self.queue_size)?;
         let (min, max) = (self.min_in_flight, self.max_in_flight);
         if min == 0 || min > max || max > MAX_WORKERS {
             return Err(ConfigError::new(
@@ -113,6 +121,7 @@ impl LaneConfig {
             budget: self.retry_budget,
             breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
             in_flight: (min, max),
+            stops_when_gone: self.stops_when_gone,
         })
     }
 }

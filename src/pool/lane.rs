@@ -26,6 +26,11 @@ pub(crate) struct Lane {
     pub(super) breaker: Option<CircuitBreaker>,
     limit: Limit,
     in_flight: u32,
+    stops_when_gone: bool,
+    /// Whether the endpoint said that it does not exist any more. Nothing waits in the lane then.
+    is_gone: bool,
+    /// Counts the changes of the endpoint: what an old one answered says nothing about this one.
+    version: u64,
     /// Deliveries whose first attempt is due, the oldest in front.
     fresh: VecDeque<Box<Delivery>>,
     /// Deliveries whose next attempt is due, the oldest on top.
@@ -44,6 +49,8 @@ pub(crate) struct LaneParts {
     pub(crate) budget: Option<super::RetryBudget>,
     pub(crate) breaker: Option<CircuitBreaker>,
     pub(crate) in_flight: (u32, u32),
+    /// Whether an endpoint that says that it is gone gets nothing more.
+    pub(crate) stops_when_gone: bool,
 }
 
 /// What a worker is to do next.
@@ -68,6 +75,8 @@ pub(super) enum Settled {
     Failed(Box<Delivery>, DeliveryErrorCause),
     /// It waits in the lane for its next attempt.
     Waits,
+    /// It failed because the endpoint is gone, and so does everything that waited.
+    Gone(Box<Delivery>, Vec<Delivery>),
 }
 
 /// Which delivery is the next one.
@@ -94,6 +103,9 @@ impl Lane {
             breaker: parts.breaker,
             limit: Limit::new(min, max),
             in_flight: 0,
+            stops_when_gone: parts.stops_when_gone,
+            is_gone: false,
+            version: 0,
             fresh: VecDeque::new(),
             retries: BinaryHeap::new(),
             waiting: BinaryHeap::new(),
@@ -102,12 +114,20 @@ impl Lane {
         }
     }
 
+    /// Changes the endpoint, which is then taken to be there again.
+    pub(super) fn change_endpoint(&mut self, endpoint: Endpoint) {
+        self.endpoint = endpoint;
+        self.version += 1;
+        self.is_gone = false;
+    }
+
     /// Changes the settings. What was learned about the endpoint stays where the settings that it
     /// belongs to are the same.
     pub(super) fn reconfigure(&mut self, parts: LaneParts) {
         let (min, max) = parts.in_flight;
         self.limit.set_bounds(min, max);
         self.retry = parts.retry;
+        self.stops_when_gone = parts.stops_when_gone;
         if self.budget.as_ref().map(Budget::config) != parts.budget.as_ref() {
             self.budget = parts.budget.map(Budget::new);
         }
@@ -123,6 +143,14 @@ impl Lane {
 
     pub(super) fn len(&self) -> usize {
         self.fresh.len() + self.retries.len() + self.waiting.len()
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn in_flight(&self) -> u32 {
@@ -194,10 +222,12 @@ impl Lane {
         Next::Attempt(delivery, permit)
     }
 
-    /// Takes note of an attempt, and decides what becomes of its delivery.
+    /// Takes note of an attempt at a version of the endpoint, and decides what becomes of its
+    /// delivery.
     pub(super) fn settle(
         &mut self,
         mut delivery: Box<Delivery>,
+        version: u64,
         permit: Option<Permit>,
         attempt: Attempt,
         now: Instant,
@@ -222,6 +252,13 @@ impl Lane {
         if verdict == Verdict::Delivered {
             return Settled::Delivered(delivery);
         }
+        if self.is_gone && verdict == Verdict::Retryable {
+            return Settled::Failed(delivery, DeliveryErrorCause::Gone);
+        }
+        let says_gone = verdict == Verdict::Gone && version == self.version;
+        if says_gone && self.stops_when_gone && !self.is_gone {
+            return self.end_as_gone(delivery);
+        }
         let due = (verdict == Verdict::Retryable)
             .then_some(self.retry.as_ref())
             .flatten()
@@ -243,6 +280,17 @@ impl Lane {
         }));
         self.next_number += 1;
         Settled::Waits
+    }
+
+    fn end_as_gone(&mut self, delivery: Box<Delivery>) -> Settled {
+        self.is_gone = true;
+        telemetry::endpoint_gone();
+        tracing::warn!(
+            { telemetry::ENDPOINT_ID } = self.id.as_traced(),
+            { telemetry::SERVER_ADDRESS } = self.endpoint.url().host_str(),
+            "the endpoint is gone, and gets no further messages"
+        );
+        Settled::Gone(delivery, self.drain())
     }
 
     /// Takes note of an attempt that was broken off.

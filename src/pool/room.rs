@@ -2,6 +2,8 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use crate::{Message, NotifyError, telemetry};
+
 /// The places of a lane's queue, and those of all lanes together.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -52,6 +54,40 @@ impl Drop for Room {
         self.0.own.add_permits(1);
         if let Some(all) = &self.0.all {
             all.add_permits(1);
+        }
+    }
+}
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    NotStarted,
+    Stopped,
+    Full,
+    UnknownEndpoint,
+    Gone,
+}
+
+impl Refused {
+    /// Hands a message back that was not taken, and counts it.
+    pub(crate) fn hand_back(self, message: Message) -> NotifyError {
+        telemetry::dropped(self.as_str());
+        match self {
+            Self::NotStarted => NotifyError::NotStarted(message),
+            Self::Stopped => NotifyError::Stopped(message),
+            Self::Full => NotifyError::QueueFull(message),
+            Self::UnknownEndpoint => NotifyError::UnknownEndpoint(message),
+            Self::Gone => NotifyError::Gone(message),
+        }
+    }
+    /// One word for metrics.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NotStarted => "not_started",
+            Self::Stopped => "stopped",
+            Self::Full => "queue_full",
+            Self::UnknownEndpoint => "unknown_endpoint",
+            Self::Gone => "gone",
         }
     }
 }

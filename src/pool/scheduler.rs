@@ -9,94 +9,45 @@
 //! Turns alone are not fair when some take a millisecond and others half a minute. Hence a lane's
 //! [`Standing`], one queue for each, and a rule for each about which workers it may have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod hosts;
+mod slot;
+mod turns;
+mod workers;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::delivery::Delivery;
-use super::hosts::Hosts;
 use super::lane::{Lane, LaneParts, Next, Settled, keep};
 use crate::circuit_breaker::{CircuitState, Permit};
-use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId};
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
+use hosts::Hosts;
+use slot::{Place, Slot, host_of};
+use turns::Turns;
+use workers::{Hold, Workers};
+
+pub use slot::Standing;
+pub(crate) use workers::{Isolation, Limits};
 
 /// A lane for as long as it lives. Never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct LaneId(u64);
 
-/// What is known about how long an endpoint keeps a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// No attempt has ended yet.
-    New,
-    /// The last attempt ended quickly, whatever came of it.
-    Quick,
-    /// The last attempt took long, or one under way does.
-    Slow,
-}
-
-/// How slow lanes are kept away from the workers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Isolation {
-    /// What counts as long.
-    pub(crate) slow_after: Duration,
-    /// How many slow attempts may be under way besides those that hold a worker.
-    pub(crate) max_slow: usize,
-}
-
-/// The limits of a scheduler.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    pub(crate) workers: usize,
-    /// Without it, all lanes are quick.
-    pub(crate) isolation: Option<Isolation>,
-    pub(crate) per_host: usize,
-}
-
 #[derive(Debug)]
 pub(crate) struct Scheduler {
-    limits: Limits,
     lanes: HashMap<LaneId, Slot>,
-    /// The lanes that may go, by standing, in the order of their turns.
-    queues: [BTreeMap<u64, LaneId>; 3],
-    /// Which standing is asked first next time.
-    next_queue: usize,
+    turns: Turns,
+    workers: Workers,
     hosts: Hosts,
     timers: BTreeSet<(Instant, LaneId)>,
     next_lane: u64,
-    next_ticket: u64,
-    in_flight: usize,
-    /// Attempts under way that are slow, or were begun as such.
-    slow: usize,
-    /// Attempts of new lanes that hold a worker.
-    new: usize,
     /// Deliveries in all lanes.
     queued: usize,
     /// Lanes whose circuit has changed and that were not told on yet.
     changed_circuits: BTreeSet<LaneId>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    lane: Lane,
-    host: Arc<str>,
-    place: Place,
-    wake_at: Option<Instant>,
-    /// Attempts under way that take long.
-    late: usize,
-    /// The standing by the last attempt that ended.
-    standing: Standing,
-    told_circuit: Option<CircuitState>,
-}
-
-/// Where a lane stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Nowhere,
-    Queued(Standing, u64),
-    /// Waits for room at its host.
-    Blocked(u64),
 }
 
 /// The right to one attempt, to be handed back with [`Scheduler::settle`] or
@@ -105,10 +56,10 @@ enum Place {
 pub(crate) struct Ticket {
     lane: LaneId,
     host: Arc<str>,
+    /// Of the endpoint.
+    version: u64,
     permit: Option<Permit>,
-    is_slow: bool,
-    is_late: bool,
-    is_new: bool,
+    hold: Hold,
 }
 
 /// Something for a worker to do.
@@ -130,17 +81,12 @@ pub(crate) enum Work {
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            limits,
             lanes: HashMap::new(),
-            queues: [const { BTreeMap::new() }; 3],
-            next_queue: 0,
+            turns: Turns::new(),
+            workers: Workers::new(limits),
             hosts: Hosts::new(limits.per_host),
             timers: BTreeSet::new(),
             next_lane: 0,
-            next_ticket: 0,
-            in_flight: 0,
-            slow: 0,
-            new: 0,
             queued: 0,
             changed_circuits: BTreeSet::new(),
         }
@@ -149,20 +95,11 @@ impl Scheduler {
     pub(crate) fn add(&mut self, lane: Lane) -> LaneId {
         let id = LaneId(self.next_lane);
         self.next_lane += 1;
-        let slot = Slot {
-            host: host_of(&lane.endpoint),
-            place: Place::Nowhere,
-            wake_at: None,
-            late: 0,
-            standing: if self.limits.isolation.is_some() {
-                Standing::New
-            } else {
-                Standing::Quick
-            },
-            told_circuit: lane.circuit_state(),
-            lane,
+        let standing = match self.workers.isolation() {
+            Some(_) => Standing::New,
+            None => Standing::Quick,
         };
-        self.lanes.insert(id, slot);
+        self.lanes.insert(id, Slot::new(lane, standing));
         id
     }
 
@@ -182,7 +119,7 @@ impl Scheduler {
         if let Some(slot) = self.lanes.get_mut(&id) {
             let host = host_of(&endpoint);
             let old = std::mem::replace(&mut slot.host, host);
-            slot.lane.endpoint = endpoint;
+            slot.lane.change_endpoint(endpoint);
             if let Some(parts) = parts {
                 slot.lane.reconfigure(parts);
             }
@@ -266,14 +203,13 @@ impl Scheduler {
     }
 
     pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight
+        self.workers.in_flight()
     }
 
     /// Whether [`pick`](Self::pick) may find something.
     pub(crate) fn has_work(&self) -> bool {
-        Standing::ALL
-            .iter()
-            .any(|standing| self.may_pick(*standing))
+        self.turns
+            .has_next(|standing| self.workers.has_room(standing))
     }
 
     /// The earliest time at which a lane may have something to do that has nothing now.
@@ -302,16 +238,14 @@ impl Scheduler {
     /// What a worker does next.
     pub(crate) fn pick(&mut self, now: Instant, draining: bool) -> Option<Work> {
         loop {
-            let id = self.next_in_turn()?;
+            let workers = &self.workers;
+            let id = self.turns.next(|standing| workers.has_room(standing))?;
             let Some(slot) = self.lanes.get_mut(&id) else {
                 continue;
             };
             slot.place = Place::Nowhere;
             if !self.hosts.has_room(&slot.host) {
-                let ticket = self.next_ticket;
-                self.next_ticket += 1;
-                slot.place = Place::Blocked(ticket);
-                self.hosts.block(&slot.host, ticket, id);
+                slot.place = Place::Blocked(self.hosts.block(&slot.host, id));
                 continue;
             }
             let next = slot.lane.take(now, draining);
@@ -357,21 +291,11 @@ impl Scheduler {
         ticket: &mut Ticket,
         elapsed: Duration,
     ) -> Option<Duration> {
-        let isolation = self.limits.isolation?;
+        let isolation = self.workers.isolation()?;
         if elapsed < isolation.slow_after {
             return Some(isolation.slow_after);
         }
-        let has_room = self.slow < isolation.max_slow;
-        if !ticket.is_late {
-            ticket.is_late = true;
-            if !ticket.is_slow {
-                ticket.is_slow = true;
-                self.slow += 1;
-            }
-            if ticket.is_new && has_room {
-                ticket.is_new = false;
-                self.new -= 1;
-            }
+        if self.workers.is_late(&mut ticket.hold, isolation) {
             if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
                 slot.late += 1;
             }
@@ -383,7 +307,9 @@ impl Scheduler {
 
     /// When an attempt has to be told on with [`still_under_way`](Self::still_under_way) first.
     pub(crate) fn slow_after(&self) -> Option<Duration> {
-        self.limits.isolation.map(|isolation| isolation.slow_after)
+        self.workers
+            .isolation()
+            .map(|isolation| isolation.slow_after)
     }
 
     /// Takes note of an attempt, and decides what becomes of its delivery.
@@ -400,15 +326,19 @@ impl Scheduler {
             return settle_without_lane(delivery, attempt);
         };
         if let Some(slow_after) = slow_after {
-            slot.standing = if attempt.elapsed > slow_after {
+            slot.last = if attempt.elapsed > slow_after {
                 Standing::Slow
             } else {
                 Standing::Quick
             };
         }
-        let settled = slot.lane.settle(delivery, ticket.permit, attempt, now);
-        if let Settled::Waits = settled {
-            self.queued += 1;
+        let settled = slot
+            .lane
+            .settle(delivery, ticket.version, ticket.permit, attempt, now);
+        match &settled {
+            Settled::Waits => self.queued += 1,
+            Settled::Gone(_, left) => self.queued -= left.len(),
+            Settled::Delivered(_) | Settled::Failed(..) => {}
         }
         self.end(ticket);
         settled
@@ -422,61 +352,24 @@ impl Scheduler {
         self.end(ticket);
     }
 
-    /// The lane whose turn it is, among those whose standing may have a worker now.
-    fn next_in_turn(&mut self) -> Option<LaneId> {
-        for offset in 0..Standing::ALL.len() {
-            let index = (self.next_queue + offset) % Standing::ALL.len();
-            let standing = Standing::ALL[index];
-            if self.may_pick(standing) {
-                self.next_queue = index + 1;
-                return self.queues[standing as usize].pop_first().map(|(_, id)| id);
-            }
-        }
-        None
-    }
-
-    fn may_pick(&self, standing: Standing) -> bool {
-        if self.queues[standing as usize].is_empty() {
-            return false;
-        }
-        let workers = self.limits.workers;
-        let Some(isolation) = self.limits.isolation else {
-            return self.in_flight < workers;
-        };
-        // Slow attempts hold workers only as far as there are too many of them.
-        let is_one_free = self.in_flight - self.slow.min(isolation.max_slow) < workers;
-        match standing {
-            Standing::Quick => is_one_free,
-            Standing::New => is_one_free && self.new < workers.div_ceil(2),
-            Standing::Slow => self.slow < isolation.max_slow,
-        }
-    }
-
     fn begin(&mut self, id: LaneId, permit: Option<Permit>) -> Option<(Endpoint, Ticket)> {
         let slot = self.lanes.get(&id)?;
-        let standing = slot.standing();
         let ticket = Ticket {
             lane: id,
             host: Arc::clone(&slot.host),
+            version: slot.lane.version(),
             permit,
-            is_slow: standing == Standing::Slow,
-            is_late: false,
-            is_new: standing == Standing::New,
+            hold: self.workers.began(slot.standing()),
         };
-        self.in_flight += 1;
-        self.slow += usize::from(ticket.is_slow);
-        self.new += usize::from(ticket.is_new);
         self.hosts.began(&ticket.host);
         Some((slot.lane.endpoint.clone(), ticket))
     }
 
     fn end(&mut self, ticket: &Ticket) {
-        self.in_flight -= 1;
-        self.slow -= usize::from(ticket.is_slow);
-        self.new -= usize::from(ticket.is_new);
+        self.workers.ended(&ticket.hold);
         self.hosts.ended(&ticket.host);
         if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
-            slot.late -= usize::from(ticket.is_late);
+            slot.late -= usize::from(ticket.hold.is_late());
         }
         self.note_circuit(ticket.lane);
         self.requeue(ticket.lane);
@@ -490,11 +383,7 @@ impl Scheduler {
             return;
         };
         if slot.place == Place::Nowhere && slot.lane.may_go() {
-            let standing = slot.standing();
-            let ticket = self.next_ticket;
-            self.next_ticket += 1;
-            slot.place = Place::Queued(standing, ticket);
-            self.queues[standing as usize].insert(ticket, id);
+            slot.place = Place::Queued(self.turns.push(slot.standing(), id));
         }
     }
 
@@ -505,9 +394,7 @@ impl Scheduler {
         };
         match std::mem::replace(&mut slot.place, Place::Nowhere) {
             Place::Nowhere => {}
-            Place::Queued(standing, ticket) => {
-                self.queues[standing as usize].remove(&ticket);
-            }
+            Place::Queued(turn) => self.turns.remove(turn),
             Place::Blocked(ticket) => self.hosts.unblock(&slot.host, ticket),
         }
     }
@@ -515,8 +402,8 @@ impl Scheduler {
     /// Moves a queued lane whose standing has changed to the queue where it belongs.
     fn requeue(&mut self, id: LaneId) {
         if let Some(slot) = self.lanes.get(&id)
-            && let Place::Queued(standing, _) = slot.place
-            && standing != slot.standing()
+            && let Place::Queued(turn) = slot.place
+            && turn.standing() != slot.standing()
         {
             self.leave(id);
             self.enter(id);
@@ -554,32 +441,24 @@ impl Scheduler {
     }
 
     fn note_circuit(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes.get(&id)
-            && slot.lane.circuit_state() != slot.told_circuit
-        {
+        let Some(slot) = self.lanes.get_mut(&id) else {
+            return;
+        };
+        let state = slot.lane.circuit_state();
+        if state != slot.seen_circuit {
+            slot.seen_circuit = state;
+            if let Some(state) = state {
+                telemetry::circuit_changed(state);
+            }
+        }
+        if state != slot.told_circuit {
             self.changed_circuits.insert(id);
         }
     }
 }
 
-impl Slot {
-    fn standing(&self) -> Standing {
-        if self.late > 0 {
-            Standing::Slow
-        } else {
-            self.standing
-        }
-    }
-}
-
-impl Standing {
-    /// In the order of the queues.
-    const ALL: [Self; 3] = [Self::New, Self::Quick, Self::Slow];
-}
-
 /// The outcome of an attempt whose lane was removed meanwhile.
 fn settle_without_lane(mut delivery: Box<Delivery>, attempt: Attempt) -> Settled {
-    use crate::Verdict;
     let verdict = attempt.verdict();
     keep(&mut delivery, attempt);
     match verdict {
@@ -590,12 +469,6 @@ fn settle_without_lane(mut delivery: Box<Delivery>, attempt: Attempt) -> Settled
             Settled::Failed(delivery, cause.unwrap_or(DeliveryErrorCause::Removed))
         }
     }
-}
-
-/// The name that an endpoint's limit per host goes by: without the port, because a slow machine is
-/// slow on all of them.
-fn host_of(endpoint: &Endpoint) -> Arc<str> {
-    endpoint.url().host_str().unwrap_or_default().into()
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use tidings_notify::{Event, RouteError, Router, RoutingInfo};
 use tokio::time::Instant;
 
 use crate::signing::Signer;
-use crate::{ConfigError, Dispatcher, Endpoint, EndpointId, LaneConfig, Message};
+use crate::{
+    ConfigError, Dispatcher, DispatcherBuilder, Endpoint, EndpointId, LaneConfig, Message,
+    SenderBuilder,
+};
 
 /// The key of the [metadata](RoutingInfo::metadata) under which an instance gives the URL that
 /// takes its events.
@@ -51,6 +54,7 @@ pub struct InstanceRouterBuilder {
     signer: Signer,
     timeout: Duration,
     resolver: Resolver,
+    dispatcher: DispatcherBuilder,
 }
 
 impl InstanceRouter {
@@ -60,6 +64,7 @@ impl InstanceRouter {
             signer: signer.into(),
             timeout: DEFAULT_TIMEOUT,
             resolver: Arc::new(|to| to.metadata.get(URL_METADATA).cloned()),
+            dispatcher: Dispatcher::builder(),
         }
     }
 
@@ -123,6 +128,13 @@ impl InstanceRouterBuilder {
         self
     }
 
+    /// Changes how connections to other instances are made, for instance which certificate
+    /// authorities are trusted.
+    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
+        self.dispatcher = self.dispatcher.sender(change);
+        self
+    }
+
     /// Builds the router.
     ///
     /// # Errors
@@ -133,9 +145,11 @@ impl InstanceRouterBuilder {
         Endpoint::builder("http://localhost")
             .timeout(self.timeout)
             .build()?;
-        let dispatcher = Dispatcher::builder()
-            .lane(LaneConfig::default().without_retry())
-            .build()?;
+        // What an instance answers while it starts or stops is not meant for ever.
+        let lane = LaneConfig::default()
+            .without_retry()
+            .without_stop_when_gone();
+        let dispatcher = self.dispatcher.lane(lane).build()?;
         Ok(InstanceRouter {
             inner: Arc::new(Inner {
                 dispatcher,

@@ -1,10 +1,7 @@
-use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
-use tidings::retry::{Exponential, RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{
     Attempt, Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message,
@@ -13,13 +10,12 @@ use tidings::{
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
-use tokio::sync::{Semaphore, mpsc};
+use tidings_test_support::{Answer, Behaviour, Gate, Script};
+use tokio::sync::mpsc;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::receiver::Receiver;
-
-const HOUR: Duration = Duration::from_secs(3600);
+use crate::support::{HOUR, at_once, in_an_hour, is_pending, receiver, silent};
 
 type Errors = mpsc::Receiver<(Message, DeliveryError)>;
 
@@ -49,18 +45,6 @@ async fn server(statuses: &[u16]) -> MockServer {
         .mount(&server)
         .await;
     server
-}
-
-/// So many attempts, one right after the other.
-fn at_once(attempts: u32) -> RetryPolicy {
-    let nanosecond = Duration::from_nanos(1);
-    RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
-        .with_max_attempts(NonZeroU32::new(attempts).unwrap())
-}
-
-/// A second attempt in an hour, which no test waits for.
-fn in_an_hour() -> RetryPolicy {
-    RetryPolicy::new(Schedule::new([HOUR]).unwrap())
 }
 
 /// Opens after one failure, for so long.
@@ -116,22 +100,22 @@ async fn a_client_that_was_stopped_before_its_start_never_starts() {
 
 #[tokio::test]
 async fn starting_twice_adds_no_workers() {
-    let mut receiver = Receiver::silent().await;
-    let (client, _errors) = started(Client::builder(receiver.url()).workers(1));
+    let receiver = silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1));
     client.start();
     client.notify("first").unwrap();
     client.notify("second").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     tokio::task::yield_now().await;
     assert_eq!(client.queued(), 1);
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_and_hands_the_message_back() {
-    let mut receiver = Receiver::silent().await;
-    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(2));
+    let receiver = silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1).queue_size(2));
     client.notify("under way").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     client.notify("first").unwrap();
     client.notify("second").unwrap();
     let message = Message::from("third");
@@ -185,22 +169,15 @@ async fn waiting_messages_fill_the_queue() {
 
 #[tokio::test]
 async fn enqueue_waits_for_room_and_can_be_cancelled() {
-    let release = Arc::new(Semaphore::new(0));
-    let script = Arc::clone(&release);
-    let mut receiver = Receiver::start(move |mut stream| {
-        let release = Arc::clone(&script);
-        async move {
-            release.acquire().await.unwrap().forget();
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer)
-                .await
-                .unwrap();
-        }
-    })
-    .await;
-    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(1));
+    let (first, rest) = (Gate::new(), Gate::new());
+    let answers = Script::sequence(
+        [Answer::ok().after(first.clone())],
+        Answer::ok().after(rest.clone()),
+    );
+    let receiver = receiver(answers).await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1).queue_size(1));
     client.notify("under way").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     client.notify("queued").unwrap();
 
     let mut waiting = Box::pin(client.enqueue("waits"));
@@ -209,30 +186,22 @@ async fn enqueue_waits_for_room_and_can_be_cancelled() {
     assert!(is_pending(cancelled.as_mut()).await);
     drop(cancelled);
 
-    release.add_permits(1);
+    first.open();
     waiting.await.unwrap();
-    release.add_permits(2);
+    rest.open();
     client.stop().await;
-    assert!(receiver.request().await.ends_with("queued"));
-    assert!(receiver.request().await.ends_with("waits"));
-    assert_eq!(receiver.untaken(), 0);
-}
-
-async fn is_pending<F: Future>(future: std::pin::Pin<&mut F>) -> bool {
-    let mut future = Some(future);
-    std::future::poll_fn(move |context| {
-        let future = future.take().unwrap();
-        std::task::Poll::Ready(future.poll(context).is_pending())
-    })
-    .await
+    let bodies: Vec<_> = (receiver.requests().into_iter())
+        .map(|request| request.body)
+        .collect();
+    assert_eq!(bodies, ["under way", "queued", "waits"]);
 }
 
 #[tokio::test]
 async fn those_who_wait_for_room_get_their_message_back_when_the_client_stops() {
-    let mut receiver = Receiver::silent().await;
-    let (client, _errors) = started(Client::builder(receiver.url()).workers(1).queue_size(1));
+    let receiver = silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1).queue_size(1));
     client.notify("under way").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     client.notify("queued").unwrap();
     let mut waiting = Box::pin(client.enqueue("waits"));
     assert!(is_pending(waiting.as_mut()).await);
@@ -284,12 +253,12 @@ async fn deliver_returns_the_failure_and_does_not_report_it_again() {
 
 #[tokio::test]
 async fn a_failure_that_nobody_waits_for_any_more_is_reported() {
-    let mut receiver = Receiver::silent().await;
-    let (client, mut errors) = started(Client::builder(receiver.url()));
+    let receiver = silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url("/")));
     let mut delivery = Box::pin(client.deliver("x"));
     assert!(is_pending(delivery.as_mut()).await);
     drop(delivery);
-    receiver.request().await;
+    receiver.request(1).await;
     client.stop_within(Duration::ZERO).await;
     let (message, _error) = errors.recv().await.unwrap();
     assert_eq!(message.body(), "x");
@@ -319,8 +288,8 @@ async fn without_a_policy_nothing_is_retried() {
 
 #[tokio::test]
 async fn a_transport_error_is_retryable_and_has_its_cause() {
-    let receiver = Receiver::answering("").await;
-    let (client, _errors) = started(Client::builder(receiver.url()));
+    let receiver = receiver(Behaviour::HangUp).await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")));
     let error = client.deliver("x").await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(error.status(), None);
@@ -428,13 +397,12 @@ async fn stopping_does_not_wait_for_an_open_circuit() {
 
 #[tokio::test]
 async fn what_is_left_at_the_deadline_is_returned_and_reported() {
-    let mut receiver = Receiver::silent().await;
-    let (client, mut errors) = started(Client::builder(receiver.url()).workers(2));
+    let receiver = silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url("/")).workers(2));
     for _ in 0..10 {
         client.notify("x").unwrap();
     }
-    receiver.request().await;
-    receiver.request().await;
+    receiver.request(2).await;
     let left = client.stop_within(Duration::from_millis(10)).await;
     assert_eq!(left.len(), 10);
     for _ in 0..10 {
@@ -448,12 +416,12 @@ async fn what_is_left_at_the_deadline_is_returned_and_reported() {
 
 #[tokio::test]
 async fn dropping_the_last_clone_reports_what_is_left() {
-    let mut receiver = Receiver::silent().await;
-    let (client, mut errors) = started(Client::builder(receiver.url()).workers(1));
+    let receiver = silent().await;
+    let (client, mut errors) = started(Client::builder(receiver.url("/")).workers(1));
     let clone = client.clone();
     drop(client);
     clone.notify("under way").unwrap();
-    receiver.request().await;
+    receiver.request(1).await;
     clone.notify("queued").unwrap();
     drop(clone);
     let mut bodies = Vec::new();
@@ -472,10 +440,10 @@ async fn dropping_the_last_clone_reports_what_is_left() {
 fn a_runtime_that_ends_first_loses_no_message_silently() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (client, mut errors) = runtime.block_on(async {
-        let mut receiver = Receiver::silent().await;
-        let (client, errors) = started(Client::builder(receiver.url()));
+        let receiver = silent().await;
+        let (client, errors) = started(Client::builder(receiver.url("/")));
         client.notify("x").unwrap();
-        receiver.request().await;
+        receiver.request(1).await;
         (client, errors)
     });
     drop(runtime);

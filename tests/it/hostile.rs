@@ -17,17 +17,14 @@ mod tls;
 use std::time::Duration;
 
 use tidings::{Attempt, Endpoint, EndpointBuilder, ErrorKind, Message, Sender, Verdict};
-use tidings_test_support::{Receiver, Script};
+
+use crate::support::receiver;
 
 /// Long enough for anything that is not meant to time out, on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
 
 /// Short enough to wait for, and long enough for a request to be made and sent on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
-
-async fn receiver(script: impl Into<Script>) -> Receiver {
-    Receiver::start(script).await.unwrap()
-}
 
 fn sender() -> Sender {
     let builder = Sender::builder().connect_timeout(PATIENT);

@@ -4,7 +4,8 @@
 mod client;
 mod dispatcher;
 mod hostile;
-mod receiver;
+mod metrics;
 mod router;
 mod send_sync;
 mod sender;
+mod support;

@@ -1,10 +1,8 @@
 use std::error::Error as _;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use tidings::retry::{Exponential, RetryPolicy};
 use tidings::router::{
     BroadcastError, EventFilter, InstanceReceiver, InstanceRouter, ReceiveError, URL_METADATA,
     WebhookRouter,
@@ -19,6 +17,8 @@ use tidings_notify::{
 };
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
+
+use crate::support::{at_once, silent};
 
 fn user() -> UserId {
     UserId::new("alice").unwrap()
@@ -56,11 +56,8 @@ fn endpoint(server: &MockServer, status: u16) -> Endpoint {
 
 /// A router over started lanes with three attempts, one right after the other.
 fn router() -> WebhookRouter {
-    let nanosecond = Duration::from_nanos(1);
-    let retry = RetryPolicy::new(Exponential::new(nanosecond, nanosecond).unwrap())
-        .with_max_attempts(NonZeroU32::new(3).unwrap());
     let lane = LaneConfig::default()
-        .with_retry(retry)
+        .with_retry(at_once(3))
         .without_circuit_breaker();
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
@@ -156,9 +153,9 @@ async fn some_failing_is_no_error() {
 #[tokio::test]
 async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others() {
     let server = server().await;
-    let mut dead = crate::receiver::Receiver::silent().await;
+    let dead = silent().await;
     let router = router();
-    let silent = Endpoint::new(dead.url()).unwrap();
+    let silent = Endpoint::new(dead.url("/")).unwrap();
     router.insert("dead", silent, EventFilter::all()).unwrap();
     let endpoint = endpoint(&server, 200);
     router.insert("ok", endpoint, EventFilter::all()).unwrap();
@@ -166,7 +163,7 @@ async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others(
         let (router, event) = (router.clone(), event("x").await);
         async move { route(&router, &event).await }
     });
-    dead.request().await;
+    dead.request(1).await;
     while requests(&server).await.is_empty() {
         tokio::task::yield_now().await;
     }

@@ -84,6 +84,8 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
+#[cfg(test)]
+mod group_commit;
 mod handler;
 mod janitor;
 mod memory;

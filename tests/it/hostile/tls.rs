@@ -1,6 +1,8 @@
 //! Receivers that cannot prove who they are.
 
-use tidings::{Endpoint, ErrorKind, Sender, Verdict};
+use tidings::{
+    AddressPolicy, Client, DeliveryError, Dispatcher, Endpoint, ErrorKind, Receipt, Sender, Verdict,
+};
 use tidings_test_support::{Answer, Authority, Receiver, Tls};
 
 use super::*;
@@ -53,6 +55,46 @@ async fn a_client_of_ones_own_brings_its_own_trust() {
     let sender = Sender::builder().http_client(client).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
     assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+}
+
+#[tokio::test]
+async fn clients_and_dispatchers_trust_an_authority_and_keep_their_address_policy() {
+    let receiver = receiver_with(Tls::Valid).await;
+    let pem = receiver.authority().unwrap().pem();
+    for (policy, reaches) in [
+        (AddressPolicy::Any, true),
+        (AddressPolicy::PublicOnly, false),
+    ] {
+        let client = Client::builder(receiver.url("/"))
+            .address_policy(policy)
+            .sender(|sender| sender.root_certificates(pem))
+            .build()
+            .unwrap();
+        client.start();
+        assert_reached(client.deliver("x").await, reaches);
+
+        let dispatcher = Dispatcher::builder()
+            .address_policy(policy)
+            .sender(|sender| sender.root_certificates(pem))
+            .build()
+            .unwrap();
+        dispatcher.start();
+        let endpoint = Endpoint::new(receiver.url("/")).unwrap();
+        dispatcher.insert("a", endpoint).unwrap();
+        assert_reached(dispatcher.deliver("a", "x").await, reaches);
+    }
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[track_caller]
+fn assert_reached(delivery: Result<Receipt, DeliveryError>, reaches: bool) {
+    match delivery {
+        Ok(_) => assert!(reaches),
+        Err(error) => {
+            let kind = error.attempts()[0].error_kind();
+            assert_eq!((kind, reaches), (Some(ErrorKind::BlockedAddress), false));
+        }
+    }
 }
 
 #[tokio::test]

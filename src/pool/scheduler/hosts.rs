@@ -1,14 +1,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::scheduler::LaneId;
+use super::LaneId;
 
 /// How many attempts are under way to each host, whichever lanes they belong to, and which lanes
 /// wait for one of them to end.
 #[derive(Debug)]
 pub(super) struct Hosts {
     limit: usize,
-    hosts: HashMap<Arc<str>, Host>,
+    known: HashMap<Arc<str>, Host>,
+    next_ticket: u64,
 }
 
 #[derive(Debug, Default)]
@@ -22,7 +23,8 @@ impl Hosts {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
-            hosts: HashMap::new(),
+            known: HashMap::new(),
+            next_ticket: 0,
         }
     }
 
@@ -31,28 +33,32 @@ impl Hosts {
     }
 
     pub(super) fn in_flight(&self, host: &str) -> usize {
-        self.hosts.get(host).map_or(0, |host| host.in_flight)
+        self.known.get(host).map_or(0, |host| host.in_flight)
     }
 
     pub(super) fn began(&mut self, host: &Arc<str>) {
-        self.hosts.entry(Arc::clone(host)).or_default().in_flight += 1;
+        self.known.entry(Arc::clone(host)).or_default().in_flight += 1;
     }
 
     pub(super) fn ended(&mut self, host: &str) {
-        if let Some(state) = self.hosts.get_mut(host) {
+        if let Some(state) = self.known.get_mut(host) {
             state.in_flight = state.in_flight.saturating_sub(1);
         }
         self.forget_unused(host);
     }
 
-    pub(super) fn block(&mut self, host: &Arc<str>, ticket: u64, lane: LaneId) {
-        let host = self.hosts.entry(Arc::clone(host)).or_default();
+    /// Lets a lane wait for room, and tells by which ticket it can be taken out.
+    pub(super) fn block(&mut self, host: &Arc<str>, lane: LaneId) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let host = self.known.entry(Arc::clone(host)).or_default();
         host.blocked.insert(ticket, lane);
+        ticket
     }
 
     /// Takes a lane out that no longer waits.
     pub(super) fn unblock(&mut self, host: &str, ticket: u64) {
-        if let Some(state) = self.hosts.get_mut(host) {
+        if let Some(state) = self.known.get_mut(host) {
             state.blocked.remove(&ticket);
         }
         self.forget_unused(host);
@@ -61,7 +67,7 @@ impl Hosts {
     /// The next lane that may try again: call it until there is none, whenever room may have been
     /// left unused.
     pub(super) fn next_unblocked(&mut self, host: &str, promised: usize) -> Option<LaneId> {
-        let state = self.hosts.get_mut(host)?;
+        let state = self.known.get_mut(host)?;
         if state.in_flight.saturating_add(promised) >= self.limit {
             return None;
         }
@@ -72,13 +78,13 @@ impl Hosts {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
+        self.known.is_empty()
     }
 
     fn forget_unused(&mut self, host: &str) {
         let unused = |host: &Host| host.in_flight == 0 && host.blocked.is_empty();
-        if self.hosts.get(host).is_some_and(unused) {
-            self.hosts.remove(host);
+        if self.known.get(host).is_some_and(unused) {
+            self.known.remove(host);
         }
     }
 }

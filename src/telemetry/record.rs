@@ -1,0 +1,177 @@
+//! What is told to the recorder of metrics, and when.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use metrics::{
+    SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+
+use super::{
+    ATTEMPT_DURATION, CIRCUIT_CHANGES, CIRCUIT_STATE, DELIVERY_ATTEMPTS, DELIVERY_DROPPED,
+    DELIVERY_DURATION, DELIVERY_IN_FLIGHT, DELIVERY_QUEUED, ENDPOINT_GONE, ERROR_TYPE,
+    HTTP_RESPONSE_STATUS_CODE,
+};
+use crate::circuit_breaker::CircuitState;
+use crate::{Attempt, DeliveryErrorCause};
+
+/// Tells the recorder what the metrics are and in which unit. Call it once, after installing one.
+pub fn describe_metrics() {
+    describe_histogram!(
+        ATTEMPT_DURATION,
+        Unit::Seconds,
+        "How long one request took, reading the answer included."
+    );
+    describe_histogram!(
+        DELIVERY_DURATION,
+        Unit::Seconds,
+        "How long a delivery took from its acceptance to its outcome."
+    );
+    describe_histogram!(
+        DELIVERY_ATTEMPTS,
+        Unit::Count,
+        "How many requests a delivery took."
+    );
+    describe_counter!(
+        DELIVERY_DROPPED,
+        Unit::Count,
+        "Messages that were handed back, or given up before their outcome was known."
+    );
+    describe_gauge!(
+        DELIVERY_QUEUED,
+        Unit::Count,
+        "Messages that are queued or wait for their next attempt."
+    );
+    describe_gauge!(DELIVERY_IN_FLIGHT, Unit::Count, "Attempts under way.");
+    describe_counter!(
+        CIRCUIT_CHANGES,
+        Unit::Count,
+        "Circuits that opened, began to probe, or closed."
+    );
+    describe_counter!(
+        ENDPOINT_GONE,
+        Unit::Count,
+        "Endpoints that said that they do not exist any more."
+    );
+}
+
+/// A request is over.
+pub(crate) fn attempted(attempt: &Attempt) {
+    let duration = match &attempt.result {
+        Ok(answer) if answer.status.is_success() => {
+            let status = status_word(answer.status);
+            histogram!(ATTEMPT_DURATION, HTTP_RESPONSE_STATUS_CODE => status)
+        }
+        Ok(answer) => {
+            let status = status_word(answer.status);
+            histogram!(
+                ATTEMPT_DURATION,
+                HTTP_RESPONSE_STATUS_CODE => status.clone(),
+                ERROR_TYPE => status
+            )
+        }
+        Err(error) => histogram!(ATTEMPT_DURATION, ERROR_TYPE => error.kind().as_str()),
+    };
+    duration.record(attempt.elapsed);
+}
+
+/// A delivery succeeded.
+pub(crate) fn delivered(age: Duration, attempts: usize) {
+    histogram!(DELIVERY_DURATION).record(age);
+    count_attempts(attempts);
+}
+
+/// A delivery failed, or was given up.
+pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: usize) {
+    let error_type = match cause {
+        DeliveryErrorCause::Status(status) => status_word(*status),
+        DeliveryErrorCause::Transport(error) => error.kind().as_str().into(),
+        DeliveryErrorCause::CircuitOpen => "circuit_open".into(),
+        DeliveryErrorCause::Abandoned => return dropped("abandoned"),
+        DeliveryErrorCause::NotStarted => return dropped("not_started"),
+        DeliveryErrorCause::Removed => return dropped("removed"),
+        DeliveryErrorCause::Gone => return dropped("gone"),
+    };
+    histogram!(DELIVERY_DURATION, ERROR_TYPE => error_type).record(age);
+    count_attempts(attempts);
+}
+
+fn count_attempts(attempts: usize) {
+    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+    histogram!(DELIVERY_ATTEMPTS).record(attempts);
+}
+
+/// A message was not accepted, or given up.
+pub(crate) fn dropped(error_type: &'static str) {
+    counter!(DELIVERY_DROPPED, ERROR_TYPE => error_type).increment(1);
+}
+
+/// So many messages wait where so many waited before.
+pub(crate) fn queued(before: usize, now: usize) {
+    // Differences, because several queues add up.
+    let count = |messages: usize| u32::try_from(messages).unwrap_or(u32::MAX);
+    let gauge = gauge!(DELIVERY_QUEUED);
+    if now > before {
+        gauge.increment(count(now - before));
+    } else {
+        gauge.decrement(count(before - now));
+    }
+}
+
+/// An attempt began, or ended.
+pub(crate) fn in_flight(began: bool) {
+    let gauge = gauge!(DELIVERY_IN_FLIGHT);
+    if began {
+        gauge.increment(1);
+    } else {
+        gauge.decrement(1);
+    }
+}
+
+pub(crate) fn circuit_changed(state: CircuitState) {
+    let state = match state {
+        CircuitState::Closed => "closed",
+        CircuitState::Open => "open",
+        CircuitState::HalfOpen => "half_open",
+    };
+    counter!(CIRCUIT_CHANGES, CIRCUIT_STATE => state).increment(1);
+}
+
+pub(crate) fn endpoint_gone() {
+    counter!(ENDPOINT_GONE).increment(1);
+}
+
+/// A status as a label: one of few, whatever a stranger answers.
+fn status_word(status: StatusCode) -> SharedString {
+    if status.canonical_reason().is_some() {
+        return status.as_str().to_owned().into();
+    }
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn whatever_is_answered_there_are_few_words_for_it() {
+        let all = (100..1000).map(|code| StatusCode::from_u16(code).unwrap());
+        let words: HashSet<_> = all.map(|status| status_word(status).into_owned()).collect();
+        assert!(words.len() < 80, "{}", words.len());
+        for (code, word) in [(200, "200"), (299, "2xx"), (599, "5xx"), (999, "other")] {
+            let status = StatusCode::from_u16(code).unwrap();
+            assert_eq!(status_word(status).as_ref(), word);
+        }
+    }
+}
