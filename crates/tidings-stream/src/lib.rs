@@ -92,6 +92,7 @@ mod memory;
 mod message;
 mod name;
 mod poller;
+mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod stats;
