@@ -75,6 +75,10 @@ pub enum ErrorKind {
     /// The answer was not HTTP, or too large to be taken as such.
     #[error("the answer is not valid HTTP")]
     Protocol,
+    /// An HTTP client of the caller's own followed a redirect, so that what answered is not the
+    /// endpoint.
+    #[error("a redirect was followed")]
+    Redirected,
     /// The address is one that the policy does not allow.
     #[error("the address is not allowed")]
     BlockedAddress,
@@ -86,7 +90,10 @@ pub enum ErrorKind {
 impl ErrorKind {
     /// Whether another attempt may succeed.
     pub fn is_retryable(self) -> bool {
-        !matches!(self, Self::BlockedAddress | Self::InvalidRequest)
+        !matches!(
+            self,
+            Self::Redirected | Self::BlockedAddress | Self::InvalidRequest
+        )
     }
 
     /// Whether it shows that no connection can be made, so that the address may be out of date.
@@ -108,6 +115,7 @@ impl ErrorKind {
             Self::Connect => "connect",
             Self::Reset => "reset",
             Self::Protocol => "protocol",
+            Self::Redirected => "redirected",
             Self::BlockedAddress => "blocked_address",
             Self::InvalidRequest => "invalid_request",
         }
@@ -144,6 +152,7 @@ mod tests {
             ErrorKind::Connect,
             ErrorKind::Reset,
             ErrorKind::Protocol,
+            ErrorKind::Redirected,
             ErrorKind::BlockedAddress,
             ErrorKind::InvalidRequest,
         ] {

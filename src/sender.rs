@@ -75,6 +75,11 @@ impl Sender {
     /// 30 seconds, a failure for 10; the address policy decides anew each time. When no connection
     /// can be made, the next attempt looks the name up again.
     ///
+    /// A kept connection that turns out to be closed before anything was written to it is replaced
+    /// within the attempt. Once the request began to leave it is never sent a second time: what
+    /// breaks off then is one failed attempt, marked as
+    /// [ambiguous](Attempt::is_ambiguous).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection; the endpoint may or may not have got the message.
@@ -145,6 +150,10 @@ impl Sender {
             Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
         };
         progress.answered();
+        if self.resolver.is_none() && response.url() != endpoint.url() {
+            let host = response.url().host_str().unwrap_or_default().into();
+            return Err(AttemptError::new(ErrorKind::Redirected, Followed { host }));
+        }
 
         // Of several hints the longest: an endpoint is never called earlier than it asked for.
         let retry_after = response
@@ -194,6 +203,13 @@ fn request(endpoint: &Endpoint, message: &Message, progress: Arc<Progress>) -> r
     let body = TrackedBody::new(message.body().clone(), progress);
     *request.body_mut() = Some(reqwest::Body::wrap(body));
     request
+}
+
+/// An HTTP client of the caller's own went where nobody may go.
+#[derive(Debug, thiserror::Error)]
+#[error("the HTTP client followed a redirect to {host}")]
+struct Followed {
+    host: Box<str>,
 }
 
 const USER_AGENT: http::HeaderValue =

@@ -73,8 +73,11 @@ impl SenderBuilder {
     /// Sends through an HTTP client of your own, for its TLS, proxy or pool settings.
     ///
     /// Such a client does as it was told: build it without redirects, retries and decompression,
-    /// and with a connect timeout. It cannot be combined with [`AddressPolicy::PublicOnly`],
-    /// because it looks names up by itself, nor with the other settings of a connection.
+    /// and with a connect timeout. One that follows a redirect all the same fails the attempt as
+    /// [`Redirected`](crate::ErrorKind::Redirected), because what answered is not the endpoint;
+    /// the body of the message does not go there. It cannot be combined with
+    /// [`AddressPolicy::PublicOnly`], because it looks names up by itself, nor with the other
+    /// settings of a connection.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.client = Some(client);
         self

@@ -17,8 +17,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidings_pubsub::{
-    Broker, Memory, Namespace, Options, Postgres, PostgresConfig, Received, Redis, RedisConfig,
-    Subscription, Topic,
+    Broker, Memory, Namespace, Options, Postgres, Received, Redis, Subscription, Topic,
 };
 use tokio::time::Instant;
 
@@ -32,7 +31,7 @@ async fn main() {
     let redis_url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
     let postgres_url = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
 
-    let redis = Redis::new(RedisConfig::new(&redis_url).unwrap());
+    let redis = Redis::new(tidings_redis::Config::new(&redis_url).unwrap());
     compare(
         "Redis",
         &redis,
@@ -40,7 +39,7 @@ async fn main() {
         40_000,
     )
     .await;
-    let postgres = Postgres::new(PostgresConfig::new(&postgres_url).unwrap());
+    let postgres = Postgres::new(tidings_postgres::Config::new(&postgres_url).unwrap());
     let raw = RawPostgres::connect(&postgres_url).await;
     compare("PostgreSQL", &postgres, &raw, 10_000).await;
 

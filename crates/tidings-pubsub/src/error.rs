@@ -14,16 +14,6 @@ pub enum Error {
     /// may have been sent or not. Who tries again may send it twice.
     #[error("the broker did not answer whether the message was sent")]
     Unanswered(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// A setting is none that the broker can work with.
-    #[error("expected {field} to be {expected}")]
-    Invalid {
-        /// The setting.
-        field: &'static str,
-        /// What it has to be.
-        expected: &'static str,
-        /// What is wrong with it.
-        source: Arc<dyn std::error::Error + Send + Sync>,
-    },
 }
 
 impl Error {
@@ -40,5 +30,25 @@ impl Error {
     /// Whether the message may have been sent even though publishing it failed.
     pub fn may_have_been_sent(&self) -> bool {
         matches!(self, Self::Unanswered(_))
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<tidings_postgres::Error> for Error {
+    fn from(error: tidings_postgres::Error) -> Self {
+        match error {
+            tidings_postgres::Error::Unanswered(source) => Self::Unanswered(source),
+            other => Self::backend(other),
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl From<tidings_redis::Error> for Error {
+    fn from(error: tidings_redis::Error) -> Self {
+        match error {
+            tidings_redis::Error::Unanswered(source) => Self::Unanswered(source),
+            other => Self::backend(other),
+        }
     }
 }

@@ -1,21 +1,19 @@
 mod body;
 mod config;
-mod desk;
 mod envelope;
 mod link;
 mod sender;
-mod tls;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tidings_postgres::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use config::PostgresConfig;
 
-use crate::postgres::desk::Desk;
 use crate::postgres::envelope::Envelope;
 use crate::postgres::link::PostgresLink;
 use crate::postgres::sender::{Outgoing, send_all};
@@ -44,16 +42,17 @@ const SEND_QUEUE: usize = 1024;
 /// row any more is told that it lags.
 ///
 /// Publishing needs no session, so its URL may lead to `PgBouncer` in transaction mode. Listening
-/// does: give it [a URL of its own](PostgresConfig::with_listen_url) that leads to the server, the
+/// does: give it [a URL of its own](tidings_postgres::Config::with_listen_url) that leads to the server, the
 /// primary.
 ///
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{Namespace, Options, Postgres, PostgresConfig, Publisher, Subscriber};
+/// use tidings_postgres::Config;
+/// use tidings_pubsub::{Namespace, Options, Postgres, Publisher, Subscriber};
 ///
-/// # async fn example() -> Result<(), tidings_pubsub::Error> {
-/// let broker = Postgres::new(PostgresConfig::new("postgres://tidings@127.0.0.1/tidings")?);
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Postgres::new(Config::new("postgres://tidings@127.0.0.1/tidings")?);
 /// # let orders = Namespace::default().topic("orders").unwrap();
 /// let mut subscription = broker.subscribe([orders.clone()], Options::default()).await?;
 /// broker.publish(&orders, "order 7 was paid").await?;
@@ -70,16 +69,20 @@ impl Postgres {
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which its tasks need.
-    pub fn new(config: PostgresConfig) -> Self {
+    pub fn new(config: impl Into<PostgresConfig>) -> Self {
+        let PostgresConfig {
+            database: config,
+            retention,
+        } = config.into();
         let timing = Timing {
-            answer: config.answer_limit,
-            health: config.health_interval,
+            answer: config.answer_limit(),
+            health: config.health_interval(),
         };
         let remote = Arc::<Remote>::default();
         let closing = CancellationToken::new();
         let (outgoing, queue) = mpsc::channel(SEND_QUEUE);
-        let desk = Arc::new(Desk::new(config.clone()));
-        let link = PostgresLink::new(config, Arc::clone(&desk));
+        let database = Database::new(config);
+        let link = PostgresLink::new(database.clone());
 
         let tracker = TaskTracker::new();
         let listening = closing.clone().run_until_cancelled_owned(keep_listening(
@@ -87,9 +90,10 @@ impl Postgres {
             Arc::clone(&remote),
             timing,
         ));
-        let sending = closing
-            .clone()
-            .run_until_cancelled_owned(send_all(queue, Arc::clone(&desk)));
+        let sending =
+            closing
+                .clone()
+                .run_until_cancelled_owned(send_all(queue, database.clone(), retention));
         let tasks = [
             AbortOnDropHandle::new(tracker.spawn(listening)),
             AbortOnDropHandle::new(tracker.spawn(sending)),
@@ -99,7 +103,7 @@ impl Postgres {
             owner: Arc::new(Owner {
                 remote,
                 closing,
-                desk,
+                database,
                 outgoing,
                 tracker,
                 _tasks: tasks,
@@ -140,7 +144,7 @@ impl Broker for Postgres {
         self.owner.remote.close();
         self.owner.closing.cancel();
         self.owner.tracker.wait().await;
-        self.owner.desk.hang_up();
+        self.owner.database.disconnect();
     }
 }
 
@@ -148,7 +152,7 @@ impl Broker for Postgres {
 struct Owner {
     remote: Arc<Remote>,
     closing: CancellationToken,
-    desk: Arc<Desk>,
+    database: Database,
     outgoing: mpsc::Sender<Outgoing>,
     tracker: TaskTracker,
     /// Those of the tracker, which end with the owner.

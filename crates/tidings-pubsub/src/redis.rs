@@ -3,17 +3,17 @@ mod link;
 
 use std::sync::Arc;
 
-use ::redis::cmd;
 use bytes::Bytes;
+use tidings_redis::Server;
+use tidings_redis::redis::cmd;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use config::RedisConfig;
 
-use crate::redis::link::{Publishing, RedisLink};
+use crate::redis::link::RedisLink;
 use crate::remote::Remote;
-use crate::remote::session::{Timing, in_time, keep_listening};
-use crate::remote::slot::Slot;
+use crate::remote::session::{Timing, keep_listening};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// A broker over Redis 6 or newer, or Valkey.
@@ -37,10 +37,11 @@ use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, RedisConfig, Subscriber};
+/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, Subscriber};
+/// use tidings_redis::Config;
 ///
-/// # async fn example() -> Result<(), tidings_pubsub::Error> {
-/// let broker = Redis::new(RedisConfig::new("redis://127.0.0.1/")?);
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = Redis::new(Config::new("redis://127.0.0.1/")?);
 /// # let orders = Namespace::default().topic("orders").unwrap();
 /// let mut subscription = broker.subscribe([orders.clone()], Options::default()).await?;
 /// broker.publish(&orders, "order 7 was paid").await?;
@@ -57,11 +58,13 @@ impl Redis {
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which the task that listens needs.
-    pub fn new(config: RedisConfig) -> Self {
+    pub fn new(config: impl Into<RedisConfig>) -> Self {
+        let config = config.into();
         let timing = Timing {
-            answer: config.answer_limit,
-            health: config.health_interval,
+            answer: config.server.answer_limit(),
+            health: config.server.health_interval(),
         };
+        let publishing = Server::new(config.server.clone());
         let remote = Arc::<Remote>::default();
         let closing = CancellationToken::new();
         let link = RedisLink::new(config);
@@ -74,8 +77,7 @@ impl Redis {
                 remote,
                 closing,
                 link,
-                timing,
-                publishing: Slot::new(),
+                publishing,
                 tracker,
                 _task: AbortOnDropHandle::new(task),
             }),
@@ -111,7 +113,7 @@ impl Broker for Redis {
         self.owner.remote.close();
         self.owner.closing.cancel();
         self.owner.tracker.wait().await;
-        self.owner.publishing.clear();
+        self.owner.publishing.disconnect();
     }
 }
 
@@ -120,8 +122,7 @@ struct Owner {
     remote: Arc<Remote>,
     closing: CancellationToken,
     link: RedisLink,
-    timing: Timing,
-    publishing: Slot<Publishing>,
+    publishing: Server,
     tracker: TaskTracker,
     /// The one of the tracker, which ends with the owner.
     _task: AbortOnDropHandle<Option<()>>,
@@ -129,21 +130,12 @@ struct Owner {
 
 impl Owner {
     async fn publish(&self, topic: &Topic, payload: &Bytes) -> Result<(), Error> {
-        let connect = || in_time(self.timing.answer, self.link.connect_to_publish());
-        let connection = self.publishing.connection(connect).await?;
-        let sent = cmd("PUBLISH")
-            .arg(self.link.channel(topic))
-            .arg(&payload[..])
-            .exec_async(&mut connection.multiplexed())
-            .await;
-        sent.map_err(|error| {
-            if error.is_unrecoverable_error() || error.is_timeout() {
-                self.publishing.discard(&connection);
-                Error::unanswered(error)
-            } else {
-                Error::backend(error)
-            }
-        })
+        let mut publish = cmd("PUBLISH");
+        publish.arg(self.link.channel(topic)).arg(&payload[..]);
+        let sending = self
+            .publishing
+            .run(|mut connection| async move { publish.exec_async(&mut connection).await });
+        Ok(sending.await?)
     }
 }
 

@@ -4,9 +4,7 @@
 //! Subscriptions change the wish, a [`session`] makes the server follow it. Neither waits for the
 //! other but through here.
 
-pub(crate) mod backoff;
 pub(crate) mod session;
-pub(crate) mod slot;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -15,6 +15,8 @@
 //! | [`Gate`] | holds answers back until the test says so |
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address where nobody answers: refused, or silent |
+//! | [`Proxy`] | a way to a server, to be cut, blocked and frozen |
+//! | [`RedisServer`] | a server of one test's own, to be stopped and started |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
 //! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
@@ -65,7 +67,10 @@ mod input;
 mod journal;
 mod output;
 mod performance;
+mod proxy;
 mod receiver;
+#[cfg(unix)]
+mod redis_server;
 mod request;
 mod script;
 mod socket;
@@ -75,7 +80,10 @@ pub use answer::Answer;
 pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
 pub use gate::Gate;
+pub use proxy::{Proxy, Welcome};
 pub use receiver::{Builder, Receiver};
+#[cfg(unix)]
+pub use redis_server::RedisServer;
 pub use request::{Closed, Head, Request};
 pub use script::Script;
 pub use unreachable::Unreachable;

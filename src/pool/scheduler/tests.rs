@@ -122,10 +122,10 @@ impl Bench {
         self.scheduler.settle(&ticket, delivery, attempt, self.now);
     }
 
-    /// Lets every attempt under way be one that takes long.
-    fn stall(&mut self) {
+    /// Lets every attempt under way be one that takes this long, and longer.
+    fn stall(&mut self, elapsed: Duration) {
         for (_, _, ticket) in &mut self.under_way {
-            self.scheduler.still_under_way(ticket, SECOND);
+            self.scheduler.still_under_way(ticket, elapsed);
         }
     }
 
@@ -176,7 +176,7 @@ fn a_stalled_attempt_gives_its_worker_back_and_its_lane_falls_to_one() {
     let healthy = bench.add("healthy", 9, (1, 32), 1);
     assert!(bench.begin().is_empty());
 
-    bench.stall();
+    bench.stall(SECOND);
     assert_eq!(bench.begin(), ["healthy"]);
     assert_eq!(bench.scheduler.lane(dead).unwrap().limit(), 1);
     assert_eq!(bench.scheduler.standing(dead), Some(Standing::Slow));
@@ -237,6 +237,39 @@ fn a_slow_lane_that_answers_quickly_again_is_quick_again() {
     assert_eq!(bench.scheduler.standing(id), Some(Standing::Slow));
     bench.begin();
     bench.end("a", 200, FAST);
+    assert_eq!(bench.scheduler.standing(id), Some(Standing::Quick));
+}
+
+#[test]
+fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers() {
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.add("a", 1, (1, 32), 10_000);
+    let limit = |bench: &Bench| bench.scheduler.lane(id).unwrap().limit();
+    let rounds = |bench: &mut Bench, count, elapsed| {
+        for _ in 0..count {
+            for _ in 0..bench.begin().len() {
+                bench.end("a", 200, elapsed);
+            }
+        }
+    };
+    rounds(&mut bench, 6, FAST);
+    assert_eq!(limit(&bench), 32);
+
+    // It still answers, but late: fewer at a time, and none of them with a worker.
+    rounds(&mut bench, 1, 2 * SECOND);
+    assert!(limit(&bench) < 32, "{}", limit(&bench));
+    assert_eq!(bench.scheduler.standing(id), Some(Standing::Slow));
+    // It does not answer at all for a while.
+    assert!(!bench.begin().is_empty());
+    bench.stall(10 * SECOND);
+    assert_eq!(limit(&bench), 1);
+    while !bench.under_way.is_empty() {
+        bench.end("a", 200, 11 * SECOND);
+    }
+    assert_eq!(limit(&bench), 1);
+
+    rounds(&mut bench, 40, FAST);
+    assert_eq!(limit(&bench), 32);
     assert_eq!(bench.scheduler.standing(id), Some(Standing::Quick));
 }
 

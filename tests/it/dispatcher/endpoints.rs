@@ -1,5 +1,9 @@
 //! Endpoints that come, change and go while it runs.
 
+use jiff::Timestamp;
+use tidings::signing::{Secret, Verifier, VerifyError};
+use tidings_test_support::Script;
+
 use super::*;
 
 #[tokio::test]
@@ -94,4 +98,84 @@ async fn those_who_wait_for_room_are_sent_away_when_their_endpoint_is_removed() 
     dispatcher.remove("a").unwrap();
     let error = waiting.await.unwrap().unwrap_err();
     assert!(matches!(&error, NotifyError::UnknownEndpoint(message) if message.body() == "waits"));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_retry_is_handed_back_when_its_endpoint_is_removed() {
+    let server = Server::start().await;
+    let (dispatcher, mut errors) = started(Dispatcher::builder().lane(in_an_hour()));
+    let endpoint = server.endpoint("/status/503");
+    dispatcher.insert("a", endpoint).unwrap();
+    for _ in 0..3 {
+        dispatcher.notify("a", "x").unwrap();
+    }
+    while server.requests("/status/503") < 3 || status(&dispatcher, "a").in_flight > 0 {
+        yield_now().await;
+    }
+    assert_eq!(status(&dispatcher, "a").queued, 3);
+    let left = dispatcher.remove("a").unwrap();
+    assert_eq!((left.len(), dispatcher.queued()), (3, 0));
+    for _ in 0..3 {
+        let (_, error) = errors.recv().await.unwrap();
+        assert!(left.contains(error.message()));
+        assert!(matches!(error.cause(), DeliveryErrorCause::Removed));
+        assert_eq!(error.attempts().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_retry_is_signed_with_the_secrets_of_its_own_time() {
+    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
+    let receiver = receiver(Script::sequence([busy], Answer::ok())).await;
+    let (dispatcher, _errors) = started(Dispatcher::builder().lane(at_once(2)));
+    let (old, new) = (Secret::generate(), Secret::generate());
+    let signed_with = |secret: &Secret| {
+        let endpoint = Endpoint::builder(receiver.url("/")).secret(secret.clone());
+        endpoint.build().unwrap()
+    };
+    let lane = at_once(2).with_circuit_breaker(CircuitBreakerConfig::default());
+    dispatcher
+        .insert_with("a", signed_with(&old), &lane)
+        .unwrap();
+    let delivery = tokio::spawn({
+        let dispatcher = dispatcher.clone();
+        async move { dispatcher.deliver("a", "x").await }
+    });
+    receiver.request(1).await;
+    // The retry waits until the circuit is closed again.
+    dispatcher.open_circuit("a");
+    dispatcher.insert("a", signed_with(&new)).unwrap();
+    dispatcher.close_circuit("a");
+    assert_eq!(delivery.await.unwrap().unwrap().attempts.len(), 2);
+
+    let (first, second) = (receiver.request(1).await, receiver.request(2).await);
+    assert_eq!(first.header("webhook-id"), second.header("webhook-id"));
+    for (request, right, wrong) in [(&first, &old, &new), (&second, &new, &old)] {
+        let verify = |secret: &Secret| {
+            let headers = &request.head.headers;
+            let verifier = Verifier::new(secret.clone());
+            verifier
+                .verify(headers, &request.body, Timestamp::now())
+                .map(drop)
+        };
+        assert_eq!(verify(right), Ok(()));
+        assert_eq!(verify(wrong), Err(VerifyError::NoMatch));
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_dropped_before_it_has_room_is_never_sent() {
+    let server = Server::start().await;
+    let lane = LaneConfig::default().with_queue_size(1);
+    let (dispatcher, mut errors) = started(Dispatcher::builder().lane(lane));
+    dispatcher.insert("a", server.endpoint("/ok")).unwrap();
+    dispatcher.open_circuit("a");
+    dispatcher.notify("a", "queued").unwrap();
+    let mut waiting = Box::pin(dispatcher.deliver("a", "waits"));
+    assert!(support::is_pending(waiting.as_mut()).await);
+    drop(waiting);
+    dispatcher.close_circuit("a");
+    dispatcher.stop().await;
+    assert_eq!(server.requests("/ok"), 1);
+    assert!(errors.try_recv().is_err());
 }

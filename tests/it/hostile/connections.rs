@@ -142,6 +142,23 @@ async fn a_stale_connection_of_the_pool_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_reset_on_a_kept_connection_is_ambiguous_and_not_sent_again() {
+    let script = Script::sequence(
+        [Answer::ok().into(), Behaviour::ResetAfterBody],
+        Answer::ok(),
+    );
+    let receiver = receiver(script).await;
+    let sender = sender();
+    let attempt = || attempt_by(&sender, Endpoint::builder(receiver.url("/")));
+    assert_eq!(attempt().await.verdict(), Verdict::Delivered);
+    assert_ambiguous(&attempt().await, ErrorKind::Reset);
+    receiver.closed(1).await;
+    assert_eq!((receiver.connections(), receiver.requests().len()), (1, 2));
+    assert_eq!(attempt().await.verdict(), Verdict::Delivered);
+    assert_eq!((receiver.connections(), receiver.requests().len()), (2, 3));
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_dropped_lets_go_of_its_connection() {
     let receiver = receiver(Behaviour::NeverAnswer).await;
     let url = receiver.url("/");

@@ -1,22 +1,14 @@
 //! What a client makes of receivers that fail for a while.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
-use tidings::retry::{Exponential, RetryPolicy};
 use tidings::signing::{Secret, Verifier};
 use tidings::{Client, DeliveryErrorCause, Message};
 use tidings_test_support::{Answer, Behaviour, Gate, Script};
 
 use super::*;
-
-const NANOSECOND: Duration = Duration::from_nanos(1);
-
-fn at_once(attempts: u32) -> RetryPolicy {
-    RetryPolicy::new(Exponential::new(NANOSECOND, NANOSECOND).unwrap())
-        .with_max_attempts(NonZeroU32::new(attempts).unwrap())
-}
+use crate::support::at_once;
 
 #[tokio::test]
 async fn a_delivery_survives_a_row_of_broken_answers_under_one_id() {

@@ -1,23 +1,24 @@
 //! Messages that do not fit a notification: rows that are fetched by whoever is told of them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::{Database, Error as DatabaseError};
+use tokio::time::timeout;
 
-use crate::postgres::desk::{Desk, Failure};
+use crate::Error;
 
-/// The lock keeps those apart who create the table at the same time, which PostgreSQL does not do
-/// by itself. Bodies are not compressed: that would cost more time than it saves.
-const CREATE: &str = "
-    SELECT pg_advisory_xact_lock(6074931807742211);
-    CREATE UNLOGGED TABLE IF NOT EXISTS tidings_pubsub_bodies (
+/// Bodies are not compressed: that would cost more time than it saves.
+const SCHEMA: &[&str] = &["
+    CREATE UNLOGGED TABLE tidings_pubsub_bodies (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         body bytea NOT NULL,
         created_at timestamptz NOT NULL DEFAULT now()
     );
     ALTER TABLE tidings_pubsub_bodies ALTER COLUMN body SET STORAGE EXTERNAL;
-    CREATE INDEX IF NOT EXISTS tidings_pubsub_bodies_by_age
-        ON tidings_pubsub_bodies (created_at);";
+    CREATE INDEX tidings_pubsub_bodies_by_age ON tidings_pubsub_bodies (created_at);"];
 
 const SEND: &str = "
     WITH kept AS (INSERT INTO tidings_pubsub_bodies (body) VALUES ($3) RETURNING id)
@@ -34,24 +35,29 @@ const CLEAN: &str = "
 
 /// Keeps a body and tells the channel of it, in one transaction.
 pub(super) async fn send(
-    desk: &Desk,
+    database: &Database,
     channel: &str,
     topic: &str,
     body: &Bytes,
-) -> Result<(), Failure> {
-    let line = desk.line().await?;
+) -> Result<(), Error> {
     let body: &[u8] = body;
-    let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
-        (&channel, Type::TEXT),
-        (&topic, Type::TEXT),
-        (&body, Type::BYTEA),
-    ];
-    let sending = || line.client().execute_typed(SEND, &parameters);
-    match desk.answer(&line, sending()).await {
-        Err(Failure::Refused(error)) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
-            let creating = line.client().batch_execute(CREATE);
-            desk.answer(&line, creating).await?;
-            desk.answer(&line, sending()).await?;
+    let sending = || {
+        database.run(|client| async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+                (&channel, Type::TEXT),
+                (&topic, Type::TEXT),
+                (&body, Type::BYTEA),
+            ];
+            client.execute_typed(SEND, &parameters).await
+        })
+    };
+    match sending().await {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
+            let creating = database.migrate("pubsub", SCHEMA);
+            let created = timeout(database.config().answer_limit(), creating).await;
+            // Whatever became of the table, nothing of the message was sent.
+            created.map_err(Error::backend)?.map_err(Error::backend)?;
+            sending().await?;
         }
         sent => {
             sent?;
@@ -61,24 +67,26 @@ pub(super) async fn send(
 }
 
 /// The body; `None` when it has been deleted.
-pub(super) async fn fetch(desk: &Desk, row: i64) -> Result<Option<Bytes>, Failure> {
-    let line = desk.line().await?;
-    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&row, Type::INT8)];
-    let fetching = line.client().query_typed_opt(FETCH, &parameters);
-    let Some(row) = desk.answer(&line, fetching).await? else {
-        return Ok(None);
-    };
-    let body: Vec<u8> = row.try_get(0).map_err(Failure::Refused)?;
-    Ok(Some(body.into()))
+pub(super) async fn fetch(database: &Database, row: i64) -> Result<Option<Bytes>, DatabaseError> {
+    let body: Option<Vec<u8>> = database
+        .run(|client| async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&row, Type::INT8)];
+            let row = client.query_typed_opt(FETCH, &parameters).await?;
+            row.map(|row| row.try_get(0)).transpose()
+        })
+        .await?;
+    Ok(body.map(Bytes::from))
 }
 
 /// Deletes bodies that have been there for longer than they are kept; not so many at once that it
 /// would hold up messages. Answers whether there may be more.
-pub(super) async fn clean(desk: &Desk) -> Result<bool, Failure> {
-    let line = desk.line().await?;
-    let kept_for = desk.config.retention.as_secs_f64();
-    let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&kept_for, Type::FLOAT8)];
-    let cleaning = line.client().execute_typed(CLEAN, &parameters);
-    let deleted = desk.answer(&line, cleaning).await?;
+pub(super) async fn clean(database: &Database, kept_for: Duration) -> Result<bool, DatabaseError> {
+    let kept_for = kept_for.as_secs_f64();
+    let deleted = database
+        .run(|client| async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&kept_for, Type::FLOAT8)];
+            client.execute_typed(CLEAN, &parameters).await
+        })
+        .await?;
     Ok(deleted >= 1000)
 }

@@ -1,13 +1,10 @@
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 
-use tokio_postgres::{AsyncMessage, Client, Connection, Notification, Socket};
+use tidings_postgres::tokio_postgres::Notification;
+use tidings_postgres::{Database, Error as DatabaseError};
 
-use crate::postgres::desk::{Desk, is_refusal};
+use crate::postgres::body;
 use crate::postgres::envelope::{Arrived, channel, read};
-use crate::postgres::tls::Stream;
-use crate::postgres::{PostgresConfig, body};
 use crate::remote::Remote;
 use crate::remote::session::{Failure, Link, Session};
 use crate::{Error, Topic};
@@ -15,13 +12,12 @@ use crate::{Error, Topic};
 /// How to connect in order to listen.
 #[derive(Debug)]
 pub(super) struct PostgresLink {
-    config: PostgresConfig,
-    desk: Arc<Desk>,
+    database: Database,
 }
 
 impl PostgresLink {
-    pub(super) fn new(config: PostgresConfig, desk: Arc<Desk>) -> Self {
-        Self { config, desk }
+    pub(super) fn new(database: Database) -> Self {
+        Self { database }
     }
 }
 
@@ -29,25 +25,21 @@ impl Link for PostgresLink {
     type Session = Listening;
 
     async fn connect(&self, remote: &Arc<Remote>, number: u64) -> Result<Listening, Error> {
-        let (config, tls) = self.config.to_listen();
-        let (client, connection) = config.connect(tls).await.map_err(Error::backend)?;
+        let connection = self.database.config().listen().await;
         Ok(Listening {
-            client,
-            connection,
+            connection: connection.map_err(Error::backend)?,
             mail: Mail {
                 remote: Arc::clone(remote),
                 number,
-                desk: Arc::clone(&self.desk),
+                database: self.database.clone(),
             },
         })
     }
 }
 
-/// The connection that listens. There is no task for it: whoever has it reads, so that what cannot
-/// be delivered yet stays in the socket.
+/// The connection that listens.
 pub(super) struct Listening {
-    client: Client,
-    connection: Connection<Socket, Stream<Socket>>,
+    connection: tidings_postgres::Listening,
     mail: Mail,
 }
 
@@ -55,23 +47,19 @@ pub(super) struct Listening {
 struct Mail {
     remote: Arc<Remote>,
     number: u64,
-    desk: Arc<Desk>,
+    database: Database,
 }
 
 impl Listening {
     /// Runs statements, and delivers what arrives until they are done.
     async fn run(&mut self, statements: &str) -> Result<(), Failure> {
-        let mut done = pin!(self.client.batch_execute(statements));
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut done => return done.map_err(failure),
-                notification = next(&mut self.connection) => {
-                    let notification = notification.map_err(Failure::Broken)?;
-                    self.mail.deliver(&notification).await;
-                }
-            }
-        }
+        let mail = &self.mail;
+        let arrived = |notification| async move { mail.deliver(&notification).await };
+        let done = self.connection.run(statements, arrived).await;
+        done.map_err(|error| match error {
+            DatabaseError::Refused(_) => Failure::Refused(Error::backend(error)),
+            _ => Failure::Broken(Error::backend(error)),
+        })
     }
 }
 
@@ -79,7 +67,7 @@ impl Session for Listening {
     type Arrival = Notification;
 
     async fn next(&mut self) -> Result<Notification, Error> {
-        next(&mut self.connection).await
+        self.connection.next().await.map_err(Error::backend)
     }
 
     async fn deliver(&mut self, notification: Notification) {
@@ -110,26 +98,6 @@ fn for_each(command: &str, topics: &[Topic]) -> String {
     statements.collect()
 }
 
-/// The next notification.
-async fn next(connection: &mut Connection<Socket, Stream<Socket>>) -> Result<Notification, Error> {
-    loop {
-        match poll_fn(|cx| connection.poll_message(cx)).await {
-            Some(Ok(AsyncMessage::Notification(notification))) => return Ok(notification),
-            Some(Ok(_notice)) => {}
-            Some(Err(error)) => return Err(Error::backend(error)),
-            None => return Err(Error::backend("the connection was closed")),
-        }
-    }
-}
-
-fn failure(error: tokio_postgres::Error) -> Failure {
-    if is_refusal(&error) {
-        Failure::Refused(Error::backend(error))
-    } else {
-        Failure::Broken(Error::backend(error))
-    }
-}
-
 impl Mail {
     async fn deliver(&self, notification: &Notification) {
         match read(notification.payload()) {
@@ -149,10 +117,10 @@ impl Mail {
         if !self.remote.has(topic) {
             return;
         }
-        let error = match body::fetch(&self.desk, row).await {
+        let error = match body::fetch(&self.database, row).await {
             Ok(Some(body)) => return self.remote.deliver(self.number, topic, body),
             Ok(None) => Error::backend("it has been deleted"),
-            Err(failure) => failure.into(),
+            Err(error) => Error::backend(error),
         };
         let error: &dyn std::error::Error = &error;
         tracing::warn!(error, topic, "a large message could not be fetched");

@@ -1,15 +1,15 @@
 //! The one task that publishes. Messages that wait together become one transaction: it takes
 //! PostgreSQL about as long to notify of a hundred as of one.
 
-use std::sync::Arc;
+use std::time::Duration;
 
+use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::{Database, Error as DatabaseError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::Error;
 use crate::postgres::body;
-use crate::postgres::desk::{Desk, Failure};
 use crate::postgres::envelope::{Content, Envelope};
 
 /// Most messages of one transaction.
@@ -33,7 +33,11 @@ pub(super) struct Outgoing {
 }
 
 /// Sends what is queued, and deletes the bodies that it has kept once they are too old.
-pub(super) async fn send_all(mut queue: mpsc::Receiver<Outgoing>, desk: Arc<Desk>) {
+pub(super) async fn send_all(
+    mut queue: mpsc::Receiver<Outgoing>,
+    database: Database,
+    retention: Duration,
+) {
     let mut waiting = Vec::with_capacity(BATCH);
     // Until when the newest body has to stay, and when to look for those that need not.
     let (mut kept_until, mut clean_at) = (Instant::now(), None);
@@ -43,21 +47,20 @@ pub(super) async fn send_all(mut queue: mpsc::Receiver<Outgoing>, desk: Arc<Desk
                 if received == 0 {
                     return;
                 }
-                if send(&desk, waiting.drain(..)).await {
-                    kept_until = Instant::now() + desk.config.retention;
+                if send(&database, waiting.drain(..)).await {
+                    kept_until = Instant::now() + retention;
                     clean_at.get_or_insert(kept_until);
                 }
             }
             () = sleep_until(clean_at.unwrap_or(kept_until)), if clean_at.is_some() => {
                 let now = Instant::now();
-                clean_at = match body::clean(&desk).await {
+                clean_at = match body::clean(&database, retention).await {
                     Ok(true) => Some(now),
                     Ok(false) => (kept_until > now).then_some(kept_until),
-                    Err(failure) => {
-                        let error = Error::from(failure);
+                    Err(error) => {
                         let error: &dyn std::error::Error = &error;
                         tracing::warn!(error, "large messages are kept for longer");
-                        Some(now + desk.config.retention.max(desk.config.answer_limit))
+                        Some(now + retention.max(database.config().answer_limit()))
                     }
                 };
             }
@@ -66,7 +69,7 @@ pub(super) async fn send_all(mut queue: mpsc::Receiver<Outgoing>, desk: Arc<Desk
 }
 
 /// Sends messages in their order, and answers whether some of them were kept as bodies.
-async fn send(desk: &Desk, messages: impl Iterator<Item = Outgoing> + Send) -> bool {
+async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Send) -> bool {
     let mut has_kept = false;
     let mut batch = Batch::default();
     for Outgoing { envelope, answer } in messages {
@@ -82,14 +85,14 @@ async fn send(desk: &Desk, messages: impl Iterator<Item = Outgoing> + Send) -> b
                 batch.answers.push(answer);
             }
             Content::Stored { topic, body } => {
-                std::mem::take(&mut batch).send(desk).await;
+                std::mem::take(&mut batch).send(database).await;
                 has_kept = true;
-                let sent = body::send(desk, &channel, &topic, &body).await;
-                let _gone = answer.send(sent.map_err(Error::from));
+                let sent = body::send(database, &channel, &topic, &body).await;
+                let _gone = answer.send(sent);
             }
         }
     }
-    batch.send(desk).await;
+    batch.send(database).await;
     has_kept
 }
 
@@ -101,32 +104,33 @@ struct Batch {
 }
 
 impl Batch {
-    async fn send(self, desk: &Desk) {
+    async fn send(self, database: &Database) {
         if self.answers.is_empty() {
             return;
         }
-        let sent = self.notify(desk).await.map_err(Error::from);
+        let sent = self.notify(database).await.map_err(Error::from);
         for answer in self.answers {
             let _gone = answer.send(sent.clone());
         }
     }
 
-    async fn notify(&self, desk: &Desk) -> Result<(), Failure> {
-        let line = desk.line().await?;
-        let (statement, parameters): (_, [(&(dyn ToSql + Sync), Type); 2]) =
-            match (&self.channels[..], &self.contents[..]) {
-                ([channel], [content]) => {
-                    (SEND_ONE, [(channel, Type::TEXT), (content, Type::TEXT)])
-                }
-                _ => (
-                    SEND,
-                    [
-                        (&self.channels, Type::TEXT_ARRAY),
-                        (&self.contents, Type::TEXT_ARRAY),
-                    ],
-                ),
-            };
-        let statement = line.client().query_typed(statement, &parameters);
-        desk.answer(&line, statement).await.map(drop)
+    async fn notify(&self, database: &Database) -> Result<(), DatabaseError> {
+        let sending = database.run(|client| async move {
+            let (statement, parameters): (_, [(&(dyn ToSql + Sync), Type); 2]) =
+                match (&self.channels[..], &self.contents[..]) {
+                    ([channel], [content]) => {
+                        (SEND_ONE, [(channel, Type::TEXT), (content, Type::TEXT)])
+                    }
+                    _ => (
+                        SEND,
+                        [
+                            (&self.channels, Type::TEXT_ARRAY),
+                            (&self.contents, Type::TEXT_ARRAY),
+                        ],
+                    ),
+                };
+            client.query_typed(statement, &parameters).await
+        });
+        sending.await.map(drop)
     }
 }

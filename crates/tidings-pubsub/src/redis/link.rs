@@ -1,18 +1,15 @@
 //! Everything that is said to the client library when it comes to connections, in one place.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, PushInfo, PushKind, RedisError, Value, cmd};
-use tokio_util::sync::CancellationToken;
+use tidings_redis::redis::{PushInfo, PushKind, RedisError, Value, cmd};
+use tidings_redis::{Connection, Error as ServerError};
 
 use crate::redis::RedisConfig;
 use crate::remote::Remote;
 use crate::remote::session::{Failure, Link, Session};
-use crate::remote::slot::Connection;
 use crate::{Error, Topic};
 
 /// How to connect.
@@ -30,43 +27,6 @@ impl RedisLink {
         format!("{}:{topic}", self.config.prefix)
     }
 
-    pub(super) async fn connect_to_publish(&self) -> Result<Publishing, Error> {
-        let broken = CancellationToken::new();
-        let watched = broken.clone();
-        let multiplexed = self
-            .connect_with(move |push| {
-                if push.kind == PushKind::Disconnection {
-                    watched.cancel();
-                }
-            })
-            .await?;
-        Ok(Publishing {
-            multiplexed,
-            broken,
-        })
-    }
-
-    /// Connects, and calls a function with what the server sends unasked. The function is called by
-    /// the task that reads and must not wait.
-    async fn connect_with(
-        &self,
-        push: impl Fn(PushInfo) + Send + Sync + 'static,
-    ) -> Result<MultiplexedConnection, Error> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.answer_limit))
-            // The default of half a second is less than a busy server takes.
-            .set_response_timeout(Some(self.config.answer_limit))
-            .set_push_sender(move |info| {
-                push(info);
-                Ok::<(), Infallible>(())
-            });
-        self.config
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(Error::backend)
-    }
-
     /// The name that comes after the prefix.
     fn topic<'a>(&self, channel: &'a [u8]) -> Option<&'a str> {
         let channel = str::from_utf8(channel).ok()?;
@@ -80,25 +40,19 @@ impl Link for RedisLink {
     type Session = Listening;
 
     async fn connect(&self, remote: &Arc<Remote>, number: u64) -> Result<Listening, Error> {
-        let broken = CancellationToken::new();
-        let push = {
-            let (link, remote, broken) = (self.clone(), Arc::clone(remote), broken.clone());
-            move |info: PushInfo| match info.kind {
-                PushKind::Message => {
-                    if let Some((channel, payload)) = message(info.data)
-                        && let Some(topic) = link.topic(&channel)
-                    {
-                        remote.deliver(number, topic, payload);
-                    }
-                }
-                PushKind::Disconnection => broken.cancel(),
-                _ => {}
+        let (link, remote) = (self.clone(), Arc::clone(remote));
+        let push = move |info: PushInfo| {
+            if info.kind == PushKind::Message
+                && let Some((channel, payload)) = message(info.data)
+                && let Some(topic) = link.topic(&channel)
+            {
+                remote.deliver(number, topic, payload);
             }
         };
+        let connection = self.config.server.connect(push).await;
         Ok(Listening {
-            connection: self.connect_with(push).await?,
+            connection: connection.map_err(Error::backend)?,
             link: self.clone(),
-            broken,
         })
     }
 }
@@ -112,36 +66,11 @@ fn message(data: Vec<Value>) -> Option<(Vec<u8>, Bytes)> {
     }
 }
 
-/// The connection that publishes.
-pub(super) struct Publishing {
-    multiplexed: MultiplexedConnection,
-    broken: CancellationToken,
-}
-
-impl Publishing {
-    pub(super) fn multiplexed(&self) -> MultiplexedConnection {
-        self.multiplexed.clone()
-    }
-}
-
-impl Connection for Publishing {
-    fn is_broken(&self) -> bool {
-        self.broken.is_cancelled()
-    }
-}
-
-impl fmt::Debug for Publishing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publishing").finish_non_exhaustive()
-    }
-}
-
 /// The connection that listens. Messages are delivered by the library's task; here one only learns
 /// that it has ended.
 pub(super) struct Listening {
-    connection: MultiplexedConnection,
+    connection: Connection,
     link: RedisLink,
-    broken: CancellationToken,
 }
 
 impl Listening {
@@ -151,18 +80,13 @@ impl Listening {
             .map(|topic| self.link.channel(topic))
             .collect()
     }
-
-    async fn command(&mut self, command: &Cmd) -> Result<(), Failure> {
-        let done = command.exec_async(&mut self.connection).await;
-        done.map_err(failure)
-    }
 }
 
 impl Session for Listening {
     type Arrival = Infallible;
 
     async fn next(&mut self) -> Result<Infallible, Error> {
-        self.broken.cancelled().await;
+        self.connection.broken().await;
         Err(Error::backend("the connection was closed"))
     }
 
@@ -172,25 +96,27 @@ impl Session for Listening {
 
     async fn listen(&mut self, topics: &[Topic]) -> Result<(), Failure> {
         let channels = self.channels(topics);
-        let done = self.connection.subscribe(channels).await;
+        let done = self.connection.multiplexed().subscribe(channels).await;
         done.map_err(failure)
     }
 
     async fn unlisten(&mut self, topics: &[Topic]) -> Result<(), Failure> {
         let channels = self.channels(topics);
-        let done = self.connection.unsubscribe(channels).await;
+        let done = self.connection.multiplexed().unsubscribe(channels).await;
         done.map_err(failure)
     }
 
     async fn ping(&mut self) -> Result<(), Failure> {
-        self.command(&cmd("PING")).await
+        let done = cmd("PING")
+            .exec_async(&mut self.connection.multiplexed())
+            .await;
+        done.map_err(failure)
     }
 }
 
 fn failure(error: RedisError) -> Failure {
-    if error.is_unrecoverable_error() || error.is_timeout() {
-        Failure::Broken(Error::backend(error))
-    } else {
-        Failure::Refused(Error::backend(error))
+    match ServerError::from(error) {
+        refused @ ServerError::Refused(_) => Failure::Refused(Error::backend(refused)),
+        other => Failure::Broken(Error::backend(other)),
     }
 }

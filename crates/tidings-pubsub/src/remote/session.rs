@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_reconnect::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::remote::Remote;
-use crate::remote::backoff::Backoff;
 use crate::{Error, Topic};
 
 /// How connections to a server are made.
 pub(crate) trait Link: Send + Sync + 'static {
     type Session: Session;
 
-    /// Connects. What arrives is delivered to `remote` under this number.
+    /// Connects, or fails within a time of its own. What arrives is delivered to `remote` under this
+    /// number.
     fn connect(
         &self,
         remote: &Arc<Remote>,
@@ -58,7 +59,7 @@ pub(crate) enum Failure {
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timing {
-    /// One attempt to connect, or one command.
+    /// One command.
     pub(crate) answer: Duration,
     /// Between two looks whether a silent server is still there.
     pub(crate) health: Duration,
@@ -107,7 +108,7 @@ async fn open<L: Link>(
     number: u64,
     timing: Timing,
 ) -> Result<L::Session, Error> {
-    let mut session = in_time(timing.answer, link.connect(remote, number)).await?;
+    let mut session = link.connect(remote, number).await?;
     match follow(&mut session, remote, timing).await {
         Ok(()) => Ok(session),
         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error),
@@ -181,14 +182,4 @@ async fn command(
         Ok(done) => done,
         Err(elapsed) => Err(Failure::Broken(Error::backend(elapsed))),
     }
-}
-
-/// The outcome, or an error when there is none in time.
-pub(crate) async fn in_time<T>(
-    limit: Duration,
-    outcome: impl Future<Output = Result<T, Error>> + Send,
-) -> Result<T, Error> {
-    timeout(limit, outcome)
-        .await
-        .unwrap_or_else(|elapsed| Err(Error::backend(elapsed)))
 }

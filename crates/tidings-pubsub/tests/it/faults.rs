@@ -6,8 +6,7 @@ use bytes::Bytes;
 use tidings_pubsub::{
     Broker, Error, Lagged, Message, Namespace, Options, Received, Subscription, Topic,
 };
-
-use crate::proxy::Proxy;
+use tidings_test_support::Proxy;
 
 /// How long a broker may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,7 +49,7 @@ pub(crate) async fn a_cut_connection_is_restored_and_the_gap_reported<B: Broker>
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let (near, far) = (broker(proxy.url()), broker(url));
     let [left, right] = topics(["left", "right"]);
     let mut both = subscribe(&near, [&left, &right]).await;
@@ -87,7 +86,7 @@ pub(crate) async fn a_connection_that_falls_silent_is_replaced<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let (near, far) = (broker(proxy.url()), broker(url));
     let [topic] = topics(["silent"]);
     let mut subscription = subscribe(&near, [&topic]).await;
@@ -103,7 +102,7 @@ pub(crate) async fn a_first_connection_that_fails_is_an_error_and_not_the_end<B:
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     proxy.block();
     let broker = broker(proxy.url());
     let [topic] = topics(["first"]);
@@ -124,7 +123,7 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
     let [had, wanted] = topics(["had", "wanted"]);
     let mut subscription = subscribe(&broker, [&had]).await;
@@ -153,7 +152,7 @@ pub(crate) async fn a_publish_without_an_answer_says_so<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
     let [topic] = topics(["unanswered"]);
     publish(&broker, &topic, "one").await;
@@ -168,7 +167,7 @@ pub(crate) async fn a_publish_without_a_connection_was_not_sent<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
     let [topic] = topics(["unsent"]);
     publish(&broker, &topic, "one").await;
@@ -190,7 +189,7 @@ pub(crate) async fn a_thousand_topics_share_a_connection<B: Broker>(
     broker: fn(&str) -> B,
 ) {
     const TOPICS: usize = 1000;
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
     let [prefix] = topics(["many"]);
     let topics: Vec<Topic> = (0..TOPICS)
@@ -260,7 +259,7 @@ pub(crate) async fn closing_and_dropping_close_the_connections<B: Broker>(
     broker: fn(&str) -> B,
 ) {
     for closes in [true, false] {
-        let proxy = Proxy::start(url).await;
+        let proxy = Proxy::start(url).await.unwrap();
         let broker = broker(proxy.url());
         let [topic] = topics(["gone"]);
         let mut subscription = subscribe(&broker, [&topic]).await;
@@ -282,7 +281,7 @@ pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
     url: &str,
     broker: fn(&str) -> B,
 ) {
-    let proxy = Proxy::start(url).await;
+    let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
     let [topic, other] = topics(["closing", "other"]);
     let mut subscription = subscribe(&broker, [&topic]).await;

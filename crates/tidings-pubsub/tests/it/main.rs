@@ -9,13 +9,9 @@ mod faults;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "postgres", feature = "redis"))]
-mod proxy;
 mod public_types;
 #[cfg(feature = "redis")]
 mod redis;
-#[cfg(feature = "redis")]
-mod redis_server;
 #[cfg(feature = "conformance")]
 mod relay;
 #[cfg(all(feature = "postgres", feature = "redis"))]

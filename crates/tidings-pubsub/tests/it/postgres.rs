@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use tidings_postgres::Config;
 use tidings_pubsub::{Lagged, Postgres, PostgresConfig, Received};
+use tidings_test_support::Proxy;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::{
     ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
 };
-use crate::proxy::Proxy;
 
 /// The server that the tests run against.
 pub(crate) fn url() -> String {
@@ -17,11 +18,11 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn broker() -> Postgres {
-    Postgres::new(PostgresConfig::new(&url()).unwrap())
+    Postgres::new(Config::new(&url()).unwrap())
 }
 
 fn impatient(url: &str) -> Postgres {
-    let config = PostgresConfig::new(url)
+    let config = Config::new(url)
         .unwrap()
         .with_answer_limit(ANSWER_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
@@ -81,8 +82,9 @@ async fn a_terminated_backend_is_replaced_and_the_gap_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_listens_at_a_url_of_its_own() {
-    let (publishing, listening) = (Proxy::start(&url()).await, Proxy::start(&url()).await);
-    let config = PostgresConfig::new(publishing.url())
+    let publishing = Proxy::start(&url()).await.unwrap();
+    let listening = Proxy::start(&url()).await.unwrap();
+    let config = Config::new(publishing.url())
         .unwrap()
         .with_listen_url(listening.url())
         .unwrap();
@@ -99,8 +101,7 @@ async fn it_listens_at_a_url_of_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_messages_are_deleted_once_they_are_old() {
     let schema = Schema::create("old").await;
-    let config = PostgresConfig::new(&schema.url)
-        .unwrap()
+    let config = PostgresConfig::new(Config::new(&schema.url).unwrap())
         .with_large_message_retention(Duration::from_millis(300));
     let broker = Postgres::new(config);
     let [topic] = topics(["old"]);

@@ -1,11 +1,12 @@
 //! What is particular to Redis.
 
 use tidings_pubsub::{Lagged, Options, Received, Redis, RedisConfig, Subscriber};
+use tidings_redis::Config;
+use tidings_test_support::RedisServer;
 
 use crate::faults::{
     ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
 };
-use crate::redis_server::RedisServer;
 
 /// The server that the tests run against.
 pub(crate) fn url() -> String {
@@ -13,11 +14,11 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn broker() -> Redis {
-    Redis::new(RedisConfig::new(&url()).unwrap())
+    Redis::new(Config::new(&url()).unwrap())
 }
 
 fn impatient(url: &str) -> Redis {
-    let config = RedisConfig::new(url)
+    let config = Config::new(url)
         .unwrap()
         .with_answer_limit(ANSWER_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
@@ -44,7 +45,7 @@ async fn command<T: redis::FromRedisValue>(url: &str, command: &str) -> T {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_connection_is_restored_and_the_gap_reported() {
-    let server = RedisServer::start().await;
+    let server = RedisServer::start().await.unwrap();
     let broker = impatient(&server.url());
     let [topic] = topics(["killed"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
@@ -58,15 +59,15 @@ async fn a_killed_connection_is_restored_and_the_gap_reported() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_restarts_is_found_again() {
-    let mut server = RedisServer::start().await;
+    let mut server = RedisServer::start().await.unwrap();
     let broker = impatient(&server.url());
     let [topic] = topics(["restarted"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     publish(&broker, &topic, "before").await;
     assert_eq!(recv(&mut subscription).await, message(&topic, "before"));
     for _ in 0..2 {
-        server.stop();
-        server.start_again().await;
+        server.stop().unwrap();
+        server.start_again().await.unwrap();
         let lagged = Received::Lagged(Lagged::unknown());
         assert_eq!(recv(&mut subscription).await, lagged);
         publish(&broker, &topic, "after").await;
@@ -98,14 +99,14 @@ async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_not_allowed_harms_no_other() {
-    let server = RedisServer::start().await;
+    let server = RedisServer::start().await.unwrap();
     let [allowed, forbidden, also] = topics(["allowed", "forbidden", "also"]);
     let user = format!(
         "ACL SETUSER shop on >secret +@all resetchannels &tidings:{allowed} &tidings:{also}"
     );
     let done: String = command(&server.url(), &user).await;
     assert_eq!(done, "OK");
-    let config = RedisConfig::new(&format!("{}?user=shop&pass=secret", server.url())).unwrap();
+    let config = Config::new(&format!("{}?user=shop&pass=secret", server.url())).unwrap();
     let broker = Redis::new(config);
     let (refused, mut granted) = tokio::join!(
         broker.subscribe([forbidden.clone()], Options::default()),
@@ -123,7 +124,7 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefixes_keep_systems_apart() {
     let [topic] = topics(["shared"]);
-    let other = Redis::new(RedisConfig::new(&url()).unwrap().with_prefix("other"));
+    let other = Redis::new(RedisConfig::new(Config::new(&url()).unwrap()).with_prefix("other"));
     let ours = broker();
     let mut theirs = subscribe(&other, [&topic]).await;
     publish(&ours, &topic, "ours").await;

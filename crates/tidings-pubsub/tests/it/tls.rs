@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tidings_pubsub::{Broker, Error, Options, Postgres, PostgresConfig, Redis, RedisConfig};
+use tidings_pubsub::{Broker, Error, Options, Postgres, Redis};
+use tidings_test_support::{Proxy, Welcome};
 use tokio_rustls::TlsAcceptor;
 
 use crate::faults::{message, publish, recv, subscribe, topics, within};
-use crate::proxy::{Proxy, Welcome};
 
 /// A certificate for 127.0.0.1 that nobody trusts yet.
 struct Identity {
@@ -70,15 +70,17 @@ async fn is_refused(broker: impl Broker) {
 async fn postgres_is_reached_with_tls_when_it_is_trusted() {
     let (identity, other) = (Identity::new(), Identity::new());
     let welcome = Welcome::TlsOnRequest(identity.acceptor.clone());
-    let proxy = Proxy::welcoming(&crate::postgres::url(), welcome).await;
+    let proxy = Proxy::welcoming(&crate::postgres::url(), welcome)
+        .await
+        .unwrap();
     let required = format!("{}?sslmode=require", proxy.url());
     // Unless told otherwise it takes TLS where there is TLS.
     for url in [proxy.url(), &required] {
-        let config = PostgresConfig::new(url).unwrap();
+        let config = tidings_postgres::Config::new(url).unwrap();
         works(Postgres::new(config.clone().with_tls(identity.trusted()))).await;
         is_refused(Postgres::new(config.with_tls(other.trusted()))).await;
     }
-    let without = PostgresConfig::new(&required).unwrap();
+    let without = tidings_postgres::Config::new(&required).unwrap();
     is_refused(Postgres::new(without)).await;
 }
 
@@ -86,9 +88,11 @@ async fn postgres_is_reached_with_tls_when_it_is_trusted() {
 async fn redis_is_reached_with_tls_when_it_is_trusted() {
     let (identity, other) = (Identity::new(), Identity::new());
     let welcome = Welcome::Tls(identity.acceptor.clone());
-    let proxy = Proxy::welcoming(&crate::redis::url(), welcome).await;
+    let proxy = Proxy::welcoming(&crate::redis::url(), welcome)
+        .await
+        .unwrap();
     let url = proxy.url().replacen("redis:", "rediss:", 1);
-    let config = RedisConfig::new(&url).unwrap();
+    let config = tidings_redis::Config::new(&url).unwrap();
     let trusting = |pem: &str| config.clone().with_root_certificates(pem).unwrap();
     works(Redis::new(trusting(&identity.pem))).await;
     is_refused(Redis::new(trusting(&other.pem))).await;

@@ -8,21 +8,26 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// The pauses between attempts to connect: they double up to five seconds. Each is shortened by up
 /// to a half at random, so that the clients of a server that restarts do not come back together.
+///
+/// It never ends.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+#[must_use = "it only says how long to pause"]
+pub struct Backoff {
     next: Duration,
     random: fastrand::Rng,
 }
 
 impl Backoff {
-    pub(crate) fn new(random: fastrand::Rng) -> Self {
+    /// Begins with a pause of 50 milliseconds at most; the numbers shorten the pauses.
+    pub fn new(random: fastrand::Rng) -> Self {
         Self {
             next: FIRST,
             random,
         }
     }
 
-    pub(crate) fn reset(&mut self) {
+    /// Begins again: there is a connection, and the next break is another one.
+    pub fn reset(&mut self) {
         self.next = FIRST;
     }
 }

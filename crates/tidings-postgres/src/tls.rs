@@ -14,12 +14,12 @@ use tokio_rustls::client;
 
 /// Makes TLS connections, or fails to when there are no settings for them.
 #[derive(Clone)]
-pub(super) struct Tls {
+pub(crate) struct Tls {
     config: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Tls {
-    pub(super) fn new(config: Option<Arc<rustls::ClientConfig>>) -> Self {
+    pub(crate) fn new(config: Option<Arc<rustls::ClientConfig>>) -> Self {
         Self { config }
     }
 }
@@ -41,7 +41,7 @@ where
 }
 
 /// One connection to be.
-pub(super) struct Connect {
+pub(crate) struct Connect {
     config: Option<Arc<rustls::ClientConfig>>,
     domain: String,
 }
@@ -67,7 +67,7 @@ where
 }
 
 /// A connection with TLS.
-pub(super) struct Stream<S>(Box<client::TlsStream<S>>);
+pub(crate) struct Stream<S>(Box<client::TlsStream<S>>);
 
 impl<S> TlsStream for Stream<S>
 where

@@ -1,15 +1,19 @@
-//! A way to a server that can be cut, frozen and blocked.
-
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// Forwards connections to a server until told otherwise.
-pub(crate) struct Proxy {
+use crate::socket::Socket;
+
+/// A way to a server that can be cut, frozen and blocked: forwards connections until told otherwise,
+/// and ends with its last connection when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
     url: String,
     mode: watch::Sender<Mode>,
     accepted: watch::Receiver<usize>,
@@ -17,7 +21,7 @@ pub(crate) struct Proxy {
     _task: AbortOnDropHandle<()>,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Mode {
     Forward,
     /// What is open is closed, and so is everything new.
@@ -26,13 +30,10 @@ enum Mode {
     Frozen(usize),
 }
 
-/// What a proxy does before it forwards.
+/// What a [`Proxy`] does before it forwards.
 #[derive(Clone)]
-#[cfg_attr(
-    not(all(feature = "postgres", feature = "redis")),
-    expect(dead_code, reason = "the tests with TLS are about both engines")
-)]
-pub(crate) enum Welcome {
+pub enum Welcome {
+    /// Nothing.
     Plain,
     /// TLS from the first byte.
     Tls(TlsAcceptor),
@@ -40,12 +41,18 @@ pub(crate) enum Welcome {
     TlsOnRequest(TlsAcceptor),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "Plain",
+            Self::Tls(_) => "Tls",
+            Self::TlsOnRequest(_) => "TlsOnRequest",
+        })
+    }
+}
 
 impl Welcome {
-    async fn receive(self, mut client: TcpStream) -> std::io::Result<Box<dyn Stream>> {
+    async fn receive(self, mut client: TcpStream) -> io::Result<Box<dyn Socket>> {
         match self {
             Self::Plain => Ok(Box::new(client)),
             Self::Tls(acceptor) => Ok(Box::new(acceptor.accept(client).await?)),
@@ -53,7 +60,9 @@ impl Welcome {
                 // https://www.postgresql.org/docs/current/protocol-message-formats.html
                 let mut request = [0; 8];
                 client.read_exact(&mut request).await?;
-                assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "an SSLRequest");
+                if request != [0, 0, 0, 8, 4, 210, 22, 47] {
+                    return Err(io::Error::other("expected an SSLRequest"));
+                }
                 client.write_all(b"S").await?;
                 Ok(Box::new(acceptor.accept(client).await?))
             }
@@ -62,69 +71,82 @@ impl Welcome {
 }
 
 impl Proxy {
-    /// Stands in front of the server that this URL leads to.
-    pub(crate) async fn start(url: &str) -> Self {
+    /// Stands in front of the server that this URL leads to, by an address and a port.
+    ///
+    /// # Errors
+    ///
+    /// When the URL has no address and port, or no port can be had.
+    pub async fn start(url: &str) -> io::Result<Self> {
         Self::welcoming(url, Welcome::Plain).await
     }
 
-    pub(crate) async fn welcoming(url: &str, welcome: Welcome) -> Self {
-        let rest = url.split_once("://").unwrap().1;
-        let authority = rest.split('/').next().unwrap();
-        let target = authority.rsplit('@').next().unwrap().to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let url = url.replacen(&target, &address.to_string(), 1);
+    /// Stands in front of a server, and does this to every connection first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub async fn welcoming(url: &str, welcome: Welcome) -> io::Result<Self> {
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let address = authority.rsplit('@').next().unwrap_or(authority);
+        let target: SocketAddr = address.parse().map_err(io::Error::other)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = url.replacen(address, &listener.local_addr()?.to_string(), 1);
         let (mode, modes) = watch::channel(Mode::Forward);
         let (count, accepted) = watch::channel(0);
         let open = TaskTracker::new();
         open.close();
         let connections = open.clone();
         let task = tokio::spawn(async move {
-            loop {
-                let (client, _) = listener.accept().await.unwrap();
+            // Whoever waits for a connection that cannot be accepted learns of it by its own limit.
+            while let Ok((client, _)) = listener.accept().await {
                 let number = *count.borrow();
                 count.send_replace(number + 1);
-                let target = target.parse().unwrap();
                 // Each ends with its mode, or with the test's runtime.
-                let (welcome, modes) = (welcome.clone(), modes.clone());
-                connections.spawn(forward(client, welcome, target, number, modes));
+                let forwarding = forward(client, welcome.clone(), target, number, modes.clone());
+                connections.spawn(async move {
+                    if let Err(error) = forwarding.await {
+                        tracing::debug!(%error, "a connection through the proxy broke");
+                    }
+                });
             }
         });
-        Self {
+        Ok(Self {
             url,
             mode,
             accepted,
             open,
             _task: AbortOnDropHandle::new(task),
-        }
+        })
     }
 
-    pub(crate) fn url(&self) -> &str {
+    /// The URL with the proxy's address in place of the server's.
+    pub fn url(&self) -> &str {
         &self.url
     }
 
     /// Closes all connections, and lets none in until it is [restored](Self::restore).
-    pub(crate) fn block(&self) {
+    pub fn block(&self) {
         self.mode.send_replace(Mode::Block);
     }
 
     /// Lets connections in again.
-    pub(crate) fn restore(&self) {
+    pub fn restore(&self) {
         self.mode.send_replace(Mode::Forward);
     }
 
     /// Forwards nothing more on the connections that are open now.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.mode.send_replace(Mode::Frozen(self.accepted()));
     }
 
     /// How many connections have been opened so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         *self.accepted.borrow()
     }
 
     /// Waits until no connection is open.
-    pub(crate) async fn deserted(&self) {
+    pub async fn deserted(&self) {
         self.open.wait().await;
     }
 }
@@ -135,31 +157,29 @@ async fn forward(
     target: SocketAddr,
     number: usize,
     mut modes: watch::Receiver<Mode>,
-) {
+) -> io::Result<()> {
     if *modes.borrow() == Mode::Block {
-        return;
+        return Ok(());
     }
-    let mut server = TcpStream::connect(target).await.unwrap();
+    let mut server = TcpStream::connect(target).await?;
     for socket in [&client, &server] {
-        socket.set_nodelay(true).unwrap();
+        socket.set_nodelay(true)?;
     }
-    let Ok(mut client) = welcome.receive(client).await else {
-        // It does not trust the certificate.
-        return;
-    };
+    // It fails when the client does not trust the certificate.
+    let mut client = welcome.receive(client).await?;
     let copying = copy_bidirectional(&mut client, &mut server);
     tokio::pin!(copying);
     loop {
         let mode = *modes.borrow_and_update();
         let frozen = match mode {
             Mode::Forward => false,
-            Mode::Block => return,
+            Mode::Block => return Ok(()),
             Mode::Frozen(until) => number < until,
         };
         tokio::select! {
-            _ = &mut copying, if !frozen => return,
+            copied = &mut copying, if !frozen => return copied.map(drop),
             changed = modes.changed() => if changed.is_err() {
-                return;
+                return Ok(());
             },
         }
     }

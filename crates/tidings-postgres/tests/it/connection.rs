@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_postgres::{Config, Database, Error};
+use tidings_test_support::Proxy;
+
+use crate::support::{database, number, url, within};
+
+#[tokio::test]
+async fn all_share_one_connection() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let database = database(proxy.url());
+    let numbers = join_all((0..100).map(|_| number(&database, "SELECT 1::bigint"))).await;
+    assert_eq!(numbers, [1; 100]);
+    assert_eq!(proxy.accepted(), 1);
+    database.disconnect();
+    within("the connection to close", proxy.deserted()).await;
+    assert_eq!(number(&database, "SELECT 2::bigint").await, 2);
+    drop(database);
+    within("the connection to close", proxy.deserted()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let database = database(proxy.url());
+    let refused = database.run(|client| async move { client.batch_execute("SELEKT").await });
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::SYNTAX_ERROR));
+    assert!(!refused.may_have_been_done());
+    assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_replaced_and_its_statements_may_have_been_done() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let database = database(proxy.url());
+    assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
+    proxy.freeze();
+    let unanswered = database.run(|client| async move { client.batch_execute("").await });
+    let unanswered = within("the limit", unanswered).await.unwrap_err();
+    assert!(unanswered.may_have_been_done(), "{unanswered:?}");
+    assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
+    assert_eq!(proxy.accepted(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_the_connection_leaves_its_statements_in_doubt() {
+    let database = database(&url());
+    let terminate = "SELECT pg_terminate_backend(pg_backend_pid())";
+    let ended = database.run(|client| async move { client.batch_execute(terminate).await });
+    let ended = within("the end", ended).await.unwrap_err();
+    assert!(ended.may_have_been_done(), "{ended:?}");
+    assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_done() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    proxy.block();
+    let database = database(proxy.url());
+    let asked = database.run(|client| async move { client.batch_execute("").await });
+    let unsent = within("an answer", asked).await.unwrap_err();
+    assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
+    assert!(!unsent.may_have_been_done());
+    proxy.restore();
+    assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
+}
+
+#[tokio::test]
+async fn connecting_to_a_silent_server_ends_at_the_limit() {
+    let silent = tidings_test_support::Unreachable::silent().await.unwrap();
+    let url = format!("postgres://postgres@{}/postgres", silent.address());
+    let config = Config::new(&url).unwrap();
+    let database = Database::new(config.with_answer_limit(Duration::from_millis(50)));
+    let asked = database.run(|client| async move { client.batch_execute("").await });
+    let unsent = within("the limit", asked).await.unwrap_err();
+    assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
+}
+
+#[tokio::test]
+async fn the_application_has_a_name() {
+    for (url, expected) in [
+        (url(), "tidings"),
+        (format!("{}?application_name=shop", url()), "shop"),
+    ] {
+        let client = Config::new(&url).unwrap().connect().await.unwrap();
+        let row = client.query_one("SHOW application_name", &[]).await;
+        assert_eq!(row.unwrap().get::<_, &str>(0), expected);
+    }
+}

@@ -1,0 +1,8 @@
+//! What stores rely on, against the server that `scripts/services` starts.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod connection;
+mod listening;
+mod migration;
+mod support;
