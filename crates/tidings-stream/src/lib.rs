@@ -64,6 +64,30 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Many at a time
+//!
+//! [`Streams::publish_batch`] appends many messages with one commit, and
+//! [`Streams::subscribe_batch`] hands many to one call of a [`BatchHandler`], which may fail for some
+//! of them. Neither waits for a batch to fill up. What many callers publish at the same time shares
+//! a commit anyway.
+//!
+//! # Repeats
+//!
+//! A publisher that got no answer does not know whether its message was appended. With a
+//! [publish key](NewMessage::with_publish_key) it simply tries again: the second publish answers the
+//! id of the first.
+//!
+//! # By hand
+//!
+//! | to | call |
+//! |---|---|
+//! | see what there is | [`list`](Streams::list), [`stats`](Streams::stats), [`read`](Streams::read) |
+//! | see who works on what, since when | [`members`](Streams::members), [`pending`](Streams::pending) |
+//! | replay, or skip | [`seek`](Streams::seek) to an id, a time or an end |
+//! | hold a consumer | [`pause`](Consumer::pause), [`resume`](Consumer::resume) |
+//! | bring dead letters back | [`redrive`](Streams::redrive) |
+//! | clean up | [`trim`](Streams::trim), [`delete_group`](Streams::delete_group), [`delete_stream`](Streams::delete_stream) |
+//!
 //! # Engines
 //!
 //! Where the messages are kept is the business of an [`Engine`](engine::Engine); everything above
@@ -92,6 +116,7 @@ mod memory;
 mod message;
 mod name;
 mod poller;
+mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod stats;

@@ -29,9 +29,12 @@ use raw::Raw;
 use rounds::Ratio;
 use tidings_stream::engine::DynEngine;
 
-/// How many publishers there are, and how many messages each sends at a time.
+/// How many publishers there are, and how many messages each sends at a time. The engine alone has as
+/// many.
 const PUBLISHING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (1, 1000), (64, 100)];
-const CONSUMING: [usize; 4] = [1, 16, 100, 1000];
+/// How many handlers there are, and how many messages each gets at a time. The engine alone claims as
+/// many at a time, by one caller.
+const CONSUMING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (4, 100), (1, 1000)];
 
 /// Messages behind, to show that history costs nothing.
 const HISTORY: usize = 1_000_000;
@@ -62,9 +65,9 @@ async fn compare(name: &str, engine: DynEngine, raw: &impl Raw) {
         let what = format!("publish, {publishers} × {batch}");
         print(&what, &ratio);
     }
-    for batch in CONSUMING {
-        let ratio = rounds::consuming(raw, &ours, batch).await;
-        print(&format!("consume, by {batch}"), &ratio);
+    for (handlers, batch) in CONSUMING {
+        let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
+        print(&format!("consume, {handlers} × {batch}"), &ratio);
     }
     if let Some(alone) = rounds::one_per_transaction(raw).await {
         let ours = rounds::publishing(raw, &ours, 1, 100).await;

@@ -1,21 +1,21 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::sync::Mutex;
-use tokio::time::Instant;
 
-use bytes::Bytes;
-use tidings_stream::MemoryEngine;
+use jiff::Timestamp;
 use tidings_stream::engine::DynEngine;
+use tidings_stream::{MemoryEngine, NewMessage};
+use tokio::time::Instant;
 
 use crate::raw::{PAYLOAD, Raw};
 
-/// A ring with one group: a cursor, and what it has claimed.
+/// A ring of whole messages with one group: a cursor, and what it has claimed.
 #[derive(Default)]
 pub(crate) struct Ring(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    messages: VecDeque<Bytes>,
+    messages: VecDeque<(NewMessage, Timestamp)>,
     tail: u64,
     cursor: u64,
     pending: BTreeMap<u64, Instant>,
@@ -27,14 +27,16 @@ pub(crate) fn engines() -> (DynEngine, Ring) {
 
 impl Raw for Ring {
     async fn publish(&self, batch: usize) {
-        let messages = vec![Bytes::from_static(&PAYLOAD); batch];
+        let messages = vec![NewMessage::new(&PAYLOAD[..]); batch];
+        let now = Timestamp::now();
+        let messages = messages.into_iter().map(|message| (message, now));
         self.0.lock().unwrap().messages.extend(messages);
         // A caller that never waits would keep everybody else from running.
         tokio::task::yield_now().await;
     }
 
     async fn consume(&self, batch: usize) -> usize {
-        let claimed: Vec<(u64, Bytes)> = {
+        let claimed: Vec<(u64, (NewMessage, Timestamp))> = {
             let mut state = self.0.lock().unwrap();
             let now = Instant::now();
             let first = state.cursor;
@@ -42,9 +44,8 @@ impl Raw for Ring {
             let messages = state.messages.iter().skip(skipped).take(batch).cloned();
             let claimed: Vec<_> = (first..).zip(messages).collect();
             state.cursor += claimed.len() as u64;
-            state
-                .pending
-                .extend(claimed.iter().map(|(number, _)| (*number, now)));
+            let numbers = claimed.iter().map(|(number, _)| *number);
+            state.pending.extend(numbers.map(|number| (number, now)));
             claimed
         };
         let claimed = black_box(claimed);

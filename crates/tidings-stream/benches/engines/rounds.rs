@@ -55,7 +55,7 @@ pub(crate) async fn publishing(
     median(rounds)
 }
 
-pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, batch: usize) -> Ratio {
+pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, handlers: usize, batch: usize) -> Ratio {
     // Those of the rounds before are not to be counted.
     while raw.consume(1000).await > 0 {}
     let mut rounds = Vec::new();
@@ -73,7 +73,7 @@ pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, batch: usize) -> Rati
             taken += raw.consume(batch).await;
         }
         let alone = taken as f64 / started.elapsed().as_secs_f64();
-        rounds.push(ratio((alone, ours.consume(wanted, batch).await)));
+        rounds.push(ratio((alone, ours.consume(wanted, handlers, batch).await)));
     }
     median(rounds)
 }

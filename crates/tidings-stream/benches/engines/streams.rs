@@ -57,18 +57,19 @@ impl Ours {
     pub(crate) async fn consuming(&self) -> f64 {
         let mut rates = Vec::new();
         for _ in 0..5 {
-            rates.push(self.consume(20_000, 100).await);
+            rates.push(self.consume(20_000, 4, 100).await);
         }
         middle(rates)
     }
 
     /// Publishes so many for a new group, consumes them, and answers how many that was per second.
-    pub(crate) async fn consume(&self, count: usize, batch: usize) -> f64 {
+    pub(crate) async fn consume(&self, count: usize, handlers: usize, batch: usize) -> f64 {
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         let group = format!("g{number}");
         let options = SubscribeOptions::default()
             .with_start(StartFrom::Latest)
             .with_poll_interval(Duration::from_secs(60))
+            .with_concurrency(handlers)
             .with_max_batch(batch);
         let done = Arc::new(AtomicUsize::new(0));
         let all = Arc::new(Notify::new());

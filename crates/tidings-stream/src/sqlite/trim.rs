@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::append::{STREAM_COLUMNS, StreamRow};
 use super::lease::{LEASE_COLUMNS, Lease};
 use super::schema;
+use super::stream_row::{STREAM_COLUMNS, StreamRow};
 use crate::Error;
 
 /// Most messages that one call removes, to keep transactions short.
