@@ -93,7 +93,8 @@
 //! Where the messages are kept is the business of an [`Engine`](engine::Engine); everything above
 //! is decided once, over it. [`MemoryEngine`] forgets with the process. `sqlite::SqliteEngine`
 //! (feature `sqlite`) keeps them in a file, shares its transactions with whatever else lives there,
-//! and needs no server. The feature `conformance` has the tests for an engine of your own.
+//! and needs no server. `postgres::PostgresEngine` (feature `postgres`) keeps them in a PostgreSQL
+//! database that many processes share. The feature `conformance` has the tests for an engine of your own.
 //!
 //! # What it is not
 //!
@@ -108,7 +109,7 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
-#[cfg(test)]
+#[cfg(any(test, feature = "postgres"))]
 mod group_commit;
 mod handler;
 mod janitor;
@@ -116,6 +117,8 @@ mod memory;
 mod message;
 mod name;
 mod poller;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

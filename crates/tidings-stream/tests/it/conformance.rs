@@ -6,6 +6,8 @@ use tidings_stream::MemoryEngine;
 use tidings_stream::engine::DynEngine;
 use tidings_stream::sqlite::SqliteEngine;
 
+use crate::database::{Schema, fresh_engine};
+
 tidings_stream::conformance_tests! {
     /// Streams in memory, by a clock that jumps to the next event.
     #[tokio_test(start_paused = true)]
@@ -30,5 +32,20 @@ tidings_stream::conformance_tests! {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
         (DynEngine::new(SqliteEngine::open(database).await.unwrap()), folder)
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database.
+    async fn postgres() -> (DynEngine, Schema) {
+        fresh_engine().await
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database, on several threads.
+    #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres_on_two_threads() -> (DynEngine, Schema) {
+        fresh_engine().await
     }
 }

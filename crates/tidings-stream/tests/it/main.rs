@@ -1,9 +1,10 @@
 //! What streams promise, on every engine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![cfg(all(feature = "sqlite", feature = "conformance"))]
+#![cfg(all(feature = "sqlite", feature = "postgres", feature = "conformance"))]
 
 mod conformance;
+mod database;
 mod idle;
 mod send_sync;
 mod sqlite;

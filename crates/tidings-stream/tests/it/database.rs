@@ -1,0 +1,108 @@
+//! A PostgreSQL schema for one test.
+
+use futures_util::future::join_all;
+use tidings_stream::engine::{DynEngine, Engine, GroupKey};
+use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
+use tidings_stream::{GroupName, StreamName};
+use tokio_postgres::NoTls;
+
+/// A schema of its own on the server of `DATABASE_URL`, which goes when it is dropped.
+pub(crate) struct Schema {
+    server: String,
+    name: String,
+}
+
+impl Schema {
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var("DATABASE_URL").expect(
+            "DATABASE_URL names a PostgreSQL server; `scripts/services` runs a command with one",
+        );
+        Self::create_on(&server).await
+    }
+
+    pub(crate) async fn create_on(server: &str) -> Self {
+        // Upper case: names must not be folded anywhere.
+        let schema = Self {
+            server: server.to_owned(),
+            name: format!("Test{:016x}", fastrand::u64(..)),
+        };
+        run(
+            &schema.server,
+            &format!("CREATE SCHEMA \"{}\"", schema.name),
+        )
+        .await;
+        schema
+    }
+
+    /// The URL of a connection that finds its tables here.
+    pub(crate) fn url(&self) -> String {
+        self.url_at(&self.server)
+    }
+
+    /// The same by way of another server, such as a proxy.
+    pub(crate) fn url_at(&self, server: &str) -> String {
+        let separator = if server.contains('?') { '&' } else { '?' };
+        format!(
+            "{server}{separator}options=-csearch_path%3D%22{}%22",
+            self.name
+        )
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::new(&self.url()).unwrap()
+    }
+
+    pub(crate) async fn engine(&self) -> PostgresEngine {
+        PostgresEngine::open(self.config()).await.unwrap()
+    }
+
+    /// A connection of the test's own.
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+        connect(&self.url()).await
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        let statement = format!("DROP SCHEMA \"{}\" CASCADE", self.name);
+        let server = self.server.clone();
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(run(&server, &statement));
+        });
+        // A test that has failed should say why, and not this.
+        let dropped = dropping.join().is_ok() || std::thread::panicking();
+        assert!(dropped, "the schema of a test is left over");
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    // It ends with the client.
+    tokio::spawn(connection);
+    client
+}
+
+async fn run(server: &str, statement: &str) {
+    connect(server)
+        .await
+        .batch_execute(statement)
+        .await
+        .unwrap();
+}
+
+/// An engine on a schema of its own, for the conformance tests. It has all of its connections: one of
+/// the tests counts tasks, and each connection has one.
+pub(crate) async fn fresh_engine() -> (DynEngine, Schema) {
+    let schema = Schema::create().await;
+    let engine = DynEngine::new(schema.engine().await);
+    let key = GroupKey {
+        stream: StreamName::new("app", "default", "none").unwrap(),
+        group: GroupName::new("none").unwrap(),
+    };
+    join_all((0..8).map(|_| engine.stats(&key.stream))).await;
+    join_all((0..8).map(|_| engine.delete_group(&key))).await;
+    (engine, schema)
+}
