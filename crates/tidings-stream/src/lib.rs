@@ -109,7 +109,7 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
-#[cfg(any(test, feature = "postgres"))]
+#[cfg(any(test, feature = "postgres", feature = "redis"))]
 mod group_commit;
 mod handler;
 mod janitor;
@@ -119,6 +119,8 @@ mod name;
 mod poller;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

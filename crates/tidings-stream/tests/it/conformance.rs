@@ -49,3 +49,18 @@ tidings_stream::conformance_tests! {
         fresh_engine().await
     }
 }
+
+tidings_stream::conformance_tests! {
+    /// Streams on a Redis server.
+    async fn redis() -> (DynEngine, ()) {
+        (DynEngine::new(crate::redis::engine().await), ())
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams on a Redis server, on several threads.
+    #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
+    async fn redis_on_two_threads() -> (DynEngine, ()) {
+        (DynEngine::new(crate::redis::engine().await), ())
+    }
+}

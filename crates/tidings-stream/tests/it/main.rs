@@ -1,10 +1,16 @@
 //! What streams promise, on every engine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![cfg(all(feature = "sqlite", feature = "postgres", feature = "conformance"))]
+#![cfg(all(
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "redis",
+    feature = "conformance"
+))]
 
 mod conformance;
 mod database;
 mod idle;
+mod redis;
 mod send_sync;
 mod sqlite;
