@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::Url;
 
 use crate::ConfigError;
@@ -54,6 +54,8 @@ pub struct Endpoint(Arc<Settings>);
 
 struct Settings {
     url: Url,
+    /// The same, as requests need it.
+    uri: Uri,
     signer: Option<Signer>,
     headers: HeaderMap,
     content_type: HeaderValue,
@@ -87,6 +89,10 @@ impl Endpoint {
     /// Where messages go.
     pub fn url(&self) -> &Url {
         &self.0.url
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.0.uri
     }
 
     /// How messages are signed, if they are.
@@ -206,6 +212,12 @@ impl EndpointBuilder {
     /// - `timeout`, `first_byte_timeout` when out of range.
     pub fn build(self) -> Result<Endpoint, ConfigError> {
         let url = parse_url(&self.url)?;
+        let uri = url
+            .as_str()
+            .parse()
+            .map_err(|source: http::uri::InvalidUri| {
+                ConfigError::new("url", "a URL that HTTP can carry").with_source(source)
+            })?;
         let signer = match (self.signer, self.secrets.is_empty()) {
             (Some(_), false) => {
                 return Err(ConfigError::new("signer", "either a signer or secrets"));
@@ -229,6 +241,7 @@ impl EndpointBuilder {
         check_timeout("first_byte_timeout", first_byte_timeout)?;
         Ok(Endpoint(Arc::new(Settings {
             url,
+            uri,
             signer,
             headers,
             content_type,
