@@ -111,7 +111,7 @@ impl Sender {
         let started_at = Timestamp::now();
         let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
         let result = self
-            .send(endpoint, message, &progress)
+            .send(endpoint, message, started_at, &progress)
             .instrument(span.clone())
             .await;
         record_result(&span, &result);
@@ -136,6 +136,7 @@ impl Sender {
         &self,
         endpoint: &Endpoint,
         message: &Message,
+        now: Timestamp,
         progress: &Arc<Progress>,
     ) -> Result<Answer, AttemptError> {
         // A pooled connection to such an address cannot exist, and the resolver is not asked about
@@ -144,7 +145,7 @@ impl Sender {
             .check_url(endpoint.url())
             .map_err(|blocked| AttemptError::new(ErrorKind::BlockedAddress, blocked))?;
 
-        let headers = headers(endpoint, message);
+        let headers = headers(endpoint, message, now);
         let body = TrackedBody::new(message.body().clone(), Arc::clone(progress));
         let deadline = progress.start() + endpoint.timeout();
         let first_byte = deadline.min(progress.start() + endpoint.first_byte_timeout());
@@ -156,7 +157,7 @@ impl Sender {
             }
             Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
         };
-        progress.answered();
+        let answered_at = progress.answered();
 
         // Of several hints the longest: an endpoint is never called earlier than it asked for.
         let retry_after = response
@@ -177,12 +178,12 @@ impl Sender {
             status: response.status(),
             retry_after,
             location,
-            body_head: read_head(response.into_body(), deadline).await,
+            body_head: read_head(response.into_body(), answered_at, deadline).await,
         })
     }
 }
 
-fn headers(endpoint: &Endpoint, message: &Message) -> HeaderMap {
+fn headers(endpoint: &Endpoint, message: &Message, now: Timestamp) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(endpoint.headers().len() + 9);
     headers.extend(
         endpoint
@@ -195,7 +196,7 @@ fn headers(endpoint: &Endpoint, message: &Message) -> HeaderMap {
     headers.insert(header::USER_AGENT, USER_AGENT);
     headers.insert(header::ACCEPT, ANYTHING);
     if let Some(signer) = endpoint.signer() {
-        signer.sign(message.id(), Timestamp::now(), message.body(), &mut headers);
+        signer.sign(message.id(), now, message.body(), &mut headers);
     }
     if message.body().is_empty() {
         // Said by hand: the transport takes an empty body for none, and a POST without a length
@@ -212,25 +213,25 @@ const USER_AGENT: http::HeaderValue =
 
 /// The beginning of a body: what comes before the limits of size and time. Whatever is left of it
 /// is not read: dropping the response closes its connection.
-async fn read_head<B>(mut body: B, deadline: Instant) -> Bytes
+async fn read_head<B>(mut body: B, answered_at: Instant, deadline: Instant) -> Bytes
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let deadline = deadline.min(Instant::now() + BODY_TIME);
     let mut head = BytesMut::new();
-    while head.len() < MAX_ANSWER_BYTES {
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
-        // It is over, it broke off, or it takes too long. The status has decided already.
-        let Ok(Some(Ok(frame))) = timeout_at(deadline, frame).await else {
-            break;
-        };
-        // Trailers come last, and nobody wants them.
-        let Ok(chunk) = frame.into_data() else {
-            break;
-        };
-        let room = MAX_ANSWER_BYTES - head.len();
-        head.extend_from_slice(&chunk[..chunk.len().min(room)]);
-    }
+    let reading = async {
+        while head.len() < MAX_ANSWER_BYTES {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+            // It is over, or it broke off: the status has decided already.
+            let Some(Ok(frame)) = frame.await else { break };
+            // Trailers come last, and nobody wants them.
+            let Ok(chunk) = frame.into_data() else { break };
+            let room = MAX_ANSWER_BYTES - head.len();
+            head.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        }
+    };
+    // What has come when the time is up is as good.
+    let deadline = deadline.min(answered_at + BODY_TIME);
+    drop(timeout_at(deadline, reading).await);
     head.freeze()
 }
 
@@ -281,7 +282,7 @@ mod tests {
         for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
             let body = Stalled(Some(Bytes::from_static(b"first")));
             let start = Instant::now();
-            let head = read_head(body, start + Duration::from_millis(left)).await;
+            let head = read_head(body, start, start + Duration::from_millis(left)).await;
             assert_eq!(start.elapsed(), Duration::from_millis(expected));
             assert_eq!(head, "first");
         }
@@ -290,7 +291,8 @@ mod tests {
     #[tokio::test]
     async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
         let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_ANSWER_BYTES])));
-        let head = read_head(body, Instant::now() + Duration::from_secs(60)).await;
+        let start = Instant::now();
+        let head = read_head(body, start, start + Duration::from_secs(60)).await;
         assert_eq!(head.len(), MAX_ANSWER_BYTES);
     }
 }

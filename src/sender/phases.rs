@@ -164,8 +164,9 @@ impl Progress {
         mark(&self.sent, None);
     }
 
-    pub(super) fn answered(&self) {
-        mark(&self.answered, Instant::now());
+    /// The head of the answer is there: since when.
+    pub(super) fn answered(&self) -> Instant {
+        *self.answered.get_or_init(Instant::now)
     }
 
     /// Whether something of the request may have left.
