@@ -4,6 +4,7 @@
 mod client;
 mod dispatcher;
 mod hostile;
+mod http2;
 mod metrics;
 mod router;
 mod send_sync;
