@@ -170,7 +170,8 @@ impl EndpointBuilder {
         self
     }
 
-    /// Adds a header to every request. Adding a name twice sends both values.
+    /// Adds a header to every request. Adding a name twice sends both values. A `user-agent` or an
+    /// `accept` takes the place of the default one.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -278,7 +279,7 @@ fn parse_header(
     let name = HeaderName::try_from(name)
         .map_err(|source| ConfigError::new("header", "a header name").with_source(source))?;
     let value = HeaderValue::try_from(value).map_err(|source| {
-        ConfigError::new("header", "visible ASCII characters and spaces").with_source(source)
+        ConfigError::new("header", "a header value, without control characters").with_source(source)
     })?;
     let signs = signer.is_some_and(|signer| signer.sets_header(&name));
     if RESERVED.contains(&name) || signs || name.as_str().starts_with("webhook-") {

@@ -193,8 +193,9 @@ fn headers(endpoint: &Endpoint, message: &Message, now: Timestamp) -> HeaderMap 
     );
     let content_type = message.content_type().unwrap_or(endpoint.content_type());
     headers.insert(header::CONTENT_TYPE, content_type.clone());
-    headers.insert(header::USER_AGENT, USER_AGENT);
-    headers.insert(header::ACCEPT, ANYTHING);
+    // Unless the endpoint has its own.
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.entry(header::ACCEPT).or_insert(ANYTHING);
     if let Some(signer) = endpoint.signer() {
         signer.sign(message.id(), now, message.body(), &mut headers);
     }
