@@ -5,6 +5,7 @@ mod body;
 mod builder;
 mod connector;
 mod failure;
+mod metered;
 mod phases;
 mod tls;
 mod transport;

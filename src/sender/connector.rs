@@ -13,11 +13,11 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
+use super::metered::Metered;
 use super::phases::Progress;
 use super::tls::Secured;
 use crate::resolver::GuardedResolver;
@@ -111,7 +111,7 @@ impl Tcp {
 }
 
 impl Service<Uri> for Tcp {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Metered>;
     type Error = TcpError;
     type Future = Connecting<Self::Response, TcpError>;
 
@@ -130,7 +130,7 @@ impl Service<Uri> for Tcp {
             if let Some(progress) = progress {
                 progress.reached(start.elapsed());
             }
-            Ok(stream)
+            Ok(TokioIo::new(Metered::new(stream.into_inner())))
         })
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use hyper_util::client::legacy;
 
 use super::connector::ConnectError;
+use super::metered::Flooded;
 use super::phases::Progress;
 use super::{AttemptError, Endpoint};
 use crate::ErrorKind;
@@ -80,7 +81,11 @@ pub(super) fn of_given(
 
 /// The failure of a request that had a connection.
 fn of_exchange(error: &(dyn StdError + 'static)) -> ErrorKind {
-    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+    let is_flood = find::<io::Error>(error)
+        .and_then(io::Error::get_ref)
+        .and_then(|cause| cause.downcast_ref::<Flooded>())
+        .is_some();
+    if is_flood || find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         ErrorKind::Protocol
     } else {
         ErrorKind::Reset

@@ -25,6 +25,14 @@ const MAX_IDLE_PER_HOST: usize = 256;
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Most bytes of a head. Those of an answer to a webhook take a few hundred.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// What a receiver may send ahead over HTTP/2: more than is read of an answer's body, and for all
+/// answers together.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
 /// Most interim answers (1xx) before the final one. HTTP sets no limit; a few are what there is a
 /// use for.
 pub(super) const MAX_INTERIM_ANSWERS: u32 = 100;
@@ -47,6 +55,9 @@ impl Transport {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10));
         Self::Own(Arc::new(builder.build(connector)))

@@ -80,6 +80,25 @@ async fn a_huge_header_ends_the_attempt_within_bounds() {
 }
 
 #[tokio::test]
+async fn a_header_that_is_only_long_is_taken() {
+    let receiver = receiver(Behaviour::HugeHeader { bytes: 32 * 1024 }).await;
+    let attempt = attempt(&receiver.url("/")).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+}
+
+#[tokio::test]
+async fn a_message_of_any_size_goes_out_whole() {
+    let receiver = receiver(Answer::ok()).await;
+    let body = Bytes::from(vec![b'm'; 8 * 1024 * 1024]);
+    let endpoint = Endpoint::builder(receiver.url("/")).timeout(PATIENT);
+    let endpoint = endpoint.build().unwrap();
+    let message = Message::new(body.clone());
+    let attempt = sender().attempt(&endpoint, &message, 1).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+    assert!(receiver.request(1).await.body == body);
+}
+
+#[tokio::test]
 async fn interim_answers_are_passed_over() {
     let behaviour = Behaviour::Interim {
         status: StatusCode::PROCESSING,
