@@ -6,5 +6,8 @@
 mod conformance;
 mod database;
 mod idle;
+mod postgres;
+mod postgres_cost;
+mod postgres_faults;
 mod send_sync;
 mod sqlite;
