@@ -6,7 +6,8 @@ use tidings_stream::MemoryEngine;
 use tidings_stream::engine::DynEngine;
 use tidings_stream::sqlite::SqliteEngine;
 
-use crate::database::{Schema, fresh_engine};
+use crate::database::{Schema, fresh_engine, fresh_engine_with};
+use tidings_stream::postgres::PostgresOptions;
 
 tidings_stream::conformance_tests! {
     /// Streams in memory, by a clock that jumps to the next event.
@@ -47,5 +48,12 @@ tidings_stream::conformance_tests! {
     #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
     async fn postgres_on_two_threads() -> (DynEngine, Schema) {
         fresh_engine().await
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database, in sessions that are not the engine's alone.
+    async fn postgres_without_prepared_statements() -> (DynEngine, Schema) {
+        fresh_engine_with(PostgresOptions::default().without_prepared_statements()).await
     }
 }

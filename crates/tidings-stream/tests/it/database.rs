@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidings_stream::engine::{DynEngine, Engine, GroupKey};
-use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tidings_stream::{
     GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom, StreamName,
     Streams, SubscribeOptions,
@@ -116,8 +116,13 @@ async fn run(server: &str, statement: &str) {
 /// An engine on a schema of its own, for the conformance tests. It has all of its connections: one of
 /// the tests counts tasks, and each connection has one.
 pub(crate) async fn fresh_engine() -> (DynEngine, Schema) {
+    fresh_engine_with(PostgresOptions::default()).await
+}
+
+pub(crate) async fn fresh_engine_with(options: PostgresOptions) -> (DynEngine, Schema) {
     let schema = Schema::create().await;
-    let engine = DynEngine::new(schema.engine().await);
+    let engine = PostgresEngine::open_with(schema.config(), options).await;
+    let engine = DynEngine::new(engine.unwrap());
     let key = GroupKey {
         stream: StreamName::new("app", "default", "none").unwrap(),
         group: GroupName::new("none").unwrap(),

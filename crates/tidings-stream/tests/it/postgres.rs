@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::future::{join_all, try_join_all};
 use tidings_stream::engine::{ConsumerKey, Engine, Outcome, Settlement};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, publish_in};
-use tidings_stream::{Error, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams};
+use tidings_stream::{
+    Consumer, Error, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams,
+};
 
 use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
@@ -154,7 +156,7 @@ async fn messages_of_a_transaction_survive_a_killed_sequencer_once() {
         };
         until(async || killed().await == 1).await;
         blocking.commit().await.unwrap();
-        until(async || streams.stats("s").await.unwrap().messages >= 1 + round * 10).await;
+        until(async || streams.stats("s").await.unwrap().messages > round * 10).await;
     }
     let messages = streams.read("s", None, 100).await.unwrap();
     let numbers: Vec<_> = messages[1..]
@@ -186,7 +188,7 @@ async fn engines_wake_each_other_with_polling_off() {
             assert_eq!(next(&mut seen).await.unwrap().id.as_u64(), number);
         }
     }
-    join_all(consumers.iter().map(|consumer| consumer.close())).await;
+    join_all(consumers.iter().map(Consumer::close)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,7 +216,7 @@ async fn engines_share_a_group_without_delivering_twice() {
         assert!(ids.insert(message.id), "{} came twice", message.id);
     }
     drop(recorder);
-    join_all(consumers.iter().map(|consumer| consumer.close())).await;
+    join_all(consumers.iter().map(Consumer::close)).await;
     assert!(next(&mut seen).await.is_none());
     let group = first.stats("s").await.unwrap().groups.remove(0);
     assert_eq!((group.lag, group.pending), (0, 0));
@@ -337,20 +339,25 @@ async fn messages_are_dated_and_trimmed_by_the_servers_clock() {
 }
 
 /// A session whose statements do not see what was committed while they waited could hand out the same
-/// messages twice.
+/// messages twice. An engine sets that right in its own sessions, and refuses to go on in those of a
+/// pooler.
 #[tokio::test]
-async fn an_isolation_level_that_would_break_the_locks_is_refused() {
+async fn an_isolation_level_that_would_break_the_locks_is_not_used() {
     let schema = Schema::create().await;
     let isolation = "?options=-cdefault_transaction_isolation%3Drepeatable%5C%20read%20";
-    let url = schema.url().replace("?options=", isolation);
-    let engine = PostgresEngine::open(Config::new(&url).unwrap())
-        .await
-        .unwrap();
-    let refused = engine
-        .append(&name("s"), numbered(1), Retention::default())
-        .await;
+    let config = || Config::new(&schema.url().replace("?options=", isolation)).unwrap();
+    let engine = PostgresEngine::open(config()).await.unwrap();
+    let append = |engine: PostgresEngine| async move {
+        engine
+            .append(&name("s"), numbered(1), Retention::default())
+            .await
+    };
+    append(engine).await.unwrap();
+    let shared = PostgresOptions::default().without_prepared_statements();
+    let engine = PostgresEngine::open_with(config(), shared).await.unwrap();
+    let refused = append(engine.clone()).await;
     assert!(matches!(refused.unwrap_err(), Error::Backend(_)));
-    assert_eq!(engine.stats(&name("s")).await.unwrap().messages, 0);
+    assert_eq!(engine.stats(&name("s")).await.unwrap().messages, 1);
 }
 
 #[tokio::test]
