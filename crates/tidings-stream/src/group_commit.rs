@@ -48,6 +48,13 @@ pub(crate) trait Append: Send + Sync + 'static {
 pub(crate) enum AppendError {
     /// The store refused it, and certainly kept nothing. Some message may be the reason, so that the
     /// others are worth another attempt without it.
+    #[cfg_attr(
+        not(any(test, feature = "postgres")),
+        expect(
+            dead_code,
+            reason = "no message is the reason why Redis refuses a batch"
+        )
+    )]
     Refused(Error),
     /// Something that another attempt now would meet again, or that leaves it open what happened.
     Failed(Error),

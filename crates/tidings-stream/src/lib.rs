@@ -94,7 +94,8 @@
 //! is decided once, over it. [`MemoryEngine`] forgets with the process. `sqlite::SqliteEngine`
 //! (feature `sqlite`) keeps them in a file, shares its transactions with whatever else lives there,
 //! and needs no server. `postgres::PostgresEngine` (feature `postgres`) keeps them in a PostgreSQL
-//! database that many processes share. The feature `conformance` has the tests for an engine of your own.
+//! database that many processes share, `redis::RedisEngine` (feature `redis`) on a Redis server. The
+//! feature `conformance` has the tests for an engine of your own.
 //!
 //! # What it is not
 //!
@@ -109,7 +110,7 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
-#[cfg(any(test, feature = "postgres"))]
+#[cfg(any(test, feature = "postgres", feature = "redis"))]
 mod group_commit;
 mod handler;
 mod janitor;
@@ -119,6 +120,8 @@ mod name;
 mod poller;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

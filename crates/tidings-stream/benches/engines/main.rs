@@ -18,6 +18,7 @@
 )]
 
 mod memory;
+mod postgres;
 
 mod raw;
 
@@ -54,6 +55,10 @@ async fn main() {
         let folder = tempfile::tempdir().unwrap();
         let (engine, raw) = sqlite::engines(folder.path()).await;
         compare("SQLite", engine, &raw).await;
+    }
+    if is_wanted("postgres") {
+        let (engine, raw) = postgres::engines().await;
+        compare("PostgreSQL", engine, &raw).await;
     }
 }
 

@@ -1,7 +1,12 @@
 //! What streams promise, on every engine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![cfg(all(feature = "sqlite", feature = "postgres", feature = "conformance"))]
+#![cfg(all(
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "redis",
+    feature = "conformance"
+))]
 
 mod conformance;
 mod database;
@@ -9,5 +14,6 @@ mod idle;
 mod postgres;
 mod postgres_cost;
 mod postgres_faults;
+mod redis;
 mod send_sync;
 mod sqlite;
