@@ -14,10 +14,11 @@ mod slot;
 mod turns;
 mod workers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::delivery::Delivery;
@@ -38,7 +39,7 @@ pub(crate) struct LaneId(u64);
 
 #[derive(Debug)]
 pub(crate) struct Scheduler {
-    lanes: HashMap<LaneId, Slot>,
+    lanes: FxHashMap<LaneId, Slot>,
     turns: Turns,
     workers: Workers,
     hosts: Hosts,
@@ -81,7 +82,7 @@ pub(crate) enum Work {
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            lanes: HashMap::new(),
+            lanes: FxHashMap::default(),
             turns: Turns::new(),
             workers: Workers::new(limits),
             hosts: Hosts::new(limits.per_host),

@@ -20,7 +20,7 @@ fn limits(workers: usize, max_slow: usize) -> Limits {
             slow_after: SECOND,
             max_slow,
         }),
-        per_host: 64,
+        per_host: Some(64),
     }
 }
 
@@ -276,7 +276,7 @@ fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers
 #[test]
 fn lanes_of_one_host_share_its_limit_in_turn() {
     let mut bench = Bench::new(Limits {
-        per_host: 2,
+        per_host: Some(2),
         ..limits(16, 16)
     });
     for name in ["a", "b", "c"] {
@@ -293,7 +293,7 @@ fn lanes_of_one_host_share_its_limit_in_turn() {
 #[test]
 fn a_lane_with_another_host_no_longer_waits_for_the_old_one() {
     let mut bench = Bench::new(Limits {
-        per_host: 1,
+        per_host: Some(1),
         ..limits(16, 16)
     });
     bench.add("a", 1, (1, 1), 1);
@@ -422,7 +422,7 @@ proptest! {
         max_slow in 1_usize..4,
         per_host in 1_usize..4,
     ) {
-        let mut bench = Bench::new(Limits { per_host, ..limits(workers, max_slow) });
+        let mut bench = Bench::new(Limits { per_host: Some(per_host), ..limits(workers, max_slow) });
         let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
         let mut lanes: Vec<Option<LaneId>> = (0..LANES)
             .map(|number| {
