@@ -40,7 +40,8 @@
 //! One channel carries the names of streams that have something new. It is used after the commit, for
 //! all publishes of some milliseconds together: a notification makes the whole server commit one
 //! transaction after the other. Where listening is impossible, as behind a pooler that shares
-//! sessions, give [`Config::with_listen_url`] a URL that leads to the server, or rely on polling.
+//! sessions, give [`Config::with_listen_url`] a URL that leads to the server, or rely on polling; see
+//! also [`PostgresOptions::without_prepared_statements`].
 //!
 //! # Connections
 //!
@@ -145,10 +146,15 @@ impl PostgresEngine {
             .migrate("tidings_stream", &schema::steps())
             .await
             .map_err(failure::error)?;
-        let consuming = Arc::new(Connections::new(database, options.consume_connections));
+        let consuming = Arc::new(Connections::new(
+            database,
+            options.consume_connections,
+            options.prepares,
+        ));
         let publishing = Arc::new(Connections::new(
             Database::new(config.clone()),
             options.publish_connections,
+            options.prepares,
         ));
         let channel = consuming.channel().await?;
 

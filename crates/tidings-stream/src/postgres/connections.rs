@@ -1,12 +1,15 @@
 //! A fixed number of connections, each used by one call at a time: one that waits for a lock or for
 //! the disk holds up nobody behind it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidings_postgres::Database;
-use tidings_postgres::tokio_postgres::Row;
+use futures_util::future::try_join;
+use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::tokio_postgres::{self, Row, Statement};
+use tidings_postgres::{Client, Database};
 use tokio::sync::Semaphore;
 
 use super::failure;
@@ -15,44 +18,89 @@ use crate::Error;
 /// A parameter of a statement, and its type.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// A statement and its parameters.
+type Call<'a> = (&'static str, &'a [Parameter<'a>]);
+
+/// What a session begins with that is one's own alone. A plan that was made while a table was small
+/// must not go through all of it when it has grown; what makes that the last resort also makes plans
+/// look expensive enough to be compiled.
+const BEGIN: &str = "
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET enable_bitmapscan = off;
+    SET jit = off;
+    SET default_transaction_isolation = 'read committed'";
+
 /// The connections of one purpose.
 #[derive(Debug)]
 pub(super) struct Connections {
     /// Those that nobody uses; the last one was used last, so that few are enough for few calls.
-    free: Mutex<Vec<Database>>,
+    free: Mutex<Vec<Slot>>,
     permits: Semaphore,
     count: u32,
     patience: Duration,
+    prepares: bool,
+}
+
+/// A connection, which is made when it is first used, and what has been prepared on it.
+#[derive(Debug)]
+struct Slot {
+    database: Database,
+    client: Weak<Client>,
+    statements: HashMap<&'static str, Statement>,
 }
 
 /// A connection that is in use; dropping it gives it back.
 struct InUse<'a> {
     connections: &'a Connections,
-    database: Database,
+    slot: Option<Slot>,
 }
 
 impl Connections {
-    /// Up to `count` connections, the first one made with `database`.
-    pub(super) fn new(database: Database, count: usize) -> Self {
+    /// Up to `count` connections, the first one made with `database`. They prepare their statements,
+    /// unless sessions are not theirs alone.
+    pub(super) fn new(database: Database, count: usize, prepares: bool) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let config = database.config().clone();
         let patience = config.answer_limit();
-        let mut free: Vec<_> = (1..count).map(|_| Database::new(config.clone())).collect();
-        free.push(database);
+        let mut free: Vec<_> = (1..count)
+            .map(|_| Slot::new(Database::new(config.clone())))
+            .collect();
+        free.push(Slot::new(database));
         Self {
             free: Mutex::new(free),
             permits: Semaphore::new(count as usize),
             count,
             patience,
+            prepares,
         }
     }
 
     /// Runs a statement on a connection of its own.
     pub(super) async fn query(
         &self,
-        statement: &str,
+        statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Failure> {
+        let (rows, _) = self.run((statement, parameters), None).await?;
+        Ok(rows)
+    }
+
+    /// Runs two statements on a connection of its own, one after the other, without waiting in between.
+    /// The second is sent whatever becomes of the first, and is a transaction of its own.
+    pub(super) async fn query_both(
+        &self,
+        first: Call<'_>,
+        second: Call<'_>,
+    ) -> Result<(Vec<Row>, Vec<Row>), Failure> {
+        self.run(first, Some(second)).await
+    }
+
+    async fn run(
+        &self,
+        first: Call<'_>,
+        second: Option<Call<'_>>,
+    ) -> Result<(Vec<Row>, Vec<Row>), Failure> {
         let waited = tokio::time::timeout(self.patience, self.permits.acquire()).await;
         let permit = match waited {
             Ok(Ok(permit)) => permit,
@@ -62,18 +110,22 @@ impl Connections {
                 return Err(Failure::Database(unsent));
             }
         };
-        let Some(database) = self.lock().pop() else {
+        let mut in_use = InUse {
+            connections: self,
+            slot: self.lock().pop(),
+        };
+        let Some(slot) = &mut in_use.slot else {
             // There are as many connections as permits.
             return Err(Failure::Closed);
         };
-        let in_use = InUse {
-            connections: self,
-            database,
-        };
-        let answered = in_use
-            .database
-            .run(|client| async move { client.query_typed(statement, parameters).await })
-            .await;
+        let answered = slot.run(first, second, self.prepares).await;
+        if let Err(error) = &answered
+            && error.may_have_been_done()
+        {
+            // What broke one has mostly broken all; those that nobody uses are made anew, rather than
+            // tried until each has run into its limit.
+            self.disconnect();
+        }
         drop(in_use);
         drop(permit);
         answered.map_err(Failure::Database)
@@ -82,7 +134,7 @@ impl Connections {
     /// Runs a statement that answers one row.
     pub(super) async fn row(
         &self,
-        statement: &str,
+        statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<Row, Error> {
         self.opt_row(statement, parameters)
@@ -93,7 +145,7 @@ impl Connections {
     /// Runs a statement that answers one row, or none.
     pub(super) async fn opt_row(
         &self,
-        statement: &str,
+        statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<Option<Row>, Error> {
         Ok(self.query(statement, parameters).await?.pop())
@@ -112,12 +164,17 @@ impl Connections {
             self.permits.close();
             all.forget();
         }
-        for database in &*self.lock() {
-            database.disconnect();
+        self.disconnect();
+    }
+
+    /// Closes the connections that nobody uses.
+    fn disconnect(&self) {
+        for slot in &*self.lock() {
+            slot.database.disconnect();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Database>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
         // The list is whole after every statement, so a panic elsewhere leaves nothing half-done.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,8 +182,95 @@ impl Connections {
 
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
-        self.connections.lock().push(self.database.clone());
+        self.connections.lock().extend(self.slot.take());
     }
+}
+
+impl Slot {
+    fn new(database: Database) -> Self {
+        Self {
+            database,
+            client: Weak::new(),
+            statements: HashMap::new(),
+        }
+    }
+
+    async fn run(
+        &mut self,
+        first: Call<'_>,
+        second: Option<Call<'_>>,
+        prepares: bool,
+    ) -> Result<(Vec<Row>, Vec<Row>), tidings_postgres::Error> {
+        let database = self.database.clone();
+        if prepares {
+            let running = database.run(|client| self.run_prepared(client, first, second));
+            match running.await {
+                // Nothing was done; what was prepared is gone, or returns something else by now.
+                Err(error) if is_outdated(&error) => self.statements.clear(),
+                answered => return answered,
+            }
+        }
+        let unprepared = |client: Arc<Client>| async move {
+            let one = async |(statement, parameters): Call<'_>| {
+                client.query_typed(statement, parameters).await
+            };
+            try_join(one(first), async {
+                match second {
+                    Some(second) => one(second).await,
+                    None => Ok(Vec::new()),
+                }
+            })
+            .await
+        };
+        database.run(unprepared).await
+    }
+
+    async fn run_prepared(
+        &mut self,
+        client: Arc<Client>,
+        first: Call<'_>,
+        second: Option<Call<'_>>,
+    ) -> Result<(Vec<Row>, Vec<Row>), tokio_postgres::Error> {
+        if !std::ptr::eq(self.client.as_ptr(), Arc::as_ptr(&client)) {
+            self.statements.clear();
+            client.batch_execute(BEGIN).await?;
+            self.client = Arc::downgrade(&client);
+        }
+        for (statement, parameters) in [first].into_iter().chain(second) {
+            if !self.statements.contains_key(statement) {
+                let types: Vec<Type> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
+                let prepared = client.prepare_typed(statement, &types).await?;
+                self.statements.insert(statement, prepared);
+            }
+        }
+        let one = async |(statement, parameters): Call<'_>| {
+            let parameters = parameters.iter().map(|(value, _)| *value);
+            let parameters: Vec<&(dyn ToSql + Sync)> = parameters.collect();
+            match self.statements.get(statement) {
+                Some(prepared) => client.query(prepared, &parameters).await,
+                None => client.query(statement, &parameters).await,
+            }
+        };
+        try_join(one(first), async {
+            match second {
+                Some(second) => one(second).await,
+                None => Ok(Vec::new()),
+            }
+        })
+        .await
+    }
+}
+
+/// Whether a prepared statement was refused for what has become of it since.
+fn is_outdated(error: &tidings_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        [
+            SqlState::INVALID_SQL_STATEMENT_NAME,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            SqlState::DUPLICATE_PSTATEMENT,
+        ]
+        .contains(code)
+    })
 }
 
 /// Why a statement did not succeed.

@@ -59,6 +59,11 @@ fn decode(row: &Row, column: usize) -> Result<Headers, Error> {
     }
 }
 
+/// The messages of some rows: number, time, headers, payload.
+pub(super) fn all(rows: &[Row]) -> Result<Vec<Content>, Error> {
+    rows.iter().map(Content::read).collect()
+}
+
 /// Reads messages from one number to another, in order.
 pub(super) async fn range(
     connections: &Connections,
@@ -74,8 +79,7 @@ pub(super) async fn range(
         (&lo as _, Type::INT8),
         (&hi as _, Type::INT8),
     ];
-    let rows = connections.query(RANGE, &parameters).await?;
-    rows.iter().map(Content::read).collect()
+    all(&connections.query(RANGE, &parameters).await?)
 }
 
 /// Reads those of some messages that have not been trimmed, in order.
@@ -91,8 +95,7 @@ pub(super) async fn some(
         (&stream_id as _, Type::INT8),
         (&numbers as _, Type::INT8_ARRAY),
     ];
-    let rows = connections.query(SOME, &parameters).await?;
-    rows.iter().map(Content::read).collect()
+    all(&connections.query(SOME, &parameters).await?)
 }
 
 /// The headers of those of some messages of a stream that have not been trimmed.

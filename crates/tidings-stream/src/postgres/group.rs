@@ -71,7 +71,7 @@ pub(super) async fn find(connections: &Connections, key: &GroupKey) -> Result<i6
 /// Asks about a place of a group.
 async fn ask(
     connections: &Connections,
-    statement: &str,
+    statement: &'static str,
     key: &GroupKey,
     start: StartFrom,
 ) -> Result<Row, Error> {

@@ -8,6 +8,7 @@
 pub struct PostgresOptions {
     pub(super) publish_connections: usize,
     pub(super) consume_connections: usize,
+    pub(super) prepares: bool,
 }
 
 impl Default for PostgresOptions {
@@ -15,6 +16,7 @@ impl Default for PostgresOptions {
         Self {
             publish_connections: 4,
             consume_connections: 4,
+            prepares: true,
         }
     }
 }
@@ -32,6 +34,15 @@ impl PostgresOptions {
     /// means 1. The default is 4.
     pub fn with_consume_connections(mut self, connections: usize) -> Self {
         self.consume_connections = connections.max(1);
+        self
+    }
+
+    /// Prepares no statements, for a pooler that gives the statements of one connection to several
+    /// sessions and does not prepare them itself: `PgBouncer` in transaction mode before version
+    /// 1.21, or without `max_prepared_statements`. Each call costs the server some tens of microseconds
+    /// more.
+    pub fn without_prepared_statements(mut self) -> Self {
+        self.prepares = false;
         self
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn remove_hidden(connections: &Connections, stream_id: i64) -> 
 
 async fn count(
     connections: &Connections,
-    statement: &str,
+    statement: &'static str,
     parameters: &[i64],
 ) -> Result<i64, Error> {
     let parameters: Vec<_> = parameters

@@ -11,6 +11,9 @@
 mod conformance;
 mod database;
 mod idle;
+mod postgres;
+mod postgres_cost;
+mod postgres_faults;
 mod redis;
 mod send_sync;
 mod sqlite;

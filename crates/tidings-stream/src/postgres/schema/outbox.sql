@@ -6,7 +6,7 @@
 -- statement: they move whole or not at all, whatever becomes of the client.
 CREATE FUNCTION tidings_stream_sequence(p_max bigint, p_budget bigint)
 RETURNS TABLE (streams text[], messages bigint) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     v_ids bigint[];
     v_stream tidings_stream;
@@ -20,12 +20,13 @@ DECLARE
 BEGIN
     messages := 0;
     -- Whoever finds nothing has locked and written nothing.
-    IF NOT EXISTS (SELECT 1 FROM tidings_stream_outbox) THEN
+    PERFORM FROM tidings_stream_outbox ORDER BY outbox_id LIMIT 1;
+    IF NOT FOUND THEN
         RETURN NEXT;
         RETURN;
     END IF;
     PERFORM tidings_stream_begin(true);
-    PERFORM FROM tidings_stream_sequencer FOR NO KEY UPDATE SKIP LOCKED;
+    PERFORM FROM tidings_stream_sequencer WHERE one FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
         RETURN;
     END IF;
