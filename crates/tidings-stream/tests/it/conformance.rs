@@ -52,11 +52,13 @@ tidings_stream::conformance_tests! {
 }
 
 tidings_stream::conformance_tests! {
-<<<<<<< HEAD
     /// Streams in a PostgreSQL database, in sessions that are not the engine's alone.
     async fn postgres_without_prepared_statements() -> (DynEngine, Schema) {
         fresh_engine_with(PostgresOptions::default().without_prepared_statements()).await
-=======
+    }
+}
+
+tidings_stream::conformance_tests! {
     /// Streams on a Redis server.
     async fn redis() -> (DynEngine, ()) {
         (DynEngine::new(crate::redis::engine().await), ())
@@ -68,6 +70,5 @@ tidings_stream::conformance_tests! {
     #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
     async fn redis_on_two_threads() -> (DynEngine, ()) {
         (DynEngine::new(crate::redis::engine().await), ())
->>>>>>> stream2
     }
 }
