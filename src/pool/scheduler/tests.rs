@@ -339,19 +339,21 @@ fn new_messages_go_before_retries_and_retries_within_their_budget() {
     assert!(bench.begin().is_empty());
 }
 
+fn with_breaker(config: CircuitBreakerConfig) -> LaneParts {
+    LaneParts {
+        breaker: Some(CircuitBreaker::new(config).unwrap()),
+        ..parts((1, 32))
+    }
+}
+
 #[test]
 fn a_recovering_endpoint_gets_its_backlog_by_the_ramp() {
+    const BACKLOG: usize = 1000;
+
     let breaker = CircuitBreakerConfig::default().with_consecutive_failures(4);
     let mut bench = Bench::new(limits(64, 64));
-    let id = bench.scheduler.add(lane(
-        "a",
-        1,
-        LaneParts {
-            breaker: Some(CircuitBreaker::new(breaker).unwrap()),
-            ..parts((1, 32))
-        },
-    ));
-    for _ in 0..100 {
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    for _ in 0..BACKLOG {
         bench.scheduler.push(id, delivery(Message::from("x")));
     }
     for _ in 0..4 {
@@ -359,25 +361,62 @@ fn a_recovering_endpoint_gets_its_backlog_by_the_ramp() {
         bench.end("a", 503, FAST);
     }
     assert!(bench.begin().is_empty());
-    bench.now += 30 * SECOND;
+    // Retries are due earlier, and wait for the circuit as well.
+    bench.now += 33 * SECOND;
     bench.scheduler.wake(bench.now);
     let mut rounds = Vec::new();
-    for _ in 0..5 {
+    while bench.scheduler.queued() > 0 {
+        assert!(rounds.len() < BACKLOG, "{rounds:?}");
         let begun = bench.begin().len();
         rounds.push(begun);
         for _ in 0..begun {
             bench.end("a", 200, FAST);
         }
+        bench.now += SECOND;
+        bench.scheduler.wake(bench.now);
     }
-    assert_eq!(rounds[0], 1);
-    assert!(
-        rounds
-            .iter()
-            .zip(&rounds[1..])
-            .all(|(one, next)| *next <= 2 * one),
-        "{rounds:?}"
-    );
-    assert!(rounds[4] >= 4, "{rounds:?}");
+    // One probe; then at most twice as many each round trip, and never more than the limit.
+    assert_eq!(rounds[..5], [1, 2, 4, 8, 16], "{rounds:?}");
+    assert!(rounds.iter().all(|begun| *begun <= 32), "{rounds:?}");
+    assert_eq!(rounds.iter().sum::<usize>(), BACKLOG);
+}
+
+#[test]
+fn endpoints_that_failed_at_the_same_time_are_not_probed_at_the_same_time() {
+    const ENDPOINTS: usize = 100;
+
+    let open_for = 30 * SECOND;
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(open_for);
+    let mut bench = Bench::new(limits(1000, 64));
+    let began = bench.now;
+    for host in 0..ENDPOINTS {
+        let name = host.to_string();
+        let id = bench
+            .scheduler
+            .add(lane(&name, host, with_breaker(breaker)));
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        assert_eq!(bench.begin(), [name.as_str()]);
+        bench.end(&name, 503, FAST);
+        // Something else waits beside the retry.
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        assert!(bench.begin().is_empty());
+    }
+    let mut probes = Vec::new();
+    while probes.len() < ENDPOINTS {
+        bench.now = bench.scheduler.next_timer().unwrap();
+        bench.scheduler.wake(bench.now);
+        for name in bench.begin() {
+            probes.push(bench.now - began);
+            bench.end(&name, 200, FAST);
+        }
+    }
+    probes.truncate(ENDPOINTS);
+    assert!(probes[0] >= open_for, "{:?}", probes[0]);
+    let spread = probes[ENDPOINTS - 1] - probes[0];
+    assert!(spread >= SECOND, "{spread:?}");
+    assert!(probes[ENDPOINTS - 1] <= open_for + open_for / 10);
 }
 
 #[derive(Debug, Clone)]
