@@ -414,7 +414,7 @@ fn endpoints_that_failed_at_the_same_time_are_not_probed_at_the_same_time() {
     }
     probes.truncate(ENDPOINTS);
     assert!(probes[0] >= open_for, "{:?}", probes[0]);
-    let spread = probes[ENDPOINTS - 1] - probes[0];
+    let spread = probes[ENDPOINTS - 1].saturating_sub(probes[0]);
     assert!(spread >= SECOND, "{spread:?}");
     assert!(probes[ENDPOINTS - 1] <= open_for + open_for / 10);
 }
