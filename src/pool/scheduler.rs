@@ -378,14 +378,16 @@ impl Scheduler {
         self.let_in(&ticket.host);
     }
 
-    /// Queues a lane that may go and stands nowhere.
-    fn enter(&mut self, id: LaneId) {
+    /// Queues a lane that may go and stands nowhere. Whether it did.
+    fn enter(&mut self, id: LaneId) -> bool {
         let Some(slot) = self.lanes.get_mut(&id) else {
-            return;
+            return false;
         };
-        if slot.place == Place::Nowhere && slot.lane.may_go() {
+        let enters = slot.place == Place::Nowhere && slot.lane.may_go();
+        if enters {
             slot.place = Place::Queued(self.turns.push(slot.standing(), id));
         }
+        enters
     }
 
     /// Takes a lane out of where it stands.
@@ -422,11 +424,11 @@ impl Scheduler {
     fn let_in(&mut self, host: &str) {
         let mut promised = 0;
         while let Some(id) = self.hosts.next_unblocked(host, promised) {
-            promised += 1;
             if let Some(slot) = self.lanes.get_mut(&id) {
                 slot.place = Place::Nowhere;
             }
-            self.enter(id);
+            // One that has nothing any more, or may not go, leaves the room to the next.
+            promised += usize::from(self.enter(id));
         }
     }
 
