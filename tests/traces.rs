@@ -1,20 +1,22 @@
-//! What spans tell.
+//! What spans tell. It has a program of its own: whether a span is wanted is asked once for all
+//! threads, and those of other tests would say no.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::StatusCode;
+use tidings::retry::{RetryPolicy, Schedule};
 use tidings::{Dispatcher, Endpoint, LaneConfig, Message, telemetry};
 use tidings_notify::EventType;
-use tidings_test_support::{Answer, Script};
+use tidings_test_support::{Answer, Receiver, Script};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
-
-use crate::support::{at_once, receiver};
 
 /// A span that has ended: its name, that of its parent, and its fields.
 #[derive(Debug, Clone, Default)]
@@ -70,8 +72,10 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _default = tracing::subscriber::set_default(subscriber);
     let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let receiver = receiver(Script::sequence([busy], Answer::ok())).await;
-    let lane = LaneConfig::default().with_retry(at_once(2));
+    let script = Script::sequence([busy], Answer::ok());
+    let receiver = Receiver::start(script).await.unwrap();
+    let twice = RetryPolicy::new(Schedule::new([Duration::ZERO]).unwrap());
+    let lane = LaneConfig::default().with_retry(twice);
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
     let endpoint = Endpoint::new(receiver.url("/hooks?key=hidden")).unwrap();

@@ -11,4 +11,3 @@ mod router;
 mod send_sync;
 mod sender;
 mod support;
-mod traces;
