@@ -21,6 +21,7 @@ mod memory;
 mod postgres;
 
 mod raw;
+mod redis;
 
 mod rounds;
 mod sqlite;
@@ -59,6 +60,10 @@ async fn main() {
     if is_wanted("postgres") {
         let (engine, raw) = postgres::engines().await;
         compare("PostgreSQL", engine, &raw).await;
+    }
+    if is_wanted("redis") {
+        let (engine, raw) = redis::engines().await;
+        compare("Redis", engine, &raw).await;
     }
 }
 
