@@ -107,7 +107,7 @@ impl Append for Appender {
 pub(super) struct Columns<'a> {
     pub(super) payloads: Vec<&'a [u8]>,
     pub(super) headers: Vec<Option<Vec<u8>>>,
-    /// The payload bytes of the messages up to each.
+    /// The bytes of the messages up to each.
     pub(super) ends: Vec<i64>,
     /// `None` when no message has one.
     pub(super) keys: Option<Vec<Option<&'a str>>>,
@@ -116,19 +116,19 @@ pub(super) struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     pub(super) fn new(messages: &'a [NewMessage]) -> Result<Self, Error> {
-        let mut end = 0;
-        let ends = messages.iter().map(|message| {
-            end += i64::try_from(message.payload.len()).unwrap_or(i64::MAX);
-            end
-        });
-        let ends = ends.collect();
         let headers = messages.iter().map(|message| encode(&message.headers));
+        let headers: Vec<_> = headers.collect::<Result<_, _>>()?;
+        let mut end = 0;
+        let ends = messages.iter().zip(&headers).map(|(message, headers)| {
+            end += message.payload.len() + headers.as_ref().map_or(0, Vec::len);
+            i64::try_from(end).unwrap_or(i64::MAX)
+        });
         let has_keys = messages.iter().any(|message| message.publish_key.is_some());
         let keys = || messages.iter().map(|message| message.publish_key.as_ref());
         Ok(Self {
             payloads: messages.iter().map(|message| &*message.payload).collect(),
-            headers: headers.collect::<Result<_, _>>()?,
-            ends,
+            ends: ends.collect(),
+            headers,
             keys: has_keys.then(|| keys().map(|key| key.map(|key| &*key.key)).collect()),
             windows: has_keys.then(|| {
                 keys()

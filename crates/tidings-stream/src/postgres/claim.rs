@@ -6,40 +6,24 @@ use std::time::Duration;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::{Connections, Parameter};
+use super::connections::Connections;
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt};
 use crate::{Error, MessageId};
 
 const CLAIM: &str = "
-    SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_errors, o_next_due
-    FROM tidings_stream_claim($1, $2, $3, $4, $5, $6, $7)";
-
-/// The new messages of a claim that is its group's last one. Only with single values for its bounds does
-/// the planner never think of reading the stream from its beginning.
-const CLAIMED: &str = "
-    WITH claimed AS MATERIALIZED (
-        SELECT s.stream_id, last.lo, last.hi
-        FROM tidings_stream s
-        JOIN tidings_stream_group g USING (stream_id)
-        CROSS JOIN LATERAL (
-            SELECT claim, lo, hi FROM tidings_stream_lease l WHERE l.group_id = g.group_id
-            ORDER BY hi DESC LIMIT 1) AS last
-        WHERE s.name = $1 AND g.name = $2 AND last.claim = $3)
-    SELECT number, created_at, headers, payload FROM tidings_stream_message
-    WHERE stream_id = (SELECT stream_id FROM claimed)
-        AND number >= (SELECT lo FROM claimed) AND number <= (SELECT hi FROM claimed)
-    ORDER BY number";
+    SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_errors, o_next_due,
+        o_times, o_headers, o_payloads
+    FROM tidings_stream_claim($1, $2, $3, $4, $5, $6, $7, $8)";
 
 const READY: &str = "SELECT tidings_stream_ready($1, $2)";
 
 /// Claims what comes again and is due, then new messages.
 ///
-/// The claim is one statement, and reading the messages another: a client that stops in the middle of
-/// receiving them would make the server keep the transaction open, and its locks. Both are sent
-/// together; only what comes again, or whose claim was followed by another one at once, takes a further
-/// round trip.
+/// New messages come with the answer when they are small. What is large, or comes again, is read by
+/// another statement: a client that stops in the middle of receiving an answer makes the server keep
+/// its transaction open, and the lock of the group.
 pub(super) async fn claim(
     connections: &Connections,
     consumer: &ConsumerKey,
@@ -51,27 +35,23 @@ pub(super) async fn claim(
     let max = i64::try_from(max).unwrap_or(i64::MAX).min(MAX_CLAIM);
     // A claim that expires when it is made could not be told from one that has expired.
     let visibility = failure::millis(visibility).max(1);
-    let (stream, name) = (group.stream.as_str(), group.group.as_str());
-    let claim: [Parameter<'_>; 7] = [
-        (&stream, Type::TEXT),
-        (&name, Type::TEXT),
-        (&number, Type::INT8),
-        (&&**consumer, Type::TEXT),
-        (&max, Type::INT8),
-        (&visibility, Type::INT8),
-        (&MAX_BYTES, Type::INT8),
-    ];
-    let claimed: [Parameter<'_>; 3] = [
-        (&stream, Type::TEXT),
-        (&name, Type::TEXT),
-        (&number, Type::INT8),
-    ];
-    let (row, contents) = connections
-        .query_both((CLAIM, &claim), (CLAIMED, &claimed))
+    let row = connections
+        .row(
+            CLAIM,
+            &[
+                (&group.stream.as_str(), Type::TEXT),
+                (&group.group.as_str(), Type::TEXT),
+                (&number, Type::INT8),
+                (&&**consumer, Type::TEXT),
+                (&max, Type::INT8),
+                (&visibility, Type::INT8),
+                (&MAX_BYTES, Type::INT8),
+                (&MAX_INLINE_BYTES, Type::INT8),
+            ],
+        )
         .await?;
-    let row = row.first().ok_or_else(failure::unexpected)?;
-    let ticket = Ticket::read(row, number)?.ok_or(Error::UnknownGroup)?;
-    let new = content::all(&contents)?;
+    let ticket = Ticket::read(&row, number)?.ok_or(Error::UnknownGroup)?;
+    let new = content::inline(&row, 7, ticket.new.1)?;
     let next_due = ticket.next_due;
     let deliveries = ticket.redeem(connections, group, new).await?;
     Ok(Claimed {
@@ -80,8 +60,12 @@ pub(super) async fn claim(
     })
 }
 
+/// Most bytes of content in the answer to a claim, together with which it still fits into the buffers of
+/// a connection.
+const MAX_INLINE_BYTES: i64 = 32 << 10;
+
 /// Most messages of one claim: their bits are in one row.
-const MAX_CLAIM: i64 = 10_000;
+const MAX_CLAIM: i64 = 1000;
 
 /// The number of a claim: even, and one more for those of its messages that have a row of their own.
 ///
@@ -147,13 +131,13 @@ impl Ticket {
         }))
     }
 
-    /// Reads the messages, unless the new ones have been. What was trimmed at this very moment is
+    /// Reads the messages, but for new ones that came with it. What was trimmed at this very moment is
     /// settled as lost.
     async fn redeem(
         self,
         connections: &Connections,
         group: &GroupKey,
-        mut new: Vec<Content>,
+        new: Option<Vec<Content>>,
     ) -> Result<Vec<Delivery>, Error> {
         let (lo, hi) = self.new;
         let numbers: Vec<i64> = self.again.iter().map(|again| again.number).collect();
@@ -178,9 +162,10 @@ impl Ticket {
                 None => lost.push(receipt(again.number, claim)),
             }
         }
-        if new.is_empty() {
-            new = content::range(connections, self.stream_id, lo, hi).await?;
-        }
+        let new = match new {
+            Some(new) => new,
+            None => content::range(connections, self.stream_id, lo, hi).await?,
+        };
         let first = new.first().map_or(hi + 1, |content| content.number);
         lost.extend((lo..first).map(|number| receipt(number, self.claim)));
         deliveries.extend(

@@ -1,11 +1,10 @@
 //! A fixed number of connections, each used by one call at a time: one that waits for a lock or for
 //! the disk holds up nobody behind it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::try_join;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 use tidings_postgres::tokio_postgres::{self, Row, Statement};
@@ -17,9 +16,6 @@ use crate::Error;
 
 /// A parameter of a statement, and its type.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
-
-/// A statement and its parameters.
-type Call<'a> = (&'static str, &'a [Parameter<'a>]);
 
 /// What a session begins with that is one's own alone. A plan that was made while a table was small
 /// must not go through all of it when it has grown; what makes that the last resort also makes plans
@@ -82,25 +78,6 @@ impl Connections {
         statement: &'static str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Failure> {
-        let (rows, _) = self.run((statement, parameters), None).await?;
-        Ok(rows)
-    }
-
-    /// Runs two statements on a connection of its own, one after the other, without waiting in between.
-    /// The second is sent whatever becomes of the first, and is a transaction of its own.
-    pub(super) async fn query_both(
-        &self,
-        first: Call<'_>,
-        second: Call<'_>,
-    ) -> Result<(Vec<Row>, Vec<Row>), Failure> {
-        self.run(first, Some(second)).await
-    }
-
-    async fn run(
-        &self,
-        first: Call<'_>,
-        second: Option<Call<'_>>,
-    ) -> Result<(Vec<Row>, Vec<Row>), Failure> {
         let waited = tokio::time::timeout(self.patience, self.permits.acquire()).await;
         let permit = match waited {
             Ok(Ok(permit)) => permit,
@@ -118,7 +95,7 @@ impl Connections {
             // There are as many connections as permits.
             return Err(Failure::Closed);
         };
-        let answered = slot.run(first, second, self.prepares).await;
+        let answered = slot.query(statement, parameters, self.prepares).await;
         if let Err(error) = &answered
             && error.may_have_been_done()
         {
@@ -195,69 +172,46 @@ impl Slot {
         }
     }
 
-    async fn run(
+    async fn query(
         &mut self,
-        first: Call<'_>,
-        second: Option<Call<'_>>,
+        statement: &'static str,
+        parameters: &[Parameter<'_>],
         prepares: bool,
-    ) -> Result<(Vec<Row>, Vec<Row>), tidings_postgres::Error> {
+    ) -> Result<Vec<Row>, tidings_postgres::Error> {
         let database = self.database.clone();
         if prepares {
-            let running = database.run(|client| self.run_prepared(client, first, second));
+            let running = database.run(|client| self.query_prepared(client, statement, parameters));
             match running.await {
                 // Nothing was done; what was prepared is gone, or returns something else by now.
                 Err(error) if is_outdated(&error) => self.statements.clear(),
                 answered => return answered,
             }
         }
-        let unprepared = |client: Arc<Client>| async move {
-            let one = async |(statement, parameters): Call<'_>| {
-                client.query_typed(statement, parameters).await
-            };
-            try_join(one(first), async {
-                match second {
-                    Some(second) => one(second).await,
-                    None => Ok(Vec::new()),
-                }
-            })
+        database
+            .run(|client| async move { client.query_typed(statement, parameters).await })
             .await
-        };
-        database.run(unprepared).await
     }
 
-    async fn run_prepared(
+    async fn query_prepared(
         &mut self,
         client: Arc<Client>,
-        first: Call<'_>,
-        second: Option<Call<'_>>,
-    ) -> Result<(Vec<Row>, Vec<Row>), tokio_postgres::Error> {
+        statement: &'static str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         if !std::ptr::eq(self.client.as_ptr(), Arc::as_ptr(&client)) {
             self.statements.clear();
             client.batch_execute(BEGIN).await?;
             self.client = Arc::downgrade(&client);
         }
-        for (statement, parameters) in [first].into_iter().chain(second) {
-            if !self.statements.contains_key(statement) {
+        let prepared = match self.statements.entry(statement) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(unknown) => {
                 let types: Vec<Type> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
-                let prepared = client.prepare_typed(statement, &types).await?;
-                self.statements.insert(statement, prepared);
-            }
-        }
-        let one = async |(statement, parameters): Call<'_>| {
-            let parameters = parameters.iter().map(|(value, _)| *value);
-            let parameters: Vec<&(dyn ToSql + Sync)> = parameters.collect();
-            match self.statements.get(statement) {
-                Some(prepared) => client.query(prepared, &parameters).await,
-                None => client.query(statement, &parameters).await,
+                unknown.insert(client.prepare_typed(statement, &types).await?)
             }
         };
-        try_join(one(first), async {
-            match second {
-                Some(second) => one(second).await,
-                None => Ok(Vec::new()),
-            }
-        })
-        .await
+        let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
+        client.query(prepared, &values).await
     }
 }
 

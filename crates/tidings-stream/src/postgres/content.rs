@@ -1,5 +1,6 @@
 //! Reading messages.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
@@ -8,7 +9,7 @@ use super::connections::Connections;
 use super::failure;
 use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
 
-/// Payload bytes after which a page, or a claim, takes no further message.
+/// Bytes after which a page, or a claim, takes no further message.
 pub(super) const MAX_BYTES: i64 = 4 << 20;
 
 const RANGE: &str = "
@@ -35,11 +36,25 @@ pub(super) struct Content {
 
 impl Content {
     fn read(row: &Row) -> Result<Self, Error> {
-        let created_at = row.try_get(1).map_err(failure::column)?;
-        let payload: Vec<u8> = row.try_get(3).map_err(failure::column)?;
+        let column = failure::column;
+        Self::new(
+            row.try_get(0).map_err(column)?,
+            row.try_get(1).map_err(column)?,
+            row.try_get(2).map_err(column)?,
+            row.try_get(3).map_err(column)?,
+        )
+    }
+
+    fn new(
+        number: i64,
+        created_at: i64,
+        headers: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<Self, Error> {
+        let payload = Bytes::copy_from_slice(payload);
         Ok(Self {
-            number: row.try_get(0).map_err(failure::column)?,
-            message: NewMessage::new(payload).with_headers(decode(row, 2)?),
+            number,
+            message: NewMessage::new(payload).with_headers(decode(headers)?),
             created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
         })
     }
@@ -51,17 +66,30 @@ impl Content {
     }
 }
 
-fn decode(row: &Row, column: usize) -> Result<Headers, Error> {
-    let headers: Option<&[u8]> = row.try_get(column).map_err(failure::column)?;
+fn decode(headers: Option<&[u8]>) -> Result<Headers, Error> {
     match headers {
         Some(json) => serde_json::from_slice(json).map_err(Error::backend),
         None => Ok(Headers::new()),
     }
 }
 
-/// The messages of some rows: number, time, headers, payload.
-pub(super) fn all(rows: &[Row]) -> Result<Vec<Content>, Error> {
-    rows.iter().map(Content::read).collect()
+/// The messages up to a number that a row has in columns from one on: times, headers, payloads. `None`
+/// when it has none.
+pub(super) fn inline(row: &Row, first: usize, hi: i64) -> Result<Option<Vec<Content>>, Error> {
+    let column = failure::column;
+    let times: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
+    let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 1).map_err(column)?;
+    let payloads: Option<Vec<&[u8]>> = row.try_get(first + 2).map_err(column)?;
+    let (Some(times), Some(headers), Some(payloads)) = (times, headers, payloads) else {
+        return Ok(None);
+    };
+    let count = i64::try_from(times.len()).map_err(Error::backend)?;
+    (hi - count + 1..)
+        .zip(times)
+        .zip(headers.into_iter().zip(payloads))
+        .map(|((number, time), (headers, payload))| Content::new(number, time, headers, payload))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 /// Reads messages from one number to another, in order.
@@ -79,7 +107,8 @@ pub(super) async fn range(
         (&lo as _, Type::INT8),
         (&hi as _, Type::INT8),
     ];
-    all(&connections.query(RANGE, &parameters).await?)
+    let rows = connections.query(RANGE, &parameters).await?;
+    rows.iter().map(Content::read).collect()
 }
 
 /// Reads those of some messages that have not been trimmed, in order.
@@ -95,7 +124,8 @@ pub(super) async fn some(
         (&stream_id as _, Type::INT8),
         (&numbers as _, Type::INT8_ARRAY),
     ];
-    all(&connections.query(SOME, &parameters).await?)
+    let rows = connections.query(SOME, &parameters).await?;
+    rows.iter().map(Content::read).collect()
 }
 
 /// The headers of those of some messages of a stream that have not been trimmed.
@@ -110,7 +140,10 @@ pub(super) async fn headers(
     ];
     let rows = connections.query(HEADERS, &parameters).await?;
     rows.iter()
-        .map(|row| Ok((row.try_get(0).map_err(failure::column)?, decode(row, 1)?)))
+        .map(|row| {
+            let headers = row.try_get(1).map_err(failure::column)?;
+            Ok((row.try_get(0).map_err(failure::column)?, decode(headers)?))
+        })
         .collect()
 }
 

@@ -4,10 +4,10 @@ use tempfile::TempDir;
 use tidings_sqlite::{Database, Options};
 use tidings_stream::MemoryEngine;
 use tidings_stream::engine::DynEngine;
+use tidings_stream::postgres::PostgresOptions;
 use tidings_stream::sqlite::SqliteEngine;
 
 use crate::database::{Schema, fresh_engine, fresh_engine_with};
-use tidings_stream::postgres::PostgresOptions;
 
 tidings_stream::conformance_tests! {
     /// Streams in memory, by a clock that jumps to the next event.

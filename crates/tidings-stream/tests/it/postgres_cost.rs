@@ -95,7 +95,8 @@ impl Counted {
     /// with a message to claim, publishing another, the claim, and its end.
     async fn costs(&self) -> [u64; 5] {
         let name = self.key.stream.as_str();
-        let claim = format!("tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000)");
+        let claim =
+            format!("tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000, 32768)");
         let ready = format!("tidings_stream_ready('{{{name}}}', '{{g}}')");
         let append = format!(
             "tidings_stream_append('{name}', NULL, NULL, false, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL)"

@@ -78,8 +78,8 @@ BEGIN
     RETURN v_keep - p_stream.tail;
 END $$;
 
--- Writes messages behind the newest one of a locked stream. p_ends has the payload bytes of the
--- messages up to each. Answers the number of the first; of each, when there are publish keys.
+-- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
+-- to each. Answers the number of the first; of each, when there are publish keys.
 CREATE FUNCTION tidings_stream_write(
     p_stream tidings_stream, p_payloads bytea[], p_headers bytea[], p_ends bigint[],
     p_keys text[], p_windows bigint[],
@@ -177,3 +177,9 @@ BEGIN
     RETURN tidings_stream_trim_locked(
         v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, p_chunk);
 END $$;
+
+-- The bytes of a message, as they are counted.
+CREATE FUNCTION tidings_stream_size(p_headers bytea, p_payload bytea) RETURNS bigint
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT (octet_length(p_payload) + coalesce(octet_length(p_headers), 0))::bigint
+$$;

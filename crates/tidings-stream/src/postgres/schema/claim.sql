@@ -1,7 +1,8 @@
 -- Claiming. Whoever changes what a group has claimed has locked the group's row, which is not written
 -- for the reason that a stream's is not: a group's place is the largest number in its leases.
 -- These are single statements, so the lock is held for as long as the server computes, whatever
--- becomes of the client; messages are read without it.
+-- becomes of the client: what they answer is so little that it fits into the buffers of a connection
+-- whose client does not read any more.
 
 -- Whether a claim would find something.
 CREATE FUNCTION tidings_stream_is_ready(p_group_id bigint, p_stream_id bigint, p_tail bigint)
@@ -41,12 +42,14 @@ BEGIN
 END $$;
 
 -- Claims what is due again, then new messages. The claim's number is even; it is one more for
--- messages that have a row of their own. p_budget bounds the payload bytes, which the last message
--- may overrun. Answers NULL for a group that does not exist.
+-- messages that have a row of their own. p_budget bounds the bytes, which the last message may overrun.
+-- The content of new messages is in the answer when it has p_inline bytes at most, and has to be asked
+-- for otherwise. Answers NULL for a group that does not exist.
 CREATE FUNCTION tidings_stream_claim(
     p_stream text, p_group text, p_claim bigint, p_consumer text, p_max bigint, p_visibility bigint,
-    p_budget bigint,
+    p_budget bigint, p_inline bigint,
     OUT o_stream_id bigint, OUT o_lo bigint, OUT o_hi bigint,
+    OUT o_times bigint[], OUT o_headers bytea[], OUT o_payloads bytea[],
     OUT o_numbers bigint[], OUT o_attempts integer[], OUT o_errors bytea[],
     OUT o_next_due bigint
 ) LANGUAGE plpgsql
@@ -139,7 +142,7 @@ BEGIN
     -- What comes again: it was given back, or its claim has expired.
     IF EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = v_group_id AND due <= v_now) THEN
         WITH due AS MATERIALIZED (
-            SELECT r.number, r.due, octet_length(m.payload) AS size
+            SELECT r.number, r.due, tidings_stream_size(m.headers, m.payload) AS size
             FROM tidings_stream_retry r
             LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
             WHERE r.group_id = v_group_id AND r.due <= v_now
@@ -180,7 +183,8 @@ BEGIN
         IF NOT FOUND THEN
             o_hi := o_lo - 1;
         ELSE
-            SELECT bytes - octet_length(payload) INTO v_start FROM tidings_stream_message
+            SELECT bytes - tidings_stream_size(headers, payload) INTO v_start
+                FROM tidings_stream_message
                 WHERE stream_id = o_stream_id AND number = o_lo;
             -- It is gone when the stream is trimmed at this moment.
             v_start := coalesce(v_start, v_end);
@@ -191,6 +195,13 @@ BEGIN
                     ORDER BY number LIMIT 1;
             END IF;
             v_bytes := v_bytes + v_end - v_start;
+            IF v_end - v_start <= p_inline THEN
+                SELECT array_agg(created_at), array_agg(headers), array_agg(payload)
+                    INTO o_times, o_headers, o_payloads
+                    FROM (SELECT created_at, headers, payload FROM tidings_stream_message
+                        WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
+                        ORDER BY number) AS content;
+            END IF;
         END IF;
     END IF;
     IF o_hi > v_newest.hi THEN
@@ -220,7 +231,7 @@ BEGIN
 END $$;
 
 -- The stream's id, and the number of the last message of a page that begins after p_after and has up to
--- p_max messages; its last one may overrun p_budget payload bytes. NULL when there is none.
+-- p_max messages; its last one may overrun p_budget bytes. NULL when there is none.
 CREATE FUNCTION tidings_stream_page_end(
     p_stream text, p_after bigint, p_max bigint, p_budget bigint,
     OUT o_stream_id bigint, OUT o_hi bigint
@@ -237,7 +248,7 @@ BEGIN
         RETURN;
     END IF;
     v_lo := v_lo + 1;
-    SELECT bytes - octet_length(payload) INTO v_start FROM tidings_stream_message
+    SELECT bytes - tidings_stream_size(headers, payload) INTO v_start FROM tidings_stream_message
         WHERE stream_id = o_stream_id AND number = v_lo;
     SELECT number INTO o_hi FROM (
         SELECT number, bytes FROM tidings_stream_message

@@ -1,5 +1,5 @@
 -- Gives messages of the outbox their numbers: up to p_max, in the order in which they were written, as
--- far as they fit in p_budget payload bytes. Answers the streams they went to, and how many there were;
+-- far as they fit in p_budget bytes. Answers the streams they went to, and how many there were;
 -- no row when somebody else is at it.
 --
 -- One at a time, so that the messages of one transaction stay in their order. It is a single
@@ -33,7 +33,7 @@ BEGIN
     SELECT array_agg(outbox_id ORDER BY outbox_id), count(*) INTO v_ids, messages FROM (
         SELECT outbox_id, sum(size) OVER (
             ORDER BY outbox_id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-        FROM (SELECT outbox_id, octet_length(payload) AS size FROM tidings_stream_outbox
+        FROM (SELECT outbox_id, tidings_stream_size(headers, payload) AS size FROM tidings_stream_outbox
             ORDER BY outbox_id LIMIT p_max) AS oldest
     ) AS counted WHERE coalesce(before, 0) < p_budget;
     -- Streams are locked in one order.
@@ -44,7 +44,7 @@ BEGIN
                 array_agg(ends ORDER BY outbox_id), array_agg(key ORDER BY outbox_id),
                 array_agg(key_window ORDER BY outbox_id)
             INTO v_payloads, v_headers, v_ends, v_keys, v_windows
-            FROM (SELECT *, sum(octet_length(payload)) OVER (ORDER BY outbox_id) AS ends
+            FROM (SELECT *, sum(tidings_stream_size(headers, payload)) OVER (ORDER BY outbox_id) AS ends
                 FROM tidings_stream_outbox WHERE outbox_id = ANY (v_ids) AND stream = v_name) AS own;
         IF array_remove(v_keys, NULL) = '{}' THEN
             v_keys := NULL;

@@ -136,7 +136,8 @@ BEGIN
                 CONTINUE WHEN p_targets[v_item] <> v_target;
                 INSERT INTO tidings_stream_message
                     SELECT v_into.stream_id, v_head + 1, tidings_stream_now(),
-                        v_bytes + octet_length(payload), p_letters[v_item], payload
+                        v_bytes + tidings_stream_size(p_letters[v_item], payload), p_letters[v_item],
+                        payload
                     FROM tidings_stream_message WHERE stream_id = v_stream_id AND number = p_numbers[v_item]
                     RETURNING bytes INTO v_number;
                 IF FOUND THEN

@@ -13,7 +13,7 @@ CREATE TABLE tidings_stream_message (
     stream_id    bigint NOT NULL,
     number       bigint NOT NULL,
     created_at   bigint NOT NULL,
-    bytes        bigint NOT NULL,             -- payloads of the stream up to here, this one included
+    bytes        bigint NOT NULL,             -- payloads and headers of the stream up to here, these included
     headers      bytea,                       -- a JSON object; NULL: none
     payload      bytea NOT NULL,
     PRIMARY KEY (stream_id, number)
