@@ -132,6 +132,10 @@ impl<W: Work> Dispatch<W> {
         };
         while let Some(free) = closing.run_until_cancelled(free()).await {
             let Some(free) = free else { return };
+            // A handler that became free at the same moment would be seen first.
+            if closing.is_cancelled() {
+                return;
+            }
             listener.mark_seen();
             let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.

@@ -74,6 +74,13 @@ impl Connections {
             .database
             .run(|client| async move { client.query_typed(statement, parameters).await })
             .await;
+        if let Err(error) = &answered
+            && error.may_have_been_done()
+        {
+            // What broke one has mostly broken all; those that nobody uses are made anew, rather than
+            // tried until each has run into its limit.
+            self.disconnect();
+        }
         drop(in_use);
         drop(permit);
         answered.map_err(Failure::Database)
@@ -112,6 +119,11 @@ impl Connections {
             self.permits.close();
             all.forget();
         }
+        self.disconnect();
+    }
+
+    /// Closes the connections that nobody uses.
+    fn disconnect(&self) {
         for database in &*self.lock() {
             database.disconnect();
         }

@@ -1,10 +1,22 @@
-//! A PostgreSQL schema for one test.
+//! A PostgreSQL schema for one test, and what tests of that engine do with it.
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidings_stream::engine::{DynEngine, Engine, GroupKey};
 use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
-use tidings_stream::{GroupName, StreamName};
+use tidings_stream::{
+    GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom, StreamName,
+    Streams, SubscribeOptions,
+};
+use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
+
+/// Longer than any test.
+pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a test waits for what is to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A schema of its own on the server of `DATABASE_URL`, which goes when it is dropped.
 pub(crate) struct Schema {
@@ -56,6 +68,10 @@ impl Schema {
         PostgresEngine::open(self.config()).await.unwrap()
     }
 
+    pub(crate) async fn streams(&self) -> Streams {
+        Streams::new(self.engine().await, ServiceConfig::default())
+    }
+
     /// A connection of the test's own.
     pub(crate) async fn client(&self) -> tokio_postgres::Client {
         connect(&self.url()).await
@@ -64,7 +80,11 @@ impl Schema {
 
 impl Drop for Schema {
     fn drop(&mut self) {
-        let statement = format!("DROP SCHEMA \"{}\" CASCADE", self.name);
+        // A test that has failed may have left a transaction open, which is not to hold it up.
+        let statement = format!(
+            "SET lock_timeout = '10s'; DROP SCHEMA \"{}\" CASCADE",
+            self.name
+        );
         let server = self.server.clone();
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -105,4 +125,66 @@ pub(crate) async fn fresh_engine() -> (DynEngine, Schema) {
     join_all((0..8).map(|_| engine.stats(&key.stream))).await;
     join_all((0..8).map(|_| engine.delete_group(&key))).await;
     (engine, schema)
+}
+
+pub(crate) fn name(stream: &str) -> StreamName {
+    StreamName::new("app", "default", stream).unwrap()
+}
+
+pub(crate) fn key(stream: &str, group: &str) -> GroupKey {
+    GroupKey {
+        stream: name(stream),
+        group: GroupName::new(group).unwrap(),
+    }
+}
+
+/// Messages whose payloads are the numbers from 1.
+pub(crate) fn numbered(count: u64) -> Vec<NewMessage> {
+    (1..=count)
+        .map(|number| NewMessage::new(number.to_string()))
+        .collect()
+}
+
+/// Everything from the start, and by wake-ups alone.
+pub(crate) fn from_start() -> SubscribeOptions {
+    SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        .with_poll_interval(Duration::from_secs(24 * 60 * 60))
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it happens within a minute")
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn until(mut question: impl AsyncFnMut() -> bool) {
+    soon(async {
+        while !question().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits for the next message, but not for ever.
+pub(crate) async fn next(seen: &mut mpsc::Receiver<Message>) -> Option<Message> {
+    soon(seen.recv()).await
+}
+
+/// A handler that acknowledges everything and passes it on.
+#[derive(Clone)]
+pub(crate) struct Recorder(mpsc::Sender<Message>);
+
+pub(crate) fn recorder() -> (Recorder, mpsc::Receiver<Message>) {
+    let (sender, receiver) = mpsc::channel(1 << 14);
+    (Recorder(sender), receiver)
+}
+
+impl Handler for Recorder {
+    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+        Ok(self.0.send(message).await?)
+    }
 }

@@ -11,6 +11,11 @@
 mod conformance;
 mod database;
 mod idle;
+mod postgres;
+mod postgres_cost;
+mod postgres_faults;
 mod redis;
+mod redis_cost;
+mod redis_faults;
 mod send_sync;
 mod sqlite;

@@ -35,14 +35,14 @@ CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint L
     SELECT min(least(newest.hi + 1, retry.number, open.number))
     FROM tidings_stream_group g
     CROSS JOIN LATERAL (
-        SELECT hi FROM tidings_stream_lease WHERE group_id = g.group_id
+        SELECT hi, first_open FROM tidings_stream_lease WHERE group_id = g.group_id
         ORDER BY hi DESC LIMIT 1) newest
     LEFT JOIN LATERAL (
         SELECT number FROM tidings_stream_retry WHERE group_id = g.group_id
         ORDER BY number LIMIT 1) retry ON true
     LEFT JOIN LATERAL (
         SELECT lo + position(B'0' IN settled) - 1 AS number FROM tidings_stream_lease
-        WHERE group_id = g.group_id AND deadline IS NOT NULL
+        WHERE group_id = g.group_id AND hi >= newest.first_open AND deadline IS NOT NULL
         ORDER BY hi LIMIT 1) open ON true
     WHERE g.stream_id = p_stream_id
 $$;

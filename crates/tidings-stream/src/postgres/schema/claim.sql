@@ -59,6 +59,7 @@ DECLARE
     v_lease tidings_stream_lease;
     v_expired integer := 0;
     v_next bigint;
+    v_first bigint;
     v_lost bigint := 0;
     v_gone bigint;
     v_bytes bigint := 0;
@@ -74,10 +75,17 @@ BEGIN
     -- Whoever finds nothing has locked and written nothing.
     IF NOT tidings_stream_is_ready(v_group_id, o_stream_id, v_tail) THEN
         v_now := tidings_stream_now();
-        SELECT next_deadline INTO v_next FROM tidings_stream_lease
+        SELECT * INTO v_newest FROM tidings_stream_lease
             WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
-        SELECT deadline INTO v_next FROM tidings_stream_lease
-            WHERE group_id = v_group_id AND deadline >= v_next ORDER BY deadline LIMIT 1;
+        v_next := v_newest.next_deadline;
+        IF NOT EXISTS (SELECT 1 FROM tidings_stream_lease
+            WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL)
+        THEN
+            v_next := NULL;
+        ELSIF v_next <= v_now THEN
+            SELECT deadline INTO v_next FROM tidings_stream_lease
+                WHERE group_id = v_group_id AND deadline > v_now ORDER BY deadline LIMIT 1;
+        END IF;
         o_next_due := least(v_next,
             (SELECT due FROM tidings_stream_retry WHERE group_id = v_group_id ORDER BY due LIMIT 1))
             - v_now;
@@ -94,7 +102,12 @@ BEGIN
     SELECT tail INTO v_tail FROM tidings_stream WHERE stream_id = o_stream_id;
     SELECT * INTO v_newest FROM tidings_stream_lease
         WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
-    v_next := v_newest.next_deadline;
+    SELECT hi INTO v_first FROM tidings_stream_lease
+        WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL
+        ORDER BY hi LIMIT 1;
+    IF FOUND THEN
+        v_next := v_newest.next_deadline;
+    END IF;
 
     -- Each open message of an expired lease gets a row of its own, with one attempt counted. Until it
     -- is claimed, the receipt of the lease is still good for it.
@@ -124,34 +137,36 @@ BEGIN
     END IF;
 
     -- What comes again: it was given back, or its claim has expired.
-    WITH due AS MATERIALIZED (
-        SELECT r.number, r.due, octet_length(m.payload) AS size
-        FROM tidings_stream_retry r
-        LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
-        WHERE r.group_id = v_group_id AND r.due <= v_now
-        ORDER BY r.due, r.number LIMIT p_max
-    ), counted AS MATERIALIZED (
-        SELECT *, coalesce(sum(size) OVER (
-            ORDER BY due, number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-        FROM due
-    ), gone AS (
-        DELETE FROM tidings_stream_retry r USING counted c
-        WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NULL AND c.before < p_budget
-        RETURNING 1
-    ), taken AS (
-        UPDATE tidings_stream_retry r
-        SET due = v_now + p_visibility, since = v_now, attempts = least(r.attempts, 2147483646) + 1,
-            claim = p_claim + 1, consumer = p_consumer
-        FROM counted c
-        WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NOT NULL
-            AND c.before < p_budget
-        RETURNING r.number, r.attempts, r.last_error, c.due, c.size
-    )
-    SELECT array_agg(number ORDER BY due, number), array_agg(attempts ORDER BY due, number),
-            array_agg(last_error ORDER BY due, number), coalesce(sum(size), 0),
-            (SELECT count(*) FROM gone)
-        INTO o_numbers, o_attempts, o_errors, v_bytes, v_gone FROM taken;
-    v_lost := v_gone;
+    IF EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = v_group_id AND due <= v_now) THEN
+        WITH due AS MATERIALIZED (
+            SELECT r.number, r.due, octet_length(m.payload) AS size
+            FROM tidings_stream_retry r
+            LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
+            WHERE r.group_id = v_group_id AND r.due <= v_now
+            ORDER BY r.due, r.number LIMIT p_max
+        ), counted AS MATERIALIZED (
+            SELECT *, coalesce(sum(size) OVER (
+                ORDER BY due, number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+            FROM due
+        ), gone AS (
+            DELETE FROM tidings_stream_retry r USING counted c
+            WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NULL AND c.before < p_budget
+            RETURNING 1
+        ), taken AS (
+            UPDATE tidings_stream_retry r
+            SET due = v_now + p_visibility, since = v_now, attempts = least(r.attempts, 2147483646) + 1,
+                claim = p_claim + 1, consumer = p_consumer
+            FROM counted c
+            WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NOT NULL
+                AND c.before < p_budget
+            RETURNING r.number, r.attempts, r.last_error, c.due, c.size
+        )
+        SELECT array_agg(number ORDER BY due, number), array_agg(attempts ORDER BY due, number),
+                array_agg(last_error ORDER BY due, number), coalesce(sum(size), 0),
+                (SELECT count(*) FROM gone)
+            INTO o_numbers, o_attempts, o_errors, v_bytes, v_gone FROM taken;
+        v_lost := v_gone;
+    END IF;
 
     -- What is new, as one lease. What lies between was trimmed before the group had come to it.
     o_lo := greatest(v_newest.hi + 1, v_tail);
@@ -185,7 +200,8 @@ BEGIN
         INSERT INTO tidings_stream_lease VALUES (
             v_group_id, o_hi, o_lo, p_claim, p_consumer, v_now,
             CASE WHEN o_hi >= o_lo THEN v_now + p_visibility END,
-            repeat('0', (o_hi - o_lo + 1)::integer)::varbit, v_next);
+            repeat('0', (o_hi - o_lo + 1)::integer)::varbit, v_next,
+            coalesce(v_first, o_hi));
         DELETE FROM tidings_stream_lease
             WHERE group_id = v_group_id AND hi = v_newest.hi AND deadline IS NULL;
     END IF;

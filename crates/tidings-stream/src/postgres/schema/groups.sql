@@ -44,7 +44,8 @@ BEGIN
     DELETE FROM tidings_stream_lease WHERE group_id = p_group_id;
     DELETE FROM tidings_stream_retry WHERE group_id = p_group_id;
     INSERT INTO tidings_stream_lease
-        VALUES (p_group_id, p_position, p_position + 1, 0, '', tidings_stream_now(), NULL, '', NULL);
+        VALUES (p_group_id, p_position, p_position + 1, 0, '', tidings_stream_now(), NULL, '', NULL,
+            p_position);
 END $$;
 
 -- Creates a group, and the stream, unless they exist. Answers NULL, or the number of the newest

@@ -40,7 +40,9 @@ CREATE TABLE tidings_stream_lease (
     since         bigint NOT NULL,            -- when it was claimed
     deadline      bigint,                     -- NULL: nothing of it is open
     settled       varbit NOT NULL,            -- bit i: message lo + i is settled, or has a row of its own
-    next_deadline bigint,                     -- when it was made, no deadline of the group was earlier; NULL: none was open
+    -- As it was when the row was made, so that nobody has to look through what is long gone:
+    next_deadline bigint,                     -- no open lease of the group had an earlier deadline
+    first_open    bigint NOT NULL,            -- no lease of the group with a smaller hi was open
     PRIMARY KEY (group_id, hi)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX tidings_stream_lease_deadline ON tidings_stream_lease (group_id, deadline)
