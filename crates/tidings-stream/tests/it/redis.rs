@@ -363,10 +363,12 @@ async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
     let client = Client::connect(&url()).await;
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    engine
-        .append(&key.stream, numbered(10), Retention::default())
-        .await
-        .unwrap();
+    for message in numbered(10) {
+        engine
+            .append(&key.stream, vec![message], Retention::default())
+            .await
+            .unwrap();
+    }
     let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
     let log = format!("{{{prefix}}}:log:{}", key.stream);
     let removed: u64 = client.run(&["XTRIM", &log, "MINID", "=", "6"]).await;
