@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! …:stream:<stream>           hash: number of the newest and of the oldest message, retention
-//! …:log:<stream>              Redis stream: the messages, by <number>-<milliseconds since 1970>
+//! …:log:<stream>              Redis stream: the messages, up to 16 small ones in an entry, headers as a
+//!                             field, payload as its value; <number of the first>-<milliseconds>
 //! …:large:<stream>            zset: sizes of large messages, so that a claim is not too much at once
 //! …:key:<birth>:<stream>␟<key>    a publish key, which expires with its window
 //! …:group:<stream>␟<group>    hash: a group's cursor, and the number of its last claim

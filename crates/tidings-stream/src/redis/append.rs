@@ -17,6 +17,14 @@ const MAX_BATCH_BYTES: usize = 256 << 20;
 /// Most messages of one batch: what the server takes in within half a second.
 const MAX_BATCH_MESSAGES: usize = 100_000;
 
+/// Most messages of one entry of a log, and most bytes of them unless it is one. A command per message
+/// would be most of what appending costs; and a message that is read alone is read with its entry.
+const MAX_ENTRY: usize = 16;
+const MAX_ENTRY_BYTES: usize = 4096;
+
+/// Most payload bytes of a message that shares an entry, as the scripts know it.
+const LARGE: usize = 1024;
+
 /// Refuses a batch that the server could not take, or not without holding up everybody else.
 pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
     let length = messages.iter().map(|message| message.payload.len()).sum();
@@ -74,15 +82,28 @@ impl Appender {
             let numbered = messages.iter().zip(1_usize..);
             numbered.filter_map(|(message, index)| Some((index, message.publish_key.as_ref()?)))
         };
-        call.arg(keyed().count());
+        let headers = messages
+            .iter()
+            .map(|message| content::encode(&message.headers));
+        let headers = headers.collect::<Result<Vec<_>, _>>()?;
+        let keys = keyed().count();
+        let entries = if keys > 0 {
+            vec![1; messages.len()]
+        } else {
+            let sizes = messages.iter().zip(&headers);
+            entries(sizes.map(|(message, headers)| (message.payload.len(), headers.len())))
+        };
+        call.arg(keys).arg(entries.len());
         for (index, key) in keyed() {
             call.arg(index)
                 .arg(&*key.key)
                 .arg(failure::millis(key.window));
         }
-        for message in messages {
-            call.arg(content::encode(&message.headers)?)
-                .arg(&message.payload[..]);
+        for count in entries {
+            call.arg(count);
+        }
+        for (message, headers) in messages.iter().zip(headers) {
+            call.arg(headers).arg(&message.payload[..]);
         }
         Ok(call)
     }
@@ -108,6 +129,31 @@ impl Append for Appender {
             .ok_or_else(failure::unexpected)
             .map_err(AppendError::Failed)
     }
+}
+
+/// How many messages each entry gets, by the sizes of their payloads and headers.
+fn entries(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
+    let mut entries: Vec<usize> = Vec::new();
+    // Of the last entry; none beside a large message.
+    let mut room: Option<usize> = None;
+    for (payload, headers) in sizes {
+        let bytes = payload + headers;
+        match entries.last_mut() {
+            Some(count)
+                if *count < MAX_ENTRY
+                    && payload <= LARGE
+                    && room.is_some_and(|room| bytes <= room) =>
+            {
+                *count += 1;
+                room = room.map(|room| room - bytes);
+            }
+            _ => {
+                entries.push(1);
+                room = (payload <= LARGE).then(|| MAX_ENTRY_BYTES.saturating_sub(bytes));
+            }
+        }
+    }
+    entries
 }
 
 /// The ids of messages, of which those at some places repeat earlier ones. The answer has the number
@@ -147,6 +193,19 @@ mod tests {
         assert_eq!(numbers(&[7, 1, 2, 3, 7], 4), Some(vec![2, 7, 7, 8]));
         assert_eq!(numbers(&[7], 0), Some(vec![]));
         assert_eq!(numbers(&[], 1), None);
+    }
+
+    #[test]
+    fn small_messages_share_entries_and_large_ones_do_not() {
+        let entries = |payloads: &[usize]| entries(payloads.iter().map(|payload| (*payload, 0)));
+        assert_eq!(entries(&[]), [0; 0]);
+        assert_eq!(entries(&[0; 33]), [16, 16, 1]);
+        assert_eq!(entries(&[1024; 5]), [4, 1]);
+        assert_eq!(entries(&[1, 1025, 0, 1, 5000, 5000, 1]), [1, 1, 2, 1, 1, 1]);
+        assert_eq!(
+            super::entries([(1, 60_000), (0, 0), (1, 1)].into_iter()),
+            [2, 1]
+        );
     }
 
     #[test]

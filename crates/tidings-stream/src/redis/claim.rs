@@ -56,7 +56,7 @@ pub(super) async fn claim(
             next_due,
         });
     }
-    let contents = content::runs(scripts, &group.stream, &birth, runs(&expected)).await?;
+    let contents = content::runs(scripts, &group.stream, &birth, &runs(&expected)).await?;
     let Some(contents) = contents else {
         // The stream is gone, and the group with it. The next claim finds whatever came after them.
         return Ok(Claimed {
@@ -75,10 +75,11 @@ pub(super) async fn claim(
 }
 
 /// Runs of numbers that follow each other.
-fn runs(expected: &[Expected]) -> impl Iterator<Item = (u64, u64)> {
+fn runs(expected: &[Expected]) -> Vec<(u64, u64)> {
     expected
         .chunk_by(|a, b| a.number + 1 == b.number)
         .filter_map(|run| Some((run.first()?.number, run.last()?.number)))
+        .collect()
 }
 
 /// The messages that were found, and the receipts of those that have been trimmed since they were

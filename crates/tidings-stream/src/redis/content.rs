@@ -1,6 +1,5 @@
 //! Reading messages.
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tidings_redis::redis::{Pipeline, Value};
 
@@ -17,30 +16,28 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Reads an entry of a log: `<number>-<milliseconds>`, then the headers, if there are any, as
-    /// `h`, and the payload as `p`.
-    fn read(entry: Value) -> Result<Self, Error> {
+    /// Reads an entry of a log: the number of its first message and the milliseconds of their time as
+    /// its id, then headers and payload of each.
+    fn read(entry: Value, mut add: impl FnMut(Self)) -> Result<(), Error> {
         let entry = <[Value; 2]>::try_from(reply::list(entry)?);
         let [id, fields] = entry.map_err(|_| failure::unexpected())?;
         let id: String = reply::read(id)?;
         let (number, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
-        let mut message = NewMessage::default();
+        let mut number: u64 = number.parse().map_err(Error::backend)?;
+        let created_at = created_at.parse().map_err(Error::backend)?;
+        let created_at = Timestamp::from_millisecond(created_at).map_err(Error::backend)?;
         let mut fields = reply::list(fields)?.into_iter();
-        while let (Some(Value::BulkString(field)), Some(Value::BulkString(value))) =
+        while let (Some(Value::BulkString(headers)), Some(Value::BulkString(payload))) =
             (fields.next(), fields.next())
         {
-            match &*field {
-                b"h" => message.headers = decode(&value)?,
-                b"p" => message.payload = Bytes::from(value),
-                _ => {}
-            }
+            add(Self {
+                number,
+                message: NewMessage::new(payload).with_headers(decode(&headers)?),
+                created_at,
+            });
+            number += 1;
         }
-        let created_at = created_at.parse().map_err(Error::backend)?;
-        Ok(Self {
-            number: number.parse().map_err(Error::backend)?,
-            message,
-            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
-        })
+        Ok(())
     }
 
     /// The message as it is handed out.
@@ -59,6 +56,9 @@ pub(super) fn encode(headers: &Headers) -> Result<Vec<u8>, Error> {
 }
 
 fn decode(headers: &[u8]) -> Result<Headers, Error> {
+    if headers.is_empty() {
+        return Ok(Headers::new());
+    }
     serde_json::from_slice(headers).map_err(Error::backend)
 }
 
@@ -70,12 +70,15 @@ pub(super) async fn runs(
     scripts: &Scripts,
     stream: &StreamName,
     birth: &str,
-    runs: impl Iterator<Item = (u64, u64)>,
+    runs: &[(u64, u64)],
 ) -> Result<Option<Vec<Content>>, Error> {
     let log = scripts.stream_key("log", stream.as_str());
     let mut read = Pipeline::new();
     for (lo, hi) in runs {
-        read.cmd("XRANGE").arg(&*log).arg(lo).arg(hi);
+        // The entry that the first one is in, which may begin before it, and those after it.
+        read.cmd("XREVRANGE").arg(&*log).arg(lo).arg("-");
+        read.arg("COUNT").arg(1);
+        read.cmd("XRANGE").arg(&*log).arg(lo + 1).arg(hi);
     }
     // Asked last: when it is still the same, it was so before.
     let row = scripts.stream_key("stream", stream.as_str());
@@ -86,11 +89,15 @@ pub(super) async fn runs(
         return Ok(None);
     }
     let mut contents = Vec::new();
-    for page in pages {
-        let entries = reply::list(page)?;
-        contents.reserve(entries.len());
-        for entry in entries {
-            contents.push(Content::read(entry)?);
+    for (pages, (lo, hi)) in pages.chunks_exact_mut(2).zip(runs) {
+        for page in pages {
+            for entry in reply::list(std::mem::take(page))? {
+                Content::read(entry, |content| {
+                    if (lo..=hi).contains(&&content.number) {
+                        contents.push(content);
+                    }
+                })?;
+            }
         }
     }
     Ok(Some(contents))
@@ -111,7 +118,7 @@ pub(super) async fn page(
     let Some((birth, lo, hi)): Option<(String, u64, u64)> = found else {
         return Ok(Vec::new());
     };
-    let contents = runs(scripts, stream, &birth, std::iter::once((lo, hi))).await?;
+    let contents = runs(scripts, stream, &birth, &[(lo, hi)]).await?;
     Ok(contents
         .unwrap_or_default()
         .into_iter()

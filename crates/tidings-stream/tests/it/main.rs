@@ -15,5 +15,7 @@ mod postgres;
 mod postgres_cost;
 mod postgres_faults;
 mod redis;
+mod redis_cost;
+mod redis_faults;
 mod send_sync;
 mod sqlite;

@@ -40,8 +40,11 @@ fn impatient() -> SubscribeOptions {
 }
 
 /// Publishes and consumes while `disturb` is at work, and afterwards until everything is handled. What
-/// was answered is handled; a publish that failed may have happened, whole.
-async fn nothing_acknowledged_is_lost(streams: &Streams, disturb: impl Future<Output = ()>) {
+/// was answered is handled; a publish that failed may have happened, whole. Answers what handlers got.
+pub(crate) async fn nothing_acknowledged_is_lost(
+    streams: &Streams,
+    disturb: impl Future<Output = ()>,
+) -> Vec<Message> {
     let (recorder, mut seen) = recorder();
     let consumer = streams
         .subscribe("s", "g", impatient(), recorder)
@@ -99,6 +102,7 @@ async fn nothing_acknowledged_is_lost(streams: &Streams, disturb: impl Future<Ou
     let ids: BTreeSet<u64> = handled.iter().map(|message| message.id.as_u64()).collect();
     assert!(ids.into_iter().eq(1..=kept));
     assert_eq!(kept, 2 * distinct.len() as u64);
+    handled
 }
 
 /// Kills the sessions of an engine that are at something.

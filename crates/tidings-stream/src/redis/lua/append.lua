@@ -1,7 +1,9 @@
 -- Appends messages, stores the stream's retention and trims to it.
 --
--- ARGV: stream, birth of a new one, max_len, max_age, trim_pending, how many messages have a key;
---       for each of those its index, key and window; for each message its headers and its payload
+-- ARGV: stream, birth of a new one, max_len, max_age, trim_pending, how many messages have a key, how
+--       many entries there are to be; for each message with a key its index, the key and the window; for
+--       each entry how many messages it gets; for each message its headers and its payload. Where some
+--       have a key, each message gets an entry.
 -- Answer: the number of the first new message, then index and number of each repeat
 --
 -- All or nothing: without `allow-oom` the server refuses the script as a whole when it has no room,
@@ -9,8 +11,9 @@
 -- then cannot be refused. The types of our own keys are as we made them, and the ids in the log are
 -- below the next one because head and log change together.
 local name, birth = ARGV[1], ARGV[2]
-local keyed = tonumber(ARGV[6])
-local first_message = 7 + 3 * keyed
+local keyed, entries = tonumber(ARGV[6]), tonumber(ARGV[7])
+local first_entry = 8 + 3 * keyed
+local first_message = first_entry + entries
 local time = now()
 local stream = find_stream(name)
 
@@ -27,7 +30,7 @@ if keyed > 0 then
   birth = stream and stream.birth or birth
   local number = head
   local taken, next_index = {}, 1
-  for at = 7, first_message - 1, 3 do
+  for at = 8, first_entry - 1, 3 do
     local index = tonumber(ARGV[at])
     local key = stream_key('key:' .. birth, name) .. '\31' .. ARGV[at + 1]
     -- Those in between have no key.
@@ -47,11 +50,13 @@ if keyed > 0 then
 end
 
 stream = stream or find_or_create_stream(name, birth)
-for index = 1, count do
+local at = first_message
+for index = 1, entries do
+  local next_entry = at + 2 * ARGV[first_entry + index - 1]
   if not repeats[index] then
-    local at = first_message + 2 * (index - 1)
-    write(stream, time, ARGV[at], ARGV[at + 1])
+    write(stream, time, unpack(ARGV, at, next_entry - 1))
   end
+  at = next_entry
 end
 if stream.head > head then
   save_head(stream)

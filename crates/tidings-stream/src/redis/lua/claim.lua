@@ -17,6 +17,8 @@ local claim = group.claims + 1
 local bytes, lost = 0, 0
 local again = {}
 
+local has_large
+
 -- Claims one that comes again, unless it has been trimmed.
 local function take(member, packed, retries, due, gone)
   local number = tonumber(member)
@@ -36,8 +38,10 @@ local function take(member, packed, retries, due, gone)
   table.insert(again, retry.attempts)
   table.insert(again, retry.last_error)
   room = room - 1
-  local _
-  _, bytes = cut(stream, number, number, bytes)
+  if has_large then
+    local _
+    _, bytes = cut(stream, number, number, bytes)
+  end
 end
 
 while room > 0 and bytes < MAX_BYTES do
@@ -59,6 +63,7 @@ while room > 0 and bytes < MAX_BYTES do
       end
     end
     local packed = call('HMGET', group.retry, unpack(members, 1, upto))
+    has_large = call('EXISTS', stream.large) == 1
     local retries, due, gone = {}, {}, {}
     for index = 1, upto do
       if bytes >= MAX_BYTES then

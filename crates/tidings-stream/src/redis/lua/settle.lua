@@ -119,23 +119,20 @@ end
 
 -- Copies a message to another stream.
 local function bury(number, to, provenance)
-  local entry = call('XRANGE', log, number, number)[1]
-  if not entry then
+  local first, _, fields = find_entry(log, number)
+  if not first then
     lost = lost + 1
     return
   end
+  local at = 2 * (number - first) + 1
   local letter = letters[to]
   if not letter then
     letter = find_or_create_stream(to, ARGV[3])
     letters[to] = letter
     table.insert(order, letter)
   end
-  local fields = entry[2]
-  local headers = provenance
-  if fields[1] == 'h' then
-    headers = letter_headers(fields[2], provenance)
-  end
-  write(letter, time, headers, fields[#fields])
+  local headers = fields[at] ~= '' and letter_headers(fields[at], provenance) or provenance
+  write(letter, time, headers, fields[at + 1])
   dead = dead + 1
 end
 

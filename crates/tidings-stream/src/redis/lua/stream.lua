@@ -3,8 +3,11 @@
 -- stream: hash; birth, which no other stream has, nor a later one of the same name; head, the number
 --         of the newest message; tail, that of the oldest kept, head + 1 when none is; oldest_at, when
 --         that one was appended, '' when it has to be looked up; max_len, max_age, trim_pending
--- log:    the messages, a Redis stream; ids are <number>-<milliseconds since 1970>
--- large:  zset by number; '<number>:<bytes>' of each message with more than LARGE bytes of payload
+-- log:    the messages, a Redis stream; an entry has those of one append that follow each other, up to
+--         a number and a size that the client decides on: headers as a field, payload as its value. Its
+--         id is <number of the first>-<milliseconds since 1970>
+-- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
+--         of payload, which has an entry of its own
 -- groups: zset of the groups' names
 -- <root>:streams, <root>:bounded: zset of the streams' names; set of those that have a bound
 
@@ -54,22 +57,20 @@ local function find_or_create_stream(name, birth)
   return find_stream(name)
 end
 
--- Writes a message after the newest one. The caller saves the head.
-local function write(stream, time, headers, payload)
+-- Writes messages after the newest one, as one entry: headers and payload of each. The caller saves the
+-- head.
+local function write(stream, time, ...)
   local number = stream.head + 1
-  local id = number .. '-' .. time
-  if headers == '' then
-    call('XADD', stream.log, id, 'p', payload)
-  else
-    call('XADD', stream.log, id, 'h', headers, 'p', payload)
-  end
-  if #payload > LARGE then
-    call('ZADD', stream.large, number, number .. ':' .. #payload)
+  call('XADD', stream.log, number .. '-' .. time, ...)
+  local count = select('#', ...) / 2
+  local bytes = #select(2, ...)
+  if bytes > LARGE then
+    call('ZADD', stream.large, number, number .. ':' .. bytes .. ':' .. time)
   end
   if stream.tail == number then
     stream.oldest_at = time
   end
-  stream.head = number
+  stream.head = stream.head + count
 end
 
 local function save_head(stream)
@@ -80,10 +81,26 @@ local function save_head(stream)
   end
 end
 
--- When a message was appended. One that somebody has removed by hand is as old as can be.
-local function created_at(stream, number)
-  local entry = call('XRANGE', stream.log, number, number)[1]
-  return entry and tonumber(string.match(entry[1], '-(%d+)$')) or 0
+-- The entry that a message is in: its first message, when it was appended, and its fields. Nothing when
+-- somebody has removed it by hand.
+local function find_entry(log, number)
+  local entry = call('XREVRANGE', log, number, '-', 'COUNT', 1)[1]
+  if entry then
+    local first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+    if number < first + #entry[2] / 2 then
+      return tonumber(first), tonumber(time), entry[2]
+    end
+  end
+end
+
+-- The same without the fields, for which a large message is not read.
+local function place(stream, number)
+  local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
+  if large then
+    return number, tonumber(string.match(large, ':(%d+)$'))
+  end
+  local first, time = find_entry(stream.log, number)
+  return first or number, time or 0
 end
 
 -- The first message of `lo` to `hi` that was appended at a time or later; hi + 1 when there is none.
@@ -91,7 +108,8 @@ local function first_at(stream, lo, hi, time)
   local first, past = lo, hi + 1
   while first < past do
     local middle = math.floor((first + past) / 2)
-    if created_at(stream, middle) < time then
+    local _, created_at = place(stream, middle)
+    if created_at < time then
       first = middle + 1
     else
       past = middle
@@ -104,7 +122,7 @@ end
 -- those from `lo` on, beside the bytes there are, come to it.
 local function cut(stream, lo, hi, bytes)
   for _, entry in ipairs(call('ZRANGE', stream.large, lo, hi, 'BYSCORE')) do
-    local number, size = string.match(entry, '^(%d+):(%d+)$')
+    local number, size = string.match(entry, '^(%d+):(%d+):')
     bytes = bytes + size
     if bytes >= MAX_BYTES then
       return tonumber(number), bytes
@@ -127,7 +145,7 @@ local function trim(stream, time)
     keep = math.min(limit, math.max(keep, stream.head + 1 - max_len))
   end
   local oldest = max_age and time - max_age
-  local is_old = max_age and (stream.oldest_at or created_at(stream, tail)) <= oldest
+  local is_old = max_age and (stream.oldest_at or select(2, place(stream, tail))) <= oldest
   if keep == tail and not is_old then
     return 0
   end
@@ -144,10 +162,14 @@ local function trim(stream, time)
   if keep <= tail then
     return 0
   end
-  call('XTRIM', stream.log, 'MINID', '=', keep)
+  -- The entry of the oldest message that is kept stays whole; what comes before the tail counts as gone.
+  local first, created_at = keep, nil
+  if keep <= stream.head then
+    first, created_at = place(stream, keep)
+  end
+  call('XTRIM', stream.log, 'MINID', '=', first)
   call('ZREMRANGEBYSCORE', stream.large, '-inf', '(' .. keep)
-  stream.tail = keep
-  stream.oldest_at = max_age and keep <= stream.head and created_at(stream, keep)
-  call('HSET', stream.key, 'tail', keep, 'oldest_at', stream.oldest_at or '')
+  stream.tail, stream.oldest_at = keep, created_at
+  call('HSET', stream.key, 'tail', keep, 'oldest_at', created_at or '')
   return keep - tail
 end
