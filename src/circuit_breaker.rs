@@ -95,6 +95,8 @@ impl CircuitBreakerConfig {
 
     /// Sets for how long the breaker stays open the first time. More than zero; the default is 30
     /// seconds. Each failed probe doubles it, up to [`with_max_open_for`](Self::with_max_open_for).
+    /// Clients and dispatchers send the probe up to a tenth later, unless a new message comes, so
+    /// that endpoints that failed together are not probed together.
     pub fn with_open_for(mut self, open_for: Duration) -> Self {
         self.open_for = open_for;
         self.max_open_for = self.max_open_for.max(open_for);

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::Url;
 
 use crate::ConfigError;
@@ -54,6 +54,8 @@ pub struct Endpoint(Arc<Settings>);
 
 struct Settings {
     url: Url,
+    /// The same, as requests need it.
+    uri: Uri,
     signer: Option<Signer>,
     headers: HeaderMap,
     content_type: HeaderValue,
@@ -87,6 +89,10 @@ impl Endpoint {
     /// Where messages go.
     pub fn url(&self) -> &Url {
         &self.0.url
+    }
+
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.0.uri
     }
 
     /// How messages are signed, if they are.
@@ -164,7 +170,8 @@ impl EndpointBuilder {
         self
     }
 
-    /// Adds a header to every request. Adding a name twice sends both values.
+    /// Adds a header to every request. Adding a name twice sends both values. A `user-agent` or an
+    /// `accept` takes the place of the default one.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -206,6 +213,12 @@ impl EndpointBuilder {
     /// - `timeout`, `first_byte_timeout` when out of range.
     pub fn build(self) -> Result<Endpoint, ConfigError> {
         let url = parse_url(&self.url)?;
+        let uri = url
+            .as_str()
+            .parse()
+            .map_err(|source: http::uri::InvalidUri| {
+                ConfigError::new("url", "a URL that HTTP can carry").with_source(source)
+            })?;
         let signer = match (self.signer, self.secrets.is_empty()) {
             (Some(_), false) => {
                 return Err(ConfigError::new("signer", "either a signer or secrets"));
@@ -229,6 +242,7 @@ impl EndpointBuilder {
         check_timeout("first_byte_timeout", first_byte_timeout)?;
         Ok(Endpoint(Arc::new(Settings {
             url,
+            uri,
             signer,
             headers,
             content_type,
@@ -265,7 +279,7 @@ fn parse_header(
     let name = HeaderName::try_from(name)
         .map_err(|source| ConfigError::new("header", "a header name").with_source(source))?;
     let value = HeaderValue::try_from(value).map_err(|source| {
-        ConfigError::new("header", "visible ASCII characters and spaces").with_source(source)
+        ConfigError::new("header", "a header value, without control characters").with_source(source)
     })?;
     let signs = signer.is_some_and(|signer| signer.sets_header(&name));
     if RESERVED.contains(&name) || signs || name.as_str().starts_with("webhook-") {

@@ -199,11 +199,11 @@ impl DeliveryError {
 
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (id, attempts) = (self.0.message.id(), self.0.attempts.len());
+        let plural = if attempts == 1 { "" } else { "s" };
         write!(
             f,
-            "message {} was not delivered after {} attempts",
-            self.0.message.id(),
-            self.0.attempts.len()
+            "message {id} was not delivered after {attempts} attempt{plural}"
         )
     }
 }

@@ -12,18 +12,25 @@
 
 mod cache;
 
+use std::error::Error as StdError;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use hyper_util::client::legacy::connect::dns;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tower_service::Service;
 use url::Url;
 
 use crate::sender::Progress;
 use crate::{AddressPolicy, BlockedAddress};
-use cache::{Answer, Cache, LookupError};
+use cache::{Answer, Cache};
+
+pub(crate) use cache::LookupError;
 
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
@@ -79,19 +86,27 @@ impl GuardedResolver {
     }
 }
 
-impl Resolve for GuardedResolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Service<dns::Name> for GuardedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: dns::Name) -> Self::Future {
         let resolver = self.clone();
         // Asked for here: a connection that outlives its attempt goes on in a task of its own.
         let progress = Progress::current();
         Box::pin(async move {
+            let name = name.as_str().parse()?;
             let start = Instant::now();
             let answer = resolver.answer(name).await;
             if let Some(progress) = progress {
                 progress.looked_up(start.elapsed());
             }
-            let allowed = vet(resolver.policy, &answer?)?;
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            Ok(vet(resolver.policy, &answer?)?.into_iter())
         })
     }
 }

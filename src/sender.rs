@@ -3,14 +3,21 @@
 mod attempt;
 mod body;
 mod builder;
+mod connector;
 mod failure;
+mod metered;
 mod phases;
+mod tls;
+mod transport;
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
+use http_body::Body;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument, Span, field};
@@ -24,6 +31,7 @@ use crate::classify::parse_retry_after;
 use crate::resolver::GuardedResolver;
 use crate::{AddressPolicy, Endpoint, ErrorKind, Message, telemetry};
 use body::TrackedBody;
+use transport::Transport;
 
 /// Most bytes of an answer's body that are kept for the report.
 pub const MAX_ANSWER_BYTES: usize = 16 * 1024;
@@ -52,9 +60,9 @@ const BODY_TIME: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Sender {
-    client: reqwest::Client,
+    transport: Transport,
     policy: AddressPolicy,
-    /// What the client looks names up with; absent from a client of the caller's own.
+    /// What our own transport looks names up with.
     resolver: Option<GuardedResolver>,
 }
 
@@ -102,9 +110,9 @@ impl Sender {
             }
         }
         let started_at = Timestamp::now();
-        let progress = Arc::new(Progress::new());
+        let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
         let result = self
-            .send(endpoint, message, &progress)
+            .send(endpoint, message, started_at, &progress)
             .instrument(span.clone())
             .await;
         record_result(&span, &result);
@@ -129,6 +137,7 @@ impl Sender {
         &self,
         endpoint: &Endpoint,
         message: &Message,
+        now: Timestamp,
         progress: &Arc<Progress>,
     ) -> Result<Answer, AttemptError> {
         // A pooled connection to such an address cannot exist, and the resolver is not asked about
@@ -137,23 +146,19 @@ impl Sender {
             .check_url(endpoint.url())
             .map_err(|blocked| AttemptError::new(ErrorKind::BlockedAddress, blocked))?;
 
-        let request = request(endpoint, message, Arc::clone(progress));
+        let headers = headers(endpoint, message, now);
+        let body = TrackedBody::new(message.body().clone(), Arc::clone(progress));
         let deadline = progress.start() + endpoint.timeout();
         let first_byte = deadline.min(progress.start() + endpoint.first_byte_timeout());
-        let answer = progress.observe(self.client.execute(request));
+        let answer = self.transport.post(endpoint, headers, body, progress);
         let response = match timeout_at(first_byte, answer).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(failure::classify(error, endpoint, progress)),
+            Ok(response) => response?,
             Err(elapsed) if progress.is_sent() => {
                 return Err(AttemptError::new(ErrorKind::ResponseTimeout, elapsed).ambiguous());
             }
             Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
         };
-        progress.answered();
-        if self.resolver.is_none() && response.url() != endpoint.url() {
-            let host = response.url().host_str().unwrap_or_default().into();
-            return Err(AttemptError::new(ErrorKind::Redirected, Followed { host }));
-        }
+        let answered_at = progress.answered();
 
         // Of several hints the longest: an endpoint is never called earlier than it asked for.
         let retry_after = response
@@ -174,13 +179,13 @@ impl Sender {
             status: response.status(),
             retry_after,
             location,
-            body_head: read_head(response, deadline).await,
+            body_head: read_head(response.into_body(), answered_at, deadline).await,
         })
     }
 }
 
-fn request(endpoint: &Endpoint, message: &Message, progress: Arc<Progress>) -> reqwest::Request {
-    let mut headers = HeaderMap::with_capacity(endpoint.headers().len() + 8);
+fn headers(endpoint: &Endpoint, message: &Message, now: Timestamp) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(endpoint.headers().len() + 9);
     headers.extend(
         endpoint
             .headers()
@@ -189,47 +194,46 @@ fn request(endpoint: &Endpoint, message: &Message, progress: Arc<Progress>) -> r
     );
     let content_type = message.content_type().unwrap_or(endpoint.content_type());
     headers.insert(header::CONTENT_TYPE, content_type.clone());
-    headers.insert(header::USER_AGENT, USER_AGENT);
+    // Unless the endpoint has its own.
+    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
+    headers.entry(header::ACCEPT).or_insert(ANYTHING);
     if let Some(signer) = endpoint.signer() {
-        signer.sign(message.id(), Timestamp::now(), message.body(), &mut headers);
+        signer.sign(message.id(), now, message.body(), &mut headers);
     }
     if message.body().is_empty() {
         // Said by hand: the transport takes an empty body for none, and a POST without a length
         // puzzles some receivers.
         headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
     }
-    let mut request = reqwest::Request::new(Method::POST, endpoint.url().clone());
-    *request.headers_mut() = headers;
-    let body = TrackedBody::new(message.body().clone(), progress);
-    *request.body_mut() = Some(reqwest::Body::wrap(body));
-    request
+    headers
 }
 
-/// An HTTP client of the caller's own went where nobody may go.
-#[derive(Debug, thiserror::Error)]
-#[error("the HTTP client followed a redirect to {host}")]
-struct Followed {
-    host: Box<str>,
-}
+const ANYTHING: http::HeaderValue = http::HeaderValue::from_static("*/*");
 
 const USER_AGENT: http::HeaderValue =
     http::HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
 
 /// The beginning of a body: what comes before the limits of size and time. Whatever is left of it
 /// is not read: dropping the response closes its connection.
-async fn read_head(mut response: reqwest::Response, deadline: Instant) -> Bytes {
-    let deadline = deadline.min(Instant::now() + BODY_TIME);
+async fn read_head<B>(mut body: B, answered_at: Instant, deadline: Instant) -> Bytes
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     let mut head = BytesMut::new();
-    while head.len() < MAX_ANSWER_BYTES {
-        match timeout_at(deadline, response.chunk()).await {
-            Ok(Ok(Some(chunk))) => {
-                let room = MAX_ANSWER_BYTES - head.len();
-                head.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            }
-            // It is over, it broke off, or it takes too long. The status has decided already.
-            Ok(Ok(None) | Err(_)) | Err(_) => break,
+    let reading = async {
+        while head.len() < MAX_ANSWER_BYTES {
+            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+            // It is over, or it broke off: the status has decided already.
+            let Some(Ok(frame)) = frame.await else { break };
+            // Trailers come last, and nobody wants them.
+            let Ok(chunk) = frame.into_data() else { break };
+            let room = MAX_ANSWER_BYTES - head.len();
+            head.extend_from_slice(&chunk[..chunk.len().min(room)]);
         }
-    }
+    };
+    // What has come when the time is up is as good.
+    let deadline = deadline.min(answered_at + BODY_TIME);
+    drop(timeout_at(deadline, reading).await);
     head.freeze()
 }
 
@@ -251,10 +255,9 @@ fn record_result(span: &Span, result: &Result<Answer, AttemptError>) {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use http_body::{Body, Frame};
+    use http_body::Frame;
 
     use super::*;
 
@@ -280,9 +283,8 @@ mod tests {
     async fn a_body_that_stalls_gets_a_second_but_no_time_beyond_the_deadline() {
         for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
             let body = Stalled(Some(Bytes::from_static(b"first")));
-            let response = http::Response::new(reqwest::Body::wrap(body)).into();
             let start = Instant::now();
-            let head = read_head(response, start + Duration::from_millis(left)).await;
+            let head = read_head(body, start, start + Duration::from_millis(left)).await;
             assert_eq!(start.elapsed(), Duration::from_millis(expected));
             assert_eq!(head, "first");
         }
@@ -291,8 +293,8 @@ mod tests {
     #[tokio::test]
     async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
         let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_ANSWER_BYTES])));
-        let response = http::Response::new(reqwest::Body::wrap(body)).into();
-        let head = read_head(response, Instant::now() + Duration::from_secs(60)).await;
+        let start = Instant::now();
+        let head = read_head(body, start, start + Duration::from_secs(60)).await;
         assert_eq!(head.len(), MAX_ANSWER_BYTES);
     }
 }

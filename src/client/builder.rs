@@ -33,7 +33,7 @@ impl ClientBuilder {
             workers: DEFAULT_WORKERS,
             // There is nobody to share the workers with.
             isolation: None,
-            per_host: usize::MAX,
+            per_host: None,
         };
         Self {
             endpoint: Endpoint::builder(url),

@@ -28,7 +28,7 @@ impl Default for DispatcherBuilder {
         let limits = Limits {
             workers: DEFAULT_WORKERS,
             isolation: None,
-            per_host: DEFAULT_MAX_IN_FLIGHT_PER_HOST,
+            per_host: Some(DEFAULT_MAX_IN_FLIGHT_PER_HOST),
         };
         Self {
             pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
@@ -67,7 +67,7 @@ impl DispatcherBuilder {
     /// Sets how many attempts can be under way to endpoints with the same host name or address,
     /// whatever the port: at least 1. The default is 64.
     pub fn max_in_flight_per_host(mut self, attempts: usize) -> Self {
-        self.pool.limits.per_host = attempts;
+        self.pool.limits.per_host = Some(attempts);
         self
     }
 

@@ -51,7 +51,7 @@ impl PoolConfig {
                 ));
             }
         }
-        if self.limits.per_host == 0 {
+        if self.limits.per_host == Some(0) {
             return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
         }
         Ok(Pool::new(self.sender.build()?, self.limits, self.callbacks))

@@ -196,7 +196,8 @@ impl Lane {
                         None => Next::Empty,
                     }
                 } else {
-                    self.put_off(now, earlier(due, retry_at), |_| None)
+                    let probe_at = retry_at.map(|at| self.probe_at(at, now));
+                    self.put_off(now, earlier(due, probe_at), |_| None)
                 };
             }
         };
@@ -353,6 +354,13 @@ impl Lane {
         } else {
             Source::Fresh
         })
+    }
+
+    /// When a circuit that may be probed from some time on is probed if nothing else wakes the
+    /// lane. Endpoints that failed together should not be probed together.
+    fn probe_at(&mut self, earliest: Instant, now: Instant) -> Instant {
+        let spread = earliest.saturating_duration_since(now) / 10;
+        earliest + spread.mul_f64(self.rng.f64())
     }
 
     /// Waits, unless the oldest delivery has become too old to.

@@ -14,10 +14,11 @@ mod slot;
 mod turns;
 mod workers;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::delivery::Delivery;
@@ -38,7 +39,7 @@ pub(crate) struct LaneId(u64);
 
 #[derive(Debug)]
 pub(crate) struct Scheduler {
-    lanes: HashMap<LaneId, Slot>,
+    lanes: FxHashMap<LaneId, Slot>,
     turns: Turns,
     workers: Workers,
     hosts: Hosts,
@@ -81,7 +82,7 @@ pub(crate) enum Work {
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
-            lanes: HashMap::new(),
+            lanes: FxHashMap::default(),
             turns: Turns::new(),
             workers: Workers::new(limits),
             hosts: Hosts::new(limits.per_host),
@@ -377,14 +378,16 @@ impl Scheduler {
         self.let_in(&ticket.host);
     }
 
-    /// Queues a lane that may go and stands nowhere.
-    fn enter(&mut self, id: LaneId) {
+    /// Queues a lane that may go and stands nowhere. Whether it did.
+    fn enter(&mut self, id: LaneId) -> bool {
         let Some(slot) = self.lanes.get_mut(&id) else {
-            return;
+            return false;
         };
-        if slot.place == Place::Nowhere && slot.lane.may_go() {
+        let enters = slot.place == Place::Nowhere && slot.lane.may_go();
+        if enters {
             slot.place = Place::Queued(self.turns.push(slot.standing(), id));
         }
+        enters
     }
 
     /// Takes a lane out of where it stands.
@@ -421,11 +424,11 @@ impl Scheduler {
     fn let_in(&mut self, host: &str) {
         let mut promised = 0;
         while let Some(id) = self.hosts.next_unblocked(host, promised) {
-            promised += 1;
             if let Some(slot) = self.lanes.get_mut(&id) {
                 slot.place = Place::Nowhere;
             }
-            self.enter(id);
+            // One that has nothing any more, or may not go, leaves the room to the next.
+            promised += usize::from(self.enter(id));
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) type Answer = Result<Arc<[SocketAddr]>, LookupError>;
 /// Why a name could not be looked up. Clones share the cause.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the lookup failed")]
-pub(super) struct LookupError {
+pub(crate) struct LookupError {
     source: Arc<dyn StdError + Send + Sync>,
 }
 

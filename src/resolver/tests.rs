@@ -56,7 +56,7 @@ fn guarded(policy: AddressPolicy, lookup: &Arc<Scripted>) -> GuardedResolver {
 }
 
 async fn look_up(resolver: &GuardedResolver, name: &str) -> Result<Vec<SocketAddr>, String> {
-    match resolver.resolve(name.parse().unwrap()).await {
+    match resolver.clone().call(name.parse().unwrap()).await {
         Ok(found) => Ok(found.collect()),
         Err(error) => match error.downcast_ref::<BlockedAddress>() {
             Some(blocked) => Err(blocked.address().to_string()),

@@ -18,7 +18,9 @@ use crate::{ConfigError, DeliveryError, Dispatcher, Endpoint, EndpointId, Messag
 /// | none did | an error with a [`BroadcastError`] in it |
 ///
 /// Every endpoint is tried as often as its lane's retry policy says, and the answer comes when the
-/// last one has its outcome. Where the event is headed does not matter. Clones share the endpoints.
+/// last one has its outcome. Where the event is headed does not matter. An endpoint that is
+/// [gone](Dispatcher#endpoints-that-are-gone) did not accept the event until it is inserted again;
+/// [remove](Self::remove) it to be no longer warned. Clones share the endpoints.
 ///
 /// ```
 /// use tidings::router::{EventFilter, WebhookRouter};

@@ -4,18 +4,13 @@ use std::time::Duration;
 
 use reqwest::dns::Resolve;
 
-use super::Sender;
-use super::phases::ConnectTimer;
+use super::connector::{Connector, Tcp};
+use super::transport::Transport;
+use super::{Sender, tls};
 use crate::resolver::{GuardedResolver, SystemResolver};
 use crate::{AddressPolicy, ConfigError};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Idle connections kept per host. Fewer than there are workers would make new connections all the
-/// time, because many answers come at once; these are closed after 90 seconds without use.
-const MAX_IDLE_PER_HOST: usize = 256;
-
-const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Describes a [`Sender`].
 #[must_use]
@@ -92,8 +87,8 @@ impl SenderBuilder {
     /// - `root_certificates` when one cannot be read, there is none in the text, or TLS is not
     ///   among the features;
     /// - `http_client` when there is one together with an address policy other than
-    ///   [`AddressPolicy::Any`], with root certificates or with a resolver, or when none can be
-    ///   built, for instance because TLS cannot be set up.
+    ///   [`AddressPolicy::Any`], with root certificates or with a resolver, or when there is none
+    ///   and TLS cannot be set up.
     pub fn build(self) -> Result<Sender, ConfigError> {
         if self.connect_timeout.is_zero() {
             return Err(ConfigError::new("connect_timeout", "more than zero"));
@@ -109,7 +104,7 @@ impl SenderBuilder {
                 ));
             }
             return Ok(Sender {
-                client,
+                transport: Transport::Given(client),
                 policy: self.policy,
                 resolver: None,
             });
@@ -118,85 +113,13 @@ impl SenderBuilder {
             .lookup
             .unwrap_or_else(|| Arc::new(SystemResolver::new()));
         let resolver = GuardedResolver::new(self.policy, lookup);
-        let builder = hardened(self.connect_timeout, resolver.clone());
-        let client = trusting(builder, &self.root_certificates)?
-            .build()
-            .map_err(|source| {
-                ConfigError::new("http_client", "a working TLS setup").with_source(source)
-            })?;
+        let tcp = Tcp::new(resolver.clone(), self.connect_timeout);
+        let secured = tls::secured(tcp, &self.root_certificates)?;
         Ok(Sender {
-            client,
+            transport: Transport::own(Connector::new(secured, self.connect_timeout)),
             policy: self.policy,
             resolver: Some(resolver),
         })
-    }
-}
-
-/// Everything that a stranger's answer could use against the sender is off, also what features of
-/// the HTTP client switch on by default and another package in the same program may have enabled.
-fn hardened(connect_timeout: Duration, resolver: GuardedResolver) -> reqwest::ClientBuilder {
-    let builder = reqwest::Client::builder();
-    // Which TLS it is must not hang on what other packages in the program enable.
-    #[cfg(feature = "rustls")]
-    let builder = builder.tls_backend_rustls();
-    builder
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        // A proxy would look names up in our place and go where it likes.
-        .no_proxy()
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .no_hickory_dns()
-        .dns_resolver(Arc::new(resolver))
-        .connector_layer(ConnectTimer)
-        .connect_timeout(connect_timeout)
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(MAX_IDLE_PER_HOST)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-}
-
-#[cfg(any(feature = "rustls", feature = "native-tls"))]
-fn trusting(
-    builder: reqwest::ClientBuilder,
-    texts: &[Vec<u8>],
-) -> Result<reqwest::ClientBuilder, ConfigError> {
-    let expected = || ConfigError::new("root_certificates", "certificates in PEM");
-    let mut certificates = Vec::new();
-    for text in texts {
-        let found = reqwest::Certificate::from_pem_bundle(text)
-            .map_err(|source| expected().with_source(source))?;
-        if found.is_empty() {
-            return Err(expected());
-        }
-        certificates.extend(found);
-    }
-    if certificates.is_empty() {
-        return Ok(builder);
-    }
-    // Whether they are certificates shows only when a client is made of them.
-    reqwest::Client::builder()
-        .tls_certs_only(certificates.clone())
-        .build()
-        .map_err(|source| expected().with_source(source))?;
-    Ok(builder.tls_certs_merge(certificates))
-}
-
-#[cfg(not(any(feature = "rustls", feature = "native-tls")))]
-fn trusting(
-    builder: reqwest::ClientBuilder,
-    texts: &[Vec<u8>],
-) -> Result<reqwest::ClientBuilder, ConfigError> {
-    if texts.is_empty() {
-        Ok(builder)
-    } else {
-        Err(ConfigError::new(
-            "root_certificates",
-            "none without the feature `rustls` or `native-tls`",
-        ))
     }
 }
 

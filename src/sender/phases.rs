@@ -1,36 +1,37 @@
 //! Where the time of an attempt goes.
 //!
-//! The HTTP client does not tell what it does, but it calls what it was given: the resolver when it
-//! looks a name up, the connector when it needs a new connection, the body once it writes the
-//! request. All of that happens while the attempt's own task polls the request, so that a
-//! task-local value leads from there to the attempt.
+//! hyper does not tell what it does, but it calls what it was given: the resolver when it looks a
+//! name up, the connector when it needs a new connection, the body once it writes the request. All
+//! of that happens while the attempt's own task polls the request, so that a task-local value leads
+//! from there to the attempt.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
+use tokio::sync::Notify;
 use tokio::time::Instant;
-use tower::{Layer, Service};
 
 /// Where the time of an attempt went.
 ///
 /// What did not happen, or cannot be told, is `None`: a connection that was there already took
-/// neither `dns` nor `connect`. The handshake of TLS is a part of `connect`, because the HTTP client
-/// makes both in one step. With an HTTP client of the caller's own only `first_byte` is known.
+/// neither `dns` nor `connect` nor `tls`. With an HTTP client of the caller's own only `first_byte`
+/// is known.
 ///
-/// As JSON: `dns_ms`, `connect_ms` and `first_byte_ms`, in milliseconds with up to three decimals,
-/// `null` when absent.
+/// As JSON: `dns_ms`, `connect_ms`, `tls_ms` and `first_byte_ms`, in milliseconds with up to three
+/// decimals, `null` when absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Phases {
     /// Looking the name up. An answer that was cached takes next to nothing.
     pub dns: Option<Duration>,
-    /// Making the connection, TLS included and `dns` not.
+    /// Making the TCP connection, once the address was known.
     pub connect: Option<Duration>,
+    /// The handshake of TLS.
+    pub tls: Option<Duration>,
     /// From the first byte of the request to the whole head of the answer. Of a request without a
     /// body it is not seen when it leaves: then it counts from the connection, or from the start.
     pub first_byte: Option<Duration>,
@@ -41,9 +42,10 @@ impl Serialize for Phases {
         fn milliseconds(phase: Option<Duration>) -> Option<f64> {
             phase.map(|phase| (phase.as_secs_f64() * 1e6).round() / 1e3)
         }
-        let mut fields = serializer.serialize_struct("Phases", 3)?;
+        let mut fields = serializer.serialize_struct("Phases", 4)?;
         fields.serialize_field("dns_ms", &milliseconds(self.dns))?;
         fields.serialize_field("connect_ms", &milliseconds(self.connect))?;
+        fields.serialize_field("tls_ms", &milliseconds(self.tls))?;
         fields.serialize_field("first_byte_ms", &milliseconds(self.first_byte))?;
         fields.end()
     }
@@ -57,27 +59,40 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) struct Progress {
     start: Instant,
+    /// Whether the connection is one with TLS.
+    secured: bool,
     dns: OnceLock<Duration>,
-    connected: OnceLock<Connected>,
+    reached: OnceLock<Reached>,
+    /// When the connection was ready, the handshake included.
+    connected: OnceLock<Instant>,
     /// When the request began to leave, if that was seen.
     sent: OnceLock<Option<Instant>>,
     answered: OnceLock<Instant>,
+    interim_answers: AtomicU32,
+    /// Wakes the attempt when there were too many of them.
+    flood: Notify,
 }
 
+/// The endpoint took the TCP connection.
 #[derive(Debug, Clone, Copy)]
-struct Connected {
+struct Reached {
     at: Instant,
+    /// The lookup included.
     took: Duration,
 }
 
 impl Progress {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(secured: bool) -> Self {
         Self {
+            secured,
             start: Instant::now(),
             dns: OnceLock::new(),
+            reached: OnceLock::new(),
             connected: OnceLock::new(),
             sent: OnceLock::new(),
             answered: OnceLock::new(),
+            interim_answers: AtomicU32::new(0),
+            flood: Notify::new(),
         }
     }
 
@@ -107,12 +122,36 @@ impl Progress {
         mark(&self.dns, took);
     }
 
-    fn connected(&self, took: Duration) {
-        // A request that found an idle connection meanwhile did not wait for this one.
-        if self.sent.get().copied().flatten().is_none() {
+    /// There is a TCP connection, after so long.
+    pub(super) fn reached(&self, took: Duration) {
+        if !self.found_another() {
             let at = Instant::now();
-            mark(&self.connected, Connected { at, took });
+            mark(&self.reached, Reached { at, took });
         }
+    }
+
+    /// There is a connection that can be used.
+    pub(super) fn connected(&self) {
+        if !self.found_another() {
+            mark(&self.connected, Instant::now());
+        }
+    }
+
+    /// Whether the request found an idle connection meanwhile, and did not wait for a new one.
+    fn found_another(&self) -> bool {
+        self.sent.get().copied().flatten().is_some()
+    }
+
+    /// An interim answer came. More than so many end the attempt.
+    pub(super) fn interim_answer(&self, most: u32) {
+        if self.interim_answers.fetch_add(1, Ordering::Relaxed) == most {
+            self.flood.notify_one();
+        }
+    }
+
+    /// Waits until there were too many interim answers.
+    pub(super) async fn flooded(&self) {
+        self.flood.notified().await;
     }
 
     /// The request begins to leave.
@@ -125,8 +164,9 @@ impl Progress {
         mark(&self.sent, None);
     }
 
-    pub(super) fn answered(&self) {
-        mark(&self.answered, Instant::now());
+    /// The head of the answer is there: since when.
+    pub(super) fn answered(&self) -> Instant {
+        *self.answered.get_or_init(Instant::now)
     }
 
     /// Whether something of the request may have left.
@@ -136,14 +176,18 @@ impl Progress {
 
     pub(super) fn phases(&self) -> Phases {
         let dns = self.dns.get().copied();
-        let connected = self.connected.get();
+        let reached = self.reached.get();
+        let connected = self.connected.get().copied();
         let sent = (self.sent.get().copied().flatten())
-            .or(connected.map(|connected| connected.at))
+            .or(connected)
             .unwrap_or(self.start);
         Phases {
             dns,
-            connect: connected
-                .map(|connected| connected.took.saturating_sub(dns.unwrap_or_default())),
+            connect: reached.map(|reached| reached.took.saturating_sub(dns.unwrap_or_default())),
+            tls: self
+                .secured
+                .then_some(())
+                .and_then(|()| Some(connected?.saturating_duration_since(reached?.at))),
             first_byte: self
                 .answered
                 .get()
@@ -155,46 +199,4 @@ impl Progress {
 fn mark<T>(cell: &OnceLock<T>, value: T) {
     // The first mark counts: a name is looked up once, and a body begins once.
     cell.get_or_init(|| value);
-}
-
-/// Times the connections that an HTTP client makes.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnectTimer;
-
-impl<S> Layer<S> for ConnectTimer {
-    type Service = TimedConnector<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        TimedConnector(inner)
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct TimedConnector<S>(S);
-
-impl<S, Target> Service<Target> for TimedConnector<S>
-where
-    S: Service<Target>,
-    S::Future: Send + 'static,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, target: Target) -> Self::Future {
-        let start = Instant::now();
-        let progress = Progress::current();
-        let connecting = self.0.call(target);
-        Box::pin(async move {
-            let connection = connecting.await;
-            if let (Some(progress), Ok(_)) = (progress, &connection) {
-                progress.connected(start.elapsed());
-            }
-            connection
-        })
-    }
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use metrics::{
-    SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
+    Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, counter, describe_counter,
+    describe_gauge, describe_histogram, histogram, with_recorder,
 };
 
 use super::{
@@ -56,9 +56,30 @@ pub fn describe_metrics() {
     );
 }
 
+static METADATA: Metadata<'static> =
+    Metadata::new(env!("CARGO_PKG_NAME"), Level::INFO, Some(module_path!()));
+
+// What every delivery tells has keys that are made once. The macros make a key for each call unless
+// its name is spelled out on the spot.
+static OK: [Label; 1] = [Label::from_static_parts(HTTP_RESPONSE_STATUS_CODE, "200")];
+static ATTEMPT_OK: Key = Key::from_static_parts(ATTEMPT_DURATION, &OK);
+static DELIVERED: Key = Key::from_static_name(DELIVERY_DURATION);
+static ATTEMPTS: Key = Key::from_static_name(DELIVERY_ATTEMPTS);
+static QUEUED: Key = Key::from_static_name(DELIVERY_QUEUED);
+static IN_FLIGHT: Key = Key::from_static_name(DELIVERY_IN_FLIGHT);
+
+fn histogram_of(key: &Key) -> Histogram {
+    with_recorder(|recorder| recorder.register_histogram(key, &METADATA))
+}
+
+fn gauge_of(key: &Key) -> Gauge {
+    with_recorder(|recorder| recorder.register_gauge(key, &METADATA))
+}
+
 /// A request is over.
 pub(crate) fn attempted(attempt: &Attempt) {
     let duration = match &attempt.result {
+        Ok(answer) if answer.status == StatusCode::OK => histogram_of(&ATTEMPT_OK),
         Ok(answer) if answer.status.is_success() => {
             let status = status_word(answer.status);
             histogram!(ATTEMPT_DURATION, HTTP_RESPONSE_STATUS_CODE => status)
@@ -78,7 +99,7 @@ pub(crate) fn attempted(attempt: &Attempt) {
 
 /// A delivery succeeded.
 pub(crate) fn delivered(age: Duration, attempts: usize) {
-    histogram!(DELIVERY_DURATION).record(age);
+    histogram_of(&DELIVERED).record(age);
     count_attempts(attempts);
 }
 
@@ -99,7 +120,7 @@ pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: usize)
 
 fn count_attempts(attempts: usize) {
     let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
-    histogram!(DELIVERY_ATTEMPTS).record(attempts);
+    histogram_of(&ATTEMPTS).record(attempts);
 }
 
 /// A message was not accepted, or given up.
@@ -111,7 +132,7 @@ pub(crate) fn dropped(error_type: &'static str) {
 pub(crate) fn queued(before: usize, now: usize) {
     // Differences, because several queues add up.
     let count = |messages: usize| u32::try_from(messages).unwrap_or(u32::MAX);
-    let gauge = gauge!(DELIVERY_QUEUED);
+    let gauge = gauge_of(&QUEUED);
     if now > before {
         gauge.increment(count(now - before));
     } else {
@@ -121,7 +142,7 @@ pub(crate) fn queued(before: usize, now: usize) {
 
 /// An attempt began, or ended.
 pub(crate) fn in_flight(began: bool) {
-    let gauge = gauge!(DELIVERY_IN_FLIGHT);
+    let gauge = gauge_of(&IN_FLIGHT);
     if began {
         gauge.increment(1);
     } else {

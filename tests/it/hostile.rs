@@ -12,6 +12,7 @@ mod names;
 mod recovery;
 mod redirects;
 mod stalls;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 
 use std::time::Duration;

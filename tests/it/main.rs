@@ -4,6 +4,8 @@
 mod client;
 mod dispatcher;
 mod hostile;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod http2;
 mod metrics;
 mod router;
 mod send_sync;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::signing::{Secret, TimestampedSigner, TimestampedVerifier, Verifier};
 use tidings::{Attempt, Endpoint, EndpointBuilder, Message, Phases, Sender, Verdict};
-use tidings_test_support::{Behaviour, Receiver};
+use tidings_test_support::{Answer, Behaviour, Receiver, Request};
 use wiremock::matchers::{body_bytes, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -47,6 +47,27 @@ async fn one_post_with_the_exact_body_and_the_headers_is_sent() {
     assert!(!request.headers.contains_key("accept-encoding"));
     assert!(!request.headers.contains_key("webhook-signature"));
     assert_eq!(request.headers["content-length"], "5");
+}
+
+#[tokio::test]
+async fn headers_of_the_endpoint_take_the_place_of_the_default_ones() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    attempt(&receiver.url("/"), PATIENT).await;
+    let own = Endpoint::builder(receiver.url("/"))
+        .header("User-Agent", "billing/2")
+        .header("accept", "application/json");
+    attempt_to(own).await;
+    let sent = |request: &Request, name| {
+        let values = request.head.headers.get_all(name).iter();
+        values
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (default, own) = (receiver.request(1).await, receiver.request(2).await);
+    assert!(sent(&default, "user-agent")[0].starts_with("tidings/"));
+    assert_eq!(sent(&default, "accept"), ["*/*"]);
+    assert_eq!(sent(&own, "user-agent"), ["billing/2"]);
+    assert_eq!(sent(&own, "accept"), ["application/json"]);
 }
 
 #[tokio::test]

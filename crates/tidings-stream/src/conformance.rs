@@ -27,6 +27,7 @@ mod batches;
 mod delivery;
 mod engine;
 mod groups;
+mod histories;
 mod lifecycle;
 mod operate;
 mod publish_keys;
@@ -38,6 +39,7 @@ pub use batches::*;
 pub use delivery::*;
 pub use engine::*;
 pub use groups::*;
+pub use histories::*;
 pub use lifecycle::*;
 pub use operate::*;
 pub use publish_keys::*;
@@ -144,6 +146,7 @@ macro_rules! conformance_tests {
                 settled_parts_of_a_claim_do_not_come_again
                 extending_a_claim_keeps_it
                 a_group_that_is_gone_is_an_error
+                random_histories_end_as_in_memory
             }
         }
     };

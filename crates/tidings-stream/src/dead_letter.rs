@@ -7,7 +7,7 @@ use crate::consumer::Origin;
 use crate::engine::GroupKey;
 
 /// The start of every header that the move to a dead-letter stream adds.
-const PREFIX: &str = "x-dlq-";
+pub(crate) const PREFIX: &str = "x-dlq-";
 
 /// Longest [`ERROR`] header, in bytes.
 const MAX_ERROR_BYTES: usize = 1024;

@@ -64,12 +64,38 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Many at a time
+//!
+//! [`Streams::publish_batch`] appends many messages with one commit, and
+//! [`Streams::subscribe_batch`] hands many to one call of a [`BatchHandler`], which may fail for some
+//! of them. Neither waits for a batch to fill up. What many callers publish at the same time shares
+//! a commit anyway.
+//!
+//! # Repeats
+//!
+//! A publisher that got no answer does not know whether its message was appended. With a
+//! [publish key](NewMessage::with_publish_key) it simply tries again: the second publish answers the
+//! id of the first.
+//!
+//! # By hand
+//!
+//! | to | call |
+//! |---|---|
+//! | see what there is | [`list`](Streams::list), [`stats`](Streams::stats), [`read`](Streams::read) |
+//! | see who works on what, since when | [`members`](Streams::members), [`pending`](Streams::pending) |
+//! | replay, or skip | [`seek`](Streams::seek) to an id, a time or an end |
+//! | hold a consumer | [`pause`](Consumer::pause), [`resume`](Consumer::resume) |
+//! | bring dead letters back | [`redrive`](Streams::redrive) |
+//! | clean up | [`trim`](Streams::trim), [`delete_group`](Streams::delete_group), [`delete_stream`](Streams::delete_stream) |
+//!
 //! # Engines
 //!
 //! Where the messages are kept is the business of an [`Engine`](engine::Engine); everything above
 //! is decided once, over it. [`MemoryEngine`] forgets with the process. `sqlite::SqliteEngine`
 //! (feature `sqlite`) keeps them in a file, shares its transactions with whatever else lives there,
-//! and needs no server. The feature `conformance` has the tests for an engine of your own.
+//! and needs no server. `postgres::PostgresEngine` (feature `postgres`) keeps them in a PostgreSQL
+//! database that many processes share, `redis::RedisEngine` (feature `redis`) on a Redis server. The
+//! feature `conformance` has the tests for an engine of your own.
 //!
 //! # What it is not
 //!
@@ -84,12 +110,19 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
+#[cfg(any(test, feature = "postgres", feature = "redis"))]
+mod group_commit;
 mod handler;
 mod janitor;
 mod memory;
 mod message;
 mod name;
 mod poller;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod stats;

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::engine::{Claimed, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement, Wakes};
 use crate::{
-    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
     StreamName, StreamStats,
 };
 
 mod group;
+mod lease;
 mod log;
 
-use group::Group;
+use group::{Ended, Group};
 use log::Log;
 
 /// Streams in the memory of one process: for tests, and for work that may go down with it.
@@ -31,7 +32,7 @@ pub struct MemoryEngine {
 struct Stream {
     log: Log,
     retention: Retention,
-    groups: HashMap<crate::GroupName, Group>,
+    groups: HashMap<GroupName, Group>,
 }
 
 impl MemoryEngine {
@@ -70,10 +71,9 @@ impl Engine for MemoryEngine {
         let ids = {
             let mut streams = self.lock();
             let stream = streams.entry(stream.clone()).or_default();
-            let ids = messages
-                .into_iter()
-                .map(|message| MessageId::from_u64(stream.log.append(message)))
-                .collect();
+            let now = log::now();
+            let append = |message| MessageId::from_u64(stream.log.append(message, now));
+            let ids = messages.into_iter().map(append).collect();
             stream.retention = retention;
             stream.trim();
             ids
@@ -138,23 +138,32 @@ impl Engine for MemoryEngine {
             let obeyed = settlements
                 .iter()
                 .map(|Settlement { receipt, outcome }| {
-                    if !group.holds(receipt) {
+                    let Some(ended) = group.end_claim(receipt) else {
                         return false;
-                    }
+                    };
                     let number = receipt.id.as_u64();
                     match outcome {
-                        Outcome::Acknowledged => group.forget(number),
+                        Outcome::Acknowledged => {}
                         Outcome::Retry { delay, error } => {
                             has_returned = true;
-                            group.put_back(number, *delay, error.clone());
+                            let last_error = error.clone();
+                            group.put_back(
+                                number,
+                                *delay,
+                                Ended {
+                                    last_error,
+                                    ..ended
+                                },
+                            );
                         }
                         Outcome::Released => {
                             has_returned = true;
-                            group.release(number);
+                            let attempts = ended.attempts - 1;
+                            group.put_back(number, Duration::ZERO, Ended { attempts, ..ended });
                         }
                         Outcome::Dead { to, provenance } => {
                             let message = stream.log.get(number);
-                            group.bury(number, message.is_some());
+                            group.count_buried(message.is_some());
                             letters.extend(message.map(|stored| {
                                 let letter = stored.content.clone().buried(provenance.clone());
                                 (to.clone(), letter)
@@ -166,7 +175,7 @@ impl Engine for MemoryEngine {
                 .collect();
             for (to, letter) in &letters {
                 let stream = streams.entry(to.clone()).or_default();
-                stream.log.append(letter.clone());
+                stream.log.append(letter.clone(), log::now());
                 stream.trim();
             }
             obeyed

@@ -53,6 +53,7 @@ mod recovery;
 mod schema;
 mod settle;
 mod stats;
+mod stream_row;
 mod trim;
 
 use liveness::Liveness;

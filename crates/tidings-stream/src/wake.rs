@@ -24,6 +24,13 @@ impl Wakes {
         }
     }
 
+    /// Wakes everyone in this process who waits for any stream: wake-ups may have been missed.
+    pub fn wake_all(&self) {
+        for sender in self.lock().values() {
+            sender.send_replace(());
+        }
+    }
+
     /// Registers for the wake-ups of a stream, from now on.
     pub(crate) fn listen(&self, stream: &StreamName) -> Listener {
         let receiver = self

@@ -16,7 +16,7 @@
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address where nobody answers: refused, or silent |
 //! | [`Proxy`] | a way to a server, to be cut, blocked and frozen |
-//! | [`RedisServer`] | a server of one test's own, to be stopped and started |
+//! | [`RedisServer`], [`PostgresServer`] | a server of one test's own, to be stopped and started |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
 //! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
@@ -67,6 +67,8 @@ mod input;
 mod journal;
 mod output;
 mod performance;
+#[cfg(target_os = "linux")]
+mod postgres_server;
 mod proxy;
 mod receiver;
 #[cfg(unix)]
@@ -80,6 +82,8 @@ pub use answer::Answer;
 pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
 pub use gate::Gate;
+#[cfg(target_os = "linux")]
+pub use postgres_server::PostgresServer;
 pub use proxy::{Proxy, Welcome};
 pub use receiver::{Builder, Receiver};
 #[cfg(unix)]

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::UnixStream;
 use tokio::task::yield_now;
 
-/// A Redis of one test's own, which it can stop and start. It listens on a Unix socket, keeps nothing,
-/// and ends when it is dropped.
+/// A Redis of one test's own, which it can stop and start. It listens on a Unix socket, keeps nothing
+/// unless it is told to, and ends when it is dropped.
 ///
 /// It needs `redis-server`, which `scripts/services` installs.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: PathBuf,
+    options: &'static [&'static str],
     process: Child,
 }
 
@@ -23,13 +24,39 @@ impl RedisServer {
     ///
     /// When it cannot be started, or ends at once.
     pub async fn start() -> io::Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server that answers once what it has done is on disk.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub async fn start_durable() -> io::Result<Self> {
+        Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+    }
+
+    /// Starts a server that may be a node of a cluster, once it is given its slots.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub async fn start_node() -> io::Result<Self> {
+        Self::start_with(&["--cluster-enabled", "yes"]).await
+    }
+
+    async fn start_with(options: &'static [&'static str]) -> io::Result<Self> {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let number = LAST.fetch_add(1, Ordering::Relaxed);
         let name = format!("tidings-redis-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         std::fs::create_dir(&folder)?;
-        let process = run(&folder)?;
-        let mut server = Self { folder, process };
+        let process = run(&folder, options)?;
+        let mut server = Self {
+            folder,
+            options,
+            process,
+        };
         server.listens().await?;
         Ok(server)
     }
@@ -55,8 +82,36 @@ impl RedisServer {
     ///
     /// As for [`start`](Self::start).
     pub async fn start_again(&mut self) -> io::Result<()> {
-        self.process = run(&self.folder)?;
+        self.process = run(&self.folder, self.options)?;
         self.listens().await
+    }
+
+    /// Lets it do nothing until it is [thawed](Self::thaw); its connections stay open.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system does not let it be stopped.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system does not let it go on.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal("-CONT")
+    }
+
+    fn signal(&self, signal: &str) -> io::Result<()> {
+        let id = self.process.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status()?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("kill ended: {status}")))
+        }
     }
 
     fn socket(&self) -> PathBuf {
@@ -74,9 +129,10 @@ impl RedisServer {
     }
 }
 
-fn run(folder: &Path) -> io::Result<Child> {
+fn run(folder: &Path, options: &[&str]) -> io::Result<Child> {
     Command::new("redis-server")
         .args(["--port", "0", "--unixsocket", "socket", "--save", ""])
+        .args(options)
         .current_dir(folder)
         .stdout(Stdio::null())
         .spawn()

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use super::LaneId;
 
 /// How many attempts are under way to each host, whichever lanes they belong to, and which lanes
-/// wait for one of them to end.
+/// wait for one of them to end. Without a limit nobody counts.
 #[derive(Debug)]
 pub(super) struct Hosts {
-    limit: usize,
+    limit: Option<usize>,
     known: HashMap<Arc<str>, Host>,
     next_ticket: u64,
 }
@@ -20,7 +20,7 @@ struct Host {
 }
 
 impl Hosts {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: Option<usize>) -> Self {
         Self {
             limit,
             known: HashMap::new(),
@@ -29,7 +29,7 @@ impl Hosts {
     }
 
     pub(super) fn has_room(&self, host: &str) -> bool {
-        self.in_flight(host) < self.limit
+        self.limit.is_none_or(|limit| self.in_flight(host) < limit)
     }
 
     pub(super) fn in_flight(&self, host: &str) -> usize {
@@ -37,10 +37,15 @@ impl Hosts {
     }
 
     pub(super) fn began(&mut self, host: &Arc<str>) {
-        self.known.entry(Arc::clone(host)).or_default().in_flight += 1;
+        if self.limit.is_some() {
+            self.known.entry(Arc::clone(host)).or_default().in_flight += 1;
+        }
     }
 
     pub(super) fn ended(&mut self, host: &str) {
+        if self.limit.is_none() {
+            return;
+        }
         if let Some(state) = self.known.get_mut(host) {
             state.in_flight = state.in_flight.saturating_sub(1);
         }
@@ -67,8 +72,9 @@ impl Hosts {
     /// The next lane that may try again: call it until there is none, whenever room may have been
     /// left unused.
     pub(super) fn next_unblocked(&mut self, host: &str, promised: usize) -> Option<LaneId> {
+        let limit = self.limit?;
         let state = self.known.get_mut(host)?;
-        if state.in_flight.saturating_add(promised) >= self.limit {
+        if state.in_flight.saturating_add(promised) >= limit {
             return None;
         }
         let lane = state.blocked.pop_first().map(|(_, lane)| lane);

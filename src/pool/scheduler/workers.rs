@@ -17,7 +17,7 @@ pub(crate) struct Limits {
     pub(crate) workers: usize,
     /// Without it, all lanes are quick.
     pub(crate) isolation: Option<Isolation>,
-    pub(crate) per_host: usize,
+    pub(crate) per_host: Option<usize>,
 }
 
 /// Who holds the workers, and which standing may have another one.

@@ -87,7 +87,7 @@ async fn every_path_of_the_catalogue_ends_as_it_should() {
     let sender = sender();
     for entry in catalogue::ENTRIES {
         let deadline = match entry.path() {
-            "/never-answers" | "/drips-head" | "/endless-interim" => SHORT,
+            "/never-answers" | "/drips-head" => SHORT,
             _ => PATIENT,
         };
         let endpoint = Endpoint::builder(receiver.url(entry.example())).timeout(deadline);

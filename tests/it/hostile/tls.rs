@@ -44,6 +44,25 @@ async fn a_certificate_of_a_trusted_authority_is_accepted() {
 }
 
 #[tokio::test]
+async fn the_handshake_is_timed_by_itself() {
+    let receiver = receiver_with(Tls::Valid).await;
+    let sender = trusting(receiver.authority().unwrap());
+    let attempt = || attempt_by(&sender, Endpoint::builder(receiver.url("/")));
+    let first = attempt().await;
+    let (connect, tls) = (first.phases.connect.unwrap(), first.phases.tls.unwrap());
+    let first_byte = first.phases.first_byte.unwrap();
+    assert!(connect + tls + first_byte <= first.elapsed, "{first:?}");
+    assert!(tls > Duration::ZERO, "{first:?}");
+    // The connection is used again.
+    let second = attempt().await.phases;
+    assert_eq!((second.connect, second.tls), (None, None));
+
+    let plain = crate::support::receiver(Answer::ok()).await;
+    let attempt = attempt_by(&sender, Endpoint::builder(plain.url("/"))).await;
+    assert!(attempt.phases.connect.is_some() && attempt.phases.tls.is_none());
+}
+
+#[tokio::test]
 async fn a_client_of_ones_own_brings_its_own_trust() {
     let receiver = receiver_with(Tls::Valid).await;
     let pem = receiver.authority().unwrap().pem();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lease::Lease;
 use super::log::Log;
 use crate::engine::{self, Claimed, ConsumerKey, Delivery, Receipt};
 use crate::{GroupName, GroupStats, Member, MessageId, PendingMessage};
@@ -16,8 +17,13 @@ pub(super) struct Group {
     cursor: u64,
     /// The number of the next claim.
     next_claim: u64,
-    pending: BTreeMap<u64, Pending>,
-    /// The pending messages by the time at which they may be claimed again.
+    /// The claims of new messages, by their numbers: in the order of their messages, too.
+    leases: BTreeMap<u64, Lease>,
+    /// The leases by the time at which they expire.
+    expiring: BTreeSet<(Instant, u64)>,
+    /// The messages that come again, or have.
+    retries: BTreeMap<u64, Retry>,
+    /// The retries by the time at which they may be claimed again.
     due: BTreeSet<(Instant, u64)>,
     /// Until when each consumer is taken to be alive.
     members: BTreeMap<Arc<str>, Instant>,
@@ -25,9 +31,9 @@ pub(super) struct Group {
     lost_to_trim: u64,
 }
 
-/// A message that is claimed, or waits to be claimed again.
+/// A message that waits for another attempt, or is claimed for one.
 #[derive(Debug)]
-struct Pending {
+struct Retry {
     attempts: u32,
     /// The claim that holds it; `None` while it waits.
     claim: Option<Claim>,
@@ -49,7 +55,9 @@ impl Group {
         Self {
             cursor,
             next_claim: engine::first_claim(),
-            pending: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            expiring: BTreeSet::new(),
+            retries: BTreeMap::new(),
             due: BTreeSet::new(),
             members: BTreeMap::new(),
             dead_lettered: 0,
@@ -59,17 +67,23 @@ impl Group {
 
     pub(super) fn seek(&mut self, cursor: u64) {
         self.cursor = cursor;
-        self.pending.clear();
+        self.leases.clear();
+        self.expiring.clear();
+        self.retries.clear();
         self.due.clear();
     }
 
     /// Whether [`claim`](Self::claim) would find something, a loss included.
     pub(super) fn is_ready(&self, log: &Log) -> bool {
-        let is_due = self
-            .due
-            .first()
-            .is_some_and(|(due, _)| *due <= Instant::now());
+        let is_due = self.next_due().is_some_and(|due| due <= Instant::now());
         is_due || self.cursor < log.head()
+    }
+
+    /// When the next message may be claimed again, unless it is settled before.
+    fn next_due(&self) -> Option<Instant> {
+        let retry = self.due.first().map(|(due, _)| *due);
+        let lease = self.expiring.first().map(|(due, _)| *due);
+        retry.into_iter().chain(lease).min()
     }
 
     pub(super) fn claim(
@@ -80,22 +94,22 @@ impl Group {
         visibility: Duration,
     ) -> Claimed {
         let now = Instant::now();
+        self.explode_expired_leases(now);
         let claim = Claim {
             number: self.next_claim,
             consumer: Arc::clone(&consumer.consumer),
         };
         self.next_claim += 1;
-        let mut deliveries = Vec::new();
-        let mut hand_out = |number: u64, pending: &Pending| {
+        let mut deliveries = Vec::with_capacity(max.min(log.len() + self.due.len()));
+        let mut hand_out = |number: u64, attempt: u32, last_error: Option<String>| {
             let message = log.get(number)?;
-            let stream = &consumer.group.stream;
             deliveries.push(Delivery {
-                message: message.to_message(stream, number, pending.attempts),
+                message: message.to_message(&consumer.group.stream, number, attempt),
                 receipt: Receipt {
                     id: MessageId::from_u64(number),
                     claim: claim.number,
                 },
-                last_error: pending.last_error.clone(),
+                last_error,
             });
             Some(())
         };
@@ -104,19 +118,17 @@ impl Group {
             && let Some(&(due, number)) = self.due.first()
             && due <= now
         {
-            self.reschedule(number, visibility, |pending| {
-                pending.attempts = pending.attempts.saturating_add(1);
-                pending.claim = Some(claim.clone());
-                pending.since = now;
+            self.reschedule(number, visibility, |retry| {
+                retry.attempts = retry.attempts.saturating_add(1);
+                retry.claim = Some(claim.clone());
+                retry.since = now;
             });
-            let pending = self.pending.get(&number);
-            if pending
-                .and_then(|pending| hand_out(number, pending))
-                .is_some()
-            {
+            let retry = self.retries.get(&number);
+            let handed_out = retry.and_then(|r| hand_out(number, r.attempts, r.last_error.clone()));
+            if handed_out.is_some() {
                 room -= 1;
             } else {
-                self.forget(number);
+                self.forget_retry(number);
                 self.lost_to_trim += 1;
             }
         }
@@ -124,45 +136,90 @@ impl Group {
             self.lost_to_trim += log.tail() - 1 - self.cursor;
             self.cursor = log.tail() - 1;
         }
+        let lo = self.cursor + 1;
         while room > 0 && self.cursor < log.head() {
             room -= 1;
             self.cursor += 1;
-            let due = now + visibility;
-            let pending = Pending {
-                attempts: 1,
-                claim: Some(claim.clone()),
-                since: now,
-                due,
-                last_error: None,
-            };
-            hand_out(self.cursor, &pending);
-            self.due.insert((due, self.cursor));
-            self.pending.insert(self.cursor, pending);
+            hand_out(self.cursor, 1, None);
         }
-        let next_due = self.due.first().map(|(due, _)| due.duration_since(now));
+        let len = usize::try_from(self.cursor + 1 - lo).unwrap_or(0);
+        if len > 0 {
+            let due = after_now(visibility);
+            let lease = Lease::new(claim.consumer, now, due, lo, len);
+            self.leases.insert(claim.number, lease);
+            self.expiring.insert((due, claim.number));
+        }
         Claimed {
             deliveries,
-            next_due,
+            next_due: self.next_due().map(|due| due.duration_since(now)),
         }
     }
 
-    pub(super) fn holds(&self, receipt: &Receipt) -> bool {
-        self.pending
-            .get(&receipt.id.as_u64())
-            .and_then(|pending| pending.claim.as_ref())
-            .is_some_and(|claim| claim.number == receipt.claim)
-    }
-
-    /// Is done with a message.
-    pub(super) fn forget(&mut self, number: u64) {
-        if let Some(pending) = self.pending.remove(&number) {
-            self.due.remove(&(pending.due, number));
+    /// Makes retries of what is left of claims that have expired. Until somebody takes one, the old
+    /// receipt is still good for it.
+    fn explode_expired_leases(&mut self, now: Instant) {
+        while let Some(&(due, number)) = self.expiring.first()
+            && due <= now
+            && let Some(lease) = self.forget_lease(number)
+        {
+            for open in lease.open_numbers() {
+                let claim = Claim {
+                    number,
+                    consumer: Arc::clone(&lease.consumer),
+                };
+                let retry = Retry {
+                    attempts: 1,
+                    claim: Some(claim),
+                    since: lease.since,
+                    due: lease.due,
+                    last_error: None,
+                };
+                self.due.insert((retry.due, open));
+                self.retries.insert(open, retry);
+            }
         }
     }
 
-    /// Is done with a message that moves to another stream, unless it was trimmed.
-    pub(super) fn bury(&mut self, number: u64, is_kept: bool) {
-        self.forget(number);
+    /// Ends the claim that a receipt is the proof of, and answers what was known of the message, which
+    /// is no longer pending; `None` when the receipt is stale.
+    pub(super) fn end_claim(&mut self, receipt: &Receipt) -> Option<Ended> {
+        let number = receipt.id.as_u64();
+        if let Some(lease) = self.leases.get_mut(&receipt.claim)
+            && lease.is_open(number)
+        {
+            lease.settle(number);
+            if lease.open() == 0 {
+                self.forget_lease(receipt.claim);
+            }
+            return Some(Ended {
+                attempts: 1,
+                last_error: None,
+            });
+        }
+        self.holding_retry(receipt)?;
+        let retry = self.forget_retry(number)?;
+        Some(Ended {
+            attempts: retry.attempts,
+            last_error: retry.last_error,
+        })
+    }
+
+    /// Makes a message wait for its next attempt.
+    pub(super) fn put_back(&mut self, number: u64, delay: Duration, ended: Ended) {
+        let due = after_now(delay);
+        let retry = Retry {
+            attempts: ended.attempts,
+            claim: None,
+            since: Instant::now(),
+            due,
+            last_error: ended.last_error,
+        };
+        self.due.insert((due, number));
+        self.retries.insert(number, retry);
+    }
+
+    /// Counts a message that moved to another stream, or was trimmed before it could.
+    pub(super) fn count_buried(&mut self, is_kept: bool) {
         if is_kept {
             self.dead_lettered += 1;
         } else {
@@ -170,37 +227,48 @@ impl Group {
         }
     }
 
-    /// Makes a message wait for its next attempt.
-    pub(super) fn put_back(&mut self, number: u64, delay: Duration, error: Option<String>) {
-        self.reschedule(number, delay, |pending| {
-            pending.claim = None;
-            pending.since = Instant::now();
-            pending.last_error = error;
-        });
-    }
-
-    /// Makes a message wait as if this attempt had not been.
-    pub(super) fn release(&mut self, number: u64) {
-        self.reschedule(number, Duration::ZERO, |pending| {
-            pending.claim = None;
-            pending.since = Instant::now();
-            pending.attempts -= 1;
-        });
-    }
-
     pub(super) fn extend(&mut self, receipt: &Receipt, visibility: Duration) -> bool {
-        self.holds(receipt) && {
-            self.reschedule(receipt.id.as_u64(), visibility, |_| {});
-            true
+        let number = receipt.id.as_u64();
+        if let Some(lease) = self.leases.get_mut(&receipt.claim)
+            && lease.is_open(number)
+        {
+            self.expiring.remove(&(lease.due, receipt.claim));
+            lease.due = lease.due.max(after_now(visibility));
+            self.expiring.insert((lease.due, receipt.claim));
+            return true;
         }
+        if self.holding_retry(receipt).is_none() {
+            return false;
+        }
+        self.reschedule(number, visibility, |_| {});
+        true
     }
 
-    fn reschedule(&mut self, number: u64, after: Duration, change: impl FnOnce(&mut Pending)) {
-        if let Some(pending) = self.pending.get_mut(&number) {
-            self.due.remove(&(pending.due, number));
-            pending.due = after_now(after);
-            self.due.insert((pending.due, number));
-            change(pending);
+    /// The retry that a receipt holds.
+    fn holding_retry(&self, receipt: &Receipt) -> Option<&Retry> {
+        let retry = self.retries.get(&receipt.id.as_u64())?;
+        let claim = retry.claim.as_ref()?;
+        (claim.number == receipt.claim).then_some(retry)
+    }
+
+    fn forget_lease(&mut self, number: u64) -> Option<Lease> {
+        let lease = self.leases.remove(&number)?;
+        self.expiring.remove(&(lease.due, number));
+        Some(lease)
+    }
+
+    fn forget_retry(&mut self, number: u64) -> Option<Retry> {
+        let retry = self.retries.remove(&number)?;
+        self.due.remove(&(retry.due, number));
+        Some(retry)
+    }
+
+    fn reschedule(&mut self, number: u64, after: Duration, change: impl FnOnce(&mut Retry)) {
+        if let Some(retry) = self.retries.get_mut(&number) {
+            self.due.remove(&(retry.due, number));
+            retry.due = after_now(after);
+            self.due.insert((retry.due, number));
+            change(retry);
         }
     }
 
@@ -219,20 +287,25 @@ impl Group {
 
     pub(super) fn members(&self) -> Vec<Member> {
         let now = Instant::now();
-        let mut pending: BTreeMap<&str, u64> = self
-            .members
-            .iter()
-            .filter(|(_, until)| **until > now)
-            .map(|(consumer, _)| (&**consumer, 0))
-            .collect();
-        for claim in self.pending.values().filter_map(|p| p.claim.as_ref()) {
+        let is_alive = |until: &Instant| *until > now;
+        let alive = self.members.iter().filter(|(_, until)| is_alive(until));
+        let mut pending: BTreeMap<&str, u64> =
+            alive.map(|(consumer, _)| (&**consumer, 0)).collect();
+        for lease in self.leases.values() {
+            *pending.entry(&lease.consumer).or_default() += lease.open() as u64;
+        }
+        for claim in self
+            .retries
+            .values()
+            .filter_map(|retry| retry.claim.as_ref())
+        {
             *pending.entry(&claim.consumer).or_default() += 1;
         }
         pending
             .into_iter()
             .map(|(consumer, pending)| Member {
                 consumer: consumer.to_owned(),
-                is_alive: self.members.get(consumer).is_some_and(|until| *until > now),
+                is_alive: self.members.get(consumer).is_some_and(is_alive),
                 pending,
             })
             .collect()
@@ -240,43 +313,69 @@ impl Group {
 
     pub(super) fn pending(&self, after: Option<MessageId>, max: usize) -> Vec<PendingMessage> {
         let now = Instant::now();
-        let first = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_u64()));
-        self.pending
-            .range((first, Bound::Unbounded))
-            .take(max)
-            .map(|(number, pending)| PendingMessage {
-                id: MessageId::from_u64(*number),
-                attempts: pending.attempts,
-                consumer: pending
-                    .claim
-                    .as_ref()
-                    .map(|claim| claim.consumer.to_string()),
-                age: now.duration_since(pending.since),
-                due_in: pending.due.duration_since(now),
-                last_error: pending.last_error.clone(),
+        let after = after.map_or(0, MessageId::as_u64);
+        let retries = self
+            .retries
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        let retries = retries.take(max).map(|(number, retry)| PendingMessage {
+            id: MessageId::from_u64(*number),
+            attempts: retry.attempts,
+            consumer: retry.claim.as_ref().map(|claim| claim.consumer.to_string()),
+            age: now.duration_since(retry.since),
+            due_in: retry.due.duration_since(now),
+            last_error: retry.last_error.clone(),
+        });
+        let leased = self.leases.values().flat_map(|lease| {
+            let numbers = lease.open_numbers().filter(|number| *number > after);
+            numbers.map(|number| PendingMessage {
+                id: MessageId::from_u64(number),
+                attempts: 1,
+                consumer: Some(lease.consumer.to_string()),
+                age: now.duration_since(lease.since),
+                due_in: lease.due.duration_since(now),
+                last_error: None,
             })
-            .collect()
+        });
+        let mut pending: Vec<_> = retries.chain(leased.take(max)).collect();
+        pending.sort_by_key(|message| message.id);
+        pending.truncate(max);
+        pending
     }
 
     /// The oldest message that the group has yet to finish, published or not.
     pub(super) fn first_needed(&self) -> u64 {
-        let pending = self.pending.first_key_value().map(|(number, _)| *number);
-        pending.unwrap_or(self.cursor + 1)
+        let retry = self.retries.first_key_value().map(|(number, _)| *number);
+        let lease = self.leases.first_key_value();
+        let leased = lease.and_then(|(_, lease)| lease.open_numbers().next());
+        let next = Some(self.cursor + 1);
+        [retry, leased, next]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(1)
     }
 
     pub(super) fn stats(&self, name: &GroupName, log: &Log) -> GroupStats {
         let first_needed = self.first_needed().max(log.tail());
+        let leased: usize = self.leases.values().map(Lease::open).sum();
         GroupStats {
             position: MessageId::from_u64(self.cursor),
             oldest_unfinished: (first_needed <= log.head())
                 .then(|| MessageId::from_u64(first_needed)),
             lag: log.head() - self.cursor.max(log.tail() - 1),
-            pending: self.pending.len() as u64,
+            pending: (self.retries.len() + leased) as u64,
             dead_lettered: self.dead_lettered,
             lost_to_trim: self.lost_to_trim,
             ..GroupStats::new(name.clone())
         }
     }
+}
+
+/// What was known of a message whose claim ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) attempts: u32,
+    pub(super) last_error: Option<String>,
 }
 
 /// The delay in place of one beyond what the clock can count.

@@ -17,6 +17,12 @@ pub(super) struct Log {
     keys: HashMap<String, (Instant, u64)>,
 }
 
+/// The wall clock to the millisecond, which is what messages keep.
+pub(super) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+}
+
 /// A message in its place.
 #[derive(Debug, Clone)]
 pub(super) struct Stored {
@@ -54,21 +60,25 @@ impl Log {
         self.messages.get(usize::try_from(index).ok()?)
     }
 
+    /// How many messages are kept.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Appends a message and answers its number, or that of the first one under its publish key.
-    pub(super) fn append(&mut self, mut content: NewMessage) -> u64 {
+    pub(super) fn append(&mut self, mut content: NewMessage, now: Timestamp) -> u64 {
         if let Some(PublishKey { key, window }) = content.publish_key.take() {
-            let now = Instant::now();
+            let moment = Instant::now();
             if let Some((end, number)) = self.keys.get(&key)
-                && *end > now
+                && *end > moment
             {
                 return *number;
             }
-            self.keys.insert(key, (now + window, self.head + 1));
+            self.keys.insert(key, (moment + window, self.head + 1));
         }
-        let now = Timestamp::now();
         self.messages.push_back(Stored {
             content,
-            created_at: Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now),
+            created_at: now,
         });
         self.head += 1;
         self.head

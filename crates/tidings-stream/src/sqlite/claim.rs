@@ -14,6 +14,9 @@ use crate::{Error, MessageId, StreamName};
 /// Most expired leases that one claim takes apart.
 const EXPIRED_LEASES: u32 = 8;
 
+/// Messages of one claim that room is made for at once.
+const EXPECTED: usize = 1024;
+
 /// Payload bytes after which a claim takes no further message: everyone who writes waits while they
 /// are read.
 const MAX_BYTES: usize = 4 << 20;
@@ -34,7 +37,7 @@ pub(super) fn claim(
         claim: group.claims + 1,
         now: clock::now(),
         visibility,
-        deliveries: Vec::new(),
+        deliveries: Vec::with_capacity(max.min(EXPECTED)),
         bytes: 0,
         lost: 0,
         cursor: group.cursor,

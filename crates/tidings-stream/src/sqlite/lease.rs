@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::Error;
+use crate::settled_bits::SettledBits;
 
 /// A row of `stream_lease`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) struct Lease {
     pub(super) deadline: i64,
     lo: i64,
     hi: i64,
-    settled: Vec<u8>,
+    settled: SettledBits,
 }
 
 /// The columns that [`Lease::read`] reads, in its order.
@@ -34,7 +35,6 @@ impl Lease {
         numbers: RangeInclusive<i64>,
     ) -> Self {
         let (lo, hi) = numbers.into_inner();
-        let bytes = usize::try_from((hi - lo) / 8 + 1).unwrap_or(0);
         Self {
             group_id,
             claim,
@@ -43,40 +43,30 @@ impl Lease {
             deadline,
             lo,
             hi,
-            settled: vec![0; bytes],
+            settled: SettledBits::new(length(lo, hi)),
         }
     }
 
     /// Settles a number; `false` when it is not the lease's to settle.
     pub(super) fn settle(&mut self, number: i64) -> bool {
-        if !self.is_open(number) {
-            return false;
-        }
-        let (byte, mask) = self.place(number);
-        if let Some(bits) = self.settled.get_mut(byte) {
-            *bits |= mask;
-        }
-        true
+        self.index(number)
+            .is_some_and(|index| self.settled.settle(index))
     }
 
     /// Whether a number is in the lease and not settled.
     pub(super) fn is_open(&self, number: i64) -> bool {
-        let (byte, mask) = self.place(number);
-        (self.lo..=self.hi).contains(&number)
-            && self.settled.get(byte).is_some_and(|bits| bits & mask == 0)
+        self.index(number)
+            .is_some_and(|index| self.settled.is_open(index))
     }
 
     /// The numbers that are not settled, in order.
     pub(super) fn open_numbers(&self) -> impl Iterator<Item = i64> {
-        (self.lo..=self.hi).filter(|number| self.is_open(*number))
+        let open = self.settled.open();
+        open.filter_map(|index| self.lo.checked_add_unsigned(index as u64))
     }
 
-    fn place(&self, number: i64) -> (usize, u8) {
-        let offset = number.saturating_sub(self.lo);
-        (
-            usize::try_from(offset / 8).unwrap_or(usize::MAX),
-            1 << (offset & 7),
-        )
+    fn index(&self, number: i64) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.lo)?).ok()
     }
 
     /// Finds the lease of a claim.
@@ -96,15 +86,16 @@ impl Lease {
 
     /// Reads the [`LEASE_COLUMNS`].
     pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        let (lo, hi) = (row.get(5)?, row.get(6)?);
         Ok(Self {
             group_id: row.get(0)?,
             claim: row.get(1)?,
             consumer: row.get(2)?,
             since: row.get(3)?,
             deadline: row.get(4)?,
-            lo: row.get(5)?,
-            hi: row.get(6)?,
-            settled: row.get(7)?,
+            lo,
+            hi,
+            settled: SettledBits::from_bytes(row.get(7)?, length(lo, hi)),
         })
     }
 
@@ -122,7 +113,7 @@ impl Lease {
                 self.lo,
                 self.hi,
                 self.deadline,
-                self.settled,
+                self.settled.as_bytes(),
                 self.consumer,
                 self.since
             ])?;
@@ -155,7 +146,7 @@ impl Lease {
             .prepare_cached(
                 "UPDATE stream_lease SET settled = ?3 WHERE group_id = ?1 AND claim = ?2",
             )?
-            .execute(params![self.group_id, self.claim, self.settled])?;
+            .execute(params![self.group_id, self.claim, self.settled.as_bytes()])?;
         Ok(())
     }
 
@@ -231,26 +222,7 @@ impl Retry<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn a_number_is_settled_once_and_only_inside(
-            lo in 1..1000_i64,
-            length in 1..600_i64,
-            numbers in prop::collection::vec(0..2000_i64, 0..300),
-        ) {
-            let mut lease = Lease::new(1, 1, "c", (0, 0), lo..=lo + length - 1);
-            let mut open: BTreeSet<i64> = (lo..lo + length).collect();
-            for number in numbers {
-                prop_assert_eq!(lease.settle(number), open.remove(&number));
-            }
-            prop_assert_eq!(lease.open_numbers().collect::<Vec<_>>(), Vec::from_iter(open));
-        }
-    }
+/// How many numbers there are from `lo` to `hi`.
+fn length(lo: i64, hi: i64) -> usize {
+    usize::try_from(hi.saturating_sub(lo).saturating_add(1)).unwrap_or(0)
 }

@@ -1,7 +1,6 @@
 //! Ending claims.
 
 use std::collections::BTreeSet;
-use std::collections::hash_map::{Entry, HashMap};
 
 use rusqlite::{Transaction, params};
 
@@ -33,16 +32,14 @@ pub(super) fn settle(
         transaction,
         group,
         now: clock::now(),
-        leases: HashMap::new(),
+        leases: Leases::new(transaction, group.group_id),
         result: Settled::default(),
     };
     for settlement in settlements {
         let obeyed = settling.end(settlement)?;
         settling.result.obeyed.push(obeyed);
     }
-    for lease in settling.leases.values().flatten() {
-        lease.save(transaction)?;
-    }
+    settling.leases.save()?;
     Ok(settling.result)
 }
 
@@ -55,16 +52,12 @@ pub(super) fn extend(
 ) -> Result<Vec<bool>, Error> {
     let GroupRow { group_id, .. } = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let deadline = clock::now().saturating_add(visibility);
-    let mut leases = HashMap::new();
+    let mut leases = Leases::new(transaction, group_id);
     let mut obeyed = Vec::with_capacity(receipts.len());
     for receipt in receipts {
         let number = receipt.id.as_u64().cast_signed();
         let claim = receipt.claim.cast_signed();
-        let lease = match leases.entry(claim) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(Lease::find(transaction, group_id, claim)?),
-        };
-        if let Some(lease) = lease
+        if let Some(lease) = leases.of(claim)?
             && lease.is_open(number)
         {
             lease.extend(transaction, deadline)?;
@@ -82,12 +75,54 @@ pub(super) fn extend(
     Ok(obeyed)
 }
 
+/// The leases that one call has met.
+struct Leases<'a> {
+    transaction: &'a Transaction<'a>,
+    group_id: i64,
+    /// By claim, in the order in which they were met; `None` for a claim that has none.
+    met: Vec<(i64, Option<Lease>)>,
+}
+
+impl<'a> Leases<'a> {
+    fn new(transaction: &'a Transaction<'a>, group_id: i64) -> Self {
+        Self {
+            transaction,
+            group_id,
+            met: Vec::new(),
+        }
+    }
+
+    /// The lease of a claim. Neighbours mostly share one, so the last that was met is looked at
+    /// first.
+    fn of(&mut self, claim: i64) -> Result<Option<&mut Lease>, Error> {
+        let known = self.met.iter().rposition(|(met, _)| *met == claim);
+        let index = if let Some(index) = known {
+            index
+        } else {
+            let lease = Lease::find(self.transaction, self.group_id, claim)?;
+            self.met.push((claim, lease));
+            self.met.len() - 1
+        };
+        Ok(self
+            .met
+            .get_mut(index)
+            .and_then(|(_, lease)| lease.as_mut()))
+    }
+
+    /// Writes what has been settled.
+    fn save(&self) -> Result<(), Error> {
+        for lease in self.met.iter().filter_map(|(_, lease)| lease.as_ref()) {
+            lease.save(self.transaction)?;
+        }
+        Ok(())
+    }
+}
+
 struct Settling<'a> {
     transaction: &'a Transaction<'a>,
     group: GroupRow,
     now: i64,
-    /// The leases met so far, by claim; `None` for a claim that has none.
-    leases: HashMap<i64, Option<Lease>>,
+    leases: Leases<'a>,
     result: Settled,
 }
 
@@ -96,14 +131,8 @@ impl Settling<'_> {
     fn end(&mut self, settlement: &Settlement) -> Result<bool, Error> {
         let number = settlement.receipt.id.as_u64().cast_signed();
         let claim = settlement.receipt.claim.cast_signed();
-        let group_id = self.group.group_id;
-        let lease = match self.leases.entry(claim) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => {
-                unknown.insert(Lease::find(self.transaction, group_id, claim)?)
-            }
-        };
-        if lease.as_mut().is_some_and(|lease| lease.settle(number)) {
+        let lease = self.leases.of(claim)?;
+        if lease.is_some_and(|lease| lease.settle(number)) {
             self.end_first_attempt(number, &settlement.outcome)?;
             return Ok(true);
         }

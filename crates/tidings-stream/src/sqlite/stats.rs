@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::append::{STREAM_COLUMNS, StreamRow};
 use super::lease::{LEASE_COLUMNS, Lease};
+use super::stream_row::{STREAM_COLUMNS, StreamRow};
 use crate::{Error, GroupName, GroupStats, MessageId, StreamName, StreamStats};
 
 /// Reads the figures of a stream, all of the same moment.

@@ -3,8 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::append::{STREAM_COLUMNS, StreamRow};
+use super::lease::{LEASE_COLUMNS, Lease};
 use super::schema;
+use super::stream_row::{STREAM_COLUMNS, StreamRow};
 use crate::Error;
 
 /// Most messages that one call removes, to keep transactions short.
@@ -85,17 +86,25 @@ fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Re
 
 /// The number of the oldest message that some group has yet to handle; `None` without groups.
 fn first_needed(transaction: &Transaction<'_>, stream_id: i64) -> Result<Option<i64>, Error> {
-    let needed = transaction
-        .prepare_cached(
-            "SELECT min(
-                 cursor + 1,
-                 ifnull((SELECT min(lo) FROM stream_lease AS l WHERE l.group_id = g.group_id),
-                        cursor + 1),
-                 ifnull((SELECT number FROM stream_retry AS r WHERE r.group_id = g.group_id
-                         ORDER BY number LIMIT 1), cursor + 1))
-             FROM stream_group AS g WHERE stream_id = ?1 ORDER BY 1 LIMIT 1",
-        )?
-        .query_row([stream_id], |row| row.get(0))
-        .optional()?;
+    let mut groups = transaction.prepare_cached(
+        "SELECT g.group_id, min(cursor + 1, ifnull(
+             (SELECT min(number) FROM stream_retry AS r WHERE r.group_id = g.group_id),
+             cursor + 1))
+         FROM stream_group AS g WHERE stream_id = ?1",
+    )?;
+    let mut first_lease = transaction.prepare_cached(&format!(
+        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 ORDER BY lo LIMIT 1"
+    ))?;
+    let mut needed: Option<i64> = None;
+    let mut rows = groups.query([stream_id])?;
+    while let Some(row) = rows.next()? {
+        let lease = first_lease.query_row([row.get::<_, i64>(0)?], Lease::read);
+        // A lease that is there has an open number.
+        let leased = lease
+            .optional()?
+            .and_then(|lease| lease.open_numbers().next());
+        let first = [Some(row.get(1)?), leased, needed].into_iter().flatten();
+        needed = first.min();
+    }
     Ok(needed)
 }

@@ -4,7 +4,10 @@ use tempfile::TempDir;
 use tidings_sqlite::{Database, Options};
 use tidings_stream::MemoryEngine;
 use tidings_stream::engine::DynEngine;
+use tidings_stream::postgres::PostgresOptions;
 use tidings_stream::sqlite::SqliteEngine;
+
+use crate::database::{Schema, fresh_engine, fresh_engine_with};
 
 tidings_stream::conformance_tests! {
     /// Streams in memory, by a clock that jumps to the next event.
@@ -30,5 +33,42 @@ tidings_stream::conformance_tests! {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
         (DynEngine::new(SqliteEngine::open(database).await.unwrap()), folder)
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database.
+    async fn postgres() -> (DynEngine, Schema) {
+        fresh_engine().await
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database, on several threads.
+    #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres_on_two_threads() -> (DynEngine, Schema) {
+        fresh_engine().await
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams in a PostgreSQL database, in sessions that are not the engine's alone.
+    async fn postgres_without_prepared_statements() -> (DynEngine, Schema) {
+        fresh_engine_with(PostgresOptions::default().without_prepared_statements()).await
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams on a Redis server.
+    async fn redis() -> (DynEngine, ()) {
+        (DynEngine::new(crate::redis::engine().await), ())
+    }
+}
+
+tidings_stream::conformance_tests! {
+    /// Streams on a Redis server, on several threads.
+    #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
+    async fn redis_on_two_threads() -> (DynEngine, ()) {
+        (DynEngine::new(crate::redis::engine().await), ())
     }
 }

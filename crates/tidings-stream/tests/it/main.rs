@@ -1,9 +1,22 @@
 //! What streams promise, on every engine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![cfg(all(feature = "sqlite", feature = "conformance"))]
+#![cfg(all(
+    feature = "sqlite",
+    feature = "postgres",
+    feature = "redis",
+    feature = "conformance"
+))]
 
 mod conformance;
+mod database;
 mod idle;
+mod kill;
+mod postgres;
+mod postgres_cost;
+mod postgres_faults;
+mod redis;
+mod redis_cost;
+mod redis_faults;
 mod send_sync;
 mod sqlite;

@@ -1,0 +1,107 @@
+//! `scripts/services cargo bench -p tidings-stream --all-features`: what streams add to their
+//! engines. The name of an engine as an argument runs that one alone:
+//! `… --bench engines -- sqlite`.
+//!
+//! Each figure stands beside that of the engine alone, doing the least that the same promise takes,
+//! in the same round. The ratio is the median of the rounds, and 1.00 means that streams cost
+//! nothing. Publishing waits for the commit on both sides. Consuming claims, handles and
+//! acknowledges what lies ready, all through a subscription with a handler for batches.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::future_not_send,
+    reason = "a benchmark fails by panicking, and tells by printing"
+)]
+
+mod memory;
+mod postgres;
+
+mod raw;
+mod redis;
+
+mod rounds;
+mod sqlite;
+mod streams;
+
+use raw::Raw;
+use rounds::Ratio;
+use tidings_stream::engine::DynEngine;
+
+/// How many publishers there are, and how many messages each sends at a time. The engine alone has as
+/// many.
+const PUBLISHING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (1, 1000), (64, 100)];
+/// How many handlers there are, and how many messages each gets at a time. The engine alone claims as
+/// many at a time, by one caller.
+const CONSUMING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (4, 100), (1, 1000)];
+
+/// Messages behind, to show that history costs nothing.
+const HISTORY: usize = 1_000_000;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
+    if is_wanted("memory") {
+        let (engine, raw) = memory::engines();
+        compare("memory", engine, &raw).await;
+    }
+    if is_wanted("sqlite") {
+        let folder = tempfile::tempdir().unwrap();
+        let (engine, raw) = sqlite::engines(folder.path()).await;
+        compare("SQLite", engine, &raw).await;
+    }
+    if is_wanted("postgres") {
+        let (engine, raw) = postgres::engines().await;
+        compare("PostgreSQL", engine, &raw).await;
+    }
+    if is_wanted("redis") {
+        let (engine, raw) = redis::engines().await;
+        compare("Redis", engine, &raw).await;
+    }
+}
+
+async fn compare(name: &str, engine: DynEngine, raw: &impl Raw) {
+    let ours = streams::Ours::new(engine).await;
+    println!("\n{name}, messages/s of 256 bytes      alone     streams   ratio");
+    for (publishers, batch) in PUBLISHING {
+        let ratio = rounds::publishing(raw, &ours, publishers, batch).await;
+        let what = format!("publish, {publishers} × {batch}");
+        print(&what, &ratio);
+    }
+    for (handlers, batch) in CONSUMING {
+        let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
+        print(&format!("consume, {handlers} × {batch}"), &ratio);
+    }
+    if let Some(alone) = rounds::one_per_transaction(raw).await {
+        let ours = rounds::publishing(raw, &ours, 1, 100).await;
+        let times = ours.streams / alone;
+        println!(
+            "  one message per transaction {alone:>10.0}              {times:.0} times by 100"
+        );
+    }
+    let empty = (ours.publishing().await, ours.consuming().await);
+    ours.fill(HISTORY).await;
+    let full = (ours.publishing().await, ours.consuming().await);
+    for (what, before, after) in [("publish", empty.0, full.0), ("consume", empty.1, full.1)] {
+        println!(
+            "  {what} by 100, {HISTORY} behind {before:>9.0}  {after:>10.0}    {:.2}",
+            after / before
+        );
+    }
+}
+
+fn print(what: &str, ratio: &Ratio) {
+    let Ratio {
+        alone,
+        streams,
+        ratio,
+    } = ratio;
+    println!("  {what:<28}{alone:>10.0}  {streams:>10.0}    {ratio:.2}");
+}

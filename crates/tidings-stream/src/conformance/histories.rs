@@ -1,0 +1,265 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{NEVER, key, numbered, streams};
+use crate::engine::{ConsumerKey, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
+use crate::{Headers, MemoryEngine, MessageId, NewMessage, Retention, StartFrom, StreamName};
+
+const HISTORIES: u64 = 12;
+const STEPS: usize = 60;
+
+/// More than there ever is.
+const ALL: usize = 10_000;
+
+/// Whatever is done in whatever order, an engine comes out where the one in memory does: the same
+/// messages are handed out as the same attempts, the same receipts are obeyed, and the same is kept,
+/// pending, dead and counted.
+pub async fn random_histories_end_as_in_memory(engine: DynEngine) {
+    for seed in 0..HISTORIES {
+        let mut history = History::new(engine.clone(), seed);
+        for step in 0..STEPS {
+            history.step().await;
+            history.compare(step).await;
+        }
+    }
+}
+
+/// Two engines to which the same is done.
+struct History {
+    seed: u64,
+    random: fastrand::Rng,
+    subject: DynEngine,
+    model: DynEngine,
+    stream: StreamName,
+    groups: [GroupKey; 2],
+    /// Receipts that were handed out at the same time for the same message, good or stale.
+    receipts: Vec<(usize, Receipt, Receipt)>,
+}
+
+impl History {
+    fn new(subject: DynEngine, seed: u64) -> Self {
+        let streams = streams(subject.clone());
+        let name = format!("history{seed}");
+        Self {
+            seed,
+            random: fastrand::Rng::with_seed(seed),
+            subject,
+            model: DynEngine::new(MemoryEngine::new()),
+            stream: streams.name(&name).unwrap(),
+            groups: ["g", "h"].map(|group| key(&streams, &name, group)),
+            receipts: Vec::new(),
+        }
+    }
+
+    fn both(&self) -> [&DynEngine; 2] {
+        [&self.subject, &self.model]
+    }
+
+    async fn step(&mut self) {
+        let group = self.random.usize(..2);
+        match self.random.u32(..100) {
+            0..25 => self.append().await,
+            25..50 => self.claim(group).await,
+            50..85 => self.settle().await,
+            85..90 => self.extend().await,
+            90..95 => self.open(group).await,
+            95..97 => self.seek(group).await,
+            97 => self.delete(group).await,
+            _ => {
+                for engine in self.both() {
+                    engine.trim().await.unwrap();
+                }
+            }
+        }
+    }
+
+    async fn append(&mut self) {
+        let mut retention = Retention::default();
+        if self.random.bool() {
+            retention = retention.with_max_len(self.random.u64(1..30));
+        }
+        if self.random.bool() {
+            retention = retention.with_pending_trimmed();
+        }
+        let mut messages = numbered(self.random.u64(..12));
+        for message in &mut messages {
+            if self.random.u32(..4) == 0 {
+                let key = self.random.u32(..10).to_string();
+                *message = NewMessage::new("keyed").with_publish_key(key, NEVER);
+            }
+        }
+        let mut ids = Vec::new();
+        for engine in self.both() {
+            let appended = engine.append(&self.stream, messages.clone(), retention);
+            ids.push(appended.await.unwrap());
+        }
+        assert_eq!(ids[0], ids[1], "seed {}", self.seed);
+    }
+
+    async fn claim(&mut self, group: usize) {
+        let consumer = ConsumerKey {
+            group: self.groups[group].clone(),
+            consumer: format!("consumer {}", self.random.u32(..3)).into(),
+        };
+        // Which of several due ones comes first depends on the clock: all of them are taken.
+        let waiting = self.model.pending(&consumer.group, None, ALL).await;
+        let waiting = waiting.map_or(0, |pending| {
+            pending
+                .iter()
+                .filter(|message| message.due_in.is_zero())
+                .count()
+        });
+        let max = waiting + self.random.usize(1..20);
+        let mut found = Vec::new();
+        for engine in self.both() {
+            let claimed = engine.claim(&consumer, max, NEVER).await;
+            let mut deliveries = claimed
+                .map(|claimed| claimed.deliveries)
+                .unwrap_or_default();
+            deliveries.sort_by_key(|delivery| delivery.message.id);
+            found.push(deliveries);
+        }
+        let [subject, model] = <[_; 2]>::try_from(found).unwrap();
+        assert_eq!(subject.len(), model.len(), "seed {}", self.seed);
+        for (subject, model) in subject.iter().zip(&model) {
+            let said = |d: &crate::engine::Delivery| {
+                let content = (d.message.payload.clone(), d.message.headers.clone());
+                (
+                    d.message.id,
+                    d.message.attempt,
+                    d.last_error.clone(),
+                    content,
+                )
+            };
+            assert_eq!(said(subject), said(model), "seed {}", self.seed);
+            self.receipts.push((group, subject.receipt, model.receipt));
+        }
+    }
+
+    async fn settle(&mut self) {
+        let group = self.random.usize(..2);
+        let mut chosen: Vec<_> = self
+            .receipts
+            .iter()
+            .filter(|r| r.0 == group)
+            .copied()
+            .collect();
+        self.random.shuffle(&mut chosen);
+        chosen.truncate(self.random.usize(..15));
+        let outcomes: Vec<Outcome> = chosen.iter().map(|_| self.outcome()).collect();
+        let mut obeyed = Vec::new();
+        for (index, engine) in self.both().into_iter().enumerate() {
+            let settlements = chosen
+                .iter()
+                .zip(&outcomes)
+                .map(|(receipts, outcome)| Settlement {
+                    receipt: [receipts.1, receipts.2][index],
+                    outcome: outcome.clone(),
+                });
+            let settled = engine
+                .settle(&self.groups[group], settlements.collect())
+                .await;
+            obeyed.push(settled.ok());
+        }
+        assert_eq!(obeyed[0], obeyed[1], "seed {}", self.seed);
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        match self.random.u32(..10) {
+            0..5 => Outcome::Acknowledged,
+            5 => Outcome::Released,
+            6 => Outcome::Dead {
+                to: self.stream.dead_letter(),
+                provenance: Headers::from([("x-dlq-reason".to_owned(), "test".to_owned())]),
+            },
+            roll => Outcome::Retry {
+                delay: if roll == 7 { NEVER } else { Duration::ZERO },
+                error: self
+                    .random
+                    .bool()
+                    .then(|| format!("error {}", self.random.u8(..))),
+            },
+        }
+    }
+
+    async fn extend(&mut self) {
+        let group = self.random.usize(..2);
+        let chosen: Vec<_> = self
+            .receipts
+            .iter()
+            .filter(|r| r.0 == group)
+            .copied()
+            .collect();
+        let mut obeyed = Vec::new();
+        for (index, engine) in self.both().into_iter().enumerate() {
+            let receipts = chosen
+                .iter()
+                .map(|receipts| [receipts.1, receipts.2][index]);
+            let extended = engine
+                .extend(&self.groups[group], receipts.collect(), NEVER)
+                .await;
+            obeyed.push(extended.ok());
+        }
+        assert_eq!(obeyed[0], obeyed[1], "seed {}", self.seed);
+    }
+
+    fn start(&mut self) -> StartFrom {
+        match self.random.u32(..3) {
+            0 => StartFrom::Latest,
+            1 => StartFrom::Earliest,
+            _ => StartFrom::After(MessageId::from_u64(self.random.u64(1..60))),
+        }
+    }
+
+    async fn open(&mut self, group: usize) {
+        let start = self.start();
+        let mut opened = Vec::new();
+        for engine in self.both() {
+            opened.push(engine.open_group(&self.groups[group], start).await.is_ok());
+        }
+        assert_eq!(opened[0], opened[1], "seed {}", self.seed);
+    }
+
+    async fn seek(&mut self, group: usize) {
+        let to = self.start();
+        let mut sought = Vec::new();
+        for engine in self.both() {
+            sought.push(engine.seek(&self.groups[group], to).await.is_ok());
+        }
+        assert_eq!(sought[0], sought[1], "seed {}", self.seed);
+    }
+
+    async fn delete(&mut self, group: usize) {
+        let mut deleted = Vec::new();
+        for engine in self.both() {
+            deleted.push(engine.delete_group(&self.groups[group]).await.unwrap());
+        }
+        assert_eq!(deleted[0], deleted[1], "seed {}", self.seed);
+    }
+
+    /// Holds all that can be seen of the one against the other.
+    async fn compare(&self, step: usize) {
+        let mut seen = Vec::new();
+        for engine in self.both() {
+            let mut pending = Vec::new();
+            for group in &self.groups {
+                let page = engine.pending(group, None, ALL).await;
+                pending.push(page.ok().map(|messages| {
+                    let said =
+                        |m: crate::PendingMessage| (m.id, m.attempts, m.consumer, m.last_error);
+                    messages.into_iter().map(said).collect::<Vec<_>>()
+                }));
+            }
+            let mut kept = Vec::new();
+            for stream in [&self.stream, &self.stream.dead_letter()] {
+                let messages = engine.read(stream, None, ALL).await.unwrap();
+                let said = |m: crate::Message| (m.id, m.payload, m.headers);
+                kept.push(messages.into_iter().map(said).collect::<Vec<_>>());
+            }
+            let stats = engine.stats(&self.stream).await.unwrap();
+            let ready = engine.ready(Arc::from(self.groups.clone())).await.unwrap();
+            seen.push((pending, kept, stats, ready));
+        }
+        assert_eq!(seen[0], seen[1], "seed {}, step {step}", self.seed);
+    }
+}

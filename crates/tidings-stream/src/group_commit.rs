@@ -1,0 +1,301 @@
+//! Appends of many callers as one.
+//!
+//! A store that waits for its disk, or for its server, answers a batch about as fast as one message.
+//! Whatever is published to a stream while a batch of it is under way makes the next one: a caller
+//! that comes alone waits for nobody, and no delay is added to fill a batch.
+//!
+//! ```text
+//! callers ──▶ queue of the stream ──▶ one task ──▶ append(a, b, c …) ──▶ each its own ids
+//! ```
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+
+/// Callers that may wait in the queue of one stream before the next one waits to get in.
+const QUEUE: usize = 1024;
+
+/// Most messages of one batch, unless a single caller has more.
+const MAX_MESSAGES: usize = 1000;
+
+/// Most payload bytes of one batch, unless a single caller has more.
+const MAX_BYTES: usize = 4 << 20;
+
+/// How long a stream's task waits for another caller before it ends.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What appends a batch: an engine.
+pub(crate) trait Append: Send + Sync + 'static {
+    /// Appends messages as [`Engine::append`](crate::engine::Engine::append) does, and answers an id
+    /// for each.
+    fn append(
+        &self,
+        stream: &StreamName,
+        messages: &[NewMessage],
+        retention: Retention,
+    ) -> impl Future<Output = Result<Vec<MessageId>, AppendError>> + Send;
+}
+
+/// Why a batch was not appended.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// The store refused it, and certainly kept nothing. Some message may be the reason, so that the
+    /// others are worth another attempt without it.
+    #[cfg_attr(
+        not(any(test, feature = "postgres")),
+        expect(
+            dead_code,
+            reason = "no message is the reason why Redis refuses a batch"
+        )
+    )]
+    Refused(Error),
+    /// Something that another attempt now would meet again, or that leaves it open what happened.
+    Failed(Error),
+}
+
+impl From<AppendError> for Error {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Refused(error) | AppendError::Failed(error) => error,
+        }
+    }
+}
+
+/// The queues of one engine. Dropping it ends its tasks.
+pub(crate) struct GroupCommit<A> {
+    append: Arc<A>,
+    lanes: Arc<Lanes>,
+}
+
+/// The streams that somebody has published to lately.
+type Lanes = Mutex<HashMap<StreamName, Lane>>;
+
+struct Lane {
+    queue: mpsc::Sender<Request>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What one caller wants.
+struct Request {
+    messages: Vec<NewMessage>,
+    retention: Retention,
+    answer: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+}
+
+impl<A: Append> GroupCommit<A> {
+    pub(crate) fn new(append: Arc<A>) -> Self {
+        Self {
+            append,
+            lanes: Arc::default(),
+        }
+    }
+
+    /// Appends messages, together with those of whoever else waits for this stream with the same
+    /// retention.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have appended its messages, never a part of them.
+    pub(crate) async fn append(
+        &self,
+        stream: &StreamName,
+        messages: Vec<NewMessage>,
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, Error> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            messages,
+            retention,
+            answer,
+        };
+        let queue = self.queue(stream);
+        queue.send(request).await.map_err(|_| Error::Closed)?;
+        drop(queue);
+        answered.await.unwrap_or(Err(Error::Closed))
+    }
+
+    fn queue(&self, stream: &StreamName) -> mpsc::Sender<Request> {
+        let mut lanes = lock(&self.lanes);
+        // A task whose runtime has ended is gone without having said so.
+        if let Some(lane) = lanes.get(stream)
+            && !lane.queue.is_closed()
+        {
+            return lane.queue.clone();
+        }
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let work = work_off(
+            Arc::clone(&self.append),
+            Arc::clone(&self.lanes),
+            stream.clone(),
+            requests,
+        );
+        let lane = Lane {
+            queue: queue.clone(),
+            _task: AbortOnDropHandle::new(tokio::spawn(work)),
+        };
+        lanes.insert(stream.clone(), lane);
+        queue
+    }
+}
+
+impl<A> Drop for GroupCommit<A> {
+    fn drop(&mut self) {
+        // The tasks know the map that holds their handles.
+        let lanes = std::mem::take(&mut *lock(&self.lanes));
+        drop(lanes);
+    }
+}
+
+impl<A> fmt::Debug for GroupCommit<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupCommit").finish_non_exhaustive()
+    }
+}
+
+fn lock(lanes: &Lanes) -> MutexGuard<'_, HashMap<StreamName, Lane>> {
+    // The map is whole after every statement, so a panic elsewhere leaves nothing half-done.
+    lanes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Appends what callers want of one stream, batch after batch, until nobody wants anything.
+async fn work_off<A: Append>(
+    append: Arc<A>,
+    lanes: Arc<Lanes>,
+    stream: StreamName,
+    mut requests: mpsc::Receiver<Request>,
+) {
+    let mut waiting = Vec::with_capacity(QUEUE);
+    loop {
+        let received = requests.recv_many(&mut waiting, QUEUE);
+        if let Ok(count) = tokio::time::timeout(LINGER, received).await {
+            if count == 0 {
+                return;
+            }
+        } else if is_done(&lanes, &stream, &requests) {
+            return;
+        }
+        // Nobody waits for them any more, and nothing of them has been sent.
+        waiting.retain(|request| !request.answer.is_closed());
+        let mut waiting = waiting.drain(..).peekable();
+        while let Some(first) = waiting.next() {
+            let mut batch = Batch::new(first);
+            while let Some(request) = waiting.next_if(|request| batch.has_room_for(request)) {
+                batch.add(request);
+            }
+            batch.append(&*append, &stream).await;
+        }
+    }
+}
+
+/// Closes a stream's queue, unless somebody is about to use it.
+fn is_done(lanes: &Lanes, stream: &StreamName, requests: &mpsc::Receiver<Request>) -> bool {
+    let mut lanes = lock(lanes);
+    // Senders are cloned under this lock: when the map has the only one, nobody is on the way.
+    if requests.sender_strong_count() > 1 || !requests.is_empty() {
+        return false;
+    }
+    // This task's own handle goes with it; aborting a task that returns next does nothing.
+    lanes.remove(stream);
+    true
+}
+
+/// Requests of the same retention, one after the other.
+struct Batch {
+    messages: Vec<NewMessage>,
+    bytes: usize,
+    retention: Retention,
+    callers: Vec<Caller>,
+}
+
+/// Who waits for which of a batch's messages.
+struct Caller {
+    messages: Range<usize>,
+    answer: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+}
+
+impl Batch {
+    fn new(first: Request) -> Self {
+        let mut batch = Self {
+            messages: Vec::new(),
+            bytes: 0,
+            retention: first.retention,
+            callers: Vec::new(),
+        };
+        batch.add(first);
+        batch
+    }
+
+    fn has_room_for(&self, request: &Request) -> bool {
+        self.retention == request.retention
+            && self.messages.len() + request.messages.len() <= MAX_MESSAGES
+            && self.bytes + bytes(&request.messages) <= MAX_BYTES
+    }
+
+    fn add(&mut self, request: Request) {
+        self.bytes += bytes(&request.messages);
+        let start = self.messages.len();
+        if start == 0 {
+            // The usual caller is alone, and its messages need not be moved.
+            self.messages = request.messages;
+        } else {
+            self.messages.extend(request.messages);
+        }
+        self.callers.push(Caller {
+            messages: start..self.messages.len(),
+            answer: request.answer,
+        });
+    }
+
+    async fn append(self, append: &impl Append, stream: &StreamName) {
+        let appended = append.append(stream, &self.messages, self.retention).await;
+        match appended {
+            Ok(ids) => {
+                for caller in self.callers {
+                    let own = ids.get(caller.messages.clone()).map(<[_]>::to_vec);
+                    caller.answer(own.ok_or_else(|| Error::backend(TooFewIds)));
+                }
+            }
+            // Nothing of it is in the store: each caller is told of its own fault, and no other.
+            Err(AppendError::Refused(_)) if self.callers.len() > 1 => {
+                for caller in self.callers {
+                    let own = self.messages.get(caller.messages.clone());
+                    let own = own.unwrap_or_default();
+                    let appended = append.append(stream, own, self.retention).await;
+                    caller.answer(appended.map_err(Error::from));
+                }
+            }
+            Err(error) => {
+                let error = Error::from(error);
+                for caller in self.callers {
+                    caller.answer(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl Caller {
+    fn answer(self, result: Result<Vec<MessageId>, Error>) {
+        // Whoever has dropped the future does not want to know.
+        drop(self.answer.send(result));
+    }
+}
+
+fn bytes(messages: &[NewMessage]) -> usize {
+    messages.iter().map(|message| message.payload.len()).sum()
+}
+
+/// A store that answered a batch with fewer ids than it has messages.
+#[derive(Debug, thiserror::Error)]
+#[error("the store answered too few ids for its messages")]
+struct TooFewIds;
+
+#[cfg(test)]
+mod tests;

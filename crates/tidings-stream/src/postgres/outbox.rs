@@ -1,0 +1,176 @@
+//! Publishing inside transactions of the caller's own.
+//!
+//! A stream's numbers are taken under a lock until the commit, and a transaction of somebody else's
+//! may stay open for as long as it likes. So it leaves its messages in an outbox, without numbers;
+//! once they are committed, whichever engine comes first gives them their numbers and puts them into
+//! their streams, in a short transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_postgres::tokio_postgres::GenericClient;
+use tidings_postgres::tokio_postgres::types::Type;
+use tokio::sync::Notify;
+
+use super::announce::Announcer;
+use super::append::Columns;
+use super::connections::Connections;
+use super::content::MAX_BYTES;
+use super::{append, failure};
+use crate::engine::Wakes;
+use crate::{Error, NewMessage, StreamName};
+
+/// Most messages that get their numbers in one transaction.
+const BATCH: i64 = 500;
+
+/// How often to look into the outbox without having been told to, on the average.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The notification is part of the transaction: it is sent if and when that commits, once.
+const LEAVE: &str = "
+    WITH kept AS (
+        INSERT INTO tidings_stream_outbox (stream, payload, headers, key, key_window)
+        SELECT $1, payload, headers, key, key_window
+        FROM unnest($2::bytea[], $3::bytea[], $4::text[], $5::bigint[]) WITH ORDINALITY
+            AS message (payload, headers, key, key_window, n)
+        ORDER BY n RETURNING 1)
+    SELECT pg_notify(tidings_stream_channel(), 'outbox') FROM kept LIMIT 1";
+
+const SEQUENCE: &str = "SELECT streams, messages FROM tidings_stream_sequence($1, $2)";
+
+/// Publishes messages inside a transaction of the caller's own: they get into the stream after it
+/// commits, whole and in their order, and never if it does not.
+///
+/// It takes no lock, so a transaction that stays open holds up nobody. The messages have no ids yet;
+/// they get them, with the time of their publishing and the check of their publish keys, from an
+/// engine that is open on the same tables, in this process or another, within moments of the commit.
+/// The stream's retention stays as it was.
+///
+/// The client, or transaction, must find the tables in its search path, as the engine does. Its
+/// commit notifies, and the server commits transactions that do one after the other.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] for a message or for all together, [`Error::Full`] or [`Error::Backend`] when
+/// the server refuses them. Roll back then.
+///
+/// # Cancel safety
+///
+/// A dropped future may have left the messages in the transaction; roll back then, too.
+///
+/// ```no_run
+/// use tidings_stream::NewMessage;
+/// use tidings_stream::postgres::{publish_in, tokio_postgres};
+///
+/// # async fn example(
+/// #     client: &mut tokio_postgres::Client, orders: tidings_stream::StreamName,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let transaction = client.transaction().await?;
+/// transaction.execute("UPDATE stock SET apples = apples - 3", &[]).await?;
+/// publish_in(&transaction, &orders, &[NewMessage::new("three apples")]).await?;
+/// transaction.commit().await?;
+/// # Ok(()) }
+/// ```
+pub async fn publish_in(
+    client: &(impl GenericClient + Sync),
+    stream: &StreamName,
+    messages: &[NewMessage],
+) -> Result<(), Error> {
+    for message in messages {
+        message.check()?;
+    }
+    append::check(messages)?;
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let columns = Columns::new(messages)?;
+    let none = || vec![None; messages.len()];
+    let keys = columns.keys.unwrap_or_else(none);
+    let windows = columns
+        .windows
+        .unwrap_or_else(|| vec![None; messages.len()]);
+    client
+        .query_typed(
+            LEAVE,
+            &[
+                (&stream.as_str(), Type::TEXT),
+                (&columns.payloads, Type::BYTEA_ARRAY),
+                (&columns.headers, Type::BYTEA_ARRAY),
+                (&keys, Type::TEXT_ARRAY),
+                (&windows, Type::INT8_ARRAY),
+            ],
+        )
+        .await
+        .map_err(failure::statement)?;
+    Ok(())
+}
+
+/// Has the outbox looked into. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Sequencer {
+    look: Arc<Notify>,
+}
+
+impl Sequencer {
+    /// Looks into the outbox soon.
+    pub(super) fn look(&self) {
+        self.look.notify_one();
+    }
+}
+
+/// A sequencer, and the task that empties the outbox.
+pub(super) fn sequencer(
+    connections: Arc<Connections>,
+    wakes: Wakes,
+    announcer: Announcer,
+) -> (Sequencer, impl Future<Output = ()> + Send) {
+    let look = Arc::new(Notify::new());
+    let sequencer = Sequencer {
+        look: Arc::clone(&look),
+    };
+    let task = async move {
+        loop {
+            // Spread, so that processes that start together do not look together.
+            let pause = POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
+            tokio::select! {
+                () = look.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            match empty(&connections, &wakes, &announcer).await {
+                Ok(()) => {}
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "messages of transactions wait in the outbox"
+                    );
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    };
+    (sequencer, task)
+}
+
+/// Gives everything in the outbox its number, unless another process is at it.
+async fn empty(
+    connections: &Connections,
+    wakes: &Wakes,
+    announcer: &Announcer,
+) -> Result<(), Error> {
+    loop {
+        let parameters = [(&BATCH as _, Type::INT8), (&MAX_BYTES as _, Type::INT8)];
+        let Some(row) = connections.opt_row(SEQUENCE, &parameters).await? else {
+            return Ok(());
+        };
+        let streams: Option<Vec<String>> = row.try_get(0).map_err(failure::column)?;
+        for stream in streams.into_iter().flatten() {
+            let stream: StreamName = stream.parse()?;
+            wakes.wake(&stream);
+            announcer.announce(&stream);
+        }
+        if row.try_get::<_, i64>(1).map_err(failure::column)? == 0 {
+            return Ok(());
+        }
+    }
+}

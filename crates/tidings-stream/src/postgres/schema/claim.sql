@@ -1,0 +1,265 @@
+-- Claiming. Whoever changes what a group has claimed has locked the group's row, which is not written
+-- for the reason that a stream's is not: a group's place is the largest number in its leases.
+-- These are single statements, so the lock is held for as long as the server computes, whatever
+-- becomes of the client: what they answer is so little that it fits into the buffers of a connection
+-- whose client does not read any more.
+
+-- Whether a claim would find something.
+CREATE FUNCTION tidings_stream_is_ready(p_group_id bigint, p_stream_id bigint, p_tail bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := tidings_stream_now();
+    v_newest tidings_stream_lease;
+BEGIN
+    SELECT * INTO v_newest FROM tidings_stream_lease
+        WHERE group_id = p_group_id ORDER BY hi DESC LIMIT 1;
+    RETURN v_newest.hi < p_tail - 1
+        OR EXISTS (SELECT 1 FROM tidings_stream_message
+            WHERE stream_id = p_stream_id AND number > v_newest.hi)
+        OR EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = p_group_id AND due <= v_now)
+        OR v_newest.next_deadline <= v_now AND EXISTS (SELECT 1 FROM tidings_stream_lease
+            WHERE group_id = p_group_id AND deadline BETWEEN v_newest.next_deadline AND v_now);
+END $$;
+
+-- The same for many groups; true for one that does not exist.
+CREATE FUNCTION tidings_stream_ready(p_streams text[], p_groups text[]) RETURNS boolean[]
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_ready boolean[];
+    v_stream_id bigint;
+    v_group_id bigint;
+    v_tail bigint;
+BEGIN
+    FOR i IN 1 .. cardinality(p_streams) LOOP
+        SELECT g.group_id, s.stream_id, s.tail INTO v_group_id, v_stream_id, v_tail
+            FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+            WHERE s.name = p_streams[i] AND g.name = p_groups[i];
+        v_ready[i] := NOT FOUND OR coalesce(
+            tidings_stream_is_ready(v_group_id, v_stream_id, v_tail), true);
+    END LOOP;
+    RETURN v_ready;
+END $$;
+
+-- Claims what is due again, then new messages. The claim's number is even; it is one more for
+-- messages that have a row of their own. p_budget bounds the bytes, which the last message may overrun.
+-- The content of new messages is in the answer when it has p_inline bytes at most, and has to be asked
+-- for otherwise. Answers NULL for a group that does not exist.
+CREATE FUNCTION tidings_stream_claim(
+    p_stream text, p_group text, p_claim bigint, p_consumer text, p_max bigint, p_visibility bigint,
+    p_budget bigint, p_inline bigint,
+    OUT o_stream_id bigint, OUT o_lo bigint, OUT o_hi bigint,
+    OUT o_times bigint[], OUT o_headers bytea[], OUT o_payloads bytea[],
+    OUT o_numbers bigint[], OUT o_attempts integer[], OUT o_errors bytea[],
+    OUT o_next_due bigint
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_group_id bigint;
+    v_tail bigint;
+    v_now bigint;
+    v_newest tidings_stream_lease;
+    v_lease tidings_stream_lease;
+    v_expired integer := 0;
+    v_next bigint;
+    v_first bigint;
+    v_lost bigint := 0;
+    v_gone bigint;
+    v_bytes bigint := 0;
+    v_start bigint;
+    v_end bigint;
+BEGIN
+    SELECT g.group_id, s.stream_id, s.tail INTO v_group_id, o_stream_id, v_tail
+        FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    -- Whoever finds nothing has locked and written nothing.
+    IF NOT tidings_stream_is_ready(v_group_id, o_stream_id, v_tail) THEN
+        v_now := tidings_stream_now();
+        SELECT * INTO v_newest FROM tidings_stream_lease
+            WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
+        v_next := v_newest.next_deadline;
+        IF NOT EXISTS (SELECT 1 FROM tidings_stream_lease
+            WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL)
+        THEN
+            v_next := NULL;
+        ELSIF v_next <= v_now THEN
+            SELECT deadline INTO v_next FROM tidings_stream_lease
+                WHERE group_id = v_group_id AND deadline > v_now ORDER BY deadline LIMIT 1;
+        END IF;
+        o_next_due := least(v_next,
+            (SELECT due FROM tidings_stream_retry WHERE group_id = v_group_id ORDER BY due LIMIT 1))
+            - v_now;
+        RETURN;
+    END IF;
+
+    PERFORM tidings_stream_begin(false);
+    PERFORM FROM tidings_stream_group WHERE group_id = v_group_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        o_stream_id := NULL;
+        RETURN;
+    END IF;
+    v_now := tidings_stream_now();
+    SELECT tail INTO v_tail FROM tidings_stream WHERE stream_id = o_stream_id;
+    SELECT * INTO v_newest FROM tidings_stream_lease
+        WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
+    SELECT hi INTO v_first FROM tidings_stream_lease
+        WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL
+        ORDER BY hi LIMIT 1;
+    IF FOUND THEN
+        v_next := v_newest.next_deadline;
+    END IF;
+
+    -- Each open message of an expired lease gets a row of its own, with one attempt counted. Until it
+    -- is claimed, the receipt of the lease is still good for it.
+    IF v_next <= v_now THEN
+        FOR v_lease IN
+            SELECT * FROM tidings_stream_lease
+            WHERE group_id = v_group_id AND deadline BETWEEN v_next AND v_now
+            ORDER BY deadline LIMIT 8
+        LOOP
+            INSERT INTO tidings_stream_retry
+                SELECT v_group_id, v_lease.lo + i, v_now, v_lease.since, 1, v_lease.claim, v_lease.consumer
+                FROM generate_series(0, length(v_lease.settled) - 1) AS i
+                WHERE get_bit(v_lease.settled, i) = 0;
+            IF v_lease.hi = v_newest.hi THEN
+                UPDATE tidings_stream_lease SET deadline = NULL
+                    WHERE group_id = v_group_id AND hi = v_lease.hi;
+            ELSE
+                DELETE FROM tidings_stream_lease WHERE group_id = v_group_id AND hi = v_lease.hi;
+            END IF;
+            v_expired := v_expired + 1;
+        END LOOP;
+        SELECT deadline INTO v_next FROM tidings_stream_lease
+            WHERE group_id = v_group_id AND deadline >= v_next AND (v_expired = 8 OR deadline > v_now)
+            ORDER BY deadline LIMIT 1;
+        UPDATE tidings_stream_lease SET next_deadline = v_next
+            WHERE group_id = v_group_id AND hi = v_newest.hi;
+    END IF;
+
+    -- What comes again: it was given back, or its claim has expired.
+    IF EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = v_group_id AND due <= v_now) THEN
+        WITH due AS MATERIALIZED (
+            SELECT r.number, r.due, tidings_stream_size(m.headers, m.payload) AS size
+            FROM tidings_stream_retry r
+            LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
+            WHERE r.group_id = v_group_id AND r.due <= v_now
+            ORDER BY r.due, r.number LIMIT p_max
+        ), counted AS MATERIALIZED (
+            SELECT *, coalesce(sum(size) OVER (
+                ORDER BY due, number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+            FROM due
+        ), gone AS (
+            DELETE FROM tidings_stream_retry r USING counted c
+            WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NULL AND c.before < p_budget
+            RETURNING 1
+        ), taken AS (
+            UPDATE tidings_stream_retry r
+            SET due = v_now + p_visibility, since = v_now, attempts = least(r.attempts, 2147483646) + 1,
+                claim = p_claim + 1, consumer = p_consumer
+            FROM counted c
+            WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NOT NULL
+                AND c.before < p_budget
+            RETURNING r.number, r.attempts, r.last_error, c.due, c.size
+        )
+        SELECT array_agg(number ORDER BY due, number), array_agg(attempts ORDER BY due, number),
+                array_agg(last_error ORDER BY due, number), coalesce(sum(size), 0),
+                (SELECT count(*) FROM gone)
+            INTO o_numbers, o_attempts, o_errors, v_bytes, v_gone FROM taken;
+        v_lost := v_gone;
+    END IF;
+
+    -- What is new, as one lease. What lies between was trimmed before the group had come to it.
+    o_lo := greatest(v_newest.hi + 1, v_tail);
+    v_lost := v_lost + o_lo - 1 - v_newest.hi;
+    o_hi := o_lo - 1;
+    IF coalesce(cardinality(o_numbers), 0) < p_max AND v_bytes < p_budget THEN
+        SELECT number, bytes INTO o_hi, v_end FROM tidings_stream_message
+            WHERE stream_id = o_stream_id AND number >= o_lo
+                AND number < o_lo + p_max - coalesce(cardinality(o_numbers), 0)
+            ORDER BY number DESC LIMIT 1;
+        IF NOT FOUND THEN
+            o_hi := o_lo - 1;
+        ELSE
+            SELECT bytes - tidings_stream_size(headers, payload) INTO v_start
+                FROM tidings_stream_message
+                WHERE stream_id = o_stream_id AND number = o_lo;
+            -- It is gone when the stream is trimmed at this moment.
+            v_start := coalesce(v_start, v_end);
+            IF v_bytes + v_end - v_start > p_budget THEN
+                SELECT number, bytes INTO o_hi, v_end FROM tidings_stream_message
+                    WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
+                        AND v_bytes + bytes - v_start >= p_budget
+                    ORDER BY number LIMIT 1;
+            END IF;
+            v_bytes := v_bytes + v_end - v_start;
+            IF v_end - v_start <= p_inline THEN
+                SELECT array_agg(created_at), array_agg(headers), array_agg(payload)
+                    INTO o_times, o_headers, o_payloads
+                    FROM (SELECT created_at, headers, payload FROM tidings_stream_message
+                        WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
+                        ORDER BY number) AS content;
+            END IF;
+        END IF;
+    END IF;
+    IF o_hi > v_newest.hi THEN
+        IF o_hi >= o_lo THEN
+            v_next := least(v_next, v_now + p_visibility);
+        END IF;
+        INSERT INTO tidings_stream_lease VALUES (
+            v_group_id, o_hi, o_lo, p_claim, p_consumer, v_now,
+            CASE WHEN o_hi >= o_lo THEN v_now + p_visibility END,
+            repeat('0', (o_hi - o_lo + 1)::integer)::varbit, v_next,
+            coalesce(v_first, o_hi));
+        DELETE FROM tidings_stream_lease
+            WHERE group_id = v_group_id AND hi = v_newest.hi AND deadline IS NULL;
+    END IF;
+
+    IF v_lost > 0 THEN
+        UPDATE tidings_stream_group SET lost_to_trim = lost_to_trim + v_lost
+            WHERE group_id = v_group_id;
+    END IF;
+    IF v_bytes >= p_budget THEN
+        o_next_due := 0;
+    ELSIF coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 < p_max THEN
+        o_next_due := least(v_next,
+            (SELECT due FROM tidings_stream_retry WHERE group_id = v_group_id ORDER BY due LIMIT 1))
+            - v_now;
+    END IF;
+END $$;
+
+-- The stream's id, and the number of the last message of a page that begins after p_after and has up to
+-- p_max messages; its last one may overrun p_budget bytes. NULL when there is none.
+CREATE FUNCTION tidings_stream_page_end(
+    p_stream text, p_after bigint, p_max bigint, p_budget bigint,
+    OUT o_stream_id bigint, OUT o_hi bigint
+) LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_lo bigint;
+    v_start bigint;
+BEGIN
+    SELECT stream_id, greatest(p_after, tail - 1) INTO o_stream_id, v_lo
+        FROM tidings_stream WHERE name = p_stream;
+    -- No stream comes as far, and what follows cannot overflow.
+    IF NOT FOUND OR v_lo > 1::bigint << 61 THEN
+        RETURN;
+    END IF;
+    v_lo := v_lo + 1;
+    SELECT bytes - tidings_stream_size(headers, payload) INTO v_start FROM tidings_stream_message
+        WHERE stream_id = o_stream_id AND number = v_lo;
+    SELECT number INTO o_hi FROM (
+        SELECT number, bytes FROM tidings_stream_message
+        WHERE stream_id = o_stream_id AND number >= v_lo
+            AND number <= v_lo + least(p_max, 100000) - 1
+        ORDER BY number) AS page
+        WHERE bytes - v_start >= p_budget LIMIT 1;
+    IF NOT FOUND THEN
+        SELECT number INTO o_hi FROM tidings_stream_message
+            WHERE stream_id = o_stream_id AND number >= v_lo
+                AND number <= v_lo + least(p_max, 100000) - 1
+            ORDER BY number DESC LIMIT 1;
+    END IF;
+END $$;

@@ -1,0 +1,212 @@
+-- Creating, moving and deleting. Locks are taken in the order stream, group.
+
+-- The number of the first message of a range that was appended at a time or later, found by halving;
+-- the one behind the range when there is none.
+CREATE FUNCTION tidings_stream_first_at(
+    p_stream_id bigint, p_lo bigint, p_hi bigint, p_time bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_first bigint := p_lo;
+    v_end bigint := p_hi + 1;
+    v_middle bigint;
+BEGIN
+    WHILE v_first < v_end LOOP
+        v_middle := v_first + (v_end - v_first) / 2;
+        IF (SELECT created_at FROM tidings_stream_message
+            WHERE stream_id = p_stream_id AND number = v_middle) < p_time
+        THEN
+            v_first := v_middle + 1;
+        ELSE
+            v_end := v_middle;
+        END IF;
+    END LOOP;
+    RETURN v_first;
+END $$;
+
+-- The number before the first one that a group would get; NULL for one ahead of the stream. Kinds:
+-- 0 latest, 1 earliest, 2 after the message p_value, 3 from the time p_value on.
+CREATE FUNCTION tidings_stream_position(
+    p_stream_id bigint, p_tail bigint, p_head bigint, p_kind integer, p_value bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN CASE p_kind
+        WHEN 0 THEN p_head
+        WHEN 1 THEN p_tail - 1
+        WHEN 2 THEN CASE WHEN p_value <= p_head THEN greatest(p_value, p_tail - 1) END
+        ELSE tidings_stream_first_at(p_stream_id, p_tail, p_head, p_value) - 1
+    END;
+END $$;
+
+-- Lets a group stand behind a message, with nothing claimed.
+CREATE FUNCTION tidings_stream_place(p_group_id bigint, p_position bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM tidings_stream_lease WHERE group_id = p_group_id;
+    DELETE FROM tidings_stream_retry WHERE group_id = p_group_id;
+    INSERT INTO tidings_stream_lease
+        VALUES (p_group_id, p_position, p_position + 1, 0, '', tidings_stream_now(), NULL, '', NULL,
+            p_position);
+END $$;
+
+-- Creates a group, and the stream, unless they exist. Answers NULL, or the number of the newest
+-- message when the place is ahead of it; then nothing was created.
+CREATE FUNCTION tidings_stream_open_group(
+    p_stream text, p_group text, p_kind integer, p_value bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_stream tidings_stream;
+    v_head bigint;
+    v_position bigint;
+    v_group_id bigint;
+BEGIN
+    IF EXISTS (SELECT 1 FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group)
+    THEN
+        RETURN NULL;
+    END IF;
+    PERFORM tidings_stream_begin(true);
+    IF p_kind = 2 AND p_value > 0
+        AND NOT EXISTS (SELECT 1 FROM tidings_stream WHERE name = p_stream)
+    THEN
+        RETURN 0;
+    END IF;
+    v_stream := tidings_stream_lock(p_stream);
+    IF EXISTS (SELECT 1 FROM tidings_stream_group
+        WHERE stream_id = v_stream.stream_id AND name = p_group)
+    THEN
+        RETURN NULL;
+    END IF;
+    v_head := (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number;
+    v_position := tidings_stream_position(v_stream.stream_id, v_stream.tail, v_head, p_kind, p_value);
+    IF v_position IS NULL THEN
+        RETURN v_head;
+    END IF;
+    INSERT INTO tidings_stream_group (stream_id, name) VALUES (v_stream.stream_id, p_group)
+        RETURNING group_id INTO v_group_id;
+    PERFORM tidings_stream_place(v_group_id, v_position);
+    RETURN NULL;
+END $$;
+
+-- Moves a group, and drops what it has pending. Answers whether there is one, and the number of the
+-- newest message when the place is ahead of it; then nothing was changed.
+CREATE FUNCTION tidings_stream_seek(
+    p_stream text, p_group text, p_kind integer, p_value bigint, OUT o_known boolean, OUT o_newest bigint
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_stream tidings_stream;
+    v_head bigint;
+    v_position bigint;
+    v_group_id bigint;
+BEGIN
+    PERFORM tidings_stream_begin(true);
+    o_known := false;
+    SELECT * INTO v_stream FROM tidings_stream WHERE name = p_stream FOR NO KEY UPDATE;
+    SELECT group_id INTO v_group_id FROM tidings_stream_group
+        WHERE stream_id = v_stream.stream_id AND name = p_group FOR NO KEY UPDATE;
+    IF v_group_id IS NULL THEN
+        RETURN;
+    END IF;
+    o_known := true;
+    v_head := (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number;
+    v_position := tidings_stream_position(v_stream.stream_id, v_stream.tail, v_head, p_kind, p_value);
+    IF v_position IS NULL THEN
+        o_newest := v_head;
+        RETURN;
+    END IF;
+    PERFORM tidings_stream_place(v_group_id, v_position);
+END $$;
+
+CREATE FUNCTION tidings_stream_drop_group(p_group_id bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM tidings_stream_group WHERE group_id = p_group_id FOR UPDATE;
+    DELETE FROM tidings_stream_lease WHERE group_id = p_group_id;
+    DELETE FROM tidings_stream_retry WHERE group_id = p_group_id;
+    DELETE FROM tidings_stream_member WHERE group_id = p_group_id;
+    DELETE FROM tidings_stream_group WHERE group_id = p_group_id;
+END $$;
+
+-- Deletes a group with what it has pending; false when there is none.
+CREATE FUNCTION tidings_stream_delete_group(p_stream text, p_group text) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_group_id bigint;
+BEGIN
+    PERFORM tidings_stream_begin(true);
+    SELECT g.group_id INTO v_group_id
+        FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group FOR UPDATE OF g;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM tidings_stream_drop_group(v_group_id);
+    RETURN true;
+END $$;
+
+-- Takes a stream out of sight, with its groups and publish keys, and answers its id; NULL when there
+-- is none. Its messages are still there, and nobody can reach them: its name begins with a control
+-- character now, which no stream's name has.
+CREATE FUNCTION tidings_stream_hide(p_stream text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_stream_id bigint;
+    v_group_id bigint;
+BEGIN
+    PERFORM tidings_stream_begin(true);
+    UPDATE tidings_stream SET name = E'\x01' || stream_id WHERE name = p_stream
+        RETURNING stream_id INTO v_stream_id;
+    FOR v_group_id IN SELECT group_id FROM tidings_stream_group WHERE stream_id = v_stream_id LOOP
+        PERFORM tidings_stream_drop_group(v_group_id);
+    END LOOP;
+    DELETE FROM tidings_stream_publish_key WHERE stream_id = v_stream_id;
+    RETURN v_stream_id;
+END $$;
+
+-- Removes up to p_chunk messages of a stream out of sight, and at last the stream; answers whether that
+-- is done.
+CREATE FUNCTION tidings_stream_remove_hidden(p_stream_id bigint, p_chunk bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_tail bigint;
+    v_keep bigint;
+BEGIN
+    PERFORM tidings_stream_begin(false);
+    SELECT tail INTO v_tail FROM tidings_stream WHERE stream_id = p_stream_id FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
+    v_keep := least(v_tail + p_chunk,
+        (tidings_stream_head(p_stream_id, v_tail)).number + 1);
+    IF v_keep > v_tail THEN
+        DELETE FROM tidings_stream_message
+            WHERE stream_id = p_stream_id AND number >= v_tail AND number < v_keep;
+        UPDATE tidings_stream SET tail = v_keep WHERE stream_id = p_stream_id;
+        RETURN false;
+    END IF;
+    DELETE FROM tidings_stream WHERE stream_id = p_stream_id;
+    RETURN true;
+END $$;
+
+-- Notes that consumers are alive for some time, or, when it is zero, that they have gone. Rows are
+-- locked in one order.
+CREATE FUNCTION tidings_stream_check_in(
+    p_streams text[], p_groups text[], p_consumers text[], p_ttl bigint
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_expires bigint := tidings_stream_now() + p_ttl;
+BEGIN
+    PERFORM tidings_stream_begin(false);
+    IF p_ttl = 0 THEN
+        DELETE FROM tidings_stream_member m
+            USING unnest(p_streams, p_groups, p_consumers) AS u (stream, grp, consumer),
+                tidings_stream s, tidings_stream_group g
+            WHERE s.name = u.stream AND g.stream_id = s.stream_id AND g.name = u.grp
+                AND m.group_id = g.group_id AND m.consumer = u.consumer;
+    ELSE
+        INSERT INTO tidings_stream_member
+            SELECT DISTINCT g.group_id, u.consumer, v_expires
+            FROM unnest(p_streams, p_groups, p_consumers) AS u (stream, grp, consumer)
+            JOIN tidings_stream s ON s.name = u.stream
+            JOIN tidings_stream_group g ON g.stream_id = s.stream_id AND g.name = u.grp
+            ORDER BY 1, 2
+            ON CONFLICT (group_id, consumer) DO UPDATE SET expires = excluded.expires;
+    END IF;
+END $$;

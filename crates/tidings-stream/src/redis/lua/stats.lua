@@ -1,0 +1,27 @@
+-- Figures of a stream and its groups, all of the same moment.
+--
+-- ARGV: stream
+-- Answer: nothing when there is no such stream, or head, tail, and of each group its name, cursor,
+--         first message that it has yet to finish, pending messages, dead letters and losses
+local stream = find_stream(ARGV[1])
+if not stream then
+  return false
+end
+local answer = { stream.head, stream.tail }
+for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) do
+  local group = find_group(stream.name, name)
+  if group then
+    local pending = call('ZCARD', group.retry_no)
+    for _, packed in ipairs(call('HVALS', group.lease)) do
+      pending = pending + open_count(unpack_lease(nil, packed))
+    end
+    local counts = call('HMGET', group.key, 'dead_lettered', 'lost_to_trim')
+    table.insert(answer, name)
+    table.insert(answer, group.cursor)
+    table.insert(answer, first_needed(group))
+    table.insert(answer, pending)
+    table.insert(answer, tonumber(counts[1]) or 0)
+    table.insert(answer, tonumber(counts[2]) or 0)
+  end
+end
+return answer

@@ -1,0 +1,175 @@
+-- Streams and their messages.
+--
+-- stream: hash; birth, which no other stream has, nor a later one of the same name; head, the number
+--         of the newest message; tail, that of the oldest kept, head + 1 when none is; oldest_at, when
+--         that one was appended, '' when it has to be looked up; max_len, max_age, trim_pending
+-- log:    the messages, a Redis stream; an entry has those of one append that follow each other, up to
+--         a number and a size that the client decides on: headers as a field, payload as its value. Its
+--         id is <number of the first>-<milliseconds since 1970>
+-- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
+--         of payload, which has an entry of its own
+-- groups: zset of the groups' names
+-- <root>:streams, <root>:bounded: zset of the streams' names; set of those that have a bound
+
+-- A claim and a page end with the message that makes their payloads MAX_BYTES. What is not large does
+-- not count: MAX_RANGE of them are not more than that.
+local LARGE = 1024
+local MAX_RANGE = 4096
+local MAX_BYTES = 4194304
+
+-- Most messages that one call removes, so that it is short.
+local CHUNK = 1000
+
+-- The largest number that Lua writes without an exponent.
+local MAX_NUMBER = 99999999999999
+
+local function find_stream(name)
+  local key = stream_key('stream', name)
+  local row = call('HMGET', key, 'birth', 'head', 'tail', 'oldest_at', 'max_len', 'max_age',
+    'trim_pending')
+  if not row[1] then
+    return nil
+  end
+  return {
+    key = key,
+    name = name,
+    log = stream_key('log', name),
+    large = stream_key('large', name),
+    birth = row[1],
+    head = tonumber(row[2]),
+    tail = tonumber(row[3]),
+    oldest_at = tonumber(row[4]),
+    max_len = row[5] or '',
+    max_age = row[6] or '',
+    trim_pending = row[7] or '0',
+  }
+end
+
+local function find_or_create_stream(name, birth)
+  local stream = find_stream(name)
+  if stream then
+    return stream
+  end
+  call('ZADD', root .. ':streams', 0, name)
+  -- Without its row, nothing of a stream counts: somebody has deleted it by hand.
+  call('UNLINK', stream_key('log', name), stream_key('large', name))
+  call('HSET', stream_key('stream', name), 'birth', birth, 'head', 0, 'tail', 1)
+  return find_stream(name)
+end
+
+-- Writes messages after the newest one, as one entry: headers and payload of each. The caller saves the
+-- head.
+local function write(stream, time, ...)
+  local number = stream.head + 1
+  call('XADD', stream.log, number .. '-' .. time, ...)
+  local count = select('#', ...) / 2
+  local bytes = #select(2, ...)
+  if bytes > LARGE then
+    call('ZADD', stream.large, number, number .. ':' .. bytes .. ':' .. time)
+  end
+  if stream.tail == number then
+    stream.oldest_at = time
+  end
+  stream.head = stream.head + count
+end
+
+local function save_head(stream)
+  if stream.oldest_at then
+    call('HSET', stream.key, 'head', stream.head, 'oldest_at', stream.oldest_at)
+  else
+    call('HSET', stream.key, 'head', stream.head)
+  end
+end
+
+-- The entry that a message is in: its first message, when it was appended, and its fields. Nothing when
+-- somebody has removed it by hand.
+local function find_entry(log, number)
+  local entry = call('XREVRANGE', log, number, '-', 'COUNT', 1)[1]
+  if entry then
+    local first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+    if number < first + #entry[2] / 2 then
+      return tonumber(first), tonumber(time), entry[2]
+    end
+  end
+end
+
+-- The same without the fields, for which a large message is not read.
+local function place(stream, number)
+  local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
+  if large then
+    return number, tonumber(string.match(large, ':(%d+)$'))
+  end
+  local first, time = find_entry(stream.log, number)
+  return first or number, time or 0
+end
+
+-- The first message of `lo` to `hi` that was appended at a time or later; hi + 1 when there is none.
+local function first_at(stream, lo, hi, time)
+  local first, past = lo, hi + 1
+  while first < past do
+    local middle = math.floor((first + past) / 2)
+    local _, created_at = place(stream, middle)
+    if created_at < time then
+      first = middle + 1
+    else
+      past = middle
+    end
+  end
+  return first
+end
+
+-- The payload of a message as it counts towards MAX_BYTES, and the last message up to `hi` at which
+-- those from `lo` on, beside the bytes there are, come to it.
+local function cut(stream, lo, hi, bytes)
+  for _, entry in ipairs(call('ZRANGE', stream.large, lo, hi, 'BYSCORE')) do
+    local number, size = string.match(entry, '^(%d+):(%d+):')
+    bytes = bytes + size
+    if bytes >= MAX_BYTES then
+      return tonumber(number), bytes
+    end
+  end
+  return hi, bytes
+end
+
+-- Removes up to a chunk of what the stream's bounds do not keep, and answers how many messages those
+-- were.
+local function trim(stream, time)
+  local max_len, max_age = tonumber(stream.max_len), tonumber(stream.max_age)
+  if stream.tail > stream.head or not (max_len or max_age) then
+    return 0
+  end
+  local tail = stream.tail
+  local limit = math.min(tail + CHUNK, stream.head + 1)
+  local keep = tail
+  if max_len then
+    keep = math.min(limit, math.max(keep, stream.head + 1 - max_len))
+  end
+  local oldest = max_age and time - max_age
+  local is_old = max_age and (stream.oldest_at or select(2, place(stream, tail))) <= oldest
+  if keep == tail and not is_old then
+    return 0
+  end
+  if stream.trim_pending ~= '1' then
+    for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) do
+      local group = find_group(stream.name, name)
+      limit = group and math.min(limit, first_needed(group)) or limit
+    end
+    keep = math.min(keep, limit)
+  end
+  if is_old and keep < limit then
+    keep = first_at(stream, keep, limit - 1, oldest + 1)
+  end
+  if keep <= tail then
+    return 0
+  end
+  -- The entry of the oldest message that is kept stays whole; what comes before the tail counts as gone.
+  local first, created_at = keep, nil
+  if keep <= stream.head then
+    first, created_at = place(stream, keep)
+  end
+  call('XTRIM', stream.log, 'MINID', '=', first)
+  call('ZREMRANGEBYSCORE', stream.large, '-inf', '(' .. keep)
+  stream.tail, stream.oldest_at = keep, created_at
+  call('HSET', stream.key, 'tail', keep, 'oldest_at', created_at or '')
+  return keep - tail
+end

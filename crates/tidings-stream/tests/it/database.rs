@@ -1,0 +1,195 @@
+//! A PostgreSQL schema for one test, and what tests of that engine do with it.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidings_stream::engine::{DynEngine, Engine, GroupKey};
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
+use tidings_stream::{
+    GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom, StreamName,
+    Streams, SubscribeOptions,
+};
+use tokio::sync::mpsc;
+use tokio_postgres::NoTls;
+
+/// Longer than any test.
+pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a test waits for what is to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A schema of its own on the server of `DATABASE_URL`, which goes when it is dropped.
+pub(crate) struct Schema {
+    server: String,
+    name: String,
+}
+
+impl Schema {
+    pub(crate) async fn create() -> Self {
+        let server = std::env::var("DATABASE_URL").expect(
+            "DATABASE_URL names a PostgreSQL server; `scripts/services` runs a command with one",
+        );
+        Self::create_on(&server).await
+    }
+
+    pub(crate) async fn create_on(server: &str) -> Self {
+        // Upper case: names must not be folded anywhere.
+        let schema = Self {
+            server: server.to_owned(),
+            name: format!("Test{:016x}", fastrand::u64(..)),
+        };
+        run(
+            &schema.server,
+            &format!("CREATE SCHEMA \"{}\"", schema.name),
+        )
+        .await;
+        schema
+    }
+
+    /// The URL of a connection that finds its tables here.
+    pub(crate) fn url(&self) -> String {
+        self.url_at(&self.server)
+    }
+
+    /// The same by way of another server, such as a proxy.
+    pub(crate) fn url_at(&self, server: &str) -> String {
+        let separator = if server.contains('?') { '&' } else { '?' };
+        format!(
+            "{server}{separator}options=-csearch_path%3D%22{}%22",
+            self.name
+        )
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config::new(&self.url()).unwrap()
+    }
+
+    pub(crate) async fn engine(&self) -> PostgresEngine {
+        PostgresEngine::open(self.config()).await.unwrap()
+    }
+
+    pub(crate) async fn streams(&self) -> Streams {
+        Streams::new(self.engine().await, ServiceConfig::default())
+    }
+
+    /// A connection of the test's own.
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+        connect(&self.url()).await
+    }
+}
+
+impl Drop for Schema {
+    fn drop(&mut self) {
+        // A test that has failed may have left a transaction open, which is not to hold it up.
+        let statement = format!(
+            "SET lock_timeout = '10s'; DROP SCHEMA \"{}\" CASCADE",
+            self.name
+        );
+        let server = self.server.clone();
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(run(&server, &statement));
+        });
+        // A test that has failed should say why, and not this.
+        let dropped = dropping.join().is_ok() || std::thread::panicking();
+        assert!(dropped, "the schema of a test is left over");
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    // It ends with the client.
+    tokio::spawn(connection);
+    client
+}
+
+async fn run(server: &str, statement: &str) {
+    connect(server)
+        .await
+        .batch_execute(statement)
+        .await
+        .unwrap();
+}
+
+/// An engine on a schema of its own, for the conformance tests. It has all of its connections: one of
+/// the tests counts tasks, and each connection has one.
+pub(crate) async fn fresh_engine() -> (DynEngine, Schema) {
+    fresh_engine_with(PostgresOptions::default()).await
+}
+
+pub(crate) async fn fresh_engine_with(options: PostgresOptions) -> (DynEngine, Schema) {
+    let schema = Schema::create().await;
+    let engine = PostgresEngine::open_with(schema.config(), options).await;
+    let engine = DynEngine::new(engine.unwrap());
+    let key = GroupKey {
+        stream: StreamName::new("app", "default", "none").unwrap(),
+        group: GroupName::new("none").unwrap(),
+    };
+    join_all((0..8).map(|_| engine.stats(&key.stream))).await;
+    join_all((0..8).map(|_| engine.delete_group(&key))).await;
+    (engine, schema)
+}
+
+pub(crate) fn name(stream: &str) -> StreamName {
+    StreamName::new("app", "default", stream).unwrap()
+}
+
+pub(crate) fn key(stream: &str, group: &str) -> GroupKey {
+    GroupKey {
+        stream: name(stream),
+        group: GroupName::new(group).unwrap(),
+    }
+}
+
+/// Messages whose payloads are the numbers from 1.
+pub(crate) fn numbered(count: u64) -> Vec<NewMessage> {
+    (1..=count)
+        .map(|number| NewMessage::new(number.to_string()))
+        .collect()
+}
+
+/// Everything from the start, and by wake-ups alone.
+pub(crate) fn from_start() -> SubscribeOptions {
+    SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        .with_poll_interval(Duration::from_secs(24 * 60 * 60))
+}
+
+/// Waits for something, but not for ever.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it happens within a minute")
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn until(mut question: impl AsyncFnMut() -> bool) {
+    soon(async {
+        while !question().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Waits for the next message, but not for ever.
+pub(crate) async fn next(seen: &mut mpsc::Receiver<Message>) -> Option<Message> {
+    soon(seen.recv()).await
+}
+
+/// A handler that acknowledges everything and passes it on.
+#[derive(Clone)]
+pub(crate) struct Recorder(mpsc::Sender<Message>);
+
+pub(crate) fn recorder() -> (Recorder, mpsc::Receiver<Message>) {
+    let (sender, receiver) = mpsc::channel(1 << 14);
+    (Recorder(sender), receiver)
+}
+
+impl Handler for Recorder {
+    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+        Ok(self.0.send(message).await?)
+    }
+}

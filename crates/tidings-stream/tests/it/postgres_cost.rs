@@ -1,0 +1,182 @@
+//! That neither the length of a history nor an old snapshot costs anything, counted in the pages that
+//! the server touches.
+
+use std::sync::Arc;
+
+use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::postgres::{PostgresEngine, tokio_postgres};
+use tidings_stream::{Retention, StartFrom};
+
+use crate::database::{NEVER, Schema, key, numbered};
+
+/// An engine, with a connection of its own to count on.
+struct Counted {
+    schema: Schema,
+    engine: PostgresEngine,
+    client: tokio_postgres::Client,
+    key: GroupKey,
+}
+
+impl Counted {
+    async fn new() -> Self {
+        let schema = Schema::create().await;
+        let engine = schema.engine().await;
+        let key = key("s", "g");
+        engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+        Self {
+            client: schema.client().await,
+            schema,
+            engine,
+            key,
+        }
+    }
+
+    async fn publish(&self, count: u64) {
+        for _ in 0..count / 1000 {
+            self.append(1000).await;
+        }
+        self.append(count % 1000).await;
+    }
+
+    async fn append(&self, count: u64) {
+        let appending = self
+            .engine
+            .append(&self.key.stream, numbered(count), Retention::default());
+        appending.await.unwrap();
+    }
+
+    /// Claims and acknowledges, and answers how many messages that was.
+    async fn work(&self, max: usize) -> usize {
+        let consumer = ConsumerKey {
+            group: self.key.clone(),
+            consumer: "c".into(),
+        };
+        let claimed = self
+            .engine
+            .claim(&consumer, max, NEVER)
+            .await
+            .unwrap()
+            .deliveries;
+        let settlements: Arc<[Settlement]> = claimed
+            .iter()
+            .map(|delivery| Settlement {
+                receipt: delivery.receipt,
+                outcome: Outcome::Acknowledged,
+            })
+            .collect();
+        self.engine
+            .settle(&self.key, settlements)
+            .await
+            .unwrap()
+            .len()
+    }
+
+    /// The pages that a call touches after another; what they do is undone.
+    async fn pages(&self, first: Option<&str>, call: &str) -> u64 {
+        let mut pages = 0;
+        // The first calls of a session also read the catalogue.
+        for _ in 0..3 {
+            self.client.batch_execute("BEGIN").await.unwrap();
+            if let Some(first) = first {
+                let first = format!("SELECT * FROM {first}");
+                self.client.batch_execute(&first).await.unwrap();
+            }
+            let explain = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM {call}");
+            let row = self.client.query_one(&explain, &[]).await.unwrap();
+            self.client.batch_execute("ROLLBACK").await.unwrap();
+            let plan: Json = row.get(0);
+            let count = |kind: &str| plan.0[0]["Plan"][kind].as_u64().unwrap();
+            pages = count("Shared Hit Blocks") + count("Shared Read Blocks");
+        }
+        pages
+    }
+
+    /// What each call costs: a claim that finds nothing, the question whether there is something, and,
+    /// with a message to claim, publishing another, the claim, and its end.
+    async fn costs(&self) -> [u64; 5] {
+        let name = self.key.stream.as_str();
+        let claim =
+            format!("tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000, 32768)");
+        let ready = format!("tidings_stream_ready('{{{name}}}', '{{g}}')");
+        let append = format!(
+            "tidings_stream_append('{name}', NULL, NULL, false, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL)"
+        );
+        let idle = [
+            self.pages(None, &claim).await,
+            self.pages(None, &ready).await,
+        ];
+        let appending = self
+            .engine
+            .append(&self.key.stream, numbered(1), Retention::default());
+        let id = appending.await.unwrap()[0];
+        let settle = format!(
+            "tidings_stream_settle('{name}', 'g', '{{2}}', '{{{id}}}', '{{1}}', '{{1}}',
+                '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+        );
+        let busy = [
+            self.pages(None, &append).await,
+            self.pages(None, &claim).await,
+            self.pages(Some(&claim), &settle).await,
+        ];
+        assert_eq!(self.work(10).await, 1);
+        [idle[0], idle[1], busy[0], busy[1], busy[2]]
+    }
+}
+
+/// A column of JSON.
+struct Json(serde_json::Value);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for Json {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(serde_json::from_slice(raw)?))
+    }
+
+    fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+        *kind == tokio_postgres::types::Type::JSON
+    }
+}
+
+/// An index of many messages is a level or two deeper, and each look at it touches as many pages more.
+fn assert_flat(before: [u64; 5], after: [u64; 5]) {
+    let is_flat = before
+        .iter()
+        .zip(&after)
+        .all(|(before, after)| *after <= before * 2);
+    assert!(is_flat, "{before:?} grew to {after:?}");
+}
+
+#[tokio::test]
+async fn regression_a_long_history_costs_as_much_as_a_short_one() {
+    let counted = Counted::new().await;
+    counted.publish(10).await;
+    assert_eq!(counted.work(10).await, 10);
+    let short = counted.costs().await;
+    counted.publish(200_000).await;
+    while counted.work(1000).await > 0 {}
+    let long = counted.costs().await;
+    assert_flat(short, long);
+    drop(counted.schema);
+}
+
+/// While somebody holds an old snapshot, no version of any row goes away: rows that every call updates
+/// would cost every call more.
+#[tokio::test]
+async fn regression_an_old_snapshot_slows_nobody_down() {
+    let counted = Counted::new().await;
+    counted.publish(10).await;
+    assert_eq!(counted.work(10).await, 10);
+    let before = counted.costs().await;
+    let holder = counted.schema.client().await;
+    let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tidings_stream";
+    holder.batch_execute(hold).await.unwrap();
+    for _ in 0..3000 {
+        counted.append(1).await;
+        assert_eq!(counted.work(10).await, 1);
+    }
+    let after = counted.costs().await;
+    assert_flat(before, after);
+    holder.batch_execute("COMMIT").await.unwrap();
+}

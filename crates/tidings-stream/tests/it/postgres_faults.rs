@@ -1,0 +1,354 @@
+//! What goes wrong between the engine and its server.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidings_stream::engine::{ConsumerKey, Engine};
+use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
+use tidings_stream::{
+    Error, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
+};
+use tidings_test_support::{PostgresServer, Proxy};
+use tokio::sync::mpsc;
+
+use crate::database::{
+    NEVER, Schema, from_start, key, name, next, numbered, recorder, soon, until,
+};
+
+/// How long the engines of these tests wait for an answer, where they may get none.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+async fn open(url: &str) -> PostgresEngine {
+    let config = Config::new(url).unwrap().with_answer_limit(ANSWER_LIMIT);
+    let config = config.with_health_interval(Duration::from_millis(50));
+    PostgresEngine::open(config).await.unwrap()
+}
+
+async fn open_streams(url: &str) -> Streams {
+    Streams::new(open(url).await, ServiceConfig::default())
+}
+
+/// Options for whom claims of connections that broke come back soon.
+fn impatient() -> SubscribeOptions {
+    from_start()
+        .with_visibility_timeout(Duration::from_millis(500))
+        .with_poll_interval(Duration::from_millis(50))
+        .with_unlimited_retries()
+        .with_concurrency(8)
+}
+
+/// Publishes and consumes while `disturb` is at work, and afterwards until everything is handled. What
+/// was answered is handled; a publish that failed may have happened, whole. Answers what handlers got.
+pub(crate) async fn nothing_acknowledged_is_lost(
+    streams: &Streams,
+    disturb: impl Future<Output = ()>,
+) -> Vec<Message> {
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", impatient(), recorder)
+        .await
+        .unwrap();
+    let disturbed = AtomicBool::new(false);
+    let publish = async {
+        let (mut published, mut failed) = (BTreeSet::new(), 0);
+        let mut number = 0_u64;
+        while !disturbed.load(Ordering::Relaxed) || number < 500 {
+            number += 1;
+            let pair = [number.to_string(), number.to_string()].map(NewMessage::new);
+            match streams.publish_batch("s", pair.into()).await {
+                Ok(_) => {
+                    published.insert(number);
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::Backend(_)), "{error:?}");
+                    failed += 1;
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+        (published, failed)
+    };
+    let disturb = async {
+        disturb.await;
+        disturbed.store(true, Ordering::Relaxed);
+    };
+    let ((published, failed), ()) = tokio::join!(publish, disturb);
+    let mut handled = Vec::new();
+    until(async || {
+        while let Ok(message) = seen.try_recv() {
+            handled.push(message);
+        }
+        let stats = streams.stats("s").await;
+        stats.is_ok_and(|stats| (stats.groups[0].lag, stats.groups[0].pending) == (0, 0))
+    })
+    .await;
+    consumer.close().await;
+    while let Some(message) = next(&mut seen).await {
+        handled.push(message);
+    }
+    let number = |message: &Message| {
+        std::str::from_utf8(&message.payload)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let distinct: BTreeSet<u64> = handled.iter().map(number).collect();
+    let missing: Vec<_> = published.difference(&distinct).collect();
+    assert!(missing.is_empty(), "{missing:?}, {failed} failed");
+    // Dense ids, and every batch whole.
+    let kept = streams.stats("s").await.unwrap().messages;
+    let ids: BTreeSet<u64> = handled.iter().map(|message| message.id.as_u64()).collect();
+    assert!(ids.into_iter().eq(1..=kept));
+    assert_eq!(kept, 2 * distinct.len() as u64);
+    handled
+}
+
+/// Kills the sessions of an engine that are at something.
+async fn kill(client: &tokio_postgres::Client, what: &str) -> i64 {
+    let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid() AND application_name = $1 AND query LIKE $2";
+    let application: &str = &application(client).await;
+    client
+        .query_one(kill, &[&application, &what])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+async fn application(client: &tokio_postgres::Client) -> String {
+    client
+        .query_one("SHOW application_name", &[])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+/// A URL whose sessions can be told from those of other tests.
+fn marked(url: &str) -> String {
+    format!("{url}&application_name=mark{:016x}", fastrand::u64(..))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_sessions_lose_nothing() {
+    let schema = Schema::create().await;
+    let url = marked(&schema.url());
+    let streams = open_streams(&url).await;
+    let client = crate::database::connect(&url).await;
+    nothing_acknowledged_is_lost(&streams, async {
+        let mut killed = 0;
+        while killed < 20 {
+            killed += kill(&client, "%tidings_stream_%").await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_lose_nothing() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let streams = open_streams(proxy.url()).await;
+    nothing_acknowledged_is_lost(&streams, async {
+        for _ in 0..10 {
+            let accepted = proxy.accepted();
+            proxy.block();
+            proxy.deserted().await;
+            proxy.restore();
+            until(async || proxy.accepted() > accepted + 2).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_loses_nothing_that_it_answered_for() {
+    let server = Arc::new(PostgresServer::start().unwrap());
+    let schema = Schema::create_on(&server.url()).await;
+    let streams = open_streams(&schema.url()).await;
+    nothing_acknowledged_is_lost(&streams, async {
+        for _ in 0..3 {
+            let messages = async || streams.stats("s").await.map_or(0, |stats| stats.messages);
+            let before = messages().await;
+            until(async || messages().await > before + 50).await;
+            let server = Arc::clone(&server);
+            let crashing = tokio::task::spawn_blocking(move || {
+                server.crash().unwrap();
+                server.start_again().unwrap();
+            });
+            crashing.await.unwrap();
+        }
+    })
+    .await;
+}
+
+/// The reference's listener dies with its connection, and whoever waits then polls for ever.
+#[tokio::test]
+async fn regression_a_killed_listener_comes_back() {
+    let schema = Schema::create().await;
+    let url = marked(&schema.url());
+    // A session is known by its last statement, which a look after its health would replace.
+    let config = Config::new(&url).unwrap().with_health_interval(NEVER);
+    let here = PostgresEngine::open(config).await.unwrap();
+    let here = Streams::new(here, ServiceConfig::default());
+    let there = schema.streams().await;
+    let (recorder, mut seen) = recorder();
+    let consumer = here
+        .subscribe("s", "g", from_start(), recorder)
+        .await
+        .unwrap();
+    let client = crate::database::connect(&url).await;
+    for _ in 0..5 {
+        until(async || kill(&client, "%LISTEN%").await > 0).await;
+        // Told to nobody, or to the one that is back: it is found either way, without polling.
+        for _ in 0..3 {
+            let id = there.publish("s", NewMessage::new("")).await.unwrap();
+            assert_eq!(next(&mut seen).await.unwrap().id, id);
+        }
+    }
+    consumer.close().await;
+}
+
+/// In the reference, whoever comes after a first connection that failed waits for ever.
+#[tokio::test]
+async fn regression_a_first_connection_that_fails_is_not_the_last() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let config = || {
+        Config::new(proxy.url())
+            .unwrap()
+            .with_answer_limit(ANSWER_LIMIT)
+    };
+    proxy.block();
+    let refused = PostgresEngine::open(config()).await.unwrap_err();
+    assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
+    proxy.restore();
+    let engine = PostgresEngine::open(config()).await.unwrap();
+    let streams = Streams::new(engine, ServiceConfig::default());
+    proxy.block();
+    proxy.deserted().await;
+    let refused = streams
+        .subscribe("s", "g", from_start(), |_| async { Ok(()) })
+        .await;
+    assert!(matches!(refused.unwrap_err(), Error::Backend(_)));
+    proxy.restore();
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", from_start(), recorder)
+        .await
+        .unwrap();
+    let other = schema.streams().await;
+    other.publish("s", NewMessage::new("")).await.unwrap();
+    next(&mut seen).await.unwrap();
+    consumer.close().await;
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_an_error_within_the_limit() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let engine = open(proxy.url()).await;
+    let stream = name("s");
+    let append = || engine.append(&stream, numbered(1), Retention::default());
+    append().await.unwrap();
+    engine.stats(&stream).await.unwrap();
+    proxy.freeze();
+    let (published, looked) = tokio::join!(append(), engine.stats(&stream));
+    assert!(matches!(published.unwrap_err(), Error::Backend(_)));
+    assert!(matches!(looked.unwrap_err(), Error::Backend(_)));
+    // On another connection, since that one is of no use any more.
+    append().await.unwrap();
+    engine.stats(&stream).await.unwrap();
+}
+
+/// A member that stops in the middle of receiving what it has claimed holds no lock: the others of its
+/// group go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_member_stalls_nobody() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let (frozen, lively) = (open(proxy.url()).await, schema.engine().await);
+    let key = key("s", "g");
+    lively.open_group(&key, StartFrom::Earliest).await.unwrap();
+    let large = || vec![NewMessage::new(vec![1; 1 << 20]); 4];
+    let consumer = ConsumerKey {
+        group: key.clone(),
+        consumer: "c".into(),
+    };
+    for round in 0..10 {
+        lively
+            .append(&key.stream, large(), Retention::default())
+            .await
+            .unwrap();
+        let claiming = frozen.claim(&consumer, 100, NEVER);
+        let others = async {
+            for _ in 0..round * 3 {
+                tokio::task::yield_now().await;
+            }
+            proxy.freeze();
+            let begun = tokio::time::Instant::now();
+            for _ in 0..5 {
+                lively.claim(&consumer, 1, NEVER).await.unwrap();
+            }
+            begun.elapsed()
+        };
+        // The one may succeed or not; the others do, long before it gives up.
+        let (_claimed, others) = tokio::join!(claiming, others);
+        assert!(others < ANSWER_LIMIT / 2, "{others:?}");
+    }
+}
+
+/// What is acknowledged while the connection is down is recorded when it is back.
+#[tokio::test]
+async fn an_acknowledgement_outlives_an_outage() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let streams = open_streams(proxy.url()).await;
+    let (started, mut running) = mpsc::channel(1);
+    let (gate, gate_open) = tokio::sync::watch::channel(false);
+    let handler = move |_: Message| {
+        let (started, mut gate_open) = (started.clone(), gate_open.clone());
+        async move {
+            started.send(()).await?;
+            gate_open.wait_for(|open| *open).await?;
+            Ok(())
+        }
+    };
+    let options = from_start().with_visibility_timeout(Duration::from_secs(600));
+    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    running.recv().await.unwrap();
+    proxy.block();
+    proxy.deserted().await;
+    gate.send_replace(true);
+    let other = schema.streams().await;
+    let pending = async || other.stats("s").await.unwrap().groups[0].pending;
+    assert_eq!(pending().await, 1);
+    proxy.restore();
+    until(async || pending().await == 0).await;
+    assert_eq!(soon(consumer.close()).await.abandoned, 0);
+    assert_eq!(consumer.stats().acknowledged, 1);
+}
+
+/// Behind a pooler that shares sessions nobody hears anything; polling finds it all.
+#[tokio::test]
+async fn without_listening_messages_are_found_by_polling() {
+    let schema = Schema::create().await;
+    let nowhere = tidings_test_support::Unreachable::refusing().unwrap();
+    let config = schema.config();
+    let config = config.with_listen_url(&format!("postgres://postgres@{}/none", nowhere.address()));
+    let engine = PostgresEngine::open(config.unwrap()).await.unwrap();
+    let streams = Streams::new(engine, ServiceConfig::default());
+    let (recorder, mut seen) = recorder();
+    let options = from_start().with_poll_interval(Duration::from_millis(50));
+    let consumer = streams
+        .subscribe("s", "g", options, recorder)
+        .await
+        .unwrap();
+    let other = schema.streams().await;
+    other.publish("s", NewMessage::new("")).await.unwrap();
+    next(&mut seen).await.unwrap();
+    consumer.close().await;
+}

@@ -1,0 +1,127 @@
+//! That neither the length of a history nor idleness costs anything, counted in the commands that the
+//! server runs, those inside of scripts included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::redis::RedisEngine;
+use tidings_stream::{Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions};
+use tidings_test_support::RedisServer;
+
+use crate::database::{NEVER, key, numbered};
+use crate::redis::{Client, consumer, open};
+
+/// How often the server has run each command since it was last asked.
+async fn commands(client: &Client) -> BTreeMap<String, u64> {
+    let statistics: String = client.run(&["INFO", "commandstats"]).await;
+    client.run::<()>(&["CONFIG", "RESETSTAT"]).await;
+    let ignored = ["info", "config|resetstat", "ping"];
+    statistics
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let calls = rest.split(',').next()?.parse().ok()?;
+            (!ignored.contains(&name)).then(|| (name.to_owned(), calls))
+        })
+        .collect()
+}
+
+/// What each call costs: a claim that finds nothing, the question whether there is something, and,
+/// with messages to claim, publishing another, the claim, its end, a retry, and its end.
+async fn costs(
+    client: &Client,
+    engine: &RedisEngine,
+    key: &GroupKey,
+) -> Vec<BTreeMap<String, u64>> {
+    let mut costs = Vec::new();
+    let retention = Retention::default().with_max_len(1_000_000);
+    commands(client).await;
+    engine.claim(&consumer(key), 100, NEVER).await.unwrap();
+    costs.push(commands(client).await);
+    engine.ready(Arc::from([key.clone()])).await.unwrap();
+    costs.push(commands(client).await);
+    let appending = engine.append(&key.stream, numbered(100), retention);
+    appending.await.unwrap();
+    costs.push(commands(client).await);
+    let retry = Outcome::Retry {
+        delay: Duration::ZERO,
+        error: None,
+    };
+    for outcome in [retry, Outcome::Acknowledged] {
+        let claimed = engine.claim(&consumer(key), 100, NEVER).await.unwrap();
+        assert_eq!(claimed.deliveries.len(), 100);
+        costs.push(commands(client).await);
+        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
+            receipt: delivery.receipt,
+            outcome: outcome.clone(),
+        });
+        engine.settle(key, settlements.collect()).await.unwrap();
+        costs.push(commands(client).await);
+    }
+    costs
+}
+
+#[tokio::test]
+async fn regression_a_long_history_costs_as_much_as_a_short_one() {
+    let server = RedisServer::start().await.unwrap();
+    let engine = open(&server.url(), "cost").await;
+    let client = Client::connect(&server.url()).await;
+    let key = key("s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    // The first round also stores the retention.
+    costs(&client, &engine, &key).await;
+    let short = costs(&client, &engine, &key).await;
+    for _ in 0..200 {
+        let appending = engine.append(
+            &key.stream,
+            numbered(1000),
+            Retention::default().with_max_len(1_000_000),
+        );
+        appending.await.unwrap();
+    }
+    loop {
+        let claimed = engine.claim(&consumer(&key), 4096, NEVER).await.unwrap();
+        if claimed.deliveries.is_empty() {
+            break;
+        }
+        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
+            receipt: delivery.receipt,
+            outcome: Outcome::Acknowledged,
+        });
+        engine.settle(&key, settlements.collect()).await.unwrap();
+    }
+    let long = costs(&client, &engine, &key).await;
+    assert_eq!(short, long);
+    // A claim of many messages and its end are as few commands as those of one.
+    let [.., again, end] = &*long else { panic!() };
+    assert!(end.values().sum::<u64>() < 1000, "{end:?}");
+    assert!(again.values().sum::<u64>() < 20, "{again:?}");
+    let (claim, settle) = (&long[3], &long[2]);
+    assert!(claim.values().sum::<u64>() < 20, "{claim:?}");
+    assert!(settle.get("evalsha") == Some(&1), "{settle:?}");
+}
+
+/// A hundred subscriptions that wait share one question per interval.
+#[tokio::test]
+async fn idle_subscriptions_cost_a_question_per_interval() {
+    let server = RedisServer::start().await.unwrap();
+    let streams = Streams::new(open(&server.url(), "idle").await, ServiceConfig::default());
+    let client = Client::connect(&server.url()).await;
+    let mut consumers = Vec::new();
+    for number in 0..100 {
+        let options = SubscribeOptions::default();
+        let group = format!("g{number}");
+        let consumer = streams.subscribe("s", &group, options, |_| async { Ok(()) });
+        consumers.push(consumer.await.unwrap());
+    }
+    // All have found that there is nothing.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    commands(&client).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let commands = commands(&client).await;
+    let scripts = commands.get("evalsha").copied().unwrap_or_default();
+    assert!((2..=12).contains(&scripts), "{commands:?}");
+    streams.close().await;
+}

@@ -1,0 +1,195 @@
+//! Laws that hold over whatever happens, in whichever order.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push(usize),
+    Pick,
+    End(prop::sample::Index, u16, u64),
+    Break(prop::sample::Index),
+    Stall(prop::sample::Index, u64),
+    Pass(u64),
+    Remove(usize),
+    Move(usize, usize),
+    Circuit(usize, bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let index = any::<prop::sample::Index>();
+    let lane = 0..LANES;
+    let status = prop::sample::select(vec![200_u16, 200, 404, 410, 429, 500]);
+    prop_oneof![
+        6 => lane.clone().prop_map(Step::Push),
+        8 => Just(Step::Pick),
+        6 => (index, status, 0_u64..3000).prop_map(|(i, status, ms)| Step::End(i, status, ms)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Break),
+        3 => (any::<prop::sample::Index>(), 0_u64..5000).prop_map(|(i, ms)| Step::Stall(i, ms)),
+        2 => (0_u64..40_000).prop_map(Step::Pass),
+        1 => lane.clone().prop_map(Step::Remove),
+        1 => (lane.clone(), 0_usize..3).prop_map(|(lane, host)| Step::Move(lane, host)),
+        1 => (lane, any::<bool>()).prop_map(|(lane, open)| Step::Circuit(lane, open)),
+    ]
+}
+
+const LANES: usize = 6;
+
+proptest! {
+    /// Over any history every message gets exactly one outcome, no limit is exceeded, and no lane
+    /// is forgotten.
+    #[test]
+    fn every_message_gets_one_outcome_within_the_limits(
+        steps in prop::collection::vec(step(), 0..400),
+        workers in 1_usize..5,
+        max_slow in 1_usize..4,
+        per_host in 1_usize..4,
+    ) {
+        let mut bench = Bench::new(Limits { per_host: Some(per_host), ..limits(workers, max_slow) });
+        let mut outcomes: BTreeMap<String, u32> = BTreeMap::new();
+        let mut lanes: Vec<Option<LaneId>> = (0..LANES)
+            .map(|number| {
+                let breaker = CircuitBreakerConfig::default().with_consecutive_failures(2);
+                let parts = LaneParts {
+                    breaker: (number % 2 == 0).then(|| CircuitBreaker::new(breaker).unwrap()),
+                    retry: (number % 3 != 0).then(RetryPolicy::default),
+                    ..parts((1, 3))
+                };
+                Some(bench.scheduler.add(lane(&number.to_string(), number % 3, parts)))
+            })
+            .collect();
+        let mut pushed = 0;
+        for step in steps {
+            match step {
+                Step::Push(lane) => {
+                    // The pool refuses messages for an endpoint that is gone.
+                    let is_open = |id: &LaneId| !bench.scheduler.lane(*id).unwrap().is_gone();
+                    if let Some(id) = lanes[lane].filter(is_open) {
+                        let message = Message::from("x").with_id(pushed.to_string()).unwrap();
+                        outcomes.insert(pushed.to_string(), 0);
+                        pushed += 1;
+                        bench.scheduler.push(id, delivery(message));
+                    }
+                }
+                Step::Pick => {
+                    pick(&mut bench, &mut outcomes);
+                }
+                Step::End(index, status, ms) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    end(&mut bench, which, status, ms, &mut outcomes);
+                }
+                Step::Break(index) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
+                    bench.scheduler.forget(&ticket, bench.now);
+                    *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+                }
+                Step::Stall(index, ms) if !bench.under_way.is_empty() => {
+                    let which = index.index(bench.under_way.len());
+                    let ticket = &mut bench.under_way[which].2;
+                    bench.scheduler.still_under_way(ticket, Duration::from_millis(ms));
+                }
+                Step::End(..) | Step::Break(_) | Step::Stall(..) => {}
+                Step::Pass(ms) => {
+                    bench.now += Duration::from_millis(ms);
+                    bench.scheduler.wake(bench.now);
+                }
+                Step::Remove(lane) => {
+                    if let Some(id) = lanes[lane].take() {
+                        for delivery in bench.scheduler.remove(id) {
+                            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+                        }
+                    }
+                }
+                Step::Move(lane, host) => {
+                    if let Some(id) = lanes[lane] {
+                        bench.scheduler.change(id, endpoint(host), None);
+                    }
+                }
+                Step::Circuit(lane, open) => {
+                    if let Some(id) = lanes[lane] {
+                        bench.scheduler.switch_circuit(id, open);
+                    }
+                }
+            }
+            prop_assert!(bench.scheduler.in_flight() <= workers + max_slow);
+            prop_assert_eq!(bench.scheduler.in_flight(), bench.under_way.len());
+            for host in 0..3 {
+                let host = host_of(&endpoint(host));
+                prop_assert!(bench.scheduler.hosts.in_flight(&host) <= per_host);
+            }
+            for id in lanes.iter().flatten() {
+                let lane = bench.scheduler.lane(*id).unwrap();
+                prop_assert!(lane.in_flight() <= 3);
+                prop_assert!(!lane.is_gone() || lane.len() == 0);
+            }
+        }
+        for id in lanes.iter().flatten() {
+            bench.scheduler.switch_circuit(*id, false);
+        }
+        let mut rounds = 0;
+        while bench.scheduler.queued() > 0 || !bench.under_way.is_empty() {
+            rounds += 1;
+            prop_assert!(rounds < 100_000, "a lane was forgotten: {:?}", bench.scheduler);
+            while pick(&mut bench, &mut outcomes) {}
+            while !bench.under_way.is_empty() {
+                end(&mut bench, 0, 200, 10, &mut outcomes);
+            }
+            if let Some(at) = bench.scheduler.next_timer() {
+                bench.now = bench.now.max(at);
+                bench.scheduler.wake(bench.now);
+            }
+        }
+        for (message, outcomes) in outcomes {
+            prop_assert_eq!(outcomes, 1, "message {}", message);
+        }
+        prop_assert!(bench.scheduler.workers.are_free());
+        prop_assert!(bench.scheduler.hosts.is_empty());
+    }
+}
+
+fn pick(bench: &mut Bench, outcomes: &mut BTreeMap<String, u32>) -> bool {
+    let could = bench.scheduler.has_work();
+    match bench.scheduler.pick(bench.now, false) {
+        Some(Work::Attempt {
+            id,
+            delivery,
+            ticket,
+            ..
+        }) => bench.under_way.push((id, delivery, ticket)),
+        Some(Work::Fail { delivery, .. }) => {
+            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+        }
+        None => return false,
+    }
+    assert!(could, "a worker would not have been woken");
+    true
+}
+
+fn end(
+    bench: &mut Bench,
+    which: usize,
+    status: u16,
+    ms: u64,
+    outcomes: &mut BTreeMap<String, u32>,
+) {
+    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
+    let attempt = attempt(status, Duration::from_millis(ms));
+    let settled = bench
+        .scheduler
+        .settle(&ticket, delivery, attempt, bench.now);
+    match settled {
+        Settled::Waits => {}
+        Settled::Delivered(delivery) | Settled::Failed(delivery, _) => {
+            *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+        }
+        Settled::Gone(delivery, left) => {
+            for delivery in left.iter().chain([&*delivery]) {
+                *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What spans tell. It has a program of its own: whether a span is wanted is asked once for all
+//! threads, and those of other tests would say no.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::StatusCode;
+use tidings::retry::{RetryPolicy, Schedule};
+use tidings::{Dispatcher, Endpoint, LaneConfig, Message, telemetry};
+use tidings_notify::EventType;
+use tidings_test_support::{Answer, Receiver, Script};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+/// A span that has ended: its name, that of its parent, and its fields.
+#[derive(Debug, Clone, Default)]
+struct Ended {
+    name: &'static str,
+    parent: Option<&'static str>,
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Visit for Ended {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.fields.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.fields.insert(field.name(), value.to_owned());
+    }
+}
+
+/// Keeps the spans of the library.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<Ended>>>);
+
+impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        let mut ended = Ended {
+            name: span.name(),
+            parent: span.parent().map(|parent| parent.name()),
+            ..Ended::default()
+        };
+        attributes.record(&mut ended);
+        span.extensions_mut().insert(ended);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let span = context.span(id).unwrap();
+        values.record(span.extensions_mut().get_mut::<Ended>().unwrap());
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        if span.metadata().target().starts_with("tidings") {
+            let ended = span.extensions().get::<Ended>().unwrap().clone();
+            self.0.lock().unwrap().push(ended);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
+    let script = Script::sequence([busy], Answer::ok());
+    let receiver = Receiver::start(script).await.unwrap();
+    let twice = RetryPolicy::new(Schedule::new([Duration::ZERO]).unwrap());
+    let lane = LaneConfig::default().with_retry(twice);
+    let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
+    dispatcher.start();
+    let endpoint = Endpoint::new(receiver.url("/hooks?key=hidden")).unwrap();
+    dispatcher.insert("billing", endpoint).unwrap();
+    let message = Message::from("x")
+        .with_id("m-1")
+        .unwrap()
+        .with_type(EventType::new("invoice.paid").unwrap());
+    dispatcher.deliver("billing", message).await.unwrap();
+    dispatcher.stop().await;
+
+    let spans = spans.0.lock().unwrap().clone();
+    let names: Vec<_> = spans.iter().map(|span| (span.name, span.parent)).collect();
+    let attempt = ("attempt", Some("delivery"));
+    assert_eq!(names, [attempt, attempt, ("delivery", None)]);
+    assert!(!format!("{spans:?}").contains("hidden"), "{spans:?}");
+
+    let delivery = &spans[2].fields;
+    assert_eq!(delivery[telemetry::ENDPOINT_ID], "billing");
+    assert_eq!(delivery[telemetry::MESSAGE_ID], "m-1");
+    assert_eq!(delivery[telemetry::MESSAGE_TYPE], "invoice.paid");
+    let (first, second) = (&spans[0].fields, &spans[1].fields);
+    for attempt in [first, second] {
+        assert_eq!(attempt[telemetry::HTTP_REQUEST_METHOD], "POST");
+        assert_eq!(attempt[telemetry::SERVER_ADDRESS], "127.0.0.1");
+        assert_eq!(attempt[telemetry::URL_FULL], receiver.url("/hooks"));
+        assert_eq!(attempt[telemetry::MESSAGE_ID], "m-1");
+    }
+    assert_eq!(first[telemetry::ATTEMPT], "1");
+    assert_eq!(first[telemetry::HTTP_RESPONSE_STATUS_CODE], "503");
+    assert_eq!(first[telemetry::ERROR_TYPE], "503");
+    assert!(!first.contains_key(telemetry::HTTP_REQUEST_RESEND_COUNT));
+    assert_eq!(second[telemetry::ATTEMPT], "2");
+    assert_eq!(second[telemetry::HTTP_RESPONSE_STATUS_CODE], "200");
+    assert_eq!(second[telemetry::HTTP_REQUEST_RESEND_COUNT], "1");
+    assert!(!second.contains_key(telemetry::ERROR_TYPE));
+}
