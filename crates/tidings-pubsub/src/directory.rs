@@ -147,6 +147,13 @@ impl Recipients {
         self.first.is_none() && self.others.is_empty()
     }
 
+    /// How many there are; some may be counted twice.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn len(&self) -> usize {
+        let groups = self.first.iter().chain(&self.others);
+        groups.map(|group| group.len()).sum()
+    }
+
     pub(crate) fn for_each(&self, mut deliver: impl FnMut(&Mailbox)) {
         for mailbox in self.first.iter().flat_map(|group| group.values()) {
             deliver(mailbox);

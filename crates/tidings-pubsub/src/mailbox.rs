@@ -358,9 +358,14 @@ impl State {
 
     /// What was missed right before the first letter.
     fn take_gap(&mut self) -> Missed {
-        let is_here = |gap: &mut (u64, Missed)| gap.0 == self.first;
-        let gap = self.gaps.pop_front_if(is_here);
-        gap.map_or_else(Missed::default, |(_, missed)| missed)
+        match self.gaps.front() {
+            Some((number, missed)) if *number == self.first => {
+                let missed = *missed;
+                self.gaps.pop_front();
+                missed
+            }
+            _ => Missed::default(),
+        }
     }
 }
 

@@ -87,18 +87,13 @@ impl Postgres {
         let link = PostgresLink::new(database.clone(), Arc::clone(&remote));
 
         let tracker = TaskTracker::new();
-        let listening = closing.clone().run_until_cancelled_owned(keep_listening(
-            link,
-            Arc::clone(&remote),
-            timing,
-        ));
-        let sending =
-            closing
-                .clone()
-                .run_until_cancelled_owned(send_all(queue, database.clone(), retention));
+        let listening = keep_listening(link, Arc::clone(&remote), timing);
+        let delivering = Arc::clone(&remote).make_deliveries();
+        let sending = send_all(queue, database.clone(), retention);
         let tasks = [
-            AbortOnDropHandle::new(tracker.spawn(listening)),
-            AbortOnDropHandle::new(tracker.spawn(sending)),
+            tracker.spawn(closing.clone().run_until_cancelled_owned(listening)),
+            tracker.spawn(closing.clone().run_until_cancelled_owned(delivering)),
+            tracker.spawn(closing.clone().run_until_cancelled_owned(sending)),
         ];
         tracker.close();
         Self {
@@ -108,7 +103,7 @@ impl Postgres {
                 sender: Sender::new(database.clone(), outgoing),
                 database,
                 tracker,
-                _tasks: tasks,
+                _tasks: tasks.map(AbortOnDropHandle::new),
             }),
         }
     }
@@ -152,7 +147,7 @@ struct Owner {
     sender: Sender,
     tracker: TaskTracker,
     /// Those of the tracker, which end with the owner.
-    _tasks: [AbortOnDropHandle<Option<()>>; 2],
+    _tasks: [AbortOnDropHandle<Option<()>>; 3],
 }
 
 impl Drop for Owner {

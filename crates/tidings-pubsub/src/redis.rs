@@ -70,7 +70,11 @@ impl Redis {
         let link = RedisLink::new(config, Arc::clone(&remote));
         let listening = keep_listening(link.clone(), Arc::clone(&remote), timing);
         let tracker = TaskTracker::new();
-        let task = tracker.spawn(closing.clone().run_until_cancelled_owned(listening));
+        let delivering = Arc::clone(&remote).make_deliveries();
+        let tasks = [
+            tracker.spawn(closing.clone().run_until_cancelled_owned(listening)),
+            tracker.spawn(closing.clone().run_until_cancelled_owned(delivering)),
+        ];
         tracker.close();
         Self {
             owner: Arc::new(Owner {
@@ -78,7 +82,7 @@ impl Redis {
                 closing,
                 link,
                 tracker,
-                _task: AbortOnDropHandle::new(task),
+                _tasks: tasks.map(AbortOnDropHandle::new),
             }),
         }
     }
@@ -122,8 +126,8 @@ struct Owner {
     closing: CancellationToken,
     link: RedisLink,
     tracker: TaskTracker,
-    /// The one of the tracker, which ends with the owner.
-    _task: AbortOnDropHandle<Option<()>>,
+    /// Those of the tracker, which end with the owner.
+    _tasks: [AbortOnDropHandle<Option<()>>; 2],
 }
 
 impl Drop for Owner {

@@ -4,6 +4,7 @@
 //! Subscriptions change the wish, a [`session`] makes the server follow it. Neither waits for the
 //! other but through here.
 
+mod backlog;
 pub(crate) mod session;
 
 use std::collections::{HashMap, HashSet};
@@ -15,6 +16,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::directory::{Directory, Recipients};
 use crate::interest::Interest;
+use crate::remote::backlog::{Backlog, Delivery};
 use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription, Topic};
 
 /// The subscriptions of one broker over a network.
@@ -24,6 +26,8 @@ pub(crate) struct Remote {
     state: Mutex<State>,
     /// Told when there is a change that the server does not know.
     changed: Notify,
+    /// What has arrived. Put in while the state is locked, so that the order is that of arrival.
+    backlog: Backlog,
 }
 
 /// Whether the server has subscriptions by pattern.
@@ -68,6 +72,7 @@ impl Remote {
             patterns,
             state: Mutex::default(),
             changed: Notify::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -188,9 +193,8 @@ impl Remote {
             }
         }
         let members = state.directory.members(back);
-        drop(state);
         // Before anybody hears that it is live again.
-        members.for_each(Mailbox::interrupted);
+        self.hand_over(state, members, None);
         for answer in answers {
             let _gone = answer.send(Ok(()));
         }
@@ -225,7 +229,8 @@ impl Remote {
         }
     }
 
-    /// Gives everyone who wants it a copy of a message. Waits for nobody.
+    /// Gives everyone who wants it a copy of a message, or lets [`make_deliveries`](Self::make_deliveries)
+    /// do so. Waits for nobody.
     ///
     /// The server can be faster with messages than with its answers; `is_live` says what it sends by
     /// now.
@@ -245,10 +250,28 @@ impl Remote {
         };
         let recipients = state.directory.recipients(topic.as_str());
         let interrupted = state.take_interrupted(topic.as_str(), is_live);
-        drop(state);
-        interrupted.for_each(Mailbox::interrupted);
         let message = Message::new(topic, payload);
-        recipients.for_each(|mailbox| mailbox.post(message.clone()));
+        self.hand_over(state, interrupted, Some((message, recipients)));
+    }
+
+    /// Makes those deliveries that are too large for whoever brings them, for as long as it is polled.
+    pub(crate) async fn make_deliveries(self: Arc<Self>) {
+        self.backlog.serve().await;
+    }
+
+    fn hand_over(
+        &self,
+        state: MutexGuard<'_, State>,
+        interrupted: Recipients,
+        message: Option<(Message, Recipients)>,
+    ) {
+        let delivery = Delivery {
+            interrupted,
+            message,
+        };
+        let next = self.backlog.put(delivery);
+        drop(state);
+        self.backlog.proceed(next);
     }
 
     /// Tells everyone who wants the topic's messages that one is lost.
@@ -259,8 +282,7 @@ impl Remote {
             return;
         }
         let recipients = state.directory.recipients(topic);
-        drop(state);
-        recipients.for_each(Mailbox::interrupted);
+        self.hand_over(state, recipients, None);
     }
 
     /// Whether anybody wants the topic's messages.

@@ -49,7 +49,7 @@ pub(super) async fn message(subscription: &mut Subscription) -> Message {
 /// The payload as text; empty for a report of losses.
 pub(super) fn payload(received: &Received) -> &str {
     match received {
-        Received::Message(message) => std::str::from_utf8(&message.payload()).unwrap_or_default(),
+        Received::Message(message) => std::str::from_utf8(message.payload()).unwrap_or_default(),
         Received::Lagged(_) => "",
     }
 }

@@ -19,7 +19,7 @@ fn message(number: u64) -> Message {
 fn take(mailbox: &Mailbox) -> Option<Result<u64, Lagged>> {
     match mailbox.poll_next(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Some(Received::Message(message))) => {
-            let text = std::str::from_utf8(&message.payload()).unwrap();
+            let text = std::str::from_utf8(message.payload()).unwrap();
             Some(Ok(text.parse().unwrap()))
         }
         Poll::Ready(Some(Received::Lagged(lagged))) => Some(Err(lagged)),

@@ -29,7 +29,7 @@ fn received(subscription: &mut Subscription) -> Vec<Result<u32, Lagged>> {
     let mut all = Vec::new();
     while let Some(Some(received)) = futures_util::FutureExt::now_or_never(subscription.next()) {
         all.push(match received {
-            Received::Message(message) => Ok(std::str::from_utf8(&message.payload())
+            Received::Message(message) => Ok(std::str::from_utf8(message.payload())
                 .unwrap()
                 .parse()
                 .unwrap()),

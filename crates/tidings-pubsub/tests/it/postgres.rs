@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tidings_postgres::Config;
 use tidings_pubsub::{Lagged, Postgres, PostgresConfig, Received};
-use tidings_test_support::Proxy;
+use tidings_test_support::{PostgresServer, Proxy};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -167,4 +168,29 @@ async fn notifications_of_others_are_ignored() {
     }
     publish(&broker, &topic, "ours").await;
     assert_eq!(recv(&mut subscription).await, message(&topic, "ours"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_crashes_and_recovers_is_found_again() {
+    let server = PostgresServer::start().unwrap();
+    let broker = impatient(&server.url());
+    let [topic] = topics(["crashed"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    // Recovery empties the table of the large ones.
+    let large = Bytes::from("x".repeat(20_000));
+    publish(&broker, &topic, large.clone()).await;
+    assert_eq!(
+        recv(&mut subscription).await,
+        message(&topic, large.clone())
+    );
+    for _ in 0..2 {
+        server.crash().unwrap();
+        server.start_again().unwrap();
+        let lagged = Received::Lagged(Lagged::unknown());
+        assert_eq!(recv(&mut subscription).await, lagged);
+        for payload in [Bytes::from("after"), large.clone()] {
+            publish(&broker, &topic, payload.clone()).await;
+            assert_eq!(recv(&mut subscription).await, message(&topic, payload));
+        }
+    }
 }

@@ -60,7 +60,7 @@ async fn run(mut commands: mpsc::Receiver<Command>) {
         match command {
             Command::Publish(message) => {
                 for (mailbox, topics) in mailboxes.values() {
-                    if topics.contains(&message.topic())
+                    if topics.contains(message.topic())
                         && let Some(waiting) = mailbox.deliver(message.clone())
                     {
                         waiting.settle().await;
