@@ -177,10 +177,12 @@ async fn forward(
             Mode::Frozen(until) => number < until,
         };
         tokio::select! {
-            copied = &mut copying, if !frozen => return copied.map(drop),
+            // A change comes before whatever is sent after it.
+            biased;
             changed = modes.changed() => if changed.is_err() {
                 return Ok(());
             },
+            copied = &mut copying, if !frozen => return copied.map(drop),
         }
     }
 }
