@@ -49,9 +49,9 @@
 //!
 //! # Limits
 //!
-//! While Redis runs a script it does nothing else. A batch is one script, which takes some
-//! microseconds per message: publish much in batches of about a thousand. One of more than 100,000
-//! messages or 256 MiB is refused.
+//! While Redis runs a script it does nothing else. A batch is one script, which takes one microsecond
+//! per small message and up to ten per large one: publish much in batches of about a thousand. One of
+//! more than 100,000 messages or 256 MiB, which takes about a second, is refused.
 //!
 //! # Connections
 //!
