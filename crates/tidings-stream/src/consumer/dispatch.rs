@@ -125,7 +125,7 @@ impl<W: Work> Dispatch<W> {
         let key = &consumer.group;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let mut pause = FIRST_PAUSE;
-        let most = (MAX_CLAIM / options.max_batch).max(1);
+        let most = (MAX_CLAIM / options.max_batch).clamp(1, options.concurrency);
         let free = async || {
             self.subscription.unpaused().await;
             free(&permits, most).await
@@ -241,6 +241,10 @@ async fn send(ends: &mpsc::Sender<Vec<Settling>>, end: Vec<Settling>) {
 /// nobody closes the semaphore.
 async fn free(permits: &Arc<Semaphore>, most: usize) -> Option<OwnedSemaphorePermit> {
     let mut free = Arc::clone(permits).acquire_owned().await.ok()?;
+    if most > 1 {
+        // Handlers that end together become free together: one claim is for all of them.
+        tokio::task::yield_now().await;
+    }
     let more = permits.available_permits().min(most - 1);
     // Nobody else takes permits, so what was available a moment ago still is.
     if let Ok(more) = u32::try_from(more)

@@ -11,6 +11,7 @@
 mod conformance;
 mod database;
 mod idle;
+mod kill;
 mod postgres;
 mod postgres_cost;
 mod postgres_faults;

@@ -1,8 +1,5 @@
 //! What only the Redis engine promises.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,8 +9,7 @@ use tidings_redis::redis::{Cmd, FromRedisValue, RedisResult, Value, cmd};
 use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement};
 use tidings_stream::redis::{Config, RedisEngine, RedisOptions};
 use tidings_stream::{
-    Error, Headers, Message, MessageId, NewMessage, Retention, ServiceConfig, StartFrom,
-    StreamName, Streams,
+    Error, Headers, MessageId, NewMessage, Retention, ServiceConfig, StartFrom, StreamName, Streams,
 };
 use tidings_test_support::RedisServer;
 
@@ -502,117 +498,4 @@ async fn a_closed_engine_says_so() {
     assert!(matches!(published.await.unwrap_err(), Error::Closed));
     let claimed = engine.claim(&consumer(&key), 1, NEVER).await;
     assert!(matches!(claimed.unwrap_err(), Error::Closed));
-}
-
-/// Kills a process that publishes and consumes, again and again. Every message whose publish was
-/// answered is handled by somebody, and what is handled twice was in hand when its process died.
-#[test]
-fn a_killed_process_loses_nothing_that_it_was_answered_for() {
-    const CHILD: &str = "TIDINGS_STREAM_TEST_REDIS_CHILD";
-    const ROUNDS: u64 = 12;
-    const CONCURRENCY: usize = 8;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    if let Ok(prefix) = std::env::var(CHILD) {
-        runtime.block_on(publish_and_consume_until_killed(&prefix, CONCURRENCY));
-    }
-    let prefix = prefix();
-    let mut published = BTreeSet::new();
-    let mut handled = Vec::new();
-    for round in 0..ROUNDS {
-        let mut child = spawn_child(CHILD, &prefix);
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Death comes after a number of lines, not after a time.
-        let mut left = 40 + round * 17;
-        for line in lines {
-            let line = line.unwrap();
-            if let Some(id) = line.strip_prefix("published ") {
-                published.insert(id.parse::<u64>().unwrap());
-            } else if let Some(id) = line.strip_prefix("handled ") {
-                handled.push(id.parse::<u64>().unwrap());
-            } else {
-                continue;
-            }
-            if left == 0 {
-                child.kill().unwrap();
-            }
-            left = left.saturating_sub(1);
-        }
-        child.wait().unwrap();
-    }
-    runtime.block_on(async {
-        let streams = Streams::new(open(&url(), &prefix).await, ServiceConfig::default());
-        let (recorder, mut seen) = recorder();
-        let options = from_start()
-            .with_poll_interval(Duration::from_millis(20))
-            .with_unlimited_retries()
-            .with_concurrency(64);
-        let consumer = streams
-            .subscribe("s", "g", options, recorder)
-            .await
-            .unwrap();
-        until(async || {
-            let group = streams.stats("s").await.unwrap().groups.remove(0);
-            while let Ok(message) = seen.try_recv() {
-                handled.push(message.id.as_u64());
-            }
-            (group.lag, group.pending) == (0, 0)
-        })
-        .await;
-        consumer.close().await;
-        while let Some(message) = next(&mut seen).await {
-            handled.push(message.id.as_u64());
-        }
-    });
-    assert!(published.len() as u64 >= ROUNDS, "{}", published.len());
-    let distinct: BTreeSet<u64> = handled.iter().copied().collect();
-    let missing: Vec<_> = published.difference(&distinct).collect();
-    assert!(missing.is_empty(), "{missing:?}");
-    // In hand: what handlers had, and what waited to be recorded behind them.
-    let twice = handled.len() - distinct.len();
-    let bound = usize::try_from(ROUNDS).unwrap() * (CONCURRENCY + 512);
-    assert!(twice <= bound, "{twice} of {}", handled.len());
-}
-
-fn spawn_child(variable: &str, prefix: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "redis::a_killed_process_loses_nothing_that_it_was_answered_for",
-            "--nocapture",
-        ])
-        .env(variable, prefix)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// Says what it has done on the standard output, one line each, and never ends by itself.
-async fn publish_and_consume_until_killed(prefix: &str, concurrency: usize) {
-    let say = |line: String| {
-        let mut out = std::io::stdout().lock();
-        // The parent reads until the end; when it has died, so may the child.
-        if writeln!(out, "\n{line}")
-            .and_then(|()| out.flush())
-            .is_err()
-        {
-            std::process::exit(1);
-        }
-    };
-    let streams = Streams::new(open(&url(), prefix).await, ServiceConfig::default());
-    let handler = move |message: Message| async move {
-        say(format!("handled {}", message.id));
-        Ok(())
-    };
-    // Nobody knows that the process before has died, until its claims expire.
-    let options = from_start()
-        .with_visibility_timeout(Duration::from_millis(500))
-        .with_poll_interval(Duration::from_millis(50))
-        .with_unlimited_retries()
-        .with_concurrency(concurrency);
-    let _consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
-    loop {
-        let id = streams.publish("s", NewMessage::new("body")).await.unwrap();
-        say(format!("published {id}"));
-    }
 }

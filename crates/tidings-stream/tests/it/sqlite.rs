@@ -1,9 +1,6 @@
 //! What only the SQLite engine promises.
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -299,118 +296,6 @@ async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
     assert_eq!(consumer.close().await.abandoned, 0);
     let group = streams.stats("s").await.unwrap().groups.remove(0);
     assert_eq!((group.pending, group.lag), (0, 0));
-}
-
-/// Kills a process that publishes and consumes, again and again. Every message whose publish was
-/// answered is handled by somebody, and what is handled twice was in hand when its process died.
-#[test]
-fn a_killed_process_loses_nothing_that_it_was_answered_for() {
-    const CHILD: &str = "TIDINGS_STREAM_TEST_CHILD";
-    const ROUNDS: u64 = 12;
-    const CONCURRENCY: usize = 8;
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    if let Ok(folder) = std::env::var(CHILD) {
-        runtime.block_on(publish_and_consume_until_killed(
-            folder.as_ref(),
-            CONCURRENCY,
-        ));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let mut published = BTreeSet::new();
-    let mut handled = Vec::new();
-    for round in 0..ROUNDS {
-        let mut child = spawn_child(CHILD, folder.path());
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Death comes after a number of lines, not after a time.
-        let mut left = 40 + round * 17;
-        for line in lines {
-            let line = line.unwrap();
-            if let Some(id) = line.strip_prefix("published ") {
-                published.insert(id.parse::<u64>().unwrap());
-            } else if let Some(id) = line.strip_prefix("handled ") {
-                handled.push(id.parse::<u64>().unwrap());
-            } else {
-                continue;
-            }
-            if left == 0 {
-                child.kill().unwrap();
-            }
-            left = left.saturating_sub(1);
-        }
-        child.wait().unwrap();
-    }
-    runtime.block_on(async {
-        let (_database, streams) = open_streams(folder.path()).await;
-        let (recorder, mut seen) = recorder();
-        let options = from_start().with_unlimited_retries().with_concurrency(64);
-        let consumer = streams
-            .subscribe("s", "g", options, recorder)
-            .await
-            .unwrap();
-        loop {
-            while let Ok(message) = seen.try_recv() {
-                handled.push(message.id.as_u64());
-            }
-            let group = streams.stats("s").await.unwrap().groups.remove(0);
-            if (group.lag, group.pending) == (0, 0) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        consumer.close().await;
-        while let Some(message) = next(&mut seen).await {
-            handled.push(message.id.as_u64());
-        }
-    });
-    assert!(published.len() as u64 >= ROUNDS, "{}", published.len());
-    let distinct: BTreeSet<u64> = handled.iter().copied().collect();
-    let missing: Vec<_> = published.difference(&distinct).collect();
-    assert!(missing.is_empty(), "{missing:?}");
-    // In hand: what handlers had, and what waited to be recorded behind them.
-    let twice = handled.len() - distinct.len();
-    let bound = usize::try_from(ROUNDS).unwrap() * (CONCURRENCY + 512);
-    assert!(twice <= bound, "{twice} of {}", handled.len());
-}
-
-fn spawn_child(variable: &str, folder: &Path) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "sqlite::a_killed_process_loses_nothing_that_it_was_answered_for",
-            "--nocapture",
-        ])
-        .env(variable, folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// Says what it has done on the standard output, one line each, and never ends by itself.
-async fn publish_and_consume_until_killed(folder: &Path, concurrency: usize) {
-    let say = |line: String| {
-        let mut out = std::io::stdout().lock();
-        // The parent reads until the end; when it has died, so may the child.
-        if writeln!(out, "\n{line}")
-            .and_then(|()| out.flush())
-            .is_err()
-        {
-            std::process::exit(1);
-        }
-    };
-    let (_database, streams) = open_streams(folder).await;
-    let handler = move |message: Message| async move {
-        say(format!("handled {}", message.id));
-        Ok(())
-    };
-    let options = from_start()
-        .with_unlimited_retries()
-        .with_concurrency(concurrency);
-    let _consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
-    loop {
-        let id = streams.publish("s", NewMessage::new("body")).await.unwrap();
-        say(format!("published {id}"));
-    }
 }
 
 #[tokio::test]
