@@ -26,10 +26,12 @@
 //! # Requirements
 //!
 //! Redis 7.0 or newer, or Valkey. All keys of one engine lie in one slot of a cluster, so that one
-//! engine never has more than one node; give engines different prefixes to spread them.
+//! engine never has more than one node; give engines different prefixes to spread them. The URL has to
+//! lead to the node that has the slot: moves are answered by an error, and not followed.
 //!
-//! Set `maxmemory-policy noeviction`: any other one lets the server remove parts of streams. At
-//! `maxmemory` publishing answers [`Error::Full`], while claiming, settling and trimming go on.
+//! Set `maxmemory-policy noeviction`: any other one lets the server remove parts of streams, and opening
+//! logs a warning. At `maxmemory` publishing answers [`Error::Full`], while claiming, settling (dead
+//! letters included) and trimming go on.
 //!
 //! # Durability
 //!
@@ -47,9 +49,9 @@
 //!
 //! # Limits
 //!
-//! While Redis runs a script it does nothing else. A batch is one script, which takes some
-//! microseconds per message: publish much in batches of about a thousand. One of more than 100,000
-//! messages or 256 MiB is refused.
+//! While Redis runs a script it does nothing else. A batch is one script, which takes one microsecond
+//! per small message and up to ten per large one: publish much in batches of about a thousand. One of
+//! more than 100,000 messages or 256 MiB, which takes about a second, is refused.
 //!
 //! # Connections
 //!
@@ -74,6 +76,7 @@ use crate::{
 mod append;
 mod claim;
 mod content;
+mod eviction;
 mod failure;
 mod group;
 mod hearing;
@@ -146,6 +149,7 @@ impl RedisEngine {
         let load = |root| Scripts::load(Server::new(config.clone()), root);
         let publishing = Arc::new(load(Arc::clone(&root)).await?);
         let consuming = load(root).await?;
+        eviction::warn(&consuming).await;
         let ears = Arc::<Ears>::default();
         let channel = publishing.key("wake");
         let connection = hearing::listen(&config, &channel, &ears)

@@ -14,7 +14,8 @@ use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 /// nothing else while it takes it in.
 const MAX_BATCH_BYTES: usize = 256 << 20;
 
-/// Most messages of one batch: what the server takes in within half a second.
+/// Most messages of one batch: together with the bound on bytes, what the server takes in within about
+/// a second.
 const MAX_BATCH_MESSAGES: usize = 100_000;
 
 /// Most messages of one entry of a log, and most bytes of them unless it is one. A command per message
