@@ -14,13 +14,14 @@ impl SettledBits {
         Self::from_bytes(vec![0; len.div_ceil(8)], len)
     }
 
-    /// The bits of `len` messages as they were [kept](Self::as_bytes); missing ones are settled.
+    /// The bits of `len` messages as they were kept; missing ones are settled.
     pub(crate) fn from_bytes(bits: Vec<u8>, len: usize) -> Self {
         Self { bits, len }
     }
 
     /// The bits as they are kept: message `i` is bit `i % 8`, counted from the lowest, of byte
     /// `i / 8`.
+    #[cfg(any(test, feature = "sqlite"))]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bits
     }
