@@ -4,6 +4,8 @@
 //! instances are in this program.
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -12,7 +14,7 @@ use jiff::Timestamp;
 use tidings::Client;
 use tidings::signing::{Secret, Verifier};
 use tidings_notify::{
-    Draft, DynRouter, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
+    Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
 
 #[tokio::main]
@@ -30,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .secret(secret)
         .build()?;
     client.start();
-    let router = DynRouter::new(client.clone());
+    let router: Arc<dyn Router> = Arc::new(client.clone());
 
     let draft = Draft::new(
         UserId::new("alice")?,

@@ -4,6 +4,7 @@ mod instance;
 mod receiver;
 mod webhook;
 
+use async_trait::async_trait;
 use tidings_notify::{Event, RouteError, Router, RoutingInfo};
 
 pub use instance::{InstanceRouter, InstanceRouterBuilder, URL_METADATA};
@@ -16,6 +17,7 @@ use crate::{Client, Message};
 ///
 /// The answer is `Ok` once the endpoint has accepted the event, after as many attempts as the
 /// client's retry policy allows. Where the event is headed does not matter: there is one endpoint.
+#[async_trait]
 impl Router for Client {
     async fn route(&self, _to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         self.deliver(Message::from_event(event))

@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use http::HeaderValue;
 use tidings_notify::{Event, RouteError, Router, RoutingInfo};
 use tokio::time::Instant;
@@ -162,6 +163,7 @@ impl InstanceRouterBuilder {
     }
 }
 
+#[async_trait]
 impl Router for InstanceRouter {
     async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let url = (self.inner.resolver)(to).ok_or(UnknownInstance)?;

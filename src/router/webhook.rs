@@ -3,6 +3,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use async_trait::async_trait;
 use tidings_notify::{Event, EventType, RouteError, Router, RoutingInfo};
 use tokio::task::JoinSet;
 
@@ -113,6 +114,7 @@ impl WebhookRouter {
     }
 }
 
+#[async_trait]
 impl Router for WebhookRouter {
     /// # Cancel safety
     ///

@@ -120,7 +120,7 @@ pub use notifier::{
 pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{DynPresence, MemoryPresence, Presence};
 pub use read::{Marked, ReadChange, ReadScope, ReadUpdate};
-pub use router::{DynRouter, RouteError, Router, RoutingInfo};
+pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStore;

@@ -1,10 +1,10 @@
-//! Carrying an event to another instance, ahead of its next sweep.
+//! Sending an event to another instance, before its next sweep finds it.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::Event;
@@ -15,27 +15,31 @@ pub struct RoutingInfo {
     /// The instance that holds the connection.
     #[serde(default)]
     pub instance_id: String,
-    /// Whatever a router needs to reach it, for instance an address.
+    /// What a router needs to reach it, for instance an address.
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Forwards events to the instance that holds a user's connection.
+/// Forwards events to the instance that holds a user's connection. Used as `Arc<dyn Router>`.
 ///
 /// # Contract
 ///
-/// The event is already in the store when it is routed. Routing only makes its way shorter: after
-/// an error, or a loss that nobody noticed, the other instance finds it in its next sweep. A router
-/// may deliver an event twice or out of order; streams deliver by id, once and in order.
+/// The event is already in the store when it is routed. Routing only makes delivery faster: after
+/// an error, or a loss that was not noticed, the other instance finds the event in its next sweep. A
+/// router may deliver an event twice or out of order; streams give events by id, once and in order.
 ///
-/// A dropped future may or may not have reached the other instance.
-pub trait Router: Send + Sync + 'static {
+/// If the future is dropped, the event may or may not have reached the other instance.
+#[async_trait]
+pub trait Router: fmt::Debug + Send + Sync + 'static {
     /// Delivers one event to one instance.
-    fn route(
-        &self,
-        to: &RoutingInfo,
-        event: &Event,
-    ) -> impl Future<Output = Result<(), RouteError>> + Send;
+    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError>;
+}
+
+#[async_trait]
+impl<R: Router + ?Sized> Router for Arc<R> {
+    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
+        (**self).route(to, event).await
+    }
 }
 
 /// A router failed to hand over an event.
@@ -52,46 +56,5 @@ impl RouteError {
         Self {
             source: source.into(),
         }
-    }
-}
-
-/// Any [`Router`], behind one type.
-#[derive(Clone)]
-pub struct DynRouter(Arc<dyn ErasedRouter>);
-
-impl DynRouter {
-    /// Hides the type of a router.
-    pub fn new(router: impl Router) -> Self {
-        Self(Arc::new(router))
-    }
-}
-
-impl fmt::Debug for DynRouter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DynRouter")
-    }
-}
-
-impl Router for DynRouter {
-    async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
-        self.0.route_boxed(to, event).await
-    }
-}
-
-trait ErasedRouter: Send + Sync {
-    fn route_boxed<'a>(
-        &'a self,
-        to: &'a RoutingInfo,
-        event: &'a Event,
-    ) -> Pin<Box<dyn Future<Output = Result<(), RouteError>> + Send + 'a>>;
-}
-
-impl<R: Router> ErasedRouter for R {
-    fn route_boxed<'a>(
-        &'a self,
-        to: &'a RoutingInfo,
-        event: &'a Event,
-    ) -> Pin<Box<dyn Future<Output = Result<(), RouteError>> + Send + 'a>> {
-        Box::pin(self.route(to, event))
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::notifier::Shared;
 use crate::presence::{DynPresence, Presence, PresenceError};
-use crate::{DynRouter, Event, Router, RoutingInfo};
+use crate::{Event, Router, RoutingInfo};
 
 /// Events that may wait to be routed. Those that find no place are left to the other instance's
 /// sweep.
@@ -25,7 +25,7 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(crate) struct Routes {
     pub(crate) presence: DynPresence,
-    pub(crate) router: DynRouter,
+    pub(crate) router: Arc<dyn Router>,
     pub(crate) instance_id: String,
 }
 

@@ -11,7 +11,7 @@ use crate::hub::Hub;
 use crate::presence::DynPresence;
 use crate::routing::{ROUTE_QUEUE, Routes};
 use crate::telemetry::Stats;
-use crate::{DynRouter, DynStore, Router, routing, sweep};
+use crate::{DynStore, Router, routing, sweep};
 
 /// Time between two sweeps, unless set.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ pub struct NotifierBuilder {
     poll_interval: Duration,
     buffer_size: usize,
     presence: Option<DynPresence>,
-    router: Option<DynRouter>,
+    router: Option<Arc<dyn Router>>,
     instance_id: String,
     offline_policy: OfflinePolicy,
 }
@@ -82,10 +82,10 @@ impl NotifierBuilder {
         self
     }
 
-    /// Sets how events reach the other instances that presence names. Without presence it is never
-    /// asked.
-    pub fn with_router(mut self, router: impl Router) -> Self {
-        self.router = Some(DynRouter::new(router));
+    /// Sets how events reach the other instances that presence names. Without presence it is not
+    /// used.
+    pub fn with_router(mut self, router: Arc<dyn Router>) -> Self {
+        self.router = Some(router);
         self
     }
 

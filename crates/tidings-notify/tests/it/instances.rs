@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tidings_notify::{
     DynPresence, Event, MemoryPresence, MemoryStore, Notifier, RouteError, Router, RoutingInfo,
     Since, Store,
@@ -23,7 +24,7 @@ fn place(instance: &str) -> RoutingInfo {
 }
 
 /// Delivers to notifiers of this process by the name of their instance.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Switchboard(Arc<Mutex<HashMap<String, Notifier>>>);
 
 impl Switchboard {
@@ -35,6 +36,7 @@ impl Switchboard {
     }
 }
 
+#[async_trait]
 impl Router for Switchboard {
     async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let notifier = self.0.lock().unwrap().get(&to.instance_id).cloned();
@@ -45,12 +47,13 @@ impl Router for Switchboard {
 }
 
 /// Does not answer before it is allowed to.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 struct Stalled {
     asked: Arc<AtomicU64>,
     permits: Arc<Semaphore>,
 }
 
+#[async_trait]
 impl Router for Stalled {
     async fn route(&self, _: &RoutingInfo, _: &Event) -> Result<(), RouteError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
@@ -131,7 +134,7 @@ async fn regression_every_instance_that_has_the_user_gets_the_event() {
     let instances = ["one", "two", "three"].map(|name| {
         let notifier = without_sweep(store.clone())
             .with_presence(presence.clone())
-            .with_router(board.clone())
+            .with_router(Arc::new(board.clone()))
             .with_instance_id(name)
             .build();
         board.connect(name, &notifier);
@@ -156,7 +159,7 @@ async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
     let presence = DynPresence::new(MemoryPresence::default());
     let here = without_sweep(store.clone())
         .with_presence(presence.clone())
-        .with_router(Switchboard::default())
+        .with_router(Arc::new(Switchboard::default()))
         .with_instance_id("here")
         .build();
     let there = Notifier::builder(store).build();
@@ -179,7 +182,7 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
     };
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
-        .with_router(router.clone())
+        .with_router(Arc::new(router.clone()))
         .with_instance_id("here")
         .build();
     let _elsewhere = presence.register(ann(), place("elsewhere")).await.unwrap();
@@ -202,7 +205,7 @@ async fn an_instance_does_not_route_to_itself() {
     let board = Switchboard::default();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
-        .with_router(board.clone())
+        .with_router(Arc::new(board.clone()))
         .with_instance_id("here")
         .build();
     board.connect("here", &notifier);

@@ -1,9 +1,11 @@
 //! Every public type, and every future, may go to another thread.
 
+use std::sync::Arc;
+
 use tidings_notify::presence::Registration;
 use tidings_notify::{
-    DynPresence, DynRouter, DynStore, Error, Event, Item, MemoryPresence, MemoryStore, Notifier,
-    NotifierBuilder, ReadScope, Since, SqliteStore, StoreError, Subscription,
+    DynPresence, DynStore, Error, Event, Item, MemoryPresence, MemoryStore, Notifier,
+    NotifierBuilder, ReadScope, Router, Since, SqliteStore, StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};
@@ -21,7 +23,7 @@ fn types_are_send_and_sync() {
     assert_send_sync::<Subscription>();
     assert_send_sync::<Registration>();
     assert_send_sync::<(DynStore, MemoryStore, SqliteStore)>();
-    assert_send_sync::<(DynPresence, MemoryPresence, DynRouter)>();
+    assert_send_sync::<(DynPresence, MemoryPresence, Arc<dyn Router>)>();
     assert_send_sync::<(Event, Item, Error, StoreError)>();
 }
 
