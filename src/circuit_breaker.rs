@@ -235,6 +235,14 @@ impl CircuitBreaker {
         }
     }
 
+    /// When an open breaker is probed; `None` when it is not open, or was opened by hand.
+    pub fn open_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => until,
+            State::Closed { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
     /// When it trips and how it recovers.
     pub fn config(&self) -> &CircuitBreakerConfig {
         &self.config

@@ -29,6 +29,12 @@ use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 /// refuses new messages ([`notify`](Self::notify)) or makes their senders wait
 /// ([`enqueue`](Self::enqueue), [`deliver`](Self::deliver)).
 ///
+/// # Pauses
+///
+/// `Retry-After` on a 429 or 503 response pauses the client for that time, at most a day. Messages
+/// go on waiting, as far as the retry policy's maximum age allows; without a retry policy they fail
+/// as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
+///
 /// # An endpoint that is gone
 ///
 /// `410 Gone` fails its message and no other: what becomes of the only endpoint is for its owner to
@@ -71,8 +77,9 @@ impl Client {
         self.inner.pool.start();
     }
 
-    /// Queues a message and returns at once. Whatever happens to it later is reported to the error
-    /// callback alone.
+    /// Queues a message and returns at once. Its outcome is reported to the callbacks for
+    /// [delivered](ClientBuilder::on_delivered) and for [failed](ClientBuilder::on_error) messages
+    /// alone.
     ///
     /// # Errors
     ///

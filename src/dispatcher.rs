@@ -58,6 +58,12 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 /// [`LaneStatus::is_gone`](crate::LaneStatus::is_gone) says so until the endpoint is
 /// [inserted](Self::insert) again or removed.
 ///
+/// # Pauses
+///
+/// `Retry-After` on a 429 or 503 response pauses the whole lane for that time, at most a day. What
+/// waits goes on waiting, as far as its retry policy's maximum age allows; without a retry policy
+/// it fails as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
+///
 /// # Bounds
 ///
 /// A lane's queue holds the messages that are queued and those that wait for their next attempt.
@@ -169,8 +175,9 @@ impl Dispatcher {
         self.inner.pool.status(id.as_ref())
     }
 
-    /// Queues a message for an endpoint and returns at once. Whatever happens to it later is
-    /// reported to the error callback alone.
+    /// Queues a message for an endpoint and returns at once. Its outcome is reported to the
+    /// callbacks for [delivered](DispatcherBuilder::on_delivered) and for
+    /// [failed](DispatcherBuilder::on_error) messages alone.
     ///
     /// # Errors
     ///

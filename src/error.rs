@@ -2,6 +2,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::sender::{Attempt, AttemptError};
 use crate::{Message, Verdict};
@@ -102,6 +103,8 @@ struct Failure {
     message: Message,
     attempts: Vec<Attempt>,
     cause: DeliveryErrorCause,
+    was_interrupted: bool,
+    blocked_until: Option<Instant>,
 }
 
 /// Why a delivery failed for good.
@@ -117,6 +120,10 @@ pub enum DeliveryErrorCause {
     /// The circuit breaker was open, and the delivery may not or can no longer wait.
     #[error("the circuit is open")]
     CircuitOpen,
+    /// The endpoint asked with `Retry-After` to get no requests for a while, and the delivery may
+    /// not or can no longer wait.
+    #[error("the endpoint asked for no requests for a while")]
+    RetryAfter,
     /// The client stopped before the final outcome was known.
     #[error("the client stopped first")]
     Abandoned,
@@ -153,7 +160,19 @@ impl DeliveryError {
             message,
             attempts,
             cause,
+            was_interrupted: false,
+            blocked_until: None,
         }))
+    }
+
+    pub(crate) fn with_interrupted_attempt(mut self) -> Self {
+        self.0.was_interrupted = true;
+        self
+    }
+
+    pub(crate) fn with_blocked_until(mut self, blocked_until: Option<Instant>) -> Self {
+        self.0.blocked_until = blocked_until;
+        self
     }
 
     /// The message that was not delivered.
@@ -169,6 +188,22 @@ impl DeliveryError {
     /// Every attempt, in order. Empty when nothing was tried.
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.attempts
+    }
+
+    /// Whether an attempt began, so that the endpoint may have received the message. An attempt
+    /// that was interrupted by a stop counts, and is not among the [`attempts`](Self::attempts).
+    pub fn was_attempted(&self) -> bool {
+        self.0.was_interrupted || !self.0.attempts.is_empty()
+    }
+
+    /// Until when the endpoint gets no requests, as it was known when the delivery ended: until its
+    /// open circuit is probed, or its `Retry-After` is over. Before that, sending the message again
+    /// is pointless.
+    ///
+    /// `None` when nothing blocks the endpoint, or when its circuit was opened by hand and has no
+    /// end.
+    pub fn blocked_until(&self) -> Option<Instant> {
+        self.0.blocked_until
     }
 
     /// Why it ended.
@@ -190,6 +225,7 @@ impl DeliveryError {
             DeliveryErrorCause::Status(status) => Verdict::of_status(*status) == Verdict::Retryable,
             DeliveryErrorCause::Transport(error) => error.kind().is_retryable(),
             DeliveryErrorCause::CircuitOpen
+            | DeliveryErrorCause::RetryAfter
             | DeliveryErrorCause::Abandoned
             | DeliveryErrorCause::NotStarted => true,
             DeliveryErrorCause::Removed | DeliveryErrorCause::Gone => false,

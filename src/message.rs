@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,6 +37,7 @@ pub struct Message {
     event_type: Option<EventType>,
     body: Bytes,
     content_type: Option<HeaderValue>,
+    first_attempt: NonZeroU32,
 }
 
 impl Message {
@@ -46,6 +48,7 @@ impl Message {
             event_type: None,
             body: body.into(),
             content_type: None,
+            first_attempt: NonZeroU32::MIN,
         }
     }
 
@@ -69,6 +72,7 @@ impl Message {
             event_type: Some(event.event_type.clone()),
             body: body.into(),
             content_type: Some(JSON),
+            first_attempt: NonZeroU32::MIN,
         }
     }
 
@@ -101,6 +105,16 @@ impl Message {
         self
     }
 
+    /// Sets the number of the first attempt, for a message of which a durable queue has made
+    /// attempts before. The default is 1.
+    ///
+    /// Reports, traces and the retry policy count on from there: a policy of five attempts makes
+    /// two of a message whose first attempt is number 4.
+    pub fn with_first_attempt(mut self, number: NonZeroU32) -> Self {
+        self.first_attempt = number;
+        self
+    }
+
     /// The id, sent as `webhook-id`.
     pub fn id(&self) -> &str {
         &self.id
@@ -119,6 +133,11 @@ impl Message {
     /// What the body is, when this message says so itself.
     pub fn content_type(&self) -> Option<&HeaderValue> {
         self.content_type.as_ref()
+    }
+
+    /// The number of the first attempt.
+    pub fn first_attempt(&self) -> NonZeroU32 {
+        self.first_attempt
     }
 }
 
@@ -145,6 +164,7 @@ impl fmt::Debug for Message {
             .field("event_type", &self.event_type)
             .field("body_bytes", &self.body.len())
             .field("content_type", &self.content_type)
+            .field("first_attempt", &self.first_attempt)
             .finish()
     }
 }

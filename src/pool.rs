@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -108,6 +108,10 @@ pub struct LaneStatus {
     pub standing: Standing,
     /// The state of the circuit breaker, when there is one.
     pub circuit: Option<CircuitState>,
+    /// Until when nothing is sent: until the open circuit is probed, or until the time that the
+    /// endpoint asked for with `Retry-After`. `None` when nothing blocks the lane, or when its
+    /// circuit was opened by hand and has no end.
+    pub blocked_until: Option<Instant>,
     /// Whether the endpoint answered `410 Gone`. Then nothing is queued, and new messages are
     /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again.
     pub is_gone: bool,
@@ -196,7 +200,7 @@ impl Pool {
             .map(|delivery| delivery.message.clone())
             .collect();
         for delivery in left {
-            self.fail(&id, delivery, DeliveryErrorCause::Removed);
+            self.fail(&id, delivery, DeliveryErrorCause::Removed.into());
         }
         Some(messages)
     }
@@ -286,6 +290,7 @@ impl Pool {
             in_flight_limit: lane.limit(),
             standing,
             circuit: lane.circuit_state(),
+            blocked_until: lane.blocked_until(Instant::now()),
             is_gone: lane.is_gone(),
         })
     }
@@ -312,7 +317,7 @@ impl Pool {
             left
         };
         for (id, delivery) in left {
-            self.abandon(&id, delivery);
+            self.abandon(&id, delivery, false);
         }
     }
 

@@ -105,14 +105,17 @@ impl RetryPolicy {
             return None;
         }
         let backoff = self.backoff.delay(attempts.max(1), rng)?;
-        let hint = not_before.map_or(Duration::ZERO, |wait| {
-            let spread = (wait / 10).min(MAX_HINT_JITTER);
-            wait.saturating_add(spread.mul_f64(rng.f64()))
-        });
+        let hint = not_before.map_or(Duration::ZERO, |wait| with_jitter(wait, rng));
         let delay = backoff.max(hint);
         let fits = |max: Duration| age.checked_add(delay).is_some_and(|then| then <= max);
         self.max_age.is_none_or(fits).then_some(delay)
     }
+}
+
+/// A wait that the endpoint asked for, longer by up to a tenth.
+pub(crate) fn with_jitter(wait: Duration, rng: &mut Rng) -> Duration {
+    let spread = (wait / 10).min(MAX_HINT_JITTER);
+    wait.saturating_add(spread.mul_f64(rng.f64()))
 }
 
 /// Most time that is added to a wait that the endpoint asked for.

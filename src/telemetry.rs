@@ -27,7 +27,7 @@
 //! Gauges and counters are sums over all clients and dispatchers of the program. Every label has a
 //! small set of values. A status is its number if it is a registered one, else its class, such as
 //! `5xx`. [`ERROR_TYPE`] is such a status, the [word](crate::ErrorKind::as_str) of an error,
-//! `circuit_open`, or for what was dropped `not_started`, `stopped`, `queue_full`,
+//! `circuit_open`, `retry_after`, or for what was dropped `not_started`, `stopped`, `queue_full`,
 //! `unknown_endpoint`, `gone`, `removed` or `abandoned`.
 //!
 //! [`metrics`]: https://docs.rs/metrics

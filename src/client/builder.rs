@@ -8,8 +8,8 @@ use crate::pool::{Lane, LaneParts, Limits, Places, PoolConfig};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
-    AddressPolicy, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId, Message,
-    SenderBuilder,
+    AddressPolicy, Attempt, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId,
+    Message, Receipt, SenderBuilder,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -103,11 +103,39 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets what is called after each attempt, before the outcome of its message is reported.
+    ///
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect. An attempt that a stop interrupts is not reported.
+    pub fn on_attempt(
+        mut self,
+        on_attempt: impl Fn(&Message, &Attempt) + Send + Sync + 'static,
+    ) -> Self {
+        self.pool.callbacks.attempt = Some(Box::new(move |_, message, attempt| {
+            on_attempt(message, attempt);
+        }));
+        self
+    }
+
+    /// Sets what is called with the receipt of each message that was delivered.
+    ///
+    /// Each message that [`notify`](Client::notify) or [`enqueue`](Client::enqueue) accepted leads
+    /// to exactly one call: of this callback, or of [`on_error`](Self::on_error). The same holds
+    /// for [`deliver`](Client::deliver) when its future was dropped; otherwise `deliver` returns
+    /// the outcome, and neither is called.
+    ///
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect.
+    pub fn on_delivered(mut self, on_delivered: impl Fn(Receipt) + Send + Sync + 'static) -> Self {
+        self.pool.callbacks.delivered = Some(Box::new(move |_, receipt| on_delivered(receipt)));
+        self
+    }
+
     /// Sets what is called with each message that failed for good, and why. Without it, such
     /// messages are logged.
     ///
-    /// It is called on a worker, which it should not keep for long. A panic in it is logged and
-    /// goes no further.
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect.
     pub fn on_error(
         mut self,
         on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::{Dispatcher, EndpointId, Inner, LaneConfig};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Isolation, Limits, PoolConfig};
-use crate::{AddressPolicy, ConfigError, DeliveryError, SenderBuilder};
+use crate::{AddressPolicy, Attempt, ConfigError, DeliveryError, Message, Receipt, SenderBuilder};
 
 const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
@@ -84,11 +84,40 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Sets what is called after each attempt, before the outcome of its message is reported.
+    ///
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect. An attempt that a stop interrupts is not reported.
+    pub fn on_attempt(
+        mut self,
+        on_attempt: impl Fn(&EndpointId, &Message, &Attempt) + Send + Sync + 'static,
+    ) -> Self {
+        self.pool.callbacks.attempt = Some(Box::new(on_attempt));
+        self
+    }
+
+    /// Sets what is called with the receipt of each message that was delivered.
+    ///
+    /// Each message that [`notify`](Dispatcher::notify) or [`enqueue`](Dispatcher::enqueue)
+    /// accepted leads to exactly one call: of this callback, or of
+    /// [`on_error`](Self::on_error). The same holds for [`deliver`](Dispatcher::deliver) when its
+    /// future was dropped; otherwise `deliver` returns the outcome, and neither is called.
+    ///
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect.
+    pub fn on_delivered(
+        mut self,
+        on_delivered: impl Fn(&EndpointId, Receipt) + Send + Sync + 'static,
+    ) -> Self {
+        self.pool.callbacks.delivered = Some(Box::new(on_delivered));
+        self
+    }
+
     /// Sets what is called with each message that failed for good, and why. Without it, such
     /// messages are logged.
     ///
-    /// It is called on a worker, or by whoever removes an endpoint, and should not take long. A
-    /// panic in it is logged and goes no further.
+    /// It is called on a worker, or on the thread that removes an endpoint, and must not block it.
+    /// A panic in it is logged and has no further effect.
     pub fn on_error(
         mut self,
         on_error: impl Fn(&EndpointId, DeliveryError) + Send + Sync + 'static,

@@ -36,6 +36,22 @@ pub(crate) struct Delivery {
     span: Option<Box<Span>>,
 }
 
+/// Why a delivery ends without success, and until when its endpoint gets no requests.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(super) cause: DeliveryErrorCause,
+    pub(super) blocked_until: Option<Instant>,
+}
+
+impl From<DeliveryErrorCause> for Failure {
+    fn from(cause: DeliveryErrorCause) -> Self {
+        Self {
+            cause,
+            blocked_until: None,
+        }
+    }
+}
+
 impl Delivery {
     pub(super) fn new(
         endpoint: &EndpointId,
@@ -57,6 +73,12 @@ impl Delivery {
             reply,
             span: (!span.is_disabled()).then(|| Box::new(span)),
         })
+    }
+
+    /// The number of the attempt that comes next.
+    pub(super) fn next_attempt(&self) -> u32 {
+        let made = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
+        self.message.first_attempt().get().saturating_add(made)
     }
 
     pub(super) fn span(&self) -> Span {

@@ -5,14 +5,15 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::budget::Budget;
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Failure};
 use super::limit::Limit;
 use super::room::Places;
 use crate::circuit_breaker::{Admission, CircuitBreaker, CircuitState, Health, Permit};
-use crate::retry::RetryPolicy;
+use crate::retry::{RetryPolicy, with_jitter};
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
 
 /// One endpoint, its deliveries that no worker holds, and what limits its attempts.
@@ -25,6 +26,8 @@ pub(crate) struct Lane {
     budget: Option<Budget>,
     pub(super) breaker: Option<CircuitBreaker>,
     limit: Limit,
+    /// Until when the endpoint asked for no requests, with `Retry-After`.
+    paused_until: Option<Instant>,
     in_flight: u32,
     stops_when_gone: bool,
     /// Whether the endpoint said that it does not exist any more. Nothing waits in the lane then.
@@ -59,7 +62,7 @@ pub(super) enum Next {
     /// Make an attempt, and hand it to [`Lane::settle`].
     Attempt(Box<Delivery>, Option<Permit>),
     /// End a delivery.
-    Fail(Box<Delivery>, DeliveryErrorCause),
+    Fail(Box<Delivery>, Failure),
     /// Ask again at a time, or when something has changed.
     Wait(Option<Instant>),
     /// As many attempts as may be are under way.
@@ -72,7 +75,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) enum Settled {
     Delivered(Box<Delivery>),
-    Failed(Box<Delivery>, DeliveryErrorCause),
+    Failed(Box<Delivery>, Failure),
     /// It waits in the lane for its next attempt.
     Waits,
     /// It failed because the endpoint is gone, and so does everything that waited.
@@ -102,6 +105,7 @@ impl Lane {
             budget: parts.budget.map(Budget::new),
             breaker: parts.breaker,
             limit: Limit::new(min, max),
+            paused_until: None,
             in_flight: 0,
             stops_when_gone: parts.stops_when_gone,
             is_gone: false,
@@ -119,6 +123,7 @@ impl Lane {
         self.endpoint = endpoint;
         self.version += 1;
         self.is_gone = false;
+        self.paused_until = None;
     }
 
     /// Changes the settings. What was learned about the endpoint stays where the settings that it
@@ -170,6 +175,13 @@ impl Lane {
         self.breaker.as_ref().map(CircuitBreaker::state)
     }
 
+    /// Until when nothing is sent, as far as that is known.
+    pub(super) fn blocked_until(&self, now: Instant) -> Option<Instant> {
+        let circuit = self.breaker.as_ref().and_then(CircuitBreaker::open_until);
+        let blocked = [circuit, self.paused_until].into_iter().flatten().max();
+        blocked.filter(|until| *until > now)
+    }
+
     /// Decides what a worker does next. A lane that is being drained does not wait for an open
     /// circuit.
     pub(super) fn take(&mut self, now: Instant, draining: bool) -> Next {
@@ -185,16 +197,24 @@ impl Lane {
             let trickle = self.budget.as_ref().and_then(Budget::next_trickle);
             return self.put_off(now, earlier(due, trickle), Delivery::last_failure);
         };
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            return if self.retry.is_none() {
+                self.fail_oldest(DeliveryErrorCause::RetryAfter, now)
+            } else {
+                self.put_off(now, earlier(due, Some(until)), |delivery| {
+                    delivery
+                        .last_failure()
+                        .or(Some(DeliveryErrorCause::RetryAfter))
+                })
+            };
+        }
         let permit = match self.breaker.as_mut().map(|breaker| breaker.admit(now)) {
             None => None,
             Some(Admission::Admitted(permit)) => Some(permit),
             Some(Admission::Refused { retry_at }) => {
                 let is_open = self.circuit_state() == Some(CircuitState::Open);
                 return if self.retry.is_none() || (draining && is_open) {
-                    match self.remove_oldest() {
-                        Some(delivery) => Next::Fail(delivery, DeliveryErrorCause::CircuitOpen),
-                        None => Next::Empty,
-                    }
+                    self.fail_oldest(DeliveryErrorCause::CircuitOpen, now)
                 } else {
                     let probe_at = retry_at.map(|at| self.probe_at(at, now));
                     self.put_off(now, earlier(due, probe_at), |_| None)
@@ -249,12 +269,16 @@ impl Lane {
         self.record(permit, health, now);
 
         let not_before = attempt.retry_after();
+        if version == self.version {
+            self.pause(&attempt, now);
+        }
+        let number = attempt.number;
         keep(&mut delivery, attempt);
         if verdict == Verdict::Delivered {
             return Settled::Delivered(delivery);
         }
         if self.is_gone && verdict == Verdict::Retryable {
-            return Settled::Failed(delivery, DeliveryErrorCause::Gone);
+            return Settled::Failed(delivery, DeliveryErrorCause::Gone.into());
         }
         let says_gone = verdict == Verdict::Gone && version == self.version;
         if says_gone && self.stops_when_gone && !self.is_gone {
@@ -264,15 +288,15 @@ impl Lane {
             .then_some(self.retry.as_ref())
             .flatten()
             .and_then(|retry| {
-                let attempts = u32::try_from(delivery.attempts.len()).unwrap_or(u32::MAX);
                 let age = now.saturating_duration_since(delivery.accepted_at);
-                retry.next_delay(attempts, age, not_before, &mut self.rng)
+                retry.next_delay(number, age, not_before, &mut self.rng)
             })
             // A wait that the clock cannot hold is one without end.
             .and_then(|delay| now.checked_add(delay));
         let Some(due) = due else {
             let cause = delivery.last_failure();
-            return Settled::Failed(delivery, cause.unwrap_or(DeliveryErrorCause::Abandoned));
+            let cause = cause.unwrap_or(DeliveryErrorCause::Abandoned);
+            return Settled::Failed(delivery, self.failure(cause, now));
         };
         self.waiting.push(Reverse(Again {
             order: (due, self.next_number),
@@ -281,6 +305,18 @@ impl Lane {
         }));
         self.next_number += 1;
         Settled::Waits
+    }
+
+    /// Sends nothing until the time that the endpoint asked for.
+    fn pause(&mut self, attempt: &Attempt, now: Instant) {
+        let is_asked = matches!(
+            attempt.status(),
+            Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+        );
+        if let Some(wait) = attempt.retry_after().filter(|_| is_asked) {
+            let until = now.checked_add(with_jitter(wait, &mut self.rng));
+            self.paused_until = self.paused_until.max(until);
+        }
     }
 
     fn end_as_gone(&mut self, delivery: Box<Delivery>) -> Settled {
@@ -378,11 +414,25 @@ impl Lane {
             Some(expires_at) if expires_at <= now => match self.remove_oldest() {
                 Some(delivery) => {
                     let cause = cause(&delivery).unwrap_or(DeliveryErrorCause::CircuitOpen);
-                    Next::Fail(delivery, cause)
+                    Next::Fail(delivery, self.failure(cause, now))
                 }
                 None => Next::Empty,
             },
             expires_at => Next::Wait(earlier(wake_at, expires_at)),
+        }
+    }
+
+    fn fail_oldest(&mut self, cause: DeliveryErrorCause, now: Instant) -> Next {
+        match self.remove_oldest() {
+            Some(delivery) => Next::Fail(delivery, self.failure(cause, now)),
+            None => Next::Empty,
+        }
+    }
+
+    fn failure(&self, cause: DeliveryErrorCause, now: Instant) -> Failure {
+        Failure {
+            cause,
+            blocked_until: self.blocked_until(now),
         }
     }
 

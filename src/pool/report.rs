@@ -1,24 +1,85 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::Pool;
-use super::delivery::{Delivery, Receipt};
+use super::delivery::{Delivery, Failure, Receipt};
 use crate::circuit_breaker::CircuitState;
-use crate::{DeliveryError, DeliveryErrorCause, EndpointId, telemetry};
+use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry};
 
+pub(crate) type OnAttempt = Box<dyn Fn(&EndpointId, &Message, &Attempt) + Send + Sync>;
+pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Receipt) + Send + Sync>;
 pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
 pub(crate) type OnGone = Box<dyn Fn(&EndpointId) + Send + Sync>;
 pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
 
-/// Who is told what happens.
+/// The functions of the caller that are called with what happens. None is called under a lock.
 #[derive(Default)]
 pub(crate) struct Callbacks {
+    pub(crate) attempt: Option<OnAttempt>,
+    pub(crate) delivered: Option<OnDelivered>,
     pub(crate) error: Option<OnError>,
     pub(crate) gone: Option<OnGone>,
     pub(crate) circuit_change: Option<OnCircuitChange>,
 }
 
 impl Pool {
-    pub(super) fn fail(&self, id: &EndpointId, delivery: Delivery, cause: DeliveryErrorCause) {
+    /// Reports an attempt, before its outcome is decided.
+    pub(super) fn attempted(&self, id: &EndpointId, message: &Message, attempt: &Attempt) {
+        if let Some(on_attempt) = &self.callbacks.attempt {
+            call("on_attempt", || on_attempt(id, message, attempt));
+        }
+    }
+
+    /// Reports a delivery that succeeded.
+    pub(super) fn delivered(&self, id: &EndpointId, delivery: Delivery) {
+        telemetry::delivered(delivery.accepted_at.elapsed(), delivery.attempts.len());
+        drop(delivery.room);
+        let receipt = Receipt {
+            message: delivery.message,
+            attempts: delivery.attempts,
+        };
+        // A caller of `deliver` that no longer waits leaves the receipt to the callback.
+        let unclaimed = match delivery.reply {
+            Some(reply) => reply.send(Ok(receipt)).err().and_then(Result::ok),
+            None => Some(receipt),
+        };
+        if let (Some(on_delivered), Some(receipt)) = (&self.callbacks.delivered, unclaimed) {
+            call("on_delivered", || on_delivered(id, receipt));
+        }
+    }
+
+    /// Reports a delivery that failed for good.
+    pub(super) fn fail(&self, id: &EndpointId, delivery: Delivery, failure: Failure) {
+        self.end_as_failed(id, delivery, failure, false);
+    }
+
+    /// Reports a delivery that the end of the pool leaves without an outcome.
+    pub(super) fn abandon(&self, id: &EndpointId, delivery: Delivery, was_interrupted: bool) {
+        let abandoned = (id.clone(), delivery.message.clone());
+        self.lock().abandoned.push(abandoned);
+        let failure = DeliveryErrorCause::Abandoned.into();
+        self.end_as_failed(id, delivery, failure, was_interrupted);
+    }
+
+    /// Reports that an endpoint is gone, and fails what waited for it.
+    pub(super) fn fail_as_gone(&self, id: &EndpointId, delivery: Delivery, left: Vec<Delivery>) {
+        if let Some(on_gone) = &self.callbacks.gone {
+            call("on_gone", || on_gone(id));
+        }
+        if let Some(cause) = delivery.last_failure() {
+            self.fail(id, delivery, cause.into());
+        }
+        for delivery in left {
+            self.fail(id, delivery, DeliveryErrorCause::Gone.into());
+        }
+    }
+
+    fn end_as_failed(
+        &self,
+        id: &EndpointId,
+        delivery: Delivery,
+        failure: Failure,
+        was_interrupted: bool,
+    ) {
         let span = delivery.span();
         let Delivery {
             message,
@@ -29,49 +90,30 @@ impl Pool {
             ..
         } = delivery;
         drop(room);
-        telemetry::failed(&cause, accepted_at.elapsed(), attempts.len());
-        let error = DeliveryError::new(message, attempts, cause);
-        let unheard = match reply {
+        telemetry::failed(&failure.cause, accepted_at.elapsed(), attempts.len());
+        let mut error = DeliveryError::new(message, attempts, failure.cause)
+            .with_blocked_until(failure.blocked_until);
+        if was_interrupted {
+            error = error.with_interrupted_attempt();
+        }
+        let unclaimed = match reply {
             Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
             None => Some(error),
         };
-        if let Some(error) = unheard {
+        if let Some(error) = unclaimed {
             span.in_scope(|| self.report(id, error));
         }
     }
 
-    pub(super) fn abandon(&self, id: &EndpointId, delivery: Delivery) {
-        let abandoned = (id.clone(), delivery.message.clone());
-        self.lock().abandoned.push(abandoned);
-        self.fail(id, delivery, DeliveryErrorCause::Abandoned);
-    }
-
     fn report(&self, id: &EndpointId, error: DeliveryError) {
-        let Some(on_error) = &self.callbacks.error else {
+        if let Some(on_error) = &self.callbacks.error {
+            call("on_error", || on_error(id, error));
+        } else {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 cause = %error.cause(),
                 "a message was not delivered"
             );
-            return;
-        };
-        if catch_unwind(AssertUnwindSafe(|| on_error(id, error))).is_err() {
-            tracing::error!("the error callback panicked");
-        }
-    }
-
-    /// Tells that an endpoint is gone, and fails what waited for it.
-    pub(super) fn fail_as_gone(&self, id: &EndpointId, delivery: Delivery, left: Vec<Delivery>) {
-        if let Some(on_gone) = &self.callbacks.gone
-            && catch_unwind(AssertUnwindSafe(|| on_gone(id))).is_err()
-        {
-            tracing::error!("the callback for endpoints that are gone panicked");
-        }
-        if let Some(cause) = delivery.last_failure() {
-            self.fail(id, delivery, cause);
-        }
-        for delivery in left {
-            self.fail(id, delivery, DeliveryErrorCause::Gone);
         }
     }
 
@@ -87,23 +129,16 @@ impl Pool {
         }
         while let Some((id, circuit)) = state.scheduler.next_circuit_change() {
             drop(state);
-            if catch_unwind(AssertUnwindSafe(|| tell(&id, circuit))).is_err() {
-                tracing::error!("the callback for circuits panicked");
-            }
+            call("on_circuit_change", || tell(&id, circuit));
             state = self.lock();
         }
         state.is_telling = false;
     }
 }
 
-pub(super) fn delivered(delivery: Delivery) {
-    telemetry::delivered(delivery.accepted_at.elapsed(), delivery.attempts.len());
-    let Some(reply) = delivery.reply else {
-        return;
-    };
-    // Whoever asked may have gone: then nobody wants the receipt.
-    drop(reply.send(Ok(Receipt {
-        message: delivery.message,
-        attempts: delivery.attempts,
-    })));
+/// Calls a function of the caller, which may panic.
+fn call(name: &'static str, callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!(callback = name, "a callback panicked");
+    }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, Failure};
 use super::lane::{Lane, LaneParts, Next, Settled, keep};
 use crate::circuit_breaker::{CircuitState, Permit};
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
@@ -75,7 +75,7 @@ pub(crate) enum Work {
     Fail {
         id: EndpointId,
         delivery: Box<Delivery>,
-        cause: DeliveryErrorCause,
+        failure: Failure,
     },
 }
 
@@ -266,14 +266,14 @@ impl Scheduler {
                         ticket,
                     });
                 }
-                Next::Fail(delivery, cause) => {
+                Next::Fail(delivery, failure) => {
                     self.queued -= 1;
                     self.enter(id);
                     self.let_in_of(id);
                     return Some(Work::Fail {
                         id: endpoint_id,
                         delivery,
-                        cause,
+                        failure,
                     });
                 }
                 Next::Wait(at) => {
@@ -466,10 +466,13 @@ fn settle_without_lane(mut delivery: Box<Delivery>, attempt: Attempt) -> Settled
     keep(&mut delivery, attempt);
     match verdict {
         Verdict::Delivered => Settled::Delivered(delivery),
-        Verdict::Retryable => Settled::Failed(delivery, DeliveryErrorCause::Removed),
+        Verdict::Retryable => Settled::Failed(delivery, DeliveryErrorCause::Removed.into()),
         Verdict::Permanent | Verdict::Gone => {
             let cause = delivery.last_failure();
-            Settled::Failed(delivery, cause.unwrap_or(DeliveryErrorCause::Removed))
+            Settled::Failed(
+                delivery,
+                cause.unwrap_or(DeliveryErrorCause::Removed).into(),
+            )
         }
     }
 }

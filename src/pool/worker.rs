@@ -7,7 +7,6 @@ use tracing::Instrument;
 
 use super::delivery::Delivery;
 use super::lane::Settled;
-use super::report::delivered;
 use super::scheduler::{Ticket, Work};
 use super::{Phase, Pool};
 use crate::{Attempt, Endpoint, EndpointId, telemetry};
@@ -25,8 +24,8 @@ pub(super) async fn work(pool: Arc<Pool>) {
             Work::Fail {
                 id,
                 delivery,
-                cause,
-            } => pool.fail(&id, *delivery, cause),
+                failure,
+            } => pool.fail(&id, *delivery, failure),
         }
     }
 }
@@ -78,7 +77,7 @@ impl Pool {
         delivery: Box<Delivery>,
         ticket: Ticket,
     ) {
-        let number = u32::try_from(delivery.attempts.len() + 1).unwrap_or(u32::MAX);
+        let number = delivery.next_attempt();
         let span = delivery.span();
         let message = delivery.message.clone();
         let mut under_way = UnderWay::new(self, id, delivery, ticket);
@@ -102,8 +101,11 @@ impl Pool {
                 }
             }
         };
-        drop(message);
-        span.in_scope(|| under_way.settle(attempt));
+        span.in_scope(|| {
+            self.attempted(&under_way.id, &message, &attempt);
+            drop(message);
+            under_way.settle(attempt);
+        });
     }
 }
 
@@ -147,8 +149,8 @@ impl<'a> UnderWay<'a> {
         self.pool.something_may_go(state);
         match settled {
             Settled::Waits => {}
-            Settled::Delivered(delivery) => delivered(*delivery),
-            Settled::Failed(delivery, cause) => self.pool.fail(&self.id, *delivery, cause),
+            Settled::Delivered(delivery) => self.pool.delivered(&self.id, *delivery),
+            Settled::Failed(delivery, failure) => self.pool.fail(&self.id, *delivery, failure),
             Settled::Gone(delivery, left) => self.pool.fail_as_gone(&self.id, *delivery, left),
         }
         self.pool.tell_circuits();
@@ -160,7 +162,7 @@ impl Drop for UnderWay<'_> {
         telemetry::in_flight(false);
         if let Some((delivery, ticket)) = self.held.take() {
             self.pool.lock().scheduler.forget(&ticket, Instant::now());
-            self.pool.abandon(&self.id, *delivery);
+            self.pool.abandon(&self.id, *delivery, true);
         }
     }
 }

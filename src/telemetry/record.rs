@@ -109,6 +109,7 @@ pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: usize)
         DeliveryErrorCause::Status(status) => status_word(*status),
         DeliveryErrorCause::Transport(error) => error.kind().as_str().into(),
         DeliveryErrorCause::CircuitOpen => "circuit_open".into(),
+        DeliveryErrorCause::RetryAfter => "retry_after".into(),
         DeliveryErrorCause::Abandoned => return dropped("abandoned"),
         DeliveryErrorCause::NotStarted => return dropped("not_started"),
         DeliveryErrorCause::Removed => return dropped("removed"),

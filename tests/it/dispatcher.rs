@@ -4,6 +4,7 @@ mod circuits;
 mod endpoints;
 mod gone;
 mod limits;
+mod outcomes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
