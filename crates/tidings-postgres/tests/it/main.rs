@@ -2,7 +2,4 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod connection;
-mod listening;
-mod migration;
-mod support;
+mod postgres;

@@ -2,7 +2,7 @@ use futures_util::future::join_all;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Database, Error};
 
-use crate::support::{database, execute, number, schema, within};
+use super::support::{database, execute, number, schema, within};
 
 const FIRST: &str = "CREATE TABLE item (n bigint NOT NULL); INSERT INTO item VALUES (1)";
 const SECOND: &str = "INSERT INTO item VALUES (10)";

@@ -4,7 +4,7 @@ use tidings_postgres::Error;
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_test_support::Proxy;
 
-use crate::support::{database, execute, url, within};
+use super::support::{database, execute, url, within};
 
 #[tokio::test]
 async fn what_is_notified_arrives_in_order_even_while_a_statement_runs() {

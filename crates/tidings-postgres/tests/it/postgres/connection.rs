@@ -5,7 +5,7 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::{Config, Database, Error};
 use tidings_test_support::Proxy;
 
-use crate::support::{database, number, url, within};
+use super::support::{database, number, url, within};
 
 #[tokio::test]
 async fn all_share_one_connection() {

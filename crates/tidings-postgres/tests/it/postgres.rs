@@ -1,0 +1,4 @@
+mod connection;
+mod listening;
+mod migration;
+mod support;

@@ -1,0 +1,156 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidings_redis::redis::{ErrorKind, PushKind, ServerErrorKind, Value, cmd};
+use tidings_redis::{Config, Error, Server};
+use tidings_test_support::{Proxy, RedisServer, Unreachable};
+use tokio::sync::mpsc;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The server that the tests run against.
+fn url() -> String {
+    std::env::var("REDIS_URL").expect("REDIS_URL is set; scripts/services does so")
+}
+
+fn config(url: &str) -> Config {
+    let config = Config::new(url).unwrap();
+    config.with_answer_limit(Duration::from_secs(2))
+}
+
+async fn echo(server: &Server, text: &'static str) -> Result<String, Error> {
+    let asked = server.run(|mut connection| async move {
+        let mut echo = cmd("ECHO");
+        echo.arg(text).query_async(&mut connection).await
+    });
+    within("an answer", asked).await
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(PATIENCE, future).await;
+    done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
+
+#[tokio::test]
+async fn all_share_one_connection() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let server = Server::new(config(proxy.url()));
+    for echoed in join_all((0..100).map(|_| echo(&server, "hello"))).await {
+        assert_eq!(echoed.unwrap(), "hello");
+    }
+    assert_eq!(proxy.accepted(), 1);
+    server.disconnect();
+    within("the connection to close", proxy.deserted()).await;
+    assert_eq!(echo(&server, "again").await.unwrap(), "again");
+    drop(server);
+    within("the connection to close", proxy.deserted()).await;
+}
+
+#[tokio::test]
+async fn a_refusal_leaves_the_connection() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let server = Server::new(config(proxy.url()));
+    let refused = server.run(|mut connection| async move {
+        let nonsense = cmd("NONSENSE");
+        nonsense.exec_async(&mut connection).await
+    });
+    let refused = within("an answer", refused).await.unwrap_err();
+    let expected = ErrorKind::Server(ServerErrorKind::ResponseError);
+    assert_eq!(refused.kind(), Some(expected), "{refused:?}");
+    assert!(!refused.may_have_been_done());
+    assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
+    assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_connection_is_replaced_and_its_commands_may_have_been_done() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let server = Server::new(config(proxy.url()));
+    echo(&server, "hello").await.unwrap();
+    proxy.freeze();
+    let unanswered = echo(&server, "hello").await.unwrap_err();
+    assert!(unanswered.may_have_been_done(), "{unanswered:?}");
+    assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
+    assert_eq!(proxy.accepted(), 2);
+}
+
+#[tokio::test]
+async fn without_a_connection_nothing_was_done() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    proxy.block();
+    let server = Server::new(config(proxy.url()));
+    let unsent = echo(&server, "hello").await.unwrap_err();
+    assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
+    proxy.restore();
+    assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn connecting_to_a_silent_server_ends_at_the_limit() {
+    let silent = Unreachable::silent().await.unwrap();
+    let config = Config::new(&format!("redis://{}/", silent.address())).unwrap();
+    let server = Server::new(config.with_answer_limit(Duration::from_millis(50)));
+    let unsent = echo(&server, "hello").await.unwrap_err();
+    assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_became_a_replica_is_connected_to_anew() {
+    // Behind a name that leads to another server by then.
+    let [master, replica] = [RedisServer::start(), RedisServer::start()];
+    let (_master, replica) = (master.await.unwrap(), replica.await.unwrap());
+    let server = Server::new(config(&replica.url()));
+    let run = async |name: &'static str, arguments: [&'static str; 2]| {
+        let command = server.run(|mut connection| async move {
+            let mut command = cmd(name);
+            command.arg(&arguments).exec_async(&mut connection).await
+        });
+        within("an answer", command).await
+    };
+    run("REPLICAOF", ["127.0.0.1", "1"]).await.unwrap();
+    let connections = async || {
+        let counted = server.run(|mut connection| async move {
+            let mut info = cmd("INFO");
+            info.arg("stats").query_async(&mut connection).await
+        });
+        let info: String = within("an answer", counted).await.unwrap();
+        let line = "total_connections_received:";
+        let line = info.lines().find_map(|it| it.strip_prefix(line));
+        line.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = connections().await;
+    let refused = run("SET", ["key", "value"]).await.unwrap_err();
+    assert!(refused.is_read_only(), "{refused:?}");
+    assert!(!refused.may_have_been_done());
+    assert_eq!(connections().await, before + 1);
+}
+
+#[tokio::test]
+async fn what_the_server_sends_unasked_arrives_in_order_and_so_does_the_break() {
+    let proxy = Proxy::start(&url()).await.unwrap();
+    let (arrive, mut arrived) = mpsc::channel(16);
+    let push = move |info| arrive.try_send(info).unwrap();
+    let connection = Arc::new(config(proxy.url()).connect(push).await.unwrap());
+    let channel = format!("test-order-{}", std::process::id());
+    let mut multiplexed = connection.multiplexed();
+    multiplexed.subscribe(&channel).await.unwrap();
+    for number in 0..3 {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(&channel).arg(number);
+        publish.exec_async(&mut multiplexed).await.unwrap();
+    }
+    let first = within("a push", arrived.recv()).await.unwrap();
+    assert_eq!(first.kind, PushKind::Subscribe);
+    for number in 0..3 {
+        let message = within("a push", arrived.recv()).await.unwrap();
+        assert_eq!(message.kind, PushKind::Message);
+        let payload = Value::BulkString(number.to_string().into_bytes());
+        assert_eq!(message.data[1], payload);
+    }
+    assert!(!connection.is_broken());
+    proxy.block();
+    within("the break", connection.broken()).await;
+    assert!(connection.is_broken());
+}
