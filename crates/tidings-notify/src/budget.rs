@@ -2,8 +2,8 @@
 
 use crate::Event;
 
-/// What is left of a number of bytes. Whatever its size, the first event is within it: else a
-/// reader would stand before a large one for ever.
+/// What is left of a number of bytes. The first event is always admitted, whatever its size:
+/// otherwise a reader could never get past a large one.
 #[derive(Debug)]
 pub(crate) struct Budget {
     left: usize,
@@ -18,9 +18,9 @@ impl Budget {
         }
     }
 
-    /// Takes off a payload of this many bytes, or answers `false` when it is too large for what is
-    /// left.
-    pub(crate) fn admits(&mut self, bytes: usize) -> bool {
+    /// Takes a payload of this many bytes from the budget. Returns `false` if it is too large for
+    /// what is left.
+    pub(crate) fn admit(&mut self, bytes: usize) -> bool {
         let first = std::mem::replace(&mut self.is_untouched, false);
         let left = self.left.checked_sub(bytes);
         self.left = left.unwrap_or(if first { 0 } else { self.left });
@@ -41,10 +41,7 @@ mod tests {
     fn the_first_is_always_admitted_and_the_rest_as_long_as_it_fits() {
         let admitted = |sizes: &[usize]| {
             let mut budget = Budget::new(10);
-            sizes
-                .iter()
-                .take_while(|size| budget.admits(**size))
-                .count()
+            sizes.iter().take_while(|size| budget.admit(**size)).count()
         };
         assert_eq!(admitted(&[4, 4, 2, 1]), 3);
         assert_eq!(admitted(&[4, 7]), 1);

@@ -1,4 +1,4 @@
-//! How far each user has been sent their events, on its way to the store.
+//! How far each user has been sent their events, before it is written to the store.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::store::Store;
-use crate::{DynStore, EventId, StoreError, UserId};
+use crate::{EventId, Store, StoreError, UserId};
 
 /// Time that marks wait for others to be written with.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
@@ -16,7 +15,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 /// Marks written at a time, so that no other call waits long behind them.
 const MARKS_PER_WRITE: usize = 512;
 
-/// The marks that the store has not been told yet: one for each user, however many events.
+/// The marks that are not written yet: one for each user, however many events.
 #[derive(Debug, Default)]
 pub(crate) struct Delivered {
     marks: Mutex<HashMap<UserId, EventId>>,
@@ -27,7 +26,7 @@ pub(crate) struct Delivered {
 }
 
 impl Delivered {
-    /// Notes that a user has been sent everything up to an event.
+    /// Records that a user has been sent everything up to an event.
     pub(crate) fn mark(&self, user: &UserId, id: EventId) {
         let mut marks = self.marks();
         if let Some(mark) = marks.get_mut(user) {
@@ -41,26 +40,26 @@ impl Delivered {
         self.work.notify_one();
     }
 
-    /// The mark of a user that the store may not know yet.
+    /// The mark of a user that may not be in the store yet.
     pub(crate) fn pending(&self, user: &UserId) -> Option<EventId> {
         self.marks().get(user).copied()
     }
 
-    /// Asks for the marks to be written without waiting for more.
+    /// Has the marks written without waiting for more.
     pub(crate) fn flush_soon(&self) {
         self.hurry.notify_one();
     }
 
     /// Writes marks whenever there are some.
-    pub(crate) async fn run(&self, store: &DynStore) {
+    pub(crate) async fn run(&self, store: &dyn Store) {
         loop {
             self.work.notified().await;
-            // Either way it is time; the wait only gathers more.
+            // In either case they are written now; the wait only gathers more.
             let _gathered = timeout(FLUSH_INTERVAL, self.hurry.notified()).await;
             if let Err(error) = self.flush(store).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "the delivery marks could not be stored and wait"
+                    "failed to store delivery marks, trying again in a second"
                 );
                 sleep(FLUSH_INTERVAL).await;
                 self.work.notify_one();
@@ -71,7 +70,7 @@ impl Delivered {
     /// Writes all marks there are.
     ///
     /// They stay until they are written, so that a stream that begins meanwhile sees them.
-    pub(crate) async fn flush(&self, store: &DynStore) -> Result<(), StoreError> {
+    pub(crate) async fn flush(&self, store: &dyn Store) -> Result<(), StoreError> {
         let all: Vec<_> = {
             let marks = self.marks();
             marks.iter().map(|(user, id)| (user.clone(), *id)).collect()
@@ -83,7 +82,7 @@ impl Delivered {
         Ok(())
     }
 
-    /// Takes out the marks that are written, unless they have moved on meanwhile.
+    /// Removes the marks that are written, unless they have moved on meanwhile.
     fn forget(&self, written: &[(UserId, EventId)]) {
         let mut marks = self.marks();
         for (user, id) in written {

@@ -1,6 +1,6 @@
 use std::error::Error as StdError;
 
-/// Why a [`Store`](crate::Store) could not do what it was asked.
+/// Why a call to a [`Store`](crate::Store) failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -10,17 +10,17 @@ pub enum StoreError {
     /// The disk is full. Reads go on; writes succeed again once there is room.
     #[error("the notification store is full")]
     Full {
-        /// What the backend said.
+        /// The backend's error.
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The store has no number left for another event of this user, or for another user.
-    #[error("the notification store has no more numbers to give")]
+    #[error("the notification store has no numbers left")]
     NumbersExhausted,
     /// The cursor belongs to another log, or to an earlier incarnation of this one.
     #[error("expected a cursor of this user's present log")]
     ForeignCursor,
-    /// The store answered what its contract rules out.
+    /// The store returned something that its contract does not allow.
     #[error("the notification store broke its contract: {rule}")]
     ContractBroken {
         /// The rule that it broke.
@@ -29,7 +29,7 @@ pub enum StoreError {
     /// The backend failed.
     #[error("the notification store failed")]
     Backend {
-        /// What the backend said.
+        /// The backend's error.
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
@@ -64,14 +64,14 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Why a [`Notifier`](crate::Notifier) could not do what it was asked.
+/// Why a call to a [`Notifier`](crate::Notifier) failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The notifier was closed.
     #[error("the notifier is closed")]
     Closed,
-    /// The user is offline and the notifier was told to skip such users: nothing was stored.
+    /// The user is offline and the notifier is configured to skip such users: nothing was stored.
     #[error("the user is offline, and notifications for offline users are skipped")]
     Offline,
     /// The store failed. Nothing was delivered that is not stored.
@@ -79,7 +79,7 @@ pub enum Error {
     Store(#[from] StoreError),
 }
 
-/// The stream has ended: it was closed, or its notifier or store was.
+/// The stream has ended, because it, its notifier or its store was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the notification stream is closed")]
 pub struct Closed;

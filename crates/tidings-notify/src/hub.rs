@@ -1,6 +1,7 @@
 //! The users who have streams open here.
 
 mod channel;
+mod reads;
 mod ring;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use crate::UserId;
 
 pub(crate) use channel::{Channel, Next, Position};
 
-/// One channel for each user with open streams on this instance, and none for anybody else.
+/// One channel for each user with open streams on this instance.
 #[derive(Debug)]
 pub(crate) struct Hub {
     table: Mutex<Table>,
@@ -26,8 +27,8 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     channel: Arc<Channel>,
-    /// Counted under the table's lock, so that a stream that comes never joins a channel that the
-    /// last one to leave is about to remove.
+    /// Counted under the table's lock, so that a new stream never joins a channel that the last
+    /// leaving stream is about to remove.
     streams: usize,
 }
 
@@ -39,8 +40,8 @@ impl Hub {
         }
     }
 
-    /// Joins the user's channel with one more stream, or answers `None` when the hub is closing.
-    /// Every call is followed by one of [`leave`](Self::leave).
+    /// Joins the user's channel with one more stream. Returns `None` if the hub is closing; otherwise
+    /// the caller must call [`leave`](Self::leave) once.
     pub(crate) fn join(&self, user: &UserId) -> Option<Arc<Channel>> {
         let mut table = self.table();
         if table.closing {
@@ -54,7 +55,7 @@ impl Hub {
         Some(entry.channel.clone())
     }
 
-    /// Takes one stream off the user's channel, and the channel away with the last.
+    /// Removes one stream from the user's channel, and the channel with the last stream.
     pub(crate) fn leave(&self, user: &UserId) {
         let mut table = self.table();
         if let Some(entry) = table.channels.get_mut(user) {
@@ -71,13 +72,12 @@ impl Hub {
         Some(table.channels.get(user)?.channel.clone())
     }
 
-    /// Everybody with open streams.
+    /// All users with open streams.
     pub(crate) fn users(&self) -> Vec<UserId> {
         self.table().channels.keys().cloned().collect()
     }
 
-    /// Lets no more streams in, and ends those that are open once they have delivered what is
-    /// known.
+    /// Refuses new streams, and ends the open ones once they have delivered what is known.
     pub(crate) fn close(&self) {
         let channels: Vec<_> = {
             let mut table = self.table();

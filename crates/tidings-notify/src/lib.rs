@@ -2,10 +2,10 @@
 //!
 //! # The problem
 //!
-//! A notification has to reach every open screen of its user, and wait for those that are not open.
-//! Connections break all the time, so the hard part is what happens in between: nothing may be
-//! lost, shown twice, or shown in another order, a slow screen may not cost memory, and when
-//! something *is* missing the screen has to be told.
+//! A notification must reach every open screen of its user, and wait for the screens that are not
+//! open. Connections break all the time, so the hard part is what happens in between: nothing may be
+//! lost, shown twice, or shown in another order, a slow screen may not cost memory, and if
+//! something *is* missing, the stream must say so.
 //!
 //! # The model
 //!
@@ -18,29 +18,31 @@
 //!                │                 one per user with                   a cursor, no queue
 //!                │                 open streams here                   reads the ring, or the
 //!                │                                                     store when it lags
-//!                ├── sweep: one query per instance, finds what no wake-up told
+//!                ├── sweep: one query per instance, finds what a lost wake-up left out
 //!                └── inbox: the same log, newest first, with an exact unread count
 //! ```
 //!
-//! An event is stored first; everybody else is only woken. A lost wake-up costs time, never an
-//! event: the sweep finds it within the poll interval.
+//! An event is stored first; readers are only woken. A lost wake-up costs time, never an event: the
+//! sweep finds it within the poll interval.
 //!
-//! | question | answer |
+//! | if | then |
 //! |---|---|
 //! | a reader is slow | its cursor stays behind and it reads the store, a bounded number of bytes at a time |
 //! | an event is delivered twice, or late | the cursor decides: once, in order |
 //! | a cursor is too old, foreign, ahead or garbage | an [`Item::Gap`] first, then the oldest event that is kept |
-//! | the user has screens on three instances | a [`Router`] tells each instance that [`Presence`] names; else the sweep does |
-//! | two screens, one marks as read | the other is given an [`Item::Read`] with the exact count |
+//! | the user has screens on three instances | a [`Router`] sends the event to each instance that [`Presence`] names; without one, the sweep finds it |
+//! | two screens, one marks as read | the other gets an [`Item::Read`] with the exact count |
 //!
 //! # Example
 //!
 //! ```
+//! use std::sync::Arc;
+//!
 //! use tidings_notify::{Draft, EventType, Item, MemoryStore, Notifier, Payload, Since, UserId};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let notifier = Notifier::builder(MemoryStore::new()).build();
+//! let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
 //! let ann = UserId::new("ann")?;
 //!
 //! let mut stream = notifier.subscribe(ann.clone(), Since::Now).await?;
@@ -55,7 +57,7 @@
 //! };
 //! drop(stream);
 //!
-//! // Later, perhaps on another machine: go on where the client left off.
+//! // Later, perhaps on another machine: resume where the client stopped.
 //! let since = Since::Cursor(cursor.to_string());
 //! let stream = notifier.subscribe(ann, since).await?;
 //! # notifier.close().await?;
@@ -70,17 +72,16 @@
 //! | [`MemoryStore`] | | the newest events of each user, until the process ends |
 #![cfg_attr(
     feature = "sqlite",
-    doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before the answer |"
+    doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before a call returns |"
 )]
 //!
-//! A store of one's own implements [`Store`]; the feature `conformance` has its contract as
-//! functions.
+//! Your own store implements [`Store`]; the feature `conformance` has the contract as functions.
 //!
 //! # What it is not
 //!
-//! It has no wire format, no HTTP, and no idea of who may read what: a server adds these. It is not
-//! a message queue: events belong to one user and are read by cursor, not shared out and
-//! acknowledged.
+//! It has no HTTP, no framing, and no access control: a server adds these. Only the JSON of one
+//! [`Event`] stands here, because stores, routers and servers share it. It is not a message queue:
+//! events belong to one user and are read by cursor, not shared out and acknowledged.
 
 mod budget;
 #[cfg(feature = "conformance")]
@@ -91,19 +92,15 @@ mod event;
 mod event_id;
 mod hub;
 mod inbox;
-mod memory;
+mod instance;
 mod notifier;
 mod payload;
 pub mod presence;
 mod read;
 mod router;
-mod routing;
 mod since;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
 mod store;
 mod subscription;
-mod sweep;
 pub mod telemetry;
 mod user;
 
@@ -113,17 +110,16 @@ pub use event_id::{Epoch, EventId, InvalidEventId};
 pub use inbox::{
     DEFAULT_INBOX_LIMIT, InboxPage, InboxQuery, MAX_INBOX_LIMIT, MAX_INBOX_PAGE_BYTES,
 };
-pub use memory::MemoryStore;
 pub use notifier::{
     DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, Notifier, NotifierBuilder, OfflinePolicy, Pushed,
 };
 pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
-pub use presence::{DynPresence, MemoryPresence, Presence};
+pub use presence::{MemoryPresence, Presence};
 pub use read::{Marked, ReadChange, ReadScope, ReadUpdate};
 pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
 #[cfg(feature = "sqlite")]
-pub use sqlite::SqliteStore;
-pub use store::{ChangeMark, Changes, DynStore, Head, LogChange, MAX_PAGE_BYTES, Page, Store};
+pub use store::sqlite::{self, SqliteStore};
+pub use store::{ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store};
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};

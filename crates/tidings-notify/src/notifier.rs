@@ -1,6 +1,8 @@
-//! The front door: storing events and telling streams.
+//! Storing events and waking the streams of their users.
 
 mod builder;
+mod routing;
+mod sweep;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,21 +10,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::delivered::Delivered;
 use crate::event::to_microseconds;
-use crate::hub::Hub;
-use crate::presence::{DynPresence, Presence};
+use crate::instance::{Instance, Tasks};
 use crate::read::{ReadScope, ReadUpdate};
-use crate::store::Store;
 use crate::subscription::Subscription;
-use crate::telemetry::{Metrics, Stats};
-use crate::{Draft, DynStore, Error, Event, Since, StoreError, UserId};
+use crate::telemetry::Metrics;
+use crate::{Draft, Error, Event, Presence, Since, Store, StoreError, UserId};
 
 pub use builder::{DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, NotifierBuilder, OfflinePolicy};
 
-/// Stores notifications and tells the streams of their users, here and on other instances.
+/// Stores notifications and wakes the streams of their users, here and on other instances.
 ///
 /// Clones share everything. When the last clone and the last stream are dropped, the background
 /// tasks end; [`close`](Self::close) ends them in order.
@@ -33,37 +31,13 @@ pub struct Notifier {
 
 #[derive(Debug)]
 struct Inner {
-    shared: Arc<Shared>,
+    instance: Arc<Instance>,
     tasks: Arc<Tasks>,
-    /// Where events go that other instances should hear of.
+    /// Takes the events that other instances should be sent.
     routes: Option<mpsc::Sender<Arc<Event>>>,
-    /// Asked for who is online when offline users are skipped.
-    skip_offline: Option<DynPresence>,
+    /// Knows who is online, if offline users are skipped.
+    skip_offline: Option<Arc<dyn Presence>>,
     closed: CancellationToken,
-}
-
-/// What the notifier, its streams and its tasks share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) store: DynStore,
-    pub(crate) hub: Hub,
-    pub(crate) delivered: Delivered,
-    pub(crate) stats: Stats,
-    /// Events that a stream reads from the store at a time, at least.
-    pub(crate) page_size: usize,
-}
-
-/// The background tasks. They end when the notifier and all its streams are gone.
-#[derive(Debug)]
-pub(crate) struct Tasks {
-    tracker: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
 }
 
 /// What [`Notifier::push_multi`] did for one user.
@@ -77,19 +51,18 @@ pub enum Pushed {
 }
 
 const ONE_EVENT_EACH: StoreError = StoreError::ContractBroken {
-    rule: "append answers one event for each draft",
+    rule: "append returns one event for each draft",
 };
 
 impl Notifier {
     /// Begins to build a notifier on a store.
-    pub fn builder(store: impl Store) -> NotifierBuilder {
-        NotifierBuilder::new(DynStore::new(store))
+    pub fn builder(store: Arc<dyn Store>) -> NotifierBuilder {
+        NotifierBuilder::new(store)
     }
 
-    /// Stores one notification and tells the user's streams.
+    /// Stores one notification and wakes the user's streams.
     ///
-    /// Answers once the store has it; streams and other instances are told without being waited
-    /// for.
+    /// Returns once the store has it, without waiting for streams and other instances.
     ///
     /// # Errors
     ///
@@ -111,8 +84,8 @@ impl Notifier {
         events.pop().ok_or(ONE_EVENT_EACH.into())
     }
 
-    /// Stores a notification for each of several users, for all of them or for none, and tells
-    /// their streams. Tells for each user what was done, in the order given; a user who is named
+    /// Stores a notification for each of several users, for all of them or for none, and wakes
+    /// their streams. Returns for each user what was done, in the order given; a user who is named
     /// twice gets the event once.
     ///
     /// # Errors
@@ -152,31 +125,31 @@ impl Notifier {
         Ok(outcomes.collect())
     }
 
-    /// Tells streams, here and on other instances, of events that are stored already: by
-    /// `sqlite::append_in`, say, once its transaction is committed.
+    /// Delivers events that are stored already, for instance by `sqlite::append_in` once its
+    /// transaction is committed, to streams here and on other instances.
     ///
-    /// Never waits. What is left out, the sweep finds.
+    /// Never waits. The sweep finds events that were not announced.
     pub fn announce(&self, events: &[Event]) {
         self.deliver(events);
         let Some(routes) = &self.inner.routes else {
             return;
         };
         for event in events {
-            // After a close there is nobody to route, and nothing is lost by it.
+            // After a close nothing is routed, and no event is lost by it.
             if let Err(TrySendError::Full(_)) = routes.try_send(Arc::new(event.clone())) {
-                self.inner.shared.stats.routing_dropped();
+                self.inner.instance.stats.routing_dropped();
             }
         }
     }
 
-    /// Tells streams on this instance of events that are stored: the receiving side of a
+    /// Delivers events that are stored to streams on this instance: the receiving side of a
     /// [`Router`](crate::Router).
     ///
     /// The events may come in any order, and again. Never waits.
     pub fn deliver(&self, events: &[Event]) {
         for run in events.chunk_by(|one, next| one.user == next.user) {
             let Some(first) = run.first() else { continue };
-            if let Some(channel) = self.inner.shared.hub.channel(&first.user) {
+            if let Some(channel) = self.inner.instance.hub.channel(&first.user) {
                 let run: Vec<_> = run.iter().cloned().map(Arc::new).collect();
                 channel.offer(&run);
             }
@@ -193,11 +166,13 @@ impl Notifier {
     ///
     /// Dropping the future leaves nothing behind.
     pub async fn subscribe(&self, user: UserId, since: Since) -> Result<Subscription, Error> {
-        let Inner { shared, tasks, .. } = &*self.inner;
-        Subscription::open(shared.clone(), tasks.clone(), user, &since).await
+        let Inner {
+            instance, tasks, ..
+        } = &*self.inner;
+        Subscription::open(instance.clone(), tasks.clone(), user, &since).await
     }
 
-    /// Marks events of a user as read, and tells the user's streams: on this instance at once, on
+    /// Marks events of a user as read, and wakes the user's streams: on this instance at once, on
     /// others by their next sweep.
     ///
     /// # Errors
@@ -210,31 +185,32 @@ impl Notifier {
     pub async fn mark_read(&self, user: &UserId, scope: &ReadScope) -> Result<ReadUpdate, Error> {
         self.check_open()?;
         let at = to_microseconds(Timestamp::now());
-        let shared = &self.inner.shared;
-        let update = shared.store.mark_read(user, scope, at).await?;
+        let instance = &self.inner.instance;
+        let update = instance.store.mark_read(user, scope, at).await?;
         if update.changed > 0
-            && let Some(channel) = shared.hub.channel(user)
+            && let Some(channel) = instance.hub.channel(user)
         {
             channel.read(&update, at);
         }
         Ok(update)
     }
 
-    /// The store, for the inbox and whatever else is asked of it directly.
-    pub fn store(&self) -> &DynStore {
-        &self.inner.shared.store
+    /// The store, for the inbox and other direct calls.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.instance.store
     }
 
     /// What this notifier has done so far.
     pub fn metrics(&self) -> Metrics {
-        self.inner.shared.stats.snapshot()
+        self.inner.instance.stats.snapshot()
     }
 
     /// Refuses new pushes and streams, ends the open streams once each has given what is known, and
     /// ends the background tasks. The store stays open.
     ///
-    /// It does not wait for the streams, whose readers may be slow. Closing again is harmless, and
-    /// once they have ended it stores what they have [`sent`](Subscription::sent) since.
+    /// It does not wait for the streams, whose readers may be slow. Closing again is harmless: after
+    /// the streams have ended, a second call stores what they have [`sent`](Subscription::sent)
+    /// since.
     ///
     /// # Errors
     ///
@@ -246,17 +222,15 @@ impl Notifier {
     /// which the next call stores.
     pub async fn close(&self) -> Result<(), Error> {
         let Inner {
-            shared,
+            instance,
             tasks,
             closed,
             ..
         } = &*self.inner;
         closed.cancel();
-        shared.hub.close();
-        tasks.stop.cancel();
-        tasks.tracker.close();
-        tasks.tracker.wait().await;
-        shared.delivered.flush(&shared.store).await?;
+        instance.hub.close();
+        tasks.stop().await;
+        instance.delivered.flush(&*instance.store).await?;
         Ok(())
     }
 
@@ -265,7 +239,7 @@ impl Notifier {
             return Ok(Vec::new());
         }
         let expected = drafts.len();
-        let events = self.inner.shared.store.append(drafts).await?;
+        let events = self.inner.instance.store.append(drafts).await?;
         if events.len() == expected {
             Ok(events)
         } else {
@@ -281,10 +255,10 @@ impl Notifier {
         match presence.online_users(&users).await {
             Ok(online) => online,
             Err(error) => {
-                // Better one event too many than one that nobody knows of.
+                // An event too many is better than a lost one.
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "presence is not known, and nobody is skipped"
+                    "failed to look up presence, so no user is skipped"
                 );
                 users
             }

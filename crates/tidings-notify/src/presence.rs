@@ -1,64 +1,64 @@
 //! Who is online, and where.
 //!
 //! Every connection holds a **lease**, which ends after a time unless it is refreshed. A user with
-//! any lease is online. So an instance that crashes takes nobody offline for ever and leaves nobody
-//! online for ever, and a backend that lost its data is healed by the next refresh.
+//! any lease is online. So after an instance crashes its users go offline when their leases run out,
+//! and a backend that lost its data is complete again after the next refresh.
 
-mod dyn_presence;
 mod memory;
+mod registration;
 
+use std::fmt;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::{RoutingInfo, UserId};
 
-pub use dyn_presence::{DynPresence, Registration};
 pub use memory::MemoryPresence;
+pub use registration::Registration;
 
 /// How long a lease lasts after its last refresh, unless set. Browsers throttle the timers of
-/// hidden tabs to one a minute, so that a shorter time would make them flicker.
+/// hidden tabs to one a minute, so that with a shorter time their users would go offline and online
+/// again and again.
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(75);
 
-/// Knows which users are online, and which instances hold their connections.
+/// Knows which users are online, and which instances hold their connections. Used as
+/// `Arc<dyn Presence>`.
 ///
 /// # Contract
 ///
 /// - A user is online while any of their leases is held, was held within the time to live, and was
 ///   not released.
 /// - Holding and releasing may be repeated without harm; releasing a lease that is not held does
-///   nothing, and touches no other lease.
-/// - After [`close`](Self::close) every call answers [`PresenceError::Closed`].
+///   nothing, and has no effect on other leases.
+/// - After [`close`](Self::close) every call returns [`PresenceError::Closed`].
 /// - A cancelled call may or may not have taken effect.
-pub trait Presence: Send + Sync + 'static {
-    /// Creates the lease, or makes it last for its whole time again. A lease that expired or was
-    /// lost comes back.
-    fn hold(&self, lease: &Lease) -> impl Future<Output = Result<(), PresenceError>> + Send;
+#[async_trait]
+pub trait Presence: fmt::Debug + Send + Sync + 'static {
+    /// Creates the lease, or renews it for its whole time. A lease that expired or was lost is
+    /// created again.
+    async fn hold(&self, lease: &Lease) -> Result<(), PresenceError>;
 
     /// Ends the lease.
-    fn release(&self, lease: &Lease) -> impl Future<Output = Result<(), PresenceError>> + Send;
+    async fn release(&self, lease: &Lease) -> Result<(), PresenceError>;
 
     /// Ends the lease without waiting: at once or soon after, and at the latest when its time is
     /// over.
     fn abandon(&self, lease: &Lease);
 
     /// Whether the user has a lease.
-    fn is_online(&self, user: &UserId) -> impl Future<Output = Result<bool, PresenceError>> + Send;
+    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError>;
 
-    /// Those of the users who are online, in the order given.
-    fn online_users(
-        &self,
-        users: &[UserId],
-    ) -> impl Future<Output = Result<Vec<UserId>, PresenceError>> + Send;
+    /// Returns those of the users who are online, in the order given.
+    async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError>;
 
-    /// Every place where the user has a connection, each once.
+    /// Returns every place where the user has a connection, each once.
     ///
-    /// Answers [`PresenceError::NotFound`] when the user is offline.
-    fn locate(
-        &self,
-        user: &UserId,
-    ) -> impl Future<Output = Result<Vec<RoutingInfo>, PresenceError>> + Send;
+    /// Returns [`PresenceError::NotFound`] if the user is offline.
+    async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError>;
 
     /// Refuses all later calls. Closing twice is harmless.
-    fn close(&self) -> impl Future<Output = ()> + Send;
+    async fn close(&self);
 }
 
 /// One connection's claim that its user is online.
@@ -72,7 +72,7 @@ pub struct Lease {
     pub routing: RoutingInfo,
 }
 
-/// Why a [`Presence`] could not do what it was asked.
+/// Why a call to a [`Presence`] failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresenceError {
@@ -85,7 +85,7 @@ pub enum PresenceError {
     /// The backend failed.
     #[error("the presence tracker failed")]
     Backend {
-        /// What the backend said.
+        /// The backend's error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

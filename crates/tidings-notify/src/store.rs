@@ -1,130 +1,112 @@
-//! Where the logs are kept.
+//! The contract of stores, and the stores.
 
-mod dyn_store;
+mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
+use std::fmt;
+
+use async_trait::async_trait;
 use jiff::Timestamp;
 
 use crate::read::{ReadScope, ReadUpdate};
 use crate::{Draft, Epoch, Event, EventId, InboxPage, InboxQuery, StoreError, UserId};
 
-pub use dyn_store::DynStore;
+pub use memory::MemoryStore;
 
 /// Most bytes of payloads in a [`Page`], except when it has one event only: 256 KiB, so that what a
-/// slow reader has in hand stays small however large its events are.
+/// slow reader holds in memory stays small however large its events are.
 pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
-/// Keeps the log of every user: the events, what is read, and what was delivered.
+/// Keeps the log of every user: the events, what is read, and what was delivered. Used as
+/// `Arc<dyn Store>`.
 ///
 /// # Contract
 ///
 /// - **One log per user**, created by the first append with a random [`Epoch`]. Its numbers are
 ///   dense (1, 2, 3 …), and an event is never visible before one with a smaller number: numbers are
-///   taken in the order of the commits.
-/// - **All or nothing.** A call has its whole effect or none. When `append` answers `Ok`, the
+///   assigned in the order of the commits.
+/// - **All or nothing.** A call has its whole effect or none. When `append` returns `Ok`, the
 ///   events are as durable as the store is; the counters of the log are changed in the same
 ///   transaction.
-/// - **Read your writes.** A read that begins after a write has answered sees that write, on every
+/// - **Read your writes.** A read that begins after a write has returned sees that write, on every
 ///   handle of every instance. A log that was rewound (restored from an older copy) should be given
-///   a new epoch; a reader ahead of its top is told of the gap in any case.
-/// - **Only the beginning is removed.** [`cleanup`](Self::cleanup), and a bound on the length if
+///   a new epoch; a reader ahead of its top gets a gap in any case.
+/// - **Only the beginning is removed.** [`cleanup`](Self::cleanup), and a limit on the length if
 ///   the store has one, move `first_seq` forward; there are no holes. The log itself stays, so that
-///   old cursors meet a gap and not a fresh log.
+///   old cursors get a gap and not a new log.
 /// - **Cancelled calls** may or may not have taken effect, as a whole.
-/// - After [`close`](Self::close) every call answers [`StoreError::Closed`].
+/// - After [`close`](Self::close) every call returns [`StoreError::Closed`].
 ///
-/// The feature `conformance` has these rules as functions to run on a store of one's own.
-pub trait Store: Send + Sync + 'static {
-    /// Appends the drafts to the logs of their users, all or none, and answers one event for each,
+/// The feature `conformance` has these rules as functions to run on your own store.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Appends the drafts to the logs of their users, all or none, and returns one event for each,
     /// in the same order. Drafts for one user get rising numbers in that order.
-    fn append(
-        &self,
-        drafts: Vec<Draft>,
-    ) -> impl Future<Output = Result<Vec<Event>, StoreError>> + Send;
+    async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError>;
 
     /// Reads at most `limit` events with a number above `after`, rising, and after the first of them
     /// at most [`MAX_PAGE_BYTES`] of payloads in all. A user without a log has an empty page of
     /// [`Epoch::NONE`].
     ///
-    /// So a page shorter than `limit` need not be the last: that one ends with [`Page::top_seq`].
-    fn read(
-        &self,
-        user: &UserId,
-        after: u64,
-        limit: usize,
-    ) -> impl Future<Output = Result<Page, StoreError>> + Send;
+    /// So a page shorter than `limit` need not be the last: the last page ends with
+    /// [`Page::top_seq`].
+    async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError>;
 
-    /// Tells where the log stands; [`Head::EMPTY`] when there is none.
-    fn head(&self, user: &UserId) -> impl Future<Output = Result<Head, StoreError>> + Send;
+    /// Returns where the log stands, or [`Head::EMPTY`] if there is none.
+    async fn head(&self, user: &UserId) -> Result<Head, StoreError>;
 
-    /// Finds one event, or `None` when the log has it not (any more).
-    fn find(
-        &self,
-        user: &UserId,
-        id: EventId,
-    ) -> impl Future<Output = Result<Option<Event>, StoreError>> + Send;
+    /// Returns one event, or `None` if it does not exist or was removed.
+    async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError>;
 
     /// Lists the inbox, newest first: at most what the query's limit allows, and after the first
     /// event at most [`MAX_INBOX_PAGE_BYTES`](crate::MAX_INBOX_PAGE_BYTES) of payloads in all.
-    /// [`InboxPage::next`] goes on, whichever of the two cut the page.
+    /// [`InboxPage::next`] is the cursor of the next page, whichever of the two limits ended this
+    /// one.
     ///
-    /// Answers [`StoreError::ForeignCursor`] when the query goes on from a page of another log.
-    fn inbox(
-        &self,
-        user: &UserId,
-        query: &InboxQuery,
-    ) -> impl Future<Output = Result<InboxPage, StoreError>> + Send;
+    /// Returns [`StoreError::ForeignCursor`] if the query continues a page of another log.
+    async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError>;
 
     /// Marks events as read at the time `at`. Events that are read already keep their time.
-    fn mark_read(
+    async fn mark_read(
         &self,
         user: &UserId,
         scope: &ReadScope,
         at: Timestamp,
-    ) -> impl Future<Output = Result<ReadUpdate, StoreError>> + Send;
+    ) -> Result<ReadUpdate, StoreError>;
 
-    /// Notes how far users have been sent their events. A mark never moves back; a mark of another
+    /// Records how far users have been sent their events. A mark never moves back; a mark of another
     /// epoch, or beyond the top, is ignored. This need not survive a loss of power.
-    fn mark_delivered(
-        &self,
-        marks: Vec<(UserId, EventId)>,
-    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError>;
 
-    /// The cursor before the first event that is kept and stamped at or after `time`; the top when
-    /// there is no such event.
+    /// Returns the cursor before the first event that is kept and stamped at or after `time`, or the
+    /// top if there is no such event.
     ///
-    /// All events after that one follow it, however they are stamped.
-    fn cursor_before(
-        &self,
-        user: &UserId,
-        time: Timestamp,
-    ) -> impl Future<Output = Result<EventId, StoreError>> + Send;
+    /// All later events follow that one, whatever their timestamps.
+    async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError>;
 
-    /// The present mark, to ask [`changes`](Self::changes) from.
-    fn mark(&self) -> impl Future<Output = Result<ChangeMark, StoreError>> + Send;
+    /// Returns the present mark, to continue from with [`changes`](Self::changes).
+    async fn mark(&self) -> Result<ChangeMark, StoreError>;
 
     /// Lists at most `limit` logs whose events or read state changed after `mark`, and the mark to
-    /// ask from next. A log may be listed again, and must not be missed: a change that becomes
+    /// continue from. A log may be listed again, and must not be missed: a change that becomes
     /// visible later has a later mark. The cost depends on the number of changes only.
     ///
-    /// The answer's mark lies before the one asked from only if the store was rewound.
-    fn changes(
-        &self,
-        after: ChangeMark,
-        limit: usize,
-    ) -> impl Future<Output = Result<Changes, StoreError>> + Send;
+    /// The returned mark is less than `after` only if the store was rewound.
+    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError>;
 
-    /// Removes events that were stored before `cutoff` and tells how many there were.
+    /// Removes events that were stored before `cutoff`, and returns how many there were.
     ///
     /// The age of an event counts from the moment when it was stored, by the store's clock, which
-    /// never goes back along a log. What its own timestamp says plays no part: an event that was
+    /// never goes back along a log. The event's own timestamp does not matter: an event that was
     /// accepted late, or is stamped in the future, is kept as long as any other.
     ///
-    /// Works in bounded steps, between which other calls get their turn. A cancelled call has done
-    /// some of them.
-    fn cleanup(&self, cutoff: Timestamp) -> impl Future<Output = Result<u64, StoreError>> + Send;
+    /// Works in bounded steps, between which other calls are served. A cancelled call has done some
+    /// of them.
+    async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError>;
 
     /// Refuses all later calls. Closing twice is harmless.
-    fn close(&self) -> impl Future<Output = ()> + Send;
+    async fn close(&self);
 }
 
 /// A stretch of a log, with where the log stood at the same instant.

@@ -1,5 +1,8 @@
 //! A live stream of one user's events.
 
+mod item;
+mod start;
+
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,11 +13,12 @@ use tokio_util::sync::ReusableBoxFuture;
 
 use crate::budget::{Budget, cost};
 use crate::hub::{Channel, Next, Position};
-use crate::notifier::{Shared, Tasks};
-use crate::read::ReadChange;
-use crate::since::{Since, Start};
-use crate::store::{MAX_PAGE_BYTES, Page, Store};
-use crate::{Closed, Error, Event, EventId, StoreError, UserId};
+use crate::instance::{Instance, Tasks};
+use crate::{Closed, Error, Event, EventId, MAX_PAGE_BYTES, Page, Since, StoreError, UserId};
+
+pub use item::{Gap, GapReason, Hello, Item};
+
+use self::start::Start;
 
 /// Wait before the store is asked again after it failed.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
@@ -24,16 +28,16 @@ const MAX_PAGE: usize = 1000;
 
 /// A live stream of one user's events, which begins after a cursor and misses nothing.
 ///
-/// It is a cursor and a wake-up. A slow reader costs no memory and loses nothing: what it has not
-/// read yet waits in the store. Dropping it is the same as [`close`](Self::close).
+/// It is a cursor and a wake-up. A slow reader costs no memory and loses nothing: the events that it
+/// has not read yet stay in the store. Dropping it is the same as [`close`](Self::close).
 ///
-/// The stream gives every event after its cursor once, in the order of the log. When it cannot,
+/// The stream gives every event after its cursor once, in the order of the log. If it cannot,
 /// because events have been removed or the cursor is not of this log, it gives an [`Item::Gap`]
-/// and goes on with the oldest event that is kept.
+/// and continues with the oldest event that is kept.
 #[derive(Debug)]
 #[must_use = "a stream that is dropped is closed"]
 pub struct Subscription {
-    shared: Arc<Shared>,
+    instance: Arc<Instance>,
     /// Keeps the sweep running for as long as there is a stream.
     _tasks: Arc<Tasks>,
     channel: Arc<Channel>,
@@ -45,106 +49,24 @@ pub struct Subscription {
     gap: Option<Gap>,
     /// The rest of the last page read from the store: at most a page, and only of the backlog.
     page: VecDeque<Arc<Event>>,
-    /// The number at which the backlog ends, until the reader is told so.
+    /// The number at which the backlog ends, until [`Item::CaughtUp`] has been given.
     backlog_end: Option<u64>,
-    /// How many of the channel's changes of the read state the reader has heard of.
+    /// How many of the channel's changes of the read state the reader has been given.
     reads_heard: u64,
-    /// The question to the store that is not answered yet, while `page` is empty. It stays when the
-    /// caller drops the future that asked it.
+    /// The read of the store that is under way, while `page` is empty. It continues when the caller
+    /// drops the future that began it.
     reading: Option<Reading>,
     /// When a store that failed may be asked again.
     retry_at: Option<Instant>,
     is_open: bool,
 }
 
-/// A page of the store on its way.
+/// A read of the store that is under way.
 #[derive(Debug)]
 struct Reading {
     /// What was known when the store was asked.
     known: Position,
     answer: ReusableBoxFuture<'static, Result<Page, StoreError>>,
-}
-
-/// Where a stream begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hello {
-    /// What the client should come back with if the stream breaks before it gave anything.
-    ///
-    /// It is the place where the stream begins, except when the stream begins with a gap: then it
-    /// is the client's own cursor again, so that the gap is not forgotten.
-    pub cursor: EventId,
-    /// The newest event when the stream was opened.
-    pub top: EventId,
-    /// How many events were unread then.
-    pub unread: u64,
-}
-
-/// What a stream gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Item {
-    /// The next event.
-    Event(Arc<Event>),
-    /// Events before the next one are missing.
-    Gap(Gap),
-    /// Everything that was there when the stream was opened has been given. Comes once.
-    CaughtUp {
-        /// Where the reader is.
-        cursor: EventId,
-    },
-    /// Events were marked as read, through this stream's user's other screens or elsewhere.
-    Read(ReadChange),
-}
-
-/// A stretch of the log that a stream cannot give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
-    /// The reader's cursor, if it had one that could be read.
-    pub from: Option<EventId>,
-    /// Where the stream goes on: the cursor before the first event that follows.
-    pub to: EventId,
-    /// Why.
-    pub reason: GapReason,
-}
-
-/// Why a stream has a [`Gap`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GapReason {
-    /// The cursor is no event id.
-    Invalid,
-    /// The cursor is of another log, or of an earlier incarnation of this one.
-    UnknownEpoch,
-    /// Events after the cursor have been removed by age or number.
-    Expired,
-    /// The cursor is beyond the newest event: the log was put back to an older copy.
-    Ahead,
-}
-
-impl GapReason {
-    /// The reason in lower case with underscores, for wire formats: `invalid`, `unknown_epoch`,
-    /// `expired`, `ahead`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Invalid => "invalid",
-            Self::UnknownEpoch => "unknown_epoch",
-            Self::Expired => "expired",
-            Self::Ahead => "ahead",
-        }
-    }
-
-    /// Why a log from `first_seq` to `top` cannot go on after `cursor`, if it cannot.
-    pub(crate) fn between(cursor: EventId, top: EventId, first_seq: u64) -> Option<Self> {
-        if cursor.epoch != top.epoch && cursor != EventId::ORIGIN {
-            Some(Self::UnknownEpoch)
-        } else if cursor.seq > top.seq {
-            Some(Self::Ahead)
-        } else if cursor.seq < first_seq.saturating_sub(1) {
-            Some(Self::Expired)
-        } else {
-            None
-        }
-    }
 }
 
 /// What the reader can be given at this moment.
@@ -156,19 +78,19 @@ enum Step {
 }
 
 impl Subscription {
-    /// Joins the user's channel, and only then asks where the log stands: whatever is stored from
-    /// now on either is in that answer, or comes through the channel.
+    /// Joins the user's channel, and only then asks where the log stands: an event that is stored
+    /// from now on either is in that result, or comes through the channel.
     pub(crate) async fn open(
-        shared: Arc<Shared>,
+        instance: Arc<Instance>,
         tasks: Arc<Tasks>,
         user: UserId,
         since: &Since,
     ) -> Result<Self, Error> {
-        let channel = shared.hub.join(&user).ok_or(Error::Closed)?;
-        shared.stats.stream_opened();
+        let channel = instance.hub.join(&user).ok_or(Error::Closed)?;
+        instance.stats.stream_opened();
         let mut subscription = Self {
             reads_heard: channel.reads_end(),
-            shared,
+            instance,
             _tasks: tasks,
             channel,
             user,
@@ -185,15 +107,16 @@ impl Subscription {
             retry_at: None,
             is_open: true,
         };
-        // From here on an error, or a caller who drops this future, leaves the channel by `drop`.
+        // From here on, an error or a dropped future leaves the channel by `drop`.
         subscription.begin(since).await?;
         Ok(subscription)
     }
 
     async fn begin(&mut self, since: &Since) -> Result<(), Error> {
         let asked = self.channel.position();
-        let delivered = self.shared.delivered.pending(&self.user);
-        let (start, head) = Start::find(since, &self.shared.store, &self.user, delivered).await?;
+        let delivered = self.instance.delivered.pending(&self.user);
+        let (start, head) =
+            Start::find(since, &*self.instance.store, &self.user, delivered).await?;
         self.channel.observe((&head).into(), asked);
         self.cursor = start.cursor;
         self.backlog_end = Some(head.top_seq);
@@ -214,7 +137,7 @@ impl Subscription {
         self.hello
     }
 
-    /// Whose events these are.
+    /// The user whose events these are.
     pub fn user(&self) -> &UserId {
         &self.user
     }
@@ -234,10 +157,10 @@ impl Subscription {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses nothing: the next call gives what this one would have given. Nor is
-    /// work done twice: what was asked of the store stays asked.
+    /// Dropping the future loses nothing: the next call gives what this one would have given. A read
+    /// of the store that is under way is used by the next call.
     pub async fn next(&mut self) -> Result<Item, Closed> {
-        // One item was asked for, and an answer has at least one.
+        // A batch has at least one item.
         self.next_batch(1).await?.pop().ok_or(Closed)
     }
 
@@ -255,7 +178,7 @@ impl Subscription {
         let max = max.max(1);
         let channel = self.channel.clone();
         loop {
-            // The cursor stays where it was when the store was asked, until it has answered.
+            // The cursor does not move while a read of the store is under way.
             self.finish_reading().await?;
             // Registered before looking, so that what changes in between wakes it.
             let mut woken = pin!(channel.woken());
@@ -269,15 +192,15 @@ impl Subscription {
         }
     }
 
-    /// Notes that the client has been sent everything up to this event, so that
+    /// Records that the client has been sent everything up to this event, so that
     /// [`Since::Undelivered`] begins after it.
     ///
-    /// It is kept in memory and told to the store in the background, together with others. An id
+    /// It is kept in memory and written to the store in the background, together with others. An id
     /// that this stream has not given yet, or of another log, is ignored: it may have come from the
     /// client.
     pub fn sent(&self, id: EventId) {
         if id.epoch == self.cursor.epoch && id.seq <= self.cursor.seq {
-            self.shared.delivered.mark(&self.user, id);
+            self.instance.delivered.mark(&self.user, id);
         }
     }
 
@@ -286,9 +209,9 @@ impl Subscription {
         if self.is_open {
             self.is_open = false;
             self.reading = None;
-            self.shared.hub.leave(&self.user);
-            self.shared.stats.stream_closed();
-            self.shared.delivered.flush_soon();
+            self.instance.hub.leave(&self.user);
+            self.instance.stats.stream_closed();
+            self.instance.delivered.flush_soon();
         }
     }
 
@@ -325,7 +248,7 @@ impl Subscription {
                         }
                     },
                 };
-                if !budget.admits(cost(&event)) {
+                if !budget.admit(cost(&event)) {
                     break;
                 }
                 self.page.pop_front();
@@ -334,7 +257,7 @@ impl Subscription {
             }
         }
         if !items.is_empty() {
-            self.shared.stats.gave(&items);
+            self.instance.stats.gave(&items);
             return Step::Items(items);
         }
         let known = view.position();
@@ -346,8 +269,8 @@ impl Subscription {
     }
 
     fn begin_reading(&mut self, max: usize, known: Position) -> Reading {
-        let limit = max.max(self.shared.page_size).min(MAX_PAGE);
-        let (store, user) = (self.shared.store.clone(), self.user.clone());
+        let limit = max.max(self.instance.page_size).min(MAX_PAGE);
+        let (store, user) = (self.instance.store.clone(), self.user.clone());
         let (after, retry_at) = (self.cursor.seq, self.retry_at.take());
         let answer = ReusableBoxFuture::new(async move {
             if let Some(at) = retry_at {
@@ -370,25 +293,25 @@ impl Subscription {
                 self.channel.observe((&page).into(), known);
                 let gave_nothing = page.events.is_empty() && self.cursor.seq < page.top_seq;
                 if !self.take_page(page) && gave_nothing {
-                    tracing::error!(user = %self.user, "the store read no events of a log that has some");
+                    tracing::error!(user = %self.user, "the notification store returned no events of a log that has some, trying again");
                     self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 }
                 Ok(())
             }
             Err(StoreError::Closed) => Err(Closed),
             Err(error) if self.channel.view().is_closing() => {
-                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream ends before its last events");
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "failed to read the last events of a stream, which ends without them");
                 Err(Closed)
             }
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "a stream could not be read and waits");
+                tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "failed to read a stream, trying again");
                 self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 Ok(())
             }
         }
     }
 
-    /// Answers whether the page begins with a gap.
+    /// Takes in a page of the store. Returns `true` if it begins with a gap.
     fn take_page(&mut self, page: Page) -> bool {
         let top = EventId::new(page.epoch, page.top_seq);
         if let Some(reason) = GapReason::between(self.cursor, top, page.first_seq) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_notify::{Store, StoreError};
+use tidings_notify::StoreError;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::SharedApp;

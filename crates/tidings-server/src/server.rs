@@ -254,7 +254,7 @@ impl Storage {
         let engine = SqliteEngine::open(database.clone()).await?;
         Ok(Self {
             database,
-            notifier: Notifier::builder(store).build(),
+            notifier: Notifier::builder(Arc::new(store)).build(),
             streams: Streams::new(engine, ServiceConfig::default()),
         })
     }

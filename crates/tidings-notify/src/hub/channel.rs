@@ -1,10 +1,10 @@
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::reads::{ReadState, Reads};
 use super::ring::Ring;
 use crate::read::{Marked, ReadChange, ReadUpdate};
 use crate::store::{Head, LogChange, Page};
@@ -13,8 +13,8 @@ use crate::{Epoch, Event, EventId};
 /// What the streams of one user on this instance share: how far the log is known to go, its newest
 /// events, and the wake-up.
 ///
-/// Nothing here is needed for a stream to be right. The ring spares reads from the store, and the
-/// position spares asking it whether there is anything new.
+/// Streams are correct without it. The ring saves reads from the store, and the position saves asking
+/// the store whether there is anything new.
 #[derive(Debug)]
 pub(crate) struct Channel {
     state: Mutex<State>,
@@ -26,14 +26,7 @@ struct State {
     position: Position,
     /// The newest events without holes, ending at `position`; or empty.
     ring: Ring,
-    /// Most changes in `reads`.
-    capacity: usize,
-    /// What is unread as of the newest change that is known, once any is.
-    reading: Option<ReadState>,
-    /// The newest changes of the read state.
-    reads: VecDeque<ReadChange>,
-    /// How many changes there have been in all, those included that `reads` has dropped.
-    reads_end: u64,
+    reads: Reads,
     closing: bool,
 }
 
@@ -52,14 +45,7 @@ impl Position {
     };
 }
 
-/// What is unread, as of a revision.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ReadState {
-    pub(crate) revision: u64,
-    pub(crate) unread: u64,
-}
-
-/// What an answer of the store tells about a log.
+/// What a result of the store says about a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     position: Position,
@@ -73,7 +59,7 @@ pub(crate) enum Next {
     Event(Arc<Event>),
     /// Nothing: the cursor is at the top.
     Nothing,
-    /// Only the store can tell.
+    /// Not in memory: the store must be asked.
     AskStore,
 }
 
@@ -82,10 +68,7 @@ impl Channel {
         let state = State {
             position: Position::UNKNOWN,
             ring: Ring::new(capacity),
-            capacity,
-            reading: None,
-            reads: VecDeque::new(),
-            reads_end: 0,
+            reads: Reads::new(capacity),
             closing: false,
         };
         Self {
@@ -94,8 +77,8 @@ impl Channel {
         }
     }
 
-    /// Completes at the next change after it was enabled. A reader enables it before it looks, and
-    /// so misses none.
+    /// Completes at the next change after it was enabled. A reader enables it before looking, and
+    /// therefore misses no change.
     pub(crate) fn woken(&self) -> Notified<'_> {
         self.wake.notified()
     }
@@ -106,7 +89,7 @@ impl Channel {
 
     /// How many changes of the read state there have been.
     pub(crate) fn reads_end(&self) -> u64 {
-        self.state().reads_end
+        self.state().reads.end()
     }
 
     /// Takes in events that are in the store, in any order, again or for the first time.
@@ -123,10 +106,11 @@ impl Channel {
         }
     }
 
-    /// Takes in an answer of the store to a question that was asked when the position was `asked`.
+    /// Takes in a result of the store, which was asked when the position was `asked`.
     ///
-    /// The store sees all that was written before it is asked. So an answer behind `asked` tells of
-    /// a log that was rewound, and one behind the present position only that it is old.
+    /// The store sees everything that was written before it is asked. So a result behind `asked`
+    /// means that the log was rewound, and one behind the present position only that the result is
+    /// old.
     pub(crate) fn observe(&self, seen: Seen, asked: Position) {
         let mut state = self.state();
         let changed = state.observe(seen, asked);
@@ -136,10 +120,10 @@ impl Channel {
         }
     }
 
-    /// Takes in what the store told some time ago, and answers `false` when that contradicts what
-    /// is known by now. Then it is either old, or tells of a log that was rewound or made anew, and
-    /// the log must be asked about with [`observe`](Self::observe).
-    pub(crate) fn believe(&self, seen: Seen) -> bool {
+    /// Takes in a result that the store returned some time ago. Returns `false` if it contradicts
+    /// what is known now: then it is old, or the log was rewound or made anew. The caller must ask
+    /// the store again and pass the result to [`observe`](Self::observe).
+    pub(crate) fn observe_past(&self, seen: Seen) -> bool {
         let mut state = self.state();
         let known = state.position;
         if known.epoch != Epoch::NONE
@@ -169,7 +153,7 @@ impl Channel {
         self.wake.notify_waiters();
     }
 
-    /// Looks at what there is for a reader, holding it still meanwhile.
+    /// Locks the channel for a reader to look at.
     pub(crate) fn view(&self) -> View<'_> {
         View(self.state())
     }
@@ -207,28 +191,10 @@ impl View<'_> {
             .map_or(Next::AskStore, |event| Next::Event(event.clone()))
     }
 
-    /// The next change of the read state for a reader who has heard of `heard` of them and has the
-    /// events up to `cursor`, together with how many it has heard of then.
-    ///
-    /// A change waits for the events that its count includes. A reader who lags behind the changes
-    /// that are kept gets one that stands for all of them.
+    /// The next change of the read state for a reader who was given `heard` of them and has the
+    /// events up to `cursor`, together with how many the reader has been given then.
     pub(crate) fn read_after(&self, heard: u64, cursor: EventId) -> Option<(ReadChange, u64)> {
-        let state = &*self.0;
-        let kept_from = state.reads_end - state.reads.len() as u64;
-        let (change, heard) = if heard < kept_from {
-            let newest = state.reads.back()?;
-            let change = ReadChange {
-                marked: Marked::Unknown,
-                ..newest.clone()
-            };
-            (change, state.reads_end)
-        } else {
-            let index = usize::try_from(heard - kept_from).ok()?;
-            (state.reads.get(index)?.clone(), heard + 1)
-        };
-        // A reader of another log never gets there, and may hear of it at once.
-        let is_due = !is_same_log(cursor, change.as_of.epoch) || change.as_of.seq <= cursor.seq;
-        is_due.then_some((change, heard))
+        self.0.reads.after(heard, cursor)
     }
 }
 
@@ -243,13 +209,13 @@ impl State {
             self.position.epoch = epoch;
         }
         if epoch != self.position.epoch {
-            // It may be older or newer than what is known. The sweep will tell.
+            // It may be older or newer than what is known. The sweep finds out which.
             return;
         }
         let top = self.position.top_seq;
         if seq > top {
             if seq - top > 1 {
-                // The ones between are in the store, but not here.
+                // The events between are in the store, but not here.
                 self.ring.clear();
             }
             self.position.top_seq = seq;
@@ -265,13 +231,19 @@ impl State {
         }
     }
 
+    /// Returns `true` if the position or the read state changed.
     fn observe(&mut self, seen: Seen, asked: Position) -> bool {
         let moved = self.observe_position(seen.position, asked);
-        let read = seen.position.epoch == self.position.epoch
-            && seen
-                .read_state
-                .is_some_and(|read_state| self.observe_read_state(read_state, seen.position));
-        moved || read
+        let Position { epoch, top_seq } = seen.position;
+        let marked_elsewhere = epoch == self.position.epoch
+            && seen.read_state.is_some_and(|read_state| {
+                self.reads.observe(read_state, EventId::new(epoch, top_seq))
+            });
+        if marked_elsewhere {
+            // It is not known which events were read, so the ring's copies may be wrong.
+            self.ring.clear();
+        }
+        moved || marked_elsewhere
     }
 
     fn observe_position(&mut self, seen: Position, asked: Position) -> bool {
@@ -286,57 +258,25 @@ impl State {
             self.position = seen;
             self.ring.clear();
             if known.epoch != seen.epoch || known.top_seq > seen.top_seq {
-                // The revisions of a log that is made anew or rewound begin elsewhere.
-                self.reading = None;
+                self.reads.restart();
             }
         }
         is_newer
     }
 
-    /// Takes in a read state that somebody else may have changed.
-    fn observe_read_state(&mut self, seen: ReadState, at: Position) -> bool {
-        let Some(known) = self.reading.replace(seen) else {
-            return false;
-        };
-        if seen.revision <= known.revision {
-            self.reading = Some(known);
-            return false;
-        }
-        // What was read is not known, so that the ring's events may be marked wrongly.
-        self.ring.clear();
-        self.push_read(ReadChange {
-            marked: Marked::Unknown,
-            unread: seen.unread,
-            as_of: EventId::new(at.epoch, at.top_seq),
-        });
-        true
-    }
-
     fn read(&mut self, update: &ReadUpdate, at: Timestamp) {
-        let ReadUpdate {
-            revision, change, ..
-        } = update;
-        let known = self.reading.map(|known| known.revision);
-        if known.is_some_and(|known| *revision <= known) {
-            // It was overtaken by a later change that stands for it.
+        if self.reads.includes(update.revision) {
             return;
         }
+        let EventId { epoch, seq } = update.change.as_of;
+        // The change counts events that may have been stored elsewhere: readers must get them first.
         let top = Position {
-            epoch: change.as_of.epoch,
-            top_seq: change.as_of.seq,
+            epoch,
+            top_seq: seq,
         };
-        // The change counts events that were perhaps stored elsewhere: readers shall have them.
         self.observe_position(top, Position::UNKNOWN);
-        let mut change = change.clone();
-        if known.is_some_and(|known| *revision > known + 1) {
-            change.marked = Marked::Unknown;
-        }
-        self.reading = Some(ReadState {
-            revision: *revision,
-            unread: change.unread,
-        });
-        self.mark_ring(&change.marked, at);
-        self.push_read(change);
+        let marked = self.reads.apply(update);
+        self.mark_ring(&marked, at);
     }
 
     fn mark_ring(&mut self, marked: &Marked, at: Timestamp) {
@@ -355,18 +295,10 @@ impl State {
             }
         }
     }
-
-    fn push_read(&mut self, change: ReadChange) {
-        self.reads.push_back(change);
-        self.reads_end += 1;
-        if self.reads.len() > self.capacity {
-            self.reads.pop_front();
-        }
-    }
 }
 
-/// Whether the cursor's log is the one of `epoch`, or had not begun and may become it.
-fn is_same_log(cursor: EventId, epoch: Epoch) -> bool {
+/// Whether the cursor is of the log of `epoch`, or was taken before any log existed.
+pub(super) fn is_same_log(cursor: EventId, epoch: Epoch) -> bool {
     cursor.epoch == epoch || cursor == EventId::ORIGIN
 }
 
@@ -474,7 +406,7 @@ mod tests {
         channel.offer(&[event(EPOCH, 6), event(EPOCH, 7)]);
         channel.observe(head(EPOCH, 6, 0), asked);
         assert_eq!(channel.position().top_seq, 7);
-        assert!(!channel.believe(head(EPOCH, 6, 0)));
+        assert!(!channel.observe_past(head(EPOCH, 6, 0)));
         assert_eq!(channel.position().top_seq, 7);
         assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
     }
@@ -493,7 +425,7 @@ mod tests {
         let channel = Channel::new(8);
         channel.offer(&[event(EPOCH, 1)]);
         channel.offer(&[event(EPOCH + 1, 2)]);
-        assert!(!channel.believe(head(EPOCH + 1, 2, 0)));
+        assert!(!channel.observe_past(head(EPOCH + 1, 2, 0)));
         assert_eq!(channel.position().epoch.as_u64(), EPOCH);
         channel.observe(head(EPOCH + 1, 2, 0), channel.position());
         assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);

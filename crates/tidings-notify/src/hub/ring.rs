@@ -35,8 +35,8 @@ impl Ring {
         Some(self.events.front()?.id.seq)
     }
 
-    /// Takes in the event after the newest. The oldest make room for it; one too large for the whole
-    /// ring leaves it empty.
+    /// Adds the event after the newest, and removes the oldest as needed. An event too large for the
+    /// whole ring leaves it empty.
     pub(super) fn push_newest(&mut self, event: Arc<Event>) {
         self.bytes += cost(&event);
         self.events.push_back(event);
@@ -47,7 +47,7 @@ impl Ring {
         }
     }
 
-    /// Takes in the event before the oldest, if there is room.
+    /// Adds the event before the oldest, if there is room.
     pub(super) fn push_oldest(&mut self, event: Arc<Event>) {
         let bytes = self.bytes + cost(&event);
         if self.events.len() < self.capacity && bytes <= MAX_BYTES {

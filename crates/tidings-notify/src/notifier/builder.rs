@@ -3,15 +3,14 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::{Inner, Notifier, Shared, Tasks};
+use super::routing::{ROUTE_QUEUE, Routes};
+use super::{Inner, Notifier, routing, sweep};
 use crate::delivered::Delivered;
 use crate::hub::Hub;
-use crate::presence::DynPresence;
-use crate::routing::{ROUTE_QUEUE, Routes};
+use crate::instance::{Instance, Tasks};
 use crate::telemetry::Stats;
-use crate::{DynStore, Router, routing, sweep};
+use crate::{Presence, Router, Store};
 
 /// Time between two sweeps, unless set.
 pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -22,8 +21,8 @@ pub const DEFAULT_BUFFER_SIZE: usize = 64;
 /// Shortest time between two sweeps.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What happens to a notification for a user whom [presence](NotifierBuilder::with_presence) does
-/// not know to be online.
+/// What happens to a notification for a user who is not online according to
+/// [presence](NotifierBuilder::with_presence).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OfflinePolicy {
@@ -38,17 +37,17 @@ pub enum OfflinePolicy {
 #[derive(Debug)]
 #[must_use]
 pub struct NotifierBuilder {
-    store: DynStore,
+    store: Arc<dyn Store>,
     poll_interval: Duration,
     buffer_size: usize,
-    presence: Option<DynPresence>,
+    presence: Option<Arc<dyn Presence>>,
     router: Option<Arc<dyn Router>>,
     instance_id: String,
     offline_policy: OfflinePolicy,
 }
 
 impl NotifierBuilder {
-    pub(super) fn new(store: DynStore) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             poll_interval: DEFAULT_POLL_INTERVAL,
@@ -61,7 +60,7 @@ impl NotifierBuilder {
     }
 
     /// Sets the time between two sweeps: how long an event of another instance may take to be seen
-    /// when no wake-up tells of it. The default is two seconds, the least ten milliseconds.
+    /// when its wake-up is lost. The default is two seconds, the least ten milliseconds.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(MIN_POLL_INTERVAL);
         self
@@ -75,9 +74,9 @@ impl NotifierBuilder {
         self
     }
 
-    /// Sets who knows which users are online, and where. It serves [`with_router`](Self::with_router)
+    /// Sets the tracker that knows which users are online, and where. It serves [`with_router`](Self::with_router)
     /// and [`with_offline_policy`](Self::with_offline_policy), and does nothing without them.
-    pub fn with_presence(mut self, presence: DynPresence) -> Self {
+    pub fn with_presence(mut self, presence: Arc<dyn Presence>) -> Self {
         self.presence = Some(presence);
         self
     }
@@ -103,30 +102,27 @@ impl NotifierBuilder {
         self
     }
 
-    /// Starts the background tasks and answers the notifier.
+    /// Starts the background tasks and returns the notifier.
     ///
     /// # Panics
     ///
     /// When called outside a tokio runtime with its timer enabled.
     pub fn build(self) -> Notifier {
-        let shared = Arc::new(Shared {
+        let instance = Arc::new(Instance {
             store: self.store,
             hub: Hub::new(self.buffer_size),
             delivered: Delivered::default(),
             stats: Stats::default(),
             page_size: self.buffer_size,
         });
-        let tasks = Tasks {
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        };
+        let tasks = Tasks::new();
         tasks.spawn({
-            let shared = shared.clone();
-            async move { sweep::run(&shared, self.poll_interval).await }
+            let instance = instance.clone();
+            async move { sweep::run(&instance, self.poll_interval).await }
         });
         tasks.spawn({
-            let shared = shared.clone();
-            async move { shared.delivered.run(&shared.store).await }
+            let instance = instance.clone();
+            async move { instance.delivered.run(&*instance.store).await }
         });
         let routes = self
             .presence
@@ -139,13 +135,13 @@ impl NotifierBuilder {
                     router,
                     instance_id: self.instance_id,
                 };
-                let shared = shared.clone();
-                tasks.spawn(async move { routing::run(&shared, routes, queued).await });
+                let instance = instance.clone();
+                tasks.spawn(async move { routing::run(&instance, routes, queued).await });
                 queue
             });
         Notifier {
             inner: Arc::new(Inner {
-                shared,
+                instance,
                 tasks: Arc::new(tasks),
                 routes,
                 skip_offline: match self.offline_policy {
@@ -155,15 +151,5 @@ impl NotifierBuilder {
                 closed: CancellationToken::new(),
             }),
         }
-    }
-}
-
-impl Tasks {
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tracker.spawn(async move {
-            // Stopped or ended, there is nothing to tell.
-            let _ended = stop.run_until_cancelled(work).await;
-        });
     }
 }

@@ -2,12 +2,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{DEFAULT_LEASE_TTL, Lease, Presence, PresenceError};
 use crate::{RoutingInfo, UserId};
 
-/// Longest lease: beyond it, a time to come could not be computed on every system.
+/// Longest lease. The end of a longer one could not be computed on every system.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Keeps the leases in memory: for one instance, and for tests. Clones share them.
@@ -47,7 +48,7 @@ impl MemoryPresence {
         }
     }
 
-    /// The leases that are held now, or an error when there will be none any more.
+    /// Locks the leases that are held now.
     fn open(&self) -> Result<MutexGuard<'_, Leases>, PresenceError> {
         // Nothing in here panics half-way through a change.
         let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,6 +83,7 @@ impl Leases {
     }
 }
 
+#[async_trait]
 impl Presence for MemoryPresence {
     async fn hold(&self, lease: &Lease) -> Result<(), PresenceError> {
         let mut leases = self.open()?;

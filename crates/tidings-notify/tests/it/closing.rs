@@ -1,5 +1,6 @@
 //! What ends, how, and that nothing is lost by it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_notify::{Closed, Error, Item, MemoryStore, Notifier, Since, Store, StoreError};
@@ -84,7 +85,7 @@ async fn a_backlog_is_given_in_full_after_the_notifier_was_closed() {
 #[tokio::test(start_paused = true)]
 async fn closing_a_store_ends_its_streams() {
     let store = MemoryStore::new();
-    let notifier = Notifier::builder(store.clone()).build();
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     stream.next().await.unwrap();
     store.close().await;
@@ -100,7 +101,7 @@ async fn closing_a_store_ends_its_streams() {
 async fn dropping_the_notifier_and_its_streams_ends_the_tasks() {
     let handle = tokio::runtime::Handle::current();
     let before = handle.metrics().num_alive_tasks();
-    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
     let stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     drop(notifier);
     tokio::time::sleep(Duration::from_secs(5)).await;

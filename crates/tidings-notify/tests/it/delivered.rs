@@ -1,5 +1,6 @@
 //! What was sent, and that `undelivered` begins after it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -122,7 +123,7 @@ async fn marks_of_many_users_all_reach_the_store() {
 #[tokio::test]
 async fn undelivered_events_that_are_gone_make_a_gap() {
     let store = MemoryStore::new().with_max_events_per_user(2);
-    let notifier = Notifier::builder(store).build();
+    let notifier = Notifier::builder(Arc::new(store)).build();
     push_numbers(&notifier, 0..5).await;
     let mut stream = notifier.subscribe(ann(), Since::Undelivered).await.unwrap();
     let items = items_at_hand(&mut stream);

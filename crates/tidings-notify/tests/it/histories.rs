@@ -1,5 +1,6 @@
 //! Random histories: whatever happens, a reader gets each event after its cursor once, in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -128,7 +129,7 @@ impl World {
     fn new(kept: usize, buffer: usize) -> Self {
         let store = MemoryStore::new().with_max_events_per_user(kept);
         let notifier = |_| {
-            Notifier::builder(store.clone())
+            Notifier::builder(Arc::new(store.clone()))
                 .with_buffer_size(buffer)
                 .build()
         };

@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_notify::{
-    DynPresence, Event, MemoryPresence, MemoryStore, Notifier, RouteError, Router, RoutingInfo,
-    Since, Store,
-};
+use tidings_notify::{Event, MemoryStore, Notifier, RouteError, Router, RoutingInfo, Since, Store};
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Observed, ann, draft, event_numbers, items_at_hand, numbers, push_numbers, user, without_sweep,
+    Observed, ann, draft, event_numbers, items_at_hand, numbers, presence, push_numbers, user,
+    without_sweep,
 };
 
 fn place(instance: &str) -> RoutingInfo {
@@ -69,7 +67,7 @@ impl Router for Stalled {
 #[tokio::test(start_paused = true)]
 async fn the_sweep_finds_what_another_instance_stored() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(store.clone()).build();
+    let here = Notifier::builder(Arc::new(store.clone())).build();
     let there = without_sweep(store).build();
     let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
     for round in 0..5 {
@@ -83,7 +81,7 @@ async fn the_sweep_finds_what_another_instance_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_sweep_misses_no_user_among_many() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(store.clone()).build();
+    let here = Notifier::builder(Arc::new(store.clone())).build();
     let users: Vec<_> = (0..1500).map(|n| user(&format!("user-{n}"))).collect();
     let mut streams = Vec::new();
     for user in &users {
@@ -101,7 +99,7 @@ async fn a_sweep_misses_no_user_among_many() {
 #[tokio::test(start_paused = true)]
 async fn regression_the_sweep_costs_the_same_for_a_thousand_streams() {
     let store = Observed::default();
-    let notifier = Notifier::builder(store.clone()).build();
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
     let mut streams = Vec::new();
     for n in 0..1000 {
         let user = user(&format!("user-{}", n % 500));
@@ -129,7 +127,7 @@ async fn regression_the_sweep_costs_the_same_for_a_thousand_streams() {
 #[tokio::test]
 async fn regression_every_instance_that_has_the_user_gets_the_event() {
     let store = MemoryStore::new();
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let board = Switchboard::default();
     let instances = ["one", "two", "three"].map(|name| {
         let notifier = without_sweep(store.clone())
@@ -156,13 +154,13 @@ async fn regression_every_instance_that_has_the_user_gets_the_event() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
     let store = MemoryStore::new();
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let here = without_sweep(store.clone())
         .with_presence(presence.clone())
         .with_router(Arc::new(Switchboard::default()))
         .with_instance_id("here")
         .build();
-    let there = Notifier::builder(store).build();
+    let there = Notifier::builder(Arc::new(store)).build();
     let _lease = presence.register(ann(), place("there")).await.unwrap();
     let mut stream = there.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&here, 0..3).await;
@@ -175,7 +173,7 @@ async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
 
 #[tokio::test]
 async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let router = Stalled {
         asked: Arc::default(),
         permits: Arc::new(Semaphore::new(0)),
@@ -201,7 +199,7 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
 
 #[tokio::test]
 async fn an_instance_does_not_route_to_itself() {
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let board = Switchboard::default();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
@@ -230,7 +228,7 @@ async fn an_instance_does_not_route_to_itself() {
 async fn a_rewound_log_is_a_gap_for_readers_who_were_further() {
     use rewound::Rewindable;
     let store = Rewindable::default();
-    let notifier = Notifier::builder(store.clone()).build();
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3).await;
     store.save();
@@ -257,13 +255,14 @@ mod rewound {
 
     use std::sync::{Arc, Mutex};
 
+    use async_trait::async_trait;
     use jiff::Timestamp;
     use tidings_notify::{
         ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
         Page, ReadScope, ReadUpdate, Store, StoreError, UserId,
     };
 
-    #[derive(Clone, Default)]
+    #[derive(Debug, Clone, Default)]
     pub(super) struct Rewindable(Arc<Mutex<(Vec<Event>, Vec<Event>)>>);
 
     impl Rewindable {
@@ -282,6 +281,7 @@ mod rewound {
 
     const EPOCH: u64 = 7;
 
+    #[async_trait]
     impl Store for Rewindable {
         async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
             let mut logs = self.0.lock().unwrap();

@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tidings_notify::RoutingInfo;
 use tidings_notify::presence::{DEFAULT_LEASE_TTL, Lease, PresenceError};
-use tidings_notify::{DynPresence, MemoryPresence, Presence, RoutingInfo};
 use tokio::time::advance;
 
-use crate::support::{ann, user};
-
-fn memory() -> DynPresence {
-    DynPresence::new(MemoryPresence::default())
-}
+use crate::support::{ann, presence, user};
 
 fn place(instance: &str) -> RoutingInfo {
     RoutingInfo {
@@ -22,7 +18,7 @@ fn place(instance: &str) -> RoutingInfo {
 
 #[tokio::test]
 async fn a_user_is_offline_then_online_then_offline() {
-    let presence = memory();
+    let presence = presence();
     assert!(!presence.is_online(&ann()).await.unwrap());
     let mut connection = presence.register(ann(), place("one")).await.unwrap();
     assert!(presence.is_online(&ann()).await.unwrap());
@@ -32,7 +28,7 @@ async fn a_user_is_offline_then_online_then_offline() {
 
 #[tokio::test]
 async fn a_user_is_online_until_the_last_registration_leaves() {
-    let presence = memory();
+    let presence = presence();
     let phone = presence.register(ann(), place("one")).await.unwrap();
     let laptop = presence.register(ann(), place("one")).await.unwrap();
     drop(phone);
@@ -43,7 +39,7 @@ async fn a_user_is_online_until_the_last_registration_leaves() {
 
 #[tokio::test]
 async fn unregistering_twice_is_harmless() {
-    let presence = memory();
+    let presence = presence();
     let mut first = presence.register(ann(), place("one")).await.unwrap();
     let _second = presence.register(ann(), place("one")).await.unwrap();
     first.unregister().await.unwrap();
@@ -57,7 +53,7 @@ async fn unregistering_twice_is_harmless() {
 
 #[tokio::test]
 async fn online_users_filters_and_keeps_the_order() {
-    let presence = memory();
+    let presence = presence();
     let names = ["dan", "ann", "cid", "bob"].map(user);
     let _dan = presence.register(user("dan"), place("one")).await.unwrap();
     let _bob = presence.register(user("bob"), place("one")).await.unwrap();
@@ -69,7 +65,7 @@ async fn online_users_filters_and_keeps_the_order() {
 
 #[tokio::test]
 async fn locate_names_every_instance_once_with_its_metadata() {
-    let presence = memory();
+    let presence = presence();
     let unknown = presence.locate(&ann()).await;
     assert!(
         matches!(unknown, Err(PresenceError::NotFound)),
@@ -89,7 +85,7 @@ async fn locate_names_every_instance_once_with_its_metadata() {
 
 #[tokio::test]
 async fn calls_after_close_answer_closed() {
-    let presence = memory();
+    let presence = presence();
     let mut connection = presence.register(ann(), place("one")).await.unwrap();
     presence.close().await;
     presence.close().await;
@@ -106,7 +102,7 @@ async fn calls_after_close_answer_closed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_concurrent_registrations_up_and_down_end_offline() {
-    let presence = memory();
+    let presence = presence();
     let registering = (0..100).map(|n| {
         let presence = presence.clone();
         let place = place(&format!("instance-{}", n % 5));
@@ -128,7 +124,7 @@ async fn a_hundred_concurrent_registrations_up_and_down_end_offline() {
 
 #[tokio::test(start_paused = true)]
 async fn without_refresh_a_user_is_offline_after_the_time_to_live() {
-    let presence = memory();
+    let presence = presence();
     let alive = presence.register(ann(), place("one")).await.unwrap();
     let _dead = presence.register(ann(), place("two")).await.unwrap();
     let _gone = presence.register(user("bob"), place("two")).await.unwrap();
@@ -144,7 +140,7 @@ async fn without_refresh_a_user_is_offline_after_the_time_to_live() {
 
 #[tokio::test(start_paused = true)]
 async fn regression_a_lost_lease_comes_back_with_the_next_refresh() {
-    let presence = memory();
+    let presence = presence();
     let connection = presence.register(ann(), place("one")).await.unwrap();
     presence.release(connection.lease()).await.unwrap();
     assert!(!presence.is_online(&ann()).await.unwrap());
@@ -159,7 +155,7 @@ async fn regression_a_lost_lease_comes_back_with_the_next_refresh() {
 
 #[tokio::test]
 async fn releasing_a_lease_that_is_not_held_touches_no_other() {
-    let presence = memory();
+    let presence = presence();
     let _connection = presence.register(ann(), place("one")).await.unwrap();
     let stranger = Lease {
         user: ann(),

@@ -3,13 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use tidings_notify::{
-    DynPresence, Error, MemoryPresence, MemoryStore, OfflinePolicy, Presence, Pushed, RoutingInfo,
-    Since, Store, UserId, sqlite,
+    Error, MemoryStore, OfflinePolicy, Pushed, RoutingInfo, Since, UserId, sqlite,
 };
 
 use crate::support::{
-    Observed, ann, draft, fresh_sqlite, items_at_hand, numbers, open_sqlite, push_numbers, user,
-    without_sweep,
+    Observed, ann, draft, fresh_sqlite, items_at_hand, numbers, open_sqlite, presence,
+    push_numbers, user, without_sweep,
 };
 
 fn stored(pushed: &[Pushed]) -> Vec<(&str, u64)> {
@@ -58,7 +57,7 @@ async fn regression_nothing_is_delivered_that_could_not_be_stored() {
 
 #[tokio::test]
 async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
         .build();
@@ -82,7 +81,7 @@ async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
 
 #[tokio::test]
 async fn offline_users_are_skipped_when_the_notifier_is_told_so() {
-    let presence = DynPresence::new(MemoryPresence::default());
+    let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
         .with_offline_policy(OfflinePolicy::Skip)

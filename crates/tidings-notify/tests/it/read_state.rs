@@ -1,10 +1,9 @@
 //! Read and unread, on every screen of the user.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{
-    EventId, Item, Marked, MemoryStore, Notifier, ReadChange, ReadScope, Since, Store,
-};
+use tidings_notify::{EventId, Item, Marked, MemoryStore, Notifier, ReadChange, ReadScope, Since};
 
 use crate::support::{ann, event_numbers, items_at_hand, push_numbers, without_sweep};
 
@@ -105,7 +104,7 @@ async fn a_reader_behind_many_changes_gets_one_that_stands_for_all() {
 #[tokio::test(start_paused = true)]
 async fn reading_on_another_instance_is_found_by_the_sweep() {
     let store = MemoryStore::new();
-    let here = Notifier::builder(store.clone()).build();
+    let here = Notifier::builder(Arc::new(store.clone())).build();
     let there = without_sweep(store).build();
     let mut screen = here.subscribe(ann(), Since::Now).await.unwrap();
     let events = push_numbers(&here, 0..4).await;

@@ -1,13 +1,16 @@
 //! Where a stream begins, and what it says when it cannot begin there.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use tidings_notify::{
-    DynStore, Epoch, Event, EventId, Gap, GapReason, Item, MemoryStore, Notifier, Since, Store,
+    Epoch, Event, EventId, Gap, GapReason, Item, MemoryStore, Notifier, Since, SqliteStore, Store,
     Subscription,
 };
 
 use crate::support::{
-    ann, draft, event_numbers, fresh_sqlite, items_at_hand, numbers, push_numbers, without_sweep,
+    NEVER, ann, draft, event_numbers, fresh_sqlite, items_at_hand, numbers, push_numbers,
+    without_sweep,
 };
 
 fn years_ago(years: i64) -> Timestamp {
@@ -40,11 +43,15 @@ async fn first_gap(stream: &mut Subscription) -> Gap {
     }
 }
 
+fn stores_of(sqlite: SqliteStore) -> [Arc<dyn Store>; 2] {
+    [Arc::new(MemoryStore::new()), Arc::new(sqlite)]
+}
+
 #[tokio::test]
 async fn resuming_after_the_first_of_three_gives_exactly_the_next_two() {
     let (sqlite, _folder) = fresh_sqlite().await;
-    for store in [DynStore::new(MemoryStore::new()), DynStore::new(sqlite)] {
-        let notifier = without_sweep(store).build();
+    for store in stores_of(sqlite) {
+        let notifier = Notifier::builder(store).with_poll_interval(NEVER).build();
         let events = push_numbers(&notifier, 0..3).await;
         let mut stream = notifier
             .subscribe(ann(), Since::After(events[0].id))
@@ -66,8 +73,8 @@ async fn resuming_after_the_first_of_three_gives_exactly_the_next_two() {
 #[tokio::test]
 async fn regression_a_stream_without_a_cursor_gets_new_events_only_on_every_store() {
     let (sqlite, _folder) = fresh_sqlite().await;
-    for store in [DynStore::new(MemoryStore::new()), DynStore::new(sqlite)] {
-        let notifier = without_sweep(store).build();
+    for store in stores_of(sqlite) {
+        let notifier = Notifier::builder(store).with_poll_interval(NEVER).build();
         let events = push_numbers(&notifier, 0..3).await;
         let mut stream = notifier.subscribe(ann(), Since::default()).await.unwrap();
         assert_eq!(stream.hello().cursor, events[2].id);

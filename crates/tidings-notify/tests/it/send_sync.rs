@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidings_notify::presence::Registration;
 use tidings_notify::{
-    DynPresence, DynStore, Error, Event, Item, MemoryPresence, MemoryStore, Notifier,
-    NotifierBuilder, ReadScope, Router, Since, SqliteStore, StoreError, Subscription,
+    Error, Event, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Presence,
+    ReadScope, Router, Since, SqliteStore, Store, StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};
@@ -22,14 +22,14 @@ fn types_are_send_and_sync() {
     assert_send_sync::<NotifierBuilder>();
     assert_send_sync::<Subscription>();
     assert_send_sync::<Registration>();
-    assert_send_sync::<(DynStore, MemoryStore, SqliteStore)>();
-    assert_send_sync::<(DynPresence, MemoryPresence, Arc<dyn Router>)>();
+    assert_send_sync::<(Arc<dyn Store>, MemoryStore, SqliteStore)>();
+    assert_send_sync::<(Arc<dyn Presence>, MemoryPresence, Arc<dyn Router>)>();
     assert_send_sync::<(Event, Item, Error, StoreError)>();
 }
 
 #[tokio::test]
 async fn futures_are_send() {
-    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
     assert_send(notifier.push(draft(1))).await.unwrap();
     assert_send(notifier.push_multi([ann()], draft(2)))
         .await

@@ -1,12 +1,11 @@
 //! The stores keep the contract that they share, and each its own promises.
 
 use jiff::Timestamp;
-use tidings_notify::{DynStore, Item, MemoryStore, Since, Store, store_conformance};
+use tidings_notify::{Item, MemoryStore, Since, Store, store_conformance};
 
 use crate::support::{ann, draft, fresh_sqlite, numbers, push_numbers, without_sweep};
 
 store_conformance!(memory, (MemoryStore::new(), ()));
-store_conformance!(erased, (DynStore::new(MemoryStore::new()), ()));
 store_conformance!(sqlite, fresh_sqlite().await);
 
 #[tokio::test]

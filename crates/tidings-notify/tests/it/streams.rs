@@ -1,5 +1,6 @@
 //! Streams: what is pushed arrives, once and in order.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -184,7 +185,7 @@ async fn calls_that_are_dropped_do_not_ask_a_failing_store_more_often() {
 
 #[tokio::test(start_paused = true)]
 async fn regression_a_pushed_event_is_not_given_again_by_the_sweep() {
-    let notifier = Notifier::builder(MemoryStore::new()).build();
+    let notifier = Notifier::builder(Arc::new(MemoryStore::new())).build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3).await;
     assert_eq!(numbers(&mut stream, 3).await, [0, 1, 2]);
@@ -253,7 +254,7 @@ async fn events_delivered_again_or_in_any_order_are_given_once_in_order() {
 #[tokio::test(start_paused = true)]
 async fn a_delivered_event_of_another_log_is_not_believed() {
     let store = MemoryStore::new();
-    let notifier = Notifier::builder(store.clone()).build();
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;
     let foreign = MemoryStore::new();
@@ -267,7 +268,9 @@ async fn a_delivered_event_of_another_log_is_not_believed() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
     let store = Observed::default();
-    let notifier = Notifier::builder(store.clone()).with_buffer_size(1).build();
+    let notifier = Notifier::builder(Arc::new(store.clone()))
+        .with_buffer_size(1)
+        .build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..5).await;
     store.is_broken.store(true, Ordering::SeqCst);
@@ -294,7 +297,7 @@ async fn regression_the_log_tells_what_made_the_store_fail() {
     assert_eq!(items_at_hand(&mut stream), []);
     drop(guard);
     let text = std::fs::read_to_string(log.path()).unwrap();
-    assert!(text.contains("a stream could not be read"), "{text}");
+    assert!(text.contains("failed to read a stream"), "{text}");
     assert!(text.contains("the disk is on fire"), "{text}");
 }
 
@@ -323,7 +326,7 @@ async fn metrics_count_open_streams_and_what_they_were_given() {
 async fn a_stream_outlives_the_handle_that_opened_it() {
     let store = MemoryStore::new();
     let other = without_sweep(store.clone()).build();
-    let notifier = Notifier::builder(store)
+    let notifier = Notifier::builder(Arc::new(store))
         .with_poll_interval(Duration::from_millis(10))
         .build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();

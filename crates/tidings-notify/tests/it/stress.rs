@@ -1,8 +1,9 @@
 //! Many tasks on several threads: nothing is lost, repeated, reordered, or stuck.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{DynStore, MemoryStore, Notifier, Since, Store};
+use tidings_notify::{MemoryStore, Notifier, Since, Store};
 
 use crate::support::{draft, fresh_sqlite, number, numbers, user};
 
@@ -13,7 +14,7 @@ const EVENTS: u64 = 50;
 
 /// Streams on two instances, of which the second hears only by its sweep, against concurrent
 /// pushes on the first.
-async fn streams_and_pushes(store: DynStore) {
+async fn streams_and_pushes(store: Arc<dyn Store>) {
     let first = Notifier::builder(store.clone()).with_buffer_size(4).build();
     let second = Notifier::builder(store.clone())
         .with_poll_interval(Duration::from_millis(10))
@@ -54,19 +55,19 @@ async fn streams_and_pushes(store: DynStore) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_streams_and_pushes_on_a_memory_store() {
-    streams_and_pushes(DynStore::new(MemoryStore::new())).await;
+    streams_and_pushes(Arc::new(MemoryStore::new())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_streams_and_pushes_on_a_sqlite_store() {
     let (store, _folder) = fresh_sqlite().await;
-    streams_and_pushes(DynStore::new(store)).await;
+    streams_and_pushes(Arc::new(store)).await;
 }
 
 /// Streams come and go, each resuming where the last left off, while events are pushed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_client_that_reconnects_all_the_time_misses_nothing() {
-    let notifier = Notifier::builder(MemoryStore::new())
+    let notifier = Notifier::builder(Arc::new(MemoryStore::new()))
         .with_buffer_size(2)
         .build();
     let reader = tokio::spawn({

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
     ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxPage, InboxQuery, Item,
-    MemoryStore, Notifier, NotifierBuilder, Page, Payload, ReadScope, ReadUpdate, Store,
-    StoreError, Subscription, UserId,
+    MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page, Payload, Presence, ReadScope,
+    ReadUpdate, Store, StoreError, Subscription, UserId,
 };
 use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
@@ -51,7 +52,12 @@ pub(crate) fn number(event: &Event) -> u64 {
 
 /// A notifier that never sweeps.
 pub(crate) fn without_sweep(store: impl Store) -> NotifierBuilder {
-    Notifier::builder(store).with_poll_interval(NEVER)
+    Notifier::builder(Arc::new(store)).with_poll_interval(NEVER)
+}
+
+/// A tracker of its own.
+pub(crate) fn presence() -> Arc<dyn Presence> {
+    Arc::new(MemoryPresence::default())
 }
 
 pub(crate) async fn push_numbers(notifier: &Notifier, numbers: std::ops::Range<u64>) -> Vec<Event> {
@@ -105,7 +111,7 @@ pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
 }
 
 /// A memory store that counts its calls, holds reads back and fails when told to.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) inner: MemoryStore,
     pub(crate) calls: Arc<AtomicU64>,
@@ -136,6 +142,7 @@ impl Observed {
     }
 }
 
+#[async_trait]
 impl Store for Observed {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
         self.call()?.append(drafts).await

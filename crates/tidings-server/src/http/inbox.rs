@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use tidings_notify::{
-    DEFAULT_INBOX_LIMIT, Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, Store,
+    DEFAULT_INBOX_LIMIT, Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope,
     StoreError, UserId,
 };
 

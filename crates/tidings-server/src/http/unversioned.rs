@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::{Draft, Epoch, Event, Since, Store, UserId};
+use tidings_notify::{Draft, Epoch, Event, Since, UserId};
 
 pub(super) use notification::Notification;
 

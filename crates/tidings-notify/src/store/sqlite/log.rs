@@ -80,7 +80,7 @@ pub(super) fn read(
     ))?;
     let mut budget = Budget::new(MAX_PAGE_BYTES);
     while let Some(row) = rows.next()?
-        && budget.admits(payload_bytes(row)?)
+        && budget.admit(payload_bytes(row)?)
     {
         page.events.push(event(row, user, head.epoch)?);
     }

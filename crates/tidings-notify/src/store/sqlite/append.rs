@@ -8,12 +8,12 @@ use super::schema::{MAX_SEQ, key};
 use crate::{Draft, Epoch, Event, EventId, StoreError};
 
 /// Appends drafts within the caller's own transaction, so that they are stored together with
-/// whatever else it writes, or not at all.
+/// everything else it writes, or not at all.
 ///
-/// Answers one event for each draft, in the same order. Hand them to
-/// [`Notifier::announce`](crate::Notifier::announce) **after** the commit, and not before it: only
-/// then are they true. The tables must be there, so a [`SqliteStore`](super::SqliteStore) must have
-/// been opened on the file.
+/// Returns one event for each draft, in the same order. Pass them to
+/// [`Notifier::announce`](crate::Notifier::announce) **after** the commit and not before it, because
+/// the transaction may still fail. The tables must exist, so a [`SqliteStore`](super::SqliteStore)
+/// must have been opened on the file.
 ///
 /// # Errors
 ///

@@ -42,7 +42,7 @@ pub(super) fn page(
     })?;
     let mut budget = Budget::new(MAX_INBOX_PAGE_BYTES);
     while let Some(row) = rows.next()? {
-        if page.events.len() == query.limit || !budget.admits(payload_bytes(row)?) {
+        if page.events.len() == query.limit || !budget.admit(payload_bytes(row)?) {
             page.next = page.events.last().map(|event| event.id);
             break;
         }

@@ -15,6 +15,7 @@ mod schema;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_sqlite::Database;
@@ -29,8 +30,8 @@ pub use append::append_in;
 
 /// Keeps the logs in a SQLite file, which other components may share.
 ///
-/// An `Ok` from a call that appends or marks as read means that the change is on disk. Clones share
-/// the store.
+/// When a call that appends or marks as read returns `Ok`, the change is on disk. Clones share the
+/// store.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
     database: Database,
@@ -38,7 +39,7 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Brings the tables up to date and answers the store.
+    /// Brings the tables up to date and returns the store.
     ///
     /// # Errors
     ///
@@ -52,7 +53,7 @@ impl SqliteStore {
         })
     }
 
-    /// Queries on a snapshot: all statements of one call see the same state.
+    /// Runs a query on a snapshot: all statements of one call see the same state.
     async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -96,6 +97,7 @@ impl SqliteStore {
     }
 }
 
+#[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
         self.write(move |tx| append_in(tx, &drafts)).await
@@ -160,8 +162,8 @@ impl Store for SqliteStore {
         cleanup::run(self, cutoff).await
     }
 
-    /// Refuses later calls on this store and its clones. The database stays open for those who
-    /// share it.
+    /// Refuses later calls on this store and its clones. The database stays open for the other
+    /// components that share it.
     async fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }

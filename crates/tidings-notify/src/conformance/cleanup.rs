@@ -1,0 +1,88 @@
+//! Removing old events.
+
+use jiff::SignedDuration;
+
+use super::support::{append, at_second, draft, head, inbox, next_moment, now, ok, seqs, user};
+use crate::{EventId, InboxQuery, ReadScope, Store};
+
+/// What is old goes, of every user; the log stays, with its epoch and its numbers.
+pub async fn cleanup_removes_the_old_and_keeps_the_log(store: &dyn Store) {
+    let (ann, bob) = (user("ann"), user("bob"));
+    let before = next_moment();
+    let epoch = append(store, &ann, 2).await[0].id.epoch;
+    append(store, &bob, 2).await;
+    let between = next_moment();
+    append(store, &ann, 1).await;
+    assert_eq!(ok(store.cleanup(before).await), 0);
+    assert_eq!(ok(store.cleanup(between).await), 4);
+    let page = ok(store.read(&ann, 0, 10).await);
+    assert_eq!((page.epoch, page.first_seq, page.top_seq), (epoch, 3, 3));
+    assert_eq!(seqs(&page.events), [3]);
+    assert_eq!(
+        seqs(&inbox(store, &ann, &InboxQuery::default()).await.events),
+        [3]
+    );
+    assert_eq!(ok(store.find(&ann, EventId::new(epoch, 2)).await), None);
+
+    let head_of_bob = head(store, &bob).await;
+    assert_eq!((head_of_bob.first_seq, head_of_bob.top_seq), (3, 2));
+    assert_eq!(ok(store.read(&bob, 0, 10).await).events, []);
+    assert_eq!(
+        ok(store.cursor_before(&bob, at_second(0)).await),
+        head_of_bob.top()
+    );
+    let next = append(store, &bob, 1).await;
+    assert_eq!(next[0].id, EventId::new(head_of_bob.epoch, 3));
+}
+
+/// Unread events that go are taken off the count, and streams are woken for it.
+pub async fn cleanup_keeps_the_unread_count_exact(store: &dyn Store) {
+    let ann = user("ann");
+    let epoch = append(store, &ann, 3).await[0].id.epoch;
+    let cutoff = next_moment();
+    append(store, &ann, 1).await;
+    let second = ReadScope::Ids(vec![EventId::new(epoch, 2)]);
+    ok(store.mark_read(&ann, &second, now()).await);
+    let before = head(store, &ann).await;
+    assert_eq!(before.unread, 3);
+    let mark = ok(store.mark().await);
+    assert_eq!(ok(store.cleanup(cutoff).await), 3);
+    let after = head(store, &ann).await;
+    assert_eq!(after.unread, 1);
+    assert!(after.read_revision > before.read_revision);
+    assert_eq!(ok(store.changes(mark, 10).await).logs.len(), 1);
+    let gone = ok(store.mark_read(&ann, &second, now()).await);
+    assert_eq!((gone.changed, gone.change.unread), (0, 1));
+}
+
+/// A long log is removed in steps, and none too many.
+pub async fn cleanup_of_a_long_log_removes_exactly_the_old(store: &dyn Store) {
+    let ann = user("ann");
+    append(store, &ann, 1400).await;
+    let cutoff = next_moment();
+    append(store, &ann, 100).await;
+    assert_eq!(ok(store.cleanup(cutoff).await), 1400);
+    let head = head(store, &ann).await;
+    assert_eq!(
+        (head.first_seq, head.top_seq, head.unread),
+        (1401, 1500, 100)
+    );
+}
+
+/// An event is as old as its being stored, whether it is stamped in the past or in the future.
+pub async fn cleanup_counts_age_from_storing_and_not_from_the_stamp(store: &dyn Store) {
+    let ann = user("ann");
+    let year = SignedDuration::from_hours(24 * 365);
+    let stamped = |stamp| draft(&ann, 0).with_timestamp(stamp);
+    let before = next_moment();
+    let first = vec![stamped(now() - year), stamped(now() + year)];
+    ok(store.append(first).await);
+    let between = next_moment();
+    ok(store
+        .append(vec![stamped(now() + year), stamped(now() - year)])
+        .await);
+    assert_eq!(ok(store.cleanup(before).await), 0);
+    assert_eq!(ok(store.cleanup(between).await), 2);
+    assert_eq!(seqs(&ok(store.read(&ann, 0, 10).await).events), [3, 4]);
+    assert_eq!(ok(store.cleanup(next_moment()).await), 2);
+}

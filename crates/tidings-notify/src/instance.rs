@@ -1,0 +1,59 @@
+//! What the notifier, its streams and its background tasks share.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Store;
+use crate::delivered::Delivered;
+use crate::hub::Hub;
+use crate::telemetry::Stats;
+
+/// One notifier's store, streams and counters.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) hub: Hub,
+    pub(crate) delivered: Delivered,
+    pub(crate) stats: Stats,
+    /// Fewest events that a stream asks the store for at a time.
+    pub(crate) page_size: usize,
+}
+
+/// The background tasks. They end when the notifier and all its streams are gone.
+#[derive(Debug)]
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    pub(crate) fn new() -> Self {
+        Self {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            // Whether it was stopped or ended by itself makes no difference.
+            let _ended = stop.run_until_cancelled(work).await;
+        });
+    }
+
+    /// Stops the tasks and waits for their end.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
