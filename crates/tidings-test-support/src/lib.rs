@@ -1,4 +1,4 @@
-//! Receivers that a sender of webhooks must survive.
+//! Receivers that a sender of webhooks must survive, and servers that a store must survive.
 //!
 //! A sender is easy to write against a receiver that answers. What sets senders apart is what they
 //! do with one that stalls, drips, lies, floods or breaks off, and such a receiver is hard to find
@@ -15,8 +15,10 @@
 //! | [`Gate`] | holds answers back until the test says so |
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address where nobody answers: refused, or silent |
-//! | [`Proxy`] | a way to a server, to be cut, blocked and frozen |
-//! | [`RedisServer`], [`PostgresServer`] | a server of one test's own, to be stopped and started |
+//! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
+//! | [`RedisServer`], [`PostgresServer`], [`PgBouncer`] | a private server for one test: crash, freeze, fill, demote, standbys |
+//! | [`Outage`] | those faults in the same words for each kind of server, for one suite over all stores |
+//! | [`DiskTrace`] | whether a reply was written before its data was on disk |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
 //! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
@@ -61,12 +63,18 @@ mod authority;
 mod behaviour;
 pub mod catalogue;
 mod connection;
+#[cfg(target_os = "linux")]
+mod disk_trace;
 mod gate;
 mod gzip_bomb;
 mod input;
 mod journal;
+#[cfg(target_os = "linux")]
+mod outage;
 mod output;
 mod performance;
+#[cfg(target_os = "linux")]
+mod pgbouncer;
 #[cfg(target_os = "linux")]
 mod postgres_server;
 mod proxy;
@@ -81,7 +89,13 @@ mod unreachable;
 pub use answer::Answer;
 pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
+#[cfg(target_os = "linux")]
+pub use disk_trace::{DiskTrace, TracedReply};
 pub use gate::Gate;
+#[cfg(target_os = "linux")]
+pub use outage::{Breakable, Fault, Outage, PostgresOutage, RedisOutage, Server};
+#[cfg(target_os = "linux")]
+pub use pgbouncer::PgBouncer;
 #[cfg(target_os = "linux")]
 pub use postgres_server::PostgresServer;
 pub use proxy::{Proxy, Welcome};

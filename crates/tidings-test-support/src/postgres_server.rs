@@ -1,10 +1,32 @@
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// A PostgreSQL of one test's own, which it can crash and start again. It listens on a Unix socket,
-/// waits for the disk as a real one does, and ends when it is dropped.
+/// Makes every table refuse new rows, as a full disk does.
+const FILL: &str = "
+    CREATE OR REPLACE FUNCTION public.tidings_test_full() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        RAISE 'could not extend file: no space left on device' USING ERRCODE = 'disk_full';
+    END $$;
+    DO $$
+    DECLARE it regclass;
+    BEGIN
+        FOR it IN SELECT oid FROM pg_class WHERE relkind IN ('r', 'p') AND NOT relispartition
+            AND relnamespace NOT IN (SELECT oid FROM pg_namespace
+                WHERE nspname IN ('pg_catalog', 'information_schema'))
+        LOOP
+            EXECUTE format('CREATE TRIGGER tidings_test_full BEFORE INSERT ON %s
+                FOR EACH ROW EXECUTE FUNCTION public.tidings_test_full()', it);
+        END LOOP;
+    END $$";
+
+const MAKE_ROOM: &str = "DROP FUNCTION IF EXISTS public.tidings_test_full() CASCADE";
+
+/// A private PostgreSQL for one test, which can crash, freeze and fill it, and give it standbys. It
+/// listens on a Unix socket, waits for the disk (`fsync` is on), and ends when it is dropped.
 ///
 /// It needs PostgreSQL's own programs, which `scripts/services` installs, and `setpriv` when it runs as
 /// root: the server refuses to.
@@ -19,22 +41,11 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// When its programs are not there, or it does not start.
+    /// When its programs are missing, or it does not start.
     pub fn start() -> io::Result<Self> {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed);
-        // Always below /tmp: the path of a Unix socket has at most 107 bytes.
-        let folder = format!("/tmp/tidings-postgres-{}-{number}", std::process::id());
-        let server = Self {
-            folder: folder.into(),
-            programs: programs()?,
-        };
-        std::fs::create_dir(&server.folder)?;
-        if is_root()? {
-            done(Command::new("chown").arg("postgres").arg(&server.folder))?;
-        }
-        let data = server.folder.join("data");
-        done(
+        let server = Self::new()?;
+        let data = server.data();
+        succeed(
             server
                 .program("initdb")?
                 .args(["-U", "postgres", "-A", "trust", "-E", "UTF8"])
@@ -45,19 +56,133 @@ impl PostgresServer {
         Ok(server)
     }
 
+    /// Starts a standby of this server and waits until it can be read. It replays each commit when it
+    /// is at least `lag` old, until it is [promoted](Self::promote).
+    ///
+    /// # Errors
+    ///
+    /// When this server does not run, or the standby does not start.
+    pub fn start_standby(&self, lag: Duration) -> io::Result<Self> {
+        let standby = Self::new()?;
+        let data = standby.data();
+        succeed(
+            standby
+                .program("pg_basebackup")?
+                .arg("-h")
+                .arg(&self.folder)
+                .args(["-U", "postgres", "-c", "fast", "--no-sync", "-R", "-D"])
+                .arg(&data),
+        )?;
+        let settings = format!("recovery_min_apply_delay = '{}ms'\n", lag.as_millis());
+        let path = data.join("postgresql.auto.conf");
+        let own = std::fs::read_to_string(&path)?;
+        std::fs::write(path, own + &settings)?;
+        standby.start_again()?;
+        Ok(standby)
+    }
+
+    /// A server that does not exist yet, with a folder for it.
+    fn new() -> io::Result<Self> {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed);
+        // Always below /tmp: the path of a Unix socket has at most 107 bytes.
+        let folder = format!("/tmp/tidings-postgres-{}-{number}", std::process::id());
+        let server = Self {
+            folder: folder.into(),
+            programs: programs()?,
+        };
+        private_folder(&server.folder)?;
+        Ok(server)
+    }
+
     /// The URL of its database.
     pub fn url(&self) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{folder}/postgres")
     }
 
-    /// Ends it as a crash would: nothing is written any more, nobody is told.
+    /// Ends it as a crash does: it writes nothing more and closes its connections without a word.
     ///
     /// # Errors
     ///
     /// When it does not run.
     pub fn crash(&self) -> io::Result<()> {
-        done(self.control()?.args(["-m", "immediate", "stop"]))
+        succeed(self.control()?.args(["-m", "immediate", "stop"]))
+    }
+
+    /// Stops all its processes until they are [thawed](Self::thaw); its connections stay open.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal("-STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal("-CONT")
+    }
+
+    /// Makes every table that exists refuse new rows as a full disk does, until there is
+    /// [room](Self::make_room).
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run.
+    pub fn fill(&self) -> io::Result<()> {
+        self.execute(FILL).map(drop)
+    }
+
+    /// Lets the tables take rows again.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run.
+    pub fn make_room(&self) -> io::Result<()> {
+        self.execute(MAKE_ROOM).map(drop)
+    }
+
+    /// Makes a standby the primary, and waits until it can be written to.
+    ///
+    /// # Errors
+    ///
+    /// When it is no standby.
+    pub fn promote(&self) -> io::Result<()> {
+        succeed(self.control()?.arg("promote"))
+    }
+
+    /// Runs statements as the superuser, and returns the rows that `psql` prints, without the last line
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not run, or refuses a statement.
+    pub fn execute(&self, statements: &str) -> io::Result<String> {
+        let output = self
+            .program("psql")?
+            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"])
+            .args(["-U", "postgres", "-d", "postgres", "-h"])
+            .arg(&self.folder)
+            .args(["-c", statements])
+            .output()?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout)
+                .trim_end()
+                .to_owned())
+        } else {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            Err(io::Error::other(format!("psql failed: {said}")))
+        }
+    }
+
+    /// The folder of its Unix socket.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Starts it again where it was, and waits until it has recovered and listens.
@@ -67,7 +192,7 @@ impl PostgresServer {
     /// When it does not start.
     pub fn start_again(&self) -> io::Result<()> {
         let settings = format!("-c listen_addresses= -k {}", self.folder.display());
-        done(
+        succeed(
             self.control()?
                 .arg("-l")
                 .arg(self.folder.join("log"))
@@ -77,40 +202,77 @@ impl PostgresServer {
 
     fn control(&self) -> io::Result<Command> {
         let mut control = self.program("pg_ctl")?;
-        control
-            .args(["-w", "-s", "-D"])
-            .arg(self.folder.join("data"));
+        control.args(["-w", "-s", "-D"]).arg(self.data());
         Ok(control)
     }
 
-    /// One of its programs, to be run by a user that it likes.
+    /// One of its programs.
     fn program(&self, name: &str) -> io::Result<Command> {
-        let path = self.programs.join(name);
-        let mut command = if is_root()? {
-            let mut command = Command::new("setpriv");
-            command
-                .args([
-                    "--reuid=postgres",
-                    "--regid=postgres",
-                    "--clear-groups",
-                    "--",
-                ])
-                .arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        command.current_dir("/");
-        Ok(command)
+        as_postgres(&self.programs.join(name))
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// Signals the server and then its children, so that it starts no more of them in between.
+    fn signal(&self, signal: &str) -> io::Result<()> {
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid"))?;
+        let server = file.lines().next().unwrap_or_default();
+        succeed(Command::new("kill").args([signal, server]))?;
+        for entry in std::fs::read_dir("/proc")? {
+            let path = entry?.path();
+            // A process can end while the list is read.
+            let Ok(status) = std::fs::read_to_string(path.join("status")) else {
+                continue;
+            };
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            if parent.is_some_and(|parent| parent.trim() == server)
+                && let Some(child) = path.file_name()
+            {
+                let _ended = Command::new("kill").arg(signal).arg(child).output()?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // Both fail only when there is nothing left to do.
+        // Each fails only when there is nothing left to do.
+        let _running = self.thaw();
         let _stopped = self.crash();
         let _removed = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A folder that belongs to the user who runs the servers.
+pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
+    std::fs::create_dir(path)?;
+    if is_root()? {
+        succeed(Command::new("chown").arg("postgres").arg(path))?;
+    }
+    Ok(())
+}
+
+/// A program to be run by a user that PostgreSQL's programs accept.
+pub(crate) fn as_postgres(program: &Path) -> io::Result<Command> {
+    let mut command = if is_root()? {
+        let mut command = Command::new("setpriv");
+        command
+            .args([
+                "--reuid=postgres",
+                "--regid=postgres",
+                "--clear-groups",
+                "--",
+            ])
+            .arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/");
+    Ok(command)
 }
 
 /// Debian keeps PostgreSQL's programs out of `PATH`, in a directory per version: the newest is taken.
@@ -136,13 +298,13 @@ fn programs() -> io::Result<PathBuf> {
 }
 
 fn is_root() -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt;
     Ok(std::fs::metadata(Path::new("/proc/self"))?.uid() == 0)
 }
 
-fn done(command: &mut Command) -> io::Result<()> {
-    // What the server writes goes to its log; a pipe that it had inherited would never end.
-    let Output { status, stderr, .. } = command.stdout(std::process::Stdio::null()).output()?;
+/// Runs a command, and fails with what it wrote to standard error.
+pub(crate) fn succeed(command: &mut Command) -> io::Result<()> {
+    // The server would inherit a pipe for standard output and never close it.
+    let Output { status, stderr, .. } = command.stdout(Stdio::null()).output()?;
     if status.success() {
         return Ok(());
     }

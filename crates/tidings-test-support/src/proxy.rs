@@ -1,11 +1,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::either::Either;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::socket::Socket;
@@ -15,6 +17,7 @@ use crate::socket::Socket;
 #[derive(Debug)]
 pub struct Proxy {
     url: String,
+    target: watch::Sender<Target>,
     mode: watch::Sender<Mode>,
     accepted: watch::Receiver<usize>,
     open: TaskTracker,
@@ -28,6 +31,13 @@ enum Mode {
     Block,
     /// What is open stays open and silent for ever; what is new is forwarded.
     Frozen(usize),
+}
+
+/// Where a [`Proxy`] leads.
+#[derive(Debug, Clone, PartialEq)]
+enum Target {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
 }
 
 /// What a [`Proxy`] does before it forwards.
@@ -71,11 +81,13 @@ impl Welcome {
 }
 
 impl Proxy {
-    /// Stands in front of the server that this URL leads to, by an address and a port.
+    /// Stands in front of the server at this URL, which has an address and a port, or a Unix socket as
+    /// [`RedisServer::url`](crate::RedisServer::url) and
+    /// [`PostgresServer::url`](crate::PostgresServer::url) have one.
     ///
     /// # Errors
     ///
-    /// When the URL has no address and port, or no port can be had.
+    /// When the URL has neither, or no port is free.
     pub async fn start(url: &str) -> io::Result<Self> {
         Self::welcoming(url, Welcome::Plain).await
     }
@@ -86,23 +98,22 @@ impl Proxy {
     ///
     /// As for [`start`](Self::start).
     pub async fn welcoming(url: &str, welcome: Welcome) -> io::Result<Self> {
-        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        let authority = rest.split('/').next().unwrap_or(rest);
-        let address = authority.rsplit('@').next().unwrap_or(authority);
-        let target: SocketAddr = address.parse().map_err(io::Error::other)?;
+        let (target, [before, after]) = Target::parse(url)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let url = url.replacen(address, &listener.local_addr()?.to_string(), 1);
+        let url = format!("{before}{}{after}", listener.local_addr()?);
+        let (target, targets) = watch::channel(target);
         let (mode, modes) = watch::channel(Mode::Forward);
         let (count, accepted) = watch::channel(0);
         let open = TaskTracker::new();
         open.close();
         let connections = open.clone();
         let task = tokio::spawn(async move {
-            // Whoever waits for a connection that cannot be accepted learns of it by its own limit.
+            // A client whose connection cannot be accepted gives up at its own limit.
             while let Ok((client, _)) = listener.accept().await {
                 let number = *count.borrow();
                 count.send_replace(number + 1);
                 // Each ends with its mode, or with the test's runtime.
+                let target = targets.borrow().clone();
                 let forwarding = forward(client, welcome.clone(), target, number, modes.clone());
                 connections.spawn(async move {
                     if let Err(error) = forwarding.await {
@@ -113,6 +124,7 @@ impl Proxy {
         });
         Ok(Self {
             url,
+            target,
             mode,
             accepted,
             open,
@@ -123,6 +135,18 @@ impl Proxy {
     /// The URL with the proxy's address in place of the server's.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Leads new connections to another server, as a name does after a failover. Open connections
+    /// stay where they are.
+    ///
+    /// # Errors
+    ///
+    /// When the URL has neither an address with a port nor a Unix socket.
+    pub fn lead_to(&self, url: &str) -> io::Result<()> {
+        let (target, _) = Target::parse(url)?;
+        self.target.send_replace(target);
+        Ok(())
     }
 
     /// Closes all connections, and lets none in until it is [restored](Self::restore).
@@ -151,20 +175,56 @@ impl Proxy {
     }
 }
 
+impl Target {
+    /// The target of a URL, and what stands before and after the address that the proxy puts in its
+    /// place.
+    fn parse(url: &str) -> io::Result<(Self, [String; 2])> {
+        if let Some(path) = url.strip_prefix("redis+unix://") {
+            let parts = ["redis://".to_owned(), "/".to_owned()];
+            return Ok((Self::Unix(path.into()), parts));
+        }
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| io::Error::other("the URL has no scheme"))?;
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let begin = authority.rfind('@').map_or(0, |at| at + 1);
+        let (user, address) = authority.split_at(begin);
+        let parts = [format!("{scheme}://{user}"), path.to_owned()];
+        if address.starts_with("%2F") {
+            let (folder, port) = address.split_once(':').unwrap_or((address, "5432"));
+            let folder = folder.replace("%2F", "/");
+            let socket = format!("{folder}/.s.PGSQL.{port}");
+            return Ok((Self::Unix(socket.into()), parts));
+        }
+        let address = address.parse().map_err(io::Error::other)?;
+        Ok((Self::Tcp(address), parts))
+    }
+
+    async fn connect(&self) -> io::Result<Either<TcpStream, UnixStream>> {
+        match self {
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok(Either::Left(stream))
+            }
+            Self::Unix(path) => Ok(Either::Right(UnixStream::connect(path).await?)),
+        }
+    }
+}
+
 async fn forward(
     client: TcpStream,
     welcome: Welcome,
-    target: SocketAddr,
+    target: Target,
     number: usize,
     mut modes: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     if *modes.borrow() == Mode::Block {
         return Ok(());
     }
-    let mut server = TcpStream::connect(target).await?;
-    for socket in [&client, &server] {
-        socket.set_nodelay(true)?;
-    }
+    let mut server = target.connect().await?;
+    client.set_nodelay(true)?;
     // It fails when the client does not trust the certificate.
     let mut client = welcome.receive(client).await?;
     let copying = copy_bidirectional(&mut client, &mut server);
@@ -177,7 +237,7 @@ async fn forward(
             Mode::Frozen(until) => number < until,
         };
         tokio::select! {
-            // A change comes before whatever is sent after it.
+            // A change takes effect before anything that is sent after it.
             biased;
             changed = modes.changed() => if changed.is_err() {
                 return Ok(());

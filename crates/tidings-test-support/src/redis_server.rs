@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::net::UnixStream;
 use tokio::task::yield_now;
 
-/// A Redis of one test's own, which it can stop and start. It listens on a Unix socket, keeps nothing
-/// unless it is told to, and ends when it is dropped.
+/// A private Redis for one test, which can stop, freeze, fill and demote it. It listens on a Unix socket,
+/// keeps nothing unless it is [durable](Self::start_durable), and ends when it is dropped.
 ///
-/// It needs `redis-server`, which `scripts/services` installs.
+/// It needs `redis-server` and `redis-cli`, which `scripts/services` installs.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: PathBuf,
@@ -27,7 +27,7 @@ impl RedisServer {
         Self::start_with(&[]).await
     }
 
-    /// Starts a server that answers once what it has done is on disk.
+    /// Starts a server that replies once a change is on disk.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl RedisServer {
         self.listens().await
     }
 
-    /// Lets it do nothing until it is [thawed](Self::thaw); its connections stay open.
+    /// Stops the process until it is [thawed](Self::thaw); its connections stay open.
     ///
     /// # Errors
     ///
@@ -102,6 +102,64 @@ impl RedisServer {
     /// When the operating system does not let it go on.
     pub fn thaw(&self) -> io::Result<()> {
         self.signal("-CONT")
+    }
+
+    /// Makes every command fail that needs memory, until there is [room](Self::make_room).
+    ///
+    /// # Errors
+    ///
+    /// When the server does not reply.
+    pub fn fill(&self) -> io::Result<()> {
+        self.command(&["CONFIG", "SET", "maxmemory", "1"]).map(drop)
+    }
+
+    /// Gives it memory without a limit again.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not reply.
+    pub fn make_room(&self) -> io::Result<()> {
+        self.command(&["CONFIG", "SET", "maxmemory", "0"]).map(drop)
+    }
+
+    /// Makes it a replica, as a failover does to the old master. Its connections stay open. Its own
+    /// master is out of reach.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not reply.
+    pub fn demote(&self) -> io::Result<()> {
+        self.command(&["REPLICAOF", "127.0.0.1", "1"]).map(drop)
+    }
+
+    /// Makes it a master again.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not reply.
+    pub fn promote(&self) -> io::Result<()> {
+        self.command(&["REPLICAOF", "NO", "ONE"]).map(drop)
+    }
+
+    /// Runs one command and returns what `redis-cli` prints, without the last line end.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not reply, or replies with an error.
+    pub fn command(&self, command: &[&str]) -> io::Result<String> {
+        let output = Command::new("redis-cli")
+            .arg("-s")
+            .arg(self.socket())
+            .arg("-e")
+            .args(command)
+            .output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            let said = text(&output.stderr);
+            Err(io::Error::other(format!("redis-cli failed: {said}")))
+        }
     }
 
     fn signal(&self, signal: &str) -> io::Result<()> {

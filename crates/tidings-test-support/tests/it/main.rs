@@ -5,5 +5,7 @@
 mod answers;
 mod client;
 mod hostility;
+#[cfg(target_os = "linux")]
+mod outage;
 mod receiver;
 mod tls;
