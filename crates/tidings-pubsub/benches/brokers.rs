@@ -22,9 +22,11 @@ mod redis;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tidings_pubsub::{
-    Broker, Memory, Namespace, Options, Postgres, Received, Redis, Subscription, Topic,
+    Broker, Memory, Namespace, Options, Postgres, PostgresOptions, Received, Redis, RedisOptions,
+    Subscription, Topic,
 };
 use tokio::time::Instant;
 
@@ -47,12 +49,18 @@ async fn main() {
     }
     if is_chosen("redis") {
         let url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
-        let broker = Redis::new(tidings_redis::Config::new(&url).unwrap());
+        let broker = Redis::open(
+            tidings_redis::Config::new(&url).unwrap(),
+            RedisOptions::default(),
+        );
         compare("Redis", &broker, &redis::Raw::connect(&url).await, 40_000).await;
     }
     if is_chosen("postgres") {
         let url = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
-        let broker = Postgres::new(tidings_postgres::Config::new(&url).unwrap());
+        let broker = Postgres::open(
+            tidings_postgres::Config::new(&url).unwrap(),
+            PostgresOptions::default(),
+        );
         let raw = postgres::Raw::connect(&url).await;
         compare("PostgreSQL", &broker, &raw, 8_000).await;
     }
@@ -84,7 +92,10 @@ impl Receiver for Subscription {
 async fn compare(name: &str, broker: &impl Broker, raw: &impl Raw, count: usize) {
     println!("\n{name:<32}{:>12}{:>12}   ratio", "raw", "broker");
     let topic = &topic("bench");
-    let publish = async || broker.publish(topic, &PAYLOAD[..]).await.unwrap();
+    let publish = async || {
+        let sent = broker.publish(topic, Bytes::from_static(&PAYLOAD));
+        sent.await.unwrap();
+    };
     for (publishers, count) in [(1, count / 10), (8, count / 2), (64, count)] {
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
@@ -140,9 +151,12 @@ async fn latency_of_raw(raw: &impl Raw) -> [f64; 2] {
 
 async fn latency_of(broker: &impl Broker) -> [f64; 2] {
     let topic = topic("latency");
-    let subscribed = broker.subscribe([topic.clone()], Options::default());
+    let subscribed = broker.subscribe(vec![topic.clone()], Options::default());
     let receiver = subscribed.await.unwrap();
-    let publish = async || broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
+    let publish = async || {
+        let sent = broker.publish(&topic, Bytes::from_static(&PAYLOAD));
+        sent.await.unwrap();
+    };
     latency(publish, receiver).await
 }
 
@@ -169,10 +183,13 @@ async fn fan_out_of_raw(raw: &impl Raw) -> f64 {
 async fn fan_out_of(broker: &impl Broker) -> f64 {
     let topic = topic("fan-out");
     let options = Options::default().with_capacity(FAN_OUT);
-    let subscribing = (0..SUBSCRIBERS).map(|_| broker.subscribe([topic.clone()], options));
+    let subscribing = (0..SUBSCRIBERS).map(|_| broker.subscribe(vec![topic.clone()], options));
     let subscribed = join_all(subscribing).await;
     let receivers = subscribed.into_iter().map(Result::unwrap).collect();
-    let publish = async || broker.publish(&topic, &PAYLOAD[..]).await.unwrap();
+    let publish = async || {
+        let sent = broker.publish(&topic, Bytes::from_static(&PAYLOAD));
+        sent.await.unwrap();
+    };
     fan_out(publish, receivers).await
 }
 

@@ -1,6 +1,23 @@
-use std::future::ready;
+//! The contract of brokers, and the brokers.
 
+mod directory;
+mod interest;
+mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod remote;
+
+use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresOptions};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisOptions};
 
 use crate::{Error, Options, Pattern, Subscription, Topic};
 
@@ -8,103 +25,100 @@ use crate::{Error, Options, Pattern, Subscription, Topic};
 ///
 /// # Contract
 ///
-/// - A message reaches every subscription that has its topic, or a pattern that matches it, when `publish` is called. `Ok` means
-///   that it was sent, not that anybody got it.
-/// - Messages that are published one after the other, each once the one before was answered, arrive
-///   in this order at each subscription, over all topics.
+/// - A message reaches every subscription that has its topic, or a pattern that matches it, when
+///   `publish` is called. `Ok` means that it was sent, not that a subscriber got it.
+/// - Messages that are published one after the other, each after `publish` has returned for the one
+///   before, arrive in this order at each subscription, over all topics.
 /// - The payload arrives byte for byte, whatever its bytes are.
+#[async_trait]
 pub trait Publisher: Send + Sync + 'static {
-    /// Sends a message to those who have the topic now. When nobody has, it is dropped, and that is
-    /// no error.
+    /// Sends a message to all current subscribers of the topic. Without subscribers it is dropped,
+    /// which is no error.
     ///
-    /// It waits for a subscriber only when that one has chosen [`Overflow::Wait`](crate::Overflow),
-    /// and not before every other has its copy.
+    /// It waits for a subscriber only if that subscriber has chosen
+    /// [`Overflow::Wait`](crate::Overflow), and only after all others have their copies.
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] once the broker is closed; it may then have been sent or not.
-    /// [`Error::Backend`] when it was not sent, [`Error::Unanswered`] when nobody knows.
+    /// [`Error::Closed`] once the broker is closed; the message may have been sent or not.
+    /// [`Error::Backend`] when it was not sent, [`Error::Unanswered`] when that is unknown.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may have sent the message to all, to some or to none. Subscribers for whose
-    /// room it was waiting are told that they lag.
-    fn publish(
-        &self,
-        topic: &Topic,
-        payload: impl Into<Bytes> + Send,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    /// A dropped future may have sent the message to all, to some or to none. Subscribers whose mailbox
+    /// had no room yet are told that they lag.
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error>;
 }
 
 /// Makes subscriptions.
 ///
 /// # Contract
 ///
-/// - When `subscribe` has answered, the subscription gets what is published from then on.
-/// - Each subscription gets its own copy of each message, once, however often it has asked for the
-///   topic, and however many of its patterns match it too.
+/// - When `subscribe` has returned, the subscription gets every message that is published from then
+///   on.
+/// - Each subscription gets its own copy of each message, once, however many of its topics and patterns
+///   match.
 /// - A subscriber that does not read delays no other.
 /// - Messages that a subscription misses are reported to it, in the place where they are missing.
+#[async_trait]
 pub trait Subscriber: Send + Sync + 'static {
     /// Subscribes to these topics; there may be none at first.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`] once the broker is closed, [`Error::Backend`] when its server cannot be
-    /// reached or refuses a topic. Trying again later is fine.
+    /// reached or refuses a topic. The call may be repeated later.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves no subscription behind.
-    fn subscribe(
-        &self,
-        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
-        options: Options,
-    ) -> impl Future<Output = Result<Subscription, Error>> + Send;
+    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error>;
 }
 
-/// A publisher and subscriber that can be closed.
+/// A publisher and subscriber that can be closed. Programs that choose a broker at run time use it as
+/// `Arc<dyn Broker>`.
+#[async_trait]
 pub trait Broker: Publisher + Subscriber {
-    /// Ends everything: what is called from now on answers [`Error::Closed`], and subscriptions end
-    /// once what is in their mailboxes has been read. Closing twice is harmless.
+    /// Ends everything: later calls return [`Error::Closed`], and subscriptions end once their
+    /// mailboxes have been read. Closing twice is harmless.
     ///
     /// It does not wait for subscribers; [`Listener::stop`](crate::Listener::stop) does.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has closed the broker, but may have left the release of its connections to
-    /// the background.
-    fn close(&self) -> impl Future<Output = ()> + Send;
+    /// A dropped future has closed the broker; its connections may be released in the background.
+    async fn close(&self);
 }
 
-/// One subscription's place in a broker: which topics and patterns go to its [`Mailbox`](crate::Mailbox).
+/// The membership of one subscription in a broker: which topics and patterns lead to its
+/// [`Mailbox`](crate::Mailbox).
 ///
-/// Whoever writes a broker implements this; whoever uses one calls the functions of the same
-/// meaning of [`Subscription`].
+/// Brokers implement it; subscribers use it through [`Topics`](crate::Topics).
 ///
 /// # Contract
 ///
-/// Dropping it leaves everything and waits for nothing.
+/// Dropping it leaves all topics and patterns at once, without waiting.
+#[async_trait]
 pub trait Membership: Send + Sync + 'static {
-    /// Lets a topic's messages into the mailbox from now on. A topic that it has already stays as it
-    /// is.
-    fn join(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Delivers the topic's messages to the mailbox from now on. A topic that it has already stays as
+    /// it is.
+    async fn join(&self, topic: &Topic) -> Result<(), Error>;
 
-    /// Lets in no message that is published from now on, unless a pattern does. A topic that it does
-    /// not have is no error.
-    fn leave(&self, topic: &Topic) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Delivers no message of the topic that is published from now on, unless a pattern matches. A
+    /// topic that it does not have is no error.
+    async fn leave(&self, topic: &Topic) -> Result<(), Error>;
 
-    /// Lets the messages of all topics that match into the mailbox from now on. Brokers that have no
-    /// patterns leave this as it is: it answers [`Error::NoPatterns`].
-    fn join_pattern(&self, pattern: &Pattern) -> impl Future<Output = Result<(), Error>> + Send {
+    /// Delivers the messages of all topics that match to the mailbox from now on. The default is for
+    /// brokers without patterns: it returns [`Error::NoPatterns`].
+    async fn join_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
         let _ = pattern;
-        ready(Err(Error::NoPatterns))
+        Err(Error::NoPatterns)
     }
 
-    /// Lets in no message that is published from now on, unless its topic or another pattern does. A
+    /// Stops delivery of messages that this pattern alone matches; topics and other patterns stay. A
     /// pattern that it does not have is no error.
-    fn leave_pattern(&self, pattern: &Pattern) -> impl Future<Output = Result<(), Error>> + Send {
+    async fn leave_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
         let _ = pattern;
-        ready(Err(Error::NoPatterns))
+        Err(Error::NoPatterns)
     }
 }

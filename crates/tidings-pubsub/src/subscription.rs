@@ -5,25 +5,25 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 
-use crate::{Error, Listener, Mailbox, Membership, Pattern, Received, Topic};
+use crate::{Listener, Mailbox, Membership, Received, Topics};
 
-/// A stream of what is published to some topics, and to those that match some patterns.
+/// A stream of the messages of some topics and patterns.
 ///
 /// It ends when the broker is closed and everything in its mailbox has been read. Dropping it
 /// unsubscribes at once.
 #[must_use = "a subscription ends when it is dropped"]
 pub struct Subscription {
     // First, so that a dropped subscription is out of the broker before its mailbox closes.
-    membership: DynMembership,
+    topics: Topics,
     inbox: Inbox,
 }
 
 impl Subscription {
-    /// A subscription, for brokers to hand out: the reader of this mailbox, with this place in the
-    /// broker.
+    /// Makes a subscription, in the code of a broker: it reads this mailbox, and changes its topics
+    /// through this membership.
     pub fn new(mailbox: Mailbox, membership: impl Membership) -> Self {
         Self {
-            membership: Box::new(membership),
+            topics: Topics::new(membership),
             inbox: Inbox(mailbox),
         }
     }
@@ -37,65 +37,13 @@ impl Subscription {
         self.inbox.recv().await
     }
 
-    /// Gets the messages of this topic too, from now on. A topic that it has already stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`] once the broker is closed, [`Error::Backend`] when its server cannot be
-    /// reached or refuses the topic.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future may leave the topic subscribed or not.
-    pub async fn subscribe(&self, topic: &Topic) -> Result<(), Error> {
-        self.membership.join_boxed(topic).await
+    /// Its topics and patterns, to be changed while it lives.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
     }
 
-    /// Gets no message of this topic that is published from now on, unless a pattern brings it; those
-    /// that are in the mailbox stay there. A topic that it does not have is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Closed`] once the broker is closed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future may leave the topic subscribed or not.
-    pub async fn unsubscribe(&self, topic: &Topic) -> Result<(), Error> {
-        self.membership.leave_boxed(topic).await
-    }
-
-    /// Gets the messages of every topic that matches too, from now on. Who also has such a topic, or
-    /// another pattern that matches it, gets its messages once.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed,
-    /// [`Error::Backend`] when its server cannot be reached or refuses the pattern.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future may leave the pattern subscribed or not.
-    pub async fn subscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
-        self.membership.join_pattern_boxed(pattern).await
-    }
-
-    /// Gets no message that is published from now on because of this pattern; topics, and other
-    /// patterns, stay as they are. A pattern that it does not have is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NoPatterns`] when the broker has none, [`Error::Closed`] once it is closed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future may leave the pattern subscribed or not.
-    pub async fn unsubscribe_pattern(&self, pattern: &Pattern) -> Result<(), Error> {
-        self.membership.leave_pattern_boxed(pattern).await
-    }
-
-    /// Calls a handler with everything that comes, in a task of its own: one call at a time, in
-    /// order. While a call lasts, messages wait in the mailbox.
+    /// Calls a handler with everything that arrives, in a task of its own: one call at a time, in
+    /// order. Messages wait in the mailbox while a call lasts.
     ///
     /// A call that panics is logged, and the next one follows.
     ///
@@ -107,7 +55,7 @@ impl Subscription {
         H: FnMut(Received) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        Listener::start(self.membership, self.inbox, handler)
+        Listener::start(self.topics, self.inbox, handler)
     }
 }
 
@@ -139,35 +87,5 @@ impl Inbox {
 impl Drop for Inbox {
     fn drop(&mut self) {
         self.0.abandon();
-    }
-}
-
-/// Any [`Membership`].
-pub(crate) type DynMembership = Box<dyn ErasedMembership>;
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-pub(crate) trait ErasedMembership: Send + Sync {
-    fn join_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>>;
-    fn leave_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>>;
-    fn join_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>>;
-    fn leave_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>>;
-}
-
-impl<M: Membership> ErasedMembership for M {
-    fn join_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.join(topic))
-    }
-
-    fn leave_boxed<'a>(&'a self, topic: &'a Topic) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.leave(topic))
-    }
-
-    fn join_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.join_pattern(it))
-    }
-
-    fn leave_pattern_boxed<'a>(&'a self, it: &'a Pattern) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.leave_pattern(it))
     }
 }

@@ -4,7 +4,7 @@ use super::support::{message, publish, subscribe, topics, within};
 use crate::{Broker, Error, Options};
 
 /// Calls on a closed broker, and on what it has made, answer so; subscriptions and listeners end.
-pub async fn closing_ends_everything(broker: impl Broker) {
+pub async fn closing_ends_everything(broker: Arc<dyn Broker>) {
     let [topic, other] = topics();
     let mut subscription = subscribe(&broker, &[&topic]).await;
     let listener = subscribe(&broker, &[&topic]).await.handle(|_| async {});
@@ -12,15 +12,17 @@ pub async fn closing_ends_everything(broker: impl Broker) {
     assert_eq!(message(&mut subscription).await.payload(), "before");
 
     within("the broker to close", broker.close()).await;
-    let published = broker.publish(&topic, "after").await;
+    let published = broker.publish(&topic, "after".into()).await;
     assert!(matches!(published, Err(Error::Closed)), "{published:?}");
-    let subscribed = broker.subscribe([topic.clone()], Options::default()).await;
+    let subscribed = broker
+        .subscribe(vec![topic.clone()], Options::default())
+        .await;
     assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
-    let subscribed = broker.subscribe([], Options::default()).await;
+    let subscribed = broker.subscribe(Vec::new(), Options::default()).await;
     assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
-    let joined = subscription.subscribe(&other).await;
+    let joined = subscription.topics().add(&other).await;
     assert!(matches!(joined, Err(Error::Closed)), "{joined:?}");
-    let left = subscription.unsubscribe(&topic).await;
+    let left = subscription.topics().remove(&topic).await;
     assert!(matches!(left, Err(Error::Closed)), "{left:?}");
     let ended = within("the subscription to end", subscription.recv()).await;
     assert_eq!(ended, None);
@@ -29,16 +31,15 @@ pub async fn closing_ends_everything(broker: impl Broker) {
 }
 
 /// Publishers that meet a broker in the middle of closing are answered, and nothing panics.
-pub async fn closing_during_publishes_is_answered(broker: impl Broker) {
+pub async fn closing_during_publishes_is_answered(broker: Arc<dyn Broker>) {
     let [topic] = topics();
-    let broker = Arc::new(broker);
-    let mut subscription = subscribe(&*broker, &[&topic]).await;
+    let mut subscription = subscribe(&broker, &[&topic]).await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let (broker, topic) = (Arc::clone(&broker), topic.clone());
         tasks.spawn(async move {
             loop {
-                if let Err(error) = broker.publish(&topic, "again").await {
+                if let Err(error) = broker.publish(&topic, "again".into()).await {
                     return error;
                 }
                 tokio::task::yield_now().await;

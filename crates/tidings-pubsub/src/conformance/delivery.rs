@@ -7,7 +7,7 @@ use super::support::{message, publish, subscribe, topics};
 use crate::{Broker, MAX_TOPIC_BYTES, Message, Options, Topic};
 
 /// Everyone who has the topic gets each message, in order, in full.
-pub async fn every_subscription_gets_its_own_copy(broker: impl Broker) {
+pub async fn every_subscription_gets_its_own_copy(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let mut first = subscribe(&broker, &[&topic]).await;
     let mut second = subscribe(&broker, &[&topic]).await;
@@ -27,7 +27,7 @@ pub async fn every_subscription_gets_its_own_copy(broker: impl Broker) {
 }
 
 /// Publishing to nobody succeeds, and whoever comes later does not get it.
-pub async fn a_message_without_subscribers_is_dropped(broker: impl Broker) {
+pub async fn a_message_without_subscribers_is_dropped(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     publish(&broker, &topic, "to nobody").await;
     let mut late = subscribe(&broker, &[&topic]).await;
@@ -36,7 +36,7 @@ pub async fn a_message_without_subscribers_is_dropped(broker: impl Broker) {
 }
 
 /// A subscription gets messages of its own topics alone.
-pub async fn messages_of_other_topics_do_not_arrive(broker: impl Broker) {
+pub async fn messages_of_other_topics_do_not_arrive(broker: Arc<dyn Broker>) {
     let [wanted, other] = topics();
     let mut subscription = subscribe(&broker, &[&wanted]).await;
     publish(&broker, &other, "not for you").await;
@@ -45,15 +45,14 @@ pub async fn messages_of_other_topics_do_not_arrive(broker: impl Broker) {
 }
 
 /// However many publish at a time, what one of them sends arrives in its order, over all topics.
-pub async fn messages_arrive_in_the_order_of_their_publisher(broker: impl Broker) {
+pub async fn messages_arrive_in_the_order_of_their_publisher(broker: Arc<dyn Broker>) {
     const PUBLISHERS: u32 = 4;
     const MESSAGES: u32 = 200;
     let [left, right] = topics();
-    let broker = Arc::new(broker);
     let options = Options::default().with_capacity((PUBLISHERS * MESSAGES) as usize);
     let both = [left.clone(), right.clone()];
     let mut subscription = broker
-        .subscribe(both.clone(), options)
+        .subscribe(both.to_vec(), options)
         .await
         .expect("subscribes");
     let mut tasks = tokio::task::JoinSet::new();
@@ -62,7 +61,7 @@ pub async fn messages_arrive_in_the_order_of_their_publisher(broker: impl Broker
         tasks.spawn(async move {
             for number in 0..MESSAGES {
                 let topic = &both[(number % 2) as usize];
-                publish(&*broker, topic, format!("{publisher} {number}")).await;
+                publish(&broker, topic, format!("{publisher} {number}")).await;
             }
         });
     }
@@ -79,7 +78,7 @@ pub async fn messages_arrive_in_the_order_of_their_publisher(broker: impl Broker
 }
 
 /// Quotes, NUL, bytes that are no text, nothing at all, and 64 KiB.
-pub async fn payloads_arrive_byte_for_byte(broker: impl Broker) {
+pub async fn payloads_arrive_byte_for_byte(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let mut subscription = subscribe(&broker, &[&topic]).await;
     let every_byte: Vec<u8> = (0..=255).collect();
@@ -103,7 +102,7 @@ pub async fn payloads_arrive_byte_for_byte(broker: impl Broker) {
 }
 
 /// Topics as long as they may be, which differ in the last byte or in case, and odd characters.
-pub async fn long_topics_are_told_apart(broker: impl Broker) {
+pub async fn long_topics_are_told_apart(broker: Arc<dyn Broker>) {
     let [short] = topics();
     let filler = "x".repeat(MAX_TOPIC_BYTES - short.as_str().len() - 1);
     let names = ["a", "b", "A"].map(|last| format!("{short}{filler}{last}"));

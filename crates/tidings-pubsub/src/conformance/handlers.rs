@@ -7,28 +7,27 @@ use super::support::{message, payload, publish, subscribe, topics, within};
 use crate::{Broker, Message};
 
 /// No lock is held while a handler runs: it can use the broker that called it.
-pub async fn a_handler_may_subscribe_and_publish(broker: impl Broker) {
+pub async fn a_handler_may_subscribe_and_publish(broker: Arc<dyn Broker>) {
     let [question, answer] = topics();
-    let broker = Arc::new(broker);
     let (report, mut reports) = mpsc::channel(1);
     let (asked, answers) = (Arc::clone(&broker), answer.clone());
-    let listener = subscribe(&*broker, &[&question]).await.handle(move |_| {
+    let listener = subscribe(&broker, &[&question]).await.handle(move |_| {
         let (broker, answer, report) = (Arc::clone(&asked), answers.clone(), report.clone());
         async move {
-            let mut inner = subscribe(&*broker, &[&answer]).await;
-            publish(&*broker, &answer, "yes").await;
+            let mut inner = subscribe(&broker, &[&answer]).await;
+            publish(&broker, &answer, "yes").await;
             let answer = message(&mut inner).await;
             report.send(answer).await.expect("the test reads");
         }
     });
-    publish(&*broker, &question, "?").await;
+    publish(&broker, &question, "?").await;
     let report = within("the handler's answer", reports.recv()).await;
     assert_eq!(report, Some(Message::new(answer, "yes")));
     listener.stop().await;
 }
 
 /// A panic ends one call and not the subscription.
-pub async fn a_handler_that_panics_is_called_again(broker: impl Broker) {
+pub async fn a_handler_that_panics_is_called_again(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let (report, mut reports) = mpsc::channel(1);
     let listener = subscribe(&broker, &[&topic]).await.handle(move |received| {
@@ -46,7 +45,7 @@ pub async fn a_handler_that_panics_is_called_again(broker: impl Broker) {
 }
 
 /// Stopping a listener waits for the handler, and loses nothing that has arrived.
-pub async fn a_stopped_listener_has_handled_everything(broker: impl Broker) {
+pub async fn a_stopped_listener_has_handled_everything(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let (started, mut starts) = mpsc::channel(1);
     let go_on = Arc::new(Semaphore::new(0));

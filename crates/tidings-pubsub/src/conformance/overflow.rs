@@ -7,7 +7,7 @@ use super::support::{PATIENCE, message, publish, received, subscribe, topics, wi
 use crate::{Broker, Options, Overflow, Received};
 
 /// A handler that does not return holds up neither its publisher nor other subscriptions.
-pub async fn a_slow_handler_delays_nobody(broker: impl Broker) {
+pub async fn a_slow_handler_delays_nobody(broker: Arc<dyn Broker>) {
     const MESSAGES: u32 = 500;
     let [topic] = topics();
     let started = Arc::new(Semaphore::new(0));
@@ -18,7 +18,7 @@ pub async fn a_slow_handler_delays_nobody(broker: impl Broker) {
     });
     let options = Options::default().with_capacity(MESSAGES as usize + 1);
     let mut quick = broker
-        .subscribe([topic.clone()], options)
+        .subscribe(vec![topic.clone()], options)
         .await
         .expect("subscribes");
     publish(&broker, &topic, "start").await;
@@ -43,7 +43,7 @@ pub async fn a_slow_handler_delays_nobody(broker: impl Broker) {
 
 /// With [`Overflow::DropOldest`] the newest messages are there, and what is missing is counted where
 /// it is missing.
-pub async fn the_oldest_make_room_and_every_loss_is_counted(broker: impl Broker) {
+pub async fn the_oldest_make_room_and_every_loss_is_counted(broker: Arc<dyn Broker>) {
     let account = overflow(broker, Overflow::DropOldest).await;
     assert_eq!(account.last(), Some(&Some(TOTAL - 1)), "{account:?}");
     assert!(account.iter().flatten().count() < TOTAL, "{account:?}");
@@ -51,7 +51,7 @@ pub async fn the_oldest_make_room_and_every_loss_is_counted(broker: impl Broker)
 
 /// With [`Overflow::DropNewest`] the first messages are there, and what is missing is counted where
 /// it is missing.
-pub async fn the_newest_are_dropped_and_every_loss_is_counted(broker: impl Broker) {
+pub async fn the_newest_are_dropped_and_every_loss_is_counted(broker: Arc<dyn Broker>) {
     let account = overflow(broker, Overflow::DropNewest).await;
     let first: Vec<_> = (0..CAPACITY).map(Some).collect();
     assert_eq!(account[..CAPACITY], first, "{account:?}");
@@ -59,13 +59,13 @@ pub async fn the_newest_are_dropped_and_every_loss_is_counted(broker: impl Broke
 }
 
 /// With [`Overflow::Wait`] a subscriber that reads in time misses nothing.
-pub async fn nothing_is_lost_when_there_is_room_in_time(broker: impl Broker) {
+pub async fn nothing_is_lost_when_there_is_room_in_time(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let options = Options::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(PATIENCE));
     let mut subscription = broker
-        .subscribe([topic.clone()], options)
+        .subscribe(vec![topic.clone()], options)
         .await
         .expect("subscribes");
     let publishing = async {
@@ -85,7 +85,7 @@ pub async fn nothing_is_lost_when_there_is_room_in_time(broker: impl Broker) {
 }
 
 /// With [`Overflow::Wait`] a subscriber that does not read is told what it missed.
-pub async fn waiting_for_room_ends_and_every_loss_is_counted(broker: impl Broker) {
+pub async fn waiting_for_room_ends_and_every_loss_is_counted(broker: Arc<dyn Broker>) {
     let account = overflow(broker, Overflow::Wait(Duration::from_millis(5))).await;
     let first: Vec<_> = (0..CAPACITY).map(Some).collect();
     assert_eq!(account[..CAPACITY], first, "{account:?}");
@@ -101,13 +101,13 @@ const TOTAL: usize = 12;
 /// answers what it then finds: the number of a message, or `None` for each that is missing.
 ///
 /// A report of losses that is wrong, or in the wrong place, fails here.
-async fn overflow(broker: impl Broker, overflow: Overflow) -> Vec<Option<usize>> {
+async fn overflow(broker: Arc<dyn Broker>, overflow: Overflow) -> Vec<Option<usize>> {
     let [topic] = topics();
     let options = Options::default()
         .with_capacity(CAPACITY)
         .with_overflow(overflow);
     let mut slow = broker
-        .subscribe([topic.clone()], options)
+        .subscribe(vec![topic.clone()], options)
         .await
         .expect("subscribes");
     let mut witness = subscribe(&broker, &[&topic]).await;

@@ -7,13 +7,13 @@ use crate::{
 };
 
 /// Asking for a pattern where there are none is an error of its own, and harms nothing.
-pub async fn a_broker_without_patterns_says_so(broker: impl Broker) {
+pub async fn a_broker_without_patterns_says_so(broker: Arc<dyn Broker>) {
     let namespace = namespace();
     let (topic, all) = (topic(&namespace, "a"), pattern(&namespace, "*"));
     let mut subscription = subscribe(&broker, &[&topic]).await;
-    let asked = subscription.subscribe_pattern(&all).await;
+    let asked = subscription.topics().add_pattern(&all).await;
     assert!(matches!(asked, Err(Error::NoPatterns)), "{asked:?}");
-    let left = subscription.unsubscribe_pattern(&all).await;
+    let left = subscription.topics().remove_pattern(&all).await;
     assert!(matches!(left, Err(Error::NoPatterns)), "{left:?}");
     publish(&broker, &topic, "one").await;
     assert_eq!(message(&mut subscription).await.payload(), "one");
@@ -21,7 +21,7 @@ pub async fn a_broker_without_patterns_says_so(broker: impl Broker) {
 
 /// A pattern brings all topics that match, whoever else has them, and no other: not one of another
 /// namespace, and nothing by characters that mean something to the engine alone.
-pub async fn a_pattern_brings_the_topics_that_match(broker: impl Broker) {
+pub async fn a_pattern_brings_the_topics_that_match(broker: Arc<dyn Broker>) {
     let (here, elsewhere) = (namespace(), namespace());
     let short = topic(&here, "orders.x").as_str().len();
     let long = format!("orders.x{}", "x".repeat(MAX_TOPIC_BYTES - short));
@@ -68,7 +68,7 @@ pub async fn a_pattern_brings_the_topics_that_match(broker: impl Broker) {
 
 /// However many of its topics and patterns a message belongs to, a subscription gets it once, and so
 /// does everybody else.
-pub async fn a_message_comes_once_by_topics_and_patterns(broker: impl Broker) {
+pub async fn a_message_comes_once_by_topics_and_patterns(broker: Arc<dyn Broker>) {
     let namespace = namespace();
     let ours = topic(&namespace, "orders.paid");
     let patterns = ["*", "orders.*", "*.paid", "**"].map(|it| pattern(&namespace, it));
@@ -97,7 +97,7 @@ pub async fn a_message_comes_once_by_topics_and_patterns(broker: impl Broker) {
 
 /// Topics and patterns are given up each by itself, and what one subscription gives up is nothing to
 /// the others.
-pub async fn giving_up_a_pattern_leaves_all_else(broker: impl Broker) {
+pub async fn giving_up_a_pattern_leaves_all_else(broker: Arc<dyn Broker>) {
     let namespace = namespace();
     let [left, right] = ["left", "right"].map(|it| topic(&namespace, it));
     let [all, l, never] = ["*", "l*", "never*"].map(|it| pattern(&namespace, it));
@@ -120,14 +120,18 @@ pub async fn giving_up_a_pattern_leaves_all_else(broker: impl Broker) {
     round("with all", &[&left, &right]).await;
     leave(&subscription, &l).await;
     round("with a topic and a pattern", &[&left, &right]).await;
-    subscription.unsubscribe(&left).await.expect("unsubscribes");
+    subscription
+        .topics()
+        .remove(&left)
+        .await
+        .expect("unsubscribes");
     round("with a pattern", &[&left, &right]).await;
     join(&subscription, &l).await;
     leave(&subscription, &all).await;
     round("with the other pattern", &[&left]).await;
     leave(&subscription, &l).await;
     round("with nothing", &[]).await;
-    subscription.subscribe(&right).await.expect("subscribes");
+    subscription.topics().add(&right).await.expect("subscribes");
     round("with a topic", &[&right]).await;
     for message_expected in expected {
         assert_eq!(message(&mut subscription).await, message_expected);
@@ -149,31 +153,37 @@ pub async fn giving_up_a_pattern_leaves_all_else(broker: impl Broker) {
 
 /// While topics and other patterns come and go, a message that is wanted all the time comes once and
 /// in its order.
-pub async fn nothing_is_lost_or_doubled_while_topics_and_patterns_change(broker: impl Broker) {
+pub async fn nothing_is_lost_or_doubled_while_topics_and_patterns_change(broker: Arc<dyn Broker>) {
     const MESSAGES: usize = 500;
     let namespace = namespace();
     let topics = ["a", "ab"].map(|it| topic(&namespace, it));
     let [all, a, b] = ["*", "a*", "*b"].map(|it| pattern(&namespace, it));
-    let broker = Arc::new(broker);
     let options = Options::default().with_capacity(MESSAGES);
-    let mut subscription = broker.subscribe([], options).await.expect("subscribes");
+    let mut subscription = broker
+        .subscribe(Vec::new(), options)
+        .await
+        .expect("subscribes");
     join(&subscription, &all).await;
     let publishing = {
         let (broker, topics) = (Arc::clone(&broker), topics.clone());
         tokio::spawn(async move {
             for number in 0..MESSAGES {
-                publish(&*broker, &topics[number % 2], number.to_string()).await;
+                publish(&broker, &topics[number % 2], number.to_string()).await;
             }
         })
     };
     while !publishing.is_finished() {
         for topic in &topics {
-            subscription.subscribe(topic).await.expect("subscribes");
+            subscription.topics().add(topic).await.expect("subscribes");
         }
         join(&subscription, &a).await;
         leave(&subscription, &b).await;
         for topic in &topics {
-            subscription.unsubscribe(topic).await.expect("unsubscribes");
+            subscription
+                .topics()
+                .remove(topic)
+                .await
+                .expect("unsubscribes");
         }
         leave(&subscription, &a).await;
         join(&subscription, &b).await;
@@ -186,19 +196,22 @@ pub async fn nothing_is_lost_or_doubled_while_topics_and_patterns_change(broker:
 }
 
 /// A subscription that is dropped takes its patterns with it, and closing ends those that are left.
-pub async fn patterns_end_with_their_subscription_and_their_broker(broker: impl Broker) {
+pub async fn patterns_end_with_their_subscription_and_their_broker(broker: Arc<dyn Broker>) {
     let namespace = namespace();
     let (a, all) = (topic(&namespace, "a"), pattern(&namespace, "*"));
     // Were it still there, each publish would wait for its room.
     let options = Options::default()
         .with_capacity(1)
         .with_overflow(Overflow::Wait(PATIENCE * 10));
-    let dropped = broker.subscribe([], options).await.expect("subscribes");
+    let dropped = broker
+        .subscribe(Vec::new(), options)
+        .await
+        .expect("subscribes");
     join(&dropped, &all).await;
     let listener = subscribe(&broker, &[]).await.handle(|_| async {});
-    let asked = listener.subscribe_pattern(&all);
+    let asked = listener.topics().add_pattern(&all);
     within("a pattern", asked).await.expect("subscribes");
-    let left = listener.unsubscribe_pattern(&all);
+    let left = listener.topics().remove_pattern(&all);
     within("a pattern", left).await.expect("unsubscribes");
     let mut staying = subscribe(&broker, &[]).await;
     join(&staying, &all).await;
@@ -211,9 +224,9 @@ pub async fn patterns_end_with_their_subscription_and_their_broker(broker: impl 
     within("the broker to close", broker.close()).await;
     let ended = within("the subscription to end", staying.recv()).await;
     assert_eq!(ended, None);
-    let asked = staying.subscribe_pattern(&all).await;
+    let asked = staying.topics().add_pattern(&all).await;
     assert!(matches!(asked, Err(Error::Closed)), "{asked:?}");
-    let left = staying.unsubscribe_pattern(&all).await;
+    let left = staying.topics().remove_pattern(&all).await;
     assert!(matches!(left, Err(Error::Closed)), "{left:?}");
 }
 
@@ -226,23 +239,23 @@ fn pattern(namespace: &Namespace, name: &str) -> Pattern {
 }
 
 async fn join(subscription: &Subscription, pattern: &Pattern) {
-    let asked = subscription.subscribe_pattern(pattern);
+    let asked = subscription.topics().add_pattern(pattern);
     within("a pattern", asked).await.expect("subscribes");
 }
 
 async fn leave(subscription: &Subscription, pattern: &Pattern) {
-    let left = subscription.unsubscribe_pattern(pattern);
+    let left = subscription.topics().remove_pattern(pattern);
     within("a pattern", left).await.expect("unsubscribes");
 }
 
 /// Whoever has the end has all that came before.
 async fn assert_nothing_more(
-    broker: &impl Broker,
+    broker: &Arc<dyn Broker>,
     namespace: &Namespace,
     subscription: &mut Subscription,
 ) {
     let end = topic(namespace, "the end");
-    subscription.subscribe(&end).await.expect("subscribes");
+    subscription.topics().add(&end).await.expect("subscribes");
     publish(broker, &end, "end").await;
     assert_eq!(message(subscription).await, Message::new(end, "end"));
 }

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub(super) fn topics<const N: usize>() -> [Topic; N] {
     std::array::from_fn(|_| namespace().topic("topic").expect("a valid name"))
 }
 
-pub(super) async fn subscribe(broker: &impl Broker, topics: &[&Topic]) -> Subscription {
+pub(super) async fn subscribe(broker: &Arc<dyn Broker>, topics: &[&Topic]) -> Subscription {
     let topics: Vec<Topic> = topics.iter().copied().cloned().collect();
     let subscribed = broker.subscribe(topics, Options::default());
     within("a subscription", subscribed)
@@ -29,8 +30,12 @@ pub(super) async fn subscribe(broker: &impl Broker, topics: &[&Topic]) -> Subscr
         .expect("subscribes")
 }
 
-pub(super) async fn publish(broker: &impl Broker, topic: &Topic, payload: impl Into<Bytes> + Send) {
-    let published = broker.publish(topic, payload);
+pub(super) async fn publish(
+    broker: &Arc<dyn Broker>,
+    topic: &Topic,
+    payload: impl Into<Bytes> + Send,
+) {
+    let published = broker.publish(topic, payload.into());
     within("a publish", published).await.expect("publishes");
 }
 

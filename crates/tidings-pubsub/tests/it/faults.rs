@@ -78,7 +78,7 @@ pub(crate) async fn a_cut_connection_is_restored_and_the_gap_reported<B: Broker>
         assert_eq!(recv(&mut both).await, message(&left, "after"));
     }
     // Who had no topic has missed nothing.
-    none.subscribe(&left).await.unwrap();
+    none.topics().add(&left).await.unwrap();
     publish(&far, &left, "first").await;
     assert_eq!(recv(&mut none).await, message(&left, "first"));
 }
@@ -107,11 +107,13 @@ pub(crate) async fn a_first_connection_that_fails_is_an_error_and_not_the_end<B:
     proxy.block();
     let broker = broker(proxy.url());
     let [topic] = topics(["first"]);
-    let failed = broker.subscribe([topic.clone()], Options::default()).await;
+    let failed = broker
+        .subscribe(vec![topic.clone()], Options::default())
+        .await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     // Without topics there is nothing to ask the server for.
     let empty = subscribe(&broker, []).await;
-    let failed = empty.subscribe(&topic).await;
+    let failed = empty.topics().add(&topic).await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
 
     proxy.restore();
@@ -130,11 +132,11 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     let mut subscription = subscribe(&broker, [&had]).await;
     proxy.block();
     proxy.deserted().await;
-    let failed = broker.subscribe([wanted.clone()], Options::default());
+    let failed = broker.subscribe(vec![wanted.clone()], Options::default());
     let failed = within("an answer", failed).await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     // What it has already stays, whatever becomes of asking for it again.
-    let asked = within("an answer", subscription.subscribe(&had)).await;
+    let asked = within("an answer", subscription.topics().add(&had)).await;
     assert!(
         matches!(asked, Ok(()) | Err(Error::Backend(_))),
         "{asked:?}"
@@ -142,7 +144,7 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     proxy.restore();
     let lagged = Received::Lagged(Lagged::unknown());
     assert_eq!(recv(&mut subscription).await, lagged);
-    subscription.subscribe(&wanted).await.unwrap();
+    subscription.topics().add(&wanted).await.unwrap();
     for topic in [&had, &wanted] {
         publish(&broker, topic, "after").await;
         assert_eq!(recv(&mut subscription).await, message(topic, "after"));
@@ -158,7 +160,7 @@ pub(crate) async fn a_publish_without_an_answer_says_so<B: Broker>(
     let [topic] = topics(["unanswered"]);
     publish(&broker, &topic, "one").await;
     proxy.freeze();
-    let failed = within("an answer", broker.publish(&topic, "two")).await;
+    let failed = within("an answer", broker.publish(&topic, "two".into())).await;
     assert!(matches!(failed, Err(Error::Unanswered(_))), "{failed:?}");
     assert!(failed.unwrap_err().may_have_been_sent());
     publish(&broker, &topic, "three").await;
@@ -175,9 +177,9 @@ pub(crate) async fn a_publish_without_a_connection_was_not_sent<B: Broker>(
     proxy.block();
     proxy.deserted().await;
     // It may take a moment until a broker knows that a connection is gone.
-    let mut failed = within("an answer", broker.publish(&topic, "two")).await;
+    let mut failed = within("an answer", broker.publish(&topic, "two".into())).await;
     if matches!(&failed, Err(error) if error.may_have_been_sent()) {
-        failed = within("an answer", broker.publish(&topic, "two")).await;
+        failed = within("an answer", broker.publish(&topic, "two".into())).await;
     }
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     assert!(!failed.unwrap_err().may_have_been_sent());
@@ -292,9 +294,9 @@ pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
     assert_eq!(recv(&mut subscription).await, message(&topic, "last"));
     proxy.freeze();
     let waiting = async {
-        let published = broker.publish(&topic, "never").await;
+        let published = broker.publish(&topic, "never".into()).await;
         assert!(matches!(published, Err(Error::Closed)), "{published:?}");
-        let subscribed = subscription.subscribe(&other).await;
+        let subscribed = subscription.topics().add(&other).await;
         assert!(matches!(subscribed, Err(Error::Closed)), "{subscribed:?}");
     };
     let closing = async {
@@ -323,12 +325,12 @@ pub(crate) async fn subscribe<const N: usize>(
     broker: &impl Broker,
     topics: [&Topic; N],
 ) -> Subscription {
-    let subscribed = broker.subscribe(topics.map(Topic::clone), Options::default());
+    let subscribed = broker.subscribe(topics.map(Topic::clone).into(), Options::default());
     within("a subscription", subscribed).await.unwrap()
 }
 
 pub(crate) async fn publish(broker: &impl Broker, topic: &Topic, payload: impl Into<Bytes> + Send) {
-    within("a publish", broker.publish(topic, payload))
+    within("a publish", broker.publish(topic, payload.into()))
         .await
         .unwrap();
 }

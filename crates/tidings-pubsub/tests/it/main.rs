@@ -23,13 +23,6 @@ mod memory_conforms {
 }
 
 #[cfg(feature = "conformance")]
-mod any_broker_conforms {
-    use tidings_pubsub::{DynBroker, Memory};
-
-    tidings_pubsub::conformance_tests!(DynBroker::new(Memory::new()), patterns);
-}
-
-#[cfg(feature = "conformance")]
 mod relay_conforms {
     tidings_pubsub::conformance_tests!(crate::relay::Relay::start());
 }

@@ -15,12 +15,15 @@ fn topic() -> Topic {
 }
 
 async fn subscribe(broker: &Memory, options: Options) -> Subscription {
-    broker.subscribe([topic()], options).await.unwrap()
+    broker.subscribe(vec![topic()], options).await.unwrap()
 }
 
 async fn publish(broker: &Memory, payloads: impl IntoIterator<Item = u32>) {
     for payload in payloads {
-        broker.publish(&topic(), payload.to_string()).await.unwrap();
+        broker
+            .publish(&topic(), payload.to_string().into())
+            .await
+            .unwrap();
     }
 }
 
@@ -173,7 +176,7 @@ async fn a_publisher_that_waits_is_released_when_the_subscriber_or_the_broker_go
     let _subscription = subscribe(&broker, waits).await;
     publish(&broker, [5]).await;
     let topic = topic();
-    let (published, ()) = tokio::join!(broker.publish(&topic, "6"), broker.close());
+    let (published, ()) = tokio::join!(broker.publish(&topic, "6".into()), broker.close());
     assert!(matches!(published, Err(Error::Closed)), "{published:?}");
     assert_eq!(started.elapsed(), Duration::ZERO);
 }
@@ -202,7 +205,7 @@ async fn dropping_the_last_handle_closes_it() {
     drop(clone);
     assert_eq!(received(&mut subscription), [Ok(0)]);
     assert_eq!(subscription.recv().await, None);
-    let closed = subscription.subscribe(&topic()).await;
+    let closed = subscription.topics().add(&topic()).await;
     assert!(matches!(closed, Err(Error::Closed)), "{closed:?}");
 }
 
@@ -271,10 +274,10 @@ async fn a_live_listener_takes_on_topics_and_gives_them_up() {
             let report = report.clone();
             async move { report.send(received).await.unwrap() }
         });
-    listener.subscribe(&more).await.unwrap();
-    listener.unsubscribe(&topic()).await.unwrap();
+    listener.topics().add(&more).await.unwrap();
+    listener.topics().remove(&topic()).await.unwrap();
     publish(&broker, [0]).await;
-    broker.publish(&more, "more").await.unwrap();
+    broker.publish(&more, "more".into()).await.unwrap();
     let expected = Received::Message(Message::new(more, "more"));
     assert_eq!(reports.recv().await, Some(expected));
     listener.stop().await;

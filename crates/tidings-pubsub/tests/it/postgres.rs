@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_postgres::Config;
-use tidings_pubsub::{Lagged, Postgres, PostgresConfig, Received};
+use tidings_pubsub::{Lagged, Postgres, PostgresOptions, Received};
 use tidings_test_support::{PostgresServer, Proxy};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +19,7 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn broker() -> Postgres {
-    Postgres::new(Config::new(&url()).unwrap())
+    Postgres::open(Config::new(&url()).unwrap(), PostgresOptions::default())
 }
 
 fn impatient(url: &str) -> Postgres {
@@ -27,7 +27,7 @@ fn impatient(url: &str) -> Postgres {
         .unwrap()
         .with_answer_limit(ANSWER_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
-    Postgres::new(config)
+    Postgres::open(config, PostgresOptions::default())
 }
 
 mod faults {
@@ -89,7 +89,7 @@ async fn it_listens_at_a_url_of_its_own() {
         .unwrap()
         .with_listen_url(listening.url())
         .unwrap();
-    let broker = Postgres::new(config);
+    let broker = Postgres::open(config, PostgresOptions::default());
     let [topic] = topics(["apart"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     assert_eq!((publishing.accepted(), listening.accepted()), (0, 1));
@@ -102,9 +102,9 @@ async fn it_listens_at_a_url_of_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_messages_are_deleted_once_they_are_old() {
     let schema = Schema::create("old").await;
-    let config = PostgresConfig::new(Config::new(&schema.url).unwrap())
-        .with_large_message_retention(Duration::from_millis(300));
-    let broker = Postgres::new(config);
+    let options =
+        PostgresOptions::default().with_large_message_retention(Duration::from_millis(300));
+    let broker = Postgres::open(Config::new(&schema.url).unwrap(), options);
     let [topic] = topics(["old"]);
     let mut subscription = subscribe(&broker, [&topic]).await;
     for _ in 0..2 {

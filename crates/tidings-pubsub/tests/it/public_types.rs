@@ -1,10 +1,11 @@
 //! What a public type must be able to do, whatever it is for.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use tidings_pubsub::{
-    Broker, DynBroker, Error, Listener, Mailbox, Memory, Message, Options, Pattern, Subscription,
-    Topic, Waiting,
+    Broker, Error, Listener, Mailbox, Memory, Message, Options, Pattern, Subscription, Topic,
+    Topics, Waiting,
 };
 
 fn is_public<T: Debug + Send + Sync>() {}
@@ -13,7 +14,6 @@ fn is_send<T: Send>(_: T) {}
 
 #[test]
 fn every_type_can_be_shared_and_shown() {
-    is_public::<DynBroker>();
     is_public::<Error>();
     is_public::<Listener>();
     is_public::<Mailbox>();
@@ -23,33 +23,34 @@ fn every_type_can_be_shared_and_shown() {
     is_public::<Pattern>();
     is_public::<Subscription>();
     is_public::<Topic>();
+    is_public::<Topics>();
     is_public::<Waiting>();
     #[cfg(feature = "postgres")]
-    is_public::<(tidings_pubsub::Postgres, tidings_pubsub::PostgresConfig)>();
+    is_public::<(tidings_pubsub::Postgres, tidings_pubsub::PostgresOptions)>();
     #[cfg(feature = "redis")]
-    is_public::<(tidings_pubsub::Redis, tidings_pubsub::RedisConfig)>();
+    is_public::<(tidings_pubsub::Redis, tidings_pubsub::RedisOptions)>();
 }
 
 #[test]
 fn every_future_can_be_spawned() {
-    fn of<B: Broker>(
-        broker: &B,
+    fn of(
+        broker: &Arc<dyn Broker>,
         mut subscription: Subscription,
         listener: Listener,
         topic: &Topic,
         pattern: &Pattern,
     ) {
-        is_send(broker.publish(topic, "x"));
-        is_send(broker.subscribe([], Options::default()));
+        is_send(broker.publish(topic, "x".into()));
+        is_send(broker.subscribe(Vec::new(), Options::default()));
         is_send(broker.close());
-        is_send(subscription.subscribe(topic));
-        is_send(subscription.subscribe_pattern(pattern));
+        is_send(subscription.topics().add(topic));
+        is_send(subscription.topics().add_pattern(pattern));
         is_send(subscription.recv());
-        is_send(listener.subscribe(topic));
+        is_send(listener.topics().add(topic));
         is_send(listener.stop());
     }
     // Never called: that it compiles is the test.
-    let _: fn(&Memory, Subscription, Listener, &Topic, &Pattern) = of::<Memory>;
+    let _: fn(&Arc<dyn Broker>, Subscription, Listener, &Topic, &Pattern) = of;
 }
 
 #[test]

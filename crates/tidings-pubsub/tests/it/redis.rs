@@ -1,7 +1,7 @@
 //! What is particular to Redis.
 
 use tidings_pubsub::{
-    Error, Lagged, Options, Pattern, Received, Redis, RedisConfig, Subscriber, Topic,
+    Error, Lagged, Options, Pattern, Publisher, Received, Redis, RedisOptions, Subscriber, Topic,
 };
 use tidings_redis::Config;
 use tidings_test_support::RedisServer;
@@ -16,7 +16,7 @@ pub(crate) fn url() -> String {
 }
 
 pub(crate) fn broker() -> Redis {
-    Redis::new(Config::new(&url()).unwrap())
+    Redis::open(Config::new(&url()).unwrap(), RedisOptions::default())
 }
 
 fn impatient(url: &str) -> Redis {
@@ -24,7 +24,7 @@ fn impatient(url: &str) -> Redis {
         .unwrap()
         .with_answer_limit(ANSWER_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
-    Redis::new(config)
+    Redis::open(config, RedisOptions::default())
 }
 
 mod faults {
@@ -92,7 +92,7 @@ async fn patterns_are_restored_after_a_restart_and_the_gap_reported() {
     let mut by_both = subscribe(&broker, [&topic]).await;
     let mut by_pattern = subscribe(&broker, []).await;
     for subscription in [&by_both, &by_pattern] {
-        subscription.subscribe_pattern(&all).await.unwrap();
+        subscription.topics().add_pattern(&all).await.unwrap();
     }
     for _ in 0..2 {
         server.stop().unwrap();
@@ -119,12 +119,12 @@ async fn only_the_last_pattern_to_leave_is_left_in_the_server() {
     let numpat = async || command::<u32>(&server.url(), "PUBSUB NUMPAT").await;
     let [one, other] = [subscribe(&broker, []).await, subscribe(&broker, []).await];
     for subscription in [&one, &other] {
-        subscription.subscribe_pattern(&all).await.unwrap();
+        subscription.topics().add_pattern(&all).await.unwrap();
     }
     assert_eq!(numpat().await, 1);
-    one.unsubscribe_pattern(&all).await.unwrap();
+    one.topics().remove_pattern(&all).await.unwrap();
     // Both commands travel on one connection, so this one is answered after the other.
-    one.subscribe(&topic).await.unwrap();
+    one.topics().add(&topic).await.unwrap();
     assert_eq!(numpat().await, 1);
     drop(other);
     within("the pattern to be left", async {
@@ -144,7 +144,7 @@ async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
     assert_eq!(subscribers().await, 1);
     drop(second);
     // Both commands travel on one connection, so this one is answered after the other.
-    first.subscribe(&end).await.unwrap();
+    first.topics().add(&end).await.unwrap();
     assert_eq!(subscribers().await, 1);
     publish(&broker, &topic, "still here").await;
     assert_eq!(recv(&mut first).await, message(&topic, "still here"));
@@ -165,15 +165,15 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
     let done: String = command(&server.url(), &user).await;
     assert_eq!(done, "OK");
     let config = Config::new(&format!("{}?user=shop&pass=secret", server.url())).unwrap();
-    let broker = Redis::new(config);
+    let broker = Redis::open(config, RedisOptions::default());
     let (refused, mut granted) = tokio::join!(
-        broker.subscribe([forbidden.clone()], Options::default()),
+        broker.subscribe(vec![forbidden.clone()], Options::default()),
         subscribe(&broker, [&allowed, &also]),
     );
     assert!(refused.is_err(), "{refused:?}");
-    let refused = granted.subscribe_pattern(&all_beside(&allowed)).await;
+    let refused = granted.topics().add_pattern(&all_beside(&allowed)).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
-    let failed = tidings_pubsub::Publisher::publish(&broker, &forbidden, "no").await;
+    let failed = broker.publish(&forbidden, "no".into()).await;
     assert!(!failed.unwrap_err().may_have_been_sent());
     for topic in [&allowed, &also] {
         publish(&broker, topic, "yes").await;
@@ -184,7 +184,8 @@ async fn a_topic_that_is_not_allowed_harms_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefixes_keep_systems_apart() {
     let [topic] = topics(["shared"]);
-    let other = Redis::new(RedisConfig::new(Config::new(&url()).unwrap()).with_prefix("other"));
+    let options = RedisOptions::default().with_prefix("other");
+    let other = Redis::open(Config::new(&url()).unwrap(), options);
     let ours = broker();
     let mut theirs = subscribe(&other, [&topic]).await;
     publish(&ours, &topic, "ours").await;

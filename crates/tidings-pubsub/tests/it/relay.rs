@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tidings_pubsub::{
     Broker, Error, Lagged, Mailbox, Membership, Message, Options, Publisher, Received, Subscriber,
@@ -100,20 +101,17 @@ async fn run(mut commands: mpsc::Receiver<Command>) {
     }
 }
 
+#[async_trait]
 impl Publisher for Relay {
-    async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         let message = Message::new(topic.clone(), payload);
         send(&self.commands, Command::Publish(message)).await
     }
 }
 
+#[async_trait]
 impl Subscriber for Relay {
-    async fn subscribe(
-        &self,
-        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
-        options: Options,
-    ) -> Result<Subscription, Error> {
-        let topics = topics.into_iter();
+    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed);
         let mailbox = Mailbox::new(options);
         let member = Member {
@@ -123,12 +121,13 @@ impl Subscriber for Relay {
         let subscription = Subscription::new(mailbox.clone(), member);
         call(&self.commands, |done| Command::Open(number, mailbox, done)).await?;
         for topic in topics {
-            subscription.subscribe(&topic).await?;
+            subscription.topics().add(&topic).await?;
         }
         Ok(subscription)
     }
 }
 
+#[async_trait]
 impl Broker for Relay {
     async fn close(&self) {
         // It may be closed already.
@@ -142,6 +141,7 @@ struct Member {
     number: u64,
 }
 
+#[async_trait]
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
         call(&self.commands, |done| {
@@ -163,12 +163,12 @@ async fn subscribers_learn_that_a_broker_was_interrupted() {
     let relay = Relay::start();
     let topic: Topic = "app.default.orders".parse().unwrap();
     let mut subscription = relay
-        .subscribe([topic.clone()], Options::default())
+        .subscribe(vec![topic.clone()], Options::default())
         .await
         .unwrap();
-    relay.publish(&topic, "before").await.unwrap();
+    relay.publish(&topic, "before".into()).await.unwrap();
     send(&relay.commands, Command::Interrupt).await.unwrap();
-    relay.publish(&topic, "after").await.unwrap();
+    relay.publish(&topic, "after".into()).await.unwrap();
 
     let message = |payload| Received::Message(Message::new(topic.clone(), payload));
     assert_eq!(subscription.recv().await, Some(message("before")));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tidings_pubsub::{Broker, Error, Options, Postgres, Redis};
+use tidings_pubsub::{Broker, Error, Options, Postgres, PostgresOptions, Redis, RedisOptions};
 use tidings_test_support::{Proxy, Welcome};
 use tokio_rustls::TlsAcceptor;
 
@@ -61,7 +61,7 @@ async fn works(broker: impl Broker) {
 
 async fn is_refused(broker: impl Broker) {
     let [topic] = topics(["secret"]);
-    let subscribed = broker.subscribe([topic], Options::default());
+    let subscribed = broker.subscribe(vec![topic], Options::default());
     let refused = within("an answer", subscribed).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
 }
@@ -77,11 +77,19 @@ async fn postgres_is_reached_with_tls_when_it_is_trusted() {
     // Unless told otherwise it takes TLS where there is TLS.
     for url in [proxy.url(), &required] {
         let config = tidings_postgres::Config::new(url).unwrap();
-        works(Postgres::new(config.clone().with_tls(identity.trusted()))).await;
-        is_refused(Postgres::new(config.with_tls(other.trusted()))).await;
+        works(Postgres::open(
+            config.clone().with_tls(identity.trusted()),
+            PostgresOptions::default(),
+        ))
+        .await;
+        is_refused(Postgres::open(
+            config.with_tls(other.trusted()),
+            PostgresOptions::default(),
+        ))
+        .await;
     }
     let without = tidings_postgres::Config::new(&required).unwrap();
-    is_refused(Postgres::new(without)).await;
+    is_refused(Postgres::open(without, PostgresOptions::default())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +102,11 @@ async fn redis_is_reached_with_tls_when_it_is_trusted() {
     let url = proxy.url().replacen("redis:", "rediss:", 1);
     let config = tidings_redis::Config::new(&url).unwrap();
     let trusting = |pem: &str| config.clone().with_root_certificates(pem).unwrap();
-    works(Redis::new(trusting(&identity.pem))).await;
-    is_refused(Redis::new(trusting(&other.pem))).await;
-    is_refused(Redis::new(config.clone())).await;
+    works(Redis::open(
+        trusting(&identity.pem),
+        RedisOptions::default(),
+    ))
+    .await;
+    is_refused(Redis::open(trusting(&other.pem), RedisOptions::default())).await;
+    is_refused(Redis::open(config.clone(), RedisOptions::default())).await;
 }

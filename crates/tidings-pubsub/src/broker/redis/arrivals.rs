@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tidings_redis::redis::{PushInfo, PushKind, Value};
 
 use crate::Pattern;
-use crate::interest::Interest;
-use crate::redis::channels::Channels;
-use crate::remote::Remote;
+use crate::broker::interest::Interest;
+use crate::broker::redis::channels::Channels;
+use crate::broker::remote::Remote;
 
 /// What the server sends on one connection, in its order.
 ///
@@ -133,7 +133,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::remote::Patterns;
+    use crate::broker::remote::Patterns;
     use crate::{Options, Received, Subscription, Topic};
 
     fn topic(name: &str) -> Topic {
@@ -193,8 +193,8 @@ mod tests {
             for interest in interests {
                 let asking = async {
                     match interest {
-                        Interest::Topic(topic) => subscription.subscribe(topic).await,
-                        Interest::Pattern(it) => subscription.subscribe_pattern(it).await,
+                        Interest::Topic(topic) => subscription.topics().add(topic).await,
+                        Interest::Pattern(it) => subscription.topics().add_pattern(it).await,
                     }
                 };
                 let confirming = async {
@@ -264,7 +264,7 @@ mod tests {
         let fixture = Fixture::new();
         let mut subscription = fixture.subscription(&wants(&["a"], &["*"])).await;
         fixture.message("a", "one");
-        subscription.unsubscribe(&topic("a")).await.unwrap();
+        subscription.topics().remove(&topic("a")).await.unwrap();
         fixture.by_pattern("*", "a", "one");
         // What the server says of it comes later.
         fixture.message("a", "two");

@@ -5,8 +5,8 @@ use tidings_postgres::{Database, Error as DatabaseError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
-use crate::postgres::envelope::{Content, Envelope};
-use crate::postgres::queue::Outgoing;
+use crate::broker::postgres::envelope::{Content, Envelope};
+use crate::broker::postgres::queue::Outgoing;
 
 /// What is simple is planned in no time, and it is planned each time, because a pooler may give every
 /// statement another session.

@@ -1,19 +1,24 @@
 mod arrivals;
 mod channels;
-mod config;
-mod link;
+mod connection;
+mod listen;
+mod options;
+mod publish;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use tidings_redis::Config;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use config::RedisConfig;
+pub use options::RedisOptions;
 
-use crate::redis::link::RedisLink;
-use crate::remote::session::{Timing, keep_listening};
-use crate::remote::{Patterns, Remote};
+use crate::broker::redis::connection::SharedConnection;
+use crate::broker::redis::publish::publish;
+use crate::broker::remote::session::{Timing, keep_listening};
+use crate::broker::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// A broker over Redis 6 or newer, or Valkey.
@@ -38,14 +43,15 @@ use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, Subscriber};
+/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, RedisOptions, Subscriber};
 /// use tidings_redis::Config;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let broker = Redis::new(Config::new("redis://127.0.0.1/")?);
+/// let config = Config::new("redis://127.0.0.1/")?;
+/// let broker = Redis::open(config, RedisOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
-/// let mut subscription = broker.subscribe([orders.clone()], Options::default()).await?;
-/// broker.publish(&orders, "order 7 was paid").await?;
+/// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;
+/// broker.publish(&orders, "order 7 was paid".into()).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -54,21 +60,20 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// A broker that is not connected yet.
+    /// Makes a broker, which connects when it is first used.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which the task that listens needs.
-    pub fn new(config: impl Into<RedisConfig>) -> Self {
-        let config = config.into();
+    pub fn open(config: Config, options: RedisOptions) -> Self {
         let timing = Timing {
-            answer: config.server.answer_limit(),
-            health: config.server.health_interval(),
+            answer: config.answer_limit(),
+            health: config.health_interval(),
         };
         let remote = Arc::new(Remote::new(Patterns::Supported));
         let closing = CancellationToken::new();
-        let link = RedisLink::new(config, Arc::clone(&remote));
-        let listening = keep_listening(link.clone(), Arc::clone(&remote), timing);
+        let connection = SharedConnection::new(config, options, Arc::clone(&remote));
+        let listening = keep_listening(connection.clone(), Arc::clone(&remote), timing);
         let tracker = TaskTracker::new();
         let delivering = Arc::clone(&remote).make_deliveries();
         let tasks = [
@@ -80,7 +85,7 @@ impl Redis {
             owner: Arc::new(Owner {
                 remote,
                 closing,
-                link,
+                connection,
                 tracker,
                 _tasks: tasks.map(AbortOnDropHandle::new),
             }),
@@ -88,35 +93,32 @@ impl Redis {
     }
 }
 
+#[async_trait]
 impl Publisher for Redis {
-    async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
-        let payload = payload.into();
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         self.owner.remote.check_open()?;
         self.owner
             .closing
-            .run_until_cancelled(self.owner.link.publish(topic, &payload))
+            .run_until_cancelled(publish(&self.owner.connection, topic, &payload))
             .await
             .unwrap_or(Err(Error::Closed))
     }
 }
 
+#[async_trait]
 impl Subscriber for Redis {
-    async fn subscribe(
-        &self,
-        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
-        options: Options,
-    ) -> Result<Subscription, Error> {
-        let topics = topics.into_iter().collect();
+    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
         self.owner.remote.subscribe(topics, options).await
     }
 }
 
+#[async_trait]
 impl Broker for Redis {
     async fn close(&self) {
         self.owner.remote.close();
         self.owner.closing.cancel();
         self.owner.tracker.wait().await;
-        self.owner.link.hang_up();
+        self.owner.connection.close();
     }
 }
 
@@ -124,7 +126,7 @@ impl Broker for Redis {
 struct Owner {
     remote: Arc<Remote>,
     closing: CancellationToken,
-    link: RedisLink,
+    connection: SharedConnection,
     tracker: TaskTracker,
     /// Those of the tracker, which end with the owner.
     _tasks: [AbortOnDropHandle<Option<()>>; 2],

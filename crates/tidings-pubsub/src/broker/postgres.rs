@@ -1,26 +1,28 @@
 mod body;
-mod config;
+mod channels;
 mod envelope;
-mod link;
+mod listen;
+mod options;
+mod publish;
 mod queue;
-mod sender;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use tidings_postgres::Database;
+use tidings_postgres::{Config, Database};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use config::PostgresConfig;
+pub use options::PostgresOptions;
 
-use crate::postgres::envelope::Envelope;
-use crate::postgres::link::PostgresLink;
-use crate::postgres::queue::send_all;
-use crate::postgres::sender::Sender;
-use crate::remote::session::{Timing, keep_listening};
-use crate::remote::{Patterns, Remote};
+use crate::broker::postgres::envelope::Envelope;
+use crate::broker::postgres::listen::PostgresLink;
+use crate::broker::postgres::publish::Sender;
+use crate::broker::postgres::queue::send_all;
+use crate::broker::remote::session::{Timing, keep_listening};
+use crate::broker::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// Messages that may wait to be sent before [`Publisher::publish`] makes its caller wait to queue.
@@ -51,13 +53,14 @@ const SEND_QUEUE: usize = 1024;
 ///
 /// ```no_run
 /// use tidings_postgres::Config;
-/// use tidings_pubsub::{Namespace, Options, Postgres, Publisher, Subscriber};
+/// use tidings_pubsub::{Namespace, Options, Postgres, PostgresOptions, Publisher, Subscriber};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let broker = Postgres::new(Config::new("postgres://tidings@127.0.0.1/tidings")?);
+/// let config = Config::new("postgres://tidings@127.0.0.1/tidings")?;
+/// let broker = Postgres::open(config, PostgresOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
-/// let mut subscription = broker.subscribe([orders.clone()], Options::default()).await?;
-/// broker.publish(&orders, "order 7 was paid").await?;
+/// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;
+/// broker.publish(&orders, "order 7 was paid".into()).await?;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -66,16 +69,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// A broker that is not connected yet.
+    /// Makes a broker, which connects when it is first used.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which its tasks need.
-    pub fn new(config: impl Into<PostgresConfig>) -> Self {
-        let PostgresConfig {
-            database: config,
-            retention,
-        } = config.into();
+    pub fn open(config: Config, options: PostgresOptions) -> Self {
         let timing = Timing {
             answer: config.answer_limit(),
             health: config.health_interval(),
@@ -89,7 +88,7 @@ impl Postgres {
         let tracker = TaskTracker::new();
         let listening = keep_listening(link, Arc::clone(&remote), timing);
         let delivering = Arc::clone(&remote).make_deliveries();
-        let sending = send_all(queue, database.clone(), retention);
+        let sending = send_all(queue, database.clone(), options.retention);
         let tasks = [
             tracker.spawn(closing.clone().run_until_cancelled_owned(listening)),
             tracker.spawn(closing.clone().run_until_cancelled_owned(delivering)),
@@ -109,9 +108,10 @@ impl Postgres {
     }
 }
 
+#[async_trait]
 impl Publisher for Postgres {
-    async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
-        let envelope = Envelope::new(topic, payload.into());
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+        let envelope = Envelope::new(topic, payload);
         self.owner.remote.check_open()?;
         let sending = self.owner.sender.send(envelope);
         let sent = self.owner.closing.run_until_cancelled(sending).await;
@@ -119,17 +119,14 @@ impl Publisher for Postgres {
     }
 }
 
+#[async_trait]
 impl Subscriber for Postgres {
-    async fn subscribe(
-        &self,
-        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
-        options: Options,
-    ) -> Result<Subscription, Error> {
-        let topics = topics.into_iter().collect();
+    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
         self.owner.remote.subscribe(topics, options).await
     }
 }
 
+#[async_trait]
 impl Broker for Postgres {
     async fn close(&self) {
         self.owner.remote.close();

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::interest::Interest;
+use crate::broker::interest::Interest;
 use crate::{Mailbox, Pattern, Topic};
 
 /// The mailboxes of one topic or pattern, by the number of their subscription. Whoever delivers takes

@@ -10,13 +10,14 @@ pub(crate) mod session;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use tokio::sync::{Notify, oneshot};
 
-use crate::directory::{Directory, Recipients};
-use crate::interest::Interest;
-use crate::remote::backlog::{Backlog, Delivery};
+use crate::broker::directory::{Directory, Recipients};
+use crate::broker::interest::Interest;
+use crate::broker::remote::backlog::{Backlog, Delivery};
 use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription, Topic};
 
 /// The subscriptions of one broker over a network.
@@ -91,7 +92,7 @@ impl Remote {
             interests: Mutex::default(),
         };
         // All at once: the server is asked once.
-        try_join_all(topics.iter().map(|topic| member.join(topic))).await?;
+        try_join_all(topics.iter().map(|topic| member.want(topic.into()))).await?;
         Ok(Subscription::new(mailbox, member))
     }
 
@@ -430,6 +431,7 @@ struct Entering {
     answered: oneshot::Receiver<Result<(), Error>>,
 }
 
+#[async_trait]
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
         self.want(topic.into()).await

@@ -5,11 +5,12 @@ use tidings_postgres::tokio_postgres::Notification;
 use tidings_postgres::{Database, Error as DatabaseError};
 
 use crate::Error;
-use crate::interest::Interest;
-use crate::postgres::body;
-use crate::postgres::envelope::{Arrived, channel, read};
-use crate::remote::Remote;
-use crate::remote::session::{Failure, Link, Session};
+use crate::broker::interest::Interest;
+use crate::broker::postgres::body;
+use crate::broker::postgres::channels::channel;
+use crate::broker::postgres::envelope::{Arrived, read};
+use crate::broker::remote::Remote;
+use crate::broker::remote::session::{Failure, Link, Session};
 
 /// How to connect in order to listen.
 #[derive(Debug)]

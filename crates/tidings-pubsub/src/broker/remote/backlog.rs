@@ -3,7 +3,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use tokio::sync::Notify;
 
-use crate::directory::Recipients;
+use crate::broker::directory::Recipients;
 use crate::{Mailbox, Message};
 
 /// Most mailboxes that whoever brings a delivery serves itself. More would keep it from its

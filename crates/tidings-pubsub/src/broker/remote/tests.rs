@@ -163,7 +163,7 @@ async fn the_server_is_asked_once_and_told_when_the_last_one_leaves() {
     let first = broker.subscribe(&["a", "b", "c"]).await.unwrap();
     assert_eq!(broker.listens(), names(&["a", "b", "c"]));
     let second = broker.subscribe(&["b", "c"]).await.unwrap();
-    first.unsubscribe(&topic("c")).await.unwrap();
+    first.topics().remove(&topic("c")).await.unwrap();
     drop(first);
     settle(Duration::from_millis(1)).await;
     assert_eq!(broker.listens(), names(&["b", "c"]));
@@ -204,7 +204,10 @@ async fn asking_for_a_topic_and_giving_it_up_at_once_answers_both() {
     let broker = Broker::start();
     let subscription = broker.subscribe(&["other"]).await.unwrap();
     let a = topic("a");
-    let (asked, given_up) = tokio::join!(subscription.subscribe(&a), subscription.unsubscribe(&a));
+    let (asked, given_up) = tokio::join!(
+        subscription.topics().add(&a),
+        subscription.topics().remove(&a)
+    );
     asked.unwrap();
     given_up.unwrap();
     settle(Duration::from_millis(1)).await;
@@ -218,7 +221,7 @@ async fn a_gap_is_no_business_of_those_who_come_later() {
     broker.server.account().is_down = true;
     broker.server.cut();
     settle(Duration::from_secs(1)).await;
-    early.unsubscribe(&topic("a")).await.unwrap();
+    early.topics().remove(&topic("a")).await.unwrap();
     broker.server.account().is_down = false;
     settle(Duration::from_secs(10)).await;
     let mut late = broker.subscribe(&["a", "b"]).await.unwrap();
@@ -309,13 +312,13 @@ async fn regression_a_topic_that_is_asked_for_again_outlives_the_failure_before(
     let subscription = broker.subscribe(&["other"]).await.unwrap();
     let (a, forbidden) = (topic("a"), topic("a").to_string());
     broker.server.account().forbidden.insert(forbidden.clone());
-    let mut failing = Box::pin(subscription.subscribe(&a));
+    let mut failing = Box::pin(subscription.topics().add(&a));
     assert!((&mut failing).now_or_never().is_none());
     // The server has answered, but this one has not been told yet.
     settle(Duration::from_millis(1)).await;
     broker.server.account().forbidden.remove(&forbidden);
-    subscription.unsubscribe(&a).await.unwrap();
-    subscription.subscribe(&a).await.unwrap();
+    subscription.topics().remove(&a).await.unwrap();
+    subscription.topics().add(&a).await.unwrap();
     assert!(failing.await.is_err());
     settle(Duration::from_millis(1)).await;
     assert_eq!(broker.listens(), names(&["a", "other"]));
@@ -346,7 +349,7 @@ async fn patterns_are_asked_for_left_and_restored_like_topics() {
     let broker = Broker::start();
     let pattern = Namespace::default().pattern("a*").unwrap();
     let mut subscription = broker.subscribe(&["a"]).await.unwrap();
-    subscription.subscribe_pattern(&pattern).await.unwrap();
+    subscription.topics().add_pattern(&pattern).await.unwrap();
     assert_eq!(broker.listens(), names(&["a", "a*"]));
     broker.deliver("a", "once");
     broker.deliver("ab", "by the pattern");
@@ -360,7 +363,11 @@ async fn patterns_are_asked_for_left_and_restored_like_topics() {
     ];
     assert_eq!(now(&mut subscription), expected);
     assert_eq!(broker.listens(), names(&["a", "a*"]));
-    subscription.unsubscribe_pattern(&pattern).await.unwrap();
+    subscription
+        .topics()
+        .remove_pattern(&pattern)
+        .await
+        .unwrap();
     settle(Duration::from_millis(1)).await;
     assert_eq!(broker.listens(), names(&["a"]));
 }
@@ -417,13 +424,13 @@ proptest! {
                     Step::Join(which, name) if !kept.is_empty() => {
                         let index = which.index(kept.len());
                         let (subscription, topics) = &mut kept[index];
-                        subscription.subscribe(&topic(all[usize::from(name)])).await.unwrap();
+                        subscription.topics().add(&topic(all[usize::from(name)])).await.unwrap();
                         topics.insert(name);
                     }
                     Step::Leave(which, name) if !kept.is_empty() => {
                         let index = which.index(kept.len());
                         let (subscription, topics) = &mut kept[index];
-                        subscription.unsubscribe(&topic(all[usize::from(name)])).await.unwrap();
+                        subscription.topics().remove(&topic(all[usize::from(name)])).await.unwrap();
                         topics.remove(&name);
                     }
                     Step::Drop(_) | Step::Join(..) | Step::Leave(..) => {}

@@ -8,8 +8,8 @@ use tidings_reconnect::Backoff;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::Error;
-use crate::interest::Interest;
-use crate::remote::Remote;
+use crate::broker::interest::Interest;
+use crate::broker::remote::Remote;
 
 /// How connections to a server are made.
 pub(crate) trait Link: Send + Sync + 'static {

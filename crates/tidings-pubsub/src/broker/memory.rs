@@ -1,11 +1,12 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use crate::directory::{Directory, Recipients};
-use crate::interest::Interest;
+use crate::broker::directory::{Directory, Recipients};
+use crate::broker::interest::Interest;
 use crate::{
     Broker, Error, Mailbox, Membership, Message, Options, Pattern, Publisher, Subscriber,
     Subscription, Topic, Waiting,
@@ -30,8 +31,9 @@ impl Memory {
     }
 }
 
+#[async_trait]
 impl Publisher for Memory {
-    async fn publish(&self, topic: &Topic, payload: impl Into<Bytes> + Send) -> Result<(), Error> {
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         let recipients = self.owner.shared.recipients(topic)?;
         if recipients.is_empty() {
             return Ok(());
@@ -49,12 +51,9 @@ impl Publisher for Memory {
     }
 }
 
+#[async_trait]
 impl Subscriber for Memory {
-    async fn subscribe(
-        &self,
-        topics: impl IntoIterator<Item = Topic, IntoIter: Send> + Send,
-        options: Options,
-    ) -> Result<Subscription, Error> {
+    async fn subscribe(&self, topics: Vec<Topic>, options: Options) -> Result<Subscription, Error> {
         let shared = &self.owner.shared;
         let mailbox = Mailbox::new(options);
         let number = shared.lock()?.directory.add(&mailbox);
@@ -71,6 +70,7 @@ impl Subscriber for Memory {
     }
 }
 
+#[async_trait]
 impl Broker for Memory {
     async fn close(&self) {
         self.owner.shared.close();
@@ -164,6 +164,7 @@ impl Member {
     }
 }
 
+#[async_trait]
 impl Membership for Member {
     async fn join(&self, topic: &Topic) -> Result<(), Error> {
         self.enter(topic)
@@ -208,21 +209,22 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_kept_of_what_is_gone() {
         let broker = Memory::new();
-        let subscription = broker.subscribe(topics(), Options::default()).await;
+        let subscription = broker.subscribe(topics().into(), Options::default()).await;
         assert!(!is_empty(&broker));
         drop(subscription);
         assert!(is_empty(&broker));
 
-        let subscription = broker.subscribe(topics(), Options::default()).await;
+        let subscription = broker.subscribe(topics().into(), Options::default()).await;
         drop(subscription.unwrap().handle(|_| std::future::pending()));
         assert!(is_empty(&broker));
 
-        let subscription = broker.subscribe(topics(), Options::default()).await;
+        let subscription = broker.subscribe(topics().into(), Options::default()).await;
         for topic in topics() {
             subscription
                 .as_ref()
                 .unwrap()
-                .unsubscribe(&topic)
+                .topics()
+                .remove(&topic)
                 .await
                 .unwrap();
         }
@@ -233,9 +235,12 @@ mod tests {
     #[tokio::test]
     async fn a_listener_that_is_stopping_is_gone_already() {
         let broker = Memory::new();
-        let subscription = broker.subscribe(topics(), Options::default()).await;
+        let subscription = broker.subscribe(topics().into(), Options::default()).await;
         let listener = subscription.unwrap().handle(|_| std::future::pending());
-        broker.publish(&topics()[0], "never handled").await.unwrap();
+        broker
+            .publish(&topics()[0], "never handled".into())
+            .await
+            .unwrap();
         let mut stop = Box::pin(listener.stop());
         assert_eq!(stop.as_mut().now_or_never(), None);
         assert!(is_empty(&broker));

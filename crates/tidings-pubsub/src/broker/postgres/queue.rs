@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
-use crate::postgres::body;
-use crate::postgres::envelope::{Content, Envelope};
-use crate::postgres::sender::notify;
+use crate::broker::postgres::body;
+use crate::broker::postgres::envelope::{Content, Envelope};
+use crate::broker::postgres::publish::notify;
 
 /// Most messages of one transaction.
 const BATCH: usize = 256;

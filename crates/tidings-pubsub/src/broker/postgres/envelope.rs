@@ -9,14 +9,12 @@
 //! that are [equal](https://www.postgresql.org/docs/current/sql-notify.html). Base64 passes through
 //! a database of any encoding, and has neither NUL nor quotes.
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use crate::Topic;
+use crate::broker::postgres::channels::channel;
 
 /// The most that is sent in a notification: topic and payload with a byte before them. A
 /// notification has at most 7,999 bytes; base64 makes 7,987 of this, and `<n>.` takes up to five.
@@ -63,17 +61,6 @@ impl Content {
             },
         }
     }
-}
-
-/// The channel of a topic. Channels have at most 63 bytes; PostgreSQL cuts off the rest.
-pub(super) fn channel(topic: &Topic) -> String {
-    let hash = Sha256::digest(topic.as_str());
-    let mut channel = String::from("tidings_");
-    for byte in &hash[..16] {
-        // Writing to a string does not fail.
-        let _written = write!(channel, "{byte:02x}");
-    }
-    channel
 }
 
 /// A notification that arrived.
@@ -164,16 +151,5 @@ mod tests {
                 Content::Stored { .. }
             ));
         }
-    }
-
-    #[test]
-    fn channels_are_short_and_differ() {
-        let long = format!("a.b.{}", "x".repeat(250));
-        let [one, other] = ["y", "Y"].map(|end| format!("{long}{end}").parse().unwrap());
-        assert_ne!(channel(&one), channel(&other));
-        assert_eq!(channel(&one).len(), 40);
-        // `printf a.b.c | sha256sum`
-        let topic = "a.b.c".parse().unwrap();
-        assert_eq!(channel(&topic), "tidings_845e30448809e2bc8958eb025bfc7952");
     }
 }
