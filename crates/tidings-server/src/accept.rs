@@ -24,8 +24,10 @@ pub(crate) enum AcceptError {
     Database(#[from] tidings_sqlite::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the webhook work was not stored")]
+    #[error("cannot publish the webhook deliveries")]
     Stream(#[from] tidings_stream::Error),
+    #[error("cannot encode the response")]
+    Encode(#[from] serde_json::Error),
 }
 
 impl From<rusqlite::Error> for AcceptError {
@@ -135,11 +137,7 @@ fn store(
     }
     let events = tidings_notify::sqlite::append_in(tx, drafts)?;
     let has_webhooks = store_deliveries(tx, &events, webhooks)?;
-    let answer = answer(&events).map_err(|error| {
-        StoreError::from(tidings_sqlite::Error::from(
-            rusqlite::Error::ToSqlConversionFailure(error.into()),
-        ))
-    })?;
+    let answer = answer(&events)?;
     if let Some(request) = idempotent {
         request.record(tx, &answer)?;
     }

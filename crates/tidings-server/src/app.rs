@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 use crate::accept::Acceptor;
 use crate::config::Config;
 use crate::dispatch::Dispatcher;
-use crate::http::seats::Seats;
-use crate::readiness::Readiness;
+use crate::health::Readiness;
+use crate::permits::Permits;
 
 /// The parts of a running server, as its handlers see them.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ pub(crate) struct App {
     pub(crate) notifier: Notifier,
     pub(crate) acceptor: Acceptor,
     pub(crate) dispatcher: Arc<Dispatcher>,
-    pub(crate) seats: Arc<Seats>,
+    pub(crate) permits: Arc<Permits>,
     pub(crate) readiness: Readiness,
-    /// Cancelled when streams shall say farewell.
+    /// Cancelled when streams must end with a `bye`.
     pub(crate) stopping: CancellationToken,
-    /// Cancelled when what is still open shall be dropped.
+    /// Cancelled when every open connection must be dropped.
     pub(crate) cutting_off: CancellationToken,
     /// Connections, streams and accepted requests that a stop waits for.
     pub(crate) tasks: TaskTracker,

@@ -8,12 +8,17 @@ mod serve;
 mod sse;
 mod tail;
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
+
+use crate::Settings;
+use crate::config::{self, ConfigError};
 
 /// A command's failure: its text is for the person at the terminal.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Delivers every notification to the places where it is due: open screens, the inbox, webhooks.
+/// Delivers every notification to open screens, the inbox and webhooks
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, about, max_term_width = 100)]
 pub struct Cli {
@@ -27,20 +32,40 @@ enum Command {
     Serve(serve::Serve),
     /// Sends a notification to one or more users
     Send(send::Send),
-    /// Shows a user's notifications as they arrive
+    /// Prints a user's notifications as they arrive
     Tail(tail::Tail),
-    /// Shows a user's inbox, and marks notifications as read
+    /// Prints a user's inbox, or marks notifications as read
     Inbox(inbox::Inbox),
-    /// Receives webhooks on this machine, verifies them and prints them
+    /// Receives webhooks on this machine, verifies and prints them
     Listen(listen::Listen),
 }
 
 impl Cli {
+    /// Parses a command line, including the file that `serve --config` names. Exits on a mistake, and
+    /// after `--help`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used.
+    pub fn from_arguments(arguments: &[OsString]) -> Result<Self, CommandError> {
+        match config::parse(arguments, Self::settings) {
+            Err(ConfigError::Flag(error)) => error.exit(),
+            result => Ok(result?),
+        }
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        match &self.command {
+            Command::Serve(serve) => Some(&serve.settings),
+            _ => None,
+        }
+    }
+
     /// Runs the command to its end.
     ///
     /// # Errors
     ///
-    /// Whatever the person should read.
+    /// What went wrong, for the person at the terminal.
     pub async fn run(self) -> Result<(), CommandError> {
         match self.command {
             Command::Serve(command) => command.run().await,

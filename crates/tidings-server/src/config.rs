@@ -1,108 +1,29 @@
 //! The checked settings that a server runs on.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::ffi::OsString;
+use std::ops::Deref;
 
-use tidings::retry::Schedule;
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tidings::AddressPolicy;
 
-use crate::settings::{LogFormat, Settings};
+use crate::settings::file::{self, FileError};
+use crate::settings::{ApiKey, Settings};
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// Address and port to listen on.
-    pub listen: SocketAddr,
-    /// The SQLite file.
-    pub database: PathBuf,
-    /// Whether pages on loopback addresses count as the server's own.
-    pub dev: bool,
-    /// Keys of callers; none means that every caller is let in, which only `dev` on loopback may.
-    pub api_keys: Vec<ApiKey>,
-    /// Further origins whose pages may call.
-    pub allow_origins: Vec<String>,
-    /// Largest request body.
-    pub max_body_bytes: usize,
-    /// Most open streams in all.
-    pub max_streams: usize,
-    /// Most open streams of one user.
-    pub max_streams_per_user: usize,
-    /// Longest silence on a stream.
-    pub ping_interval: Duration,
-    /// How long notifications and finished deliveries are kept.
-    pub retention: Duration,
-    /// Longest time for one webhook request.
-    pub webhook_timeout: Duration,
-    /// Webhook requests in flight at once.
-    pub webhook_workers: usize,
-    /// Waiting times before each webhook attempt.
-    pub webhook_schedule: Vec<Duration>,
-    /// Whether webhooks may reach addresses that are not public.
-    pub webhook_private_addresses: bool,
-    /// How long a stopping server waits for what is in flight.
-    pub shutdown_timeout: Duration,
-    /// What to log.
-    pub log: String,
-    /// How log lines look.
-    pub log_format: LogFormat,
-}
+pub struct Config(Settings);
 
-/// Connections beyond the streams: requests that come and go.
-const EXTRA_CONNECTIONS: usize = 1024;
-
-impl Config {
-    /// Most connections at a time. More wait in the operating system's queue.
-    pub(crate) fn most_connections(&self) -> usize {
-        self.max_streams + EXTRA_CONNECTIONS
-    }
-}
-
-/// A key that lets a caller in. `Debug` does not show it.
-#[derive(Clone)]
-pub struct ApiKey(String);
-
-impl ApiKey {
-    /// Fewest characters of a key: fewer can be guessed.
-    pub const MIN_LENGTH: usize = 16;
-
-    /// The key itself.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for ApiKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-/// A setting that cannot be used.
+/// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration file {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, or has an unknown key or a value of the wrong type. The line itself is
-    /// not shown: it may hold a key.
-    #[error("the configuration file {}, line {line}: {message}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// A value is out of its range, or contradicts another.
+    /// The configuration file cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A flag is unknown, or its value is malformed or out of its range.
+    #[error(transparent)]
+    Flag(#[from] clap::Error),
+    /// A value is not allowed, or contradicts another.
     #[error("--{setting}: {expected}")]
     Invalid {
         /// The flag, without its hyphens.
@@ -112,325 +33,238 @@ pub enum ConfigError {
     },
 }
 
+/// Connections beyond the streams: requests that come and go.
+const EXTRA_CONNECTIONS: usize = 1024;
+
+/// Maximum number of attempts of one delivery.
+const MAX_ATTEMPTS: usize = 100;
+
+impl Config {
+    /// Parses the flags of `tidings serve`, with environment variables and the file of `--config`.
+    ///
+    /// ```
+    /// let config = tidings_server::Config::from_flags(["--dev", "--listen=127.0.0.1:0"]).unwrap();
+    /// assert!(config.dev);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the setting and what was expected.
+    pub fn from_flags<F: Into<OsString>>(
+        flags: impl IntoIterator<Item = F>,
+    ) -> Result<Self, ConfigError> {
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let arguments: Vec<OsString> = std::iter::once("serve".into())
+            .chain(flags.into_iter().map(Into::into))
+            .collect();
+        let flags: Flags = parse(&arguments, |flags: &Flags| Some(&flags.settings))?;
+        flags.settings.try_into()
+    }
+
+    /// Maximum number of connections. More wait in the operating system's queue.
+    pub(crate) fn max_connections(&self) -> usize {
+        self.max_streams + EXTRA_CONNECTIONS
+    }
+
+    /// Which addresses webhooks may be sent to.
+    pub(crate) fn address_policy(&self) -> AddressPolicy {
+        if self.webhook_private_addresses.unwrap_or(self.dev) {
+            AddressPolicy::Any
+        } else {
+            AddressPolicy::PublicOnly
+        }
+    }
+}
+
+/// Parses a command line; if it names a file, once more with the file's values as defaults. The
+/// settings are those of the command `serve`, or of the only command.
+pub(crate) fn parse<P: Parser>(
+    arguments: &[OsString],
+    settings: fn(&P) -> Option<&Settings>,
+) -> Result<P, ConfigError> {
+    let parsed = P::try_parse_from(arguments)?;
+    let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
+        return Ok(parsed);
+    };
+    let mut command = <P as CommandFactory>::command();
+    let serve = match command.find_subcommand("serve") {
+        Some(serve) => serve.clone(),
+        None => command.clone(),
+    };
+    let serve = file::apply(serve, path)?;
+    command = match command.find_subcommand_mut("serve") {
+        Some(subcommand) => {
+            *subcommand = serve;
+            command
+        }
+        None => serve,
+    };
+    let matches = command.try_get_matches_from(arguments)?;
+    Ok(<P as FromArgMatches>::from_arg_matches(&matches)?)
+}
+
+impl Deref for Config {
+    type Target = Settings;
+
+    fn deref(&self) -> &Settings {
+        &self.0
+    }
+}
+
 impl TryFrom<Settings> for Config {
     type Error = ConfigError;
 
-    /// Applies the defaults and checks every value; [`ConfigError::Invalid`] names the setting and
-    /// what was expected of it.
+    /// Checks what concerns more than one value; [`ConfigError::Invalid`] names the setting and what
+    /// was expected.
     fn try_from(settings: Settings) -> Result<Self, ConfigError> {
-        let dev = settings.dev.unwrap_or(false);
-        let listen = settings
-            .listen
-            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)));
-        let api_keys = check_keys(settings.api_keys.unwrap_or_default())?;
-        check_access(dev, listen.ip(), &api_keys)?;
-        Ok(Self {
-            listen,
-            database: check_database(settings.database.as_deref().unwrap_or("sqlite:tidings.db"))?,
-            dev,
-            api_keys,
-            allow_origins: check_origins(settings.allow_origins.unwrap_or_default())?,
-            max_body_bytes: in_range(
-                "max-body-bytes",
-                settings.max_body_bytes,
-                1 << 20,
-                1 << 10,
-                1 << 26,
-            )?,
-            max_streams: in_range("max-streams", settings.max_streams, 10_000, 1, 1_000_000)?,
-            max_streams_per_user: in_range(
-                "max-streams-per-user",
-                settings.max_streams_per_user,
-                100,
-                1,
-                100_000,
-            )?,
-            ping_interval: in_time_range("ping-interval", settings.ping_interval, 20, 1, 25)?,
-            retention: in_time_range(
-                "retention",
-                settings.retention,
-                90 * DAY,
-                HOUR,
-                36_500 * DAY,
-            )?,
-            webhook_timeout: in_time_range("webhook-timeout", settings.webhook_timeout, 20, 1, 60)?,
-            webhook_workers: in_range("webhook-workers", settings.webhook_workers, 64, 1, 1024)?,
-            webhook_schedule: check_schedule(settings.webhook_schedule)?,
-            webhook_private_addresses: settings.webhook_private_addresses.unwrap_or(dev),
-            shutdown_timeout: in_time_range(
-                "shutdown-timeout",
-                settings.shutdown_timeout,
-                30,
-                0,
-                600,
-            )?,
-            log: settings.log.unwrap_or_else(|| "warn".to_owned()),
-            log_format: settings.log_format.unwrap_or_default(),
-        })
-    }
-}
-
-const HOUR: u64 = 60 * 60;
-const DAY: u64 = 24 * HOUR;
-
-fn check_keys(keys: Vec<String>) -> Result<Vec<ApiKey>, ConfigError> {
-    keys.into_iter()
-        .map(|key| {
-            let usable =
-                key.len() >= ApiKey::MIN_LENGTH && key.chars().all(|c| c.is_ascii_graphic());
-            usable.then_some(ApiKey(key)).ok_or(ConfigError::Invalid {
-                setting: "api-key",
-                expected: format!(
-                    "expected at least {} visible ASCII characters",
-                    ApiKey::MIN_LENGTH
-                ),
-            })
-        })
-        .collect()
-}
-
-/// Only a loopback address may be open to everybody, and only when `--dev` says so.
-fn check_access(dev: bool, address: IpAddr, keys: &[ApiKey]) -> Result<(), ConfigError> {
-    if dev && !address.is_loopback() {
-        return Err(ConfigError::Invalid {
-            setting: "dev",
-            expected: format!("it listens on loopback only; for {address}, use --api-key instead"),
-        });
-    }
-    if !dev && keys.is_empty() {
-        return Err(ConfigError::Invalid {
-            setting: "api-key",
-            expected: "expected at least one; to try things out on this machine, use --dev"
-                .to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Takes `sqlite:file`, `sqlite:/absolute/file` and `sqlite:///absolute/file`.
-fn check_database(url: &str) -> Result<PathBuf, ConfigError> {
-    let path = url
-        .strip_prefix("sqlite:")
-        .map(|path| match path.strip_prefix("//") {
-            // Between two slashes and the third would stand a host.
-            Some(rest) if rest.starts_with('/') => rest,
-            Some(_) => "",
-            None => path,
-        });
-    let usable = |path: &&str| !path.is_empty() && !path.starts_with(':') && !path.contains('?');
-    path.filter(usable)
-        .map(|path| Path::new(path).to_owned())
-        .ok_or_else(|| ConfigError::Invalid {
-            setting: "database",
-            expected: format!("expected `sqlite:` and the name of a file, got `{url}`"),
-        })
-}
-
-/// An origin is compared as text, so it must be spelled the way browsers send it.
-fn check_origins(origins: Vec<String>) -> Result<Vec<String>, ConfigError> {
-    for origin in &origins {
-        let spelled = url::Url::parse(origin).map(|url| url.origin().ascii_serialization());
-        if origin != "null" && spelled.as_deref() != Ok(origin) {
-            return Err(ConfigError::Invalid {
-                setting: "allow-origin",
-                expected: format!(
-                    "expected an origin such as `https://app.example.com`, got `{origin}`"
-                ),
-            });
+        let invalid = |setting, expected: String| Err(ConfigError::Invalid { setting, expected });
+        if settings.api_keys.iter().any(|key| !key.is_valid()) {
+            let least = ApiKey::MIN_LENGTH;
+            return invalid(
+                "api-key",
+                format!("expected at least {least} visible ASCII characters"),
+            );
         }
-    }
-    Ok(origins)
-}
-
-fn check_schedule(schedule: Option<Vec<Duration>>) -> Result<Vec<Duration>, ConfigError> {
-    let schedule = schedule.unwrap_or_else(|| {
-        let retries = Schedule::standard_webhooks();
-        [&[Duration::ZERO], retries.delays()].concat()
-    });
-    let week = Duration::from_secs(7 * DAY);
-    if schedule.is_empty() || schedule.len() > 100 || schedule.iter().any(|wait| *wait > week) {
-        return Err(ConfigError::Invalid {
-            setting: "webhook-schedule",
-            expected: "expected 1 to 100 waiting times of at most 7d".to_owned(),
-        });
-    }
-    Ok(schedule)
-}
-
-fn in_range(
-    setting: &'static str,
-    value: Option<usize>,
-    default: usize,
-    least: usize,
-    most: usize,
-) -> Result<usize, ConfigError> {
-    let value = value.unwrap_or(default);
-    if (least..=most).contains(&value) {
-        Ok(value)
-    } else {
-        Err(ConfigError::Invalid {
-            setting,
-            expected: format!("expected {least} to {most}, got {value}"),
-        })
-    }
-}
-
-fn in_time_range(
-    setting: &'static str,
-    value: Option<Duration>,
-    default: u64,
-    least: u64,
-    most: u64,
-) -> Result<Duration, ConfigError> {
-    let value = value.unwrap_or(Duration::from_secs(default));
-    if (Duration::from_secs(least)..=Duration::from_secs(most)).contains(&value) {
-        Ok(value)
-    } else {
-        Err(ConfigError::Invalid {
-            setting,
-            expected: format!(
-                "expected {} to {}, got {}",
-                in_words(Duration::from_secs(least)),
-                in_words(Duration::from_secs(most)),
-                in_words(value)
-            ),
-        })
-    }
-}
-
-/// A duration as it may be given: `1h 30m`.
-fn in_words(duration: Duration) -> String {
-    match jiff::SignedDuration::try_from(duration) {
-        Ok(duration) => format!("{duration:#}"),
-        Err(_) => "more".to_owned(),
+        // Only a loopback address may be open without a key, and only with `--dev`.
+        let address = settings.listen.ip();
+        if settings.dev && !address.is_loopback() {
+            return invalid(
+                "dev",
+                format!("listens on loopback only; for {address}, use --api-key instead"),
+            );
+        }
+        if !settings.dev && settings.api_keys.is_empty() {
+            return invalid(
+                "api-key",
+                "expected at least one; to try the server on this machine, use --dev".to_owned(),
+            );
+        }
+        if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
+            return invalid(
+                "webhook-schedule",
+                format!("expected 1 to {MAX_ATTEMPTS} waiting times"),
+            );
+        }
+        Ok(Self(settings))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
-    fn dev() -> Settings {
-        Settings {
-            dev: Some(true),
-            ..Settings::default()
+    use tidings::retry::Schedule;
+
+    fn accepted(flags: &[&str]) -> Config {
+        Config::from_flags(flags).unwrap()
+    }
+
+    fn refused(flags: &[&str]) -> String {
+        crate::explain(&Config::from_flags(flags).unwrap_err())
+    }
+
+    /// A file with this text, and the flag that names it.
+    fn file(text: &str) -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.toml");
+        std::fs::write(&path, text).unwrap();
+        (folder, format!("--config={}", path.display()))
+    }
+
+    #[test]
+    fn the_file_fills_in_and_flags_win() {
+        let (_folder, flag) = file(
+            "dev = true\nretention = \"30d\"\nmax-streams = 7\nwebhook-schedule = [\"0s\", \"1m\"]\n",
+        );
+        let config = accepted(&[&flag, "--max-streams=8"]);
+        assert!(config.dev);
+        assert_eq!(config.max_streams, 8);
+        assert_eq!(config.retention, Duration::from_secs(30 * 24 * 60 * 60));
+        assert_eq!(config.webhook_schedule.len(), 2);
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused() {
+        for key in ["lisen", "config", "help"] {
+            let (_folder, flag) = file(&format!("{key} = \"127.0.0.1:1\""));
+            let refused = refused(&[&flag, "--dev"]);
+            assert!(refused.contains("line 1"), "{refused}");
+            assert!(refused.contains(key), "{refused}");
         }
     }
 
-    fn refused(settings: Settings) -> String {
-        Config::try_from(settings).unwrap_err().to_string()
+    #[test]
+    fn a_wrong_value_in_the_file_is_refused_with_its_line() {
+        for (value, reason) in [
+            ("ping-interval = \"1h\"", "expected 1s to 25s"),
+            ("ping-interval = 5", "duration such as 30s"),
+            ("listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]", "--listen"),
+            ("max-streams = 1.5", "max-streams"),
+            ("max-streams = ", ""),
+        ] {
+            let (_folder, flag) = file(&format!("dev = true\n{value}\n"));
+            let refused = refused(&[&flag]);
+            assert!(refused.contains("line 2"), "{refused}");
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_shows_no_key() {
+        for keys in ["[\"a-secret-0123456789\", {}]", "[\"secret\"]"] {
+            let (_folder, flag) = file(&format!("dev = true\napi-key = {keys}\n"));
+            let refused = refused(&[&flag]);
+            assert!(refused.contains("api-key"), "{refused}");
+            assert!(!refused.contains("secret"), "{refused}");
+        }
     }
 
     #[test]
     fn dev_is_open_on_loopback_and_nowhere_else() {
-        assert!(Config::try_from(dev()).unwrap().api_keys.is_empty());
-        let everywhere = Settings {
-            listen: Some(([0, 0, 0, 0], 8080).into()),
-            ..dev()
-        };
-        assert!(refused(everywhere.clone()).contains("loopback only"));
-        let keys = Some(vec!["0123456789abcdef".to_owned()]);
-        let with_key = Settings {
-            api_keys: keys.clone(),
-            ..everywhere
-        };
-        assert!(refused(with_key.clone()).contains("loopback only"));
-        let without_dev = Settings {
-            dev: None,
-            ..with_key
-        };
-        Config::try_from(without_dev).unwrap();
-    }
-
-    #[test]
-    fn a_database_is_a_file() {
-        let path = |url: &str| check_database(url).ok();
-        assert_eq!(path("sqlite:a.db"), Some(PathBuf::from("a.db")));
-        assert_eq!(path("sqlite:/a/b.db"), Some(PathBuf::from("/a/b.db")));
-        assert_eq!(path("sqlite:///a/b.db"), Some(PathBuf::from("/a/b.db")));
-        for url in [
-            "sqlite:",
-            "sqlite::memory:",
-            "sqlite://a.db",
-            "sqlite:a.db?mode=ro",
-            "a.db",
-        ] {
-            assert_eq!(path(url), None, "{url}");
-        }
+        assert!(accepted(&["--dev"]).api_keys.is_empty());
+        let everywhere = "--listen=0.0.0.0:8080";
+        let key = "--api-key=0123456789abcdef";
+        assert!(refused(&["--dev", everywhere]).contains("loopback only"));
+        assert!(refused(&["--dev", everywhere, key]).contains("loopback only"));
+        accepted(&[everywhere, key]);
     }
 
     #[test]
     fn without_dev_a_key_is_demanded() {
-        assert!(refused(Settings::default()).contains("--api-key"));
-        let short = Settings {
-            api_keys: Some(vec!["short".to_owned()]),
-            ..Settings::default()
-        };
-        assert!(refused(short).contains("16"));
+        assert!(refused(&[]).contains("--api-key"));
+        let short = refused(&["--api-key=short"]);
+        assert!(short.contains("16") && !short.contains("short"), "{short}");
     }
 
     #[test]
     fn values_out_of_range_are_refused_by_name() {
-        let zero = Some(Duration::ZERO);
-        for (settings, name) in [
-            (
-                Settings {
-                    max_body_bytes: Some(0),
-                    ..dev()
-                },
-                "--max-body-bytes",
-            ),
-            (
-                Settings {
-                    max_streams: Some(0),
-                    ..dev()
-                },
-                "--max-streams",
-            ),
-            (
-                Settings {
-                    ping_interval: zero,
-                    ..dev()
-                },
-                "--ping-interval",
-            ),
-            (
-                Settings {
-                    retention: zero,
-                    ..dev()
-                },
-                "--retention",
-            ),
-            (
-                Settings {
-                    webhook_workers: Some(0),
-                    ..dev()
-                },
-                "--webhook-workers",
-            ),
-            (
-                Settings {
-                    webhook_schedule: Some(vec![]),
-                    ..dev()
-                },
-                "--webhook-schedule",
-            ),
-            (
-                Settings {
-                    database: Some("tidings.db".into()),
-                    ..dev()
-                },
-                "--database",
-            ),
-            (
-                Settings {
-                    allow_origins: Some(vec!["example.com".into()]),
-                    ..dev()
-                },
-                "--allow-origin",
-            ),
+        for flag in [
+            "--max-body-bytes=0",
+            "--max-streams=0",
+            "--max-streams-per-user=0",
+            "--ping-interval=0s",
+            "--retention=0s",
+            "--webhook-workers=0",
+            "--webhook-schedule=8d",
+            "--database=tidings.db",
+            "--allow-origin=example.com",
         ] {
-            assert!(refused(settings).starts_with(name), "{name}");
+            let (name, _) = flag.split_once('=').unwrap();
+            assert!(refused(&["--dev", flag]).contains(name), "{flag}");
         }
+        let (_folder, flag) = file("dev = true\nwebhook-schedule = []\n");
+        assert!(refused(&[&flag]).starts_with("--webhook-schedule"));
+    }
+
+    #[test]
+    fn the_default_schedule_is_that_of_standard_webhooks() {
+        let retries = Schedule::standard_webhooks();
+        let expected = [&[Duration::ZERO], retries.delays()].concat();
+        assert_eq!(accepted(&["--dev"]).webhook_schedule, expected);
     }
 }

@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use rusqlite::Error::FromSqlConversionFailure;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction};
-use serde::{Serialize, Serializer};
 use tidings::Message;
 use tidings_notify::EventType;
 use uuid::Uuid;
@@ -54,8 +53,7 @@ pub(crate) const SCHEMA: &[&str] = &["
 const CLEANED_AT_ONCE: u32 = 500;
 
 /// How far a delivery is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// There will be a next attempt.
     Pending,
@@ -89,13 +87,12 @@ impl State {
     }
 }
 
-/// A delivery as shown to callers.
-#[derive(Debug, Serialize)]
+/// A delivery as stored.
+#[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) id: String,
     /// What the receiver sees as `webhook-id`: the event's id.
     pub(crate) message_id: String,
-    #[serde(rename = "type")]
     pub(crate) message_type: String,
     pub(crate) endpoint_id: String,
     pub(crate) state: State,
@@ -104,25 +101,19 @@ pub(crate) struct Delivery {
     pub(crate) created_at: Timestamp,
     pub(crate) finished_at: Option<Timestamp>,
     /// Why it ended without another attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }
 
-/// One request of a delivery, as recorded and shown.
-#[derive(Debug, Serialize)]
+/// One request of a delivery.
+#[derive(Debug)]
 pub(crate) struct AttemptRecord {
     pub(crate) number: u32,
     pub(crate) started_at: Timestamp,
-    #[serde(rename = "duration_ms", serialize_with = "as_milliseconds")]
     pub(crate) duration: Duration,
     pub(crate) status: Option<u16>,
     pub(crate) error: Option<String>,
     /// The head of the response body, as text.
     pub(crate) response: String,
-}
-
-fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64() * 1000.0)
 }
 
 /// What a worker needs for the next attempt.

@@ -16,7 +16,7 @@ use tidings_stream::{
 use crate::config::Config;
 use crate::deliveries::{self, AttemptRecord, Next, State};
 use crate::endpoints;
-use crate::explain::explain;
+use crate::error::explain;
 use crate::shares::Shares;
 
 /// The name of the durable stream of deliveries.
@@ -75,11 +75,7 @@ pub(crate) enum TargetError {
 
 impl Dispatcher {
     pub(crate) fn new(database: Database, config: &Config) -> Result<Self, ConfigError> {
-        let addresses = if config.webhook_private_addresses {
-            AddressPolicy::Any
-        } else {
-            AddressPolicy::PublicOnly
-        };
+        let addresses = config.address_policy();
         // The first wait is before the first attempt, which is not a retry.
         let waits = config.webhook_schedule.iter().skip(1).copied();
         Ok(Self {
@@ -154,7 +150,10 @@ impl Dispatcher {
         if let Some(early) = work.due_at.and_then(time_until) {
             return Err(HandlerError::retry_after(early, Postponed));
         }
-        let Some(endpoint) = work.endpoint.filter(|endpoint| endpoint.enabled) else {
+        let Some(endpoint) = work
+            .endpoint
+            .filter(|endpoint| endpoint.disabled_because.is_none())
+        else {
             let why = "the endpoint was removed or disabled";
             return self.end(id, State::Cancelled, why.to_owned()).await;
         };

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
-use serde::Serialize;
 use tidings::signing::Secret;
 use tidings_notify::{EventType, UserId};
 use uuid::Uuid;
@@ -38,8 +37,8 @@ impl Owner {
     }
 }
 
-/// A webhook destination, as stored and as shown.
-#[derive(Debug, Clone, Serialize)]
+/// A webhook destination, as stored.
+#[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) id: String,
     pub(crate) user_id: Option<String>,
@@ -47,10 +46,7 @@ pub(crate) struct Endpoint {
     /// Empty means every type.
     pub(crate) event_types: Vec<EventType>,
     /// Shown when the endpoint is created, and never again.
-    #[serde(skip)]
     pub(crate) secret: Secret,
-    pub(crate) enabled: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) disabled_because: Option<String>,
     pub(crate) created_at: Timestamp,
 }
@@ -68,7 +64,6 @@ impl Endpoint {
             url,
             event_types,
             secret,
-            enabled: true,
             disabled_because: None,
             created_at: now(),
         }
@@ -109,7 +104,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
     let unreadable = |column, error: Box<dyn std::error::Error + Send + Sync>| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error)
     };
-    let disabled_because: Option<String> = row.get(5)?;
     Ok(Endpoint {
         id: row.get(0)?,
         user_id: row.get(1)?,
@@ -118,8 +112,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
             .map_err(|error| unreadable(3, error.into()))?,
         secret: Secret::parse(row.get_ref(4)?.as_str()?)
             .map_err(|error| unreadable(4, error.into()))?,
-        enabled: disabled_because.is_none(),
-        disabled_because,
+        disabled_because: row.get(5)?,
         created_at: Timestamp::from_microsecond(row.get(6)?)
             .map_err(|error| unreadable(6, error.into()))?,
     })

@@ -1,19 +1,18 @@
-//! The HTTP interface: which route leads to which handler, and what applies to all of them.
+//! The HTTP interface: the handler of each route, and what applies to all routes.
 
 mod access;
 mod console;
 mod cursor;
 mod deliveries;
 mod endpoints;
-pub(crate) mod error;
+mod error;
 mod extract;
 mod feed;
 mod fields;
 mod frames;
+mod health;
 mod inbox;
 mod notifications;
-mod operate;
-pub(crate) mod seats;
 mod sse;
 mod unversioned;
 mod websocket;
@@ -31,7 +30,7 @@ use self::access::Access;
 use self::error::ApiError;
 use crate::app::SharedApp;
 
-/// Builds the service that answers every request.
+/// Builds the service for all requests.
 pub(crate) fn router(app: SharedApp) -> Router {
     let access = Arc::new(Access::new(&app.config));
     let keyed = versioned()
@@ -84,7 +83,7 @@ fn versioned() -> Router<SharedApp> {
         .route("/v1/deliveries/{id}/attempts", get(deliveries::attempts))
 }
 
-/// The four routes of the service that Tidings takes the place of.
+/// The four routes of the service that Tidings replaces.
 fn unversioned_routes() -> Router<SharedApp> {
     Router::new()
         .route("/notifications", post(unversioned::create))
@@ -93,11 +92,11 @@ fn unversioned_routes() -> Router<SharedApp> {
         .route("/ws/{user}", get(unversioned::connect))
 }
 
-/// What needs no key.
+/// The routes that require no key.
 fn open_routes() -> Router<SharedApp> {
     Router::new()
-        .route("/health/live", get(operate::live))
-        .route("/health/ready", get(operate::ready))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
         .route("/", get(console::page))
         .route("/console/console.css", get(console::style))
         .route("/console/console.js", get(console::script))
@@ -111,7 +110,7 @@ async fn not_found(request: Request) -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "unknown_route",
-        format!("there is no {path} here"),
+        format!("unknown route {path}"),
     )
 }
 
@@ -119,11 +118,11 @@ async fn method_not_allowed(method: Method) -> ApiError {
     ApiError::new(
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
-        format!("this route does not answer {method}; the Allow header says what it answers"),
+        format!("this route does not support {method}; see the Allow header"),
     )
 }
 
-/// Logs each answer. The query is left out: it can carry what must not be in a log.
+/// Logs each response. The query is left out: it can contain secrets.
 async fn log_request(request: Request, next: axum::middleware::Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -134,7 +133,7 @@ async fn log_request(request: Request, next: axum::middleware::Next) -> Response
         url.path = path,
         http.response.status_code = response.status().as_u16(),
         elapsed = ?start.elapsed(),
-        "answered"
+        "request finished"
     );
     response
 }

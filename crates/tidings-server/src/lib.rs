@@ -1,4 +1,4 @@
-//! The Tidings server: accepts notifications over HTTP, keeps them on one SQLite file, and delivers
+//! The Tidings server: accepts notifications over HTTP, stores them in one SQLite file, and delivers
 //! them to open streams, the inbox and webhooks.
 //!
 //! This package is a binary first; the library exists so that tests and other programs can run a
@@ -12,18 +12,20 @@
 //!                                                    └─ wake: webhook workers claim deliveries
 //! ```
 //!
-//! | module | knows |
+//! | module | has |
 //! |---|---|
-//! | `settings`, `config` | flags, environment and file, merged; then checked, once |
-//! | `server` | the order of starting and stopping |
-//! | `accept` | the transaction that a 201 stands for |
+//! | `settings`, `config` | flags, environment and file in one table; the checked result |
+//! | `wire` | every JSON shape and every name that goes over the wire |
+//! | `server` | the order of start and stop |
+//! | `storage` | the database and the parts that use it |
+//! | `accept` | the transaction behind a 201 |
 //! | `endpoints`, `deliveries`, `idempotency` | their own tables |
-//! | `dispatch` | webhook attempts, and what follows from each |
-//! | `shares` | how many workers one endpoint may hold |
-//! | `readiness` | whether the storage can be written |
-//! | `retention` | forgetting what is old |
-//! | `http` | routes, shapes, streams, errors |
-//! | `commands` | what a person does by hand |
+//! | `dispatch`, `shares` | webhook attempts, and how many of them one endpoint may use at a time |
+//! | `permits` | how many streams may be open |
+//! | `health` | whether the database can be written |
+//! | `retention` | deletes what is old |
+//! | `http` | routes, streams, errors |
+//! | `commands` | the command line |
 
 mod accept;
 mod app;
@@ -32,16 +34,19 @@ pub mod config;
 mod deliveries;
 mod dispatch;
 mod endpoints;
-mod explain;
+mod error;
+mod health;
 mod http;
 mod idempotency;
-mod readiness;
+mod permits;
 mod retention;
 mod server;
 pub mod settings;
 mod shares;
+pub mod storage;
+mod wire;
 
 pub use config::Config;
-pub use explain::explain;
-pub use server::{Leftovers, Server, StartError};
+pub use error::{StartError, explain};
+pub use server::{Leftovers, Server};
 pub use settings::Settings;

@@ -2,18 +2,21 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use tidings_server::commands::Cli;
+use tidings_server::commands::{Cli, CommandError};
 use tidings_server::explain;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match cli.run().await {
+    match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidings: {}", explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+async fn run() -> Result<(), CommandError> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    Cli::from_arguments(&arguments)?.run().await
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +9,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tidings_notify::Notifier;
-use tidings_notify::sqlite::SqliteStore;
-use tidings_sqlite::{Database, Options};
-use tidings_stream::sqlite::SqliteEngine;
-use tidings_stream::{Consumer, ServiceConfig, Streams};
+use tidings_stream::{Consumer, Streams};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -25,20 +20,22 @@ use crate::accept::Acceptor;
 use crate::app::{App, SharedApp};
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, WebhookQueue};
-use crate::http::seats::Seats;
-use crate::readiness::{self, Readiness};
-use crate::{deliveries, endpoints, http, idempotency, retention};
+use crate::error::StartError;
+use crate::health::Readiness;
+use crate::permits::Permits;
+use crate::storage::Storage;
+use crate::{deliveries, http, retention};
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long sent bytes may stay unacknowledged before the connection counts as lost: the bound on
-/// a reader that has stopped reading.
+/// How long sent bytes may stay unacknowledged before the connection counts as lost: the limit for a
+/// client that has stopped reading.
 const STALLED_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running server.
 ///
-/// Dropping it ends its tasks without a farewell; [`shutdown`](Self::shutdown) is the polite way.
+/// Dropping it ends its tasks at once; [`shutdown`](Self::shutdown) is the orderly way.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -50,40 +47,15 @@ pub struct Server {
     _retention: AbortOnDropHandle<()>,
 }
 
-/// Why a server did not start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// What the operating system said.
-        source: std::io::Error,
-    },
-    /// The database cannot be opened or brought up to date.
-    #[error("cannot use the database {}", path.display())]
-    Database {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The webhook sender cannot be set up.
-    #[error("cannot set up the webhook sender")]
-    Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// What a stopped server left undone. Nothing of it is lost: the next start goes on with it.
+/// What a stopped server left unfinished. None of it is lost: the next start continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftovers {
-    /// Streams that were told to come back.
+    /// Streams that were told to reconnect.
     pub streams: usize,
-    /// Requests and streams that did not end in time and were cut off.
+    /// Requests and streams that did not end in time and were dropped.
     pub cut_off: usize,
-    /// Webhook attempts that did not end in time; they will be made again.
+    /// Webhook attempts that did not end in time; they will be repeated.
     pub unfinished_attempts: u64,
     /// Deliveries that wait for an attempt.
     pub waiting_deliveries: u64,
@@ -93,48 +65,41 @@ impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "streams told to come back: {}, connections cut off: {}, webhook attempts given up: {}, \
-             deliveries waiting for the next start: {}",
+            "streams told to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
+             pending deliveries: {}",
             self.streams, self.cut_off, self.unfinished_attempts, self.waiting_deliveries
         )
     }
 }
 
 impl Server {
-    /// Opens the storage, takes up what a former run left, and listens.
+    /// Listens, opens the database, and continues what an earlier run left unfinished.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`StartError`] says what could not be had.
+    /// [`StartError`] names the part that could not be started.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let listener = TcpListener::bind(config.listen).await;
-        let listener = listener.map_err(|source| StartError::Listen {
+        let cannot_listen = |source| StartError::Listen {
             address: config.listen,
             source,
-        })?;
-        let address = listener.local_addr().map_err(|source| StartError::Listen {
-            address: config.listen,
-            source,
-        })?;
-        let storage = Storage::open(&config)
+        };
+        let listener = TcpListener::bind(config.listen)
             .await
-            .map_err(|source| StartError::Database {
-                path: config.database.clone(),
-                source,
-            })?;
+            .map_err(cannot_listen)?;
+        let address = listener.local_addr().map_err(cannot_listen)?;
+        let storage = Storage::open(&config.database).await;
         let Storage {
             database,
             notifier,
             streams,
-        } = storage;
-        let webhooks =
-            |source: Box<dyn std::error::Error + Send + Sync>| StartError::Webhooks(source);
-        let dispatcher =
-            Dispatcher::new(database.clone(), &config).map_err(|error| webhooks(error.into()))?;
-        let dispatcher = Arc::new(dispatcher);
-        let queue = WebhookQueue::new(&streams, &config).map_err(|error| webhooks(error.into()))?;
+        } = storage.map_err(|source| StartError::Storage {
+            database: config.database.to_string(),
+            source,
+        })?;
+        let dispatcher = Arc::new(Dispatcher::new(database.clone(), &config)?);
+        let queue = WebhookQueue::new(&streams, &config)?;
         let tasks = TaskTracker::new();
         let app = Arc::new(App {
             acceptor: Acceptor::new(
@@ -145,7 +110,7 @@ impl Server {
                 tasks.clone(),
             ),
             dispatcher: Arc::clone(&dispatcher),
-            seats: Seats::new(config.max_streams, config.max_streams_per_user),
+            permits: Permits::new(config.max_streams, config.max_streams_per_user),
             readiness: Readiness::default(),
             stopping: CancellationToken::new(),
             cutting_off: CancellationToken::new(),
@@ -154,10 +119,7 @@ impl Server {
             notifier,
             tasks,
         });
-        let consumer = dispatcher
-            .start(&streams, &app.config)
-            .await
-            .map_err(|error| webhooks(error.into()))?;
+        let consumer = dispatcher.start(&streams, &app.config).await?;
         let accepting = CancellationToken::new();
         let accept_loop = tokio::spawn(accept(listener, Arc::clone(&app), accepting.clone()));
         let retention = tokio::spawn(retention::run(Arc::clone(&app)));
@@ -172,26 +134,26 @@ impl Server {
         })
     }
 
-    /// The address that is listened on, with the port that was found for port 0.
+    /// The address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops within the configured time, and says what was left.
+    /// Stops within the configured time, and returns what was left unfinished.
     ///
-    /// No new connections and no new webhook attempts; requests are answered, attempts are
-    /// finished, streams get their farewell; what does not end in time is cut off. Everything that
-    /// was accepted is on disk, so nothing is lost by it.
+    /// The server takes no new connections and starts no new webhook attempts. It finishes requests
+    /// and attempts, and ends streams with a `bye`; what does not end in time is dropped. Everything
+    /// that was accepted is on disk, so nothing is lost.
     pub async fn shutdown(self) -> Leftovers {
         let deadline = Instant::now() + self.app.config.shutdown_timeout;
         self.accepting.cancel();
-        let streams = self.app.seats.taken();
+        let streams = self.app.permits.taken();
         self.app.stopping.cancel();
         let webhooks = self.consumer.close();
         let (app, accept_loop) = (&self.app, self.accept_loop);
         let connections = async {
             if let Err(error) = accept_loop.await {
-                tracing::error!(%error, "accepting connections had failed");
+                tracing::error!(%error, "the task that accepts connections failed");
             }
             app.tasks.close();
             app.tasks.wait().await;
@@ -200,10 +162,10 @@ impl Server {
             tokio::join!(webhooks, tokio::time::timeout_at(deadline, connections));
         let cut_off = match connections {
             Ok(()) => 0,
-            Err(_) => cut_off(&self.app).await,
+            Err(_) => drop_connections(&self.app).await,
         };
         if let Err(error) = self.app.notifier.close().await {
-            tracing::warn!(%error, "some notifications will count as undelivered again");
+            tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
         }
         self.streams.close().await;
         let waiting_deliveries = self
@@ -214,7 +176,7 @@ impl Server {
             })
             .await
             .unwrap_or_else(|error| {
-                tracing::warn!(%error, "the waiting deliveries could not be counted");
+                tracing::warn!(%error, "cannot count the pending deliveries");
                 0
             });
         self.app.database.close().await;
@@ -227,8 +189,8 @@ impl Server {
     }
 }
 
-/// Ends what did not end in time; answers how much that was.
-async fn cut_off(app: &SharedApp) -> usize {
+/// Drops what did not end in time; returns how much that was.
+async fn drop_connections(app: &SharedApp) -> usize {
     let left = app.tasks.len();
     app.cutting_off.cancel();
     app.tasks.close();
@@ -236,46 +198,22 @@ async fn cut_off(app: &SharedApp) -> usize {
     left
 }
 
-/// The parts that keep things, all on one file.
-struct Storage {
-    database: Database,
-    notifier: Notifier,
-    streams: Streams,
-}
-
-impl Storage {
-    async fn open(config: &Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let database = Database::open(&config.database, &Options::default().with_exclusive_lock())?;
-        database.migrate("endpoints", endpoints::SCHEMA).await?;
-        database.migrate("deliveries", deliveries::SCHEMA).await?;
-        database.migrate("idempotency", idempotency::SCHEMA).await?;
-        database.migrate("readiness", readiness::SCHEMA).await?;
-        let store = SqliteStore::open(database.clone()).await?;
-        let engine = SqliteEngine::open(database.clone()).await?;
-        Ok(Self {
-            database,
-            notifier: Notifier::builder(Arc::new(store)).build(),
-            streams: Streams::new(engine, ServiceConfig::default()),
-        })
-    }
-}
-
-/// Takes connections until told to stop.
+/// Accepts connections until `accepting` is cancelled.
 async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
-    let places = Arc::new(Semaphore::new(app.config.most_connections()));
+    let permits = Arc::new(Semaphore::new(app.config.max_connections()));
     let mut builder = http1::Builder::new();
-    // The time counts from the opening of the connection, so a silent one is closed too.
+    // The time starts when the connection opens, so a silent connection is closed too.
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
     loop {
         // A full server leaves new connections in the operating system's queue, which is bounded.
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
         };
-        let (place, connection) = tokio::select! {
+        let (permit, connection) = tokio::select! {
             biased;
             () = accepting.cancelled() => return,
             next = next => next,
@@ -283,14 +221,14 @@ async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationTo
         let stream = match connection {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of file descriptors, most likely: closing connections brings some back.
-                tracing::warn!(%error, "a connection could not be accepted");
+                // Most likely out of file descriptors, until some connections end.
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
         if let Err(error) = tune(&stream) {
-            tracing::debug!(%error, "a connection was gone before it was served");
+            tracing::debug!(%error, "a connection ended before it was served");
             continue;
         }
         let connection = builder
@@ -302,7 +240,7 @@ async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationTo
             let outcome = tokio::select! {
                 outcome = connection.as_mut() => outcome,
                 () = stopping.cancelled() => {
-                    // Finishes the request that is being answered, and takes no other.
+                    // Finishes the current request, and takes no other.
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -313,7 +251,7 @@ async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationTo
                     "a connection ended"
                 );
             }
-            drop(place);
+            drop(permit);
         };
         app.tasks.spawn(async move {
             cutting_off.run_until_cancelled_owned(serve).await;

@@ -10,27 +10,27 @@ use super::remote::Remote;
 /// Shows a user's inbox, newest first.
 #[derive(Debug, Args)]
 pub(super) struct Inbox {
-    /// Whose inbox
+    /// The user
     #[arg(value_name = "USER")]
     user: String,
 
-    /// Shows only what is unread
+    /// Shows only unread notifications
     #[arg(long)]
     unread: bool,
 
-    /// Shows only this type
+    /// Shows only notifications of this type
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
 
-    /// How many to show, 1 to 1000
+    /// How many notifications to show, 1 to 1000
     #[arg(long, default_value_t = 20, value_name = "COUNT")]
     limit: u32,
 
-    /// Marks this notification as read, instead of showing any
+    /// Marks this notification as read, instead of listing
     #[arg(long, value_name = "ID", conflicts_with = "read_all")]
     read: Option<String>,
 
-    /// Marks everything as read, instead of showing any
+    /// Marks all notifications as read, instead of listing
     #[arg(long)]
     read_all: bool,
 
@@ -86,7 +86,7 @@ impl Inbox {
     }
 }
 
-/// One notification for a person: a mark when unread, its time, id, type and payload.
+/// A notification as one line: a mark if unread, time, id, type and payload.
 pub(super) fn line(notification: &Value) -> String {
     let mark = if notification["read_at"].is_null() {
         '•'

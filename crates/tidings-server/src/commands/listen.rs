@@ -13,18 +13,18 @@ use tokio::net::TcpListener;
 
 use super::CommandError;
 
-/// Largest webhook body taken.
+/// Maximum size of a webhook body.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// Receives webhooks on every path.
 #[derive(Debug, Args)]
 pub(super) struct Listen {
-    /// Port on 127.0.0.1 to listen on; 0 takes a free one
+    /// Port on 127.0.0.1 to listen on; 0 picks a free port
     #[arg(long, default_value_t = 9000, value_name = "PORT")]
     port: u16,
 
-    /// The endpoint's secret; may be given several times during a rotation. Without one, a new
-    /// secret is made and printed, to be given to the endpoint
+    /// Secret of the endpoint; may be given several times during a rotation. Without it, a new secret
+    /// is generated and printed
     #[arg(
         long,
         env = "TIDINGS_SECRET",
@@ -34,7 +34,7 @@ pub(super) struct Listen {
     )]
     secret: Vec<String>,
 
-    /// Answers with this status after verifying, to play a failing receiver
+    /// Status to reply with after verification, for example 503 to simulate a failing receiver
     #[arg(long, default_value_t = 204, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
     answer: u16,
 
@@ -112,7 +112,7 @@ impl Listen {
 async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> StatusCode {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(body, MAX_BODY_BYTES).await else {
-        report("✗ a webhook whose body is too large or did not arrive whole");
+        report("✗ a webhook with a body that is too large or incomplete");
         return StatusCode::PAYLOAD_TOO_LARGE;
     };
     let id = head.headers.get("webhook-id");

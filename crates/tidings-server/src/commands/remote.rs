@@ -1,4 +1,4 @@
-//! Talking to a running server.
+//! Calls a running server.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
-use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::CommandError;
+use crate::wire::{ErrorBody, ReadError};
 
-/// Which server a command talks to.
+/// Which server a command calls.
 #[derive(Debug, Args)]
 pub(super) struct Remote {
-    /// The server's address
+    /// Address of the server
     #[arg(
         long,
         env = "TIDINGS_URL",
@@ -24,8 +24,8 @@ pub(super) struct Remote {
     )]
     url: Url,
 
-    /// The key to call it with; not needed for a server started with --dev. Of several with commas
-    /// between, as the server's own setting has them, the first is sent
+    /// Key of the server; not needed for a server with --dev. Of several keys separated by commas,
+    /// as in the server's own setting, the first is sent
     #[arg(
         long,
         env = "TIDINGS_API_KEY",
@@ -37,10 +37,10 @@ pub(super) struct Remote {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server that says nothing for this long is gone: on streams it pings every minute at least.
+/// A server that is silent for this long is gone: on streams it pings at least every 25 s.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// A server's refusal, in its own words.
+/// An error that the server returned.
 #[derive(Debug, thiserror::Error)]
 pub(super) struct Refusal {
     status: reqwest::StatusCode,
@@ -56,7 +56,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the server answered {}", self.status)?;
+        write!(f, "the server replied {}", self.status)?;
         if let Some(field) = &self.field {
             write!(f, ", {field}")?;
         }
@@ -82,7 +82,7 @@ impl Remote {
             .build()?)
     }
 
-    /// An address below the server's: each of `path` is one segment, whatever characters it has.
+    /// A URL of the server: each element of `path` is one segment, whatever characters it contains.
     pub(super) fn address(&self, path: &[&str]) -> Result<Url, CommandError> {
         let mut url = self.url.clone();
         url.path_segments_mut()
@@ -92,7 +92,7 @@ impl Remote {
         Ok(url)
     }
 
-    /// Makes one request and reads its JSON answer.
+    /// Makes one request and parses the JSON response.
     pub(super) async fn call(
         &self,
         method: Method,
@@ -113,11 +113,11 @@ impl Remote {
         Ok(response.json().await?)
     }
 
-    /// Says more than "connection refused": most likely no server runs.
+    /// A better message than "connection refused": most likely no server runs.
     pub(super) fn unreachable(&self, error: reqwest::Error) -> CommandError {
         if error.is_connect() {
             format!(
-                "no server answers at {}; start one with: tidings serve --dev",
+                "no server at {}; start one with: tidings serve --dev",
                 self.url
             )
             .into()
@@ -127,25 +127,16 @@ impl Remote {
     }
 }
 
-/// Lets a successful answer through, and turns any other into a [`Refusal`].
+/// Returns a successful response, and turns any other into a [`Refusal`].
 pub(super) async fn accepted(response: Response) -> Result<Response, CommandError> {
-    #[derive(Deserialize)]
-    struct Body {
-        error: Inner,
-    }
-    #[derive(Deserialize)]
-    struct Inner {
-        message: String,
-        field: Option<String>,
-    }
     let status = response.status();
     if status.is_success() {
         return Ok(response);
     }
     let text = response.text().await?;
     let (message, field) = match serde_json::from_str(&text) {
-        Ok(Body { error }) => (error.message, error.field),
-        Err(_) => ("it does not look like a Tidings server".to_owned(), None),
+        Ok(ErrorBody::<ReadError> { error }) => (error.message, error.field),
+        Err(_) => ("this does not look like a Tidings server".to_owned(), None),
     };
     Err(Refusal {
         status,

@@ -3,24 +3,24 @@ use std::io::Write;
 use clap::Args;
 use reqwest::Method;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::CommandError;
 use super::remote::Remote;
+use crate::wire::notification::MessagePayload;
 
 /// Sends a notification.
 #[derive(Debug, Args)]
 pub(super) struct Send {
-    /// Who gets it; several users with commas between
+    /// The user; several users separated by commas
     #[arg(value_name = "USER", value_delimiter = ',', required = true)]
     users: Vec<String>,
 
-    /// What to say: JSON becomes the payload as it is, anything else becomes {"message": …}
+    /// JSON becomes the payload as it is, any other text becomes {"message": …}
     #[arg(value_name = "TEXT")]
     text: String,
 
-    /// What kind of thing happened
+    /// Type of the notification
     #[arg(long = "type", default_value = "notification", value_name = "TYPE")]
     event_type: String,
 
@@ -38,10 +38,12 @@ struct Body<'a> {
 
 impl Send {
     pub(super) async fn run(self) -> Result<(), CommandError> {
-        // Kept as text: reading it into a value would lose digits and order.
+        // Kept as text: a parsed value would lose digits and order.
         let payload = match RawValue::from_string(self.text.clone()) {
             Ok(json) => json,
-            Err(_) => to_raw_value(&json!({ "message": self.text }))?,
+            Err(_) => to_raw_value(&MessagePayload {
+                message: &self.text,
+            })?,
         };
         let body = Body {
             user_ids: &self.users,

@@ -10,25 +10,25 @@ pub(super) struct SseEvent {
     pub(super) data: String,
 }
 
-/// Takes the bytes of one connection as they arrive and gives whole events.
+/// Turns the bytes of one connection into whole events.
 #[derive(Debug, Default)]
 pub(super) struct SseReader {
     unfinished: Vec<u8>,
     event: SseEvent,
     has_data: bool,
-    /// The id of the event that is not whole yet.
+    /// The id of the event that is not complete yet.
     id: Option<String>,
-    /// What to send as `Last-Event-ID` when connecting again: the id of the last whole event.
+    /// What to send as `Last-Event-ID` when reconnecting: the id of the last complete event.
     pub(super) last_event_id: Option<String>,
-    /// How long the server asked to wait before that.
+    /// The server's `retry:`: how long to wait before that.
     pub(super) retry: Option<Duration>,
 }
 
-/// Longest line taken: a server that sends a longer one is not ours.
+/// Maximum length of a line: a Tidings server sends no longer one.
 const MAX_LINE_BYTES: usize = 16 << 20;
 
 impl SseReader {
-    /// Goes on with a new connection: what was not whole is forgotten, and comes again.
+    /// Prepares for a new connection: an incomplete event is discarded, and the server sends it again.
     pub(super) fn reconnected(self) -> Self {
         Self {
             last_event_id: self.last_event_id,
@@ -37,7 +37,7 @@ impl SseReader {
         }
     }
 
-    /// Adds bytes; answers the events that they complete.
+    /// Adds bytes; returns the events that they complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, LineTooLong> {
         let mut events = Vec::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -81,9 +81,9 @@ impl SseReader {
     }
 }
 
-/// A line has no end.
+/// A line is longer than [`MAX_LINE_BYTES`].
 #[derive(Debug, thiserror::Error)]
-#[error("the server sends a line that is too long for an event stream")]
+#[error("a line of the event stream is too long")]
 pub(super) struct LineTooLong;
 
 #[cfg(test)]

@@ -9,15 +9,16 @@ use super::CommandError;
 use super::inbox::line;
 use super::remote::{Refusal, Remote, accepted};
 use super::sse::{SseEvent, SseReader};
-use crate::explain::explain;
+use crate::error::explain;
+use crate::wire::frames::{BYE, GAP, SSE_PREFIX};
 
 /// Longest wait before connecting again.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// Follows a user's stream over restarts of the server, missing nothing and repeating nothing.
+/// Follows a user's stream across restarts of the server, without missing or repeating anything.
 #[derive(Debug, Args)]
 pub(super) struct Tail {
-    /// Whose notifications
+    /// The user
     #[arg(value_name = "USER")]
     user: String,
 
@@ -50,12 +51,12 @@ impl Tail {
                 .await
             {
                 Ok(()) => wait = reader.retry.unwrap_or(Duration::from_secs(1)),
-                // A first attempt that fails is a mistake to report; later it is an outage to sit out.
+                // If the first connection fails, the address or the key is wrong; later it is an outage.
                 Err(error) if !connected_before || is_final(&error) => return Err(error),
                 Err(error) => {
                     writeln!(
                         std::io::stderr(),
-                        "{}; trying again",
+                        "{}; reconnecting",
                         explain(error.as_ref())
                     )?;
                     wait = (wait * 2).min(MAX_WAIT);
@@ -105,35 +106,36 @@ impl Tail {
 
     fn show(&self, event: &SseEvent) -> Result<(), CommandError> {
         let mut out = std::io::stdout().lock();
-        match event.name.as_str() {
-            "" if self.json => writeln!(out, "{}", event.data)?,
-            "" => {
-                let notification: Value = serde_json::from_str(&event.data)?;
-                writeln!(out, "{}", line(&notification))?;
-            }
-            "tidings.gap" => writeln!(
+        let control = event.name.strip_prefix(SSE_PREFIX);
+        match control.unwrap_or_default() {
+            GAP => writeln!(
                 std::io::stderr(),
                 "some notifications are missing here: {}",
                 event.data
             )?,
-            "tidings.bye" => writeln!(
+            BYE => writeln!(
                 std::io::stderr(),
                 "the server ended the stream: {}",
                 event.data
             )?,
-            _ => {}
+            _ if !event.name.is_empty() => {}
+            _ if self.json => writeln!(out, "{}", event.data)?,
+            _ => {
+                let notification: Value = serde_json::from_str(&event.data)?;
+                writeln!(out, "{}", line(&notification))?;
+            }
         }
         out.flush()?;
         Ok(())
     }
 }
 
-/// Whether trying again cannot help.
+/// Whether a repeat would fail in the same way.
 fn is_final(error: &CommandError) -> bool {
     if let Some(refusal) = error.downcast_ref::<Refusal>() {
         let status = refusal.status();
         return status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
     }
-    // The reader of the output went away.
+    // The reader of standard output has ended.
     error.downcast_ref::<std::io::Error>().is_some()
 }

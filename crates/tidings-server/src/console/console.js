@@ -1,9 +1,9 @@
-// The page for people: one user's feed by a native EventSource, and a form to send.
+// The console: one user's feed through a native EventSource, and a form to send.
 
-/** Entries that stay on the page; older ones can be had from the inbox. */
+/** Maximum number of entries on the page; the inbox has older ones. */
 const MAX_ENTRIES = 200;
 
-/** The cursor before the first event of a user who never had one. */
+/** The cursor before the first event of a user who has never had one. */
 const ORIGIN = "0000000000000000-0";
 
 const element = (id) => document.getElementById(id);
@@ -20,7 +20,7 @@ function setStatus(state, text) {
   status.textContent = text;
 }
 
-/** Calls the server and gives its JSON; a refusal becomes an error in the server's words. */
+/** Calls the server and returns its JSON; an error response becomes an Error with its message. */
 async function call(path, body) {
   const options = body === undefined ? {} : { method: "POST", body };
   const response = await fetch(path, options);
@@ -37,7 +37,7 @@ function showUnread(count) {
   unread.textContent = `${count} unread`;
 }
 
-/** Asks for the exact count, at most one question at a time. */
+/** Fetches the exact count, at most one request at a time. */
 let asking = false;
 let askAgain = false;
 async function refreshUnread() {
@@ -93,7 +93,7 @@ function entryOf(notification) {
   return entry;
 }
 
-/** Takes the mark off entries that were read, here or on another screen. */
+/** Unmarks entries that were read, here or on another screen. */
 function markRead(isRead) {
   for (const entry of feed.querySelectorAll(".unread")) {
     if (isRead(entry.dataset.id)) {
@@ -127,7 +127,7 @@ async function watch(user) {
   for (const notification of inbox.data.toReversed()) addEntry(entryOf(notification));
   showUnread(inbox.unread);
 
-  // The stream goes on right after what the inbox showed, so nothing falls between the two.
+  // The stream continues right after the page of the inbox, so that nothing is lost between them.
   const cursor = inbox.data[0]?.id ?? ORIGIN;
   const path = `/v1/users/${encodeURIComponent(user)}/events?last_event_id=${cursor}`;
   source = new EventSource(path);
@@ -148,7 +148,7 @@ async function watch(user) {
   });
 }
 
-/** Does what a person asked for, and says so when it fails. */
+/** Runs an action, and shows the error if it fails. */
 async function attempt(action) {
   try {
     await action();
@@ -162,7 +162,7 @@ readAll.addEventListener("click", () => attempt(() => call(`${inboxOf(watched)}/
 element("send").addEventListener("submit", async (event) => {
   event.preventDefault();
   const { to, type, text } = event.target.elements;
-  // JSON goes as it was typed: a parsed value would lose digits of large numbers.
+  // JSON is sent as it was typed: a parsed value would lose digits of large numbers.
   let payload = text.value;
   try {
     JSON.parse(payload);
@@ -181,7 +181,7 @@ element("send").addEventListener("submit", async (event) => {
   }
 });
 
-/** The address names the watched user, so that a reload or a bookmark goes on with them. */
+/** The address names the watched user, so that a reload or a bookmark shows the same user. */
 function watchAddress() {
   attempt(async () => {
     const user = decodeURIComponent(location.hash.slice(1));

@@ -1,4 +1,4 @@
-//! Who may call: keys of servers, and the origins of web pages.
+//! Who may call: the keys of servers, and the origins of web pages.
 
 use std::sync::Arc;
 
@@ -11,9 +11,10 @@ use subtle::{Choice, ConstantTimeEq};
 use url::Url;
 
 use super::error::ApiError;
-use crate::config::{ApiKey, Config};
+use crate::config::Config;
+use crate::settings::ApiKey;
 
-/// The rules that decide about a request before any handler sees it.
+/// The checks of a request before any handler runs.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// Digests of the keys; comparing digests takes the same time whatever is sent.
@@ -71,24 +72,24 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a browser says that a page of another site caused the request without saying which: an
-/// image, a link or a frame. Reading a stream has effects, so such a request must not reach it.
-fn is_of_a_stranger(headers: &HeaderMap) -> bool {
+/// Whether a browser reports that a page of another site caused the request, without an `Origin`: by
+/// an image, a link or a frame. Such a request must not open a stream, because that has effects.
+fn is_cross_site(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     site == Some(b"cross-site") && !headers.contains_key(header::ORIGIN)
 }
 
-/// Refuses requests that carry no known key, when keys are set.
+/// Refuses requests without a valid key, if the server has keys.
 pub(crate) async fn require_key(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if is_of_a_stranger(request.headers()) {
+    if is_cross_site(request.headers()) {
         return ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
-            "pages of other sites may not call",
+            "requests from pages of other sites are not allowed",
         )
         .into_response();
     }
@@ -98,7 +99,7 @@ pub(crate) async fn require_key(
     let refusal = ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "expected a known key as `Authorization: Bearer KEY`",
+        "expected a valid key as `Authorization: Bearer KEY`",
     );
     let mut response = refusal.into_response();
     response
@@ -107,7 +108,8 @@ pub(crate) async fn require_key(
     response
 }
 
-/// Refuses what the pages of strangers send, and lets the pages of trusted origins read answers.
+/// Refuses requests from pages of untrusted origins, and lets pages of trusted origins read
+/// responses.
 ///
 /// Browsers attach `Origin` to WebSocket upgrades and to every request that changes something, also
 /// where they ask for no permission first. With `--dev` the server needs no key, so the name it is
@@ -122,7 +124,7 @@ pub(crate) async fn check_origin(
         return ApiError::new(
             StatusCode::FORBIDDEN,
             "host_not_allowed",
-            "a server started with --dev answers to loopback names only",
+            "a server with --dev accepts loopback host names only",
         )
         .into_response();
     }
@@ -136,7 +138,7 @@ pub(crate) async fn check_origin(
         return ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
-            "pages of this origin may not call; --allow-origin lets them",
+            "requests from pages of this origin are not allowed; see --allow-origin",
         )
         .into_response();
     }
@@ -145,7 +147,7 @@ pub(crate) async fn check_origin(
             .headers()
             .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if is_preflight {
-        preflight_answer()
+        preflight_response()
     } else {
         next.run(request).await
     };
@@ -168,7 +170,7 @@ fn is_loopback_host(host: Option<&str>) -> bool {
         .is_some_and(|url| is_loopback(&url))
 }
 
-fn preflight_answer() -> Response {
+fn preflight_response() -> Response {
     (
         StatusCode::NO_CONTENT,
         [

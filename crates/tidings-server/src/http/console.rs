@@ -1,9 +1,9 @@
-//! `GET /`: the page for people, served from the binary.
+//! `GET /`: the console, served from the binary.
 
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
-/// The page loads nothing from elsewhere and runs no script but its own.
+/// The page loads nothing from other addresses and runs only its own script.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -1,4 +1,4 @@
-//! Where a stream shall start, by what its client sent.
+//! Where a stream starts, from the client's request.
 
 use axum::http::HeaderMap;
 use jiff::Timestamp;
@@ -7,11 +7,11 @@ use tidings_notify::{EventId, Since};
 /// Reads the start of a stream from the `Last-Event-ID` header, the `last_event_id` parameter and
 /// the `since` parameter.
 ///
-/// A cursor wins over `since`: a browser that reconnects repeats the address it was given, with
-/// whatever `since` stood there, and adds the header. Of two cursors in the same log the larger
-/// wins, because libraries that imitate `EventSource` repeat a stale parameter; otherwise the
-/// header. What cannot be read is handed on as it is: the stream answers it with a gap, where an
-/// error status would make a browser give up for good.
+/// A cursor takes precedence over `since`: a browser that reconnects repeats the URL, with its
+/// `since`, and adds the header. Of two cursors in the same log the larger counts, because libraries
+/// that imitate `EventSource` repeat a stale parameter; otherwise the header. A malformed cursor is
+/// passed on: the stream begins with a gap, because an error status would end an `EventSource` for
+/// good.
 pub(crate) fn since(
     headers: &HeaderMap,
     last_event_id: Option<&str>,

@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::error::ApiError;
-use super::extract::{Id, Parameters};
+use super::extract::{InPath, Parameters};
 use crate::app::SharedApp;
-use crate::deliveries::{self, AttemptRecord, Delivery, Filter, State as DeliveryState};
+use crate::deliveries::{self, Filter, State as DeliveryState};
+use crate::wire::webhook::{Attempt, Delivery};
+use crate::wire::{Data, Page};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
@@ -17,11 +18,6 @@ pub(crate) async fn list(
     State(app): State<SharedApp>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct List {
-        data: Vec<Delivery>,
-        next: Option<String>,
-    }
     let state = match parameters.text("state") {
         None => None,
         Some(text) => Some(DeliveryState::parse(text).ok_or_else(|| {
@@ -40,33 +36,31 @@ pub(crate) async fn list(
             cursor => cursor.map(str::to_owned),
         },
     };
-    let mut data = app
+    let mut deliveries = app
         .database
         .read(move |connection| {
-            // One more than the page tells whether there is a next.
+            // One more than the page shows whether there is a next page.
             deliveries::list(connection, &filter, limit + 1).map_err(tidings_sqlite::Error::from)
         })
         .await?;
-    let has_next = data.len() > limit;
-    data.truncate(limit);
+    let has_next = deliveries.len() > limit;
+    deliveries.truncate(limit);
+    let data: Vec<Delivery> = deliveries.into_iter().map(Delivery::from).collect();
     let next = data.last().filter(|_| has_next).map(|last| last.id.clone());
-    Ok(Json(List { data, next }).into_response())
+    Ok(Json(Page { data, next }).into_response())
 }
 
 pub(crate) async fn attempts(
     State(app): State<SharedApp>,
-    Id(id): Id,
+    InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct List {
-        data: Vec<AttemptRecord>,
-    }
-    let data = app
+    let attempts = app
         .database
         .read(move |connection| {
             deliveries::attempts(connection, &id).map_err(tidings_sqlite::Error::from)
         })
         .await?
         .ok_or_else(|| ApiError::not_found("id", "there is no such delivery"))?;
-    Ok(Json(List { data }).into_response())
+    let data: Vec<_> = attempts.into_iter().map(Attempt::from).collect();
+    Ok(Json(Data { data }).into_response())
 }

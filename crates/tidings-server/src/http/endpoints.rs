@@ -4,23 +4,23 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tidings::signing::Secret;
-use tidings_notify::EventType;
+use tidings_notify::{EventType, UserId};
 
 use super::error::ApiError;
-use super::extract::{Body, Id, User};
+use super::extract::{Body, InPath};
 use super::fields::Fields;
 use super::notifications::created;
 use crate::app::SharedApp;
 use crate::endpoints::{Endpoint, Owner};
-use crate::explain::explain;
+use crate::error::explain;
+use crate::wire::{self, Data};
 use crate::{deliveries, endpoints};
 
-/// Most endpoints of one user, or of the operator: each accepted event is stored once for each.
+/// Maximum number of endpoints of one user, or of the operator: each event is stored once for each.
 const MAX_ENDPOINTS: usize = 100;
 
-/// Most event types that one endpoint may list.
+/// Maximum number of event types of one endpoint.
 const MAX_EVENT_TYPES: usize = 100;
 
 pub(crate) async fn create_for_all(
@@ -32,25 +32,17 @@ pub(crate) async fn create_for_all(
 
 pub(crate) async fn create_for_user(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     create(&app, Owner::User(user), &body).await
-}
-
-/// A new endpoint with its secret, which is shown this once.
-#[derive(Serialize)]
-struct Created<'a> {
-    #[serde(flatten)]
-    endpoint: &'a Endpoint,
-    secret: &'a str,
 }
 
 async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(body)?;
     let url: String = fields
         .take("url")?
-        .ok_or_else(|| ApiError::invalid("url", "expected the address to post to"))?;
+        .ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
     let event_types: Vec<EventType> = fields.take("event_types")?.unwrap_or_default();
     let secret: Option<String> = fields.take("secret")?;
     fields.finish()?;
@@ -88,10 +80,8 @@ async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, 
             )
         })?;
 
-    Ok(created(serde_json::to_string(&Created {
-        endpoint: &endpoint,
-        secret: endpoint.secret.expose().as_str(),
-    })?))
+    let endpoint = wire::webhook::Endpoint::with_secret(endpoint);
+    Ok(created(serde_json::to_string(&endpoint)?))
 }
 
 pub(crate) async fn list_for_all(State(app): State<SharedApp>) -> Result<Response, ApiError> {
@@ -100,36 +90,36 @@ pub(crate) async fn list_for_all(State(app): State<SharedApp>) -> Result<Respons
 
 pub(crate) async fn list_for_user(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
 ) -> Result<Response, ApiError> {
     list(&app, Owner::User(user)).await
 }
 
 async fn list(app: &SharedApp, owner: Owner) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct List {
-        data: Vec<Endpoint>,
-    }
-    let data = app
+    let endpoints = app
         .database
         .read(move |connection| {
             endpoints::list(connection, &owner).map_err(tidings_sqlite::Error::from)
         })
         .await?;
-    Ok(Json(List { data }).into_response())
+    let data: Vec<_> = endpoints
+        .into_iter()
+        .map(wire::webhook::Endpoint::from)
+        .collect();
+    Ok(Json(Data { data }).into_response())
 }
 
 pub(crate) async fn remove_for_all(
     State(app): State<SharedApp>,
-    Id(id): Id,
+    InPath(id): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
     remove(&app, Owner::Operator, id).await
 }
 
 pub(crate) async fn remove_for_user(
     State(app): State<SharedApp>,
-    User(user): User,
-    Id(id): Id,
+    InPath(user): InPath<UserId>,
+    InPath(id): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
     remove(&app, Owner::User(user), id).await
 }

@@ -3,38 +3,28 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tidings_notify::StoreError;
 
 use crate::accept::AcceptError;
+use crate::wire::{ErrorBody, ErrorDescription};
 
-/// What a caller gets instead of an answer:
-/// `{"error":{"code":"…","message":"…","field":"…"}}`.
+/// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    description: Description,
+    description: ErrorDescription,
     /// Seconds after which a repeat may succeed.
     retry_after: Option<u16>,
 }
 
-/// An error in words: for programs, for people, and the field that it is about.
-#[derive(Debug, Serialize)]
-pub(crate) struct Description {
-    code: &'static str,
-    message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
-}
-
-/// How soon a caller may come back after the server could not store something.
+/// When a caller may repeat a request that the server could not store.
 const RETRY_AFTER_SECONDS: u16 = 5;
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
-            description: Description {
+            description: ErrorDescription {
                 code,
                 message: message.into(),
                 field: None,
@@ -43,7 +33,7 @@ impl ApiError {
         }
     }
 
-    /// A field of the body, a parameter of the query or a part of the path is not as it must be.
+    /// A field of the body, a parameter of the query or a part of the path is not valid.
     pub(crate) fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_field", expected).about(field)
     }
@@ -68,8 +58,8 @@ impl ApiError {
         self
     }
 
-    /// The words, for where there is no status.
-    pub(crate) fn into_description(self) -> Description {
+    /// The error without its status, for a frame of a stream.
+    pub(crate) fn into_description(self) -> ErrorDescription {
         self.description
     }
 
@@ -80,31 +70,31 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn stopping() -> Self {
+        Self::unavailable("stopping", "the server is stopping")
+    }
+
     fn storage_full() -> Self {
         Self::unavailable(
             "storage_full",
-            "the server's disk is full; nothing was stored",
+            "the disk of the server is full; nothing was stored",
         )
     }
 
-    /// Something that is our fault: the cause goes to the log, not to the caller.
+    /// A failure of the server: the cause goes to the log, not to the caller.
     fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
-            "the server failed; its log says why",
+            "the server failed; the cause is in its log",
         )
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: Description,
-        }
-        let body = Body {
+        let body = ErrorBody {
             error: self.description,
         };
         let mut response = (self.status, Json(body)).into_response();
@@ -120,9 +110,7 @@ impl IntoResponse for ApiError {
 impl From<tidings_sqlite::Error> for ApiError {
     fn from(error: tidings_sqlite::Error) -> Self {
         match &error {
-            tidings_sqlite::Error::Closed => {
-                Self::unavailable("stopping", "the server is stopping")
-            }
+            tidings_sqlite::Error::Closed => Self::stopping(),
             error if error.is_full() => Self::storage_full(),
             error => Self::internal(error),
         }
@@ -132,7 +120,7 @@ impl From<tidings_sqlite::Error> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Closed => Self::unavailable("stopping", "the server is stopping"),
+            StoreError::Closed => Self::stopping(),
             StoreError::Full { .. } => Self::storage_full(),
             error => Self::internal(&error),
         }
@@ -143,9 +131,7 @@ impl From<tidings_notify::Error> for ApiError {
     fn from(error: tidings_notify::Error) -> Self {
         match error {
             tidings_notify::Error::Store(error) => error.into(),
-            tidings_notify::Error::Closed => {
-                Self::unavailable("stopping", "the server is stopping")
-            }
+            tidings_notify::Error::Closed => Self::stopping(),
             error => Self::internal(&error),
         }
     }
@@ -168,7 +154,7 @@ impl From<AcceptError> for ApiError {
             .about("Idempotency-Key"),
             AcceptError::Database(error) => error.into(),
             AcceptError::Store(error) => error.into(),
-            error @ AcceptError::Stream(_) => Self::internal(&error),
+            error @ (AcceptError::Stream(_) | AcceptError::Encode(_)) => Self::internal(&error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What handlers take from a request, with refusals in the shape of every other error.
+//! What handlers take from a request; each refusal has the shape of every other error.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -17,60 +17,61 @@ use tidings_notify::UserId;
 use super::error::ApiError;
 use crate::idempotency::IdempotencyKey;
 
-/// The `{user}` of the path.
+/// A named part of the path.
 #[derive(Debug)]
-pub(crate) struct User(pub(crate) UserId);
+pub(crate) struct InPath<T>(pub(crate) T);
 
-impl<S: Send + Sync> FromRequestParts<S> for User {
-    type Rejection = ApiError;
+/// A value that is a part of the path.
+pub(crate) trait PathPart: Sized {
+    /// The name of the part in the route.
+    const NAME: &'static str;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        #[derive(serde::Deserialize)]
-        struct Named {
-            user: String,
-        }
-        let Path(Named { user }) = Path::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| path_error(rejection, "user"))?;
-        UserId::new(user)
-            .map(Self)
-            .map_err(|error| ApiError::invalid("user", error.to_string()))
+    fn parse(text: String) -> Result<Self, ApiError>;
+}
+
+/// The `{user}` of the path.
+impl PathPart for UserId {
+    const NAME: &'static str = "user";
+
+    fn parse(text: String) -> Result<Self, ApiError> {
+        Self::new(text).map_err(|error| ApiError::invalid(Self::NAME, error.to_string()))
     }
 }
 
 /// The `{id}` of the path, as text.
-#[derive(Debug)]
-pub(crate) struct Id(pub(crate) String);
+impl PathPart for String {
+    const NAME: &'static str = "id";
 
-impl<S: Send + Sync> FromRequestParts<S> for Id {
+    fn parse(text: String) -> Result<Self, ApiError> {
+        Ok(text)
+    }
+}
+
+impl<S: Send + Sync, T: PathPart> FromRequestParts<S> for InPath<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        #[derive(serde::Deserialize)]
-        struct Named {
-            id: String,
-        }
-        Path::from_request_parts(parts, state)
-            .await
-            .map(|Path(Named { id })| Self(id))
-            .map_err(|rejection| path_error(rejection, "id"))
+        let all = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Path(all) = all.map_err(|rejection| not_text(rejection, T::NAME))?;
+        let found = all.into_iter().find(|(name, _)| name == T::NAME);
+        T::parse(found.map_or_else(String::new, |(_, text)| text)).map(Self)
     }
 }
 
 /// Names the part of the path that is not text.
-fn path_error(rejection: PathRejection, wanted: &str) -> ApiError {
-    let field = match rejection {
+fn not_text(rejection: PathRejection, wanted: &str) -> ApiError {
+    let name = match rejection {
         PathRejection::FailedToDeserializePathParams(error) => match error.into_kind() {
             ErrorKind::InvalidUtf8InPathParam { key } => key,
             _ => wanted.to_owned(),
         },
         _ => wanted.to_owned(),
     };
-    ApiError::invalid(field, "expected UTF-8 in percent-encoding")
+    ApiError::invalid(name, "expected UTF-8 in percent-encoding")
 }
 
-/// The parameters behind the `?`, by name. Names that nobody asks for are ignored, as everywhere
-/// on the web; of a name that stands twice the first counts.
+/// The parameters of the query, by name. Unknown parameters are ignored; of a name that is given
+/// twice, the first counts.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
@@ -94,7 +95,7 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The parameter's value, if it is given; `expected` says what it must be.
+    /// The parsed parameter, if it is given; `expected` is for the error.
     pub(crate) fn parsed<T: FromStr>(
         &self,
         name: &str,
@@ -144,20 +145,20 @@ impl<S: Send + Sync> FromRequest<S> for Body {
                 ApiError::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "body_too_large",
-                    "the body is larger than this server takes (--max-body-bytes)",
+                    "the body is larger than this server allows (--max-body-bytes)",
                 )
             } else {
                 ApiError::new(
                     StatusCode::BAD_REQUEST,
                     "incomplete_body",
-                    "the body did not arrive whole",
+                    "the connection broke off before the end of the body",
                 )
             }
         })
     }
 }
 
-/// A request to go on as a WebSocket.
+/// A request to upgrade to a WebSocket.
 #[derive(Debug)]
 pub(crate) struct Upgrade(pub(crate) WebSocketUpgrade);
 

@@ -1,4 +1,4 @@
-//! What a stream sends next, whatever its transport.
+//! What a stream sends next, over either transport.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tidings_notify::{EventId, Item, Subscription};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::seats::Seat;
+use crate::permits::Permit;
 
-/// Most items that go out in one write. More would only make the first of them wait.
+/// Maximum number of items in one write. More would only delay the first of them.
 const MAX_BATCH: usize = 128;
 
-/// A user's stream: the subscription, its place, and the two things that interrupt it, silence and
-/// the server's stop.
+/// A user's stream: the subscription, its permit, and what interrupts it: silence, and the stop of
+/// the server.
 #[derive(Debug)]
 pub(crate) struct Feed {
     subscription: Subscription,
@@ -21,24 +21,24 @@ pub(crate) struct Feed {
     stopping: CancellationToken,
     /// The newest event of the batch that was handed out last.
     handed_out: Option<EventId>,
-    _seat: Seat,
+    _permit: Permit,
 }
 
 /// The next thing to send.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Events and what belongs between them.
+    /// Events, and control items between them.
     Items(Vec<Item>),
-    /// Nothing happened for a while; the connection must be kept alive.
+    /// Nothing was sent for the ping interval; the connection must be kept alive.
     Ping,
-    /// The server stops: say farewell and end.
+    /// The server stops: send `bye` and end.
     Stop,
 }
 
 impl Feed {
     pub(crate) fn new(
         subscription: Subscription,
-        seat: Seat,
+        permit: Permit,
         ping_interval: Duration,
         stopping: CancellationToken,
     ) -> Self {
@@ -48,7 +48,7 @@ impl Feed {
             ping: Box::pin(tokio::time::sleep(ping_interval)),
             stopping,
             handed_out: None,
-            _seat: seat,
+            _permit: permit,
         }
     }
 
@@ -56,7 +56,7 @@ impl Feed {
         &self.subscription
     }
 
-    /// Waits for the next thing to send. Asking again says that the last batch has been written.
+    /// Waits for the next thing to send. The next call confirms that the last batch was written.
     ///
     /// Cancel safe: a dropped call takes nothing from the stream.
     pub(crate) async fn step(&mut self) -> Step {
@@ -64,7 +64,7 @@ impl Feed {
             self.subscription.sent(id);
         }
         let step = tokio::select! {
-            // Events that are already there go out before the farewell.
+            // Events that are already there are sent before the `bye`.
             biased;
             items = self.subscription.next_batch(MAX_BATCH) => match items {
                 Ok(items) => Step::Items(items),

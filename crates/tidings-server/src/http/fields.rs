@@ -1,4 +1,4 @@
-//! Reading a JSON object field by field, so that every complaint names its field.
+//! Reads a JSON object field by field, so that every error names its field.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
-/// The fields of a JSON object that nobody has taken yet.
+/// The fields of a JSON object that have not been taken yet.
 #[derive(Debug)]
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -56,21 +56,21 @@ impl<'a> Fields<'a> {
         };
         let (_, value) = self.0.swap_remove(index);
         if self.0.iter().any(|(key, _)| key == name) {
-            return Err(ApiError::invalid(name, "expected it once"));
+            return Err(ApiError::invalid(name, "given more than once"));
         }
         Ok(Some(value))
     }
 
-    /// Checks that nothing is left: a misspelt field must not be ignored.
+    /// Checks that no field is left: a misspelt field must not be ignored.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {
             None => Ok(()),
-            Some((name, _)) => Err(ApiError::invalid(name, "no such field is known here")),
+            Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
         }
     }
 }
 
-/// Keeps every key with its value, repeated ones too, without reading the values.
+/// Keeps every key with its value, repeated keys too, without parsing the values.
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
@@ -89,7 +89,7 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-/// Splits a JSON array into its elements without reading them.
+/// Splits a JSON array into its elements without parsing them.
 pub(crate) fn elements<'a>(
     field: &'static str,
     value: &'a RawValue,
@@ -105,7 +105,7 @@ fn malformed(error: &serde_json::Error) -> ApiError {
     )
 }
 
-/// The parser's complaint without its position, which counts from the start of the field and would
+/// The parser's error without its position, which counts from the start of the field and would
 /// mislead.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_field_that_nobody_knows_is_refused_by_name() {
+    async fn an_unknown_field_is_refused_by_name() {
         let mut fields = Fields::parse(br#"{"user_id":"a","paylod":1}"#).unwrap();
         fields.take::<UserId>("user_id").unwrap();
         let error = text(fields.finish().unwrap_err()).await;
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_field_that_stands_twice_is_refused_by_name() {
+    async fn a_repeated_field_is_refused_by_name() {
         let mut fields = Fields::parse(br#"{"user_id":"a","user\u005fid":"b"}"#).unwrap();
         let error = text(fields.take::<UserId>("user_id").unwrap_err()).await;
         assert!(error.contains(r#""field":"user_id""#), "{error}");

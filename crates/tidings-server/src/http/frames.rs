@@ -1,114 +1,16 @@
-//! The documents that streams send beside notifications, and how Server-Sent Events frame them.
+//! How Server-Sent Events frame what a stream sends.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
-use tidings_notify::{Event, EventId, Gap, Marked, ReadChange, UserId};
+use tidings_notify::{Event, EventId};
 
-/// First on every stream: where it starts.
-#[derive(Debug, Serialize)]
-pub(crate) struct Hello<'a> {
-    pub(crate) user_id: &'a UserId,
-    /// What to come back with if nothing follows.
-    pub(crate) cursor: EventId,
-    pub(crate) unread: u64,
-    /// The longest silence to expect.
-    #[serde(rename = "ping_interval_ms", serialize_with = "as_milliseconds")]
-    pub(crate) ping_interval: Duration,
-}
+use crate::wire::frames::{Bye, Control, SSE_PREFIX};
 
-fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u128(duration.as_millis())
-}
-
-/// The backlog is over; what follows is live.
-#[derive(Debug, Serialize)]
-pub(crate) struct CaughtUp {
-    pub(crate) cursor: EventId,
-}
-
-/// Events are missing here.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct GapFrame {
-    /// The client's cursor, if it could be read.
-    pub(crate) from: Option<EventId>,
-    /// The cursor before the first event that follows.
-    pub(crate) to: EventId,
-    pub(crate) reason: &'static str,
-}
-
-impl From<&Gap> for GapFrame {
-    fn from(gap: &Gap) -> Self {
-        Self {
-            from: gap.from,
-            to: gap.to,
-            reason: gap.reason.as_str(),
-        }
-    }
-}
-
-/// Events were marked as read: `ids`, or all up to `up_to`; with neither, which ones is not known.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ReadFrame {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) ids: Option<Vec<EventId>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) up_to: Option<EventId>,
-    pub(crate) unread: u64,
-    /// The newest event that `unread` counts.
-    pub(crate) as_of: EventId,
-}
-
-impl From<&ReadChange> for ReadFrame {
-    fn from(change: &ReadChange) -> Self {
-        let (ids, up_to) = match &change.marked {
-            Marked::Ids(ids) => (Some(ids.to_vec()), None),
-            Marked::UpTo(id) => (None, Some(*id)),
-            _ => (None, None),
-        };
-        Self {
-            ids,
-            up_to,
-            unread: change.unread,
-            as_of: change.as_of,
-        }
-    }
-}
-
-/// Last on a stream that the server ends.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Bye {
-    /// 4000 to 4099: do not come back; 4100 to 4199: back off; 4200 to 4299: come back at once.
-    pub(crate) code: u16,
-    pub(crate) reason: &'static str,
-    pub(crate) reconnect_after_ms: u64,
-}
-
-impl Bye {
-    /// The server stops; the waits are spread so that not everybody comes back at once.
-    pub(crate) fn stopping() -> Self {
-        Self {
-            code: 4200,
-            reason: "the server is stopping",
-            reconnect_after_ms: fastrand::u64(250..2000),
-        }
-    }
-
-    /// A limit on open streams is reached.
-    pub(crate) fn full(reason: &'static str) -> Self {
-        Self {
-            code: 4100,
-            reason,
-            reconnect_after_ms: fastrand::u64(10_000..30_000),
-        }
-    }
-}
-
-/// How the events of a stream name themselves to an `EventSource`.
+/// How the events of a stream are named for an `EventSource`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventNaming {
-    /// No `event:` line, so that `onmessage` sees every notification.
+    /// No `event:` line, so that `onmessage` receives every notification.
     Message,
     /// Each by its type, for `addEventListener`.
     Type,
@@ -119,62 +21,40 @@ pub(crate) enum EventNaming {
 pub(crate) struct SseWriter(String);
 
 impl SseWriter {
-    /// Tells the client how long to wait before it connects again.
+    /// Sets how long the client waits before it reconnects.
     pub(crate) fn retry(&mut self, wait: Duration) -> &mut Self {
         self.line("retry", &wait.as_millis().to_string());
         self.0.push('\n');
         self
     }
 
-    pub(crate) fn hello(&mut self, hello: &Hello<'_>) -> serde_json::Result<&mut Self> {
-        self.control("tidings.hello", Some(hello.cursor), hello)
-    }
-
-    pub(crate) fn event(
-        &mut self,
-        event: &Event,
-        naming: EventNaming,
-    ) -> serde_json::Result<&mut Self> {
+    pub(crate) fn event(&mut self, event: &Event, naming: EventNaming) -> serde_json::Result<()> {
         let name = match naming {
             EventNaming::Message => None,
             EventNaming::Type => Some(event.event_type.as_str()),
         };
-        self.frame(name, Some(event.id), &serde_json::to_string(event)?);
-        Ok(self)
+        let data = serde_json::to_string(event)?;
+        self.frame(name, Some(event.id), &data);
+        Ok(())
     }
 
-    pub(crate) fn gap(&mut self, gap: &Gap) -> serde_json::Result<&mut Self> {
-        self.control("tidings.gap", Some(gap.to), &GapFrame::from(gap))
+    pub(crate) fn control(&mut self, control: &Control<'_>) -> serde_json::Result<()> {
+        let name = format!("{SSE_PREFIX}{}", control.name());
+        let data = serde_json::to_string(control)?;
+        self.frame(Some(&name), control.cursor(), &data);
+        Ok(())
     }
 
-    pub(crate) fn caught_up(&mut self, cursor: EventId) -> serde_json::Result<&mut Self> {
-        self.control("tidings.caught_up", Some(cursor), &CaughtUp { cursor })
-    }
-
-    pub(crate) fn read(&mut self, change: &ReadChange) -> serde_json::Result<&mut Self> {
-        self.control("tidings.read", None, &ReadFrame::from(change))
-    }
-
-    pub(crate) fn bye(&mut self, bye: Bye) -> serde_json::Result<&mut Self> {
+    pub(crate) fn bye(&mut self, bye: Bye) -> serde_json::Result<()> {
         self.retry(Duration::from_millis(bye.reconnect_after_ms));
-        self.control("tidings.bye", None, &bye)
+        self.control(&Control::Bye(bye))
     }
 
     pub(crate) fn into_string(self) -> String {
         self.0
     }
 
-    fn control(
-        &mut self,
-        name: &str,
-        id: Option<EventId>,
-        data: &impl Serialize,
-    ) -> serde_json::Result<&mut Self> {
-        self.frame(Some(name), id, &serde_json::to_string(data)?);
-        Ok(self)
-    }
-
-    /// Only what moves the cursor carries an `id:`; an empty one would reset the client's.
+    /// Only what moves the cursor has an `id:` line; an empty one would reset the client's cursor.
     fn frame(&mut self, name: Option<&str>, id: Option<EventId>, data: &str) {
         if let Some(name) = name {
             self.line("event", name);
@@ -197,7 +77,7 @@ impl SseWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidings_notify::{Draft, Epoch, EventType, Payload};
+    use tidings_notify::{Draft, Epoch, EventType, Payload, UserId};
 
     #[test]
     fn every_line_of_a_payload_is_framed() {

@@ -2,37 +2,21 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
 use tidings_notify::{
-    DEFAULT_INBOX_LIMIT, Event, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope,
-    StoreError, UserId,
+    DEFAULT_INBOX_LIMIT, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, StoreError,
+    UserId,
 };
 
 use super::error::ApiError;
-use super::extract::{Id, Parameters, User};
+use super::extract::{InPath, Parameters};
 use crate::app::SharedApp;
-
-/// A page of the inbox, newest first.
-#[derive(Debug, Serialize)]
-pub(crate) struct List {
-    data: Vec<Event>,
-    /// The `cursor` of the next page.
-    next: Option<EventId>,
-    /// All that is unread, on this page or not.
-    unread: u64,
-}
-
-/// What is left to read.
-#[derive(Debug, Serialize)]
-pub(crate) struct Unread {
-    unread: u64,
-}
+use crate::wire::notification::{Inbox, Unread};
 
 pub(crate) async fn list(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
     parameters: Parameters,
-) -> Result<Json<List>, ApiError> {
+) -> Result<Json<Inbox>, ApiError> {
     let limit = parameters.limit(DEFAULT_INBOX_LIMIT, MAX_INBOX_LIMIT)?;
     let mut query = InboxQuery::default().with_limit(limit);
     if let Some(cursor) = parameters.text("cursor") {
@@ -52,7 +36,7 @@ pub(crate) async fn list(
         Err(StoreError::ForeignCursor) => return Err(foreign_cursor()),
         page => page?,
     };
-    Ok(Json(List {
+    Ok(Json(Inbox {
         data: page.events,
         next: page.next,
         unread: page.unread,
@@ -68,8 +52,8 @@ fn foreign_cursor() -> ApiError {
 
 pub(crate) async fn read(
     State(app): State<SharedApp>,
-    User(user): User,
-    Id(id): Id,
+    InPath(user): InPath<UserId>,
+    InPath(id): InPath<String>,
 ) -> Result<Json<Unread>, ApiError> {
     mark_read(&app, &user, event_id(&id)?).await.map(Json)
 }
@@ -90,7 +74,7 @@ pub(crate) async fn mark_read(
     })
 }
 
-/// Reads the `{id}` of a path; what is no id is the id of nothing.
+/// Parses the `{id}` of a path; a text that is not an id names no notification.
 pub(crate) fn event_id(text: &str) -> Result<EventId, ApiError> {
     text.parse().map_err(|_| unknown_notification())
 }
@@ -101,7 +85,7 @@ fn unknown_notification() -> ApiError {
 
 pub(crate) async fn read_all(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
 ) -> Result<Json<Unread>, ApiError> {
     let update = app.notifier.mark_read(&user, &ReadScope::All).await?;
     Ok(Json(Unread {
@@ -111,7 +95,7 @@ pub(crate) async fn read_all(
 
 pub(crate) async fn unread_count(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
 ) -> Result<Json<Unread>, ApiError> {
     let head = app.notifier.store().head(&user).await?;
     Ok(Json(Unread {

@@ -1,4 +1,4 @@
-//! `POST /v1/notifications` and its batch: accepting events for one or many users.
+//! `POST /v1/notifications` and its batch: accepts events for one or many users.
 
 use std::collections::HashSet;
 
@@ -6,7 +6,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::value::RawValue;
 use tidings_notify::{Draft, Event, EventType, Payload, UserId};
 
@@ -15,12 +14,14 @@ use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
 use crate::app::SharedApp;
 use crate::idempotency::Idempotent;
+use crate::wire::Data;
+use crate::wire::notification::MessagePayload;
 
-/// Most notifications that one request may become.
+/// Maximum number of notifications in one request.
 const MAX_NOTIFICATIONS: usize = 10_000;
 
-/// Most bytes of payload that one request may store, over all its recipients: it is one
-/// transaction, and everybody's next one waits for it.
+/// Maximum number of payload bytes that one request may store, over all its recipients: the request
+/// is one transaction, and every other request waits for it.
 const MAX_STORED_BYTES: usize = 16 << 20;
 
 pub(crate) async fn create(
@@ -67,7 +68,7 @@ pub(crate) async fn create_batch(
     Ok(created(answer))
 }
 
-/// Answers 201 with JSON that is already written.
+/// 201 with JSON that is already encoded.
 pub(crate) fn created(json: String) -> Response {
     (
         StatusCode::CREATED,
@@ -85,11 +86,7 @@ fn one(events: &[Event]) -> serde_json::Result<String> {
 }
 
 fn many(events: &[Event]) -> serde_json::Result<String> {
-    #[derive(Serialize)]
-    struct Many<'a> {
-        data: &'a [Event],
-    }
-    serde_json::to_string(&Many { data: events })
+    serde_json::to_string(&Data { data: events })
 }
 
 /// A notification as a caller describes it.
@@ -186,12 +183,12 @@ impl Request {
     }
 }
 
-/// The type of a notification whose sender gave none.
+/// The type of a notification that was sent without a type.
 pub(crate) fn default_type() -> Result<EventType, ApiError> {
     EventType::new("notification").map_err(|error| ApiError::invalid("type", error.to_string()))
 }
 
-/// Everybody once, in the order of their first mention.
+/// Every user once, in the order of first mention.
 fn distinct(users: Vec<UserId>) -> Vec<UserId> {
     let mut mentioned = HashSet::new();
     users
@@ -206,10 +203,6 @@ fn parse_payload(raw: &RawValue) -> Result<Payload, ApiError> {
 
 /// A message is the payload `{"message":"…"}`, which is what the unversioned routes read back.
 pub(crate) fn message_payload(message: String) -> Result<Payload, ApiError> {
-    #[derive(Serialize)]
-    struct MessagePayload {
-        message: String,
-    }
     Payload::from_value(&MessagePayload { message })
         .map_err(|error| ApiError::invalid("message", error.to_string()))
 }

@@ -9,22 +9,23 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use tidings_notify::{Item, Since};
+use tidings_notify::{Item, Since, UserId};
 
 use super::cursor;
 use super::error::ApiError;
-use super::extract::{Parameters, User};
+use super::extract::{InPath, Parameters};
 use super::feed::{Feed, Step};
-use super::frames::{Bye, EventNaming, Hello, SseWriter};
-use super::seats::Full;
+use super::frames::{EventNaming, SseWriter};
 use crate::app::SharedApp;
+use crate::permits::Full;
+use crate::wire::frames::{Bye, Control, Hello};
 
-/// What a browser waits before it connects again after a loss.
+/// How long a browser waits before it reconnects after a broken connection.
 const RETRY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn events(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -33,8 +34,8 @@ pub(crate) async fn events(
         Some("type") => EventNaming::Type,
         Some(_) => return Err(ApiError::invalid("event", "expected `type` or `message`")),
     };
-    let seat = match app.seats.take(&user) {
-        Ok(seat) => seat,
+    let permit = match app.permits.take(&user) {
+        Ok(permit) => permit,
         Err(full) => return refusal(full),
     };
     let since = cursor::since(
@@ -46,15 +47,15 @@ pub(crate) async fn events(
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
     let start = subscription.hello();
     let mut opening = SseWriter::default();
-    opening.retry(RETRY).hello(&Hello {
+    opening.retry(RETRY).control(&Control::Hello(Hello {
         user_id: &user,
         cursor: start.cursor,
         unread: start.unread,
         ping_interval: app.config.ping_interval,
-    })?;
+    }))?;
     let feed = Feed::new(
         subscription,
-        seat,
+        permit,
         app.config.ping_interval,
         app.stopping.clone(),
     );
@@ -64,24 +65,18 @@ pub(crate) async fn events(
         naming,
         ended: false,
     };
-    Ok(answer(Body::from_stream(stream::unfold(
-        body,
-        SseBody::next,
-    ))))
+    let body = stream::unfold(body, SseBody::next);
+    Ok(response(Body::from_stream(body)))
 }
 
-/// A full server answers like a stream that ends at once: any other status would make a browser's
-/// `EventSource` give up for good.
+/// A stream that ends at once: with any other status an `EventSource` would not reconnect.
 fn refusal(full: Full) -> Result<Response, ApiError> {
-    let mut farewell = SseWriter::default();
-    farewell.bye(Bye::full(match full {
-        Full::Server => "the server has as many streams as it may",
-        Full::User => "the user has as many streams as one user may",
-    }))?;
-    Ok(answer(Body::from(farewell.into_string())))
+    let mut body = SseWriter::default();
+    body.bye(Bye::full(full.reason()))?;
+    Ok(response(Body::from(body.into_string())))
 }
 
-fn answer(body: Body) -> Response {
+fn response(body: Body) -> Response {
     let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(
@@ -92,7 +87,7 @@ fn answer(body: Body) -> Response {
         header::CACHE_CONTROL,
         HeaderValue::from_static("no-cache, no-transform"),
     );
-    // Asks nginx and its like not to collect the stream before passing it on.
+    // nginx and similar proxies must not buffer the stream.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
@@ -117,7 +112,7 @@ impl SseBody {
         let chunk = match self.encode(&step) {
             Ok(chunk) => chunk,
             Err(error) => {
-                tracing::error!(%error, "a stream ends because an event could not be written as JSON");
+                tracing::error!(%error, "cannot encode an event as JSON, closing its stream");
                 return None;
             }
         };
@@ -129,19 +124,17 @@ impl SseBody {
         let mut writer = SseWriter::default();
         match step {
             Step::Ping => return Ok(Bytes::from_static(b": ping\n\n")),
-            Step::Stop => {
-                writer.bye(Bye::stopping())?;
-            }
+            Step::Stop => writer.bye(Bye::stopping())?,
             Step::Items(items) => {
                 for item in items {
                     match item {
                         Item::Event(event) => writer.event(event, self.naming)?,
-                        Item::Gap(gap) => writer.gap(gap)?,
-                        Item::CaughtUp { cursor } => writer.caught_up(*cursor)?,
-                        Item::Read(change) => writer.read(change)?,
-                        // A kind of item that this version cannot show.
-                        _ => &mut writer,
-                    };
+                        item => {
+                            if let Some(control) = Control::of(item) {
+                                writer.control(&control)?;
+                            }
+                        }
+                    }
                 }
             }
         }

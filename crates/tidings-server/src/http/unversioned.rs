@@ -1,25 +1,23 @@
 //! The four unversioned routes: the same logs in the shapes of a simpler service, so that its
-//! clients go on working.
-
-mod notification;
+//! clients keep working.
 
 use axum::body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::{Draft, Epoch, Event, Since, UserId};
-
-pub(super) use notification::Notification;
+use tidings_notify::{Draft, Epoch, Event, Item, Since, UserId};
 
 use super::error::ApiError;
-use super::extract::{Body, Id, Upgrade, User, idempotency_key};
+use super::extract::{Body, InPath, Upgrade, idempotency_key};
 use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
-use super::websocket::{self, Dialect};
+use super::websocket::{self, Encoder};
 use crate::app::SharedApp;
 use crate::idempotency::Idempotent;
+use crate::wire::frames::Control;
+use crate::wire::unversioned::Notification;
 
 /// Notifications that one step of the list reads.
 const PAGE: usize = 256;
@@ -37,7 +35,7 @@ pub(crate) async fn create(
     let message = fields
         .take("message")?
         .ok_or_else(|| ApiError::invalid("message", "expected a text"))?;
-    // Clients of this route may post a whole notification: what else is in it says nothing here.
+    // Clients of this route may post a whole notification; its other fields are ignored.
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
     let idempotent =
         idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/notifications", &body));
@@ -51,12 +49,12 @@ pub(crate) async fn create(
 /// The array is written page by page while it is sent, so its length costs no memory.
 pub(crate) async fn list(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
 ) -> Result<Response, ApiError> {
     if app.notifier.store().head(&user).await?.epoch == Epoch::NONE {
         return Err(ApiError::not_found(
             "user",
-            "this user never had a notification",
+            "this user has never had a notification",
         ));
     }
     let list = List {
@@ -101,7 +99,7 @@ impl List {
         }
         let chunk = self.page().await;
         if chunk.is_err() {
-            // An array that is cut off tells the caller that it is not whole.
+            // The caller sees by the missing bracket that the array is incomplete.
             self.state = ListState::Ended;
         }
         Some((chunk, self))
@@ -134,18 +132,44 @@ impl List {
 /// `POST /notifications/{user}/{id}/read`.
 pub(crate) async fn read(
     State(app): State<SharedApp>,
-    User(user): User,
-    Id(id): Id,
+    InPath(user): InPath<UserId>,
+    InPath(id): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
     inbox::mark_read(&app, &user, inbox::event_id(&id)?).await?;
     Ok(StatusCode::OK)
 }
 
-/// `GET /ws/{user}`: what no connection of the user has been sent yet, then what comes.
+/// `GET /ws/{user}`: what has not been sent to any connection of the user, then live notifications.
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
-    User(user): User,
+    InPath(user): InPath<UserId>,
     Upgrade(upgrade): Upgrade,
 ) -> Result<Response, ApiError> {
-    websocket::open(app, user, Since::Undelivered, upgrade, Dialect::Unversioned).await
+    websocket::open(app, user, Since::Undelivered, upgrade, Unversioned).await
+}
+
+/// Bare notifications, and nothing else.
+#[derive(Debug, Clone, Copy)]
+struct Unversioned;
+
+impl Encoder for Unversioned {
+    const HAS_REQUESTS: bool = false;
+
+    fn item(&self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
+        match item {
+            Item::Event(event) => {
+                serde_json::to_string(&Notification::from(event.as_ref())).map(Some)
+            }
+            Item::Gap(gap) => {
+                // These frames cannot express it.
+                tracing::warn!(%user, ?gap, "queued notifications expired before they were sent");
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn control(&self, _control: Control<'_>) -> serde_json::Result<Option<String>> {
+        Ok(None)
+    }
 }

@@ -137,7 +137,7 @@ async fn mistakes_are_explained_in_one_line() {
     let (ok, _, complaint) = run(&server, &["inbox", "anna", "--read", "nonsense"]).await;
     assert!(!ok);
     assert!(
-        complaint.starts_with("tidings: the server answered 404"),
+        complaint.starts_with("tidings: the server replied 404"),
         "{complaint}"
     );
     assert_eq!(complaint.lines().count(), 1);
@@ -147,7 +147,10 @@ async fn mistakes_are_explained_in_one_line() {
         .await
         .unwrap();
     let complaint = String::from_utf8(nobody.stderr).unwrap();
-    assert!(complaint.contains("no server answers"), "{complaint}");
+    assert!(
+        complaint.contains("no server at http://127.0.0.1:1"),
+        "{complaint}"
+    );
     let bad = binary()
         .args(["serve", "--dev", "--database", "mysql://x"])
         .output()

@@ -1,4 +1,4 @@
-//! Whether the server can accept notifications: whether its storage can be written.
+//! Whether the server can accept notifications: whether its database can be written.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use tidings_sqlite::{Database, Error};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long an answer stands: however many ask, the storage is tried once in this time.
+/// How long a result is kept: the database is tried once in this time, however many requests ask.
 const FRESH: Duration = Duration::from_secs(1);
 
 pub(crate) const SCHEMA: &[&str] = &["
     CREATE TABLE readiness (id INTEGER PRIMARY KEY, tried INTEGER NOT NULL) STRICT;
 "];
 
-/// Tries the storage for whoever asks.
+/// Tries the database, and remembers the result for a moment.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     last: Mutex<Option<(Instant, Result<(), Error>)>>,
 }
 
 impl Readiness {
-    /// Writes something, or answers what came of it a moment ago.
+    /// Writes something, or returns the result of a moment ago.
     pub(crate) async fn check(&self, database: &Database) -> Result<(), Error> {
         let mut last = self.last.lock().await;
         if let Some((when, outcome)) = &*last

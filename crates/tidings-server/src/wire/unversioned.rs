@@ -1,8 +1,10 @@
+//! The shape of the four unversioned routes.
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidings_notify::{Event, EventId, UserId};
 
-/// A notification in the unversioned shape.
+/// A notification as the unversioned routes show it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Notification<'a> {
     id: EventId,

@@ -1,0 +1,43 @@
+//! Errors for people: why a server did not start, and any error as one line of text.
+
+use std::net::SocketAddr;
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system reported.
+        source: std::io::Error,
+    },
+    /// The database cannot be opened or migrated.
+    #[error("cannot use the database {database}")]
+    Storage {
+        /// Which database.
+        database: String,
+        /// What the database reported.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The webhook sender cannot be built.
+    #[error("cannot build the webhook sender")]
+    Sender(#[from] tidings::ConfigError),
+    /// The durable stream of webhook deliveries cannot be used.
+    #[error("cannot use the stream of webhook deliveries")]
+    WebhookStream(#[from] tidings_stream::Error),
+}
+
+/// Writes an error and its causes on one line: `error: cause: cause of the cause`.
+pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,96 @@
+//! The file of `--config`: its values become the defaults of the flags, so that a flag and a variable
+//! override them and every value is checked as if it were given on the command line.
+
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Why the configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system reported.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has an unknown key or a wrong value. The line itself is not shown: it
+    /// may contain a key.
+    #[error("the configuration file {}, line {line}: {message}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Makes the values of the file the defaults of the command's flags.
+pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let malformed = |position: usize, message: String| FileError::Malformed {
+        path: path.to_owned(),
+        line: text[..position].lines().count().max(1),
+        message,
+    };
+    let table = DeTable::parse(&text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        malformed(start, error.message().to_owned())
+    })?;
+    for (key, value) in table.get_ref() {
+        let (name, position) = (key.get_ref().as_ref(), key.span().end);
+        let flag = command
+            .get_arguments()
+            .find(|flag| flag.get_long() == Some(name) && name != "config")
+            .map(|flag| flag.get_id().clone())
+            .ok_or_else(|| malformed(position, format!("unknown setting `{name}`")))?;
+        let values = texts(value).map_err(|at| {
+            malformed(
+                at,
+                format!("{name}: expected a text, a number or a boolean"),
+            )
+        })?;
+        check(&command, name, &values).map_err(|message| malformed(position, message))?;
+        command = command.mut_arg(flag, |flag| flag.default_values(values));
+    }
+    Ok(command)
+}
+
+/// A value, or the values of an array, as they would stand on the command line; the error is the
+/// position of a value that cannot stand there.
+fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, usize> {
+    match value.get_ref() {
+        DeValue::Array(values) => {
+            let texts = values.iter().map(texts).collect::<Result<Vec<_>, _>>()?;
+            Ok(texts.concat())
+        }
+        DeValue::String(text) => Ok(vec![text.clone().into_owned()]),
+        DeValue::Integer(number) => Ok(vec![number.to_string()]),
+        DeValue::Boolean(value) => Ok(vec![value.to_string()]),
+        _ => Err(value.span().end),
+    }
+}
+
+/// Parses the values as a command line would; the error is clap's first line.
+fn check(command: &Command, name: &str, values: &[String]) -> Result<(), String> {
+    let flags = values.iter().map(|value| format!("--{name}={value}"));
+    let arguments = std::iter::once("serve".to_owned()).chain(flags);
+    match command.clone().try_get_matches_from(arguments) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let text = error.render().to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Err(line.trim_start_matches("error: ").to_owned())
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Everything that goes over the wire, each JSON shape and each name once.
+//!
+//! Handlers, commands and streams write and read these types only. `docs/http.md` and the console
+//! repeat some of it for people and browsers; the tests below compare them with the types.
+//!
+//! | module | has |
+//! |---|---|
+//! | [`notification`] | a notification, the list of the inbox, what accepting returns |
+//! | [`frames`] | what a stream sends beside notifications, and what a WebSocket client may send |
+//! | [`unversioned`] | the shape of the four unversioned routes |
+//! | [`webhook`] | endpoints, deliveries, attempts |
+
+pub(crate) mod frames;
+pub(crate) mod notification;
+pub(crate) mod unversioned;
+pub(crate) mod webhook;
+
+use serde::{Deserialize, Serialize};
+
+/// A list in an object, so that more can stand beside it: `{"data":[…]}`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Data<T> {
+    pub(crate) data: T,
+}
+
+/// A page of a list; `next` is the `cursor` of the page after it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
+    pub(crate) data: Vec<T>,
+    pub(crate) next: Option<String>,
+}
+
+/// `{"status":"live"}` and `{"status":"ready"}`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Health {
+    pub(crate) status: &'static str,
+}
+
+/// The body of every response that is an error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ErrorBody<E> {
+    pub(crate) error: E,
+}
+
+/// An error: a code for programs, a message for people, and the field that it is about.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorDescription {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) field: Option<String>,
+}
+
+/// The parts of an error that a command shows.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ReadError {
+    pub(crate) message: String,
+    pub(crate) field: Option<String>,
+}
+
+#[cfg(test)]
+mod tests;

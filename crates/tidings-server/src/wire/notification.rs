@@ -1,0 +1,26 @@
+//! Notifications and the inbox. The JSON of one notification is that of [`Event`].
+
+use serde::Serialize;
+use tidings_notify::{Event, EventId};
+
+/// A page of the inbox, newest first.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inbox {
+    pub(crate) data: Vec<Event>,
+    /// The `cursor` of the next page.
+    pub(crate) next: Option<EventId>,
+    /// All that is unread, on this page or not.
+    pub(crate) unread: u64,
+}
+
+/// How many notifications are unread.
+#[derive(Debug, Serialize)]
+pub(crate) struct Unread {
+    pub(crate) unread: u64,
+}
+
+/// The payload of a notification that was sent as `message`.
+#[derive(Debug, Serialize)]
+pub(crate) struct MessagePayload<M> {
+    pub(crate) message: M,
+}

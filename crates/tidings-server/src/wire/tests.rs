@@ -1,0 +1,187 @@
+//! `docs/http.md` and the console against the types.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tidings_notify::{Draft, Epoch, Event, EventId, EventType, GapReason, Item, Payload, UserId};
+
+use super::frames::{
+    self, Bye, CaughtUp, Control, GapFrame, Hello, ReadFrame, Request, SSE_PREFIX, WebSocketFrame,
+};
+use super::notification::{Inbox, Unread};
+use super::{Data, ErrorBody, ErrorDescription, unversioned};
+
+const DOCUMENT: &str = include_str!("../../../../docs/http.md");
+const CONSOLE: &str = include_str!("../console/console.js");
+
+fn id(seq: u64) -> EventId {
+    EventId::new(Epoch::from_u64(0x6f1c_0a52_d3e8_4b97), seq)
+}
+
+fn event() -> Event {
+    let draft = Draft::new(
+        UserId::new("anna").unwrap(),
+        EventType::new("greeting").unwrap(),
+        Payload::parse(r#"{"text":"Hello"}"#).unwrap(),
+    );
+    Event::from_draft(
+        draft.with_timestamp("2026-11-21T10:00:00Z".parse().unwrap()),
+        id(17),
+    )
+}
+
+fn controls(user: &UserId) -> [Control<'_>; 5] {
+    [
+        Control::Hello(Hello {
+            user_id: user,
+            cursor: id(16),
+            unread: 3,
+            ping_interval: std::time::Duration::from_secs(20),
+        }),
+        Control::CaughtUp(CaughtUp { cursor: id(17) }),
+        Control::Gap(GapFrame {
+            from: Some(id(2)),
+            to: id(9),
+            reason: GapReason::Expired.as_str(),
+        }),
+        Control::Read(ReadFrame {
+            ids: Some(vec![id(17)]),
+            up_to: None,
+            unread: 2,
+            as_of: id(17),
+        }),
+        Control::Bye(Bye {
+            code: 4200,
+            reason: "the server is stopping",
+            reconnect_after_ms: 900,
+        }),
+    ]
+}
+
+/// The lines of the code blocks of `docs/http.md` that are JSON objects.
+fn samples() -> Vec<Value> {
+    DOCUMENT
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect()
+}
+
+fn json(document: impl serde::Serialize) -> Value {
+    serde_json::to_value(document).unwrap()
+}
+
+/// The words after a marker in a text, up to the first character that no name has.
+fn names_after<'a>(text: &'a str, marker: &str) -> BTreeSet<&'a str> {
+    let is_end = |c: char| !(c.is_ascii_lowercase() || c == '_');
+    let parts = text.split(marker).skip(1);
+    parts
+        .filter_map(|part| part.split(is_end).next())
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn every_sample_of_the_document_has_the_shape_of_the_types() {
+    let (event, user) = (event(), UserId::new("anna").unwrap());
+    let mut shapes = vec![
+        json(&event),
+        json(Data {
+            data: [event.clone()],
+        }),
+        json(Inbox {
+            data: vec![event.clone()],
+            next: None,
+            unread: 3,
+        }),
+        json(Unread { unread: 3 }),
+        json(unversioned::Notification::from(&event)),
+        json(WebSocketFrame::from(&event)),
+        json(ErrorBody {
+            error: ErrorDescription {
+                code: "invalid_field",
+                message: String::new(),
+                field: Some(String::new()),
+            },
+        }),
+        json(WebSocketFrame::from(ErrorDescription {
+            code: "not_found",
+            message: String::new(),
+            field: Some(String::new()),
+        })),
+    ];
+    shapes.extend(controls(&user).map(|control| json(WebSocketFrame::from(control))));
+    let samples = samples();
+    for shape in &shapes {
+        assert!(
+            samples.iter().any(|sample| same_shape(sample, shape)),
+            "docs/http.md has no sample of {shape}"
+        );
+    }
+    for sample in &samples {
+        let is_request = serde_json::from_value::<Request>(sample.clone()).is_ok();
+        assert!(
+            is_request || shapes.iter().any(|shape| same_shape(sample, shape)),
+            "docs/http.md has a sample of an unknown shape: {sample}"
+        );
+    }
+}
+
+/// Whether two values have the same fields, the same `event`, and values of the same kinds.
+fn same_shape(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left.get("event") == right.get("event")
+                && left.iter().all(|(key, value)| {
+                    right.get(key).is_some_and(|other| same_shape(value, other))
+                })
+        }
+        (Value::Array(left), Value::Array(right)) => left
+            .iter()
+            .all(|left| right.iter().all(|right| same_shape(left, right))),
+        _ => std::mem::discriminant(left) == std::mem::discriminant(right),
+    }
+}
+
+#[test]
+fn the_document_and_the_console_know_every_control_event_by_its_name() {
+    let user = UserId::new("anna").unwrap();
+    let names = controls(&user).map(|control| control.name());
+    assert_eq!(
+        names_after(DOCUMENT, &format!("`event: {SSE_PREFIX}")),
+        names.into_iter().collect(),
+    );
+    let listened = names_after(CONSOLE, &format!("addEventListener(\"{SSE_PREFIX}"));
+    assert!(!listened.is_empty());
+    assert!(
+        listened.is_subset(&names.into_iter().collect()),
+        "{listened:?}"
+    );
+    let framed = names_after(DOCUMENT, "{\"event\":\"");
+    let mut expected: BTreeSet<_> = names.into_iter().collect();
+    expected.extend([frames::NOTIFICATION, frames::ERROR]);
+    assert_eq!(framed, expected);
+}
+
+#[test]
+fn the_document_names_every_reason_of_a_gap() {
+    for reason in [
+        GapReason::Invalid,
+        GapReason::UnknownEpoch,
+        GapReason::Expired,
+        GapReason::Ahead,
+    ] {
+        assert!(DOCUMENT.contains(&format!("`{}`", reason.as_str())));
+    }
+}
+
+#[test]
+fn only_notifications_have_no_control_frame() {
+    assert!(Control::of(&Item::Event(std::sync::Arc::new(event()))).is_none());
+    assert!(Control::of(&Item::CaughtUp { cursor: id(1) }).is_some());
+    assert_eq!(
+        json(WebSocketFrame::from(&event())),
+        json!({ "event": "notification", "data": json(event()) })
+    );
+}
