@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::support::{Home, Server, soon};
-use crate::webhooks::Receiver;
+use crate::webhooks::Webhooks;
 
 const NOTIFICATIONS: usize = 10_000;
 const CONNECTIONS: usize = 32;
@@ -103,6 +103,17 @@ async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Val
     seen
 }
 
+/// Receives webhooks until there is one for each notification, and returns their ids.
+async fn receive_all(mut receiver: Webhooks) -> HashSet<String> {
+    let mut ids = HashSet::new();
+    while ids.len() < NOTIFICATIONS {
+        let webhook = receiver.next().await;
+        assert_eq!(webhook.json()["id"], webhook.id());
+        ids.insert(webhook.id().to_owned());
+    }
+    ids
+}
+
 async fn kill_and_restart(home: &Home, shared: &Shared, mut server: Server) -> Server {
     let mut accepted = shared.accepted.subscribe();
     for kill in 1..=KILLS {
@@ -122,9 +133,10 @@ async fn kill_and_restart(home: &Home, shared: &Shared, mut server: Server) -> S
 async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
     let home = Home::with(&["--webhook-schedule", "0s,100ms,100ms,1s,1s,1s,1s,1s,1s,1s"]);
     let server = home.start().await;
-    let mut receiver = Receiver::start().await;
+    let receiver = Webhooks::start().await;
     let endpoint = json!({ "url": receiver.url() });
     assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    let webhooks = tokio::spawn(receive_all(receiver));
     let shared = Arc::new(Shared {
         url: watch::Sender::new(server.url.clone()),
         accepted: watch::Sender::new(0),
@@ -186,16 +198,5 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
     }
 
     // Every event reached the webhook at least once, under its own id.
-    let mut posted = HashSet::new();
-    while posted.len() < NOTIFICATIONS {
-        let webhook = receiver.next().await;
-        let body: Value = serde_json::from_slice(&webhook.body).unwrap();
-        assert_eq!(body["id"], webhook.id);
-        assert!(
-            ids.contains(&webhook.id),
-            "{} was never accepted",
-            webhook.id
-        );
-        posted.insert(webhook.id);
-    }
+    assert_eq!(webhooks.await.unwrap(), ids);
 }

@@ -1,0 +1,116 @@
+//! What arrives, and what is recorded of it.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tidings::signing::{Secret, Verifier};
+use tokio::net::TcpListener;
+
+use super::{Webhooks, create, delivery_in};
+use crate::support::{Home, soon};
+
+#[tokio::test]
+async fn an_accepted_event_is_posted_signed_and_its_attempt_recorded() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let endpoint = create(
+        &server,
+        "/v1/users/anna/endpoints",
+        json!({ "url": receiver.url() }),
+    )
+    .await;
+    assert_eq!(endpoint["enabled"], true);
+    assert_eq!(endpoint["event_types"], json!([]));
+    let event = server.notify("anna", json!({ "n": 1 })).await;
+
+    let webhook = receiver.next().await;
+    assert_eq!(webhook.id(), event["id"]);
+    assert_eq!(webhook.0.head.headers["content-type"], "application/json");
+    let secret = Secret::parse(endpoint["secret"].as_str().unwrap()).unwrap();
+    let verifier = Verifier::new(secret);
+    verifier
+        .verify(&webhook.0.head.headers, &webhook.0.body, Timestamp::now())
+        .unwrap();
+    assert_eq!(
+        webhook.json(),
+        json!({
+            "id": event["id"], "type": "test", "timestamp": event["timestamp"],
+            "user_id": "anna", "data": { "n": 1 },
+        })
+    );
+
+    let delivery = delivery_in(&server, "delivered").await;
+    assert_eq!(delivery["endpoint_id"], endpoint["id"]);
+    let id = delivery["id"].as_str().unwrap();
+    let attempts = server.get(&format!("/v1/deliveries/{id}/attempts")).await;
+    assert_eq!(attempts["data"][0]["status"], 204);
+    assert_eq!(attempts["data"][0]["number"], 1);
+    // A secret is shown once.
+    let list = server.get("/v1/users/anna/endpoints").await;
+    assert!(list["data"][0].get("secret").is_none());
+}
+
+#[tokio::test]
+async fn endpoints_hear_of_their_user_and_their_types_only() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (mut all, mut anna, mut news) = (
+        Webhooks::start().await,
+        Webhooks::start().await,
+        Webhooks::start().await,
+    );
+    create(&server, "/v1/endpoints", json!({ "url": all.url() })).await;
+    create(
+        &server,
+        "/v1/users/anna/endpoints",
+        json!({ "url": anna.url() }),
+    )
+    .await;
+    let filter = json!({ "url": news.url(), "event_types": ["news", "alert"] });
+    create(&server, "/v1/endpoints", filter).await;
+    let mut ids = Vec::new();
+    for (user, event_type) in [("ben", "chat"), ("anna", "chat"), ("ben", "news")] {
+        let body = json!({ "user_id": user, "type": event_type, "payload": 1 });
+        ids.push(create(&server, "/v1/notifications", body).await["id"].clone());
+    }
+    assert_eq!(anna.next().await.id(), ids[1]);
+    assert_eq!(news.next().await.id(), ids[2]);
+    let mut heard = [
+        all.next().await.id().to_owned(),
+        all.next().await.id().to_owned(),
+        all.next().await.id().to_owned(),
+    ];
+    let mut sent: Vec<_> = ids
+        .iter()
+        .map(|id| id.as_str().unwrap().to_owned())
+        .collect();
+    heard.sort();
+    sent.sort();
+    assert_eq!(heard.as_slice(), sent);
+}
+
+#[tokio::test]
+async fn a_stalled_endpoint_leaves_workers_to_the_others() {
+    let home = Home::new();
+    let server = home.start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    create(&server, "/v1/users/anna/endpoints", json!({ "url": url })).await;
+    let mut healthy = Webhooks::start().await;
+    create(
+        &server,
+        "/v1/users/ben/endpoints",
+        json!({ "url": healthy.url() }),
+    )
+    .await;
+    for n in 0..200 {
+        server.notify("anna", json!(n)).await;
+    }
+    let (_held, _) = soon("the stalled attempt", silent.accept()).await.unwrap();
+    let event = server.notify("ben", json!("in time")).await;
+    assert_eq!(healthy.next().await.id(), event["id"]);
+    assert_eq!(
+        server.get("/v1/deliveries?state=delivered&limit=1").await["next"],
+        Value::Null
+    );
+}
