@@ -37,7 +37,7 @@ impl Storage {
         Ok(Self {
             database,
             notifier: Notifier::builder(Arc::new(store)).build(),
-            streams: Streams::new(engine, ServiceConfig::default()),
+            streams: Streams::new(Arc::new(engine), ServiceConfig::default()),
         })
     }
 }

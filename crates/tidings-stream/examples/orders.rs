@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "an example tells by printing")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_sqlite::{Database, Options};
@@ -17,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let database = Database::open(folder.path().join("orders.db"), &Options::default())?;
     let engine = SqliteEngine::open(database.clone()).await?;
-    let streams = Streams::new(engine, ServiceConfig::default());
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
 
     // Repeating this is harmless: the key is good for an hour.
     let order =

@@ -7,17 +7,19 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{ConsumerKey, DynEngine, GroupKey};
+use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::{Message, MessageId, StreamName, SubscribeOptions};
 
 mod attempt;
+pub(crate) mod batch_handler;
 mod dispatch;
+pub(crate) mod handler;
+pub(crate) mod janitor;
+pub(crate) mod poller;
 mod settler;
 mod time_limit;
-mod work;
 
 pub(crate) use dispatch::run;
-pub(crate) use work::{InBatches, OneByOne, Work};
 
 /// A running subscription.
 ///
@@ -146,7 +148,7 @@ pub struct ConsumerStats {
 
 /// What the tasks of one subscription share.
 pub(crate) struct Subscription {
-    pub(crate) engine: DynEngine,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) consumer: ConsumerKey,
     pub(crate) options: SubscribeOptions,
     pub(crate) dead_letters: StreamName,

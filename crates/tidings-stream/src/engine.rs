@@ -1,19 +1,38 @@
 //! What a store has to do for streams, and nothing else: retries, dead letters, concurrency and
 //! closing are decided once, above it.
+//!
+//! Each engine folder repeats the same file names: `append`, `claim`, `settle`, `group`, `delete`,
+//! `trim`, `content`, `pending`, `member`, `stats`, `failure`, and `listen` where wake-ups come over
+//! a connection.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::wake::Wakes;
+use async_trait::async_trait;
+
 use crate::{
     Error, GroupName, Headers, Member, Message, MessageId, NewMessage, PendingMessage, Retention,
     StartFrom, StreamName, StreamStats,
 };
 
-mod erased;
+#[cfg(any(test, feature = "postgres", feature = "redis"))]
+mod group_commit;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod headers;
+pub(crate) mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod settled_bits;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod time;
+pub(crate) mod wake;
 
-pub use erased::DynEngine;
-pub(crate) use erased::WeakEngine;
+pub use wake::Wakes;
 
 /// One consumer group of one stream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,13 +57,13 @@ pub struct ConsumerKey {
 pub struct Receipt {
     /// The message.
     pub id: MessageId,
-    /// The number of the claim, never used twice in a group, nor in a later one of the same name:
-    /// a group's numbers begin with [`first_claim`].
+    /// The number of the claim. It is never used twice, neither in a group nor in a later group
+    /// of the same name, because a group's numbers begin with [`first_claim`].
     pub claim: u64,
 }
 
-/// A number for the first claim of a new group, drawn so that the receipts of a deleted group of the
-/// same name fit none of its claims.
+/// Draws the number of the first claim of a new group. It is random, so that receipts of a deleted
+/// group of the same name fit no claim of the new one.
 ///
 /// It is below 2^48, which leaves a group more claims than it can make, in every engine's numbers.
 pub fn first_claim() -> u64 {
@@ -56,26 +75,26 @@ pub fn first_claim() -> u64 {
 pub struct Delivery {
     /// The message, with the number of this attempt.
     pub message: Message,
-    /// What settles it.
+    /// The proof of the claim, which settles it.
     pub receipt: Receipt,
-    /// What the handler of an earlier attempt said.
+    /// The error of an earlier attempt.
     pub last_error: Option<String>,
 }
 
 /// What [`Engine::claim`] found.
 #[derive(Debug, Clone, Default)]
 pub struct Claimed {
-    /// The messages: those that come again first, then new ones in the order of their ids.
+    /// The messages: redelivered ones first, then new ones in the order of their ids.
     pub deliveries: Vec<Delivery>,
-    /// In how long the next message of the group is due to come again, if nobody settles it before;
-    /// `None` when there is none. Zero means that there is more to claim now.
+    /// The time until the next message of the group is due again, unless it is settled before;
+    /// `None` if there is none. Zero means that there is more to claim now.
     pub next_due: Option<Duration>,
 }
 
 /// How the claim of a message ends.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// Whose claim.
+    /// Which claim.
     pub receipt: Receipt,
     /// How it ends.
     pub outcome: Outcome,
@@ -86,27 +105,27 @@ pub struct Settlement {
 pub enum Outcome {
     /// The group is done with it.
     Acknowledged,
-    /// It comes again, with its attempt counted.
+    /// It is delivered again, with this attempt counted.
     Retry {
-        /// Not before this long.
+        /// The shortest time until then.
         delay: Duration,
-        /// What the handler said.
+        /// The error of the handler.
         error: Option<String>,
     },
-    /// It comes again at once, as if it had not been claimed.
+    /// It is delivered again at once, as if it had not been claimed.
     Released,
     /// It moves to another stream.
     Dead {
-        /// The stream; created when it does not exist.
+        /// The stream, which is created if it does not exist.
         to: StreamName,
-        /// What the dead letter says about its death: see [`NewMessage::buried`].
+        /// The headers that say why it died: see [`NewMessage::buried`].
         provenance: Headers,
     },
 }
 
 /// A store of streams.
 ///
-/// Clones of an engine's handles, and calls, may run at the same time.
+/// Calls may run at the same time, through one handle or several.
 ///
 /// # Contract
 ///
@@ -115,129 +134,111 @@ pub enum Outcome {
 ///   A message whose [publish key](NewMessage::with_publish_key) was used within its window is not
 ///   appended again.
 /// - **Groups** are durable. Creating or moving one finds its place atomically against appends.
-/// - **Claim** counts the attempt before it answers, so that a message that kills its process still
-///   runs out of attempts. It hands a message to one claim at a time until its visibility timeout
-///   passes. It gives the group's new messages in order of id.
-/// - **Settle** does all of its work or none. It obeys a receipt while nobody else has claimed the
-///   message, even a late one, and does nothing for a stale one. A move to another stream makes
+/// - **Claim** counts the attempt before it returns, so that a message that kills its process still
+///   runs out of attempts. A message belongs to one claim at a time, until its visibility timeout
+///   passes. New messages are claimed in the order of their ids.
+/// - **Settle** does all of its work or none. It obeys a receipt, even a late one, until another
+///   claim takes the message, and does nothing for a stale one. A move to another stream makes
 ///   exactly one copy, whatever crashes.
-/// - **Trim** removes from the old end only. A message that is gone while a group has yet to handle
+/// - **Trim** removes from the old end only. A message that is removed before a group has handled
 ///   it is counted as lost for that group, and never stops the group.
 /// - **Claims, settlements, extensions and check-ins need not survive a loss of power**: what is
 ///   lost comes again.
-/// - **Wake-ups** follow the commit of whatever gives a group something to claim. They may be lost.
+/// - **Wake-ups** follow the commit that gives a group something to claim. They may be lost.
 /// - **A dropped future** may or may not have done its work, and never half of it.
 ///
 /// The functions of `conformance` (feature `conformance`) test an engine against this.
-pub trait Engine: Send + Sync + 'static {
+#[async_trait]
+pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Appends messages in order, creates the stream if need be, stores its retention and trims to
-    /// it. Answers the id of each message, which for a repeated publish key is that of the first
-    /// one under the key; the others follow each other without gaps.
-    fn append(
+    /// it. Returns the id of each message. For a repeated publish key that is the id of the first
+    /// message under the key; the other ids follow each other without gaps.
+    async fn append(
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Retention,
-    ) -> impl Future<Output = Result<Vec<MessageId>, Error>> + Send;
+    ) -> Result<Vec<MessageId>, Error>;
 
     /// Creates the group, and the stream, unless they exist.
-    fn open_group(
-        &self,
-        group: &GroupKey,
-        start: StartFrom,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<(), Error>;
 
     /// Moves a group to another position, as if it had been created there, and drops what it has
     /// pending: every receipt of it is stale from then on.
-    fn seek(
-        &self,
-        group: &GroupKey,
-        to: StartFrom,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    async fn seek(&self, group: &GroupKey, to: StartFrom) -> Result<(), Error>;
 
-    /// Deletes the group with everything it has pending; `false` when there is none.
-    fn delete_group(&self, group: &GroupKey) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// Deletes the group with everything it has pending. Returns `false` if there is none.
+    async fn delete_group(&self, group: &GroupKey) -> Result<bool, Error>;
 
-    /// Deletes a stream with its messages, groups and publish keys; `false` when there is none.
-    fn delete_stream(
-        &self,
-        stream: &StreamName,
-    ) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// Deletes a stream with its messages, groups and publish keys. Returns `false` if there is none.
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error>;
 
     /// Claims up to `max` messages for `visibility`, in the name of a consumer.
-    fn claim(
+    async fn claim(
         &self,
         consumer: &ConsumerKey,
         max: usize,
         visibility: Duration,
-    ) -> impl Future<Output = Result<Claimed, Error>> + Send;
+    ) -> Result<Claimed, Error>;
 
-    /// Ends claims. Answers for each whether its receipt was obeyed; `false` is a stale one.
-    fn settle(
+    /// Ends claims. Returns for each whether its receipt was obeyed; `false` means that it is stale.
+    async fn settle(
         &self,
         group: &GroupKey,
         settlements: Arc<[Settlement]>,
-    ) -> impl Future<Output = Result<Vec<bool>, Error>> + Send;
+    ) -> Result<Vec<bool>, Error>;
 
-    /// Makes claims last `visibility` from now, at least. Answers for each whether its receipt was
-    /// obeyed; `false` is a stale one.
-    fn extend(
+    /// Makes claims last for at least `visibility` from now. Returns for each whether its receipt
+    /// was obeyed; `false` means that it is stale.
+    async fn extend(
         &self,
         group: &GroupKey,
         receipts: Arc<[Receipt]>,
         visibility: Duration,
-    ) -> impl Future<Output = Result<Vec<bool>, Error>> + Send;
+    ) -> Result<Vec<bool>, Error>;
 
-    /// Tells of each group whether a claim would find something now, without changing anything.
-    /// `true` for one that does not exist: its claim will say so.
+    /// Returns for each group whether a claim would find something now, and changes nothing. It
+    /// is `true` for a group that does not exist, so that a claim reports the error.
     ///
     /// This is what polling costs: one call for all consumers of a process that wait, whose work
     /// does not grow with the length of any stream.
-    fn ready(
-        &self,
-        groups: Arc<[GroupKey]>,
-    ) -> impl Future<Output = Result<Vec<bool>, Error>> + Send;
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error>;
 
-    /// Notes that these consumers will be alive for `ttl` from now; zero means that they have gone.
-    /// Ignores those of groups that do not exist.
-    fn check_in(
-        &self,
-        consumers: Arc<[ConsumerKey]>,
-        ttl: Duration,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Records that these consumers are alive for `ttl` from now; zero means that they have left.
+    /// Consumers of groups that do not exist are ignored.
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error>;
 
-    /// Trims every stream to its stored retention, and forgets what has expired. Answers how many
-    /// messages were removed.
-    fn trim(&self) -> impl Future<Output = Result<u64, Error>> + Send;
+    /// Trims every stream to its stored retention, and removes expired publish keys and members.
+    /// Returns how many messages were removed.
+    async fn trim(&self) -> Result<u64, Error>;
 
     /// The streams whose full names begin with `prefix`, in the order of their names.
-    fn list(&self, prefix: &str) -> impl Future<Output = Result<Vec<StreamName>, Error>> + Send;
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error>;
 
     /// Figures of a stream and its groups; an unknown stream is an empty one.
-    fn stats(&self, stream: &StreamName)
-    -> impl Future<Output = Result<StreamStats, Error>> + Send;
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error>;
 
-    /// Up to `max` messages of a stream from the first one after `after` on, fewer where they are
-    /// large; none for an unknown stream. Their attempt is 0: no group is asked.
-    fn read(
+    /// Up to `max` messages of a stream, beginning with the first one after `after`; fewer if they
+    /// are large, none for an unknown stream. Their attempt is 0, because no group claims them.
+    async fn read(
         &self,
         stream: &StreamName,
         after: Option<MessageId>,
         max: usize,
-    ) -> impl Future<Output = Result<Vec<Message>, Error>> + Send;
+    ) -> Result<Vec<Message>, Error>;
 
-    /// Up to `max` pending messages of a group, in the order of their ids, from the first one after
-    /// `after` on.
-    fn pending(
+    /// Up to `max` pending messages of a group, in the order of their ids, beginning with the first
+    /// one after `after`.
+    async fn pending(
         &self,
         group: &GroupKey,
         after: Option<MessageId>,
         max: usize,
-    ) -> impl Future<Output = Result<Vec<PendingMessage>, Error>> + Send;
+    ) -> Result<Vec<PendingMessage>, Error>;
 
     /// The consumers of a group that are alive or hold a claim, in the order of their names.
-    fn members(&self, group: &GroupKey) -> impl Future<Output = Result<Vec<Member>, Error>> + Send;
+    async fn members(&self, group: &GroupKey) -> Result<Vec<Member>, Error>;
 
-    /// Where this engine's wake-ups arrive.
+    /// The wake-ups of this engine.
     fn wakes(&self) -> &Wakes;
 }

@@ -62,21 +62,3 @@ impl Error {
         Self::Backend(Arc::new(source))
     }
 }
-
-#[cfg(feature = "sqlite")]
-impl From<tidings_sqlite::Error> for Error {
-    fn from(source: tidings_sqlite::Error) -> Self {
-        match source {
-            tidings_sqlite::Error::Closed => Self::Closed,
-            full if full.is_full() => Self::Full(Arc::new(full)),
-            other => Self::backend(other),
-        }
-    }
-}
-
-#[cfg(feature = "sqlite")]
-impl From<rusqlite::Error> for Error {
-    fn from(source: rusqlite::Error) -> Self {
-        tidings_sqlite::Error::from(source).into()
-    }
-}

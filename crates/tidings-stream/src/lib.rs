@@ -29,13 +29,15 @@
 //! since cannot acknowledge, retry or bury anything.
 //!
 //! ```
+//! use std::sync::Arc;
+//!
 //! use tidings_stream::{
 //!     HandlerError, MemoryEngine, Message, NewMessage, ServiceConfig, Streams, SubscribeOptions,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), tidings_stream::Error> {
-//! let streams = Streams::new(MemoryEngine::new(), ServiceConfig::default());
+//! let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
 //! let (done, mut results) = tokio::sync::mpsc::channel(16);
 //! let consumer = streams
 //!     .subscribe(
@@ -102,7 +104,6 @@
 //! It is no job scheduler: a message has no priority and no due date of its own. It is no broker:
 //! there is no network protocol, processes meet in the engine. It does not deliver exactly once.
 
-mod batch_handler;
 mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -110,31 +111,23 @@ mod consumer;
 pub mod dead_letter;
 pub mod engine;
 mod error;
-#[cfg(any(test, feature = "postgres", feature = "redis"))]
-mod group_commit;
-mod handler;
-mod janitor;
-mod memory;
 mod message;
 mod name;
-mod poller;
-#[cfg(feature = "postgres")]
-pub mod postgres;
-#[cfg(feature = "redis")]
-pub mod redis;
-mod settled_bits;
-#[cfg(feature = "sqlite")]
-pub mod sqlite;
 mod stats;
 mod streams;
-mod wake;
 
-pub use batch_handler::{BatchError, BatchHandler};
 pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptions};
+pub use consumer::batch_handler::{BatchError, BatchHandler};
+pub use consumer::handler::{Handler, HandlerError};
 pub use consumer::{CloseReport, Consumer, ConsumerStats};
+pub use engine::memory::MemoryEngine;
+#[cfg(feature = "postgres")]
+pub use engine::postgres;
+#[cfg(feature = "redis")]
+pub use engine::redis;
+#[cfg(feature = "sqlite")]
+pub use engine::sqlite;
 pub use error::Error;
-pub use handler::{Handler, HandlerError};
-pub use memory::MemoryEngine;
 pub use message::{
     Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES,
     MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,

@@ -6,17 +6,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
-use crate::consumer::{
-    self, CloseReport, Consumer, Counters, InBatches, OneByOne, Subscription, Work,
-};
-use crate::engine::{ConsumerKey, DynEngine, Engine, GroupKey};
-use crate::poller::{FIRST_CHECK_IN_TTL, Poller};
+use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
+use crate::consumer::{self, CloseReport, Consumer, Counters, Subscription, janitor};
+use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::{
-    BatchHandler, Error, GroupName, Handler, MessageId, NewMessage, Retention, ServiceConfig,
-    StreamName, SubscribeOptions, janitor,
+    BatchHandler, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
+    ServiceConfig, StreamName, SubscribeOptions,
 };
 
-mod operate;
+mod admin;
 mod redrive;
 
 pub use redrive::{Redrive, Redriven};
@@ -32,7 +30,7 @@ pub struct Streams {
 }
 
 struct Shared {
-    engine: DynEngine,
+    engine: Arc<dyn Engine>,
     closing: CancellationToken,
     /// One task per consumer.
     consumers: TaskTracker,
@@ -46,11 +44,11 @@ struct Shared {
 
 impl Streams {
     /// Streams on an engine.
-    pub fn new(engine: impl Engine, config: ServiceConfig) -> Self {
+    pub fn new(engine: Arc<dyn Engine>, config: ServiceConfig) -> Self {
         let closing = CancellationToken::new();
         Self {
             shared: Arc::new(Shared {
-                engine: DynEngine::new(engine),
+                engine,
                 consumers: TaskTracker::new(),
                 closed: Arc::default(),
                 poller: Poller::default(),
@@ -189,9 +187,19 @@ impl Streams {
         options: SubscribeOptions,
         handler: H,
     ) -> Result<Consumer, Error> {
+        let handler = Arc::new(handler);
+        let one_by_one = move |messages: Vec<Message>| {
+            let handler = Arc::clone(&handler);
+            async move {
+                for message in messages {
+                    handler.handle(message).await?;
+                }
+                Ok(())
+            }
+        };
         // A handler for one message gets one.
         let options = options.with_max_batch(1);
-        self.start(stream, group, options, OneByOne(handler)).await
+        self.start(stream, group, options, one_by_one).await
     }
 
     /// Starts to work through a stream as [`subscribe`](Self::subscribe) does, with a handler that
@@ -218,7 +226,7 @@ impl Streams {
         options: SubscribeOptions,
         handler: H,
     ) -> Result<Consumer, Error> {
-        self.start(stream, group, options, InBatches(handler)).await
+        self.start(stream, group, options, handler).await
     }
 
     async fn start(
@@ -226,7 +234,7 @@ impl Streams {
         stream: &str,
         group: &str,
         options: SubscribeOptions,
-        work: impl Work,
+        handler: impl BatchHandler,
     ) -> Result<Consumer, Error> {
         self.ensure_open()?;
         options.check()?;
@@ -241,8 +249,8 @@ impl Streams {
                 expected: "another stream",
             });
         }
-        let engine = self.shared.engine.clone();
-        let listener = engine.wakes().listen(&key.stream);
+        let engine = Arc::clone(&self.shared.engine);
+        let wakes = engine.wakes().subscribe(&key.stream);
         engine.open_group(&key, options.start).await?;
         let consumer = ConsumerKey {
             group: key,
@@ -250,10 +258,10 @@ impl Streams {
         };
         let present = Arc::from([consumer.clone()]);
         engine.check_in(present, FIRST_CHECK_IN_TTL).await?;
-        let seat = self
+        let registration = self
             .shared
             .poller
-            .seat(consumer.clone(), options.poll_interval);
+            .register(consumer.clone(), options.poll_interval);
 
         let subscription = Arc::new(Subscription {
             engine,
@@ -265,7 +273,7 @@ impl Streams {
             counters: Counters::default(),
         });
         let (report, reported) = watch::channel(None);
-        let running = consumer::run(Arc::clone(&subscription), work, listener, seat);
+        let running = consumer::run(Arc::clone(&subscription), handler, wakes, registration);
         let (all_closing, total) = (self.shared.closing.clone(), Arc::clone(&self.shared.closed));
         self.shared.consumers.spawn(async move {
             let closed = running.await;
@@ -320,8 +328,8 @@ impl Streams {
                 ..
             } = &*self.shared;
             let interval = self.config.janitor_interval;
-            let janitor = janitor::run(engine.downgrade(), interval, closing.clone());
-            let polling = poller.clone().run(engine.downgrade(), closing.clone());
+            let janitor = janitor::run(Arc::downgrade(engine), interval, closing.clone());
+            let polling = poller.clone().run(Arc::downgrade(engine), closing.clone());
             [tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new)
         });
         Ok(())
@@ -356,13 +364,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_handle_frees_the_engine_at_once() {
-        let streams = Streams::new(MemoryEngine::new(), ServiceConfig::default());
+        let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
         streams.publish("s", NewMessage::new("")).await.unwrap();
         let consumer = streams
             .subscribe("s", "g", SubscribeOptions::default(), |_| async { Ok(()) })
             .await
             .unwrap();
-        let engine = streams.shared.engine.downgrade();
+        let engine = Arc::downgrade(&streams.shared.engine);
         consumer.close().await;
         drop((consumer, streams));
         assert!(engine.upgrade().is_none());

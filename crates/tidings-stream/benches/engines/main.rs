@@ -29,7 +29,8 @@ mod streams;
 
 use raw::Raw;
 use rounds::Ratio;
-use tidings_stream::engine::DynEngine;
+use std::sync::Arc;
+use tidings_stream::engine::Engine;
 
 /// How many publishers there are, and how many messages each sends at a time. The engine alone has as
 /// many.
@@ -67,7 +68,7 @@ async fn main() {
     }
 }
 
-async fn compare(name: &str, engine: DynEngine, raw: &impl Raw) {
+async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw) {
     let ours = streams::Ours::new(engine).await;
     println!("\n{name}, messages/s of 256 bytes      alone     streams   ratio");
     for (publishers, batch) in PUBLISHING {

@@ -1,9 +1,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use tidings_stream::engine::DynEngine;
+use tidings_stream::engine::Engine;
 use tidings_stream::{MemoryEngine, NewMessage};
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ struct State {
     pending: BTreeMap<u64, Instant>,
 }
 
-pub(crate) fn engines() -> (DynEngine, Ring) {
-    (DynEngine::new(MemoryEngine::new()), Ring::default())
+pub(crate) fn engines() -> (Arc<dyn Engine>, Ring) {
+    (Arc::new(MemoryEngine::new()), Ring::default())
 }
 
 impl Raw for Ring {

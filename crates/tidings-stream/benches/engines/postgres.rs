@@ -1,5 +1,6 @@
-use tidings_stream::engine::DynEngine;
-use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
+use std::sync::Arc;
+use tidings_stream::engine::Engine;
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::raw::{PAYLOAD, Raw};
@@ -40,7 +41,7 @@ const CLAIM: &str = "
     SELECT number, created_at, payload, headers FROM message
     WHERE number BETWEEN (SELECT lo FROM range) AND (SELECT hi FROM range) ORDER BY number";
 
-pub(crate) async fn engines() -> (DynEngine, Alone) {
+pub(crate) async fn engines() -> (Arc<dyn Engine>, Alone) {
     let server = std::env::var("DATABASE_URL").expect("scripts/services sets DATABASE_URL");
     let admin = connect(&server).await;
     let schema = format!("bench_{:016x}", fastrand::u64(..));
@@ -50,7 +51,9 @@ pub(crate) async fn engines() -> (DynEngine, Alone) {
         .unwrap();
     let url = |schema: &str| format!("{server}?options=-csearch_path%3D{schema}");
     let config = Config::new(&url(&schema)).unwrap();
-    let engine = PostgresEngine::open(config).await.unwrap();
+    let engine = PostgresEngine::open(config, PostgresOptions::default())
+        .await
+        .unwrap();
 
     let alone = format!("{schema}_alone");
     admin
@@ -73,7 +76,7 @@ pub(crate) async fn engines() -> (DynEngine, Alone) {
         publishing,
         consuming,
     };
-    (DynEngine::new(engine), alone)
+    (Arc::new(engine), alone)
 }
 
 async fn connect(url: &str) -> Client {

@@ -1,6 +1,7 @@
+use std::sync::Arc;
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{self, Value, cmd};
-use tidings_stream::engine::DynEngine;
+use tidings_stream::engine::Engine;
 use tidings_stream::redis::{Config, RedisEngine, RedisOptions};
 
 use crate::raw::{PAYLOAD, Raw};
@@ -14,12 +15,12 @@ pub(crate) struct Alone {
 
 const GROUP: &str = "g";
 
-pub(crate) async fn engines() -> (DynEngine, Alone) {
+pub(crate) async fn engines() -> (Arc<dyn Engine>, Alone) {
     let server = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
     let prefix = format!("bench:{:016x}", fastrand::u64(..));
     let options = RedisOptions::default().with_prefix(&*prefix);
-    let engine = RedisEngine::open_with(Config::new(&server).unwrap(), options);
-    let engine = DynEngine::new(engine.await.unwrap());
+    let engine = RedisEngine::open(Config::new(&server).unwrap(), options);
+    let engine = Arc::new(engine.await.unwrap());
 
     let client = redis::Client::open(server).unwrap();
     let alone = Alone {

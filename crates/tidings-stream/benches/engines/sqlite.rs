@@ -1,9 +1,9 @@
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
 use tidings_sqlite::{Database, Options};
-use tidings_stream::engine::DynEngine;
+use tidings_stream::engine::Engine;
 use tidings_stream::sqlite::SqliteEngine;
 
 use crate::raw::{PAYLOAD, Raw};
@@ -13,7 +13,7 @@ pub(crate) struct Alone(Mutex<Connection>);
 
 const HEADERS: Option<&str> = None;
 
-pub(crate) async fn engines(folder: &Path) -> (DynEngine, Alone) {
+pub(crate) async fn engines(folder: &Path) -> (Arc<dyn Engine>, Alone) {
     let database = Database::open(folder.join("streams.db"), &Options::default()).unwrap();
     let engine = SqliteEngine::open(database).await.unwrap();
     let connection = Connection::open(folder.join("alone.db")).unwrap();
@@ -29,7 +29,7 @@ pub(crate) async fn engines(folder: &Path) -> (DynEngine, Alone) {
              CREATE TABLE lease (claim INTEGER PRIMARY KEY, hi INTEGER);",
         )
         .unwrap();
-    (DynEngine::new(engine), Alone(Mutex::new(connection)))
+    (Arc::new(engine), Alone(Mutex::new(connection)))
 }
 
 impl Raw for Alone {

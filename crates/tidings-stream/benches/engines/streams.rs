@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidings_stream::engine::DynEngine;
+use tidings_stream::engine::Engine;
 use tidings_stream::{
     Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
 };
@@ -21,7 +21,7 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) async fn new(engine: DynEngine) -> Self {
+    pub(crate) async fn new(engine: Arc<dyn Engine>) -> Self {
         let streams = Streams::new(engine, ServiceConfig::default());
         streams
             .set_retention(STREAM, Retention::default())

@@ -8,12 +8,12 @@ use super::support::{
     NEVER, from_start, number, numbered, recorder, soon, streams, subscribe, until,
 };
 use crate::dead_letter;
-use crate::engine::DynEngine;
+use crate::engine::Engine;
 use crate::{BatchError, HandlerError, Message, RetryDelay, StartFrom};
 
 /// Every message comes once, in batches of up to the size that was asked for and in order; what is
 /// there does not wait for more.
-pub async fn batches_hold_what_is_there(engine: DynEngine) {
+pub async fn batches_hold_what_is_there(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(250)).await.unwrap();
     let (sender, mut batches) = mpsc::channel(64);
@@ -42,7 +42,7 @@ pub async fn batches_hold_what_is_there(engine: DynEngine) {
 }
 
 /// Of a batch, those that failed come again or die, each by its own verdict, and the rest is done.
-pub async fn a_batch_fails_in_part(engine: DynEngine) {
+pub async fn a_batch_fails_in_part(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(100)).await.unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -82,7 +82,7 @@ pub async fn a_batch_fails_in_part(engine: DynEngine) {
 }
 
 /// A batch that fails, panics or runs out of time as a whole comes again as a whole.
-pub async fn a_batch_that_fails_comes_again_whole(engine: DynEngine) {
+pub async fn a_batch_that_fails_comes_again_whole(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(10)).await.unwrap();
     let options = from_start()
@@ -107,7 +107,7 @@ pub async fn a_batch_that_fails_comes_again_whole(engine: DynEngine) {
 }
 
 /// While a batch is handled, the claims of all its messages are extended.
-pub async fn a_long_batch_keeps_its_messages(engine: DynEngine) {
+pub async fn a_long_batch_keeps_its_messages(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(20)).await.unwrap();
     let visibility = Duration::from_millis(300);
@@ -136,7 +136,7 @@ pub async fn a_long_batch_keeps_its_messages(engine: DynEngine) {
 
 /// A paused consumer claims nothing, and what came meanwhile is there when it goes on; the others
 /// of its group are not held up.
-pub async fn a_paused_consumer_claims_nothing(engine: DynEngine) {
+pub async fn a_paused_consumer_claims_nothing(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (paused_recorder, mut paused_seen) = recorder();
     let paused = subscribe(&streams, "s", "g", from_start(), paused_recorder).await;
@@ -163,7 +163,7 @@ pub async fn a_paused_consumer_claims_nothing(engine: DynEngine) {
 }
 
 /// Dead letters go back to where they came from, as they were, each once; what is no letter stays.
-pub async fn dead_letters_are_brought_back(engine: DynEngine) {
+pub async fn dead_letters_are_brought_back(engine: Arc<dyn Engine>) {
     use crate::{NewMessage, Redrive};
     let streams = streams(engine);
     let original = NewMessage::new("1").with_header("customer", "eve");

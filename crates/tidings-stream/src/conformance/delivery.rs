@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::support::{NEVER, contents, from_start, number, numbered, recorder, streams, subscribe};
-use crate::engine::DynEngine;
+use crate::engine::Engine;
 use crate::{Error, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MessageId, NewMessage};
 
 /// Five messages arrive, first attempts all.
-pub async fn five_messages_make_the_round_trip(engine: DynEngine) {
+pub async fn five_messages_make_the_round_trip(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let consumer = subscribe(&streams, "s", "g", from_start(), recorder).await;
@@ -28,7 +29,7 @@ pub async fn five_messages_make_the_round_trip(engine: DynEngine) {
 }
 
 /// Any bytes and any text come out as they went in.
-pub async fn payloads_and_headers_arrive_as_they_were_sent(engine: DynEngine) {
+pub async fn payloads_and_headers_arrive_as_they_were_sent(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let mut sent = vec![
         NewMessage::new(""),
@@ -57,7 +58,7 @@ pub async fn payloads_and_headers_arrive_as_they_were_sent(engine: DynEngine) {
 }
 
 /// The largest message passes, one byte more is refused by field, and nothing of it is kept.
-pub async fn what_is_too_large_is_refused(engine: DynEngine) {
+pub async fn what_is_too_large_is_refused(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let largest = NewMessage::new(vec![1; MAX_PAYLOAD_BYTES])
         .with_header("k", "v".repeat(MAX_HEADER_BYTES - 1));
@@ -72,7 +73,7 @@ pub async fn what_is_too_large_is_refused(engine: DynEngine) {
 }
 
 /// Large messages arrive at once, however an engine divides them into claims.
-pub async fn large_messages_do_not_wait_for_a_poll(engine: DynEngine) {
+pub async fn large_messages_do_not_wait_for_a_poll(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let options = from_start().with_concurrency(16).with_poll_interval(NEVER);
@@ -85,7 +86,7 @@ pub async fn large_messages_do_not_wait_for_a_poll(engine: DynEngine) {
 }
 
 /// Ids count 1, 2, 3 … in every stream by itself.
-pub async fn ids_are_dense_and_a_batch_is_contiguous(engine: DynEngine) {
+pub async fn ids_are_dense_and_a_batch_is_contiguous(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let id = MessageId::from_u64;
     assert_eq!(
@@ -112,7 +113,7 @@ pub async fn ids_are_dense_and_a_batch_is_contiguous(engine: DynEngine) {
 }
 
 /// A batch with a message that cannot be published leaves nothing behind.
-pub async fn a_batch_is_published_whole_or_not_at_all(engine: DynEngine) {
+pub async fn a_batch_is_published_whole_or_not_at_all(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let mut batch = numbered(3);
     batch.push(NewMessage::new(vec![0; MAX_PAYLOAD_BYTES + 1]));
@@ -125,7 +126,7 @@ pub async fn a_batch_is_published_whole_or_not_at_all(engine: DynEngine) {
 }
 
 /// Case, dots, blanks, letters of any script and length make streams and groups of their own.
-pub async fn names_that_look_alike_are_different_streams(engine: DynEngine) {
+pub async fn names_that_look_alike_are_different_streams(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (long, longer) = ("x".repeat(200), "x".repeat(201));
     let names = [
@@ -168,7 +169,7 @@ pub async fn names_that_look_alike_are_different_streams(engine: DynEngine) {
 }
 
 /// One worker sees new messages in the order in which they were published.
-pub async fn first_deliveries_come_in_the_order_of_their_ids(engine: DynEngine) {
+pub async fn first_deliveries_come_in_the_order_of_their_ids(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(100)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -181,7 +182,7 @@ pub async fn first_deliveries_come_in_the_order_of_their_ids(engine: DynEngine) 
 }
 
 /// Four publishers and two consumers with four handlers each: 200 messages, 200 deliveries.
-pub async fn many_publishers_and_workers_deliver_each_message_once(engine: DynEngine) {
+pub async fn many_publishers_and_workers_deliver_each_message_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let options = from_start().with_concurrency(4);

@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{NEVER, key, numbered, somebody, soon, streams, until};
-use crate::engine::{Delivery, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
+use crate::engine::{Delivery, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
 
 const SHORT: Duration = Duration::from_millis(10);
 
-async fn group_with(engine: &DynEngine, messages: u64) -> GroupKey {
+async fn group_with(engine: &Arc<dyn Engine>, messages: u64) -> GroupKey {
     let streams = streams(engine.clone());
     let key = key(&streams, "s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
@@ -19,7 +19,7 @@ async fn group_with(engine: &DynEngine, messages: u64) -> GroupKey {
 }
 
 async fn claim(
-    engine: &DynEngine,
+    engine: &Arc<dyn Engine>,
     key: &GroupKey,
     max: usize,
     visibility: Duration,
@@ -31,7 +31,7 @@ async fn claim(
         .deliveries
 }
 
-async fn extend(engine: &DynEngine, key: &GroupKey, receipt: Receipt) -> bool {
+async fn extend(engine: &Arc<dyn Engine>, key: &GroupKey, receipt: Receipt) -> bool {
     engine
         .extend(key, Arc::from([receipt]), NEVER)
         .await
@@ -39,7 +39,11 @@ async fn extend(engine: &DynEngine, key: &GroupKey, receipt: Receipt) -> bool {
 }
 
 /// Claims until something is found.
-async fn claim_again(engine: &DynEngine, key: &GroupKey, visibility: Duration) -> Vec<Delivery> {
+async fn claim_again(
+    engine: &Arc<dyn Engine>,
+    key: &GroupKey,
+    visibility: Duration,
+) -> Vec<Delivery> {
     let mut found = Vec::new();
     while found.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -48,7 +52,12 @@ async fn claim_again(engine: &DynEngine, key: &GroupKey, visibility: Duration) -
     found
 }
 
-async fn settle(engine: &DynEngine, key: &GroupKey, receipt: Receipt, outcome: Outcome) -> bool {
+async fn settle(
+    engine: &Arc<dyn Engine>,
+    key: &GroupKey,
+    receipt: Receipt,
+    outcome: Outcome,
+) -> bool {
     let settlements = Arc::from([Settlement { receipt, outcome }]);
     engine.settle(key, settlements).await.unwrap()[0]
 }
@@ -74,7 +83,7 @@ fn dead(key: &GroupKey) -> StreamName {
 
 /// Once somebody else has claimed a message, and once a claim was settled, its receipt is worth
 /// nothing: whatever it is used for, the message stays where it is and no dead letter appears.
-pub async fn stale_receipts_do_nothing(engine: DynEngine) {
+pub async fn stale_receipts_do_nothing(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let first = claim(&engine, &key, 1, SHORT).await[0].receipt;
     let second = claim_again(&engine, &key, SHORT).await[0].receipt;
@@ -105,7 +114,7 @@ pub async fn stale_receipts_do_nothing(engine: DynEngine) {
 }
 
 /// A claim that has expired is still good for its owner until somebody else takes the message.
-pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: DynEngine) {
+pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, SHORT).await[0].receipt;
     tokio::time::sleep(SHORT * 3).await;
@@ -115,7 +124,7 @@ pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: 
 
 /// Of a claim that has expired, its owner may still settle what nobody else has taken since, though
 /// others of its messages were taken.
-pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: DynEngine) {
+pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 3).await;
     let late = claim(&engine, &key, 3, SHORT).await;
     let taken = soon(async {
@@ -143,7 +152,7 @@ pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: DynEngine)
 }
 
 /// A released message comes again at once, before newer ones, as the attempt that it was.
-pub async fn released_messages_keep_their_attempt(engine: DynEngine) {
+pub async fn released_messages_keep_their_attempt(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 3).await;
     for attempt in 1..=3 {
         for _ in 0..3 {
@@ -165,7 +174,7 @@ pub async fn released_messages_keep_their_attempt(engine: DynEngine) {
 }
 
 /// Of a claim of many messages only those come again that were not settled.
-pub async fn settled_parts_of_a_claim_do_not_come_again(engine: DynEngine) {
+pub async fn settled_parts_of_a_claim_do_not_come_again(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 100).await;
     let claimed = claim(&engine, &key, 100, SHORT).await;
     assert_eq!(claimed.len(), 100);
@@ -190,7 +199,7 @@ pub async fn settled_parts_of_a_claim_do_not_come_again(engine: DynEngine) {
 }
 
 /// A claim that is extended in time does not expire, on its first attempt or a later one.
-pub async fn extending_a_claim_keeps_it(engine: DynEngine) {
+pub async fn extending_a_claim_keeps_it(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let visibility = Duration::from_millis(200);
     for attempt in 1..=2 {
@@ -208,7 +217,7 @@ pub async fn extending_a_claim_keeps_it(engine: DynEngine) {
 }
 
 /// Working with a group that was never created, or has been deleted, is told so.
-pub async fn a_group_that_is_gone_is_an_error(engine: DynEngine) {
+pub async fn a_group_that_is_gone_is_an_error(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, NEVER).await[0].receipt;
     assert!(engine.delete_group(&key).await.unwrap());

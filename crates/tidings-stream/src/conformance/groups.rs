@@ -1,16 +1,17 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{
     NEVER, contents, from_start, number, numbered, recorder, streams, subscribe, until,
 };
-use crate::engine::DynEngine;
+use crate::engine::Engine;
 use crate::{
     Error, HandlerError, Message, MessageId, NewMessage, Retention, StartFrom, SubscribeOptions,
 };
 
 /// Three members of a group handle a hundred messages, each message once.
-pub async fn members_of_a_group_share_its_messages(engine: DynEngine) {
+pub async fn members_of_a_group_share_its_messages(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let mut members = Vec::new();
@@ -33,7 +34,7 @@ pub async fn members_of_a_group_share_its_messages(engine: DynEngine) {
 }
 
 /// Two groups get all twenty messages each.
-pub async fn every_group_gets_every_message(engine: DynEngine) {
+pub async fn every_group_gets_every_message(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (first, mut first_seen) = recorder();
     let (second, mut second_seen) = recorder();
@@ -46,7 +47,7 @@ pub async fn every_group_gets_every_message(engine: DynEngine) {
 }
 
 /// By default a new group does not see what was there before it.
-pub async fn a_group_starts_after_the_latest_message(engine: DynEngine) {
+pub async fn a_group_starts_after_the_latest_message(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -58,7 +59,7 @@ pub async fn a_group_starts_after_the_latest_message(engine: DynEngine) {
 }
 
 /// A group that asks for it sees what was there before it.
-pub async fn a_group_may_start_at_the_earliest_message(engine: DynEngine) {
+pub async fn a_group_may_start_at_the_earliest_message(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -68,7 +69,7 @@ pub async fn a_group_may_start_at_the_earliest_message(engine: DynEngine) {
 }
 
 /// A start at an id excludes the message of that id.
-pub async fn a_group_may_start_after_a_message(engine: DynEngine) {
+pub async fn a_group_may_start_after_a_message(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let ids = streams.publish_batch("s", numbered(5)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -80,7 +81,7 @@ pub async fn a_group_may_start_after_a_message(engine: DynEngine) {
 }
 
 /// The start is only for a new group: one that exists goes on where it was.
-pub async fn a_group_that_exists_keeps_its_position(engine: DynEngine) {
+pub async fn a_group_that_exists_keeps_its_position(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
     let (first, mut seen) = recorder();
@@ -104,7 +105,7 @@ pub async fn a_group_that_exists_keeps_its_position(engine: DynEngine) {
 }
 
 /// Starting after a message that does not exist yet would skip messages: it is refused.
-pub async fn a_start_ahead_of_the_stream_is_refused(engine: DynEngine) {
+pub async fn a_start_ahead_of_the_stream_is_refused(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
     for ahead in [4, u64::MAX] {
@@ -122,7 +123,7 @@ pub async fn a_start_ahead_of_the_stream_is_refused(engine: DynEngine) {
 }
 
 /// A start at an id that is gone begins with what is left, and counts nothing as lost.
-pub async fn a_start_that_was_trimmed_is_the_oldest_message(engine: DynEngine) {
+pub async fn a_start_that_was_trimmed_is_the_oldest_message(engine: Arc<dyn Engine>) {
     let streams = streams(engine).with_retention(Retention::default().with_max_len(2));
     let ids = streams.publish_batch("s", numbered(5)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -136,7 +137,7 @@ pub async fn a_start_that_was_trimmed_is_the_oldest_message(engine: DynEngine) {
 
 /// Groups that begin at the latest message, while somebody publishes, see an unbroken rest of the
 /// stream, with everything that was published after their subscription.
-pub async fn nothing_published_after_subscribing_is_missed(engine: DynEngine) {
+pub async fn nothing_published_after_subscribing_is_missed(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let publisher = {
@@ -184,7 +185,7 @@ pub async fn nothing_published_after_subscribing_is_missed(engine: DynEngine) {
 }
 
 /// Deleting a group forgets its position and what it has pending.
-pub async fn a_deleted_group_begins_anew(engine: DynEngine) {
+pub async fn a_deleted_group_begins_anew(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(2)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -211,7 +212,7 @@ pub async fn a_deleted_group_begins_anew(engine: DynEngine) {
 }
 
 /// Lag, pending, dead letters and the ends of the stream are what they are.
-pub async fn figures_are_exact(engine: DynEngine) {
+pub async fn figures_are_exact(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     assert_eq!(
         streams.stats("s").await.unwrap(),

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{NEVER, key, numbered, streams};
-use crate::engine::{ConsumerKey, DynEngine, Engine, GroupKey, Outcome, Receipt, Settlement};
+use crate::engine::{ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Headers, MemoryEngine, MessageId, NewMessage, Retention, StartFrom, StreamName};
 
 const HISTORIES: u64 = 12;
@@ -14,7 +14,7 @@ const ALL: usize = 10_000;
 /// Whatever is done in whatever order, an engine comes out where the one in memory does: the same
 /// messages are handed out as the same attempts, the same receipts are obeyed, and the same is kept,
 /// pending, dead and counted.
-pub async fn random_histories_end_as_in_memory(engine: DynEngine) {
+pub async fn random_histories_end_as_in_memory(engine: Arc<dyn Engine>) {
     for seed in 0..HISTORIES {
         let mut history = History::new(engine.clone(), seed);
         for step in 0..STEPS {
@@ -28,8 +28,8 @@ pub async fn random_histories_end_as_in_memory(engine: DynEngine) {
 struct History {
     seed: u64,
     random: fastrand::Rng,
-    subject: DynEngine,
-    model: DynEngine,
+    subject: Arc<dyn Engine>,
+    model: Arc<dyn Engine>,
     stream: StreamName,
     groups: [GroupKey; 2],
     /// Receipts that were handed out at the same time for the same message, good or stale.
@@ -37,21 +37,21 @@ struct History {
 }
 
 impl History {
-    fn new(subject: DynEngine, seed: u64) -> Self {
+    fn new(subject: Arc<dyn Engine>, seed: u64) -> Self {
         let streams = streams(subject.clone());
         let name = format!("history{seed}");
         Self {
             seed,
             random: fastrand::Rng::with_seed(seed),
             subject,
-            model: DynEngine::new(MemoryEngine::new()),
+            model: Arc::new(MemoryEngine::new()),
             stream: streams.name(&name).unwrap(),
             groups: ["g", "h"].map(|group| key(&streams, &name, group)),
             receipts: Vec::new(),
         }
     }
 
-    fn both(&self) -> [&DynEngine; 2] {
+    fn both(&self) -> [&Arc<dyn Engine>; 2] {
         [&self.subject, &self.model]
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::support::{
     NEVER, Recorder, from_start, key, numbered, recorder, somebody, soon, streams, subscribe, until,
 };
-use crate::engine::{DynEngine, Engine};
+use crate::engine::Engine;
 use crate::{Consumer, Error, Handler, HandlerError, Message, NewMessage};
 
 /// Records every message, then waits for a permit of the gate.
@@ -26,7 +26,7 @@ fn gated(recorder: Recorder, gate: Arc<Semaphore>) -> impl Handler {
 }
 
 /// Handlers that end while their consumer closes are recorded, and nothing comes again.
-pub async fn closing_lets_running_handlers_acknowledge(engine: DynEngine) {
+pub async fn closing_lets_running_handlers_acknowledge(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(10)).await.unwrap();
     let gate = Arc::new(Semaphore::new(0));
@@ -53,7 +53,7 @@ pub async fn closing_lets_running_handlers_acknowledge(engine: DynEngine) {
 
 /// Of a claim of sixteen messages, the first handler begins the closing: the others do not start,
 /// and their messages go back with the attempt unchanged.
-pub async fn no_handler_starts_once_closing_has_begun(engine: DynEngine) {
+pub async fn no_handler_starts_once_closing_has_begun(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (first, seen) = recorder();
     let slot = Arc::new(OnceLock::<Consumer>::new());
@@ -109,7 +109,7 @@ async fn begin<F: Future>(future: &mut Pin<&mut F>) {
 }
 
 /// A handler that does not end is dropped at the deadline, and its message comes again at once.
-pub async fn closing_gives_up_at_its_deadline(engine: DynEngine) {
+pub async fn closing_gives_up_at_its_deadline(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (first, mut seen) = recorder();
@@ -128,7 +128,7 @@ pub async fn closing_gives_up_at_its_deadline(engine: DynEngine) {
 }
 
 /// Twenty consumers close side by side; what is called afterwards answers the same error.
-pub async fn consumers_close_together_and_calls_answer_closed(engine: DynEngine) {
+pub async fn consumers_close_together_and_calls_answer_closed(engine: Arc<dyn Engine>) {
     const TIMEOUT: Duration = Duration::from_millis(500);
     let streams = streams(engine);
     let (first, mut seen) = recorder();
@@ -155,7 +155,7 @@ pub async fn consumers_close_together_and_calls_answer_closed(engine: DynEngine)
 }
 
 /// Subscribing and closing again and again leaves no task behind.
-pub async fn a_thousand_subscriptions_leave_nothing_behind(engine: DynEngine) {
+pub async fn a_thousand_subscriptions_leave_nothing_behind(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let runtime = tokio::runtime::Handle::current();
@@ -170,7 +170,7 @@ pub async fn a_thousand_subscriptions_leave_nothing_behind(engine: DynEngine) {
 }
 
 /// With polling as good as off, every group of a stream hears of every message.
-pub async fn one_publish_wakes_every_group(engine: DynEngine) {
+pub async fn one_publish_wakes_every_group(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let options = from_start().with_poll_interval(NEVER).with_concurrency(8);
     let mut groups = Vec::new();
@@ -193,7 +193,7 @@ pub async fn one_publish_wakes_every_group(engine: DynEngine) {
 
 /// With polling as good as off, a message that comes back is found: by whoever gave it back, and by
 /// the other members of its group.
-pub async fn a_returned_message_wakes_its_group(engine: DynEngine) {
+pub async fn a_returned_message_wakes_its_group(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone());
     let (first, mut seen) = recorder();
     // A free handler beside the busy one, so that the subscription is waiting when it comes back.
@@ -238,7 +238,7 @@ pub async fn a_returned_message_wakes_its_group(engine: DynEngine) {
 }
 
 /// A consumer that is dropped stops as if it had been closed.
-pub async fn a_dropped_consumer_closes(engine: DynEngine) {
+pub async fn a_dropped_consumer_closes(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, seen) = recorder();
     drop(subscribe(&streams, "s", "g", from_start(), recorder).await);

@@ -1,7 +1,8 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{contents, number, soon, streams};
-use crate::engine::DynEngine;
+use crate::engine::Engine;
 use crate::{MessageId, NewMessage};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -12,7 +13,7 @@ fn keyed(content: &str, key: &str, window: Duration) -> NewMessage {
 
 /// A second publish under the same key appends nothing and answers the first one's id, in the same
 /// batch or a later one; it takes no number, and other streams have keys of their own.
-pub async fn a_publish_key_appends_once(engine: DynEngine) {
+pub async fn a_publish_key_appends_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let first = streams.publish("s", keyed("1", "k", HOUR)).await.unwrap();
     let again = streams.publish("s", keyed("9", "k", HOUR)).await.unwrap();
@@ -48,7 +49,7 @@ pub async fn a_publish_key_appends_once(engine: DynEngine) {
 }
 
 /// Once its window has passed, a key is as good as new, with or without the janitor.
-pub async fn a_publish_key_is_free_after_its_window(engine: DynEngine) {
+pub async fn a_publish_key_is_free_after_its_window(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let window = Duration::from_millis(50);
     let published = streams.publish("s", keyed("", "k", window)).await.unwrap();
@@ -77,7 +78,7 @@ pub async fn a_publish_key_is_free_after_its_window(engine: DynEngine) {
 }
 
 /// Whoever publishes at the same time under one key gets the same id.
-pub async fn concurrent_publishes_under_one_key_append_once(engine: DynEngine) {
+pub async fn concurrent_publishes_under_one_key_append_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let publishers: Vec<_> = (0..32)
         .map(|_| {

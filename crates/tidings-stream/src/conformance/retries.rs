@@ -10,7 +10,7 @@ use super::support::{
     NEVER, Recorder, contents, from_start, key, number, numbered, recorder, somebody, streams,
     subscribe, until,
 };
-use crate::engine::{DynEngine, Engine};
+use crate::engine::Engine;
 use crate::{Error, Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
 
 /// Records every attempt, then fails it as told.
@@ -33,7 +33,7 @@ fn at_once() -> HandlerError {
 }
 
 /// A handler that never ends loses its message to another member, as a second attempt.
-pub async fn a_hung_handler_gives_its_message_to_another_member(engine: DynEngine) {
+pub async fn a_hung_handler_gives_its_message_to_another_member(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let options = from_start()
@@ -65,7 +65,7 @@ pub async fn a_hung_handler_gives_its_message_to_another_member(engine: DynEngin
 }
 
 /// Attempts count 1 to 1 + retries, and then there is one dead letter.
-pub async fn a_message_gets_one_attempt_and_its_retries(engine: DynEngine) {
+pub async fn a_message_gets_one_attempt_and_its_retries(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     for retries in [0, 1, 2] {
         let stream = format!("s{retries}");
@@ -90,7 +90,7 @@ pub async fn a_message_gets_one_attempt_and_its_retries(engine: DynEngine) {
 }
 
 /// Without a limit a message is tried until it succeeds.
-pub async fn unlimited_retries_go_on(engine: DynEngine) {
+pub async fn unlimited_retries_go_on(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -112,7 +112,7 @@ pub async fn unlimited_retries_go_on(engine: DynEngine) {
 }
 
 /// A handler that gives up has had its last attempt.
-pub async fn skipping_retries_makes_a_dead_letter_at_once(engine: DynEngine) {
+pub async fn skipping_retries_makes_a_dead_letter_at_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -129,7 +129,7 @@ pub async fn skipping_retries_makes_a_dead_letter_at_once(engine: DynEngine) {
 }
 
 /// A delay that the handler chooses is kept, whatever the subscription says.
-pub async fn a_handler_chooses_its_delay(engine: DynEngine) {
+pub async fn a_handler_chooses_its_delay(engine: Arc<dyn Engine>) {
     const DELAY: Duration = Duration::from_millis(150);
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
@@ -148,7 +148,7 @@ pub async fn a_handler_chooses_its_delay(engine: DynEngine) {
 
 /// An error that names no delay waits as long as the subscription says: by default, as long as the
 /// visibility timeout.
-pub async fn delays_follow_the_subscription(engine: DynEngine) {
+pub async fn delays_follow_the_subscription(engine: Arc<dyn Engine>) {
     const DELAY: Duration = Duration::from_millis(300);
     let streams = streams(engine);
     let plain = || HandlerError::retry("again");
@@ -180,7 +180,7 @@ pub async fn delays_follow_the_subscription(engine: DynEngine) {
 }
 
 /// While a message waits for its next attempt, newer ones are handled.
-pub async fn a_message_that_waits_blocks_no_newer_one(engine: DynEngine) {
+pub async fn a_message_that_waits_blocks_no_newer_one(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(10)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -201,7 +201,7 @@ pub async fn a_message_that_waits_blocks_no_newer_one(engine: DynEngine) {
 }
 
 /// A handler with time beyond the visibility timeout keeps its message to itself.
-pub async fn a_long_handler_keeps_its_message(engine: DynEngine) {
+pub async fn a_long_handler_keeps_its_message(engine: Arc<dyn Engine>) {
     const VISIBILITY: Duration = Duration::from_millis(800);
     let streams = streams(engine);
     let options = from_start().with_visibility_timeout(VISIBILITY);
@@ -228,7 +228,7 @@ pub async fn a_long_handler_keeps_its_message(engine: DynEngine) {
 }
 
 /// A handler that has used up its time is dropped, and its message retried.
-pub async fn a_handler_past_its_time_is_dropped(engine: DynEngine) {
+pub async fn a_handler_past_its_time_is_dropped(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -259,7 +259,7 @@ pub async fn a_handler_past_its_time_is_dropped(engine: DynEngine) {
 }
 
 /// A handler that panics harms nothing but its attempt, and its words are kept.
-pub async fn a_panic_is_a_failed_attempt(engine: DynEngine) {
+pub async fn a_panic_is_a_failed_attempt(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(2)).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -289,7 +289,7 @@ pub async fn a_panic_is_a_failed_attempt(engine: DynEngine) {
 
 /// A message whose every claim ended without an answer, as when it kills its process, is a dead
 /// letter before it is handled again.
-pub async fn a_poison_message_dies_without_another_run(engine: DynEngine) {
+pub async fn a_poison_message_dies_without_another_run(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone());
     let key = key(&streams, "s", "g");
     engine
@@ -324,7 +324,7 @@ pub async fn a_poison_message_dies_without_another_run(engine: DynEngine) {
 }
 
 /// A dead letter has its payload and headers as they were, and says where, when and why it died.
-pub async fn a_dead_letter_says_where_it_comes_from(engine: DynEngine) {
+pub async fn a_dead_letter_says_where_it_comes_from(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let payload: Vec<u8> = (0..=255).collect();
     let original = NewMessage::new(payload.clone()).with_header("tenant", "a\0b");
@@ -356,7 +356,7 @@ pub async fn a_dead_letter_says_where_it_comes_from(engine: DynEngine) {
 }
 
 /// A dead-letter stream of another name is a stream of that name.
-pub async fn dead_letters_go_where_they_are_sent(engine: DynEngine) {
+pub async fn dead_letters_go_where_they_are_sent(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (recorder, mut seen) = recorder();
@@ -383,7 +383,7 @@ pub async fn dead_letters_go_where_they_are_sent(engine: DynEngine) {
 
 /// Dead letters that fail go to `.dead.dead`, with the story of the last death only; revived, a
 /// message is what it was.
-pub async fn a_dead_letter_may_die_again_and_be_revived(engine: DynEngine) {
+pub async fn a_dead_letter_may_die_again_and_be_revived(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let original = NewMessage::new("body").with_header("k", "v");
     streams.publish("s", original.clone()).await.unwrap();
@@ -405,7 +405,7 @@ pub async fn a_dead_letter_may_die_again_and_be_revived(engine: DynEngine) {
 }
 
 /// Many handlers that fail at the same time lose no dead letter, and copy none.
-pub async fn concurrent_dead_letters_all_arrive(engine: DynEngine) {
+pub async fn concurrent_dead_letters_all_arrive(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let (recorder, mut seen) = recorder();
     let graveyard = subscribe(
@@ -433,7 +433,7 @@ pub async fn concurrent_dead_letters_all_arrive(engine: DynEngine) {
 }
 
 /// What a subscription claims, a handler has started on.
-pub async fn claims_never_exceed_free_handlers(engine: DynEngine) {
+pub async fn claims_never_exceed_free_handlers(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(32)).await.unwrap();
     let gate = Arc::new(Semaphore::new(0));

@@ -1,10 +1,11 @@
 //! What the behaviours are tested with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::engine::{ConsumerKey, DynEngine, GroupKey};
+use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::{
     Consumer, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom,
     Streams, SubscribeOptions,
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A poll interval that no test lives to see.
 pub(super) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(super) fn streams(engine: DynEngine) -> Streams {
+pub(super) fn streams(engine: Arc<dyn Engine>) -> Streams {
     Streams::new(engine, ServiceConfig::default())
 }
 

@@ -1,14 +1,15 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{
     NEVER, contents, from_start, key, number, numbered, recorder, somebody, streams, subscribe,
     until,
 };
-use crate::engine::{DynEngine, Engine};
+use crate::engine::Engine;
 use crate::{HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams};
 
 /// Of twenty messages exactly the bound is left, by whole batches and one by one.
-pub async fn trimming_by_length_keeps_the_newest(engine: DynEngine) {
+pub async fn trimming_by_length_keeps_the_newest(engine: Arc<dyn Engine>) {
     let streams = streams(engine).with_retention(Retention::default().with_max_len(5));
     streams.publish_batch("batch", numbered(20)).await.unwrap();
     for message in numbered(20) {
@@ -25,7 +26,7 @@ pub async fn trimming_by_length_keeps_the_newest(engine: DynEngine) {
 }
 
 /// What has passed the age goes with a later publish.
-pub async fn trimming_by_age_removes_the_old(engine: DynEngine) {
+pub async fn trimming_by_age_removes_the_old(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();
     let aging = streams
@@ -41,7 +42,7 @@ pub async fn trimming_by_age_removes_the_old(engine: DynEngine) {
 }
 
 /// Every publish sets the retention: a later one may lift it.
-pub async fn the_last_retention_wins(engine: DynEngine) {
+pub async fn the_last_retention_wins(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let bounded = streams
         .clone()
@@ -57,7 +58,7 @@ pub async fn the_last_retention_wins(engine: DynEngine) {
 
 /// The retention can be set by itself: it trims what is there, and what comes without a word about
 /// retention is kept by it.
-pub async fn retention_can_be_set_without_a_publish(engine: DynEngine) {
+pub async fn retention_can_be_set_without_a_publish(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let two = Retention::default().with_max_len(2);
     streams.set_retention("s", two).await.unwrap();
@@ -70,7 +71,7 @@ pub async fn retention_can_be_set_without_a_publish(engine: DynEngine) {
 }
 
 /// A stream that nobody publishes to any more is trimmed all the same.
-pub async fn the_janitor_trims_without_a_publish(engine: DynEngine) {
+pub async fn the_janitor_trims_without_a_publish(engine: Arc<dyn Engine>) {
     let config = ServiceConfig::default()
         .with_janitor_interval(Duration::from_millis(20))
         .with_retention(Retention::default().with_max_age(Duration::from_millis(20)));
@@ -92,7 +93,7 @@ pub async fn the_janitor_trims_without_a_publish(engine: DynEngine) {
 
 /// What a group has claimed, has to retry or has not read is kept beyond the bound, and goes once
 /// the group is done with it.
-pub async fn a_pending_message_is_not_trimmed(engine: DynEngine) {
+pub async fn a_pending_message_is_not_trimmed(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone()).with_retention(Retention::default().with_max_len(1));
     let (recorder, mut seen) = recorder();
     let options = from_start();
@@ -135,7 +136,7 @@ pub async fn a_pending_message_is_not_trimmed(engine: DynEngine) {
 
 /// With the protection lifted, a message that is trimmed while a group retries it is counted as
 /// lost, and the group goes on.
-pub async fn regression_a_trimmed_pending_message_does_not_stop_its_group(engine: DynEngine) {
+pub async fn regression_a_trimmed_pending_message_does_not_stop_its_group(engine: Arc<dyn Engine>) {
     let hard = Retention::default().with_max_len(2).with_pending_trimmed();
     let streams = streams(engine).with_retention(hard);
     let (recorder, mut seen) = recorder();
@@ -172,7 +173,7 @@ pub async fn regression_a_trimmed_pending_message_does_not_stop_its_group(engine
 }
 
 /// With the protection lifted, messages that no handler has seen are counted when they go.
-pub async fn unread_messages_that_are_trimmed_are_counted(engine: DynEngine) {
+pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine>) {
     let hard = Retention::default().with_max_len(2).with_pending_trimmed();
     let streams = streams(engine.clone()).with_retention(hard);
     let key = key(&streams, "s", "g");

@@ -10,14 +10,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::handler::Verdict;
 use super::settler::{Kind, Settling};
 use super::time_limit::{Over, watch};
-use super::work::Work;
 use super::{Origin, Subscription};
 use crate::dead_letter::{self, Reason};
 use crate::engine::{Delivery, Outcome, Receipt, Settlement};
-use crate::handler::Verdict;
-use crate::{BatchError, HandlerError, Message};
+use crate::{BatchError, BatchHandler, HandlerError, Message};
 
 /// How an attempt ended.
 enum End {
@@ -35,7 +34,7 @@ enum End {
 /// are no longer ours to settle.
 pub(super) async fn run(
     subscription: &Subscription,
-    work: &impl Work,
+    handler: &impl BatchHandler,
     deliveries: Vec<Delivery>,
     lease_end: Instant,
     abort: &CancellationToken,
@@ -51,7 +50,7 @@ pub(super) async fn run(
         .unzip();
     let end = tokio::select! {
         biased;
-        end = answer(work, messages) => end,
+        end = answer(handler, messages) => end,
         () = abort.cancelled() => End::Abandoned,
         over = watch(subscription, &receipts, lease_end) => match over {
             Over::TimedOut => End::TimedOut,
@@ -104,9 +103,9 @@ pub(super) fn poisoned(subscription: &Subscription, delivery: &Delivery) -> Sett
 }
 
 /// Polls the handler, and catches its panic.
-async fn answer(work: &impl Work, messages: Vec<Message>) -> End {
+async fn answer(handler: &impl BatchHandler, messages: Vec<Message>) -> End {
     // The call is inside of the future, for handlers that panic before they make theirs.
-    let mut working = pin!(async move { work.run(messages).await });
+    let mut working = pin!(async move { handler.handle(messages).await });
     std::future::poll_fn(|context| {
         // After a panic the future is dropped and never polled again.
         match catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context))) {

@@ -8,13 +8,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::poller::Registration;
 use super::settler::Settling;
-use super::work::Work;
 use super::{CloseReport, Subscription, attempt, settler};
-use crate::Error;
-use crate::engine::{Claimed, Delivery, Engine};
-use crate::poller::Seat;
-use crate::wake::Listener;
+use crate::engine::wake::WakeReceiver;
+use crate::engine::{Claimed, Delivery};
+use crate::{BatchHandler, Error};
 
 /// Most messages of one claim, unless a single batch is larger. More would only make the first of
 /// them wait for the last.
@@ -33,11 +32,11 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Works through the group's messages until closing, then closes.
-pub(crate) async fn run<W: Work>(
+pub(crate) async fn run<H: BatchHandler>(
     subscription: Arc<Subscription>,
-    work: W,
-    listener: Listener,
-    seat: Seat,
+    handler: H,
+    wakes: WakeReceiver,
+    registration: Registration,
 ) -> CloseReport {
     let (ends, queue) = mpsc::channel(SETTLE_QUEUE);
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
@@ -52,12 +51,12 @@ pub(crate) async fn run<W: Work>(
     )));
     let dispatch = Dispatch {
         subscription: Arc::clone(&subscription),
-        work: Arc::new(work),
+        handler: Arc::new(handler),
         running: TaskTracker::new(),
         abort: abort.clone(),
         ends,
     };
-    dispatch.claim_until_closing(listener, seat).await;
+    dispatch.claim_until_closing(wakes, registration).await;
 
     let Dispatch { running, ends, .. } = dispatch;
     drop(ends);
@@ -105,16 +104,16 @@ async fn check_out(subscription: &Subscription) {
     }
 }
 
-struct Dispatch<W> {
+struct Dispatch<H> {
     subscription: Arc<Subscription>,
-    work: Arc<W>,
+    handler: Arc<H>,
     running: TaskTracker,
     abort: CancellationToken,
     ends: mpsc::Sender<Vec<Settling>>,
 }
 
-impl<W: Work> Dispatch<W> {
-    async fn claim_until_closing(&self, mut listener: Listener, seat: Seat) {
+impl<H: BatchHandler> Dispatch<H> {
+    async fn claim_until_closing(&self, mut wakes: WakeReceiver, registration: Registration) {
         let Subscription {
             engine,
             consumer,
@@ -136,7 +135,7 @@ impl<W: Work> Dispatch<W> {
             if closing.is_cancelled() {
                 return;
             }
-            listener.mark_seen();
+            wakes.mark_seen();
             let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.
             let lease_end = Instant::now() + options.visibility_timeout;
@@ -177,8 +176,8 @@ impl<W: Work> Dispatch<W> {
             };
             tokio::select! {
                 () = closing.cancelled() => return,
-                () = listener.woken() => {}
-                () = seat.polled() => {}
+                () = wakes.woken() => {}
+                () = registration.polled() => {}
                 () = after(wait) => {}
             }
         }
@@ -215,10 +214,10 @@ impl<W: Work> Dispatch<W> {
 
     fn start(&self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit, lease_end: Instant) {
         let subscription = Arc::clone(&self.subscription);
-        let work = Arc::clone(&self.work);
+        let handler = Arc::clone(&self.handler);
         let (abort, ends) = (self.abort.clone(), self.ends.clone());
         self.running.spawn(async move {
-            let end = attempt::run(&subscription, &*work, deliveries, lease_end, &abort).await;
+            let end = attempt::run(&subscription, &*handler, deliveries, lease_end, &abort).await;
             send(&ends, end).await;
             drop(permit);
         });

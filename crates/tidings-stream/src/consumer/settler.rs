@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CloseReport, Subscription};
 use crate::Error;
-use crate::engine::{Engine, Outcome, Settlement};
+use crate::engine::{Outcome, Settlement};
 
 /// Most handlers whose ends are recorded in one call to the store.
 const MAX_BATCH: usize = 512;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Subscription;
-use crate::engine::{Engine, Receipt};
+use crate::engine::Receipt;
 
 /// Why a handler has to stop.
 pub(super) enum Over {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Streams;
 use crate::dead_letter;
-use crate::engine::{ConsumerKey, Delivery, Engine, GroupKey, Outcome, Settlement};
+use crate::engine::{ConsumerKey, Delivery, GroupKey, Outcome, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
 
 /// The group that remembers which dead letters have been brought back.

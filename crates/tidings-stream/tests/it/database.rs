@@ -1,9 +1,10 @@
 //! A PostgreSQL schema for one test, and what tests of that engine do with it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tidings_stream::engine::{DynEngine, Engine, GroupKey};
+use tidings_stream::engine::{Engine, GroupKey};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tidings_stream::{
     GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom, StreamName,
@@ -65,11 +66,13 @@ impl Schema {
     }
 
     pub(crate) async fn engine(&self) -> PostgresEngine {
-        PostgresEngine::open(self.config()).await.unwrap()
+        PostgresEngine::open(self.config(), PostgresOptions::default())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn streams(&self) -> Streams {
-        Streams::new(self.engine().await, ServiceConfig::default())
+        Streams::new(Arc::new(self.engine().await), ServiceConfig::default())
     }
 
     /// A connection of the test's own.
@@ -115,14 +118,14 @@ async fn run(server: &str, statement: &str) {
 
 /// An engine on a schema of its own, for the conformance tests. It has all of its connections: one of
 /// the tests counts tasks, and each connection has one.
-pub(crate) async fn fresh_engine() -> (DynEngine, Schema) {
+pub(crate) async fn fresh_engine() -> (Arc<dyn Engine>, Schema) {
     fresh_engine_with(PostgresOptions::default()).await
 }
 
-pub(crate) async fn fresh_engine_with(options: PostgresOptions) -> (DynEngine, Schema) {
+pub(crate) async fn fresh_engine_with(options: PostgresOptions) -> (Arc<dyn Engine>, Schema) {
     let schema = Schema::create().await;
-    let engine = PostgresEngine::open_with(schema.config(), options).await;
-    let engine = DynEngine::new(engine.unwrap());
+    let engine = PostgresEngine::open(schema.config(), options).await;
+    let engine = Arc::new(engine.unwrap());
     let key = GroupKey {
         stream: StreamName::new("app", "default", "none").unwrap(),
         group: GroupName::new("none").unwrap(),

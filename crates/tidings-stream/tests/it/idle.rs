@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tidings_stream::engine::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
 use tidings_stream::{
     Error, Member, MemoryEngine, Message, MessageId, NewMessage, PendingMessage, Retention,
@@ -11,14 +12,14 @@ use tidings_stream::{
 };
 
 /// An engine that counts how it is called, and loses every wake-up.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counted {
     engine: MemoryEngine,
     calls: Arc<Calls>,
     wakes: Wakes,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Calls {
     claims: AtomicU64,
     questions: AtomicU64,
@@ -36,47 +37,48 @@ impl Calls {
     }
 }
 
-/// Passes calls on to the engine.
+/// Passes calls on to the engine inside, and counts some.
 macro_rules! pass_on {
     ($($method:ident($($name:ident: $type:ty),*) -> $output:ty $(, $counter:ident)?;)*) => {
-        $(async fn $method(&self $(, $name: $type)*) -> Result<$output, Error> {
-            $(self.calls.$counter.fetch_add(1, Ordering::Relaxed);)?
-            self.engine.$method($($name),*).await
-        })*
+        #[async_trait]
+        impl Engine for Counted {
+            $(async fn $method(&self $(, $name: $type)*) -> Result<$output, Error> {
+                $(self.calls.$counter.fetch_add(1, Ordering::Relaxed);)?
+                self.engine.$method($($name),*).await
+            })*
+
+            fn wakes(&self) -> &Wakes {
+                // Not the wake-ups of the engine inside.
+                &self.wakes
+            }
+        }
     };
 }
 
-impl Engine for Counted {
-    pass_on! {
-        append(stream: &StreamName, messages: Vec<NewMessage>, retention: Retention)
-            -> Vec<MessageId>;
-        open_group(group: &GroupKey, start: StartFrom) -> ();
-        seek(group: &GroupKey, to: StartFrom) -> ();
-        delete_group(group: &GroupKey) -> bool;
-        delete_stream(stream: &StreamName) -> bool;
-        claim(consumer: &ConsumerKey, max: usize, visibility: Duration) -> Claimed, claims;
-        settle(group: &GroupKey, settlements: Arc<[Settlement]>) -> Vec<bool>;
-        extend(group: &GroupKey, receipts: Arc<[Receipt]>, visibility: Duration) -> Vec<bool>;
-        ready(groups: Arc<[GroupKey]>) -> Vec<bool>, questions;
-        check_in(consumers: Arc<[ConsumerKey]>, ttl: Duration) -> (), check_ins;
-        trim() -> u64;
-        list(prefix: &str) -> Vec<StreamName>;
-        stats(stream: &StreamName) -> StreamStats;
-        read(stream: &StreamName, after: Option<MessageId>, max: usize) -> Vec<Message>;
-        pending(group: &GroupKey, after: Option<MessageId>, max: usize) -> Vec<PendingMessage>;
-        members(group: &GroupKey) -> Vec<Member>;
-    }
-
-    fn wakes(&self) -> &Wakes {
-        // Not the one that the engine inside wakes.
-        &self.wakes
-    }
+pass_on! {
+    append(stream: &StreamName, messages: Vec<NewMessage>, retention: Retention)
+        -> Vec<MessageId>;
+    open_group(group: &GroupKey, start: StartFrom) -> ();
+    seek(group: &GroupKey, to: StartFrom) -> ();
+    delete_group(group: &GroupKey) -> bool;
+    delete_stream(stream: &StreamName) -> bool;
+    claim(consumer: &ConsumerKey, max: usize, visibility: Duration) -> Claimed, claims;
+    settle(group: &GroupKey, settlements: Arc<[Settlement]>) -> Vec<bool>;
+    extend(group: &GroupKey, receipts: Arc<[Receipt]>, visibility: Duration) -> Vec<bool>;
+    ready(groups: Arc<[GroupKey]>) -> Vec<bool>, questions;
+    check_in(consumers: Arc<[ConsumerKey]>, ttl: Duration) -> (), check_ins;
+    trim() -> u64;
+    list(prefix: &str) -> Vec<StreamName>;
+    stats(stream: &StreamName) -> StreamStats;
+    read(stream: &StreamName, after: Option<MessageId>, max: usize) -> Vec<Message>;
+    pending(group: &GroupKey, after: Option<MessageId>, max: usize) -> Vec<PendingMessage>;
+    members(group: &GroupKey) -> Vec<Member>;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_thousand_idle_subscriptions_ask_once_per_interval() {
     let engine = Counted::default();
-    let streams = Streams::new(engine.clone(), ServiceConfig::default());
+    let streams = Streams::new(Arc::new(engine.clone()), ServiceConfig::default());
     let count = Arc::new(AtomicU64::new(0));
     let mut consumers = Vec::new();
     for number in 0..1000 {
@@ -123,7 +125,7 @@ async fn a_thousand_idle_subscriptions_ask_once_per_interval() {
 #[tokio::test(start_paused = true)]
 async fn intervals_of_different_length_are_kept() {
     let engine = Counted::default();
-    let streams = Streams::new(engine.clone(), ServiceConfig::default());
+    let streams = Streams::new(Arc::new(engine.clone()), ServiceConfig::default());
     let mut consumers = Vec::new();
     for (group, seconds) in [("often", 1), ("rarely", 60)] {
         let options = SubscribeOptions::default().with_poll_interval(Duration::from_secs(seconds));

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_sqlite::{Database, Options};
-use tidings_stream::engine::DynEngine;
-use tidings_stream::postgres::{Config, PostgresEngine};
+use tidings_stream::engine::Engine;
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{Message, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions};
 use tokio::runtime::Runtime;
@@ -29,7 +30,8 @@ fn sqlite_loses_nothing_that_a_killed_process_was_answered_for() {
     let open = async |folder: String| {
         let path = Path::new(&folder).join("test.db");
         let database = Database::open(path, &Options::default()).unwrap();
-        DynEngine::new(SqliteEngine::open(database).await.unwrap())
+        let engine = SqliteEngine::open(database).await.unwrap();
+        Arc::new(engine) as Arc<dyn Engine>
     };
     kill_again_and_again(
         "kill::sqlite_loses_nothing_that_a_killed_process_was_answered_for",
@@ -42,7 +44,8 @@ fn sqlite_loses_nothing_that_a_killed_process_was_answered_for() {
 fn postgres_loses_nothing_that_a_killed_process_was_answered_for() {
     let open = async |url: String| {
         let config = Config::new(&url).unwrap();
-        DynEngine::new(PostgresEngine::open(config).await.unwrap())
+        let engine = PostgresEngine::open(config, PostgresOptions::default()).await;
+        Arc::new(engine.unwrap()) as Arc<dyn Engine>
     };
     kill_again_and_again(
         "kill::postgres_loses_nothing_that_a_killed_process_was_answered_for",
@@ -57,7 +60,8 @@ fn postgres_loses_nothing_that_a_killed_process_was_answered_for() {
 #[test]
 fn redis_loses_nothing_that_a_killed_process_was_answered_for() {
     let open = async |prefix: String| {
-        DynEngine::new(crate::redis::open(&crate::redis::url(), &prefix).await)
+        let engine = crate::redis::open(&crate::redis::url(), &prefix).await;
+        Arc::new(engine) as Arc<dyn Engine>
     };
     kill_again_and_again(
         "kill::redis_loses_nothing_that_a_killed_process_was_answered_for",
@@ -74,7 +78,7 @@ fn redis_loses_nothing_that_a_killed_process_was_answered_for() {
 fn kill_again_and_again<G>(
     test: &str,
     make: impl FnOnce(&Runtime) -> (String, G),
-    open: impl AsyncFn(String) -> DynEngine,
+    open: impl AsyncFn(String) -> Arc<dyn Engine>,
 ) {
     let runtime = Runtime::new().unwrap();
     if let Ok(place) = std::env::var(CHILD) {
@@ -137,7 +141,7 @@ fn options(concurrency: usize) -> SubscribeOptions {
 }
 
 /// Says what it has done on the standard output, one line each, and never ends by itself.
-async fn publish_and_consume_until_killed(engine: DynEngine) {
+async fn publish_and_consume_until_killed(engine: Arc<dyn Engine>) {
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
         // The parent reads until the end; when it has died, so may the child.
@@ -162,7 +166,7 @@ async fn publish_and_consume_until_killed(engine: DynEngine) {
 }
 
 /// Works through what is left.
-async fn handle_the_rest(engine: DynEngine, handled: &mut Vec<u64>) {
+async fn handle_the_rest(engine: Arc<dyn Engine>, handled: &mut Vec<u64>) {
     let streams = Streams::new(engine, ServiceConfig::default());
     let (sender, mut seen) = mpsc::channel(1 << 14);
     let pass_on = move |message: Message| {

@@ -221,7 +221,7 @@ async fn engines_share_a_group_without_delivering_twice() {
 #[tokio::test]
 async fn many_processes_may_start_at_once() {
     let schema = Schema::create().await;
-    let opening = (0..8).map(|_| PostgresEngine::open(schema.config()));
+    let opening = (0..8).map(|_| PostgresEngine::open(schema.config(), PostgresOptions::default()));
     let engines = try_join_all(opening).await.unwrap();
     for (number, engine) in (1..).zip(&engines) {
         let appended = engine
@@ -277,7 +277,7 @@ async fn an_engine_has_no_more_connections_than_it_says() {
     let options = PostgresOptions::default()
         .with_publish_connections(2)
         .with_consume_connections(3);
-    let engine = PostgresEngine::open_with(Config::new(&url).unwrap(), options)
+    let engine = PostgresEngine::open(Config::new(&url).unwrap(), options)
         .await
         .unwrap();
     let streams: Vec<_> = (0..100).map(|number| name(&number.to_string())).collect();
@@ -342,7 +342,9 @@ async fn an_isolation_level_that_would_break_the_locks_is_not_used() {
     let schema = Schema::create().await;
     let isolation = "?options=-cdefault_transaction_isolation%3Drepeatable%5C%20read%20";
     let config = || Config::new(&schema.url().replace("?options=", isolation)).unwrap();
-    let engine = PostgresEngine::open(config()).await.unwrap();
+    let engine = PostgresEngine::open(config(), PostgresOptions::default())
+        .await
+        .unwrap();
     let append = |engine: PostgresEngine| async move {
         engine
             .append(&name("s"), numbered(1), Retention::default())
@@ -350,7 +352,7 @@ async fn an_isolation_level_that_would_break_the_locks_is_not_used() {
     };
     append(engine).await.unwrap();
     let shared = PostgresOptions::default().without_prepared_statements();
-    let engine = PostgresEngine::open_with(config(), shared).await.unwrap();
+    let engine = PostgresEngine::open(config(), shared).await.unwrap();
     let refused = append(engine.clone()).await;
     assert!(matches!(refused.unwrap_err(), Error::Backend(_)));
     assert_eq!(engine.stats(&name("s")).await.unwrap().messages, 1);
@@ -362,7 +364,9 @@ async fn tables_of_a_newer_version_are_refused() {
     schema.engine().await;
     let newer = "UPDATE tidings_schema SET version = 99 WHERE component = 'tidings_stream'";
     schema.client().await.execute(newer, &[]).await.unwrap();
-    let refused = PostgresEngine::open(schema.config()).await.unwrap_err();
+    let refused = PostgresEngine::open(schema.config(), PostgresOptions::default())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
 }
 

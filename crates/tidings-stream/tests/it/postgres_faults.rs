@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Engine};
-use tidings_stream::postgres::{Config, PostgresEngine, tokio_postgres};
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tidings_stream::{
     Error, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
 };
@@ -23,11 +23,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 async fn open(url: &str) -> PostgresEngine {
     let config = Config::new(url).unwrap().with_answer_limit(ANSWER_LIMIT);
     let config = config.with_health_interval(Duration::from_millis(50));
-    PostgresEngine::open(config).await.unwrap()
+    PostgresEngine::open(config, PostgresOptions::default())
+        .await
+        .unwrap()
 }
 
 async fn open_streams(url: &str) -> Streams {
-    Streams::new(open(url).await, ServiceConfig::default())
+    Streams::new(Arc::new(open(url).await), ServiceConfig::default())
 }
 
 /// Options for whom claims of connections that broke come back soon.
@@ -191,8 +193,10 @@ async fn regression_a_killed_listener_comes_back() {
     let url = marked(&schema.url());
     // A session is known by its last statement, which a look after its health would replace.
     let config = Config::new(&url).unwrap().with_health_interval(NEVER);
-    let here = PostgresEngine::open(config).await.unwrap();
-    let here = Streams::new(here, ServiceConfig::default());
+    let here = PostgresEngine::open(config, PostgresOptions::default())
+        .await
+        .unwrap();
+    let here = Streams::new(Arc::new(here), ServiceConfig::default());
     let there = schema.streams().await;
     let (recorder, mut seen) = recorder();
     let consumer = here
@@ -222,11 +226,15 @@ async fn regression_a_first_connection_that_fails_is_not_the_last() {
             .with_answer_limit(ANSWER_LIMIT)
     };
     proxy.block();
-    let refused = PostgresEngine::open(config()).await.unwrap_err();
+    let refused = PostgresEngine::open(config(), PostgresOptions::default())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
     proxy.restore();
-    let engine = PostgresEngine::open(config()).await.unwrap();
-    let streams = Streams::new(engine, ServiceConfig::default());
+    let engine = PostgresEngine::open(config(), PostgresOptions::default())
+        .await
+        .unwrap();
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     proxy.block();
     proxy.deserted().await;
     let refused = streams
@@ -339,8 +347,10 @@ async fn without_listening_messages_are_found_by_polling() {
     let nowhere = tidings_test_support::Unreachable::refusing().unwrap();
     let config = schema.config();
     let config = config.with_listen_url(&format!("postgres://postgres@{}/none", nowhere.address()));
-    let engine = PostgresEngine::open(config.unwrap()).await.unwrap();
-    let streams = Streams::new(engine, ServiceConfig::default());
+    let engine = PostgresEngine::open(config.unwrap(), PostgresOptions::default())
+        .await
+        .unwrap();
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let (recorder, mut seen) = recorder();
     let options = from_start().with_poll_interval(Duration::from_millis(50));
     let consumer = streams

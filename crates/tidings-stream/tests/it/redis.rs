@@ -31,7 +31,7 @@ pub(crate) fn prefix() -> String {
 pub(crate) async fn open(url: &str, prefix: &str) -> RedisEngine {
     let options = RedisOptions::default().with_prefix(prefix);
     let config = Config::new(url).unwrap();
-    RedisEngine::open_with(config, options).await.unwrap()
+    RedisEngine::open(config, options).await.unwrap()
 }
 
 /// An engine without streams.
@@ -168,7 +168,7 @@ async fn engines_of_different_prefixes_do_not_see_each_other() {
     assert!(other.list("").await.unwrap().is_empty());
     assert_eq!(other.stats(&name("s")).await.unwrap().messages, 0);
     let options = RedisOptions::default().with_prefix("a}b");
-    let refused = RedisEngine::open_with(Config::new(&url()).unwrap(), options).await;
+    let refused = RedisEngine::open(Config::new(&url()).unwrap(), options).await;
     assert!(matches!(
         refused.unwrap_err(),
         Error::InvalidOption {
@@ -185,7 +185,10 @@ async fn regression_two_engines_share_a_group_without_touching_each_others_messa
     let mut seen = Vec::new();
     let mut consumers = Vec::new();
     for _ in 0..2 {
-        let streams = Streams::new(open(&url(), &prefix).await, ServiceConfig::default());
+        let streams = Streams::new(
+            Arc::new(open(&url(), &prefix).await),
+            ServiceConfig::default(),
+        );
         let (recorder, received) = recorder();
         let options = from_start().with_concurrency(4);
         let consumer = streams
@@ -195,7 +198,10 @@ async fn regression_two_engines_share_a_group_without_touching_each_others_messa
         consumers.push(consumer);
         seen.push(received);
     }
-    let publisher = Streams::new(open(&url(), &prefix).await, ServiceConfig::default());
+    let publisher = Streams::new(
+        Arc::new(open(&url(), &prefix).await),
+        ServiceConfig::default(),
+    );
     for _ in 0..500 {
         publisher.publish("s", NewMessage::new("")).await.unwrap();
     }
@@ -225,8 +231,14 @@ async fn regression_two_engines_share_a_group_without_touching_each_others_messa
 #[tokio::test]
 async fn a_group_that_seeks_is_woken_elsewhere() {
     let prefix = prefix();
-    let here = Streams::new(open(&url(), &prefix).await, ServiceConfig::default());
-    let there = Streams::new(open(&url(), &prefix).await, ServiceConfig::default());
+    let here = Streams::new(
+        Arc::new(open(&url(), &prefix).await),
+        ServiceConfig::default(),
+    );
+    let there = Streams::new(
+        Arc::new(open(&url(), &prefix).await),
+        ServiceConfig::default(),
+    );
     let (recorder, mut seen) = recorder();
     let consumer = here
         .subscribe("s", "g", from_start(), recorder)
@@ -470,7 +482,7 @@ async fn receipts_that_nobody_was_given_are_stale() {
 
 #[tokio::test]
 async fn a_batch_that_would_hold_up_everybody_is_refused() {
-    let streams = Streams::new(engine().await, ServiceConfig::default());
+    let streams = Streams::new(Arc::new(engine().await), ServiceConfig::default());
     let refused = streams.publish_batch("s", numbered(100_001)).await;
     assert!(matches!(
         refused.unwrap_err(),

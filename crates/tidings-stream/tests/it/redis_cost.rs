@@ -107,7 +107,10 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
 #[tokio::test]
 async fn idle_subscriptions_cost_a_question_per_interval() {
     let server = RedisServer::start().await.unwrap();
-    let streams = Streams::new(open(&server.url(), "idle").await, ServiceConfig::default());
+    let streams = Streams::new(
+        Arc::new(open(&server.url(), "idle").await),
+        ServiceConfig::default(),
+    );
     let client = Client::connect(&server.url()).await;
     let mut consumers = Vec::new();
     for number in 0..100 {

@@ -28,11 +28,11 @@ fn config(url: &str) -> Config {
 
 async fn open(url: &str, prefix: &str) -> RedisEngine {
     let options = RedisOptions::default().with_prefix(prefix);
-    RedisEngine::open_with(config(url), options).await.unwrap()
+    RedisEngine::open(config(url), options).await.unwrap()
 }
 
 async fn open_streams(url: &str, prefix: &str) -> Streams {
-    Streams::new(open(url, prefix).await, ServiceConfig::default())
+    Streams::new(Arc::new(open(url, prefix).await), ServiceConfig::default())
 }
 
 /// No claim is handed out twice: whoever gets a message again gets it as another attempt.
@@ -168,7 +168,9 @@ async fn regression_a_first_connection_that_fails_is_not_the_last() {
     let prefix = prefix();
     let proxy = Proxy::start(&url()).await.unwrap();
     proxy.block();
-    let refused = RedisEngine::open(config(proxy.url())).await.unwrap_err();
+    let refused = RedisEngine::open(config(proxy.url()), RedisOptions::default())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
     proxy.restore();
     let streams = open_streams(proxy.url(), &prefix).await;
@@ -244,7 +246,7 @@ async fn an_acknowledgement_outlives_an_outage() {
 async fn regression_a_server_that_lost_everything_is_told_of_and_not_asked_without_end() {
     let server = RedisServer::start().await.unwrap();
     let engine = open(&server.url(), "emptied").await;
-    let streams = Streams::new(engine.clone(), ServiceConfig::default());
+    let streams = Streams::new(Arc::new(engine.clone()), ServiceConfig::default());
     let client = Client::connect(&server.url()).await;
     let (recorder, mut seen) = recorder();
     let options = || SubscribeOptions::default().with_start(StartFrom::Earliest);

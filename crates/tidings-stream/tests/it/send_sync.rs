@@ -1,6 +1,7 @@
 //! What may cross threads does.
 
-use tidings_stream::engine::DynEngine;
+use std::sync::Arc;
+use tidings_stream::engine::Engine;
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{
     Consumer, Error, HandlerError, MemoryEngine, Message, NewMessage, ServiceConfig, Streams,
@@ -20,7 +21,7 @@ fn is_send_and_sync<T: Send + Sync + std::fmt::Debug + 'static>() {}
 fn public_types_are_send_and_sync() {
     is_send_and_sync::<Streams>();
     is_send_and_sync::<Consumer>();
-    is_send_and_sync::<DynEngine>();
+    is_send_and_sync::<Arc<dyn Engine>>();
     is_send_and_sync::<MemoryEngine>();
     is_send_and_sync::<SqliteEngine>();
     is_send_and_sync::<Message>();
@@ -32,7 +33,7 @@ fn public_types_are_send_and_sync() {
 #[test]
 fn futures_may_be_spawned() {
     let _ = closing_may_be_spawned;
-    let streams = Streams::new(MemoryEngine::new(), ServiceConfig::default());
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
     is_send(streams.publish("s", NewMessage::new("")));
     is_send(streams.publish_batch("s", Vec::new()));
     is_send(

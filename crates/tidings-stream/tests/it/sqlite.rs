@@ -22,7 +22,10 @@ fn open_database(folder: &Path) -> Database {
 async fn open_streams(folder: &Path) -> (Database, Streams) {
     let database = open_database(folder);
     let engine = SqliteEngine::open(database.clone()).await.unwrap();
-    (database, Streams::new(engine, ServiceConfig::default()))
+    (
+        database,
+        Streams::new(Arc::new(engine), ServiceConfig::default()),
+    )
 }
 
 fn numbered(count: u64) -> Vec<NewMessage> {
@@ -215,8 +218,8 @@ async fn two_engines_on_one_database_leave_each_other_alone() {
         SqliteEngine::open(database.clone()),
         SqliteEngine::open(open_database(folder.path()))
     );
-    let second = Streams::new(a.unwrap(), ServiceConfig::default());
-    let third = Streams::new(b.unwrap(), ServiceConfig::default());
+    let second = Streams::new(Arc::new(a.unwrap()), ServiceConfig::default());
+    let third = Streams::new(Arc::new(b.unwrap()), ServiceConfig::default());
     let (recorder, mut seen) = recorder();
     let other = second
         .subscribe("s", "g", options.clone(), recorder.clone())

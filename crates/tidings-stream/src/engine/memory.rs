@@ -1,0 +1,318 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Claimed, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement, Wakes};
+use crate::{
+    Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    StreamName, StreamStats,
+};
+
+mod group;
+mod lease;
+mod log;
+
+use group::{Ended, Group};
+use log::Log;
+
+/// Streams in the memory of one process: for tests, and for work that may go down with it.
+///
+/// Clones share the streams. It takes as much memory as the streams'
+/// [retention](Retention) lets them have, and keeps time by the runtime's clock, so that
+/// a paused one works.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryEngine {
+    /// One lock over all streams, because a dead letter moves between two of them at once.
+    streams: Arc<Mutex<HashMap<StreamName, Stream>>>,
+    wakes: Wakes,
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+struct Stream {
+    log: Log,
+    retention: Retention,
+    groups: HashMap<GroupName, Group>,
+}
+
+impl MemoryEngine {
+    /// An engine without streams.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Stream>> {
+        // No code that runs under the lock panics half-way through a change.
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_group<T>(
+        &self,
+        key: &GroupKey,
+        work: impl FnOnce(&Log, &mut Group) -> T,
+    ) -> Result<T, Error> {
+        let mut streams = self.lock();
+        let stream = streams.get_mut(&key.stream).ok_or(Error::UnknownGroup)?;
+        let group = stream
+            .groups
+            .get_mut(&key.group)
+            .ok_or(Error::UnknownGroup)?;
+        Ok(work(&stream.log, group))
+    }
+}
+
+#[async_trait]
+impl Engine for MemoryEngine {
+    async fn append(
+        &self,
+        stream: &StreamName,
+        messages: Vec<NewMessage>,
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, Error> {
+        let ids = {
+            let mut streams = self.lock();
+            let stream = streams.entry(stream.clone()).or_default();
+            let now = log::now();
+            let append = |message| MessageId::from_u64(stream.log.append(message, now));
+            let ids = messages.into_iter().map(append).collect();
+            stream.retention = retention;
+            stream.trim();
+            ids
+        };
+        self.wakes.wake(stream);
+        Ok(ids)
+    }
+
+    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
+        let mut streams = self.lock();
+        let stream = streams.entry(key.stream.clone()).or_default();
+        if !stream.groups.contains_key(&key.group) {
+            let group = Group::new(stream.log.position(start)?);
+            stream.groups.insert(key.group.clone(), group);
+        }
+        Ok(())
+    }
+
+    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
+        self.with_group(key, |log, group| {
+            log.position(to).map(|position| group.seek(position))
+        })??;
+        self.wakes.wake(&key.stream);
+        Ok(())
+    }
+
+    async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
+        let mut streams = self.lock();
+        let stream = streams.get_mut(&key.stream);
+        Ok(stream.is_some_and(|stream| stream.groups.remove(&key.group).is_some()))
+    }
+
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
+        Ok(self.lock().remove(stream).is_some())
+    }
+
+    async fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        self.with_group(&consumer.group, |log, group| {
+            group.claim(log, consumer, max, visibility)
+        })
+    }
+
+    async fn settle(
+        &self,
+        key: &GroupKey,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Vec<bool>, Error> {
+        let mut letters = Vec::new();
+        let mut has_returned = false;
+        let obeyed = {
+            let mut streams = self.lock();
+            let stream = streams.get_mut(&key.stream).ok_or(Error::UnknownGroup)?;
+            let group = stream
+                .groups
+                .get_mut(&key.group)
+                .ok_or(Error::UnknownGroup)?;
+            let obeyed = settlements
+                .iter()
+                .map(|Settlement { receipt, outcome }| {
+                    let Some(ended) = group.end_claim(receipt) else {
+                        return false;
+                    };
+                    let number = receipt.id.as_u64();
+                    match outcome {
+                        Outcome::Acknowledged => {}
+                        Outcome::Retry { delay, error } => {
+                            has_returned = true;
+                            let last_error = error.clone();
+                            group.put_back(
+                                number,
+                                *delay,
+                                Ended {
+                                    last_error,
+                                    ..ended
+                                },
+                            );
+                        }
+                        Outcome::Released => {
+                            has_returned = true;
+                            let attempts = ended.attempts - 1;
+                            group.put_back(number, Duration::ZERO, Ended { attempts, ..ended });
+                        }
+                        Outcome::Dead { to, provenance } => {
+                            let message = stream.log.get(number);
+                            group.count_buried(message.is_some());
+                            letters.extend(message.map(|stored| {
+                                let letter = stored.content.clone().buried(provenance.clone());
+                                (to.clone(), letter)
+                            }));
+                        }
+                    }
+                    true
+                })
+                .collect();
+            for (to, letter) in &letters {
+                let stream = streams.entry(to.clone()).or_default();
+                stream.log.append(letter.clone(), log::now());
+                stream.trim();
+            }
+            obeyed
+        };
+        if has_returned {
+            self.wakes.wake(&key.stream);
+        }
+        for (to, _) in letters {
+            self.wakes.wake(&to);
+        }
+        Ok(obeyed)
+    }
+
+    async fn extend(
+        &self,
+        key: &GroupKey,
+        receipts: Arc<[Receipt]>,
+        visibility: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        self.with_group(key, |_, group| {
+            receipts
+                .iter()
+                .map(|receipt| group.extend(receipt, visibility))
+                .collect()
+        })
+    }
+
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
+        let streams = self.lock();
+        let is_ready = |key: &GroupKey| {
+            streams
+                .get(&key.stream)
+                .and_then(|stream| Some(stream.groups.get(&key.group)?.is_ready(&stream.log)))
+                .unwrap_or(true)
+        };
+        Ok(groups.iter().map(is_ready).collect())
+    }
+
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
+        let mut streams = self.lock();
+        for ConsumerKey { group, consumer } in consumers.iter() {
+            if let Some(stream) = streams.get_mut(&group.stream)
+                && let Some(group) = stream.groups.get_mut(&group.group)
+            {
+                group.check_in(consumer, ttl);
+            }
+        }
+        Ok(())
+    }
+
+    async fn trim(&self) -> Result<u64, Error> {
+        let mut streams = self.lock();
+        let trimmed = streams.values_mut().map(|stream| {
+            stream.log.forget_expired_keys();
+            stream.groups.values_mut().for_each(Group::forget_the_gone);
+            stream.trim()
+        });
+        Ok(trimmed.sum())
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+        let streams = self.lock();
+        let mut names: Vec<_> = streams
+            .keys()
+            .filter(|name| name.as_str().starts_with(prefix))
+            .cloned()
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
+        let streams = self.lock();
+        Ok(streams.get(stream).map(Stream::stats).unwrap_or_default())
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamName,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        let streams = self.lock();
+        let Some(Stream { log, .. }) = streams.get(stream) else {
+            return Ok(Vec::new());
+        };
+        let first = after.map_or(0, MessageId::as_u64).saturating_add(1);
+        let numbers = first.max(log.tail())..=log.head();
+        Ok(numbers
+            .take(max)
+            .filter_map(|number| Some(log.get(number)?.to_message(stream, number, 0)))
+            .collect())
+    }
+
+    async fn pending(
+        &self,
+        key: &GroupKey,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<PendingMessage>, Error> {
+        self.with_group(key, |_, group| group.pending(after, max))
+    }
+
+    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>, Error> {
+        self.with_group(key, |_, group| group.members())
+    }
+
+    fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+}
+
+impl Stream {
+    /// Removes what the retention does not keep, and answers how many messages that was.
+    fn trim(&mut self) -> u64 {
+        let needed = self.groups.values().map(Group::first_needed).min();
+        let needed = needed.filter(|_| !self.retention.trim_pending);
+        self.log.trim(&self.retention, needed)
+    }
+
+    fn stats(&self) -> StreamStats {
+        let mut groups: Vec<_> = self
+            .groups
+            .iter()
+            .map(|(name, group)| group.stats(name, &self.log))
+            .collect();
+        groups.sort_by(|a, b| a.name.cmp(&b.name));
+        let (tail, head) = (self.log.tail(), self.log.head());
+        let holds_any = tail <= head;
+        StreamStats {
+            oldest: holds_any.then(|| MessageId::from_u64(tail)),
+            newest: holds_any.then(|| MessageId::from_u64(head)),
+            messages: head + 1 - tail,
+            groups,
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Appending to a stream.
+
+use std::sync::Arc;
+
+use tidings_postgres::tokio_postgres::types::Type;
+
+use super::announce::Announcer;
+use super::connections::{Connections, Failure};
+use super::failure;
+use crate::engine::group_commit::{Append, AppendError};
+use crate::engine::{Wakes, headers, time};
+use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+
+/// Most payload bytes of one batch (256 MiB): the server has all of it in its memory.
+const MAX_BATCH_BYTES: usize = 256 << 20;
+
+const APPEND: &str =
+    "SELECT first, numbers FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// Refuses a batch that the server could not take.
+pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
+    let length = messages.iter().map(|message| message.payload.len()).sum();
+    if length > MAX_BATCH_BYTES {
+        return Err(Error::TooLarge {
+            field: "batch",
+            length,
+            limit: MAX_BATCH_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// Appends batches, and wakes whoever waits for them.
+#[derive(Debug)]
+pub(super) struct Appender {
+    connections: Arc<Connections>,
+    wakes: Wakes,
+    announcer: Announcer,
+}
+
+impl Appender {
+    pub(super) fn new(connections: Arc<Connections>, wakes: Wakes, announcer: Announcer) -> Self {
+        Self {
+            connections,
+            wakes,
+            announcer,
+        }
+    }
+}
+
+impl Append for Appender {
+    async fn append(
+        &self,
+        stream: &StreamName,
+        messages: &[NewMessage],
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, AppendError> {
+        let columns = Columns::new(messages).map_err(AppendError::Refused)?;
+        let max_len = retention
+            .max_len
+            .map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
+        let max_age = retention.max_age.map(time::millis);
+        let row = self
+            .connections
+            .query(
+                APPEND,
+                &[
+                    (&stream.as_str(), Type::TEXT),
+                    (&max_len, Type::INT8),
+                    (&max_age, Type::INT8),
+                    (&retention.trim_pending, Type::BOOL),
+                    (&columns.payloads, Type::BYTEA_ARRAY),
+                    (&columns.headers, Type::BYTEA_ARRAY),
+                    (&columns.ends, Type::INT8_ARRAY),
+                    (&columns.keys, Type::TEXT_ARRAY),
+                    (&columns.windows, Type::INT8_ARRAY),
+                ],
+            )
+            .await
+            .map_err(|failure| match failure {
+                Failure::Closed => AppendError::Failed(Error::Closed),
+                Failure::Database(error) => failure::append_error(error),
+            })?
+            .pop()
+            .ok_or_else(|| AppendError::Failed(failure::unexpected()))?;
+        if !messages.is_empty() {
+            self.wakes.wake(stream);
+            self.announcer.announce(stream);
+        }
+        let answered = |error| AppendError::Failed(failure::column(error));
+        let first: i64 = row.try_get(0).map_err(answered)?;
+        let numbers: Option<Vec<i64>> = row.try_get(1).map_err(answered)?;
+        let first = first.cast_unsigned();
+        Ok(match numbers {
+            Some(numbers) => numbers
+                .into_iter()
+                .map(|number| MessageId::from_u64(number.cast_unsigned()))
+                .collect(),
+            None => (first..first + messages.len() as u64)
+                .map(MessageId::from_u64)
+                .collect(),
+        })
+    }
+}
+
+/// Messages as the columns of a table.
+pub(super) struct Columns<'a> {
+    pub(super) payloads: Vec<&'a [u8]>,
+    pub(super) headers: Vec<Option<Vec<u8>>>,
+    /// The bytes of the messages up to each.
+    pub(super) ends: Vec<i64>,
+    /// `None` when no message has one.
+    pub(super) keys: Option<Vec<Option<&'a str>>>,
+    pub(super) windows: Option<Vec<Option<i64>>>,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn new(messages: &'a [NewMessage]) -> Result<Self, Error> {
+        let headers = messages
+            .iter()
+            .map(|message| headers::encode(&message.headers));
+        let headers: Vec<Option<Vec<u8>>> = headers
+            .map(|headers| Ok(headers?.map(String::into_bytes)))
+            .collect::<Result<_, Error>>()?;
+        let mut end = 0;
+        let ends = messages.iter().zip(&headers).map(|(message, headers)| {
+            end += message.payload.len() + headers.as_ref().map_or(0, Vec::len);
+            i64::try_from(end).unwrap_or(i64::MAX)
+        });
+        let has_keys = messages.iter().any(|message| message.publish_key.is_some());
+        let keys = || messages.iter().map(|message| message.publish_key.as_ref());
+        Ok(Self {
+            payloads: messages.iter().map(|message| &*message.payload).collect(),
+            ends: ends.collect(),
+            headers,
+            keys: has_keys.then(|| keys().map(|key| key.map(|key| &*key.key)).collect()),
+            windows: has_keys.then(|| {
+                keys()
+                    .map(|key| key.map(|key| time::millis(key.window)))
+                    .collect()
+            }),
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! Reading messages.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tidings_postgres::tokio_postgres::Row;
+use tidings_postgres::tokio_postgres::types::Type;
+
+use super::connections::Connections;
+use super::failure;
+use crate::engine::headers;
+use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
+
+/// Bytes after which a page, or a claim, takes no further message.
+pub(super) const MAX_BYTES: i64 = 4 << 20;
+
+const RANGE: &str = "
+    SELECT number, created_at, headers, payload FROM tidings_stream_message
+    WHERE stream_id = $1 AND number BETWEEN $2 AND $3 ORDER BY number";
+
+const SOME: &str = "
+    SELECT number, created_at, headers, payload FROM tidings_stream_message
+    WHERE stream_id = $1 AND number = ANY ($2) ORDER BY number";
+
+const PAGE_END: &str = "SELECT o_stream_id, o_hi FROM tidings_stream_page_end($1, $2, $3, $4)";
+
+const HEADERS: &str = "
+    SELECT m.number, m.headers FROM tidings_stream s JOIN tidings_stream_message m USING (stream_id)
+    WHERE s.name = $1 AND m.number = ANY ($2)";
+
+/// What the store has of a message.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) number: i64,
+    message: NewMessage,
+    created_at: Timestamp,
+}
+
+impl Content {
+    fn read(row: &Row) -> Result<Self, Error> {
+        let column = failure::column;
+        Self::new(
+            row.try_get(0).map_err(column)?,
+            row.try_get(1).map_err(column)?,
+            row.try_get(2).map_err(column)?,
+            row.try_get(3).map_err(column)?,
+        )
+    }
+
+    fn new(
+        number: i64,
+        created_at: i64,
+        headers: Option<&[u8]>,
+        payload: &[u8],
+    ) -> Result<Self, Error> {
+        let payload = Bytes::copy_from_slice(payload);
+        Ok(Self {
+            number,
+            message: NewMessage::new(payload).with_headers(headers::decode(headers)?),
+            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
+        })
+    }
+
+    /// The message as it is handed out.
+    pub(super) fn into_message(self, stream: StreamName, attempt: u32) -> Message {
+        let id = MessageId::from_u64(self.number.cast_unsigned());
+        Message::new(id, stream, self.message, self.created_at, attempt)
+    }
+}
+
+/// The messages up to a number that a row has in columns from one on: times, headers, payloads. `None`
+/// when it has none.
+pub(super) fn inline(row: &Row, first: usize, hi: i64) -> Result<Option<Vec<Content>>, Error> {
+    let column = failure::column;
+    let times: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
+    let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 1).map_err(column)?;
+    let payloads: Option<Vec<&[u8]>> = row.try_get(first + 2).map_err(column)?;
+    let (Some(times), Some(headers), Some(payloads)) = (times, headers, payloads) else {
+        return Ok(None);
+    };
+    let count = i64::try_from(times.len()).map_err(Error::backend)?;
+    (hi - count + 1..)
+        .zip(times)
+        .zip(headers.into_iter().zip(payloads))
+        .map(|((number, time), (headers, payload))| Content::new(number, time, headers, payload))
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+/// Reads messages from one number to another, in order.
+pub(super) async fn range(
+    connections: &Connections,
+    stream_id: i64,
+    lo: i64,
+    hi: i64,
+) -> Result<Vec<Content>, Error> {
+    if lo > hi {
+        return Ok(Vec::new());
+    }
+    let parameters = [
+        (&stream_id as _, Type::INT8),
+        (&lo as _, Type::INT8),
+        (&hi as _, Type::INT8),
+    ];
+    let rows = connections.query(RANGE, &parameters).await?;
+    rows.iter().map(Content::read).collect()
+}
+
+/// Reads those of some messages that have not been trimmed, in order.
+pub(super) async fn some(
+    connections: &Connections,
+    stream_id: i64,
+    numbers: &[i64],
+) -> Result<Vec<Content>, Error> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let parameters = [
+        (&stream_id as _, Type::INT8),
+        (&numbers as _, Type::INT8_ARRAY),
+    ];
+    let rows = connections.query(SOME, &parameters).await?;
+    rows.iter().map(Content::read).collect()
+}
+
+/// The headers of those of some messages of a stream that have not been trimmed.
+pub(super) async fn headers(
+    connections: &Connections,
+    stream: &StreamName,
+    numbers: &[i64],
+) -> Result<Vec<(i64, Headers)>, Error> {
+    let parameters = [
+        (&stream.as_str() as _, Type::TEXT),
+        (&numbers as _, Type::INT8_ARRAY),
+    ];
+    let rows = connections.query(HEADERS, &parameters).await?;
+    rows.iter()
+        .map(|row| {
+            let headers = row.try_get(1).map_err(failure::column)?;
+            Ok((
+                row.try_get(0).map_err(failure::column)?,
+                headers::decode(headers)?,
+            ))
+        })
+        .collect()
+}
+
+/// Reads messages of a stream in order, from the first one after a number on.
+pub(super) async fn page(
+    connections: &Connections,
+    stream: &StreamName,
+    after: Option<MessageId>,
+    max: usize,
+) -> Result<Vec<Message>, Error> {
+    let after = after.map_or(0, MessageId::as_u64);
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let Ok(after) = i64::try_from(after) else {
+        return Ok(Vec::new());
+    };
+    let parameters = [
+        (&stream.as_str() as _, Type::TEXT),
+        (&after as _, Type::INT8),
+        (&max as _, Type::INT8),
+        (&MAX_BYTES as _, Type::INT8),
+    ];
+    let row = connections.row(PAGE_END, &parameters).await?;
+    let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
+    let hi: Option<i64> = row.try_get(1).map_err(failure::column)?;
+    let (Some(stream_id), Some(hi)) = (stream_id, hi) else {
+        return Ok(Vec::new());
+    };
+    let contents = range(connections, stream_id, after.saturating_add(1), hi).await?;
+    Ok(contents
+        .into_iter()
+        .map(|content| content.into_message(stream.clone(), 0))
+        .collect())
+}

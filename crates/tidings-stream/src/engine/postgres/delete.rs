@@ -1,0 +1,44 @@
+//! Deleting a stream, which may hold more messages than one transaction should remove.
+
+use tidings_postgres::tokio_postgres::types::Type;
+
+use super::connections::Connections;
+use super::failure;
+use super::trim::CHUNK;
+use crate::{Error, StreamName};
+
+const HIDE: &str = "SELECT tidings_stream_hide($1)";
+
+const HIDDEN: &str = "
+    SELECT stream_id FROM tidings_stream WHERE name >= E'\\x01' AND name < E'\\x02'";
+
+const REMOVE: &str = "SELECT tidings_stream_remove_hidden($1, $2)";
+
+/// Takes a stream out of sight, and answers its id; `None` when there is none.
+pub(super) async fn hide(
+    connections: &Connections,
+    stream: &StreamName,
+) -> Result<Option<i64>, Error> {
+    let parameters = [(&stream.as_str() as _, Type::TEXT)];
+    let row = connections.row(HIDE, &parameters).await?;
+    row.try_get(0).map_err(failure::column)
+}
+
+/// Removes what is left of all deleted streams.
+pub(super) async fn remove_all_hidden(connections: &Connections) -> Result<(), Error> {
+    for row in connections.query(HIDDEN, &[]).await? {
+        remove_hidden(connections, row.try_get(0).map_err(failure::column)?).await?;
+    }
+    Ok(())
+}
+
+/// Removes what is left of a deleted stream.
+pub(super) async fn remove_hidden(connections: &Connections, stream_id: i64) -> Result<(), Error> {
+    loop {
+        let parameters = [(&stream_id as _, Type::INT8), (&CHUNK as _, Type::INT8)];
+        let row = connections.row(REMOVE, &parameters).await?;
+        if row.try_get(0).map_err(failure::column)? {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What the errors of the database mean for streams.
+
+use std::sync::Arc;
+
+use tidings_postgres::tokio_postgres::error::SqlState;
+
+use crate::Error;
+use crate::engine::group_commit::AppendError;
+
+/// An answer that the functions of this program do not give.
+#[derive(Debug, thiserror::Error)]
+#[error("the database answered something unexpected")]
+pub(super) struct Unexpected;
+
+pub(super) fn unexpected() -> Error {
+    Error::backend(Unexpected)
+}
+
+/// A column that is not what it should be.
+pub(super) fn column(error: tidings_postgres::tokio_postgres::Error) -> Error {
+    Error::backend(error)
+}
+
+/// The error of a statement on a connection of somebody else's.
+pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error {
+    if error.code() == Some(&SqlState::DISK_FULL) {
+        Error::Full(Arc::new(error))
+    } else {
+        Error::backend(error)
+    }
+}
+
+pub(super) fn error(error: tidings_postgres::Error) -> Error {
+    if error.code() == Some(&SqlState::DISK_FULL) {
+        Error::Full(Arc::new(error))
+    } else {
+        Error::backend(error)
+    }
+}
+
+/// Whether some message may be the reason why a batch failed. The first two characters of a code are
+/// its class.
+pub(super) fn append_error(failed: tidings_postgres::Error) -> AppendError {
+    /// Data that cannot be, a constraint, a transaction that was in another's way, a limit of the
+    /// program.
+    const CLASSES: [&str; 4] = ["22", "23", "40", "54"];
+    let code = failed.code();
+    let is_about_content = code.is_some_and(|code| {
+        CLASSES.iter().any(|class| code.code().starts_with(class))
+            || *code == SqlState::OUT_OF_MEMORY
+    });
+    if is_about_content {
+        AppendError::Refused(error(failed))
+    } else {
+        AppendError::Failed(error(failed))
+    }
+}

@@ -1,0 +1,117 @@
+//! Listening for what other processes publish.
+
+use std::sync::Arc;
+
+use tidings_postgres::{Config, Error, Listening};
+use tidings_reconnect::Backoff;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::announce::{self, News};
+use super::outbox::Sequencer;
+use crate::engine::Wakes;
+
+/// Whom a notification wakes.
+struct Listener {
+    wakes: Wakes,
+    sequencer: Sequencer,
+    own: Arc<str>,
+}
+
+/// Listens for as long as it is polled, on one connection that is made again when it breaks.
+pub(super) async fn keep_listening(
+    config: Config,
+    channel: String,
+    wakes: Wakes,
+    sequencer: Sequencer,
+    own: Arc<str>,
+) {
+    let listener = Listener {
+        wakes,
+        sequencer,
+        own,
+    };
+    let mut backoff = Backoff::new(fastrand::Rng::new());
+    let mut is_down = false;
+    loop {
+        let error = match open(&config, &channel, &listener).await {
+            Ok(mut listening) => {
+                if is_down {
+                    tracing::info!("restored the notification connection");
+                }
+                is_down = false;
+                backoff.reset();
+                // Notifications of the time in between are lost.
+                listener.wakes.wake_all();
+                listener.sequencer.look();
+                serve(&mut listening, &config, &listener).await
+            }
+            Err(error) => error,
+        };
+        // An outage is reported once, however many attempts it takes.
+        if !is_down {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                "lost the notification connection, falling back to polling"
+            );
+        }
+        is_down = true;
+        if let Some(pause) = backoff.next() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+async fn open(config: &Config, channel: &str, listener: &Listener) -> Result<Listening, Error> {
+    let mut listening = config.listen().await?;
+    // It takes no parameter. The channel is the database's own answer, letters, digits and `_`;
+    // without the quotes, an upper-case letter would make it another one.
+    let statement = format!("LISTEN \"{channel}\"");
+    ask(&mut listening, config, &statement, listener).await?;
+    Ok(listening)
+}
+
+/// Passes notifications on until the connection breaks.
+async fn serve(listening: &mut Listening, config: &Config, listener: &Listener) -> Error {
+    let interval = config.health_interval();
+    let mut health = interval_at(Instant::now() + interval, interval);
+    health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let served = tokio::select! {
+            notification = listening.next() => {
+                notification.map(|notification| listener.notify(notification.payload()))
+            }
+            _ = health.tick() => ask(listening, config, "", listener).await,
+        };
+        if let Err(error) = served {
+            return error;
+        }
+    }
+}
+
+/// Runs a statement within the limit for an answer.
+async fn ask(
+    listening: &mut Listening,
+    config: &Config,
+    statement: &str,
+    listener: &Listener,
+) -> Result<(), Error> {
+    let asked = listening.run(statement, |notification| {
+        listener.notify(notification.payload());
+        std::future::ready(())
+    });
+    timeout(config.answer_limit(), asked)
+        .await
+        .unwrap_or_else(|elapsed| Err(Error::Unanswered(Arc::new(elapsed))))
+}
+
+impl Listener {
+    fn notify(&self, payload: &str) {
+        match announce::read(payload, &self.own) {
+            News::Streams(streams) => streams.iter().for_each(|stream| self.wakes.wake(stream)),
+            News::All => self.wakes.wake_all(),
+            News::Outbox => self.sequencer.look(),
+            News::Nothing => {}
+        }
+    }
+}

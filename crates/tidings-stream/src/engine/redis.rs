@@ -1,0 +1,280 @@
+//! Streams on a Redis server, which many processes share.
+//!
+//! All keys of an engine begin with `{tidings:stream}`, or another
+//! [prefix](RedisOptions::with_prefix):
+//!
+//! ```text
+//! …:stream:<stream>           hash: number of the newest and of the oldest message, retention
+//! …:log:<stream>              Redis stream: the messages, up to 16 small ones in an entry, headers as a
+//!                             field, payload as its value; <number of the first>-<milliseconds>
+//! …:large:<stream>            zset: sizes of large messages, so that a claim is not too much at once
+//! …:key:<birth>:<stream>␟<key>    a publish key, which expires with its window
+//! …:group:<stream>␟<group>    hash: a group's cursor, and the number of its last claim
+//! …:lease:<stream>␟<group>    hash: one field per claim of new messages: from, deadline, and a
+//!                             character per message that says whether it is settled
+//! …:retry:<stream>␟<group>    hash: one field per message that comes again: when, attempts, who has it
+//! …:due:<stream>␟<group>      zset: both of them by time
+//! …:member:<stream>␟<group>   zset: consumers by the time until which they are taken to be alive
+//! ```
+//!
+//! A claim of a hundred new messages is one field, and their acknowledgement deletes it; only what
+//! fails, or is left over when a claim expires, gets a field of its own. Redis' own consumer groups
+//! are not used: they keep an entry per message, and know neither receipts nor delays. Every call is
+//! one script, so that it is done whole or not at all; what a claim has found is then read without
+//! one. No script's work grows with the length of a stream.
+//!
+//! # Requirements
+//!
+//! Redis 7.0 or newer, or Valkey. All keys of one engine lie in one slot of a cluster, so that one
+//! engine never has more than one node; give engines different prefixes to spread them. The URL has to
+//! lead to the node that has the slot: moves are answered by an error, and not followed.
+//!
+//! Set `maxmemory-policy noeviction`: any other one lets the server remove parts of streams, and opening
+//! logs a warning. At `maxmemory` publishing answers [`Error::Full`], while claiming, settling (dead
+//! letters included) and trimming go on.
+//!
+//! # Durability
+//!
+//! What an answer is worth is the server's business. With `appendonly yes` and `appendfsync always`
+//! everything that was answered survives a crash of the machine. With `appendfsync everysec`, the
+//! default of an append-only file, such a crash takes up to about a second of it, and one of the
+//! server alone takes nothing. Without an append-only file, everything since the last snapshot is
+//! gone, and a failover to a replica can always take what the replica had not got. A group that is
+//! lost answers [`Error::UnknownGroup`].
+//!
+//! # Time
+//!
+//! All times are of the server's clock, to the millisecond. Whoever sets that clock moves every
+//! deadline with it; the clocks of clients change nothing.
+//!
+//! # Limits
+//!
+//! While Redis runs a script it does nothing else. A batch is one script, which takes one microsecond
+//! per small message and up to ten per large one: publish much in batches of about a thousand. One of
+//! more than 100,000 messages or 256 MiB, which takes about a second, is refused.
+//!
+//! # Connections
+//!
+//! An engine has three connections: one to publish and to operate, one to claim and settle, and one
+//! that listens for wake-ups. They are made again when they break; a call that was under way then
+//! fails, and nothing is tried twice that might be done twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+pub use tidings_redis::Config;
+use tidings_redis::Server;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::group_commit::GroupCommit;
+use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use crate::{
+    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    StreamName, StreamStats,
+};
+
+mod append;
+mod claim;
+mod content;
+mod delete;
+mod eviction;
+mod failure;
+mod group;
+mod listen;
+mod member;
+mod options;
+mod pending;
+mod scripts;
+mod settle;
+mod stats;
+mod trim;
+
+use append::Appender;
+use listen::Listener;
+use scripts::Scripts;
+
+pub use options::RedisOptions;
+
+/// Streams on a Redis server. Clones share it.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use tidings_stream::redis::{Config, RedisEngine, RedisOptions};
+/// use tidings_stream::{NewMessage, ServiceConfig, Streams};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::new("redis://127.0.0.1/")?;
+/// let engine = RedisEngine::open(config, RedisOptions::default()).await?;
+/// let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
+/// streams.publish("orders", NewMessage::new("three apples")).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct RedisEngine {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    publishing: Arc<Scripts>,
+    consuming: Scripts,
+    commit: GroupCommit<Appender>,
+    listener: Arc<Listener>,
+    _listening: AbortOnDropHandle<()>,
+}
+
+impl RedisEngine {
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] if the server cannot be reached or is too old; the call can be repeated.
+    /// [`Error::InvalidOption`] if an option is outside its range.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, which its tasks need.
+    pub async fn open(config: Config, options: RedisOptions) -> Result<Self, Error> {
+        let root = options.root()?;
+        let load = |root| Scripts::load(Server::new(config.clone()), root);
+        let publishing = Arc::new(load(Arc::clone(&root)).await?);
+        let consuming = load(root).await?;
+        eviction::warn(&consuming).await;
+        let listener = Arc::<Listener>::default();
+        let channel = publishing.key("wake");
+        let connection = listen::listen(&config, &channel, &listener)
+            .await
+            .map_err(failure::error)?;
+        let listening = listen::keep_listening(connection, config, channel, Arc::clone(&listener));
+        let appender = Appender::new(Arc::clone(&publishing), Arc::clone(&listener));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                publishing,
+                consuming,
+                commit: GroupCommit::new(Arc::new(appender)),
+                listener,
+                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+            }),
+        })
+    }
+
+    /// Refuses further calls with [`Error::Closed`], waits for those that are under way, and closes
+    /// the connections that they use. Dropping the last clone closes everything, and waits for
+    /// nothing.
+    pub async fn close(&self) {
+        self.shared.publishing.close().await;
+        self.shared.consuming.close().await;
+    }
+}
+
+#[async_trait]
+impl Engine for RedisEngine {
+    async fn append(
+        &self,
+        stream: &StreamName,
+        messages: Vec<NewMessage>,
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, Error> {
+        append::check(&messages)?;
+        self.shared.commit.append(stream, messages, retention).await
+    }
+
+    async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<(), Error> {
+        group::open(&self.shared.publishing, group, start).await
+    }
+
+    async fn seek(&self, group: &GroupKey, to: StartFrom) -> Result<(), Error> {
+        group::seek(&self.shared.publishing, group, to).await?;
+        self.shared.listener.wake_unless_listening(&group.stream);
+        Ok(())
+    }
+
+    async fn delete_group(&self, group: &GroupKey) -> Result<bool, Error> {
+        group::delete(&self.shared.publishing, group).await
+    }
+
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
+        let deleted = delete::delete_stream(&self.shared.publishing, stream).await?;
+        self.shared.listener.wake_unless_listening(stream);
+        Ok(deleted)
+    }
+
+    async fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        claim::claim(&self.shared.consuming, consumer, max, visibility).await
+    }
+
+    async fn settle(
+        &self,
+        group: &GroupKey,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Vec<bool>, Error> {
+        let Shared {
+            consuming,
+            listener,
+            ..
+        } = &*self.shared;
+        settle::settle(consuming, listener, group, &settlements).await
+    }
+
+    async fn extend(
+        &self,
+        group: &GroupKey,
+        receipts: Arc<[Receipt]>,
+        visibility: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        settle::extend(&self.shared.consuming, group, &receipts, visibility).await
+    }
+
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
+        claim::ready(&self.shared.consuming, &groups).await
+    }
+
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
+        member::check_in(&self.shared.consuming, &consumers, ttl).await
+    }
+
+    async fn trim(&self) -> Result<u64, Error> {
+        trim::trim_all(&self.shared.publishing).await
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+        stats::list(&self.shared.publishing, prefix).await
+    }
+
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
+        stats::read(&self.shared.publishing, stream).await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamName,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        content::page(&self.shared.publishing, stream, after, max).await
+    }
+
+    async fn pending(
+        &self,
+        group: &GroupKey,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<PendingMessage>, Error> {
+        pending::page(&self.shared.publishing, group, after, max).await
+    }
+
+    async fn members(&self, group: &GroupKey) -> Result<Vec<Member>, Error> {
+        member::list(&self.shared.publishing, group).await
+    }
+
+    fn wakes(&self) -> &Wakes {
+        self.shared.listener.wakes()
+    }
+}

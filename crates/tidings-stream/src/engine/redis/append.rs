@@ -1,0 +1,229 @@
+//! Appending to a stream.
+
+use std::sync::Arc;
+
+use tidings_redis::redis::Cmd;
+
+use super::listen::Listener;
+use super::scripts::{Script, Scripts};
+use super::{failure, scripts};
+use crate::engine::group_commit::{Append, AppendError};
+use crate::engine::{headers, time};
+use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+
+/// Most payload bytes of one batch (256 MiB). The server has all of it in its memory twice, and does
+/// nothing else while it takes it in.
+const MAX_BATCH_BYTES: usize = 256 << 20;
+
+/// Most messages of one batch: together with the bound on bytes, what the server takes in within about
+/// a second.
+const MAX_BATCH_MESSAGES: usize = 100_000;
+
+/// Most messages of one entry of a log, and most bytes of them unless it is one. A command per message
+/// would be most of what appending costs; and a message that is read alone is read with its entry.
+const MAX_ENTRY: usize = 16;
+const MAX_ENTRY_BYTES: usize = 4096;
+
+/// Most payload bytes of a message that shares an entry, as the scripts know it.
+const LARGE: usize = 1024;
+
+/// Refuses a batch that the server could not take, or not without holding up everybody else.
+pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
+    let length = messages.iter().map(|message| message.payload.len()).sum();
+    if length > MAX_BATCH_BYTES {
+        return Err(Error::TooLarge {
+            field: "batch",
+            length,
+            limit: MAX_BATCH_BYTES,
+        });
+    }
+    if messages.len() > MAX_BATCH_MESSAGES {
+        return Err(Error::InvalidOption {
+            field: "batch",
+            expected: "at most 100,000 messages",
+        });
+    }
+    Ok(())
+}
+
+/// What no other stream has, nor a later one of the same name.
+pub(super) fn birth() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
+/// Appends batches, each with one script.
+#[derive(Debug)]
+pub(super) struct Appender {
+    scripts: Arc<Scripts>,
+    listener: Arc<Listener>,
+}
+
+impl Appender {
+    pub(super) fn new(scripts: Arc<Scripts>, listener: Arc<Listener>) -> Self {
+        Self { scripts, listener }
+    }
+
+    fn call(
+        &self,
+        stream: &StreamName,
+        messages: &[NewMessage],
+        retention: Retention,
+    ) -> Result<Cmd, Error> {
+        let mut call = self.scripts.call(Script::Append);
+        call.arg(stream.as_str()).arg(birth());
+        match retention.max_len {
+            Some(max_len) => call.arg(max_len.get()),
+            None => call.arg(""),
+        };
+        match retention.max_age {
+            Some(max_age) => call.arg(time::millis(max_age)),
+            None => call.arg(""),
+        };
+        call.arg(u8::from(retention.trim_pending));
+        let keyed = || {
+            let numbered = messages.iter().zip(1_usize..);
+            numbered.filter_map(|(message, index)| Some((index, message.publish_key.as_ref()?)))
+        };
+        let headers = messages
+            .iter()
+            .map(|message| headers::encode(&message.headers));
+        let headers = headers
+            .map(|headers| Ok(headers?.unwrap_or_default()))
+            .collect::<Result<Vec<String>, Error>>()?;
+        let keys = keyed().count();
+        let entries = if keys > 0 {
+            vec![1; messages.len()]
+        } else {
+            let sizes = messages.iter().zip(&headers);
+            entries(sizes.map(|(message, headers)| (message.payload.len(), headers.len())))
+        };
+        call.arg(keys).arg(entries.len());
+        for (index, key) in keyed() {
+            call.arg(index).arg(&*key.key).arg(time::millis(key.window));
+        }
+        for count in entries {
+            call.arg(count);
+        }
+        for (message, headers) in messages.iter().zip(headers) {
+            call.arg(headers).arg(&message.payload[..]);
+        }
+        Ok(call)
+    }
+}
+
+impl Append for Appender {
+    async fn append(
+        &self,
+        stream: &StreamName,
+        messages: &[NewMessage],
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, AppendError> {
+        // No failure is about one message of several: all were checked before.
+        let call = self.call(stream, messages, retention);
+        let call = call.map_err(AppendError::Failed)?;
+        let answer = self.scripts.run(Script::Append, &call).await;
+        if !messages.is_empty() {
+            // Also when it failed: it may have been done.
+            self.listener.wake_unless_listening(stream);
+        }
+        let answer = answer
+            .and_then(scripts::read)
+            .map_err(AppendError::Failed)?;
+        ids(answer, messages.len())
+            .ok_or_else(failure::unexpected)
+            .map_err(AppendError::Failed)
+    }
+}
+
+/// How many messages each entry gets, by the sizes of their payloads and headers.
+fn entries(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
+    let mut entries: Vec<usize> = Vec::new();
+    // Of the last entry; none beside a large message.
+    let mut room: Option<usize> = None;
+    for (payload, headers) in sizes {
+        let bytes = payload + headers;
+        match entries.last_mut() {
+            Some(count)
+                if *count < MAX_ENTRY
+                    && payload <= LARGE
+                    && room.is_some_and(|room| bytes <= room) =>
+            {
+                *count += 1;
+                room = room.map(|room| room - bytes);
+            }
+            _ => {
+                entries.push(1);
+                room = (payload <= LARGE).then(|| MAX_ENTRY_BYTES.saturating_sub(bytes));
+            }
+        }
+    }
+    entries
+}
+
+/// The ids of messages, of which those at some places repeat earlier ones. The answer has the number
+/// of the first one that does not, then place, counted from 1, and number of each that does.
+fn ids(answer: Vec<u64>, count: usize) -> Option<Vec<MessageId>> {
+    let mut answer = answer.into_iter();
+    let mut next = answer.next()?;
+    let mut ids = Vec::with_capacity(count);
+    let mut repeat = answer.next().zip(answer.next());
+    for place in 1..=count as u64 {
+        let number = match repeat {
+            Some((repeated, number)) if repeated == place => {
+                repeat = answer.next().zip(answer.next());
+                number
+            }
+            _ => {
+                next += 1;
+                next - 1
+            }
+        };
+        ids.push(MessageId::from_u64(number));
+    }
+    Some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_take_no_number() {
+        let numbers = |answer: &[u64], count| -> Option<Vec<u64>> {
+            let ids = ids(answer.to_vec(), count)?;
+            Some(ids.into_iter().map(MessageId::as_u64).collect())
+        };
+        assert_eq!(numbers(&[7], 3), Some(vec![7, 8, 9]));
+        assert_eq!(numbers(&[7, 1, 2, 3, 7], 4), Some(vec![2, 7, 7, 8]));
+        assert_eq!(numbers(&[7], 0), Some(vec![]));
+        assert_eq!(numbers(&[], 1), None);
+    }
+
+    #[test]
+    fn small_messages_share_entries_and_large_ones_do_not() {
+        let entries = |payloads: &[usize]| entries(payloads.iter().map(|payload| (*payload, 0)));
+        assert_eq!(entries(&[]), [0; 0]);
+        assert_eq!(entries(&[0; 33]), [16, 16, 1]);
+        assert_eq!(entries(&[1024; 5]), [4, 1]);
+        assert_eq!(entries(&[1, 1025, 0, 1, 5000, 5000, 1]), [1, 1, 2, 1, 1, 1]);
+        assert_eq!(
+            super::entries([(1, 60_000), (0, 0), (1, 1)].into_iter()),
+            [2, 1]
+        );
+    }
+
+    #[test]
+    fn a_batch_that_would_hold_up_everybody_is_refused() {
+        check(&vec![NewMessage::new(""); MAX_BATCH_MESSAGES]).unwrap();
+        let many = vec![NewMessage::new(""); MAX_BATCH_MESSAGES + 1];
+        assert!(matches!(
+            check(&many).unwrap_err(),
+            Error::InvalidOption { field: "batch", .. }
+        ));
+        let large = vec![NewMessage::new(bytes::Bytes::from(vec![0; 16 << 20])); 17];
+        assert!(matches!(
+            check(&large).unwrap_err(),
+            Error::TooLarge { field: "batch", .. }
+        ));
+    }
+}

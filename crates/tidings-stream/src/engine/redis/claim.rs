@@ -1,0 +1,126 @@
+//! Claiming messages for a group.
+
+use std::time::Duration;
+
+use super::content::{self, Content};
+use super::scripts::{Script, Scripts};
+use super::{scripts, settle};
+use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
+use crate::{Error, MessageId};
+
+/// What a script has claimed: number of the claim, birth of the stream, first and last new message,
+/// milliseconds until more is due, and number, attempt and last error of each that comes again.
+type Answer = (u64, String, u64, u64, i64, Vec<(u64, u32, Option<String>)>);
+
+/// A message that was claimed and is still to be read.
+struct Expected {
+    number: u64,
+    attempt: u32,
+    last_error: Option<String>,
+}
+
+/// Claims messages, then reads them: whoever is cut off in between leaves a claim that runs out.
+pub(super) async fn claim(
+    scripts: &Scripts,
+    consumer: &ConsumerKey,
+    max: usize,
+    visibility: Duration,
+) -> Result<Claimed, Error> {
+    let group = &consumer.group;
+    let mut call = scripts.call(Script::Claim);
+    call.arg(group.stream.as_str())
+        .arg(group.group.as_str())
+        .arg(&*consumer.consumer)
+        .arg(max)
+        .arg(time::millis(visibility));
+    let answer: Option<Answer> = scripts::read(scripts.run(Script::Claim, &call).await?)?;
+    let (claim, birth, lo, hi, wait, again) = answer.ok_or(Error::UnknownGroup)?;
+    let next_due = u64::try_from(wait).ok().map(Duration::from_millis);
+
+    let mut expected: Vec<Expected> = Vec::with_capacity(again.len());
+    for (number, attempt, last_error) in again {
+        expected.push(Expected {
+            number,
+            attempt,
+            last_error,
+        });
+    }
+    expected.extend((lo..=hi).map(|number| Expected {
+        number,
+        attempt: 1,
+        last_error: None,
+    }));
+    if expected.is_empty() {
+        return Ok(Claimed {
+            deliveries: Vec::new(),
+            next_due,
+        });
+    }
+    let contents = content::runs(scripts, &group.stream, &birth, &runs(&expected)).await?;
+    let Some(contents) = contents else {
+        // The stream is gone, and the group with it. The next claim finds whatever came after them.
+        return Ok(Claimed {
+            deliveries: Vec::new(),
+            next_due: Some(Duration::ZERO),
+        });
+    };
+    let (deliveries, gone) = match_up(group, claim, expected, contents);
+    if !gone.is_empty() {
+        settle::lose(scripts, group, &gone).await?;
+    }
+    Ok(Claimed {
+        deliveries,
+        next_due,
+    })
+}
+
+/// Runs of numbers that follow each other.
+fn runs(expected: &[Expected]) -> Vec<(u64, u64)> {
+    expected
+        .chunk_by(|a, b| a.number + 1 == b.number)
+        .filter_map(|run| Some((run.first()?.number, run.last()?.number)))
+        .collect()
+}
+
+/// The messages that were found, and the receipts of those that have been trimmed since they were
+/// claimed.
+fn match_up(
+    group: &GroupKey,
+    claim: u64,
+    expected: Vec<Expected>,
+    contents: Vec<Content>,
+) -> (Vec<Delivery>, Vec<Receipt>) {
+    let mut deliveries = Vec::with_capacity(contents.len());
+    let mut gone = Vec::new();
+    let mut contents = contents.into_iter().peekable();
+    for Expected {
+        number,
+        attempt,
+        last_error,
+    } in expected
+    {
+        let receipt = Receipt {
+            id: MessageId::from_u64(number),
+            claim,
+        };
+        match contents.next_if(|content| content.number == number) {
+            Some(content) => deliveries.push(Delivery {
+                message: content.into_message(group.stream.clone(), attempt),
+                receipt,
+                last_error,
+            }),
+            None => gone.push(receipt),
+        }
+    }
+    (deliveries, gone)
+}
+
+/// Tells of each group whether a claim would find something.
+pub(super) async fn ready(scripts: &Scripts, groups: &[GroupKey]) -> Result<Vec<bool>, Error> {
+    let mut call = scripts.call(Script::Ready);
+    for group in groups {
+        call.arg(group.stream.as_str()).arg(group.group.as_str());
+    }
+    let answer = scripts.run(Script::Ready, &call).await?;
+    scripts::flags(answer, groups.len())
+}

@@ -1,0 +1,127 @@
+//! Listening for what streams get, from this process or another.
+//!
+//! The scripts themselves publish the name of a stream that has something new, on one channel for
+//! all streams, so that a wake-up can come neither before its message nor without it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use tidings_reconnect::Backoff;
+use tidings_redis::redis::{PushInfo, PushKind, Value, cmd};
+use tidings_redis::{Config, Connection, Error};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::StreamName;
+use crate::engine::Wakes;
+
+/// Whom a notification wakes.
+#[derive(Debug, Default)]
+pub(super) struct Listener {
+    wakes: Wakes,
+    /// Whether notifications arrive here at present.
+    is_listening: AtomicBool,
+}
+
+impl Listener {
+    pub(super) fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+
+    /// Wakes this process for its own change, unless a notification will.
+    pub(super) fn wake_unless_listening(&self, stream: &StreamName) {
+        if !self.is_listening.load(Ordering::Relaxed) {
+            self.wakes.wake(stream);
+        }
+    }
+
+    fn notify(&self, info: PushInfo) {
+        if info.kind != PushKind::Message {
+            return;
+        }
+        if let Some(Value::BulkString(name)) = info.data.into_iter().nth(1)
+            && let Ok(name) = str::from_utf8(&name)
+            && let Ok(stream) = name.parse()
+        {
+            self.wakes.wake(&stream);
+        }
+    }
+}
+
+/// Connects and subscribes to the channel.
+pub(super) async fn listen(
+    config: &Config,
+    channel: &str,
+    listener: &Arc<Listener>,
+) -> Result<Connection, Error> {
+    let listen = Arc::downgrade(listener);
+    let connection = config
+        .connect(move |info| {
+            if let Some(listener) = Weak::upgrade(&listen) {
+                listener.notify(info);
+            }
+        })
+        .await?;
+    connection.multiplexed().subscribe(channel).await?;
+    listener.is_listening.store(true, Ordering::Relaxed);
+    Ok(connection)
+}
+
+/// Listens for as long as it is polled, on one connection that is made again when it breaks.
+pub(super) async fn keep_listening(
+    mut connection: Connection,
+    config: Config,
+    channel: String,
+    listener: Arc<Listener>,
+) {
+    let mut backoff = Backoff::new(fastrand::Rng::new());
+    loop {
+        let error = broken(&connection, &config).await;
+        listener.is_listening.store(false, Ordering::Relaxed);
+        // Notifications are lost from now on. Consumers that were woken a moment ago may have looked
+        // too early.
+        listener.wakes.wake_all();
+        drop(connection);
+        // An outage is reported once, however many attempts it takes.
+        tracing::warn!(
+            error = error.as_ref().map(|error| error as &dyn std::error::Error),
+            "lost the notification connection, falling back to polling"
+        );
+        connection = loop {
+            if let Some(pause) = backoff.next() {
+                tokio::time::sleep(pause).await;
+            }
+            match listen(&config, &channel, &listener).await {
+                Ok(connection) => break connection,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, "the notification connection is still down");
+                }
+            }
+        };
+        backoff.reset();
+        tracing::info!("restored the notification connection");
+        // Notifications of the time in between are lost.
+        listener.wakes.wake_all();
+    }
+}
+
+/// Waits until the connection breaks, and answers why when that is known.
+async fn broken(connection: &Connection, config: &Config) -> Option<Error> {
+    let interval = config.health_interval();
+    let mut health = interval_at(Instant::now() + interval, interval);
+    health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = connection.broken() => return None,
+            _ = health.tick() => {
+                let ping = cmd("PING");
+                let answered = ping.exec_async(&mut connection.multiplexed()).await;
+                if let Err(error) = answered.map_err(Error::from)
+                    && error.may_have_been_done()
+                {
+                    return Some(error);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What groups have begun and not finished.
+
+use std::time::Duration;
+
+use super::scripts::{Script, Scripts};
+use super::{group, scripts};
+use crate::engine::GroupKey;
+use crate::{Error, MessageId, PendingMessage};
+
+/// Most messages of one script.
+const CHUNK: usize = 500;
+
+/// What a script says of each message: number, attempts, consumer, age, time until it is due, and
+/// last error.
+type Answer = Vec<(u64, u32, Option<String>, u64, u64, Option<String>)>;
+
+/// Reads a page of the pending messages of a group, in the order of their ids.
+pub(super) async fn page(
+    scripts: &Scripts,
+    group: &GroupKey,
+    after: Option<MessageId>,
+    max: usize,
+) -> Result<Vec<PendingMessage>, Error> {
+    let mut pending: Vec<PendingMessage> = Vec::new();
+    let mut after = after;
+    loop {
+        let count = CHUNK.min(max - pending.len());
+        let chunk = chunk(scripts, group, after, count).await?;
+        let is_last = chunk.len() < count;
+        pending.extend(chunk);
+        if is_last || pending.len() == max {
+            return Ok(pending);
+        }
+        after = pending.last().map(|message| message.id);
+    }
+}
+
+async fn chunk(
+    scripts: &Scripts,
+    group: &GroupKey,
+    after: Option<MessageId>,
+    max: usize,
+) -> Result<Vec<PendingMessage>, Error> {
+    let mut call = group::call(scripts, Script::Pending, group);
+    call.arg(after.map_or(0, MessageId::as_u64)).arg(max);
+    let answer: Option<Answer> = scripts::read(scripts.run(Script::Pending, &call).await?)?;
+    let mut pending: Vec<PendingMessage> = answer
+        .ok_or(Error::UnknownGroup)?
+        .into_iter()
+        .map(
+            |(number, attempts, consumer, age, due_in, last_error)| PendingMessage {
+                id: MessageId::from_u64(number),
+                attempts,
+                consumer,
+                age: Duration::from_millis(age),
+                due_in: Duration::from_millis(due_in),
+                last_error,
+            },
+        )
+        .collect();
+    // Of both kinds there are as many as fit; together, the first ones are the page.
+    pending.sort_by_key(|message| message.id);
+    pending.truncate(max);
+    Ok(pending)
+}

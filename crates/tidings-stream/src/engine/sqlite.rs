@@ -1,0 +1,317 @@
+//! Streams on a SQLite file.
+//!
+//! ```text
+//! stream          one row per stream: its newest and oldest number, its retention
+//! stream_message  key = stream << 40 | number: one B-tree, no other index, trimmed from its left
+//! stream_group    a group's cursor, and the number of its last claim
+//! stream_lease    one row per claim of new messages: from, to, deadline, a bit per settled one
+//! stream_retry    one row per message that comes again: when, attempts, and who has it now
+//! ```
+//!
+//! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
+//! fails, or is left over when a claim expires, gets a row of its own. Publishing waits for the
+//! disk. Claiming and settling survive a crash of the process and may be undone by a loss of power,
+//! which brings messages again and loses none.
+//!
+//! # Time
+//!
+//! Deadlines and delays are counted on the monotonic clock: the wall clock is read once per process
+//! and moved on by it, so setting the clock neither brings every claim back at once nor makes one
+//! last for ever. Processes that share a file should not be started on both sides of such a jump.
+//! Retention by age, and [`Message::created_at`](crate::Message::created_at), follow the wall clock.
+//!
+//! # Restarts
+//!
+//! The file `<database>.streams.lock` tells an engine whether another one is alive on the same
+//! database, in this process or another. When it is alone, whatever is claimed belongs to a run that
+//! has ended, and comes again at once. When it is not, claims come again as they expire.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Transaction;
+use tidings_sqlite::Database;
+
+use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time};
+use crate::{
+    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    StreamName, StreamStats,
+};
+
+mod append;
+mod claim;
+mod clock;
+mod content;
+mod delete;
+mod failure;
+mod group;
+mod lease;
+mod liveness;
+mod member;
+mod pending;
+mod schema;
+mod settle;
+mod stats;
+mod trim;
+
+use liveness::Liveness;
+
+/// Streams on a SQLite file, beside whatever else lives there. Clones share it.
+#[derive(Debug, Clone)]
+pub struct SqliteEngine {
+    database: Database,
+    wakes: Wakes,
+    _liveness: Arc<Liveness>,
+}
+
+impl SqliteEngine {
+    /// Creates the tables if need be, and brings back what an earlier run had claimed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Backend`] when the file was written by a newer version or the database fails,
+    /// [`Error::Closed`] when it is closed.
+    pub async fn open(database: Database) -> Result<Self, Error> {
+        database.migrate("stream", schema::STEPS).await?;
+        let path = database.path().to_owned();
+        let liveness = database
+            .write_relaxed(move |tx| Liveness::register(tx, &path, liveness::bring_back_claims))
+            .await?;
+        Ok(Self {
+            database,
+            wakes: Wakes::default(),
+            _liveness: Arc::new(liveness),
+        })
+    }
+}
+
+impl SqliteEngine {
+    /// Removes what is left of a deleted stream, in short transactions, so that publishers get in
+    /// between.
+    async fn remove_hidden(&self, stream_id: i64) -> Result<(), Error> {
+        while !self
+            .database
+            .write_relaxed(move |tx| delete::remove_chunk(tx, stream_id))
+            .await?
+        {}
+        Ok(())
+    }
+}
+
+/// Appends messages inside a transaction of the caller's own: they exist once it commits, and never
+/// if it does not. Answers their ids.
+///
+/// The stream's retention stays as it was. Call [`Streams::wake`](crate::Streams::wake) after the
+/// commit; without it the messages are found at the next poll.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] for a message, [`Error::Full`] or [`Error::Backend`] when SQLite fails. Roll
+/// back then.
+pub fn publish_in(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+    messages: &[NewMessage],
+) -> Result<Vec<MessageId>, Error> {
+    for message in messages {
+        message.check()?;
+    }
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(append::append(transaction, stream, messages)?.ids)
+}
+
+#[async_trait]
+impl Engine for SqliteEngine {
+    async fn append(
+        &self,
+        stream: &StreamName,
+        messages: Vec<NewMessage>,
+        retention: Retention,
+    ) -> Result<Vec<MessageId>, Error> {
+        let name = stream.clone();
+        let ids = self
+            .database
+            .write(move |tx| append::append_and_trim(tx, &name, &messages, retention))
+            .await?;
+        self.wakes.wake(stream);
+        Ok(ids)
+    }
+
+    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
+        let key = key.clone();
+        self.database
+            .write(move |tx| group::open(tx, &key, start))
+            .await
+    }
+
+    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
+        let stream = key.stream.clone();
+        let key = key.clone();
+        self.database
+            .write(move |tx| group::seek(tx, &key, to))
+            .await?;
+        self.wakes.wake(&stream);
+        Ok(())
+    }
+
+    async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
+        let key = key.clone();
+        self.database.write(move |tx| group::delete(tx, &key)).await
+    }
+
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
+        let name = stream.clone();
+        let deleted = self
+            .database
+            .write(move |tx| delete::hide(tx, &name))
+            .await?;
+        let Some(stream_id) = deleted else {
+            return Ok(false);
+        };
+        self.wakes.wake(stream);
+        self.remove_hidden(stream_id).await?;
+        Ok(true)
+    }
+
+    async fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        let consumer = consumer.clone();
+        let visibility = time::millis(visibility);
+        self.database
+            .write_relaxed(move |tx| claim::claim(tx, &consumer, max, visibility))
+            .await
+    }
+
+    async fn settle(
+        &self,
+        key: &GroupKey,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Vec<bool>, Error> {
+        let stream = key.stream.clone();
+        let key = key.clone();
+        let settled = self
+            .database
+            .write_relaxed(move |tx| settle::settle(tx, &key, &settlements))
+            .await?;
+        if settled.has_returned {
+            self.wakes.wake(&stream);
+        }
+        for dead_letters in &settled.moved_to {
+            self.wakes.wake(dead_letters);
+        }
+        Ok(settled.obeyed)
+    }
+
+    async fn extend(
+        &self,
+        key: &GroupKey,
+        receipts: Arc<[Receipt]>,
+        visibility: Duration,
+    ) -> Result<Vec<bool>, Error> {
+        let key = key.clone();
+        let visibility = time::millis(visibility);
+        self.database
+            .write_relaxed(move |tx| settle::extend(tx, &key, &receipts, visibility))
+            .await
+    }
+
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
+        self.database
+            .read(move |connection| {
+                let is_ready = |key| pending::is_ready(connection, key);
+                groups.iter().map(is_ready).collect()
+            })
+            .await
+    }
+
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
+        let ttl = time::millis(ttl);
+        self.database
+            .write_relaxed(move |tx| member::check_in(tx, &consumers, ttl))
+            .await
+    }
+
+    async fn trim(&self) -> Result<u64, Error> {
+        for stream in self.database.read(delete::hidden).await? {
+            self.remove_hidden(stream).await?;
+        }
+        let forget = |tx: &Transaction<'_>| append::forget_expired_keys(tx, trim::CHUNK);
+        while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
+        self.database.write_relaxed(member::forget_the_gone).await?;
+        let streams = self.database.read(trim::bounded_streams).await?;
+        let mut total = 0;
+        for stream in streams {
+            // One short transaction per chunk, so that publishers get in between.
+            loop {
+                let removed = self
+                    .database
+                    .write_relaxed(move |tx| trim::trim_by_id(tx, stream))
+                    .await?;
+                total += removed.cast_unsigned();
+                if removed < trim::CHUNK {
+                    break;
+                }
+            }
+        }
+        Ok(total)
+    }
+
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+        let prefix = prefix.to_owned();
+        self.database
+            .read(move |connection| stats::list(connection, &prefix))
+            .await
+    }
+
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
+        let stream = stream.clone();
+        self.database
+            .read(move |connection| stats::read(connection, &stream))
+            .await
+    }
+
+    async fn read(
+        &self,
+        stream: &StreamName,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        let stream = stream.clone();
+        self.database
+            .read(move |connection| content::page(connection, &stream, after, max))
+            .await
+    }
+
+    async fn pending(
+        &self,
+        key: &GroupKey,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<PendingMessage>, Error> {
+        let key = key.clone();
+        self.database
+            .read(move |connection| pending::page(connection, &key, after, max))
+            .await
+    }
+
+    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>, Error> {
+        let key = key.clone();
+        self.database
+            .read(move |connection| member::list(connection, &key))
+            .await
+    }
+
+    fn wakes(&self) -> &Wakes {
+        &self.wakes
+    }
+}
+
+#[cfg(test)]
+mod tests;

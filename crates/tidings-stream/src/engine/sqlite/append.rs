@@ -1,0 +1,157 @@
+//! Appending to a stream.
+
+use jiff::Timestamp;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::schema::{STREAM_COLUMNS, StreamRow};
+use super::{clock, schema, trim};
+use crate::engine::{headers, time};
+use crate::{Error, MessageId, NewMessage, PublishKey, Retention, StreamName};
+
+/// What a stream answers that can take no message any more.
+#[derive(Debug, thiserror::Error)]
+#[error("a stream has used up all of its numbers")]
+struct OutOfNumbers;
+
+/// The messages that an append has added, by their ids, and the stream as it is then.
+pub(super) struct Appended {
+    pub(super) ids: Vec<MessageId>,
+    pub(super) row: StreamRow,
+}
+
+/// Appends messages. The retention stays as it was.
+pub(super) fn append(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+    messages: &[NewMessage],
+) -> Result<Appended, Error> {
+    let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+    let row = transaction
+        .prepare_cached(&format!(
+            "INSERT INTO stream (name, head) VALUES (?1, ?2)
+             ON CONFLICT (name) DO UPDATE SET head = head + ?2
+             RETURNING {STREAM_COLUMNS}"
+        ))?
+        .query_row(params![stream.as_str(), count], StreamRow::read)?;
+    insert(transaction, row, messages)
+}
+
+/// Appends messages, stores the retention, trims to it, and answers the messages' ids.
+pub(super) fn append_and_trim(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+    messages: &[NewMessage],
+    retention: Retention,
+) -> Result<Vec<MessageId>, Error> {
+    let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+    let max_len = retention
+        .max_len
+        .map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
+    let row = transaction
+        .prepare_cached(&format!(
+            "INSERT INTO stream (name, head, max_len, max_age, trim_pending)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (name) DO UPDATE SET
+                 head = head + ?2, max_len = ?3, max_age = ?4, trim_pending = ?5
+             RETURNING {STREAM_COLUMNS}"
+        ))?
+        .query_row(
+            params![
+                stream.as_str(),
+                count,
+                max_len,
+                retention.max_age.map(time::millis),
+                retention.trim_pending
+            ],
+            StreamRow::read,
+        )?;
+    let Appended { ids, row } = insert(transaction, row, messages)?;
+    trim::trim(transaction, &row)?;
+    Ok(ids)
+}
+
+/// Writes messages for which numbers have been taken, the last ones up to the head. Numbers that
+/// repeated publish keys make superfluous are given back.
+fn insert(
+    transaction: &Transaction<'_>,
+    mut row: StreamRow,
+    messages: &[NewMessage],
+) -> Result<Appended, Error> {
+    if row.head > schema::MAX_NUMBER {
+        return Err(Error::backend(OutOfNumbers));
+    }
+    let taken = row.head;
+    row.head -= i64::try_from(messages.len()).unwrap_or(i64::MAX);
+    let mut ids = Vec::with_capacity(messages.len());
+    let now = Timestamp::now().as_millisecond();
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO stream_message (key, created_at, headers, payload) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for message in messages {
+        let number = row.head + 1;
+        if let Some(key) = &message.publish_key {
+            let first = claim_key(transaction, row.stream_id, key, number)?;
+            if first != number {
+                ids.push(MessageId::from_u64(first.cast_unsigned()));
+                continue;
+            }
+        }
+        row.head = number;
+        ids.push(MessageId::from_u64(number.cast_unsigned()));
+        let headers = headers::encode(&message.headers)?;
+        let payload: &[u8] = &message.payload;
+        statement.execute(params![
+            schema::key(row.stream_id, number),
+            now,
+            headers,
+            payload
+        ])?;
+    }
+    if row.head < taken {
+        transaction
+            .prepare_cached("UPDATE stream SET head = ?2 WHERE stream_id = ?1")?
+            .execute([row.stream_id, row.head])?;
+    }
+    Ok(Appended { ids, row })
+}
+
+/// The number of the first message under a key: `number`, which takes the key, unless an earlier
+/// one has it and its window is open.
+fn claim_key(
+    transaction: &Transaction<'_>,
+    stream_id: i64,
+    key: &PublishKey,
+    number: i64,
+) -> Result<i64, Error> {
+    let now = clock::now();
+    let known = transaction
+        .prepare_cached(
+            "SELECT number FROM stream_publish_key
+             WHERE stream_id = ?1 AND key = ?2 AND expires > ?3",
+        )?
+        .query_row(params![stream_id, key.key, now], |row| row.get(0))
+        .optional()?;
+    if let Some(first) = known {
+        return Ok(first);
+    }
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO stream_publish_key VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![
+            stream_id,
+            key.key,
+            number,
+            now.saturating_add(time::millis(key.window))
+        ])?;
+    Ok(number)
+}
+
+/// Forgets up to `max` keys whose windows have ended, and answers how many those were.
+pub(super) fn forget_expired_keys(transaction: &Transaction<'_>, max: i64) -> Result<i64, Error> {
+    let forgotten = transaction
+        .prepare_cached(
+            "DELETE FROM stream_publish_key WHERE (stream_id, key) IN (
+                 SELECT stream_id, key FROM stream_publish_key WHERE expires <= ?1 LIMIT ?2)",
+        )?
+        .execute([clock::now(), max])?;
+    Ok(i64::try_from(forgotten).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,239 @@
+//! Claiming messages for a group.
+
+use std::time::Duration;
+
+use rusqlite::{Transaction, params};
+
+use super::content::{self, CONTENT_COLUMNS, Content};
+use super::group::GroupRow;
+use super::lease::{LEASE_COLUMNS, Lease};
+use super::{clock, group, schema};
+use crate::engine::{Claimed, ConsumerKey, Delivery, Receipt, time};
+use crate::{Error, MessageId, StreamName};
+
+/// Most expired leases that one claim takes apart.
+const EXPIRED_LEASES: u32 = 8;
+
+/// Messages of one claim that room is made for at once.
+const EXPECTED: usize = 1024;
+
+/// Payload bytes after which a claim takes no further message: everyone who writes waits while they
+/// are read.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Claims what comes again and is due, then new messages.
+pub(super) fn claim(
+    transaction: &Transaction<'_>,
+    consumer: &ConsumerKey,
+    max: usize,
+    visibility: i64,
+) -> Result<Claimed, Error> {
+    let group = group::find(transaction, &consumer.group)?.ok_or(Error::UnknownGroup)?;
+    let mut claiming = Claiming {
+        transaction,
+        stream: &consumer.group.stream,
+        consumer: &consumer.consumer,
+        group,
+        claim: group.claims + 1,
+        now: clock::now(),
+        visibility,
+        deliveries: Vec::with_capacity(max.min(EXPECTED)),
+        bytes: 0,
+        lost: 0,
+        cursor: group.cursor,
+    };
+    claiming.explode_expired_leases()?;
+    claiming.take_due(max)?;
+    claiming.take_new(max)?;
+    claiming.save_group()?;
+    let next_due = if claiming.is_full() {
+        Some(Duration::ZERO)
+    } else if claiming.deliveries.len() < max {
+        claiming.next_due()?
+    } else {
+        None
+    };
+    Ok(Claimed {
+        deliveries: claiming.deliveries,
+        next_due,
+    })
+}
+
+struct Claiming<'a> {
+    transaction: &'a Transaction<'a>,
+    stream: &'a StreamName,
+    consumer: &'a str,
+    group: GroupRow,
+    /// The number of this claim.
+    claim: i64,
+    now: i64,
+    visibility: i64,
+    deliveries: Vec<Delivery>,
+    /// The payloads of the deliveries together.
+    bytes: usize,
+    /// Messages that turned out to have been trimmed.
+    lost: i64,
+    /// The group's cursor after this claim.
+    cursor: i64,
+}
+
+impl Claiming<'_> {
+    fn explode_expired_leases(&self) -> Result<(), Error> {
+        let expired: Vec<Lease> = self
+            .transaction
+            .prepare_cached(&format!(
+                "SELECT {LEASE_COLUMNS} FROM stream_lease
+                 WHERE group_id = ?1 AND deadline <= ?2 LIMIT ?3"
+            ))?
+            .query_map(
+                params![self.group.group_id, self.now, EXPIRED_LEASES],
+                Lease::read,
+            )?
+            .collect::<Result<_, _>>()?;
+        for lease in expired {
+            lease.explode(self.transaction, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// Claims messages that come again: they were given back, or their claim has expired.
+    fn take_due(&mut self, max: usize) -> Result<(), Error> {
+        let due: Vec<(i64, u32, Option<String>)> = self
+            .transaction
+            .prepare_cached(
+                "SELECT number, attempts, last_error FROM stream_retry
+                 WHERE group_id = ?1 AND due <= ?2 ORDER BY due, number LIMIT ?3",
+            )?
+            .query_map(
+                params![
+                    self.group.group_id,
+                    self.now,
+                    i64::try_from(max).unwrap_or(i64::MAX)
+                ],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )?
+            .collect::<Result<_, _>>()?;
+        for (number, attempts, last_error) in due {
+            if self.is_full() {
+                break;
+            }
+            let Some(content) = content::find(self.transaction, self.group.stream_id, number)?
+            else {
+                self.transaction
+                    .prepare_cached("DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2")?
+                    .execute(params![self.group.group_id, number])?;
+                self.lost += 1;
+                continue;
+            };
+            let attempt = attempts.saturating_add(1);
+            self.transaction
+                .prepare_cached(
+                    "UPDATE stream_retry
+                     SET due = ?3, delay = ?4, attempts = ?5, claim = ?6, consumer = ?7, since = ?8
+                     WHERE group_id = ?1 AND number = ?2",
+                )?
+                .execute(params![
+                    self.group.group_id,
+                    number,
+                    self.now.saturating_add(self.visibility),
+                    self.visibility,
+                    attempt,
+                    self.claim,
+                    self.consumer,
+                    self.now
+                ])?;
+            self.deliver(number, content, attempt, last_error);
+        }
+        Ok(())
+    }
+
+    /// Claims the next new messages, as one lease.
+    fn take_new(&mut self, max: usize) -> Result<(), Error> {
+        let GroupRow {
+            group_id,
+            stream_id,
+            head,
+            tail,
+            ..
+        } = self.group;
+        let lo = tail.max(self.cursor + 1);
+        // What lies between was trimmed before the group had come to it.
+        self.lost += lo - 1 - self.cursor;
+        self.cursor = lo - 1;
+        let room = i64::try_from(max - self.deliveries.len()).unwrap_or(i64::MAX);
+        let hi = head.min(self.cursor.saturating_add(room));
+        if hi < lo || self.is_full() {
+            return Ok(());
+        }
+        let mut statement = self.transaction.prepare_cached(&format!(
+            "SELECT {CONTENT_COLUMNS} FROM stream_message
+             WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
+        ))?;
+        let mut rows = statement.query(params![
+            schema::key(stream_id, lo),
+            schema::key(stream_id, hi)
+        ])?;
+        while !self.is_full()
+            && let Some(row) = rows.next()?
+        {
+            self.cursor = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+            self.deliver(self.cursor, Content::read(row)?, 1, None);
+        }
+        let times = (self.now, self.now.saturating_add(self.visibility));
+        Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor)
+            .insert(self.transaction)
+    }
+
+    /// Writes what has changed of the group.
+    fn save_group(&self) -> Result<(), Error> {
+        if self.deliveries.is_empty() && self.lost == 0 {
+            return Ok(());
+        }
+        self.transaction
+            .prepare_cached(
+                "UPDATE stream_group
+                 SET claims = ?2, cursor = ?3, lost_to_trim = lost_to_trim + ?4
+                 WHERE group_id = ?1",
+            )?
+            .execute(params![
+                self.group.group_id,
+                self.claim,
+                self.cursor,
+                self.lost
+            ])?;
+        Ok(())
+    }
+
+    /// When the next message of the group is due, claimed by somebody or not.
+    fn next_due(&self) -> Result<Option<Duration>, Error> {
+        let next: Option<i64> = self
+            .transaction
+            .prepare_cached(
+                "SELECT min(due) FROM (
+                     SELECT (SELECT due FROM stream_retry WHERE group_id = ?1
+                             ORDER BY due LIMIT 1) AS due
+                     UNION ALL
+                     SELECT min(deadline) FROM stream_lease WHERE group_id = ?1)",
+            )?
+            .query_row([self.group.group_id], |row| row.get(0))?;
+        Ok(next.map(|due| time::duration(due.saturating_sub(self.now))))
+    }
+
+    /// Whether the payloads are as many bytes as one claim should read.
+    fn is_full(&self) -> bool {
+        self.bytes >= MAX_BYTES
+    }
+
+    fn deliver(&mut self, number: i64, content: Content, attempt: u32, last_error: Option<String>) {
+        let id = MessageId::from_u64(number.cast_unsigned());
+        self.bytes += content.message.payload.len();
+        self.deliveries.push(Delivery {
+            message: content.into_message(id, self.stream.clone(), attempt),
+            receipt: Receipt {
+                id,
+                claim: self.claim.cast_unsigned(),
+            },
+            last_error,
+        });
+    }
+}

@@ -1,0 +1,120 @@
+//! Reading messages.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::schema;
+use crate::engine::{headers, time};
+use crate::{Error, Message, MessageId, NewMessage, StreamName};
+
+/// Payload bytes after which a page takes no further message.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// What the store has of a message.
+pub(super) struct Content {
+    pub(super) message: NewMessage,
+    created_at: Timestamp,
+}
+
+/// The columns that [`Content::read`] reads, in its order.
+pub(super) const CONTENT_COLUMNS: &str = "key, created_at, headers, payload";
+
+impl Content {
+    /// Reads the [`CONTENT_COLUMNS`].
+    pub(super) fn read(row: &Row<'_>) -> Result<Self, Error> {
+        let created_at = row.get(1)?;
+        let headers: Option<String> = row.get(2)?;
+        let headers = headers::decode(headers.as_deref().map(str::as_bytes))?;
+        let payload: Vec<u8> = row.get(3)?;
+        Ok(Self {
+            message: NewMessage::new(payload).with_headers(headers),
+            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
+        })
+    }
+
+    /// The message as it is handed out.
+    pub(super) fn into_message(self, id: MessageId, stream: StreamName, attempt: u32) -> Message {
+        Message::new(id, stream, self.message, self.created_at, attempt)
+    }
+}
+
+/// Reads one message; `None` when it has been trimmed.
+pub(super) fn find(
+    connection: &Connection,
+    stream_id: i64,
+    number: i64,
+) -> Result<Option<Content>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key = ?1"
+        ))?
+        .query_row([schema::key(stream_id, number)], |row| {
+            Ok(Content::read(row))
+        })
+        .optional()?
+        .transpose()
+}
+
+/// Reads messages of a stream in order, from the first one after a number on.
+pub(super) fn page(
+    connection: &Connection,
+    stream: &StreamName,
+    after: Option<MessageId>,
+    max: usize,
+) -> Result<Vec<Message>, Error> {
+    let stream_id: Option<i64> = connection
+        .prepare_cached("SELECT stream_id FROM stream WHERE name = ?1")?
+        .query_row([stream.as_str()], |row| row.get(0))
+        .optional()?;
+    let after = after.map_or(0, MessageId::as_u64);
+    let after = i64::try_from(after).unwrap_or(schema::MAX_NUMBER);
+    let (Some(stream_id), true) = (stream_id, after < schema::MAX_NUMBER) else {
+        return Ok(Vec::new());
+    };
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {CONTENT_COLUMNS} FROM stream_message
+         WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT ?3"
+    ))?;
+    let mut rows = statement.query(params![
+        schema::key(stream_id, after + 1),
+        schema::key(stream_id, schema::MAX_NUMBER),
+        i64::try_from(max).unwrap_or(i64::MAX)
+    ])?;
+    let (mut messages, mut bytes) = (Vec::new(), 0);
+    while bytes < MAX_PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+        let content = Content::read(row)?;
+        bytes += content.message.payload.len();
+        let id = MessageId::from_u64(number.cast_unsigned());
+        messages.push(content.into_message(id, stream.clone(), 0));
+    }
+    Ok(messages)
+}
+
+/// The number of the first message of `lo` to `hi` that was appended at a time or later, found by
+/// halving; `hi + 1` when there is none.
+pub(super) fn first_at(
+    connection: &Connection,
+    stream_id: i64,
+    lo: i64,
+    hi: i64,
+    time: Timestamp,
+) -> Result<i64, Error> {
+    let time = time::first_milli(time);
+    let mut statement =
+        connection.prepare_cached("SELECT created_at FROM stream_message WHERE key = ?1")?;
+    let (mut first, mut end) = (lo, hi + 1);
+    while first < end {
+        let middle = first + (end - first) / 2;
+        let created_at: i64 =
+            statement.query_row([schema::key(stream_id, middle)], |row| row.get(0))?;
+        if created_at < time {
+            first = middle + 1;
+        } else {
+            end = middle;
+        }
+    }
+    Ok(first)
+}

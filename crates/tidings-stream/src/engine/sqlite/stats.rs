@@ -1,0 +1,97 @@
+//! Figures of streams and groups.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::lease::{LEASE_COLUMNS, Lease};
+use super::schema::{STREAM_COLUMNS, StreamRow};
+use crate::{Error, GroupName, GroupStats, MessageId, StreamName, StreamStats};
+
+/// Reads the figures of a stream, all of the same moment.
+pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<StreamStats, Error> {
+    let snapshot = connection.unchecked_transaction()?;
+    let row = snapshot
+        .prepare_cached(&format!(
+            "SELECT {STREAM_COLUMNS} FROM stream WHERE name = ?1"
+        ))?
+        .query_row([stream.as_str()], StreamRow::read)
+        .optional()?;
+    let Some(row) = row else {
+        return Ok(StreamStats::default());
+    };
+    let groups = groups(&snapshot, &row)?;
+    let holds_any = row.tail <= row.head;
+    let id = |number: i64| MessageId::from_u64(number.cast_unsigned());
+    Ok(StreamStats {
+        oldest: holds_any.then(|| id(row.tail)),
+        newest: holds_any.then(|| id(row.head)),
+        messages: (row.head + 1 - row.tail).cast_unsigned(),
+        groups,
+    })
+}
+
+/// The streams whose names begin with a prefix, in order.
+pub(super) fn list(connection: &Connection, prefix: &str) -> Result<Vec<StreamName>, Error> {
+    let mut statement = connection
+        .prepare_cached("SELECT name FROM stream WHERE name >= ?1 AND name >= ' ' ORDER BY name")?;
+    let mut rows = statement.query([prefix])?;
+    let mut names = Vec::new();
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        if !name.starts_with(prefix) {
+            break;
+        }
+        names.push(name.parse()?);
+    }
+    Ok(names)
+}
+
+fn groups(connection: &Connection, stream: &StreamRow) -> Result<Vec<GroupStats>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT group_id, name, cursor, dead_lettered, lost_to_trim,
+                (SELECT count(*) FROM stream_retry AS r WHERE r.group_id = g.group_id),
+                (SELECT min(number) FROM stream_retry AS r WHERE r.group_id = g.group_id)
+         FROM stream_group AS g WHERE stream_id = ?1 ORDER BY name",
+    )?;
+    let mut rows = statement.query([stream.stream_id])?;
+    let mut groups = Vec::new();
+    while let Some(row) = rows.next()? {
+        groups.push(group(connection, stream, row)?);
+    }
+    Ok(groups)
+}
+
+fn group(connection: &Connection, stream: &StreamRow, row: &Row<'_>) -> Result<GroupStats, Error> {
+    let name: String = row.get(1)?;
+    let (in_leases, first_in_lease) = in_leases(connection, row.get(0)?)?;
+    let first_retry: Option<i64> = row.get(6)?;
+    let cursor: i64 = row.get(2)?;
+    let unsigned = |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.cast_unsigned());
+    let first_needed = [first_retry, first_in_lease, Some(cursor + 1)];
+    let first_needed = first_needed.into_iter().flatten().min();
+    let first_needed = first_needed.map(|number| number.max(stream.tail));
+    let id = |number: i64| MessageId::from_u64(number.cast_unsigned());
+    Ok(GroupStats {
+        position: id(cursor),
+        oldest_unfinished: first_needed.filter(|n| *n <= stream.head).map(id),
+        lag: (stream.head - cursor.max(stream.tail - 1)).cast_unsigned(),
+        pending: unsigned(5)? + in_leases,
+        dead_lettered: unsigned(3)?,
+        lost_to_trim: unsigned(4)?,
+        ..GroupStats::new(GroupName::new(&name)?)
+    })
+}
+
+/// How many messages a group has claimed for the first time and not settled, and the first of them.
+fn in_leases(connection: &Connection, group_id: i64) -> Result<(u64, Option<i64>), Error> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1"
+    ))?;
+    let leases = statement.query_map(params![group_id], Lease::read)?;
+    let (mut open, mut first) = (0, None);
+    for lease in leases {
+        let lease = lease?;
+        open += lease.open_numbers().count() as u64;
+        first = first.into_iter().chain(lease.open_numbers().next()).min();
+    }
+    Ok((open, first))
+}

@@ -1,0 +1,110 @@
+//! Removing what a stream's retention does not keep.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::lease::{LEASE_COLUMNS, Lease};
+use super::schema;
+use super::schema::{STREAM_COLUMNS, StreamRow};
+use crate::Error;
+
+/// Most messages that one call removes, to keep transactions short.
+pub(super) const CHUNK: i64 = 1000;
+
+/// The ids of the streams that have a bound.
+pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT stream_id FROM stream
+         WHERE (max_len IS NOT NULL OR max_age IS NOT NULL) AND tail <= head",
+    )?;
+    let ids = statement.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Removes up to a chunk of one stream, and answers how many messages that was.
+pub(super) fn trim_by_id(transaction: &Transaction<'_>, stream_id: i64) -> Result<i64, Error> {
+    let row = transaction
+        .prepare_cached(&format!(
+            "SELECT {STREAM_COLUMNS} FROM stream WHERE stream_id = ?1"
+        ))?
+        .query_row([stream_id], StreamRow::read)
+        .optional()?;
+    row.map_or(Ok(0), |row| trim(transaction, &row))
+}
+
+/// Removes up to a chunk of one stream, and answers how many messages that was.
+pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64, Error> {
+    let by_len = row.max_len.map_or(row.tail, |max| row.head - max + 1);
+    let by_age = match row.max_age {
+        Some(age) => first_younger(transaction, row, age)?,
+        None => row.tail,
+    };
+    let mut keep = by_len.max(by_age).min(row.tail + CHUNK);
+    if keep <= row.tail {
+        return Ok(0);
+    }
+    if !row.trim_pending
+        && let Some(needed) = first_needed(transaction, row.stream_id)?
+    {
+        keep = keep.min(needed);
+    }
+    if keep <= row.tail {
+        return Ok(0);
+    }
+    transaction
+        .prepare_cached("DELETE FROM stream_message WHERE key >= ?1 AND key < ?2")?
+        .execute(params![
+            schema::key(row.stream_id, row.tail),
+            schema::key(row.stream_id, keep)
+        ])?;
+    transaction
+        .prepare_cached("UPDATE stream SET tail = ?2 WHERE stream_id = ?1")?
+        .execute(params![row.stream_id, keep])?;
+    Ok(keep - row.tail)
+}
+
+/// The number of the first message, within a chunk of the oldest, that is younger than `age`.
+fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Result<i64, Error> {
+    let oldest = Timestamp::now().as_millisecond().saturating_sub(age);
+    let end = (row.tail + CHUNK).min(row.head + 1);
+    let young = transaction
+        .prepare_cached(
+            "SELECT key FROM stream_message WHERE key >= ?1 AND key < ?2 AND created_at > ?3
+             ORDER BY key LIMIT 1",
+        )?
+        .query_row(
+            params![
+                schema::key(row.stream_id, row.tail),
+                schema::key(row.stream_id, end),
+                oldest
+            ],
+            |row| row.get::<_, i64>(0),
+        )
+        .optional()?;
+    Ok(young.map_or(end, |key| key & schema::MAX_NUMBER))
+}
+
+/// The number of the oldest message that some group has yet to handle; `None` without groups.
+fn first_needed(transaction: &Transaction<'_>, stream_id: i64) -> Result<Option<i64>, Error> {
+    let mut groups = transaction.prepare_cached(
+        "SELECT g.group_id, min(cursor + 1, ifnull(
+             (SELECT min(number) FROM stream_retry AS r WHERE r.group_id = g.group_id),
+             cursor + 1))
+         FROM stream_group AS g WHERE stream_id = ?1",
+    )?;
+    let mut first_lease = transaction.prepare_cached(&format!(
+        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 ORDER BY lo LIMIT 1"
+    ))?;
+    let mut needed: Option<i64> = None;
+    let mut rows = groups.query([stream_id])?;
+    while let Some(row) = rows.next()? {
+        let lease = first_lease.query_row([row.get::<_, i64>(0)?], Lease::read);
+        // A lease that is there has an open number.
+        let leased = lease
+            .optional()?
+            .and_then(|lease| lease.open_numbers().next());
+        let first = [Some(row.get(1)?), leased, needed].into_iter().flatten();
+        needed = first.min();
+    }
+    Ok(needed)
+}

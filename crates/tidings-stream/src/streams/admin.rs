@@ -1,0 +1,138 @@
+//! Looking at streams and groups, and moving them by hand.
+
+use super::Streams;
+use crate::{
+    Error, Member, Message, MessageId, PendingMessage, StartFrom, StreamName, StreamStats,
+};
+
+impl Streams {
+    /// The streams of this handle's application and namespace, in the order of their names. Dead
+    /// letters are streams like any other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`] for an application or namespace that cannot be used, [`Error::Closed`]
+    /// or [`Error::Backend`] from the store.
+    pub async fn list(&self) -> Result<Vec<StreamName>, Error> {
+        // The shortest name that the settings make, less its own part.
+        let probe = self.name("x")?;
+        let prefix = &probe.as_str()[..probe.as_str().len() - 1];
+        self.shared.engine.list(prefix).await
+    }
+
+    /// Figures of a stream and its groups. A stream that does not exist has none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
+        self.shared.engine.stats(&self.name(stream)?).await
+    }
+
+    /// Deletes a group, with its position and what it has pending; `false` when there is none.
+    ///
+    /// Its consumers should be closed first: those that are left find nothing any more. The next
+    /// subscription creates the group anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
+        let group = self.group(stream, group)?;
+        self.shared.engine.delete_group(&group).await
+    }
+
+    /// Trims every stream of the engine to its stored retention now, rather than at the janitor's
+    /// next round. Answers how many messages were removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn trim(&self) -> Result<u64, Error> {
+        self.shared.engine.trim().await
+    }
+
+    /// Moves a group to another position, for all of its consumers: back, to replay what it has
+    /// handled, or ahead, to skip what it has not. What it has pending is dropped: handlers that run
+    /// finish, and their ends count for nothing.
+    ///
+    /// Figures such as [`dead_lettered`](crate::GroupStats::dead_lettered) go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], [`Error::StartAhead`], [`Error::InvalidName`], [`Error::Closed`] or
+    /// [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have moved it.
+    pub async fn seek(&self, stream: &str, group: &str, to: StartFrom) -> Result<(), Error> {
+        let group = self.group(stream, group)?;
+        self.shared.engine.seek(&group, to).await
+    }
+
+    /// Deletes a stream with its messages, groups and publish keys; `false` when there is none.
+    ///
+    /// Its consumers should be closed first: those that are left fail to claim, and say so. The next
+    /// publish or subscription creates the stream anew, and its ids begin at 1 again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have deleted it.
+    pub async fn delete_stream(&self, stream: &str) -> Result<bool, Error> {
+        self.shared.engine.delete_stream(&self.name(stream)?).await
+    }
+
+    /// Reads up to `max` messages without a group, from the first one after `after` on, or from the
+    /// oldest; fewer where they are large, and none at the end. Nobody's position changes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    pub async fn read(
+        &self,
+        stream: &str,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<Message>, Error> {
+        self.shared
+            .engine
+            .read(&self.name(stream)?, after, max)
+            .await
+    }
+
+    /// Lists up to `max` messages that a group has begun and not finished, in the order of their
+    /// ids, from the first one after `after` on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from
+    /// the store.
+    pub async fn pending(
+        &self,
+        stream: &str,
+        group: &str,
+        after: Option<MessageId>,
+        max: usize,
+    ) -> Result<Vec<PendingMessage>, Error> {
+        let group = self.group(stream, group)?;
+        self.shared.engine.pending(&group, after, max).await
+    }
+
+    /// Lists the consumers of a group, of all processes, that are alive or hold a message.
+    ///
+    /// One that crashed is taken to be alive for up to 45 seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from
+    /// the store.
+    pub async fn members(&self, stream: &str, group: &str) -> Result<Vec<Member>, Error> {
+        let group = self.group(stream, group)?;
+        self.shared.engine.members(&group).await
+    }
+}
