@@ -1,0 +1,143 @@
+//! The behaviour that every [`Store`](crate::Store) must have, one function per behaviour.
+//!
+//! Run them on a store of your own with
+//! [`store_conformance_tests!`](crate::store_conformance_tests), which makes a test of each. Each
+//! function is given two handles of one store without contents, as two instances have them, and
+//! panics where the store fails. None of them waits for time to pass: stores are told the time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "these functions are tests, which fail by panicking"
+)]
+
+mod cleaning;
+mod deliveries;
+mod endpoints;
+mod lanes;
+mod outcomes;
+mod replays;
+mod support;
+
+pub use cleaning::*;
+pub use deliveries::*;
+pub use endpoints::*;
+pub use lanes::*;
+pub use outcomes::*;
+pub use replays::*;
+pub use support::Stores;
+
+/// Calls a macro with what it is given and the names of all behaviours.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_store_behaviour {
+    ([$($callback:tt)*] $($given:tt)*) => {
+        $($callback)*! { $($given)*
+            endpoints_are_listed_by_owner
+            an_owner_has_at_most_its_limit
+            a_change_replaces_the_revision_that_it_names
+            a_removed_endpoint_is_not_found
+            those_who_listen_are_the_operator_and_the_user
+            a_notice_is_stored_with_its_change
+            a_repeated_event_makes_no_second_delivery
+            concurrent_fan_outs_make_each_delivery_once
+            deliveries_are_due_in_order
+            a_page_is_bounded_in_rows_and_bytes
+            what_is_held_is_left_out
+            deliveries_are_listed_newest_first
+            a_finished_delivery_is_retried
+            waiting_deliveries_are_counted
+            a_lane_has_one_instance
+            concurrent_leases_share_the_lanes
+            a_lease_ends_by_its_time
+            renewed_leases_last
+            a_released_lane_is_due_when_its_next_delivery_is
+            work_that_comes_to_a_leased_lane_is_found_at_its_release
+            a_blocked_lane_waits_until_its_endpoint_is_changed
+            the_clock_never_goes_back
+            an_outcome_changes_a_pending_delivery_only
+            a_retry_is_due_at_its_time
+            attempts_of_the_same_number_are_all_kept
+            an_outcome_of_an_unknown_delivery_does_nothing
+            health_follows_the_outcomes
+            deliveries_are_cancelled_in_steps
+            a_replay_brings_what_did_not_arrive
+            a_replay_is_of_its_owner_and_its_time
+            a_stale_step_of_a_replay_does_nothing
+            what_has_ended_is_cleaned
+            events_of_disabled_endpoints_are_cleaned
+            removed_endpoints_are_cleaned
+            calls_after_close_are_refused
+        }
+    };
+}
+
+/// Makes a module with one `#[tokio::test]` for every behaviour, named after it.
+///
+/// It is given a function that makes [`Stores`](crate::conformance::Stores), and whatever has to live
+/// as long as they do. The calling package needs `tokio` with the features `macros` and
+/// `rt-multi-thread`.
+///
+/// ```
+/// # use tidings_webhooks::conformance::Stores;
+/// # async fn open_mine() -> Stores { unimplemented!() }
+/// tidings_webhooks::store_conformance_tests! {
+///     async fn mine() -> (Stores, ()) {
+///         (open_mine().await, ())
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! store_conformance_tests {
+    (async fn $store:ident() -> $output:ty $body:block) => {
+        #[cfg(test)]
+        mod $store {
+            use super::*;
+
+            async fn make() -> $output $body
+
+            $crate::for_each_store_behaviour! { [$crate::store_conformance_tests] @each }
+        }
+    };
+    (@each $($behaviour:ident)*) => {
+        $(
+            #[tokio::test]
+            async fn $behaviour() {
+                let (stores, _guard) = make().await;
+                $crate::conformance::$behaviour(stores).await;
+            }
+        )*
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    macro_rules! names {
+        ($($behaviour:ident)*) => { [$(stringify!($behaviour)),*] };
+    }
+
+    #[test]
+    fn every_behaviour_is_listed() {
+        let files = [
+            include_str!("conformance/cleaning.rs"),
+            include_str!("conformance/deliveries.rs"),
+            include_str!("conformance/endpoints.rs"),
+            include_str!("conformance/lanes.rs"),
+            include_str!("conformance/outcomes.rs"),
+            include_str!("conformance/replays.rs"),
+        ];
+        let name = |line: &str| {
+            let name = line.strip_prefix("pub async fn ")?.split_once('(')?.0;
+            Some(name.to_owned())
+        };
+        let lines = files.iter().flat_map(|file| file.lines());
+        let mut written: Vec<String> = lines.filter_map(name).collect();
+        let mut listed = for_each_store_behaviour!([names])
+            .map(str::to_owned)
+            .to_vec();
+        written.sort();
+        listed.sort();
+        assert_eq!(written, listed);
+    }
+}

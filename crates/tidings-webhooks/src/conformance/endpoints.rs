@@ -1,0 +1,164 @@
+use std::time::Duration;
+
+use tidings_notify::UserId;
+
+use super::support::{Stores, at, disabled, endpoint, event, id, made, operator, user};
+use crate::store::{Addressed, Notice};
+use crate::{EndpointId, Owner, StoreError};
+
+/// Every field survives, and each owner's endpoints come the oldest first.
+pub async fn endpoints_are_listed_by_owner(Stores { a, b }: Stores) {
+    let anna = user("anna");
+    let mut full = disabled(endpoint(7, &anna));
+    full.first_wait = Some(Duration::from_millis(1500));
+    r#"["é"]"#.clone_into(&mut full.secrets);
+    full.revision = 3;
+    a.insert_endpoint(full.clone(), None, None).await.unwrap();
+    for number in [5, 6] {
+        let of_operator = endpoint(number, &Owner::Operator);
+        b.insert_endpoint(of_operator, None, None).await.unwrap();
+    }
+    let second = endpoint(8, &anna);
+    b.insert_endpoint(second.clone(), None, None).await.unwrap();
+    assert_eq!(b.endpoint(id(7)).await.unwrap(), Some(full.clone()));
+    assert_eq!(b.endpoints(&anna).await.unwrap(), [full, second]);
+    let ids = |found: Vec<crate::store::StoredEndpoint>| -> Vec<EndpointId> {
+        found.iter().map(|endpoint| endpoint.id).collect()
+    };
+    let of_operator = a.endpoints(&Owner::Operator).await.unwrap();
+    assert_eq!(ids(of_operator), [id(5), id(6)]);
+    assert!(a.endpoints(&user("bo")).await.unwrap().is_empty());
+    assert_eq!(a.endpoint(id(9)).await.unwrap(), None);
+}
+
+/// The limit holds for each owner, and removed endpoints do not count.
+pub async fn an_owner_has_at_most_its_limit(Stores { a, b }: Stores) {
+    let anna = user("anna");
+    for number in [1, 2] {
+        let new = endpoint(number, &anna);
+        a.insert_endpoint(new, Some(2), None).await.unwrap();
+    }
+    let third = endpoint(3, &anna);
+    let refused = b.insert_endpoint(third.clone(), Some(2), None).await;
+    assert!(matches!(
+        refused,
+        Err(StoreError::TooManyEndpoints { limit: 2 })
+    ));
+    let of_other = endpoint(4, &user("bo"));
+    b.insert_endpoint(of_other, Some(1), None).await.unwrap();
+    let of_operator = endpoint(5, &Owner::Operator);
+    b.insert_endpoint(of_operator, Some(1), None).await.unwrap();
+
+    let mut removed = endpoint(1, &anna);
+    removed.removed = true;
+    assert!(a.replace_endpoint(removed, at(0), None).await.unwrap());
+    b.insert_endpoint(third, Some(2), None).await.unwrap();
+}
+
+/// Of two who change the same revision, one does.
+pub async fn a_change_replaces_the_revision_that_it_names(Stores { a, b }: Stores) {
+    let endpoint = endpoint(1, &Owner::Operator);
+    a.insert_endpoint(endpoint.clone(), None, None)
+        .await
+        .unwrap();
+    let mut one = disabled(endpoint.clone());
+    "{}".clone_into(&mut one.settings);
+    "[]".clone_into(&mut one.event_types);
+    let (first, second) = tokio::join!(
+        a.replace_endpoint(one.clone(), at(0), None),
+        b.replace_endpoint(one.clone(), at(0), None)
+    );
+    assert_eq!(
+        [first.unwrap(), second.unwrap()]
+            .iter()
+            .filter(|it| **it)
+            .count(),
+        1
+    );
+    one.revision = 2;
+    assert_eq!(b.endpoint(id(1)).await.unwrap(), Some(one.clone()));
+    assert!(!a.replace_endpoint(endpoint, at(0), None).await.unwrap());
+    one.disabled = None;
+    assert!(b.replace_endpoint(one, at(0), None).await.unwrap());
+    let changed = a.endpoint(id(1)).await.unwrap().unwrap();
+    assert_eq!((changed.revision, changed.disabled), (3, None));
+}
+
+/// It is not changed either, and its lane still knows it.
+pub async fn a_removed_endpoint_is_not_found(Stores { a, b }: Stores) {
+    operator(&*a, 1).await;
+    let mut removed = endpoint(1, &Owner::Operator);
+    removed.removed = true;
+    assert!(
+        b.replace_endpoint(removed.clone(), at(0), None)
+            .await
+            .unwrap()
+    );
+    removed.revision = 2;
+    assert!(!a.replace_endpoint(removed, at(0), None).await.unwrap());
+    assert_eq!(a.endpoint(id(1)).await.unwrap(), None);
+    assert!(a.endpoints(&Owner::Operator).await.unwrap().is_empty());
+    assert!(!a.is_wanted(&[]).await.unwrap());
+    let work = super::support::work(&*a, id(1), at(0)).await;
+    assert!(work.endpoint.unwrap().removed);
+}
+
+/// Disabled ones listen too, so that what they miss can be replayed.
+pub async fn those_who_listen_are_the_operator_and_the_user(Stores { a, b }: Stores) {
+    let (anna, bo) = (UserId::new("anna").unwrap(), UserId::new("bo").unwrap());
+    let nobody = std::slice::from_ref(&bo);
+    assert!(!a.is_wanted(nobody).await.unwrap());
+    let mut of_anna = disabled(endpoint(1, &Owner::User(anna.clone())));
+    of_anna.first_wait = Some(Duration::from_secs(2));
+    a.insert_endpoint(of_anna, None, None).await.unwrap();
+    assert!(!b.is_wanted(nobody).await.unwrap());
+    assert!(!b.is_wanted(&[]).await.unwrap());
+    assert!(b.is_wanted(&[bo.clone(), anna.clone()]).await.unwrap());
+    operator(&*a, 2).await;
+    assert!(b.is_wanted(nobody).await.unwrap());
+    assert!(b.is_wanted(&[]).await.unwrap());
+
+    let listeners = b
+        .listeners(&[bo, anna.clone(), anna.clone()])
+        .await
+        .unwrap();
+    let mut seen: Vec<_> = listeners.iter().map(|it| (it.id, it.enabled)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [(id(1), false), (id(2), true)]);
+    let of_anna = listeners.iter().find(|it| it.id == id(1)).unwrap();
+    assert_eq!(of_anna.owner, Owner::User(anna));
+    assert_eq!(of_anna.event_types, r#"["order.*"]"#);
+    assert_eq!(of_anna.first_wait, Some(Duration::from_secs(2)));
+    let of_operator = b.listeners(&[]).await.unwrap();
+    assert_eq!(of_operator.len(), 1);
+    assert_eq!(of_operator[0].id, id(2));
+}
+
+/// A change that is not made makes no event.
+pub async fn a_notice_is_stored_with_its_change(Stores { a, b }: Stores) {
+    let watcher = operator(&*a, 1).await;
+    let notice = |name| Notice {
+        addressed: Addressed {
+            event: event(name),
+            to: vec![(watcher, at(0))],
+        },
+        at: at(0),
+    };
+    let new = endpoint(2, &Owner::Operator);
+    let created = Some(notice("created"));
+    a.insert_endpoint(new.clone(), None, created).await.unwrap();
+    let changed = a
+        .replace_endpoint(new.clone(), at(0), Some(notice("changed")))
+        .await;
+    assert!(changed.unwrap());
+    let stale = b.replace_endpoint(new, at(0), Some(notice("stale"))).await;
+    assert!(!stale.unwrap());
+    let refused = endpoint(3, &Owner::Operator);
+    let refused = b
+        .insert_endpoint(refused, Some(2), Some(notice("refused")))
+        .await;
+    assert!(refused.is_err());
+    assert_eq!(made(&*b, watcher).await.len(), 2);
+    let due = super::support::work(&*b, watcher, at(0)).await.due;
+    assert_eq!(super::support::names(&due), ["created", "changed"]);
+}

@@ -1,0 +1,152 @@
+use std::collections::BTreeSet;
+
+use super::support::{
+    Stores, add, ask, at, disabled, endpoint, finish, id, lease, made, operator, outcome, record,
+    release,
+};
+use crate::store::Lease;
+use crate::{DeliveryState, Owner};
+
+/// The one that asks first, once the lane is due.
+pub async fn a_lane_has_one_instance(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    assert!(lease(&*a, "a", at(100)).await.is_empty());
+    add(&*a, &["e1"], endpoint, at(10)).await;
+    let early = b.lease_lanes(ask("b", at(9))).await.unwrap();
+    assert_eq!((early.lanes.len(), early.next_due), (0, Some(at(10))));
+    assert_eq!(lease(&*b, "b", at(10)).await, [endpoint]);
+    assert!(lease(&*a, "a", at(10)).await.is_empty());
+    assert!(lease(&*b, "b", at(10)).await.is_empty());
+    // What somebody else gives back is not theirs.
+    release(&*a, "a", endpoint, None).await;
+    assert!(lease(&*a, "a", at(11)).await.is_empty());
+    release(&*b, "b", endpoint, None).await;
+    assert_eq!(lease(&*a, "a", at(11)).await, [endpoint]);
+}
+
+/// Each lane goes to one of those who ask at the same time, and the limit holds.
+pub async fn concurrent_leases_share_the_lanes(Stores { a, b }: Stores) {
+    for number in 1..=40 {
+        let endpoint = operator(&*a, number).await;
+        add(&*a, &["e"], endpoint, at(0)).await;
+    }
+    let some = |instance: &str| Lease {
+        limit: 7,
+        ..ask(instance, at(0))
+    };
+    let mut leased = BTreeSet::new();
+    let mut count = 0;
+    while leased.len() < 40 {
+        let (one, other) = tokio::join!(a.lease_lanes(some("a")), b.lease_lanes(some("b")));
+        let lanes = [one.unwrap().lanes, other.unwrap().lanes];
+        assert!(lanes.iter().all(|lanes| lanes.len() <= 7));
+        let lanes = lanes.concat();
+        assert!(!lanes.is_empty(), "{} lanes were left", 40 - leased.len());
+        count += lanes.len();
+        leased.extend(lanes);
+    }
+    assert_eq!(count, 40);
+}
+
+/// Then another instance gets the lane, and the first has it no more.
+pub async fn a_lease_ends_by_its_time(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    assert_eq!(lease(&*a, "a", at(0)).await, [endpoint]);
+    assert!(lease(&*b, "b", at(29)).await.is_empty());
+    assert_eq!(lease(&*b, "b", at(30)).await, [endpoint]);
+    assert!(a.renew_lanes("a", at(90)).await.unwrap().is_empty());
+    release(&*a, "a", endpoint, None).await;
+    assert!(lease(&*a, "a", at(59)).await.is_empty());
+}
+
+/// All of an instance at once, with the revisions of their endpoints.
+pub async fn renewed_leases_last(Stores { a, b }: Stores) {
+    for number in [1, 2, 3] {
+        let endpoint = operator(&*a, number).await;
+        add(&*a, &["e"], endpoint, at(0)).await;
+    }
+    let one = Lease {
+        limit: 1,
+        ..ask("b", at(0))
+    };
+    let of_b = b.lease_lanes(one).await.unwrap().lanes;
+    let of_a = lease(&*a, "a", at(0)).await;
+    assert_eq!((of_a.len(), of_b.len()), (2, 1));
+    let changed = endpoint(of_a[0].as_i64(), &Owner::Operator);
+    assert!(b.replace_endpoint(changed, at(0), None).await.unwrap());
+    let mut held = a.renew_lanes("a", at(60)).await.unwrap();
+    held.sort_unstable();
+    assert_eq!(held, [(of_a[0], 2), (of_a[1], 1)]);
+    assert_eq!(lease(&*a, "c", at(40)).await, of_b);
+    assert_eq!(lease(&*b, "c", at(60)).await, of_a);
+}
+
+/// And one without work is gone.
+pub async fn a_released_lane_is_due_when_its_next_delivery_is(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    add(&*a, &["e2"], endpoint, at(20)).await;
+    lease(&*a, "a", at(0)).await;
+    let ids = made(&*a, endpoint).await;
+    let done = outcome(ids[0], endpoint, 1, finish(DeliveryState::Delivered));
+    record(&*a, done).await;
+    assert_eq!(release(&*a, "a", endpoint, None).await, Some(at(20)));
+    let early = b.lease_lanes(ask("b", at(19))).await.unwrap();
+    assert_eq!((early.lanes.len(), early.next_due), (0, Some(at(20))));
+    assert_eq!(lease(&*b, "b", at(20)).await, [endpoint]);
+    let done = outcome(ids[1], endpoint, 1, finish(DeliveryState::Failed));
+    record(&*b, done).await;
+    assert_eq!(release(&*b, "b", endpoint, None).await, None);
+    let none = a.lease_lanes(ask("a", at(10_000))).await.unwrap();
+    assert_eq!((none.lanes.len(), none.next_due), (0, None));
+}
+
+/// Nothing that is pending is without a lane.
+pub async fn work_that_comes_to_a_leased_lane_is_found_at_its_release(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    lease(&*a, "a", at(0)).await;
+    add(&*b, &["e2"], endpoint, at(1)).await;
+    assert!(lease(&*b, "b", at(5)).await.is_empty());
+    let first = made(&*a, endpoint).await[0];
+    let done = outcome(first, endpoint, 1, finish(DeliveryState::Delivered));
+    record(&*a, done).await;
+    assert_eq!(release(&*a, "a", endpoint, None).await, Some(at(1)));
+    assert_eq!(lease(&*b, "b", at(5)).await, [endpoint]);
+    // A retry of an attempt that outlived the lease has a lane too.
+    let second = made(&*a, endpoint).await[1];
+    let done = outcome(second, endpoint, 1, finish(DeliveryState::Delivered));
+    record(&*a, done).await;
+    assert_eq!(release(&*b, "b", endpoint, None).await, None);
+    add(&*a, &["e3"], endpoint, at(100)).await;
+    let third = made(&*a, endpoint).await[2];
+    let retry = outcome(third, endpoint, 1, crate::store::Next::Retry(at(50)));
+    record(&*b, retry).await;
+    assert_eq!(lease(&*a, "a", at(50)).await, [endpoint]);
+}
+
+/// New work does not end a block; a change of the endpoint that has it cancelled does.
+pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint_id, at(0)).await;
+    lease(&*a, "a", at(0)).await;
+    let due = release(&*a, "a", endpoint_id, Some(at(100))).await;
+    assert_eq!(due, Some(at(100)));
+    add(&*b, &["e2"], endpoint_id, at(1)).await;
+    assert!(lease(&*b, "b", at(99)).await.is_empty());
+    assert_eq!(lease(&*b, "b", at(100)).await, [endpoint_id]);
+    release(&*b, "b", endpoint_id, Some(at(1000))).await;
+    assert!(lease(&*a, "a", at(999)).await.is_empty());
+    let off = disabled(endpoint(1, &Owner::Operator));
+    assert!(b.replace_endpoint(off, at(200), None).await.unwrap());
+    assert_eq!(lease(&*a, "a", at(200)).await, [id(1)]);
+}
+
+/// Whoever moves it.
+pub async fn the_clock_never_goes_back(Stores { a, b }: Stores) {
+    assert_eq!(a.advance_clock(at(10)).await.unwrap(), at(10));
+    assert_eq!(b.advance_clock(at(5)).await.unwrap(), at(10));
+    assert_eq!(b.advance_clock(at(20)).await.unwrap(), at(20));
+    assert_eq!(a.advance_clock(at(0)).await.unwrap(), at(20));
+}

@@ -1,0 +1,187 @@
+use super::support::{
+    Stores, add, at, attempt, delivery, disabled, endpoint, finish, made, operator, outcome,
+    record, release, work,
+};
+use crate::store::{Next, Outcome};
+use crate::{DeliveryId, DeliveryState, Owner};
+
+/// The first final outcome stays; attempts are recorded all the same.
+pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    let id = made(&*a, endpoint).await[0];
+    let delivered = Outcome {
+        next: Next::Finish {
+            state: DeliveryState::Delivered,
+            reason: Some("it came".to_owned()),
+        },
+        ..outcome(id, endpoint, 1, finish(DeliveryState::Delivered))
+    };
+    record(&*a, delivered).await;
+    let first = delivery(&*b, id).await;
+    assert_eq!((first.state, first.attempts), (DeliveryState::Delivered, 1));
+    assert_eq!(first.reason.as_deref(), Some("it came"));
+    let late = [
+        outcome(id, endpoint, 2, finish(DeliveryState::Failed)),
+        outcome(id, endpoint, 3, Next::Retry(at(50))),
+    ];
+    b.record(late.to_vec(), at(20), at(20)).await.unwrap();
+    let after = delivery(&*a, id).await;
+    assert_eq!(after.attempts, 3);
+    assert_eq!(
+        after,
+        crate::Delivery {
+            attempts: 3,
+            ..first
+        }
+    );
+    let attempts = a.attempts(id).await.unwrap().unwrap();
+    assert_eq!(attempts, [attempt(1), attempt(2), attempt(3)]);
+    assert!(work(&*a, endpoint, at(100)).await.due.is_empty());
+}
+
+/// And its place in its schedule is kept.
+pub async fn a_retry_is_due_at_its_time(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    let id = made(&*a, endpoint).await[0];
+    let mut failed = outcome(id, endpoint, 1, Next::Retry(at(15)));
+    let mut attempt = attempt(1);
+    attempt.status = None;
+    attempt.error = Some("the connection was refused".to_owned());
+    "é".clone_into(&mut attempt.response);
+    failed.attempt = Some(attempt.clone());
+    record(&*a, failed).await;
+    let waiting = delivery(&*b, id).await;
+    assert_eq!(waiting.next_attempt_at, Some(at(15)));
+    assert_eq!(b.attempts(id).await.unwrap().unwrap(), [attempt]);
+    assert_eq!(work(&*b, endpoint, at(14)).await.next_due, Some(at(15)));
+    let due = work(&*b, endpoint, at(15)).await.due;
+    assert_eq!((due[0].id, due[0].attempts, due[0].tries), (id, 1, 1));
+    // Without an attempt it was only put off.
+    let put_off = Outcome {
+        attempt: None,
+        ..outcome(id, endpoint, 2, Next::Retry(at(30)))
+    };
+    record(&*b, put_off).await;
+    let due = work(&*a, endpoint, at(30)).await.due;
+    assert_eq!((due[0].attempts, due[0].tries), (1, 1));
+}
+
+/// Two instances may have made one of that number each.
+pub async fn attempts_of_the_same_number_are_all_kept(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    let id = made(&*a, endpoint).await[0];
+    record(&*a, outcome(id, endpoint, 1, Next::Retry(at(20)))).await;
+    record(&*b, outcome(id, endpoint, 1, Next::Retry(at(30)))).await;
+    let attempts = a.attempts(id).await.unwrap().unwrap();
+    let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number).collect();
+    assert_eq!(numbers, [1, 2]);
+    assert_eq!(delivery(&*a, id).await.attempts, 2);
+}
+
+/// Nor does it keep the others of its batch from being recorded.
+pub async fn an_outcome_of_an_unknown_delivery_does_nothing(Stores { a, b }: Stores) {
+    let endpoint = operator(&*a, 1).await;
+    add(&*a, &["e1"], endpoint, at(0)).await;
+    let id = made(&*a, endpoint).await[0];
+    let unknown = DeliveryId::from_i64(i64::MAX);
+    let batch = vec![
+        outcome(unknown, endpoint, 1, finish(DeliveryState::Failed)),
+        outcome(id, endpoint, 1, finish(DeliveryState::Delivered)),
+    ];
+    b.record(batch, at(10), at(10)).await.unwrap();
+    assert_eq!(a.attempts(unknown).await.unwrap(), None);
+    assert_eq!(delivery(&*a, id).await.state, DeliveryState::Delivered);
+    assert!(
+        b.record(Vec::new(), at(10), at(10))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// When it last succeeded and failed, since when it fails, and its share of successes.
+pub async fn health_follows_the_outcomes(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2", "e3", "e4"], endpoint_id, at(0)).await;
+    let ids = made(&*a, endpoint_id).await;
+    let failure =
+        |index: usize, number| outcome(ids[index], endpoint_id, number, Next::Retry(at(900)));
+    let success =
+        |index: usize| outcome(ids[index], endpoint_id, 9, finish(DeliveryState::Delivered));
+    assert_eq!(a.health(endpoint_id).await.unwrap().last_success_at, None);
+
+    let news = a
+        .record(vec![failure(0, 1)], at(10), at(110))
+        .await
+        .unwrap();
+    assert_eq!(news, [(endpoint_id, Some(at(10)))]);
+    let news = b
+        .record(vec![failure(0, 2)], at(20), at(120))
+        .await
+        .unwrap();
+    assert_eq!(news, [(endpoint_id, Some(at(10)))]);
+    let news = b
+        .record(vec![failure(0, 3), success(1)], at(30), at(130))
+        .await
+        .unwrap();
+    assert_eq!(news, [(endpoint_id, None)]);
+    let news = b
+        .record(vec![success(2), failure(0, 4)], at(40), at(140))
+        .await
+        .unwrap();
+    assert_eq!(news, [(endpoint_id, Some(at(40)))]);
+    let health = a.health(endpoint_id).await.unwrap();
+    assert_eq!(health.last_success_at, Some(at(140)));
+    assert_eq!(health.last_failure_at, Some(at(140)));
+    assert_eq!(health.failing_since, Some(at(40)));
+    assert_eq!((health.succeeded, health.failed), (2, 4));
+
+    // The figures are those of two hours with attempts.
+    for (hours, expected) in [(1, (2, 5)), (2, (0, 2))] {
+        let later = at(140 + hours * 3600);
+        a.record(vec![failure(0, 4)], at(50), later).await.unwrap();
+        let health = b.health(endpoint_id).await.unwrap();
+        assert_eq!((health.succeeded, health.failed), expected);
+    }
+    // Its owner has changed something: it begins anew.
+    let changed = endpoint(1, &Owner::Operator);
+    assert!(a.replace_endpoint(changed, at(60), None).await.unwrap());
+    assert_eq!(b.health(endpoint_id).await.unwrap().failing_since, None);
+}
+
+/// Those of an endpoint that gets nothing any more, and of no other.
+pub async fn deliveries_are_cancelled_in_steps(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2", "e3"], endpoint_id, at(0)).await;
+    let cancel = |limit| a.cancel_deliveries(endpoint_id, "it is off", at(30), limit);
+    assert_eq!(cancel(10).await.unwrap(), 0);
+    let ids = made(&*a, endpoint_id).await;
+    let done = outcome(ids[0], endpoint_id, 1, finish(DeliveryState::Delivered));
+    record(&*b, done).await;
+    let off = disabled(endpoint(1, &Owner::Operator));
+    assert!(b.replace_endpoint(off, at(20), None).await.unwrap());
+    assert_eq!(super::support::lease(&*a, "a", at(20)).await, [endpoint_id]);
+    assert_eq!(cancel(1).await.unwrap(), 1);
+    assert_eq!(cancel(10).await.unwrap(), 1);
+    assert_eq!(cancel(10).await.unwrap(), 0);
+    assert_eq!(release(&*a, "a", endpoint_id, None).await, None);
+    assert_eq!(delivery(&*b, ids[0]).await.state, DeliveryState::Delivered);
+    let cancelled = delivery(&*b, ids[2]).await;
+    assert_eq!(cancelled.state, DeliveryState::Cancelled);
+    assert_eq!(cancelled.reason.as_deref(), Some("it is off"));
+    assert_eq!(
+        (cancelled.finished_at, cancelled.next_attempt_at),
+        (Some(at(30)), None)
+    );
+    // An attempt that was under way does not bring it back.
+    record(&*a, outcome(ids[2], endpoint_id, 1, Next::Retry(at(50)))).await;
+    let after = delivery(&*b, ids[2]).await;
+    assert_eq!(
+        (after.state, after.next_attempt_at),
+        (DeliveryState::Cancelled, None)
+    );
+    assert_eq!(b.attempts(ids[2]).await.unwrap().unwrap().len(), 1);
+}

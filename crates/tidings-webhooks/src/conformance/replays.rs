@@ -1,0 +1,172 @@
+use super::support::{
+    Stores, add, at, delivery, disabled, endpoint, event, finish, id, lease, made, names, operator,
+    outcome, record, release, user, work,
+};
+use crate::store::{Addressed, NewReplay, ReplayPage, ReplayStep};
+use crate::{DeliveryState, EndpointId, Store};
+
+fn everything(endpoint: EndpointId) -> NewReplay {
+    NewReplay {
+        endpoint,
+        since: at(0),
+        until: at(1000),
+        per_second: 5,
+    }
+}
+
+async fn page(store: &dyn Store, endpoint: EndpointId, limit: usize) -> ReplayPage {
+    store.replay_page(endpoint, limit).await.unwrap().unwrap()
+}
+
+/// All events of a page, due at a time.
+fn step(endpoint: EndpointId, page: &ReplayPage, due: i64) -> ReplayStep {
+    let last = page.events.last().map(|event| (event.number, at(due)));
+    ReplayStep {
+        endpoint,
+        from: page.from,
+        events: page.events.iter().map(|it| (it.number, at(due))).collect(),
+        cursor: last.filter(|_| page.more),
+    }
+}
+
+/// What failed, what was cancelled, and what has no delivery; not what was delivered or waits.
+pub async fn a_replay_brings_what_did_not_arrive(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(
+        &*a,
+        &["failed", "delivered", "waiting"],
+        endpoint_id,
+        at(500),
+    )
+    .await;
+    let missed = Addressed {
+        event: event("missed"),
+        to: Vec::new(),
+    };
+    a.add_deliveries(vec![missed], at(1)).await.unwrap();
+    let ids = made(&*a, endpoint_id).await;
+    record(
+        &*a,
+        outcome(ids[0], endpoint_id, 1, finish(DeliveryState::Failed)),
+    )
+    .await;
+    record(
+        &*a,
+        outcome(ids[1], endpoint_id, 1, finish(DeliveryState::Delivered)),
+    )
+    .await;
+    lease(&*a, "a", at(500)).await;
+    release(&*a, "a", endpoint_id, None).await;
+
+    assert!(
+        b.start_replay(everything(endpoint_id), at(20))
+            .await
+            .unwrap()
+    );
+    assert_eq!(lease(&*a, "a", at(20)).await, [endpoint_id]);
+    assert_eq!(
+        work(&*a, endpoint_id, at(20)).await.replay_due,
+        Some(at(20))
+    );
+    let first = page(&*a, endpoint_id, 3).await;
+    assert_eq!(
+        (first.events.len(), first.more, first.per_second),
+        (3, true, 5)
+    );
+    assert_eq!(first.events[0].event_type, "order.paid");
+    a.replay(step(endpoint_id, &first, 21), at(20))
+        .await
+        .unwrap();
+    assert_eq!(
+        work(&*b, endpoint_id, at(21)).await.replay_due,
+        Some(at(21))
+    );
+    let second = page(&*b, endpoint_id, 3).await;
+    assert_eq!((second.events.len(), second.more), (1, false));
+    b.replay(step(endpoint_id, &second, 22), at(21))
+        .await
+        .unwrap();
+    assert_eq!(a.replay_page(endpoint_id, 3).await.unwrap(), None);
+
+    let due = work(&*a, endpoint_id, at(30)).await;
+    assert_eq!(names(&due.due), ["failed", "missed"]);
+    assert_eq!((due.due[0].attempts, due.due[0].tries), (1, 0));
+    assert_eq!((due.next_due, due.replay_due), (Some(at(500)), None));
+    assert_eq!(delivery(&*a, ids[0]).await.state, DeliveryState::Pending);
+    assert_eq!(delivery(&*a, ids[1]).await.state, DeliveryState::Delivered);
+    assert_eq!(release(&*a, "a", endpoint_id, None).await, Some(at(21)));
+}
+
+/// Events of others are not in it, nor those of another time; and a disabled endpoint has none.
+pub async fn a_replay_is_of_its_owner_and_its_time(Stores { a, b }: Stores) {
+    let anna = user("anna");
+    a.insert_endpoint(endpoint(1, &anna), None, None)
+        .await
+        .unwrap();
+    for (second, name, owner) in [
+        (1, "early", "anna"),
+        (2, "hers", "anna"),
+        (3, "his", "bo"),
+        (4, "late", "anna"),
+    ] {
+        let mut event = event(name);
+        event.user = user(owner).user().cloned();
+        let to = Vec::new();
+        a.add_deliveries(vec![Addressed { event, to }], at(second))
+            .await
+            .unwrap();
+    }
+    let between = NewReplay {
+        since: at(2),
+        until: at(4),
+        ..everything(id(1))
+    };
+    assert!(b.start_replay(between, at(20)).await.unwrap());
+    let found = page(&*a, id(1), 10).await;
+    assert_eq!((found.events.len(), found.more), (1, false));
+    a.replay(step(id(1), &found, 21), at(20)).await.unwrap();
+    assert_eq!(names(&work(&*b, id(1), at(21)).await.due), ["hers"]);
+
+    let nothing = NewReplay {
+        since: at(500),
+        ..everything(id(1))
+    };
+    assert!(b.start_replay(nothing, at(20)).await.unwrap());
+    assert_eq!(b.replay_page(id(1), 10).await.unwrap(), None);
+    assert!(!b.start_replay(everything(id(9)), at(20)).await.unwrap());
+    assert!(b.start_replay(everything(id(1)), at(20)).await.unwrap());
+    let off = disabled(endpoint(1, &anna));
+    assert!(a.replace_endpoint(off, at(30), None).await.unwrap());
+    assert!(!b.start_replay(everything(id(1)), at(30)).await.unwrap());
+    a.cancel_deliveries(id(1), "off", at(30), 10).await.unwrap();
+    assert_eq!(b.replay_page(id(1), 10).await.unwrap(), None);
+}
+
+/// It belongs to a replay that has moved on, or to another one.
+pub async fn a_stale_step_of_a_replay_does_nothing(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    let missed = ["e1", "e2"].map(|name| Addressed {
+        event: event(name),
+        to: Vec::new(),
+    });
+    a.add_deliveries(missed.to_vec(), at(1)).await.unwrap();
+    assert!(
+        a.start_replay(everything(endpoint_id), at(10))
+            .await
+            .unwrap()
+    );
+    let one = page(&*a, endpoint_id, 1).await;
+    a.replay(step(endpoint_id, &one, 11), at(10)).await.unwrap();
+    b.replay(step(endpoint_id, &one, 50), at(10)).await.unwrap();
+    assert_eq!(page(&*b, endpoint_id, 1).await.due, at(11));
+    let ids = made(&*a, endpoint_id).await;
+    assert_eq!(ids.len(), 1);
+    assert_eq!(delivery(&*a, ids[0]).await.next_attempt_at, Some(at(11)));
+    // An endpoint that its owner begins to replay again starts at the beginning.
+    assert!(
+        b.start_replay(everything(endpoint_id), at(60))
+            .await
+            .unwrap()
+    );
+    assert_eq!(page(&*a, endpoint_id, 5).await.events.len(), 2);
+}

@@ -1,0 +1,118 @@
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use tidings::{BlockedAddress, ConfigError};
+
+type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// Why a [`Store`](crate::Store) could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store was closed.
+    #[error("the webhook store is closed")]
+    Closed,
+    /// The store has no room left. Reads go on; writes succeed again once there is room.
+    #[error("the webhook store is full")]
+    Full(#[source] Cause),
+    /// The owner has as many endpoints as are allowed.
+    #[error("expected at most {limit} endpoints")]
+    TooManyEndpoints {
+        /// The limit that the caller gave.
+        limit: usize,
+    },
+    /// The backend failed.
+    #[error("the webhook store failed")]
+    Backend(#[source] Cause),
+}
+
+impl StoreError {
+    /// Wraps the failure of a backend.
+    pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Backend(source.into().into())
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<tidings_sqlite::Error> for StoreError {
+    fn from(error: tidings_sqlite::Error) -> Self {
+        match error {
+            tidings_sqlite::Error::Closed => Self::Closed,
+            full if full.is_full() => Self::Full(Arc::new(full)),
+            other => Self::backend(other),
+        }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        tidings_sqlite::Error::from(error).into()
+    }
+}
+
+/// Why [`Webhooks`](crate::Webhooks) could not do what they were asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stream of accepted events failed.
+    #[error(transparent)]
+    Stream(#[from] tidings_stream::Error),
+    /// A setting cannot be used.
+    #[error("`{field}`: expected {expected}")]
+    InvalidSetting {
+        /// The setting, by its name in JSON.
+        field: &'static str,
+        /// What it has to be.
+        expected: String,
+    },
+    /// An endpoint as it is stored cannot be read, so it cannot be changed either. It can be removed.
+    #[error("the stored endpoint cannot be read")]
+    Unreadable(#[source] Cause),
+    /// Others changed the endpoint at the same time, again and again.
+    #[error("the endpoint is being changed by others")]
+    Contended,
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &'static str, expected: impl Into<String>) -> Self {
+        Self::InvalidSetting {
+            field,
+            expected: expected.into(),
+        }
+    }
+
+    /// The setting that cannot be used, if that is the reason.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::InvalidSetting { field, .. } => Some(field),
+            _ => None,
+        }
+    }
+}
+
+/// The settings of an endpoint are checked by the webhook client.
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        let field = match error.field() {
+            "header" => "headers",
+            "timeout" | "first_byte_timeout" => "timeout_ms",
+            "delays" => "schedule",
+            field => field,
+        };
+        let text = error.to_string();
+        let expected = text
+            .split_once("expected ")
+            .map_or(&*text, |(_, what)| what);
+        Self::invalid(field, expected)
+    }
+}
+
+impl From<BlockedAddress> for Error {
+    fn from(error: BlockedAddress) -> Self {
+        Self::invalid("url", format!("an address that may be called ({error})"))
+    }
+}

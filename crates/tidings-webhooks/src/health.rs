@@ -1,0 +1,54 @@
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// How an endpoint is doing.
+///
+/// As JSON: `{"circuit","pending","last_success_at","last_failure_at","success_rate"}`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EndpointHealth {
+    /// The state of the circuit: `closed`, `open` or `half_open`. `None` when this instance does
+    /// not serve the endpoint at present.
+    pub circuit: Option<&'static str>,
+    /// How many deliveries wait; counted up to [`MAX_COUNTED`].
+    pub pending: u64,
+    /// When the endpoint last took an event.
+    pub last_success_at: Option<Timestamp>,
+    /// When an attempt last failed.
+    pub last_failure_at: Option<Timestamp>,
+    /// The share of attempts that succeeded in the last one to two hours with attempts; `None` when
+    /// there were none.
+    pub success_rate: Option<f64>,
+}
+
+/// Counting waiting deliveries stops here, so that its cost is bounded.
+pub const MAX_COUNTED: u64 = 100_000;
+
+/// What a store knows of the health of an endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredHealth {
+    /// How many deliveries wait, counted up to [`MAX_COUNTED`].
+    pub pending: u64,
+    /// When the endpoint last took an event, on the wall.
+    pub last_success_at: Option<Timestamp>,
+    /// When an attempt last failed, on the wall.
+    pub last_failure_at: Option<Timestamp>,
+    /// Since when every attempt has failed, by the clock of what is due.
+    pub failing_since: Option<Timestamp>,
+    /// Attempts that succeeded in this hour and the one before it that had attempts.
+    pub succeeded: u64,
+    /// Attempts that failed in the same time.
+    pub failed: u64,
+}
+
+impl StoredHealth {
+    pub(crate) fn success_rate(&self) -> Option<f64> {
+        let all = self.succeeded + self.failed;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a share needs no more digits than a float has"
+        )]
+        let rate = self.succeeded as f64 / all as f64;
+        (all > 0).then_some(rate)
+    }
+}

@@ -1,0 +1,507 @@
+//! The lanes of this instance: leased from the store, fed into the dispatcher, given back.
+//!
+//! ```text
+//!             lease loop                    feeder, one a lane            dispatcher
+//! store ──▶ lanes that are due ──▶ pages of deliveries that are due ──▶ lanes, workers ──▶ endpoints
+//!   ▲                                                                        │
+//!   └────────── recorder: outcomes, in batches, until they are written ◀─────┘
+//! ```
+//!
+//! A lane has one instance at a time, so that its endpoint has one circuit breaker, one limit and one
+//! order in the whole cluster. In memory it is a page, however long its backlog is; while its endpoint
+//! is blocked it is a row with a time. The lease is renewed by one heartbeat for all lanes of the
+//! instance, and ends by itself when the instance has crashed.
+
+mod feeder;
+mod lane;
+mod outcome;
+mod recorder;
+mod replay;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::{Attempt, DeliveryError, Dispatcher, Receipt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::clock::{Clock, later};
+use crate::store::{Lease, Outcome, Released};
+use crate::target::Defaults;
+use crate::{EndpointId, Error, Options, Store};
+use lane::Lane;
+use recorder::{Entry, Recorder};
+
+/// How long a lane that is not served stays in the dispatcher, with what was learned about it.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// What the tasks of an instance share.
+pub(crate) struct Shared {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    defaults: Defaults,
+    disable_after: Option<Duration>,
+    lease: Duration,
+    poll_interval: Duration,
+    max_lanes: usize,
+    /// A name that no other instance has.
+    instance: String,
+    dispatcher: Dispatcher,
+    recorder: Recorder,
+    lanes: Mutex<Lanes>,
+    /// Has the lease loop look at once.
+    look: Notify,
+    /// No lane is leased any more.
+    stopping: CancellationToken,
+    /// Feeders.
+    feeders: TaskTracker,
+    /// Called with endpoints that are to be disabled, and why.
+    disabling: tokio::sync::mpsc::Sender<(EndpointId, &'static str)>,
+}
+
+#[derive(Debug, Default)]
+struct Lanes {
+    /// Lanes that are served, and those with attempts under way.
+    known: HashMap<EndpointId, Arc<Lane>>,
+    /// Those that have a feeder.
+    fed: BTreeSet<EndpointId>,
+    /// Lanes that the dispatcher has and that are not served, and since when.
+    remembered: HashMap<EndpointId, Instant>,
+    /// When the next lane is due that nobody has, as far as is known.
+    next_due: Option<Timestamp>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        options: Options,
+        disabling: tokio::sync::mpsc::Sender<(EndpointId, &'static str)>,
+    ) -> Result<Arc<Self>, Error> {
+        let defaults = Defaults::new(&options)?;
+        // The dispatcher is a part of what its callbacks need.
+        let slot: Arc<OnceLock<Weak<Self>>> = Arc::default();
+        let (of_success, of_failure) = (Arc::clone(&slot), Arc::clone(&slot));
+        let shared = |slot: &OnceLock<Weak<Self>>| slot.get().and_then(Weak::upgrade);
+        let mut builder = Dispatcher::builder()
+            .workers(options.workers)
+            .queue_size(MAX_QUEUED_IN_ALL)
+            .address_policy(options.addresses)
+            .on_delivered(move |key, receipt| {
+                if let Some(shared) = shared(&of_success) {
+                    shared.delivered(key, &receipt);
+                }
+            })
+            .on_error(move |key, error| {
+                if let Some(shared) = shared(&of_failure) {
+                    shared.failed(key, &error);
+                }
+            });
+        if let Some(change) = options.sender {
+            builder = builder.sender(change);
+        }
+        let new = Arc::new(Self {
+            store,
+            clock,
+            defaults,
+            disable_after: options.disable_after,
+            lease: options.lease,
+            poll_interval: options.poll_interval,
+            max_lanes: options.max_lanes,
+            instance: Uuid::now_v7().simple().to_string(),
+            dispatcher: builder.build()?,
+            recorder: Recorder::default(),
+            lanes: Mutex::default(),
+            look: Notify::new(),
+            stopping: CancellationToken::new(),
+            feeders: TaskTracker::new(),
+            disabling,
+        });
+        // Nobody else has the slot's other ends yet.
+        let _is_first = slot.set(Arc::downgrade(&new));
+        new.dispatcher.start();
+        Ok(new)
+    }
+
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.defaults
+    }
+
+    /// The tasks of an instance, to be run until they are dropped.
+    pub(crate) fn tasks(
+        self: &Arc<Self>,
+    ) -> [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] {
+        [
+            Box::pin(lease_lanes(Arc::clone(self))),
+            Box::pin(renew_leases(Arc::clone(self))),
+            Box::pin(recorder::run(Arc::clone(self))),
+        ]
+    }
+
+    /// Notes that these endpoints have work now.
+    pub(crate) fn wake(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
+        let mut lanes = self.lock();
+        let mut is_new = false;
+        for endpoint in endpoints {
+            match lanes.known.get(&endpoint) {
+                Some(lane) if lanes.fed.contains(&endpoint) => lane.add_work(),
+                _ => is_new = true,
+            }
+        }
+        if is_new {
+            lanes.next_due = Some(self.clock.now());
+            drop(lanes);
+            self.look.notify_one();
+        }
+    }
+
+    /// Notes that an endpoint was changed: what blocked it may not be so any more.
+    pub(crate) fn endpoint_changed(&self, endpoint: EndpointId) {
+        let lanes = self.lock();
+        if let Some(lane) = lanes.known.get(&endpoint) {
+            lane.unblock();
+        }
+        drop(lanes);
+        self.wake([endpoint]);
+    }
+
+    /// The state of the circuit of an endpoint, if it is served here.
+    pub(crate) fn circuit(&self, endpoint: EndpointId) -> Option<&'static str> {
+        use tidings::circuit_breaker::CircuitState;
+        let status = self.dispatcher.status(endpoint.to_string())?;
+        Some(match status.circuit? {
+            CircuitState::Closed => "closed",
+            CircuitState::Open => "open",
+            CircuitState::HalfOpen => "half_open",
+        })
+    }
+
+    /// Stops: attempts under way are finished until the deadline, their outcomes are written, and
+    /// every lane is given back. Returns how many attempts were abandoned, and how many outcomes
+    /// could not be written.
+    pub(crate) async fn stop(&self, limit: Duration) -> (usize, usize) {
+        let deadline = Instant::now() + limit;
+        self.stopping.cancel();
+        self.feeders.close();
+        if timeout(limit, self.feeders.wait()).await.is_err() {
+            tracing::warn!("some webhook lanes still wait for the store");
+        }
+        let keys = self.dispatcher.endpoints();
+        for key in keys {
+            // What is queued stays pending in the store. What is under way is finished.
+            self.dispatcher.remove(&key);
+        }
+        let abandoned = self.dispatcher.stop_within(limit).await.len();
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(LAST_WRITES);
+        let unwritten = match timeout(left, self.recorder.is_drained()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.recorder.unwritten(),
+        };
+        let lanes: Vec<_> = {
+            let mut lanes = self.lock();
+            let fed = std::mem::take(&mut lanes.fed);
+            let release = |endpoint| Released {
+                endpoint,
+                blocked_until: None,
+            };
+            fed.into_iter().map(release).collect()
+        };
+        let released = self.store.release_lanes(&self.instance, lanes);
+        match timeout(LAST_WRITES, released).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the webhook lanes cannot be given back, their leases have to end"
+            ),
+            Err(_elapsed) => {
+                tracing::warn!(
+                    "the webhook lanes cannot be given back in time, their leases have to end"
+                );
+            }
+        }
+        (abandoned, unwritten)
+    }
+
+    /// Has an endpoint disabled.
+    fn disable(&self, endpoint: EndpointId, because: &'static str) {
+        // When the queue is full the next failure says so again.
+        if self.disabling.try_send((endpoint, because)).is_err() {
+            tracing::debug!(%endpoint, "an endpoint will be disabled later");
+        }
+    }
+
+    fn delivered(&self, key: &tidings::EndpointId, receipt: &Receipt) {
+        if let Some(attempt) = receipt.attempts.last() {
+            self.attempted(key, receipt.message.id(), attempt);
+        }
+    }
+
+    fn failed(&self, key: &tidings::EndpointId, error: &DeliveryError) {
+        let message_id = error.message().id();
+        if let Some(attempt) = error.attempts().last() {
+            self.attempted(key, message_id, attempt);
+            return;
+        }
+        // Nothing was tried, or a stop broke it off: the delivery is pending and comes again.
+        let Some(lane) = self.lane(key) else { return };
+        if !error.was_attempted() {
+            use tidings::DeliveryErrorCause::{CircuitOpen, RetryAfter};
+            if matches!(error.cause(), CircuitOpen | RetryAfter) {
+                let soon = Instant::now() + PROBE_PAUSE;
+                lane.block(error.blocked_until().unwrap_or(soon));
+            }
+        }
+        lane.let_go(message_id);
+        lane.add_work();
+    }
+
+    fn attempted(&self, key: &tidings::EndpointId, message_id: &str, attempt: &Attempt) {
+        let Some(lane) = self.lane(key) else { return };
+        let Some(held) = lane.held(message_id) else {
+            return;
+        };
+        let now = self.clock.now();
+        let mut random = fastrand::Rng::new();
+        let next = outcome::decide(attempt, held.tries, &held.retry, now, &mut random);
+        tracing::debug!(
+            delivery = %held.delivery,
+            endpoint = %lane.endpoint,
+            number = attempt.number,
+            status = attempt.status().map(|status| status.as_u16()),
+            ?next,
+            "a webhook was attempted"
+        );
+        self.recorder.push(Entry {
+            outcome: Outcome {
+                delivery: held.delivery,
+                endpoint: lane.endpoint,
+                attempt: Some(outcome::record(attempt)),
+                next,
+            },
+            message_id: message_id.to_owned(),
+            is_gone: outcome::is_gone(attempt),
+            lane,
+        });
+    }
+
+    fn lane(&self, key: &tidings::EndpointId) -> Option<Arc<Lane>> {
+        let endpoint = key.as_str().parse().ok()?;
+        self.lock().known.get(&endpoint).cloned()
+    }
+
+    /// Notes that a lane has no feeder any more.
+    fn stop_feeding(&self, lane: &Lane) {
+        let mut lanes = self.lock();
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        lanes.fed.remove(&lane.endpoint);
+        lanes.remembered.insert(lane.endpoint, Instant::now());
+        if lane.is_empty() {
+            lanes.known.remove(&lane.endpoint);
+        }
+    }
+
+    /// Forgets lanes that are not served and whose attempts have all ended, and after a while what
+    /// the dispatcher has learned about them.
+    fn forget_idle_lanes(&self) {
+        let mut lanes = self.lock();
+        let Lanes {
+            known,
+            fed,
+            remembered,
+            ..
+        } = &mut *lanes;
+        known.retain(|endpoint, lane| fed.contains(endpoint) || !lane.is_empty());
+        let is_old = |since: &Instant| since.elapsed() >= REMEMBERED;
+        let old: Vec<_> = remembered
+            .iter()
+            .filter(|(endpoint, since)| is_old(since) && !known.contains_key(endpoint))
+            .map(|(endpoint, _)| *endpoint)
+            .collect();
+        for endpoint in &old {
+            remembered.remove(endpoint);
+        }
+        drop(lanes);
+        for endpoint in old {
+            self.dispatcher.remove(endpoint.to_string());
+        }
+    }
+
+    /// Has the lease loop look at a time.
+    fn look_at(&self, due: Option<Timestamp>) {
+        let Some(due) = due else { return };
+        let mut lanes = self.lock();
+        if lanes.next_due.is_none_or(|next| due < next) {
+            lanes.next_due = Some(due);
+            drop(lanes);
+            self.look.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        // The maps are whole after every statement, so a poisoned lock is still right.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// All queues of the dispatcher together: pages bound them before this does.
+const MAX_QUEUED_IN_ALL: usize = 10_000_000;
+
+/// How long to wait where the dispatcher does not say how long: while a circuit is probed.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a stop grants for writing the last outcomes, and for giving lanes back.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+/// Most lanes that are leased at once.
+const LEASED_AT_ONCE: usize = 256;
+
+/// The longest wait between two looks while the store fails.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Leases lanes that are due, and starts their feeders.
+async fn lease_lanes(shared: Arc<Shared>) {
+    let mut failures = 0_u32;
+    loop {
+        let looked = shared.look.notified();
+        let next_due = shared.lock().next_due;
+        let poll = shared.poll_interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+        let mut wait = next_due.map_or(poll, |due| shared.clock.until(due).min(poll));
+        if failures > 0 {
+            wait = (shared.poll_interval * failures).min(STORE_PAUSE);
+        }
+        tokio::select! {
+            () = looked, if failures == 0 => {}
+            () = sleep(wait) => {}
+            () = shared.stopping.cancelled() => return,
+        }
+        match lease_once(&shared).await {
+            Ok(()) => failures = 0,
+            Err(crate::StoreError::Closed) => return,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "webhook lanes cannot be leased, trying again"
+                );
+            }
+        }
+    }
+}
+
+async fn lease_once(shared: &Arc<Shared>) -> Result<(), crate::StoreError> {
+    let room = {
+        let mut lanes = shared.lock();
+        lanes.next_due = None;
+        shared.max_lanes.saturating_sub(lanes.fed.len())
+    };
+    if room == 0 {
+        return Ok(());
+    }
+    let now = shared.clock.now();
+    let lease = Lease {
+        instance: shared.instance.clone(),
+        now,
+        until: later(now, shared.lease),
+        limit: room.min(LEASED_AT_ONCE),
+    };
+    let leased = shared.store.lease_lanes(lease).await?;
+    for endpoint in leased.lanes {
+        shared.start_feeder(endpoint);
+    }
+    shared.look_at(leased.next_due);
+    Ok(())
+}
+
+impl Shared {
+    fn start_feeder(self: &Arc<Self>, endpoint: EndpointId) {
+        let stop = self.stopping.child_token();
+        let mut lanes = self.lock();
+        if self.stopping.is_cancelled() || lanes.fed.contains(&endpoint) {
+            return;
+        }
+        let lane = Arc::new(match lanes.known.get(&endpoint) {
+            Some(earlier) => earlier.again(stop),
+            None => Lane::new(endpoint, stop),
+        });
+        lanes.known.insert(endpoint, Arc::clone(&lane));
+        lanes.fed.insert(endpoint);
+        lanes.remembered.remove(&endpoint);
+        drop(lanes);
+        self.feeders.spawn(feeder::feed(Arc::clone(self), lane));
+    }
+}
+
+/// Renews all leases of the instance, and notices which were lost and which endpoints have changed.
+async fn renew_leases(shared: Arc<Shared>) {
+    let interval = shared.lease / 3;
+    let mut leased_until = later(shared.clock.now(), shared.lease);
+    loop {
+        sleep(interval).await;
+        let began = Instant::now();
+        let until = later(shared.clock.now(), shared.lease);
+        let renewed = async {
+            let now = shared.store.advance_clock(shared.clock.now()).await?;
+            shared.clock.catch_up(now);
+            shared.store.renew_lanes(&shared.instance, until).await
+        };
+        match timeout(shared.lease, renewed).await {
+            Ok(Ok(held)) => {
+                leased_until = until;
+                let held: HashMap<_, _> = held.into_iter().collect();
+                for lane in shared.fed_since_before(began) {
+                    match held.get(&lane.endpoint) {
+                        Some(revision) => lane.expect(*revision),
+                        None => lane.lose(),
+                    }
+                }
+                // A lane that was lost and leased again while its feeder was ending.
+                for endpoint in held.into_keys() {
+                    shared.start_feeder(endpoint);
+                }
+            }
+            outcome => {
+                if let Ok(Err(error)) = outcome {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the leases of webhook lanes cannot be renewed, trying again"
+                    );
+                }
+                if shared.clock.now() >= leased_until {
+                    // Another instance may have them now.
+                    for lane in shared.fed_since_before(began) {
+                        lane.lose();
+                    }
+                }
+            }
+        }
+        shared.forget_idle_lanes();
+    }
+}
+
+impl Shared {
+    fn fed_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
+        let lanes = self.lock();
+        let fed = lanes.fed.iter().filter_map(|id| lanes.known.get(id));
+        fed.filter(|lane| lane.leased_at < time).cloned().collect()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("instance", &self.instance)
+            .field("store", &self.store)
+            .field("lanes", &self.lock().fed.len())
+            .field("unwritten", &self.recorder.unwritten())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,417 @@
+//! Feeding one lane: from the rows that are due into the dispatcher, page by page.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::Message;
+use tidings::circuit_breaker::CircuitState;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::lane::{Held, Lane};
+use super::recorder::Entry;
+use super::{Shared, replay};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, Next, Outcome, Released, StoredEndpoint};
+use crate::target::{MAX_QUEUED, Target};
+use crate::{DeliveryState, Endpoint, StoreError, telemetry};
+
+/// Deliveries in memory of a lane that has just begun, or does not move.
+const FIRST_PAGE: usize = 16;
+
+/// Most bytes of payloads of one page, after its first delivery.
+const PAGE_BYTES: usize = 256 << 10;
+
+/// How long a lane without work stays here, because more often follows soon.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often to look meanwhile for what another instance has added.
+const GRACE_LOOK: Duration = Duration::from_millis(250);
+
+/// A lane that is blocked for longer is given back until then.
+const LONGEST_BLOCK: Duration = Duration::from_secs(5);
+
+/// How long to wait where the dispatcher does not say how long: while a circuit is probed.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// The pause after a failure of the store.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lane that takes another page within this time moves quickly, and gets larger ones.
+const QUICK: Duration = Duration::from_secs(1);
+
+/// How long an endpoint is used as it was read: a secret of it may expire.
+const TARGET_AGE: Duration = Duration::from_secs(60);
+
+/// Deliveries that one transaction cancels, at most.
+const CANCELLED_AT_ONCE: usize = 500;
+
+/// Serves a lane until there is nothing more to do, and gives it back.
+pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
+    telemetry::lane_held(true);
+    let mut feeder = Feeder {
+        shared: &shared,
+        lane: &lane,
+        target: Err(String::new()),
+        target_is_of: None,
+        page: FIRST_PAGE,
+        last_full_look: None,
+        idle_since: None,
+        last_start: None,
+    };
+    loop {
+        match feeder.step().await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    endpoint = %lane.endpoint,
+                    "a webhook lane cannot be served, trying again"
+                );
+                tokio::select! {
+                    () = sleep(STORE_PAUSE) => {}
+                    () = lane.stop.cancelled() => break,
+                }
+            }
+        }
+    }
+    shared.end_lane(&lane).await;
+    telemetry::lane_held(false);
+}
+
+struct Feeder<'a> {
+    shared: &'a Shared,
+    lane: &'a Arc<Lane>,
+    /// Where to send to, or why nothing can be sent.
+    target: Result<Target, String>,
+    /// Which revision of the endpoint that is, and when it was read.
+    target_is_of: Option<(u64, Instant)>,
+    /// How many deliveries may be in memory.
+    page: usize,
+    /// When a page was taken that was full.
+    last_full_look: Option<Instant>,
+    idle_since: Option<Instant>,
+    /// When the last delivery of a rate-limited lane was handed over.
+    last_start: Option<Instant>,
+}
+
+impl Feeder<'_> {
+    /// Looks at the store, feeds what is due, and waits until there is a reason to look again.
+    /// Returns whether to go on.
+    async fn step(&mut self) -> Result<bool, StoreError> {
+        let shared = self.shared;
+        if self.lane.stop.is_cancelled() {
+            return Ok(false);
+        }
+        self.look_at_circuit();
+        if let Some(goes_on) = self.wait_while_blocked().await {
+            return Ok(goes_on);
+        }
+        if self
+            .last_full_look
+            .is_some_and(|look| look.elapsed() < QUICK)
+        {
+            // Half of a full page has had its outcomes since.
+            self.page = (self.page * 2).min(MAX_QUEUED);
+        }
+        let held = self.lane.begin_look();
+        let now = shared.clock.now();
+        let limit = self.room().saturating_sub(held.len());
+        let work = shared
+            .store
+            .lane_work(LaneQuery {
+                endpoint: self.lane.endpoint,
+                now,
+                held,
+                limit,
+                max_bytes: PAGE_BYTES,
+            })
+            .await?;
+        let Some(endpoint) = work.endpoint.as_ref().filter(|it| is_served(it)) else {
+            self.cancel(&work).await?;
+            return Ok(false);
+        };
+        let is_known = self.target_is_of.is_some_and(|(revision, read_at)| {
+            revision == endpoint.revision && read_at.elapsed() < TARGET_AGE
+        });
+        if !is_known {
+            self.read(endpoint);
+        }
+        let count = work.due.len();
+        if !self.hand_over(work.due).await {
+            return Ok(true);
+        }
+        let mut replay_due = work.replay_due;
+        if replay_due.is_some_and(|due| due <= now) {
+            replay_due = replay::step(shared, self.lane.endpoint, endpoint).await?;
+            self.lane.add_work();
+        }
+        self.last_full_look = (count == limit).then(Instant::now);
+        let next_due = [work.next_due, replay_due].into_iter().flatten().min();
+        Ok(self.wait(next_due, count > 0).await)
+    }
+
+    /// How many deliveries may be in memory now.
+    fn room(&self) -> usize {
+        let status = shared_status(self.shared, self.lane);
+        let is_closed = status.is_none_or(|state| state == CircuitState::Closed);
+        let rate = self.target.as_ref().ok().and_then(|it| it.rate_limit);
+        let most = rate.map_or(MAX_QUEUED, |rate| rate as usize);
+        // One at a time while the circuit is probed: the others would only come back.
+        if is_closed { self.page.min(most) } else { 1 }
+    }
+
+    /// Learns from the dispatcher until when nothing is to be sent, if a lane comes back to it.
+    fn look_at_circuit(&mut self) {
+        let status = self.shared.dispatcher.status(&self.lane.key);
+        if let Some(until) = status.and_then(|status| status.blocked_until) {
+            self.lane.block(until);
+        }
+    }
+
+    /// Waits for the end of a short block. For a long one the lane is given back: `Some(false)`.
+    async fn wait_while_blocked(&mut self) -> Option<bool> {
+        loop {
+            let changed = self.lane.changed();
+            let view = self.lane.view();
+            let until = view.blocked_until?;
+            self.page = FIRST_PAGE;
+            let is_long = until.saturating_duration_since(Instant::now()) > LONGEST_BLOCK;
+            if is_long && view.held == 0 {
+                return Some(false);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until) => {}
+                () = self.lane.stop.cancelled() => return Some(false),
+            }
+        }
+    }
+
+    /// Reads the endpoint, and tells the dispatcher of it.
+    fn read(&mut self, stored: &StoredEndpoint) {
+        self.lane.uses(stored.revision);
+        self.target_is_of = Some((stored.revision, Instant::now()));
+        let wall = self.shared.clock.wall.now();
+        self.target = Endpoint::from_stored(stored)
+            .and_then(|endpoint| self.shared.defaults.target(&endpoint, wall))
+            .and_then(|target| {
+                let (endpoint, lane) = (target.endpoint.clone(), &target.lane);
+                let inserted = self
+                    .shared
+                    .dispatcher
+                    .insert_with(&self.lane.key, endpoint, lane);
+                inserted?;
+                Ok(target)
+            })
+            .map_err(|error| {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(
+                    error,
+                    endpoint = %self.lane.endpoint,
+                    "an endpoint cannot be sent to, its deliveries fail"
+                );
+                match error.source() {
+                    Some(cause) => format!("{error}: {cause}"),
+                    None => error.to_string(),
+                }
+            });
+    }
+
+    /// Hands deliveries to the dispatcher, in order. Returns `false` when it was stopped or blocked
+    /// before the end; what was not handed over is read again later.
+    async fn hand_over(&mut self, due: Vec<DueDelivery>) -> bool {
+        for delivery in due {
+            tokio::select! {
+                () = self.shared.recorder.has_room() => {}
+                () = self.lane.stop.cancelled() => return false,
+            }
+            if !self.wait_for_rate().await || self.lane.view().blocked_until.is_some() {
+                return false;
+            }
+            match self.message(&delivery) {
+                Err(reason) => self.fail(&delivery, reason),
+                Ok((message, held)) => {
+                    let id = message.id().to_owned();
+                    self.lane.hold(&id, held);
+                    let queued = tokio::select! {
+                        queued = self.shared.dispatcher.enqueue(&self.lane.key, message) => queued.is_ok(),
+                        () = self.lane.stop.cancelled() => false,
+                    };
+                    if !queued {
+                        // It was removed or found to be gone: its state in the store says what next.
+                        self.lane.let_go(&id);
+                        self.lane.block(Instant::now() + PROBE_PAUSE);
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn message(&self, due: &DueDelivery) -> Result<(Message, Held), String> {
+        let event = due.event.as_ref().map_err(Clone::clone)?;
+        let target = self.target.as_ref().map_err(Clone::clone)?;
+        let message = event.render(target.format).map_err(|it| it.to_string())?;
+        let number = NonZeroU32::MIN.saturating_add(due.attempts);
+        let held = Held {
+            delivery: due.id,
+            tries: due.tries,
+            retry: Arc::clone(&target.retry),
+        };
+        Ok((message.with_first_attempt(number), held))
+    }
+
+    /// Ends a delivery that cannot be sent.
+    fn fail(&self, due: &DueDelivery, reason: String) {
+        // Held by a name that no message has, until it is written.
+        let message_id = format!("{}.", due.id);
+        let held = Held {
+            delivery: due.id,
+            tries: due.tries,
+            retry: Arc::new(tidings::retry::RetryPolicy::default()),
+        };
+        self.lane.hold(&message_id, held);
+        self.shared.recorder.push(Entry {
+            outcome: Outcome {
+                delivery: due.id,
+                endpoint: self.lane.endpoint,
+                attempt: None,
+                next: Next::Finish {
+                    state: DeliveryState::Failed,
+                    reason: Some(reason),
+                },
+            },
+            lane: Arc::clone(self.lane),
+            message_id,
+            is_gone: false,
+        });
+    }
+
+    /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to go on.
+    async fn wait_for_rate(&mut self) -> bool {
+        let Some(rate) = self.target.as_ref().ok().and_then(|it| it.rate_limit) else {
+            return true;
+        };
+        if let Some(last) = self.last_start {
+            tokio::select! {
+                () = sleep_until(last + Duration::from_secs(1) / rate.max(1)) => {}
+                () = self.lane.stop.cancelled() => return false,
+            }
+        }
+        self.last_start = Some(Instant::now());
+        true
+    }
+
+    /// Waits for a reason to look at the store again. Returns whether to go on: a lane that has had
+    /// nothing to do for a while is given back.
+    async fn wait(&mut self, next_due: Option<Timestamp>, has_fed: bool) -> bool {
+        let clock = &self.shared.clock;
+        if has_fed {
+            self.idle_since = None;
+        }
+        loop {
+            let changed = self.lane.changed();
+            let view = self.lane.view();
+            let due = [next_due, view.next_retry].into_iter().flatten().min();
+            let wait = due.map(|due| clock.until(due));
+            let has_work = view.has_new_work || wait.is_some_and(|wait| wait.is_zero());
+            if view.blocked_until.is_some() || (has_work && view.held <= self.room() / 2) {
+                return true;
+            }
+            let pause = if view.held > 0 {
+                // Without room only an outcome makes a difference.
+                wait.filter(|_| !has_work)
+            } else if has_fed {
+                // The outcomes that have come meanwhile may have made something due.
+                return true;
+            } else {
+                let since = *self.idle_since.get_or_insert_with(Instant::now);
+                let is_over = since.elapsed() >= GRACE;
+                if is_over && wait.is_none_or(|wait| wait > GRACE) {
+                    return false;
+                }
+                Some(wait.unwrap_or(GRACE_LOOK).min(GRACE_LOOK))
+            };
+            let later = async {
+                match pause {
+                    Some(pause) => sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = self.lane.stop.cancelled() => return false,
+                () = later => if view.held == 0 { return true },
+            }
+        }
+    }
+
+    /// Cancels what waits for an endpoint that is removed or disabled.
+    async fn cancel(&self, work: &LaneWork) -> Result<(), StoreError> {
+        let shared = self.shared;
+        // Attempts under way are finished, and recorded.
+        shared.dispatcher.remove(&self.lane.key);
+        let disabled = work.endpoint.as_ref().filter(|endpoint| !endpoint.removed);
+        let because = disabled.and_then(|endpoint| endpoint.disabled.as_ref());
+        let because = because.map_or("the endpoint was removed", |it| it.because.as_str());
+        loop {
+            let at = shared.clock.wall.now();
+            let count = shared
+                .store
+                .cancel_deliveries(self.lane.endpoint, because, at, CANCELLED_AT_ONCE)
+                .await?;
+            telemetry::deliveries_ended(DeliveryState::Cancelled, count);
+            if count < CANCELLED_AT_ONCE {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn is_served(endpoint: &StoredEndpoint) -> bool {
+    !endpoint.removed && endpoint.disabled.is_none()
+}
+
+fn shared_status(shared: &Shared, lane: &Lane) -> Option<CircuitState> {
+    shared.dispatcher.status(&lane.key)?.circuit
+}
+
+impl Shared {
+    /// Gives a lane back, unless its lease was lost.
+    async fn end_lane(&self, lane: &Arc<Lane>) {
+        let view = lane.view();
+        let blocked_until = view.blocked_until.map(|until| {
+            let wait = until.saturating_duration_since(Instant::now());
+            crate::clock::later(self.clock.now(), wait)
+        });
+        self.stop_feeding(lane);
+        if self.stopping.is_cancelled() {
+            // It is given back at the end of the stop, when its attempts are finished.
+            return;
+        }
+        if lane.is_lost.load(Ordering::Acquire) {
+            self.dispatcher.remove(&lane.key);
+            return;
+        }
+        let released = Released {
+            endpoint: lane.endpoint,
+            blocked_until,
+        };
+        match self
+            .store
+            .release_lanes(&self.instance, vec![released])
+            .await
+        {
+            Ok(next_due) => self.look_at(next_due),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                endpoint = %lane.endpoint,
+                "a webhook lane cannot be given back, its lease has to end"
+            ),
+        }
+    }
+}

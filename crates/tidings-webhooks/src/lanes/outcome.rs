@@ -1,0 +1,73 @@
+//! What an attempt means for its delivery. A pure function.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use tidings::retry::RetryPolicy;
+use tidings::{Attempt, ErrorKind};
+
+use crate::clock::later;
+use crate::store::Next;
+use crate::{AttemptRecord, DeliveryState};
+
+/// Most of a response's body that is recorded, in bytes.
+const MAX_RESPONSE_BYTES: usize = 4096;
+
+/// Decides what follows an attempt by the rules of Standard Webhooks: 2xx is success, only 410 ends
+/// a delivery early, and everything else is tried again, as long as the schedule lasts.
+///
+/// `tries` is how many attempts there were before this one since the delivery was last begun.
+pub(super) fn decide(
+    attempt: &Attempt,
+    tries: u32,
+    retry: &RetryPolicy,
+    now: Timestamp,
+    random: &mut fastrand::Rng,
+) -> Next {
+    let finish = |state, reason: Option<&str>| Next::Finish {
+        state,
+        reason: reason.map(str::to_owned),
+    };
+    if attempt.status().is_some_and(|status| status.is_success()) {
+        return finish(DeliveryState::Delivered, None);
+    }
+    if is_gone(attempt) {
+        return finish(DeliveryState::Failed, Some("the endpoint is gone"));
+    }
+    if attempt.error_kind() == Some(ErrorKind::InvalidRequest) {
+        return finish(DeliveryState::Failed, Some("the request is not valid"));
+    }
+    let made = tries.saturating_add(1);
+    match retry.next_delay(made, Duration::ZERO, attempt.retry_after(), random) {
+        Some(delay) => Next::Retry(later(now, delay)),
+        None => finish(DeliveryState::Failed, None),
+    }
+}
+
+/// Whether the endpoint wants no more events.
+pub(super) fn is_gone(attempt: &Attempt) -> bool {
+    attempt.status() == Some(StatusCode::GONE)
+}
+
+/// What is kept of an attempt.
+pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
+    let mut record = AttemptRecord::new(attempt.number, attempt.started_at, attempt.elapsed);
+    match &attempt.result {
+        Ok(answer) => {
+            record.status = Some(answer.status.as_u16());
+            let head = &answer.body_head[..answer.body_head.len().min(MAX_RESPONSE_BYTES)];
+            // PostgreSQL keeps no NUL in a text.
+            record.response = String::from_utf8_lossy(head).replace('\0', "\u{fffd}");
+        }
+        Err(error) => {
+            let cause = error.cause();
+            record.error = Some(if cause.is_empty() {
+                error.to_string()
+            } else {
+                format!("{error}: {cause}")
+            });
+        }
+    }
+    record
+}

@@ -1,0 +1,167 @@
+//! Writing outcomes: in batches, and again until the store takes them.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Shared;
+use super::lane::Lane;
+use crate::store::{Next, Outcome};
+use crate::{DeliveryState, EndpointId, telemetry};
+
+/// Most outcomes that one transaction writes.
+const BATCH: usize = 512;
+
+/// With so many outcomes unwritten, no more deliveries are taken from the store.
+const MAX_UNWRITTEN: usize = 10_000;
+
+/// The pauses between attempts to write.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Outcomes on their way to the store.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    queue: Mutex<VecDeque<Entry>>,
+    /// Outcomes in the queue, and those that are being written.
+    unwritten: std::sync::atomic::AtomicUsize,
+    added: Notify,
+    written: Notify,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) outcome: Outcome,
+    pub(super) lane: Arc<Lane>,
+    pub(super) message_id: String,
+    pub(super) is_gone: bool,
+}
+
+impl Recorder {
+    pub(super) fn push(&self, entry: Entry) {
+        use std::sync::atomic::Ordering::AcqRel;
+        self.unwritten.fetch_add(1, AcqRel);
+        telemetry::outcomes_unwritten(1.0);
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(entry);
+        self.added.notify_one();
+    }
+
+    pub(super) fn unwritten(&self) -> usize {
+        self.unwritten.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// Waits until so few outcomes are unwritten that more may be made.
+    pub(super) async fn has_room(&self) {
+        self.wait_for(MAX_UNWRITTEN - 1).await;
+    }
+
+    /// Waits until every outcome is written.
+    pub(super) async fn is_drained(&self) {
+        self.wait_for(0).await;
+    }
+
+    async fn wait_for(&self, most: usize) {
+        loop {
+            let mut written = std::pin::pin!(self.written.notified());
+            written.as_mut().enable();
+            if self.unwritten() <= most {
+                return;
+            }
+            written.await;
+        }
+    }
+
+    async fn take(&self) -> Vec<Entry> {
+        loop {
+            let mut added = std::pin::pin!(self.added.notified());
+            added.as_mut().enable();
+            {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                if !queue.is_empty() {
+                    let count = queue.len().min(BATCH);
+                    return queue.drain(..count).collect();
+                }
+            }
+            added.await;
+        }
+    }
+
+    fn finish(&self, count: usize) {
+        self.unwritten
+            .fetch_sub(count, std::sync::atomic::Ordering::AcqRel);
+        #[expect(clippy::cast_precision_loss, reason = "a batch is small")]
+        telemetry::outcomes_unwritten(-(count as f64));
+        self.written.notify_waiters();
+    }
+}
+
+/// Writes outcomes for as long as it is polled.
+pub(super) async fn run(shared: Arc<Shared>) {
+    loop {
+        let entries = shared.recorder.take().await;
+        let news = write(&shared, &entries).await;
+        let mut by_lane: HashMap<EndpointId, (&Arc<Lane>, Vec<&str>)> = HashMap::new();
+        for entry in &entries {
+            let (_, ids) = by_lane
+                .entry(entry.lane.endpoint)
+                .or_insert_with(|| (&entry.lane, Vec::new()));
+            ids.push(&entry.message_id);
+            if let Next::Retry(due) = entry.outcome.next {
+                entry.lane.note_retry(due);
+            }
+        }
+        for (lane, ids) in by_lane.into_values() {
+            lane.written(ids.into_iter());
+        }
+        count(&entries);
+        shared.recorder.finish(entries.len());
+        let gone = entries.iter().filter(|entry| entry.is_gone);
+        for endpoint in gone.map(|entry| entry.lane.endpoint) {
+            shared.disable(endpoint, "the endpoint answered 410 Gone");
+        }
+        let Some(limit) = shared.disable_after else {
+            continue;
+        };
+        let now = shared.clock.now();
+        for (endpoint, failing_since) in news {
+            let has_failed_for =
+                failing_since.and_then(|since| Duration::try_from(now.duration_since(since)).ok());
+            if has_failed_for.is_some_and(|time| time >= limit) {
+                shared.disable(endpoint, "no attempt succeeded for too long");
+            }
+        }
+    }
+}
+
+/// Writes until it succeeds: an outcome that was thrown away would be another request.
+async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<jiff::Timestamp>)> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let outcomes = entries.iter().map(|entry| entry.outcome.clone()).collect();
+        let (now, at) = (shared.clock.now(), shared.clock.wall.now());
+        match shared.store.record(outcomes, now, at).await {
+            Ok(news) => return news,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    unwritten = shared.recorder.unwritten(),
+                    "outcomes of webhook attempts cannot be written, trying again"
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn count(entries: &[Entry]) {
+    for state in [DeliveryState::Delivered, DeliveryState::Failed] {
+        let ended = |entry: &&Entry| matches!(&entry.outcome.next, Next::Finish { state: it, .. } if *it == state);
+        telemetry::deliveries_ended(state, entries.iter().filter(ended).count());
+    }
+}

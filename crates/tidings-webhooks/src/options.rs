@@ -1,0 +1,165 @@
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::{AddressPolicy, LaneConfig, SenderBuilder};
+
+use crate::clock::Wall;
+
+type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
+
+/// How webhooks are sent. Everything is checked by [`Webhooks::start`](crate::Webhooks::start).
+///
+/// | option | default |
+/// |---|---|
+/// | schedule | 0 s, 5 s, 5 min, 30 min, 2 h, 5 h, 10 h, 14 h, 20 h, 24 h |
+/// | timeout of an attempt | 20 s |
+/// | workers | 64 |
+/// | addresses | any |
+/// | disabled after | five days without a success |
+/// | lease of a lane | 30 s |
+/// | poll interval | 1 s |
+/// | lanes of an instance | 10,000 |
+#[must_use]
+pub struct Options {
+    pub(crate) schedule: Vec<Duration>,
+    pub(crate) timeout: Duration,
+    pub(crate) workers: usize,
+    pub(crate) addresses: AddressPolicy,
+    pub(crate) disable_after: Option<Duration>,
+    pub(crate) lease: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) max_lanes: usize,
+    pub(crate) lane: LaneConfig,
+    pub(crate) sender: Option<ChangeSender>,
+    pub(crate) wall: Wall,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 60 * MINUTE;
+        let waits = [
+            0,
+            5,
+            5 * MINUTE,
+            30 * MINUTE,
+            2 * HOUR,
+            5 * HOUR,
+            10 * HOUR,
+            14 * HOUR,
+            20 * HOUR,
+            24 * HOUR,
+        ];
+        Self {
+            schedule: waits.map(Duration::from_secs).to_vec(),
+            timeout: Duration::from_secs(20),
+            workers: 64,
+            addresses: AddressPolicy::Any,
+            disable_after: Some(Duration::from_secs(5 * 24 * HOUR)),
+            lease: Duration::from_secs(30),
+            poll_interval: Duration::from_secs(1),
+            max_lanes: 10_000,
+            lane: LaneConfig::default(),
+            sender: None,
+            wall: Wall::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Sets the wait before each attempt of a delivery, the first one included, for endpoints
+    /// without a schedule of their own. Up to a fifth is added to each wait but the first.
+    pub fn with_schedule(mut self, waits: impl IntoIterator<Item = Duration>) -> Self {
+        self.schedule = waits.into_iter().collect();
+        self
+    }
+
+    /// Sets the deadline of one attempt, for endpoints without one of their own.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Sets how many attempts can be under way at once, besides slow ones.
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// Sets which addresses requests may go to. URLs that strangers chose need
+    /// [`AddressPolicy::PublicOnly`].
+    pub fn with_address_policy(mut self, policy: AddressPolicy) -> Self {
+        self.addresses = policy;
+        self
+    }
+
+    /// Sets after how long without a success a failing endpoint is disabled.
+    pub fn with_disable_after(mut self, time: Duration) -> Self {
+        self.disable_after = Some(time);
+        self
+    }
+
+    /// Leaves failing endpoints enabled, however long they fail.
+    pub fn without_disabling(mut self) -> Self {
+        self.disable_after = None;
+        self
+    }
+
+    /// Sets how long a lane stays with an instance that has crashed. It is renewed three times as
+    /// often.
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets how often to look for work of which no word came.
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Sets how many lanes this instance serves at a time, at most.
+    pub fn with_max_lanes(mut self, lanes: usize) -> Self {
+        self.max_lanes = lanes;
+        self
+    }
+
+    /// Sets how an endpoint is treated: the limit on its attempts under way, and its circuit breaker.
+    /// Its queue and its retries are decided here, whatever the configuration says.
+    pub fn with_lane(mut self, lane: LaneConfig) -> Self {
+        self.lane = lane;
+        self
+    }
+
+    /// Changes how connections are made, as [`tidings::DispatcherBuilder::sender`] does.
+    pub fn with_sender(
+        mut self,
+        change: impl FnOnce(SenderBuilder) -> SenderBuilder + Send + 'static,
+    ) -> Self {
+        self.sender = Some(Box::new(change));
+        self
+    }
+
+    /// Replaces the wall clock, for tests: times that are shown are read from it. Waiting does not
+    /// follow it.
+    pub fn with_wall_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.wall = Wall::new(now);
+        self
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("schedule", &self.schedule)
+            .field("timeout", &self.timeout)
+            .field("workers", &self.workers)
+            .field("addresses", &self.addresses)
+            .field("disable_after", &self.disable_after)
+            .field("lease", &self.lease)
+            .field("poll_interval", &self.poll_interval)
+            .field("max_lanes", &self.max_lanes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tidings::retry::Schedule;
+
+use crate::{Error, EventPattern, Format, pattern};
+
+/// Most headers of one endpoint, and most bytes of their names and values.
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_BYTES: usize = 8 << 10;
+
+/// Longest description, in bytes.
+const MAX_DESCRIPTION_BYTES: usize = 1000;
+
+/// Longest URL, in bytes.
+const MAX_URL_BYTES: usize = 2048;
+
+/// What the owner of an endpoint chooses.
+///
+/// As JSON: `{"url","description","event_types","format","headers","signatures","rate_limit",
+/// "timeout_ms","schedule"}`, in which everything but `url` may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EndpointSettings {
+    /// Where events are posted.
+    pub url: String,
+    /// What it is for, in the owner's words.
+    #[serde(default)]
+    pub description: String,
+    /// Which types of events; empty means every type.
+    #[serde(default)]
+    pub event_types: Vec<EventPattern>,
+    /// What a body looks like.
+    #[serde(default)]
+    pub format: Format,
+    /// Headers that every request carries besides our own.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// How requests are signed. Never empty.
+    #[serde(default = "standard_alone")]
+    pub signatures: Vec<SignatureScheme>,
+    /// Most requests a second; `None` means no limit.
+    #[serde(default)]
+    pub rate_limit: Option<NonZeroU32>,
+    /// The deadline of one attempt; `None` means that of the [options](crate::Options).
+    #[serde(default, rename = "timeout_ms", with = "milliseconds")]
+    pub timeout: Option<Duration>,
+    /// The wait before each attempt, the first one included, in whole seconds; `None` means the
+    /// schedule of the [options](crate::Options).
+    #[serde(default, with = "seconds")]
+    pub schedule: Option<Vec<Duration>>,
+}
+
+/// How a request is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignatureScheme {
+    /// By Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
+    Standard,
+    /// By a timestamp header and `sha256=<hex>` over `timestamp.body`.
+    Timestamped,
+}
+
+fn standard_alone() -> Vec<SignatureScheme> {
+    vec![SignatureScheme::Standard]
+}
+
+impl EndpointSettings {
+    /// Every event, as an envelope, signed by Standard Webhooks.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            description: String::new(),
+            event_types: Vec::new(),
+            format: Format::default(),
+            headers: BTreeMap::new(),
+            signatures: standard_alone(),
+            rate_limit: None,
+            timeout: None,
+            schedule: None,
+        }
+    }
+
+    /// Checks what does not depend on the options, in which the URL is written as it is called.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        pattern::check(&self.event_types)?;
+        if self.url.len() > MAX_URL_BYTES {
+            return Err(Error::invalid("url", "at most 2048 bytes"));
+        }
+        if self.description.len() > MAX_DESCRIPTION_BYTES {
+            return Err(Error::invalid("description", "at most 1000 bytes"));
+        }
+        let bytes: usize = self.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+        if self.headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+            return Err(Error::invalid("headers", "at most 32 headers of 8 KiB"));
+        }
+        let signatures = &self.signatures;
+        let has_double = signatures.len() == 2 && signatures[0] == signatures[1];
+        if signatures.is_empty() || signatures.len() > 2 || has_double {
+            return Err(Error::invalid(
+                "signatures",
+                "`standard`, `timestamped`, or both",
+            ));
+        }
+        if let Some(schedule) = &self.schedule {
+            check_schedule(schedule)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a schedule without an attempt, or with a wait that no clock can hold.
+pub(crate) fn check_schedule(waits: &[Duration]) -> Result<(), Error> {
+    let Some((first, rest)) = waits.split_first() else {
+        return Err(Error::invalid("schedule", "at least one attempt"));
+    };
+    let _first = Schedule::new([*first])?;
+    let _rest = Schedule::new(rest.iter().copied())?;
+    Ok(())
+}
+
+mod milliseconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        timeout: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let whole = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        timeout.map(whole).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_millis))
+    }
+}
+
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        schedule: &Option<Vec<Duration>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let whole = |waits: &Vec<Duration>| waits.iter().map(Duration::as_secs).collect::<Vec<_>>();
+        schedule.as_ref().map(whole).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<Duration>>, D::Error> {
+        let schedule = Option::<Vec<u64>>::deserialize(deserializer)?;
+        Ok(schedule.map(|waits| waits.into_iter().map(Duration::from_secs).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(change: impl FnOnce(&mut EndpointSettings)) -> Option<&'static str> {
+        let mut settings = EndpointSettings::new("https://example.com");
+        change(&mut settings);
+        settings.check().err().and_then(|error| error.field())
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        assert_eq!(field(|_| ()), None);
+        assert_eq!(field(|it| it.signatures.clear()), Some("signatures"));
+        assert_eq!(field(|it| it.schedule = Some(vec![])), Some("schedule"));
+        let endless = vec![Duration::from_secs(u64::MAX)];
+        assert_eq!(field(|it| it.schedule = Some(endless)), Some("schedule"));
+        let long = "x".repeat(3000);
+        assert_eq!(
+            field(|it| it.description.clone_from(&long)),
+            Some("description")
+        );
+        assert_eq!(field(|it| it.url.clone_from(&long)), Some("url"));
+        let headers = (0..33).map(|n| (n.to_string(), String::new())).collect();
+        assert_eq!(field(|it| it.headers = headers), Some("headers"));
+    }
+
+    #[test]
+    fn everything_but_the_url_may_be_left_out() {
+        let read: EndpointSettings =
+            serde_json::from_str(r#"{"url":"https://a.example"}"#).unwrap();
+        assert_eq!(read, EndpointSettings::new("https://a.example"));
+    }
+
+    #[test]
+    fn settings_are_written_in_the_documented_shape() {
+        let mut settings = EndpointSettings::new("https://a.example/");
+        settings.event_types = vec![EventPattern::new("order.*").unwrap()];
+        settings.timeout = Some(Duration::from_millis(1500));
+        settings.schedule = Some(vec![Duration::ZERO, Duration::from_secs(5)]);
+        settings.rate_limit = NonZeroU32::new(10);
+        let json = serde_json::to_string(&settings).unwrap();
+        assert_eq!(
+            json,
+            r#"{"url":"https://a.example/","description":"","event_types":["order.*"],"format":"envelope","headers":{},"signatures":["standard"],"rate_limit":10,"timeout_ms":1500,"schedule":[0,5]}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<EndpointSettings>(&json).unwrap(),
+            settings
+        );
+    }
+}

@@ -1,0 +1,314 @@
+//! The store on a SQLite file, beside whatever else lives there.
+//!
+//! | table | holds |
+//! |---|---|
+//! | `webhook_endpoint` | one row an endpoint; a removed one stays until its deliveries are cleaned |
+//! | `webhook_event` | one row an event that an endpoint gets, or would get if it were enabled |
+//! | `webhook_delivery` | one row an event and endpoint: the queue and the record in one |
+//! | `webhook_attempt` | one row an attempt |
+//! | `webhook_lane` | one row an endpoint with work: when it is due, and who serves it |
+//! | `webhook_health` | one row an endpoint that was ever called |
+//! | `webhook_replay` | one row a replay that is under way |
+//! | `webhook_clock` | one row: the latest time by which anything was due |
+//!
+//! # Restarts
+//!
+//! The file `<database>.webhooks.lock` shows whether another store is open on the same database, in
+//! this process or another. When none is, whatever lane is leased belongs to a process that has
+//! ended, and is free at once. When one is, leases end by their time.
+
+mod accept;
+mod cleanup;
+mod deliveries;
+mod endpoints;
+mod events;
+mod lanes;
+mod liveness;
+mod outcomes;
+mod replay;
+mod schema;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction};
+use tidings_notify::UserId;
+use tidings_sqlite::Database;
+
+use crate::health::StoredHealth;
+use crate::store::{
+    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
+    ReplayPage, ReplayStep, StoredEndpoint,
+};
+use crate::{
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
+};
+
+pub use accept::accept_in;
+
+/// Keeps webhooks in a SQLite file, which other components may share. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    database: Database,
+    closed: Arc<AtomicBool>,
+    _liveness: Arc<liveness::Liveness>,
+}
+
+impl SqliteStore {
+    /// Brings the tables up to date, frees the lanes of an earlier run, and returns the store.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Closed`] when the database is closed, [`StoreError::Backend`] when its tables
+    /// cannot be made, or were made by a newer version.
+    pub async fn open(database: Database) -> Result<Self, StoreError> {
+        database.migrate(schema::COMPONENT, schema::STEPS).await?;
+        let path = database.path().to_owned();
+        let liveness = database
+            .write_relaxed(move |tx| liveness::Liveness::register(tx, &path, lanes::free_all))
+            .await?;
+        Ok(Self {
+            database,
+            closed: Arc::default(),
+            _liveness: Arc::new(liveness),
+        })
+    }
+
+    /// Queries on a snapshot: all statements of one call see the same state.
+    async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database
+            .read(|connection| {
+                let snapshot = connection.unchecked_transaction()?;
+                let found = query(&snapshot)?;
+                snapshot.finish()?;
+                Ok(found)
+            })
+            .await
+    }
+
+    async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database.write(job).await
+    }
+
+    async fn write_relaxed<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database.write_relaxed(job).await
+    }
+
+    fn check_open(&self) -> Result<(), StoreError> {
+        if self.closed.load(Ordering::Acquire) {
+            Err(StoreError::Closed)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn advance_clock(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        self.write_relaxed(move |tx| lanes::advance_clock(tx, now))
+            .await
+    }
+
+    async fn insert_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        limit: Option<usize>,
+        notice: Option<Notice>,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            endpoints::insert(tx, &endpoint, limit)?;
+            events::add_notice(tx, notice.as_ref())
+        })
+        .await
+    }
+
+    async fn replace_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        now: Timestamp,
+        notice: Option<Notice>,
+    ) -> Result<bool, StoreError> {
+        self.write(move |tx| {
+            let replaced = endpoints::replace(tx, &endpoint, now)?;
+            if replaced {
+                events::add_notice(tx, notice.as_ref())?;
+            }
+            Ok(replaced)
+        })
+        .await
+    }
+
+    async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError> {
+        self.query(move |connection| {
+            let found = endpoints::find(connection, id)?;
+            Ok(found.filter(|endpoint| !endpoint.removed))
+        })
+        .await
+    }
+
+    async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
+        let owner = owner.clone();
+        self.query(move |connection| endpoints::list(connection, &owner))
+            .await
+    }
+
+    async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {
+        self.query(move |connection| outcomes::health(connection, id))
+            .await
+    }
+
+    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
+        let users = users.to_vec();
+        self.query(move |connection| endpoints::is_wanted(connection, users.iter()))
+            .await
+    }
+
+    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
+        let users = users.to_vec();
+        self.query(move |connection| endpoints::listeners(connection, &users))
+            .await
+    }
+
+    async fn add_deliveries(
+        &self,
+        events: Vec<Addressed>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write_relaxed(move |tx| events::add(tx, &events, at))
+            .await
+    }
+
+    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+        // Most of the time nothing is due, and looking costs no transaction of the writer.
+        let next_due = self.query(lanes::next_free).await?;
+        if next_due.is_none_or(|due| due > lease.now) {
+            return Ok(Leased {
+                lanes: Vec::new(),
+                next_due,
+            });
+        }
+        self.write_relaxed(move |tx| lanes::lease(tx, &lease)).await
+    }
+
+    async fn renew_lanes(
+        &self,
+        instance: &str,
+        until: Timestamp,
+    ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
+        let instance = instance.to_owned();
+        self.write_relaxed(move |tx| lanes::renew(tx, &instance, until))
+            .await
+    }
+
+    async fn release_lanes(
+        &self,
+        instance: &str,
+        lanes: Vec<Released>,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let instance = instance.to_owned();
+        self.write_relaxed(move |tx| lanes::release(tx, &instance, &lanes))
+            .await
+    }
+
+    async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
+        self.query(move |connection| lanes::work(connection, &query))
+            .await
+    }
+
+    async fn record(
+        &self,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError> {
+        self.write_relaxed(move |tx| outcomes::record(tx, &outcomes, now, at))
+            .await
+    }
+
+    async fn cancel_deliveries(
+        &self,
+        endpoint: EndpointId,
+        because: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        let because = because.to_owned();
+        self.write_relaxed(move |tx| outcomes::cancel(tx, endpoint, &because, at, limit))
+            .await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.query(move |connection| deliveries::find(connection, id))
+            .await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
+        let query = query.clone();
+        self.query(move |connection| deliveries::list(connection, &query))
+            .await
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
+        self.query(move |connection| deliveries::attempts(connection, id))
+            .await
+    }
+
+    async fn count_pending(&self) -> Result<u64, StoreError> {
+        self.query(deliveries::count_pending).await
+    }
+
+    async fn retry_delivery(
+        &self,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Option<EndpointId>, StoreError> {
+        self.write(move |tx| deliveries::retry(tx, id, now)).await
+    }
+
+    async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError> {
+        self.write(move |tx| replay::start(tx, &replay, now)).await
+    }
+
+    async fn replay_page(
+        &self,
+        endpoint: EndpointId,
+        limit: usize,
+    ) -> Result<Option<ReplayPage>, StoreError> {
+        self.query(move |connection| replay::page(connection, endpoint, limit))
+            .await
+    }
+
+    async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError> {
+        self.write_relaxed(move |tx| replay::step(tx, &step, at))
+            .await
+    }
+
+    async fn clean(&self, cutoff: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.write_relaxed(move |tx| cleanup::run(tx, cutoff, limit))
+            .await
+    }
+
+    /// Refuses later calls on this store and its clones. The database stays open for those who
+    /// share it.
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,187 @@
+//! Endpoints: added, changed, found.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use tidings_notify::UserId;
+
+use super::lanes;
+use super::schema::{duration_micros, micros, time};
+use crate::store::{Disabled, Listener, StoredEndpoint};
+use crate::{EndpointId, Owner, StoreError};
+
+const COLUMNS: &str = "endpoint, user, settings, event_types, secrets, first_wait,
+    disabled_because, removed, revision, created_at";
+
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    endpoint: &StoredEndpoint,
+    limit: Option<usize>,
+) -> Result<(), StoreError> {
+    let user = endpoint.owner.user().map(UserId::as_str);
+    if let Some(limit) = limit {
+        let count: i64 = tx
+            .prepare_cached(
+                "SELECT count(*) FROM webhook_endpoint WHERE user IS ?1 AND removed = 0",
+            )?
+            .query_row([user], |row| row.get(0))?;
+        if usize::try_from(count).unwrap_or(usize::MAX) >= limit {
+            return Err(StoreError::TooManyEndpoints { limit });
+        }
+    }
+    tx.prepare_cached(&format!(
+        "INSERT INTO webhook_endpoint ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+    ))?
+    .execute((
+        endpoint.id.as_i64(),
+        user,
+        &endpoint.settings,
+        &endpoint.event_types,
+        &endpoint.secrets,
+        endpoint.first_wait.map(duration_micros),
+        endpoint.disabled.as_ref().map(|it| &it.because),
+        endpoint.removed,
+        endpoint.revision.cast_signed(),
+        micros(endpoint.created_at),
+    ))?;
+    Ok(())
+}
+
+pub(super) fn replace(
+    tx: &Transaction<'_>,
+    endpoint: &StoredEndpoint,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let changed = tx
+        .prepare_cached(
+            "UPDATE webhook_endpoint SET settings = ?3, event_types = ?4, secrets = ?5,
+                 first_wait = ?6, disabled_because = ?7, removed = ?8, revision = revision + 1
+             WHERE endpoint = ?1 AND revision = ?2 AND removed = 0",
+        )?
+        .execute((
+            endpoint.id.as_i64(),
+            endpoint.revision.cast_signed(),
+            &endpoint.settings,
+            &endpoint.event_types,
+            &endpoint.secrets,
+            endpoint.first_wait.map(duration_micros),
+            endpoint.disabled.as_ref().map(|it| &it.because),
+            endpoint.removed,
+        ))?;
+    if changed == 0 {
+        return Ok(false);
+    }
+    if endpoint.disabled.is_some() || endpoint.removed {
+        lanes::hasten(tx, endpoint.id, now)?;
+    } else {
+        // What it failed for may be mended: the time in which it has to succeed begins anew.
+        tx.prepare_cached("UPDATE webhook_health SET failing_since = NULL WHERE endpoint = ?1")?
+            .execute([endpoint.id.as_i64()])?;
+    }
+    Ok(true)
+}
+
+/// Finds an endpoint, a removed one too.
+pub(super) fn find(
+    connection: &Connection,
+    id: EndpointId,
+) -> Result<Option<StoredEndpoint>, StoreError> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM webhook_endpoint WHERE endpoint = ?1"
+        ))?
+        .query_row([id.as_i64()], |row| Ok(from_row(row)))
+        .optional()?
+        .transpose()
+}
+
+pub(super) fn list(
+    connection: &Connection,
+    owner: &Owner,
+) -> Result<Vec<StoredEndpoint>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM webhook_endpoint
+         WHERE user IS ?1 AND removed = 0 ORDER BY created_at, endpoint"
+    ))?;
+    let mut rows = statement.query([owner.user().map(UserId::as_str)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(from_row(row)?);
+    }
+    Ok(found)
+}
+
+pub(super) fn is_wanted<'a>(
+    connection: &Connection,
+    users: impl Iterator<Item = &'a UserId>,
+) -> Result<bool, StoreError> {
+    let mut exists = connection.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM webhook_endpoint WHERE user IS ?1 AND removed = 0)",
+    )?;
+    let mut has = |user: Option<&str>| exists.query_row([user], |row| row.get::<_, bool>(0));
+    if has(None)? {
+        return Ok(true);
+    }
+    let users: BTreeSet<&str> = users.map(UserId::as_str).collect();
+    for user in users {
+        if has(Some(user))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+pub(super) fn listeners(
+    connection: &Connection,
+    users: &[UserId],
+) -> Result<Vec<Listener>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT endpoint, user, event_types, first_wait, disabled_because IS NULL
+         FROM webhook_endpoint WHERE user IS ?1 AND removed = 0 ORDER BY created_at, endpoint",
+    )?;
+    let users: BTreeSet<&str> = users.iter().map(UserId::as_str).collect();
+    let mut found = Vec::new();
+    for user in std::iter::once(None).chain(users.into_iter().map(Some)) {
+        let mut rows = statement.query([user])?;
+        while let Some(row) = rows.next()? {
+            found.push(Listener {
+                id: EndpointId::from_i64(row.get(0)?),
+                owner: owner(row.get(1)?)?,
+                event_types: row.get(2)?,
+                first_wait: first_wait(row.get(3)?),
+                enabled: row.get(4)?,
+            });
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
+    match user {
+        None => Ok(Owner::Operator),
+        Some(user) => Ok(Owner::User(UserId::new(user).map_err(StoreError::backend)?)),
+    }
+}
+
+fn first_wait(microseconds: Option<i64>) -> Option<Duration> {
+    microseconds.map(|it| Duration::from_micros(it.unsigned_abs()))
+}
+
+fn from_row(row: &Row<'_>) -> Result<StoredEndpoint, StoreError> {
+    Ok(StoredEndpoint {
+        id: EndpointId::from_i64(row.get(0)?),
+        owner: owner(row.get(1)?)?,
+        settings: row.get(2)?,
+        event_types: row.get(3)?,
+        secrets: row.get(4)?,
+        first_wait: first_wait(row.get(5)?),
+        disabled: row
+            .get::<_, Option<String>>(6)?
+            .map(|because| Disabled { because }),
+        removed: row.get(7)?,
+        revision: row.get::<_, i64>(8)?.cast_unsigned(),
+        created_at: time(row.get(9)?)?,
+    })
+}

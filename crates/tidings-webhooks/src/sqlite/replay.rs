@@ -1,0 +1,142 @@
+//! Replays: a stretch of events to one endpoint, step by step.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Transaction};
+
+use super::schema::{limit, micros, time};
+use super::{events, lanes};
+use crate::store::{NewReplay, ReplayEvent, ReplayPage, ReplayStep};
+use crate::{EndpointId, StoreError};
+
+pub(super) fn start(
+    tx: &Transaction<'_>,
+    replay: &NewReplay,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let endpoint = replay.endpoint.as_i64();
+    let is_enabled = tx
+        .prepare_cached(
+            "SELECT 1 FROM webhook_endpoint
+             WHERE endpoint = ?1 AND removed = 0 AND disabled_because IS NULL",
+        )?
+        .exists([endpoint])?;
+    if !is_enabled {
+        return Ok(false);
+    }
+    // Numbers rise with the time of acceptance, except where the wall clock was set back.
+    let first: Option<i64> = tx
+        .prepare_cached(
+            "SELECT event FROM webhook_event WHERE accepted_at >= ?1
+             ORDER BY accepted_at, event LIMIT 1",
+        )?
+        .query_row([micros(replay.since)], |row| row.get(0))
+        .optional()?;
+    let last: Option<i64> = tx
+        .prepare_cached(
+            "SELECT event FROM webhook_event WHERE accepted_at < ?1
+             ORDER BY accepted_at DESC, event DESC LIMIT 1",
+        )?
+        .query_row([micros(replay.until)], |row| row.get(0))
+        .optional()?;
+    let (Some(first), Some(last)) = (first, last) else {
+        return Ok(true);
+    };
+    tx.prepare_cached(
+        "INSERT INTO webhook_replay (endpoint, position, last, per_second, resume_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (endpoint) DO UPDATE SET position = excluded.position, last = excluded.last,
+             per_second = excluded.per_second, resume_at = excluded.resume_at",
+    )?
+    .execute((endpoint, first - 1, last, replay.per_second, micros(now)))?;
+    lanes::add_work(tx, replay.endpoint, now)?;
+    Ok(true)
+}
+
+pub(super) fn page(
+    connection: &Connection,
+    endpoint: EndpointId,
+    most: usize,
+) -> Result<Option<ReplayPage>, StoreError> {
+    let found: Option<(i64, i64, u32, i64, Option<String>)> = connection
+        .prepare_cached(
+            "SELECT position, last, per_second, resume_at, user
+             FROM webhook_replay JOIN webhook_endpoint USING (endpoint) WHERE endpoint = ?1",
+        )?
+        .query_row([endpoint.as_i64()], |row| {
+            Ok((
+                row.get(0)?,
+                row.get(1)?,
+                row.get(2)?,
+                row.get(3)?,
+                row.get(4)?,
+            ))
+        })
+        .optional()?;
+    let Some((from, last, per_second, due, user)) = found else {
+        return Ok(None);
+    };
+    let mut statement = connection.prepare_cached(match user {
+        Some(_) => {
+            "SELECT event, type FROM webhook_event
+             WHERE event > ?1 AND event <= ?2 AND user = ?4 ORDER BY event LIMIT ?3"
+        }
+        None => {
+            "SELECT event, type FROM webhook_event
+             WHERE event > ?1 AND event <= ?2 AND ?4 IS NULL ORDER BY event LIMIT ?3"
+        }
+    })?;
+    let mut rows = statement.query((from, last, limit(most), &user))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(ReplayEvent {
+            number: row.get(0)?,
+            event_type: row.get(1)?,
+        });
+    }
+    Ok(Some(ReplayPage {
+        from,
+        due: time(due)?,
+        per_second,
+        more: found.len() >= most,
+        events: found,
+    }))
+}
+
+pub(super) fn step(
+    tx: &Transaction<'_>,
+    step: &ReplayStep,
+    at: Timestamp,
+) -> Result<(), StoreError> {
+    let endpoint = step.endpoint.as_i64();
+    let moved = match step.cursor {
+        Some((position, resume_at)) => tx
+            .prepare_cached(
+                "UPDATE webhook_replay SET position = ?3, resume_at = ?4
+                 WHERE endpoint = ?1 AND position = ?2",
+            )?
+            .execute((endpoint, step.from, position, micros(resume_at)))?,
+        None => tx
+            .prepare_cached("DELETE FROM webhook_replay WHERE endpoint = ?1 AND position = ?2")?
+            .execute((endpoint, step.from))?,
+    };
+    if moved == 0 {
+        return Ok(());
+    }
+    let mut again = tx.prepare_cached(
+        "INSERT INTO webhook_delivery (event, endpoint, state, due_at, created_at)
+         VALUES (?1, ?2, 0, ?3, ?4)
+         ON CONFLICT (event, endpoint) DO UPDATE SET
+             state = 0, tries = 0, due_at = excluded.due_at, finished_at = NULL, reason = NULL
+         WHERE state >= 2",
+    )?;
+    for (event, due) in &step.events {
+        if again.execute((event, endpoint, micros(*due), micros(at)))? > 0 {
+            events::mark(tx, *event)?;
+            lanes::add_work(tx, step.endpoint, *due)?;
+        }
+    }
+    if let Some((_, resume_at)) = step.cursor {
+        lanes::add_work(tx, step.endpoint, resume_at)?;
+    }
+    Ok(())
+}

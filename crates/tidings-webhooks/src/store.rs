@@ -1,0 +1,384 @@
+//! Where endpoints, events, deliveries and lanes are kept: the operations, on plain data.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tidings_notify::UserId;
+
+pub use crate::health::StoredHealth;
+use crate::{
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EndpointId, Owner,
+    StoreError, WebhookEvent,
+};
+
+/// Keeps endpoints, the events that they get, the deliveries of those, and the lanes.
+///
+/// # Contract
+///
+/// - **All or nothing.** A call has its whole effect or none, also when its future is dropped.
+/// - **Read your writes.** A call that begins after a write has returned sees that write, on every
+///   handle of every instance.
+/// - **Bounded steps.** No call changes more rows than its limit, or its arguments, allow.
+/// - **One delivery for an event and an endpoint**, however often it is added.
+/// - **What is pending has a lane.** An endpoint with a pending delivery, or with a replay, has a
+///   lane row, which says when there is something to do. Of all handles, one at a time has the lease
+///   of a lane, until it releases it or the lease ends.
+/// - **An outcome changes a pending delivery only.** The attempt is recorded in any case.
+/// - **Times.** Those called `now` or `due` are of the clock of what is due, which the caller has;
+///   those called `at` are of the wall. A store reads no clock.
+/// - **Durability.** Changes of endpoints survive a loss of power. Deliveries, leases and outcomes
+///   survive a crash of the process; what a loss of power undoes of them is made again.
+///
+/// The functions of `conformance` (feature `conformance`) test a store against this.
+#[async_trait]
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Moves the store's own record of the clock forward to `now`, never back, and returns it.
+    async fn advance_clock(&self, now: Timestamp) -> Result<Timestamp, StoreError>;
+
+    /// Adds an endpoint, unless its owner has `limit` of them.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::TooManyEndpoints`].
+    async fn insert_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        limit: Option<usize>,
+        notice: Option<Notice>,
+    ) -> Result<(), StoreError>;
+
+    /// Replaces an endpoint if it still has the revision that the new one names, and gives it the
+    /// next. Returns whether it did. The lane of one that is disabled or removed is due at `now`, so
+    /// that its deliveries get cancelled.
+    async fn replace_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        now: Timestamp,
+        notice: Option<Notice>,
+    ) -> Result<bool, StoreError>;
+
+    /// Finds an endpoint that is not removed.
+    async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError>;
+
+    /// The endpoints of an owner that are not removed, the oldest first.
+    async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError>;
+
+    /// How an endpoint is doing.
+    async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError>;
+
+    /// Whether the operator or one of these users has an endpoint that is not removed.
+    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError>;
+
+    /// The endpoints of the operator and of these users that are not removed.
+    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError>;
+
+    /// Stores events, and a pending delivery for each of their addresses, in this order. Repeated
+    /// events and deliveries are left as they are.
+    async fn add_deliveries(&self, events: Vec<Addressed>, at: Timestamp)
+    -> Result<(), StoreError>;
+
+    /// Leases lanes that are due and that nobody has, the earliest first.
+    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
+
+    /// Prolongs all leases of an instance, and returns what it has with the revision of each
+    /// endpoint.
+    async fn renew_lanes(
+        &self,
+        instance: &str,
+        until: Timestamp,
+    ) -> Result<Vec<(EndpointId, u64)>, StoreError>;
+
+    /// Gives lanes back: they are due when their next delivery or replay step is, and not before
+    /// their `blocked_until`. Lanes without work go. Returns when the next of these is due.
+    async fn release_lanes(
+        &self,
+        instance: &str,
+        lanes: Vec<Released>,
+    ) -> Result<Option<Timestamp>, StoreError>;
+
+    /// What there is to do in a lane: deliveries that are due at `now`, in order, without those in
+    /// `held`; at most `limit`, and after the first at most `max_bytes` of payloads.
+    async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError>;
+
+    /// Records attempts and what follows from them. `now` is when, `at` is when on the wall.
+    /// Returns for each endpoint since when it has been failing, if it has.
+    async fn record(
+        &self,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError>;
+
+    /// Cancels at most `limit` pending deliveries of an endpoint that is disabled or removed, and
+    /// ends its replay. Returns how many it cancelled.
+    async fn cancel_deliveries(
+        &self,
+        endpoint: EndpointId,
+        because: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError>;
+
+    /// Finds a delivery. Its `next_attempt_at` is of the clock of what is due.
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError>;
+
+    /// Lists deliveries, the newest first. Their `next_attempt_at` are of the clock of what is due.
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError>;
+
+    /// The attempts of a delivery, in order; `None` when there is no such delivery.
+    async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError>;
+
+    /// How many deliveries wait, counted up to [`MAX_COUNTED`](crate::MAX_COUNTED).
+    async fn count_pending(&self) -> Result<u64, StoreError>;
+
+    /// Makes a delivery due at `now`, at the beginning of its schedule, whatever became of it, if its
+    /// endpoint is enabled. Returns the endpoint.
+    async fn retry_delivery(
+        &self,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Option<EndpointId>, StoreError>;
+
+    /// Begins to replay, in place of an earlier replay of the endpoint. Returns whether there is such
+    /// an endpoint and it is enabled.
+    async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError>;
+
+    /// The next events of a replay, at most `limit`, if one is under way.
+    async fn replay_page(
+        &self,
+        endpoint: EndpointId,
+        limit: usize,
+    ) -> Result<Option<ReplayPage>, StoreError>;
+
+    /// Makes deliveries of replayed events due, each at its time: new ones, and those that failed or
+    /// were cancelled. Moves the replay on to `cursor`, and ends it when there is none. Does nothing
+    /// unless the replay still stands where `from` says.
+    async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Forgets deliveries that ended before `cutoff`, with their attempts, and events that were
+    /// accepted before it and have no delivery: at most `limit` of each. Returns how many.
+    async fn clean(&self, cutoff: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// Refuses all later calls on this handle. Closing twice is harmless.
+    async fn close(&self);
+}
+
+/// An endpoint as a store keeps it. What only its owner and the sender read is opaque to the store,
+/// so that one that cannot be read is found out by whoever reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEndpoint {
+    /// Its name.
+    pub id: EndpointId,
+    /// Who it belongs to.
+    pub owner: Owner,
+    /// Its settings as JSON, without the event types.
+    pub settings: String,
+    /// The patterns of its event types, a JSON array.
+    pub event_types: String,
+    /// Its secrets.
+    pub secrets: String,
+    /// The wait before the first attempt, if it has a schedule of its own.
+    pub first_wait: Option<Duration>,
+    /// Why it is disabled, if it is.
+    pub disabled: Option<Disabled>,
+    /// Whether it is removed.
+    pub removed: bool,
+    /// Rises with every change.
+    pub revision: u64,
+    /// When it was made, on the wall.
+    pub created_at: Timestamp,
+}
+
+/// Why an endpoint is disabled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disabled {
+    /// In words for a person.
+    pub because: String,
+}
+
+/// An event about a change of an endpoint, stored together with the change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The event, and who gets it.
+    pub addressed: Addressed,
+    /// When, on the wall.
+    pub at: Timestamp,
+}
+
+/// An endpoint that may want an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub id: EndpointId,
+    /// Who it belongs to.
+    pub owner: Owner,
+    /// The patterns of its event types, a JSON array.
+    pub event_types: String,
+    /// The wait before the first attempt, if it has a schedule of its own.
+    pub first_wait: Option<Duration>,
+    /// Whether it gets deliveries.
+    pub enabled: bool,
+}
+
+/// An event, and the endpoints that get it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addressed {
+    /// The event.
+    pub event: WebhookEvent,
+    /// Each endpoint, and when its first attempt is due.
+    pub to: Vec<(EndpointId, Timestamp)>,
+}
+
+/// Asks for lanes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who asks: a name that no other instance has.
+    pub instance: String,
+    /// When.
+    pub now: Timestamp,
+    /// When the leases end.
+    pub until: Timestamp,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// The lanes that were leased.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leased {
+    /// Their endpoints.
+    pub lanes: Vec<EndpointId>,
+    /// When the next lane that nobody has is due, or the next lease of another instance ends. In
+    /// the past when the limit cut the list short.
+    pub next_due: Option<Timestamp>,
+}
+
+/// A lane that is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Released {
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// Until when the endpoint gets no requests, if it is not to get any for a while.
+    pub blocked_until: Option<Timestamp>,
+}
+
+/// Asks what there is to do in a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneQuery {
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// When.
+    pub now: Timestamp,
+    /// Deliveries that the caller has already.
+    pub held: Vec<DeliveryId>,
+    /// At most so many deliveries.
+    pub limit: usize,
+    /// After the first, at most so many bytes of payloads.
+    pub max_bytes: usize,
+}
+
+/// What there is to do in a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneWork {
+    /// The endpoint, removed ones too; `None` when it is not known at all.
+    pub endpoint: Option<StoredEndpoint>,
+    /// What is due, in order.
+    pub due: Vec<DueDelivery>,
+    /// When the next delivery after these is due, if one is pending; in the past when the limit cut
+    /// the list short.
+    pub next_due: Option<Timestamp>,
+    /// When the next step of a replay is due, if one is under way.
+    pub replay_due: Option<Timestamp>,
+}
+
+/// A delivery that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueDelivery {
+    /// Its name.
+    pub id: DeliveryId,
+    /// How many attempts were made in all.
+    pub attempts: u32,
+    /// How many were made since it was last begun, which is where its schedule stands.
+    pub tries: u32,
+    /// The event, or why it cannot be read.
+    pub event: Result<WebhookEvent, String>,
+}
+
+/// What became of an attempt, or of a delivery without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The delivery.
+    pub delivery: DeliveryId,
+    /// Its endpoint.
+    pub endpoint: EndpointId,
+    /// The attempt, if there was one.
+    pub attempt: Option<AttemptRecord>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Another attempt, at this time of the clock of what is due.
+    Retry(Timestamp),
+    /// Nothing more.
+    Finish {
+        /// How it ended.
+        state: DeliveryState,
+        /// Why, where the attempts do not say so.
+        reason: Option<String>,
+    },
+}
+
+/// A replay to begin: what was accepted in a stretch of time goes to an endpoint, except what was
+/// delivered to it or still waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewReplay {
+    /// Where to.
+    pub endpoint: EndpointId,
+    /// From when on, on the wall.
+    pub since: Timestamp,
+    /// Before when, on the wall.
+    pub until: Timestamp,
+    /// Most deliveries a second.
+    pub per_second: u32,
+}
+
+/// Where a replay stands, and what comes next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayPage {
+    /// Where it stands: to be handed back.
+    pub from: i64,
+    /// When the next step is due.
+    pub due: Timestamp,
+    /// Most deliveries a second.
+    pub per_second: u32,
+    /// The next events, in the order of their acceptance.
+    pub events: Vec<ReplayEvent>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+/// An event that may be replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayEvent {
+    /// Its number in the store.
+    pub number: i64,
+    /// Its type.
+    pub event_type: String,
+}
+
+/// A step of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayStep {
+    /// Where to.
+    pub endpoint: EndpointId,
+    /// Where the replay stood.
+    pub from: i64,
+    /// The events, and when each is due.
+    pub events: Vec<(i64, Timestamp)>,
+    /// The last event that was looked at, and when the next step is due; `None` ends the replay.
+    pub cursor: Option<(i64, Timestamp)>,
+}

@@ -1,0 +1,36 @@
+//! What a batch of outcomes says about each endpoint.
+
+use std::collections::BTreeMap;
+
+use crate::store::{Next, Outcome};
+use crate::{DeliveryState, EndpointId};
+
+/// The attempts of one endpoint in a batch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) succeeded: u32,
+    pub(crate) failed: u32,
+    pub(crate) ends_with_failure: bool,
+}
+
+/// Counts attempts. Outcomes without an attempt say nothing about an endpoint.
+pub(crate) fn by_endpoint(outcomes: &[Outcome]) -> BTreeMap<EndpointId, Tally> {
+    let mut tallies: BTreeMap<EndpointId, Tally> = BTreeMap::new();
+    for outcome in outcomes.iter().filter(|it| it.attempt.is_some()) {
+        let tally = tallies.entry(outcome.endpoint).or_default();
+        let has_failed = !matches!(
+            outcome.next,
+            Next::Finish {
+                state: DeliveryState::Delivered,
+                ..
+            }
+        );
+        tally.ends_with_failure = has_failed;
+        if has_failed {
+            tally.failed += 1;
+        } else {
+            tally.succeeded += 1;
+        }
+    }
+    tallies
+}

@@ -1,0 +1,122 @@
+//! From an endpoint as it is stored to one that can be sent to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::retry::{RetryPolicy, Schedule};
+use tidings::signing::{Signer, StandardSigner, TimestampedSigner};
+use tidings::{AddressPolicy, LaneConfig};
+
+use crate::settings::{EndpointSettings, SignatureScheme};
+use crate::{Endpoint, Error, Format, Options};
+
+/// What the options say of every endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Defaults {
+    pub(crate) schedule: Vec<Duration>,
+    pub(crate) timeout: Duration,
+    pub(crate) addresses: AddressPolicy,
+    lane: LaneConfig,
+}
+
+/// An endpoint, ready to be sent to.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) endpoint: tidings::Endpoint,
+    pub(crate) lane: LaneConfig,
+    pub(crate) format: Format,
+    pub(crate) rate_limit: Option<u32>,
+    /// When to try again after a failure.
+    pub(crate) retry: Arc<RetryPolicy>,
+}
+
+impl Defaults {
+    pub(crate) fn new(options: &Options) -> Result<Self, Error> {
+        crate::settings::check_schedule(&options.schedule)?;
+        Ok(Self {
+            schedule: options.schedule.clone(),
+            timeout: options.timeout,
+            addresses: options.addresses,
+            lane: options
+                .lane
+                .clone()
+                .with_queue_size(MAX_QUEUED)
+                .without_retry(),
+        })
+    }
+
+    /// The wait before the first attempt.
+    pub(crate) fn first_wait(&self) -> Duration {
+        self.schedule.first().copied().unwrap_or_default()
+    }
+
+    /// Checks settings, and writes the URL as it is called.
+    pub(crate) fn normalize(&self, settings: &mut EndpointSettings) -> Result<(), Error> {
+        settings.check()?;
+        let target = self.describe(settings).build()?;
+        self.addresses.check_url(target.url())?;
+        settings.url = target.url().to_string();
+        Ok(())
+    }
+
+    /// Describes an endpoint to the sender, or says why it cannot be sent to.
+    pub(crate) fn target(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Target, Error> {
+        let settings = &endpoint.settings;
+        settings.check()?;
+        let mut description = self.describe(settings);
+        if let Some(signer) = signer(endpoint, now)? {
+            description = description.signer(signer);
+        }
+        let target = description.build()?;
+        self.addresses.check_url(target.url())?;
+        let schedule = settings.schedule.as_ref().unwrap_or(&self.schedule);
+        let rest = Schedule::new(schedule.iter().skip(1).copied())?;
+        Ok(Target {
+            endpoint: target,
+            lane: self.lane.clone(),
+            format: settings.format,
+            rate_limit: settings.rate_limit.map(u32::from),
+            retry: Arc::new(RetryPolicy::new(rest)),
+        })
+    }
+
+    fn describe(&self, settings: &EndpointSettings) -> tidings::EndpointBuilder {
+        let mut description = tidings::Endpoint::builder(&settings.url)
+            .timeout(settings.timeout.unwrap_or(self.timeout));
+        for (name, value) in &settings.headers {
+            description = description.header(name, value);
+        }
+        description
+    }
+}
+
+/// Most deliveries of a lane in memory.
+pub(crate) const MAX_QUEUED: usize = 1024;
+
+fn signer(endpoint: &Endpoint, now: Timestamp) -> Result<Option<Signer>, Error> {
+    let unsigned = || Error::invalid("secret", "a secret that signs");
+    let mut schemes = endpoint.settings.signatures.iter();
+    let Some(scheme) = schemes.next() else {
+        return Ok(None);
+    };
+    let one = |scheme: &SignatureScheme| -> Result<Signer, Error> {
+        match scheme {
+            SignatureScheme::Standard => {
+                let secrets = endpoint.signing_secrets(now).cloned();
+                Ok(StandardSigner::new(secrets).ok_or_else(unsigned)?.into())
+            }
+            SignatureScheme::Timestamped => {
+                // The receiver's key is the text of the secret, as it was shown.
+                let secret = endpoint.signing_secrets(now).next().ok_or_else(unsigned)?;
+                let key = secret.expose().as_bytes().to_vec();
+                Ok(TimestampedSigner::new(key).map_err(|_| unsigned())?.into())
+            }
+        }
+    };
+    let signer = one(scheme)?;
+    match schemes.next() {
+        None => Ok(Some(signer)),
+        Some(_) => Err(Error::invalid("signatures", "one scheme")),
+    }
+}

@@ -1,0 +1,69 @@
+//! The names of the metrics of this crate. Requests, circuits and queues have those of
+//! [`tidings::telemetry`].
+//!
+//! They go through the facade [`metrics`](https://docs.rs/metrics), to whichever recorder the
+//! program installs.
+//!
+//! | metric | kind | of |
+//! |---|---|---|
+//! | [`DELIVERIES_ADDED`] | counter | deliveries that the fan-out made |
+//! | [`DELIVERIES_ENDED`] | counter, label [`STATE`] | deliveries that had their outcome |
+//! | [`LANES_HELD`] | gauge | lanes that this process serves |
+//! | [`OUTCOMES_UNWRITTEN`] | gauge | outcomes that wait to be written to the store |
+//! | [`ENDPOINTS_DISABLED`] | counter | endpoints that were disabled because of how they answered |
+
+use crate::DeliveryState;
+
+/// Deliveries that the fan-out made.
+pub const DELIVERIES_ADDED: &str = "tidings.webhooks.deliveries.added";
+/// Deliveries that had their outcome.
+pub const DELIVERIES_ENDED: &str = "tidings.webhooks.deliveries.ended";
+/// Lanes that this process serves.
+pub const LANES_HELD: &str = "tidings.webhooks.lanes";
+/// Outcomes that wait to be written to the store.
+pub const OUTCOMES_UNWRITTEN: &str = "tidings.webhooks.outcomes.unwritten";
+/// Endpoints that were disabled because of how they answered.
+pub const ENDPOINTS_DISABLED: &str = "tidings.webhooks.endpoints.disabled";
+/// How a delivery ended: `delivered`, `failed` or `cancelled`.
+pub const STATE: &str = "state";
+
+/// Describes every metric to the recorder that is installed.
+pub fn describe_metrics() {
+    metrics::describe_counter!(
+        DELIVERIES_ADDED,
+        "Deliveries that were made of accepted events"
+    );
+    metrics::describe_counter!(DELIVERIES_ENDED, "Deliveries that had their final outcome");
+    metrics::describe_gauge!(LANES_HELD, "Endpoints with work that this process serves");
+    metrics::describe_gauge!(
+        OUTCOMES_UNWRITTEN,
+        "Outcomes of attempts that wait to be written to the store"
+    );
+    metrics::describe_counter!(
+        ENDPOINTS_DISABLED,
+        "Endpoints that were disabled because they are gone or failed for too long"
+    );
+}
+
+pub(crate) fn deliveries_added(count: usize) {
+    metrics::counter!(DELIVERIES_ADDED).increment(count as u64);
+}
+
+pub(crate) fn deliveries_ended(state: DeliveryState, count: usize) {
+    if count > 0 {
+        metrics::counter!(DELIVERIES_ENDED, STATE => state.as_str()).increment(count as u64);
+    }
+}
+
+pub(crate) fn lane_held(is_held: bool) {
+    let change = if is_held { 1.0 } else { -1.0 };
+    metrics::gauge!(LANES_HELD).increment(change);
+}
+
+pub(crate) fn outcomes_unwritten(change: f64) {
+    metrics::gauge!(OUTCOMES_UNWRITTEN).increment(change);
+}
+
+pub(crate) fn endpoint_disabled() {
+    metrics::counter!(ENDPOINTS_DISABLED).increment(1);
+}

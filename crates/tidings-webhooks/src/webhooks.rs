@@ -1,0 +1,404 @@
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::signing::Secret;
+use tidings_notify::Payload;
+use tidings_stream::{
+    BatchError, Consumer, Message, Retention, RetryDelay, StartFrom, StreamName, Streams,
+    SubscribeOptions,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::clock::Clock;
+use crate::fan_out::{self, GROUP, STREAM};
+use crate::lanes::Shared;
+use crate::store::Addressed;
+use crate::{
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Options,
+    Store, StoreError, WebhookEvent, endpoint, replay,
+};
+
+mod manage;
+
+pub use manage::NewEndpoint;
+
+/// Webhooks over a store: accepting events, sending them, and everything about endpoints.
+///
+/// Each instance of an application starts one; those over one store share the work. Clones share
+/// everything. When the last one is dropped without a [stop](Self::stop_within), attempts under way
+/// are dropped, and other instances take the lanes over when their leases end.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    streams: Streams,
+    stream: StreamName,
+    clock: Clock,
+    lanes: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    fan_out: Consumer,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// What a stop left behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Attempts that were broken off. Their deliveries are pending and come again.
+    pub abandoned_attempts: usize,
+    /// Outcomes that the store did not take. Their deliveries come again.
+    pub unwritten_outcomes: usize,
+}
+
+/// Messages that one call of the fan-out takes.
+const FAN_OUT_BATCH: usize = 512;
+
+/// How long a batch of the fan-out stays with an instance that has crashed.
+const FAN_OUT_VISIBILITY: Duration = Duration::from_secs(30);
+
+/// How long the fan-out waits after a failure of the store, and how long at most.
+const FAN_OUT_DELAYS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+
+/// Endpoints that wait to be disabled.
+const DISABLING: usize = 1024;
+
+/// What one step of cleaning removes.
+const CLEANED_AT_ONCE: usize = 500;
+
+impl Webhooks {
+    /// Starts to make deliveries of accepted events, and to send those that are due.
+    ///
+    /// The streams have to be on the database of the store where events are accepted in
+    /// transactions (`sqlite::accept_in`); for [`accept`](Self::accept) any
+    /// engine will do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] for the options, [`Error::Store`] and [`Error::Stream`].
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime: the tasks run on the current one.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        streams: Streams,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let clock = Clock::new(options.wall.clone());
+        clock.catch_up(store.advance_clock(clock.now()).await?);
+        let (disabling, to_disable) = mpsc::channel(DISABLING);
+        let lanes = Shared::new(Arc::clone(&store), clock.clone(), options, disabling)?;
+        // What has become deliveries is of no more use.
+        let retention = Retention::default().with_max_len(1);
+        streams.set_retention(STREAM, retention).await?;
+        let fan_out = subscribe(&store, &streams, &clock, &lanes).await?;
+        let webhooks = Self {
+            inner: Arc::new(Inner {
+                store,
+                stream: streams.name(STREAM)?,
+                streams,
+                clock,
+                lanes,
+                running: Mutex::default(),
+            }),
+        };
+        let mut tasks: Vec<_> = webhooks
+            .inner
+            .lanes
+            .tasks()
+            .into_iter()
+            .map(|task| AbortOnDropHandle::new(tokio::spawn(task)))
+            .collect();
+        let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
+        *webhooks.running() = Some(Running {
+            fan_out,
+            _tasks: tasks,
+        });
+        Ok(webhooks)
+    }
+
+    /// The stream that accepted events go to: for accepting in a transaction.
+    pub fn stream(&self) -> &StreamName {
+        &self.inner.stream
+    }
+
+    /// Has the stream looked at: after the commit of a transaction in which events were accepted.
+    pub fn wake(&self) {
+        self.inner.streams.wake(&self.inner.stream);
+    }
+
+    /// Accepts events: `Ok` means that they will reach their endpoints. When no endpoint can want
+    /// one of them, nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] and [`Error::Stream`]; then none of them is accepted.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have accepted the events, never a part of them.
+    pub async fn accept(&self, events: Vec<WebhookEvent>) -> Result<(), Error> {
+        let users: Vec<_> = events
+            .iter()
+            .filter_map(WebhookEvent::user)
+            .cloned()
+            .collect();
+        if events.is_empty() || !self.inner.store.is_wanted(&users).await? {
+            return Ok(());
+        }
+        let messages = fan_out::messages(&events).map_err(StoreError::backend)?;
+        self.inner.streams.publish_batch(STREAM, messages).await?;
+        Ok(())
+    }
+
+    /// How an endpoint is doing; `None` when there is no such endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn health(&self, id: EndpointId) -> Result<Option<EndpointHealth>, Error> {
+        if self.inner.store.endpoint(id).await?.is_none() {
+            return Ok(None);
+        }
+        let stored = self.inner.store.health(id).await?;
+        Ok(Some(EndpointHealth {
+            circuit: self.inner.lanes.circuit(id),
+            pending: stored.pending,
+            last_success_at: stored.last_success_at,
+            last_failure_at: stored.last_failure_at,
+            success_rate: stored.success_rate(),
+        }))
+    }
+
+    /// Lists deliveries, the newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, Error> {
+        let mut found = self.inner.store.deliveries(query).await?;
+        for delivery in &mut found {
+            self.show(delivery);
+        }
+        Ok(found)
+    }
+
+    /// Finds a delivery.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+        let mut found = self.inner.store.delivery(id).await?;
+        if let Some(delivery) = &mut found {
+            self.show(delivery);
+        }
+        Ok(found)
+    }
+
+    /// The attempts of a delivery, in order; `None` when there is no such delivery.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, Error> {
+        Ok(self.inner.store.attempts(id).await?)
+    }
+
+    /// Sends a delivery again, at once and then by its schedule from the beginning, whatever became
+    /// of it. `None` when there is no such delivery, or its endpoint is disabled or removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn retry(&self, id: DeliveryId) -> Result<Option<Delivery>, Error> {
+        let now = self.inner.clock.now();
+        match self.inner.store.retry_delivery(id, now).await? {
+            Some(endpoint) => {
+                self.inner.lanes.wake([endpoint]);
+                self.delivery(id).await
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Sends to an endpoint what was accepted in a stretch of time and did not reach it: what
+    /// failed, what was cancelled, and what came while it was disabled. It takes the place of an
+    /// earlier replay. Returns whether there is such an endpoint and it is enabled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] for the rate, [`Error::Store`].
+    pub async fn replay(&self, id: EndpointId, replay: replay::Replay) -> Result<bool, Error> {
+        let replay = replay.checked(id, self.inner.clock.wall.now())?;
+        let now = self.inner.clock.now();
+        let has_begun = self.inner.store.start_replay(replay, now).await?;
+        if has_begun {
+            self.inner.lanes.wake([id]);
+        }
+        Ok(has_begun)
+    }
+
+    /// Sends a `tidings.test` event to an endpoint, whatever types of events it wants. `None` when
+    /// there is no such endpoint or it is disabled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn send_test(&self, id: EndpointId) -> Result<Option<DeliveryId>, Error> {
+        let Some(stored) = self.inner.store.endpoint(id).await? else {
+            return Ok(None);
+        };
+        if stored.disabled.is_some() {
+            return Ok(None);
+        }
+        let payload = Payload::from_value(&serde_json::json!({ "endpoint_id": id }))
+            .map_err(StoreError::backend)?;
+        let mut event = WebhookEvent::of_type(endpoint::TEST_EVENT.to_owned(), payload);
+        event.user = stored.owner.user().cloned();
+        let event_id = event.id.clone();
+        let addressed = Addressed {
+            event,
+            to: vec![(id, self.inner.clock.now())],
+        };
+        let at = self.inner.clock.wall.now();
+        self.inner.store.add_deliveries(vec![addressed], at).await?;
+        self.inner.lanes.wake([id]);
+        let newest = DeliveryQuery::newest(100).to(id);
+        let found = self.inner.store.deliveries(&newest).await?;
+        let of_event = |delivery: &&Delivery| delivery.event_id == event_id;
+        Ok(found.iter().find(of_event).map(|delivery| delivery.id))
+    }
+
+    /// How many deliveries wait, counted up to [`MAX_COUNTED`](crate::MAX_COUNTED).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn pending(&self) -> Result<u64, Error> {
+        Ok(self.inner.store.count_pending().await?)
+    }
+
+    /// Forgets deliveries that ended before `cutoff`, with their attempts, and events that were
+    /// accepted before it and went nowhere. Returns how many. Works in bounded steps, between which
+    /// other calls get their turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]; a part of them may be gone then.
+    pub async fn clean(&self, cutoff: Timestamp) -> Result<u64, Error> {
+        let mut total = 0;
+        loop {
+            let count = self.inner.store.clean(cutoff, CLEANED_AT_ONCE).await?;
+            total += count as u64;
+            if count == 0 {
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Stops: makes no more deliveries, finishes the attempts under way until the limit, writes
+    /// their outcomes, and gives every lane back at once. What waits stays in the store. Stopping is
+    /// final; stopping again does nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the webhooks stopping; lanes may have to wait for the end of their
+    /// leases.
+    pub async fn stop_within(&self, limit: Duration) -> StopReport {
+        let Some(running) = self.running().take() else {
+            return StopReport::default();
+        };
+        running.fan_out.close().await;
+        let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(limit).await;
+        StopReport {
+            abandoned_attempts,
+            unwritten_outcomes,
+        }
+    }
+
+    fn show(&self, delivery: &mut Delivery) {
+        delivery.next_attempt_at =
+            (delivery.next_attempt_at).map(|due| self.inner.clock.shown(due));
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Option<Running>> {
+        // Nothing that can panic runs under the lock.
+        let lock = self.inner.running.lock();
+        lock.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn subscribe(
+    store: &Arc<dyn Store>,
+    streams: &Streams,
+    clock: &Clock,
+    lanes: &Arc<Shared>,
+) -> Result<Consumer, tidings_stream::Error> {
+    let (first, longest) = FAN_OUT_DELAYS;
+    let options = SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        // One batch at a time: deliveries are made in the order of acceptance.
+        .with_concurrency(1)
+        .with_max_batch(FAN_OUT_BATCH)
+        .with_unlimited_retries()
+        .with_retry_delay(RetryDelay::exponential(first, longest))
+        .with_visibility_timeout(FAN_OUT_VISIBILITY)
+        .with_shutdown_timeout(FAN_OUT_VISIBILITY);
+    let (store, clock, lanes) = (Arc::clone(store), clock.clone(), Arc::clone(lanes));
+    let handler = move |messages: Vec<Message>| {
+        let (store, clock, lanes) = (Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
+        async move {
+            let wait = lanes.defaults().first_wait();
+            let endpoints = fan_out::fan_out(&*store, &clock, wait, messages).await?;
+            lanes.wake(endpoints);
+            Ok::<(), BatchError>(())
+        }
+    };
+    streams
+        .subscribe_batch(STREAM, GROUP, options, handler)
+        .await
+}
+
+/// Disables endpoints that are gone or have failed for too long.
+async fn disable(
+    inner: std::sync::Weak<Inner>,
+    mut endpoints: mpsc::Receiver<(EndpointId, &'static str)>,
+) {
+    while let Some((endpoint, because)) = endpoints.recv().await {
+        let Some(inner) = inner.upgrade() else { return };
+        let webhooks = Webhooks { inner };
+        loop {
+            match webhooks.disable_endpoint(endpoint, because).await {
+                Ok(_) | Err(Error::Unreadable(_)) => break,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        %endpoint,
+                        "an endpoint cannot be disabled, trying again"
+                    );
+                    tokio::time::sleep(DISABLING_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The pause after a failure of the store.
+const DISABLING_PAUSE: Duration = Duration::from_secs(1);
+
+/// A new secret, unless the caller has one.
+fn secret_or_new(secret: Option<Secret>) -> Secret {
+    secret.unwrap_or_else(Secret::generate)
+}

@@ -1,0 +1,293 @@
+//! Endpoints: made, changed, removed. Every change is an event for endpoints of the operator.
+
+use std::time::Duration;
+
+use tidings::signing::Secret;
+use tidings_notify::Payload;
+
+use super::{Webhooks, secret_or_new};
+use crate::endpoint::{self, SecretEntry};
+use crate::store::Notice;
+use crate::{
+    Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
+    telemetry,
+};
+
+/// How often a change is tried again that others were faster with.
+const MAX_CONTENTION: u32 = 16;
+
+/// An endpoint to be made.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct NewEndpoint {
+    owner: Owner,
+    settings: EndpointSettings,
+    secret: Option<Secret>,
+    limit: Option<usize>,
+}
+
+impl NewEndpoint {
+    /// An endpoint with a new secret.
+    pub fn new(owner: Owner, settings: EndpointSettings) -> Self {
+        Self {
+            owner,
+            settings,
+            secret: None,
+            limit: None,
+        }
+    }
+
+    /// Signs with this secret.
+    pub fn with_secret(mut self, secret: Secret) -> Self {
+        self.secret = Some(secret);
+        self
+    }
+
+    /// Refuses the endpoint if its owner has so many already.
+    pub fn with_limit(mut self, endpoints: usize) -> Self {
+        self.limit = Some(endpoints);
+        self
+    }
+}
+
+impl Webhooks {
+    /// Makes an endpoint. Returns it with its secret, which is not shown again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`], also with
+    /// [`StoreError::TooManyEndpoints`].
+    pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<(Endpoint, Secret), Error> {
+        let mut settings = new.settings;
+        self.inner.lanes.defaults().normalize(&mut settings)?;
+        let secret = secret_or_new(new.secret);
+        let endpoint = Endpoint {
+            id: EndpointId::random(),
+            owner: new.owner,
+            settings,
+            enabled: true,
+            disabled_because: None,
+            created_at: self.inner.clock.wall.now(),
+            secrets: vec![SecretEntry {
+                secret: secret.clone(),
+                until: None,
+            }],
+        };
+        let notice = self.notice(endpoint::CREATED_EVENT, &endpoint).await?;
+        let stored = endpoint.to_stored(1)?;
+        let endpoints = addressees(notice.as_ref());
+        self.inner
+            .store
+            .insert_endpoint(stored, new.limit, notice)
+            .await?;
+        self.inner.lanes.wake(endpoints);
+        Ok((endpoint, secret))
+    }
+
+    /// Finds an endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Unreadable`].
+    pub async fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, Error> {
+        let stored = self.inner.store.endpoint(id).await?;
+        stored.as_ref().map(Endpoint::from_stored).transpose()
+    }
+
+    /// The endpoints of an owner, the oldest first. One that cannot be read is left out and logged.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn endpoints(&self, owner: &Owner) -> Result<Vec<Endpoint>, Error> {
+        let stored = self.inner.store.endpoints(owner).await?;
+        let read = stored.iter().filter_map(|stored| {
+            Endpoint::from_stored(stored)
+                .inspect_err(|error| {
+                    let error: &dyn std::error::Error = error;
+                    tracing::error!(error, endpoint = %stored.id, "an endpoint cannot be read");
+                })
+                .ok()
+        });
+        Ok(read.collect())
+    }
+
+    /// Changes the settings of an endpoint. `change` may be called more than once, when others
+    /// change the endpoint at the same time. `None` when there is no such endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`], [`Error::Unreadable`],
+    /// [`Error::Contended`].
+    pub async fn update_endpoint(
+        &self,
+        id: EndpointId,
+        mut change: impl FnMut(&mut EndpointSettings) + Send,
+    ) -> Result<Option<Endpoint>, Error> {
+        self.change(id, endpoint::UPDATED_EVENT, |endpoint| {
+            change(&mut endpoint.settings);
+            self.inner
+                .lanes
+                .defaults()
+                .normalize(&mut endpoint.settings)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Posts to an endpoint again. What was cancelled when it was disabled, and what came since, can
+    /// be [replayed](Self::replay). `None` when there is no such endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
+    pub async fn enable_endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, Error> {
+        self.change(id, endpoint::ENABLED_EVENT, |endpoint| {
+            let was_disabled = endpoint.disabled_because.take().is_some();
+            endpoint.enabled = true;
+            Ok(was_disabled)
+        })
+        .await
+    }
+
+    /// Posts nothing more to an endpoint, and cancels what waits for it, step by step. Events that
+    /// come meanwhile are kept, to be [replayed](Self::replay). `None` when there is no such
+    /// endpoint; one that is disabled keeps its first reason.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
+    pub async fn disable_endpoint(
+        &self,
+        id: EndpointId,
+        because: &str,
+    ) -> Result<Option<Endpoint>, Error> {
+        let mut was_enabled = false;
+        let disabled = self
+            .change(id, endpoint::DISABLED_EVENT, |endpoint| {
+                was_enabled = endpoint.disabled_because.is_none();
+                if was_enabled {
+                    endpoint.disabled_because = Some(because.to_owned());
+                    endpoint.enabled = false;
+                }
+                Ok(was_enabled)
+            })
+            .await?;
+        if was_enabled && disabled.is_some() {
+            telemetry::endpoint_disabled();
+            tracing::warn!(endpoint = %id, because, "an endpoint is disabled");
+        }
+        Ok(disabled)
+    }
+
+    /// Removes an endpoint, and cancels what waits for it, step by step. Its deliveries stay until
+    /// they are cleaned. Returns whether there was one. One that cannot be read can be removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Contended`].
+    pub async fn remove_endpoint(&self, id: EndpointId) -> Result<bool, Error> {
+        for _ in 0..MAX_CONTENTION {
+            let Some(mut stored) = self.inner.store.endpoint(id).await? else {
+                return Ok(false);
+            };
+            let notice = match Endpoint::from_stored(&stored) {
+                Ok(endpoint) => self.notice(endpoint::REMOVED_EVENT, &endpoint).await?,
+                Err(_) => None,
+            };
+            stored.removed = true;
+            let endpoints = addressees(notice.as_ref());
+            let now = self.inner.clock.now();
+            let store = &self.inner.store;
+            if store.replace_endpoint(stored, now, notice).await? {
+                self.inner.lanes.endpoint_changed(id);
+                self.inner.lanes.wake(endpoints);
+                return Ok(true);
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// Signs with another secret from now on, a new one unless the caller has one, and with the old
+    /// ones as well for `overlap`. Returns the secret; `None` when there is no such endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
+    pub async fn rotate_secret(
+        &self,
+        id: EndpointId,
+        secret: Option<Secret>,
+        overlap: Duration,
+    ) -> Result<Option<Secret>, Error> {
+        let secret = secret_or_new(secret);
+        let now = self.inner.clock.wall.now();
+        let rotated = self
+            .change(id, endpoint::SECRET_ROTATED_EVENT, |endpoint| {
+                endpoint.rotate(secret.clone(), now, overlap);
+                Ok(true)
+            })
+            .await?;
+        Ok(rotated.map(|_| secret))
+    }
+
+    /// Changes an endpoint, again if others have changed it meanwhile. `change` returns whether
+    /// there is anything to store.
+    async fn change(
+        &self,
+        id: EndpointId,
+        event_type: &'static str,
+        mut change: impl FnMut(&mut Endpoint) -> Result<bool, Error> + Send,
+    ) -> Result<Option<Endpoint>, Error> {
+        for _ in 0..MAX_CONTENTION {
+            let Some(stored) = self.inner.store.endpoint(id).await? else {
+                return Ok(None);
+            };
+            let mut endpoint = Endpoint::from_stored(&stored)?;
+            if !change(&mut endpoint)? {
+                return Ok(Some(endpoint));
+            }
+            let notice = self.notice(event_type, &endpoint).await?;
+            let endpoints = addressees(notice.as_ref());
+            let new = endpoint.to_stored(stored.revision)?;
+            let now = self.inner.clock.now();
+            if self.inner.store.replace_endpoint(new, now, notice).await? {
+                self.inner.lanes.endpoint_changed(id);
+                self.inner.lanes.wake(endpoints);
+                return Ok(Some(endpoint));
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// The event about a change of an endpoint, if an endpoint of the operator wants it.
+    async fn notice(
+        &self,
+        event_type: &'static str,
+        endpoint: &Endpoint,
+    ) -> Result<Option<Notice>, Error> {
+        let mut about = serde_json::json!({
+            "endpoint_id": endpoint.id,
+            "user_id": endpoint.owner,
+            // Without the query, which may hold a key.
+            "url": endpoint.settings.url.split('?').next(),
+            "enabled": endpoint.enabled,
+        });
+        if let Some(because) = &endpoint.disabled_because {
+            about["disabled_because"] = because.as_str().into();
+        }
+        let payload = Payload::from_value(&about).map_err(StoreError::backend)?;
+        let event = WebhookEvent::of_type(event_type.to_owned(), payload);
+        let (store, clock) = (&*self.inner.store, &self.inner.clock);
+        let addressed = fan_out::address_notice(store, clock, event).await?;
+        Ok(addressed.map(|addressed| Notice {
+            addressed,
+            at: clock.wall.now(),
+        }))
+    }
+}
+
+fn addressees(notice: Option<&Notice>) -> Vec<EndpointId> {
+    let to = notice.map(|notice| notice.addressed.to.as_slice());
+    to.unwrap_or_default().iter().map(|(id, _)| *id).collect()
+}

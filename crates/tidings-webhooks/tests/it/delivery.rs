@@ -1,0 +1,379 @@
+//! The way of a delivery, from acceptance to its outcome.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use tidings::signing::{TimestampedVerifier, Verifier};
+use tidings_test_support::{Answer, Receiver, Script};
+use tidings_webhooks::{
+    DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SignatureScheme,
+};
+
+use crate::support::{Place, event, numbers, schedule, soon, user};
+
+#[tokio::test]
+async fn an_accepted_event_arrives_signed() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let (endpoint, secret) = app
+        .create(EndpointSettings::new(receiver.url("/hook")))
+        .await;
+    app.accept(7..8).await;
+
+    let request = soon(receiver.request(1)).await;
+    let now = Timestamp::now();
+    let verified = Verifier::new(secret).verify(&request.head.headers, &request.body, now);
+    assert_eq!(verified.unwrap().id, "event-7");
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(
+        (&body["id"], &body["type"]),
+        (&"event-7".into(), &"order.paid".into())
+    );
+    assert_eq!(
+        (&body["data"]["n"], &body["user_id"]),
+        (&7.into(), &serde_json::Value::Null)
+    );
+
+    let delivered = app.until(endpoint.id, DeliveryState::Delivered, 1).await;
+    assert_eq!(
+        (delivered[0].attempts, &*delivered[0].event_id),
+        (1, "event-7")
+    );
+    let attempts = app
+        .webhooks
+        .attempts(delivered[0].id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((attempts.len(), attempts[0].status), (1, Some(200)));
+    let health = app.webhooks.health(endpoint.id).await.unwrap().unwrap();
+    assert_eq!((health.pending, health.success_rate), (0, Some(1.0)));
+    assert!(health.last_success_at.is_some() && health.last_failure_at.is_none());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_called_as_its_owner_wants() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let mut settings = EndpointSettings::new(receiver.url("/hook"));
+    settings.format = Format::Raw;
+    settings
+        .headers
+        .insert("x-team".to_owned(), "billing".to_owned());
+    settings.signatures = vec![SignatureScheme::Timestamped];
+    settings.event_types = vec!["order.*".parse().unwrap()];
+    let new = NewEndpoint::new(Owner::User(user("anna")), settings);
+    let (endpoint, secret) = app.webhooks.create_endpoint(new).await.unwrap();
+    let of_bo = event(1).with_user(user("bo"));
+    let of_anna = event(2).with_user(user("anna"));
+    app.webhooks
+        .accept(vec![event(0), of_bo, of_anna])
+        .await
+        .unwrap();
+
+    let request = soon(receiver.request(1)).await;
+    assert_eq!(request.body, r#"{"n":2}"#);
+    assert_eq!(request.header("x-team"), Some("billing"));
+    let by_timestamp = TimestampedVerifier::new(secret.expose().as_bytes()).unwrap();
+    let verified = by_timestamp.verify(&request.head.headers, &request.body, Timestamp::now());
+    assert!(verified.is_ok());
+    app.until(endpoint.id, DeliveryState::Delivered, 1).await;
+    assert_eq!(receiver.requests().len(), 1);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_a_refusal_is_followed_by_the_next_attempt() {
+    for status in [404, 401, 308, 409] {
+        let status = StatusCode::from_u16(status).unwrap();
+        let script = Script::sequence([Answer::new(status)], Answer::new(StatusCode::NO_CONTENT));
+        let receiver = Receiver::start(script).await.unwrap();
+        let place = Place::new();
+        let app = place.start(schedule(&[0, 20, 20])).await;
+        let endpoint = app.endpoint(receiver.url("/")).await;
+        app.accept(0..1).await;
+        let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+        let attempts = app
+            .webhooks
+            .attempts(delivered[0].id)
+            .await
+            .unwrap()
+            .unwrap();
+        let statuses: Vec<_> = attempts.iter().map(|attempt| attempt.status).collect();
+        assert_eq!(statuses, [Some(status.as_u16()), Some(204)]);
+        assert_eq!((attempts[0].number, attempts[1].number), (1, 2));
+        app.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
+    let receiver = Receiver::start(Answer::new(StatusCode::BAD_GATEWAY))
+        .await
+        .unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 10, 10])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
+    assert_eq!(failed[0].attempts, 3);
+    receiver.switch_to(Answer::ok());
+    let again = app.webhooks.retry(failed[0].id).await.unwrap().unwrap();
+    assert_eq!(again.state, DeliveryState::Pending);
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+    assert_eq!((delivered[0].id, delivered[0].attempts), (failed[0].id, 4));
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
+    let script = Script::sequence([Answer::new(StatusCode::BAD_GATEWAY)], Answer::ok());
+    let receiver = Receiver::start(script).await.unwrap();
+    let offset = Arc::new(AtomicI64::new(0));
+    let wall = {
+        let offset = Arc::clone(&offset);
+        move || {
+            let seconds = Duration::from_secs(offset.load(Ordering::Relaxed).unsigned_abs());
+            Timestamp::now().checked_sub(seconds).unwrap()
+        }
+    };
+    let place = Place::new();
+    let options = schedule(&[0, 1000]).with_wall_clock(wall);
+    let app = place.start(options).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    let first = soon(receiver.request(1)).await;
+    offset.store(3600, Ordering::Relaxed);
+    let second = soon(receiver.request(2)).await;
+    let wait = second.received_at - first.received_at;
+    assert!(
+        wait >= Duration::from_secs(1) && wait < Duration::from_secs(20),
+        "{wait:?}"
+    );
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+    let wall = Timestamp::now().as_second() - 3600;
+    assert!((delivered[0].finished_at.unwrap().as_second() - wall).abs() < 60);
+    app.stop().await;
+
+    // Nor does a restart on the wrong side of the change.
+    let receiver_is_down = Answer::new(StatusCode::BAD_GATEWAY);
+    receiver.switch_to(receiver_is_down);
+    let app = place.start(schedule(&[0, 1000])).await;
+    app.accept(1..2).await;
+    soon(receiver.request(3)).await;
+    app.stop().await;
+    receiver.switch_to(Answer::ok());
+    let back = || {
+        Timestamp::now()
+            .checked_sub(Duration::from_secs(3600))
+            .unwrap()
+    };
+    let app = place
+        .start(schedule(&[0, 1000]).with_wall_clock(back))
+        .await;
+    app.until(endpoint, DeliveryState::Delivered, 2).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
+    let receiver = Receiver::start(Answer::gone()).await.unwrap();
+    let watcher = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 10_000])).await;
+    let before = Timestamp::now();
+    let mut settings = EndpointSettings::new(watcher.url("/"));
+    settings.event_types = vec!["tidings.*".parse().unwrap()];
+    app.create(settings).await;
+    let endpoint = app.endpoint(receiver.url("/?key=secret")).await;
+    app.accept(0..20).await;
+    app.until(endpoint, DeliveryState::Cancelled, 19).await;
+    let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
+    assert_eq!(failed[0].reason.as_deref(), Some("the endpoint is gone"));
+    let disabled = app.webhooks.endpoint(endpoint).await.unwrap().unwrap();
+    assert!(!disabled.enabled && disabled.disabled_because.is_some());
+    assert!(app.webhooks.retry(failed[0].id).await.unwrap().is_none());
+    // What comes meanwhile is kept, and sent to nobody.
+    app.accept(20..25).await;
+
+    receiver.switch_to(Answer::ok());
+    let replay = Replay::since(before).per_second(1000);
+    assert!(!app.webhooks.replay(endpoint, replay).await.unwrap());
+    let enabled = app
+        .webhooks
+        .enable_endpoint(endpoint)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(enabled.enabled);
+    app.accept(25..26).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    let replay = Replay::since(before).per_second(1000);
+    assert!(app.webhooks.replay(endpoint, replay).await.unwrap());
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 26).await;
+    assert_eq!(delivered.len(), 26);
+
+    let of_type = |request: &tidings_test_support::Request| {
+        let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        assert!(!body.to_string().contains("key=secret"));
+        body["type"].as_str().unwrap().to_owned()
+    };
+    let seen = [
+        soon(watcher.request(1)).await,
+        soon(watcher.request(2)).await,
+        soon(watcher.request(3)).await,
+    ];
+    let seen: Vec<_> = seen.iter().map(of_type).collect();
+    assert_eq!(
+        seen,
+        [
+            "tidings.endpoint.created",
+            "tidings.endpoint.disabled",
+            "tidings.endpoint.enabled"
+        ]
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_fails_for_too_long_is_disabled() {
+    let receiver = Receiver::start(Answer::new(StatusCode::BAD_GATEWAY))
+        .await
+        .unwrap();
+    let place = Place::new();
+    let options = schedule(&[0, 50, 50, 50, 50, 50, 50, 50]);
+    let app = place
+        .start(options.with_disable_after(Duration::from_millis(100)))
+        .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Cancelled, 1).await;
+    let disabled = app.webhooks.endpoint(endpoint).await.unwrap().unwrap();
+    assert_eq!(
+        disabled.disabled_because.as_deref(),
+        Some("no attempt succeeded for too long")
+    );
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_an_attempt_under_way_does_not_change_a_cancelled_delivery() {
+    let gate = tidings_test_support::Gate::new();
+    let script = Answer::new(StatusCode::BAD_GATEWAY).after(gate.clone());
+    let receiver = Receiver::start(script).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    soon(receiver.request(1)).await;
+    assert!(app.webhooks.remove_endpoint(endpoint).await.unwrap());
+    let cancelled = app.until(endpoint, DeliveryState::Cancelled, 1).await;
+    gate.open();
+    let id = cancelled[0].id;
+    soon(async {
+        while app.webhooks.attempts(id).await.unwrap().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let after = app.webhooks.delivery(id).await.unwrap().unwrap();
+    assert_eq!(after.state, DeliveryState::Cancelled);
+    assert_eq!(after.reason, cancelled[0].reason);
+    assert!(app.webhooks.endpoint(endpoint).await.unwrap().is_none());
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_no_endpoint_can_want_costs_nothing() {
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let new = NewEndpoint::new(
+        Owner::User(user("anna")),
+        EndpointSettings::new("http://127.0.0.1:9/"),
+    );
+    app.webhooks.create_endpoint(new).await.unwrap();
+    let stream = app.webhooks.stream().clone();
+    let of_bo = event(1).with_user(user("bo"));
+    let accepted = app
+        .database
+        .write(move |tx| tidings_webhooks::sqlite::accept_in(tx, &stream, &[of_bo]))
+        .await;
+    assert!(!accepted.unwrap());
+    app.accept(2..3).await;
+    let stats = app.streams.stats(STREAM).await.unwrap();
+    assert_eq!(stats.messages, 0);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_is_accepted_in_the_applications_own_transaction() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    for (number, is_committed) in [(0, false), (1, true)] {
+        let stream = app.webhooks.stream().clone();
+        let written = app
+            .database
+            .write(move |tx| {
+                tidings_webhooks::sqlite::accept_in(tx, &stream, &[event(number)])?;
+                is_committed
+                    .then_some(())
+                    .ok_or(tidings_webhooks::StoreError::Closed)
+            })
+            .await;
+        assert_eq!(written.is_ok(), is_committed);
+        app.webhooks.wake();
+    }
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    assert_eq!(numbers(&receiver), [1]);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_rate_limit_holds() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let mut settings = EndpointSettings::new(receiver.url("/"));
+    settings.rate_limit = NonZeroU32::new(20);
+    let (endpoint, _) = app.create(settings).await;
+    app.accept(0..11).await;
+    app.until(endpoint.id, DeliveryState::Delivered, 11).await;
+    let requests = receiver.requests();
+    let took = requests[10].received_at - requests[0].received_at;
+    assert!(took >= Duration::from_millis(450), "{took:?}");
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_rotated_secret_signs_beside_the_old_one() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let (endpoint, old) = app.create(EndpointSettings::new(receiver.url("/"))).await;
+    let overlap = Duration::from_secs(3600);
+    let new = app.webhooks.rotate_secret(endpoint.id, None, overlap).await;
+    let new = new.unwrap().unwrap();
+    let test = app.webhooks.send_test(endpoint.id).await.unwrap().unwrap();
+    let request = soon(receiver.request(1)).await;
+    for secret in [old, new] {
+        let now = Timestamp::now();
+        let verified = Verifier::new(secret).verify(&request.head.headers, &request.body, now);
+        assert!(verified.is_ok());
+    }
+    let delivered = app.until(endpoint.id, DeliveryState::Delivered, 1).await;
+    assert_eq!(
+        (delivered[0].id, &*delivered[0].event_type),
+        (test, "tidings.test")
+    );
+    app.stop().await;
+}

@@ -1,0 +1,162 @@
+//! Local trouble, and rows that cannot be read.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidings_test_support::{Answer, Gate, Receiver};
+use tidings_webhooks::{DeliveryState, Error};
+
+use crate::support::{Place, schedule, soon, start};
+use crate::watched::{Counts, Watched};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_an_outcome_that_cannot_be_written_is_kept() {
+    let gate = Gate::new();
+    let receiver = Receiver::start(Answer::ok().after(gate.clone()))
+        .await
+        .unwrap();
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let options = schedule(&[0, 10, 10, 10]);
+    let app = start(&place.file(), options, |store| {
+        Watched::wrap(store, &counts)
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    soon(receiver.request(1)).await;
+
+    // Another process writes for longer than SQLite waits.
+    let lock = rusqlite::Connection::open(place.file()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    gate.open();
+    soon(async {
+        while counts.failed_records.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    lock.execute_batch("ROLLBACK").unwrap();
+
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+    assert_eq!(delivered[0].attempts, 1);
+    let attempts = app
+        .webhooks
+        .attempts(delivered[0].id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!(receiver.requests().len(), 1);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_what_cannot_be_read_fails_with_a_reason_and_alone() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let broken = app.endpoint(receiver.url("/broken")).await;
+    let healthy = app.endpoint(receiver.url("/healthy")).await;
+    let id = broken.as_i64();
+    let other = rusqlite::Connection::open(place.file()).unwrap();
+    let change =
+        "UPDATE webhook_endpoint SET settings = 'x', event_types = 'x' WHERE endpoint = ?1";
+    other.execute(change, [id]).unwrap();
+    app.accept(0..3).await;
+    let failed = app.until(broken, DeliveryState::Failed, 3).await;
+    let reason = failed[0].reason.as_deref().unwrap();
+    assert!(reason.contains("cannot be read"), "{reason}");
+    assert_eq!(failed[0].attempts, 0);
+    app.until(healthy, DeliveryState::Delivered, 3).await;
+
+    // It can be seen for what it is, and removed.
+    let shown = app.webhooks.endpoint(broken).await;
+    assert!(matches!(shown, Err(Error::Unreadable(_))));
+    let listed = app
+        .webhooks
+        .endpoints(&tidings_webhooks::Owner::Operator)
+        .await;
+    assert_eq!(listed.unwrap().len(), 1);
+    assert!(app.webhooks.remove_endpoint(broken).await.unwrap());
+
+    // The same for an event.
+    app.webhooks
+        .disable_endpoint(healthy, "for now")
+        .await
+        .unwrap();
+    app.accept(3..5).await;
+    soon(async {
+        let stored = "SELECT count(*) FROM webhook_event";
+        while other
+            .query_row(stored, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+            < 5
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let change = "UPDATE webhook_event SET payload = 'x' WHERE id = 'event-3'";
+    other.execute(change, []).unwrap();
+    app.webhooks.enable_endpoint(healthy).await.unwrap();
+    let replay = tidings_webhooks::Replay::since(jiff::Timestamp::UNIX_EPOCH);
+    app.webhooks
+        .replay(healthy, replay.per_second(100))
+        .await
+        .unwrap();
+    let failed = app.until(healthy, DeliveryState::Failed, 1).await;
+    assert_eq!(failed[0].event_id, "event-3");
+    assert!(failed[0].reason.is_some());
+    app.until(healthy, DeliveryState::Delivered, 4).await;
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_refused_by_name() {
+    use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner};
+    let place = Place::new();
+    let options = Options::default().with_address_policy(tidings::AddressPolicy::PublicOnly);
+    let app = place.start(options).await;
+    let field = async |change: &dyn Fn(&mut EndpointSettings)| {
+        let mut settings = EndpointSettings::new("https://example.com/a/../b");
+        change(&mut settings);
+        let new = NewEndpoint::new(Owner::Operator, settings);
+        match app.webhooks.create_endpoint(new).await {
+            Ok((endpoint, _)) => endpoint.settings.url,
+            Err(error) => error.field().unwrap().to_owned(),
+        }
+    };
+    assert_eq!(field(&|_| ()).await, "https://example.com/b");
+    assert_eq!(field(&|it| it.url = "http:///".to_owned()).await, "url");
+    assert_eq!(
+        field(&|it| it.url = "http://127.0.0.1/".to_owned()).await,
+        "url"
+    );
+    let timeout = Duration::from_secs(100_000);
+    assert_eq!(field(&|it| it.timeout = Some(timeout)).await, "timeout_ms");
+    let header = || ("webhook-id".to_owned(), "x".to_owned());
+    assert_eq!(field(&|it| it.headers.extend([header()])).await, "headers");
+    app.stop().await;
+
+    let options = Options::default().with_schedule([]);
+    let started =
+        tidings_webhooks::Webhooks::start(app_store(&place).await, streams(), options).await;
+    assert_eq!(started.unwrap_err().field(), Some("schedule"));
+}
+
+async fn app_store(place: &Place) -> Arc<dyn tidings_webhooks::Store> {
+    let options = tidings_sqlite::Options::default();
+    let database = tidings_sqlite::Database::open(place.file(), &options).unwrap();
+    Arc::new(
+        tidings_webhooks::sqlite::SqliteStore::open(database)
+            .await
+            .unwrap(),
+    )
+}
+
+fn streams() -> tidings_stream::Streams {
+    let config = tidings_stream::ServiceConfig::default();
+    tidings_stream::Streams::new(Arc::new(tidings_stream::MemoryEngine::new()), config)
+}

@@ -1,0 +1,243 @@
+//! Lanes: order, isolation, cost, and several instances.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tidings_test_support::{Answer, Behaviour, Receiver, Script};
+use tidings_webhooks::store::Addressed;
+use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
+
+use crate::support::{Place, event, numbers, schedule, soon, start};
+use crate::watched::{Counts, Watched};
+
+/// Deliveries in the store, without the fan-out.
+async fn add(store: &dyn Store, endpoint: EndpointId, numbers: std::ops::Range<usize>) {
+    let now = jiff::Timestamp::now();
+    let all: Vec<usize> = numbers.collect();
+    for chunk in all.chunks(1000) {
+        let addressed = chunk.iter().map(|number| Addressed {
+            event: event(*number),
+            to: vec![(endpoint, now)],
+        });
+        store
+            .add_deliveries(addressed.collect(), now)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_arrives_in_order() {
+    const BURST: usize = 4000;
+    let answer = Answer::ok().with_delay(Duration::from_millis(20));
+    let receiver = Receiver::start(answer).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..BURST).await;
+    app.until(endpoint, DeliveryState::Delivered, BURST).await;
+    let arrived = numbers(&receiver);
+    // The receiver keeps the last requests only.
+    let first = BURST - arrived.len();
+    let displaced = |(place, number): (usize, &usize)| (first + place).abs_diff(*number);
+    let sum: usize = arrived.iter().enumerate().map(displaced).sum();
+    let mean = sum / arrived.len();
+    assert!(mean < 50, "by {mean} places on the average");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_backlog_costs_one_page() {
+    const BACKLOG: usize = 100_000;
+    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    let healthy = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let options = || schedule(&[0, 3_600_000]).with_timeout(Duration::from_secs(600));
+    let app = place.start(options()).await;
+    let bad = app.endpoint(stalled.url("/")).await;
+    let good = app.endpoint(healthy.url("/")).await;
+    app.webhooks.disable_endpoint(bad, "not yet").await.unwrap();
+    add(&*app.store, bad, 0..BACKLOG).await;
+    app.stop().await;
+    // Nobody has cancelled it: it is as if it had come while the instance was away.
+    let file = place.file();
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    connection
+        .execute_batch(
+            "UPDATE webhook_endpoint SET disabled_because = NULL;
+             UPDATE webhook_delivery SET state = 0, due_at = created_at, finished_at = NULL;
+             INSERT OR IGNORE INTO webhook_lane (endpoint, next_due, free_at)
+                 SELECT DISTINCT endpoint, 0, 0 FROM webhook_delivery;",
+        )
+        .unwrap();
+    drop(connection);
+
+    let app = start(&file, options(), |store| Watched::wrap(store, &counts)).await;
+    soon(stalled.request(1)).await;
+    for number in 0..20 {
+        let of_good = Addressed {
+            event: event(BACKLOG + number),
+            to: vec![(good, jiff::Timestamp::now())],
+        };
+        app.store
+            .add_deliveries(vec![of_good], jiff::Timestamp::now())
+            .await
+            .unwrap();
+        app.until(good, DeliveryState::Delivered, number + 1).await;
+    }
+    let due = counts.due.load(Ordering::Relaxed);
+    let looks = counts.looks.load(Ordering::Relaxed);
+    let writes = counts.writes.load(Ordering::Relaxed);
+    assert!(due <= 20 + 100, "{due} deliveries were read");
+    assert!(looks <= 20 * 10 + 20, "{looks} looks at lanes");
+    assert!(writes <= 20 * 5 + 20, "{writes} writes");
+    let report = app.webhooks.stop_within(Duration::ZERO).await;
+    assert_eq!(report.abandoned_attempts, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_endpoints_harm_only_themselves() {
+    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    let healthy = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let options = schedule(&[0, 3_600_000]).with_workers(8);
+    let app = place
+        .start(options.with_timeout(Duration::from_secs(600)))
+        .await;
+    for number in 0..9 {
+        app.endpoint(stalled.url(&format!("/{number}"))).await;
+    }
+    app.accept(0..20).await;
+    soon(stalled.request(9)).await;
+    let good = app.endpoint(healthy.url("/")).await;
+    for number in 20..50 {
+        app.accept(number..number + 1).await;
+        soon(healthy.request(u64::try_from(number - 19).unwrap())).await;
+    }
+    app.until(good, DeliveryState::Delivered, 30).await;
+    assert_eq!(numbers(&healthy), (20..50).collect::<Vec<_>>());
+    app.webhooks.stop_within(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_share_the_lanes_and_one_at_a_time_serves_each() {
+    const EVENTS: usize = 60;
+    let delay = Duration::from_millis(5);
+    let receiver = Receiver::start(Answer::ok().with_delay(delay))
+        .await
+        .unwrap();
+    let place = Place::new();
+    // One attempt at a time: two that overlap would be those of two instances.
+    let lane = || tidings::LaneConfig::default().with_in_flight(1, 1);
+    let one = place.start(schedule(&[0]).with_lane(lane())).await;
+    let other = place.start(schedule(&[0]).with_lane(lane())).await;
+    let mut endpoints = Vec::new();
+    for number in 0..6 {
+        endpoints.push(one.endpoint(receiver.url(&format!("/{number}"))).await);
+    }
+    for number in 0..EVENTS {
+        let app = if number % 2 == 0 { &one } else { &other };
+        app.accept(number..number + 1).await;
+    }
+    for endpoint in &endpoints {
+        let delivered = one.until(*endpoint, DeliveryState::Delivered, EVENTS).await;
+        assert!(delivered.iter().all(|delivery| delivery.attempts == 1));
+    }
+    let mut by_lane: BTreeMap<String, Vec<(usize, tokio::time::Instant)>> = BTreeMap::new();
+    for request in receiver.requests() {
+        let id = request.header("webhook-id").unwrap();
+        let number = id.strip_prefix("event-").unwrap().parse().unwrap();
+        let lane = by_lane.entry(request.head.path().to_owned()).or_default();
+        lane.push((number, request.received_at));
+    }
+    assert_eq!(by_lane.len(), 6);
+    for arrived in by_lane.values() {
+        let mut numbers: Vec<_> = arrived.iter().map(|(number, _)| *number).collect();
+        for pair in arrived.windows(2) {
+            assert!(
+                pair[1].1 - pair[0].1 >= delay,
+                "two attempts overlap: {pair:?}"
+            );
+        }
+        // What two instances accept at the same moment may change places.
+        let displaced = |(place, number): (usize, &usize)| place.abs_diff(*number);
+        let sum: usize = numbers.iter().enumerate().map(displaced).sum();
+        assert!(sum / EVENTS < 5, "{numbers:?}");
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>());
+    }
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_gives_the_lanes_back_at_once() {
+    let gate = tidings_test_support::Gate::new();
+    let script = Script::sequence([Answer::ok().after(gate.clone())], Answer::ok());
+    let receiver = Receiver::start(script).await.unwrap();
+    let place = Place::new();
+    let long = || schedule(&[0]).with_lease(Duration::from_secs(3600));
+    let lane = tidings::LaneConfig::default().with_in_flight(1, 1);
+    let one = place.start(long().with_lane(lane)).await;
+    let other = place.start(long()).await;
+    let endpoint = one.endpoint(receiver.url("/")).await;
+    add(&*one.store, endpoint, 0..10).await;
+    soon(receiver.request(1)).await;
+    // The one that has the lane finishes its attempt, and the other takes over.
+    let (first, second) = tokio::join!(
+        async {
+            let stopping = one.webhooks.stop_within(Duration::from_secs(60));
+            tokio::pin!(stopping);
+            tokio::select! {
+                report = &mut stopping => report,
+                () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    gate.open();
+                    stopping.await
+                }
+            }
+        },
+        async { soon(receiver.request(2)).await }
+    );
+    let _ = (first, second);
+    other.until(endpoint, DeliveryState::Delivered, 10).await;
+    let mut arrived = numbers(&receiver);
+    arrived.sort_unstable();
+    assert_eq!(arrived, (0..10).collect::<Vec<_>>());
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_circuit_costs_no_attempts_and_closes_again() {
+    let refusal = Answer::new(http::StatusCode::BAD_GATEWAY);
+    let receiver = Receiver::start(refusal).await.unwrap();
+    let place = Place::new();
+    let breaker = tidings::circuit_breaker::CircuitBreakerConfig::default();
+    let lane = tidings::LaneConfig::default().with_circuit_breaker(breaker);
+    let app = place
+        .start(schedule(&[0, 50, 50, 50, 50, 50]).with_lane(lane))
+        .await;
+    let settings = EndpointSettings::new(receiver.url("/"));
+    let (endpoint, _) = app.create(settings).await;
+    app.accept(0..50).await;
+    soon(async {
+        while app
+            .webhooks
+            .health(endpoint.id)
+            .await
+            .unwrap()
+            .unwrap()
+            .circuit
+            != Some("open")
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    receiver.switch_to(Answer::ok());
+    let delivered = app.until(endpoint.id, DeliveryState::Delivered, 50).await;
+    assert_eq!(delivered.len(), 50);
+    app.stop().await;
+}

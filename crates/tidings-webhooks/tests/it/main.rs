@@ -1,0 +1,15 @@
+//! What webhooks promise, on every store.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and tells its parent what it does"
+)]
+
+mod delivery;
+mod faults;
+mod kill;
+mod lanes;
+mod sqlite_conformance;
+mod support;
+mod watched;

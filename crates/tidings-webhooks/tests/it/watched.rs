@@ -1,0 +1,206 @@
+//! A store that counts what it is asked, and fails when it is told to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tidings_notify::UserId;
+use tidings_webhooks::store::{
+    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
+    ReplayPage, ReplayStep, StoredEndpoint, StoredHealth,
+};
+use tidings_webhooks::{
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Looks at lanes.
+    pub(crate) looks: AtomicU64,
+    /// Deliveries that were read to be sent.
+    pub(crate) due: AtomicU64,
+    /// Calls that write: leases, releases, outcomes.
+    pub(crate) writes: AtomicU64,
+    /// Outcomes that could not be written.
+    pub(crate) failed_records: AtomicU64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Watched {
+    inner: Arc<dyn Store>,
+    counts: Arc<Counts>,
+}
+
+impl Watched {
+    pub(crate) fn wrap(inner: Arc<dyn Store>, counts: &Arc<Counts>) -> Arc<dyn Store> {
+        Arc::new(Self {
+            inner,
+            counts: Arc::clone(counts),
+        })
+    }
+}
+
+fn count(counter: &AtomicU64, by: usize) {
+    counter.fetch_add(by as u64, Ordering::Relaxed);
+}
+
+#[async_trait]
+impl Store for Watched {
+    async fn advance_clock(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        self.inner.advance_clock(now).await
+    }
+
+    async fn insert_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        limit: Option<usize>,
+        notice: Option<Notice>,
+    ) -> Result<(), StoreError> {
+        self.inner.insert_endpoint(endpoint, limit, notice).await
+    }
+
+    async fn replace_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        now: Timestamp,
+        notice: Option<Notice>,
+    ) -> Result<bool, StoreError> {
+        self.inner.replace_endpoint(endpoint, now, notice).await
+    }
+
+    async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError> {
+        self.inner.endpoint(id).await
+    }
+
+    async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
+        self.inner.endpoints(owner).await
+    }
+
+    async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {
+        self.inner.health(id).await
+    }
+
+    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
+        self.inner.is_wanted(users).await
+    }
+
+    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
+        self.inner.listeners(users).await
+    }
+
+    async fn add_deliveries(
+        &self,
+        events: Vec<Addressed>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.inner.add_deliveries(events, at).await
+    }
+
+    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+        let leased = self.inner.lease_lanes(lease).await?;
+        if !leased.lanes.is_empty() {
+            count(&self.counts.writes, 1);
+        }
+        Ok(leased)
+    }
+
+    async fn renew_lanes(
+        &self,
+        instance: &str,
+        until: Timestamp,
+    ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
+        self.inner.renew_lanes(instance, until).await
+    }
+
+    async fn release_lanes(
+        &self,
+        instance: &str,
+        lanes: Vec<Released>,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        count(&self.counts.writes, 1);
+        self.inner.release_lanes(instance, lanes).await
+    }
+
+    async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
+        count(&self.counts.looks, 1);
+        let work = self.inner.lane_work(query).await?;
+        count(&self.counts.due, work.due.len());
+        Ok(work)
+    }
+
+    async fn record(
+        &self,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError> {
+        let recorded = self.inner.record(outcomes, now, at).await;
+        let counter = match &recorded {
+            Ok(_) => &self.counts.writes,
+            Err(_) => &self.counts.failed_records,
+        };
+        count(counter, 1);
+        recorded
+    }
+
+    async fn cancel_deliveries(
+        &self,
+        endpoint: EndpointId,
+        because: &str,
+        at: Timestamp,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.inner
+            .cancel_deliveries(endpoint, because, at, limit)
+            .await
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        self.inner.delivery(id).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
+        self.inner.deliveries(query).await
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
+        self.inner.attempts(id).await
+    }
+
+    async fn count_pending(&self) -> Result<u64, StoreError> {
+        self.inner.count_pending().await
+    }
+
+    async fn retry_delivery(
+        &self,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Option<EndpointId>, StoreError> {
+        self.inner.retry_delivery(id, now).await
+    }
+
+    async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError> {
+        self.inner.start_replay(replay, now).await
+    }
+
+    async fn replay_page(
+        &self,
+        endpoint: EndpointId,
+        limit: usize,
+    ) -> Result<Option<ReplayPage>, StoreError> {
+        self.inner.replay_page(endpoint, limit).await
+    }
+
+    async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError> {
+        self.inner.replay(step, at).await
+    }
+
+    async fn clean(&self, cutoff: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner.clean(cutoff, limit).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
