@@ -4,19 +4,26 @@ use std::ops::Deref;
 use tidings_reconnect::Connection as _;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::Error;
+use crate::cancel::Canceller;
 use crate::config::Connection;
 
 /// An open connection, with the task that reads from it and writes to it. Dropping it closes the
 /// connection.
 ///
-/// It is the [`tokio_postgres::Client`]: statements that are sent before others were answered are
-/// pipelined.
+/// It is the [`tokio_postgres::Client`]: statements that are sent before the replies to others have
+/// arrived are pipelined.
 pub struct Client {
     client: tokio_postgres::Client,
+    canceller: Canceller,
     _driver: AbortOnDropHandle<()>,
 }
 
-pub(crate) fn drive(client: tokio_postgres::Client, connection: Connection) -> Client {
+pub(crate) fn drive(
+    client: tokio_postgres::Client,
+    connection: Connection,
+    canceller: Canceller,
+) -> Client {
     let driver = tokio::spawn(async move {
         if let Err(error) = connection.await {
             let error: &dyn std::error::Error = &error;
@@ -25,7 +32,25 @@ pub(crate) fn drive(client: tokio_postgres::Client, connection: Connection) -> C
     });
     Client {
         client,
+        canceller,
         _driver: AbortOnDropHandle::new(driver),
+    }
+}
+
+impl Client {
+    /// Asks the server, on a connection of its own, to cancel the statement that it runs for this one.
+    /// Whether it did shows in the outcome of the statement.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unsent`] when the server cannot be reached. How long that may take is for the caller to
+    /// limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have cancelled the statement.
+    pub async fn cancel(&self) -> Result<(), Error> {
+        self.canceller.cancel(&self.client.cancel_token()).await
     }
 }
 

@@ -2,94 +2,119 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_reconnect::Timing;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 
+use crate::cancel::Canceller;
 use crate::client::Client;
 use crate::listening::Listening;
 use crate::tls::{Stream, Tls};
+use crate::url::{Target, parse};
 use crate::{Error, client};
 
-/// The connection as the client library makes it: whoever has it reads and writes.
+/// The connection as the client library makes it: its owner reads and writes.
 pub(crate) type Connection =
     tokio_postgres::Connection<tokio_postgres::Socket, Stream<tokio_postgres::Socket>>;
 
-/// Where PostgreSQL is, and how patient to be with it.
+/// Where PostgreSQL is, how to connect to it, and how long to wait for it.
+///
+/// # URLs
+///
+/// URLs and connection strings are those of
+/// [libpq](https://www.postgresql.org/docs/current/libpq-connect.html): several hosts, Unix sockets,
+/// percent-encoding, `options`, `application_name` and the parameters of TCP among them. A parameter
+/// that is not supported is an error that names it. These have a meaning of their own:
+///
+/// | parameter | means |
+/// |---|---|
+/// | `sslmode=disable` | no TLS |
+/// | `allow`, `prefer` (default) | TLS if the server has it and there are [TLS settings](Config::with_tls), otherwise none |
+/// | `require`, `verify-full` | TLS; the certificate must be trusted and name the host |
+/// | `verify-ca` | TLS; the certificate must be trusted, whatever name is in it |
+/// | `sslrootcert` | the authorities to trust, a file in PEM; without it, or with `system`, those of the operating system. With a file, `require` is `verify-ca`, as for libpq |
+/// | `sslcert`, `sslkey` | the client's certificate and key, files in PEM |
+/// | `target_session_attrs` | `read-write` (default) and `primary` pass over servers that take no writes, such as standbys; `any` takes every server |
 #[derive(Clone)]
 #[must_use]
 pub struct Config {
-    statements: tokio_postgres::Config,
-    listening: Option<tokio_postgres::Config>,
+    statements: Target,
+    listening: Option<Target>,
     tls: Option<Arc<rustls::ClientConfig>>,
-    answer_limit: Duration,
-    health_interval: Duration,
+    timing: Timing,
 }
 
 impl Config {
     /// Reads a URL, `postgres://user:password@host:port/database`, or a connection string of the
-    /// form `host=… user=…`.
+    /// form `host=… user=…`, and the files that it names.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when it is neither.
+    /// [`Error::Invalid`] when it is neither, or a parameter is not supported.
     pub fn new(url: &str) -> Result<Self, Error> {
         Ok(Self {
             statements: parse("the URL of PostgreSQL", url)?,
             listening: None,
             tls: None,
-            answer_limit: Duration::from_secs(5),
-            health_interval: Duration::from_secs(3),
+            timing: Timing::default(),
         })
     }
 
-    /// Listens at this URL, which leads to the server itself and not to a pooler. The default is to
-    /// listen where everything else is done.
+    /// Listens at this URL, which must lead to the server itself and not to a pooler. The default is
+    /// the URL of everything else.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when it is no URL.
+    /// As for [`new`](Self::new).
     pub fn with_listen_url(mut self, url: &str) -> Result<Self, Error> {
         self.listening = Some(parse("the URL to listen at", url)?);
         Ok(self)
     }
 
-    /// Uses TLS where the server has it, or as `sslmode` in the URL demands. Without these settings
-    /// there is no TLS, and a URL that requires it cannot be connected to.
+    /// Uses these TLS settings if the server has TLS, or as `sslmode` in the URL demands, instead of
+    /// those that the URL describes.
     pub fn with_tls(mut self, tls: Arc<rustls::ClientConfig>) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Sets how long connecting, or one answer, may take. The default is five seconds.
+    /// Sets how long connecting, or one reply, may take. The default is five seconds.
     pub fn with_answer_limit(mut self, limit: Duration) -> Self {
-        self.answer_limit = limit;
+        self.timing.answer_limit = limit;
         self
     }
 
-    /// Sets how often whoever listens asks whether the server is still there. The default is three
-    /// seconds, the least is a millisecond.
+    /// Sets how often a connection that listens is checked. The default is three seconds, the least is
+    /// a millisecond.
     ///
-    /// A break that nobody reports, such as a cable that was pulled, is noticed after this time and
-    /// the limit for an answer.
+    /// A break that is not reported, such as a pulled cable, is noticed after this time and the answer
+    /// limit.
     pub fn with_health_interval(mut self, interval: Duration) -> Self {
-        self.health_interval = interval.max(Duration::from_millis(1));
+        self.timing.health_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// How long connecting, or one answer, may take.
+    /// How long connecting, or one reply, may take.
     pub fn answer_limit(&self) -> Duration {
-        self.answer_limit
+        self.timing.answer_limit
     }
 
-    /// How often whoever listens asks whether the server is still there.
+    /// How often a connection that listens is checked.
     pub fn health_interval(&self) -> Duration {
-        self.health_interval
+        self.timing.health_interval
     }
 
-    /// Connects, for statements alone. The connection is closed once nobody has it any more.
+    /// Both limits.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Connects, for statements. The connection is closed when the [`Client`] is dropped.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection within the limit for an answer.
+    /// [`Error::Unsent`] when there is no connection within the answer limit, or only to a server that
+    /// takes no writes.
     ///
     /// # Panics
     ///
@@ -99,70 +124,107 @@ impl Config {
     ///
     /// Dropping the future leaves no connection behind.
     pub async fn connect(&self) -> Result<Client, Error> {
-        let (statements, connection) = self.open(&self.statements).await?;
-        Ok(client::drive(statements, connection))
+        let statements = &self.statements;
+        self.open_client(statements, statements.config.clone())
+            .await
+            .map_err(Error::unsent)
+    }
+
+    /// Connects for statements that may take up to the answer limit: the server ends those that take
+    /// longer, also when the client cannot tell it to. `false` if the server refuses such a limit, as
+    /// poolers do; it is not asked for then.
+    pub(crate) async fn connect_limited(&self, with_limit: bool) -> Result<(Client, bool), Error> {
+        let target = &self.statements;
+        let given = target.config.get_options().unwrap_or_default();
+        if with_limit && !given.contains("statement_timeout") {
+            let mut config = target.config.clone();
+            let limit = self.timing.answer_limit.as_millis().max(1);
+            config.options(format!("{given} -c statement_timeout={limit}"));
+            match self.open_client(target, config).await {
+                Ok(client) => return Ok((client, true)),
+                Err(Failure::Library(error))
+                    if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {}
+                Err(failure) => return Err(Error::unsent(failure)),
+            }
+        }
+        Ok((self.connect().await?, false))
     }
 
     /// Connects in order to listen, at [a URL of its own](Self::with_listen_url) if there is one.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection within the limit for an answer.
+    /// As for [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves no connection behind.
     pub async fn listen(&self) -> Result<Listening, Error> {
-        let config = self.listening.as_ref().unwrap_or(&self.statements);
-        let (statements, connection) = self.open(config).await?;
-        Ok(Listening::new(statements, connection))
+        let target = self.listening.as_ref().unwrap_or(&self.statements);
+        let opened = self.open(target, target.config.clone()).await;
+        let (client, connection) = opened.map_err(Error::unsent)?;
+        Ok(Listening::new(client, connection, self.timing.answer_limit))
+    }
+
+    async fn open_client(
+        &self,
+        target: &Target,
+        config: tokio_postgres::Config,
+    ) -> Result<Client, Failure> {
+        let (client, connection) = self.open(target, config).await?;
+        let canceller = Canceller::new(target.config.clone(), self.tls(target));
+        Ok(client::drive(client, connection, canceller))
     }
 
     async fn open(
         &self,
-        config: &tokio_postgres::Config,
-    ) -> Result<(tokio_postgres::Client, Connection), Error> {
-        let mut config = config.clone();
-        if self.tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
+        target: &Target,
+        mut config: tokio_postgres::Config,
+    ) -> Result<(tokio_postgres::Client, Connection), Failure> {
+        let tls = self.tls(target);
+        if tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(SslMode::Disable);
         }
-        let connecting = config.connect(Tls::new(self.tls.clone()));
-        match tokio::time::timeout(self.answer_limit, connecting).await {
-            Ok(connected) => connected.map_err(Error::unsent),
-            Err(elapsed) => Err(Error::unsent(elapsed)),
+        let limit = self.timing.answer_limit;
+        let hosts = config.get_hosts().len().max(1);
+        if hosts > 1 && config.get_connect_timeout().is_none() {
+            // A silent host leaves time for the others.
+            config.connect_timeout(limit / u32::try_from(hosts).unwrap_or(u32::MAX));
+        }
+        let connecting = config.connect(Tls::new(tls));
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected.map_err(Failure::Library),
+            Err(elapsed) => Err(Failure::Late(elapsed)),
+        }
+    }
+
+    fn tls(&self, target: &Target) -> Option<Arc<rustls::ClientConfig>> {
+        self.tls.clone().or_else(|| target.tls.clone())
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+enum Failure {
+    Library(tokio_postgres::Error),
+    Late(tokio::time::error::Elapsed),
+}
+
+impl From<Failure> for Box<dyn std::error::Error + Send + Sync> {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Library(error) => error.into(),
+            Failure::Late(elapsed) => elapsed.into(),
         }
     }
 }
 
 impl fmt::Debug for Config {
-    /// Leaves out the URLs, which may have passwords.
+    /// Leaves out the URLs, which may contain passwords.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("answer_limit", &self.answer_limit)
-            .field("health_interval", &self.health_interval)
+            .field("timing", &self.timing)
             .finish_non_exhaustive()
-    }
-}
-
-fn parse(field: &'static str, url: &str) -> Result<tokio_postgres::Config, Error> {
-    let mut config: tokio_postgres::Config = url.parse().map_err(|it| invalid(field, it))?;
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        return Err(invalid(field, "it names no host"));
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("tidings");
-    }
-    Ok(config)
-}
-
-fn invalid(
-    field: &'static str,
-    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-) -> Error {
-    Error::Invalid {
-        field,
-        expected: "`postgres://user@host:port/database`",
-        source: source.into().into(),
     }
 }
 
@@ -171,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_url_is_refused_without_showing_it() {
+    fn an_invalid_url_is_refused_without_showing_it() {
         for url in [
             "",
             "nonsense",

@@ -1,14 +1,16 @@
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings_reconnect::Slot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{Client, Config, Error, migration};
 
-/// A PostgreSQL database, over one connection that all share.
+/// A PostgreSQL database, over one shared connection.
 ///
-/// The connection is made when it is first needed, and made again when it broke. Nothing is tried
-/// again by itself: whoever asked knows whether twice is as good as once.
+/// The connection is made when it is first needed, and made again when it broke. Calls are not retried:
+/// the caller knows whether the operation is idempotent.
 ///
 /// Clones share the connection. It is closed when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -20,6 +22,8 @@ pub struct Database {
 struct Shared {
     config: Config,
     slot: Slot<Client, Error>,
+    /// Whether the server refuses connections that limit the time of statements.
+    refuses_limit: AtomicBool,
 }
 
 impl Database {
@@ -29,6 +33,7 @@ impl Database {
             shared: Arc::new(Shared {
                 config,
                 slot: Slot::new(),
+                refuses_limit: AtomicBool::new(false),
             }),
         }
     }
@@ -38,17 +43,24 @@ impl Database {
         &self.shared.config
     }
 
-    /// Runs statements on the shared connection, and waits for what became of them, up to the limit
-    /// for an answer.
+    /// Runs statements on the shared connection, and returns their outcome, within the answer limit.
     ///
-    /// What others run comes in between, so a transaction of several statements needs
-    /// [a connection of its own](Config::connect). Behind a pooler every statement may get another
-    /// session: `query_typed` and `execute_typed` prepare nothing that would have to outlive them.
+    /// A statement that takes longer is cancelled shortly before the limit, and its outcome is that of
+    /// the cancellation: [`Error::Refused`], and nothing was done. Only when the server does not reply to
+    /// that either, the outcome is unknown. The server ends such a statement by itself at the same
+    /// limit, unless a pooler is in between.
+    ///
+    /// Statements of other callers come in between, so a transaction of several statements needs
+    /// [a connection of its own](Config::connect). A cancellation can hit the statement of another caller
+    /// that is in front of the one that is late; that one is refused too. Behind a pooler every statement
+    /// may get another session: `query_typed` and `execute_typed` prepare nothing that would have to
+    /// outlive them.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection, [`Error::Refused`] when the server said no,
-    /// [`Error::Unanswered`] when there is no word; then the next call connects again.
+    /// [`Error::Unsent`] when there is no connection, [`Error::Refused`] when the server refused or
+    /// cancelled a statement, [`Error::Unanswered`] when the server does not reply in time; the next call
+    /// reconnects.
     ///
     /// # Panics
     ///
@@ -56,7 +68,7 @@ impl Database {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may have done what it was to do, or a part of it.
+    /// A dropped future may have run all statements, some or none.
     pub async fn run<T, F>(
         &self,
         statements: impl FnOnce(Arc<Client>) -> F + Send,
@@ -64,27 +76,52 @@ impl Database {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
-        let Shared { config, slot } = &*self.shared;
-        let client = slot.connection(|| config.connect()).await?;
-        let done = timeout(config.answer_limit(), statements(Arc::clone(&client))).await;
-        let error = match done {
+        let client = self.client().await?;
+        let limit = self.config().answer_limit();
+        let begun = Instant::now();
+        let mut running = pin!(statements(Arc::clone(&client)));
+        let mut outcome = timeout_at(begun + limit / 5 * 4, running.as_mut()).await;
+        if outcome.is_err() {
+            // What the server says of the cancelled statement is better than not knowing.
+            let cancelled_outcome = async {
+                let (outcome, _sent) = tokio::join!(running, client.cancel());
+                outcome
+            };
+            outcome = timeout_at(begun + limit, cancelled_outcome).await;
+        }
+        let error = match outcome {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of_statement(error),
             Err(elapsed) => Error::unanswered(elapsed),
         };
-        if error.may_have_been_done() {
-            slot.discard(&client);
+        if error.may_have_been_done() || error.is_read_only() {
+            self.shared.slot.discard(&client);
         }
         Err(error)
     }
 
-    /// Brings the tables of one component up to date: runs those of `steps` that the database has not
-    /// seen, in order, in one transaction. Several at the same time wait for each other.
+    async fn client(&self) -> Result<Arc<Client>, Error> {
+        let Shared {
+            config,
+            slot,
+            refuses_limit,
+        } = &*self.shared;
+        let connect = async || {
+            let with_limit = !refuses_limit.load(Ordering::Relaxed);
+            let (client, has_limit) = config.connect_limited(with_limit).await?;
+            refuses_limit.store(!has_limit, Ordering::Relaxed);
+            Ok(client)
+        };
+        slot.connection(connect).await
+    }
+
+    /// Brings the tables of one component up to date: runs the `steps` that the database has not seen,
+    /// in order, in one transaction. Concurrent calls wait for each other.
     ///
-    /// A step may be several statements; one that cannot be in a transaction, such as `CREATE INDEX
-    /// CONCURRENTLY`, is none. A step that has been released is never changed; a change is a step at
-    /// the end. How many steps there were is kept in the table `tidings_schema`. When there is
-    /// nothing to do it writes nothing, and a role that may not make tables will do.
+    /// A step may be several statements. Statements that cannot run in a transaction, such as `CREATE
+    /// INDEX CONCURRENTLY`, are not allowed. A released step must not change; a change is a new step at
+    /// the end. The table `tidings_schema` keeps the number of steps. When nothing is to be done it writes
+    /// nothing, and needs no right to create tables.
     ///
     /// It takes as long as its steps take, which only the caller can limit.
     ///
@@ -92,7 +129,7 @@ impl Database {
     ///
     /// [`Error::NewerSchema`] when the database has seen more steps than there are,
     /// [`Error::Refused`] when a step fails, [`Error::Unsent`] when there is no connection,
-    /// [`Error::Unanswered`] when it broke. It may be tried again.
+    /// [`Error::Unanswered`] when it broke. The call may be repeated.
     ///
     /// # Panics
     ///
@@ -102,12 +139,12 @@ impl Database {
     ///
     /// Dropping the future leaves all of it done or nothing.
     pub async fn migrate(&self, component: &'static str, steps: &[&str]) -> Result<(), Error> {
-        // Not on the shared connection, where others would come into its transaction.
+        // Statements of other callers would join the transaction on the shared connection.
         let client = self.shared.config.connect().await?;
         migration::apply(&client, component, steps).await
     }
 
-    /// Closes the connection once those that use it now are done. The next use makes another.
+    /// Closes the connection once the calls that use it have ended. The next call reconnects.
     pub fn disconnect(&self) {
         self.shared.slot.clear();
     }

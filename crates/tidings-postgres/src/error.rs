@@ -4,37 +4,37 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// Why PostgreSQL did not do what it was asked.
+/// Why a call to PostgreSQL failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is none that a connection can be made with.
+    /// A setting is invalid.
     #[error("expected {field} to be {expected}")]
     Invalid {
         /// The setting.
         field: &'static str,
-        /// What it has to be.
+        /// What it must be.
         expected: &'static str,
-        /// What is wrong with it.
-        source: Cause,
+        /// What is wrong with it, if there is more to say.
+        source: Option<Cause>,
     },
-    /// The server said no, and undid the statement or its transaction. The connection is as good as
-    /// before.
+    /// The server refused the statement and undid it, or its whole transaction. The connection stays
+    /// usable.
     #[error("the database refused a statement")]
     Refused(#[source] Arc<tokio_postgres::Error>),
-    /// There is no connection: nothing was done. It may be tried again.
+    /// There is no connection, so nothing was done. The call may be repeated.
     #[error("the database cannot be reached")]
     Unsent(#[source] Cause),
-    /// The connection broke, or stayed silent for too long: what it was asked may have been done or
+    /// The connection broke, or the server did not reply in time: the statement may have been done or
     /// not.
-    #[error("the database did not answer")]
+    #[error("the database did not reply")]
     Unanswered(#[source] Cause),
     /// The tables were made by a newer version of this program.
     #[error(
         "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
     )]
     NewerSchema {
-        /// Whose tables they are.
+        /// The component that the tables belong to.
         component: &'static str,
         /// The version in the database.
         found: usize,
@@ -52,10 +52,9 @@ impl Error {
         Self::Unanswered(source.into().into())
     }
 
-    /// What became of a statement on a connection.
+    /// The outcome of a statement on a connection.
     ///
-    /// After anything worse than an error the connection is lost, and with it the word on what
-    /// became of the statement.
+    /// After anything worse than an error the connection is lost, and the outcome is unknown.
     pub(crate) fn of_statement(error: tokio_postgres::Error) -> Self {
         let severity = error.as_db_error().and_then(DbError::parsed_severity);
         if severity == Some(Severity::Error) {
@@ -65,9 +64,14 @@ impl Error {
         }
     }
 
-    /// Whether it may have been done even though it failed.
+    /// Whether the statement may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
         matches!(self, Self::Unanswered(_))
+    }
+
+    /// Whether the server takes no writes: it is a standby, or has become one behind a pooler.
+    pub fn is_read_only(&self) -> bool {
+        self.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)
     }
 
     /// The [code](https://www.postgresql.org/docs/current/errcodes-appendix.html) of a refusal.

@@ -1,11 +1,14 @@
-//! One PostgreSQL database for several stores: a connection that comes back, listening, migrations.
+//! One PostgreSQL database for several stores: one connection, listening, migrations.
 //!
-//! Every store that speaks to PostgreSQL has the same questions: where the server is and how long to
-//! wait for it, what to do when the connection breaks, whether a statement that failed may have been
-//! done all the same, and how its tables come to be. Here they are answered once.
+//! **Internal to Tidings: no semver promise.** Use `tidings-stream`, `tidings-pubsub` and their
+//! siblings; this crate is published because they depend on it.
+//!
+//! Every store on PostgreSQL has the same questions: where the server is and how long to wait for it,
+//! what to do when the connection breaks, whether a statement that failed may have been done after all,
+//! and how its tables are created. This crate is the one place for the answers.
 //!
 //! ```text
-//!          ┌──▶ Database ──▶ one connection that all share: statements are pipelined
+//!          ┌──▶ Database ──▶ one shared connection: statements are pipelined
 //! Config ──┤                    └──▶ migrate(component, steps): one of its own, while it lasts
 //!          ├──▶ connect() ────▶ one of the caller's own, for transactions
 //!          └──▶ listen() ─────▶ Listening: notifications, and the statements that ask for them
@@ -13,9 +16,9 @@
 //!
 //! | error | means |
 //! |---|---|
-//! | [`Error::Refused`] | the server said no and undid it; the connection is as good as before |
+//! | [`Error::Refused`] | the server refused the statement and undid it; the connection stays usable |
 //! | [`Error::Unsent`] | there is no connection, and nothing was done |
-//! | [`Error::Unanswered`] | the connection broke or stayed silent: it may have been done |
+//! | [`Error::Unanswered`] | the connection broke or fell silent: the statement may have been done |
 //!
 //! It is not a connection pool and not an abstraction over SQL: statements speak [`tokio_postgres`].
 //!
@@ -31,6 +34,8 @@
 //! # Ok(()) }
 //! ```
 
+mod cancel;
+mod certificates;
 mod client;
 mod config;
 mod database;
@@ -38,6 +43,7 @@ mod error;
 mod listening;
 mod migration;
 mod tls;
+mod url;
 
 pub use client::Client;
 pub use config::Config;

@@ -1,7 +1,9 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Notification};
 
 use crate::Error;
@@ -9,16 +11,25 @@ use crate::config::Connection;
 
 /// A connection that notifications arrive on. Dropping it closes the connection.
 ///
-/// There is no task for it: whoever has it reads, so that what cannot be taken yet stays in the
+/// No task drives it: its owner reads, so that notifications which cannot be taken yet stay in the
 /// socket and, when that is full, with the server.
 pub struct Listening {
     client: tokio_postgres::Client,
     connection: Connection,
+    answer_limit: Duration,
 }
 
 impl Listening {
-    pub(crate) fn new(client: tokio_postgres::Client, connection: Connection) -> Self {
-        Self { client, connection }
+    pub(crate) fn new(
+        client: tokio_postgres::Client,
+        connection: Connection,
+        answer_limit: Duration,
+    ) -> Self {
+        Self {
+            client,
+            connection,
+            answer_limit,
+        }
     }
 
     /// The next notification.
@@ -34,15 +45,18 @@ impl Listening {
         next(&mut self.connection).await
     }
 
-    /// Runs statements in one transaction, such as `LISTEN "channel"`, and gives to `arrived` what
-    /// arrives until they are done. Without any statement it asks whether the server is still there.
+    /// Runs statements in one transaction, such as `LISTEN "channel"`, and calls `arrived` with each
+    /// notification that arrives before the reply. Without a statement it checks whether the server is
+    /// still there.
     ///
-    /// How long that may take is for the caller to limit.
+    /// The server may be silent for the answer limit at most. The reply may take longer than that while
+    /// notifications arrive: it stands behind those that were sent before. The time in `arrived` does not
+    /// count.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when the server said no, [`Error::Unanswered`] when the connection broke,
-    /// which is its end.
+    /// [`Error::Refused`] when the server refused a statement, [`Error::Unanswered`] when the connection
+    /// broke or fell silent, which is its end.
     ///
     /// # Cancel safety
     ///
@@ -61,7 +75,10 @@ impl Listening {
             tokio::select! {
                 biased;
                 done = &mut done => return done.map_err(Error::of_statement),
-                notification = next(&mut self.connection) => arrived(notification?).await,
+                notification = timeout(self.answer_limit, next(&mut self.connection)) => {
+                    let notification = notification.map_err(Error::unanswered)?;
+                    arrived(notification?).await;
+                }
             }
         }
     }

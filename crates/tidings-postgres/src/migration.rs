@@ -5,9 +5,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::Error;
 
-/// Whoever migrates has this lock, for as long as the transaction lasts: a session may be shared
-/// behind a pooler. Each statement has to see what was committed while it waited for the lock,
-/// whatever isolation is the default.
+/// A migration holds this lock for as long as its transaction lasts: a session may be shared behind a
+/// pooler. Each statement must see what was committed while it waited for the lock, whatever the default
+/// isolation is.
 const BEGIN: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
     SELECT pg_advisory_xact_lock(6074931807742212);";
@@ -39,7 +39,7 @@ pub(crate) async fn apply(
     }
     batch(client, BEGIN).await?;
     batch(client, CREATE).await?;
-    // Somebody else may have been faster.
+    // Another process may have been faster.
     for step in unseen(client, component, steps).await? {
         batch(client, step).await?;
     }

@@ -57,7 +57,7 @@ where
     fn connect(self, stream: S) -> Self::Future {
         Box::pin(async move {
             let config = self.config.ok_or_else(|| {
-                io::Error::other("the URL requires TLS, but there are no settings for it")
+                io::Error::other("the server was asked for TLS, but there are no TLS settings")
             })?;
             let name = ServerName::try_from(self.domain).map_err(io::Error::other)?;
             let stream = TlsConnector::from(config).connect(name, stream).await?;

@@ -11,7 +11,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 ///
 /// It never ends.
 #[derive(Debug)]
-#[must_use = "it only says how long to pause"]
+#[must_use = "it does not pause itself"]
 pub struct Backoff {
     next: Duration,
     random: fastrand::Rng,
@@ -26,7 +26,7 @@ impl Backoff {
         }
     }
 
-    /// Begins again: there is a connection, and the next break is another one.
+    /// Begins with the shortest pause again, once there is a connection.
     pub fn reset(&mut self) {
         self.next = FIRST;
     }

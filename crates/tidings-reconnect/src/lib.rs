@@ -1,11 +1,23 @@
 //! A connection that is made when it is needed, and made again when it broke.
 //!
-//! [`Slot`] holds the one connection that many share, and sees to it that one attempt serves all who
-//! wait for it. [`Backoff`] is for whoever has to have a connection, and tries until there is one.
-//! Neither knows what the connection is to.
+//! **Internal to Tidings: no semver promise.** Use `tidings-stream`, `tidings-pubsub` and their
+//! siblings; this crate is published because they depend on it.
+//!
+//! | part | is for |
+//! |---|---|
+//! | [`Slot`] | one connection that many callers share; one attempt to connect serves all who wait |
+//! | [`Reconnect`] | a loop that must have a connection: when to try again, and what to log |
+//! | [`Backoff`] | the pauses between attempts |
+//! | [`Timing`] | how long to wait for a reply, and how often to check a silent connection |
+//!
+//! It does not know what the connection is to.
 
 mod backoff;
+mod reconnect;
 mod slot;
+mod timing;
 
 pub use backoff::Backoff;
+pub use reconnect::Reconnect;
 pub use slot::{Connection, Slot};
+pub use timing::Timing;

@@ -1,11 +1,11 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A connection that is made when it is needed, and made again when it is broken. All share it, and
+/// A connection that is made when it is needed, and made again when it broke. All callers share it, and
 /// one attempt to connect serves all who wait for it.
 pub struct Slot<C, E> {
     state: Mutex<State<C, E>>,
-    /// Held by who connects.
+    /// Held while a caller connects.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -16,7 +16,7 @@ struct State<C, E> {
     failure: Option<E>,
 }
 
-/// What a [`Slot`] has to know of a connection.
+/// A connection, as a [`Slot`] sees it.
 pub trait Connection: Send + Sync {
     /// Whether it is known to be broken.
     fn is_broken(&self) -> bool;
@@ -35,7 +35,7 @@ impl<C, E> Slot<C, E> {
         }
     }
 
-    /// Gives up this connection, if it is still the one. Whoever has it may go on with it.
+    /// Drops this connection, if the slot still has it. Callers that use it may go on with it.
     pub fn discard(&self, connection: &Arc<C>) {
         let discarded = self
             .lock()
@@ -44,7 +44,7 @@ impl<C, E> Slot<C, E> {
         drop(discarded);
     }
 
-    /// Gives up the connection. The next one who asks makes another.
+    /// Drops the connection. The next call makes another.
     pub fn clear(&self) {
         let discarded = self.lock().connection.take();
         drop(discarded);
@@ -61,11 +61,11 @@ impl<C: Connection, E: Clone + Send> Slot<C, E> {
     ///
     /// # Errors
     ///
-    /// That of `connect`, which may have been called by another one who was waiting too.
+    /// The error of `connect`, which may have been the attempt of another caller.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up an attempt of its own; those who wait for it begin another.
+    /// Dropping the future gives up its own attempt; callers that wait for it begin another.
     pub async fn connection<F>(&self, connect: impl FnOnce() -> F + Send) -> Result<Arc<C>, E>
     where
         F: Future<Output = Result<C, E>> + Send,
@@ -78,15 +78,14 @@ impl<C: Connection, E: Clone + Send> Slot<C, E> {
         match self.look() {
             Ok(connection) => return Ok(connection),
             Err(now) if now != failures => {
-                // The attempt that it waited for has failed, and another one now would not fare
-                // better.
+                // The attempt that it waited for has failed, and another one now would fail as well.
                 if let Some(error) = self.lock().failure.clone() {
                     return Err(error);
                 }
             }
             Err(_) => {}
         }
-        // Connecting is rare and its future large; every call would have room for it otherwise.
+        // Connecting is rare and its future large; every call would reserve room for it otherwise.
         match Box::pin(connect()).await {
             Ok(connection) => {
                 let connection = Arc::new(connection);
@@ -149,7 +148,7 @@ mod tests {
     type Wires = Slot<Wire, &'static str>;
 
     async fn never() -> Result<Wire, &'static str> {
-        panic!("there is a connection, or somebody connects")
+        panic!("there is a connection, or another caller connects")
     }
 
     async fn made() -> Result<Wire, &'static str> {
@@ -165,7 +164,7 @@ mod tests {
         first.is_cut.store(true, Ordering::Relaxed);
         let second = slot.connection(made).await.unwrap();
         assert!(!Arc::ptr_eq(&first, &second));
-        // One that is not the one any more.
+        // The slot has another one by now.
         slot.discard(&first);
         assert!(Arc::ptr_eq(&second, &slot.connection(never).await.unwrap()));
 
@@ -194,7 +193,7 @@ mod tests {
             for connected in [first, second, third] {
                 assert_eq!(connected.map(drop), outcome);
             }
-            // Who comes later tries again.
+            // A later call tries again.
             assert!(slot.connection(made).await.is_ok());
         }
     }

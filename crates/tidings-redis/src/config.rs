@@ -7,18 +7,18 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
     PushKind, TlsCertificates,
 };
+use tidings_reconnect::Timing;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Connection, Error};
 
-/// Where Redis is, and how patient to be with it.
+/// Where Redis is, and how long to wait for it.
 #[derive(Clone)]
 #[must_use]
 pub struct Config {
     client: Client,
-    answer_limit: Duration,
-    health_interval: Duration,
+    timing: Timing,
 }
 
 impl Config {
@@ -27,13 +27,12 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when it is none.
+    /// [`Error::Invalid`] when it is not such a URL.
     pub fn new(url: &str) -> Result<Self, Error> {
         let info = resp3(url)?;
         Ok(Self {
             client: Client::open(info).map_err(invalid_url)?,
-            answer_limit: Duration::from_secs(5),
-            health_interval: Duration::from_secs(3),
+            timing: Timing::default(),
         })
     }
 
@@ -41,7 +40,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] when they are none, or the URL is not one of `rediss`.
+    /// [`Error::Invalid`] when they are not certificates, or the URL does not begin with `rediss:`.
     pub fn with_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Result<Self, Error> {
         let certificates = TlsCertificates {
             client_tls: None,
@@ -57,39 +56,45 @@ impl Config {
         Ok(self)
     }
 
-    /// Sets how long connecting, or one answer, may take. The default is five seconds. A command that
-    /// blocks needs a connection with a limit that is longer than it blocks.
+    /// Sets how long connecting, or one reply, may take. The default is five seconds. A command that
+    /// blocks needs a connection whose limit is longer than the command blocks.
     pub fn with_answer_limit(mut self, limit: Duration) -> Self {
-        self.answer_limit = limit;
+        self.timing.answer_limit = limit;
         self
     }
 
-    /// Sets how often whoever listens asks whether the server is still there. The default is three
-    /// seconds, the least is a millisecond.
+    /// Sets how often a connection that listens is checked. The default is three seconds, the least is
+    /// a millisecond.
     ///
-    /// A break that nobody reports, such as a cable that was pulled, is noticed after this time and
-    /// the limit for an answer.
+    /// A break that is not reported, such as a pulled cable, is noticed after this time and the answer
+    /// limit.
     pub fn with_health_interval(mut self, interval: Duration) -> Self {
-        self.health_interval = interval.max(Duration::from_millis(1));
+        self.timing.health_interval = interval.max(Duration::from_millis(1));
         self
     }
 
-    /// How long connecting, or one answer, may take.
+    /// How long connecting, or one reply, may take.
     pub fn answer_limit(&self) -> Duration {
-        self.answer_limit
+        self.timing.answer_limit
     }
 
-    /// How often whoever listens asks whether the server is still there.
+    /// How often a connection that listens is checked.
     pub fn health_interval(&self) -> Duration {
-        self.health_interval
+        self.timing.health_interval
     }
 
-    /// Connects, and calls `push` with what the server sends unasked. It is called by the task that
-    /// reads, in order, and must not wait.
+    /// Both limits.
+    pub fn timing(&self) -> Timing {
+        self.timing
+    }
+
+    /// Connects, and calls `push` with each message that is not a reply. The task that reads calls it, in
+    /// order; it must not wait.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection within the limit for an answer.
+    /// [`Error::Unsent`] when there is no connection within the answer limit,
+    /// [`Error::NotPrimary`] when the server is a replica.
     ///
     /// # Panics
     ///
@@ -105,9 +110,9 @@ impl Config {
         let broken = CancellationToken::new();
         let watched = broken.clone();
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.answer_limit))
+            .set_connection_timeout(Some(self.timing.answer_limit))
             // The default of half a second is less than a busy server takes.
-            .set_response_timeout(Some(self.answer_limit))
+            .set_response_timeout(Some(self.timing.answer_limit))
             .set_push_sender(move |info: PushInfo| {
                 if info.kind == PushKind::Disconnection {
                     watched.cancel();
@@ -119,28 +124,32 @@ impl Config {
         let connecting = self
             .client
             .get_multiplexed_async_connection_with_config(&config);
-        // The library's own limit does not cover the greeting.
-        match timeout(self.answer_limit, connecting).await {
-            Ok(connected) => {
-                let multiplexed = connected.map_err(Error::unsent)?;
-                Ok(Connection::new(multiplexed, broken))
+        let connecting = async {
+            let multiplexed = connecting.await.map_err(Error::unsent)?;
+            let connection = Connection::new(multiplexed, broken);
+            match connection.ping().await {
+                Err(error) if error.may_have_been_done() => Err(Error::unsent(error)),
+                pinged => pinged.map(|()| connection),
             }
+        };
+        // The library's own limit does not cover the greeting.
+        match timeout(self.timing.answer_limit, connecting).await {
+            Ok(connected) => connected,
             Err(elapsed) => Err(Error::unsent(elapsed)),
         }
     }
 }
 
 impl fmt::Debug for Config {
-    /// Leaves out the URL, which may have a password.
+    /// Leaves out the URL, which may contain a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("answer_limit", &self.answer_limit)
-            .field("health_interval", &self.health_interval)
+            .field("timing", &self.timing)
             .finish_non_exhaustive()
     }
 }
 
-/// Messages can share a connection with answers from RESP3 on.
+/// From RESP3 on, messages can share a connection with replies.
 fn resp3(url: &str) -> Result<ConnectionInfo, Error> {
     let info = url.into_connection_info().map_err(invalid_url)?;
     let settings = info
@@ -163,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_url_is_refused_without_showing_it() {
+    fn an_invalid_url_is_refused_without_showing_it() {
         for url in ["", "127.0.0.1", "http://:secret@host/", "redis://:secret@"] {
             let error = Config::new(url).unwrap_err();
             let source = std::error::Error::source(&error).unwrap().to_string();

@@ -1,9 +1,13 @@
 use std::fmt;
 
 use redis::aio::MultiplexedConnection;
+use redis::{Value, cmd};
 use tokio_util::sync::CancellationToken;
 
-/// An open connection. It is closed once this and all clones of what it hands out are dropped.
+use crate::Error;
+
+/// An open connection. It is closed once this and all clones of [`multiplexed`](Self::multiplexed) are
+/// dropped.
 pub struct Connection {
     multiplexed: MultiplexedConnection,
     broken: CancellationToken,
@@ -17,8 +21,8 @@ impl Connection {
         }
     }
 
-    /// What commands are sent with. Clones are the same connection; commands that are sent before
-    /// others were answered are pipelined.
+    /// Sends commands. Clones share the connection; commands that are sent before the replies to others
+    /// have arrived are pipelined.
     pub fn multiplexed(&self) -> MultiplexedConnection {
         self.multiplexed.clone()
     }
@@ -28,8 +32,30 @@ impl Connection {
         self.broken.is_cancelled()
     }
 
-    /// Waits until it is known to be broken. A break that nobody reports is not noticed until a
-    /// command goes unanswered.
+    /// Checks that the server replies, and that it is still the primary: a replica takes messages that
+    /// reach only its own subscribers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotPrimary`] when the server has become a replica, [`Error::Unanswered`] when it does
+    /// not reply.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn ping(&self) -> Result<(), Error> {
+        // Unlike `ROLE` and `INFO` it needs no permission.
+        let greeting: Result<Value, _> = cmd("HELLO").query_async(&mut self.multiplexed()).await;
+        match greeting.map_err(Error::from) {
+            Ok(greeting) if is_replica(&greeting) => Err(Error::NotPrimary),
+            // A refusal is a reply too.
+            Ok(_) | Err(Error::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until it is known to be broken. A break that is not reported is noticed only when a command
+    /// gets no reply.
     ///
     /// # Cancel safety
     ///
@@ -37,6 +63,21 @@ impl Connection {
     pub async fn broken(&self) {
         self.broken.cancelled().await;
     }
+}
+
+/// Whether a [greeting](https://redis.io/docs/latest/commands/hello/) comes from a replica.
+fn is_replica(greeting: &Value) -> bool {
+    let text = |value: &Value, expected: &[&[u8]]| match value {
+        Value::BulkString(text) => expected.contains(&&text[..]),
+        Value::SimpleString(text) => expected.contains(&text.as_bytes()),
+        _ => false,
+    };
+    let Value::Map(entries) = greeting else {
+        return false;
+    };
+    entries
+        .iter()
+        .any(|(key, value)| text(key, &[b"role"]) && text(value, &[b"replica", b"slave"]))
 }
 
 impl tidings_reconnect::Connection for Connection {

@@ -4,30 +4,32 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// Why Redis did not do what it was asked.
+/// Why a call to Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting is none that a connection can be made with.
+    /// A setting is invalid.
     #[error("expected {field} to be {expected}")]
     Invalid {
         /// The setting.
         field: &'static str,
-        /// What it has to be.
+        /// What it must be.
         expected: &'static str,
         /// What is wrong with it.
         source: Cause,
     },
-    /// The server said no. The connection is as good as before. Of a pipeline that is no transaction,
-    /// other commands may have been done.
+    /// The server refused the command. The connection stays usable. Other commands of a pipeline may have
+    /// been done, unless it is a transaction.
     #[error("the Redis server refused a command")]
     Refused(#[source] Arc<RedisError>),
-    /// There is no connection: nothing was done. It may be tried again.
+    /// There is no connection, so nothing was done. The call may be repeated.
     #[error("the Redis server cannot be reached")]
     Unsent(#[source] Cause),
-    /// The connection broke, or stayed silent for too long: what it was asked may have been done or
-    /// not.
-    #[error("the Redis server did not answer")]
+    /// The server is a replica, so nothing was done. The call may be repeated once there is a primary.
+    #[error("the Redis server is a replica")]
+    NotPrimary,
+    /// The connection broke, or the server did not reply in time: the command may have been done or not.
+    #[error("the Redis server did not reply")]
     Unanswered(#[source] Cause),
 }
 
@@ -36,14 +38,15 @@ impl Error {
         Self::Unsent(source.into().into())
     }
 
-    /// Whether it may have been done even though it failed.
+    /// Whether the command may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
         matches!(self, Self::Unanswered(_))
     }
 
-    /// Whether the server may not be written to: it is a replica, or has become one.
+    /// Whether the server takes no writes: it is a replica, or has become one.
     pub fn is_read_only(&self) -> bool {
-        self.kind() == Some(ErrorKind::Server(ServerErrorKind::ReadOnly))
+        matches!(self, Self::NotPrimary)
+            || self.kind() == Some(ErrorKind::Server(ServerErrorKind::ReadOnly))
     }
 
     /// The kind of a refusal.
@@ -56,8 +59,8 @@ impl Error {
 }
 
 impl From<RedisError> for Error {
-    /// What became of a command on a connection. Only the server's own word is a refusal; after
-    /// anything else nobody knows.
+    /// The outcome of a command on a connection. Only a reply of the server is a refusal; after anything
+    /// else the outcome is unknown.
     fn from(error: RedisError) -> Self {
         match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(Arc::new(error)),

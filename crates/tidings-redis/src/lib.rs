@@ -1,20 +1,24 @@
-//! One Redis server for several stores: a connection that comes back, and messages that come unasked.
+//! One Redis server for several stores: one connection, and messages that are not replies.
 //!
-//! Every store that speaks to Redis, or to Valkey, has the same questions: where the server is and
-//! how long to wait for it, what to do when the connection breaks, and whether a command that failed
-//! may have been done all the same. Here they are answered once.
+//! **Internal to Tidings: no semver promise.** Use `tidings-stream`, `tidings-pubsub` and their
+//! siblings; this crate is published because they depend on it.
+//!
+//! Every store on Redis, or on Valkey, has the same questions: where the server is and how long to wait
+//! for it, what to do when the connection breaks or its server becomes a replica, and whether a command
+//! that failed may have been done after all. This crate is the one place for the answers.
 //!
 //! ```text
-//! Config ──┬──▶ Server ─────────▶ one connection that all share: commands are pipelined
-//!          └──▶ connect(push) ──▶ one of the caller's own, for commands that block, and for what
-//!                                 the server sends unasked (RESP3)
+//! Config ──┬──▶ Server ─────────▶ one shared connection: commands are pipelined
+//!          └──▶ connect(push) ──▶ one of the caller's own, for commands that block, and for messages
+//!                                 that are not replies (RESP3)
 //! ```
 //!
 //! | error | means |
 //! |---|---|
-//! | [`Error::Refused`] | the server said no; the connection is as good as before |
+//! | [`Error::Refused`] | the server refused the command; the connection stays usable |
 //! | [`Error::Unsent`] | there is no connection, and nothing was done |
-//! | [`Error::Unanswered`] | the connection broke or stayed silent: it may have been done |
+//! | [`Error::NotPrimary`] | there is only a replica, and nothing was done |
+//! | [`Error::Unanswered`] | the connection broke or fell silent: the command may have been done |
 //!
 //! It is not a connection pool and not an abstraction over commands: they speak [`redis`].
 //!

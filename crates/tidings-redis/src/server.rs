@@ -6,10 +6,10 @@ use tidings_reconnect::Slot;
 
 use crate::{Config, Connection, Error};
 
-/// A Redis server, over one connection that all share.
+/// A Redis server, over one shared connection.
 ///
-/// The connection is made when it is first needed, and made again when it broke. Nothing is tried
-/// again by itself: whoever asked knows whether twice is as good as once.
+/// The connection is made when it is first needed, and made again when it broke. Calls are not retried:
+/// the caller knows whether the operation is idempotent.
 ///
 /// Clones share the connection. It is closed when the last one is dropped.
 #[derive(Debug, Clone)]
@@ -39,17 +39,18 @@ impl Server {
         &self.shared.config
     }
 
-    /// Runs commands on the shared connection, and waits for what became of them. Each answer may
-    /// take up to its limit.
+    /// Runs commands on the shared connection, and returns their outcome. Each reply may take up to the
+    /// answer limit.
     ///
-    /// What others run comes in between, and a command that blocks would hold up everybody: it needs
+    /// Commands of other callers come in between. A command that blocks would delay all of them: it needs
     /// [a connection of its own](Config::connect).
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection, [`Error::Refused`] when the server said no,
-    /// [`Error::Unanswered`] when there is no word. The next call connects again when this one found
-    /// the connection broken, or its server turned into a replica.
+    /// [`Error::Unsent`] when there is no connection, [`Error::NotPrimary`] when there is only a replica,
+    /// [`Error::Refused`] when the server refused a command, [`Error::Unanswered`] when the server does
+    /// not reply in time. After a break, and when the server has become a replica, the next call
+    /// reconnects.
     ///
     /// # Panics
     ///
@@ -57,7 +58,7 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may have done what it was to do, or a part of it.
+    /// A dropped future may have run all commands, some or none.
     pub async fn run<T, F>(
         &self,
         commands: impl FnOnce(MultiplexedConnection) -> F + Send,
@@ -77,7 +78,7 @@ impl Server {
         })
     }
 
-    /// Closes the connection once those that use it now are done. The next use makes another.
+    /// Closes the connection once the calls that use it have ended. The next call reconnects.
     pub fn disconnect(&self) {
         self.shared.slot.clear();
     }

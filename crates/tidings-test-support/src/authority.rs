@@ -27,7 +27,21 @@ pub enum Tls {
     Stalled,
 }
 
-/// A certificate authority that a sender has to trust for the length of a test.
+impl Tls {
+    /// What accepts connections in this way, for a [`Proxy`](crate::Proxy), and the authority to trust.
+    ///
+    /// # Errors
+    ///
+    /// For [`Tls::Stalled`], which accepts nothing, and when no certificate can be made.
+    pub fn acceptor(self) -> io::Result<(Authority, TlsAcceptor)> {
+        match prepare(self)? {
+            (authority, Reception::Tls(acceptor)) => Ok((authority, acceptor)),
+            _ => Err(io::Error::other("it accepts no connection")),
+        }
+    }
+}
+
+/// A certificate authority that a client must trust for the length of a test.
 #[derive(Clone)]
 pub struct Authority {
     certificate: CertificateDer<'static>,

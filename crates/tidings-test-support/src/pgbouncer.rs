@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -38,10 +39,9 @@ impl PgBouncer {
         let settings = folder.join("pgbouncer.ini");
         std::fs::write(&settings, configuration(server, &folder, sessions))?;
         let process = as_postgres(Path::new("/usr/sbin/pgbouncer"))?
-            .arg("-q")
             .arg(&settings)
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(File::create(folder.join("stderr"))?)
             .spawn()?;
         let mut pooler = Self { folder, process };
         pooler.listens().await?;
@@ -58,9 +58,9 @@ impl PgBouncer {
         let socket = self.folder.join(format!(".s.PGSQL.{PORT}"));
         while UnixStream::connect(&socket).await.is_err() {
             if let Some(status) = self.process.try_wait()? {
-                let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+                let said = std::fs::read_to_string(self.folder.join("stderr"))?;
                 return Err(io::Error::other(format!(
-                    "pgbouncer ended: {status}: {log}"
+                    "pgbouncer ended: {status}: {said}"
                 )));
             }
             yield_now().await;
@@ -81,7 +81,6 @@ auth_type = any
 pool_mode = transaction
 default_pool_size = {sessions}
 max_client_conn = 1000
-max_prepared_statements = 100
 logfile = {folder}/log
 ",
         server = server.folder().display(),

@@ -1,4 +1,7 @@
 mod connection;
+mod given_up;
 mod listening;
 mod migration;
+mod primary;
 mod support;
+mod tls;

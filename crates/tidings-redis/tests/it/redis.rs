@@ -99,32 +99,48 @@ async fn connecting_to_a_silent_server_ends_at_the_limit() {
 #[tokio::test]
 async fn a_server_that_became_a_replica_is_connected_to_anew() {
     // Behind a name that leads to another server by then.
-    let [master, replica] = [RedisServer::start(), RedisServer::start()];
-    let (_master, replica) = (master.await.unwrap(), replica.await.unwrap());
-    let server = Server::new(config(&replica.url()));
-    let run = async |name: &'static str, arguments: [&'static str; 2]| {
+    let [old, new] = [RedisServer::start(), RedisServer::start()];
+    let (old, new) = (old.await.unwrap(), new.await.unwrap());
+    let proxy = Proxy::start(&old.url()).await.unwrap();
+    let server = Server::new(config(proxy.url()));
+    let set = async || {
         let command = server.run(|mut connection| async move {
-            let mut command = cmd(name);
-            command.arg(&arguments).exec_async(&mut connection).await
+            let mut set = cmd("SET");
+            set.arg("key")
+                .arg("value")
+                .exec_async(&mut connection)
+                .await
         });
         within("an answer", command).await
     };
-    run("REPLICAOF", ["127.0.0.1", "1"]).await.unwrap();
-    let connections = async || {
-        let counted = server.run(|mut connection| async move {
-            let mut info = cmd("INFO");
-            info.arg("stats").query_async(&mut connection).await
-        });
-        let info: String = within("an answer", counted).await.unwrap();
-        let line = "total_connections_received:";
-        let line = info.lines().find_map(|it| it.strip_prefix(line));
-        line.unwrap().trim().parse::<u64>().unwrap()
-    };
-    let before = connections().await;
-    let refused = run("SET", ["key", "value"]).await.unwrap_err();
+    set().await.unwrap();
+    old.demote().unwrap();
+    let refused = set().await.unwrap_err();
     assert!(refused.is_read_only(), "{refused:?}");
     assert!(!refused.may_have_been_done());
-    assert_eq!(connections().await, before + 1);
+    // As long as there is no other.
+    let refused = set().await.unwrap_err();
+    assert!(matches!(refused, Error::NotPrimary), "{refused:?}");
+    proxy.lead_to(&new.url()).unwrap();
+    set().await.unwrap();
+    assert_eq!(new.command(&["GET", "key"]).unwrap(), "value");
+}
+
+#[tokio::test]
+async fn a_ping_notices_a_replica_whatever_the_user_may_do() {
+    let server = RedisServer::start().await.unwrap();
+    let user = ["ACL", "SETUSER", "clerk", "on", ">secret", "+get", "~*"];
+    server.command(&user).unwrap();
+    let url = format!("{}?user=clerk&pass=secret", server.url());
+    let connection = config(&url).connect(drop).await.unwrap();
+    connection.ping().await.unwrap();
+    server.demote().unwrap();
+    let refused = connection.ping().await.unwrap_err();
+    assert!(matches!(refused, Error::NotPrimary), "{refused:?}");
+    let refused = config(&url).connect(drop).await.unwrap_err();
+    assert!(matches!(refused, Error::NotPrimary), "{refused:?}");
+    server.promote().unwrap();
+    connection.ping().await.unwrap();
 }
 
 #[tokio::test]

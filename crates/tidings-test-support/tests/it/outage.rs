@@ -85,7 +85,7 @@ async fn postgres_can_be_killed_cut_frozen_and_filled() {
 }
 
 #[tokio::test]
-async fn a_standby_lags_until_it_is_promoted() {
+async fn a_postgres_standby_lags_until_it_is_promoted() {
     let primary = PostgresServer::start().unwrap();
     let standby = primary.start_standby(Duration::from_secs(3600)).unwrap();
     primary

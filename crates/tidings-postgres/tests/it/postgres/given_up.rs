@@ -1,0 +1,103 @@
+//! A statement that the client has given up does not commit later.
+
+use std::time::Duration;
+
+use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_postgres::{Client, Config, Database, Error};
+use tidings_test_support::{PgBouncer, PostgresServer, Proxy};
+
+use crate::postgres::support::{execute, number, within};
+
+const LIMIT: Duration = Duration::from_secs(2);
+const INSERT: &str = "INSERT INTO item VALUES (1)";
+const COUNT: &str = "SELECT count(*) FROM item";
+const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+
+fn impatient(url: &str) -> Database {
+    Database::new(Config::new(url).unwrap().with_answer_limit(LIMIT))
+}
+
+/// A server with a table that somebody has locked, until the client is dropped.
+async fn locked() -> (PostgresServer, Client) {
+    let server = PostgresServer::start().unwrap();
+    server.execute("CREATE TABLE item (n bigint)").unwrap();
+    let holder = Config::new(&server.url()).unwrap().connect().await.unwrap();
+    let lock = "BEGIN; LOCK TABLE item IN EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.unwrap();
+    (server, holder)
+}
+
+async fn insert(database: &Database) -> Result<(), Error> {
+    let inserted = database.run(|client| async move { client.batch_execute(INSERT).await });
+    within("an answer", inserted).await
+}
+
+/// Ends the lock, and lets whatever waits for it run.
+async fn unlock(server: &PostgresServer, holder: Client) -> i64 {
+    drop(holder);
+    let database = Database::new(Config::new(&server.url()).unwrap());
+    execute(&database, "BEGIN; LOCK TABLE item; COMMIT").await;
+    number(&database, COUNT).await
+}
+
+#[tokio::test]
+async fn regression_a_statement_that_waits_for_too_long_is_cancelled_and_not_done() {
+    let (server, holder) = locked().await;
+    let database = impatient(&server.url());
+    for _ in 0..5 {
+        let refused = insert(&database).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Some(&SqlState::QUERY_CANCELED),
+            "{refused:?}"
+        );
+        assert!(!refused.may_have_been_done());
+    }
+    // No session is left behind.
+    let watching = Database::new(Config::new(&server.url()).unwrap());
+    assert_eq!(number(&watching, WAITING).await, 0);
+    assert_eq!(unlock(&server, holder).await, 0);
+    insert(&database).await.unwrap();
+}
+
+#[tokio::test]
+async fn regression_a_statement_whose_client_is_cut_off_is_ended_by_the_server() {
+    let (server, holder) = locked().await;
+    let proxy = Proxy::start(&server.url()).await.unwrap();
+    let database = impatient(proxy.url());
+    let watching = Database::new(Config::new(&server.url()).unwrap());
+    let (inserted, ()) = tokio::join!(insert(&database), async {
+        within("the statement to wait", async {
+            while number(&watching, WAITING).await == 0 {}
+        })
+        .await;
+        proxy.block();
+    });
+    assert!(inserted.unwrap_err().may_have_been_done());
+    within("the statement to end", async {
+        while number(&watching, WAITING).await != 0 {}
+    })
+    .await;
+    assert_eq!(unlock(&server, holder).await, 0);
+}
+
+#[tokio::test]
+async fn behind_a_pooler_it_is_cancelled_as_well_and_nothing_is_set_on_shared_sessions() {
+    let (server, holder) = locked().await;
+    let pooler = PgBouncer::start(&server, 1).await.unwrap();
+    let database = impatient(&pooler.url());
+    for _ in 0..3 {
+        let refused = insert(&database).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Some(&SqlState::QUERY_CANCELED),
+            "{refused:?}"
+        );
+    }
+    let setting = database.run(|client| async move {
+        let shown = client.query_typed_one("SELECT current_setting('statement_timeout')", &[]);
+        shown.await?.try_get::<_, String>(0)
+    });
+    assert_eq!(setting.await.unwrap(), "0");
+    assert_eq!(unlock(&server, holder).await, 0);
+}
