@@ -5,21 +5,27 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::{Error, application};
+
 /// Longest wait for another process that is writing.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Prepared statements kept per connection. The stores of one server use about sixty.
 const STATEMENT_CACHE: usize = 128;
 
-/// Opens the connection that writes, creating the file when there is none.
-pub(crate) fn open_writer(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let connection = Connection::open_with_flags(
+/// Opens the connection that writes. With an application id the file must be this program's, or empty.
+pub(crate) fn open_writer(path: &Path, application_id: Option<i32>) -> Result<Connection, Error> {
+    let mut connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Before anything is changed in it.
+    if let Some(id) = application_id {
+        application::claim(&mut connection, path, id)?;
+    }
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
     // A checkpoint every 4,000 pages (16 MiB) keeps the log short without a checkpoint every few
     // commits; the size limit gives the space back after a burst.

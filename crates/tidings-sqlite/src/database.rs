@@ -1,13 +1,12 @@
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
 
-use crate::writer::{Call, Durability, Request};
-use crate::{Error, connection, migration, reader, writer};
+use crate::file::{self, DatabaseFile};
+use crate::writer::{Call, Durability, Request, Writer};
+use crate::{Error, connection, migration, reader};
 
 /// Jobs that may wait for the writer before [`Database::write`] makes its caller wait.
 const WRITE_QUEUE: usize = 4096;
@@ -21,6 +20,7 @@ const READ_QUEUE: usize = 1024;
 pub struct Options {
     readers: usize,
     exclusive: bool,
+    application_id: Option<i32>,
 }
 
 impl Default for Options {
@@ -29,6 +29,7 @@ impl Default for Options {
         Self {
             readers: 2,
             exclusive: false,
+            application_id: None,
         }
     }
 }
@@ -41,9 +42,20 @@ impl Options {
     }
 
     /// Refuses to open a file that another process has opened this way, by a lock on
-    /// `<path>.lock` that ends with the process.
+    /// `<path>.lock` that ends with the process. Symbolic links lead to the same lock.
+    ///
+    /// It is released when the database has been closed, or dropped, and its threads have ended.
     pub fn with_exclusive_lock(mut self) -> Self {
         self.exclusive = true;
+        self
+    }
+
+    /// Refuses the file of another program, and marks a new file with this
+    /// [application id](https://www.sqlite.org/pragma.html#pragma_application_id).
+    ///
+    /// Without it, the tables of several programs may share the file.
+    pub fn with_application_id(mut self, id: i32) -> Self {
+        self.application_id = Some(id);
         self
     }
 }
@@ -58,19 +70,17 @@ pub struct Database {
 }
 
 struct Shared {
-    path: PathBuf,
+    file: Arc<DatabaseFile>,
     writes: async_channel::Sender<Request>,
     reads: async_channel::Sender<reader::Query>,
     /// Ends when the last thread has dropped its sender.
     threads: async_channel::Receiver<()>,
-    /// Held for as long as the database is open; the operating system frees it with the process.
-    _lock: Option<File>,
 }
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("path", &self.path)
+            .field("path", &self.file.path())
             .field("waiting_writes", &self.writes.len())
             .field("waiting_reads", &self.reads.len())
             .finish_non_exhaustive()
@@ -88,62 +98,83 @@ impl Database {
     ///
     /// [`Error::NotAFile`] when the path is one that SQLite takes for something else than a file,
     /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
-    /// exclusive lock was asked for and another process has it, [`Error::Sqlite`] when the file
-    /// cannot be opened or is no database.
+    /// exclusive lock was asked for and another process has it, [`Error::OtherProgram`] when the file
+    /// has another application id, or another program's tables, [`Error::Sqlite`] when the file cannot
+    /// be opened or is no database.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
-        let path = path.as_ref();
-        check_path(path)?;
-        let lock = options.exclusive.then(|| lock_beside(path)).transpose()?;
+        let path = file::real_path(path.as_ref())?;
+        let lock = options.exclusive.then(|| file::lock(&path)).transpose()?;
+        // Freed by the last thread, before it counts as ended: what is queued is written before another process may begin.
+        let lock = Arc::new(lock);
         let (alive, threads) = async_channel::bounded(1);
         let (writes, write_queue) = async_channel::bounded(WRITE_QUEUE);
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
 
-        create(path)?;
-        let writing = connection::open_writer(path)?;
+        file::create(&path)?;
+        let writing = connection::open_writer(&path, options.application_id)?;
+        let file = Arc::new(DatabaseFile::open(path)?);
         for _ in 0..options.readers {
-            let reading = connection::open_reader(path)?;
-            let (queue, alive) = (read_queue.clone(), alive.clone());
+            let reading = connection::open_reader(file.path())?;
+            let queue = read_queue.clone();
+            let held = (Arc::clone(&lock), alive.clone());
             spawn("tidings-sqlite-reader", move || {
-                reader::run(&reading, &queue);
-                drop(alive);
+                reader::run(reading, &queue);
+                drop(held);
             })?;
         }
+        let writing = Writer::new(writing, Arc::clone(&file), options.exclusive);
         spawn("tidings-sqlite-writer", move || {
-            writer::run(writing, &write_queue);
-            drop(alive);
+            writing.run(&write_queue);
+            drop((lock, alive));
         })?;
         Ok(Self {
             shared: Arc::new(Shared {
-                path: path.to_owned(),
+                file,
                 writes,
                 reads,
                 threads,
-                _lock: lock,
             }),
         })
     }
 
-    /// The file.
+    /// The file, by the path that symbolic links lead to.
     pub fn path(&self) -> &Path {
-        &self.shared.path
+        self.shared.file.path()
     }
 
-    /// Runs a job in the next transaction and answers once its commit is on disk.
+    /// Whether the file is still the one that was opened, in full: checks that neither it nor its
+    /// write-ahead log was removed, replaced or truncated. It asks the file system only, which takes some
+    /// microseconds. Each write checks the same, and fails rather than being lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::FileChanged`] if it is not.
+    pub fn check_file(&self) -> Result<(), Error> {
+        self.shared.file.check()
+    }
+
+    /// How many bytes the write-ahead log has. It grows for as long as a reader, of whatever process, holds
+    /// an old snapshot.
+    pub fn log_bytes(&self) -> u64 {
+        self.shared.file.log_length()
+    }
+
+    /// Runs a job in the next transaction and returns once its commit is on disk.
     ///
     /// Jobs run one at a time, in the order in which they were queued; those that wait together
-    /// share one commit. A job that returns an error, or panics, is rolled back alone. It must not
-    /// begin or end transactions itself, and should not wait for anything: everyone queues behind
-    /// it.
+    /// share one commit, as many as fit in ten milliseconds. A job that returns an error, or panics, is
+    /// rolled back alone. It must not begin or end transactions itself, and should not wait for anything:
+    /// all other jobs wait for it.
     ///
     /// # Errors
     ///
     /// The job's own error, or one made from [`Error`] when the database is closed or the commit
-    /// fails.
+    /// fails. [`Error::is_unavailable`] says whether the same call may succeed later.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future before the job is queued does nothing; dropping it later lets the job
-    /// run and commit, and only discards the answer.
+    /// run and commit, and only discards the result.
     pub async fn write<T, E, F>(&self, job: F) -> Result<T, E>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
@@ -203,7 +234,7 @@ impl Database {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future discards the answer; a query that is queued still runs.
+    /// Dropping the future discards the result; a query that is queued still runs.
     pub async fn read<T, E, F>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -212,7 +243,7 @@ impl Database {
     {
         let (reply, answer) = oneshot::channel();
         let query: reader::Query = Box::new(move |connection| {
-            // The caller may have gone: then nobody wants the answer.
+            // The caller may have dropped its future.
             drop(reply.send(query(connection)));
         });
         self.shared
@@ -243,70 +274,12 @@ impl Database {
 
     /// Refuses new calls, finishes those that are queued, and waits until the threads have ended.
     ///
-    /// Closing twice is harmless; calls on any clone answer [`Error::Closed`] from now on.
+    /// Closing twice is harmless; calls on any clone return [`Error::Closed`] from now on.
     pub async fn close(&self) {
         self.shared.writes.close();
         self.shared.reads.close();
         // Nothing is ever sent: the channel ends when the last thread has dropped its end.
         while self.shared.threads.recv().await.is_ok() {}
-    }
-}
-
-/// Refuses the names of databases without a file, of which every connection would get one of its
-/// own, and [URIs](https://www.sqlite.org/uri.html), which can name such a database too.
-fn check_path(path: &Path) -> Result<(), Error> {
-    let name = path.as_os_str().as_encoded_bytes();
-    if name.is_empty() || name == b":memory:" || name.starts_with(b"file:") {
-        return Err(Error::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// Makes an empty file, which is an empty database, unless there is one.
-///
-/// SQLite would make it readable for others. A file that exists is not even opened: closing it
-/// again would take away the locks of every other connection of this process.
-fn create(path: &Path) -> Result<(), Error> {
-    match owner_only().create_new(true).open(path) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(Error::Create {
-            path: path.to_owned(),
-            source: Arc::new(source),
-        }),
-    }
-}
-
-/// Opens for writing, and makes what it makes for the user of this process alone.
-fn owner_only() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-fn lock_beside(path: &Path) -> Result<File, Error> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let lock_path = PathBuf::from(name);
-    let broken = |source| Error::Lock {
-        path: lock_path.clone(),
-        source: Arc::new(source),
-    };
-    let file = owner_only()
-        .create(true)
-        .truncate(false)
-        .open(&lock_path)
-        .map_err(broken)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(broken(source)),
     }
 }
 

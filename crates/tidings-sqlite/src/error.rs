@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
-/// Why a [`Database`](crate::Database) could not do what it was asked.
+/// Why a call to a [`Database`](crate::Database) failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
     /// file.
     #[error("expected the path of a database file, got `{}`", path.display())]
     NotAFile {
-        /// What was given.
+        /// The path that was given.
         path: PathBuf,
     },
     /// There is no database file, and none could be made.
@@ -25,7 +25,7 @@ pub enum Error {
     Create {
         /// The database file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: Arc<std::io::Error>,
     },
@@ -40,19 +40,39 @@ pub enum Error {
     Lock {
         /// The lock file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         #[source]
         source: Arc<std::io::Error>,
     },
     /// A thread could not be started.
     #[error("cannot start a database thread")]
     Thread(#[source] Arc<std::io::Error>),
+    /// The file is the database of another program.
+    #[error("the file {} is a database of another program", path.display())]
+    OtherProgram {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The database file, or its write-ahead log, was removed, replaced or truncated while it was open.
+    /// What was written since would be lost: nothing is written any more.
+    #[error("the database file {} was removed, replaced or truncated while it was open", path.display())]
+    FileChanged {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// Another process has held the write lock for too long. Nothing was done; the call may be repeated.
+    #[error("the database is locked by another process")]
+    Busy(#[source] Arc<rusqlite::Error>),
+    /// The disk, or the space that the database may take, is full. Nothing was done. Reads go on; writes
+    /// succeed again once there is room.
+    #[error("the disk of the database is full")]
+    Full(#[source] Arc<rusqlite::Error>),
     /// The file was written by a newer version of this program.
     #[error(
         "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
     )]
     NewerSchema {
-        /// Whose schema it is.
+        /// The component that the schema belongs to.
         component: &'static str,
         /// The version in the file.
         found: usize,
@@ -60,10 +80,10 @@ pub enum Error {
         known: usize,
     },
     /// Another job of the same transaction met a full disk or a failing one, and SQLite rolled back
-    /// the whole transaction. Nothing of this job was committed; it may be tried again.
+    /// the whole transaction. Nothing of this job was committed; the call may be repeated.
     #[error("the transaction was rolled back by a failing disk")]
     RolledBack,
-    /// SQLite refused. One failed commit answers every job of its transaction, so the cause is
+    /// SQLite failed. One failed commit is the result of every job of its transaction, so the cause is
     /// shared.
     #[error("the database failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
@@ -74,7 +94,30 @@ impl Error {
     ///
     /// Reads go on; writes succeed again once there is room.
     pub fn is_full(&self) -> bool {
-        self.code() == Some(ErrorCode::DiskFull)
+        matches!(self, Self::Full(_))
+    }
+
+    /// Whether another process has held the write lock for too long.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy(_))
+    }
+
+    /// Whether the call failed by local trouble that is not the caller's, and may succeed later: the file is
+    /// locked, its disk full or failing, memory or file descriptors are exhausted, or the file has changed.
+    /// Nothing was committed.
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Full(_) | Self::RolledBack | Self::FileChanged { .. } => true,
+            _ => matches!(
+                self.code(),
+                Some(
+                    ErrorCode::SystemIoFailure
+                        | ErrorCode::CannotOpen
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::ReadOnly
+                )
+            ),
+        }
     }
 
     /// Whether the row would have broken a `UNIQUE`, `CHECK` or foreign key constraint.
@@ -92,6 +135,12 @@ impl Error {
 
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(source))
+        let code = source.sqlite_error_code();
+        let source = Arc::new(source);
+        match code {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(source),
+            Some(ErrorCode::DiskFull) => Self::Full(source),
+            _ => Self::Sqlite(source),
+        }
     }
 }

@@ -1,17 +1,21 @@
 //! One SQLite file shared by several stores.
 //!
+//! **Internal to Tidings: no semver promise.** Use `tidings-notify`, `tidings-stream` and their siblings;
+//! this crate is published because they depend on it, and because a program that publishes in a
+//! transaction of its own opens its file with it.
+//!
 //! SQLite lets one connection write at a time, and a durable commit costs an fsync. A store that
 //! opens its own connection pays that fsync for every call and collides with every other store on
 //! the file. A [`Database`] gives all of them one writer: a thread that takes whatever calls are
-//! waiting, runs them in one transaction, commits once, and only then answers each caller.
+//! waiting, runs them in one transaction, commits once, and only then returns to each caller.
 //!
 //! ```text
-//! write(job) ──▶ bounded queue ──▶ writer thread: BEGIN · job · job · job · COMMIT ──▶ answers
+//! write(job) ──▶ bounded queue ──▶ writer thread: BEGIN · job · job · job · COMMIT ──▶ results
 //! read(job)  ──▶ bounded queue ──▶ reader threads, each with a read-only connection
 //! ```
 //!
 //! - A job that fails is rolled back alone; its neighbours commit.
-//! - An answer of `Ok` from [`Database::write`] means that the commit is on disk.
+//! - `Ok` from [`Database::write`] means that the commit is on disk.
 //! - Two stores take part in one transaction by running in one job: their functions take the
 //!   [`rusqlite::Transaction`] that the job is given.
 //!
@@ -36,9 +40,12 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod application;
 mod connection;
 mod database;
 mod error;
+mod file;
+mod log;
 mod migration;
 mod reader;
 mod writer;

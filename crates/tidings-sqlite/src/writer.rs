@@ -3,15 +3,28 @@
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::Error;
+use crate::file::DatabaseFile;
+use crate::log::LogKeeper;
 
 /// Most jobs that share one commit. Past a few hundred the fsync is no longer what a job pays for,
 /// and a larger batch only makes its first caller wait longer.
 const MAX_BATCH: usize = 512;
+
+/// A transaction ends with the job that takes it past this time. It holds the write lock of the file, and
+/// other processes wait for that for five seconds at most.
+const MAX_BATCH_TIME: Duration = Duration::from_millis(10);
+
+/// After a batch that was ended by its time, other processes have so long to take the lock, for which they
+/// look from time to time only.
+const TURN_OF_OTHERS: Duration = Duration::from_millis(1);
 
 /// What a commit has to survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,15 +42,15 @@ pub(crate) struct Request {
     pub(crate) job: Box<dyn Job>,
 }
 
-/// Work for the writer. It runs inside the transaction, and is answered when the fate of the
-/// commit is known.
+/// Work for the writer. It runs inside the transaction, and its caller gets the result when the outcome of
+/// the commit is known.
 pub(crate) trait Job: Send {
     /// Does the work; `false` asks for its rollback.
     fn run(&mut self, transaction: &Transaction<'_>) -> bool;
 
-    /// Tells the caller how it ended: its own result if the commit succeeded or the job itself
-    /// failed, else the failure of the commit.
-    fn answer(self: Box<Self>, commit: Result<(), Error>);
+    /// Sends the caller the result of the job if the commit succeeded or the job itself failed, otherwise the
+    /// failure of the commit.
+    fn finish(self: Box<Self>, commit: Result<(), Error>);
 }
 
 /// The job of one call to [`Database::write`](crate::Database::write).
@@ -75,50 +88,96 @@ where
         succeeded
     }
 
-    fn answer(self: Box<Self>, commit: Result<(), Error>) {
-        let answer = match (self.result, commit) {
+    fn finish(self: Box<Self>, commit: Result<(), Error>) {
+        let result = match (self.result, commit) {
             (Some(Err(error)), _) => Err(error),
             (_, Err(error)) => Err(error.into()),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (None, Ok(())) => Err(Error::Panicked.into()),
         };
-        // A caller that went away does not want the answer; its job is committed all the same.
-        drop(self.reply.send(answer));
+        // The caller may have dropped its future; its job is committed all the same.
+        drop(self.reply.send(result));
     }
 }
 
-/// Serves the queue until it is closed and empty.
-pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Request>) {
-    let mut synchronous = Durability::Full;
-    let mut waiting = VecDeque::with_capacity(MAX_BATCH);
-    while let Ok(request) = queue.recv_blocking() {
-        waiting.push_back(request);
-        while waiting.len() < MAX_BATCH {
-            let Ok(request) = queue.try_recv() else { break };
-            waiting.push_back(request);
+/// The connection that writes.
+pub(crate) struct Writer {
+    connection: Connection,
+    file: Arc<DatabaseFile>,
+    /// Whether no other process writes to the file.
+    is_exclusive: bool,
+    synchronous: Durability,
+    log: LogKeeper,
+}
+
+impl Writer {
+    pub(crate) fn new(connection: Connection, file: Arc<DatabaseFile>, is_exclusive: bool) -> Self {
+        Self {
+            connection,
+            file,
+            is_exclusive,
+            synchronous: Durability::Full,
+            log: LogKeeper::default(),
         }
-        // A batch that lost its transaction half-way leaves jobs that have not run: they go on in
-        // a transaction of their own.
-        while !waiting.is_empty() {
-            let outcome = set_synchronous(&connection, &mut synchronous, strictest(&waiting))
-                .and_then(|()| commit_batch(&mut connection, &mut waiting));
-            if let Err(error) = outcome {
+    }
+
+    /// Serves the queue until it is closed and empty.
+    pub(crate) fn run(mut self, queue: &async_channel::Receiver<Request>) {
+        let mut waiting = VecDeque::with_capacity(MAX_BATCH);
+        while let Ok(request) = queue.recv_blocking() {
+            waiting.push_back(request);
+            loop {
+                while waiting.len() < MAX_BATCH {
+                    let Ok(request) = queue.try_recv() else { break };
+                    waiting.push_back(request);
+                }
+                if waiting.is_empty() {
+                    break;
+                }
+                self.commit(&mut waiting);
+            }
+        }
+        let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(error) = self.connection.execute_batch(closing) {
+            tracing::debug!(
+                error = &error as &dyn StdError,
+                "the closing checkpoint is left to the next start"
+            );
+        }
+    }
+
+    /// Commits one batch of waiting jobs. Those that have not run stay: a batch ends by its time, or by a
+    /// job that loses its transaction.
+    fn commit(&mut self, waiting: &mut VecDeque<Request>) {
+        let wanted = strictest(waiting);
+        let outcome = self
+            .file
+            .check_with(&self.connection)
+            .and_then(|_log| set_synchronous(&self.connection, &mut self.synchronous, wanted))
+            .and_then(|()| commit_batch(&mut self.connection, &self.file, waiting));
+        match outcome {
+            Ok(log_bytes) => self.log.keep_short(&self.connection, log_bytes),
+            Err(error) => {
                 tracing::error!(
                     error = &error as &dyn StdError,
                     jobs = waiting.len(),
                     "no transaction could be started"
                 );
-                answer_all(waiting.drain(..).map(|request| request.job), &Err(error));
+                finish_all(waiting.drain(..).map(|request| request.job), &Err(error));
             }
         }
+        if !waiting.is_empty() && !self.is_exclusive {
+            pause(TURN_OF_OTHERS);
+        }
     }
-    if let Err(error) = connection.execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)")
-    {
-        tracing::debug!(
-            error = &error as &dyn StdError,
-            "the closing checkpoint is left to the next start"
-        );
-    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread of its own, which serves nobody meanwhile"
+)]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 fn strictest(requests: &VecDeque<Request>) -> Durability {
@@ -148,11 +207,18 @@ fn set_synchronous(
     Ok(())
 }
 
-/// Runs waiting jobs in one transaction, commits, and answers those that ran.
+/// Runs waiting jobs in one transaction until its time is up, commits, and sends the results of those that
+/// ran.
 ///
-/// An error means that no transaction could be started, and that no job has run.
-fn commit_batch(connection: &mut Connection, waiting: &mut VecDeque<Request>) -> Result<(), Error> {
+/// Returns the length of the log. An error means that no transaction could be started, and that no job has
+/// run.
+fn commit_batch(
+    connection: &mut Connection,
+    file: &DatabaseFile,
+    waiting: &mut VecDeque<Request>,
+) -> Result<u64, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let begun = Instant::now();
     let mut ran = Vec::with_capacity(waiting.len());
     while let Some(Request { mut job, .. }) = waiting.pop_front() {
         let kept = run_in_savepoint(&transaction, job.as_mut());
@@ -160,11 +226,16 @@ fn commit_batch(connection: &mut Connection, waiting: &mut VecDeque<Request>) ->
         if let Err(error) = kept {
             // The transaction is gone, and with it the work of the jobs before.
             drop(transaction);
-            answer_all(ran.into_iter(), &Err(error));
-            return Ok(());
+            finish_all(ran.into_iter(), &Err(error));
+            return Ok(0);
+        }
+        if begun.elapsed() >= MAX_BATCH_TIME {
+            break;
         }
     }
     let outcome = transaction.commit().map_err(Error::from);
+    // A commit into a file that nobody finds again is none.
+    let outcome = outcome.and_then(|()| file.check_with(connection));
     if let Err(error) = &outcome {
         tracing::error!(
             error = error as &dyn StdError,
@@ -172,8 +243,9 @@ fn commit_batch(connection: &mut Connection, waiting: &mut VecDeque<Request>) ->
             "a commit failed"
         );
     }
-    answer_all(ran.into_iter(), &outcome);
-    Ok(())
+    let log_bytes = outcome.as_ref().copied().unwrap_or(0);
+    finish_all(ran.into_iter(), &outcome.map(drop));
+    Ok(log_bytes)
 }
 
 /// Runs one job so that its failure, or its panic, undoes its own work and nobody else's.
@@ -196,8 +268,8 @@ fn run_in_savepoint(transaction: &Transaction<'_>, job: &mut dyn Job) -> Result<
     Ok(())
 }
 
-fn answer_all(jobs: impl Iterator<Item = Box<dyn Job>>, outcome: &Result<(), Error>) {
+fn finish_all(jobs: impl Iterator<Item = Box<dyn Job>>, outcome: &Result<(), Error>) {
     for job in jobs {
-        job.answer(outcome.clone());
+        job.finish(outcome.clone());
     }
 }

@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tidings_sqlite::{Database, Error, Options};
+use tidings_sqlite::{Database, Error, Options, rusqlite};
+use tokio::time::Instant;
 
 const SCHEMA: &[&str] = &["CREATE TABLE item (n INTEGER PRIMARY KEY) STRICT"];
 
@@ -268,4 +272,284 @@ fn the_lock_ends_with_the_process_that_holds_it() {
         .status;
     assert!(!status.success());
     Database::open(&path, &Options::default().with_exclusive_lock()).unwrap();
+}
+
+/// A connection of another process, as far as SQLite's locks are concerned.
+fn other_process(database: &Database) -> rusqlite::Connection {
+    let connection = rusqlite::Connection::open(database.path()).unwrap();
+    connection.busy_timeout(Duration::from_secs(2)).unwrap();
+    connection
+}
+
+/// Takes about so many milliseconds on the writer.
+fn work(tx: &rusqlite::Transaction<'_>, milliseconds: u64) -> Result<(), Error> {
+    let until = Instant::now() + Duration::from_millis(milliseconds);
+    while Instant::now() < until {
+        tx.query_row("SELECT count(*) FROM item", [], |_| Ok(()))?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_flood_of_slow_jobs_lets_another_process_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    // Four seconds in all; as one transaction they would keep everybody out for as long.
+    let jobs: Vec<_> = (0..400)
+        .map(|_| {
+            let database = database.clone();
+            tokio::spawn(async move { database.write(|tx| work(tx, 10)).await })
+        })
+        .collect();
+    let other = other_process(&database);
+    let inserted = tokio::task::spawn_blocking(move || {
+        let begun = Instant::now();
+        for n in 0..3 {
+            other.execute("INSERT INTO item VALUES (?1)", [n]).unwrap();
+        }
+        begun.elapsed()
+    });
+    let waited = inserted.await.unwrap();
+    let unfinished = jobs.iter().filter(|job| !job.is_finished()).count();
+    assert!(unfinished > 0, "the flood was over after {waited:?}");
+    for job in jobs {
+        job.await.unwrap().unwrap();
+    }
+    assert_eq!(count(&database).await, 3);
+}
+
+#[tokio::test]
+async fn regression_a_lock_of_another_process_is_called_busy_and_nothing_is_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    let other = other_process(&database);
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = insert(&database, 1).await.unwrap_err();
+    assert!(refused.is_busy() && refused.is_unavailable(), "{refused:?}");
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(count(&database).await, 0);
+    insert(&database, 1).await.unwrap();
+    // What is wrong with the caller's statement is not local trouble.
+    let duplicate = insert(&database, 1).await.unwrap_err();
+    assert!(duplicate.is_constraint_violation() && !duplicate.is_unavailable());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_the_lock_is_held_until_what_is_queued_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let options = Options::default().with_exclusive_lock();
+    let database = Database::open(&path, &options).unwrap();
+    database.migrate("test", SCHEMA).await.unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (start, started) = tokio::sync::oneshot::channel();
+    let mut holding = Box::pin(database.write(move |_| {
+        start.send(()).unwrap();
+        held.recv().unwrap();
+        Ok::<_, Error>(())
+    }));
+    tokio::select! {
+        held = &mut holding => panic!("{held:?}"),
+        started = started => started.unwrap(),
+    }
+    let mut last = Box::pin(insert(&database, 1));
+    assert!(futures_util::poll!(&mut last).is_pending());
+    // The callers drop their futures, and the last handle.
+    drop((holding, last));
+    drop(database);
+    let refused = Database::open(&path, &options).unwrap_err();
+    assert!(matches!(refused, Error::InUse { .. }), "{refused:?}");
+    release.send(()).unwrap();
+    let reopened = loop {
+        match Database::open(&path, &options) {
+            Ok(database) => break database,
+            Err(Error::InUse { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    assert_eq!(count(&reopened).await, 1, "what was queued is written");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn regression_symbolic_links_lead_to_the_same_lock() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("test.db");
+    let (link, chain) = (
+        folder.path().join("link.db"),
+        folder.path().join("chain.db"),
+    );
+    // Before there is a file, and through a folder as well.
+    symlink("test.db", &link).unwrap();
+    symlink("link.db", &chain).unwrap();
+    let linked_folder = folder.path().join("folder");
+    symlink(folder.path(), &linked_folder).unwrap();
+    let options = Options::default().with_exclusive_lock();
+    let first = Database::open(&chain, &options).unwrap();
+    assert_eq!(first.path(), file.canonicalize().unwrap());
+    for path in [&file, &link, &chain, &linked_folder.join("test.db")] {
+        let refused = Database::open(path, &options).unwrap_err();
+        assert!(
+            matches!(refused, Error::InUse { .. }),
+            "{path:?}: {refused:?}"
+        );
+    }
+    symlink("circle.db", folder.path().join("circle.db")).unwrap();
+    Database::open(folder.path().join("circle.db"), &options).unwrap_err();
+}
+
+#[tokio::test]
+async fn regression_the_file_of_another_program_is_refused_and_stays_as_it_is() {
+    const ID: i32 = 0x7469_6469;
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::default().with_application_id(ID);
+    let other = folder.path().join("other.db");
+    for setup in [
+        "CREATE TABLE song (title TEXT)",
+        "PRAGMA application_id = 42; CREATE TABLE tidings_schema (n)",
+        "PRAGMA application_id = 42",
+    ] {
+        let connection = rusqlite::Connection::open(&other).unwrap();
+        connection.execute_batch(setup).unwrap();
+        drop(connection);
+        let before = std::fs::read(&other).unwrap();
+        let refused = Database::open(&other, &options).unwrap_err();
+        assert!(matches!(refused, Error::OtherProgram { .. }), "{refused:?}");
+        assert_eq!(std::fs::read(&other).unwrap(), before);
+        std::fs::remove_file(&other).unwrap();
+    }
+    let own = folder.path().join("own.db");
+    for _ in 0..2 {
+        let database = Database::open(&own, &options).unwrap();
+        database.migrate("test", SCHEMA).await.unwrap();
+        database.close().await;
+    }
+    // What was made before there were marks is taken, and is marked then.
+    let old = folder.path().join("old.db");
+    let database = Database::open(&old, &Options::default()).unwrap();
+    database.migrate("test", SCHEMA).await.unwrap();
+    database.close().await;
+    drop(Database::open(&old, &options).unwrap());
+    let another = Options::default().with_application_id(ID + 1);
+    let refused = Database::open(&old, &another).unwrap_err();
+    assert!(matches!(refused, Error::OtherProgram { .. }), "{refused:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_writes() {
+    for harm in [
+        "remove",
+        "replace",
+        "truncate",
+        "remove log",
+        "truncate log",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(&folder).await;
+        // Some of it in the file, the rest in the log.
+        insert(&database, 1).await.unwrap();
+        other_process(&database)
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .unwrap();
+        insert(&database, 2).await.unwrap();
+        database.check_file().unwrap();
+        let file = database.path().to_owned();
+        let log = folder.path().join("test.db-wal");
+        let truncate = |path| {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(path)
+                .unwrap()
+                .set_len(0)
+        };
+        match harm {
+            "remove" => std::fs::remove_file(&file).unwrap(),
+            "replace" => {
+                std::fs::copy(&file, folder.path().join("copy.db")).unwrap();
+                std::fs::rename(folder.path().join("copy.db"), &file).unwrap();
+            }
+            "truncate" => truncate(&file).unwrap(),
+            "remove log" => std::fs::remove_file(&log).unwrap(),
+            _ => truncate(&log).unwrap(),
+        }
+        let noticed = database.check_file().expect_err(harm);
+        assert!(
+            matches!(noticed, Error::FileChanged { .. }),
+            "{harm}: {noticed:?}"
+        );
+        let refused = insert(&database, 3).await.expect_err(harm);
+        assert!(
+            matches!(refused, Error::FileChanged { .. }),
+            "{harm}: {refused:?}"
+        );
+        assert!(refused.is_unavailable());
+    }
+}
+
+#[tokio::test]
+async fn what_another_program_compacts_is_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)
+        INSERT INTO item SELECT i FROM n";
+    let run = |statement: &'static str| {
+        database.write(move |tx| Ok::<_, Error>(tx.execute_batch(statement)?))
+    };
+    run(fill).await.unwrap();
+    let other = other_process(&database);
+    let compact = "PRAGMA wal_checkpoint(TRUNCATE); DELETE FROM item WHERE n > 10; VACUUM;
+        PRAGMA wal_checkpoint(TRUNCATE)";
+    run("DELETE FROM item WHERE n > 40000").await.unwrap();
+    other.execute_batch(compact).unwrap();
+    run("INSERT INTO item VALUES (100)").await.unwrap();
+    database.check_file().unwrap();
+    assert_eq!(count(&database).await, 11);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_the_log_is_emptied_although_readers_overlap_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    database
+        .write(|tx| Ok::<_, Error>(tx.execute_batch("CREATE TABLE bulk (data BLOB)")?))
+        .await
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    // One reader begins before the other ends, so that SQLite's own checkpoint never resets the log.
+    let readers: Vec<_> = (0..2)
+        .map(|offset| {
+            let (path, stop) = (database.path().to_owned(), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let connection = rusqlite::Connection::open(path).unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    connection
+                        .execute_batch("BEGIN; SELECT count(*) FROM item")
+                        .unwrap();
+                    let until = Instant::now() + Duration::from_millis(20 + 5 * offset);
+                    while Instant::now() < until {
+                        std::thread::yield_now();
+                    }
+                    connection.execute_batch("COMMIT").unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut longest = 0;
+    for _ in 0..300 {
+        let append = |tx: &rusqlite::Transaction<'_>| {
+            tx.execute("INSERT INTO bulk VALUES (zeroblob(1048576))", [])?;
+            tx.execute("DELETE FROM bulk", [])?;
+            Ok::<_, Error>(())
+        };
+        database.write(append).await.unwrap();
+        longest = longest.max(database.log_bytes());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        reader.join().unwrap();
+    }
+    assert!(longest < 200 << 20, "{longest} bytes");
 }

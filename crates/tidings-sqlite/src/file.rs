@@ -1,0 +1,249 @@
+//! The file itself: its path, its lock, and whether it is still the one that was opened.
+
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rusqlite::Connection;
+
+use crate::{Error, connection};
+
+/// Links that a path may go through, as for the operating system.
+const MAX_LINKS: usize = 40;
+
+/// A database file and its write-ahead log, as they were found.
+#[derive(Debug)]
+pub(crate) struct DatabaseFile {
+    path: PathBuf,
+    log_path: PathBuf,
+    id: FileId,
+    /// That of the log, once there is one; it stays as long as a connection is open.
+    log_id: std::sync::OnceLock<FileId>,
+    /// The greatest lengths so far. A file that is shorter was truncated by somebody, unless SQLite did
+    /// it itself.
+    length: AtomicU64,
+    log_length: AtomicU64,
+}
+
+impl DatabaseFile {
+    /// Looks at a file that exists.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
+        let metadata = std::fs::metadata(&path).map_err(|source| Error::Create {
+            path: path.clone(),
+            source: Arc::new(source),
+        })?;
+        Ok(Self {
+            log_path: beside(&path, "-wal"),
+            id: FileId::of(&metadata),
+            log_id: std::sync::OnceLock::new(),
+            length: AtomicU64::new(metadata.len()),
+            log_length: AtomicU64::new(0),
+            path,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many bytes the write-ahead log has.
+    pub(crate) fn log_length(&self) -> u64 {
+        std::fs::metadata(&self.log_path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Whether file and log are still those that were opened, in full, as far as the file system says.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let (length, log_length) = self.lengths()?;
+        let is_whole = length >= self.length.load(Ordering::Relaxed)
+            && log_length >= self.log_length.load(Ordering::Relaxed);
+        if is_whole {
+            Ok(())
+        } else {
+            Err(self.changed())
+        }
+    }
+
+    /// Checks, and asks SQLite itself where something is shorter than it was: it may have done that.
+    /// Returns the length of the log.
+    pub(crate) fn check_with(&self, connection: &Connection) -> Result<u64, Error> {
+        let (length, log_length) = self.lengths()?;
+        if length < self.length.load(Ordering::Relaxed) && !self.is_whole() {
+            return Err(self.changed());
+        }
+        if log_length < self.log_length.load(Ordering::Relaxed)
+            && log_length < needed_log(connection)?
+        {
+            return Err(self.changed());
+        }
+        self.length.store(length, Ordering::Relaxed);
+        self.log_length.store(log_length, Ordering::Relaxed);
+        Ok(log_length)
+    }
+
+    fn lengths(&self) -> Result<(u64, u64), Error> {
+        let changed = |_: io::Error| self.changed();
+        let file = std::fs::metadata(&self.path).map_err(changed)?;
+        if FileId::of(&file) != self.id {
+            return Err(self.changed());
+        }
+        let log = match std::fs::metadata(&self.log_path) {
+            Ok(log) => log,
+            // It is made with the first transaction.
+            Err(_) if self.log_id.get().is_none() => return Ok((file.len(), 0)),
+            Err(_) => return Err(self.changed()),
+        };
+        if *self.log_id.get_or_init(|| FileId::of(&log)) != FileId::of(&log) {
+            return Err(self.changed());
+        }
+        Ok((file.len(), log.len()))
+    }
+
+    /// Whether a file that has become shorter is a whole database: another program has compacted it. A
+    /// connection that has just been opened has nothing in its cache that could hide a loss.
+    fn is_whole(&self) -> bool {
+        let check = || {
+            let connection = connection::open_reader(&self.path)?;
+            let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let check = "PRAGMA quick_check(1)";
+            let found: String = connection.query_row(check, [], |row| row.get(0))?;
+            Ok::<_, rusqlite::Error>(pages > 0 && found == "ok")
+        };
+        check().unwrap_or(false)
+    }
+
+    fn changed(&self) -> Error {
+        Error::FileChanged {
+            path: self.path.clone(),
+        }
+    }
+}
+
+/// How long the log must be at least for what is in it, as the index in shared memory has it.
+fn needed_log(connection: &Connection) -> Result<u64, Error> {
+    let number = |pragma: &str, column| {
+        let value = connection.query_row(pragma, [], |row| row.get::<_, i64>(column))?;
+        Ok::<_, Error>(u64::try_from(value).unwrap_or(0))
+    };
+    let frames = number("PRAGMA wal_checkpoint(NOOP)", 1)?;
+    let page = number("PRAGMA page_size", 0)?;
+    // https://www.sqlite.org/fileformat2.html#walformat
+    Ok(if frames == 0 {
+        0
+    } else {
+        32 + frames * (24 + page)
+    })
+}
+
+/// What tells one file from another of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    #[cfg(unix)]
+    device: u64,
+    #[cfg(unix)]
+    inode: u64,
+}
+
+impl FileId {
+    #[cfg(unix)]
+    fn of(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn of(_metadata: &Metadata) -> Self {
+        Self {}
+    }
+}
+
+/// The path of the file itself, whatever links lead to it: its lock must not depend on the way.
+///
+/// Refuses the names of databases without a file, of which every connection would get one of its own, and
+/// [URIs](https://www.sqlite.org/uri.html), which can name such a database too.
+pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
+    let name = path.as_os_str().as_encoded_bytes();
+    if name.is_empty() || name == b":memory:" || name.starts_with(b"file:") {
+        return Err(Error::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let failed = |source| Error::Create {
+        path: path.to_owned(),
+        source: Arc::new(source),
+    };
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::canonicalize(&target) {
+            Ok(real) => return Ok(real),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) => {}
+        }
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let Ok(link) = std::fs::read_link(&target) else {
+            let real = std::fs::canonicalize(folder).map_err(failed)?;
+            return Ok(real.join(target.file_name().unwrap_or_default()));
+        };
+        // A link to a file that does not exist yet.
+        target = folder.join(link);
+    }
+    Err(failed(io::Error::other("too many symbolic links")))
+}
+
+/// Makes an empty file, which is an empty database, unless there is one.
+///
+/// SQLite would make it readable for others. A file that exists is not even opened: closing it again would
+/// take away the locks of every other connection of this process.
+pub(crate) fn create(path: &Path) -> Result<(), Error> {
+    match owner_only().create_new(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(Error::Create {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        }),
+    }
+}
+
+/// Takes the lock that one process may have; the operating system frees it with the process.
+pub(crate) fn lock(path: &Path) -> Result<File, Error> {
+    let lock_path = beside(path, ".lock");
+    let broken = |source| Error::Lock {
+        path: lock_path.clone(),
+        source: Arc::new(source),
+    };
+    let file = owner_only()
+        .create(true)
+        .truncate(false)
+        .open(&lock_path)
+        .map_err(broken)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(broken(source)),
+    }
+}
+
+/// Opens for writing, and makes new files for the user of this process alone.
+fn owner_only() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
