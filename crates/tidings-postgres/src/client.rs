@@ -14,13 +14,13 @@ use crate::config::Connection;
 /// It is the [`tokio_postgres::Client`]: statements that are sent before the replies to others have
 /// arrived are pipelined.
 pub struct Client {
-    client: tokio_postgres::Client,
+    statements: tokio_postgres::Client,
     canceller: Canceller,
     _driver: AbortOnDropHandle<()>,
 }
 
 pub(crate) fn drive(
-    client: tokio_postgres::Client,
+    statements: tokio_postgres::Client,
     connection: Connection,
     canceller: Canceller,
 ) -> Client {
@@ -31,7 +31,7 @@ pub(crate) fn drive(
         }
     });
     Client {
-        client,
+        statements,
         canceller,
         _driver: AbortOnDropHandle::new(driver),
     }
@@ -50,13 +50,13 @@ impl Client {
     ///
     /// A dropped future may have cancelled the statement.
     pub async fn cancel(&self) -> Result<(), Error> {
-        self.canceller.cancel(&self.client.cancel_token()).await
+        self.canceller.cancel(&self.statements.cancel_token()).await
     }
 }
 
 impl tidings_reconnect::Connection for Client {
     fn is_broken(&self) -> bool {
-        self.client.is_closed()
+        self.statements.is_closed()
     }
 }
 
@@ -64,7 +64,7 @@ impl Deref for Client {
     type Target = tokio_postgres::Client;
 
     fn deref(&self) -> &tokio_postgres::Client {
-        &self.client
+        &self.statements
     }
 }
 

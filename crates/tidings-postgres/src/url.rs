@@ -26,6 +26,9 @@ const OWN: [&str; 11] = [
     "target_session_attrs",
 ];
 
+/// Parameters and their values.
+type Pairs = Vec<(String, String)>;
+
 /// A URL that has been read.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
@@ -143,7 +146,7 @@ fn session_attributes(value: Option<&str>) -> Result<TargetSessionAttrs, Error> 
 
 /// Takes our own parameters out of a URL or a connection string. `None` when it is neither: the client
 /// library says what is wrong.
-fn split(url: &str) -> Option<(Cow<'_, str>, Vec<(String, String)>)> {
+fn split(url: &str) -> Option<(Cow<'_, str>, Pairs)> {
     let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
     if !is_url {
         let (own, rest): (Vec<_>, Vec<_>) = pairs(url)?.into_iter().partition(is_own);
@@ -185,7 +188,7 @@ fn decode(text: &str) -> Option<String> {
 /// The parameters of a connection string, as libpq
 /// [reads](https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-KEYWORD-VALUE)
 /// them.
-fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+fn pairs(text: &str) -> Option<Pairs> {
     let mut pairs = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
