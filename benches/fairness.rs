@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use axum::http::{StatusCode, Uri};
-use tidings::{Dispatcher, Endpoint, Standing};
+use tidings::{Dispatcher, Endpoint, Speed};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -77,18 +77,18 @@ async fn measure(url: &str, dead: usize) -> Vec<Duration> {
     for number in 0..dead {
         let id = format!("dead{number}");
         let endpoint = Endpoint::new(format!("{url}/dead")).unwrap();
-        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        dispatcher.insert(id.as_str(), endpoint);
         for _ in 0..100 {
             dispatcher.notify(&id, "x").unwrap();
         }
-        while dispatcher.status(&id).unwrap().standing != Standing::Slow {
+        while dispatcher.status(&id).unwrap().speed != Speed::Slow {
             yield_now().await;
         }
     }
     let healthy: Vec<_> = (dead..ENDPOINTS).map(|number| number.to_string()).collect();
     for id in &healthy {
         let endpoint = Endpoint::new(format!("{url}/ok")).unwrap();
-        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        dispatcher.insert(id.as_str(), endpoint);
     }
     let mut deliveries = JoinSet::new();
     let mut pace = interval(PACE);

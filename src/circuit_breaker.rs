@@ -9,11 +9,12 @@
 //!       enough successes:   1, 2, 4 … at once
 //! ```
 //!
-//! The breaker is a pure state machine: it is asked before an attempt, told what came of it, and
-//! given the time. It sleeps nowhere and sends nothing.
+//! The breaker is a pure state machine: it admits attempts, gets their results, and is given the
+//! time. It does not sleep, and it sends nothing.
 
 mod window;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,18 +22,24 @@ use tokio::time::Instant;
 use crate::ConfigError;
 use window::Window;
 
-/// Whether attempts are let through.
+/// Whether attempts are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CircuitState {
-    /// All are.
+    /// All attempts are.
     Closed,
-    /// None is.
+    /// No attempt is.
     Open,
-    /// A few are, to see whether the endpoint has recovered.
+    /// A few attempts are, to find out whether the endpoint has recovered.
     HalfOpen,
 }
 
 /// When a [`CircuitBreaker`] trips, and how it recovers.
+///
+/// In a [`Client`](crate::Client) or [`Dispatcher`](crate::Dispatcher) a failure is an attempt that
+/// is worth repeating: no response, or a status such as 503. Every other status shows that the
+/// endpoint works, including 3xx, 401, 403 and 404: an endpoint that replies 404 to everything
+/// fails every message and never opens its circuit. An attempt that failed because of this machine
+/// counts neither way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
 pub struct CircuitBreakerConfig {
@@ -68,6 +75,9 @@ impl Default for CircuitBreakerConfig {
     }
 }
 
+/// Longest time that a circuit stays open.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 impl CircuitBreakerConfig {
     /// Sets how many failures in a row trip the breaker. At least 1; the default is 5.
     pub fn with_consecutive_failures(mut self, failures: u32) -> Self {
@@ -93,8 +103,8 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets for how long the breaker stays open the first time. More than zero; the default is 30
-    /// seconds. Each failed probe doubles it, up to [`with_max_open_for`](Self::with_max_open_for).
+    /// Sets for how long the breaker stays open the first time. More than zero, at most a day; the
+    /// default is 30 seconds. Each failed probe doubles it, up to [`with_max_open_for`](Self::with_max_open_for).
     /// Clients and dispatchers send the probe up to a tenth later, unless a new message comes, so
     /// that endpoints that failed together are not probed together.
     pub fn with_open_for(mut self, open_for: Duration) -> Self {
@@ -118,8 +128,7 @@ impl CircuitBreakerConfig {
         self
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.consecutive_failures == 0 {
             return Err(ConfigError::new("consecutive_failures", "at least 1"));
         }
@@ -135,8 +144,9 @@ impl CircuitBreakerConfig {
                 "a rate above 0 and at most 1, at least 1 attempt, and a window above zero and of at most a day",
             ));
         }
-        if self.open_for.is_zero() {
-            return Err(ConfigError::new("open_for", "more than zero"));
+        if self.open_for.is_zero() || self.open_for > DAY {
+            let expected = "more than zero and at most a day";
+            return Err(ConfigError::new("open_for", expected));
         }
         if self.max_open_for < self.open_for || self.max_open_for > DAY {
             return Err(ConfigError::new(
@@ -155,6 +165,8 @@ impl CircuitBreakerConfig {
 #[derive(Debug)]
 pub struct CircuitBreaker {
     config: CircuitBreakerConfig,
+    /// Tells its permits from those of other breakers.
+    id: u64,
     state: State,
     /// Counts the changes of state. What was admitted before one says nothing about the time after.
     generation: u64,
@@ -169,7 +181,7 @@ enum State {
         window: Option<Window>,
     },
     Open {
-        /// `None`: until somebody closes it.
+        /// `None`: until it is closed by hand.
         until: Option<Instant>,
     },
     HalfOpen {
@@ -179,31 +191,33 @@ enum State {
     },
 }
 
-/// The answer of [`CircuitBreaker::admit`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether an attempt may be made: the result of [`CircuitBreaker::admit`].
+#[derive(Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// Go ahead, and hand the permit to [`CircuitBreaker::record`] in any case.
+    /// It may. Hand the permit to [`CircuitBreaker::record`] in any case.
     Admitted(Permit),
     /// Not now.
     Refused {
-        /// When to ask again; `None` while it depends on attempts under way, or when somebody opened
-        /// the breaker by hand.
+        /// When to ask again; `None` while that depends on attempts under way, or when the breaker
+        /// was opened by hand.
         retry_at: Option<Instant>,
     },
 }
 
-/// The right to make one attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The right to make one attempt. It belongs to the breaker that gave it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a permit that is not recorded keeps its place in a half-open breaker"]
 pub struct Permit {
+    breaker: u64,
     generation: u64,
 }
 
 /// What came of an attempt, as far as the health of the endpoint goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Health {
-    /// The endpoint answered in a way that only a working one does.
+    /// The endpoint replied in a way that only a working one does.
     Healthy,
-    /// It did not answer, or said that it cannot.
+    /// It did not reply, or said that it cannot take the message.
     Failing,
     /// Nothing was learned, for instance because the attempt was not made after all.
     Unknown,
@@ -217,15 +231,21 @@ impl CircuitBreaker {
     /// [`ConfigError`], naming the setting that is out of its range.
     pub fn new(config: CircuitBreakerConfig) -> Result<Self, ConfigError> {
         config.check()?;
-        Ok(Self {
+        Ok(Self::with_checked(config))
+    }
+
+    pub(crate) fn with_checked(config: CircuitBreakerConfig) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        Self {
             config,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             state: State::closed(&config),
             generation: 0,
             next_open_for: config.open_for,
-        })
+        }
     }
 
-    /// Whether attempts are let through. An open breaker becomes half-open with the first attempt
+    /// Whether attempts are admitted. An open breaker becomes half-open with the first attempt
     /// that it admits.
     pub fn state(&self) -> CircuitState {
         match self.state {
@@ -233,6 +253,11 @@ impl CircuitBreaker {
             State::Open { .. } => CircuitState::Open,
             State::HalfOpen { .. } => CircuitState::HalfOpen,
         }
+    }
+
+    /// Whether it was opened by hand.
+    pub(crate) fn is_open_by_hand(&self) -> bool {
+        matches!(self.state, State::Open { until: None })
     }
 
     /// When an open breaker is probed; `None` when it is not open, or was opened by hand.
@@ -270,14 +295,19 @@ impl CircuitBreaker {
             *in_flight += 1;
         }
         Admission::Admitted(Permit {
+            breaker: self.id,
             generation: self.generation,
         })
     }
 
-    /// Tells what came of an admitted attempt. One that was admitted before the last change of
-    /// state is ignored.
+    /// Records the result of an admitted attempt. One that was admitted before the last change of
+    /// state, or by another breaker, is ignored.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a permit is good for one attempt"
+    )]
     pub fn record(&mut self, permit: Permit, health: Health, now: Instant) {
-        if permit.generation != self.generation {
+        if (permit.breaker, permit.generation) != (self.id, self.generation) {
             return;
         }
         match &mut self.state {

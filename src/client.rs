@@ -10,8 +10,10 @@ use tokio::sync::oneshot;
 pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 
 use crate::circuit_breaker::CircuitState;
-use crate::pool::{Places, Pool, Receipt, Reply, Room};
-use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
+use crate::pool::{Permits, Pool, QueuePermit, Reply};
+use crate::{
+    ConfigError, DeliveryError, EndpointId, Message, NotifyError, Receipt, Refusal, telemetry,
+};
 
 /// Sends messages to one endpoint in the background.
 ///
@@ -25,9 +27,18 @@ use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 ///
 /// Messages that are queued and messages that wait for their next attempt, together. With a retry
 /// policy a message keeps its place from its acceptance to its final outcome, because it may have
-/// to wait again at any time; without one it leaves the queue when a worker takes it. A full queue
-/// refuses new messages ([`notify`](Self::notify)) or makes their senders wait
-/// ([`enqueue`](Self::enqueue), [`deliver`](Self::deliver)).
+/// to wait again at any time; without one it leaves the queue when a worker takes it. When the queue
+/// is full, [`notify`](Self::notify) refuses new messages, and [`enqueue`](Self::enqueue) and
+/// [`deliver`](Self::deliver) wait.
+///
+/// # Callbacks
+///
+/// A callback that owns a clone of the client keeps it alive: the client owns its callbacks. Then
+/// dropping the other clones stops nothing, and only [`stop`](Self::stop) does. Give the callback
+/// something weaker, or a channel.
+///
+/// When the runtime that [`start`](Self::start) was called on ends, so does the client: what is left
+/// is reported, and new messages are refused.
 ///
 /// # Pauses
 ///
@@ -37,8 +48,8 @@ use crate::{ConfigError, DeliveryError, EndpointId, Message, NotifyError};
 ///
 /// # An endpoint that is gone
 ///
-/// `410 Gone` fails its message and no other: what becomes of the only endpoint is for its owner to
-/// decide. A [`Dispatcher`](crate::Dispatcher) stops sending to such an endpoint.
+/// `410 Gone` fails its message and no other: the owner of the only endpoint decides what to do
+/// about it. A [`Dispatcher`](crate::Dispatcher) stops sending to such an endpoint.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -49,7 +60,7 @@ struct Inner {
     pool: Arc<Pool>,
     /// The name of the only lane.
     id: EndpointId,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
 }
 
 impl Client {
@@ -86,28 +97,29 @@ impl Client {
     /// [`NotifyError`] with the message when the client is not started, or stopped, or the queue is
     /// full.
     pub fn notify(&self, message: impl Into<Message>) -> Result<(), NotifyError> {
-        let room = self.inner.places.try_take();
-        self.accept(message.into(), room, None)
+        let permit = self.inner.permits.try_acquire();
+        let permit = permit.ok_or(Refusal::QueueFull);
+        self.accept(message.into(), permit, None)
     }
 
-    /// Queues a message, waiting for room. Those who wait are served in turn.
+    /// Queues a message and waits for a place in the queue. Calls that wait get one in turn.
     ///
     /// # Errors
     ///
-    /// [`NotifyError::NotStarted`], [`NotifyError::Stopped`], with the message.
+    /// [`NotifyError`] with the message when the client is not started, or stopped.
     ///
     /// # Cancel safety
     ///
     /// When the future is dropped, the message was either queued or not; it is never queued in
-    /// part. A caller that has to know keeps a clone and asks by id at the receiver.
+    /// part.
     pub async fn enqueue(&self, message: impl Into<Message> + Send) -> Result<(), NotifyError> {
         let message = message.into();
-        let room = self.inner.places.take().await;
-        self.accept(message, room, None)
+        let permit = self.permit().await;
+        self.accept(message, permit, None)
     }
 
-    /// Queues a message, waiting for room, and waits for its final outcome. A failure is returned
-    /// here and not reported to the error callback.
+    /// Queues a message, waits for a place in the queue if necessary, and waits for the final outcome.
+    /// The outcome is returned here and not reported to a callback.
     ///
     /// # Errors
     ///
@@ -116,19 +128,21 @@ impl Client {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery goes on, and its failure is reported to the error callback.
+    /// delivery goes on, and its outcome is reported to a callback.
     pub async fn deliver(
         &self,
         message: impl Into<Message> + Send,
     ) -> Result<Receipt, DeliveryError> {
         let message = message.into();
-        let room = self.inner.places.take().await;
+        let permit = self.permit().await;
         let (reply, outcome) = oneshot::channel();
-        self.accept(message.clone(), room, Some(reply))?;
-        // Without an outcome, the runtime of the workers is gone.
-        outcome
-            .await
-            .unwrap_or_else(|_| Err(NotifyError::Stopped(message).into()))
+        self.accept(message.clone(), permit, Some(reply))
+            .map_err(DeliveryError::refused)?;
+        outcome.await.unwrap_or_else(|_| {
+            // It was dropped without an outcome, which the pool never does.
+            let error = NotifyError::new(message, Refusal::Stopped);
+            Err(DeliveryError::refused(error))
+        })
     }
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
@@ -163,21 +177,30 @@ impl Client {
         self.inner.pool.queued()
     }
 
-    /// The state of the circuit breaker, when there is one.
+    /// The state of the circuit breaker, if there is one.
     pub fn circuit_state(&self) -> Option<CircuitState> {
         self.inner.pool.status(self.inner.id.as_str())?.circuit
+    }
+
+    async fn permit(&self) -> Result<QueuePermit, Refusal> {
+        // The queue is closed when the client stops.
+        let permit = self.inner.permits.acquire().await;
+        permit.ok_or(Refusal::Stopped)
     }
 
     fn accept(
         &self,
         message: Message,
-        room: Option<Room>,
+        permit: Result<QueuePermit, Refusal>,
         reply: Option<Reply>,
     ) -> Result<(), NotifyError> {
         self.inner
             .pool
-            .accept(self.inner.id.as_str(), message, room, reply)
-            .map_err(|(refused, message)| refused.hand_back(message))
+            .accept(self.inner.id.as_str(), message, permit, reply)
+            .map_err(|(reason, message)| {
+                telemetry::dropped(reason.as_str());
+                NotifyError::new(message, reason)
+            })
     }
 }
 

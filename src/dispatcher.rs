@@ -1,20 +1,23 @@
 //! The client of many endpoints: one pool of workers, and a lane for each endpoint.
 
 mod builder;
-mod endpoint_id;
 mod lane_config;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 pub use builder::DispatcherBuilder;
-pub use endpoint_id::EndpointId;
 pub use lane_config::LaneConfig;
+pub use status::{LaneStatus, Speed};
 
-use crate::pool::{Lane, LaneParts, LaneStatus, Places, Pool, Receipt, Refused};
-use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
+use crate::pool::{LaneSettings, Pool, QueueSpace, Reply};
+use crate::{
+    ConfigError, DeliveryError, Endpoint, EndpointId, Message, NotifyError, Receipt, Refusal,
+    telemetry,
+};
 
 /// Sends messages to many endpoints in the background, so that a bad one harms only itself.
 ///
@@ -28,34 +31,34 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 ///  lane c  ▒▒▒ ──────┘  over the lanes that may go
 /// ```
 ///
-/// # Who gets the workers
+/// # Which lane gets the workers
 ///
 /// The lanes that may go take turns, and a turn is one attempt. What a turn may cost depends on
-/// how long the endpoint keeps a worker, its lane's [`Standing`](crate::Standing):
+/// how long the endpoint keeps a worker, the [`Speed`](crate::Speed) of its lane:
 ///
-/// | standing | the lane's attempts |
+/// | speed | the lane's attempts |
 /// |---|---|
-/// | quick: the last one ended within a second | may have every worker |
+/// | quick: the last attempts ended within a second, but for one at most | may have every worker |
 /// | new: none has ended yet | have at most half of the workers, all new lanes together |
-/// | slow: the last one took longer, or one under way does | have no worker: they run beside them, and their number is [limited](DispatcherBuilder::max_slow) |
+/// | slow: two in a row took longer, or two under way do; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
 ///
 /// An attempt that turns out to be slow gives its worker back after that second and goes on beside
-/// the others. So endpoints that never answer cost a worker for a second each, once, and after
-/// that nothing that a quick endpoint wants. Only when more attempts are slow than the limit allows
-/// do they keep the workers that they have.
+/// the others. So an endpoint that does not reply costs a worker for a second, twice if it replied
+/// before, and after that nothing that a quick endpoint needs. Only when more attempts are slow than
+/// the limit allows do they keep the workers that they have.
 ///
-/// Within a lane the limit on attempts under way begins at 1, doubles while answers come in time,
-/// is halved by every failure, and falls back to 1 when an answer is overdue. A second limit holds
-/// for all lanes with the same [host](DispatcherBuilder::max_in_flight_per_host).
+/// Within a lane the limit on attempts under way begins at 1, doubles while responses arrive in
+/// time, is halved by every failure, and falls back to 1 when a response is overdue. A second limit
+/// holds for all lanes with the same [host](DispatcherBuilder::max_in_flight_per_host), and a third
+/// one, if it is set, for the [rate](LaneConfig::with_rate_limit).
 ///
 /// # Endpoints that are gone
 ///
-/// An endpoint that answers `410 Gone` gets nothing more: the message that was answered so fails,
-/// what waited for the endpoint fails as [`Gone`](crate::DeliveryErrorCause::Gone), and all of it
-/// is reported to the error callback, which is where to keep it for a replay. Attempts under way
-/// are finished, and not repeated. The [callback for it](DispatcherBuilder::on_gone) is told first,
-/// new messages are [refused](NotifyError::Gone), and
-/// [`LaneStatus::is_gone`](crate::LaneStatus::is_gone) says so until the endpoint is
+/// An endpoint that replies `410 Gone` gets nothing more: the message with this reply fails, what
+/// waits for the endpoint fails as [`Gone`](crate::DeliveryErrorCause::Gone), and all of it is
+/// reported to the error callback, which can keep it for a replay. Attempts under way are finished,
+/// and not repeated. The [callback for it](DispatcherBuilder::on_gone) is called first, new messages
+/// are [refused](Refusal::Gone), and [`LaneStatus::is_gone`] is true until the endpoint is
 /// [inserted](Self::insert) again or removed.
 ///
 /// # Pauses
@@ -67,8 +70,11 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 /// # Bounds
 ///
 /// A lane's queue holds the messages that are queued and those that wait for their next attempt.
-/// All queues together are [bounded](DispatcherBuilder::queue_size) as well. A queued message takes
-/// less than 256 bytes besides its body.
+/// All queues together are [bounded](DispatcherBuilder::queue_size) as well. A quarter of that is
+/// reserved: a lane may hold no more than 16 of the reserved places. So a hundred lanes with failing
+/// endpoints and full queues do not keep the messages of the others out. A message takes less than
+/// 256 bytes beside its body while it is queued or waits for its second attempt, and 16 bytes more
+/// for each attempt after that.
 ///
 /// ```
 /// use tidings::{Dispatcher, Endpoint};
@@ -77,8 +83,8 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 /// let dispatcher = Dispatcher::builder()
 ///     .on_error(|endpoint, error| eprintln!("{endpoint}: {error}"))
 ///     .build()?;
-/// dispatcher.insert("billing", Endpoint::new("https://billing.example.com/hooks")?)?;
-/// dispatcher.insert("search", Endpoint::new("https://search.example.com/hooks")?)?;
+/// dispatcher.insert("billing", Endpoint::new("https://billing.example.com/hooks")?);
+/// dispatcher.insert("search", Endpoint::new("https://search.example.com/hooks")?);
 /// dispatcher.start();
 ///
 /// dispatcher.notify("billing", "invoice paid")?;
@@ -88,8 +94,10 @@ use crate::{ConfigError, DeliveryError, Endpoint, Message, NotifyError};
 /// # Ok(()) }
 /// ```
 ///
-/// Clones share everything. When the last one is dropped without a stop, attempts under way are
-/// dropped, and every message that is left is reported to the error callback.
+/// Clones share everything. When the last one is dropped without a stop, or the runtime that
+/// [`start`](Self::start) was called on ends, attempts under way are dropped, and every message that
+/// is left is reported to the error callback. A callback that owns a clone keeps the dispatcher
+/// alive: give it something weaker, or a channel.
 #[derive(Debug, Clone)]
 pub struct Dispatcher {
     inner: Arc<Inner>,
@@ -98,9 +106,10 @@ pub struct Dispatcher {
 #[derive(Debug)]
 struct Inner {
     pool: Arc<Pool>,
-    /// One permit for each free place in all queues together.
-    places: Arc<Semaphore>,
-    lane: LaneConfig,
+    /// The places of all queues together.
+    space: Arc<QueueSpace>,
+    /// For endpoints without settings of their own.
+    lane: LaneSettings,
 }
 
 impl Dispatcher {
@@ -119,25 +128,20 @@ impl Dispatcher {
     }
 
     /// Adds an endpoint with the dispatcher's [lane settings](DispatcherBuilder::lane), or changes
-    /// one: its next attempt uses the new settings, and what waits for it stays. One that is gone
-    /// gets messages again. Whether it was added.
+    /// one: its next attempt uses the new settings, and what waits for it stays. An endpoint that is
+    /// gone gets messages again. Returns `true` if it was added.
     ///
-    /// # Errors
-    ///
-    /// [`ConfigError`], which the builder has ruled out for lane settings that passed it.
-    pub fn insert(
-        &self,
-        id: impl Into<EndpointId>,
-        endpoint: Endpoint,
-    ) -> Result<bool, ConfigError> {
-        let default = self.inner.lane.parts()?;
-        let places = self.inner.lane.queue_size();
-        Ok(self.upsert(&id.into(), endpoint, None, default, places))
+    /// A changed URL is a new destination: its circuit is closed, unless it was opened by hand, and
+    /// the limit on attempts under way starts again.
+    pub fn insert(&self, id: impl Into<EndpointId>, endpoint: Endpoint) -> bool {
+        let settings = self.inner.lane.clone();
+        (self.inner.pool).insert(&id.into(), endpoint, settings, &self.inner.space, false)
     }
 
     /// Adds or changes an endpoint like [`insert`](Self::insert), and its lane's settings too.
     ///
-    /// The circuit and the budget of a lane begin anew only if their settings differ from before.
+    /// The circuit, the budget and the rate of a lane start again only if their settings differ from
+    /// before.
     ///
     /// # Errors
     ///
@@ -148,19 +152,14 @@ impl Dispatcher {
         endpoint: Endpoint,
         lane: &LaneConfig,
     ) -> Result<bool, ConfigError> {
-        let (parts, default) = (lane.parts()?, lane.parts()?);
-        Ok(self.upsert(
-            &id.into(),
-            endpoint,
-            Some(parts),
-            default,
-            lane.queue_size(),
-        ))
+        let settings = lane.check()?;
+        let space = &self.inner.space;
+        Ok((self.inner.pool).insert(&id.into(), endpoint, settings, space, true))
     }
 
     /// Removes an endpoint. What waits for it fails as
     /// [`Removed`](crate::DeliveryErrorCause::Removed), is reported, and is returned. Attempts
-    /// under way are finished, and not repeated. `None` when there is no such endpoint.
+    /// under way are finished, and not repeated. Returns `None` if there is no such endpoint.
     pub fn remove(&self, id: impl AsRef<str>) -> Option<Vec<Message>> {
         self.inner.pool.remove(id.as_ref())
     }
@@ -189,21 +188,20 @@ impl Dispatcher {
         message: impl Into<Message>,
     ) -> Result<(), NotifyError> {
         let (endpoint, message) = (endpoint.as_ref(), message.into());
-        match self.inner.pool.places(endpoint) {
-            Ok(places) => (self.inner.pool)
-                .accept(endpoint, message, places.try_take(), None)
-                .map_err(|(refused, message)| refused.hand_back(message)),
-            Err(refused) => Err(refused.hand_back(message)),
-        }
+        let permits = self.inner.pool.permits(endpoint);
+        let permit = permits.and_then(|permits| permits.try_acquire().ok_or(Refusal::QueueFull));
+        (self.inner.pool)
+            .accept(endpoint, message, permit, None)
+            .map_err(refused)
     }
 
-    /// Queues a message for an endpoint, waiting for room. Those who wait for the same endpoint are
-    /// served in turn.
+    /// Queues a message for an endpoint and waits for a place in the queue. Calls that wait for the
+    /// same endpoint get one in turn.
     ///
     /// # Errors
     ///
-    /// [`NotifyError`] with the message, except [`NotifyError::QueueFull`]. An endpoint that is
-    /// removed meanwhile is not known.
+    /// [`NotifyError`] with the message, for every reason but [`Refusal::QueueFull`]. An endpoint
+    /// that is removed in the meantime is unknown.
     ///
     /// # Cancel safety
     ///
@@ -217,8 +215,8 @@ impl Dispatcher {
         self.put(endpoint.as_ref(), message.into(), None).await
     }
 
-    /// Queues a message for an endpoint, waiting for room, and waits for its final outcome. A
-    /// failure is returned here and not reported to the error callback.
+    /// Queues a message for an endpoint, waits for a place in the queue if necessary, and waits for
+    /// the final outcome. The outcome is returned here and not reported to a callback.
     ///
     /// # Errors
     ///
@@ -227,7 +225,7 @@ impl Dispatcher {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery goes on, and its failure is reported to the error callback.
+    /// delivery goes on, and its outcome is reported to a callback.
     pub async fn deliver(
         &self,
         endpoint: impl AsRef<str> + Send,
@@ -236,16 +234,18 @@ impl Dispatcher {
         let message = message.into();
         let (reply, outcome) = oneshot::channel();
         self.put(endpoint.as_ref(), message.clone(), Some(reply))
-            .await?;
-        // Without an outcome, the runtime of the workers is gone.
-        outcome
             .await
-            .unwrap_or_else(|_| Err(NotifyError::Stopped(message).into()))
+            .map_err(DeliveryError::refused)?;
+        outcome.await.unwrap_or_else(|_| {
+            // It was dropped without an outcome, which the pool never does.
+            let error = NotifyError::new(message, Refusal::Stopped);
+            Err(DeliveryError::refused(error))
+        })
     }
 
     /// Opens the circuit of an endpoint by hand: nothing is sent to it, not even a probe, until
-    /// [`close_circuit`](Self::close_circuit). Attempts under way are finished. Whether there is
-    /// such an endpoint and it has a circuit breaker.
+    /// [`close_circuit`](Self::close_circuit). Attempts under way are finished. Returns `false` if
+    /// there is no such endpoint, or it has no circuit breaker.
     ///
     /// What waits for the endpoint goes on waiting, for as long as its retry policy's maximum age
     /// allows; without a retry policy it fails.
@@ -254,7 +254,7 @@ impl Dispatcher {
     }
 
     /// Closes the circuit of an endpoint by hand, and forgets the failures that it has counted.
-    /// Whether there is such an endpoint and it has a circuit breaker.
+    /// Returns `false` if there is no such endpoint, or it has no circuit breaker.
     pub fn close_circuit(&self, id: impl AsRef<str>) -> bool {
         self.inner.pool.switch_circuit(id.as_ref(), false)
     }
@@ -274,7 +274,6 @@ impl Dispatcher {
     ///
     /// Dropping the future leaves the dispatcher stopping.
     pub async fn stop(&self) {
-        self.begin_stop();
         self.inner.pool.stop().await;
     }
 
@@ -288,52 +287,30 @@ impl Dispatcher {
     ///
     /// Dropping the future leaves the dispatcher stopping, without the limit.
     pub async fn stop_within(&self, limit: Duration) -> Vec<(EndpointId, Message)> {
-        self.begin_stop();
         self.inner.pool.stop_within(limit).await
-    }
-
-    fn begin_stop(&self) {
-        // In this order, so that those who are sent away learn the true reason.
-        self.inner.pool.begin_stop();
-        self.inner.places.close();
-    }
-
-    fn upsert(
-        &self,
-        id: &EndpointId,
-        endpoint: Endpoint,
-        change: Option<LaneParts>,
-        default: LaneParts,
-        queue_size: usize,
-    ) -> bool {
-        let all = Arc::clone(&self.inner.places);
-        self.inner.pool.upsert(id, endpoint, change, |endpoint| {
-            let places = Places::new(queue_size, Some(all));
-            Lane::new(id.clone(), endpoint, places, default)
-        })
     }
 
     async fn put(
         &self,
         endpoint: &str,
         message: Message,
-        reply: Option<crate::pool::Reply>,
+        reply: Option<Reply>,
     ) -> Result<(), NotifyError> {
-        let places = match self.inner.pool.places(endpoint) {
-            Ok(places) => places,
-            Err(refused) => return Err(refused.hand_back(message)),
+        let permit = match self.inner.pool.permits(endpoint) {
+            // The queue is closed when its lane is removed, whether or not another has its name.
+            Ok(permits) => permits.acquire().await.ok_or(Refusal::UnknownEndpoint),
+            Err(refusal) => Err(refusal),
         };
-        let room = places.take().await;
-        self.inner
-            .pool
-            .accept(endpoint, message, room, reply)
-            .map_err(|(refused, message)| match refused {
-                // The queue was closed while the message waited for a place: its lane was removed,
-                // and another has its name.
-                Refused::Full => Refused::UnknownEndpoint.hand_back(message),
-                refused => refused.hand_back(message),
-            })
+        (self.inner.pool)
+            .accept(endpoint, message, permit, reply)
+            .map_err(refused)
     }
+}
+
+/// Counts a message that is handed back.
+fn refused((reason, message): (Refusal, Message)) -> NotifyError {
+    telemetry::dropped(reason.as_str());
+    NotifyError::new(message, reason)
 }
 
 impl Drop for Inner {

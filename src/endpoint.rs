@@ -1,9 +1,13 @@
+mod id;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use url::Url;
+
+pub use id::EndpointId;
 
 use crate::ConfigError;
 use crate::signing::{Secret, Signer, StandardSigner};

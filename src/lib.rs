@@ -57,6 +57,7 @@ mod client;
 mod dispatcher;
 mod endpoint;
 mod message;
+mod outcome;
 
 pub mod circuit_breaker;
 pub mod retry;
@@ -74,11 +75,12 @@ pub mod telemetry;
 pub use address_guard::{AddressPolicy, BlockedAddress};
 pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict, parse_retry_after};
 pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
-pub use dispatcher::{Dispatcher, DispatcherBuilder, EndpointId, LaneConfig};
-pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder};
-pub use error::{ConfigError, DeliveryError, DeliveryErrorCause, NotifyError};
+pub use dispatcher::{Dispatcher, DispatcherBuilder, LaneConfig, LaneStatus, Speed};
+pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder, EndpointId};
+pub use error::ConfigError;
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
-pub use pool::{LaneStatus, Receipt, RetryBudget, Standing};
+pub use outcome::{DeliveryError, DeliveryErrorCause, NotifyError, Receipt, Refusal};
+pub use retry::RetryBudget;
 pub use sender::{
     Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, MAX_LOCATION_BYTES, Phases, Sender,
     SenderBuilder,

@@ -1,17 +1,20 @@
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use http::HeaderValue;
 use serde::Serialize;
 use tidings_notify::{Event, EventType, Payload, UserId};
 use uuid::Uuid;
+use uuid::fmt::Simple;
 
 /// Longest message id, in bytes.
 pub const MAX_MESSAGE_ID_BYTES: usize = 255;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Shared by all messages, many of which may wait.
+static JSON: LazyLock<Arc<HeaderValue>> =
+    LazyLock::new(|| Arc::new(HeaderValue::from_static("application/json")));
 
 /// What is sent to an endpoint: an id, a body, and what the body is.
 ///
@@ -24,32 +27,52 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// let plain = Message::from("event occurred");
 /// assert!(plain.id().starts_with("msg_"));
 ///
-/// let json = Message::new(r#"{"n":1}"#)
-///     .with_id("order-17")?
-///     .with_content_type(http::HeaderValue::from_static("application/json"));
+/// let json = Message::json(&serde_json::json!({"n": 1}))?.with_id("order-17")?;
 /// assert_eq!(json.id(), "order-17");
-/// # Ok::<(), tidings::InvalidMessageId>(())
+/// assert_eq!(json.body(), r#"{"n":1}"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Message {
-    id: Arc<str>,
+    id: MessageId,
     event_type: Option<EventType>,
     body: Bytes,
-    content_type: Option<HeaderValue>,
+    content_type: Option<Arc<HeaderValue>>,
     first_attempt: NonZeroU32,
 }
+
+/// A generated id needs no allocation: many messages may wait.
+#[derive(Clone)]
+enum MessageId {
+    Generated([u8; GENERATED_ID_BYTES]),
+    Given(Arc<str>),
+}
+
+const GENERATED_ID_PREFIX: &[u8] = b"msg_";
+const GENERATED_ID_BYTES: usize = GENERATED_ID_PREFIX.len() + Simple::LENGTH;
 
 impl Message {
     /// Wraps a body under a new id: `msg_` and a UUID of version 7.
     pub fn new(body: impl Into<Bytes>) -> Self {
         Self {
-            id: format!("msg_{}", Uuid::now_v7().simple()).into(),
+            id: MessageId::generate(),
             event_type: None,
             body: body.into(),
             content_type: None,
             first_attempt: NonZeroU32::MIN,
         }
+    }
+
+    /// Wraps a value as compact JSON, with the content type `application/json`, under a new id.
+    ///
+    /// # Errors
+    ///
+    /// [`serde_json::Error`] when the value has no JSON form.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
+        let mut message = Self::new(serde_json::to_vec(value)?);
+        message.content_type = Some(Arc::clone(&JSON));
+        Ok(message)
     }
 
     /// The webhook of a notification, under the notification's own id.
@@ -68,10 +91,10 @@ impl Message {
         })
         .expect("a struct of texts and of checked JSON always has a JSON form");
         Self {
-            id,
+            id: MessageId::Given(id),
             event_type: Some(event.event_type.clone()),
             body: body.into(),
-            content_type: Some(JSON),
+            content_type: Some(Arc::clone(&JSON)),
             first_attempt: NonZeroU32::MIN,
         }
     }
@@ -86,22 +109,22 @@ impl Message {
         let id = id.into();
         let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'.';
         if (1..=MAX_MESSAGE_ID_BYTES).contains(&id.len()) && id.bytes().all(visible) {
-            self.id = id;
+            self.id = MessageId::Given(id);
             Ok(self)
         } else {
             Err(InvalidMessageId)
         }
     }
 
-    /// Says what kind of thing happened. It is for filters and traces and is not sent by itself.
+    /// Sets what kind of thing happened. It is for filters and traces and is not sent by itself.
     pub fn with_type(mut self, event_type: EventType) -> Self {
         self.event_type = Some(event_type);
         self
     }
 
-    /// Says what the body is, instead of the endpoint's default.
+    /// Sets what the body is, instead of the endpoint's default.
     pub fn with_content_type(mut self, content_type: HeaderValue) -> Self {
-        self.content_type = Some(content_type);
+        self.content_type = Some(Arc::new(content_type));
         self
     }
 
@@ -117,7 +140,7 @@ impl Message {
 
     /// The id, sent as `webhook-id`.
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.as_str()
     }
 
     /// What kind of thing happened.
@@ -130,9 +153,9 @@ impl Message {
         &self.body
     }
 
-    /// What the body is, when this message says so itself.
+    /// What the body is, if this message has a content type of its own.
     pub fn content_type(&self) -> Option<&HeaderValue> {
-        self.content_type.as_ref()
+        self.content_type.as_deref()
     }
 
     /// The number of the first attempt.
@@ -140,6 +163,31 @@ impl Message {
         self.first_attempt
     }
 }
+
+impl MessageId {
+    fn generate() -> Self {
+        let mut id = [0; GENERATED_ID_BYTES];
+        let (prefix, uuid) = id.split_at_mut(GENERATED_ID_PREFIX.len());
+        prefix.copy_from_slice(GENERATED_ID_PREFIX);
+        Uuid::now_v7().simple().encode_lower(uuid);
+        Self::Generated(id)
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Generated(id) => std::str::from_utf8(id).expect("it was made of ASCII"),
+            Self::Given(id) => id,
+        }
+    }
+}
+
+impl PartialEq for MessageId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for MessageId {}
 
 #[derive(Serialize)]
 struct WebhookBody<'a> {
@@ -156,11 +204,11 @@ struct WebhookBody<'a> {
 #[error("expected a message id of 1 to 255 visible ASCII characters without a full stop")]
 pub struct InvalidMessageId;
 
-/// Tells the length of the body and not what it says.
+/// Shows the length of the body and not its content.
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("id", &self.id)
+            .field("id", &self.id())
             .field("event_type", &self.event_type)
             .field("body_bytes", &self.body.len())
             .field("content_type", &self.content_type)
@@ -217,11 +265,30 @@ mod tests {
         let message = Message::from_event(&event);
 
         assert_eq!(message.id(), "00000000000000ff-7");
-        assert_eq!(message.content_type(), Some(&JSON));
+        assert_eq!(message.content_type(), Some(&**JSON));
         assert_eq!(
             message.body(),
             r#"{"id":"00000000000000ff-7","type":"comment.created","timestamp":"2026-11-21T14:00:00.5Z","user_id":"alice","data":{"n":1.00,"text":"é"}}"#,
         );
+    }
+
+    #[test]
+    fn a_value_becomes_compact_json_with_its_content_type() {
+        let message = Message::json(&serde_json::json!({"n": 1, "text": "é"})).unwrap();
+        assert_eq!(message.body(), r#"{"n":1,"text":"é"}"#);
+        assert_eq!(message.content_type(), Some(&**JSON));
+        // Keys of a JSON object are texts.
+        let by_list = std::collections::BTreeMap::from([([1], 2)]);
+        Message::json(&by_list).unwrap_err();
+    }
+
+    #[test]
+    fn generated_ids_are_unique_and_can_be_given_again() {
+        let (one, other) = (Message::from("x"), Message::from("x"));
+        assert_ne!(one.id(), other.id());
+        assert_eq!(one.id().len(), 36);
+        let copy = other.clone().with_id(one.id()).unwrap();
+        assert_eq!(copy, one);
     }
 
     #[test]
@@ -234,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_does_not_tell_the_body() {
+    fn debug_output_does_not_show_the_body() {
         let shown = format!("{:?}", Message::from("the secret word"));
         assert!(shown.contains("body_bytes: 15") && !shown.contains("secret"));
     }

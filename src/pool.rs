@@ -1,33 +1,33 @@
 //! The workers, and what they share: the lanes behind a [`Client`](crate::Client) and a
 //! [`Dispatcher`](crate::Dispatcher).
 //!
-//! Each file here is one part of the machine. Most only decide, under the lock of the pool:
+//! Each file here is one part of the machine. Most parts only decide, under the lock of the pool:
 //!
 //! | part | decides |
 //! |---|---|
 //! | `lane` | which delivery of an endpoint goes next, and what becomes of it |
-//! | `limit`, `budget` | how many attempts an endpoint gets at a time, and how many may be retries |
+//! | `lane::queue`, `limit`, `rate` | the order in a lane, how many attempts it gets at a time, and how fast |
 //! | `scheduler` | which lane goes next |
-//! | `scheduler::turns`, `workers`, `hosts` | in which order, as far as workers and hosts have room |
-//! | `room` | who may put something into a queue |
+//! | `scheduler::ready`, `workers`, `hosts` | in which order, as far as workers and hosts have permits |
+//! | `permits` | which message may enter a queue |
 //!
-//! And these do what was decided, without the lock:
+//! And these act on what was decided, without the lock:
 //!
 //! | part | does |
 //! |---|---|
 //! | `worker` | makes the attempts |
-//! | `clock` | wakes lanes whose time has come |
-//! | `report` | tells callers and callbacks what happened |
+//! | `timer` | wakes lanes whose time has come |
+//! | `report` | calls what waits for an outcome: callers, callbacks, traces, metrics |
+//! | `panics` | catches panics of the caller's code |
 
-mod budget;
-mod clock;
 mod config;
 mod delivery;
 mod lane;
-mod limit;
+mod panics;
+mod permits;
 mod report;
-mod room;
 mod scheduler;
+mod timer;
 mod worker;
 
 use std::collections::HashMap;
@@ -40,21 +40,20 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use budget::RetryBudget;
-pub use delivery::Receipt;
-pub use scheduler::Standing;
-
 pub(crate) use config::{MAX_WORKERS, PoolConfig, check_queue_size};
 pub(crate) use delivery::Reply;
-pub(crate) use lane::{Lane, LaneParts};
+pub(crate) use lane::{LaneSettings, RateLimit};
+pub(crate) use permits::{Permits, QueuePermit, QueueSpace};
 pub(crate) use report::Callbacks;
-pub(crate) use room::{Places, Refused, Room};
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
-use crate::circuit_breaker::CircuitState;
-use crate::{DeliveryErrorCause, Endpoint, EndpointId, Message, Sender, telemetry};
+use crate::{
+    DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Refusal, Sender, telemetry,
+};
 use delivery::Delivery;
+use lane::Lane;
 use scheduler::Scheduler;
+use worker::Worker;
 
 /// A message that a stop left without a final outcome, and the endpoint that it was for.
 pub(crate) type Abandoned = (EndpointId, Message);
@@ -67,9 +66,9 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     /// Wakes workers that found nothing to do.
     changed: Notify,
-    /// Wakes the clock when the time that it waits for may be another.
-    clock: Notify,
-    /// Breaks off everything that is under way.
+    /// Wakes the timer when it sleeps for too long.
+    timer: Notify,
+    /// Interrupts everything that is under way.
     abort: CancellationToken,
     tasks: TaskTracker,
 }
@@ -79,12 +78,16 @@ struct State {
     phase: Phase,
     scheduler: Scheduler,
     ids: HashMap<EndpointId, LaneId>,
-    /// How many messages waited when it was told last.
-    told_queued: usize,
+    /// Workers whose tasks have not ended.
+    workers: usize,
+    /// Until when the timer sleeps.
+    timer: Option<Instant>,
+    /// How many messages waited when that was reported last.
+    reported_queued: usize,
     /// Until the caller of the stop takes them.
     abandoned: Vec<Abandoned>,
-    /// Whether somebody is telling of circuits that changed: one at a time keeps them in order.
-    is_telling: bool,
+    /// Whether a thread is reporting circuits that changed.
+    is_reporting_circuits: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,27 +97,19 @@ enum Phase {
     Stopping,
 }
 
-/// How a lane is doing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// Messages that are queued or wait for their next attempt.
-    pub queued: usize,
-    /// Attempts under way.
-    pub in_flight: u32,
-    /// How many attempts may be under way at present.
-    pub in_flight_limit: u32,
-    /// How long the endpoint keeps a worker.
-    pub standing: Standing,
-    /// The state of the circuit breaker, when there is one.
-    pub circuit: Option<CircuitState>,
-    /// Until when nothing is sent: until the open circuit is probed, or until the time that the
-    /// endpoint asked for with `Retry-After`. `None` when nothing blocks the lane, or when its
-    /// circuit was opened by hand and has no end.
-    pub blocked_until: Option<Instant>,
-    /// Whether the endpoint answered `410 Gone`. Then nothing is queued, and new messages are
-    /// refused, until the endpoint is [inserted](crate::Dispatcher::insert) again.
-    pub is_gone: bool,
+/// What has to happen after a change of the state, without the lock.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing to do or not to do"
+)]
+struct Effects {
+    has_work: bool,
+    /// Nothing is queued, and nothing comes.
+    is_drained: bool,
+    wakes_timer: bool,
+    has_circuit_change: bool,
+    /// How many messages waited before and wait now, if that has changed.
+    queued: Option<(usize, usize)>,
 }
 
 impl Pool {
@@ -127,12 +122,14 @@ impl Pool {
                 phase: Phase::NotStarted,
                 scheduler: Scheduler::new(limits),
                 ids: HashMap::new(),
-                told_queued: 0,
+                workers: 0,
+                timer: None,
+                reported_queued: 0,
                 abandoned: Vec::new(),
-                is_telling: false,
+                is_reporting_circuits: false,
             }),
             changed: Notify::new(),
-            clock: Notify::new(),
+            timer: Notify::new(),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
@@ -140,67 +137,75 @@ impl Pool {
 
     /// Starts the workers once in a lifetime, unless the pool was stopped before.
     pub(crate) fn start(self: &Arc<Self>) {
-        let mut state = self.lock();
-        if state.phase != Phase::NotStarted {
-            return;
+        let isolation = self.limits.isolation;
+        let slow = isolation.map_or(0, |isolation| isolation.max_slow);
+        let workers = self.limits.workers.saturating_add(slow);
+        let (runtime, starting) = {
+            let mut state = self.lock();
+            if state.phase != Phase::NotStarted {
+                return;
+            }
+            // Before anything is changed, because it may panic.
+            let runtime = tokio::runtime::Handle::current();
+            state.workers = workers;
+            state.phase = Phase::Running;
+            // A stop at the same time waits for the workers as if they were there.
+            (runtime, self.tasks.token())
+        };
+        // Without the lock: a runtime that is ending drops the tasks at once, and with them the
+        // workers.
+        for _ in 0..workers {
+            self.tasks.spawn_on(Worker::new(self).run(), &runtime);
         }
-        // Under the lock: a stop at the same time finds either no worker or all of them.
-        let slow = self
-            .limits
-            .isolation
-            .map_or(0, |isolation| isolation.max_slow);
-        for _ in 0..self.limits.workers.saturating_add(slow) {
-            self.tasks.spawn(worker::work(Arc::clone(self)));
-        }
-        self.tasks.spawn(clock::keep_time(Arc::clone(self)));
-        state.phase = Phase::Running;
+        self.tasks.spawn_on(timer::run(Arc::clone(self)), &runtime);
+        drop(starting);
     }
 
-    /// Adds a lane, in place of another with the same id that should not be there.
-    pub(crate) fn add(&self, lane: Lane) {
-        let mut state = self.lock();
-        let id = lane.id.clone();
-        let lane = state.scheduler.add(lane);
-        state.ids.insert(id, lane);
-    }
-
-    /// Changes the endpoint of a lane, and its settings if there are any, or adds the lane that
-    /// `make` makes. Whether it was added.
-    pub(crate) fn upsert(
+    /// Adds an endpoint that is not there yet. Returns the permits of its queue.
+    pub(crate) fn add(
         &self,
         id: &EndpointId,
         endpoint: Endpoint,
-        parts: Option<LaneParts>,
-        make: impl FnOnce(Endpoint) -> Lane,
+        settings: LaneSettings,
+    ) -> Arc<Permits> {
+        self.change(|state| state.add(id, endpoint, settings, None))
+    }
+
+    /// Adds an endpoint, or changes it, and the settings of its lane too if `changes_lane`. Returns
+    /// `true` if it was added.
+    pub(crate) fn insert(
+        &self,
+        id: &EndpointId,
+        endpoint: Endpoint,
+        settings: LaneSettings,
+        space: &Arc<QueueSpace>,
+        changes_lane: bool,
     ) -> bool {
-        let mut state = self.lock();
-        let known = state.ids.get(id).copied();
-        if let Some(lane) = known {
-            state.scheduler.change(lane, endpoint, parts);
-        } else {
-            let lane = state.scheduler.add(make(endpoint));
-            state.ids.insert(id.clone(), lane);
-        }
-        self.something_may_go(state);
-        self.tell_circuits();
-        known.is_none()
+        let replaced = self.change(|state| {
+            if let Some(lane) = state.ids.get(id).copied() {
+                let settings = changes_lane.then_some(settings);
+                Some(state.scheduler.change(lane, endpoint, settings))
+            } else {
+                state.add(id, endpoint, settings, Some(Arc::clone(space)));
+                None
+            }
+        });
+        replaced.is_none()
     }
 
     /// Takes a lane out and ends what waits in it.
     pub(crate) fn remove(&self, id: &str) -> Option<Vec<Message>> {
-        let mut state = self.lock();
-        let (id, lane) = state.ids.remove_entry(id)?;
-        if let Some(lane) = state.scheduler.lane(lane) {
-            lane.places.close();
-        }
-        let left = state.scheduler.remove(lane);
-        self.something_may_go(state);
-        let messages = left
-            .iter()
-            .map(|delivery| delivery.message.clone())
-            .collect();
+        let (id, mut lane) = self.change(|state| {
+            let (id, lane) = state.ids.remove_entry(id)?;
+            let lane = state.scheduler.remove(lane)?;
+            lane.permits.close();
+            Some((id, lane))
+        })?;
+        let left = lane.drain();
+        let messages = left.iter().map(|delivery| delivery.message.clone());
+        let messages = messages.collect();
         for delivery in left {
-            self.fail(&id, delivery, DeliveryErrorCause::Removed.into());
+            self.fail(&id, delivery, None, DeliveryErrorCause::Removed.into());
         }
         Some(messages)
     }
@@ -210,53 +215,59 @@ impl Pool {
         self.lock().ids.keys().cloned().collect()
     }
 
-    /// The queue of a lane.
-    pub(crate) fn places(&self, id: &str) -> Result<Arc<Places>, Refused> {
+    /// The permits of a lane's queue.
+    pub(crate) fn permits(&self, id: &str) -> Result<Arc<Permits>, Refusal> {
         let state = self.lock();
         let (_, lane) = state.open_lane(id)?;
-        Ok(Arc::clone(&lane.places))
+        Ok(Arc::clone(&lane.permits))
     }
 
-    /// Puts a message that has room into a lane.
+    /// Puts a message that has a permit into a lane. Without a permit it is refused for the given
+    /// reason, if there is no other.
     pub(crate) fn accept(
         &self,
         id: &str,
         message: Message,
-        room: Option<Room>,
+        permit: Result<QueuePermit, Refusal>,
         reply: Option<Reply>,
-    ) -> Result<(), (Refused, Message)> {
-        let mut state = self.lock();
-        // The lane may have been removed while the message waited for room, and may even be there
-        // again: the room is then one of another queue, which is no harm.
-        let open = state.open_lane(id);
-        let open = open.map(|(number, lane)| (number, lane.id.clone()));
-        let (lane, id, room) = match (open, room) {
-            (Err(refused), _) => return Err((refused, message)),
-            (Ok(_), None) => return Err((Refused::Full, message)),
-            (Ok((lane, id)), Some(room)) => (lane, id, room),
+    ) -> Result<(), (Refusal, Message)> {
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                let other = self.lock().open_lane(id).err();
+                return Err((other.unwrap_or(refusal), message));
+            }
         };
-        let delivery = Delivery::new(&id, message, room, reply);
-        state.scheduler.push(lane, delivery);
-        self.something_may_go(state);
-        Ok(())
+        let delivery = Delivery::new(id, message, permit, reply);
+        let refused = self.change(|state| match state.open_lane(id) {
+            // The lane may have been removed while the message waited for its permit, and may even
+            // be there again: the permit is then one of another queue, which does no harm.
+            Ok((lane, _)) => {
+                state.scheduler.push(lane, delivery);
+                None
+            }
+            Err(refusal) => Some((refusal, delivery)),
+        });
+        match refused {
+            None => Ok(()),
+            Some((refusal, delivery)) => Err((refusal, delivery.message)),
+        }
     }
 
-    /// Opens or closes a circuit by hand. Whether there is one.
+    /// Opens or closes a circuit by hand. Returns `false` if there is none.
     pub(crate) fn switch_circuit(&self, id: &str, open: bool) -> bool {
-        let mut state = self.lock();
-        let Some(lane) = state.ids.get(id).copied() else {
-            return false;
-        };
-        let switched = state.scheduler.switch_circuit(lane, open);
-        self.something_may_go(state);
-        self.tell_circuits();
-        switched
+        self.change(|state| {
+            let lane = state.ids.get(id).copied();
+            lane.is_some_and(|lane| state.scheduler.switch_circuit(lane, open))
+        })
     }
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
     pub(crate) async fn stop(&self) {
         self.begin_stop();
         self.tasks.wait().await;
+        // Nothing is left, unless the runtime of the workers has ended before.
+        self.abandon_rest();
     }
 
     /// Stops, and gives up on what is left after a time.
@@ -282,13 +293,13 @@ impl Pool {
 
     pub(crate) fn status(&self, id: &str) -> Option<LaneStatus> {
         let state = self.lock();
-        let lane = state.lane(id)?;
-        let standing = state.scheduler.standing(*state.ids.get(id)?)?;
+        let number = *state.ids.get(id)?;
+        let lane = state.scheduler.lane(number)?;
         Some(LaneStatus {
             queued: lane.len(),
             in_flight: lane.in_flight(),
             in_flight_limit: lane.limit(),
-            standing,
+            speed: state.scheduler.speed(number)?,
             circuit: lane.circuit_state(),
             blocked_until: lane.blocked_until(Instant::now()),
             is_gone: lane.is_gone(),
@@ -296,80 +307,120 @@ impl Pool {
     }
 
     /// Refuses new messages from now on.
-    pub(crate) fn begin_stop(&self) {
-        let mut state = self.lock();
-        state.phase = Phase::Stopping;
-        for lane in state.ids.values() {
-            if let Some(lane) = state.scheduler.lane(*lane) {
-                lane.places.close();
-            }
-        }
-        state.scheduler.wake_all();
-        self.something_may_go(state);
+    fn begin_stop(&self) {
+        self.change(State::begin_stop);
         self.tasks.close();
     }
 
+    /// The task of a worker has ended. The last one leaves nothing behind: if its runtime ended,
+    /// nothing would ever be sent.
+    fn worker_ended(&self) {
+        let is_last = self.change(|state| {
+            state.workers -= 1;
+            if state.workers == 0 {
+                state.begin_stop();
+            }
+            state.workers == 0
+        });
+        if is_last {
+            self.abandon_rest();
+        }
+    }
+
     fn abandon_rest(&self) {
-        let left = {
-            let mut state = self.lock();
-            let left = state.scheduler.drain();
-            state.tell_queued();
-            left
-        };
-        for (id, delivery) in left {
+        for (id, delivery) in self.change(|state| state.scheduler.drain()) {
             self.abandon(&id, delivery, false);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held can only come from a backoff of the caller's own, and leaves
-        // the lanes in order.
+        // No code of the caller's runs under it, so that nothing under it panics.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the state and wakes a worker if there is something for it to do; all of them,
-    /// and the clock, if there is nothing any more.
-    fn something_may_go(&self, mut state: MutexGuard<'_, State>) {
-        state.tell_queued();
-        let has_work = state.scheduler.has_work();
-        let is_over = state.phase == Phase::Stopping && state.scheduler.queued() == 0;
-        drop(state);
-        if has_work {
+    /// Changes the state under the lock, and does without it what follows from that: wakes a worker
+    /// if there is something to do, which wakes the next one, so that a single notice is enough for
+    /// any number of things to do; wakes all of them if nothing is left, and the timer if it would
+    /// sleep for too long; and reports what has changed.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let (result, effects) = {
+            let mut state = self.lock();
+            let result = change(&mut state);
+            (result, state.effects())
+        };
+        if effects.has_work {
             self.changed.notify_one();
         }
-        if is_over {
+        if effects.is_drained {
             self.changed.notify_waiters();
-            self.clock.notify_one();
         }
+        if effects.wakes_timer {
+            self.timer.notify_one();
+        }
+        if let Some((before, now)) = effects.queued {
+            panics::catch(|| telemetry::queued(before, now));
+        }
+        if effects.has_circuit_change {
+            self.report_circuits();
+        }
+        result
     }
 }
 
 impl State {
-    fn tell_queued(&mut self) {
+    /// Looks at what has to happen after a change.
+    fn effects(&mut self) -> Effects {
         let queued = self.scheduler.queued();
-        if queued != self.told_queued {
-            telemetry::queued(self.told_queued, queued);
-            self.told_queued = queued;
+        let before = std::mem::replace(&mut self.reported_queued, queued);
+        let is_drained = self.phase == Phase::Stopping && queued == 0;
+        let next_timer = self.scheduler.next_timer();
+        let is_timer_late = next_timer.is_some_and(|at| self.timer.is_none_or(|timer| at < timer));
+        Effects {
+            has_work: self.scheduler.has_work(),
+            is_drained,
+            wakes_timer: is_timer_late || (is_drained && self.scheduler.in_flight() == 0),
+            has_circuit_change: self.scheduler.has_circuit_change(),
+            queued: (queued != before).then_some((before, queued)),
         }
     }
 
-    /// The lane of an endpoint, when it takes messages.
-    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refused> {
+    fn add(
+        &mut self,
+        id: &EndpointId,
+        endpoint: Endpoint,
+        settings: LaneSettings,
+        space: Option<Arc<QueueSpace>>,
+    ) -> Arc<Permits> {
+        let permits = Permits::new(settings.queue_size, space);
+        let lane = Lane::new(id.clone(), endpoint, Arc::clone(&permits), settings);
+        let lane = self.scheduler.add(lane);
+        self.ids.insert(id.clone(), lane);
+        permits
+    }
+
+    fn begin_stop(&mut self) {
+        self.phase = Phase::Stopping;
+        for lane in self.ids.values() {
+            if let Some(lane) = self.scheduler.lane(*lane) {
+                lane.permits.close();
+            }
+        }
+        self.scheduler.wake_all();
+    }
+
+    /// The lane of an endpoint, if it accepts messages.
+    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refusal> {
         match self.phase {
-            Phase::NotStarted => return Err(Refused::NotStarted),
-            Phase::Stopping => return Err(Refused::Stopped),
+            Phase::NotStarted => return Err(Refusal::NotStarted),
+            Phase::Stopping => return Err(Refusal::Stopped),
             Phase::Running => {}
         }
-        let number = *self.ids.get(id).ok_or(Refused::UnknownEndpoint)?;
+        let number = *self.ids.get(id).ok_or(Refusal::UnknownEndpoint)?;
         match self.scheduler.lane(number) {
-            Some(lane) if lane.is_gone() => Err(Refused::Gone),
+            Some(lane) if lane.is_gone() => Err(Refusal::Gone),
             Some(lane) => Ok((number, lane)),
-            None => Err(Refused::UnknownEndpoint),
+            None => Err(Refusal::UnknownEndpoint),
         }
-    }
-
-    fn lane(&self, id: &str) -> Option<&Lane> {
-        self.scheduler.lane(*self.ids.get(id)?)
     }
 }
 

@@ -1,7 +1,8 @@
 //! When a failed delivery is tried again. Pure: time and randomness are passed in.
 //!
-//! A [`Backoff`] says how long to wait after so many failures; a [`RetryPolicy`] adds the limits
-//! and the endpoint's own `Retry-After`.
+//! A [`Backoff`] decides how long to wait after so many failures; a [`RetryPolicy`] adds the limits
+//! and the endpoint's own `Retry-After`; a [`RetryBudget`] limits how many of the requests to a
+//! failing endpoint are retries.
 //!
 //! | backoff | waits | jitter |
 //! |---|---|---|
@@ -21,6 +22,7 @@
 //! # let _ = policy;
 //! ```
 
+mod budget;
 mod exponential;
 #[cfg(feature = "backoff")]
 mod from_backoff_crate;
@@ -33,19 +35,30 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+pub(crate) use budget::Budget;
+pub use budget::RetryBudget;
 pub use exponential::Exponential;
 #[cfg(feature = "backoff")]
 pub use from_backoff_crate::FromBackoffCrate;
 pub use schedule::Schedule;
 
+/// Most time that is added to a wait that the endpoint asked for.
+const MAX_HINT_JITTER: Duration = Duration::from_secs(30);
+
+/// Limit on the attempts where none was set: a delivery keeps a record of each.
+const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).expect("a hundred is not zero");
+
+const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
+
 /// How long to wait after a failed attempt.
 ///
 /// # Contract
 ///
-/// The answer depends on the arguments alone, so that a delivery that was stored and loaded again
-/// goes on where it was.
+/// The result depends on the arguments alone, so that a delivery that was stored and loaded again
+/// continues where it was. A panic ends the delivery, as `None` does.
 pub trait Backoff: Debug + Send + Sync + 'static {
-    /// The wait after so many failed attempts, of which there is at least one; `None` to give up.
+    /// Returns the wait after so many failed attempts, of which there is at least one; `None` to give
+    /// up.
     fn delay(&self, failures: u32, rng: &mut Rng) -> Option<Duration>;
 }
 
@@ -90,7 +103,7 @@ impl RetryPolicy {
     /// How long to wait before the next attempt, or `None` to give up.
     ///
     /// `attempts` is how many were made, `age` the time since the delivery was accepted, and
-    /// `not_before` what the endpoint asked for with `Retry-After`. The answer is the larger of
+    /// `not_before` what the endpoint asked for with `Retry-After`. The result is the larger of
     /// that and the backoff. Up to a tenth of the endpoint's wait, at most 30 seconds, is added to
     /// it, so that the deliveries that it put off do not come back all at once; nothing is ever
     /// taken from it.
@@ -117,14 +130,6 @@ pub(crate) fn with_jitter(wait: Duration, rng: &mut Rng) -> Duration {
     let spread = (wait / 10).min(MAX_HINT_JITTER);
     wait.saturating_add(spread.mul_f64(rng.f64()))
 }
-
-/// Most time that is added to a wait that the endpoint asked for.
-const MAX_HINT_JITTER: Duration = Duration::from_secs(30);
-
-/// Limit on the attempts where nobody set one: a delivery keeps a record of each.
-const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).expect("a hundred is not zero");
-
-const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
 
 impl Default for RetryPolicy {
     fn default() -> Self {

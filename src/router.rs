@@ -15,7 +15,7 @@ use crate::{Client, Message};
 
 /// Routes an event by one signed POST to the client's endpoint.
 ///
-/// The answer is `Ok` once the endpoint has accepted the event, after as many attempts as the
+/// The result is `Ok` once the endpoint has accepted the event, after as many attempts as the
 /// client's retry policy allows. Where the event is headed does not matter: there is one endpoint.
 #[async_trait]
 impl Router for Client {

@@ -10,19 +10,21 @@
 //!
 //! # Metrics
 //!
-//! They go through the facade [`metrics`], to whichever recorder the program installs; without one
-//! they cost next to nothing. Install it before the first message: gauges are told in changes.
+//! They go through the facade [`metrics`], to the recorder that the program installs; without one
+//! they cost next to nothing. Install it before the first message: gauges are recorded as changes.
+//! Neither a span nor an event nor a metric is recorded under a lock, so that a layer or a recorder
+//! may use the client.
 //!
 //! | metric | kind | of | labels |
 //! |---|---|---|---|
-//! | [`ATTEMPT_DURATION`] | histogram, seconds | every request, whoever made it | [`HTTP_RESPONSE_STATUS_CODE`] when there was an answer, [`ERROR_TYPE`] when it was not 2xx |
-//! | [`DELIVERY_DURATION`] | histogram, seconds | deliveries from acceptance to the outcome | [`ERROR_TYPE`] when it failed |
+//! | [`ATTEMPT_DURATION`] | histogram, seconds | every request, of clients, dispatchers and senders | [`HTTP_RESPONSE_STATUS_CODE`] if there was a response, [`ERROR_TYPE`] if it was not 2xx |
+//! | [`DELIVERY_DURATION`] | histogram, seconds | deliveries from acceptance to the outcome | [`ERROR_TYPE`] if it failed |
 //! | [`DELIVERY_ATTEMPTS`] | histogram | how many requests these deliveries took | |
 //! | [`DELIVERY_DROPPED`] | counter | messages that were not accepted, or given up before an outcome | [`ERROR_TYPE`] |
 //! | [`DELIVERY_QUEUED`] | gauge | messages that are queued or wait for their next attempt | |
 //! | [`DELIVERY_IN_FLIGHT`] | gauge | attempts under way | |
 //! | [`CIRCUIT_CHANGES`] | counter | changes of circuits | [`CIRCUIT_STATE`]: `open`, `half_open`, `closed` |
-//! | [`ENDPOINT_GONE`] | counter | endpoints that answered `410 Gone` and were stopped | |
+//! | [`ENDPOINT_GONE`] | counter | endpoints that replied `410 Gone` and were stopped | |
 //!
 //! Gauges and counters are sums over all clients and dispatchers of the program. Every label has a
 //! small set of values. A status is its number if it is a registered one, else its class, such as
@@ -43,7 +45,7 @@ pub(crate) use record::{
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 /// How many attempts came before this one; absent from the first.
 pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
-/// The status that the endpoint answered.
+/// The status that the endpoint replied with.
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// The host of the endpoint.
 pub const SERVER_ADDRESS: &str = "server.address";
@@ -63,7 +65,7 @@ pub const ENDPOINT_ID: &str = "tidings.endpoint.id";
 /// The state that a circuit changed to.
 pub const CIRCUIT_STATE: &str = "tidings.circuit.state";
 
-/// How long one request took, reading the answer included.
+/// How long one request took, reading the response included.
 pub const ATTEMPT_DURATION: &str = "tidings.attempt.duration";
 /// How long a delivery took from its acceptance to its outcome.
 pub const DELIVERY_DURATION: &str = "tidings.delivery.duration";

@@ -1,16 +1,21 @@
-//! What spans tell. It has a program of its own: whether a span is wanted is asked once for all
-//! threads, and those of other tests would say no.
+//! What spans and events say, and what layers may do. It has a program of its own: whether a span is
+//! enabled is decided once for all threads, and those of other tests would say no.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
+use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings::retry::{RetryPolicy, Schedule};
-use tidings::{Dispatcher, Endpoint, LaneConfig, Message, telemetry};
-use tidings_notify::EventType;
+use tidings::router::{InstanceRouter, URL_METADATA};
+use tidings::signing::{Secret, StandardSigner};
+use tidings::{Client, Dispatcher, Endpoint, LaneConfig, Message, telemetry};
+use tidings_notify::{
+    Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
+};
 use tidings_test_support::{Answer, Receiver, Script};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -79,7 +84,7 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
     let endpoint = Endpoint::new(receiver.url("/hooks?key=hidden")).unwrap();
-    dispatcher.insert("billing", endpoint).unwrap();
+    dispatcher.insert("billing", endpoint);
     let message = Message::from("x")
         .with_id("m-1")
         .unwrap()
@@ -112,4 +117,118 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     assert_eq!(second[telemetry::HTTP_RESPONSE_STATUS_CODE], "200");
     assert_eq!(second[telemetry::HTTP_REQUEST_RESEND_COUNT], "1");
     assert!(!second.contains_key(telemetry::ERROR_TYPE));
+}
+
+/// Posts each warning through the client that it is about, and keeps the texts.
+#[derive(Clone, Default)]
+struct Posts {
+    client: Arc<OnceLock<Client>>,
+    texts: Arc<Mutex<Vec<String>>>,
+}
+
+impl<S: tracing::Subscriber> Layer<S> for Posts {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() != tracing::Level::WARN {
+            return;
+        }
+        let mut fields = Ended::default();
+        event.record(&mut fields);
+        self.texts.lock().unwrap().push(format!("{fields:?}"));
+        if let Some(client) = self.client.get() {
+            // Refused or not: it must not hang.
+            client.notify("a warning").ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_layer_may_post_through_the_client_that_it_hears_of() {
+    let posts = Posts::default();
+    let subscriber = tracing_subscriber::registry().with(posts.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let failing = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let receiver = Receiver::start(failing).await.unwrap();
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(Duration::from_secs(3600));
+    // Without an error callback failures are logged, which is a warning as well.
+    let client = Client::builder(receiver.url("/services/secret?key=hidden"))
+        .workers(1)
+        .queue_size(2)
+        .circuit_breaker(breaker)
+        .build()
+        .unwrap();
+    posts.client.set(client.clone()).unwrap();
+    client.start();
+    let error = client.deliver("trips").await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+    let has_text = |text: &str| {
+        let texts = posts.texts.lock().unwrap();
+        texts.iter().any(|said| said.contains(text))
+    };
+    while !has_text("a message was not delivered") {
+        tokio::task::yield_now().await;
+    }
+    assert!(has_text("the circuit opened"));
+    let texts = format!("{:?}", posts.texts.lock().unwrap());
+    assert!(
+        !texts.contains("secret") && !texts.contains("hidden"),
+        "{texts}"
+    );
+    client.stop_within(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_traces_of_an_instance_do_not_show_its_url() {
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let signer = StandardSigner::new([Secret::generate()]).unwrap();
+    let router = InstanceRouter::builder(signer).build().unwrap();
+    router.start();
+    let url = receiver.url("/?key=hidden");
+    let to = RoutingInfo {
+        instance_id: "one".to_owned(),
+        metadata: [(URL_METADATA.to_owned(), url)].into(),
+    };
+    let draft = Draft::new(
+        UserId::new("alice").unwrap(),
+        EventType::new("greeting").unwrap(),
+        Payload::parse("{}").unwrap(),
+    );
+    let event = Event::from_draft(draft, EventId::new(Epoch::random(), 1));
+    router.route(&to, &event).await.unwrap();
+    router.stop().await;
+    let spans = spans.0.lock().unwrap().clone();
+    let delivery = spans.iter().find(|span| span.name == "delivery").unwrap();
+    assert_eq!(delivery.fields[telemetry::ENDPOINT_ID], "one");
+    assert!(!format!("{spans:?}").contains("hidden"), "{spans:?}");
+}
+
+/// Panics with each span of an attempt.
+struct Panics;
+
+impl<S: tracing::Subscriber> Layer<S> for Panics {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        assert_ne!(attributes.metadata().name(), "attempt", "this is a test");
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_panics_costs_its_message_and_no_worker() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let client = Client::builder(receiver.url("/"))
+        .workers(1)
+        .build()
+        .unwrap();
+    client.start();
+    {
+        let subscriber = tracing_subscriber::registry().with(Panics);
+        let _default = tracing::subscriber::set_default(subscriber);
+        let error = client.deliver("x").await.unwrap_err();
+        assert!(error.is_retryable() && error.was_attempted());
+    }
+    client.deliver("y").await.unwrap();
+    client.stop().await;
 }

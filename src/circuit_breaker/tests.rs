@@ -41,8 +41,8 @@ fn opened_by_hand_it_stays_open_until_it_is_closed_by_hand() {
     let under_way = admitted(&mut breaker, now);
     breaker.open();
     breaker.record(under_way, Health::Healthy, now);
-    let refused = Admission::Refused { retry_at: None };
-    assert_eq!(breaker.admit(now + 10_000 * SECOND), refused);
+    let later = now + 10_000 * SECOND;
+    assert_eq!(breaker.admit(later), Admission::Refused { retry_at: None });
     assert_eq!(breaker.state(), CircuitState::Open);
 
     breaker.close();
@@ -108,12 +108,11 @@ fn an_open_breaker_refuses_until_its_time_is_up() {
     let (mut breaker, now) = (breaker(plain()), Instant::now());
     trip(&mut breaker, now);
     let until = now + 10 * SECOND;
-    let refused = Admission::Refused {
-        retry_at: Some(until),
-    };
-    assert_eq!(breaker.admit(now), refused);
-    assert_eq!(breaker.admit(until - Duration::from_nanos(1)), refused);
-    admitted(&mut breaker, until);
+    for now in [now, until - Duration::from_nanos(1)] {
+        let retry_at = Some(until);
+        assert_eq!(breaker.admit(now), Admission::Refused { retry_at });
+    }
+    let _probe = admitted(&mut breaker, until);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
 }
 
@@ -145,7 +144,7 @@ fn a_failed_probe_opens_it_for_twice_as_long_up_to_the_limit() {
     now += 25 * SECOND;
     attempt(&mut breaker, Health::Healthy, now);
     trip(&mut breaker, now);
-    admitted(&mut breaker, now + 10 * SECOND);
+    let _probe = admitted(&mut breaker, now + 10 * SECOND);
 }
 
 #[test]
@@ -155,7 +154,7 @@ fn a_probe_that_was_not_made_gives_its_place_back() {
     let later = now + 10 * SECOND;
     attempt(&mut breaker, Health::Unknown, later);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
-    admitted(&mut breaker, later);
+    let _probe = admitted(&mut breaker, later);
 }
 
 #[test]
@@ -183,16 +182,42 @@ fn recovery_ramps_up_by_doubling() {
 #[test]
 fn what_was_admitted_before_a_change_of_state_is_ignored_after_it() {
     let (mut breaker, now) = (breaker(plain()), Instant::now());
-    let slow = admitted(&mut breaker, now);
+    let [slow, slower] = [(); 2].map(|()| admitted(&mut breaker, now));
     trip(&mut breaker, now);
     breaker.record(slow, Health::Healthy, now);
     assert_eq!(breaker.state(), CircuitState::Open);
     let later = now + 10 * SECOND;
     let probe = admitted(&mut breaker, later);
-    breaker.record(slow, Health::Failing, later);
+    breaker.record(slower, Health::Failing, later);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     breaker.record(probe, Health::Healthy, later);
     assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+#[test]
+fn a_permit_of_another_breaker_is_ignored() {
+    let now = Instant::now();
+    let (mut old, mut new) = (breaker(plain()), breaker(plain()));
+    let foreign = [(); 3].map(|()| admitted(&mut old, now));
+    for permit in foreign {
+        new.record(permit, Health::Failing, now);
+    }
+    assert_eq!(new.state(), CircuitState::Closed);
+}
+
+#[test]
+fn the_ends_of_the_ranges_are_allowed() {
+    let config = plain()
+        .with_consecutive_failures(1)
+        .with_failure_rate(1.0, 1, DAY)
+        .with_open_for(DAY)
+        .with_max_open_for(DAY);
+    let mut breaker = breaker(config);
+    let now = Instant::now();
+    attempt(&mut breaker, Health::Failing, now);
+    assert_eq!(breaker.open_until(), Some(now + DAY));
+    breaker.open();
+    assert!(breaker.is_open_by_hand() && breaker.open_until().is_none());
 }
 
 #[test]
@@ -216,7 +241,12 @@ fn settings_out_of_range_are_refused_by_name() {
             "failure_rate",
         ),
         (plain().with_open_for(Duration::ZERO), "open_for"),
-        (plain().with_open_for(Duration::MAX), "max_open_for"),
+        (plain().with_open_for(Duration::MAX), "open_for"),
+        (
+            plain().with_open_for(DAY + Duration::from_nanos(1)),
+            "open_for",
+        ),
+        (plain().with_max_open_for(DAY + SECOND), "max_open_for"),
         (plain().with_max_open_for(SECOND), "max_open_for"),
         (plain().with_ramp(0), "ramp"),
     ] {

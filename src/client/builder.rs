@@ -3,13 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Client, Inner};
-use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
-use crate::pool::{Lane, LaneParts, Limits, Places, PoolConfig};
+use crate::circuit_breaker::CircuitBreakerConfig;
+use crate::pool::{LaneSettings, Limits, PoolConfig, RateLimit};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
-    AddressPolicy, Attempt, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId,
-    Message, Receipt, SenderBuilder,
+    Attempt, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId, Message, Receipt,
+    Sender, SenderBuilder,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -25,13 +25,14 @@ pub struct ClientBuilder {
     pool: PoolConfig,
     retry: Option<RetryPolicy>,
     circuit_breaker: Option<CircuitBreakerConfig>,
+    rate_limit: Option<RateLimit>,
 }
 
 impl ClientBuilder {
     pub(super) fn new(url: &str) -> Self {
         let limits = Limits {
             workers: DEFAULT_WORKERS,
-            // There is nobody to share the workers with.
+            // The only endpoint may have all workers.
             isolation: None,
             per_host: None,
         };
@@ -40,6 +41,7 @@ impl ClientBuilder {
             pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
             retry: None,
             circuit_breaker: None,
+            rate_limit: None,
         }
     }
 
@@ -62,7 +64,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the `content-type` of messages that do not name one. The default is
+    /// Sets the `content-type` of messages without one. The default is
     /// `text/plain; charset=utf-8`.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.endpoint = self.endpoint.content_type(content_type);
@@ -87,19 +89,29 @@ impl ClientBuilder {
         self
     }
 
-    /// Tries failed messages again. Without this, each message has one attempt.
+    /// Retries failed messages. Without this, each message has one attempt.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// Leaves a failing endpoint alone for a while.
+    /// Sends nothing to a failing endpoint for a while.
     ///
     /// Without a retry policy, a message that meets an open circuit fails at once. With one, it
-    /// waits for the circuit to let it through, for as long as the policy's maximum age allows, and
-    /// that counts as no attempt.
+    /// waits until the circuit admits it, for as long as the policy's maximum age allows, and that
+    /// does not count as an attempt.
     pub fn circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
         self.circuit_breaker = Some(config);
+        self
+    }
+
+    /// Limits how many attempts begin in which time: 1 to 1,000,000 in more than zero and at most a
+    /// day. The default is no limit.
+    ///
+    /// Attempts keep an even distance, without bursts after an idle time. Messages beyond the limit
+    /// wait in the queue.
+    pub fn rate_limit(mut self, attempts: u32, per: Duration) -> Self {
+        self.rate_limit = Some(RateLimit::new(attempts, per));
         self
     }
 
@@ -146,19 +158,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
-    pub fn http_client(self, client: reqwest::Client) -> Self {
-        self.sender(|sender| sender.http_client(client))
-    }
-
-    /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]: the URL of a
-    /// client is its owner's choice.
-    pub fn address_policy(self, policy: AddressPolicy) -> Self {
-        self.sender(|sender| sender.address_policy(policy))
-    }
-
-    /// Changes how connections are made: which authorities are trusted, how names are looked up,
-    /// how long it may take. What was set before stays, the address policy too.
+    /// Changes how connections are made: through which HTTP client, to which addresses, which
+    /// authorities are trusted, how names are looked up, how long it may take. What was set before
+    /// stays.
     ///
     /// ```
     /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
@@ -175,31 +177,45 @@ impl ClientBuilder {
         self
     }
 
+    /// Sends through a sender that other clients use as well, and shares its connections with them.
+    /// It cannot be combined with [`sender`](Self::sender).
+    pub fn shared_sender(mut self, sender: Sender) -> Self {
+        self.pool.share_sender(sender);
+        self
+    }
+
     /// Checks everything and builds the client.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the field: `workers`, `queue_size`, and those of
-    /// [`EndpointBuilder::build`], [`SenderBuilder::build`] and [`CircuitBreaker::new`].
+    /// [`ConfigError`], naming the field: `workers`, `queue_size`, `rate_limit`, `shared_sender`, and
+    /// those of [`EndpointBuilder::build`], [`SenderBuilder::build`] and
+    /// [`CircuitBreaker::new`](crate::circuit_breaker::CircuitBreaker::new).
     pub fn build(self) -> Result<Client, ConfigError> {
-        let queue_size = self.pool.queue_size;
-        // The pool is built of far fewer.
+        if let Some(breaker) = &self.circuit_breaker {
+            breaker.check()?;
+        }
+        if let Some(rate) = &self.rate_limit {
+            rate.check()?;
+        }
+        // The pool allows far fewer.
         let workers = u32::try_from(self.pool.limits.workers).unwrap_or(u32::MAX);
-        let pool = self.pool.build()?;
-        let places = Places::new(queue_size, None);
-        let parts = LaneParts {
+        let settings = LaneSettings {
+            queue_size: self.pool.queue_size,
             retry: self.retry,
             budget: None,
-            breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
+            breaker: self.circuit_breaker,
+            rate: self.rate_limit,
             in_flight: (workers, workers),
-            // Nobody could take it up again: whoever chose the URL decides.
+            // It could not be inserted again.
             stops_when_gone: false,
         };
+        let pool = self.pool.build()?;
         let id = EndpointId::from("");
         let endpoint = self.endpoint.build()?;
-        pool.add(Lane::new(id.clone(), endpoint, Arc::clone(&places), parts));
+        let permits = pool.add(&id, endpoint, settings);
         Ok(Client {
-            inner: Arc::new(Inner { pool, id, places }),
+            inner: Arc::new(Inner { pool, id, permits }),
         })
     }
 }

@@ -2,12 +2,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
-use super::{Dispatcher, EndpointId, Inner, LaneConfig};
+use super::{Dispatcher, Inner, LaneConfig};
 use crate::circuit_breaker::CircuitState;
-use crate::pool::{Isolation, Limits, PoolConfig};
-use crate::{AddressPolicy, Attempt, ConfigError, DeliveryError, Message, Receipt, SenderBuilder};
+use crate::pool::{Isolation, Limits, PoolConfig, QueueSpace};
+use crate::{
+    Attempt, ConfigError, DeliveryError, EndpointId, Message, Receipt, Sender, SenderBuilder,
+};
 
 const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
@@ -50,8 +50,8 @@ impl DispatcherBuilder {
     }
 
     /// Sets how many slow attempts can be under way without a worker: 1 to 10,000. The default is
-    /// 256. Each is a task and a connection. More endpoints than this that never answer, all at
-    /// once, do keep workers from the others.
+    /// 256. Each is a task and a connection. If more endpoints than this do not reply, all at once,
+    /// they do keep workers from the others.
     pub fn max_slow(mut self, max_slow: usize) -> Self {
         self.isolation.max_slow = max_slow;
         self
@@ -126,11 +126,11 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Sets what is called when an endpoint answers `410 Gone`, and gets nothing more from then on.
+    /// Sets what is called when an endpoint replies `410 Gone`, and gets nothing more from then on.
     /// What waited for it is reported to the error callback next.
     ///
-    /// It is called on a worker, which it should not keep for long. A panic in it is logged and goes
-    /// no further.
+    /// It is called on a worker and must not block it. A panic in it is logged and has no further
+    /// effect.
     pub fn on_gone(mut self, on_gone: impl Fn(&EndpointId) + Send + Sync + 'static) -> Self {
         self.pool.callbacks.gone = Some(Box::new(on_gone));
         self
@@ -139,9 +139,9 @@ impl DispatcherBuilder {
     /// Sets what is called when a circuit opens, begins to probe, or closes, with its new state.
     ///
     /// Calls come one at a time, and for each endpoint in order. Changes that follow one another
-    /// while a call lasts are told as one. It is called on a worker, which it should not keep for
-    /// long, or by whoever opens or closes a circuit by hand. A panic in it is logged and goes no
-    /// further.
+    /// while a call lasts are reported as one. It is called on a worker, or on the thread that opens
+    /// or closes a circuit by hand, and must not block it. A panic in it is logged and has no further
+    /// effect.
     pub fn on_circuit_change(
         mut self,
         on_change: impl Fn(&EndpointId, CircuitState) + Send + Sync + 'static,
@@ -150,27 +150,20 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Sends through an HTTP client of your own; see [`SenderBuilder::http_client`].
-    pub fn http_client(self, client: reqwest::Client) -> Self {
-        self.sender(|sender| sender.http_client(client))
-    }
-
-    /// Says which addresses requests may go to. The default is [`AddressPolicy::Any`]; URLs that
-    /// strangers chose need [`AddressPolicy::PublicOnly`].
-    pub fn address_policy(self, policy: AddressPolicy) -> Self {
-        self.sender(|sender| sender.address_policy(policy))
-    }
-
-    /// Changes how connections are made: which authorities are trusted, how names are looked up,
-    /// how long it may take. What was set before stays, the address policy too.
+    /// Changes how connections are made: through which HTTP client, to which addresses, which
+    /// authorities are trusted, how names are looked up, how long it may take. What was set before
+    /// stays. URLs that strangers chose need [`AddressPolicy::PublicOnly`](crate::AddressPolicy).
     ///
     /// ```
     /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
     /// use tidings::{AddressPolicy, Dispatcher};
     ///
     /// let dispatcher = Dispatcher::builder()
-    ///     .address_policy(AddressPolicy::PublicOnly)
-    ///     .sender(|sender| sender.root_certificates(authorities))
+    ///     .sender(|sender| {
+    ///         sender
+    ///             .address_policy(AddressPolicy::PublicOnly)
+    ///             .root_certificates(authorities)
+    ///     })
     ///     .build()?;
     /// # Ok(()) }
     /// ```
@@ -179,23 +172,30 @@ impl DispatcherBuilder {
         self
     }
 
+    /// Sends through a sender that others use as well, and shares its connections with them. It
+    /// cannot be combined with [`sender`](Self::sender).
+    pub fn shared_sender(mut self, sender: Sender) -> Self {
+        self.pool.share_sender(sender);
+        self
+    }
+
     /// Checks everything and builds the dispatcher.
     ///
     /// # Errors
     ///
     /// [`ConfigError`], naming the field: `workers`, `max_slow`, `slow_after`,
-    /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`] and
+    /// `max_in_flight_per_host`, `queue_size`, `shared_sender`, and those of [`LaneConfig`] and
     /// [`SenderBuilder::build`].
     pub fn build(mut self) -> Result<Dispatcher, ConfigError> {
         self.pool.limits.isolation = Some(self.isolation);
-        self.lane.parts()?;
-        let places = self.pool.queue_size;
+        let lane = self.lane.check()?;
+        let queue_size = self.pool.queue_size;
         let pool = self.pool.build()?;
         Ok(Dispatcher {
             inner: Arc::new(Inner {
                 pool,
-                places: Arc::new(Semaphore::new(places)),
-                lane: self.lane,
+                space: QueueSpace::new(queue_size),
+                lane,
             }),
         })
     }

@@ -1,8 +1,10 @@
+use std::time::Duration;
+
 use crate::ConfigError;
-use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
+use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::client::DEFAULT_QUEUE_SIZE;
-use crate::pool::{LaneParts, MAX_WORKERS, RetryBudget, check_queue_size};
-use crate::retry::RetryPolicy;
+use crate::pool::{LaneSettings, MAX_WORKERS, RateLimit, check_queue_size};
+use crate::retry::{RetryBudget, RetryPolicy};
 
 /// The settings of one lane: how much may wait for an endpoint, and how it is treated.
 ///
@@ -12,6 +14,7 @@ use crate::retry::RetryPolicy;
 /// | attempts under way | 1 to 32 |
 /// | retry | [`RetryPolicy::default`]: five attempts |
 /// | retry budget | [`RetryBudget::default`]: 20 %, and one a second |
+/// | rate limit | none |
 /// | circuit breaker | [`CircuitBreakerConfig::default`] |
 /// | `410 Gone` | stops the lane |
 #[derive(Debug, Clone)]
@@ -23,6 +26,7 @@ pub struct LaneConfig {
     retry: Option<RetryPolicy>,
     retry_budget: Option<RetryBudget>,
     circuit_breaker: Option<CircuitBreakerConfig>,
+    rate_limit: Option<RateLimit>,
     stops_when_gone: bool,
 }
 
@@ -35,6 +39,7 @@ impl Default for LaneConfig {
             retry: Some(RetryPolicy::default()),
             retry_budget: Some(RetryBudget::default()),
             circuit_breaker: Some(CircuitBreakerConfig::default()),
+            rate_limit: None,
             stops_when_gone: true,
         }
     }
@@ -56,55 +61,62 @@ impl LaneConfig {
         self
     }
 
-    /// Tries failed messages again in another way.
+    /// Sets when failed messages are retried.
     pub fn with_retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = Some(retry);
         self
     }
 
-    /// Makes one attempt for each message. Those that meet an open circuit fail at once.
+    /// Makes one attempt for each message. Messages that meet an open circuit or a pause fail at
+    /// once, without an attempt.
     pub fn without_retry(mut self) -> Self {
         self.retry = None;
         self
     }
 
-    /// Limits retries to a failing endpoint in another way.
+    /// Sets how many of the requests to a failing endpoint may be retries.
     pub fn with_retry_budget(mut self, budget: RetryBudget) -> Self {
         self.retry_budget = Some(budget);
         self
     }
 
-    /// Lets every retry go when it is due, in one line with new messages.
+    /// Sends every retry when it is due, in one order with new messages.
     pub fn without_retry_budget(mut self) -> Self {
         self.retry_budget = None;
         self
     }
 
-    /// Leaves a failing endpoint alone by other rules.
+    /// Sets when a failing endpoint gets no requests for a while.
     pub fn with_circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
         self.circuit_breaker = Some(config);
         self
     }
 
-    /// Never leaves a failing endpoint alone. Its circuit cannot be opened by hand either.
+    /// Uses no circuit breaker. The circuit cannot be opened by hand either.
     pub fn without_circuit_breaker(mut self) -> Self {
         self.circuit_breaker = None;
         self
     }
 
-    /// Lets `410 Gone` fail its message alone, as any other permanent answer does. Without this, an
-    /// endpoint that answers so gets nothing more: see [`Dispatcher`](crate::Dispatcher).
+    /// Limits how many attempts begin in which time: 1 to 1,000,000 in more than zero and at most a
+    /// day. The default is no limit.
+    ///
+    /// Attempts keep an even distance, without bursts after an idle time. Messages beyond the limit
+    /// wait in the queue.
+    pub fn with_rate_limit(mut self, attempts: u32, per: Duration) -> Self {
+        self.rate_limit = Some(RateLimit::new(attempts, per));
+        self
+    }
+
+    /// Lets `410 Gone` fail its message alone, as any other permanent response does. Without this,
+    /// an endpoint that replies so gets nothing more: see [`Dispatcher`](crate::Dispatcher).
     pub fn without_stop_when_gone(mut self) -> Self {
         self.stops_when_gone = false;
         self
     }
 
-    pub(super) fn queue_size(&self) -> usize {
-        self.queue_size
-    }
-
     /// Checks everything.
-    pub(super) fn parts(&self) -> Result<LaneParts, ConfigError> {
+    pub(super) fn check(&self) -> Result<LaneSettings, ConfigError> {
         check_queue_size(self.queue_size)?;
         let (min, max) = (self.min_in_flight, self.max_in_flight);
         if min == 0 || min > max || max > MAX_WORKERS {
@@ -116,10 +128,18 @@ impl LaneConfig {
         if let Some(budget) = &self.retry_budget {
             budget.check()?;
         }
-        Ok(LaneParts {
+        if let Some(breaker) = &self.circuit_breaker {
+            breaker.check()?;
+        }
+        if let Some(rate) = &self.rate_limit {
+            rate.check()?;
+        }
+        Ok(LaneSettings {
+            queue_size: self.queue_size,
             retry: self.retry.clone(),
             budget: self.retry_budget,
-            breaker: self.circuit_breaker.map(CircuitBreaker::new).transpose()?,
+            breaker: self.circuit_breaker,
+            rate: self.rate_limit,
             in_flight: (min, max),
             stops_when_gone: self.stops_when_gone,
         })

@@ -16,27 +16,48 @@ const MAX_SLOW_AFTER: Duration = Duration::from_secs(3600);
 
 /// What every pool is built from, whichever face it has.
 pub(crate) struct PoolConfig {
-    pub(crate) sender: SenderBuilder,
+    sender: SenderSource,
     pub(crate) limits: Limits,
     /// Places of all queues together.
     pub(crate) queue_size: usize,
     pub(crate) callbacks: Callbacks,
 }
 
+/// Where the sender comes from.
+#[derive(Debug)]
+enum SenderSource {
+    Default,
+    Built(SenderBuilder),
+    Shared(Sender),
+    /// A shared sender was set, and settings for one were as well.
+    Conflict,
+}
+
 impl PoolConfig {
     pub(crate) fn new(limits: Limits, queue_size: usize) -> Self {
         Self {
-            sender: Sender::builder(),
+            sender: SenderSource::Default,
             limits,
             queue_size,
             callbacks: Callbacks::default(),
         }
     }
 
-    /// Changes how connections are made, and keeps what was said about them before.
+    /// Changes how connections are made, and keeps what was set before.
     pub(crate) fn change_sender(&mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) {
-        let sender = std::mem::replace(&mut self.sender, Sender::builder());
-        self.sender = change(sender);
+        self.sender = match std::mem::replace(&mut self.sender, SenderSource::Conflict) {
+            SenderSource::Default => SenderSource::Built(change(Sender::builder())),
+            SenderSource::Built(sender) => SenderSource::Built(change(sender)),
+            SenderSource::Shared(_) | SenderSource::Conflict => SenderSource::Conflict,
+        };
+    }
+
+    /// Uses a sender that others may use as well.
+    pub(crate) fn share_sender(&mut self, sender: Sender) {
+        self.sender = match self.sender {
+            SenderSource::Default | SenderSource::Shared(_) => SenderSource::Shared(sender),
+            SenderSource::Built(_) | SenderSource::Conflict => SenderSource::Conflict,
+        };
     }
 
     pub(crate) fn build(self) -> Result<Arc<Pool>, ConfigError> {
@@ -54,7 +75,16 @@ impl PoolConfig {
         if self.limits.per_host == Some(0) {
             return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
         }
-        Ok(Pool::new(self.sender.build()?, self.limits, self.callbacks))
+        let sender = match self.sender {
+            SenderSource::Default => Sender::builder().build()?,
+            SenderSource::Built(sender) => sender.build()?,
+            SenderSource::Shared(sender) => sender,
+            SenderSource::Conflict => {
+                let expected = "either a shared sender or settings for one";
+                return Err(ConfigError::new("shared_sender", expected));
+            }
+        };
+        Ok(Pool::new(sender, self.limits, self.callbacks))
     }
 }
 

@@ -1,38 +1,31 @@
+mod summary;
+
 use tidings_notify::EventType;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::room::Room;
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry};
-
-/// A message that was delivered, and how.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Receipt {
-    /// The message.
-    pub message: Message,
-    /// Every attempt, in order; the last one succeeded. Of the answers to the others, the first
-    /// kibibyte is kept.
-    pub attempts: Vec<Attempt>,
-}
+use super::permits::QueuePermit;
+use crate::{Attempt, DeliveryError, DeliveryErrorCause, Message, Receipt, telemetry};
+use summary::AttemptSummary;
 
 pub(crate) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
 
 /// A message on its way.
 ///
-/// Many of them may wait, so that its size matters: with its message's id, and without the body, it
-/// takes less than 256 bytes.
+/// Many of them may wait, so that its size matters: waiting for its second attempt it takes less
+/// than 256 bytes beside the body, and 16 bytes for each attempt after that.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(super) message: Message,
-    pub(super) attempts: Vec<Attempt>,
+    /// The attempts after which it had to wait.
+    earlier: Box<[AttemptSummary]>,
     pub(super) accepted_at: Instant,
     /// Its place in the queue.
-    pub(super) room: Option<Room>,
-    /// Who waits for the outcome. Without one, failures go to the error callback.
+    pub(super) permit: Option<QueuePermit>,
+    /// The caller that waits for the outcome. Without one, the outcome goes to a callback.
     pub(super) reply: Option<Reply>,
-    /// Nothing when nobody traces.
+    /// Nothing when the span is disabled.
     span: Option<Box<Span>>,
 }
 
@@ -53,43 +46,70 @@ impl From<DeliveryErrorCause> for Failure {
 }
 
 impl Delivery {
+    /// Makes the span as well, so that it must not be called under a lock.
     pub(super) fn new(
-        endpoint: &EndpointId,
+        endpoint: &str,
         message: Message,
-        room: Room,
+        permit: QueuePermit,
         reply: Option<Reply>,
     ) -> Box<Self> {
         let span = tracing::debug_span!(
             "delivery",
-            { telemetry::ENDPOINT_ID } = endpoint.as_traced(),
+            // The only endpoint of a client has no name.
+            { telemetry::ENDPOINT_ID } = (!endpoint.is_empty()).then_some(endpoint),
             { telemetry::MESSAGE_ID } = message.id(),
             { telemetry::MESSAGE_TYPE } = message.event_type().map(EventType::as_str),
         );
         Box::new(Self {
             message,
-            attempts: Vec::new(),
+            earlier: Box::default(),
             accepted_at: Instant::now(),
-            room: Some(room),
+            permit: Some(permit),
             reply,
             span: (!span.is_disabled()).then(|| Box::new(span)),
         })
-    }
-
-    /// The number of the attempt that comes next.
-    pub(super) fn next_attempt(&self) -> u32 {
-        let made = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX);
-        self.message.first_attempt().get().saturating_add(made)
     }
 
     pub(super) fn span(&self) -> Span {
         self.span.as_deref().map_or_else(Span::none, Span::clone)
     }
 
-    /// Why it failed, going by the last attempt; `None` when there was none.
+    /// The number of the attempt that comes next.
+    pub(super) fn next_attempt(&self) -> u32 {
+        self.number(self.earlier.len())
+    }
+
+    /// Keeps in short an attempt after which it has to wait.
+    pub(super) fn keep(&mut self, attempt: &Attempt) {
+        let mut earlier = std::mem::take(&mut self.earlier).into_vec();
+        earlier.reserve_exact(1);
+        earlier.push(AttemptSummary::new(attempt));
+        self.earlier = earlier.into_boxed_slice();
+    }
+
+    /// Why the last attempt before it waited failed.
     pub(super) fn last_failure(&self) -> Option<DeliveryErrorCause> {
-        Some(match &self.attempts.last()?.result {
-            Ok(answer) => DeliveryErrorCause::Status(answer.status),
-            Err(error) => DeliveryErrorCause::Transport(error.clone()),
-        })
+        self.earlier.last().map(AttemptSummary::cause)
+    }
+
+    /// The attempts that were made before the last one.
+    pub(super) fn earlier_attempts(&self) -> Vec<Attempt> {
+        let numbered = self.earlier.iter().enumerate();
+        numbered
+            .map(|(index, summary)| summary.attempt(self.number(index)))
+            .collect()
+    }
+
+    fn number(&self, index: usize) -> u32 {
+        let first = self.message.first_attempt().get();
+        first.saturating_add(u32::try_from(index).unwrap_or(u32::MAX))
+    }
+}
+
+/// Why an attempt failed, as the cause of the end of its delivery.
+pub(super) fn cause_of(attempt: &Attempt) -> DeliveryErrorCause {
+    match &attempt.result {
+        Ok(response) => DeliveryErrorCause::Status(response.status),
+        Err(error) => DeliveryErrorCause::Transport(error.clone()),
     }
 }

@@ -1,9 +1,11 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use tracing::Span;
 
 use super::Pool;
-use super::delivery::{Delivery, Failure, Receipt};
+use super::delivery::{Delivery, Failure, cause_of};
+use super::panics::{self, catch};
+use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry};
+use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, Receipt, telemetry};
 
 pub(crate) type OnAttempt = Box<dyn Fn(&EndpointId, &Message, &Attempt) + Send + Sync>;
 pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Receipt) + Send + Sync>;
@@ -11,7 +13,10 @@ pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
 pub(crate) type OnGone = Box<dyn Fn(&EndpointId) + Send + Sync>;
 pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
 
-/// The functions of the caller that are called with what happens. None is called under a lock.
+/// The functions of the caller that are called with what happens.
+///
+/// They, the tracing layers and the recorder of metrics are the caller's code: none of them runs
+/// under a lock, and a panic in one keeps nothing else from being reported.
 #[derive(Default)]
 pub(crate) struct Callbacks {
     pub(crate) attempt: Option<OnAttempt>,
@@ -23,19 +28,31 @@ pub(crate) struct Callbacks {
 
 impl Pool {
     /// Reports an attempt, before its outcome is decided.
-    pub(super) fn attempted(&self, id: &EndpointId, message: &Message, attempt: &Attempt) {
+    pub(super) fn attempted(
+        &self,
+        id: &EndpointId,
+        message: &Message,
+        attempt: &Attempt,
+        span: &Span,
+    ) {
         if let Some(on_attempt) = &self.callbacks.attempt {
-            call("on_attempt", || on_attempt(id, message, attempt));
+            let mut on_attempt = Some(|| on_attempt(id, message, attempt));
+            call("on_attempt", span, &mut on_attempt);
         }
     }
 
     /// Reports a delivery that succeeded.
-    pub(super) fn delivered(&self, id: &EndpointId, delivery: Delivery) {
-        telemetry::delivered(delivery.accepted_at.elapsed(), delivery.attempts.len());
-        drop(delivery.room);
+    pub(super) fn delivered(&self, id: &EndpointId, delivery: Delivery, last: Attempt) {
+        let span = delivery.span();
+        let mut attempts = delivery.earlier_attempts();
+        attempts.push(last);
+        let (age, count) = (delivery.accepted_at.elapsed(), attempts.len());
+        catch(|| telemetry::delivered(age, count));
+        // Its place is free before anything is called that may want it.
+        drop(delivery.permit);
         let receipt = Receipt {
             message: delivery.message,
-            attempts: delivery.attempts,
+            attempts,
         };
         // A caller of `deliver` that no longer waits leaves the receipt to the callback.
         let unclaimed = match delivery.reply {
@@ -43,102 +60,161 @@ impl Pool {
             None => Some(receipt),
         };
         if let (Some(on_delivered), Some(receipt)) = (&self.callbacks.delivered, unclaimed) {
-            call("on_delivered", || on_delivered(id, receipt));
+            let mut on_delivered = Some(|| on_delivered(id, receipt));
+            call("on_delivered", &span, &mut on_delivered);
         }
     }
 
-    /// Reports a delivery that failed for good.
-    pub(super) fn fail(&self, id: &EndpointId, delivery: Delivery, failure: Failure) {
-        self.end_as_failed(id, delivery, failure, false);
+    /// Reports a delivery that failed for good, with the attempt that it failed with.
+    pub(super) fn fail(
+        &self,
+        id: &EndpointId,
+        delivery: Delivery,
+        last: Option<Attempt>,
+        failure: Failure,
+    ) {
+        let mut attempts = delivery.earlier_attempts();
+        attempts.extend(last);
+        self.end(id, delivery, |message| {
+            DeliveryError::new(message, attempts, failure.cause)
+                .with_blocked_until(failure.blocked_until)
+        });
     }
 
     /// Reports a delivery that the end of the pool leaves without an outcome.
     pub(super) fn abandon(&self, id: &EndpointId, delivery: Delivery, was_interrupted: bool) {
         let abandoned = (id.clone(), delivery.message.clone());
         self.lock().abandoned.push(abandoned);
-        let failure = DeliveryErrorCause::Abandoned.into();
-        self.end_as_failed(id, delivery, failure, was_interrupted);
+        let attempts = delivery.earlier_attempts();
+        self.end(id, delivery, |message| {
+            let error = DeliveryError::new(message, attempts, DeliveryErrorCause::Abandoned);
+            if was_interrupted {
+                error.with_interrupted_attempt()
+            } else {
+                error
+            }
+        });
     }
 
     /// Reports that an endpoint is gone, and fails what waited for it.
-    pub(super) fn fail_as_gone(&self, id: &EndpointId, delivery: Delivery, left: Vec<Delivery>) {
+    pub(super) fn fail_as_gone(
+        &self,
+        id: &EndpointId,
+        host: &str,
+        delivery: Delivery,
+        last: Attempt,
+        left: Vec<Delivery>,
+    ) {
+        catch(|| {
+            telemetry::endpoint_gone();
+            tracing::warn!(
+                { telemetry::ENDPOINT_ID } = id.as_str(),
+                { telemetry::SERVER_ADDRESS } = host,
+                "the endpoint is gone, and gets no further messages"
+            );
+        });
         if let Some(on_gone) = &self.callbacks.gone {
-            call("on_gone", || on_gone(id));
+            call("on_gone", &Span::none(), &mut Some(|| on_gone(id)));
         }
-        if let Some(cause) = delivery.last_failure() {
-            self.fail(id, delivery, cause.into());
-        }
+        let cause = cause_of(&last);
+        self.fail(id, delivery, Some(last), cause.into());
         for delivery in left {
-            self.fail(id, delivery, DeliveryErrorCause::Gone.into());
+            self.fail(id, delivery, None, DeliveryErrorCause::Gone.into());
         }
     }
 
-    fn end_as_failed(
+    /// Reports circuits that have changed, one at a time, which keeps them in order.
+    pub(super) fn report_circuits(&self) {
+        loop {
+            let change = {
+                let mut state = self.lock();
+                if state.is_reporting_circuits {
+                    // The thread that is at it reports this change as well.
+                    return;
+                }
+                let change = state.scheduler.next_circuit_change();
+                state.is_reporting_circuits = change.is_some();
+                change
+            };
+            let Some(change) = change else {
+                return;
+            };
+            catch(|| log_circuit(&change));
+            if let Some(on_change) = &self.callbacks.circuit_change {
+                let mut on_change = Some(|| on_change(&change.id, change.to));
+                call("on_circuit_change", &Span::none(), &mut on_change);
+            }
+            self.lock().is_reporting_circuits = false;
+        }
+    }
+
+    fn end(
         &self,
         id: &EndpointId,
         delivery: Delivery,
-        failure: Failure,
-        was_interrupted: bool,
+        error: impl FnOnce(Message) -> DeliveryError,
     ) {
         let span = delivery.span();
-        let Delivery {
-            message,
-            attempts,
-            accepted_at,
-            reply,
-            room,
-            ..
-        } = delivery;
-        drop(room);
-        telemetry::failed(&failure.cause, accepted_at.elapsed(), attempts.len());
-        let mut error = DeliveryError::new(message, attempts, failure.cause)
-            .with_blocked_until(failure.blocked_until);
-        if was_interrupted {
-            error = error.with_interrupted_attempt();
-        }
-        let unclaimed = match reply {
+        let age = delivery.accepted_at.elapsed();
+        drop(delivery.permit);
+        let error = error(delivery.message);
+        catch(|| telemetry::failed(error.cause(), age, error.attempts().len()));
+        let unclaimed = match delivery.reply {
             Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
             None => Some(error),
         };
-        if let Some(error) = unclaimed {
-            span.in_scope(|| self.report(id, error));
-        }
-    }
-
-    fn report(&self, id: &EndpointId, error: DeliveryError) {
-        if let Some(on_error) = &self.callbacks.error {
-            call("on_error", || on_error(id, error));
-        } else {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                cause = %error.cause(),
-                "a message was not delivered"
-            );
-        }
-    }
-
-    /// Tells of circuits that have changed, in order, without holding the state meanwhile.
-    pub(super) fn tell_circuits(&self) {
-        let Some(tell) = &self.callbacks.circuit_change else {
+        let Some(error) = unclaimed else {
             return;
         };
-        let mut state = self.lock();
-        if std::mem::replace(&mut state.is_telling, true) {
-            // Whoever is at it tells this as well.
-            return;
+        if let Some(on_error) = &self.callbacks.error {
+            call("on_error", &span, &mut Some(|| on_error(id, error)));
+        } else {
+            catch(|| {
+                span.in_scope(|| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a message was not delivered"
+                    );
+                });
+            });
         }
-        while let Some((id, circuit)) = state.scheduler.next_circuit_change() {
-            drop(state);
-            call("on_circuit_change", || tell(&id, circuit));
-            state = self.lock();
-        }
-        state.is_telling = false;
     }
 }
 
-/// Calls a function of the caller, which may panic.
-fn call(name: &'static str, callback: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
-        tracing::error!(callback = name, "a callback panicked");
+/// Calls a function of the caller within a span, and without it if the span is what panics.
+fn call<F: FnOnce()>(name: &'static str, span: &Span, callback: &mut Option<F>) {
+    let in_span = || {
+        span.in_scope(|| {
+            if let Some(callback) = callback.take() {
+                callback();
+            }
+        });
+    };
+    if catch(in_span).is_some() {
+        return;
+    }
+    panics::log(name);
+    if let Some(callback) = callback.take() {
+        catch(callback);
+    }
+}
+
+fn log_circuit(change: &CircuitChange) {
+    telemetry::circuit_changed(change.to);
+    // The only endpoint of a client has no name.
+    let id = Some(change.id.as_str()).filter(|id| !id.is_empty());
+    match (change.from, change.to) {
+        _ if change.by_hand => {}
+        (CircuitState::Closed, CircuitState::Open) => tracing::warn!(
+            { telemetry::ENDPOINT_ID } = id,
+            { telemetry::SERVER_ADDRESS } = &*change.host,
+            "the circuit opened: the endpoint is failing"
+        ),
+        (_, CircuitState::Closed) => tracing::info!(
+            { telemetry::ENDPOINT_ID } = id,
+            { telemetry::SERVER_ADDRESS } = &*change.host,
+            "the circuit closed: the endpoint has recovered"
+        ),
+        _ => {}
     }
 }

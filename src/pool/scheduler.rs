@@ -1,36 +1,37 @@
-//! Which lane goes next: the decisions, without the doing.
+//! Which lane goes next. It decides, and leaves it to others to act.
 //!
-//! A lane that may have something to do stands in a queue; a worker takes the first one, asks it,
-//! and puts it back at the end if there may be more: round robin, in which each turn is one
-//! attempt, whatever its size. A lane that cannot go on leaves the queue and comes back with the
-//! event that changes that: a new delivery, the end of an attempt, a time, or room at its host.
-//! So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
+//! A lane that may have something to do is in the ready queue. A worker takes the first one, asks it
+//! for an attempt, and puts it back at the end if there may be more: round robin, where each turn is
+//! one attempt, whatever its size. A lane that cannot go on leaves the queue, and comes back with
+//! the event that changes that: a new delivery, the end of an attempt, a time, or a permit of its
+//! host. So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
 //!
-//! Turns alone are not fair when some take a millisecond and others half a minute. Hence a lane's
-//! [`Standing`], one queue for each, and a rule for each about which workers it may have.
+//! Turns alone are not fair when some take a millisecond and others half a minute. Hence the
+//! [`Speed`] of a lane, one queue for each speed, and a rule for each about the workers that it may
+//! have.
 
 mod hosts;
+mod ready;
 mod slot;
-mod turns;
 mod workers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::delivery::{Delivery, Failure};
-use super::lane::{Lane, LaneParts, Next, Settled, keep};
+use super::delivery::{Delivery, Failure, cause_of};
+use super::lane::{Lane, LaneSettings, Next, Settled};
 use crate::circuit_breaker::{CircuitState, Permit};
-use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict, telemetry};
+use crate::retry::RetryPolicy;
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Speed, Verdict};
 use hosts::Hosts;
+use ready::ReadyQueue;
 use slot::{Place, Slot, host_of};
-use turns::Turns;
-use workers::{Hold, Workers};
+use workers::{WorkerPermit, Workers};
 
-pub use slot::Standing;
 pub(crate) use workers::{Isolation, Limits};
 
 /// A lane for as long as it lives. Never used again.
@@ -40,27 +41,29 @@ pub(crate) struct LaneId(u64);
 #[derive(Debug)]
 pub(crate) struct Scheduler {
     lanes: FxHashMap<LaneId, Slot>,
-    turns: Turns,
+    ready: ReadyQueue,
     workers: Workers,
     hosts: Hosts,
     timers: BTreeSet<(Instant, LaneId)>,
     next_lane: u64,
     /// Deliveries in all lanes.
     queued: usize,
-    /// Lanes whose circuit has changed and that were not told on yet.
-    changed_circuits: BTreeSet<LaneId>,
+    /// Lanes whose circuit is not as it was reported last, and whether it was changed by hand.
+    unreported: BTreeMap<LaneId, bool>,
 }
 
 /// The right to one attempt, to be handed back with [`Scheduler::settle`] or
 /// [`Scheduler::forget`].
 #[derive(Debug)]
-pub(crate) struct Ticket {
+pub(crate) struct AttemptPermit {
     lane: LaneId,
-    host: Arc<str>,
+    pub(super) host: Arc<str>,
     /// Of the endpoint.
     version: u64,
-    permit: Option<Permit>,
-    hold: Hold,
+    /// Decides whether there is another attempt after this one.
+    pub(super) retry: Option<RetryPolicy>,
+    circuit: Option<Permit>,
+    worker: WorkerPermit,
 }
 
 /// Something for a worker to do.
@@ -70,7 +73,7 @@ pub(crate) enum Work {
         id: EndpointId,
         endpoint: Endpoint,
         delivery: Box<Delivery>,
-        ticket: Ticket,
+        permit: AttemptPermit,
     },
     Fail {
         id: EndpointId,
@@ -79,28 +82,35 @@ pub(crate) enum Work {
     },
 }
 
+/// A circuit that is in another state than it was reported last.
+#[derive(Debug)]
+pub(crate) struct CircuitChange {
+    pub(crate) id: EndpointId,
+    pub(crate) host: Arc<str>,
+    pub(crate) from: CircuitState,
+    pub(crate) to: CircuitState,
+    pub(crate) by_hand: bool,
+}
+
 impl Scheduler {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             lanes: FxHashMap::default(),
-            turns: Turns::new(),
+            ready: ReadyQueue::new(),
             workers: Workers::new(limits),
             hosts: Hosts::new(limits.per_host),
             timers: BTreeSet::new(),
             next_lane: 0,
             queued: 0,
-            changed_circuits: BTreeSet::new(),
+            unreported: BTreeMap::new(),
         }
     }
 
     pub(crate) fn add(&mut self, lane: Lane) -> LaneId {
         let id = LaneId(self.next_lane);
         self.next_lane += 1;
-        let standing = match self.workers.isolation() {
-            Some(_) => Standing::New,
-            None => Standing::Quick,
-        };
-        self.lanes.insert(id, Slot::new(lane, standing));
+        let is_isolated = self.workers.isolation().is_some();
+        self.lanes.insert(id, Slot::new(lane, is_isolated));
         id
     }
 
@@ -108,40 +118,40 @@ impl Scheduler {
         self.lanes.get(&id).map(|slot| &slot.lane)
     }
 
-    /// What a lane's attempts are like at present.
-    pub(crate) fn standing(&self, id: LaneId) -> Option<Standing> {
-        self.lanes.get(&id).map(Slot::standing)
+    /// How long a lane's attempts take at present.
+    pub(crate) fn speed(&self, id: LaneId) -> Option<Speed> {
+        self.lanes.get(&id).map(Slot::speed)
     }
 
-    /// Replaces the endpoint of a lane, and its settings if there are any; what waits stays.
-    pub(crate) fn change(&mut self, id: LaneId, endpoint: Endpoint, parts: Option<LaneParts>) {
-        // Its place may be one at the old host.
-        self.leave(id);
-        if let Some(slot) = self.lanes.get_mut(&id) {
-            let host = host_of(&endpoint);
-            let old = std::mem::replace(&mut slot.host, host);
-            slot.lane.change_endpoint(endpoint);
-            if let Some(parts) = parts {
-                slot.lane.reconfigure(parts);
-            }
-            self.let_in(&old);
-        }
-        self.enter(id);
-        self.note_circuit(id);
+    /// Replaces the endpoint of a lane, and its settings if there are any; what waits stays. Returns
+    /// what was replaced, because the caller's code may run when it is dropped.
+    pub(crate) fn change(
+        &mut self,
+        id: LaneId,
+        endpoint: Endpoint,
+        settings: Option<LaneSettings>,
+    ) -> Option<(Endpoint, Option<RetryPolicy>)> {
+        // It may wait for a permit of the old host.
+        self.make_idle(id);
+        let slot = self.lanes.get_mut(&id)?;
+        let old_host = std::mem::replace(&mut slot.host, host_of(&endpoint));
+        let old_endpoint = slot.lane.change_endpoint(endpoint);
+        let old_retry = settings.and_then(|settings| slot.lane.reconfigure(settings));
+        self.unblock_host(&old_host);
+        self.make_ready(id);
+        self.note_circuit(id, true);
+        Some((old_endpoint, old_retry))
     }
 
     /// Takes a lane out, with everything that waits in it.
-    pub(crate) fn remove(&mut self, id: LaneId) -> Vec<Delivery> {
-        self.leave(id);
+    pub(crate) fn remove(&mut self, id: LaneId) -> Option<Lane> {
+        self.make_idle(id);
         self.set_timer(id, None);
-        self.changed_circuits.remove(&id);
-        let Some(mut slot) = self.lanes.remove(&id) else {
-            return Vec::new();
-        };
-        self.let_in(&slot.host);
-        let left = slot.lane.drain();
-        self.queued -= left.len();
-        left
+        self.unreported.remove(&id);
+        let slot = self.lanes.remove(&id)?;
+        self.unblock_host(&slot.host);
+        self.queued -= slot.lane.len();
+        Some(slot.lane)
     }
 
     /// Takes everything that waits out of all lanes.
@@ -155,36 +165,36 @@ impl Scheduler {
         left
     }
 
-    /// Lets the breaker of a lane be opened or closed by hand. Whether it has one.
+    /// Opens or closes the circuit of a lane by hand. Returns `false` if it has none.
     pub(crate) fn switch_circuit(&mut self, id: LaneId, open: bool) -> bool {
-        let breaker = self
-            .lanes
-            .get_mut(&id)
-            .and_then(|slot| slot.lane.breaker.as_mut());
-        let Some(breaker) = breaker else {
-            return false;
-        };
-        if open {
-            breaker.open();
-        } else {
-            breaker.close();
-        }
-        self.note_circuit(id);
-        self.enter(id);
-        true
+        let slot = self.lanes.get_mut(&id);
+        let switched = slot.is_some_and(|slot| slot.lane.switch_circuit(open));
+        self.note_circuit(id, true);
+        self.make_ready(id);
+        switched
     }
 
-    /// A lane whose circuit has changed since it was told last, and the state that it is in now.
-    pub(crate) fn next_circuit_change(&mut self) -> Option<(EndpointId, CircuitState)> {
-        while let Some(id) = self.changed_circuits.pop_first() {
-            if let Some(slot) = self.lanes.get_mut(&id) {
-                let state = slot.lane.circuit_state();
-                if state != slot.told_circuit {
-                    slot.told_circuit = state;
-                    if let Some(state) = state {
-                        return Some((slot.lane.id.clone(), state));
-                    }
-                }
+    /// Whether a circuit is not as it was reported last.
+    pub(crate) fn has_circuit_change(&self) -> bool {
+        !self.unreported.is_empty()
+    }
+
+    /// Takes a circuit that is not as it was reported last.
+    pub(crate) fn next_circuit_change(&mut self) -> Option<CircuitChange> {
+        while let Some((id, by_hand)) = self.unreported.pop_first() {
+            let Some(slot) = self.lanes.get_mut(&id) else {
+                continue;
+            };
+            let state = slot.lane.circuit_state();
+            // A breaker that was added or removed is no change of a circuit.
+            if let (Some(from), Some(to)) = (std::mem::replace(&mut slot.reported, state), state) {
+                return Some(CircuitChange {
+                    id: slot.lane.id.clone(),
+                    host: Arc::clone(&slot.host),
+                    from,
+                    to,
+                    by_hand,
+                });
             }
         }
         None
@@ -194,7 +204,7 @@ impl Scheduler {
         if let Some(slot) = self.lanes.get_mut(&id) {
             slot.lane.push(delivery);
             self.queued += 1;
-            self.enter(id);
+            self.make_ready(id);
         }
     }
 
@@ -209,8 +219,7 @@ impl Scheduler {
 
     /// Whether [`pick`](Self::pick) may find something.
     pub(crate) fn has_work(&self) -> bool {
-        self.turns
-            .has_next(|standing| self.workers.has_room(standing))
+        self.ready.has_next(|speed| self.workers.has_permit(speed))
     }
 
     /// The earliest time at which a lane may have something to do that has nothing now.
@@ -218,58 +227,58 @@ impl Scheduler {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Queues the lanes whose time has come.
+    /// Makes the lanes ready whose time has come.
     pub(crate) fn wake(&mut self, now: Instant) {
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
             self.set_timer(id, None);
-            self.enter(id);
+            self.make_ready(id);
         }
     }
 
-    /// Queues every lane that holds something: their rules have changed.
+    /// Makes every lane ready in which something waits: the rules have changed.
     pub(crate) fn wake_all(&mut self) {
         let ids: Vec<_> = self.lanes.keys().copied().collect();
         for id in ids {
-            self.enter(id);
+            self.make_ready(id);
         }
     }
 
-    /// What a worker does next.
+    /// Takes what a worker does next.
     pub(crate) fn pick(&mut self, now: Instant, draining: bool) -> Option<Work> {
         loop {
             let workers = &self.workers;
-            let id = self.turns.next(|standing| workers.has_room(standing))?;
+            let id = self.ready.pop(|speed| workers.has_permit(speed))?;
             let Some(slot) = self.lanes.get_mut(&id) else {
                 continue;
             };
-            slot.place = Place::Nowhere;
-            if !self.hosts.has_room(&slot.host) {
+            slot.place = Place::Idle;
+            if !self.hosts.has_permit(&slot.host) {
                 slot.place = Place::Blocked(self.hosts.block(&slot.host, id));
                 continue;
             }
             let next = slot.lane.take(now, draining);
             let endpoint_id = slot.lane.id.clone();
-            self.note_circuit(id);
+            self.note_circuit(id, false);
             match next {
-                Next::Attempt(delivery, permit) => {
+                Next::Attempt(delivery, circuit) => {
                     self.queued -= 1;
-                    let Some((endpoint, ticket)) = self.begin(id, permit) else {
+                    let Some((endpoint, permit)) = self.begin(id, circuit) else {
                         continue;
                     };
-                    self.enter(id);
+                    self.make_ready(id);
                     return Some(Work::Attempt {
                         id: endpoint_id,
                         endpoint,
                         delivery,
-                        ticket,
+                        permit,
                     });
                 }
                 Next::Fail(delivery, failure) => {
                     self.queued -= 1;
-                    self.enter(id);
-                    self.let_in_of(id);
+                    self.make_ready(id);
+                    self.unblock_host_of(id);
                     return Some(Work::Fail {
                         id: endpoint_id,
                         delivery,
@@ -278,157 +287,154 @@ impl Scheduler {
                 }
                 Next::Wait(at) => {
                     self.set_timer(id, at);
-                    self.let_in_of(id);
+                    self.unblock_host_of(id);
                 }
-                Next::Busy | Next::Empty => self.let_in_of(id),
+                Next::Busy | Next::Empty => self.unblock_host_of(id),
             }
         }
     }
 
-    /// Takes note that an attempt has been under way for so long, and says after how long to tell
-    /// again.
-    pub(crate) fn still_under_way(
+    /// Takes note that an attempt has been under way for so long, and returns after how long to
+    /// check again.
+    pub(crate) fn check_late(
         &mut self,
-        ticket: &mut Ticket,
+        permit: &mut AttemptPermit,
         elapsed: Duration,
     ) -> Option<Duration> {
         let isolation = self.workers.isolation()?;
         if elapsed < isolation.slow_after {
             return Some(isolation.slow_after);
         }
-        if self.workers.is_late(&mut ticket.hold, isolation) {
-            if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
+        if self.workers.mark_late(&mut permit.worker, isolation) {
+            if let Some(slot) = self.lanes.get_mut(&permit.lane) {
                 slot.late += 1;
             }
-            self.requeue(ticket.lane);
+            self.requeue(permit.lane);
         }
-        let slot = self.lanes.get_mut(&ticket.lane)?;
-        slot.lane.stalls(elapsed)
+        let slot = self.lanes.get_mut(&permit.lane)?;
+        slot.lane.mark_stalled(elapsed)
     }
 
-    /// When an attempt has to be told on with [`still_under_way`](Self::still_under_way) first.
-    pub(crate) fn slow_after(&self) -> Option<Duration> {
-        self.workers
-            .isolation()
-            .map(|isolation| isolation.slow_after)
-    }
-
-    /// Takes note of an attempt, and decides what becomes of its delivery.
+    /// Takes note of an attempt, and decides what becomes of its delivery. `retry_after` is the
+    /// wait before the next attempt, if the retry policy allows one.
     pub(crate) fn settle(
         &mut self,
-        ticket: &Ticket,
+        mut permit: AttemptPermit,
         delivery: Box<Delivery>,
         attempt: Attempt,
+        retry_after: Option<Duration>,
         now: Instant,
     ) -> Settled {
-        let slow_after = self.slow_after();
-        let Some(slot) = self.lanes.get_mut(&ticket.lane) else {
-            self.end(ticket);
+        let isolation = self.workers.isolation();
+        let Some(slot) = self.lanes.get_mut(&permit.lane) else {
+            self.end(&permit);
             return settle_without_lane(delivery, attempt);
         };
-        if let Some(slow_after) = slow_after {
-            slot.last = if attempt.elapsed > slow_after {
-                Standing::Slow
-            } else {
-                Standing::Quick
-            };
+        if let Some(isolation) = isolation {
+            slot.learn(attempt.elapsed, isolation.slow_after);
         }
+        let circuit = permit.circuit.take();
+        let version = permit.version;
         let settled = slot
             .lane
-            .settle(delivery, ticket.version, ticket.permit, attempt, now);
+            .settle(delivery, version, circuit, attempt, retry_after, now);
         match &settled {
             Settled::Waits => self.queued += 1,
-            Settled::Gone(_, left) => self.queued -= left.len(),
-            Settled::Delivered(_) | Settled::Failed(..) => {}
+            Settled::Gone(_, _, left) => self.queued -= left.len(),
+            Settled::Delivered(..) | Settled::Failed(..) => {}
         }
-        self.end(ticket);
+        self.end(&permit);
         settled
     }
 
-    /// Takes note of an attempt that was broken off.
-    pub(crate) fn forget(&mut self, ticket: &Ticket, now: Instant) {
-        if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
-            slot.lane.forget(ticket.permit, now);
+    /// Takes note of an attempt that was interrupted.
+    pub(crate) fn forget(&mut self, mut permit: AttemptPermit, now: Instant) {
+        let circuit = permit.circuit.take();
+        if let Some(slot) = self.lanes.get_mut(&permit.lane) {
+            slot.lane.forget(circuit, now);
         }
-        self.end(ticket);
+        self.end(&permit);
     }
 
-    fn begin(&mut self, id: LaneId, permit: Option<Permit>) -> Option<(Endpoint, Ticket)> {
+    fn begin(&mut self, id: LaneId, circuit: Option<Permit>) -> Option<(Endpoint, AttemptPermit)> {
         let slot = self.lanes.get(&id)?;
-        let ticket = Ticket {
+        let permit = AttemptPermit {
             lane: id,
             host: Arc::clone(&slot.host),
             version: slot.lane.version(),
-            permit,
-            hold: self.workers.began(slot.standing()),
+            retry: slot.lane.retry().cloned(),
+            circuit,
+            worker: self.workers.acquire(slot.speed()),
         };
-        self.hosts.began(&ticket.host);
-        Some((slot.lane.endpoint.clone(), ticket))
+        self.hosts.acquire(&permit.host);
+        Some((slot.lane.endpoint.clone(), permit))
     }
 
-    fn end(&mut self, ticket: &Ticket) {
-        self.workers.ended(&ticket.hold);
-        self.hosts.ended(&ticket.host);
-        if let Some(slot) = self.lanes.get_mut(&ticket.lane) {
-            slot.late -= usize::from(ticket.hold.is_late());
+    fn end(&mut self, permit: &AttemptPermit) {
+        self.workers.release(&permit.worker);
+        self.hosts.release(&permit.host);
+        if let Some(slot) = self.lanes.get_mut(&permit.lane) {
+            slot.late -= usize::from(permit.worker.is_late());
         }
-        self.note_circuit(ticket.lane);
-        self.requeue(ticket.lane);
-        self.enter(ticket.lane);
-        self.let_in(&ticket.host);
+        self.note_circuit(permit.lane, false);
+        self.requeue(permit.lane);
+        self.make_ready(permit.lane);
+        self.unblock_host(&permit.host);
     }
 
-    /// Queues a lane that may go and stands nowhere. Whether it did.
-    fn enter(&mut self, id: LaneId) -> bool {
-        let Some(slot) = self.lanes.get_mut(&id) else {
-            return false;
-        };
-        let enters = slot.place == Place::Nowhere && slot.lane.may_go();
-        if enters {
-            slot.place = Place::Queued(self.turns.push(slot.standing(), id));
+    /// Puts an idle lane that may go into the ready queue. Returns its speed if it did.
+    fn make_ready(&mut self, id: LaneId) -> Option<Speed> {
+        let slot = self.lanes.get_mut(&id)?;
+        if slot.place != Place::Idle || !slot.lane.may_go() {
+            return None;
         }
-        enters
+        let speed = slot.speed();
+        slot.place = Place::Ready(self.ready.push(speed, id));
+        Some(speed)
     }
 
-    /// Takes a lane out of where it stands.
-    fn leave(&mut self, id: LaneId) {
+    /// Takes a lane out of the queue that it is in.
+    fn make_idle(&mut self, id: LaneId) {
         let Some(slot) = self.lanes.get_mut(&id) else {
             return;
         };
-        match std::mem::replace(&mut slot.place, Place::Nowhere) {
-            Place::Nowhere => {}
-            Place::Queued(turn) => self.turns.remove(turn),
-            Place::Blocked(ticket) => self.hosts.unblock(&slot.host, ticket),
+        match std::mem::replace(&mut slot.place, Place::Idle) {
+            Place::Idle => {}
+            Place::Ready(position) => self.ready.remove(position),
+            Place::Blocked(number) => self.hosts.unblock(&slot.host, number),
         }
     }
 
-    /// Moves a queued lane whose standing has changed to the queue where it belongs.
+    /// Moves a ready lane whose speed has changed to the queue for that.
     fn requeue(&mut self, id: LaneId) {
         if let Some(slot) = self.lanes.get(&id)
-            && let Place::Queued(turn) = slot.place
-            && turn.standing() != slot.standing()
+            && let Place::Ready(position) = slot.place
+            && position.speed() != slot.speed()
         {
-            self.leave(id);
-            self.enter(id);
+            self.make_idle(id);
+            self.make_ready(id);
         }
     }
 
-    fn let_in_of(&mut self, id: LaneId) {
+    fn unblock_host_of(&mut self, id: LaneId) {
         if let Some(slot) = self.lanes.get(&id) {
             let host = Arc::clone(&slot.host);
-            self.let_in(&host);
+            self.unblock_host(&host);
         }
     }
 
-    /// Queues as many lanes as a host has room for.
-    fn let_in(&mut self, host: &str) {
+    /// Makes as many lanes ready as a host has permits for.
+    fn unblock_host(&mut self, host: &str) {
         let mut promised = 0;
         while let Some(id) = self.hosts.next_unblocked(host, promised) {
             if let Some(slot) = self.lanes.get_mut(&id) {
-                slot.place = Place::Nowhere;
+                slot.place = Place::Idle;
             }
-            // One that has nothing any more, or may not go, leaves the room to the next.
-            promised += usize::from(self.enter(id));
+            // A lane that has nothing left, or waits for the end of another slow attempt, leaves
+            // the permit to the next.
+            let speed = self.make_ready(id);
+            let waits = |speed| speed == Speed::Slow && !self.workers.has_permit(speed);
+            promised += usize::from(speed.is_some_and(|speed| !waits(speed)));
         }
     }
 
@@ -443,36 +449,28 @@ impl Scheduler {
         self.timers.extend(at.map(|at| (at, id)));
     }
 
-    fn note_circuit(&mut self, id: LaneId) {
-        let Some(slot) = self.lanes.get_mut(&id) else {
+    fn note_circuit(&mut self, id: LaneId, by_hand: bool) {
+        let Some(slot) = self.lanes.get(&id) else {
             return;
         };
-        let state = slot.lane.circuit_state();
-        if state != slot.seen_circuit {
-            slot.seen_circuit = state;
-            if let Some(state) = state {
-                telemetry::circuit_changed(state);
-            }
-        }
-        if state != slot.told_circuit {
-            self.changed_circuits.insert(id);
+        if slot.lane.circuit_state() == slot.reported {
+            self.unreported.remove(&id);
+        } else {
+            self.unreported.insert(id, by_hand);
         }
     }
 }
 
-/// The outcome of an attempt whose lane was removed meanwhile.
-fn settle_without_lane(mut delivery: Box<Delivery>, attempt: Attempt) -> Settled {
-    let verdict = attempt.verdict();
-    keep(&mut delivery, attempt);
-    match verdict {
-        Verdict::Delivered => Settled::Delivered(delivery),
-        Verdict::Retryable => Settled::Failed(delivery, DeliveryErrorCause::Removed.into()),
+/// The outcome of an attempt whose lane was removed in the meantime.
+fn settle_without_lane(delivery: Box<Delivery>, attempt: Attempt) -> Settled {
+    match attempt.verdict() {
+        Verdict::Delivered => Settled::Delivered(delivery, attempt),
+        Verdict::Retryable => {
+            Settled::Failed(delivery, attempt, DeliveryErrorCause::Removed.into())
+        }
         Verdict::Permanent | Verdict::Gone => {
-            let cause = delivery.last_failure();
-            Settled::Failed(
-                delivery,
-                cause.unwrap_or(DeliveryErrorCause::Removed).into(),
-            )
+            let cause = cause_of(&attempt);
+            Settled::Failed(delivery, attempt, cause.into())
         }
     }
 }

@@ -2,36 +2,84 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fastrand::Rng;
+use jiff::Timestamp;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::delivery::Delivery;
 use super::lane::Settled;
-use super::scheduler::{Ticket, Work};
+use super::panics::{self, catch, catch_async};
+use super::scheduler::{AttemptPermit, Work};
 use super::{Phase, Pool};
-use crate::{Attempt, Endpoint, EndpointId, telemetry};
+use crate::retry::RetryPolicy;
+use crate::{
+    Attempt, AttemptError, Endpoint, EndpointId, ErrorKind, Message, Phases, Verdict, telemetry,
+};
 
-/// A worker: does what is to be done until nothing is left.
-pub(super) async fn work(pool: Arc<Pool>) {
-    while let Some(work) = pool.next().await {
-        match work {
-            Work::Attempt {
+/// One of the tasks that work. When the last of them ends, by itself or with its runtime, so does
+/// the pool.
+pub(super) struct Worker {
+    pool: Arc<Pool>,
+}
+
+impl Worker {
+    /// Counts it at once: its task may be dropped before it runs.
+    pub(super) fn new(pool: &Arc<Pool>) -> Self {
+        Self {
+            pool: Arc::clone(pool),
+        }
+    }
+
+    /// Works until nothing is left to do.
+    pub(super) async fn run(self) {
+        let mut rng = Rng::new();
+        loop {
+            match catch_async(self.step(&mut rng)).await {
+                Some(true) => {}
+                Some(false) => return,
+                None => panics::log("a tracing layer or a recorder of metrics"),
+            }
+        }
+    }
+
+    /// Waits for something to do and does it. Returns `false` when nothing is left.
+    async fn step(&self, rng: &mut Rng) -> bool {
+        match self.pool.next().await {
+            Some(Work::Attempt {
                 id,
                 endpoint,
                 delivery,
-                ticket,
-            } => pool.attempt(id, endpoint, delivery, ticket).await,
-            Work::Fail {
+                permit,
+            }) => {
+                let under_way = UnderWay::new(&self.pool, id, delivery, permit);
+                under_way.attempt(&endpoint, rng).await;
+                true
+            }
+            Some(Work::Fail {
                 id,
                 delivery,
                 failure,
-            } => pool.fail(&id, *delivery, failure),
+            }) => {
+                self.pool.fail(&id, *delivery, None, failure);
+                // However many fail one after the other, other tasks run in between.
+                consume_budget().await;
+                true
+            }
+            None => false,
         }
     }
 }
 
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.pool.worker_ended();
+    }
+}
+
 impl Pool {
-    /// Waits for something to do; `None` when there is nothing any more.
+    /// Waits for something to do; `None` when nothing is left.
     async fn next(&self) -> Option<Work> {
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -40,27 +88,15 @@ impl Pool {
             if self.abort.is_cancelled() {
                 return None;
             }
-            let work = {
-                let mut state = self.lock();
+            let (work, is_over) = self.change(|state| {
                 let draining = state.phase == Phase::Stopping;
                 let now = Instant::now();
-                let timer = state.scheduler.next_timer();
                 state.scheduler.wake(now);
                 let work = state.scheduler.pick(now, draining);
-                if work.is_none() && draining && state.scheduler.queued() == 0 {
-                    return None;
-                }
-                let has_another_timer = state.scheduler.next_timer() != timer;
-                // One wakes the next one, so that a single notice is enough for any number of
-                // things to do.
-                self.something_may_go(state);
-                if has_another_timer {
-                    self.clock.notify_one();
-                }
-                work
-            };
-            self.tell_circuits();
-            if work.is_some() {
+                let is_over = work.is_none() && draining && state.scheduler.queued() == 0;
+                (work, is_over)
+            });
+            if work.is_some() || is_over {
                 return work;
             }
             tokio::select! {
@@ -69,100 +105,164 @@ impl Pool {
             }
         }
     }
-
-    async fn attempt(
-        &self,
-        id: EndpointId,
-        endpoint: Endpoint,
-        delivery: Box<Delivery>,
-        ticket: Ticket,
-    ) {
-        let number = delivery.next_attempt();
-        let span = delivery.span();
-        let message = delivery.message.clone();
-        let mut under_way = UnderWay::new(self, id, delivery, ticket);
-        let attempt = {
-            let attempt = self.sender.attempt(&endpoint, &message, number);
-            let mut attempt = pin!(attempt.instrument(span.clone()));
-            let began = Instant::now();
-            let mut check_after = self.limits.isolation.map(|isolation| isolation.slow_after);
-            loop {
-                let check = async {
-                    match check_after.and_then(|after| began.checked_add(after)) {
-                        Some(at) => sleep_until(at).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    attempt = &mut attempt => break attempt,
-                    () = self.abort.cancelled() => return,
-                    () = check => check_after = under_way.still_waits(began.elapsed()),
-                }
-            }
-        };
-        span.in_scope(|| {
-            self.attempted(&under_way.id, &message, &attempt);
-            drop(message);
-            under_way.settle(attempt);
-        });
-    }
 }
 
-/// A delivery in the hands of a worker. Dropped before its end, by an abort or with its runtime, it
-/// is abandoned and not lost.
+/// A delivery in the hands of a worker. If it is dropped before its end, by an abort or with its
+/// runtime, it is abandoned and not lost.
 struct UnderWay<'a> {
     pool: &'a Pool,
     id: EndpointId,
-    held: Option<(Box<Delivery>, Ticket)>,
+    message: Message,
+    span: Span,
+    held: Option<(Box<Delivery>, AttemptPermit)>,
 }
 
 impl<'a> UnderWay<'a> {
-    fn new(pool: &'a Pool, id: EndpointId, delivery: Box<Delivery>, ticket: Ticket) -> Self {
-        telemetry::in_flight(true);
-        Self {
+    fn new(pool: &'a Pool, id: EndpointId, delivery: Box<Delivery>, permit: AttemptPermit) -> Self {
+        let under_way = Self {
             pool,
             id,
-            held: Some((delivery, ticket)),
-        }
+            message: delivery.message.clone(),
+            span: delivery.span(),
+            held: Some((delivery, permit)),
+        };
+        catch(|| telemetry::in_flight(true));
+        under_way
     }
 
-    /// Tells that there is no answer yet, and learns after how long to tell again.
-    fn still_waits(&mut self, elapsed: Duration) -> Option<Duration> {
-        let (_, ticket) = self.held.as_mut()?;
-        let mut state = self.pool.lock();
-        let again = state.scheduler.still_under_way(ticket, elapsed);
-        // The worker that this attempt held may be another's now.
-        self.pool.something_may_go(state);
-        // Never at once: the clock may be coarser than what was asked for.
-        again.map(|again| again.max(elapsed + Duration::from_millis(1)))
-    }
-
-    fn settle(mut self, attempt: Attempt) {
-        let Some((delivery, ticket)) = self.held.take() else {
+    /// Makes an attempt and settles it. A panic in the caller's code is a failed attempt.
+    async fn attempt(mut self, endpoint: &Endpoint, rng: &mut Rng) {
+        let Some((delivery, _)) = &self.held else {
             return;
         };
-        let mut state = self.pool.lock();
-        let settled = state
-            .scheduler
-            .settle(&ticket, delivery, attempt, Instant::now());
-        self.pool.something_may_go(state);
-        match settled {
-            Settled::Waits => {}
-            Settled::Delivered(delivery) => self.pool.delivered(&self.id, *delivery),
-            Settled::Failed(delivery, failure) => self.pool.fail(&self.id, *delivery, failure),
-            Settled::Gone(delivery, left) => self.pool.fail_as_gone(&self.id, *delivery, left),
+        let number = delivery.next_attempt();
+        let (started_at, began) = (Timestamp::now(), Instant::now());
+        let made = catch_async(self.until_aborted(endpoint, number, began)).await;
+        let attempt = match made {
+            Some(Some(attempt)) => attempt,
+            Some(None) => return,
+            None => {
+                panics::log("a resolver, a signer, a transport or a tracing layer");
+                let attempt = panicked(number, started_at, began.elapsed());
+                catch(|| telemetry::attempted(&attempt));
+                attempt
+            }
+        };
+        self.pool
+            .attempted(&self.id, &self.message, &attempt, &self.span);
+        self.settle(attempt, rng);
+    }
+
+    /// Makes an attempt; `None` if the pool is aborted first.
+    async fn until_aborted(
+        &mut self,
+        endpoint: &Endpoint,
+        number: u32,
+        began: Instant,
+    ) -> Option<Attempt> {
+        let message = self.message.clone();
+        let attempt = self.pool.sender.attempt(endpoint, &message, number);
+        let mut attempt = pin!(attempt.instrument(self.span.clone()));
+        let isolation = self.pool.limits.isolation;
+        let mut check_after = isolation.map(|isolation| isolation.slow_after);
+        loop {
+            let check = async {
+                match check_after.and_then(|after| began.checked_add(after)) {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                attempt = &mut attempt => return Some(attempt),
+                () = self.pool.abort.cancelled() => return None,
+                () = check => check_after = self.check_late(began.elapsed()),
+            }
         }
-        self.pool.tell_circuits();
+    }
+
+    /// Notes that there is no response yet, and returns after how long to check again.
+    fn check_late(&mut self, elapsed: Duration) -> Option<Duration> {
+        let (_, permit) = self.held.as_mut()?;
+        // The worker that this attempt held may be another's now.
+        let check_after = self
+            .pool
+            .change(|state| state.scheduler.check_late(permit, elapsed));
+        // Never at once: the clock may be coarser than what was asked for.
+        check_after.map(|after| after.max(elapsed + Duration::from_millis(1)))
+    }
+
+    fn settle(mut self, attempt: Attempt, rng: &mut Rng) {
+        let Some((delivery, permit)) = self.held.take() else {
+            return;
+        };
+        // Outside of the lock: the backoff may be the caller's own.
+        let retry_after = permit
+            .retry
+            .as_ref()
+            .filter(|_| attempt.verdict() == Verdict::Retryable)
+            .and_then(|retry| next_delay(retry, &delivery, &attempt, rng));
+        let host = Arc::clone(&permit.host);
+        let settled = self.pool.change(|state| {
+            let now = Instant::now();
+            (state.scheduler).settle(permit, delivery, attempt, retry_after, now)
+        });
+        let (pool, id) = (self.pool, &self.id);
+        match settled {
+            Settled::Waits if pool.abort.is_cancelled() => {
+                // The lane was emptied before this delivery came back to it.
+                pool.abandon_rest();
+            }
+            Settled::Waits => {}
+            Settled::Delivered(delivery, attempt) => pool.delivered(id, *delivery, attempt),
+            Settled::Failed(delivery, attempt, failure) => {
+                pool.fail(id, *delivery, Some(attempt), failure);
+            }
+            Settled::Gone(delivery, attempt, left) => {
+                pool.fail_as_gone(id, &host, *delivery, attempt, left);
+            }
+        }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        telemetry::in_flight(false);
-        if let Some((delivery, ticket)) = self.held.take() {
-            self.pool.lock().scheduler.forget(&ticket, Instant::now());
+        catch(|| telemetry::in_flight(false));
+        if let Some((delivery, permit)) = self.held.take() {
+            self.pool
+                .change(|state| state.scheduler.forget(permit, Instant::now()));
             self.pool.abandon(&self.id, *delivery, true);
         }
     }
 }
+
+/// The wait before the next attempt; `None` to give up, also when the policy panics.
+fn next_delay(
+    retry: &RetryPolicy,
+    delivery: &Delivery,
+    attempt: &Attempt,
+    rng: &mut Rng,
+) -> Option<Duration> {
+    let (age, hint) = (delivery.accepted_at.elapsed(), attempt.retry_after());
+    let delay = catch(|| retry.next_delay(attempt.number, age, hint, rng));
+    delay.unwrap_or_else(|| {
+        panics::log("a backoff");
+        None
+    })
+}
+
+/// The record of an attempt in which the caller's code panicked.
+fn panicked(number: u32, started_at: Timestamp, elapsed: Duration) -> Attempt {
+    let error = AttemptError::new(ErrorKind::Connect, Panicked).ambiguous();
+    Attempt {
+        number,
+        started_at,
+        elapsed,
+        phases: Phases::default(),
+        result: Err(error),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a part of the sender that was handed in panicked")]
+struct Panicked;

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,17 +21,17 @@ pub const URL_METADATA: &str = "url";
 /// Default deadline of a hand-over. Later, the other instance's sweep finds the event.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most instances that are known at a time. The one that was not used for longest is forgotten for
-/// a new one.
+/// Most instances that are known at a time. For a new one, the one that has not been used for the
+/// longest time is forgotten.
 const MAX_INSTANCES: usize = 1000;
 
 type Resolver = Arc<dyn Fn(&RoutingInfo) -> Option<String> + Send + Sync>;
 
 /// Routes each event to the instance that holds its user's connection, by one signed POST.
 ///
-/// The body is the event as JSON, and [`InstanceReceiver`](super::InstanceReceiver) is who takes it
+/// The body is the event as JSON, and [`InstanceReceiver`](super::InstanceReceiver) receives it
 /// there. Each instance has a lane of its own: one that is down costs the others nothing. There are
-/// no retries, for the event is stored and the other instance's sweep finds it soon; while an
+/// no retries, because the event is stored and the other instance's sweep finds it soon; while an
 /// instance's circuit is open, routing to it fails at once.
 ///
 /// Clones share everything. Call [`start`](Self::start) before routing.
@@ -45,8 +45,13 @@ struct Inner {
     signer: Signer,
     timeout: Duration,
     resolver: Resolver,
-    /// When each instance was used last, by its URL.
-    used: Mutex<HashMap<EndpointId, Instant>>,
+    /// The instances that have a lane, by their ids: a URL may hold a secret, and ids are in traces.
+    known: Mutex<HashMap<EndpointId, Instance>>,
+}
+
+struct Instance {
+    url: String,
+    last_used: Instant,
 }
 
 /// Describes an [`InstanceRouter`].
@@ -83,38 +88,46 @@ impl InstanceRouter {
         self.inner.dispatcher.stop().await;
     }
 
-    /// The lane of an instance, by its URL, ready to be used.
-    fn lane(&self, url: String) -> Result<EndpointId, ConfigError> {
-        let id = EndpointId::from(url);
-        let mut used = self
-            .inner
-            .used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = used.get_mut(&id) {
-            *last = Instant::now();
+    /// The lane of an instance, ready to be used.
+    fn lane(&self, instance_id: &str, url: String) -> Result<EndpointId, ConfigError> {
+        let id = EndpointId::from(instance_id);
+        if let Some(instance) = self.known().get_mut(&id).filter(|it| it.url == url) {
+            instance.last_used = Instant::now();
             return Ok(id);
         }
-        let endpoint = Endpoint::builder(&id)
+        let endpoint = Endpoint::builder(&url)
             .signer(self.inner.signer.clone())
             .timeout(self.inner.timeout)
             .build()?;
-        self.inner.dispatcher.insert(&id, endpoint)?;
-        if used.len() >= MAX_INSTANCES {
-            let oldest = used.iter().min_by_key(|(_, last)| **last);
-            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
-                used.remove(&oldest);
-                self.inner.dispatcher.remove(&oldest);
+        // The dispatcher reports what it does: not under the lock.
+        self.inner.dispatcher.insert(&id, endpoint);
+        let forgotten = {
+            let mut known = self.known();
+            let is_full = known.len() >= MAX_INSTANCES && !known.contains_key(&id);
+            let oldest = known.iter().min_by_key(|(_, instance)| instance.last_used);
+            let oldest = oldest.map(|(id, _)| id.clone()).filter(|_| is_full);
+            if let Some(oldest) = &oldest {
+                known.remove(oldest);
             }
+            let last_used = Instant::now();
+            known.insert(id.clone(), Instance { url, last_used });
+            oldest
+        };
+        if let Some(oldest) = forgotten {
+            self.inner.dispatcher.remove(oldest);
         }
-        used.insert(id.clone(), Instant::now());
         Ok(id)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<EndpointId, Instance>> {
+        let known = self.inner.known.lock();
+        known.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl InstanceRouterBuilder {
-    /// Finds the URL of an instance in another way than in its metadata under `url`. `None` is an
-    /// instance that cannot be reached.
+    /// Finds the URL of an instance in another way than in its metadata under `url`. `None` means
+    /// that the instance cannot be reached.
     pub fn resolver(
         mut self,
         resolver: impl Fn(&RoutingInfo) -> Option<String> + Send + Sync + 'static,
@@ -146,7 +159,7 @@ impl InstanceRouterBuilder {
         Endpoint::builder("http://localhost")
             .timeout(self.timeout)
             .build()?;
-        // What an instance answers while it starts or stops is not meant for ever.
+        // A reply while an instance starts or stops does not hold for ever.
         let lane = LaneConfig::default()
             .without_retry()
             .without_stop_when_gone();
@@ -157,7 +170,7 @@ impl InstanceRouterBuilder {
                 signer: self.signer,
                 timeout: self.timeout,
                 resolver: self.resolver,
-                used: Mutex::default(),
+                known: Mutex::default(),
             }),
         })
     }
@@ -167,7 +180,7 @@ impl InstanceRouterBuilder {
 impl Router for InstanceRouter {
     async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let url = (self.inner.resolver)(to).ok_or(UnknownInstance)?;
-        let lane = self.lane(url).map_err(RouteError::new)?;
+        let lane = self.lane(&to.instance_id, url).map_err(RouteError::new)?;
         let body = serde_json::to_vec(event).map_err(RouteError::new)?;
         let message = Message::new(body)
             .with_id(event.id.to_string())
@@ -208,5 +221,45 @@ impl fmt::Debug for InstanceRouterBuilder {
             .field("signer", &self.signer)
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signing::{Secret, StandardSigner};
+
+    fn router() -> InstanceRouter {
+        let signer = StandardSigner::new([Secret::generate()]).unwrap();
+        InstanceRouter::builder(signer).build().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn for_a_new_instance_the_one_that_was_used_longest_ago_is_forgotten() {
+        let router = router();
+        let lane = |number: usize| {
+            let url = format!("http://host{number}.example/");
+            router.lane(&number.to_string(), url).unwrap();
+        };
+        for number in 0..MAX_INSTANCES {
+            lane(number);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        lane(0);
+        lane(MAX_INSTANCES);
+        let endpoints = router.inner.dispatcher.endpoints();
+        assert_eq!(endpoints.len(), MAX_INSTANCES);
+        let is_known = |id: &str| endpoints.iter().any(|known| known.as_str() == id);
+        assert!(is_known("0") && !is_known("1"));
+        assert!(is_known(&MAX_INSTANCES.to_string()));
+    }
+
+    #[tokio::test]
+    async fn an_instance_with_a_new_url_keeps_its_lane() {
+        let router = router();
+        router.lane("a", "http://old.example/".to_owned()).unwrap();
+        router.lane("a", "http://new.example/".to_owned()).unwrap();
+        assert_eq!(router.inner.dispatcher.endpoints().len(), 1);
+        assert_eq!(router.known()["a"].url, "http://new.example/");
     }
 }

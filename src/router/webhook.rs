@@ -1,13 +1,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use async_trait::async_trait;
 use tidings_notify::{Event, EventType, RouteError, Router, RoutingInfo};
 use tokio::task::JoinSet;
 
-use crate::{ConfigError, DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
+use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 
 /// Routes each event to every endpoint whose filter lets it pass, all at the same time.
 ///
@@ -18,7 +18,7 @@ use crate::{ConfigError, DeliveryError, Dispatcher, Endpoint, EndpointId, Messag
 /// | some did | `Ok`, and a warning for each that did not |
 /// | none did | an error with a [`BroadcastError`] in it |
 ///
-/// Every endpoint is tried as often as its lane's retry policy says, and the answer comes when the
+/// Every endpoint is tried as often as its lane's retry policy allows, and routing ends when the
 /// last one has its outcome. Where the event is headed does not matter. An endpoint that is
 /// [gone](Dispatcher#endpoints-that-are-gone) did not accept the event until it is inserted again;
 /// [remove](Self::remove) it to be no longer warned. Clones share the endpoints.
@@ -32,8 +32,8 @@ use crate::{ConfigError, DeliveryError, Dispatcher, Endpoint, EndpointId, Messag
 /// let dispatcher = Dispatcher::builder().build()?;
 /// let router = WebhookRouter::new(dispatcher);
 /// let comments = EventFilter::only([EventType::new("comment.created")?]);
-/// router.insert("chat", Endpoint::new("https://chat.example.com/hooks")?, comments)?;
-/// router.insert("audit", Endpoint::new("https://audit.example.com/hooks")?, EventFilter::all())?;
+/// router.insert("chat", Endpoint::new("https://chat.example.com/hooks")?, comments);
+/// router.insert("audit", Endpoint::new("https://audit.example.com/hooks")?, EventFilter::all());
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
@@ -75,34 +75,35 @@ impl WebhookRouter {
         }
     }
 
-    /// Adds an endpoint, or changes it and its filter. Whether it was added.
+    /// Adds an endpoint, or changes it and its filter. Returns `true` if it was added.
     ///
-    /// # Errors
-    ///
-    /// As for [`Dispatcher::insert`].
+    /// Calls for the same id at the same time leave the router in the state of either.
     pub fn insert(
         &self,
         id: impl Into<EndpointId>,
         endpoint: Endpoint,
         filter: EventFilter,
-    ) -> Result<bool, ConfigError> {
+    ) -> bool {
         let id = id.into();
-        let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new = self.dispatcher.insert(&id, endpoint)?;
-        filters.insert(id, filter);
-        Ok(is_new)
+        // The dispatcher calls its callbacks, which may use the router: not under the lock.
+        let is_new = self.dispatcher.insert(&id, endpoint);
+        self.filters().insert(id, filter);
+        is_new
     }
 
     /// Removes an endpoint, from the dispatcher too: see [`Dispatcher::remove`].
     pub fn remove(&self, id: impl AsRef<str>) -> Option<Vec<Message>> {
-        let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
-        filters.remove(id.as_ref())?;
+        self.filters().remove(id.as_ref())?;
         self.dispatcher.remove(id)
     }
 
     /// The dispatcher.
     pub fn dispatcher(&self) -> &Dispatcher {
         &self.dispatcher
+    }
+
+    fn filters(&self) -> RwLockWriteGuard<'_, HashMap<EndpointId, EventFilter>> {
+        self.filters.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn matching(&self, event_type: &EventType) -> Vec<EndpointId> {

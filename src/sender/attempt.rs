@@ -78,17 +78,6 @@ impl Attempt {
     pub fn is_ambiguous(&self) -> bool {
         self.result.as_ref().is_err_and(|error| error.ambiguous)
     }
-
-    /// Keeps the first kibibyte of the body: attempts that wait for others add up.
-    pub(crate) fn shorten_body(&mut self) {
-        const KEPT: usize = 1024;
-        if let Ok(answer) = &mut self.result
-            && answer.body_head.len() > KEPT
-        {
-            // A slice would keep the whole allocation.
-            answer.body_head = Bytes::copy_from_slice(&answer.body_head[..KEPT]);
-        }
-    }
 }
 
 impl Serialize for Attempt {
@@ -132,7 +121,7 @@ pub struct AttemptError {
 }
 
 impl AttemptError {
-    pub(super) fn new(kind: ErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(kind: ErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
         Self {
             kind,
             ambiguous: false,
@@ -140,7 +129,7 @@ impl AttemptError {
         }
     }
 
-    pub(super) fn ambiguous(mut self) -> Self {
+    pub(crate) fn ambiguous(mut self) -> Self {
         self.ambiguous = true;
         self
     }

@@ -1,4 +1,4 @@
-//! What is told to the recorder of metrics, and when.
+//! What the recorder of metrics gets, and when.
 
 use std::time::Duration;
 
@@ -16,12 +16,12 @@ use super::{
 use crate::circuit_breaker::CircuitState;
 use crate::{Attempt, DeliveryErrorCause};
 
-/// Tells the recorder what the metrics are and in which unit. Call it once, after installing one.
+/// Describes the metrics and their units to the recorder. Call it once, after installing one.
 pub fn describe_metrics() {
     describe_histogram!(
         ATTEMPT_DURATION,
         Unit::Seconds,
-        "How long one request took, reading the answer included."
+        "How long one request took, reading the response included."
     );
     describe_histogram!(
         DELIVERY_DURATION,
@@ -59,7 +59,7 @@ pub fn describe_metrics() {
 static METADATA: Metadata<'static> =
     Metadata::new(env!("CARGO_PKG_NAME"), Level::INFO, Some(module_path!()));
 
-// What every delivery tells has keys that are made once. The macros make a key for each call unless
+// The metrics of every delivery have keys that are made once. The macros make a key for each call unless
 // its name is spelled out on the spot.
 static OK: [Label; 1] = [Label::from_static_parts(HTTP_RESPONSE_STATUS_CODE, "200")];
 static ATTEMPT_OK: Key = Key::from_static_parts(ATTEMPT_DURATION, &OK);
@@ -164,7 +164,7 @@ pub(crate) fn endpoint_gone() {
     counter!(ENDPOINT_GONE).increment(1);
 }
 
-/// A status as a label: one of few, whatever a stranger answers.
+/// A status as a label: one of few, whatever a receiver replies.
 fn status_word(status: StatusCode) -> SharedString {
     if status.canonical_reason().is_some() {
         return status.as_str().to_owned().into();
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_answered_there_are_few_words_for_it() {
+    fn there_are_few_words_for_all_statuses() {
         let all = (100..1000).map(|code| StatusCode::from_u16(code).unwrap());
         let words: HashSet<_> = all.map(|status| status_word(status).into_owned()).collect();
         assert!(words.len() < 80, "{}", words.len());

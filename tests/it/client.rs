@@ -1,23 +1,28 @@
 //! The client of one endpoint.
 
 mod circuit;
+mod panics;
 mod queue;
+mod runtimes;
 mod stopping;
 
+use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::time::Duration;
 
 use http::StatusCode;
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use tidings::signing::Secret;
 use tidings::{
-    Attempt, Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message,
-    NotifyError,
+    Attempt, Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message, Refusal,
+    Sender,
 };
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
 use tidings_test_support::{Answer, Behaviour, Gate, Script};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -65,12 +70,12 @@ async fn notify_needs_a_start_and_hands_the_message_back() {
     let client = Client::new("http://127.0.0.1:9/").unwrap();
     let message = Message::from("x");
     let error = client.notify(message.clone()).unwrap_err();
-    assert!(matches!(&error, NotifyError::NotStarted(_)));
+    assert_eq!(error.reason(), Refusal::NotStarted);
     assert_eq!(error.into_message(), message);
-    assert!(matches!(
-        client.enqueue("x").await,
-        Err(NotifyError::NotStarted(_))
-    ));
+    assert_eq!(
+        client.enqueue("x").await.unwrap_err().reason(),
+        Refusal::NotStarted
+    );
     let error = client.deliver("x").await.unwrap_err();
     assert!(matches!(error.cause(), DeliveryErrorCause::NotStarted));
 }
@@ -196,6 +201,80 @@ async fn a_panicking_callback_kills_no_worker() {
 }
 
 #[tokio::test]
+async fn the_text_of_a_failure_gives_the_reason_once() {
+    let server = server(&[503]).await;
+    let (client, _errors) = started(Client::builder(server.uri()).retry(at_once(3)));
+    let message = Message::from("x").with_id("m-1").unwrap();
+    let error = client.deliver(message).await.unwrap_err();
+    let expected = "message m-1 was not delivered after 3 attempts: 503 Service Unavailable";
+    assert_eq!(error.to_string(), expected);
+    assert!(error.source().is_none());
+
+    let receiver = receiver(Behaviour::HangUp).await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")));
+    let message = Message::from("x").with_id("m-2").unwrap();
+    let error = client.deliver(message.clone()).await.unwrap_err();
+    let DeliveryErrorCause::Transport(cause) = error.cause() else {
+        panic!("{error:?}");
+    };
+    let text = format!("message m-2 was not delivered after 1 attempt: {cause}");
+    assert_eq!(error.to_string(), text);
+    // What lies beneath is not what the text says.
+    assert_ne!(error.source().unwrap().to_string(), cause.to_string());
+    client.stop().await;
+    let error = client.deliver(message.clone()).await.unwrap_err();
+    let text = "message m-2 was not delivered: the client stopped first";
+    assert_eq!(error.to_string(), text);
+    let error = client.notify(message).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "message m-2 was not accepted: it is stopped"
+    );
+    assert!(!error.is_full() && !error.is_retryable());
+}
+
+#[tokio::test]
+async fn clients_with_one_sender_share_its_connections() {
+    let receiver = receiver(Answer::ok()).await;
+    let sender = Sender::builder().build().unwrap();
+    for path in ["/a", "/b"] {
+        let builder = Client::builder(receiver.url(path)).shared_sender(sender.clone());
+        let (client, _errors) = started(builder);
+        client.deliver("x").await.unwrap();
+        client.stop().await;
+    }
+    assert_eq!(receiver.connections(), 1);
+
+    let timeout = Duration::from_secs(1);
+    let builders = [
+        Client::builder("http://example.com")
+            .shared_sender(sender.clone())
+            .sender(|sender| sender.connect_timeout(timeout)),
+        Client::builder("http://example.com")
+            .sender(|sender| sender.connect_timeout(timeout))
+            .shared_sender(sender),
+    ];
+    for builder in builders {
+        assert_eq!(builder.build().unwrap_err().field(), "shared_sender");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_keeps_attempts_apart() {
+    let receiver = receiver(Answer::ok()).await;
+    let builder = Client::builder(receiver.url("/")).rate_limit(10, Duration::from_secs(1));
+    let (client, _errors) = started(builder);
+    let began = Instant::now();
+    for _ in 0..3 {
+        client.notify("x").unwrap();
+    }
+    client.stop().await;
+    assert_eq!(receiver.requests().len(), 3);
+    // Two distances of 100 ms, less the slack of 10 ms.
+    assert!(began.elapsed() >= Duration::from_millis(190));
+}
+
+#[tokio::test]
 async fn bad_settings_are_refused_by_name() {
     let builder = || Client::builder("http://example.com");
     for (builder, field) in [
@@ -208,6 +287,7 @@ async fn bad_settings_are_refused_by_name() {
         (builder().timeout(Duration::ZERO), "timeout"),
         (builder().content_type("a\nb"), "content_type"),
         (builder().header("a b", "c"), "header"),
+        (builder().rate_limit(0, HOUR), "rate_limit"),
         (
             builder().circuit_breaker(fragile(Duration::ZERO)),
             "open_for",
@@ -232,7 +312,7 @@ async fn the_content_type_and_the_http_client_can_be_chosen() {
         .unwrap();
     let builder = Client::builder(server.uri())
         .content_type("application/json")
-        .http_client(http);
+        .sender(|sender| sender.http_client(http));
     let (client, _errors) = started(builder);
     client.deliver("{}").await.unwrap();
     let request = &server.received_requests().await.unwrap()[0];
@@ -287,9 +367,8 @@ async fn no_message_is_lost_or_sent_twice_under_load() {
     }
     client.stop().await;
     let requests = server.received_requests().await.unwrap();
-    let mut bodies: Vec<_> = requests.into_iter().map(|request| request.body).collect();
-    bodies.sort();
-    bodies.dedup();
+    assert_eq!(requests.len(), 200);
+    let bodies: BTreeSet<_> = requests.into_iter().map(|request| request.body).collect();
     assert_eq!(bodies.len(), 200);
     assert!(errors.try_recv().is_err());
 }

@@ -16,7 +16,7 @@ use axum::http::{StatusCode, Uri};
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use tidings::{
     DeliveryError, DeliveryErrorCause, Dispatcher, DispatcherBuilder, Endpoint, EndpointId,
-    LaneConfig, LaneStatus, NotifyError, RetryBudget, Standing,
+    LaneConfig, LaneStatus, Refusal, RetryBudget, Speed,
 };
 use tidings_test_support::{Answer, Gate};
 use tokio::sync::{Semaphore, mpsc};
@@ -133,8 +133,8 @@ impl Server {
 async fn each_message_goes_to_its_endpoint() {
     let server = Server::start().await;
     let (dispatcher, mut errors) = started(Dispatcher::builder());
-    assert!(dispatcher.insert("a", server.endpoint("/ok/a")).unwrap());
-    assert!(dispatcher.insert("b", server.endpoint("/ok/b")).unwrap());
+    assert!(dispatcher.insert("a", server.endpoint("/ok/a")));
+    assert!(dispatcher.insert("b", server.endpoint("/ok/b")));
     for _ in 0..20 {
         dispatcher.notify("a", "x").unwrap();
     }
@@ -151,25 +151,23 @@ async fn each_message_goes_to_its_endpoint() {
 async fn it_needs_a_start_and_its_stop_is_final() {
     let dispatcher = Dispatcher::builder().build().unwrap();
     let endpoint = Endpoint::new("http://127.0.0.1:9/").unwrap();
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     let refused = dispatcher.notify("a", "x");
-    assert!(matches!(refused, Err(NotifyError::NotStarted(_))));
+    assert_eq!(refused.unwrap_err().reason(), Refusal::NotStarted);
     dispatcher.stop().await;
     dispatcher.start();
     let refused = dispatcher.notify("a", "x");
-    assert!(matches!(refused, Err(NotifyError::Stopped(_))));
+    assert_eq!(refused.unwrap_err().reason(), Refusal::Stopped);
     let refused = dispatcher.enqueue("a", "x").await;
-    assert!(matches!(refused, Err(NotifyError::Stopped(_))));
+    assert_eq!(refused.unwrap_err().reason(), Refusal::Stopped);
 }
 
 #[tokio::test]
 async fn what_is_left_at_the_deadline_is_returned_with_its_endpoint() {
     let server = Server::start().await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(in_an_hour()));
-    dispatcher.insert("dead", server.endpoint("/dead")).unwrap();
-    dispatcher
-        .insert("bad", server.endpoint("/status/500"))
-        .unwrap();
+    dispatcher.insert("dead", server.endpoint("/dead"));
+    dispatcher.insert("bad", server.endpoint("/status/500"));
     for _ in 0..3 {
         dispatcher.notify("dead", "x").unwrap();
         dispatcher.notify("bad", "x").unwrap();

@@ -114,7 +114,7 @@ async fn what_waits_and_what_is_under_way_are_gauges_that_return_to_zero() {
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
     let endpoint = Endpoint::new(receiver.url("/")).unwrap();
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     for _ in 0..3 {
         dispatcher.notify("a", "x").unwrap();
     }
@@ -159,7 +159,7 @@ async fn what_is_given_up_is_counted_as_dropped_and_leaves_no_gauge_behind() {
     dispatcher.start();
     for id in ["a", "b"] {
         let endpoint = Endpoint::new(receiver.url("/")).unwrap();
-        dispatcher.insert(id, endpoint).unwrap();
+        dispatcher.insert(id, endpoint);
         dispatcher.notify(id, "under way").unwrap();
         dispatcher.notify(id, "queued").unwrap();
     }
@@ -190,7 +190,7 @@ async fn circuits_that_change_and_endpoints_that_are_gone_are_counted() {
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
     let endpoint = Endpoint::new(receiver.url("/")).unwrap();
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     dispatcher.deliver("a", "trips").await.unwrap_err();
     dispatcher
         .deliver("a", "meets an open circuit")

@@ -1,9 +1,10 @@
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
+use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings::router::{
     BroadcastError, EventFilter, InstanceReceiver, InstanceRouter, ReceiveError, URL_METADATA,
     WebhookRouter,
@@ -88,7 +89,7 @@ async fn an_event_goes_to_every_endpoint_whose_filter_matches() {
             .header("x-endpoint", id)
             .build()
             .unwrap();
-        assert!(router.insert(id, endpoint, filter).unwrap());
+        assert!(router.insert(id, endpoint, filter));
     }
     let event = event("comment.created").await;
     route(&router, &event).await.unwrap();
@@ -107,7 +108,7 @@ async fn no_matching_endpoint_is_no_error_and_no_request() {
     let server = server().await;
     let router = router();
     let filter = EventFilter::only([EventType::new("order.paid").unwrap()]);
-    router.insert("a", endpoint(&server, 500), filter).unwrap();
+    router.insert("a", endpoint(&server, 500), filter);
     route(&router, &event("comment.created").await)
         .await
         .unwrap();
@@ -120,7 +121,7 @@ async fn all_failing_is_an_error_after_the_configured_attempts() {
     let router = router();
     for id in ["a", "b"] {
         let endpoint = endpoint(&server, 500);
-        router.insert(id, endpoint, EventFilter::all()).unwrap();
+        router.insert(id, endpoint, EventFilter::all());
     }
     let error = route(&router, &event("x").await).await.unwrap_err();
     let error = error.source().unwrap().downcast_ref::<BroadcastError>();
@@ -139,9 +140,7 @@ async fn some_failing_is_no_error() {
     let router = router();
     for status in [200, 500] {
         let endpoint = endpoint(&server, status);
-        router
-            .insert(status.to_string(), endpoint, EventFilter::all())
-            .unwrap();
+        router.insert(status.to_string(), endpoint, EventFilter::all());
     }
     route(&router, &event("x").await).await.unwrap();
     assert_eq!(requests(&server).await.len(), 4);
@@ -157,9 +156,9 @@ async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others(
     let dead = silent().await;
     let router = router();
     let silent = Endpoint::new(dead.url("/")).unwrap();
-    router.insert("dead", silent, EventFilter::all()).unwrap();
+    router.insert("dead", silent, EventFilter::all());
     let endpoint = endpoint(&server, 200);
-    router.insert("ok", endpoint, EventFilter::all()).unwrap();
+    router.insert("ok", endpoint, EventFilter::all());
     let routing = tokio::spawn({
         let (router, event) = (router.clone(), event("x").await);
         async move { route(&router, &event).await }
@@ -169,6 +168,74 @@ async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others(
         tokio::task::yield_now().await;
     }
     routing.abort();
+}
+
+/// A router whose callbacks change it each time that they are called.
+fn router_that_changes_itself() -> WebhookRouter {
+    let slot: Arc<OnceLock<WebhookRouter>> = Arc::default();
+    let (on_error, on_change) = (Arc::clone(&slot), Arc::clone(&slot));
+    let unreachable = || Endpoint::new("http://127.0.0.1:9/").unwrap();
+    let dispatcher = Dispatcher::builder()
+        .on_error(move |_, _| {
+            let router = on_error.get().unwrap();
+            router.remove("b");
+            router.insert("c", unreachable(), EventFilter::all());
+        })
+        .on_circuit_change(move |_, _| {
+            on_change.get().unwrap().remove("d");
+        })
+        .build()
+        .unwrap();
+    dispatcher.start();
+    let router = WebhookRouter::new(dispatcher);
+    slot.set(router.clone()).unwrap();
+    for id in ["a", "b", "d"] {
+        router.insert(id, unreachable(), EventFilter::all());
+    }
+    router
+}
+
+/// Fails if the function does not end soon: a deadlock would last for ever.
+fn soon(run: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        run();
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+}
+
+#[tokio::test]
+async fn a_callback_may_change_the_router_that_removes_an_endpoint() {
+    let router = router_that_changes_itself();
+    router.dispatcher().open_circuit("a");
+    router.dispatcher().notify("a", "queued").unwrap();
+    let inside = router.clone();
+    soon(move || assert_eq!(inside.remove("a").unwrap().len(), 1));
+    assert_eq!(router.dispatcher().endpoints(), ["c".into()]);
+}
+
+#[tokio::test]
+async fn a_callback_may_change_the_router_that_inserts_an_endpoint() {
+    let router = router_that_changes_itself();
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let lane = LaneConfig::default()
+        .without_retry()
+        .with_circuit_breaker(breaker);
+    let endpoint = Endpoint::new("http://127.0.0.1:9/").unwrap();
+    let dispatcher = router.dispatcher();
+    dispatcher
+        .insert_with("a", endpoint.clone(), &lane)
+        .unwrap();
+    dispatcher.deliver("a", "trips").await.unwrap_err();
+    router.insert("d", endpoint, EventFilter::all());
+    // A new URL closes the circuit, which is reported within the call.
+    let inside = router.clone();
+    soon(move || {
+        let moved = Endpoint::new("http://127.0.0.1:9/moved").unwrap();
+        inside.insert("a", moved, EventFilter::all());
+    });
+    assert!(dispatcher.status("d").is_none());
 }
 
 fn instance(url: String) -> RoutingInfo {

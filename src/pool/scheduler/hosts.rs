@@ -4,18 +4,18 @@ use std::sync::Arc;
 use super::LaneId;
 
 /// How many attempts are under way to each host, whichever lanes they belong to, and which lanes
-/// wait for one of them to end. Without a limit nobody counts.
+/// wait for one of them to end. Without a limit nothing is counted.
 #[derive(Debug)]
 pub(super) struct Hosts {
     limit: Option<usize>,
     known: HashMap<Arc<str>, Host>,
-    next_ticket: u64,
+    next_number: u64,
 }
 
 #[derive(Debug, Default)]
 struct Host {
     in_flight: usize,
-    /// Lanes in the order in which they were turned away.
+    /// Lanes in the order in which they began to wait.
     blocked: BTreeMap<u64, LaneId>,
 }
 
@@ -24,11 +24,11 @@ impl Hosts {
         Self {
             limit,
             known: HashMap::new(),
-            next_ticket: 0,
+            next_number: 0,
         }
     }
 
-    pub(super) fn has_room(&self, host: &str) -> bool {
+    pub(super) fn has_permit(&self, host: &str) -> bool {
         self.limit.is_none_or(|limit| self.in_flight(host) < limit)
     }
 
@@ -36,13 +36,13 @@ impl Hosts {
         self.known.get(host).map_or(0, |host| host.in_flight)
     }
 
-    pub(super) fn began(&mut self, host: &Arc<str>) {
+    pub(super) fn acquire(&mut self, host: &Arc<str>) {
         if self.limit.is_some() {
             self.known.entry(Arc::clone(host)).or_default().in_flight += 1;
         }
     }
 
-    pub(super) fn ended(&mut self, host: &str) {
+    pub(super) fn release(&mut self, host: &str) {
         if self.limit.is_none() {
             return;
         }
@@ -52,25 +52,25 @@ impl Hosts {
         self.forget_unused(host);
     }
 
-    /// Lets a lane wait for room, and tells by which ticket it can be taken out.
+    /// Lets a lane wait for a permit, and returns the number by which it can be taken out.
     pub(super) fn block(&mut self, host: &Arc<str>, lane: LaneId) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let number = self.next_number;
+        self.next_number += 1;
         let host = self.known.entry(Arc::clone(host)).or_default();
-        host.blocked.insert(ticket, lane);
-        ticket
+        host.blocked.insert(number, lane);
+        number
     }
 
     /// Takes a lane out that no longer waits.
-    pub(super) fn unblock(&mut self, host: &str, ticket: u64) {
+    pub(super) fn unblock(&mut self, host: &str, number: u64) {
         if let Some(state) = self.known.get_mut(host) {
-            state.blocked.remove(&ticket);
+            state.blocked.remove(&number);
         }
         self.forget_unused(host);
     }
 
-    /// The next lane that may try again: call it until there is none, whenever room may have been
-    /// left unused.
+    /// Takes the next lane that may try again. Call it until there is none, whenever a permit may
+    /// have been left unused.
     pub(super) fn next_unblocked(&mut self, host: &str, promised: usize) -> Option<LaneId> {
         let limit = self.limit?;
         let state = self.known.get_mut(host)?;

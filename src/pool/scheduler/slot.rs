@@ -1,24 +1,17 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::turns::Turn;
-use crate::Endpoint;
+use super::ready::Position;
 use crate::circuit_breaker::CircuitState;
 use crate::pool::lane::Lane;
+use crate::{Endpoint, Speed};
 
-/// What is known about how long an endpoint keeps a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Standing {
-    /// No attempt has ended yet.
-    New,
-    /// The last attempt ended quickly, whatever came of it.
-    Quick,
-    /// The last attempt took long, or one under way does.
-    Slow,
-}
+/// How many slow attempts one after the other, or at once, make a lane slow that was quick before.
+const SLOW_ATTEMPTS: usize = 2;
 
-impl Standing {
+impl Speed {
     /// In the order of the queues.
     pub(super) const ALL: [Self; 3] = [Self::New, Self::Quick, Self::Slow];
 }
@@ -32,41 +25,56 @@ pub(super) struct Slot {
     pub(super) wake_at: Option<Instant>,
     /// Attempts under way that take long.
     pub(super) late: usize,
-    /// The standing by the last attempt that ended.
-    pub(super) last: Standing,
-    /// The circuit as it was last seen, and as it was told to the callback.
-    pub(super) seen_circuit: Option<CircuitState>,
-    pub(super) told_circuit: Option<CircuitState>,
+    /// Attempts in a row that took long.
+    slow_in_a_row: usize,
+    /// Whether an attempt ended quickly since the lane was new or slow.
+    is_proven: bool,
+    /// The circuit as it was reported last.
+    pub(super) reported: Option<CircuitState>,
 }
 
-/// Where a lane stands.
+/// Where a lane is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    Nowhere,
-    Queued(Turn),
-    /// Waits for room at its host.
+    /// It may not go, or has nothing that is due.
+    Idle,
+    Ready(Position),
+    /// It waits until its host has fewer attempts under way.
     Blocked(u64),
 }
 
 impl Slot {
-    pub(super) fn new(lane: Lane, standing: Standing) -> Self {
+    /// Without isolation every lane is quick for good.
+    pub(super) fn new(lane: Lane, is_isolated: bool) -> Self {
         Self {
             host: host_of(&lane.endpoint),
-            place: Place::Nowhere,
+            place: Place::Idle,
             wake_at: None,
             late: 0,
-            last: standing,
-            seen_circuit: lane.circuit_state(),
-            told_circuit: lane.circuit_state(),
+            slow_in_a_row: 0,
+            is_proven: !is_isolated,
+            reported: lane.circuit_state(),
             lane,
         }
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        if self.late > 0 {
-            Standing::Slow
+    pub(super) fn speed(&self) -> Speed {
+        let slow = self.late + self.slow_in_a_row;
+        match self.is_proven {
+            true if slow < SLOW_ATTEMPTS => Speed::Quick,
+            false if slow == 0 => Speed::New,
+            _ => Speed::Slow,
+        }
+    }
+
+    /// Takes note of how long an attempt took.
+    pub(super) fn learn(&mut self, elapsed: Duration, slow_after: Duration) {
+        if elapsed > slow_after {
+            self.slow_in_a_row = (self.slow_in_a_row + 1).min(SLOW_ATTEMPTS);
+            self.is_proven &= self.slow_in_a_row < SLOW_ATTEMPTS;
         } else {
-            self.last
+            self.slow_in_a_row = 0;
+            self.is_proven = true;
         }
     }
 }

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::*;
-use crate::circuit_breaker::{CircuitBreaker, CircuitBreakerConfig};
-use crate::pool::{Places, RetryBudget};
-use crate::retry::{Exponential, RetryPolicy};
+use crate::circuit_breaker::CircuitBreakerConfig;
+use crate::pool::permits::Permits;
+use crate::pool::{LaneSettings, RateLimit};
+use crate::retry::{Exponential, RetryBudget};
 use crate::{Answer, Message};
 
 const FAST: Duration = Duration::from_millis(10);
@@ -23,13 +24,15 @@ fn limits(workers: usize, max_slow: usize) -> Limits {
     }
 }
 
-fn parts(in_flight: (u32, u32)) -> LaneParts {
-    LaneParts {
+fn settings(in_flight: (u32, u32)) -> LaneSettings {
+    LaneSettings {
+        queue_size: 10_000,
         retry: Some(RetryPolicy::new(
             Exponential::new(SECOND, 10 * SECOND).unwrap(),
         )),
         budget: Some(RetryBudget::default()),
         breaker: None,
+        rate: None,
         in_flight,
         stops_when_gone: true,
     }
@@ -39,18 +42,18 @@ fn endpoint(host: usize) -> Endpoint {
     Endpoint::new(format!("http://host{host}.example/")).unwrap()
 }
 
-fn lane(name: &str, host: usize, parts: LaneParts) -> Lane {
+fn lane(name: &str, host: usize, settings: LaneSettings) -> Lane {
     Lane::new(
         name.into(),
         endpoint(host),
-        Places::new(10_000, None),
-        parts,
+        Permits::new(10_000, None),
+        settings,
     )
 }
 
 fn delivery(message: Message) -> Box<Delivery> {
-    let room = Places::new(1, None).try_take().unwrap();
-    Delivery::new(&"a".into(), message, room, None)
+    let permit = Permits::new(1, None).try_acquire().unwrap();
+    Delivery::new("a", message, permit, None)
 }
 
 fn attempt(status: u16, elapsed: Duration) -> Attempt {
@@ -68,11 +71,31 @@ fn attempt(status: u16, elapsed: Duration) -> Attempt {
     }
 }
 
+/// A refusal that asks for no requests for a time.
+fn pausing(status: u16, wait: Duration) -> Attempt {
+    let mut attempt = attempt(status, FAST);
+    if let Ok(response) = &mut attempt.result {
+        response.retry_after = Some(wait);
+    }
+    attempt
+}
+
+/// An attempt whose request could not be made.
+fn unsent() -> Attempt {
+    let mut attempt = attempt(200, FAST);
+    let error = crate::ErrorKind::InvalidRequest;
+    attempt.result = Err(crate::AttemptError::new(error, error));
+    attempt
+}
+
 /// A scheduler under test, and what it let begin.
 struct Bench {
     scheduler: Scheduler,
     now: Instant,
-    under_way: Vec<(EndpointId, Box<Delivery>, Ticket)>,
+    under_way: Vec<(EndpointId, Box<Delivery>, AttemptPermit)>,
+    rng: fastrand::Rng,
+    /// When the last delivery that has to wait is due.
+    last_due: Option<Instant>,
 }
 
 impl Bench {
@@ -81,12 +104,14 @@ impl Bench {
             scheduler: Scheduler::new(limits),
             now: Instant::now(),
             under_way: Vec::new(),
+            rng: fastrand::Rng::with_seed(1),
+            last_due: None,
         }
     }
 
     /// Adds a lane with so many deliveries.
     fn add(&mut self, name: &str, host: usize, in_flight: (u32, u32), deliveries: usize) -> LaneId {
-        let id = self.scheduler.add(lane(name, host, parts(in_flight)));
+        let id = self.scheduler.add(lane(name, host, settings(in_flight)));
         for _ in 0..deliveries {
             self.scheduler.push(id, delivery(Message::from("x")));
         }
@@ -100,14 +125,14 @@ impl Bench {
             let Work::Attempt {
                 id,
                 delivery,
-                ticket,
+                permit,
                 ..
             } = work
             else {
                 panic!("{work:?}");
             };
             begun.push(id.to_string());
-            self.under_way.push((id, delivery, ticket));
+            self.under_way.push((id, delivery, permit));
         }
         begun
     }
@@ -116,15 +141,24 @@ impl Bench {
         let index = (self.under_way.iter())
             .position(|(id, ..)| id.as_str() == name)
             .unwrap();
-        let (_, delivery, ticket) = self.under_way.remove(index);
-        let attempt = attempt(status, elapsed);
-        self.scheduler.settle(&ticket, delivery, attempt, self.now);
+        self.settle(index, attempt(status, elapsed));
+    }
+
+    fn settle(&mut self, index: usize, attempt: Attempt) -> Settled {
+        let (_, delivery, permit) = self.under_way.remove(index);
+        let age = self.now.saturating_duration_since(delivery.accepted_at);
+        let retry_after = permit.retry.as_ref().and_then(|retry| {
+            let hint = attempt.retry_after();
+            retry.next_delay(delivery.next_attempt(), age, hint, &mut self.rng)
+        });
+        self.last_due = retry_after.map(|wait| self.now + wait);
+        (self.scheduler).settle(permit, delivery, attempt, retry_after, self.now)
     }
 
     /// Lets every attempt under way be one that takes this long, and longer.
     fn stall(&mut self, elapsed: Duration) {
-        for (_, _, ticket) in &mut self.under_way {
-            self.scheduler.still_under_way(ticket, elapsed);
+        for (_, _, permit) in &mut self.under_way {
+            self.scheduler.check_late(permit, elapsed);
         }
     }
 
@@ -178,7 +212,7 @@ fn a_stalled_attempt_gives_its_worker_back_and_its_lane_falls_to_one() {
     bench.stall(SECOND);
     assert_eq!(bench.begin(), ["healthy"]);
     assert_eq!(bench.scheduler.lane(dead).unwrap().limit(), 1);
-    assert_eq!(bench.scheduler.standing(dead), Some(Standing::Slow));
+    assert_eq!(bench.scheduler.speed(dead), Some(Speed::Slow));
     for _ in 0..4 {
         bench.end("dead", 503, 30 * SECOND);
     }
@@ -233,10 +267,10 @@ fn a_slow_lane_that_answers_quickly_again_is_quick_again() {
     let id = bench.add("a", 1, (1, 1), 3);
     bench.begin();
     bench.end("a", 200, 2 * SECOND);
-    assert_eq!(bench.scheduler.standing(id), Some(Standing::Slow));
+    assert_eq!(bench.scheduler.speed(id), Some(Speed::Slow));
     bench.begin();
     bench.end("a", 200, FAST);
-    assert_eq!(bench.scheduler.standing(id), Some(Standing::Quick));
+    assert_eq!(bench.scheduler.speed(id), Some(Speed::Quick));
 }
 
 #[test]
@@ -257,7 +291,7 @@ fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers
     // It still answers, but late: fewer at a time, and none of them with a worker.
     rounds(&mut bench, 1, 2 * SECOND);
     assert!(limit(&bench) < 32, "{}", limit(&bench));
-    assert_eq!(bench.scheduler.standing(id), Some(Standing::Slow));
+    assert_eq!(bench.scheduler.speed(id), Some(Speed::Slow));
     // It does not answer at all for a while.
     assert!(!bench.begin().is_empty());
     bench.stall(10 * SECOND);
@@ -269,7 +303,7 @@ fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers
 
     rounds(&mut bench, 40, FAST);
     assert_eq!(limit(&bench), 32);
-    assert_eq!(bench.scheduler.standing(id), Some(Standing::Quick));
+    assert_eq!(bench.scheduler.speed(id), Some(Speed::Quick));
 }
 
 #[test]
@@ -338,10 +372,10 @@ fn new_messages_go_before_retries_and_retries_within_their_budget() {
     assert!(bench.begin().is_empty());
 }
 
-fn with_breaker(config: CircuitBreakerConfig) -> LaneParts {
-    LaneParts {
-        breaker: Some(CircuitBreaker::new(config).unwrap()),
-        ..parts((1, 32))
+fn with_breaker(config: CircuitBreakerConfig) -> LaneSettings {
+    LaneSettings {
+        breaker: Some(config),
+        ..settings((1, 32))
     }
 }
 
@@ -431,4 +465,245 @@ fn regression_room_at_a_host_is_not_lost_to_a_lane_whose_endpoint_is_gone() {
     assert!(bench.begin().is_empty());
     bench.end("gone", 410, FAST);
     assert_eq!(bench.begin(), ["other"]);
+}
+
+#[test]
+fn a_due_retry_goes_out_although_new_messages_keep_coming() {
+    // Neither with credit nor without it does the retry wait for longer than the trickle.
+    for has_credit in [true, false] {
+        let mut bench = Bench::new(limits(4, 4));
+        let budget = RetryBudget::default().with_share(0.0);
+        let settings = LaneSettings {
+            budget: Some(budget),
+            ..settings((1, 1))
+        };
+        let id = bench.scheduler.add(lane("a", 1, settings));
+        let push = |bench: &mut Bench, name: &str| {
+            let message = Message::from("x").with_id(name).unwrap();
+            bench.scheduler.push(id, delivery(message));
+        };
+        let spent = if has_credit { 0 } else { 10 };
+        for number in 0..spent {
+            push(&mut bench, &format!("spends{number}"));
+            bench.begin();
+            bench.end("a", 503, FAST);
+            bench.now += 20 * SECOND;
+            bench.scheduler.wake(bench.now);
+            bench.begin();
+            bench.settle(0, unsent());
+        }
+        push(&mut bench, "fails");
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 503, FAST);
+        let failed_at = bench.now;
+        loop {
+            push(&mut bench, "new");
+            bench.now += SECOND / 10;
+            bench.scheduler.wake(bench.now);
+            assert_eq!(bench.begin(), ["a"]);
+            let is_retry = bench.under_way[0].1.message.id() == "fails";
+            // It says nothing about the endpoint, and so adds no credit.
+            bench.settle(0, unsent());
+            if is_retry {
+                break;
+            }
+            // A backoff of a second at most, and then the trickle of a second.
+            assert!(bench.now <= failed_at + 3 * SECOND, "{has_credit}");
+        }
+    }
+}
+
+#[test]
+fn credit_is_spent_on_older_messages_before_new_ones() {
+    let mut bench = Bench::new(limits(4, 4));
+    let id = bench.add("a", 1, (1, 1), 5);
+    for _ in 0..5 {
+        bench.begin();
+        bench.end("a", 503, FAST);
+    }
+    bench.now += 2 * SECOND;
+    for _ in 0..5 {
+        bench.scheduler.push(id, delivery(Message::from("new")));
+    }
+    bench.scheduler.wake(bench.now);
+    let mut order = Vec::new();
+    for _ in 0..10 {
+        assert_eq!(bench.begin(), ["a"]);
+        order.push(bench.under_way[0].1.next_attempt());
+        bench.end("a", 404, FAST);
+    }
+    assert_eq!(order, [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
+}
+
+#[test]
+fn one_slow_response_does_not_make_a_quick_lane_slow() {
+    let mut bench = Bench::new(limits(4, 4));
+    let id = bench.prove("a", 1, (1, 4));
+    let mut speed_after = |elapsed| {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        assert_eq!(bench.begin(), ["a"]);
+        bench.stall(elapsed);
+        let meanwhile = bench.scheduler.speed(id);
+        bench.end("a", 200, elapsed);
+        (meanwhile, bench.scheduler.speed(id))
+    };
+    let (quick, slow) = (Some(Speed::Quick), Some(Speed::Slow));
+    assert_eq!(speed_after(2 * SECOND), (quick, quick));
+    assert_eq!(speed_after(FAST), (quick, quick));
+    assert_eq!(speed_after(2 * SECOND), (quick, quick));
+    // The second one in a row.
+    assert_eq!(speed_after(2 * SECOND), (slow, slow));
+    assert_eq!(speed_after(FAST), (slow, quick));
+}
+
+#[test]
+fn a_permit_of_a_host_is_not_lost_to_a_lane_that_waits_for_the_end_of_a_slow_attempt() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(4, 1)
+    });
+    // The only slow attempt that may be under way is at another host.
+    let other = bench.add("other", 2, (1, 1), 1);
+    bench.begin();
+    bench.end("other", 200, 2 * SECOND);
+    let slow = bench.add("slow", 1, (1, 1), 1);
+    bench.begin();
+    bench.end("slow", 200, 2 * SECOND);
+    bench.scheduler.push(other, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["other"]);
+    let quick = bench.prove("quick", 1, (1, 1));
+    let busy = bench.prove("busy", 1, (1, 1));
+    bench.scheduler.push(busy, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["busy"]);
+    // Both wait for the host, the slow lane in front.
+    bench.end("other", 200, FAST);
+    bench.scheduler.push(slow, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    bench.scheduler.push(quick, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    let taken = bench.add("taken", 3, (1, 1), 1);
+    bench.begin();
+    bench.end("taken", 200, 2 * SECOND);
+    bench.scheduler.push(taken, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["taken"]);
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["quick"]);
+}
+
+#[test]
+fn a_rate_limit_spreads_the_attempts_of_a_lane() {
+    let mut bench = Bench::new(limits(64, 8));
+    let settings = LaneSettings {
+        rate: Some(RateLimit::new(4, SECOND)),
+        ..settings((32, 32))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    for _ in 0..8 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    let began = bench.now;
+    for number in 0..8 {
+        assert_eq!(bench.begin(), ["a"]);
+        assert_eq!(bench.now, began + number * SECOND / 4);
+        bench.now = bench.scheduler.next_timer().unwrap_or(bench.now);
+        bench.scheduler.wake(bench.now);
+    }
+}
+
+#[test]
+fn a_pause_holds_the_lane_and_its_retries_and_no_other_lane() {
+    let mut bench = Bench::new(limits(8, 8));
+    bench.add("a", 1, (2, 2), 3);
+    bench.add("b", 2, (1, 1), 1);
+    assert_eq!(bench.begin(), ["a", "b", "a"]);
+    let asked_at = bench.now;
+    bench.settle(0, pausing(429, 60 * SECOND));
+    // What was under way goes on, and its success changes nothing.
+    bench.end("a", 200, FAST);
+    bench.end("b", 200, FAST);
+    assert!(bench.begin().is_empty());
+    while bench.under_way.is_empty() {
+        bench.now = bench.scheduler.next_timer().unwrap();
+        bench.scheduler.wake(bench.now);
+        bench.begin();
+    }
+    let waited = bench.now - asked_at;
+    assert!((60 * SECOND..=66 * SECOND).contains(&waited), "{waited:?}");
+}
+
+#[test]
+fn a_delivery_that_may_not_wait_for_the_end_of_a_pause_fails_in_time() {
+    let mut bench = Bench::new(limits(8, 8));
+    let retry = RetryPolicy::new(Exponential::new(FAST, FAST).unwrap());
+    let settings = LaneSettings {
+        retry: Some(retry.with_max_age(10 * SECOND)),
+        ..settings((1, 1))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    bench.scheduler.push(id, delivery(Message::from("y")));
+    bench.begin();
+    bench.settle(0, pausing(503, 60 * SECOND));
+    assert!(bench.scheduler.pick(bench.now, false).is_none());
+    bench.now = bench.scheduler.next_timer().unwrap();
+    bench.scheduler.wake(bench.now);
+    let Some(Work::Fail { failure, .. }) = bench.scheduler.pick(bench.now, false) else {
+        panic!("it still waits");
+    };
+    assert!(matches!(failure.cause, DeliveryErrorCause::RetryAfter));
+    assert!(failure.blocked_until.is_some());
+}
+
+#[test]
+fn what_the_old_endpoint_replies_says_nothing_about_the_new_one() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    for _ in 0..8 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    for begun in [1, 2] {
+        assert_eq!(bench.begin().len(), begun);
+        for _ in 0..begun {
+            bench.end("a", 200, FAST);
+        }
+    }
+    assert_eq!(bench.begin().len(), 4);
+    bench.scheduler.change(id, endpoint(2), None);
+    let lane = |bench: &Bench| {
+        let lane = bench.scheduler.lane(id).unwrap();
+        (
+            lane.limit(),
+            lane.circuit_state(),
+            lane.blocked_until(bench.now),
+        )
+    };
+    // A new destination begins with one attempt at a time.
+    let new = (1, Some(CircuitState::Closed), None);
+    assert_eq!(lane(&bench), new);
+    bench.settle(0, pausing(503, 60 * SECOND));
+    bench.end("a", 200, FAST);
+    bench.end("a", 500, FAST);
+    assert_eq!(lane(&bench), new);
+}
+
+#[test]
+fn settings_that_stay_the_same_keep_what_was_learned_and_others_start_again() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    bench.begin();
+    bench.end("a", 500, FAST);
+    let circuit = |bench: &Bench| bench.scheduler.lane(id).unwrap().circuit_state();
+    let change = |bench: &mut Bench, settings| {
+        bench.scheduler.change(id, endpoint(1), Some(settings));
+    };
+    change(&mut bench, with_breaker(breaker));
+    assert_eq!(circuit(&bench), Some(CircuitState::Open));
+    change(&mut bench, with_breaker(breaker.with_ramp(2)));
+    assert_eq!(circuit(&bench), Some(CircuitState::Closed));
+    change(&mut bench, settings((2, 2)));
+    assert_eq!(circuit(&bench), None);
+    assert_eq!(bench.scheduler.lane(id).unwrap().limit(), 2);
 }

@@ -1,13 +1,13 @@
 use std::time::Duration;
 
-use super::Standing;
+use super::Speed;
 
 /// How slow lanes are kept away from the workers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Isolation {
-    /// What counts as long.
+    /// How long an attempt takes that counts as slow.
     pub(crate) slow_after: Duration,
-    /// How many slow attempts may be under way besides those that hold a worker.
+    /// How many slow attempts may be under way beside those that hold a worker.
     pub(crate) max_slow: usize,
 }
 
@@ -20,21 +20,21 @@ pub(crate) struct Limits {
     pub(crate) per_host: Option<usize>,
 }
 
-/// Who holds the workers, and which standing may have another one.
+/// Which lanes hold the workers, and which speed may have another one.
 #[derive(Debug)]
 pub(super) struct Workers {
     limits: Limits,
-    /// Attempts under way, with a worker or beside them.
+    /// Attempts under way, with a worker or beside the workers.
     in_flight: usize,
-    /// Those that are slow, or were begun as such.
+    /// Attempts that are slow, or were begun as such.
     slow: usize,
-    /// Those of new lanes that hold a worker.
+    /// Attempts of new lanes that hold a worker.
     new: usize,
 }
 
 /// What one attempt counts as.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct WorkerPermit {
     is_slow: bool,
     is_new: bool,
     is_late: bool,
@@ -58,52 +58,55 @@ impl Workers {
         self.in_flight
     }
 
-    /// Whether a lane of a standing may begin an attempt.
-    pub(super) fn has_room(&self, standing: Standing) -> bool {
+    /// Whether a lane of a speed may begin an attempt.
+    pub(super) fn has_permit(&self, speed: Speed) -> bool {
         let workers = self.limits.workers;
         let Some(isolation) = self.limits.isolation else {
             return self.in_flight < workers;
         };
         // Slow attempts hold workers only as far as there are too many of them.
         let is_one_free = self.in_flight - self.slow.min(isolation.max_slow) < workers;
-        match standing {
-            Standing::Quick => is_one_free,
-            Standing::New => is_one_free && self.new < workers.div_ceil(2),
-            Standing::Slow => self.slow < isolation.max_slow,
+        match speed {
+            Speed::Quick => is_one_free,
+            Speed::New => is_one_free && self.new < workers.div_ceil(2),
+            Speed::Slow => self.slow < isolation.max_slow,
         }
     }
 
-    pub(super) fn began(&mut self, standing: Standing) -> Hold {
-        let hold = Hold {
-            is_slow: standing == Standing::Slow,
-            is_new: standing == Standing::New,
+    pub(super) fn acquire(&mut self, speed: Speed) -> WorkerPermit {
+        let permit = WorkerPermit {
+            is_slow: speed == Speed::Slow,
+            is_new: speed == Speed::New,
             is_late: false,
         };
         self.in_flight += 1;
-        self.slow += usize::from(hold.is_slow);
-        self.new += usize::from(hold.is_new);
-        hold
+        self.slow += usize::from(permit.is_slow);
+        self.new += usize::from(permit.is_new);
+        permit
     }
 
-    /// Takes note that an attempt takes long, the first time that it is told.
-    pub(super) fn is_late(&mut self, hold: &mut Hold, isolation: Isolation) -> bool {
-        if std::mem::replace(&mut hold.is_late, true) {
+    /// Takes note that an attempt takes long. Returns `false` if it was known already.
+    pub(super) fn mark_late(&mut self, permit: &mut WorkerPermit, isolation: Isolation) -> bool {
+        if permit.is_late {
             return false;
         }
+        permit.is_late = true;
         let gives_its_worker_back = self.slow < isolation.max_slow;
-        if !std::mem::replace(&mut hold.is_slow, true) {
+        if !permit.is_slow {
+            permit.is_slow = true;
             self.slow += 1;
         }
-        if gives_its_worker_back && std::mem::replace(&mut hold.is_new, false) {
+        if permit.is_new && gives_its_worker_back {
+            permit.is_new = false;
             self.new -= 1;
         }
         true
     }
 
-    pub(super) fn ended(&mut self, hold: &Hold) {
+    pub(super) fn release(&mut self, permit: &WorkerPermit) {
         self.in_flight -= 1;
-        self.slow -= usize::from(hold.is_slow);
-        self.new -= usize::from(hold.is_new);
+        self.slow -= usize::from(permit.is_slow);
+        self.new -= usize::from(permit.is_new);
     }
 
     #[cfg(test)]
@@ -112,8 +115,8 @@ impl Workers {
     }
 }
 
-impl Hold {
-    /// Whether the attempt was said to take long.
+impl WorkerPermit {
+    /// Whether the attempt takes long.
     pub(super) fn is_late(&self) -> bool {
         self.is_late
     }

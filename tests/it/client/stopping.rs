@@ -1,5 +1,9 @@
 //! The end of a client, in every order.
 
+use std::sync::{Arc, Mutex};
+
+use reqwest::dns::{Name, Resolve, Resolving};
+
 use super::*;
 
 #[tokio::test]
@@ -13,13 +17,13 @@ async fn stop_drains_what_was_accepted_and_is_final() {
     client.stop().await;
     assert_eq!(server.received_requests().await.unwrap().len(), 50);
 
-    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
-    assert!(matches!(
-        client.enqueue("x").await,
-        Err(NotifyError::Stopped(_))
-    ));
+    assert_eq!(client.notify("x").unwrap_err().reason(), Refusal::Stopped);
+    assert_eq!(
+        client.enqueue("x").await.unwrap_err().reason(),
+        Refusal::Stopped
+    );
     client.start();
-    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
+    assert_eq!(client.notify("x").unwrap_err().reason(), Refusal::Stopped);
     client.stop().await;
 }
 
@@ -28,7 +32,7 @@ async fn a_client_that_was_stopped_before_its_start_never_starts() {
     let client = Client::new("http://127.0.0.1:9/").unwrap();
     client.stop().await;
     client.start();
-    assert!(matches!(client.notify("x"), Err(NotifyError::Stopped(_))));
+    assert_eq!(client.notify("x").unwrap_err().reason(), Refusal::Stopped);
 }
 
 #[tokio::test]
@@ -86,4 +90,32 @@ fn a_runtime_that_ends_first_loses_no_message_silently() {
     let (message, _error) = errors.try_recv().unwrap();
     assert_eq!(message.body(), "x");
     drop(client);
+}
+
+/// Drops the last clone of the client while the client looks a name up, and finds nothing.
+struct DropsTheClient(Arc<Mutex<Option<Client>>>);
+
+impl Resolve for DropsTheClient {
+    fn resolve(&self, _name: Name) -> Resolving {
+        drop(self.0.lock().unwrap().take());
+        Box::pin(async { Err("no such name".into()) })
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_that_comes_while_the_last_clone_is_dropped_is_reported() {
+    let slot = Arc::new(Mutex::new(None));
+    let resolver = DropsTheClient(Arc::clone(&slot));
+    let builder = Client::builder("http://receiver.test/")
+        .retry(in_an_hour())
+        .sender(|sender| sender.dns_resolver(resolver));
+    let (client, mut errors) = started(builder);
+    // The worker that takes it runs after this task has given the client away.
+    client.notify("x").unwrap();
+    *slot.lock().unwrap() = Some(client);
+    let reported = timeout(Duration::from_secs(10), errors.recv()).await;
+    let (message, error) = reported.unwrap().unwrap();
+    assert_eq!(message.body(), "x");
+    assert!(error.was_attempted());
+    assert!(errors.recv().await.is_none());
 }

@@ -10,9 +10,10 @@ use super::*;
 async fn an_endpoint_that_is_not_there_hands_the_message_back() {
     let (dispatcher, _errors) = started(Dispatcher::builder());
     let error = dispatcher.notify("a", "x").unwrap_err();
-    assert!(matches!(&error, NotifyError::UnknownEndpoint(message) if message.body() == "x"));
+    assert_eq!(error.reason(), Refusal::UnknownEndpoint);
+    assert_eq!(error.message().body(), "x");
     let error = dispatcher.enqueue("a", "x").await.unwrap_err();
-    assert!(matches!(error, NotifyError::UnknownEndpoint(_)));
+    assert_eq!(error.reason(), Refusal::UnknownEndpoint);
     let error = dispatcher.deliver("a", "x").await.unwrap_err();
     assert!(matches!(error.cause(), DeliveryErrorCause::Removed));
     assert!(dispatcher.remove("a").is_none());
@@ -24,12 +25,12 @@ async fn an_endpoint_that_is_not_there_hands_the_message_back() {
 async fn a_changed_endpoint_keeps_its_queue_and_the_next_attempt_uses_the_new_settings() {
     let server = Server::start().await;
     let (dispatcher, _errors) = started(Dispatcher::builder());
-    dispatcher.insert("a", server.endpoint("/ok/old")).unwrap();
+    dispatcher.insert("a", server.endpoint("/ok/old"));
     dispatcher.open_circuit("a");
     for _ in 0..10 {
         dispatcher.notify("a", "x").unwrap();
     }
-    assert!(!dispatcher.insert("a", server.endpoint("/ok/new")).unwrap());
+    assert!(!dispatcher.insert("a", server.endpoint("/ok/new")));
     assert_eq!(status(&dispatcher, "a").queued, 10);
     assert_eq!(status(&dispatcher, "a").circuit, Some(CircuitState::Open));
     dispatcher.close_circuit("a");
@@ -42,7 +43,7 @@ async fn a_changed_endpoint_keeps_its_queue_and_the_next_attempt_uses_the_new_se
 async fn a_removed_endpoint_hands_back_what_waits_and_finishes_what_is_under_way() {
     let server = Server::start().await;
     let (dispatcher, mut errors) = started(Dispatcher::builder());
-    dispatcher.insert("a", server.endpoint("/held/a")).unwrap();
+    dispatcher.insert("a", server.endpoint("/held/a"));
     let under_way = tokio::spawn({
         let dispatcher = dispatcher.clone();
         async move { dispatcher.deliver("a", "under way").await }
@@ -72,7 +73,7 @@ async fn what_fails_after_its_endpoint_was_removed_is_not_tried_again() {
     let receiver = receiver(busy).await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(at_once(5)));
     let endpoint = Endpoint::new(receiver.url("/")).unwrap();
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     dispatcher.notify("a", "x").unwrap();
     receiver.request(1).await;
     dispatcher.remove("a").unwrap();
@@ -87,7 +88,7 @@ async fn those_who_wait_for_room_are_sent_away_when_their_endpoint_is_removed() 
     let server = Server::start().await;
     let lane = LaneConfig::default().with_queue_size(1);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
-    dispatcher.insert("a", server.endpoint("/dead")).unwrap();
+    dispatcher.insert("a", server.endpoint("/dead"));
     dispatcher.open_circuit("a");
     dispatcher.notify("a", "queued").unwrap();
     let waiting = tokio::spawn({
@@ -97,7 +98,8 @@ async fn those_who_wait_for_room_are_sent_away_when_their_endpoint_is_removed() 
     yield_now().await;
     dispatcher.remove("a").unwrap();
     let error = waiting.await.unwrap().unwrap_err();
-    assert!(matches!(&error, NotifyError::UnknownEndpoint(message) if message.body() == "waits"));
+    assert_eq!(error.reason(), Refusal::UnknownEndpoint);
+    assert_eq!(error.message().body(), "waits");
 }
 
 #[tokio::test]
@@ -105,7 +107,7 @@ async fn what_waits_for_a_retry_is_handed_back_when_its_endpoint_is_removed() {
     let server = Server::start().await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(in_an_hour()));
     let endpoint = server.endpoint("/status/503");
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     for _ in 0..3 {
         dispatcher.notify("a", "x").unwrap();
     }
@@ -144,7 +146,7 @@ async fn a_retry_is_signed_with_the_secrets_of_its_own_time() {
     receiver.request(1).await;
     // The retry waits until the circuit is closed again.
     dispatcher.open_circuit("a");
-    dispatcher.insert("a", signed_with(&new)).unwrap();
+    dispatcher.insert("a", signed_with(&new));
     dispatcher.close_circuit("a");
     assert_eq!(delivery.await.unwrap().unwrap().attempts.len(), 2);
 
@@ -168,7 +170,7 @@ async fn a_delivery_that_is_dropped_before_it_has_room_is_never_sent() {
     let server = Server::start().await;
     let lane = LaneConfig::default().with_queue_size(1);
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(lane));
-    dispatcher.insert("a", server.endpoint("/ok")).unwrap();
+    dispatcher.insert("a", server.endpoint("/ok"));
     dispatcher.open_circuit("a");
     dispatcher.notify("a", "queued").unwrap();
     let mut waiting = Box::pin(dispatcher.deliver("a", "waits"));
@@ -178,4 +180,43 @@ async fn a_delivery_that_is_dropped_before_it_has_room_is_never_sent() {
     dispatcher.stop().await;
     assert_eq!(server.requests("/ok"), 1);
     assert!(errors.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_new_url_starts_with_a_closed_circuit_and_the_same_one_keeps_it() {
+    let server = Server::start().await;
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(HOUR / 10);
+    let lane = LaneConfig::default()
+        .without_retry()
+        .with_circuit_breaker(breaker);
+    let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
+    dispatcher.insert("a", server.endpoint("/status/500"));
+    dispatcher.deliver("a", "trips").await.unwrap_err();
+    dispatcher.insert("a", server.endpoint("/status/500"));
+    assert_eq!(status(&dispatcher, "a").circuit, Some(CircuitState::Open));
+    dispatcher.insert("a", server.endpoint("/ok"));
+    assert_eq!(status(&dispatcher, "a").circuit, Some(CircuitState::Closed));
+    dispatcher.deliver("a", "x").await.unwrap();
+    // By hand it stays open.
+    dispatcher.open_circuit("a");
+    dispatcher.insert("a", server.endpoint("/ok/moved"));
+    assert_eq!(status(&dispatcher, "a").circuit, Some(CircuitState::Open));
+}
+
+#[tokio::test]
+async fn callers_that_wait_for_the_common_queue_are_refused_when_their_endpoint_is_removed() {
+    let (dispatcher, _errors) = started(Dispatcher::builder().queue_size(1));
+    for id in ["a", "b"] {
+        let endpoint = Endpoint::new("http://127.0.0.1:9/").unwrap();
+        dispatcher.insert(id, endpoint);
+        dispatcher.open_circuit(id);
+    }
+    dispatcher.notify("a", "fills the queue").unwrap();
+    let mut waiting = Box::pin(dispatcher.enqueue("b", "waits"));
+    assert!(support::is_pending(waiting.as_mut()).await);
+    dispatcher.remove("b").unwrap();
+    let error = waiting.await.unwrap_err();
+    assert_eq!(error.reason(), Refusal::UnknownEndpoint);
 }

@@ -23,7 +23,7 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
     let gate = Gate::new();
     let receiver = receiver(Answer::gone().after(gate.clone())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "answered").unwrap();
     receiver.request(1).await;
     for _ in 0..3 {
@@ -51,9 +51,10 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
     assert!(status.is_gone);
     assert_eq!((status.queued, dispatcher.queued()), (0, 0));
     let refused = dispatcher.notify("a", "x").unwrap_err();
-    assert!(matches!(&refused, NotifyError::Gone(message) if message.body() == "x"));
+    assert_eq!(refused.reason(), Refusal::Gone);
+    assert_eq!(refused.message().body(), "x");
     let refused = dispatcher.enqueue("a", "x").await;
-    assert!(matches!(refused, Err(NotifyError::Gone(_))));
+    assert_eq!(refused.unwrap_err().reason(), Refusal::Gone);
     let refused = dispatcher.deliver("a", "x").await.unwrap_err();
     assert!(matches!(refused.cause(), DeliveryErrorCause::Gone));
     assert_eq!(receiver.requests().len(), 1);
@@ -64,10 +65,10 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
 async fn an_endpoint_that_is_inserted_again_gets_messages_again() {
     let receiver = receiver(Script::sequence([Answer::gone()], Answer::ok())).await;
     let (dispatcher, _errors, _gone) = told(at_once(5));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "x").await.unwrap_err();
     assert!(status(&dispatcher, "a").is_gone);
-    assert!(!dispatcher.insert("a", to(&receiver)).unwrap());
+    assert!(!dispatcher.insert("a", to(&receiver)));
     assert!(!status(&dispatcher, "a").is_gone);
     dispatcher.deliver("a", "x").await.unwrap();
 }
@@ -77,7 +78,7 @@ async fn those_who_wait_for_room_get_their_message_back_when_the_endpoint_is_gon
     let gate = Gate::new();
     let receiver = receiver(Answer::gone().after(gate.clone())).await;
     let (dispatcher, _errors, _gone) = told(at_once(5).with_queue_size(2));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "under way").unwrap();
     receiver.request(1).await;
     dispatcher.notify("a", "queued").unwrap();
@@ -91,7 +92,8 @@ async fn those_who_wait_for_room_get_their_message_back_when_the_endpoint_is_gon
     gate.open();
     for waiting in waiting {
         let error = waiting.await.unwrap().unwrap_err();
-        assert!(matches!(&error, NotifyError::Gone(message) if message.body() == "waits"));
+        assert_eq!(error.reason(), Refusal::Gone);
+        assert_eq!(error.message().body(), "waits");
     }
 }
 
@@ -105,7 +107,7 @@ async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
     ];
     let receiver = receiver(Script::sequence(answers, Answer::ok())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(2, 2));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "x").unwrap();
     receiver.request(1).await;
     dispatcher.notify("a", "under way").unwrap();
@@ -126,7 +128,7 @@ async fn several_answers_of_gone_are_told_once() {
     let gate = Gate::new();
     let receiver = receiver(Answer::gone().after(gate.clone())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(4, 4));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     for _ in 0..4 {
         dispatcher.notify("a", "x").unwrap();
     }
@@ -147,10 +149,10 @@ async fn an_answer_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is(
     let old = receiver(Answer::gone().after(gate.clone())).await;
     let new = receiver(Answer::ok()).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5));
-    dispatcher.insert("a", to(&old)).unwrap();
+    dispatcher.insert("a", to(&old));
     dispatcher.notify("a", "to the old one").unwrap();
     old.request(1).await;
-    dispatcher.insert("a", to(&new)).unwrap();
+    dispatcher.insert("a", to(&new));
     gate.open();
     let (_, error) = errors.recv().await.unwrap();
     assert_eq!(error.status(), Some(StatusCode::GONE));
@@ -162,7 +164,7 @@ async fn an_answer_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is(
 async fn a_lane_may_take_gone_for_a_failure_of_its_message_alone() {
     let receiver = receiver(Script::sequence([Answer::gone()], Answer::ok())).await;
     let (dispatcher, _errors, mut gone) = told(at_once(5).without_stop_when_gone());
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     let error = dispatcher.deliver("a", "x").await.unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::GONE));
     dispatcher.deliver("a", "x").await.unwrap();
@@ -174,7 +176,7 @@ async fn a_panicking_callback_keeps_nothing_from_being_reported() {
     let receiver = receiver(Answer::gone()).await;
     let builder = Dispatcher::builder().on_gone(|_| panic!("this is a test"));
     let (dispatcher, mut errors) = started(builder);
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "x").unwrap();
     let (_, error) = errors.recv().await.unwrap();
     assert_eq!(error.status(), Some(StatusCode::GONE));

@@ -8,22 +8,48 @@ async fn each_queue_is_bounded_and_all_together_are() {
     let lane = LaneConfig::default().with_queue_size(3);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane).queue_size(5));
     for id in ["a", "b"] {
-        dispatcher.insert(id, server.endpoint("/dead")).unwrap();
+        dispatcher.insert(id, server.endpoint("/dead"));
         dispatcher.open_circuit(id);
     }
     for _ in 0..3 {
         dispatcher.notify("a", "x").unwrap();
     }
     let full = dispatcher.notify("a", "x");
-    assert!(matches!(full, Err(NotifyError::QueueFull(_))));
+    assert_eq!(full.unwrap_err().reason(), Refusal::QueueFull);
     dispatcher.notify("b", "x").unwrap();
     dispatcher.notify("b", "x").unwrap();
     let full = dispatcher.notify("b", "x");
-    assert!(matches!(full, Err(NotifyError::QueueFull(_))));
+    assert_eq!(full.unwrap_err().reason(), Refusal::QueueFull);
     assert_eq!(dispatcher.queued(), 5);
     // What is removed makes room.
     dispatcher.remove("a").unwrap();
     dispatcher.notify("b", "x").unwrap();
+}
+
+#[tokio::test]
+async fn a_hundred_lanes_with_full_queues_keep_no_other_message_out() {
+    let lane = LaneConfig::default().with_queue_size(100);
+    let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane).queue_size(8000));
+    let unreachable = || Endpoint::new("http://127.0.0.1:9/").unwrap();
+    for number in 0..100 {
+        let id = format!("failing{number}");
+        dispatcher.insert(id.as_str(), unreachable());
+        dispatcher.open_circuit(&id);
+        while dispatcher.notify(&id, "x").is_ok() {}
+    }
+    let queued = dispatcher.queued();
+    assert!(queued >= 6000, "{queued}");
+    for number in 0..100 {
+        let id = format!("healthy{number}");
+        dispatcher.insert(id.as_str(), unreachable());
+        dispatcher.open_circuit(&id);
+        dispatcher.notify(&id, "x").unwrap();
+        let mut waiting = Box::pin(dispatcher.enqueue(&id, "x"));
+        assert!(!support::is_pending(waiting.as_mut()).await);
+        // The runtime makes a task wait now and then.
+        yield_now().await;
+    }
+    dispatcher.stop_within(Duration::ZERO).await;
 }
 
 #[tokio::test]
@@ -35,7 +61,7 @@ async fn endpoints_of_one_host_share_its_limit() {
     for number in 0..10 {
         let id = number.to_string();
         let endpoint = server.endpoint(&format!("/held/{number}"));
-        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        dispatcher.insert(id.as_str(), endpoint);
         for _ in 0..5 {
             dispatcher.notify(&id, "x").unwrap();
         }
@@ -60,20 +86,26 @@ async fn retries_to_a_failing_endpoint_stay_within_their_budget() {
         .with_circuit_breaker(breaker);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
     let endpoint = server.endpoint("/status/503");
-    dispatcher.insert("a", endpoint).unwrap();
+    dispatcher.insert("a", endpoint);
     dispatcher.open_circuit("a");
     for _ in 0..50 {
         dispatcher.notify("a", "x").unwrap();
     }
     dispatcher.close_circuit("a");
-    // Fifty first attempts, the ten retries that are saved up, and nothing more. Of the first
-    // attempts' shares nothing is left, because the savings were full.
-    while server.requests("/status/503") < 60 || status(&dispatcher, "a").in_flight > 0 {
+    // Fifty first attempts, the ten retries that are saved, and those that the first attempts add
+    // while the credit is being spent: less than a fifth of fifty.
+    let attempts = || server.requests("/status/503");
+    while attempts() < 60 || status(&dispatcher, "a").in_flight > 0 {
         yield_now().await;
+    }
+    // Lanes take turns: a retry that may go would go between these.
+    dispatcher.insert("b", server.endpoint("/ok"));
+    for _ in 0..50 {
+        dispatcher.deliver("b", "x").await.unwrap();
     }
     let left = dispatcher.stop_within(Duration::ZERO).await;
     assert_eq!(left.len(), 50);
-    assert_eq!(server.requests("/status/503"), 60);
+    assert!((60..70).contains(&attempts()), "{}", attempts());
 }
 
 /// The claim of the whole design: of a thousand endpoints ten never answer, there are fewer workers
@@ -92,7 +124,7 @@ async fn dead_endpoints_do_not_hold_up_the_others() {
     let dead: Vec<_> = (0..DEAD).map(|number| format!("dead{number}")).collect();
     for id in &dead {
         let endpoint = server.endpoint(&format!("/dead/{id}"));
-        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        dispatcher.insert(id.as_str(), endpoint);
         for _ in 0..100 {
             dispatcher.notify(id, "x").unwrap();
         }
@@ -101,7 +133,7 @@ async fn dead_endpoints_do_not_hold_up_the_others() {
     for number in DEAD..ENDPOINTS {
         let id = number.to_string();
         let endpoint = server.endpoint("/ok");
-        dispatcher.insert(id.as_str(), endpoint).unwrap();
+        dispatcher.insert(id.as_str(), endpoint);
         let dispatcher = dispatcher.clone();
         deliveries.spawn(async move { dispatcher.deliver(id, "x").await });
     }
@@ -109,7 +141,7 @@ async fn dead_endpoints_do_not_hold_up_the_others() {
         delivered.unwrap().unwrap();
     }
     for id in &dead {
-        while status(&dispatcher, id).standing != Standing::Slow {
+        while status(&dispatcher, id).speed != Speed::Slow {
             yield_now().await;
         }
         let status = status(&dispatcher, id);

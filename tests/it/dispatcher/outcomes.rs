@@ -80,7 +80,7 @@ async fn every_accepted_message_leads_to_exactly_one_outcome() {
         ("permanent", "/status/404"),
         ("busy", "/status/503"),
     ] {
-        dispatcher.insert(id, server.endpoint(path)).unwrap();
+        dispatcher.insert(id, server.endpoint(path));
     }
     let with_breaker = once().with_circuit_breaker(CircuitBreakerConfig::default());
     dispatcher
@@ -123,7 +123,7 @@ async fn deliver_returns_the_outcome_and_reports_only_what_its_caller_no_longer_
     let script = Script::sequence([Answer::ok()], Answer::ok().after(gate.clone()));
     let receiver = receiver(script).await;
     let (dispatcher, reports) = reporting(Dispatcher::builder());
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "waited for").await.unwrap();
     let message = Message::from("x").with_id("dropped").unwrap();
     let mut waiting = Box::pin(dispatcher.deliver("a", message));
@@ -151,7 +151,7 @@ async fn callbacks_that_panic_change_no_outcome() {
         .build()
         .unwrap();
     dispatcher.start();
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     for body in ["1", "2"] {
         dispatcher.notify("a", body).unwrap();
         assert_eq!(told.recv().await.unwrap().body(), body);
@@ -175,7 +175,7 @@ async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
         });
     let (dispatcher, _errors) = started(builder);
     slot.set(dispatcher.clone()).unwrap();
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "first").unwrap();
     assert!(told.recv().await.unwrap());
     dispatcher.stop().await;
@@ -186,7 +186,7 @@ async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
 async fn attempts_count_on_from_the_first_that_is_handed_in() {
     let receiver = receiver(Answer::new(StatusCode::SERVICE_UNAVAILABLE)).await;
     let (dispatcher, reports) = reporting(Dispatcher::builder().lane(at_once(5)));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     let message = |number| {
         let number = NonZeroU32::new(number).unwrap();
         Message::from("x").with_first_attempt(number)
@@ -210,9 +210,7 @@ async fn an_open_circuit_says_that_nothing_was_tried_and_until_when() {
         .with_open_for(HOUR / 10);
     let lane = once().with_circuit_breaker(breaker);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
-    dispatcher
-        .insert("a", server.endpoint("/status/500"))
-        .unwrap();
+    dispatcher.insert("a", server.endpoint("/status/500"));
     assert_eq!(status(&dispatcher, "a").blocked_until, None);
 
     let began = Instant::now();
@@ -244,7 +242,7 @@ async fn without_retry_a_pause_fails_messages_at_once_and_says_until_when() {
         let answer = pausing(code, "3600");
         let receiver = receiver(answer).await;
         let (dispatcher, _errors) = started(Dispatcher::builder().lane(once()));
-        dispatcher.insert("a", to(&receiver)).unwrap();
+        dispatcher.insert("a", to(&receiver));
         let began = Instant::now();
         let asked = dispatcher.deliver("a", "x").await.unwrap_err();
         assert_eq!(asked.status(), Some(code));
@@ -258,7 +256,7 @@ async fn without_retry_a_pause_fails_messages_at_once_and_says_until_when() {
         assert_eq!(receiver.requests().len(), 1);
 
         // It was another endpoint that asked.
-        dispatcher.insert("a", to(&receiver)).unwrap();
+        dispatcher.insert("a", to(&receiver));
         assert_eq!(status(&dispatcher, "a").blocked_until, None);
         dispatcher.deliver("a", "x").await.unwrap_err();
         assert_eq!(receiver.requests().len(), 2);
@@ -271,7 +269,7 @@ async fn with_retry_the_whole_lane_waits_until_the_pause_is_over() {
     let receiver = receiver(Script::sequence([busy], Answer::ok())).await;
     let lane = at_once(2).with_in_flight(4, 4);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "asked to wait").unwrap();
     receiver.request(1).await;
     while status(&dispatcher, "a").blocked_until.is_none() {
@@ -291,7 +289,7 @@ async fn a_hint_on_another_status_pauses_nothing() {
     let answer = pausing(StatusCode::INTERNAL_SERVER_ERROR, "3600");
     let receiver = receiver(answer).await;
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(once()));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "x").await.unwrap_err();
     assert_eq!(status(&dispatcher, "a").blocked_until, None);
     dispatcher.deliver("a", "x").await.unwrap_err();
@@ -302,7 +300,7 @@ async fn a_hint_on_another_status_pauses_nothing() {
 async fn an_attempt_that_a_stop_interrupts_counts_as_made() {
     let receiver = support::silent().await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(once()));
-    dispatcher.insert("a", to(&receiver)).unwrap();
+    dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "under way").unwrap();
     receiver.request(1).await;
     dispatcher.notify("a", "queued").unwrap();

@@ -85,21 +85,19 @@ async fn clients_and_dispatchers_trust_an_authority_and_keep_their_address_polic
         (AddressPolicy::PublicOnly, false),
     ] {
         let client = Client::builder(receiver.url("/"))
-            .address_policy(policy)
-            .sender(|sender| sender.root_certificates(pem))
+            .sender(|sender| sender.address_policy(policy).root_certificates(pem))
             .build()
             .unwrap();
         client.start();
         assert_reached(client.deliver("x").await, reaches);
 
         let dispatcher = Dispatcher::builder()
-            .address_policy(policy)
-            .sender(|sender| sender.root_certificates(pem))
+            .sender(|sender| sender.address_policy(policy).root_certificates(pem))
             .build()
             .unwrap();
         dispatcher.start();
         let endpoint = Endpoint::new(receiver.url("/")).unwrap();
-        dispatcher.insert("a", endpoint).unwrap();
+        dispatcher.insert("a", endpoint);
         assert_reached(dispatcher.deliver("a", "x").await, reaches);
     }
     assert_eq!(receiver.requests().len(), 2);

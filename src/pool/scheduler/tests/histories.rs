@@ -53,12 +53,12 @@ proptest! {
         let mut lanes: Vec<Option<LaneId>> = (0..LANES)
             .map(|number| {
                 let breaker = CircuitBreakerConfig::default().with_consecutive_failures(2);
-                let parts = LaneParts {
-                    breaker: (number % 2 == 0).then(|| CircuitBreaker::new(breaker).unwrap()),
+                let settings = LaneSettings {
+                    breaker: (number % 2 == 0).then_some(breaker),
                     retry: (number % 3 != 0).then(RetryPolicy::default),
-                    ..parts((1, 3))
+                    ..settings((1, 3))
                 };
-                Some(bench.scheduler.add(lane(&number.to_string(), number % 3, parts)))
+                Some(bench.scheduler.add(lane(&number.to_string(), number % 3, settings)))
             })
             .collect();
         let mut pushed = 0;
@@ -83,14 +83,14 @@ proptest! {
                 }
                 Step::Break(index) if !bench.under_way.is_empty() => {
                     let which = index.index(bench.under_way.len());
-                    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
-                    bench.scheduler.forget(&ticket, bench.now);
+                    let (_, delivery, permit) = bench.under_way.swap_remove(which);
+                    bench.scheduler.forget(permit, bench.now);
                     *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
                 }
                 Step::Stall(index, ms) if !bench.under_way.is_empty() => {
                     let which = index.index(bench.under_way.len());
-                    let ticket = &mut bench.under_way[which].2;
-                    bench.scheduler.still_under_way(ticket, Duration::from_millis(ms));
+                    let permit = &mut bench.under_way[which].2;
+                    bench.scheduler.check_late(permit, Duration::from_millis(ms));
                 }
                 Step::End(..) | Step::Break(_) | Step::Stall(..) => {}
                 Step::Pass(ms) => {
@@ -99,7 +99,7 @@ proptest! {
                 }
                 Step::Remove(lane) => {
                     if let Some(id) = lanes[lane].take() {
-                        for delivery in bench.scheduler.remove(id) {
+                        for delivery in bench.scheduler.remove(id).unwrap().drain() {
                             *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
                         }
                     }
@@ -151,15 +151,56 @@ proptest! {
     }
 }
 
+proptest! {
+    /// While new messages keep coming, some retry goes out in each second in which one is due.
+    #[test]
+    fn no_retry_waits_for_longer_than_the_trickle_while_others_go(
+        steps in prop::collection::vec((0_u64..400, any::<bool>(), any::<bool>()), 1..300),
+        share in 0.0..1.0,
+    ) {
+        let mut bench = Bench::new(limits(4, 4));
+        let settings = LaneSettings {
+            budget: Some(RetryBudget::default().with_share(share)),
+            ..settings((1, 1))
+        };
+        let id = bench.scheduler.add(lane("a", 1, settings));
+        // When each message that waits is due, and when a retry went out last.
+        let mut due: BTreeMap<String, Instant> = BTreeMap::new();
+        let mut last_retry = None;
+        for (number, (ms, fails, is_healthy)) in steps.into_iter().enumerate() {
+            let message = Message::from("x").with_id(number.to_string()).unwrap();
+            bench.scheduler.push(id, delivery(message));
+            bench.now += Duration::from_millis(ms);
+            bench.scheduler.wake(bench.now);
+            prop_assert_eq!(bench.begin().len(), 1);
+            let name = bench.under_way[0].1.message.id().to_owned();
+            if due.remove(&name).is_some() {
+                last_retry = Some(bench.now);
+            } else if let Some(oldest) = due.values().min() {
+                let since = last_retry.map_or(*oldest, |last: Instant| last.max(*oldest));
+                prop_assert!(bench.now < since + SECOND, "due since {:?}", bench.now - *oldest);
+            }
+            let attempt = match (fails, is_healthy) {
+                (true, _) => attempt(503, FAST),
+                (false, true) => attempt(200, FAST),
+                (false, false) => unsent(),
+            };
+            if let Settled::Waits = bench.settle(0, attempt) {
+                due.insert(name, bench.last_due.unwrap());
+            }
+        }
+    }
+}
+
 fn pick(bench: &mut Bench, outcomes: &mut BTreeMap<String, u32>) -> bool {
     let could = bench.scheduler.has_work();
     match bench.scheduler.pick(bench.now, false) {
         Some(Work::Attempt {
             id,
             delivery,
-            ticket,
+            permit,
             ..
-        }) => bench.under_way.push((id, delivery, ticket)),
+        }) => bench.under_way.push((id, delivery, permit)),
         Some(Work::Fail { delivery, .. }) => {
             *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
         }
@@ -176,17 +217,12 @@ fn end(
     ms: u64,
     outcomes: &mut BTreeMap<String, u32>,
 ) {
-    let (_, delivery, ticket) = bench.under_way.swap_remove(which);
-    let attempt = attempt(status, Duration::from_millis(ms));
-    let settled = bench
-        .scheduler
-        .settle(&ticket, delivery, attempt, bench.now);
-    match settled {
+    match bench.settle(which, attempt(status, Duration::from_millis(ms))) {
         Settled::Waits => {}
-        Settled::Delivered(delivery) | Settled::Failed(delivery, _) => {
+        Settled::Delivered(delivery, _) | Settled::Failed(delivery, ..) => {
             *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
         }
-        Settled::Gone(delivery, left) => {
+        Settled::Gone(delivery, _, left) => {
             for delivery in left.iter().chain([&*delivery]) {
                 *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
             }

@@ -2,7 +2,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The caller's own name for an endpoint of a [`Dispatcher`](crate::Dispatcher): any text.
+/// The name that the caller gives to an endpoint of a [`Dispatcher`](crate::Dispatcher): any text.
 ///
 /// Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,11 +12,6 @@ impl EndpointId {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-
-    /// What traces say: nothing for the only endpoint of a client, which has no name.
-    pub(crate) fn as_traced(&self) -> Option<&str> {
-        (!self.0.is_empty()).then_some(&*self.0)
     }
 }
 
@@ -56,7 +51,7 @@ impl AsRef<str> for EndpointId {
     }
 }
 
-/// Lets a map keyed by ids be asked with a `&str`.
+/// For look-ups with a `&str` in a map with ids as keys.
 impl Borrow<str> for EndpointId {
     fn borrow(&self) -> &str {
         &self.0

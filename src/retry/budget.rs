@@ -4,21 +4,22 @@ use tokio::time::Instant;
 
 use crate::ConfigError;
 
-/// Most retries that are saved up. It is what makes the budget one of *recent* sends.
-const MOST_SAVED: f64 = 10.0;
+/// Most retries that are saved. The limit makes the budget one of *recent* sends.
+const MAX_CREDIT: f64 = 10.0;
 
-/// What a healthy answer adds: each one may bring two retries back, so that a recovering endpoint
+/// Credit that a healthy response adds: each allows two more retries, so that a recovering endpoint
 /// gets its backlog as fast as the ramp of its circuit breaker, and its in-flight limit, allow.
 const FOR_HEALTH: f64 = 2.0;
 
 /// How many of the requests to a failing endpoint may be retries.
 ///
-/// Without it, an endpoint that fails gets every message many times over, on top of the new ones.
-/// Every first attempt adds a share of a retry, every retry takes one, and up to ten can be saved
-/// up. When nothing is left, one retry at a time still goes out each second. New messages go before
-/// retries. Healthy answers lift the limit again.
+/// Without a budget, an endpoint that fails gets every message many times over, on top of the new
+/// ones. Each first attempt adds a share of a retry, each retry takes one, and up to ten can be
+/// saved. As long as there is credit, the older message goes first, retry or not. Without credit,
+/// new messages go first, and one retry goes out each second all the same, so that no retry waits
+/// without limit. Healthy responses lift the limit again.
 ///
-/// The default is a share of 20 % and a trickle of one a second.
+/// The default is a share of 20 % and a trickle of one retry a second.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[must_use]
 pub struct RetryBudget {
@@ -42,8 +43,8 @@ impl RetryBudget {
         self
     }
 
-    /// Sets after how long one retry may go out although the budget is spent, ahead of new
-    /// messages. More than zero, at most a day; the default is one second.
+    /// Sets after how long one retry goes out although there is no credit, ahead of new messages.
+    /// More than zero, at most a day; the default is one second.
     pub fn with_trickle(mut self, trickle: Duration) -> Self {
         self.trickle = trickle;
         self
@@ -63,54 +64,56 @@ impl RetryBudget {
     }
 }
 
-/// The budget of one lane.
+/// The account of one lane's budget.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     config: RetryBudget,
     /// How many retries may go out.
-    saved: f64,
-    /// When a retry went out last.
+    credit: f64,
     last_retry: Option<Instant>,
 }
 
 impl Budget {
-    pub(super) fn new(config: RetryBudget) -> Self {
+    pub(crate) fn new(config: RetryBudget) -> Self {
         Self {
             config,
-            saved: MOST_SAVED,
+            credit: MAX_CREDIT,
             last_retry: None,
         }
     }
 
-    pub(super) fn config(&self) -> &RetryBudget {
+    pub(crate) fn config(&self) -> &RetryBudget {
         &self.config
     }
 
-    pub(super) fn allows_retry(&self) -> bool {
-        self.saved >= 1.0
+    /// Whether the budget allows another retry.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credit >= 1.0
     }
 
-    /// When a retry may go out in any case. A long wait is what makes one urgent.
-    pub(super) fn next_trickle(&self) -> Option<Instant> {
-        self.last_retry
-            .and_then(|last| last.checked_add(self.config.trickle))
+    /// When a retry that has been due since some time goes out even without credit.
+    pub(crate) fn trickle_at(&self, due_since: Instant) -> Option<Instant> {
+        let since = self
+            .last_retry
+            .map_or(due_since, |last| last.max(due_since));
+        since.checked_add(self.config.trickle)
     }
 
-    pub(super) fn sent_first(&mut self) {
-        self.save(self.config.share);
+    pub(crate) fn sent_first(&mut self) {
+        self.add(self.config.share);
     }
 
-    pub(super) fn sent_retry(&mut self, now: Instant) {
-        self.saved = (self.saved - 1.0).max(0.0);
+    pub(crate) fn sent_retry(&mut self, now: Instant) {
+        self.credit = (self.credit - 1.0).max(0.0);
         self.last_retry = Some(now);
     }
 
-    pub(super) fn answered(&mut self) {
-        self.save(FOR_HEALTH);
+    pub(crate) fn got_healthy_response(&mut self) {
+        self.add(FOR_HEALTH);
     }
 
-    fn save(&mut self, retries: f64) {
-        self.saved = (self.saved + retries).min(MOST_SAVED);
+    fn add(&mut self, retries: f64) {
+        self.credit = (self.credit + retries).min(MAX_CREDIT);
     }
 }
 
@@ -119,16 +122,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifth_of_the_sends_may_be_retries_once_the_savings_are_spent() {
+    fn a_fifth_of_the_sends_may_be_retries_once_the_credit_is_spent() {
         let now = Instant::now();
         let mut budget = Budget::new(RetryBudget::default());
-        while budget.allows_retry() {
+        while budget.has_credit() {
             budget.sent_retry(now);
         }
         let mut retries = 0;
         for _ in 0..100 {
             budget.sent_first();
-            if budget.allows_retry() {
+            if budget.has_credit() {
                 budget.sent_retry(now);
                 retries += 1;
             }
@@ -137,15 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_ten_retries_are_saved_up() {
+    fn no_more_than_ten_retries_are_saved() {
         let now = Instant::now();
         let mut budget = Budget::new(RetryBudget::default());
         for _ in 0..1000 {
             budget.sent_first();
-            budget.answered();
+            budget.got_healthy_response();
         }
         let mut retries = 0;
-        while budget.allows_retry() {
+        while budget.has_credit() {
             budget.sent_retry(now);
             retries += 1;
         }
@@ -153,16 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn the_trickle_counts_from_the_last_retry() {
+    fn the_trickle_counts_from_the_last_retry_or_from_when_the_next_one_was_due() {
         let now = Instant::now();
+        let second = Duration::from_secs(1);
         let mut budget = Budget::new(RetryBudget::default());
-        assert_eq!(budget.next_trickle(), None);
-        budget.sent_retry(now);
-        assert_eq!(budget.next_trickle(), Some(now + Duration::from_secs(1)));
+        assert_eq!(budget.trickle_at(now), Some(now + second));
+        budget.sent_retry(now + second);
+        assert_eq!(budget.trickle_at(now), Some(now + 2 * second));
+        let later = now + 10 * second;
+        assert_eq!(budget.trickle_at(later), Some(later + second));
     }
 
     #[test]
-    fn numbers_that_are_none_are_refused() {
+    fn shares_and_trickles_out_of_range_are_refused() {
         for share in [f64::NAN, f64::INFINITY, -0.1, 10.1] {
             assert!(RetryBudget::default().with_share(share).check().is_err());
         }

@@ -1,18 +1,18 @@
 use std::time::Duration;
 
-/// What is allowed on top of twice the usual time before an answer counts as late: fast endpoints
-/// vary by more than their own latency.
+/// What is added to twice the usual time before a response counts as late: fast endpoints vary by
+/// more than their own latency.
 const SLACK: Duration = Duration::from_millis(100);
 
-/// How many attempts of one endpoint may be under way at once: grows while answers come in time,
-/// shrinks when they are late, fail, or stay away.
+/// How many attempts of one endpoint may be under way at once: grows while responses arrive in time,
+/// shrinks when they are late, fail, or do not arrive.
 ///
 /// | what happened | limit |
 /// |---|---|
-/// | an answer in time, in a round that used the limit up | +1 at first; +1 for each round once it had to shrink |
-/// | an answer that took more than twice as long as usual | −5 % |
+/// | a response in time, in a round that used the limit up | +1 at first; +1 for each round once it had to shrink |
+/// | a response that took more than twice as long as usual | −5 % |
 /// | a failure | halved |
-/// | no answer for more than twice as long as usual | the smallest |
+/// | no response for more than twice as long as usual | the smallest |
 ///
 /// The first row makes a lane that starts at 1 grow as the probes of a circuit breaker do: 1, 2, 4,
 /// 8 at a time.
@@ -23,9 +23,9 @@ pub(super) struct Limit {
     current: f64,
     /// Whether nothing has gone wrong yet.
     is_starting: bool,
-    /// How many answers may still make it grow: a round of them each time that it is used up.
+    /// How many responses may still make it grow: a round of them each time that it is used up.
     growth: u32,
-    /// The usual time of an answer.
+    /// The usual time of a response.
     usual: Option<Duration>,
 }
 
@@ -57,7 +57,7 @@ impl Limit {
         self.set(self.current);
     }
 
-    /// After how long without an answer something is wrong; `None` before the first answer.
+    /// After how long without a response something is wrong; `None` before the first response.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.usual
             .map(|usual| usual.saturating_mul(2).saturating_add(SLACK))
@@ -70,10 +70,10 @@ impl Limit {
         }
     }
 
-    pub(super) fn answered(&mut self, elapsed: Duration) {
+    pub(super) fn responded(&mut self, elapsed: Duration) {
         let is_late = self.patience().is_some_and(|patience| elapsed > patience);
         self.usual = Some(self.usual.map_or(elapsed, |usual| {
-            // The usual moving average: a new answer counts for an eighth.
+            // The usual moving average: a new response counts for an eighth.
             usual.saturating_mul(7).saturating_add(elapsed) / 8
         }));
         if is_late {
@@ -96,7 +96,7 @@ impl Limit {
         self.set(self.current / 2.0);
     }
 
-    /// An answer is overdue.
+    /// A response is overdue.
     pub(super) fn stalled(&mut self) {
         self.is_starting = false;
         self.growth = 0;
@@ -106,6 +106,11 @@ impl Limit {
     /// The endpoint has recovered: the limit may grow as quickly as at first.
     pub(super) fn restart(&mut self) {
         self.is_starting = true;
+    }
+
+    /// Forgets what was learned.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.min, self.max);
     }
 
     fn set(&mut self, limit: f64) {
@@ -120,7 +125,7 @@ mod tests {
 
     const FAST: Duration = Duration::from_millis(20);
 
-    /// Rounds of as many answers as the limit allows.
+    /// Rounds of as many responses as the limit allows.
     fn grow(limit: &mut Limit, rounds: u32) -> Vec<u32> {
         (0..rounds)
             .map(|_| {
@@ -129,7 +134,7 @@ mod tests {
                     limit.began(number);
                 }
                 for _ in 0..in_flight {
-                    limit.answered(FAST);
+                    limit.responded(FAST);
                 }
                 limit.current()
             })
@@ -163,19 +168,19 @@ mod tests {
     }
 
     #[test]
-    fn late_answers_shrink_it_until_they_are_the_usual() {
+    fn late_responses_shrink_it_until_they_are_the_usual() {
         let mut limit = Limit::new(1, 32);
         grow(&mut limit, 5);
         let late = Duration::from_secs(1);
         for _ in 0..5 {
             limit.began(32);
-            limit.answered(late);
+            limit.responded(late);
         }
         let shrunk = limit.current();
         assert!(shrunk < 28, "{shrunk}");
         for _ in 0..1000 {
             limit.began(32);
-            limit.answered(late);
+            limit.responded(late);
         }
         assert_eq!(limit.current(), 32);
     }
@@ -185,7 +190,7 @@ mod tests {
         let mut limit = Limit::new(4, 32);
         for _ in 0..10 {
             limit.began(3);
-            limit.answered(FAST);
+            limit.responded(FAST);
         }
         assert_eq!(limit.current(), 4);
     }
@@ -201,7 +206,7 @@ mod tests {
             let mut limit = Limit::new(min, max);
             for (what, millis, in_flight) in history {
                 match what {
-                    0 => limit.answered(Duration::from_millis(millis)),
+                    0 => limit.responded(Duration::from_millis(millis)),
                     4 => limit.began(in_flight),
                     1 => limit.failed(),
                     2 => limit.stalled(),

@@ -1,0 +1,210 @@
+//! What waits for one endpoint, and in which order it goes.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::pool::delivery::Delivery;
+use crate::retry::Budget;
+
+/// The deliveries of one endpoint that no worker holds.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// Deliveries without an attempt, the oldest in front.
+    fresh: VecDeque<Box<Delivery>>,
+    /// Deliveries whose next attempt is due, by the age of the message.
+    due: BinaryHeap<Reverse<Retry<true>>>,
+    /// Since when there has always been a retry that is due, if there is one.
+    due_since: Option<Instant>,
+    /// Deliveries whose next attempt is not due yet, by when it is.
+    waiting: BinaryHeap<Reverse<Retry<false>>>,
+    /// What times are counted from: many retries may wait, and an `Instant` takes twice the space.
+    epoch: Instant,
+}
+
+/// Where the next delivery comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Fresh,
+    Retries,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self {
+            fresh: VecDeque::new(),
+            due: BinaryHeap::new(),
+            due_since: None,
+            waiting: BinaryHeap::new(),
+            epoch: Instant::now(),
+        }
+    }
+
+    pub(super) fn push(&mut self, delivery: Box<Delivery>) {
+        self.fresh.push_back(delivery);
+    }
+
+    /// Keeps a delivery until its next attempt is due.
+    pub(super) fn push_retry(&mut self, delivery: Box<Delivery>, due: Instant) {
+        let due = self.nanos(due);
+        self.waiting.push(Reverse(Retry { due, delivery }));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.fresh.len() + self.due.len() + self.waiting.len()
+    }
+
+    /// Moves the retries that have become due to those that are.
+    pub(super) fn advance(&mut self, now: Instant) {
+        let now = self.nanos(now);
+        while let Some(Reverse(next)) = self.waiting.peek()
+            && next.due <= now
+            && let Some(Reverse(Retry { due, delivery })) = self.waiting.pop()
+        {
+            if self.due.is_empty() {
+                self.due_since = Some(self.instant(due));
+            }
+            self.due.push(Reverse(Retry { due, delivery }));
+        }
+    }
+
+    /// Whether an attempt is due.
+    pub(super) fn has_due(&self) -> bool {
+        !self.fresh.is_empty() || !self.due.is_empty()
+    }
+
+    /// When the next retry is due that is not due yet.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let next = self.waiting.peek();
+        next.map(|Reverse(retry)| self.instant(retry.due))
+    }
+
+    /// Since when there has always been a retry that is due.
+    pub(super) fn retries_due_since(&self) -> Option<Instant> {
+        self.due_since
+    }
+
+    /// Chooses what goes next of what is due. `None` if nothing is, or only retries for which the
+    /// budget has no credit.
+    ///
+    /// Without a budget, what has been due for longest goes first. With one, the older message
+    /// goes first as long as there is credit for a retry; without credit new messages go first, but
+    /// for one retry at a time that has waited for the budget's trickle.
+    pub(super) fn choose(&self, budget: Option<&Budget>, now: Instant) -> Option<Source> {
+        let fresh = self.oldest_fresh();
+        let (Some(Reverse(retry)), Some(due_since)) = (self.due.peek(), self.due_since) else {
+            return fresh.map(|_| Source::Fresh);
+        };
+        let goes = match budget {
+            None => fresh.is_none_or(|fresh| self.instant(retry.due) <= fresh),
+            Some(budget) => {
+                let is_older = fresh.is_none_or(|fresh| retry.delivery.accepted_at <= fresh);
+                let trickle_at = budget.trickle_at(due_since);
+                (budget.has_credit() && is_older) || trickle_at.is_some_and(|at| at <= now)
+            }
+        };
+        if goes {
+            Some(Source::Retries)
+        } else {
+            fresh.map(|_| Source::Fresh)
+        }
+    }
+
+    pub(super) fn take(&mut self, source: Source) -> Option<Box<Delivery>> {
+        match source {
+            Source::Fresh => self.fresh.pop_front(),
+            Source::Retries => {
+                let retry = self.due.pop().map(|Reverse(retry)| retry.delivery);
+                self.due_since = self.due_since.filter(|_| !self.due.is_empty());
+                retry
+            }
+        }
+    }
+
+    /// When the oldest message of which an attempt is due was accepted.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        let oldest = [self.oldest_fresh(), self.oldest_retry()];
+        oldest.into_iter().flatten().min()
+    }
+
+    /// Takes the oldest message of which an attempt is due.
+    pub(super) fn take_oldest(&mut self) -> Option<Box<Delivery>> {
+        let is_retry = match (self.oldest_retry(), self.oldest_fresh()) {
+            (Some(retry), Some(fresh)) => retry <= fresh,
+            (retry, _) => retry.is_some(),
+        };
+        self.take(if is_retry {
+            Source::Retries
+        } else {
+            Source::Fresh
+        })
+    }
+
+    /// Takes everything out.
+    pub(super) fn drain(&mut self) -> Vec<Delivery> {
+        self.due_since = None;
+        let due = self.due.drain().map(|Reverse(retry)| retry.delivery);
+        let waiting = self.waiting.drain().map(|Reverse(retry)| retry.delivery);
+        let fresh = self.fresh.drain(..);
+        fresh
+            .chain(due)
+            .chain(waiting)
+            .map(|delivery| *delivery)
+            .collect()
+    }
+
+    fn oldest_fresh(&self) -> Option<Instant> {
+        self.fresh.front().map(|delivery| delivery.accepted_at)
+    }
+
+    /// When the oldest message whose retry is due was accepted.
+    fn oldest_retry(&self) -> Option<Instant> {
+        let oldest = self.due.peek();
+        oldest.map(|Reverse(retry)| retry.delivery.accepted_at)
+    }
+
+    fn nanos(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, nanos: u64) -> Instant {
+        self.epoch + Duration::from_nanos(nanos)
+    }
+}
+
+/// A delivery that had an attempt, ordered by the age of its message or by when it is due.
+#[derive(Debug)]
+struct Retry<const BY_AGE: bool> {
+    /// In nanoseconds since the queue's epoch.
+    due: u64,
+    delivery: Box<Delivery>,
+}
+
+impl<const BY_AGE: bool> Ord for Retry<BY_AGE> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_age = self.delivery.accepted_at.cmp(&other.delivery.accepted_at);
+        let by_due = self.due.cmp(&other.due);
+        if BY_AGE {
+            by_age.then(by_due)
+        } else {
+            by_due.then(by_age)
+        }
+    }
+}
+
+impl<const BY_AGE: bool> PartialOrd for Retry<BY_AGE> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<const BY_AGE: bool> PartialEq for Retry<BY_AGE> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<const BY_AGE: bool> Eq for Retry<BY_AGE> {}

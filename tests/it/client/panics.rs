@@ -1,0 +1,74 @@
+//! Panics in the caller's code: each costs one attempt at most.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fastrand::Rng;
+use reqwest::dns::{Name, Resolve, Resolving};
+use tidings::retry::{Backoff, RetryPolicy};
+
+use super::*;
+
+#[derive(Debug)]
+struct Panics;
+
+impl Backoff for Panics {
+    fn delay(&self, _failures: u32, _rng: &mut Rng) -> Option<Duration> {
+        panic!("this is a test")
+    }
+}
+
+/// Panics once, and then finds the receiver.
+struct PanicsOnce {
+    has_panicked: AtomicBool,
+    address: std::net::SocketAddr,
+}
+
+impl Resolve for PanicsOnce {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let panics = !self.has_panicked.swap(true, Ordering::SeqCst);
+        let address = self.address;
+        Box::pin(async move {
+            assert!(!panics, "this is a test");
+            Ok(Box::new([address].into_iter()) as _)
+        })
+    }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test]
+async fn a_backoff_that_panics_ends_its_message_and_no_worker() {
+    let server = server(&[500, 500, 200]).await;
+    let builder = Client::builder(server.uri())
+        .workers(1)
+        .retry(RetryPolicy::new(Panics));
+    let (client, mut errors) = started(builder);
+    client.notify("first").unwrap();
+    let error = client.deliver("second").await.unwrap_err();
+    assert_eq!(error.status(), Some(StatusCode::INTERNAL_SERVER_ERROR));
+    let (message, _) = errors.recv().await.unwrap();
+    assert_eq!(message.body(), "first");
+    client.deliver("third").await.unwrap();
+    timeout(SOON, client.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
+    let receiver = receiver(Answer::ok()).await;
+    let resolver = PanicsOnce {
+        has_panicked: AtomicBool::new(false),
+        address: receiver.address(),
+    };
+    let url = format!("http://receiver.test:{}/", receiver.address().port());
+    let builder = Client::builder(url)
+        .workers(1)
+        .retry(at_once(3))
+        .sender(|sender| sender.dns_resolver(resolver));
+    let (client, _errors) = started(builder);
+    let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
+    let last = receipt.attempts.last().unwrap();
+    assert_eq!(last.status(), Some(StatusCode::OK));
+    assert!((1..=2).contains(&receipt.attempts.len()));
+    client.deliver("y").await.unwrap();
+    timeout(SOON, client.stop()).await.unwrap();
+}
