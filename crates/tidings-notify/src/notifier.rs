@@ -253,7 +253,12 @@ impl Notifier {
             return users;
         };
         match presence.online_users(&users).await {
-            Ok(online) => online,
+            Ok(online) => {
+                // In the order of the caller's users, whatever the tracker's order is.
+                let online: HashSet<_> = online.into_iter().collect();
+                let is_online = |user: &UserId| online.contains(user);
+                users.into_iter().filter(is_online).collect()
+            }
             Err(error) => {
                 // An event too many is better than a lost one.
                 tracing::warn!(

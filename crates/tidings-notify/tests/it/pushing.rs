@@ -1,9 +1,13 @@
 //! Pushing: stored first, then told; who is skipped; what a batch is.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use async_trait::async_trait;
+use tidings_notify::presence::{Lease, PresenceError};
 use tidings_notify::{
-    Error, MemoryStore, OfflinePolicy, Pushed, RoutingInfo, Since, UserId, sqlite,
+    Error, MemoryPresence, MemoryStore, OfflinePolicy, Presence, Pushed, RoutingInfo, Since,
+    UserId, sqlite,
 };
 
 use crate::support::{
@@ -144,4 +148,69 @@ async fn events_of_the_callers_own_transaction_are_stored_with_it_or_not_at_all(
     notifier.announce(&events);
     assert_eq!(numbers(&mut stream, 2).await, [3, 4]);
     assert_eq!(notifier.store().head(&ann()).await.unwrap().unread, 2);
+}
+
+/// Returns the users who are online in an order of its own.
+#[derive(Debug, Default)]
+struct Reversing(MemoryPresence);
+
+#[async_trait]
+impl Presence for Reversing {
+    async fn hold(&self, lease: &Lease) -> Result<(), PresenceError> {
+        self.0.hold(lease).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), PresenceError> {
+        self.0.release(lease).await
+    }
+
+    fn abandon(&self, lease: &Lease) {
+        self.0.abandon(lease);
+    }
+
+    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError> {
+        self.0.is_online(user).await
+    }
+
+    async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {
+        let mut online = self.0.online_users(users).await?;
+        online.reverse();
+        Ok(online)
+    }
+
+    async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError> {
+        self.0.locate(user).await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+#[tokio::test]
+async fn regression_a_tracker_with_an_order_of_its_own_makes_nobody_skipped() {
+    let presence: Arc<dyn Presence> = Arc::new(Reversing::default());
+    let notifier = without_sweep(MemoryStore::new())
+        .with_presence(presence.clone())
+        .with_offline_policy(OfflinePolicy::Skip)
+        .build();
+    let users = ["ann", "bob", "cid"].map(user);
+    let mut leases = Vec::new();
+    for user in &users[..2] {
+        let place = RoutingInfo::default();
+        leases.push(presence.register(user.clone(), place).await.unwrap());
+    }
+    let pushed = notifier.push_multi(users.clone(), draft(1)).await.unwrap();
+    let [
+        Pushed::Stored(first),
+        Pushed::Stored(second),
+        Pushed::Skipped(third),
+    ] = &pushed[..]
+    else {
+        panic!("{pushed:?}");
+    };
+    assert_eq!(
+        [&first.user, &second.user, third],
+        [&users[0], &users[1], &users[2]]
+    );
 }
