@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -193,8 +196,14 @@ impl View<'_> {
 
     /// The next change of the read state for a reader who was given `heard` of them and has the
     /// events up to `cursor`, together with how many the reader has been given then.
+    ///
+    /// A reader whose cursor is not in the present log is given its gap first.
     pub(crate) fn read_after(&self, heard: u64, cursor: EventId) -> Option<(ReadChange, u64)> {
-        self.0.reads.after(heard, cursor)
+        let Position { epoch, top_seq } = self.0.position;
+        let is_in_log = is_same_log(cursor, epoch) && cursor.seq <= top_seq;
+        is_in_log
+            .then(|| self.0.reads.after(heard, cursor))
+            .flatten()
     }
 }
 
@@ -225,7 +234,8 @@ impl State {
                 Some(first) => seq == first - 1,
                 None => seq == top,
             };
-            if joins {
+            // A late copy does not have the marks that were set since: the store serves that event.
+            if joins && !self.reads.may_have_marked(seq) {
                 self.ring.push_oldest(event.clone());
             }
         }
@@ -257,7 +267,8 @@ impl State {
         if is_newer {
             self.position = seen;
             self.ring.clear();
-            if known.epoch != seen.epoch || known.top_seq > seen.top_seq {
+            let is_another_log = known.epoch != seen.epoch && known.epoch != Epoch::NONE;
+            if is_another_log || known.top_seq > seen.top_seq {
                 self.reads.restart();
             }
         }
@@ -341,163 +352,5 @@ impl From<&Page> for Seen {
             },
             read_state: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::ring::MAX_BYTES;
-    use super::*;
-    use crate::{Draft, EventType, Payload, UserId};
-
-    const EPOCH: u64 = 7;
-
-    fn event(epoch: u64, seq: u64) -> Arc<Event> {
-        event_of_size(epoch, seq, 1)
-    }
-
-    fn event_of_size(epoch: u64, seq: u64, bytes: usize) -> Arc<Event> {
-        let draft = Draft::new(
-            UserId::new("ann").unwrap(),
-            EventType::new("test").unwrap(),
-            Payload::parse(&"1".repeat(bytes)).unwrap(),
-        );
-        Arc::new(Event::from_draft(draft, id(epoch, seq)))
-    }
-
-    fn id(epoch: u64, seq: u64) -> EventId {
-        EventId::new(Epoch::from_u64(epoch), seq)
-    }
-
-    fn head(epoch: u64, top_seq: u64, read_revision: u64) -> Seen {
-        let head = Head {
-            epoch: Epoch::from_u64(epoch),
-            top_seq,
-            read_revision,
-            ..Head::EMPTY
-        };
-        (&head).into()
-    }
-
-    fn update(revision: u64, ids: &[EventId], as_of: EventId) -> ReadUpdate {
-        ReadUpdate {
-            changed: 1,
-            revision,
-            change: ReadChange {
-                marked: Marked::Ids(ids.into()),
-                unread: 0,
-                as_of,
-            },
-        }
-    }
-
-    fn next(channel: &Channel, cursor: EventId) -> Option<u64> {
-        match channel.view().after(cursor) {
-            Next::Event(event) => Some(event.id.seq),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn an_old_answer_takes_nothing_back() {
-        let channel = Channel::new(8);
-        channel.observe(head(EPOCH, 5, 0), channel.position());
-        let asked = channel.position();
-        channel.offer(&[event(EPOCH, 6), event(EPOCH, 7)]);
-        channel.observe(head(EPOCH, 6, 0), asked);
-        assert_eq!(channel.position().top_seq, 7);
-        assert!(!channel.observe_past(head(EPOCH, 6, 0)));
-        assert_eq!(channel.position().top_seq, 7);
-        assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
-    }
-
-    #[test]
-    fn an_answer_behind_what_was_known_when_asked_is_a_rewind() {
-        let channel = Channel::new(8);
-        channel.offer(&[event(EPOCH, 1), event(EPOCH, 2)]);
-        channel.observe(head(EPOCH, 1, 0), channel.position());
-        assert_eq!(channel.position().top_seq, 1);
-        assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
-    }
-
-    #[test]
-    fn a_new_epoch_is_believed_from_the_store_and_from_nobody_else() {
-        let channel = Channel::new(8);
-        channel.offer(&[event(EPOCH, 1)]);
-        channel.offer(&[event(EPOCH + 1, 2)]);
-        assert!(!channel.observe_past(head(EPOCH + 1, 2, 0)));
-        assert_eq!(channel.position().epoch.as_u64(), EPOCH);
-        channel.observe(head(EPOCH + 1, 2, 0), channel.position());
-        assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);
-        assert!(matches!(channel.view().after(id(EPOCH, 1)), Next::AskStore));
-    }
-
-    #[test]
-    fn numbers_at_the_edges_do_no_harm() {
-        let channel = Channel::new(2);
-        for seq in [0, u64::MAX, u64::MAX, u64::MAX - 1, 0, 1] {
-            channel.offer(&[event(EPOCH, seq)]);
-        }
-        assert_eq!(next(&channel, id(EPOCH, u64::MAX - 1)), Some(u64::MAX));
-        assert!(matches!(
-            channel.view().after(id(EPOCH, u64::MAX)),
-            Next::Nothing
-        ));
-        assert!(matches!(channel.view().after(id(EPOCH, 0)), Next::AskStore));
-    }
-
-    #[test]
-    fn the_ring_is_bounded_in_bytes() {
-        let channel = Channel::new(1000);
-        let share = MAX_BYTES / 4;
-        for seq in 1..=10 {
-            channel.offer(&[event_of_size(EPOCH, seq, share)]);
-        }
-        assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
-        assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
-        // An older one that joins does not fit any more.
-        channel.offer(&[event_of_size(EPOCH, 6, share)]);
-        assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
-        // What has gone makes room.
-        channel.offer(&[event_of_size(EPOCH, 11, 2 * share)]);
-        assert_eq!(next(&channel, id(EPOCH, 8)), Some(9));
-        assert!(matches!(channel.view().after(id(EPOCH, 7)), Next::AskStore));
-        // One that is too large alone is left to the store, and the next begins anew.
-        channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
-        channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
-        assert!(matches!(
-            channel.view().after(id(EPOCH, 11)),
-            Next::AskStore
-        ));
-        channel.offer(&[event_of_size(EPOCH, 13, MAX_BYTES)]);
-        assert!(matches!(
-            channel.view().after(id(EPOCH, 11)),
-            Next::AskStore
-        ));
-        assert_eq!(next(&channel, id(EPOCH, 12)), Some(13));
-    }
-
-    #[test]
-    fn changes_overtaken_by_a_later_one_are_covered_by_it() {
-        let channel = Channel::new(8);
-        channel.observe(head(EPOCH, 2, 0), channel.position());
-        let at = Timestamp::UNIX_EPOCH;
-        let top = id(EPOCH, 2);
-        channel.read(&update(2, &[top], top), at);
-        channel.read(&update(1, &[id(EPOCH, 1)], top), at);
-        let (change, heard) = channel.view().read_after(0, top).unwrap();
-        assert_eq!((change.marked, heard), (Marked::Unknown, 1));
-        assert_eq!(channel.view().read_after(heard, top), None);
-    }
-
-    #[test]
-    fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
-        let channel = Channel::new(8);
-        channel.observe(head(EPOCH, 2, 0), channel.position());
-        let as_of = id(EPOCH, 4);
-        channel.read(&update(1, &[as_of], as_of), Timestamp::UNIX_EPOCH);
-        assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
-        assert_eq!(channel.view().read_after(0, id(EPOCH, 2)), None);
-        assert!(channel.view().read_after(0, as_of).is_some());
     }
 }

@@ -16,6 +16,10 @@ pub(super) struct Reads {
     recent: VecDeque<ReadChange>,
     /// How many changes there have been in all, including those that `recent` no longer has.
     end: u64,
+    /// The number up to which events may have been marked since they were appended.
+    marked_through: u64,
+    /// The log was rewound and readers have not been told what is unread since.
+    is_stale: bool,
 }
 
 /// What is unread, as of a revision.
@@ -32,6 +36,8 @@ impl Reads {
             known: None,
             recent: VecDeque::new(),
             end: 0,
+            marked_through: 0,
+            is_stale: false,
         }
     }
 
@@ -63,15 +69,25 @@ impl Reads {
         is_due.then_some((change, heard))
     }
 
+    /// Whether an event of this number, as it was appended, may lack a mark that it has in the store.
+    pub(super) fn may_have_marked(&self, seq: u64) -> bool {
+        seq <= self.marked_through
+    }
+
     /// Takes in a state that the store returned when its log ended at `top`. Returns `true` if
     /// events were marked that this instance does not know of.
     pub(super) fn observe(&mut self, seen: ReadState, top: EventId) -> bool {
         if self.includes(seen.revision) {
             return false;
         }
-        if self.known.replace(seen).is_none() {
+        if seen.revision > 0 {
+            self.marked_through = top.seq;
+        }
+        let is_first = self.known.replace(seen).is_none();
+        if is_first && !self.is_stale {
             return false;
         }
+        self.is_stale = false;
         self.push(ReadChange {
             marked: Marked::Unknown,
             unread: seen.unread,
@@ -98,14 +114,19 @@ impl Reads {
             revision: update.revision,
             unread: change.unread,
         });
+        self.marked_through = change.as_of.seq;
         let marked = change.marked.clone();
         self.push(change);
         marked
     }
 
-    /// The log was made anew or rewound: its revisions begin elsewhere.
+    /// The log was made anew or rewound. Its revisions begin elsewhere, and changes that count events
+    /// which no longer exist would never become due. The next state that is observed stands for all.
     pub(super) fn restart(&mut self) {
         self.known = None;
+        self.recent.clear();
+        self.marked_through = 0;
+        self.is_stale = true;
     }
 
     fn push(&mut self, change: ReadChange) {

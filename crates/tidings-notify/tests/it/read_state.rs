@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{EventId, Item, Marked, MemoryStore, Notifier, ReadChange, ReadScope, Since};
+use tidings_notify::{
+    EventId, Item, Marked, MemoryStore, Notifier, ReadChange, ReadScope, Since, Store,
+};
 
-use crate::support::{ann, event_numbers, items_at_hand, push_numbers, without_sweep};
+use crate::support::{ann, draft, event_numbers, items_at_hand, push_numbers, without_sweep};
 
 fn read_changes(items: &[Item]) -> Vec<&ReadChange> {
     let changes = items.iter().filter_map(|item| match item {
@@ -163,4 +165,19 @@ async fn marking_what_is_not_there_changes_nothing_and_wakes_nobody() {
     let update = notifier.mark_read(&ann(), &ids).await.unwrap();
     assert_eq!((update.changed, update.change.unread), (0, 0));
     assert_eq!(items_at_hand(&mut screen), []);
+}
+
+#[tokio::test]
+async fn regression_a_late_announcement_brings_no_read_event_back_as_unread() {
+    let store = MemoryStore::new();
+    let notifier = without_sweep(store.clone()).build();
+    let _open = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let events = store.append(vec![draft(1)]).await.unwrap();
+    notifier.mark_read(&ann(), &ReadScope::All).await.unwrap();
+    notifier.announce(&events);
+    let mut later = notifier.subscribe(ann(), Since::Start).await.unwrap();
+    let Item::Event(event) = later.next().await.unwrap() else {
+        panic!("expected the event first");
+    };
+    assert!(event.read_at.is_some());
 }
