@@ -14,6 +14,14 @@ pub enum StoreError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The store cannot be used for the moment: another process holds its lock, or a failure of
+    /// another call rolled this one back. Nothing was changed, and the call may be repeated.
+    #[error("the notification store is not available")]
+    Unavailable {
+        /// The backend's error.
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
     /// The store has no number left for another event of this user, or for another user.
     #[error("the notification store has no numbers left")]
     NumbersExhausted,
@@ -51,6 +59,9 @@ impl From<tidings_sqlite::Error> for StoreError {
             tidings_sqlite::Error::Closed => Self::Closed,
             full if full.is_full() => Self::Full {
                 source: full.into(),
+            },
+            unavailable if unavailable.is_unavailable() => Self::Unavailable {
+                source: unavailable.into(),
             },
             other => Self::backend(other),
         }

@@ -81,6 +81,18 @@ impl ApiError {
         )
     }
 
+    /// Another process holds the lock of the database, for instance.
+    fn storage_unavailable(cause: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::warn!(
+            error = cause,
+            "refused a request, the database is not available"
+        );
+        Self::unavailable(
+            "storage_unavailable",
+            "the database of the server is not available; nothing was stored",
+        )
+    }
+
     /// A failure of the server: the cause goes to the log, not to the caller.
     fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed");
@@ -112,6 +124,7 @@ impl From<tidings_sqlite::Error> for ApiError {
         match &error {
             tidings_sqlite::Error::Closed => Self::stopping(),
             error if error.is_full() => Self::storage_full(),
+            error if error.is_unavailable() => Self::storage_unavailable(error),
             error => Self::internal(error),
         }
     }
@@ -122,6 +135,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Closed => Self::stopping(),
             StoreError::Full { .. } => Self::storage_full(),
+            error @ StoreError::Unavailable { .. } => Self::storage_unavailable(&error),
             error => Self::internal(&error),
         }
     }

@@ -1,0 +1,195 @@
+//! Client connections: how they are accepted, counted and ended.
+
+mod head_timer;
+mod progress;
+mod transport;
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use self::head_timer::HeadTimer;
+pub(crate) use self::progress::Progress;
+use self::transport::Transport;
+use crate::app::SharedApp;
+use crate::http;
+
+/// Connections that the operating system completes before the server accepts them: enough for the
+/// clients that reconnect after a restart.
+const BACKLOG: u32 = 4096;
+
+/// How long a client may take to send the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest head of a request, and about the most that is buffered for a client that does not
+/// read: neither needs a key, so both are small.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long sent bytes may stay unacknowledged before the connection counts as lost: the limit for a
+/// client that has stopped reading.
+const STALLED_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a client may block a write while the server stops.
+const STALLED_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Wait before connections are accepted again after a failure: closing connections frees
+/// descriptors.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
+
+/// One client's connection, as its handlers see it. It counts against the limit until the last clone
+/// is dropped, and a WebSocket keeps one.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    progress: Arc<Progress>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    /// How far what was sent has been written.
+    pub(crate) fn progress(&self) -> &Arc<Progress> {
+        &self.0.progress
+    }
+
+    /// Waits until the server stops and the client has blocked a write for a moment since. Such a
+    /// connection is not worth waiting for.
+    pub(crate) async fn stalls_the_stop(&self, stopping: &CancellationToken) {
+        stopping.cancelled().await;
+        self.0.progress.stalled(STALLED_STOP_TIMEOUT).await;
+    }
+}
+
+/// Listens on an address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts and serves connections until `accepting` is cancelled.
+pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
+    let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
+    let permits = Arc::new(Semaphore::new(app.config.max_connections()));
+    let mut is_failing = false;
+    loop {
+        // At the limit, new connections wait in the operating system's queue, which is bounded.
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            biased;
+            () = accepting.cancelled() => return,
+            next = next => next,
+        };
+        // The semaphore is never closed.
+        let Ok(permit) = permit else { return };
+        let stream = match accepted.and_then(|(stream, _)| tune(stream)) {
+            Ok(stream) => stream,
+            Err(error) if is_of_one_connection(&error) => {
+                tracing::debug!(%error, "a connection was lost before it was accepted");
+                continue;
+            }
+            Err(error) => {
+                // One line for each shortage, not for each attempt.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::warn!(%error, "cannot accept connections, trying again (ulimit -n)");
+                }
+                tokio::time::sleep(RETRY_DELAY).await;
+                continue;
+            }
+        };
+        if std::mem::take(&mut is_failing) {
+            tracing::info!("accepting connections again");
+        }
+        let serve = serve(stream, permit, service.clone(), app.stopping.clone());
+        let cutting_off = app.cutting_off.clone();
+        app.tasks.spawn(async move {
+            cutting_off.run_until_cancelled_owned(serve).await;
+        });
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    service: TowerToHyperService<axum::Router>,
+    stopping: CancellationToken,
+) {
+    let progress = Arc::new(Progress::default());
+    let connection = Connection(Arc::new(Inner {
+        progress: Arc::clone(&progress),
+        _permit: permit,
+    }));
+    let of_requests = connection.clone();
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(of_requests.clone());
+        service.call(request)
+    });
+    let http = http1::Builder::new()
+        .timer(HeadTimer)
+        // Counts from the opening of the connection, so a silent one is closed too.
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(Transport::new(stream, progress)), service)
+        .with_upgrades();
+    let mut http = pin!(http);
+    let outcome = tokio::select! {
+        outcome = http.as_mut() => outcome,
+        () = stopping.cancelled() => {
+            // Finishes the request that is being answered, and reads no other.
+            http.as_mut().graceful_shutdown();
+            tokio::select! {
+                outcome = http => outcome,
+                () = connection.stalls_the_stop(&stopping) => {
+                    tracing::info!("closed a connection whose client does not read");
+                    return;
+                }
+            }
+        }
+    };
+    if let Err(error) = outcome {
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "a connection ended"
+        );
+    }
+}
+
+fn tune(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(&stream);
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(STALLED_WRITE_TIMEOUT))?;
+    socket.set_keepalive(true)?;
+    Ok(stream)
+}
+
+/// Whether the failure concerns the accepted connection alone: its client has left already.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::NotConnected
+    )
+}
