@@ -37,9 +37,7 @@ impl Access {
         if self.keys.is_empty() {
             return true;
         }
-        let sent = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let sent = headers.get(header::AUTHORIZATION).and_then(bearer);
         let Some(sent) = sent else { return false };
         let digest: [u8; 32] = Sha256::digest(sent).into();
         let known = self
@@ -61,6 +59,13 @@ impl Access {
         let own = origin.split_once("://").map(|(_, authority)| authority);
         own.is_some_and(|own| Some(own) == host) || (self.dev && is_loopback(&url))
     }
+}
+
+/// The key in `Bearer KEY`. The scheme has no case, and several blanks may follow it.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, key) = value.as_bytes().split_at_checked("Bearer".len())?;
+    let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer") && key.starts_with(b" ");
+    is_bearer.then(|| key.trim_ascii_start())
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -121,6 +126,11 @@ pub(crate) async fn check_origin(
 ) -> Response {
     let host = host_of(&request);
     if access.dev && access.keys.is_empty() && !is_loopback_host(host.as_deref()) {
+        tracing::info!(
+            host,
+            "refused a request by its Host header; a server with --dev accepts loopback names only, \
+             use --api-key instead"
+        );
         return ApiError::new(
             StatusCode::FORBIDDEN,
             "host_not_allowed",
@@ -135,6 +145,10 @@ pub(crate) async fn check_origin(
         .to_str()
         .is_ok_and(|origin| access.trusts(origin, host.as_deref()));
     if !trusted {
+        tracing::info!(
+            ?origin,
+            "refused a request from a page of another origin; --allow-origin allows it"
+        );
         return ApiError::new(
             StatusCode::FORBIDDEN,
             "origin_not_allowed",
@@ -153,6 +167,10 @@ pub(crate) async fn check_origin(
     };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("retry-after"),
+    );
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     response
 }
@@ -177,7 +195,8 @@ fn preflight_response() -> Response {
             (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, content-type, idempotency-key, last-event-id",
+                "authorization, baggage, content-type, idempotency-key, last-event-id, traceparent, \
+                 tracestate, x-request-id, x-requested-with",
             ),
             (header::ACCESS_CONTROL_MAX_AGE, "600"),
         ],
@@ -203,6 +222,9 @@ mod tests {
         assert!(!access(false).admits(&headers));
         for (sent, admitted) in [
             ("Bearer 0123456789abcdef", true),
+            ("bearer 0123456789abcdef", true),
+            ("BEARER   0123456789abcdef", true),
+            ("Bearer0123456789abcdef", false),
             ("Bearer 0123456789abcdeF", false),
             ("Bearer ", false),
             ("Basic 0123456789abcdef", false),

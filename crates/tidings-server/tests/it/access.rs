@@ -127,3 +127,63 @@ async fn without_dev_or_keys_the_server_refuses_to_start_and_says_why() {
         assert!(text.starts_with(&format!("tidings: {flag}: ")), "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_scheme_of_the_key_has_no_case() {
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    for (header, status) in [
+        (format!("bearer {KEY}"), 200),
+        (format!("BEARER   {KEY}"), 200),
+        (format!("Bearer{KEY}"), 401),
+        (format!("Bearer {KEY}x"), 401),
+    ] {
+        let request = Client::new()
+            .get(server.at("/v1/users/a/notifications"))
+            .header("Authorization", &header);
+        assert_eq!(request.send().await.unwrap().status(), status, "{header}");
+    }
+}
+
+#[tokio::test]
+async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
+    let home = Home::with(&["--log", "info"]);
+    let server = home.start().await;
+    let preflight = |origin: &'static str| {
+        Client::new()
+            .request(reqwest::Method::OPTIONS, server.at("/v1/notifications"))
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", "POST")
+    };
+    let answer = preflight("http://localhost:3000").send().await.unwrap();
+    let allowed = answer.headers()["access-control-allow-headers"]
+        .to_str()
+        .unwrap();
+    for header in [
+        "traceparent",
+        "tracestate",
+        "baggage",
+        "x-requested-with",
+        "x-request-id",
+    ] {
+        assert!(allowed.split(", ").any(|one| one == header), "{allowed}");
+    }
+    assert_eq!(
+        answer.headers()["access-control-expose-headers"],
+        "retry-after"
+    );
+    let refused = preflight("https://elsewhere.example").send().await.unwrap();
+    assert_eq!(refused.status(), 403);
+    let refused = Client::new()
+        .get(server.at("/health/live"))
+        .header("Host", "rebound.example");
+    assert_eq!(refused.send().await.unwrap().status(), 403);
+    let (_, log) = server.stop("-TERM").await;
+    for (refused, setting) in [
+        ("https://elsewhere.example", "--allow-origin"),
+        ("rebound.example", "--api-key"),
+    ] {
+        let line = log.lines().find(|line| line.contains(refused));
+        assert!(line.is_some_and(|line| line.contains(setting)), "{log}");
+    }
+}
