@@ -12,7 +12,10 @@ use super::sse::{SseEvent, SseReader};
 use crate::error::explain;
 use crate::wire::frames::{BYE, GAP, SSE_PREFIX};
 
-/// Longest wait before connecting again.
+/// Wait before connecting again, unless the server says how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest wait before connecting again. The wait doubles while the server cannot be reached.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Follows a user's stream across restarts of the server, without missing or repeating anything.
@@ -42,28 +45,28 @@ impl Tail {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let mut reader = SseReader::default();
         let mut left = self.count;
-        let mut wait = Duration::from_secs(1);
+        let mut wait = DEFAULT_WAIT;
         let mut connected_before = false;
         while left != Some(0) {
             reader = reader.reconnected();
-            match self
-                .follow(&mut reader, &mut left, &mut connected_before)
-                .await
-            {
-                Ok(()) => wait = reader.retry.unwrap_or(Duration::from_secs(1)),
+            let mut connected = false;
+            let outcome = self.follow(&mut reader, &mut left, &mut connected).await;
+            connected_before |= connected;
+            if connected {
+                // However it ended: the server was there.
+                wait = reader.retry.unwrap_or(DEFAULT_WAIT);
+            }
+            if let Err(error) = outcome {
                 // If the first connection fails, the address or the key is wrong; later it is an outage.
-                Err(error) if !connected_before || is_final(&error) => return Err(error),
-                Err(error) => {
-                    writeln!(
-                        std::io::stderr(),
-                        "{}; reconnecting",
-                        explain(error.as_ref())
-                    )?;
-                    wait = (wait * 2).min(MAX_WAIT);
+                if !connected_before || is_final(&error) {
+                    return Err(error);
                 }
+                let cause = explain(error.as_ref());
+                writeln!(std::io::stderr(), "{cause}; reconnecting in {wait:?}")?;
             }
             if left != Some(0) {
                 tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(MAX_WAIT);
             }
         }
         Ok(())

@@ -1,9 +1,11 @@
 //! The commands: what a person does by hand.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use crate::support::{Home, Server, binary, soon};
 
@@ -194,4 +196,29 @@ async fn every_flag_has_a_variable_and_an_explanation() {
             .unwrap()
             .contains("--max-streams")
     );
+}
+
+/// A proxy that resets good connections after a while: each time, the server's own wait applies.
+#[tokio::test]
+async fn regression_tail_waits_as_long_as_the_server_says_after_each_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let _tail = binary()
+        .args(["tail", "anna", "--url", &url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let resets = async {
+        for _ in 0..6 {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            assert!(connection.read(&mut request).await.unwrap() > 0);
+            let start = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                          Transfer-Encoding: chunked\r\n\r\nc\r\nretry: 100\n\n\r\n";
+            connection.write_all(start).await.unwrap();
+        }
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(15), resets).await;
+    soon.expect("tail reconnects at the pace that the server gave");
 }
