@@ -115,12 +115,16 @@ function showReadChange(change) {
   }
 }
 
+/** Counts the calls of watch: only the newest may open a stream. */
+let generation = 0;
+
 async function watch(user) {
+  const current = ++generation;
   source?.close();
   watched = user;
   setStatus("waiting", "connecting");
   const inbox = await call(`${inboxOf(user)}?limit=50`);
-  if (watched !== user) return;
+  if (current !== generation) return;
   feed.replaceChildren();
   empty.hidden = inbox.data.length > 0;
   empty.textContent = `Nothing has been sent to ${user} yet.`;
@@ -133,8 +137,8 @@ async function watch(user) {
   source = new EventSource(path);
   source.onopen = () => setStatus("live", `watching ${user}`);
   source.onerror = ({ target }) => {
-    const ended = target.readyState === EventSource.CLOSED;
-    setStatus(ended ? "failed" : "waiting", ended ? "the server refused the stream" : "reconnecting");
+    setStatus("waiting", "reconnecting");
+    if (target.readyState === EventSource.CLOSED) watchLater(user, current);
   };
   source.onmessage = ({ data }) => {
     addEntry(entryOf(JSON.parse(data)));
@@ -146,6 +150,22 @@ async function watch(user) {
     const { reason } = JSON.parse(data);
     addEntry(make("li", "gap", `Some notifications are missing here (${reason}).`));
   });
+}
+
+/**
+ * Watches again after a moment, unless another user is watched by then. An EventSource does not
+ * reconnect after a status other than 200, such as the 502 of a proxy while the server restarts.
+ */
+function watchLater(user, before) {
+  setTimeout(async () => {
+    if (before !== generation) return;
+    try {
+      await watch(user);
+    } catch (error) {
+      setStatus("failed", error.message);
+      watchLater(user, generation);
+    }
+  }, 2000);
 }
 
 /** Runs an action, and shows the error if it fails. */

@@ -198,3 +198,75 @@ async fn a_native_event_source_resumes_exactly_over_a_kill() {
     assert_eq!(seen, json!([1, 2, 3, 4]));
     browser.client.clone().close().await.unwrap();
 }
+
+#[tokio::test]
+async fn regression_watching_twice_at_once_opens_one_stream() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/")).await.unwrap();
+    let script = "
+        document.querySelector('#watch input').value = 'anna';
+        const form = document.querySelector('#watch');
+        location.hash = '#anna';
+        for (let times = 0; times < 3; times += 1) form.requestSubmit();";
+    browser.client.execute(script, vec![]).await.unwrap();
+    browser
+        .until(
+            "the stream opens",
+            "document.querySelector('#status').dataset.state === 'live'",
+        )
+        .await;
+    for n in 1..=2 {
+        server.notify("anna", json!(n)).await;
+    }
+    browser
+        .until(
+            "the last one is shown",
+            "document.querySelector('#feed li pre')?.textContent === '2'",
+        )
+        .await;
+    let shown = "return document.querySelectorAll('#feed li pre').length";
+    let shown = browser.client.execute(shown, vec![]).await.unwrap();
+    assert_eq!(shown, json!(2));
+    browser.client.clone().close().await.unwrap();
+    // Only one stream is told to reconnect.
+    let (_, log) = server.stop("-TERM").await;
+    assert!(
+        log.contains("streams told to reconnect: 1") || log.contains("reconnect: 0"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn the_page_watches_again_after_a_refusal() {
+    let home = Home::new();
+    let server = Server::of(home.command_at("127.0.0.4:0")).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/#anna")).await.unwrap();
+    let is_live = "document.querySelector('#status').dataset.state === 'live'";
+    browser.until("the stream opens", is_live).await;
+    server.kill().await;
+    browser
+        .until("the loss is noticed", &format!("!({is_live})"))
+        .await;
+    // What a proxy says while the server restarts.
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let (mut connection, _) = soon("a new try", listener.accept()).await.unwrap();
+    let refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut connection, refusal)
+        .await
+        .unwrap();
+    drop((connection, listener));
+    let server = Server::of(home.command_at(&address)).await;
+    browser.until("the stream opens again", is_live).await;
+    server.notify("anna", json!("back")).await;
+    browser
+        .until(
+            "the new one is shown",
+            "document.querySelector('#feed').innerText.includes('back')",
+        )
+        .await;
+    browser.client.clone().close().await.unwrap();
+}
