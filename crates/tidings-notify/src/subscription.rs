@@ -161,11 +161,14 @@ impl Subscription {
     /// of the store that is under way is used by the next call.
     pub async fn next(&mut self) -> Result<Item, Closed> {
         // A batch has at least one item.
-        self.next_batch(1).await?.pop().ok_or(Closed)
+        self.next_batch(1, MAX_PAGE_BYTES)
+            .await?
+            .pop()
+            .ok_or(Closed)
     }
 
     /// Waits until there is something and gives all there is, up to `max` items (at least one), and
-    /// after the first event up to [`MAX_PAGE_BYTES`] of payloads.
+    /// after the first event up to `max_bytes` of payloads.
     ///
     /// # Errors
     ///
@@ -174,7 +177,7 @@ impl Subscription {
     /// # Cancel safety
     ///
     /// As for [`next`](Self::next).
-    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Item>, Closed> {
+    pub async fn next_batch(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Item>, Closed> {
         let max = max.max(1);
         let channel = self.channel.clone();
         loop {
@@ -183,7 +186,7 @@ impl Subscription {
             // Registered before looking, so that what changes in between wakes it.
             let mut woken = pin!(channel.woken());
             woken.as_mut().enable();
-            match self.step(max) {
+            match self.step(max, max_bytes) {
                 Step::Items(items) => return Ok(items),
                 Step::AskStore { known } => self.reading = Some(self.begin_reading(max, known)),
                 Step::Wait => woken.await,
@@ -216,14 +219,14 @@ impl Subscription {
     }
 
     /// Takes what can be given without waiting.
-    fn step(&mut self, max: usize) -> Step {
+    fn step(&mut self, max: usize, max_bytes: usize) -> Step {
         if !self.is_open {
             return Step::End;
         }
         let channel = self.channel.clone();
         let view = channel.view();
         let mut items = Vec::new();
-        let mut budget = Budget::new(MAX_PAGE_BYTES);
+        let mut budget = Budget::new(max_bytes);
         let mut ask_store = false;
         while items.len() < max {
             if let Some(gap) = self.gap.take() {

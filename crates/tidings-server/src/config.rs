@@ -11,7 +11,10 @@ use crate::settings::{ApiKey, Settings};
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
 #[derive(Debug, Clone)]
-pub struct Config(Settings);
+pub struct Config {
+    settings: Settings,
+    max_connections: usize,
+}
 
 /// Why settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum ConfigError {
 
 /// Connections beyond the streams: requests that come and go.
 const EXTRA_CONNECTIONS: usize = 1024;
+
+/// Descriptors for the database and everything else beside connections and webhooks.
+const OTHER_DESCRIPTORS: usize = 512;
 
 /// Maximum number of attempts of one delivery.
 const MAX_ATTEMPTS: usize = 100;
@@ -67,7 +73,28 @@ impl Config {
 
     /// Maximum number of connections. More wait in the operating system's queue.
     pub(crate) fn max_connections(&self) -> usize {
-        self.max_streams + EXTRA_CONNECTIONS
+        self.max_connections
+    }
+
+    /// Descriptors that the process needs at these limits.
+    pub(crate) fn needed_descriptors(&self) -> usize {
+        self.max_connections + self.other_descriptors()
+    }
+
+    /// Lowers the limits of connections and streams to what a process with so many descriptors can
+    /// serve. Some are kept for everything else, and some connections for requests.
+    pub(crate) fn fit_into(&mut self, descriptors: usize) {
+        if descriptors >= self.needed_descriptors() {
+            return;
+        }
+        let others = self.other_descriptors().min(descriptors / 2);
+        self.max_connections = self.max_connections.min(descriptors - others).max(1);
+        let most_streams = (self.max_connections / 4 * 3).max(1);
+        self.settings.max_streams = self.settings.max_streams.min(most_streams);
+    }
+
+    fn other_descriptors(&self) -> usize {
+        self.webhook_workers + OTHER_DESCRIPTORS
     }
 
     /// Which addresses webhooks may be sent to.
@@ -111,7 +138,7 @@ impl Deref for Config {
     type Target = Settings;
 
     fn deref(&self) -> &Settings {
-        &self.0
+        &self.settings
     }
 }
 
@@ -149,7 +176,10 @@ impl TryFrom<Settings> for Config {
                 format!("expected 1 to {MAX_ATTEMPTS} waiting times"),
             );
         }
-        Ok(Self(settings))
+        Ok(Self {
+            max_connections: settings.max_streams + EXTRA_CONNECTIONS,
+            settings,
+        })
     }
 }
 
@@ -174,6 +204,22 @@ mod tests {
         let path = folder.path().join("tidings.toml");
         std::fs::write(&path, text).unwrap();
         (folder, format!("--config={}", path.display()))
+    }
+
+    #[test]
+    fn limits_follow_the_descriptors() {
+        let mut config = accepted(&["--dev"]);
+        config.fit_into(config.needed_descriptors());
+        assert_eq!(
+            (config.max_streams, config.max_connections()),
+            (10_000, 11_024)
+        );
+        config.fit_into(4096);
+        assert_eq!((config.max_streams, config.max_connections()), (2640, 3520));
+        config.fit_into(256);
+        assert_eq!((config.max_streams, config.max_connections()), (96, 128));
+        config.fit_into(0);
+        assert_eq!((config.max_streams, config.max_connections()), (1, 1));
     }
 
     #[test]

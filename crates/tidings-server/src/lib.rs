@@ -31,6 +31,7 @@ mod accept;
 mod app;
 pub mod commands;
 pub mod config;
+mod connections;
 mod deliveries;
 mod dispatch;
 mod endpoints;

@@ -2,18 +2,12 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tidings_stream::{Consumer, Streams};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::accept::Acceptor;
@@ -24,14 +18,10 @@ use crate::error::StartError;
 use crate::health::Readiness;
 use crate::permits::Permits;
 use crate::storage::Storage;
-use crate::{deliveries, http, retention};
+use crate::{connections, deliveries, retention};
 
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long sent bytes may stay unacknowledged before the connection counts as lost: the limit for a
-/// client that has stopped reading.
-const STALLED_WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long dropped connections and requests in the database may take to end, when time is over.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running server.
 ///
@@ -45,6 +35,8 @@ pub struct Server {
     accepting: CancellationToken,
     accept_loop: AbortOnDropHandle<()>,
     _retention: AbortOnDropHandle<()>,
+    /// Ends the connections when the server is dropped.
+    _cutting_off: DropGuard,
 }
 
 /// What a stopped server left unfinished. None of it is lost: the next start continues.
@@ -85,9 +77,7 @@ impl Server {
             address: config.listen,
             source,
         };
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(cannot_listen)?;
+        let listener = connections::listen(config.listen).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let storage = Storage::open(&config.database).await;
         let Storage {
@@ -121,10 +111,15 @@ impl Server {
         });
         let consumer = dispatcher.start(&streams, &app.config).await?;
         let accepting = CancellationToken::new();
-        let accept_loop = tokio::spawn(accept(listener, Arc::clone(&app), accepting.clone()));
+        let accept_loop = tokio::spawn(connections::accept(
+            listener,
+            Arc::clone(&app),
+            accepting.clone(),
+        ));
         let retention = tokio::spawn(retention::run(Arc::clone(&app)));
         Ok(Self {
             address,
+            _cutting_off: app.cutting_off.clone().drop_guard(),
             app,
             streams,
             consumer,
@@ -158,8 +153,7 @@ impl Server {
             app.tasks.close();
             app.tasks.wait().await;
         };
-        let (webhooks, connections) =
-            tokio::join!(webhooks, tokio::time::timeout_at(deadline, connections));
+        let (webhooks, connections) = tokio::join!(webhooks, timeout_at(deadline, connections));
         let cut_off = match connections {
             Ok(()) => 0,
             Err(_) => drop_connections(&self.app).await,
@@ -190,79 +184,19 @@ impl Server {
 }
 
 /// Drops what did not end in time; returns how much that was.
+///
+/// Connections end at once. A request that waits for the disk cannot be dropped, and is not waited
+/// for either: what it writes is accepted, or never was.
 async fn drop_connections(app: &SharedApp) -> usize {
     let left = app.tasks.len();
     app.cutting_off.cancel();
     app.tasks.close();
-    app.tasks.wait().await;
-    left
-}
-
-/// Accepts connections until `accepting` is cancelled.
-async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
-    let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
-    let permits = Arc::new(Semaphore::new(app.config.max_connections()));
-    let mut builder = http1::Builder::new();
-    // The time starts when the connection opens, so a silent connection is closed too.
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
-    loop {
-        // A full server leaves new connections in the operating system's queue, which is bounded.
-        let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, connection) = tokio::select! {
-            biased;
-            () = accepting.cancelled() => return,
-            next = next => next,
-        };
-        let stream = match connection {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Most likely out of file descriptors, until some connections end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        if let Err(error) = tune(&stream) {
-            tracing::debug!(%error, "a connection ended before it was served");
-            continue;
-        }
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
-            .with_upgrades();
-        let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
-        let serve = async move {
-            let mut connection = pin!(connection);
-            let outcome = tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = stopping.cancelled() => {
-                    // Finishes the current request, and takes no other.
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a connection ended"
-                );
-            }
-            drop(permit);
-        };
-        app.tasks.spawn(async move {
-            cutting_off.run_until_cancelled_owned(serve).await;
-        });
+    if timeout(DROP_TIMEOUT, app.tasks.wait()).await.is_err() {
+        let requests = app.tasks.len();
+        tracing::warn!(
+            requests,
+            "stopping while requests still wait for the database"
+        );
     }
-}
-
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(STALLED_WRITE_TIMEOUT))?;
-    socket.set_keepalive(true)
+    left
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{Closed, Error, Item, MemoryStore, Notifier, Since, Store, StoreError};
+use tidings_notify::{
+    Closed, Error, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store, StoreError,
+};
 
 use crate::support::{
     ann, draft, event_numbers, fresh_sqlite, numbers, push_numbers, without_sweep,
@@ -17,7 +19,7 @@ async fn next_after_close_answers_closed() {
     stream.close();
     stream.close();
     assert_eq!(stream.next().await, Err(Closed));
-    assert_eq!(stream.next_batch(5).await, Err(Closed));
+    assert_eq!(stream.next_batch(5, MAX_PAGE_BYTES).await, Err(Closed));
     assert_eq!(notifier.metrics().active_streams, 0);
 }
 

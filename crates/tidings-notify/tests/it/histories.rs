@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use tidings_notify::{
-    Event, EventId, Item, MemoryStore, Notifier, Since, Store, Subscription, UserId,
+    Event, EventId, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store, Subscription, UserId,
 };
 
 use crate::support::{draft, items_at_hand, user};
@@ -193,7 +193,11 @@ impl World {
             Step::Read { reader, items } => {
                 if let Some(reader) = self.reader(reader) {
                     let waited = Duration::from_millis(1);
-                    let batch = tokio::time::timeout(waited, reader.stream.next_batch(items)).await;
+                    let batch = tokio::time::timeout(
+                        waited,
+                        reader.stream.next_batch(items, MAX_PAGE_BYTES),
+                    )
+                    .await;
                     reader.take(batch.map_or(Vec::new(), |batch| batch.unwrap()));
                 }
             }

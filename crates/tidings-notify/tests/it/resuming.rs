@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tidings_notify::{
-    Epoch, Event, EventId, Gap, GapReason, Item, MemoryStore, Notifier, Since, SqliteStore, Store,
-    Subscription,
+    Epoch, Event, EventId, Gap, GapReason, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since,
+    SqliteStore, Store, Subscription,
 };
 
 use crate::support::{
@@ -169,7 +169,7 @@ async fn regression_an_expired_cursor_makes_a_gap_then_the_oldest_kept() {
         .await
         .unwrap();
     assert_eq!(
-        event_numbers(&stream.next_batch(9).await.unwrap()),
+        event_numbers(&stream.next_batch(9, MAX_PAGE_BYTES).await.unwrap()),
         [3, 4, 5]
     );
 }

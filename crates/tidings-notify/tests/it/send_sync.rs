@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidings_notify::presence::Registration;
 use tidings_notify::{
-    Error, Event, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Presence,
-    ReadScope, Router, Since, SqliteStore, Store, StoreError, Subscription,
+    Error, Event, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier, NotifierBuilder,
+    Presence, ReadScope, Router, Since, SqliteStore, Store, StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};
@@ -38,7 +38,9 @@ async fn futures_are_send() {
         .await
         .unwrap();
     assert_send(stream.next()).await.unwrap();
-    assert_send(stream.next_batch(2)).await.unwrap();
+    assert_send(stream.next_batch(2, MAX_PAGE_BYTES))
+        .await
+        .unwrap();
     assert_send(notifier.mark_read(&ann(), &ReadScope::All))
         .await
         .unwrap();

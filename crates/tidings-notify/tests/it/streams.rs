@@ -84,7 +84,7 @@ async fn a_batch_holds_what_is_there_up_to_its_limit() {
     let mut stream = notifier.subscribe(ann(), Since::Start).await.unwrap();
     let mut all = Vec::new();
     for expected in [4, 4, 2] {
-        let batch = stream.next_batch(4).await.unwrap();
+        let batch = stream.next_batch(4, MAX_PAGE_BYTES).await.unwrap();
         let events = event_numbers(&batch);
         assert_eq!(events.len(), expected);
         all.extend(events);
@@ -92,7 +92,7 @@ async fn a_batch_holds_what_is_there_up_to_its_limit() {
     assert_eq!(all, (0..10).collect::<Vec<_>>());
     // A limit of zero means one.
     push_numbers(&notifier, 10..12).await;
-    assert_eq!(stream.next_batch(0).await.unwrap().len(), 1);
+    assert_eq!(stream.next_batch(0, MAX_PAGE_BYTES).await.unwrap().len(), 1);
 }
 
 /// Whether the events come from the store or from the ring.
@@ -116,7 +116,7 @@ async fn regression_a_batch_of_large_events_is_bounded_in_bytes() {
         };
         let mut batches = Vec::new();
         while batches.iter().sum::<usize>() < 7 {
-            let batch = stream.next_batch(100).await.unwrap();
+            let batch = stream.next_batch(100, MAX_PAGE_BYTES).await.unwrap();
             let is_event = |item: &&Item| matches!(item, Item::Event(_));
             batches.push(batch.iter().filter(is_event).count());
         }

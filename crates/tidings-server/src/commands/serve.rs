@@ -20,12 +20,12 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<(), CommandError> {
-        let config = Config::try_from(self.settings)?;
+        let mut config = Config::try_from(self.settings)?;
         start_log(&config)?;
         // Before the server starts, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        raise_file_limit(&config);
+        fit_into_file_limit(&mut config);
         let server = Server::start(config.clone()).await?;
         print_address(&config, &server)?;
         tokio::select! {
@@ -48,20 +48,23 @@ impl Serve {
     }
 }
 
-/// Descriptors for the database, webhooks and everything else beside connections from outside.
-const OTHER_DESCRIPTORS: usize = 512;
-
-/// Raises the limit of open files to what the limits of streams and workers need, and warns if the
-/// system does not allow it.
-fn raise_file_limit(config: &Config) {
-    let needed = config.max_connections() + config.webhook_workers + OTHER_DESCRIPTORS;
-    let needed = u64::try_from(needed).unwrap_or(u64::MAX);
-    match rlimit::increase_nofile_limit(needed) {
-        Ok(open) if open < needed => tracing::warn!(
-            "the limit of open files is {open}, but --max-streams {} needs {needed} (ulimit -n)",
-            config.max_streams
-        ),
-        Ok(_) => {}
+/// Raises the limit of open files to what the limits of streams and workers need. If the system does
+/// not allow it, lowers the limits and warns.
+fn fit_into_file_limit(config: &mut Config) {
+    let needed = config.needed_descriptors();
+    match rlimit::increase_nofile_limit(u64::try_from(needed).unwrap_or(u64::MAX)) {
+        Ok(open) => {
+            let open = usize::try_from(open).unwrap_or(usize::MAX);
+            if open < needed {
+                config.fit_into(open);
+                tracing::warn!(
+                    max_streams = config.max_streams,
+                    max_connections = config.max_connections(),
+                    "the limit of open files is {open} instead of {needed} (ulimit -n), so fewer \
+                     streams and connections are served"
+                );
+            }
+        }
         Err(error) => tracing::warn!(%error, "cannot read the limit of open files"),
     }
 }

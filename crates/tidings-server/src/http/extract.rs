@@ -8,13 +8,16 @@ use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidings_notify::UserId;
 
 use super::error::ApiError;
+use crate::connections::Connection;
 use crate::idempotency::IdempotencyKey;
 
 /// A named part of the path.
@@ -51,11 +54,38 @@ impl<S: Send + Sync, T: PathPart> FromRequestParts<S> for InPath<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        if !is_percent_encoded(raw_part(parts, T::NAME).unwrap_or_default()) {
+            return Err(ApiError::invalid(T::NAME, NOT_PERCENT_ENCODED));
+        }
         let all = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
         let Path(all) = all.map_err(|rejection| not_text(rejection, T::NAME))?;
         let found = all.into_iter().find(|(name, _)| name == T::NAME);
         T::parse(found.map_or_else(String::new, |(_, text)| text)).map(Self)
     }
+}
+
+const NOT_PERCENT_ENCODED: &str = "expected UTF-8 in percent-encoding";
+
+/// A named part of the path as it was sent.
+fn raw_part<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
+    let route = parts.extensions.get::<MatchedPath>()?.as_str();
+    let is_named = |part: &str| {
+        let inner = part
+            .strip_prefix('{')
+            .and_then(|part| part.strip_suffix('}'));
+        inner == Some(name)
+    };
+    let mut parts = route.split('/').zip(parts.uri.path().split('/'));
+    parts.find_map(|(part, raw)| is_named(part).then_some(raw))
+}
+
+/// Whether each `%` begins the two digits of a byte. The library leaves others as they are, so that
+/// one name would have several spellings.
+fn is_percent_encoded(raw: &str) -> bool {
+    raw.split('%').skip(1).all(|escape| {
+        let digits = escape.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    })
 }
 
 /// Names the part of the path that is not text.
@@ -67,7 +97,7 @@ fn not_text(rejection: PathRejection, wanted: &str) -> ApiError {
         },
         _ => wanted.to_owned(),
     };
-    ApiError::invalid(name, "expected UTF-8 in percent-encoding")
+    ApiError::invalid(name, NOT_PERCENT_ENCODED)
 }
 
 /// The parameters of the query, by name. Unknown parameters are ignored; of a name that is given
@@ -121,6 +151,34 @@ impl Parameters {
     }
 }
 
+/// Refuses a request that announces a body beyond the limit, before any of it is read: the client
+/// need not send it.
+pub(crate) async fn check_length(
+    State(max_bytes): State<usize>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length <= max_bytes as u64) {
+        return next.run(request).await;
+    }
+    let mut response = too_large().into_response();
+    // Its body cannot be skipped in reasonable time.
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        "the body is larger than this server allows (--max-body-bytes)",
+    )
+}
+
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -142,11 +200,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
         })?;
         body.map(Self).map_err(|rejection: BytesRejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                ApiError::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    "body_too_large",
-                    "the body is larger than this server allows (--max-body-bytes)",
-                )
+                too_large()
             } else {
                 ApiError::new(
                     StatusCode::BAD_REQUEST,
@@ -158,24 +212,26 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     }
 }
 
-/// A request to upgrade to a WebSocket.
+/// A request to upgrade to a WebSocket, and the connection that becomes one.
 #[derive(Debug)]
-pub(crate) struct Upgrade(pub(crate) WebSocketUpgrade);
+pub(crate) struct Upgrade {
+    pub(crate) socket: WebSocketUpgrade,
+    pub(crate) connection: Connection,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        WebSocketUpgrade::from_request_parts(parts, state)
-            .await
-            .map(Self)
-            .map_err(|rejection: WebSocketUpgradeRejection| {
-                ApiError::new(
-                    StatusCode::UPGRADE_REQUIRED,
-                    "upgrade_required",
-                    rejection.body_text(),
-                )
-            })
+        let required =
+            |message| ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+        let Some(connection) = parts.extensions.get().cloned() else {
+            return Err(required("this connection cannot be upgraded".to_owned()));
+        };
+        let socket = WebSocketUpgrade::from_request_parts(parts, state).await;
+        let socket = socket
+            .map_err(|rejection: WebSocketUpgradeRejection| required(rejection.body_text()))?;
+        Ok(Self { socket, connection })
     }
 }
 

@@ -11,6 +11,10 @@ use crate::permits::Permit;
 /// Maximum number of items in one write. More would only delay the first of them.
 const MAX_BATCH: usize = 128;
 
+/// Maximum bytes of payloads in one write, unless it is a single event: what a client that does not
+/// read costs.
+const MAX_BATCH_BYTES: usize = 16 * 1024;
+
 /// A user's stream: the subscription, its permit, and what interrupts it: silence, and the stop of
 /// the server.
 #[derive(Debug)]
@@ -19,9 +23,21 @@ pub(crate) struct Feed {
     ping_interval: Duration,
     ping: std::pin::Pin<Box<Sleep>>,
     stopping: CancellationToken,
-    /// The newest event of the batch that was handed out last.
-    handed_out: Option<EventId>,
+    /// The server stops, and the last batch has been taken.
+    is_last: bool,
+    receipt: Receipt,
+    /// The newest event that was taken and is not confirmed.
+    unconfirmed: Option<EventId>,
     _permit: Permit,
+}
+
+/// When an event counts as sent, so that it is no longer undelivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// When it has been written to the socket.
+    Written,
+    /// When the client has acknowledged it.
+    Acknowledged,
 }
 
 /// The next thing to send.
@@ -39,6 +55,7 @@ impl Feed {
     pub(crate) fn new(
         subscription: Subscription,
         permit: Permit,
+        receipt: Receipt,
         ping_interval: Duration,
         stopping: CancellationToken,
     ) -> Self {
@@ -47,7 +64,9 @@ impl Feed {
             ping_interval,
             ping: Box::pin(tokio::time::sleep(ping_interval)),
             stopping,
-            handed_out: None,
+            is_last: false,
+            receipt,
+            unconfirmed: None,
             _permit: permit,
         }
     }
@@ -56,17 +75,20 @@ impl Feed {
         &self.subscription
     }
 
-    /// Waits for the next thing to send. The next call confirms that the last batch was written.
+    /// Waits for the next thing to send.
+    ///
+    /// Once the server stops, a reader is given what is there, one batch of it, and then the end. Its
+    /// cursor is what makes that safe: it resumes after that batch.
     ///
     /// Cancel safe: a dropped call takes nothing from the stream.
     pub(crate) async fn step(&mut self) -> Step {
-        if let Some(id) = self.handed_out.take() {
-            self.subscription.sent(id);
+        if self.is_last {
+            return Step::Stop;
         }
         let step = tokio::select! {
             // Events that are already there are sent before the `bye`.
             biased;
-            items = self.subscription.next_batch(MAX_BATCH) => match items {
+            items = self.subscription.next_batch(MAX_BATCH, MAX_BATCH_BYTES) => match items {
                 Ok(items) => Step::Items(items),
                 Err(_closed) => Step::Stop,
             },
@@ -76,12 +98,30 @@ impl Feed {
         self.ping
             .as_mut()
             .reset(Instant::now() + self.ping_interval);
+        self.is_last = self.stopping.is_cancelled();
         if let Step::Items(items) = &step {
-            self.handed_out = items.iter().rev().find_map(|item| match item {
+            let newest = items.iter().rev().find_map(|item| match item {
                 Item::Event(event) => Some(event.id),
                 _ => None,
             });
+            self.unconfirmed = newest.or(self.unconfirmed);
         }
         step
+    }
+
+    /// Records that everything that was taken has been written to the socket.
+    pub(crate) fn confirm_written(&mut self) {
+        if let Some(id) = self.unconfirmed.take()
+            && self.receipt == Receipt::Written
+        {
+            self.subscription.sent(id);
+        }
+    }
+
+    /// Records that the client has everything up to this event. From the first acknowledgement on,
+    /// what was only written counts as undelivered.
+    pub(crate) fn acknowledge(&mut self, id: EventId) {
+        self.receipt = Receipt::Acknowledged;
+        self.subscription.sent(id);
     }
 }

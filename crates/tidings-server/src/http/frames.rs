@@ -21,11 +21,10 @@ pub(crate) enum EventNaming {
 pub(crate) struct SseWriter(String);
 
 impl SseWriter {
-    /// Sets how long the client waits before it reconnects.
-    pub(crate) fn retry(&mut self, wait: Duration) -> &mut Self {
+    /// Sets how long the client waits before it reconnects. It belongs to the frame that follows: some
+    /// clients take a block without data for an empty message.
+    pub(crate) fn retry(&mut self, wait: Duration) {
         self.line("retry", &wait.as_millis().to_string());
-        self.0.push('\n');
-        self
     }
 
     pub(crate) fn event(&mut self, event: &Event, naming: EventNaming) -> serde_json::Result<()> {

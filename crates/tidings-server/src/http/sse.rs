@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -14,9 +14,10 @@ use tidings_notify::{Item, Since, UserId};
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
-use super::feed::{Feed, Step};
+use super::feed::{Feed, Receipt, Step};
 use super::frames::{EventNaming, SseWriter};
 use crate::app::SharedApp;
+use crate::connections::Connection;
 use crate::permits::Full;
 use crate::wire::frames::{Bye, Control, Hello};
 
@@ -25,6 +26,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 pub(crate) async fn events(
     State(app): State<SharedApp>,
+    Extension(connection): Extension<Connection>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
     headers: HeaderMap,
@@ -47,7 +49,8 @@ pub(crate) async fn events(
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
     let start = subscription.hello();
     let mut opening = SseWriter::default();
-    opening.retry(RETRY).control(&Control::Hello(Hello {
+    opening.retry(RETRY);
+    opening.control(&Control::Hello(Hello {
         user_id: &user,
         cursor: start.cursor,
         unread: start.unread,
@@ -56,12 +59,15 @@ pub(crate) async fn events(
     let feed = Feed::new(
         subscription,
         permit,
+        Receipt::Written,
         app.config.ping_interval,
         app.stopping.clone(),
     );
     let body = SseBody {
         opening: Some(opening.into_string()),
         feed,
+        connection,
+        newest_chunk: 0,
         naming,
         ended: false,
     };
@@ -96,6 +102,9 @@ fn response(body: Body) -> Response {
 struct SseBody {
     opening: Option<String>,
     feed: Feed,
+    connection: Connection,
+    /// The number of the chunk that was handed over last.
+    newest_chunk: u64,
     naming: EventNaming,
     ended: bool,
 }
@@ -105,25 +114,41 @@ impl SseBody {
         if self.ended {
             return None;
         }
-        if let Some(opening) = self.opening.take() {
-            return Some((Ok(opening.into()), self));
-        }
-        let step = self.feed.step().await;
-        let chunk = match self.encode(&step) {
-            Ok(chunk) => chunk,
-            Err(error) => {
-                tracing::error!(%error, "cannot encode an event as JSON, closing its stream");
-                return None;
+        let chunk = match self.opening.take() {
+            Some(opening) => opening.into(),
+            None => self.next_chunk().await?,
+        };
+        self.newest_chunk = self.connection.progress().hand_over();
+        Some((Ok(chunk), self))
+    }
+
+    async fn next_chunk(&mut self) -> Option<Bytes> {
+        let progress = self.connection.progress();
+        let mut is_confirmed = false;
+        let step = loop {
+            tokio::select! {
+                biased;
+                () = progress.written(self.newest_chunk), if !is_confirmed => {
+                    self.feed.confirm_written();
+                    is_confirmed = true;
+                }
+                step = self.feed.step() => break step,
             }
         };
         self.ended = matches!(step, Step::Stop);
-        Some((Ok(chunk), self))
+        match self.encode(&step) {
+            Ok(chunk) => Some(chunk),
+            Err(error) => {
+                tracing::error!(%error, "cannot encode an event as JSON, closing its stream");
+                None
+            }
+        }
     }
 
     fn encode(&self, step: &Step) -> serde_json::Result<Bytes> {
         let mut writer = SseWriter::default();
         match step {
-            Step::Ping => return Ok(Bytes::from_static(b": ping\n\n")),
+            Step::Ping => return Ok(Bytes::from_static(b": ping\n")),
             Step::Stop => writer.bye(Bye::stopping())?,
             Step::Items(items) => {
                 for item in items {
@@ -139,5 +164,14 @@ impl SseBody {
             }
         }
         Ok(writer.into_string().into())
+    }
+}
+
+/// The connection may end while the stream waits for its next event.
+impl Drop for SseBody {
+    fn drop(&mut self) {
+        if self.connection.progress().is_written(self.newest_chunk) {
+            self.feed.confirm_written();
+        }
     }
 }

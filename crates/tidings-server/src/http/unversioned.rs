@@ -10,6 +10,7 @@ use tidings_notify::{Draft, Epoch, Event, Item, Since, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, InPath, Upgrade, idempotency_key};
+use super::feed::Receipt;
 use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
@@ -143,9 +144,10 @@ pub(crate) async fn read(
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
-    Upgrade(upgrade): Upgrade,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    websocket::open(app, user, Since::Undelivered, upgrade, Unversioned).await
+    let (since, receipt) = (Since::Undelivered, Receipt::Written);
+    websocket::open(app, user, since, receipt, upgrade, Unversioned).await
 }
 
 /// Bare notifications, and nothing else.

@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use bytes::Bytes;
+use futures_util::SinkExt;
 use serde::Serialize;
 use tidings_notify::{Item, Since, UserId};
-use tokio::time::Instant;
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters, Upgrade};
-use super::feed::{Feed, Step};
+use super::feed::{Feed, Receipt, Step};
 use super::inbox;
 use crate::app::SharedApp;
 use crate::wire::ErrorDescription;
@@ -25,23 +26,35 @@ const MAX_FRAME_BYTES: usize = 4096;
 /// The library's default would allocate 128 KiB for every idle connection.
 const READ_BUFFER_BYTES: usize = 1024;
 
+/// Frames are collected up to this size before they are written.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
 /// After this many unanswered pings the client is gone.
-const UNANSWERED_PINGS: u32 = 3;
+const MAX_UNANSWERED_PINGS: u32 = 3;
+
+/// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
+/// the offered ones is.
+const PROTOCOL: &str = "tidings.v1";
 
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
     headers: HeaderMap,
-    Upgrade(upgrade): Upgrade,
+    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
+    let receipt = match parameters.text("ack") {
+        None | Some("false") => Receipt::Written,
+        Some("true") => Receipt::Acknowledged,
+        Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
+    };
     let since = cursor::since(
         &headers,
         parameters.text("last_event_id"),
         parameters.text("since"),
         Since::Now,
     );
-    open(app, user, since, upgrade, Versioned).await
+    open(app, user, since, receipt, upgrade, Versioned).await
 }
 
 /// Which documents go over a socket.
@@ -84,40 +97,55 @@ pub(crate) async fn open(
     app: SharedApp,
     user: UserId,
     since: Since,
-    upgrade: WebSocketUpgrade,
+    receipt: Receipt,
+    upgrade: Upgrade,
     encoder: impl Encoder,
 ) -> Result<Response, ApiError> {
+    let Upgrade { socket, connection } = upgrade;
     let admitted = match app.permits.take(&user) {
         Ok(permit) => Ok((permit, app.notifier.subscribe(user.clone(), since).await?)),
         Err(full) => Err(full),
     };
-    let upgrade = upgrade
+    let upgrade = socket
+        .protocols([PROTOCOL])
         .max_message_size(MAX_FRAME_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a WebSocket upgrade failed"));
     let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
     Ok(upgrade.on_upgrade(move |mut socket| {
         let run = async move {
-            let outcome = match admitted {
-                Ok((permit, subscription)) => {
-                    let ping_interval = app.config.ping_interval;
-                    let feed = Feed::new(subscription, permit, ping_interval, app.stopping.clone());
-                    let connection = Connection {
-                        app,
-                        user,
-                        socket,
-                        feed,
-                        encoder,
-                        last_heard: Instant::now(),
-                    };
-                    connection.run().await
+            let stopping = app.stopping.clone();
+            let session = async {
+                match admitted {
+                    Ok((permit, subscription)) => {
+                        let ping_interval = app.config.ping_interval;
+                        let stopping = stopping.clone();
+                        let feed =
+                            Feed::new(subscription, permit, receipt, ping_interval, stopping);
+                        let session = Session {
+                            app,
+                            user,
+                            socket,
+                            feed,
+                            encoder,
+                            unanswered_pings: 0,
+                        };
+                        session.run().await
+                    }
+                    Err(full) => say_bye(&mut socket, Bye::full(full.reason()), &encoder).await,
                 }
-                Err(full) => say_bye(&mut socket, Bye::full(full.reason()), &encoder).await,
+            };
+            let outcome = tokio::select! {
+                outcome = session => outcome,
+                () = connection.stalls_the_stop(&stopping) => Err(SocketError::Stalled),
             };
             if let Err(error) = outcome {
-                tracing::debug!(%error, "a WebSocket ended");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "a WebSocket ended"
+                );
             }
         };
         tasks.track_future(async move {
@@ -133,33 +161,40 @@ enum SocketError {
     Transport(#[from] axum::Error),
     #[error("cannot encode a frame as JSON")]
     Encode(#[from] serde_json::Error),
-    #[error("the client does not answer pings")]
-    Silent,
+    #[error("the client does not read while the server stops")]
+    Stalled,
 }
 
-struct Connection<E> {
+struct Session<E> {
     app: SharedApp,
     user: UserId,
     socket: WebSocket,
     feed: Feed,
     encoder: E,
-    last_heard: Instant,
+    /// Pings since the client was last heard of.
+    unanswered_pings: u32,
 }
 
-impl<E: Encoder> Connection<E> {
+impl<E: Encoder> Session<E> {
     async fn run(mut self) -> Result<(), SocketError> {
         self.greet().await?;
         loop {
             tokio::select! {
                 step = self.feed.step() => match step {
                     Step::Items(items) => self.send_items(&items).await?,
-                    Step::Ping => self.ping().await?,
+                    Step::Ping if self.unanswered_pings == MAX_UNANSWERED_PINGS => {
+                        return say_bye(&mut self.socket, Bye::silent(), &self.encoder).await;
+                    }
+                    Step::Ping => {
+                        self.unanswered_pings += 1;
+                        self.socket.send(Message::Ping(Bytes::new())).await?;
+                    }
                     Step::Stop => {
                         return say_bye(&mut self.socket, Bye::stopping(), &self.encoder).await;
                     }
                 },
                 message = self.socket.recv() => {
-                    self.last_heard = Instant::now();
+                    self.unanswered_pings = 0;
                     match message {
                         None => return Ok(()),
                         Some(Ok(Message::Close(_))) => {
@@ -169,11 +204,11 @@ impl<E: Encoder> Connection<E> {
                         }
                         Some(Ok(Message::Text(text))) => self.handle(text.as_str()).await?,
                         Some(Ok(Message::Binary(_))) => self.handle("").await?,
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        Some(Err(error)) => {
-                            refuse_frame(&mut self.socket).await;
-                            return Err(error.into());
-                        }
+                        // The library has queued a pong. Nothing more is read before it is written,
+                        // so that a client that sends pings and reads nothing costs no memory.
+                        Some(Ok(Message::Ping(_))) => self.socket.flush().await?,
+                        Some(Ok(Message::Pong(_))) => {}
+                        Some(Err(error)) => return refuse_frame(&mut self.socket, error).await,
                     }
                 }
             }
@@ -191,19 +226,16 @@ impl<E: Encoder> Connection<E> {
         send(&mut self.socket, hello).await
     }
 
+    /// Sends the items in as few writes as their size allows.
     async fn send_items(&mut self, items: &[Item]) -> Result<(), SocketError> {
         for item in items {
-            let text = self.encoder.item(&self.user, item)?;
-            send(&mut self.socket, text).await?;
+            if let Some(text) = self.encoder.item(&self.user, item)? {
+                self.socket.feed(Message::Text(text.into())).await?;
+            }
         }
+        self.socket.flush().await?;
+        self.feed.confirm_written();
         Ok(())
-    }
-
-    async fn ping(&mut self) -> Result<(), SocketError> {
-        if self.last_heard.elapsed() > self.app.config.ping_interval * UNANSWERED_PINGS {
-            return Err(SocketError::Silent);
-        }
-        Ok(self.socket.send(Message::Ping(bytes::Bytes::new())).await?)
     }
 
     /// Carries out a request. A request that fails is answered, and the stream goes on.
@@ -220,7 +252,7 @@ impl<E: Encoder> Connection<E> {
 
     async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) => self.feed.subscription().sent(id),
+            Ok(Request::Ack(id)) => self.feed.acknowledge(id),
             Ok(Request::Read(id)) => {
                 inbox::mark_read(&self.app, &self.user, id).await?;
             }
@@ -269,12 +301,23 @@ async fn finish_close(socket: &mut WebSocket) {
     let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
 }
 
-/// Closes the connection of a client that violated the protocol or the size limit.
-async fn refuse_frame(socket: &mut WebSocket) {
-    let close = CloseFrame {
-        code: close_code::POLICY,
-        reason: "expected text frames of at most 4096 bytes".into(),
+/// Closes the connection of a client that violated the protocol or the size limit, and says which.
+async fn refuse_frame(socket: &mut WebSocket, error: axum::Error) -> Result<(), SocketError> {
+    let violation = error.into_inner();
+    let (code, reason) = match violation.downcast_ref() {
+        Some(tungstenite::Error::Capacity(_)) => (
+            close_code::SIZE,
+            "expected text frames of at most 4096 bytes",
+        ),
+        Some(tungstenite::Error::Utf8(_)) => (close_code::INVALID, "expected text in UTF-8"),
+        Some(tungstenite::Error::Protocol(_)) => (
+            close_code::PROTOCOL,
+            "the frame violates the WebSocket protocol",
+        ),
+        // The connection is broken.
+        _ => return Err(axum::Error::new(violation).into()),
     };
-    // The connection may be broken already.
-    let _broken = socket.send(Message::Close(Some(close))).await;
+    let reason = reason.into();
+    let close = Message::Close(Some(CloseFrame { code, reason }));
+    Ok(socket.send(close).await?)
 }

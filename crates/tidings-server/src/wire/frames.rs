@@ -158,6 +158,15 @@ impl Bye {
         }
     }
 
+    /// The client does not answer pings: its connection is broken without either side knowing.
+    pub(crate) fn silent() -> Self {
+        Self {
+            code: 4201,
+            reason: "the client does not answer pings",
+            reconnect_after_ms: 0,
+        }
+    }
+
     /// A limit on open streams is reached.
     pub(crate) fn full(reason: &'static str) -> Self {
         Self {

@@ -5,12 +5,17 @@
 mod access;
 mod browser;
 mod command_line;
+mod connections;
 mod crash;
 mod errors;
 mod inbox;
 mod limits;
+mod pings;
+mod raw;
+mod receipts;
 mod shutdown;
 mod sse;
+mod storage;
 mod support;
 mod unversioned;
 mod webhooks;

@@ -1,7 +1,11 @@
 //! Stopping loses nothing, and says what was left.
 
-use serde_json::json;
+use std::time::Duration;
 
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+
+use crate::raw::{RawSocket, is_full, unread_events};
 use crate::support::Home;
 use crate::websocket::Socket;
 
@@ -55,4 +59,36 @@ async fn a_second_server_on_the_same_file_is_refused() {
     assert!(!second.status.success());
     let text = String::from_utf8(second.stderr).unwrap();
     assert!(text.contains("in use by another process"), "{text}");
+}
+
+#[tokio::test]
+async fn regression_a_reader_in_the_middle_of_a_backlog_gets_its_farewell_soon() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify_many("anna", 300, 64 << 10).await;
+    let mut reader = unread_events(&server, "/v1/users/anna/events?since=start").await;
+    is_full(&reader).await;
+    let stopped = tokio::spawn(server.stop("-TERM"));
+    let mut text = Vec::new();
+    let whole = tokio::time::timeout(Duration::from_secs(15), reader.read_to_end(&mut text));
+    whole.await.expect("the stream ends soon").unwrap();
+    let text = String::from_utf8_lossy(&text);
+    assert!(text.contains("event: tidings.bye"), "no farewell");
+    let (status, log) = stopped.await.unwrap();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("connections dropped: 0"), "{log}");
+}
+
+#[tokio::test]
+async fn readers_that_read_nothing_hold_up_no_stop() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify_many("anna", 100, 64 << 10).await;
+    let events = unread_events(&server, "/v1/users/anna/events?since=start").await;
+    let socket = RawSocket::open(&server, "/v1/users/anna/ws?since=start").await;
+    is_full(&events).await;
+    is_full(&socket.0).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(15), server.stop("-TERM"));
+    let (status, log) = stopped.await.expect("the server stops before its deadline");
+    assert!(status.success(), "{log}");
 }

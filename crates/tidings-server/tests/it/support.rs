@@ -126,6 +126,22 @@ impl Server {
         format!("{}{path}", self.url)
     }
 
+    /// Sends the process a signal.
+    pub(crate) async fn signal(&self, signal: &str) {
+        let id = self.process.id().unwrap().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().await;
+        assert!(sent.unwrap().success());
+    }
+
+    /// The memory of the process, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let id = self.process.id().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let kibibytes = line.unwrap().split_whitespace().nth(1).unwrap();
+        kibibytes.parse::<usize>().unwrap() * 1024
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
@@ -133,13 +149,7 @@ impl Server {
 
     /// Asks the process to stop, and gives its exit status and what it said on standard error.
     pub(crate) async fn stop(mut self, signal: &str) -> (std::process::ExitStatus, String) {
-        let id = self.process.id().unwrap().to_string();
-        let sent = Command::new("kill")
-            .args([signal, &id])
-            .status()
-            .await
-            .unwrap();
-        assert!(sent.success());
+        self.signal(signal).await;
         let mut stderr = self.process.stderr.take().unwrap();
         let mut text = String::new();
         soon("the end of the server", stderr.read_to_string(&mut text))
@@ -169,6 +179,19 @@ impl Server {
         let response = self.post("/v1/notifications", &body).await;
         assert_eq!(response.status(), StatusCode::CREATED);
         response.json().await.unwrap()
+    }
+
+    /// Posts this many notifications with payloads of a number and so many bytes, in few requests.
+    pub(crate) async fn notify_many(&self, user: &str, count: usize, bytes: usize) {
+        let padding = "x".repeat(bytes);
+        let numbers: Vec<_> = (0..count).collect();
+        for numbers in numbers.chunks((900_000 / bytes).max(1)) {
+            let notification = |n| json!({ "user_id": user, "payload": [n, padding] });
+            let notifications: Vec<_> = numbers.iter().map(notification).collect();
+            let body = json!({ "notifications": notifications });
+            let response = self.post("/v1/notifications/batch", &body).await;
+            assert_eq!(response.status(), StatusCode::CREATED);
+        }
     }
 
     /// Opens a user's event stream; `query` starts with `?` or is empty.

@@ -2,11 +2,14 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::raw::{RawSocket, masked};
 use crate::support::{Home, Server, soon};
 
 /// A client's end of a socket.
@@ -176,9 +179,9 @@ async fn a_client_that_breaks_the_rules_is_told_so() {
     let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
     socket.until("caught_up").await;
     socket.0.send(Message::binary(vec![1])).await.unwrap();
-    assert_eq!(socket.next().await["error"], Value::Null);
+    assert_eq!(socket.next().await["code"], "invalid_frame");
     socket.send(&"x".repeat(5000)).await;
-    assert_eq!(u16::from(socket.close_frame().await.code), 1008);
+    assert_eq!(u16::from(socket.close_frame().await.code), 1009);
 }
 
 #[tokio::test]
@@ -194,4 +197,51 @@ async fn what_cannot_be_marked_as_read_is_answered() {
         (&error["event"], &error["code"]),
         (&json!("error"), &json!("not_found"))
     );
+}
+
+#[tokio::test]
+async fn a_violation_of_the_protocol_is_closed_with_its_code() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut unmasked = masked(0x81, b"x");
+    unmasked[1] &= 0x7f;
+    for (what, frame, code) in [
+        ("invalid UTF-8", masked(0x81, b"\xc3\x28"), 1007),
+        ("an unmasked frame", unmasked, 1002),
+        ("a reserved bit", masked(0xc1, b"x"), 1002),
+        ("a stray continuation", masked(0x80, b"x"), 1002),
+        (
+            "a frame that is too large",
+            masked(0x81, &[b'x'; 5000]),
+            1009,
+        ),
+    ] {
+        let mut socket = RawSocket::open(&server, "/v1/users/anna/ws").await;
+        socket.until("caught_up").await;
+        socket.0.write_all(&frame).await.unwrap();
+        assert_eq!(socket.close_code().await, code, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_subprotocol_is_confirmed_to_clients_that_offer_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    let url = server.at("/v1/users/anna/ws").replacen("http", "ws", 1);
+    for (offered, confirmed) in [
+        (None, None),
+        (Some("tidings.v1"), Some("tidings.v1")),
+        (Some("other, tidings.v1"), Some("tidings.v1")),
+    ] {
+        let mut request = url.as_str().into_client_request().unwrap();
+        if let Some(offered) = offered {
+            let offered = offered.parse().unwrap();
+            request
+                .headers_mut()
+                .insert("sec-websocket-protocol", offered);
+        }
+        let (_socket, response) = connect_async(request).await.unwrap();
+        let answer = response.headers().get("sec-websocket-protocol");
+        assert_eq!(answer.map(|answer| answer.to_str().unwrap()), confirmed);
+    }
 }

@@ -1,0 +1,209 @@
+//! Connections: their number, their heads, and what happens to them while the process stands still.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tidings_server::{Config, Server as InProcess};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::raw::{RawSocket, address};
+use crate::support::{Home, Server, soon};
+
+/// A server whose process may open this many files.
+async fn with_descriptors(home: &Home, limit: u32) -> Server {
+    let command = home.command();
+    let command = command.as_std();
+    let mut limited = tokio::process::Command::new("sh");
+    limited
+        .arg("-c")
+        .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true);
+    Server::of(limited).await
+}
+
+async fn get(server: &Server, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address(server)).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", address(server));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// The first line of the answer.
+async fn status(stream: &mut TcpStream) -> String {
+    let mut line = Vec::new();
+    while !line.ends_with(b"\r\n") {
+        match stream.read_u8().await {
+            Ok(byte) => line.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(line).unwrap()
+}
+
+#[tokio::test]
+async fn regression_websockets_count_as_connections() {
+    let home = Home::new();
+    // 128 descriptors are 64 connections, 48 of them streams.
+    let server = with_descriptors(&home, 128).await;
+    let mut sockets = Vec::new();
+    for _ in 0..48 {
+        sockets.push(RawSocket::open(&server, "/v1/users/anna/ws").await);
+    }
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        let mut stream = get(&server, "/health/live").await;
+        assert_eq!(
+            soon("an answer", status(&mut stream)).await,
+            "HTTP/1.1 200 OK\r\n"
+        );
+        idle.push(stream);
+    }
+    let mut one_more = get(&server, "/health/live").await;
+    let answer = timeout(Duration::from_millis(700), status(&mut one_more)).await;
+    assert!(
+        answer.is_err(),
+        "a connection beyond the limit was served: {answer:?}"
+    );
+    sockets.pop();
+    assert_eq!(
+        soon("an answer", status(&mut one_more)).await,
+        "HTTP/1.1 200 OK\r\n"
+    );
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_follows_the_descriptors_with_one_warning() {
+    let home = Home::new();
+    let server = with_descriptors(&home, 256).await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(address(&server)).await.unwrap());
+    }
+    server.notify("anna", json!(1)).await;
+    let mut events = server.events("anna", "?since=start").await;
+    events.until("tidings.caught_up").await;
+    drop((idle, events));
+    let (status, log) = server.stop("-TERM").await;
+    assert!(status.success(), "{log}");
+    assert_eq!(log.matches("WARN").count(), 1, "{log}");
+    assert!(log.contains("max_connections=128"), "{log}");
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused_early() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nX-Long: {}", "x".repeat(40_000));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = timeout(Duration::from_secs(5), status(&mut stream)).await;
+    let answer = answer.expect("the head is refused before its time is over");
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    // An ordinary long one is fine.
+    let long = reqwest::Client::new()
+        .get(server.at("/health/live"))
+        .header("X-Long", "x".repeat(8000));
+    assert_eq!(long.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused_at_once() {
+    let home = Home::new();
+    let server = home.start().await;
+    for head in [
+        "Content-Length: 10000000000",
+        "Content-Length: 2000000\r\nExpect: 100-continue",
+    ] {
+        let mut stream = TcpStream::connect(address(&server)).await.unwrap();
+        let head = format!(
+            "POST /v1/notifications HTTP/1.1\r\nHost: {}\r\n{head}\r\n\r\n",
+            address(&server)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = timeout(Duration::from_secs(5), status(&mut stream)).await;
+        let answer = answer.expect("the body is refused without being waited for");
+        assert!(answer.starts_with("HTTP/1.1 413"), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn many_clients_can_connect_while_the_server_is_busy() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.signal("-STOP").await;
+    let mut connecting = tokio::task::JoinSet::new();
+    for _ in 0..1500 {
+        connecting.spawn(TcpStream::connect(address(&server).to_owned()));
+    }
+    let connected = timeout(Duration::from_secs(10), connecting.join_all()).await;
+    let connected = connected.expect("the listen queue has room for all");
+    assert!(connected.iter().all(Result::is_ok));
+    server.signal("-CONT").await;
+    drop(connected);
+    server.notify("anna", json!(1)).await;
+}
+
+#[tokio::test]
+async fn requests_that_arrive_while_the_process_stands_still_are_answered() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let mut stream = get(&server, "/health/live").await;
+        let mut answer = [0; 4096];
+        let read = soon("an answer", stream.read(&mut answer)).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        clients.push(stream);
+    }
+    server.signal("-STOP").await;
+    for stream in &mut clients {
+        let head = format!(
+            "GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n",
+            address(&server)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+    }
+    // Longer than a head may take.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    server.signal("-CONT").await;
+    for stream in &mut clients {
+        assert_eq!(
+            soon("an answer", status(stream)).await,
+            "HTTP/1.1 200 OK\r\n"
+        );
+    }
+}
+
+#[tokio::test]
+async fn regression_a_dropped_server_ends_its_streams_and_frees_its_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = format!(
+        "--database=sqlite:{}",
+        folder.path().join("tidings.db").display()
+    );
+    let config = Config::from_flags(["--dev", "--listen=127.0.0.1:0", &database]).unwrap();
+    let server = InProcess::start(config.clone()).await.unwrap();
+    let url = format!("http://{}/v1/users/anna/events", server.address());
+    let mut stream = reqwest::get(url).await.unwrap();
+    assert!(stream.chunk().await.unwrap().is_some());
+    drop(server);
+    soon("the end of the stream", async {
+        while let Ok(Some(_)) = stream.chunk().await {}
+    })
+    .await;
+    let again = soon("the database", async {
+        loop {
+            match InProcess::start(config.clone()).await {
+                Ok(server) => return server,
+                Err(_still_locked) => tokio::task::yield_now().await,
+            }
+        }
+    });
+    again.await.shutdown().await;
+}

@@ -1,0 +1,75 @@
+//! Connections of which nothing is heard, and clients that ask too much of a connection.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use crate::raw::{Frame, RawSocket, masked};
+use crate::support::Home;
+
+const PONG: u8 = 0x8a;
+const PING: u8 = 0x89;
+
+#[tokio::test]
+async fn regression_a_client_that_only_listens_survives_the_pause_after_a_busy_time() {
+    let home = Home::with(&["--ping-interval", "1s"]);
+    let server = home.start().await;
+    let mut socket = RawSocket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    // For longer than three intervals there are events, and so neither pings nor pongs.
+    for n in 0..8 {
+        server.notify("anna", json!(n)).await;
+        socket.until("notification").await;
+        tokio::time::sleep(Duration::from_millis(450)).await;
+    }
+    for _ in 0..3 {
+        assert_eq!(socket.next().await, Some(Frame::Ping));
+        socket.send(PONG, b"").await;
+    }
+    server.notify("anna", json!("still here")).await;
+    socket.until("notification").await;
+}
+
+#[tokio::test]
+async fn a_client_that_answers_no_pings_is_closed_with_a_code() {
+    for path in ["/v1/users/anna/ws", "/ws/anna"] {
+        let home = Home::with(&["--ping-interval", "1s"]);
+        let server = home.start().await;
+        let mut socket = RawSocket::open(&server, path).await;
+        let mut pings = 0;
+        let code = loop {
+            match socket.next().await {
+                Some(Frame::Ping) => pings += 1,
+                Some(Frame::Close(code)) => break code,
+                Some(_) => {}
+                None => panic!("the connection ended without a close"),
+            }
+        };
+        assert_eq!((pings, code), (3, 4201), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_pings_and_reads_nothing_costs_no_memory() {
+    for path in ["/v1/users/anna/ws", "/ws/anna"] {
+        let home = Home::new();
+        let server = home.start().await;
+        let before = server.memory();
+        let mut socket = RawSocket::open(&server, path).await;
+        let pings = masked(PING, &[0; 125]).repeat(1000);
+        let limit = 64 << 20;
+        let mut sent = 0;
+        while sent < limit
+            && let Ok(written) = timeout(Duration::from_secs(2), socket.0.write(&pings)).await
+        {
+            sent += written.unwrap();
+        }
+        let grown = server.memory().saturating_sub(before);
+        assert!(sent < limit, "{path}: the server read on without end");
+        assert!(grown < 16 << 20, "{path}: {grown} bytes");
+        // The others are served.
+        server.notify("anna", json!(1)).await;
+    }
+}
