@@ -42,6 +42,10 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
+        .layer(from_fn_with_state(
+            app.config.max_body_bytes,
+            extract::check_length,
+        ))
         .layer(from_fn_with_state(access, access::check_origin))
         .layer(from_fn(log_request))
         .with_state(app)

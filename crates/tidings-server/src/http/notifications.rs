@@ -36,9 +36,12 @@ pub(crate) async fn create(
         Recipients::One(_) => one,
         Recipients::Many(_) => many,
     };
-    let mut drafts = Vec::new();
-    request.draft_into(&mut drafts)?;
-    let answer = app.acceptor.accept(drafts, idempotent, answer).await?;
+    let mut batch = Batch::default();
+    batch.add(request)?;
+    let answer = app
+        .acceptor
+        .accept(batch.drafts, idempotent, answer)
+        .await?;
     Ok(created(answer))
 }
 
@@ -48,23 +51,24 @@ pub(crate) async fn create_batch(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
-    let batch = fields
+    let notifications = fields
         .take_raw("notifications")?
         .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
     fields.finish()?;
-    let mut drafts = Vec::new();
-    for (index, element) in elements("notifications", batch)?.into_iter().enumerate() {
+    let mut batch = Batch::default();
+    let notifications = elements("notifications", notifications)?;
+    for (index, element) in notifications.into_iter().enumerate() {
         Fields::of(element)
             .and_then(Request::parse)
-            .and_then(|request| request.draft_into(&mut drafts))
+            .and_then(|request| batch.add(request))
             .map_err(|error| error.within(&format!("notifications[{index}]")))?;
     }
-    if drafts.is_empty() {
+    if batch.drafts.is_empty() {
         return Err(ApiError::invalid("notifications", "expected at least one"));
     }
     let idempotent = idempotency_key(&headers)?
         .map(|key| Idempotent::new(key, "/v1/notifications/batch", &body));
-    let answer = app.acceptor.accept(drafts, idempotent, many).await?;
+    let answer = app.acceptor.accept(batch.drafts, idempotent, many).await?;
     Ok(created(answer))
 }
 
@@ -147,37 +151,44 @@ impl Request {
             timestamp,
         })
     }
+}
 
+/// The notifications of one request, within the limits of number and size.
+#[derive(Debug, Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    /// The payloads of all drafts together.
+    bytes: usize,
+}
+
+impl Batch {
     /// Adds a draft for each recipient.
-    fn draft_into(self, drafts: &mut Vec<Draft>) -> Result<(), ApiError> {
-        let users = match self.recipients {
+    fn add(&mut self, request: Request) -> Result<(), ApiError> {
+        let users = match request.recipients {
             Recipients::One(user) => vec![user],
             Recipients::Many(users) if users.is_empty() => {
                 return Err(ApiError::invalid("user_ids", "expected at least one user"));
             }
             Recipients::Many(users) => distinct(users),
         };
-        if drafts.len() + users.len() > MAX_NOTIFICATIONS {
+        if self.drafts.len() + users.len() > MAX_NOTIFICATIONS {
             let expected = format!("expected at most {MAX_NOTIFICATIONS} notifications a request");
             return Err(ApiError::invalid("user_ids", expected));
         }
-        let stored: usize = drafts
-            .iter()
-            .map(|draft| draft.payload().as_str().len())
-            .sum();
-        let more = users.len().saturating_mul(self.payload.as_str().len());
-        if stored.saturating_add(more) > MAX_STORED_BYTES {
+        let more = users.len().saturating_mul(request.payload.as_str().len());
+        self.bytes = self.bytes.saturating_add(more);
+        if self.bytes > MAX_STORED_BYTES {
             let expected = format!(
                 "expected at most {MAX_STORED_BYTES} bytes of payload over all recipients of a request"
             );
             return Err(ApiError::invalid("user_ids", expected));
         }
         for user in users {
-            let mut draft = Draft::new(user, self.event_type.clone(), self.payload.clone());
-            if let Some(timestamp) = self.timestamp {
+            let mut draft = Draft::new(user, request.event_type.clone(), request.payload.clone());
+            if let Some(timestamp) = request.timestamp {
                 draft = draft.with_timestamp(timestamp);
             }
-            drafts.push(draft);
+            self.drafts.push(draft);
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use reqwest::{Client, Method};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Home, Server};
 
@@ -189,4 +190,34 @@ async fn a_body_that_is_too_large_is_refused_and_the_server_goes_on() {
         (413, Some("body_too_large"))
     );
     server.notify("a", Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_percent_encoded_is_refused_by_name() {
+    let home = Home::new();
+    let server = home.start().await;
+    for (path, field) in [
+        ("/v1/users/%zz/notifications", "user"),
+        ("/v1/users/%/events", "user"),
+        ("/v1/users/a%4/endpoints", "user"),
+        ("/v1/users/%ff/notifications", "user"),
+        ("/v1/users/a%0Ab/notifications", "user"),
+        ("/notifications/%zz", "user"),
+    ] {
+        // Sent as it stands: a client library would encode it again.
+        let mut stream = crate::raw::connect(&server).await;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        assert!(
+            answer.contains(&format!(r#""field":"{field}""#)),
+            "{path}: {answer}"
+        );
+    }
+    // Every escape of a valid name is the same name.
+    server.notify("a%z/ü", serde_json::json!(1)).await;
+    let page = server.get("/v1/users/a%25z%2f%c3%bc/notifications").await;
+    assert_eq!(page["unread"], 1);
 }

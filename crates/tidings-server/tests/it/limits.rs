@@ -91,3 +91,16 @@ async fn a_connection_that_says_nothing_is_closed() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn what_a_batch_stores_is_bounded_over_all_its_elements() {
+    let home = Home::new();
+    let server = home.start().await;
+    let users: Vec<_> = (0..50).map(|n| format!("u{n}")).collect();
+    let element = json!({ "user_ids": users, "payload": "x".repeat(200_000) });
+    let body = json!({ "notifications": [element, element] });
+    let response = server.post("/v1/notifications/batch", &body).await;
+    assert_eq!(response.status(), 400);
+    let error: serde_json::Value = response.json().await.unwrap();
+    assert_eq!(error["error"]["field"], "notifications[1].user_ids");
+}
