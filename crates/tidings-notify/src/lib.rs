@@ -123,3 +123,8 @@ pub use store::sqlite::{self, SqliteStore};
 pub use store::{ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store};
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -51,3 +51,8 @@ pub use database::Database;
 pub use error::Error;
 pub use listening::Listening;
 pub use tokio_postgres;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

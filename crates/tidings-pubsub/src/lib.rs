@@ -100,3 +100,8 @@ pub use pattern::Pattern;
 pub use subscription::Subscription;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};
 pub use topics::Topics;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

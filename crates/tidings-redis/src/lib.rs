@@ -43,3 +43,8 @@ pub use connection::Connection;
 pub use error::Error;
 pub use redis;
 pub use server::Server;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -53,3 +53,8 @@ mod writer;
 pub use database::{Database, Options};
 pub use error::Error;
 pub use rusqlite;
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

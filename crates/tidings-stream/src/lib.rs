@@ -135,3 +135,8 @@ pub use message::{
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
 pub use stats::{GroupStats, Member, PendingMessage, StreamStats};
 pub use streams::{Redrive, Redriven, Streams};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
