@@ -15,6 +15,10 @@ pub enum StoreError {
     /// The store has no room left. Reads go on; writes succeed again once there is room.
     #[error("the webhook store is full")]
     Full(#[source] Cause),
+    /// The store cannot be used at present: its file is locked, its disk fails, or its server cannot
+    /// be reached. What was asked may have been done where there is no word from the server.
+    #[error("the webhook store is not available")]
+    Unavailable(#[source] Cause),
     /// The owner has as many endpoints as are allowed.
     #[error("expected at most {limit} endpoints")]
     TooManyEndpoints {
@@ -39,6 +43,7 @@ impl From<tidings_sqlite::Error> for StoreError {
         match error {
             tidings_sqlite::Error::Closed => Self::Closed,
             full if full.is_full() => Self::Full(Arc::new(full)),
+            trouble if trouble.is_unavailable() => Self::Unavailable(Arc::new(trouble)),
             other => Self::backend(other),
         }
     }

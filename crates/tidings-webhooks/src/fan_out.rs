@@ -61,7 +61,7 @@ pub(crate) fn messages(events: &[WebhookEvent]) -> Result<Vec<NewMessage>, serde
 }
 
 /// The failure of a stream in a transaction that a store has a part in.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn stream_failure(error: tidings_stream::Error) -> StoreError {
     match error {
         tidings_stream::Error::Closed => StoreError::Closed,

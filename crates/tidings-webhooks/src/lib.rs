@@ -29,8 +29,9 @@
 //!
 //! # Stores
 //!
-//! `sqlite::SqliteStore` (feature `sqlite`) keeps everything in a file. The feature `conformance` has
-//! the tests for a [`Store`] of your own.
+//! `sqlite::SqliteStore` (feature `sqlite`) keeps everything in a file, `postgres::PostgresStore`
+//! (feature `postgres`) in a PostgreSQL database that many instances share. The feature `conformance`
+//! has the tests for a [`Store`] of your own.
 //!
 //! # What it is not
 //!
@@ -52,13 +53,15 @@ mod webhooks;
 mod clock;
 mod fan_out;
 mod lanes;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod tally;
 mod target;
 pub mod telemetry;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 

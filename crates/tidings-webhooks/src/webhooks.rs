@@ -79,7 +79,7 @@ impl Webhooks {
     /// Starts to make deliveries of accepted events, and to send those that are due.
     ///
     /// The streams have to be on the database of the store where events are accepted in
-    /// transactions (`sqlite::accept_in`); for [`accept`](Self::accept) any
+    /// transactions (`sqlite::accept_in`, `postgres::accept_in`); for [`accept`](Self::accept) any
     /// engine will do.
     ///
     /// # Errors
@@ -320,7 +320,13 @@ impl Webhooks {
         let Some(running) = self.running().take() else {
             return StopReport::default();
         };
-        running.fan_out.close().await;
+        // A batch that is not done until then is made again: by another instance, or the next run.
+        if tokio::time::timeout(limit, running.fan_out.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the webhook fan-out did not end in time");
+        }
         let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(limit).await;
         StopReport {
             abandoned_attempts,

@@ -304,6 +304,8 @@ async fn an_event_that_no_endpoint_can_want_costs_nothing() {
     let of_bo = event(1).with_user(user("bo"));
     let accepted = app
         .database
+        .as_ref()
+        .unwrap()
         .write(move |tx| tidings_webhooks::sqlite::accept_in(tx, &stream, &[of_bo]))
         .await;
     assert!(!accepted.unwrap());
@@ -323,6 +325,8 @@ async fn an_event_is_accepted_in_the_applications_own_transaction() {
         let stream = app.webhooks.stream().clone();
         let written = app
             .database
+            .as_ref()
+            .unwrap()
             .write(move |tx| {
                 tidings_webhooks::sqlite::accept_in(tx, &stream, &[event(number)])?;
                 is_committed

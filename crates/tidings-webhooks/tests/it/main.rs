@@ -6,10 +6,13 @@
     reason = "a test fails by panicking, and tells its parent what it does"
 )]
 
+mod database;
 mod delivery;
 mod faults;
 mod kill;
 mod lanes;
+mod postgres;
+mod postgres_conformance;
 mod sqlite_conformance;
 mod support;
 mod watched;

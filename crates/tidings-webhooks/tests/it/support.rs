@@ -7,6 +7,7 @@ use std::time::Duration;
 use tidings::signing::Secret;
 use tidings_notify::{EventType, Payload, UserId};
 use tidings_sqlite::Database;
+use tidings_stream::postgres::{PostgresEngine, PostgresOptions as EngineOptions};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, Streams};
 use tidings_webhooks::sqlite::SqliteStore;
@@ -15,13 +16,16 @@ use tidings_webhooks::{
     Options, Owner, Store, WebhookEvent, Webhooks,
 };
 
+use crate::database::Schema;
+
 /// Longest wait for what is to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One instance of an application.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) database: Database,
+    /// The file, unless it is on PostgreSQL.
+    pub(crate) database: Option<Database>,
     pub(crate) streams: Streams,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) webhooks: Webhooks,
@@ -63,7 +67,23 @@ pub(crate) async fn start(
         .await
         .unwrap();
     App {
-        database,
+        database: Some(database),
+        streams,
+        store,
+        webhooks,
+    }
+}
+
+/// Starts an instance on PostgreSQL.
+pub(crate) async fn start_on_postgres(schema: &Schema, options: Options) -> App {
+    let engine = PostgresEngine::open(schema.config(), EngineOptions::default());
+    let streams = Streams::new(Arc::new(engine.await.unwrap()), ServiceConfig::default());
+    let store: Arc<dyn Store> = Arc::new(schema.store().await);
+    let webhooks = Webhooks::start(Arc::clone(&store), streams.clone(), options)
+        .await
+        .unwrap();
+    App {
+        database: None,
         streams,
         store,
         webhooks,
@@ -121,7 +141,9 @@ impl App {
         drop(self.webhooks);
         drop(self.streams);
         drop(self.store);
-        self.database.close().await;
+        if let Some(database) = self.database {
+            database.close().await;
+        }
     }
 }
 

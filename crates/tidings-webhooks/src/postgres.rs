@@ -1,0 +1,286 @@
+//! The store on a PostgreSQL database, which many instances share.
+//!
+//! | table `tidings_webhook_…` | holds |
+//! |---|---|
+//! | `endpoint` | one row an endpoint; a removed one stays until its deliveries are cleaned |
+//! | `event` | one row an event that an endpoint gets, or would get if it were enabled |
+//! | `delivery` | one row an event and endpoint: the queue and the record in one |
+//! | `attempt` | one row an attempt |
+//! | `lane` | one row an endpoint with work: when it is due, and who serves it |
+//! | `health` | one row an endpoint that was ever called |
+//! | `replay` | one row a replay that is under way |
+//! | `clock` | one row: the latest time by which anything was due |
+//!
+//! Every change is one call of a function in the database, so it is one short transaction with one
+//! round trip. Locks are taken in a fixed order. Nothing notifies: commits that do are made one after
+//! the other by the server.
+
+mod accept;
+mod connections;
+mod deliveries;
+mod endpoints;
+mod events;
+mod lanes;
+mod outcomes;
+mod replay;
+mod schema;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tidings_notify::UserId;
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Config, Database};
+
+use crate::health::StoredHealth;
+use crate::store::{
+    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
+    ReplayPage, ReplayStep, StoredEndpoint,
+};
+use crate::{
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
+};
+use connections::{Connections, column, failure};
+use schema::{limit, micros, time};
+
+pub use accept::accept_in;
+
+/// How to use the database.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PostgresOptions {
+    connections: usize,
+}
+
+impl Default for PostgresOptions {
+    /// Four connections.
+    fn default() -> Self {
+        Self { connections: 4 }
+    }
+}
+
+impl PostgresOptions {
+    /// Sets how many connections there are at most; at least one.
+    pub fn with_connections(mut self, connections: usize) -> Self {
+        self.connections = connections.max(1);
+        self
+    }
+}
+
+/// Keeps webhooks in a PostgreSQL database. Clones share the connections.
+#[derive(Debug, Clone)]
+pub struct PostgresStore {
+    connections: Arc<Connections>,
+}
+
+impl PostgresStore {
+    /// Brings the tables up to date, and returns the store. The tables are those of the search path.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Backend`] when the server cannot be reached, does not let this role create
+    /// tables, or has tables of a newer version. The call can be repeated.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, which the tasks of connections need.
+    pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, StoreError> {
+        Database::new(config.clone())
+            .migrate(schema::COMPONENT, schema::STEPS)
+            .await
+            .map_err(failure)?;
+        Ok(Self {
+            connections: Arc::new(Connections::new(&config, options.connections)),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn advance_clock(&self, now: Timestamp) -> Result<Timestamp, StoreError> {
+        let row = self
+            .connections
+            .row(
+                "INSERT INTO tidings_webhook_clock AS clock (one, now) VALUES (1, $1)
+             ON CONFLICT (one) DO UPDATE SET now = greatest(clock.now, excluded.now)
+             RETURNING now",
+                &[(&micros(now), Type::INT8)],
+            )
+            .await?;
+        time(row.try_get(0).map_err(column)?)
+    }
+
+    async fn insert_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        limit: Option<usize>,
+        notice: Option<Notice>,
+    ) -> Result<(), StoreError> {
+        endpoints::insert(&self.connections, &endpoint, limit, notice.as_ref()).await
+    }
+
+    async fn replace_endpoint(
+        &self,
+        endpoint: StoredEndpoint,
+        now: Timestamp,
+        notice: Option<Notice>,
+    ) -> Result<bool, StoreError> {
+        endpoints::replace(&self.connections, &endpoint, now, notice.as_ref()).await
+    }
+
+    async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError> {
+        let found = endpoints::find(&self.connections, id).await?;
+        Ok(found.filter(|endpoint| !endpoint.removed))
+    }
+
+    async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
+        endpoints::list(&self.connections, owner).await
+    }
+
+    async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {
+        outcomes::health(&self.connections, id).await
+    }
+
+    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
+        let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+        let row = self
+            .connections
+            .row(endpoints::IS_WANTED, &[(&users, Type::TEXT_ARRAY)])
+            .await?;
+        row.try_get(0).map_err(column)
+    }
+
+    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
+        endpoints::listeners(&self.connections, users).await
+    }
+
+    async fn add_deliveries(
+        &self,
+        events: Vec<Addressed>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        events::add(&self.connections, &events, at).await
+    }
+
+    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+        lanes::lease(&self.connections, &lease).await
+    }
+
+    async fn renew_lanes(
+        &self,
+        instance: &str,
+        until: Timestamp,
+    ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
+        lanes::renew(&self.connections, instance, until).await
+    }
+
+    async fn release_lanes(
+        &self,
+        instance: &str,
+        lanes: Vec<Released>,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        lanes::release(&self.connections, instance, &lanes).await
+    }
+
+    async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
+        lanes::work(&self.connections, &query).await
+    }
+
+    async fn record(
+        &self,
+        outcomes: Vec<Outcome>,
+        now: Timestamp,
+        at: Timestamp,
+    ) -> Result<Vec<(EndpointId, Option<Timestamp>)>, StoreError> {
+        outcomes::record(&self.connections, &outcomes, now, at).await
+    }
+
+    async fn cancel_deliveries(
+        &self,
+        endpoint: EndpointId,
+        because: &str,
+        at: Timestamp,
+        most: usize,
+    ) -> Result<usize, StoreError> {
+        let row = self
+            .connections
+            .row(
+                "SELECT tidings_webhook_cancel($1, $2, $3, $4)",
+                &[
+                    (&endpoint.as_i64(), Type::INT8),
+                    (&because, Type::TEXT),
+                    (&micros(at), Type::INT8),
+                    (&limit(most), Type::INT8),
+                ],
+            )
+            .await?;
+        let cancelled: i64 = row.try_get(0).map_err(column)?;
+        Ok(usize::try_from(cancelled).unwrap_or(usize::MAX))
+    }
+
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
+        deliveries::find(&self.connections, id).await
+    }
+
+    async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
+        deliveries::list(&self.connections, query).await
+    }
+
+    async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
+        deliveries::attempts(&self.connections, id).await
+    }
+
+    async fn count_pending(&self) -> Result<u64, StoreError> {
+        deliveries::count_pending(&self.connections, None).await
+    }
+
+    async fn retry_delivery(
+        &self,
+        id: DeliveryId,
+        now: Timestamp,
+    ) -> Result<Option<EndpointId>, StoreError> {
+        let row = self
+            .connections
+            .row(
+                "SELECT tidings_webhook_retry($1, $2)",
+                &[(&id.as_i64(), Type::INT8), (&micros(now), Type::INT8)],
+            )
+            .await?;
+        let endpoint: Option<i64> = row.try_get(0).map_err(column)?;
+        Ok(endpoint.map(EndpointId::from_i64))
+    }
+
+    async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError> {
+        replay::start(&self.connections, &replay, now).await
+    }
+
+    async fn replay_page(
+        &self,
+        endpoint: EndpointId,
+        limit: usize,
+    ) -> Result<Option<ReplayPage>, StoreError> {
+        replay::page(&self.connections, endpoint, limit).await
+    }
+
+    async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError> {
+        replay::step(&self.connections, &step, at).await
+    }
+
+    async fn clean(&self, cutoff: Timestamp, most: usize) -> Result<usize, StoreError> {
+        let row = self
+            .connections
+            .row(
+                "SELECT tidings_webhook_clean($1, $2)",
+                &[(&micros(cutoff), Type::INT8), (&limit(most), Type::INT8)],
+            )
+            .await?;
+        let count: i64 = row.try_get(0).map_err(column)?;
+        Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    }
+
+    /// Refuses later calls on this store and its clones, and lets calls under way end.
+    async fn close(&self) {
+        self.connections.close();
+    }
+}

@@ -1,0 +1,194 @@
+//! Endpoints: added, changed, found.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings_notify::UserId;
+use tidings_postgres::tokio_postgres::Row;
+use tidings_postgres::tokio_postgres::types::Type;
+
+use super::connections::{Connections, Parameter, column};
+use super::events::Columns;
+use super::schema::{duration_micros, limit, micros, time};
+use crate::store::{Addressed, Disabled, Listener, Notice, StoredEndpoint};
+use crate::{EndpointId, Owner, StoreError};
+
+const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_wait,
+    disabled_because, removed, revision, created_at";
+
+/// Whether the operator or one of some users has an endpoint.
+pub(super) const IS_WANTED: &str = "
+    SELECT EXISTS (SELECT 1 FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed)
+        OR EXISTS (SELECT 1 FROM tidings_webhook_endpoint
+            WHERE user_id = ANY ($1) AND NOT removed)";
+
+/// The change and the event about it are one transaction.
+const INSERT: &str = "
+    SELECT CASE WHEN tidings_webhook_insert_endpoint($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        THEN tidings_webhook_add($11, $12, $13, $14, $15, $16, $17, $18, $19, $20)::text
+            IS NOT NULL
+        ELSE false END";
+
+const REPLACE: &str = "
+    SELECT CASE WHEN tidings_webhook_replace_endpoint($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        THEN tidings_webhook_add($10, $11, $12, $13, $14, $15, $16, $17, $18, $19)::text
+            IS NOT NULL
+        ELSE false END";
+
+pub(super) async fn insert(
+    connections: &Connections,
+    endpoint: &StoredEndpoint,
+    most: Option<usize>,
+    notice: Option<&Notice>,
+) -> Result<(), StoreError> {
+    let (addressed, at) = about(notice);
+    let notice = Columns::new(addressed, at);
+    let user = endpoint.owner.user().map(UserId::as_str);
+    let because = endpoint.disabled.as_ref().map(|it| it.because.as_str());
+    let id = endpoint.id.as_i64();
+    let first_wait = endpoint.first_wait.map(duration_micros);
+    let revision = endpoint.revision.cast_signed();
+    let created_at = micros(endpoint.created_at);
+    let limit = most.map(limit);
+    let mut parameters: Vec<Parameter<'_>> = vec![
+        (&id, Type::INT8),
+        (&user, Type::TEXT),
+        (&endpoint.settings, Type::TEXT),
+        (&endpoint.event_types, Type::TEXT),
+        (&endpoint.secrets, Type::TEXT),
+        (&first_wait, Type::INT8),
+        (&because, Type::TEXT),
+        (&revision, Type::INT8),
+        (&created_at, Type::INT8),
+        (&limit, Type::INT8),
+    ];
+    parameters.extend(notice.parameters());
+    let row = connections.row(INSERT, &parameters).await?;
+    match (row.try_get(0).map_err(column)?, most) {
+        (false, Some(limit)) => Err(StoreError::TooManyEndpoints { limit }),
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn replace(
+    connections: &Connections,
+    endpoint: &StoredEndpoint,
+    now: Timestamp,
+    notice: Option<&Notice>,
+) -> Result<bool, StoreError> {
+    let (addressed, at) = about(notice);
+    let notice = Columns::new(addressed, at);
+    let because = endpoint.disabled.as_ref().map(|it| it.because.as_str());
+    let id = endpoint.id.as_i64();
+    let first_wait = endpoint.first_wait.map(duration_micros);
+    let revision = endpoint.revision.cast_signed();
+    let now = micros(now);
+    let mut parameters: Vec<Parameter<'_>> = vec![
+        (&id, Type::INT8),
+        (&endpoint.settings, Type::TEXT),
+        (&endpoint.event_types, Type::TEXT),
+        (&endpoint.secrets, Type::TEXT),
+        (&first_wait, Type::INT8),
+        (&because, Type::TEXT),
+        (&endpoint.removed, Type::BOOL),
+        (&revision, Type::INT8),
+        (&now, Type::INT8),
+    ];
+    parameters.extend(notice.parameters());
+    let row = connections.row(REPLACE, &parameters).await?;
+    row.try_get(0).map_err(column)
+}
+
+fn about(notice: Option<&Notice>) -> (&[Addressed], Timestamp) {
+    match notice {
+        Some(notice) => (std::slice::from_ref(&notice.addressed), notice.at),
+        None => (&[], Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// Finds an endpoint, a removed one too.
+pub(super) async fn find(
+    connections: &Connections,
+    id: EndpointId,
+) -> Result<Option<StoredEndpoint>, StoreError> {
+    let statement = format!("SELECT {COLUMNS} FROM tidings_webhook_endpoint WHERE endpoint = $1");
+    let parameters = [(&id.as_i64() as _, Type::INT8)];
+    let rows = connections.query(&statement, &parameters).await?;
+    rows.first().map(from_row).transpose()
+}
+
+pub(super) async fn list(
+    connections: &Connections,
+    owner: &Owner,
+) -> Result<Vec<StoredEndpoint>, StoreError> {
+    let condition = match owner {
+        Owner::Operator => "user_id IS NULL AND $1::text IS NULL",
+        Owner::User(_) => "user_id = $1",
+    };
+    let statement = format!(
+        "SELECT {COLUMNS} FROM tidings_webhook_endpoint
+         WHERE {condition} AND NOT removed ORDER BY created_at, endpoint"
+    );
+    let user = owner.user().map(UserId::as_str);
+    let rows = connections
+        .query(&statement, &[(&user, Type::TEXT)])
+        .await?;
+    rows.iter().map(from_row).collect()
+}
+
+pub(super) async fn listeners(
+    connections: &Connections,
+    users: &[UserId],
+) -> Result<Vec<Listener>, StoreError> {
+    const LISTENERS: &str = "
+        SELECT endpoint, user_id, event_types, first_wait, disabled_because IS NULL
+        FROM (
+            SELECT * FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed
+            UNION ALL
+            SELECT * FROM tidings_webhook_endpoint WHERE user_id = ANY ($1) AND NOT removed
+        ) AS listener
+        ORDER BY user_id NULLS FIRST, created_at, endpoint";
+    let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
+    let rows = connections
+        .query(LISTENERS, &[(&users, Type::TEXT_ARRAY)])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Listener {
+                id: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+                owner: owner(row.try_get(1).map_err(column)?)?,
+                event_types: row.try_get(2).map_err(column)?,
+                first_wait: first_wait(row.try_get(3).map_err(column)?),
+                enabled: row.try_get(4).map_err(column)?,
+            })
+        })
+        .collect()
+}
+
+pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
+    match user {
+        None => Ok(Owner::Operator),
+        Some(user) => Ok(Owner::User(UserId::new(user).map_err(StoreError::backend)?)),
+    }
+}
+
+fn first_wait(microseconds: Option<i64>) -> Option<Duration> {
+    microseconds.map(|it| Duration::from_micros(it.unsigned_abs()))
+}
+
+fn from_row(row: &Row) -> Result<StoredEndpoint, StoreError> {
+    let because: Option<String> = row.try_get(6).map_err(column)?;
+    let revision: i64 = row.try_get(8).map_err(column)?;
+    Ok(StoredEndpoint {
+        id: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+        owner: owner(row.try_get(1).map_err(column)?)?,
+        settings: row.try_get(2).map_err(column)?,
+        event_types: row.try_get(3).map_err(column)?,
+        secrets: row.try_get(4).map_err(column)?,
+        first_wait: first_wait(row.try_get(5).map_err(column)?),
+        disabled: because.map(|because| Disabled { because }),
+        removed: row.try_get(7).map_err(column)?,
+        revision: revision.cast_unsigned(),
+        created_at: time(row.try_get(9).map_err(column)?)?,
+    })
+}

@@ -1,0 +1,194 @@
+//! Lanes: when an endpoint has something to do, who serves it, and what there is to do.
+
+use jiff::Timestamp;
+use tidings_notify::{Payload, UserId};
+use tidings_postgres::tokio_postgres::Row;
+use tidings_postgres::tokio_postgres::types::Type;
+
+use super::connections::{Connections, column};
+use super::endpoints;
+use super::schema::{limit, micros, optional_time};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, Lease, Leased, Released};
+use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
+
+pub(super) async fn lease(connections: &Connections, lease: &Lease) -> Result<Leased, StoreError> {
+    // Most of the time nothing is due, and looking writes nothing.
+    let next_due = next_free(connections).await?;
+    if next_due.is_none_or(|due| due > lease.now) {
+        return Ok(Leased {
+            lanes: Vec::new(),
+            next_due,
+        });
+    }
+    let rows = connections
+        .query(
+            "SELECT tidings_webhook_lease($1, $2, $3, $4)",
+            &[
+                (&lease.instance, Type::TEXT),
+                (&micros(lease.now), Type::INT8),
+                (&micros(lease.until), Type::INT8),
+                (&limit(lease.limit), Type::INT8),
+            ],
+        )
+        .await?;
+    let id = |row: &Row| Ok(EndpointId::from_i64(row.try_get(0).map_err(column)?));
+    let lanes: Result<_, StoreError> = rows.iter().map(id).collect();
+    Ok(Leased {
+        lanes: lanes?,
+        next_due: next_free(connections).await?,
+    })
+}
+
+async fn next_free(connections: &Connections) -> Result<Option<Timestamp>, StoreError> {
+    let row = connections
+        .row("SELECT min(free_at) FROM tidings_webhook_lane", &[])
+        .await?;
+    optional_time(row.try_get(0).map_err(column)?)
+}
+
+pub(super) async fn renew(
+    connections: &Connections,
+    instance: &str,
+    until: Timestamp,
+) -> Result<Vec<(EndpointId, u64)>, StoreError> {
+    let rows = connections
+        .query(
+            "SELECT endpoint, revision FROM tidings_webhook_renew($1, $2)",
+            &[(&instance, Type::TEXT), (&micros(until), Type::INT8)],
+        )
+        .await?;
+    let held = |row: &Row| {
+        let revision: i64 = row.try_get(1).map_err(column)?;
+        let endpoint = EndpointId::from_i64(row.try_get(0).map_err(column)?);
+        Ok((endpoint, revision.cast_unsigned()))
+    };
+    rows.iter().map(held).collect()
+}
+
+pub(super) async fn release(
+    connections: &Connections,
+    instance: &str,
+    lanes: &[Released],
+) -> Result<Option<Timestamp>, StoreError> {
+    let endpoints: Vec<_> = lanes.iter().map(|lane| lane.endpoint.as_i64()).collect();
+    let blocked: Vec<_> = lanes
+        .iter()
+        .map(|lane| lane.blocked_until.map_or(0, micros))
+        .collect();
+    let row = connections
+        .row(
+            "SELECT tidings_webhook_release($1, $2, $3)",
+            &[
+                (&instance, Type::TEXT),
+                (&endpoints, Type::INT8_ARRAY),
+                (&blocked, Type::INT8_ARRAY),
+            ],
+        )
+        .await?;
+    optional_time(row.try_get(0).map_err(column)?)
+}
+
+/// What is due, up to the bounds, each row with the number of all candidates: one more than the limit
+/// at most.
+const DUE: &str = "
+    SELECT delivery, attempts, tries, id, user_id, type, timestamp, payload, candidates
+    FROM (
+        SELECT chosen.*, id, user_id, type, timestamp, payload,
+            row_number() OVER in_order AS place,
+            count(*) OVER () AS candidates,
+            sum(coalesce(octet_length(payload), 0)) OVER in_order
+                - coalesce(octet_length(payload), 0) AS bytes_before
+        FROM (
+            SELECT delivery, event, attempts, tries, due_at FROM tidings_webhook_delivery
+            WHERE endpoint = $1 AND state = 0 AND due_at <= $2 AND delivery <> ALL ($3)
+            ORDER BY due_at, delivery LIMIT $4 + 1
+        ) AS chosen LEFT JOIN tidings_webhook_event USING (event)
+        WINDOW in_order AS (ORDER BY due_at, delivery)
+    ) AS due
+    WHERE place <= $4 AND bytes_before <= $5 ORDER BY place";
+
+const NEXT: &str = "
+    SELECT
+        (SELECT min(due_at) FROM tidings_webhook_delivery
+            WHERE endpoint = $1 AND state = 0 AND due_at > $2),
+        (SELECT resume_at FROM tidings_webhook_replay WHERE endpoint = $1),
+        EXISTS (SELECT 1 FROM tidings_webhook_delivery
+            WHERE endpoint = $1 AND state = 0 AND due_at <= $2 AND delivery <> ALL ($3))";
+
+pub(super) async fn work(
+    connections: &Connections,
+    query: &LaneQuery,
+) -> Result<LaneWork, StoreError> {
+    let endpoint = query.endpoint.as_i64();
+    let now = micros(query.now);
+    let held: Vec<_> = query.held.iter().map(|id| id.as_i64()).collect();
+    let most = limit(query.limit);
+    let bytes = limit(query.max_bytes);
+    let mut work = LaneWork {
+        endpoint: endpoints::find(connections, query.endpoint).await?,
+        due: Vec::new(),
+        next_due: None,
+        replay_due: None,
+    };
+    let parameters = [
+        (&endpoint as _, Type::INT8),
+        (&now as _, Type::INT8),
+        (&held as _, Type::INT8_ARRAY),
+        (&most as _, Type::INT8),
+        (&bytes as _, Type::INT8),
+    ];
+    let rows = match query.limit {
+        0 => Vec::new(),
+        _ => connections.query(DUE, &parameters).await?,
+    };
+    let mut candidates = 0;
+    for row in &rows {
+        candidates = row.try_get::<_, i64>(8).map_err(column)?;
+        work.due.push(due(row)?);
+    }
+    let next = connections.row(NEXT, &parameters[..3]).await?;
+    work.replay_due = optional_time(next.try_get(1).map_err(column)?)?;
+    let has_more = match query.limit {
+        0 => next.try_get(2).map_err(column)?,
+        _ => candidates > limit(work.due.len()),
+    };
+    work.next_due = if has_more {
+        Some(query.now)
+    } else {
+        optional_time(next.try_get(0).map_err(column)?)?
+    };
+    Ok(work)
+}
+
+fn due(row: &Row) -> Result<DueDelivery, StoreError> {
+    let count = |index| -> Result<u32, StoreError> {
+        let count: i32 = row.try_get(index).map_err(column)?;
+        Ok(count.unsigned_abs())
+    };
+    Ok(DueDelivery {
+        id: DeliveryId::from_i64(row.try_get(0).map_err(column)?),
+        attempts: count(1)?,
+        tries: count(2)?,
+        event: event(row),
+    })
+}
+
+/// Reads the event of a delivery, or says what is wrong with it.
+fn event(row: &Row) -> Result<WebhookEvent, String> {
+    let text = |index| -> Result<Option<String>, String> {
+        row.try_get(index).map_err(|it| it.to_string())
+    };
+    let missing = || "the event is not stored any more".to_owned();
+    let timestamp: Option<i64> = row.try_get(6).map_err(|it| it.to_string())?;
+    Ok(WebhookEvent {
+        id: text(3)?.ok_or_else(missing)?,
+        user: text(4)?
+            .map(UserId::new)
+            .transpose()
+            .map_err(|it| it.to_string())?,
+        event_type: text(5)?.ok_or_else(missing)?,
+        timestamp: Timestamp::from_microsecond(timestamp.ok_or_else(missing)?)
+            .map_err(|it| it.to_string())?,
+        payload: Payload::parse(&text(7)?.ok_or_else(missing)?).map_err(|it| it.to_string())?,
+    })
+}

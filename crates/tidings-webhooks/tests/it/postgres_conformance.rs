@@ -1,0 +1,14 @@
+use std::sync::Arc;
+
+use tidings_webhooks::conformance::Stores;
+
+use crate::database::Schema;
+
+tidings_webhooks::store_conformance_tests! {
+    async fn postgres() -> (Stores, Schema) {
+        let schema = Schema::create().await;
+        // Two pools of connections, as two processes have them.
+        let [a, b] = [schema.store().await, schema.store().await].map(|store| Arc::new(store) as _);
+        (Stores { a, b }, schema)
+    }
+}
