@@ -1,8 +1,8 @@
 //! An async webhook delivery client: signed, retried, bounded, and honest about what happened.
 //!
-//! The problem: a webhook goes to somebody else's server. It is down, slow, broken or hostile at
-//! the worst of times, and the sender must neither lose a message without a word nor be dragged
-//! down with it.
+//! The problem: a webhook goes to a server that belongs to others. It is down, slow, broken or
+//! hostile at the worst of times, and the sender must neither lose a message silently nor fail
+//! with it.
 //!
 //! ```text
 //! notify / enqueue / deliver
@@ -23,7 +23,7 @@
 //! | receivers that are to hold nothing that could sign | [`signing::PrivateKey`], [`signing::PublicKey`] |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
 //! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
-//! | events to hand to everybody who asked for them | [`router::WebhookRouter`] |
+//! | events to send to every endpoint that asked for them | [`router::WebhookRouter`] |
 //! | receivers with certificates of your own authority | [`SenderBuilder::root_certificates`] |
 //! | questions about what it does in production | [`telemetry`] |
 //!

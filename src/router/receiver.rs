@@ -7,7 +7,7 @@ use crate::signing::{TimestampedVerifier, Verifier, VerifyError};
 /// The receiving half of an [`InstanceRouter`](super::InstanceRouter): verifies a request, and hands
 /// its event to the streams of this instance.
 ///
-/// It belongs to no web framework. Read the body with a limit of your own, and answer 204, or the
+/// It belongs to no web framework. Read the body with a limit of your own, and reply 204, or the
 /// [status](ReceiveError::status) of the error:
 ///
 /// ```
@@ -91,7 +91,7 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// The status to answer with: 401 or 400.
+    /// The status to reply with: 401 or 400.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NotGenuine(_) => StatusCode::UNAUTHORIZED,

@@ -188,6 +188,54 @@ async fn what_is_left_at_the_deadline_is_returned_with_its_endpoint() {
 }
 
 #[tokio::test]
+async fn the_ends_of_the_ranges_are_allowed_and_what_is_beyond_is_not() {
+    const NANOSECOND: Duration = Duration::from_nanos(1);
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    let builder = Dispatcher::builder;
+    let lane = |change: fn(LaneConfig) -> LaneConfig| builder().lane(change(LaneConfig::default()));
+    let budget = |share, trickle| {
+        let budget = RetryBudget::default().with_share(share);
+        let budget = budget.with_trickle(trickle);
+        builder().lane(LaneConfig::default().with_retry_budget(budget))
+    };
+    for allowed in [
+        builder().workers(1),
+        builder().workers(10_000),
+        builder().max_slow(1),
+        builder().max_slow(10_000),
+        builder().slow_after(NANOSECOND),
+        builder().slow_after(HOUR),
+        builder().max_in_flight_per_host(1),
+        builder().queue_size(1),
+        builder().queue_size(10_000_000),
+        lane(|lane| lane.with_queue_size(10_000_000)),
+        lane(|lane| lane.with_in_flight(10_000, 10_000)),
+        lane(|lane| lane.with_rate_limit(1_000_000, DAY)),
+        budget(0.0, NANOSECOND),
+        budget(10.0, DAY),
+    ] {
+        allowed.build().unwrap();
+    }
+    for (refused, field) in [
+        (builder().workers(10_001), "workers"),
+        (builder().max_slow(10_001), "max_slow"),
+        (builder().slow_after(HOUR + NANOSECOND), "slow_after"),
+        (builder().queue_size(10_000_001), "queue_size"),
+        (lane(|lane| lane.with_in_flight(1, 10_001)), "in_flight"),
+        (
+            lane(|lane| lane.with_rate_limit(1, DAY + NANOSECOND)),
+            "rate_limit",
+        ),
+        (budget(10.1, DAY), "retry_budget"),
+        (budget(0.0, DAY + NANOSECOND), "retry_budget"),
+        (budget(0.0, Duration::ZERO), "retry_budget"),
+    ] {
+        assert_eq!(refused.build().unwrap_err().field(), field);
+    }
+}
+
+#[tokio::test]
 async fn bad_settings_are_refused_by_name() {
     let builder = Dispatcher::builder;
     let lane = LaneConfig::default;

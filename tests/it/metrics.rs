@@ -1,8 +1,13 @@
 //! What the recorder of metrics is told.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use ::metrics::set_default_local_recorder;
+use ::metrics::{
+    Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    set_default_local_recorder,
+};
 use http::StatusCode;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings::circuit_breaker::CircuitBreakerConfig;
@@ -223,6 +228,71 @@ async fn circuits_that_change_and_endpoints_that_are_gone_are_counted() {
     while dispatcher.queued() > 0 {
         yield_now().await;
     }
+}
+
+/// Looks at the client each time that something is recorded.
+struct LooksAtTheClient {
+    client: Arc<OnceLock<Client>>,
+    looks: Arc<AtomicUsize>,
+}
+
+impl LooksAtTheClient {
+    fn look(&self) {
+        if let Some(client) = self.client.get() {
+            client.queued();
+            client.circuit_state();
+            self.looks.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Recorder for LooksAtTheClient {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        self.look();
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        self.look();
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        self.look();
+        Histogram::noop()
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_may_use_the_client_that_it_records() {
+    let recorder = LooksAtTheClient {
+        client: Arc::default(),
+        looks: Arc::default(),
+    };
+    let (slot, looks) = (Arc::clone(&recorder.client), Arc::clone(&recorder.looks));
+    let _local = set_default_local_recorder(&recorder);
+    let failing = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let receiver = receiver(failing).await;
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(HOUR / 10);
+    let client = Client::builder(receiver.url("/"))
+        .circuit_breaker(breaker)
+        .on_error(|_, _| {})
+        .build()
+        .unwrap();
+    slot.set(client.clone()).ok().unwrap();
+    client.start();
+    client.deliver("trips").await.unwrap_err();
+    client.deliver("is refused").await.unwrap_err();
+    client.stop().await;
+    client.notify("x").unwrap_err();
+    // At least the queue twice, an attempt, the circuit, two deliveries and a refusal.
+    assert!(looks.load(Ordering::SeqCst) >= 7);
 }
 
 #[test]

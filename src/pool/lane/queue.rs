@@ -208,3 +208,122 @@ impl<const BY_AGE: bool> PartialEq for Retry<BY_AGE> {
 }
 
 impl<const BY_AGE: bool> Eq for Retry<BY_AGE> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+    use crate::pool::permits::Permits;
+    use crate::retry::RetryBudget;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A delivery that was accepted so many seconds after the start.
+    fn delivery(start: Instant, seconds: u32) -> Box<Delivery> {
+        let permit = Permits::new(1, None).try_acquire().unwrap();
+        let mut delivery = Delivery::new("a", Message::from("x"), permit, None);
+        delivery.accepted_at = start + seconds * SECOND;
+        delivery
+    }
+
+    /// When the delivery was accepted that is taken.
+    fn taken(queue: &mut Queue, start: Instant, source: Source) -> Option<u64> {
+        let delivery = queue.take(source)?;
+        Some((delivery.accepted_at - start).as_secs())
+    }
+
+    fn queue() -> (Queue, Instant) {
+        let queue = Queue::new();
+        let start = queue.epoch;
+        (queue, start)
+    }
+
+    #[test]
+    fn retries_wait_until_they_are_due_and_go_by_the_age_of_their_messages() {
+        let (mut queue, start) = queue();
+        for (accepted, due) in [(3, 10), (1, 12), (2, 11), (0, 20)] {
+            queue.push_retry(delivery(start, accepted), start + due * SECOND);
+        }
+        queue.advance(start + 9 * SECOND);
+        assert!(!queue.has_due());
+        assert_eq!(queue.next_due(), Some(start + 10 * SECOND));
+        queue.advance(start + 12 * SECOND);
+        assert!(queue.has_due());
+        assert_eq!(queue.next_due(), Some(start + 20 * SECOND));
+        assert_eq!(queue.retries_due_since(), Some(start + 10 * SECOND));
+        for expected in [Some(1), Some(2), Some(3), None] {
+            assert_eq!(taken(&mut queue, start, Source::Retries), expected);
+        }
+        assert_eq!(queue.retries_due_since(), None);
+        assert_eq!(queue.len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_is_found_among_new_messages_and_retries() {
+        let (mut queue, start) = queue();
+        assert_eq!(queue.oldest(), None);
+        assert!(queue.take_oldest().is_none());
+        for accepted in [2, 4] {
+            queue.push(delivery(start, accepted));
+        }
+        for accepted in [1, 3, 4, 5] {
+            queue.push_retry(delivery(start, accepted), start + 6 * SECOND);
+        }
+        queue.advance(start + 6 * SECOND);
+        for expected in [1, 2, 3, 4, 4, 5] {
+            let expected = start + expected * SECOND;
+            assert_eq!(queue.oldest(), Some(expected));
+            assert_eq!(queue.take_oldest().unwrap().accepted_at, expected);
+        }
+        assert_eq!(queue.len(), 0);
+    }
+
+    #[test]
+    fn without_a_budget_what_has_been_due_for_longest_goes_first() {
+        let (mut queue, start) = queue();
+        assert_eq!(queue.choose(None, start), None);
+        queue.push(delivery(start, 5));
+        assert_eq!(queue.choose(None, start), Some(Source::Fresh));
+        queue.push_retry(delivery(start, 0), start + 6 * SECOND);
+        queue.advance(start + 6 * SECOND);
+        // Its message is older, but it has been due for less time.
+        assert_eq!(queue.choose(None, start), Some(Source::Fresh));
+        queue.push_retry(delivery(start, 0), start + 5 * SECOND);
+        queue.advance(start + 6 * SECOND);
+        assert_eq!(queue.choose(None, start), Some(Source::Retries));
+    }
+
+    #[test]
+    fn with_credit_the_older_message_goes_first_and_without_it_the_new_one_until_the_trickle() {
+        let (mut queue, start) = queue();
+        let mut budget = Budget::new(RetryBudget::default());
+        queue.push(delivery(start, 2));
+        queue.push_retry(delivery(start, 3), start + 4 * SECOND);
+        queue.advance(start + 4 * SECOND);
+        let mut now = start + 4 * SECOND;
+        assert_eq!(queue.choose(Some(&budget), now), Some(Source::Fresh));
+        queue.push_retry(delivery(start, 1), start + 4 * SECOND);
+        queue.advance(now);
+        assert_eq!(queue.choose(Some(&budget), now), Some(Source::Retries));
+        while budget.has_credit() {
+            budget.sent_retry(now);
+        }
+        assert_eq!(queue.choose(Some(&budget), now), Some(Source::Fresh));
+        now += SECOND;
+        assert_eq!(queue.choose(Some(&budget), now), Some(Source::Retries));
+        budget.sent_retry(now);
+        queue.take(Source::Fresh).unwrap();
+        assert_eq!(queue.choose(Some(&budget), now), None);
+    }
+
+    #[test]
+    fn draining_takes_everything_whatever_it_waits_for() {
+        let (mut queue, start) = queue();
+        queue.push(delivery(start, 0));
+        queue.push_retry(delivery(start, 0), start + SECOND);
+        queue.advance(start + SECOND);
+        queue.push_retry(delivery(start, 0), start + 2 * SECOND);
+        assert_eq!(queue.drain().len(), 3);
+        assert_eq!((queue.len(), queue.retries_due_since()), (0, None));
+    }
+}

@@ -707,3 +707,49 @@ fn settings_that_stay_the_same_keep_what_was_learned_and_others_start_again() {
     assert_eq!(circuit(&bench), None);
     assert_eq!(bench.scheduler.lane(id).unwrap().limit(), 2);
 }
+
+#[test]
+fn a_response_that_is_not_overdue_yet_leaves_the_limit_as_it_is() {
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.add("a", 1, (1, 4), 10);
+    // Its usual time is two seconds, so that it is overdue after more than four.
+    for elapsed in [2 * SECOND; 3] {
+        for _ in 0..bench.begin().len() {
+            bench.end("a", 200, elapsed);
+        }
+    }
+    assert!(!bench.begin().is_empty());
+    let limit = |bench: &Bench| bench.scheduler.lane(id).unwrap().limit();
+    let before = limit(&bench);
+    let permit = &mut bench.under_way[0].2;
+    let patience = bench.scheduler.check_late(permit, 3 * SECOND).unwrap();
+    assert!(patience > 4 * SECOND, "{patience:?}");
+    assert_eq!(limit(&bench), before);
+    let permit = &mut bench.under_way[0].2;
+    assert_eq!(bench.scheduler.check_late(permit, patience), None);
+    assert_eq!((before, limit(&bench)), (4, 1));
+}
+
+#[test]
+fn the_same_rate_and_budget_go_on_and_others_start_again() {
+    let mut bench = Bench::new(limits(8, 8));
+    let settings = |attempts, share| LaneSettings {
+        rate: Some(RateLimit::new(attempts, SECOND)),
+        budget: Some(RetryBudget::default().with_share(share)),
+        ..settings((1, 1))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings(1, 0.0)));
+    for _ in 0..20 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["a"]);
+    bench.end("a", 200, FAST);
+    assert!(bench.begin().is_empty());
+    let change = |bench: &mut Bench, settings| {
+        bench.scheduler.change(id, endpoint(1), Some(settings));
+    };
+    change(&mut bench, settings(1, 0.0));
+    assert!(bench.begin().is_empty());
+    change(&mut bench, settings(2, 0.0));
+    assert_eq!(bench.begin(), ["a"]);
+}
