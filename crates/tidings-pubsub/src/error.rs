@@ -1,36 +1,36 @@
 use std::sync::Arc;
 
-/// Why a broker could not do what it was asked.
+/// Why a call to a broker failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The broker was closed.
     #[error("the broker is closed")]
     Closed,
-    /// What the broker stands on failed, and nothing was done. It may be tried again.
+    /// The server or connection beneath the broker failed, and nothing was done. The call may be repeated.
     #[error("the broker failed")]
     Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The broker has no subscriptions by pattern.
-    #[error("the broker has no subscriptions by pattern")]
+    /// The broker does not support patterns.
+    #[error("the broker does not support patterns")]
     NoPatterns,
-    /// The connection broke, or stayed silent for too long, after the message was handed to it: it
-    /// may have been sent or not. Who tries again may send it twice.
-    #[error("the broker did not answer whether the message was sent")]
+    /// The connection broke, or the server did not reply in time, after the message was handed over: it
+    /// may have been sent or not. Another attempt may send it twice.
+    #[error("the server did not reply whether the message was sent")]
     Unanswered(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// Wraps what went wrong beneath a broker.
+    /// Wraps an error from beneath a broker.
     pub fn backend(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Backend(source.into().into())
     }
 
-    /// Wraps why there was no answer after a message was handed over.
+    /// Wraps the reason why there was no reply after a message was handed over.
     pub fn unanswered(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Unanswered(source.into().into())
     }
 
-    /// Whether the message may have been sent even though publishing it failed.
+    /// Whether the message may have been sent although publishing it failed.
     pub fn may_have_been_sent(&self) -> bool {
         matches!(self, Self::Unanswered(_))
     }

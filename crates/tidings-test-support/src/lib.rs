@@ -18,6 +18,7 @@
 //! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
 //! | [`RedisServer`], [`PostgresServer`], [`PgBouncer`] | a private server for one test: crash, freeze, fill, demote, standbys |
 //! | [`Outage`] | those faults in the same words for each kind of server, for one suite over all stores |
+//! | [`SmallDisk`] | a file system that a test can fill |
 //! | [`DiskTrace`] | whether a reply was written before its data was on disk |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
@@ -83,6 +84,8 @@ mod receiver;
 mod redis_server;
 mod request;
 mod script;
+#[cfg(target_os = "linux")]
+mod small_disk;
 mod socket;
 mod unreachable;
 
@@ -104,4 +107,6 @@ pub use receiver::{Builder, Receiver};
 pub use redis_server::RedisServer;
 pub use request::{Closed, Head, Request};
 pub use script::Script;
+#[cfg(target_os = "linux")]
+pub use small_disk::SmallDisk;
 pub use unreachable::Unreachable;

@@ -297,7 +297,7 @@ fn programs() -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other("the programs of PostgreSQL are not installed"))
 }
 
-fn is_root() -> io::Result<bool> {
+pub(crate) fn is_root() -> io::Result<bool> {
     Ok(std::fs::metadata(Path::new("/proc/self"))?.uid() == 0)
 }
 

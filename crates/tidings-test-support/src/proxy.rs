@@ -2,10 +2,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -19,6 +21,7 @@ pub struct Proxy {
     url: String,
     target: watch::Sender<Target>,
     mode: watch::Sender<Mode>,
+    latency: watch::Sender<Duration>,
     accepted: watch::Receiver<usize>,
     open: TaskTracker,
     _task: AbortOnDropHandle<()>,
@@ -102,6 +105,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("{before}{}{after}", listener.local_addr()?);
         let (target, targets) = watch::channel(target);
+        let (latency, latencies) = watch::channel(Duration::ZERO);
         let (mode, modes) = watch::channel(Mode::Forward);
         let (count, accepted) = watch::channel(0);
         let open = TaskTracker::new();
@@ -113,8 +117,12 @@ impl Proxy {
                 let number = *count.borrow();
                 count.send_replace(number + 1);
                 // Each ends with its mode, or with the test's runtime.
-                let target = targets.borrow().clone();
-                let forwarding = forward(client, welcome.clone(), target, number, modes.clone());
+                let way = Way {
+                    welcome: welcome.clone(),
+                    target: targets.borrow().clone(),
+                    latency: *latencies.borrow(),
+                };
+                let forwarding = forward(client, way, number, modes.clone());
                 connections.spawn(async move {
                     if let Err(error) = forwarding.await {
                         tracing::debug!(%error, "a connection through the proxy broke");
@@ -126,6 +134,7 @@ impl Proxy {
             url,
             target,
             mode,
+            latency,
             accepted,
             open,
             _task: AbortOnDropHandle::new(task),
@@ -147,6 +156,11 @@ impl Proxy {
         let (target, _) = Target::parse(url)?;
         self.target.send_replace(target);
         Ok(())
+    }
+
+    /// Delays each byte of new connections by this time, in both directions.
+    pub fn set_latency(&self, latency: Duration) {
+        self.latency.send_replace(latency);
     }
 
     /// Closes all connections, and lets none in until it is [restored](Self::restore).
@@ -213,21 +227,39 @@ impl Target {
     }
 }
 
-async fn forward(
-    client: TcpStream,
+/// What a new connection gets.
+struct Way {
     welcome: Welcome,
     target: Target,
+    latency: Duration,
+}
+
+async fn forward(
+    client: TcpStream,
+    way: Way,
     number: usize,
     mut modes: watch::Receiver<Mode>,
 ) -> io::Result<()> {
     if *modes.borrow() == Mode::Block {
         return Ok(());
     }
-    let mut server = target.connect().await?;
+    let mut server = way.target.connect().await?;
     client.set_nodelay(true)?;
     // It fails when the client does not trust the certificate.
-    let mut client = welcome.receive(client).await?;
-    let copying = copy_bidirectional(&mut client, &mut server);
+    let mut client = way.welcome.receive(client).await?;
+    let copying = async {
+        if way.latency.is_zero() {
+            copy_bidirectional(&mut client, &mut server).await.map(drop)
+        } else {
+            let (client_out, client_in) = tokio::io::split(client);
+            let (server_out, server_in) = tokio::io::split(server);
+            tokio::try_join!(
+                copy_late(client_out, server_in, way.latency),
+                copy_late(server_out, client_in, way.latency),
+            )
+            .map(drop)
+        }
+    };
     tokio::pin!(copying);
     loop {
         let mode = *modes.borrow_and_update();
@@ -242,7 +274,35 @@ async fn forward(
             changed = modes.changed() => if changed.is_err() {
                 return Ok(());
             },
-            copied = &mut copying, if !frozen => return copied.map(drop),
+            copied = &mut copying, if !frozen => return copied,
         }
     }
+}
+
+/// Copies until the end, each byte this much later than it came.
+async fn copy_late(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    latency: Duration,
+) -> io::Result<()> {
+    // As much as the widest window of a test's connection needs.
+    let (send, mut receive) = mpsc::channel::<(Instant, Vec<u8>)>(4096);
+    let reading = async move {
+        loop {
+            let mut bytes = vec![0; 16 * 1024];
+            let length = from.read(&mut bytes).await?;
+            bytes.truncate(length);
+            if length == 0 || send.send((Instant::now() + latency, bytes)).await.is_err() {
+                return Ok::<_, io::Error>(());
+            }
+        }
+    };
+    let writing = async move {
+        while let Some((due, bytes)) = receive.recv().await {
+            tokio::time::sleep_until(due).await;
+            to.write_all(&bytes).await?;
+        }
+        to.shutdown().await
+    };
+    tokio::try_join!(reading, writing).map(drop)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tidings_postgres::{Config, Database};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -21,7 +21,7 @@ use crate::broker::postgres::envelope::Envelope;
 use crate::broker::postgres::listen::PostgresLink;
 use crate::broker::postgres::publish::Sender;
 use crate::broker::postgres::queue::send_all;
-use crate::broker::remote::session::{Timing, keep_listening};
+use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
@@ -30,10 +30,11 @@ const SEND_QUEUE: usize = 1024;
 
 /// A broker over PostgreSQL's `LISTEN` and `NOTIFY`.
 ///
-/// One connection listens, however many topics there are, and another one publishes: messages that
-/// wait together share one transaction. Both are made when they are first needed, and made again when
-/// they break. After a break every subscriber of a topic gets [`Lagged`](crate::Lagged) once the
-/// topic arrives again: what was published in between is lost.
+/// One connection listens, however many topics there are, another one publishes, and a third one fetches
+/// large messages. Messages that wait together share one transaction. Each connection is made when it is
+/// first needed, and made again when it breaks or when its server is no longer the primary. After a break
+/// every subscriber of a topic gets [`Lagged`](crate::Lagged) once the topic arrives again: messages that
+/// were published in between are lost.
 ///
 /// | what | is |
 /// |---|---|
@@ -42,8 +43,8 @@ const SEND_QUEUE: usize = 1024;
 /// | a larger one | a row of `tidings_pubsub_bodies`; the notification has its number |
 ///
 /// The table is created when it is first needed, which takes the right to create one. It is
-/// `UNLOGGED`, and rows are deleted after a minute: it is no archive. A subscriber that cannot get a
-/// row any more is told that it lags.
+/// `UNLOGGED`, and rows are deleted after a minute, by every process that publishes or fetches: it is no
+/// archive. A subscriber that cannot fetch a row any more is told that it lags.
 ///
 /// Publishing needs no session, so its URL may lead to `PgBouncer` in transaction mode. Listening
 /// does: give it [a URL of its own](tidings_postgres::Config::with_listen_url) that leads to the server, the
@@ -75,20 +76,23 @@ impl Postgres {
     ///
     /// Outside of a Tokio runtime, which its tasks need.
     pub fn open(config: Config, options: PostgresOptions) -> Self {
-        let timing = Timing {
-            answer: config.answer_limit(),
-            health: config.health_interval(),
-        };
+        let timing = config.timing();
         let remote = Arc::new(Remote::new(Patterns::Unsupported));
         let closing = CancellationToken::new();
         let (outgoing, queue) = mpsc::channel(SEND_QUEUE);
-        let database = Database::new(config);
-        let link = PostgresLink::new(database.clone(), Arc::clone(&remote));
+        let database = Database::new(config.clone());
+        let used = Arc::new(Notify::new());
+        let link = PostgresLink::new(config, Arc::clone(&remote), Arc::clone(&used));
 
         let tracker = TaskTracker::new();
         let listening = keep_listening(link, Arc::clone(&remote), timing);
         let delivering = Arc::clone(&remote).make_deliveries();
-        let sending = send_all(queue, database.clone(), options.retention);
+        let sending = send_all(
+            queue,
+            database.clone(),
+            options.retention,
+            Arc::clone(&used),
+        );
         let tasks = [
             tracker.spawn(closing.clone().run_until_cancelled_owned(listening)),
             tracker.spawn(closing.clone().run_until_cancelled_owned(delivering)),
@@ -99,7 +103,7 @@ impl Postgres {
             owner: Arc::new(Owner {
                 remote,
                 closing,
-                sender: Sender::new(database.clone(), outgoing),
+                sender: Sender::new(database.clone(), outgoing, used),
                 database,
                 tracker,
                 _tasks: tasks.map(AbortOnDropHandle::new),

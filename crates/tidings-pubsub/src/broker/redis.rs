@@ -17,21 +17,22 @@ pub use options::RedisOptions;
 
 use crate::broker::redis::connection::SharedConnection;
 use crate::broker::redis::publish::publish;
-use crate::broker::remote::session::{Timing, keep_listening};
+use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
 use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
 
 /// A broker over Redis 6 or newer, or Valkey.
 ///
-/// One connection publishes and listens for everybody, however many topics there are (RESP3). It is
-/// made when it is first needed, and made again when it breaks. After a break every subscriber of a
-/// topic gets [`Lagged`](crate::Lagged) once the topic arrives again: what was published in between is
-/// lost.
+/// One connection publishes and listens, however many topics there are (RESP3). It is made when it is
+/// first needed, and made again when it breaks, or when its server has become a replica, which is noticed
+/// within the [health interval](tidings_redis::Config::with_health_interval). After a break every
+/// subscriber of a topic gets [`Lagged`](crate::Lagged) once the topic arrives again: messages that were
+/// published in between are lost.
 ///
 /// A topic is the channel `<prefix>:<topic>`; the payload is the message as it is. Redis relays
-/// plain channels to all nodes of a cluster, so it is enough to be connected to any one of them, and
-/// braces in a topic mean nothing. Channels do not belong to a database: two that share a server but
-/// should not hear each other need different prefixes.
+/// plain channels to all nodes of a cluster, so a connection to any primary is enough, and braces in
+/// a topic have no meaning. Channels do not belong to a database: two systems on one server need different
+/// prefixes to be separate.
 ///
 /// A [`Pattern`](crate::Pattern) is a subscription by pattern of Redis (`PSUBSCRIBE`): the server
 /// compares each message of every topic with each of them. Redis sends a copy for the topic and one
@@ -66,10 +67,7 @@ impl Redis {
     ///
     /// Outside of a Tokio runtime, which the task that listens needs.
     pub fn open(config: Config, options: RedisOptions) -> Self {
-        let timing = Timing {
-            answer: config.answer_limit(),
-            health: config.health_interval(),
-        };
+        let timing = config.timing();
         let remote = Arc::new(Remote::new(Patterns::Supported));
         let closing = CancellationToken::new();
         let connection = SharedConnection::new(config, options, Arc::clone(&remote));

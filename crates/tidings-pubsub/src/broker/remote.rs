@@ -52,6 +52,8 @@ struct State {
     changed: HashSet<Interest>,
     /// What the server would not let us have; asked for again from time to time.
     refused: HashSet<Interest>,
+    /// Of those, what has been logged and reported to subscribers.
+    reported: HashSet<Interest>,
     /// What was live when the connection broke. Its subscribers have to be told once it is again.
     interrupted: HashSet<Interest>,
     /// Who waits for what to be live.
@@ -165,6 +167,7 @@ impl Remote {
             answers.extend(state.waiting.remove(&interest).unwrap_or_default());
             state.interrupted.remove(&interest);
             state.refused.remove(&interest);
+            state.reported.remove(&interest);
             if state.live.remove(&interest) {
                 changes.leave.push(interest);
             }
@@ -184,6 +187,7 @@ impl Remote {
         for interest in interests {
             state.live.insert(interest.clone());
             state.refused.remove(interest);
+            state.reported.remove(interest);
             answers.extend(state.waiting.remove(interest).unwrap_or_default());
             if !state.directory.has(interest) {
                 // Its last subscription left while it was being asked for.
@@ -201,15 +205,20 @@ impl Remote {
         }
     }
 
-    /// The server will not send this.
-    pub(crate) fn refuse(&self, interest: &Interest, error: &Error) {
+    /// The server does not send this. Subscribers who had it before a break are told that they miss
+    /// messages, and once more when it is live again. Returns `true` the first time.
+    pub(crate) fn refuse(&self, interest: &Interest, error: &Error) -> bool {
         let mut state = self.lock_even_closed();
         state.refused.insert(interest.clone());
+        let is_new = state.reported.insert(interest.clone());
         let answers = state.waiting.remove(interest);
-        drop(state);
+        let is_missed = is_new && state.interrupted.contains(interest);
+        let members = state.directory.members(is_missed.then_some(interest));
+        self.hand_over(state, members, None);
         for answer in answers.into_iter().flatten() {
             let _gone = answer.send(Err(error.clone()));
         }
+        is_new
     }
 
     /// Asks for what was refused again.

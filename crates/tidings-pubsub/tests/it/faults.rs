@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidings_pubsub::{
     Broker, Error, Lagged, Message, Namespace, Options, Received, Subscription, Topic,
 };
-use tidings_test_support::Proxy;
+use tidings_test_support::{Fault, Outage, Proxy};
 
 /// How long a broker may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,6 +45,57 @@ macro_rules! fault_tests {
     };
 }
 pub(crate) use fault_tests;
+
+/// Whatever happens to the server, a publish fails within its limits and names what is known, and
+/// subscriptions go on afterwards. Nothing that a broker does needs room for long: faults in `harmless` do
+/// not stop it.
+pub(crate) async fn every_fault_is_survived<B: Broker>(
+    outage: &mut dyn Outage,
+    broker: fn(&str) -> B,
+    harmless: &[Fault],
+) {
+    let broker = broker(outage.url());
+    let [topic] = topics(["fault"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    for fault in Fault::ALL {
+        publish(&broker, &topic, "before").await;
+        assert_eq!(recv(&mut subscription).await, message(&topic, "before"));
+        outage.begin(fault).await.unwrap();
+        if harmless.contains(&fault) {
+            publish(&broker, &topic, "during").await;
+            assert_eq!(recv(&mut subscription).await, message(&topic, "during"));
+            outage.restore().await.unwrap();
+            continue;
+        }
+        let failed = within("an answer", broker.publish(&topic, "lost".into())).await;
+        assert!(failed.is_err(), "{fault:?}");
+        outage.restore().await.unwrap();
+        // A server that goes on in time has lost nothing.
+        if fault != Fault::Freeze {
+            let lagged = Received::Lagged(Lagged::unknown());
+            within("the report of the gap", async {
+                while recv(&mut subscription).await != lagged {}
+            })
+            .await;
+        }
+        // What is published before the broker listens again is lost.
+        within("a message", async {
+            loop {
+                let _failed = broker.publish(&topic, "after".into()).await;
+                let arrived = tokio::time::timeout(HEALTH_INTERVAL, subscription.recv()).await;
+                if arrived == Ok(Some(message(&topic, "after"))) {
+                    break;
+                }
+            }
+        })
+        .await;
+        publish(&broker, &topic, "end").await;
+        within("the end", async {
+            while recv(&mut subscription).await != message(&topic, "end") {}
+        })
+        .await;
+    }
+}
 
 pub(crate) async fn a_cut_connection_is_restored_and_the_gap_reported<B: Broker>(
     url: &str,
@@ -342,4 +393,52 @@ pub(crate) async fn recv(subscription: &mut Subscription) -> Received {
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let done = tokio::time::timeout(PATIENCE, future).await;
     done.unwrap_or_else(|_| panic!("waited {PATIENCE:?} for {what}"))
+}
+
+/// What is logged on the current thread, for as long as this lives.
+#[derive(Clone, Default)]
+pub(crate) struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(crate) fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        // Without one for all threads, a line that another test logs at the same time can switch off the
+        // same line here. It is set once, and later attempts fail.
+        let _set = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::INFO)
+            .with_ansi(false)
+            .with_writer(move || log.clone())
+            .finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    /// The lines with this word.
+    pub(crate) fn lines(&self, word: &str) -> Vec<String> {
+        let log = self.0.lock().unwrap();
+        let text = String::from_utf8_lossy(&log);
+        let lines = text.lines().filter(|line| line.contains(word));
+        lines.map(str::to_owned).collect()
+    }
+
+    /// Waits until there are so many.
+    pub(crate) async fn has(&self, count: usize, word: &str) {
+        within("the log", async {
+            while self.lines(word).len() != count {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tidings_postgres::Config;
-use tidings_pubsub::{Lagged, Postgres, PostgresOptions, Received};
-use tidings_test_support::{PostgresServer, Proxy};
+use tidings_pubsub::{
+    Lagged, Options, Postgres, PostgresOptions, Publisher, Received, Subscriber, Topic,
+};
+use tidings_test_support::{Fault, PostgresOutage, PostgresServer, Proxy};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+    ANSWER_LIMIT, HEALTH_INTERVAL, Log, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -96,7 +98,8 @@ async fn it_listens_at_a_url_of_its_own() {
     publish(&broker, &topic, vec![7; 10_000]).await;
     let expected = message(&topic, vec![7; 10_000]);
     assert_eq!(recv(&mut subscription).await, expected);
-    assert_eq!((publishing.accepted(), listening.accepted()), (1, 1));
+    // One to publish, one to fetch the large message.
+    assert_eq!((publishing.accepted(), listening.accepted()), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -193,4 +196,95 @@ async fn a_server_that_crashes_and_recovers_is_found_again() {
             assert_eq!(recv(&mut subscription).await, message(&topic, payload));
         }
     }
+}
+
+#[tokio::test]
+async fn regression_a_standby_is_left_with_one_log_line_however_many_topics_there_are() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let primary = PostgresServer::start().unwrap();
+    let standby = primary.start_standby(Duration::ZERO).unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let broker = impatient(proxy.url());
+    let [prefix] = topics(["standby"]);
+    let topics: Vec<Topic> = (0..100)
+        .map(|number| format!("{prefix}-{number}").parse().unwrap())
+        .collect();
+    let options = Options::default().with_capacity(1000);
+    let mut subscription = broker.subscribe(topics.clone(), options).await.unwrap();
+    publish(&broker, &topics[0], "before").await;
+    assert_eq!(recv(&mut subscription).await, message(&topics[0], "before"));
+
+    // The name leads to the standby before it is promoted.
+    proxy.lead_to(&standby.url()).unwrap();
+    primary.crash().unwrap();
+    let attempts = proxy.accepted();
+    within("some attempts", async {
+        while proxy.accepted() < attempts + 8 {
+            let failed = broker.publish(&topics[0], "nowhere".into()).await;
+            assert!(failed.is_err());
+            tokio::time::sleep(HEALTH_INTERVAL).await;
+        }
+    })
+    .await;
+    standby.promote().unwrap();
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    for topic in [&topics[0], &topics[99]] {
+        publish(&broker, topic, "after").await;
+        assert_eq!(recv(&mut subscription).await, message(topic, "after"));
+    }
+    log.has(1, "INFO").await;
+    let warnings = log.lines("WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_survived() {
+    let mut outage = PostgresOutage::start().await.unwrap();
+    crate::faults::every_fault_is_survived(&mut outage, impatient, &[Fault::Fill]).await;
+}
+
+/// Fetched one after the other within the loop that listens, they take several times as long as the server
+/// may be silent, and so does the reply to a ping behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
+    const MESSAGES: usize = 200;
+    let proxy = Proxy::start(&url()).await.unwrap();
+    proxy.set_latency(Duration::from_millis(20));
+    let (near, far) = (impatient(proxy.url()), broker());
+    let [topic] = topics(["large"]);
+    let options = Options::default().with_capacity(2 * MESSAGES);
+    let mut subscription = near.subscribe(vec![topic.clone()], options).await.unwrap();
+    let mut expected = Vec::new();
+    for number in 0..MESSAGES {
+        let size = if number % 10 == 0 { 10 } else { 10_000 };
+        let payload = vec![u8::try_from(number).unwrap(); size];
+        publish(&far, &topic, payload.clone()).await;
+        expected.push(message(&topic, payload));
+    }
+    for expected in &expected {
+        assert!(recv(&mut subscription).await == *expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_what_a_process_leaves_behind_is_deleted_by_others_that_publish() {
+    let schema = Schema::create("left").await;
+    let open = || {
+        let options =
+            PostgresOptions::default().with_large_message_retention(Duration::from_millis(300));
+        Postgres::open(Config::new(&schema.url).unwrap(), options)
+    };
+    let [topic] = topics(["left"]);
+    let gone = open();
+    publish(&gone, &topic, vec![7; 10_000]).await;
+    drop(gone);
+    assert_eq!(schema.bodies().await, 1);
+    let other = open();
+    publish(&other, &topic, "small").await;
+    within("the row to be deleted", async {
+        while schema.bodies().await != 0 {}
+    })
+    .await;
 }

@@ -4,10 +4,10 @@ use tidings_pubsub::{
     Error, Lagged, Options, Pattern, Publisher, Received, Redis, RedisOptions, Subscriber, Topic,
 };
 use tidings_redis::Config;
-use tidings_test_support::RedisServer;
+use tidings_test_support::{Fault, Proxy, RedisOutage, RedisServer};
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+    ANSWER_LIMIT, HEALTH_INTERVAL, Log, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -191,4 +191,137 @@ async fn prefixes_keep_systems_apart() {
     publish(&ours, &topic, "ours").await;
     publish(&other, &topic, "theirs").await;
     assert_eq!(recv(&mut theirs).await, message(&topic, "theirs"));
+}
+
+#[tokio::test]
+async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let [old, new] = [RedisServer::start(), RedisServer::start()];
+    let (old, new) = (old.await.unwrap(), new.await.unwrap());
+    let proxy = Proxy::start(&old.url()).await.unwrap();
+    let (near, far) = (impatient(proxy.url()), impatient(&new.url()));
+    let topics: Vec<Topic> = (0..100).map(topic_number).collect();
+    let options = Options::default().with_capacity(1000);
+    let mut subscription = near.subscribe(topics.clone(), options).await.unwrap();
+    publish(&near, &topics[0], "before").await;
+    assert_eq!(recv(&mut subscription).await, message(&topics[0], "before"));
+
+    old.demote().unwrap();
+    // As long as there is no primary, nothing is said to have been sent.
+    within("publishing to fail", async {
+        while near.publish(&topics[0], "nowhere".into()).await.is_ok() {}
+    })
+    .await;
+    for _ in 0..20 {
+        let failed = near
+            .publish(&topics[0], "nowhere".into())
+            .await
+            .unwrap_err();
+        assert!(!failed.may_have_been_sent(), "{failed:?}");
+    }
+    proxy.lead_to(&new.url()).unwrap();
+    // Those that were published before the change was noticed may come first.
+    let lagged = Received::Lagged(Lagged::unknown());
+    within("the report of the gap", async {
+        while recv(&mut subscription).await != lagged {}
+    })
+    .await;
+    publish(&far, &topics[99], "after").await;
+    within("a message", async {
+        while recv(&mut subscription).await != message(&topics[99], "after") {}
+    })
+    .await;
+    publish(&near, &topics[1], "here").await;
+    within("a message", async {
+        while recv(&mut subscription).await != message(&topics[1], "here") {}
+    })
+    .await;
+    log.has(1, "INFO").await;
+    let warnings = log.lines("WARN");
+    assert_eq!(warnings.len(), 1, "{warnings:#?}");
+    assert!(warnings[0].contains("replica"), "{warnings:?}");
+}
+
+fn topic_number(number: usize) -> Topic {
+    let [topic] = topics(["many"]);
+    format!("{topic}-{number}").parse().unwrap()
+}
+
+/// A broker that only publishes has no session that would notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_a_publisher_alone_notices_a_replica_too() {
+    let [old, new] = [RedisServer::start(), RedisServer::start()];
+    let (old, new) = (old.await.unwrap(), new.await.unwrap());
+    let proxy = Proxy::start(&old.url()).await.unwrap();
+    let (publisher, reader) = (impatient(proxy.url()), impatient(&new.url()));
+    let [topic] = topics(["failover"]);
+    let mut subscription = subscribe(&reader, [&topic]).await;
+    publish(&publisher, &topic, "to the old one").await;
+    old.demote().unwrap();
+    proxy.lead_to(&new.url()).unwrap();
+    within("a message", async {
+        loop {
+            let _sent = publisher.publish(&topic, "found".into()).await;
+            let arrived = tokio::time::timeout(HEALTH_INTERVAL, subscription.recv()).await;
+            if arrived.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// What the server does not allow any more after a break is reported, once, and again when it is back.
+#[tokio::test]
+async fn regression_topics_that_are_refused_after_a_break_are_reported_and_logged_once() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let server = RedisServer::start().await.unwrap();
+    let topics: [Topic; 50] = std::array::from_fn(topic_number);
+    let user = |channels: &str| {
+        let rules = [
+            "ACL",
+            "SETUSER",
+            "shop",
+            "on",
+            ">secret",
+            "+@all",
+            "resetchannels",
+            channels,
+        ];
+        server.command(&rules).unwrap();
+    };
+    user("allchannels");
+    let broker = impatient(&format!("{}?user=shop&pass=secret", server.url()));
+    let options = Options::default().with_capacity(1000);
+    let mut subscription = broker.subscribe(topics.to_vec(), options).await.unwrap();
+    // It also closes the connections of users who listen to what they may not any more.
+    user("&tidings:nothing");
+    let lagged = Received::Lagged(Lagged::unknown());
+    assert_eq!(recv(&mut subscription).await, lagged);
+    log.has(1, "refused=50").await;
+    // Asked for again many times meanwhile.
+    tokio::time::sleep(HEALTH_INTERVAL * 10).await;
+    user("allchannels");
+    publish(&broker, &topics[0], "again").await;
+    within("a message", async {
+        loop {
+            publish(&broker, &topics[0], "again").await;
+            if recv(&mut subscription).await == message(&topics[0], "again") {
+                break;
+            }
+        }
+    })
+    .await;
+    let warnings = log.lines("WARN");
+    let refusals = warnings.iter().filter(|line| line.contains("refused=50"));
+    assert_eq!(refusals.count(), 1, "{warnings:#?}");
+    assert_eq!(warnings.len(), 2, "{warnings:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_is_survived() {
+    let mut outage = RedisOutage::start().await.unwrap();
+    crate::faults::every_fault_is_survived(&mut outage, impatient, &[Fault::Fill]).await;
 }

@@ -83,14 +83,17 @@ pub(super) async fn fetch(database: &Database, row: i64) -> Result<Option<Bytes>
 }
 
 /// Deletes bodies that have been there for longer than they are kept; not so many at once that it
-/// would hold up messages. Answers whether there may be more.
+/// would hold up messages. Returns whether there may be more.
 pub(super) async fn clean(database: &Database, kept_for: Duration) -> Result<bool, DatabaseError> {
     let kept_for = kept_for.as_secs_f64();
-    let deleted = database
+    let deleting = database
         .run(|client| async move {
             let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&kept_for, Type::FLOAT8)];
             client.execute_typed(CLEAN, &parameters).await
         })
-        .await?;
-    Ok(deleted >= 1000)
+        .await;
+    match deleting {
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(false),
+        deleted => Ok(deleted? >= 1000),
+    }
 }

@@ -1,8 +1,13 @@
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use tidings_postgres::tokio_postgres::Notification;
-use tidings_postgres::{Database, Error as DatabaseError};
+use tidings_postgres::{Config, Database, Error as DatabaseError};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::broker::interest::Interest;
@@ -12,16 +17,32 @@ use crate::broker::postgres::envelope::{Arrived, read};
 use crate::broker::remote::Remote;
 use crate::broker::remote::session::{Failure, Link, Session};
 
+/// Notifications that wait behind a large message. When there are more, the connection is not read.
+const QUEUE: usize = 1024;
+
+/// Large messages that are fetched at the same time.
+const FETCHES: usize = 16;
+
 /// How to connect in order to listen.
 #[derive(Debug)]
 pub(super) struct PostgresLink {
-    database: Database,
+    config: Config,
     remote: Arc<Remote>,
+    /// On a connection of its own: a large message delays neither those that are published nor the check
+    /// whether the server is there.
+    bodies: Database,
+    fetched: Arc<Notify>,
 }
 
 impl PostgresLink {
-    pub(super) fn new(database: Database, remote: Arc<Remote>) -> Self {
-        Self { database, remote }
+    /// `fetched` is notified of each large message that was fetched.
+    pub(super) fn new(config: Config, remote: Arc<Remote>, fetched: Arc<Notify>) -> Self {
+        Self {
+            bodies: Database::new(config.clone()),
+            config,
+            remote,
+            fetched,
+        }
     }
 }
 
@@ -29,14 +50,15 @@ impl Link for PostgresLink {
     type Session = Listening;
 
     async fn connect(&self, number: u64) -> Result<Listening, Error> {
-        let connection = self.database.config().listen().await;
+        let connection = self.config.listen().await;
         Ok(Listening {
             connection: connection.map_err(Error::backend)?,
-            mail: Mail {
+            mail: Mail::start(Delivery {
                 remote: Arc::clone(&self.remote),
                 number,
-                database: self.database.clone(),
-            },
+                bodies: self.bodies.clone(),
+                fetched: Arc::clone(&self.fetched),
+            }),
         })
     }
 }
@@ -45,13 +67,6 @@ impl Link for PostgresLink {
 pub(super) struct Listening {
     connection: tidings_postgres::Listening,
     mail: Mail,
-}
-
-/// Where notifications go.
-struct Mail {
-    remote: Arc<Remote>,
-    number: u64,
-    database: Database,
 }
 
 impl Listening {
@@ -87,7 +102,7 @@ impl Session for Listening {
     }
 
     async fn ping(&mut self) -> Result<(), Failure> {
-        // An empty statement: the server has nothing to do but to answer.
+        // An empty statement: the server only replies.
         self.run("").await
     }
 }
@@ -102,37 +117,100 @@ fn for_each(command: &str, all: &[Interest]) -> Result<String, Failure> {
     statements.collect()
 }
 
+/// Where notifications go. Small messages are delivered at once; behind a large one, everything waits in a
+/// queue, so that messages arrive in their order.
+struct Mail {
+    delivery: Arc<Delivery>,
+    queue: mpsc::Sender<Arrived>,
+    /// How many are in the queue or on their way out of it.
+    queued: Arc<AtomicUsize>,
+    _task: AbortOnDropHandle<()>,
+}
+
 impl Mail {
-    async fn deliver(&self, notification: &Notification) {
-        match read(notification.payload()) {
-            Some(Arrived::Inline { topic, payload }) => {
-                self.deliver_to_all(&topic, payload);
-            }
-            Some(Arrived::Stored { topic, row }) => self.fetch(&topic, row).await,
-            None => {
-                let channel = notification.channel();
-                tracing::debug!(channel, "a notification is no message");
-            }
+    fn start(delivery: Delivery) -> Self {
+        let delivery = Arc::new(delivery);
+        let (queue, arrivals) = mpsc::channel(QUEUE);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let delivering = deliver_in_order(arrivals, Arc::clone(&delivery), Arc::clone(&queued));
+        Self {
+            delivery,
+            queue,
+            queued,
+            _task: AbortOnDropHandle::new(tokio::spawn(delivering)),
         }
     }
 
-    fn deliver_to_all(&self, topic: &str, payload: Bytes) {
+    async fn deliver(&self, notification: &Notification) {
+        match read(notification.payload()) {
+            Some(Arrived::Inline { topic, payload })
+                if self.queued.load(Ordering::Acquire) == 0 =>
+            {
+                self.delivery.deliver(&topic, payload);
+            }
+            Some(Arrived::Stored { topic, .. }) if !self.delivery.remote.has(&topic) => {}
+            Some(arrived) => {
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                // The task that receives ends with this.
+                let _sent = self.queue.send(arrived).await;
+            }
+            None => {
+                let channel = notification.channel();
+                tracing::debug!(channel, "received a notification that is not a message");
+            }
+        }
+    }
+}
+
+/// Fetches large messages, some at a time, and delivers everything in its order.
+async fn deliver_in_order(
+    arrivals: mpsc::Receiver<Arrived>,
+    delivery: Arc<Delivery>,
+    queued: Arc<AtomicUsize>,
+) {
+    let arrivals = stream::unfold(arrivals, |mut arrivals| async move {
+        let arrived = arrivals.recv().await?;
+        Some((arrived, arrivals))
+    });
+    let fetched = arrivals.map(|arrived| delivery.fetch(arrived));
+    let mut fetched = pin!(fetched.buffered(FETCHES));
+    while let Some((topic, payload)) = fetched.next().await {
+        match payload {
+            Some(payload) => delivery.deliver(&topic, payload),
+            None => delivery.remote.lose(delivery.number, &topic),
+        }
+        queued.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Delivers to the subscriptions of one session.
+struct Delivery {
+    remote: Arc<Remote>,
+    number: u64,
+    bodies: Database,
+    fetched: Arc<Notify>,
+}
+
+impl Delivery {
+    fn deliver(&self, topic: &str, payload: Bytes) {
         // A channel is a topic's own: a message says that its topic is live.
         self.remote.deliver(self.number, topic, payload, |_| true);
     }
 
-    /// Later messages wait for the body, so that they arrive in their order.
-    async fn fetch(&self, topic: &str, row: i64) {
-        if !self.remote.has(topic) {
-            return;
-        }
-        let error = match body::fetch(&self.database, row).await {
-            Ok(Some(body)) => return self.deliver_to_all(topic, body),
+    /// The topic of a message, and its payload unless that cannot be fetched.
+    async fn fetch(&self, arrived: Arrived) -> (String, Option<Bytes>) {
+        let (topic, row) = match arrived {
+            Arrived::Inline { topic, payload } => return (topic, Some(payload)),
+            Arrived::Stored { topic, row } => (topic, row),
+        };
+        self.fetched.notify_one();
+        let error = match body::fetch(&self.bodies, row).await {
+            Ok(Some(body)) => return (topic, Some(body)),
             Ok(None) => Error::backend("it has been deleted"),
             Err(error) => Error::backend(error),
         };
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, topic, "a large message could not be fetched");
-        self.remote.lose(self.number, topic);
+        tracing::warn!(error, topic, "could not fetch a large message");
+        (topic, None)
     }
 }

@@ -1,15 +1,16 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 use tidings_postgres::{Database, Error as DatabaseError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::Error;
 use crate::broker::postgres::envelope::{Content, Envelope};
 use crate::broker::postgres::queue::Outgoing;
 
-/// What is simple is planned in no time, and it is planned each time, because a pooler may give every
-/// statement another session.
+/// It is planned each time, because a pooler may give every statement another session; a plan this simple
+/// costs next to nothing.
 const SEND: &str = "SELECT pg_notify($1, '1.' || $2)";
 
 /// Sends messages: one that comes alone at once, those that come together through the queue, which
@@ -19,19 +20,32 @@ pub(super) struct Sender {
     database: Database,
     queue: mpsc::Sender<Outgoing>,
     in_flight: AtomicUsize,
+    /// Notified once, when the database is used for the first time.
+    used: Arc<Notify>,
+    is_used: AtomicBool,
 }
 
 impl Sender {
-    pub(super) fn new(database: Database, queue: mpsc::Sender<Outgoing>) -> Self {
+    pub(super) fn new(
+        database: Database,
+        queue: mpsc::Sender<Outgoing>,
+        used: Arc<Notify>,
+    ) -> Self {
         Self {
             database,
             queue,
             in_flight: AtomicUsize::new(0),
+            used,
+            is_used: AtomicBool::new(false),
         }
     }
 
-    /// Sends a message, and answers once PostgreSQL has.
+    /// Sends a message, and returns once PostgreSQL has replied.
     pub(super) async fn send(&self, envelope: Envelope) -> Result<(), Error> {
+        if !self.is_used.load(Ordering::Relaxed) {
+            self.is_used.store(true, Ordering::Relaxed);
+            self.used.notify_one();
+        }
         let is_alone = self.in_flight.fetch_add(1, Ordering::Relaxed) == 0;
         let _in_flight = InFlight(&self.in_flight);
         if is_alone && let Content::Inline(content) = &envelope.content {

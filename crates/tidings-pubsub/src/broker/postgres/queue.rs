@@ -1,11 +1,12 @@
 //! The one task that sends what is queued. Messages that wait together become one transaction: it takes
 //! PostgreSQL about as long to notify of a hundred as of one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 use tidings_postgres::{Database, Error as DatabaseError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
@@ -29,14 +30,19 @@ pub(super) struct Outgoing {
     pub(super) answer: oneshot::Sender<Result<(), Error>>,
 }
 
-/// Sends what is queued, and deletes the bodies that it has kept once they are too old.
+/// How often a process deletes bodies that others have left behind, once it has used the database.
+const LEFTOVERS: Duration = Duration::from_secs(600);
+
+/// Sends what is queued, and deletes bodies once they are too old: its own, and what processes that have
+/// ended left behind. `used` is notified when the database was used otherwise.
 pub(super) async fn send_all(
     mut queue: mpsc::Receiver<Outgoing>,
     database: Database,
     retention: Duration,
+    used: Arc<Notify>,
 ) {
     let mut waiting = Vec::with_capacity(BATCH);
-    // Until when the newest body has to stay, and when to look for those that need not.
+    // Until when the newest body of our own has to stay, and when to look for those that need not.
     let (mut kept_until, mut clean_at) = (Instant::now(), None);
     loop {
         tokio::select! {
@@ -46,17 +52,21 @@ pub(super) async fn send_all(
                 }
                 if send(&database, waiting.drain(..)).await {
                     kept_until = Instant::now() + retention;
-                    clean_at.get_or_insert(kept_until);
+                    clean_at = Some(clean_at.map_or(kept_until, |at: Instant| at.min(kept_until)));
                 }
+            }
+            () = used.notified() => {
+                clean_at.get_or_insert(Instant::now() + retention);
             }
             () = sleep_until(clean_at.unwrap_or(kept_until)), if clean_at.is_some() => {
                 let now = Instant::now();
                 clean_at = match body::clean(&database, retention).await {
                     Ok(true) => Some(now),
-                    Ok(false) => (kept_until > now).then_some(kept_until),
+                    Ok(false) if kept_until > now => Some(kept_until),
+                    Ok(false) => Some(now + LEFTOVERS.max(retention)),
                     Err(error) => {
                         let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "large messages are kept for longer");
+                        tracing::warn!(error, "could not delete old large messages");
                         Some(now + retention.max(database.config().answer_limit()))
                     }
                 };

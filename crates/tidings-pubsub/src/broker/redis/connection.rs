@@ -1,7 +1,8 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidings_reconnect::Slot;
 use tidings_redis::{Config, Connection, Error as ServerError};
+use tokio::time::Instant;
 
 use crate::broker::redis::RedisOptions;
 use crate::broker::redis::arrivals::Arrivals;
@@ -27,6 +28,23 @@ struct Shared {
 pub(super) struct Line {
     pub(super) connection: Connection,
     pub(super) arrivals: Arc<Arrivals>,
+    /// When its server was seen to be the primary.
+    checked: Mutex<Instant>,
+}
+
+impl Line {
+    /// Checks that the server replies and is the primary.
+    pub(super) async fn check(&self) -> Result<(), ServerError> {
+        let begun = Instant::now();
+        self.connection.ping().await?;
+        // Nothing that can panic runs under the lock.
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+        Ok(())
+    }
+
+    fn checked(&self) -> Instant {
+        *self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl SharedConnection {
@@ -51,6 +69,26 @@ impl SharedConnection {
         self.shared.slot.connection(|| self.connect()).await
     }
 
+    /// The connection, to a server that was the primary within the health interval: a replica accepts
+    /// messages, and they reach nobody.
+    pub(super) async fn line_to_primary(&self) -> Result<Arc<Line>, ServerError> {
+        let line = self.line().await?;
+        if line.checked().elapsed() < self.shared.config.health_interval() {
+            return Ok(line);
+        }
+        match line.check().await {
+            Ok(()) => Ok(line),
+            Err(error) => {
+                self.discard(&line);
+                match error {
+                    // A new connection may lead to another server.
+                    ServerError::NotPrimary => self.line().await,
+                    other => Err(other),
+                }
+            }
+        }
+    }
+
     /// Gives up this connection; the next call makes another.
     pub(super) fn discard(&self, line: &Arc<Line>) {
         self.shared.slot.discard(line);
@@ -69,6 +107,7 @@ impl SharedConnection {
         Ok(Line {
             connection: self.shared.config.connect(push).await?,
             arrivals,
+            checked: Mutex::new(Instant::now()),
         })
     }
 }

@@ -2,8 +2,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use tidings_redis::Error as ServerError;
+use tidings_redis::redis::RedisError;
 use tidings_redis::redis::aio::MultiplexedConnection;
-use tidings_redis::redis::{RedisError, cmd};
 
 use crate::Error;
 use crate::broker::interest::Interest;
@@ -86,8 +86,8 @@ impl Session for Listening {
     }
 
     async fn ping(&mut self) -> Result<(), Failure> {
-        let pinged = cmd("PING").exec_async(&mut self.multiplexed()).await;
-        pinged.map_err(failure)
+        let checked = self.line.check().await;
+        checked.map_err(|error| Failure::Broken(Error::backend(error)))
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) async fn publish(
     let channel = shared.channels().channel(topic);
     let mut publish = Cmd::with_capacity(3, channel.len() + payload.len() + 64);
     publish.arg("PUBLISH").arg(channel).arg(payload);
-    let line = shared.line().await?;
+    let line = shared.line_to_primary().await?;
     let sent = publish.exec_async(&mut line.connection.multiplexed()).await;
     sent.map_err(|error| {
         let error = ServerError::from(error);

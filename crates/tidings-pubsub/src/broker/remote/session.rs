@@ -1,11 +1,9 @@
-//! The one task that listens: it connects when somebody has a topic, makes the server follow the
-//! wish, and comes back when the connection breaks.
+//! The one task that listens: it connects when there is a subscription, asks the server for its topics,
+//! and reconnects when the connection breaks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tidings_reconnect::Backoff;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tidings_reconnect::{Reconnect, Timing};
 
 use crate::Error;
 use crate::broker::interest::Interest;
@@ -33,59 +31,38 @@ pub(crate) trait Session: Send {
     /// Delivers it.
     fn deliver(&mut self, arrival: Self::Arrival) -> impl Future<Output = ()> + Send;
 
-    /// Asks the server for all of these. One that refuses may have taken some; asking for those again
-    /// changes nothing.
+    /// Asks the server for all of these, and fails when it does not reply in time. A server that refuses
+    /// may have accepted some; asking for those again changes nothing.
     fn listen(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Tells the server to send none of these any more.
     fn unlisten(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Answers once the server has.
+    /// Checks that the server replies, and is still the one to listen to.
     fn ping(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 /// Why a command of a [`Session`] failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The server said no; the connection is as good as before.
+    /// The server refused; the connection stays usable.
     Refused(Error),
-    /// The connection is of no use any more.
+    /// The connection cannot be used any more.
     Broken(Error),
 }
 
-/// How long things may take.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Timing {
-    /// One command.
-    pub(crate) answer: Duration,
-    /// Between two looks whether a silent server is still there.
-    pub(crate) health: Duration,
-}
-
-/// A connection that lasts for so long is no part of the trouble before it. One that breaks sooner is
-/// made again after a longer pause, as if it had not come about: a server that takes every connection
-/// and drops it would be flooded otherwise.
-const STEADY: Duration = Duration::from_secs(10);
-
 /// Listens for as long as it is polled.
 pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing: Timing) {
-    let mut backoff = Backoff::new(fastrand::Rng::new());
-    let mut connected = true;
+    let mut reconnect = Reconnect::new();
     loop {
         remote.wanted().await;
         let number = remote.begin();
-        let error = match open(&link, &remote, number, timing).await {
+        let error = match open(&link, &remote, number).await {
             Ok(mut session) => {
-                if !connected {
-                    tracing::info!("listens for messages again");
+                if reconnect.connected() {
+                    tracing::info!("listening for messages again");
                 }
-                connected = true;
-                let opened = Instant::now();
-                let failure = serve(&mut session, &remote, timing).await;
-                if opened.elapsed() >= STEADY {
-                    backoff.reset();
-                }
-                match failure {
+                match serve(&mut session, &remote, timing).await {
                     Failure::Refused(error) | Failure::Broken(error) => error,
                 }
             }
@@ -95,27 +72,21 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
             }
         };
         remote.end();
-        // An outage is reported once, however many attempts it takes.
-        if connected {
+        if reconnect.failed() {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "does not hear messages until it is connected again");
+            tracing::warn!(
+                error,
+                "lost the connection that listens for messages, reconnecting"
+            );
         }
-        connected = false;
-        if let Some(pause) = backoff.next() {
-            tokio::time::sleep(pause).await;
-        }
+        reconnect.pause().await;
     }
 }
 
-/// Connects and asks for all that somebody wants.
-async fn open<L: Link>(
-    link: &L,
-    remote: &Remote,
-    number: u64,
-    timing: Timing,
-) -> Result<L::Session, Error> {
+/// Connects and asks for all topics and patterns that have subscriptions.
+async fn open<L: Link>(link: &L, remote: &Remote, number: u64) -> Result<L::Session, Error> {
     let mut session = link.connect(number).await?;
-    match follow(&mut session, remote, timing).await {
+    match follow(&mut session, remote).await {
         Ok(()) => Ok(session),
         Err(Failure::Refused(error) | Failure::Broken(error)) => Err(error),
     }
@@ -123,8 +94,7 @@ async fn open<L: Link>(
 
 /// Serves a connection until it breaks.
 async fn serve<S: Session>(session: &mut S, remote: &Remote, timing: Timing) -> Failure {
-    let mut health = interval_at(Instant::now() + timing.health, timing.health);
-    health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut health = timing.health_checks();
     loop {
         let served = tokio::select! {
             arrival = session.next() => match arrival {
@@ -134,10 +104,10 @@ async fn serve<S: Session>(session: &mut S, remote: &Remote, timing: Timing) -> 
                 }
                 Err(error) => Err(Failure::Broken(error)),
             },
-            () = remote.changed() => follow(session, remote, timing).await,
+            () = remote.changed() => follow(session, remote).await,
             _ = health.tick() => {
                 remote.retry_refused();
-                command(timing, session.ping()).await
+                session.ping().await
             }
         };
         if let Err(failure) = served {
@@ -147,46 +117,45 @@ async fn serve<S: Session>(session: &mut S, remote: &Remote, timing: Timing) -> 
 }
 
 /// Tells the server what has changed.
-async fn follow<S: Session>(
-    session: &mut S,
-    remote: &Remote,
-    timing: Timing,
-) -> Result<(), Failure> {
+async fn follow<S: Session>(session: &mut S, remote: &Remote) -> Result<(), Failure> {
     let changes = remote.take_changes();
     if !changes.leave.is_empty() {
-        command(timing, session.unlisten(&changes.leave)).await?;
+        session.unlisten(&changes.leave).await?;
     }
     if changes.join.is_empty() {
         return Ok(());
     }
-    match command(timing, session.listen(&changes.join)).await {
+    match session.listen(&changes.join).await {
         Ok(()) => remote.confirm(&changes.join),
         Err(Failure::Broken(error)) => return Err(Failure::Broken(error)),
-        Err(Failure::Refused(_)) => {
-            // One that is not allowed must not take the others with it.
-            for interest in &changes.join {
-                let one = std::slice::from_ref(interest);
-                match command(timing, session.listen(one)).await {
-                    Ok(()) => remote.confirm(one),
-                    Err(Failure::Refused(error)) => {
-                        remote.refuse(interest, &error);
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, topic = %interest, "may not listen to a topic");
-                    }
-                    Err(broken @ Failure::Broken(_)) => return Err(broken),
-                }
-            }
-        }
+        Err(Failure::Refused(_)) => follow_one_by_one(session, remote, &changes.join).await?,
     }
     Ok(())
 }
 
-async fn command(
-    timing: Timing,
-    command: impl Future<Output = Result<(), Failure>> + Send,
+/// A refused topic must not take the others with it. However many are refused, that is one log line.
+async fn follow_one_by_one<S: Session>(
+    session: &mut S,
+    remote: &Remote,
+    join: &[Interest],
 ) -> Result<(), Failure> {
-    match timeout(timing.answer, command).await {
-        Ok(done) => done,
-        Err(elapsed) => Err(Failure::Broken(Error::backend(elapsed))),
+    let (mut refused, mut first) = (0, None);
+    for interest in join {
+        let one = std::slice::from_ref(interest);
+        match session.listen(one).await {
+            Ok(()) => remote.confirm(one),
+            Err(Failure::Refused(error)) => {
+                if remote.refuse(interest, &error) {
+                    refused += 1;
+                    first.get_or_insert((interest, error));
+                }
+            }
+            Err(broken @ Failure::Broken(_)) => return Err(broken),
+        }
     }
+    if let Some((topic, error)) = first {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(error, %topic, refused, "the server does not let us listen to some topics");
+    }
+    Ok(())
 }

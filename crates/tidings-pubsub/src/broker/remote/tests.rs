@@ -6,7 +6,9 @@ use proptest::prelude::*;
 use tokio::task::yield_now;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::session::{Failure, Link, Session, Timing, keep_listening};
+use tidings_reconnect::Timing;
+
+use super::session::{Failure, Link, Session, keep_listening};
 use super::*;
 use crate::{Lagged, Namespace, Received};
 
@@ -105,8 +107,8 @@ impl Broker {
         let server = Arc::<Server>::default();
         let remote = Arc::new(Remote::new(Patterns::Supported));
         let timing = Timing {
-            answer: Duration::from_secs(1),
-            health: Duration::from_secs(1),
+            answer_limit: Duration::from_secs(1),
+            health_interval: Duration::from_secs(1),
         };
         let task = keep_listening(TestLink(Arc::clone(&server)), Arc::clone(&remote), timing);
         Self {
@@ -298,6 +300,9 @@ async fn what_is_forbidden_harms_no_other_and_is_asked_for_again() {
     let mut had = broker.subscribe(&["b"]).await.unwrap();
     broker.server.account().forbidden.insert(forbidden);
     broker.server.cut();
+    settle(Duration::from_secs(10)).await;
+    // Its subscribers are told when the loss begins, once, and where it ends.
+    assert_eq!(now(&mut had), [Err(Lagged::unknown())]);
     settle(Duration::from_secs(10)).await;
     assert_eq!(now(&mut had), []);
     broker.server.account().forbidden.clear();

@@ -1,0 +1,120 @@
+//! What is on disk, and what becomes of a disk that is full.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a child tells its test what it has done"
+)]
+
+use std::process::Command;
+
+use tidings_sqlite::{Database, Error, Options};
+use tidings_test_support::{DiskTrace, SmallDisk};
+
+const SCHEMA: &[&str] = &["CREATE TABLE item (n INTEGER PRIMARY KEY, data BLOB) STRICT"];
+
+/// Tells a child, which is this test binary again, where its database is.
+const CHILD: &str = "TIDINGS_SQLITE_TEST_CHILD";
+
+async fn open(path: &str) -> Database {
+    let options = Options::default().with_exclusive_lock();
+    let database = Database::open(path, &options).unwrap();
+    database.migrate("test", SCHEMA).await.unwrap();
+    database
+}
+
+async fn insert(database: &Database) -> Result<(), Error> {
+    let insert = "INSERT INTO item (data) VALUES (zeroblob(10000))";
+    let inserted = database.write(move |tx| tx.execute(insert, []).map_err(Error::from));
+    inserted.await.map(drop)
+}
+
+async fn count(database: &Database) -> i64 {
+    database
+        .read::<_, Error, _>(|connection| {
+            Ok(connection.query_row("SELECT count(*) FROM item", [], |row| row.get(0))?)
+        })
+        .await
+        .unwrap()
+}
+
+/// Runs one test of this binary again, as a child.
+fn child(command: &mut Command, test: &str, path: &str) -> String {
+    let output = command
+        .args(["--exact", test, "--nocapture"])
+        .env(CHILD, path)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test]
+async fn a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be() {
+    if let Ok(path) = std::env::var(CHILD) {
+        let database = open(&path).await;
+        for _ in 0..3 {
+            insert(&database).await.unwrap();
+            println!("stored");
+        }
+        let relaxed = "INSERT INTO item (data) VALUES (zeroblob(10000))";
+        let relaxed =
+            database.write_relaxed(move |tx| tx.execute(relaxed, []).map_err(Error::from));
+        relaxed.await.unwrap();
+        println!("unsynced");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let trace = DiskTrace::new(&folder.path().join("trace"));
+    let path = folder.path().join("test.db").display().to_string();
+    let mut command = trace.command(std::env::current_exe().unwrap());
+    let test = "a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be";
+    let said = child(&mut command, test, &path);
+    let stored = trace.replies("stored", &["-wal", ".db"]).unwrap();
+    assert_eq!(stored.len(), 3, "{said}");
+    for reply in &stored {
+        assert!(
+            reply.written > 10_000 && reply.unsynced.is_empty(),
+            "{reply:?}"
+        );
+    }
+    // That the trace shows the difference.
+    let relaxed = trace.replies("unsynced", &["-wal", ".db"]).unwrap();
+    assert_eq!(relaxed.len(), 1, "{said}");
+    assert!(!relaxed[0].unsynced.is_empty(), "{relaxed:?}");
+}
+
+#[tokio::test]
+async fn after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_is_room() {
+    if let Ok(path) = std::env::var(CHILD) {
+        let database = open(&path).await;
+        loop {
+            match insert(&database).await {
+                Ok(()) => println!("stored"),
+                Err(error) if error.is_full() => std::process::abort(),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+    let disk = SmallDisk::mount(2 << 20).unwrap();
+    let path = disk.path().join("test.db").display().to_string();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let test = "after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_is_room";
+    let said = child(&mut command, test, &path);
+    let stored = i64::try_from(said.matches("stored").count()).unwrap();
+    assert!(stored > 10, "{said}");
+    disk.fill().unwrap();
+
+    let database = open(&path).await;
+    assert_eq!(count(&database).await, stored);
+    let refused = insert(&database).await.unwrap_err();
+    assert!(refused.is_full() && refused.is_unavailable(), "{refused:?}");
+    assert_eq!(count(&database).await, stored);
+    disk.make_room().unwrap();
+    // The file and its log may be larger than what is in them; a checkpoint gives that back.
+    database.close().await;
+    drop(database);
+    let database = open(&path).await;
+    insert(&database).await.unwrap();
+    assert_eq!(count(&database).await, stored + 1);
+}
