@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use tidings_notify::Notifier;
-use tidings_sqlite::Database;
+use tidings_webhooks::Webhooks;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::config::Config;
-use crate::dispatch::Dispatcher;
 use crate::health::Readiness;
 use crate::permits::Permits;
+use crate::storage::Storage;
 
 /// The parts of a running server, as its handlers see them.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: Config,
-    pub(crate) database: Database,
+    pub(crate) storage: Storage,
     pub(crate) notifier: Notifier,
+    pub(crate) webhooks: Webhooks,
     pub(crate) acceptor: Acceptor,
-    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) readiness: Readiness,
     /// Cancelled when streams must end with a `bye`.

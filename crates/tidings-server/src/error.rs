@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::storage::{DatabaseUrl, StorageError};
+
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,16 +20,13 @@ pub enum StartError {
     #[error("cannot use the database {database}")]
     Storage {
         /// Which database.
-        database: String,
+        database: DatabaseUrl,
         /// What the database reported.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: StorageError,
     },
-    /// The webhook sender cannot be built.
-    #[error("cannot build the webhook sender")]
-    Sender(#[from] tidings::ConfigError),
-    /// The durable stream of webhook deliveries cannot be used.
-    #[error("cannot use the stream of webhook deliveries")]
-    WebhookStream(#[from] tidings_stream::Error),
+    /// The sending of webhooks cannot be started.
+    #[error("cannot start sending webhooks")]
+    Webhooks(#[from] tidings_webhooks::Error),
 }
 
 /// Writes an error and its causes on one line: `error: cause: cause of the cause`.

@@ -2,43 +2,91 @@
 
 use std::time::Duration;
 
-use tidings_sqlite::{Database, Error};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+use crate::storage::{Records, StorageError};
 
 /// How long a result is kept: the database is tried once in this time, however many requests ask.
 const FRESH: Duration = Duration::from_secs(1);
 
-pub(crate) const SCHEMA: &[&str] = &["
-    CREATE TABLE readiness (id INTEGER PRIMARY KEY, tried INTEGER NOT NULL) STRICT;
-"];
+/// How long the database may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Tries the database, and remembers the result for a moment.
+/// The last result, and when it was.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    last: Mutex<Option<(Instant, Result<(), Error>)>>,
+    last: Mutex<Option<(Instant, Result<(), StorageError>)>>,
 }
 
+/// The database did not reply in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the database did not reply within {TIMEOUT:?}")]
+struct TimedOut;
+
 impl Readiness {
-    /// Writes something, or returns the result of a moment ago.
-    pub(crate) async fn check(&self, database: &Database) -> Result<(), Error> {
+    /// Tries to write, or returns the result of a moment ago.
+    pub(crate) async fn check(&self, records: &dyn Records) -> Result<(), StorageError> {
+        // The wait for another caller's try counts too, so that a stalled disk delays nobody more.
+        tokio::time::timeout(TIMEOUT, self.try_or_recall(records))
+            .await
+            .unwrap_or_else(|_| Err(StorageError::unavailable(TimedOut)))
+    }
+
+    async fn try_or_recall(&self, records: &dyn Records) -> Result<(), StorageError> {
         let mut last = self.last.lock().await;
-        if let Some((when, outcome)) = &*last
+        if let Some((when, result)) = &*last
             && when.elapsed() < FRESH
         {
-            return outcome.clone();
+            return result.clone();
         }
-        let outcome = database.write_relaxed(write).await;
-        *last = Some((Instant::now(), outcome.clone()));
-        outcome
+        let result = records.ready().await;
+        if let Err(error) = &result {
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(
+                error,
+                "the database cannot be written, the server is not ready"
+            );
+        }
+        *last = Some((Instant::now(), result.clone()));
+        result
     }
 }
 
-fn write(tx: &rusqlite::Transaction<'_>) -> Result<(), Error> {
-    tx.prepare_cached(
-        "INSERT INTO readiness (id, tried) VALUES (1, 1)
-         ON CONFLICT (id) DO UPDATE SET tried = tried + 1",
-    )?
-    .execute([])?;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Accept, Accepted};
+
+    /// A database whose disk has stalled.
+    #[derive(Debug)]
+    struct Stalled;
+
+    #[async_trait::async_trait]
+    impl Records for Stalled {
+        async fn accept(&self, _accept: Accept) -> Result<Accepted, StorageError> {
+            std::future::pending().await
+        }
+
+        async fn ready(&self) -> Result<(), StorageError> {
+            std::future::pending().await
+        }
+
+        async fn clean(&self) -> Result<usize, StorageError> {
+            std::future::pending().await
+        }
+
+        async fn close(&self) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_disk_is_reported_to_every_caller_in_time() {
+        let readiness = Readiness::default();
+        let started = Instant::now();
+        let checks = (0..3).map(|_| readiness.check(&Stalled));
+        for result in futures_util::future::join_all(checks).await {
+            assert!(matches!(result, Err(StorageError::Unavailable { .. })));
+        }
+        assert_eq!(started.elapsed(), TIMEOUT);
+    }
 }

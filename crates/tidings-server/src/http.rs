@@ -24,7 +24,7 @@ use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 
 use self::access::Access;
 use self::error::ApiError;
@@ -70,21 +70,8 @@ fn versioned() -> Router<SharedApp> {
         )
         .route("/v1/users/{user}/events", get(sse::events))
         .route("/v1/users/{user}/ws", get(websocket::connect))
-        .route(
-            "/v1/users/{user}/endpoints",
-            get(endpoints::list_for_user).post(endpoints::create_for_user),
-        )
-        .route(
-            "/v1/users/{user}/endpoints/{id}",
-            delete(endpoints::remove_for_user),
-        )
-        .route(
-            "/v1/endpoints",
-            get(endpoints::list_for_all).post(endpoints::create_for_all),
-        )
-        .route("/v1/endpoints/{id}", delete(endpoints::remove_for_all))
-        .route("/v1/deliveries", get(deliveries::list))
-        .route("/v1/deliveries/{id}/attempts", get(deliveries::attempts))
+        .merge(endpoints::routes())
+        .merge(deliveries::routes())
 }
 
 /// The four routes of the service that Tidings replaces.

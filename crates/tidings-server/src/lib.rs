@@ -5,11 +5,11 @@
 //! [`Server`] in their own process.
 //!
 //! ```text
-//! POST /v1/notifications ─▶ accept: one transaction ─┬─ the user's log and inbox counters
-//!                                                    ├─ webhook deliveries and their queue
-//!                                                    └─ the idempotency key
-//!                               after the commit ────┬─ wake: SSE and WebSocket streams read on
-//!                                                    └─ wake: webhook workers claim deliveries
+//! POST /v1/notifications ─▶ storage.accept: one transaction ─┬─ the user's log and inbox counters
+//!                                                            ├─ one message for the fan-out
+//!                                                            └─ the idempotency key
+//!                            after the commit ───────────────┬─ streams read on
+//!                                                            └─ fan-out makes deliveries, lanes send
 //! ```
 //!
 //! | module | has |
@@ -17,10 +17,9 @@
 //! | `settings`, `config` | flags, environment and file in one table; the checked result |
 //! | `wire` | every JSON shape and every name that goes over the wire |
 //! | `server` | the order of start and stop |
-//! | `storage` | the database and the parts that use it |
-//! | `accept` | the transaction behind a 201 |
-//! | `endpoints`, `deliveries`, `idempotency` | their own tables |
-//! | `dispatch`, `shares` | webhook attempts, and how many of them one endpoint may use at a time |
+//! | `storage` | everything that is kept, as operations on plain data; SQLite behind them |
+//! | `accept` | stores notifications, then wakes streams and webhooks |
+//! | `idempotency` | what makes a request repeatable |
 //! | `permits` | how many streams may be open |
 //! | `health` | whether the database can be written |
 //! | `retention` | deletes what is old |
@@ -32,9 +31,6 @@ mod app;
 pub mod commands;
 pub mod config;
 mod connections;
-mod deliveries;
-mod dispatch;
-mod endpoints;
 mod error;
 mod health;
 mod http;
@@ -43,7 +39,6 @@ mod permits;
 mod retention;
 mod server;
 pub mod settings;
-mod shares;
 pub mod storage;
 mod wire;
 

@@ -1,18 +1,19 @@
-//! Forgetting what is older than the retention, a little at a time.
+//! Deletes what is older than the retention, in short steps.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_notify::StoreError;
+use tidings_webhooks::Webhooks;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::SharedApp;
-use crate::{deliveries, idempotency};
+use crate::storage::{Storage, StorageError};
 
-/// How often the server looks for what is too old.
+/// How often the server looks for old data.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 
-/// Cleans now and then, until the server stops.
+/// Cleans regularly, until the server stops.
 pub(crate) async fn run(app: SharedApp) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -21,33 +22,119 @@ pub(crate) async fn run(app: SharedApp) {
             () = app.stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = clean(&app).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "cleaning failed and is tried again later"
-            );
+        let cutoff = Timestamp::now()
+            .checked_sub(app.config.retention)
+            .unwrap_or(Timestamp::MIN);
+        let cleaning = clean(&app.storage, &app.webhooks, cutoff);
+        let stopping: &CancellationToken = &app.stopping;
+        stopping.run_until_cancelled(cleaning).await;
+    }
+}
+
+/// Deletes notifications and finished deliveries from before `cutoff`, and old idempotency keys. A
+/// part that fails is logged, and does not keep the others from being cleaned.
+pub(crate) async fn clean(storage: &Storage, webhooks: &Webhooks, cutoff: Timestamp) {
+    let logs = storage.logs.cleanup(cutoff).await;
+    report("notifications", logs.map_err(StorageError::from));
+    report("deliveries", webhooks.clean(cutoff).await);
+    report("idempotency keys", clean_keys(storage).await);
+}
+
+async fn clean_keys(storage: &Storage) -> Result<u64, StorageError> {
+    let mut total = 0;
+    loop {
+        match storage.records.clean().await? {
+            0 => return Ok(total),
+            removed => total += removed as u64,
         }
     }
 }
 
-async fn clean(app: &SharedApp) -> Result<(), StoreError> {
-    let cutoff = Timestamp::now()
-        .checked_sub(app.config.retention)
-        .unwrap_or(Timestamp::MIN);
-    app.notifier.store().cleanup(cutoff).await?;
-    // Each step is a short transaction, so that accepting never waits behind a long one.
-    while !app.stopping.is_cancelled() {
-        let removed = app
-            .database
-            .write_relaxed(move |tx| {
-                let keys = idempotency::clean(tx)?;
-                let deliveries = deliveries::clean(tx, cutoff)?;
-                Ok::<_, tidings_sqlite::Error>(keys + deliveries)
-            })
-            .await?;
-        if removed == 0 {
-            break;
+fn report<E: std::error::Error + 'static>(what: &str, result: Result<u64, E>) {
+    match result {
+        Ok(removed) => tracing::debug!(what, removed, "deleted old data"),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, what, "cannot delete old data, retrying later");
         }
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_notify::{Draft, EventType, Payload, UserId};
+    use tidings_webhooks::{DeliveryQuery, EndpointSettings, NewEndpoint, Options, Owner};
+
+    use crate::storage::{Accept, Accepted, DatabaseUrl};
+
+    async fn open(folder: &tempfile::TempDir) -> (Storage, Webhooks) {
+        let url = DatabaseUrl::Sqlite(folder.path().join("tidings.db"));
+        let storage = Storage::open(&url).await.unwrap();
+        let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
+        let webhooks = Webhooks::start(store, streams, Options::default()).await;
+        (storage, webhooks.unwrap())
+    }
+
+    async fn accept(storage: &Storage) {
+        let user = UserId::new("anna").unwrap();
+        let payload = Payload::from_value(&1).unwrap();
+        let drafts = vec![Draft::new(user, EventType::new("count").unwrap(), payload)];
+        let accept = Accept { drafts, once: None };
+        let accepted = storage.records.accept(accept).await.unwrap();
+        assert!(matches!(accepted, Accepted::Stored { .. }));
+    }
+
+    async fn kept(storage: &Storage) -> u64 {
+        let user = UserId::new("anna").unwrap();
+        let head = storage.logs.head(&user).await.unwrap();
+        head.top_seq + 1 - head.first_seq
+    }
+
+    #[tokio::test]
+    async fn what_is_older_than_the_cutoff_is_deleted_and_the_rest_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, webhooks) = open(&folder).await;
+        // A schedule without a second attempt, and nobody who listens: the test event fails.
+        let mut settings = EndpointSettings::new("http://127.0.0.1:1/");
+        settings.schedule = Some(vec![Duration::ZERO]);
+        let new = NewEndpoint::new(Owner::Operator, settings);
+        let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+        let delivery = webhooks.send_test(endpoint.id).await.unwrap().unwrap();
+        while webhooks.pending().await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        accept(&storage).await;
+
+        clean(&storage, &webhooks, Timestamp::UNIX_EPOCH).await;
+        assert_eq!(kept(&storage).await, 1);
+        assert!(webhooks.delivery(delivery).await.unwrap().is_some());
+
+        let future = Timestamp::now() + Duration::from_secs(60);
+        clean(&storage, &webhooks, future).await;
+        assert_eq!(kept(&storage).await, 0);
+        assert!(webhooks.delivery(delivery).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn regression_a_part_that_fails_does_not_keep_the_others_from_being_cleaned() {
+        let folder = tempfile::tempdir().unwrap();
+        let (storage, webhooks) = open(&folder).await;
+        accept(&storage).await;
+        let new = NewEndpoint::new(
+            Owner::Operator,
+            EndpointSettings::new("http://127.0.0.1:1/"),
+        );
+        let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+        webhooks.send_test(endpoint.id).await.unwrap();
+        webhooks.remove_endpoint(endpoint.id).await.unwrap();
+        while webhooks.pending().await.unwrap() > 0 {
+            tokio::task::yield_now().await;
+        }
+        storage.logs.close().await;
+        let future = Timestamp::now() + Duration::from_secs(60);
+        clean(&storage, &webhooks, future).await;
+        let left = webhooks.deliveries(&DeliveryQuery::newest(1)).await;
+        assert!(left.unwrap().is_empty());
+    }
 }

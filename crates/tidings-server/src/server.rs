@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_stream::{Consumer, Streams};
+use tidings_notify::Notifier;
+use tidings_webhooks::{Options, Webhooks};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -13,12 +14,11 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::accept::Acceptor;
 use crate::app::{App, SharedApp};
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, WebhookQueue};
 use crate::error::StartError;
 use crate::health::Readiness;
 use crate::permits::Permits;
 use crate::storage::Storage;
-use crate::{connections, deliveries, retention};
+use crate::{connections, retention};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -30,8 +30,6 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Server {
     address: SocketAddr,
     app: SharedApp,
-    streams: Streams,
-    consumer: Consumer,
     accepting: CancellationToken,
     accept_loop: AbortOnDropHandle<()>,
     _retention: AbortOnDropHandle<()>,
@@ -48,7 +46,7 @@ pub struct Leftovers {
     /// Requests and streams that did not end in time and were dropped.
     pub cut_off: usize,
     /// Webhook attempts that did not end in time; they will be repeated.
-    pub unfinished_attempts: u64,
+    pub unfinished_attempts: usize,
     /// Deliveries that wait for an attempt.
     pub waiting_deliveries: u64,
 }
@@ -80,36 +78,36 @@ impl Server {
         let listener = connections::listen(config.listen).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
         let storage = Storage::open(&config.database).await;
-        let Storage {
-            database,
-            notifier,
-            streams,
-        } = storage.map_err(|source| StartError::Storage {
-            database: config.database.to_string(),
+        let storage = storage.map_err(|source| StartError::Storage {
+            database: config.database.clone(),
             source,
         })?;
-        let dispatcher = Arc::new(Dispatcher::new(database.clone(), &config)?);
-        let queue = WebhookQueue::new(&streams, &config)?;
+        let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
+        let webhooks = Webhooks::start(
+            Arc::clone(&storage.webhooks),
+            storage.streams.clone(),
+            webhook_options(&config),
+        )
+        .await?;
         let tasks = TaskTracker::new();
+        let acceptor = Acceptor {
+            records: Arc::clone(&storage.records),
+            notifier: notifier.clone(),
+            webhooks: webhooks.clone(),
+            tasks: tasks.clone(),
+        };
         let app = Arc::new(App {
-            acceptor: Acceptor::new(
-                database.clone(),
-                notifier.clone(),
-                streams.clone(),
-                queue,
-                tasks.clone(),
-            ),
-            dispatcher: Arc::clone(&dispatcher),
             permits: Permits::new(config.max_streams, config.max_streams_per_user),
+            config,
+            storage,
+            notifier,
+            webhooks,
+            acceptor,
             readiness: Readiness::default(),
             stopping: CancellationToken::new(),
             cutting_off: CancellationToken::new(),
-            config,
-            database,
-            notifier,
             tasks,
         });
-        let consumer = dispatcher.start(&streams, &app.config).await?;
         let accepting = CancellationToken::new();
         let accept_loop = tokio::spawn(connections::accept(
             listener,
@@ -121,8 +119,6 @@ impl Server {
             address,
             _cutting_off: app.cutting_off.clone().drop_guard(),
             app,
-            streams,
-            consumer,
             accepting,
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
@@ -144,7 +140,10 @@ impl Server {
         self.accepting.cancel();
         let streams = self.app.permits.taken();
         self.app.stopping.cancel();
-        let webhooks = self.consumer.close();
+        let webhooks = self
+            .app
+            .webhooks
+            .stop_within(self.app.config.shutdown_timeout);
         let (app, accept_loop) = (&self.app, self.accept_loop);
         let connections = async {
             if let Err(error) = accept_loop.await {
@@ -161,26 +160,27 @@ impl Server {
         if let Err(error) = self.app.notifier.close().await {
             tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
         }
-        self.streams.close().await;
-        let waiting_deliveries = self
-            .app
-            .database
-            .read(|connection| {
-                deliveries::count_pending(connection).map_err(tidings_sqlite::Error::from)
-            })
-            .await
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot count the pending deliveries");
-                0
-            });
-        self.app.database.close().await;
+        let waiting_deliveries = self.app.webhooks.pending().await;
+        let waiting_deliveries = waiting_deliveries.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot count the pending deliveries");
+            0
+        });
+        self.app.storage.close().await;
         Leftovers {
             streams,
             cut_off,
-            unfinished_attempts: webhooks.abandoned,
+            unfinished_attempts: webhooks.abandoned_attempts,
             waiting_deliveries,
         }
     }
+}
+
+fn webhook_options(config: &Config) -> Options {
+    Options::default()
+        .with_schedule(config.webhook_schedule.iter().copied())
+        .with_timeout(config.webhook_timeout)
+        .with_workers(config.webhook_workers)
+        .with_address_policy(config.address_policy())
 }
 
 /// Drops what did not end in time; returns how much that was.

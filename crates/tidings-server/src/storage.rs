@@ -1,43 +1,86 @@
-//! What the server keeps, and where.
+//! What the server keeps, as named operations on plain data. Handlers see no engine, no transaction
+//! and no path.
+//!
+//! | part | has |
+//! |---|---|
+//! | `logs` | the log and the inbox of each user |
+//! | `streams` | durable streams: the work of the fan-out |
+//! | `webhooks` | endpoints, deliveries, attempts, lanes |
+//! | `records` | idempotency keys, and the operations that concern several parts at once |
+//!
+//! [`DatabaseUrl`] names the engine, and [`Storage::open`] is the one place that asks for it. Each
+//! engine has a file here; `conformance` holds all of them to the same contract.
 
+#[cfg(test)]
+mod conformance;
+mod error;
+mod records;
+mod sqlite;
 mod url;
 
 use std::sync::Arc;
 
-use tidings_notify::Notifier;
-use tidings_notify::sqlite::SqliteStore;
-use tidings_sqlite::{Database, Options};
-use tidings_stream::sqlite::SqliteEngine;
-use tidings_stream::{ServiceConfig, Streams};
+use tidings_stream::Streams;
 
+pub use self::error::StorageError;
+pub(crate) use self::records::{Accept, Accepted, Records};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl};
 
-use crate::{deliveries, endpoints, health, idempotency};
-
-/// The parts that keep something, all in one database.
-#[derive(Debug)]
+/// The parts that keep something, all in one database. Clones share it.
+#[derive(Debug, Clone)]
 pub(crate) struct Storage {
-    pub(crate) database: Database,
-    pub(crate) notifier: Notifier,
+    pub(crate) logs: Arc<dyn tidings_notify::Store>,
     pub(crate) streams: Streams,
+    pub(crate) webhooks: Arc<dyn tidings_webhooks::Store>,
+    pub(crate) records: Arc<dyn Records>,
 }
 
 impl Storage {
-    pub(crate) async fn open(
-        url: &DatabaseUrl,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let DatabaseUrl::Sqlite(path) = url;
-        let database = Database::open(path, &Options::default().with_exclusive_lock())?;
-        database.migrate("endpoints", endpoints::SCHEMA).await?;
-        database.migrate("deliveries", deliveries::SCHEMA).await?;
-        database.migrate("idempotency", idempotency::SCHEMA).await?;
-        database.migrate("readiness", health::SCHEMA).await?;
-        let store = SqliteStore::open(database.clone()).await?;
-        let engine = SqliteEngine::open(database.clone()).await?;
-        Ok(Self {
-            database,
-            notifier: Notifier::builder(Arc::new(store)).build(),
-            streams: Streams::new(Arc::new(engine), ServiceConfig::default()),
-        })
+    /// Opens the database, creates or migrates its tables, and keeps the data of earlier versions.
+    pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StorageError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => sqlite::open(path).await,
+        }
+    }
+
+    /// Finishes what is queued, and refuses later calls. Closing twice is harmless.
+    pub(crate) async fn close(&self) {
+        self.streams.close().await;
+        self.webhooks.close().await;
+        self.records.close().await;
+    }
+}
+
+impl From<tidings_notify::StoreError> for StorageError {
+    fn from(error: tidings_notify::StoreError) -> Self {
+        use tidings_notify::StoreError;
+        match error {
+            StoreError::Closed => Self::Closed,
+            StoreError::Full { source } => Self::Full {
+                source: source.into(),
+            },
+            StoreError::Unavailable { source } => Self::unavailable(source),
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<tidings_webhooks::StoreError> for StorageError {
+    fn from(error: tidings_webhooks::StoreError) -> Self {
+        use tidings_webhooks::StoreError;
+        match error {
+            StoreError::Closed => Self::Closed,
+            StoreError::Full(source) => Self::Full { source },
+            StoreError::Backend(source) => {
+                sqlite::of_engine(&*source).unwrap_or(Self::Failed { source })
+            }
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<tidings_stream::Error> for StorageError {
+    fn from(error: tidings_stream::Error) -> Self {
+        Self::failed(error)
     }
 }

@@ -192,7 +192,10 @@ fn preflight_response() -> Response {
     (
         StatusCode::NO_CONTENT,
         [
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
+            (
+                header::ACCESS_CONTROL_ALLOW_METHODS,
+                "GET, POST, PATCH, DELETE",
+            ),
             (
                 header::ACCESS_CONTROL_ALLOW_HEADERS,
                 "authorization, baggage, content-type, idempotency-key, last-event-id, traceparent, \

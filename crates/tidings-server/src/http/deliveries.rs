@@ -1,66 +1,86 @@
 //! `/v1/deliveries`: what was posted, and what came back.
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use crate::app::SharedApp;
-use crate::deliveries::{self, Filter, State as DeliveryState};
-use crate::wire::webhook::{Attempt, Delivery};
 use crate::wire::{Data, Page};
 
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 
-pub(crate) async fn list(
-    State(app): State<SharedApp>,
-    parameters: Parameters,
-) -> Result<Response, ApiError> {
-    let state = match parameters.text("state") {
-        None => None,
-        Some(text) => Some(DeliveryState::parse(text).ok_or_else(|| {
-            ApiError::invalid("state", "expected pending, delivered, failed or cancelled")
-        })?),
-    };
+pub(crate) fn routes() -> Router<SharedApp> {
+    Router::new()
+        .route("/v1/deliveries", get(list))
+        .route("/v1/deliveries/{id}", get(show))
+        .route("/v1/deliveries/{id}/attempts", get(attempts))
+        .route("/v1/deliveries/{id}/retry", post(retry))
+}
+
+async fn list(State(app): State<SharedApp>, parameters: Parameters) -> Result<Response, ApiError> {
     let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
-    let filter = Filter {
-        endpoint_id: parameters.text("endpoint_id").map(str::to_owned),
-        state,
-        before: match parameters.text("cursor") {
-            Some(cursor) if !cursor.starts_with("dlv_") => {
-                let expected = "expected the `next` of an earlier page";
-                return Err(ApiError::invalid("cursor", expected));
-            }
-            cursor => cursor.map(str::to_owned),
-        },
-    };
-    let mut deliveries = app
-        .database
-        .read(move |connection| {
-            // One more than the page shows whether there is a next page.
-            deliveries::list(connection, &filter, limit + 1).map_err(tidings_sqlite::Error::from)
-        })
-        .await?;
-    let has_next = deliveries.len() > limit;
-    deliveries.truncate(limit);
-    let data: Vec<Delivery> = deliveries.into_iter().map(Delivery::from).collect();
-    let next = data.last().filter(|_| has_next).map(|last| last.id.clone());
+    // One more than the page shows whether there is a next page.
+    let mut query = DeliveryQuery::newest(limit + 1);
+    if let Some(endpoint) = parameters.parsed("endpoint_id", "the id of an endpoint")? {
+        query = query.to(endpoint);
+    }
+    if let Some(state) = parameters.text("state") {
+        let expected = "expected pending, delivered, failed or cancelled";
+        let state = DeliveryState::parse(state);
+        query = query.in_state(state.ok_or_else(|| ApiError::invalid("state", expected))?);
+    }
+    if let Some(before) = parameters.parsed("cursor", "the `next` of an earlier page")? {
+        query = query.before(before);
+    }
+    let mut data = app.webhooks.deliveries(&query).await?;
+    let has_next = data.len() > limit;
+    data.truncate(limit);
+    let next = data
+        .last()
+        .filter(|_| has_next)
+        .map(|last| last.id.to_string());
     Ok(Json(Page { data, next }).into_response())
 }
 
-pub(crate) async fn attempts(
+async fn show(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
-    let attempts = app
-        .database
-        .read(move |connection| {
-            deliveries::attempts(connection, &id).map_err(tidings_sqlite::Error::from)
-        })
-        .await?
-        .ok_or_else(|| ApiError::not_found("id", "there is no such delivery"))?;
-    let data: Vec<_> = attempts.into_iter().map(Attempt::from).collect();
+    let delivery = app.webhooks.delivery(delivery_id(&id)?).await?;
+    Ok(Json(delivery.ok_or_else(unknown_delivery)?).into_response())
+}
+
+async fn attempts(
+    State(app): State<SharedApp>,
+    InPath(id): InPath<String>,
+) -> Result<Response, ApiError> {
+    let attempts = app.webhooks.attempts(delivery_id(&id)?).await?;
+    let data = attempts.ok_or_else(unknown_delivery)?;
     Ok(Json(Data { data }).into_response())
+}
+
+/// Sends a delivery again, whatever its state.
+async fn retry(
+    State(app): State<SharedApp>,
+    InPath(id): InPath<String>,
+) -> Result<Response, ApiError> {
+    let id = delivery_id(&id)?;
+    match app.webhooks.retry(id).await? {
+        Some(delivery) => Ok(Json(delivery).into_response()),
+        None if app.webhooks.delivery(id).await?.is_some() => Err(ApiError::endpoint_disabled()),
+        None => Err(unknown_delivery()),
+    }
+}
+
+fn delivery_id(text: &str) -> Result<DeliveryId, ApiError> {
+    text.parse().map_err(|_| unknown_delivery())
+}
+
+fn unknown_delivery() -> ApiError {
+    ApiError::not_found("id", "there is no such delivery")
 }

@@ -1,143 +1,270 @@
 //! `/v1/endpoints` and `/v1/users/{user}/endpoints`: where events are posted.
 
-use axum::Json;
+use std::collections::BTreeMap;
+use std::convert::identity;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::Timestamp;
 use tidings::signing::Secret;
-use tidings_notify::{EventType, UserId};
+use tidings_webhooks::{
+    Endpoint, EndpointId, EndpointSettings, EventPattern, Format, NewEndpoint, Owner, Replay,
+    SignatureScheme,
+};
 
 use super::error::ApiError;
-use super::extract::{Body, InPath};
-use super::fields::Fields;
-use super::notifications::created;
+use super::extract::{Body, InPath, OwnerInPath, idempotency_key};
+use super::fields::{Change, Fields};
 use crate::app::SharedApp;
-use crate::endpoints::{Endpoint, Owner};
-use crate::error::explain;
-use crate::wire::{self, Data};
-use crate::{deliveries, endpoints};
+use crate::wire::Data;
+use crate::wire::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 
-/// Maximum number of endpoints of one user, or of the operator: each event is stored once for each.
+/// Maximum number of endpoints of one user, or of the operator.
 const MAX_ENDPOINTS: usize = 100;
 
-/// Maximum number of event types of one endpoint.
-const MAX_EVENT_TYPES: usize = 100;
+/// How long the old secret signs too after a rotation, unless the caller says otherwise.
+const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
-pub(crate) async fn create_for_all(
-    State(app): State<SharedApp>,
-    Body(body): Body,
-) -> Result<Response, ApiError> {
-    create(&app, Owner::Operator, &body).await
+/// The routes, once for the operator and once for each user.
+pub(crate) fn routes() -> Router<SharedApp> {
+    let mut router = Router::new();
+    for all in ["/v1/endpoints", "/v1/users/{user}/endpoints"] {
+        let one = format!("{all}/{{id}}");
+        router = router
+            .route(all, get(list).post(create))
+            .route(&one, get(show).patch(update).delete(remove))
+            .route(&format!("{one}/secret/rotate"), post(rotate_secret))
+            .route(&format!("{one}/test"), post(send_test))
+            .route(&format!("{one}/replay"), post(replay));
+    }
+    router
 }
 
-pub(crate) async fn create_for_user(
+async fn create(
     State(app): State<SharedApp>,
-    InPath(user): InPath<UserId>,
+    OwnerInPath(owner): OwnerInPath,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    create(&app, Owner::User(user), &body).await
-}
-
-async fn create(app: &SharedApp, owner: Owner, body: &[u8]) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(body)?;
+    if idempotency_key(&headers)?.is_some() {
+        return Err(ApiError::invalid(
+            "Idempotency-Key",
+            "not supported for endpoints",
+        ));
+    }
+    let mut fields = Fields::parse(&body)?;
     let url: String = fields
         .take("url")?
         .ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
-    let event_types: Vec<EventType> = fields.take("event_types")?.unwrap_or_default();
-    let secret: Option<String> = fields.take("secret")?;
+    let changes = Changes::parse(&mut fields)?;
+    let secret = parse_secret(&mut fields)?;
     fields.finish()?;
-    if event_types.len() > MAX_EVENT_TYPES {
-        let expected = format!("expected at most {MAX_EVENT_TYPES} types");
-        return Err(ApiError::invalid("event_types", expected));
+
+    let mut settings = EndpointSettings::new(url);
+    changes.apply(&mut settings);
+    let mut new = NewEndpoint::new(owner, settings).with_limit(MAX_ENDPOINTS);
+    if let Some(secret) = secret {
+        new = new.with_secret(secret);
     }
-    let secret = match secret {
-        Some(text) => {
-            Secret::parse(&text).map_err(|error| ApiError::invalid("secret", error.to_string()))?
-        }
-        None => Secret::generate(),
+    let (endpoint, secret) = app.webhooks.create_endpoint(new).await?;
+    let created = CreatedEndpoint {
+        endpoint,
+        secret: secret.expose().to_string(),
     };
-    if let Err(error) = app.dispatcher.target(&url, secret.clone()) {
-        return Err(ApiError::invalid("url", explain(&error)));
-    }
-
-    let endpoint = Endpoint::new(&owner, url, event_types, secret);
-    let stored = endpoint.clone();
-    app.database
-        .write(move |tx| {
-            if endpoints::count(tx, &owner)? >= MAX_ENDPOINTS {
-                return Ok(false);
-            }
-            endpoints::insert(tx, &stored)?;
-            Ok::<_, tidings_sqlite::Error>(true)
-        })
-        .await?
-        .then_some(())
-        .ok_or_else(|| {
-            ApiError::new(
-                StatusCode::CONFLICT,
-                "too_many_endpoints",
-                format!("an owner has at most {MAX_ENDPOINTS} endpoints"),
-            )
-        })?;
-
-    let endpoint = wire::webhook::Endpoint::with_secret(endpoint);
-    Ok(created(serde_json::to_string(&endpoint)?))
+    Ok((StatusCode::CREATED, Json(created)).into_response())
 }
 
-pub(crate) async fn list_for_all(State(app): State<SharedApp>) -> Result<Response, ApiError> {
-    list(&app, Owner::Operator).await
-}
-
-pub(crate) async fn list_for_user(
+async fn list(
     State(app): State<SharedApp>,
-    InPath(user): InPath<UserId>,
+    OwnerInPath(owner): OwnerInPath,
 ) -> Result<Response, ApiError> {
-    list(&app, Owner::User(user)).await
-}
-
-async fn list(app: &SharedApp, owner: Owner) -> Result<Response, ApiError> {
-    let endpoints = app
-        .database
-        .read(move |connection| {
-            endpoints::list(connection, &owner).map_err(tidings_sqlite::Error::from)
-        })
-        .await?;
-    let data: Vec<_> = endpoints
-        .into_iter()
-        .map(wire::webhook::Endpoint::from)
-        .collect();
+    let data = app.webhooks.endpoints(&owner).await?;
     Ok(Json(Data { data }).into_response())
 }
 
-pub(crate) async fn remove_for_all(
+async fn show(
     State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    remove(&app, Owner::Operator, id).await
+) -> Result<Response, ApiError> {
+    let endpoint = find(&app, &owner, &id).await?;
+    let health = app.webhooks.health(endpoint.id).await?;
+    let health = health.ok_or_else(unknown_endpoint)?;
+    Ok(Json(EndpointWithHealth { endpoint, health }).into_response())
 }
 
-pub(crate) async fn remove_for_user(
+async fn update(
     State(app): State<SharedApp>,
-    InPath(user): InPath<UserId>,
+    OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
-) -> Result<StatusCode, ApiError> {
-    remove(&app, Owner::User(user), id).await
-}
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    let mut fields = Fields::parse(&body)?;
+    let url: Option<String> = fields.take("url")?;
+    let enabled: Option<bool> = fields.take("enabled")?;
+    let is_change = !fields.is_empty() || url.is_some();
+    let changes = Changes::parse(&mut fields)?;
+    fields.finish()?;
 
-async fn remove(app: &SharedApp, owner: Owner, id: String) -> Result<StatusCode, ApiError> {
-    let removed = app
-        .database
-        .write(move |tx| {
-            let removed = endpoints::remove(tx, &owner, &id)?;
-            if removed {
-                deliveries::cancel_all(tx, &id, "the endpoint was removed")?;
+    if is_change {
+        let change = |settings: &mut EndpointSettings| {
+            if let Some(url) = &url {
+                settings.url.clone_from(url);
             }
-            Ok::<_, tidings_sqlite::Error>(removed)
-        })
-        .await?;
-    if removed {
+            changes.apply(settings);
+        };
+        app.webhooks.update_endpoint(id, change).await?;
+    }
+    let endpoint = match enabled {
+        Some(true) => app.webhooks.enable_endpoint(id).await?,
+        Some(false) => {
+            let because = "disabled by its owner";
+            app.webhooks.disable_endpoint(id, because).await?
+        }
+        None => app.webhooks.endpoint(id).await?,
+    };
+    Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
+}
+
+async fn remove(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+) -> Result<StatusCode, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    if app.webhooks.remove_endpoint(id).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
-        Err(ApiError::not_found("id", "this owner has no such endpoint"))
+        Err(unknown_endpoint())
+    }
+}
+
+async fn rotate_secret(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    let mut fields = Fields::parse_optional(&body)?;
+    let secret = parse_secret(&mut fields)?;
+    let overlap: Option<u64> = fields.take("overlap_ms")?;
+    fields.finish()?;
+    let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_millis);
+    let rotated = app.webhooks.rotate_secret(id, secret, overlap).await?;
+    let secret = rotated.ok_or_else(unknown_endpoint)?.expose().to_string();
+    Ok(Json(RotatedSecret { secret }).into_response())
+}
+
+async fn send_test(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+) -> Result<Response, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    let delivery = app.webhooks.send_test(id).await?;
+    let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
+    Ok((StatusCode::ACCEPTED, Json(TestDelivery { delivery_id })).into_response())
+}
+
+async fn replay(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+    Body(body): Body,
+) -> Result<StatusCode, ApiError> {
+    let id = find(&app, &owner, &id).await?.id;
+    let mut fields = Fields::parse(&body)?;
+    let since: Option<Timestamp> = fields.take("since")?;
+    let until: Option<Timestamp> = fields.take("until")?;
+    let per_second: Option<u32> = fields.take("per_second")?;
+    fields.finish()?;
+    let since = since.ok_or_else(|| ApiError::invalid("since", "expected a time in RFC 3339"))?;
+    let mut replay = Replay::since(since);
+    if let Some(until) = until {
+        replay = replay.until(until);
+    }
+    if let Some(per_second) = per_second {
+        replay = replay.per_second(per_second);
+    }
+    if app.webhooks.replay(id, replay).await? {
+        Ok(StatusCode::ACCEPTED)
+    } else {
+        Err(ApiError::endpoint_disabled())
+    }
+}
+
+/// Finds an endpoint of this owner.
+async fn find(app: &SharedApp, owner: &Owner, id: &str) -> Result<Endpoint, ApiError> {
+    let id: EndpointId = id.parse().map_err(|_| unknown_endpoint())?;
+    let found = app.webhooks.endpoint(id).await?;
+    found
+        .filter(|endpoint| endpoint.owner == *owner)
+        .ok_or_else(unknown_endpoint)
+}
+
+fn unknown_endpoint() -> ApiError {
+    ApiError::not_found("id", "this owner has no such endpoint")
+}
+
+fn parse_secret(fields: &mut Fields<'_>) -> Result<Option<Secret>, ApiError> {
+    let secret: Option<String> = fields.take("secret")?;
+    secret
+        .map(|text| Secret::parse(&text))
+        .transpose()
+        .map_err(|error| ApiError::invalid("secret", error.to_string()))
+}
+
+/// The settings that a request gives.
+#[derive(Debug, PartialEq, Eq)]
+struct Changes {
+    description: Change<String>,
+    event_types: Change<Vec<EventPattern>>,
+    format: Change<Format>,
+    headers: Change<BTreeMap<String, String>>,
+    signatures: Change<Vec<SignatureScheme>>,
+    rate_limit: Change<NonZeroU32>,
+    timeout_ms: Change<u64>,
+    schedule: Change<Vec<u64>>,
+}
+
+impl Changes {
+    fn parse(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
+        Ok(Self {
+            description: fields.take_change("description")?,
+            event_types: fields.take_change("event_types")?,
+            format: fields.take_change("format")?,
+            headers: fields.take_change("headers")?,
+            signatures: fields.take_change("signatures")?,
+            rate_limit: fields.take_change("rate_limit")?,
+            timeout_ms: fields.take_change("timeout_ms")?,
+            schedule: fields.take_change("schedule")?,
+        })
+    }
+
+    fn apply(&self, settings: &mut EndpointSettings) {
+        let default = EndpointSettings::new(String::new());
+        let milliseconds = |timeout| Some(Duration::from_millis(timeout));
+        let seconds = |waits: Vec<u64>| Some(waits.into_iter().map(Duration::from_secs).collect());
+        self.description
+            .apply(&mut settings.description, default.description, identity);
+        self.event_types
+            .apply(&mut settings.event_types, default.event_types, identity);
+        self.format
+            .apply(&mut settings.format, default.format, identity);
+        self.headers
+            .apply(&mut settings.headers, default.headers, identity);
+        self.signatures
+            .apply(&mut settings.signatures, default.signatures, identity);
+        self.rate_limit.apply(&mut settings.rate_limit, None, Some);
+        self.timeout_ms
+            .apply(&mut settings.timeout, None, milliseconds);
+        self.schedule.apply(&mut settings.schedule, None, seconds);
     }
 }

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
 
 use crate::accept::AcceptError;
+use crate::storage::StorageError;
 use crate::wire::{ErrorBody, ErrorDescription};
 
 /// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
@@ -74,10 +75,22 @@ impl ApiError {
         Self::unavailable("stopping", "the server is stopping")
     }
 
-    fn storage_full() -> Self {
-        Self::unavailable(
-            "storage_full",
-            "the disk of the server is full; nothing was stored",
+    /// The database cannot be written.
+    pub(crate) fn not_ready(error: &StorageError) -> Self {
+        match error {
+            StorageError::Failed { .. } => {
+                Self::unavailable("not_ready", "the database of the server cannot be written")
+            }
+            error => error.clone().into(),
+        }
+    }
+
+    /// The endpoint takes no deliveries.
+    pub(crate) fn endpoint_disabled() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "endpoint_disabled",
+            "the endpoint is disabled or removed",
         )
     }
 
@@ -119,23 +132,43 @@ impl IntoResponse for ApiError {
     }
 }
 
-impl From<tidings_sqlite::Error> for ApiError {
-    fn from(error: tidings_sqlite::Error) -> Self {
-        match &error {
-            tidings_sqlite::Error::Closed => Self::stopping(),
-            error if error.is_full() => Self::storage_full(),
-            error if error.is_unavailable() => Self::storage_unavailable(error),
-            error => Self::internal(error),
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Closed => Self::stopping(),
+            StorageError::Full { .. } => Self::unavailable(
+                "storage_full",
+                "the disk of the server is full; nothing was stored",
+            ),
+            StorageError::Unavailable { .. } => Self::storage_unavailable(&error),
+            StorageError::Failed { .. } => Self::internal(&error),
         }
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
+        StorageError::from(error).into()
+    }
+}
+
+impl From<tidings_webhooks::Error> for ApiError {
+    fn from(error: tidings_webhooks::Error) -> Self {
+        use tidings_webhooks::{Error, StoreError};
         match error {
-            StoreError::Closed => Self::stopping(),
-            StoreError::Full { .. } => Self::storage_full(),
-            error @ StoreError::Unavailable { .. } => Self::storage_unavailable(&error),
+            Error::InvalidSetting { field, expected } => {
+                Self::invalid(field, format!("expected {expected}"))
+            }
+            Error::Store(StoreError::TooManyEndpoints { limit }) => Self::new(
+                StatusCode::CONFLICT,
+                "too_many_endpoints",
+                format!("an owner has at most {limit} endpoints"),
+            ),
+            Error::Store(error) => StorageError::from(error).into(),
+            Error::Contended => Self::unavailable(
+                "contended",
+                "other requests are changing this endpoint at the same time",
+            ),
             error => Self::internal(&error),
         }
     }
@@ -161,14 +194,12 @@ impl From<AcceptError> for ApiError {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::IdempotencyConflict => Self::new(
-                StatusCode::CONFLICT,
+                StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency_conflict",
                 "this key was used for a request with another body",
             )
             .about("Idempotency-Key"),
-            AcceptError::Database(error) => error.into(),
-            AcceptError::Store(error) => error.into(),
-            error @ (AcceptError::Stream(_) | AcceptError::Encode(_)) => Self::internal(&error),
+            AcceptError::Storage(error) => error.into(),
         }
     }
 }

@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use tidings_notify::UserId;
+use tidings_webhooks::Owner;
 
 use super::error::ApiError;
 use crate::connections::Connection;
@@ -50,18 +51,44 @@ impl PathPart for String {
     }
 }
 
+/// Who owns the endpoints of a path: the `{user}` in it, or the operator.
+#[derive(Debug)]
+pub(crate) struct OwnerInPath(pub(crate) Owner);
+
+impl<S: Send + Sync> FromRequestParts<S> for OwnerInPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let user = part(parts, state, UserId::NAME).await?;
+        Ok(Self(match user {
+            Some(user) => Owner::User(UserId::parse(user)?),
+            None => Owner::Operator,
+        }))
+    }
+}
+
 impl<S: Send + Sync, T: PathPart> FromRequestParts<S> for InPath<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        if !is_percent_encoded(raw_part(parts, T::NAME).unwrap_or_default()) {
-            return Err(ApiError::invalid(T::NAME, NOT_PERCENT_ENCODED));
-        }
-        let all = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
-        let Path(all) = all.map_err(|rejection| not_text(rejection, T::NAME))?;
-        let found = all.into_iter().find(|(name, _)| name == T::NAME);
-        T::parse(found.map_or_else(String::new, |(_, text)| text)).map(Self)
+        let text = part(parts, state, T::NAME).await?;
+        T::parse(text.unwrap_or_default()).map(Self)
     }
+}
+
+/// A part of the path by its name, if the route has it.
+async fn part<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Result<Option<String>, ApiError> {
+    if !is_percent_encoded(raw_part(parts, name).unwrap_or_default()) {
+        return Err(ApiError::invalid(name, NOT_PERCENT_ENCODED));
+    }
+    let all = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+    let Path(all) = all.map_err(|rejection| not_text(rejection, name))?;
+    let found = all.into_iter().find(|(found, _)| found == name);
+    Ok(found.map(|(_, text)| text))
 }
 
 const NOT_PERCENT_ENCODED: &str = "expected UTF-8 in percent-encoding";

@@ -20,6 +20,14 @@ impl<'a> Fields<'a> {
         Self::of(value)
     }
 
+    /// Reads a request body that may be empty.
+    pub(crate) fn parse_optional(body: &'a [u8]) -> Result<Self, ApiError> {
+        if body.is_empty() {
+            return Ok(Self(Vec::new()));
+        }
+        Self::parse(body)
+    }
+
     /// Reads a value within a body that must be a JSON object.
     pub(crate) fn of(value: &'a RawValue) -> Result<Self, ApiError> {
         let mut parser = serde_json::Deserializer::from_str(value.get());
@@ -46,6 +54,23 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes a field of which `null` means the default.
+    pub(crate) fn take_change<T: DeserializeOwned>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Change<T>, ApiError> {
+        match self.take_raw(name)? {
+            None => Ok(Change::Keep),
+            Some(raw) => serde_json::from_str(raw.get())
+                .map(|value: Option<T>| value.map_or(Change::Reset, Change::Set))
+                .map_err(|error| ApiError::invalid(name, reason(&error))),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes a field as the text that was sent, `null` included.
     pub(crate) fn take_raw(
         &mut self,
@@ -66,6 +91,26 @@ impl<'a> Fields<'a> {
         match self.0.into_iter().next() {
             None => Ok(()),
             Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
+        }
+    }
+}
+
+/// What a request does with a setting.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change<T> {
+    /// The field is missing.
+    Keep,
+    /// The field is `null`.
+    Reset,
+    Set(T),
+}
+
+impl<T: Clone> Change<T> {
+    pub(crate) fn apply<S>(&self, setting: &mut S, default: S, convert: impl FnOnce(T) -> S) {
+        match self {
+            Self::Keep => {}
+            Self::Reset => *setting = default,
+            Self::Set(value) => *setting = convert(value.clone()),
         }
     }
 }

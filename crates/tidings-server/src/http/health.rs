@@ -18,6 +18,8 @@ pub(crate) async fn ready(State(app): State<SharedApp>) -> Result<Response, ApiE
     if app.stopping.is_cancelled() {
         return Err(ApiError::stopping());
     }
-    app.readiness.check(&app.database).await?;
+    if let Err(error) = app.readiness.check(&*app.storage.records).await {
+        return Err(ApiError::not_ready(&error));
+    }
     Ok(Json(Health { status: "ready" }).into_response())
 }

@@ -2,18 +2,21 @@
 
 use std::collections::HashSet;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_notify::{Draft, Event, EventType, Payload, UserId};
+use tidings_notify::{Draft, EventType, Payload, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
 use crate::app::SharedApp;
-use crate::idempotency::Idempotent;
+use crate::idempotency::Once;
+use crate::storage::Accept;
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 
@@ -30,19 +33,17 @@ pub(crate) async fn create(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let request = Request::parse(Fields::parse(&body)?)?;
-    let idempotent =
-        idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/v1/notifications", &body));
-    let answer = match &request.recipients {
-        Recipients::One(_) => one,
-        Recipients::Many(_) => many,
-    };
+    let once = idempotency_key(&headers)?.map(|key| Once::new(key, "/v1/notifications", &body));
+    let is_list = matches!(request.recipients, Recipients::Many(_));
     let mut batch = Batch::default();
     batch.add(request)?;
-    let answer = app
-        .acceptor
-        .accept(batch.drafts, idempotent, answer)
-        .await?;
-    Ok(created(answer))
+    let drafts = batch.drafts;
+    let data = app.acceptor.accept(Accept { drafts, once }).await?;
+    if is_list {
+        Ok(created(&Data { data }))
+    } else {
+        Ok(created(&data.first()))
+    }
 }
 
 pub(crate) async fn create_batch(
@@ -66,31 +67,16 @@ pub(crate) async fn create_batch(
     if batch.drafts.is_empty() {
         return Err(ApiError::invalid("notifications", "expected at least one"));
     }
-    let idempotent = idempotency_key(&headers)?
-        .map(|key| Idempotent::new(key, "/v1/notifications/batch", &body));
-    let answer = app.acceptor.accept(batch.drafts, idempotent, many).await?;
-    Ok(created(answer))
+    let once =
+        idempotency_key(&headers)?.map(|key| Once::new(key, "/v1/notifications/batch", &body));
+    let drafts = batch.drafts;
+    let data = app.acceptor.accept(Accept { drafts, once }).await?;
+    Ok(created(&Data { data }))
 }
 
-/// 201 with JSON that is already encoded.
-pub(crate) fn created(json: String) -> Response {
-    (
-        StatusCode::CREATED,
-        [(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        )],
-        json,
-    )
-        .into_response()
-}
-
-fn one(events: &[Event]) -> serde_json::Result<String> {
-    serde_json::to_string(&events.first())
-}
-
-fn many(events: &[Event]) -> serde_json::Result<String> {
-    serde_json::to_string(&Data { data: events })
+/// 201 with a document.
+pub(crate) fn created(document: &impl Serialize) -> Response {
+    (StatusCode::CREATED, Json(document)).into_response()
 }
 
 /// A notification as a caller describes it.

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::{Draft, Epoch, Event, Item, Since, UserId};
+use tidings_notify::{Draft, Epoch, Item, Since, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, InPath, Upgrade, idempotency_key};
@@ -16,7 +16,8 @@ use super::inbox;
 use super::notifications::{created, default_type, message_payload};
 use super::websocket::{self, Encoder};
 use crate::app::SharedApp;
-use crate::idempotency::Idempotent;
+use crate::idempotency::Once;
+use crate::storage::Accept;
 use crate::wire::frames::Control;
 use crate::wire::unversioned::Notification;
 
@@ -38,11 +39,10 @@ pub(crate) async fn create(
         .ok_or_else(|| ApiError::invalid("message", "expected a text"))?;
     // Clients of this route may post a whole notification; its other fields are ignored.
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
-    let idempotent =
-        idempotency_key(&headers)?.map(|key| Idempotent::new(key, "/notifications", &body));
-    let answer = |events: &[Event]| serde_json::to_string(&events.first().map(Notification::from));
-    let answer = app.acceptor.accept(vec![draft], idempotent, answer).await?;
-    Ok(created(answer))
+    let once = idempotency_key(&headers)?.map(|key| Once::new(key, "/notifications", &body));
+    let drafts = vec![draft];
+    let events = app.acceptor.accept(Accept { drafts, once }).await?;
+    Ok(created(&events.first().map(Notification::from)))
 }
 
 /// `GET /notifications/{user}`: everything that is kept, oldest first.

@@ -1,15 +1,22 @@
 //! `docs/http.md` and the console against the types.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidings_notify::{Draft, Epoch, Event, EventId, EventType, GapReason, Item, Payload, UserId};
+use tidings_webhooks::{
+    AttemptRecord, DeliveryQuery, EndpointSettings, EventPattern, NewEndpoint, Options, Owner,
+    Webhooks,
+};
 
 use super::frames::{
     self, Bye, CaughtUp, Control, GapFrame, Hello, ReadFrame, Request, SSE_PREFIX, WebSocketFrame,
 };
 use super::notification::{Inbox, Unread};
-use super::{Data, ErrorBody, ErrorDescription, unversioned};
+use super::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
+use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
+use crate::storage::{DatabaseUrl, Storage};
 
 const DOCUMENT: &str = include_str!("../../../../docs/http.md");
 const CONSOLE: &str = include_str!("../console/console.js");
@@ -36,7 +43,7 @@ fn controls(user: &UserId) -> [Control<'_>; 5] {
             user_id: user,
             cursor: id(16),
             unread: 3,
-            ping_interval: std::time::Duration::from_secs(20),
+            ping_interval: Duration::from_secs(20),
         }),
         Control::CaughtUp(CaughtUp { cursor: id(17) }),
         Control::Gap(GapFrame {
@@ -81,8 +88,47 @@ fn names_after<'a>(text: &'a str, marker: &str) -> BTreeSet<&'a str> {
         .collect()
 }
 
-#[test]
-fn every_sample_of_the_document_has_the_shape_of_the_types() {
+/// The shapes of endpoints, deliveries and attempts.
+async fn webhook_shapes() -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::Sqlite(folder.path().join("tidings.db"));
+    let storage = Storage::open(&url).await.unwrap();
+    let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
+    let webhooks = Webhooks::start(store, streams, Options::default()).await;
+    let webhooks = webhooks.unwrap();
+    let mut settings = EndpointSettings::new("http://127.0.0.1:1/");
+    settings.event_types = vec![EventPattern::new("order.*").unwrap()];
+    let new = NewEndpoint::new(Owner::Operator, settings);
+    let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+    let health = webhooks.health(endpoint.id).await.unwrap().unwrap();
+    let delivery_id = webhooks.send_test(endpoint.id).await.unwrap().unwrap();
+    let deliveries = webhooks
+        .deliveries(&DeliveryQuery::newest(1))
+        .await
+        .unwrap();
+    webhooks.stop_within(Duration::ZERO).await;
+    storage.close().await;
+    let attempt = AttemptRecord::new(1, deliveries[0].created_at, Duration::ZERO);
+    let secret = || "whsec_…".to_owned();
+    vec![
+        json(&endpoint),
+        json(CreatedEndpoint {
+            endpoint: endpoint.clone(),
+            secret: secret(),
+        }),
+        json(EndpointWithHealth { endpoint, health }),
+        json(Page {
+            data: deliveries,
+            next: None,
+        }),
+        json(Data { data: [attempt] }),
+        json(TestDelivery { delivery_id }),
+        json(RotatedSecret { secret: secret() }),
+    ]
+}
+
+#[tokio::test]
+async fn every_sample_of_the_document_has_the_shape_of_the_types() {
     let (event, user) = (event(), UserId::new("anna").unwrap());
     let mut shapes = vec![
         json(&event),
@@ -110,6 +156,7 @@ fn every_sample_of_the_document_has_the_shape_of_the_types() {
             field: Some(String::new()),
         })),
     ];
+    shapes.extend(webhook_shapes().await);
     shapes.extend(controls(&user).map(|control| json(WebSocketFrame::from(control))));
     let samples = samples();
     for shape in &shapes {
@@ -127,9 +174,11 @@ fn every_sample_of_the_document_has_the_shape_of_the_types() {
     }
 }
 
-/// Whether two values have the same fields, the same `event`, and values of the same kinds.
+/// Whether two values have the same fields, the same `event`, and values of the same kinds; `null`
+/// is a value of every kind.
 fn same_shape(left: &Value, right: &Value) -> bool {
     match (left, right) {
+        (Value::Null, _) | (_, Value::Null) => true,
         (Value::Object(left), Value::Object(right)) => {
             left.len() == right.len()
                 && left.get("event") == right.get("event")

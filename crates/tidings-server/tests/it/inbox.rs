@@ -129,7 +129,7 @@ async fn a_repeat_under_the_same_key_is_harmless_and_another_body_conflicts() {
     let other = send(&server, r#"{"user_id":"anna","payload":2}"#)
         .await
         .unwrap();
-    assert_eq!(other.status(), 409);
+    assert_eq!(other.status(), 422);
     // The key is remembered on disk with the notification.
     server.kill().await;
     let server = home.start().await;

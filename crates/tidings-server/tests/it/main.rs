@@ -7,6 +7,8 @@ mod browser;
 mod command_line;
 mod connections;
 mod crash;
+mod durability;
+mod endpoints;
 mod errors;
 mod inbox;
 mod limits;

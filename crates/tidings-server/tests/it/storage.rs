@@ -1,19 +1,29 @@
-//! What happens when the database cannot be used.
+//! What happens when the database cannot be used: callers are told to come back, and no outcome is
+//! lost.
 
 use std::time::Duration;
 
+use http::StatusCode;
+use rusqlite::Connection;
 use serde_json::{Value, json};
+use tidings_test_support::{Answer, Gate, Receiver};
 
 use crate::support::{Home, soon};
+
+/// Takes the lock for writing, as another process could.
+fn lock(home: &Home) -> Connection {
+    let connection = Connection::open(home.database()).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    connection
+}
 
 #[tokio::test]
 async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
     let home = Home::new();
     let server = home.start().await;
     server.notify("anna", json!(1)).await;
-    let other = rusqlite::Connection::open(home.database()).unwrap();
-    other.busy_timeout(Duration::from_secs(10)).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let locked = lock(&home);
     for (path, body) in [
         (
             "/v1/notifications",
@@ -37,7 +47,7 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         (&page["unread"], page["data"].as_array().unwrap().len()),
         (&json!(1), 1)
     );
-    other.execute_batch("ROLLBACK").unwrap();
+    drop(locked);
     server.notify("anna", json!(3)).await;
     let page = server.get("/v1/users/anna/notifications").await;
     let payloads: Vec<_> = page["data"]
@@ -47,4 +57,82 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         .map(|one| &one["payload"])
         .collect();
     assert_eq!(payloads, [3, 1]);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_database() {
+    let home = Home::new();
+    let server = home.start().await;
+    let locked = lock(&home);
+    let ready = reqwest::get(server.at("/health/ready")).await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(ready.headers().contains_key("retry-after"));
+    drop(locked);
+    soon("the readiness", async {
+        while reqwest::get(server.at("/health/ready"))
+            .await
+            .unwrap()
+            .status()
+            != 200
+        {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outcome_is_kept_while_the_database_is_locked() {
+    let home = Home::with(&["--webhook-schedule", "0s,1s,1s,1s,1s"]);
+    let server = home.start().await;
+    let gate = Gate::new();
+    let receiver = Receiver::start(Answer::new(StatusCode::NO_CONTENT).after(gate.clone()));
+    let receiver = receiver.await.unwrap();
+    let endpoint = json!({ "url": receiver.url("/hook") });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!(1)).await;
+    receiver.request(1).await;
+    let locked = lock(&home);
+    gate.open();
+    // Until a write has failed because of the lock, the outcome may still be on its way.
+    let body = json!({ "user_id": "anna", "payload": 2 });
+    let response = server.post("/v1/notifications", &body).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(locked);
+    let delivered = soon("the outcome", async {
+        loop {
+            let list = server.get("/v1/deliveries?state=delivered").await;
+            if let Some(delivery) = list["data"].get(0) {
+                return delivery.clone();
+            }
+        }
+    })
+    .await;
+    assert_eq!(delivered["attempts"], 1);
+    assert_eq!(receiver.requests().len(), 1, "the webhook was sent again");
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_noticed_and_posts_are_refused() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    std::fs::remove_file(home.database()).unwrap();
+    let body = json!({ "user_id": "anna", "payload": 2 });
+    let response = server.post("/v1/notifications", &body).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let ready = reqwest::get(server.at("/health/ready")).await.unwrap();
+    assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn the_database_of_another_program_is_refused() {
+    let home = Home::new();
+    let other = Connection::open(home.database()).unwrap();
+    other
+        .execute_batch("CREATE TABLE song (title TEXT)")
+        .unwrap();
+    drop(other);
+    let output = soon("the end", home.command().output()).await.unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("another program"), "{text}");
 }

@@ -128,9 +128,7 @@ impl Server {
 
     /// Sends the process a signal.
     pub(crate) async fn signal(&self, signal: &str) {
-        let id = self.process.id().unwrap().to_string();
-        let sent = Command::new("kill").args([signal, &id]).status().await;
-        assert!(sent.unwrap().success());
+        send(signal, &self.process.id().unwrap().to_string()).await;
     }
 
     /// The memory of the process, in bytes.
@@ -148,8 +146,21 @@ impl Server {
     }
 
     /// Asks the process to stop, and gives its exit status and what it said on standard error.
-    pub(crate) async fn stop(mut self, signal: &str) -> (std::process::ExitStatus, String) {
+    pub(crate) async fn stop(self, signal: &str) -> (std::process::ExitStatus, String) {
         self.signal(signal).await;
+        self.ended().await
+    }
+
+    /// Stops a server that runs under another process, which ends with it.
+    pub(crate) async fn stop_traced(self, signal: &str) -> (std::process::ExitStatus, String) {
+        let id = self.process.id().unwrap();
+        let children = format!("/proc/{id}/task/{id}/children");
+        let child = std::fs::read_to_string(children).unwrap();
+        send(signal, child.trim()).await;
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> (std::process::ExitStatus, String) {
         let mut stderr = self.process.stderr.take().unwrap();
         let mut text = String::new();
         soon("the end of the server", stderr.read_to_string(&mut text))
@@ -165,6 +176,13 @@ impl Server {
             .send()
             .await
             .unwrap()
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Value {
+        let response = Client::new().patch(self.at(path)).json(body).send();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
@@ -218,6 +236,12 @@ impl Server {
             whole: VecDeque::new(),
         }
     }
+}
+
+/// Sends a process a signal.
+async fn send(signal: &str, process: &str) {
+    let sent = Command::new("kill").args([signal, process]).status().await;
+    assert!(sent.unwrap().success());
 }
 
 /// One frame of an event stream.

@@ -7,7 +7,9 @@ mod retried;
 mod stopped;
 
 use http::StatusCode;
+use jiff::Timestamp;
 use serde_json::Value;
+use tidings::signing::{Verifier, VerifyError};
 use tidings_test_support::{Answer, Receiver, Request};
 
 use crate::support::{Server, soon};
@@ -48,6 +50,12 @@ impl Webhooks {
 impl Webhook {
     pub(crate) fn id(&self) -> &str {
         self.0.header("webhook-id").unwrap()
+    }
+
+    pub(crate) fn verify(&self, verifier: &Verifier) -> Result<(), VerifyError> {
+        let Request { head, body, .. } = &self.0;
+        let result = verifier.verify(&head.headers, body, Timestamp::now());
+        result.map(drop)
     }
 
     pub(crate) fn json(&self) -> Value {

@@ -1,9 +1,12 @@
 //! What arrives, and what is recorded of it.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidings::signing::{Secret, Verifier};
+use tidings_test_support::{Behaviour, Receiver};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::{Webhooks, create, delivery_in};
 use crate::support::{Home, soon};
@@ -27,10 +30,7 @@ async fn an_accepted_event_is_posted_signed_and_its_attempt_recorded() {
     assert_eq!(webhook.id(), event["id"]);
     assert_eq!(webhook.0.head.headers["content-type"], "application/json");
     let secret = Secret::parse(endpoint["secret"].as_str().unwrap()).unwrap();
-    let verifier = Verifier::new(secret);
-    verifier
-        .verify(&webhook.0.head.headers, &webhook.0.body, Timestamp::now())
-        .unwrap();
+    webhook.verify(&Verifier::new(secret)).unwrap();
     assert_eq!(
         webhook.json(),
         json!({
@@ -113,4 +113,60 @@ async fn a_stalled_endpoint_leaves_workers_to_the_others() {
         server.get("/v1/deliveries?state=delivered&limit=1").await["next"],
         Value::Null
     );
+}
+
+/// Nine endpoints of one user that accept connections and never reply, each with a backlog.
+#[tokio::test]
+async fn regression_stalled_endpoints_of_one_user_do_not_delay_another_user() {
+    let home = Home::new();
+    let server = home.start().await;
+    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    for n in 0..9 {
+        let url = stalled.url(&format!("/{n}"));
+        create(&server, "/v1/users/anna/endpoints", json!({ "url": url })).await;
+    }
+    let mut healthy = Webhooks::start().await;
+    let url = healthy.url();
+    create(&server, "/v1/users/ben/endpoints", json!({ "url": url })).await;
+    for n in 0..20 {
+        server.notify("anna", json!(n)).await;
+    }
+    stalled.request(9).await;
+    for n in 0..30 {
+        let event = server.notify("ben", json!(n)).await;
+        let posted = Instant::now();
+        assert_eq!(healthy.next().await.id(), event["id"]);
+        // An attempt at a stalled endpoint takes 20 s.
+        assert!(posted.elapsed() < Duration::from_secs(10), "number {n}");
+    }
+}
+
+/// The response does not wait for deliveries, and neither does anybody else's.
+#[tokio::test]
+async fn regression_many_endpoints_cost_nothing_before_the_response() {
+    const USERS: u64 = 1000;
+    let home = Home::new();
+    let server = home.start().await;
+    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    let mut last = json!(null);
+    for n in 0..100 {
+        let url = stalled.url(&format!("/{n}"));
+        last = create(&server, "/v1/endpoints", json!({ "url": url })).await;
+    }
+    let users: Vec<_> = (0..USERS).map(|n| format!("user-{n}")).collect();
+    let body = json!({ "user_ids": users, "payload": 1 });
+    create(&server, "/v1/notifications", body).await;
+    server.notify("anna", json!(1)).await;
+    // Both have been answered, and the deliveries are still being made.
+    let path = format!("/v1/endpoints/{}", last["id"].as_str().unwrap());
+    let pending = async || {
+        server.get(&path).await["health"]["pending"]
+            .as_u64()
+            .unwrap()
+    };
+    assert!(pending().await < USERS);
+    soon("a delivery for each event", async {
+        while pending().await < USERS + 1 {}
+    })
+    .await;
 }

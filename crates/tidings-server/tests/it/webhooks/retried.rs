@@ -1,9 +1,9 @@
 //! What failed once is attempted again, when it is due.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Webhooks, create, delivery_in};
-use crate::support::Home;
+use crate::support::{Home, soon};
 
 #[tokio::test]
 async fn a_failed_delivery_is_tried_again_after_a_restart_under_the_same_id() {
@@ -28,37 +28,104 @@ async fn regression_a_crash_does_not_bring_a_retry_forward() {
     let mut receiver = Webhooks::start().await;
     receiver.reply_with(503);
     create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
-    for n in 0..50 {
+    // Fewer than the failures that open the circuit.
+    for n in 0..3 {
         server.notify("anna", json!(n)).await;
-    }
-    for _ in 0..50 {
         receiver.next().await;
     }
-    // Some attempts are recorded and not yet given back to the queue when the power goes.
+    soon("three recorded attempts", async {
+        loop {
+            let list = server.get("/v1/deliveries?state=pending").await;
+            let deliveries = list["data"].as_array().unwrap();
+            if deliveries.iter().all(|delivery| delivery["attempts"] == 1) {
+                break;
+            }
+        }
+    })
+    .await;
     server.kill().await;
-    let unrecorded: u32 = rusqlite::Connection::open(home.database())
-        .unwrap()
-        .query_row(
-            "SELECT count(*) FROM delivery WHERE attempts = 0",
-            [],
-            |row| row.get(0),
-        )
-        .unwrap();
     receiver.reply_with(200);
     let server = home.start().await;
-    // What was not recorded is attempted again; the others wait for their hour.
-    for _ in 0..unrecorded {
+    let after = server.notify("anna", json!("after")).await;
+    // The others wait for their hour.
+    assert_eq!(receiver.next().await.id(), after["id"]);
+    delivery_in(&server, "delivered").await;
+    let list = server.get("/v1/deliveries?state=pending").await;
+    assert_eq!(list["data"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn a_status_that_is_no_success_is_followed_by_another_attempt() {
+    for status in [404, 401, 403, 308, 409] {
+        let home = Home::with(&["--webhook-schedule", "0s,10ms,10ms"]);
+        let server = home.start().await;
+        let mut receiver = Webhooks::start().await;
+        receiver.reply_with(status);
+        create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
+        server.notify("anna", json!(1)).await;
         receiver.next().await;
+        receiver.reply_with(204);
+        let delivery = delivery_in(&server, "delivered").await;
+        assert!(delivery["attempts"].as_u64().unwrap() > 1, "{status}");
     }
-    let after = create(
-        &server,
-        "/v1/notifications",
-        json!({ "user_id": "anna", "payload": "x" }),
-    )
+}
+
+#[tokio::test]
+async fn a_delivery_that_ended_can_be_sent_again() {
+    let home = Home::with(&["--webhook-schedule", "0s"]);
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    receiver.reply_with(500);
+    create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
+    let event = server.notify("anna", json!(1)).await;
+    receiver.next().await;
+    let failed = delivery_in(&server, "failed").await;
+    receiver.reply_with(204);
+    let path = format!("/v1/deliveries/{}", failed["id"].as_str().unwrap());
+    let retried = server.post(&format!("{path}/retry"), &Value::Null).await;
+    assert_eq!(retried.status(), 200);
+    assert_eq!(receiver.next().await.id(), event["id"]);
+    let delivered = delivery_in(&server, "delivered").await;
+    assert_eq!(delivered["id"], failed["id"]);
+    assert_eq!(server.get(&path).await["state"], "delivered");
+    let attempts = server.get(&format!("{path}/attempts")).await;
+    assert_eq!(attempts["data"][0]["status"], 500);
+    assert_eq!(attempts["data"][1]["status"], 204);
+    let unknown = "/v1/deliveries/dlv_0000000000000063/retry";
+    assert_eq!(server.post(unknown, &Value::Null).await.status(), 404);
+}
+
+#[tokio::test]
+async fn what_an_endpoint_missed_is_replayed_once_it_is_enabled_again() {
+    let home = Home::with(&["--webhook-schedule", "0s,1s"]);
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    receiver.reply_with(410);
+    let endpoint = create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let since = server.notify("anna", json!("gone")).await["timestamp"].clone();
+    receiver.next().await;
+    soon("the disabling", async {
+        while server.get(&path).await["enabled"] == true {}
+    })
     .await;
-    assert_eq!(
-        receiver.next().await.id(),
-        after["id"],
-        "a retry came an hour early"
-    );
+    let replay = json!({ "since": since });
+    let refused = server.post(&format!("{path}/replay"), &replay).await;
+    assert_eq!(refused.status(), 409);
+    server.notify("anna", json!("meanwhile")).await;
+    receiver.reply_with(204);
+    let enabled = server.patch(&path, &json!({ "enabled": true })).await;
+    assert_eq!(enabled["enabled"], true);
+    assert_eq!(enabled.get("disabled_because"), None);
+
+    let replay = json!({ "since": since, "per_second": 100 });
+    let accepted = server.post(&format!("{path}/replay"), &replay).await;
+    assert_eq!(accepted.status(), 202);
+    let replayed = [receiver.next().await, receiver.next().await];
+    let data = replayed.map(|webhook| webhook.json()["data"].clone());
+    assert_eq!(data, [json!("gone"), json!("meanwhile")]);
+    soon("the success in the health", async {
+        while server.get(&path).await["health"]["last_success_at"].is_null() {}
+    })
+    .await;
 }

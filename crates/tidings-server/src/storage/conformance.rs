@@ -1,0 +1,200 @@
+//! The contract of the storage, one function per behaviour, over two handles of one database.
+//! PostgreSQL will be held to the same functions.
+
+use jiff::Timestamp;
+use tidings_notify::{Draft, Event, EventType, Payload, UserId};
+use tidings_webhooks::STREAM;
+
+use super::{Accept, Accepted, Storage, StorageError};
+use crate::idempotency::{IdempotencyKey, Once};
+
+/// Two handles of one new database.
+pub(super) struct Handles {
+    pub(super) first: Storage,
+    pub(super) second: Storage,
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn draft(name: &str, n: u64) -> Draft {
+    let payload = Payload::from_value(&n).unwrap();
+    Draft::new(user(name), EventType::new("count").unwrap(), payload)
+}
+
+fn plain(drafts: Vec<Draft>) -> Accept {
+    Accept { drafts, once: None }
+}
+
+fn once(drafts: Vec<Draft>, key: &str, body: &str) -> Accept {
+    let key = IdempotencyKey::new(key).unwrap();
+    Accept {
+        drafts,
+        once: Some(Once::new(key, "/v1/notifications", body.as_bytes())),
+    }
+}
+
+async fn stored(storage: &Storage, accept: Accept) -> Vec<Event> {
+    match storage.records.accept(accept).await.unwrap() {
+        Accepted::Stored { events, .. } => events,
+        other => panic!("expected stored notifications, got {other:?}"),
+    }
+}
+
+async fn top(storage: &Storage, name: &str) -> u64 {
+    storage.logs.head(&user(name)).await.unwrap().top_seq
+}
+
+pub(super) async fn what_is_accepted_is_in_the_logs_of_every_handle(handles: Handles) {
+    let drafts = vec![draft("anna", 1), draft("ben", 2), draft("anna", 3)];
+    let events = stored(&handles.first, plain(drafts)).await;
+    let seqs: Vec<_> = events.iter().map(|event| event.id.seq).collect();
+    assert_eq!(seqs, [1, 1, 2]);
+    let head = handles.second.logs.head(&user("anna")).await.unwrap();
+    assert_eq!((head.top_seq, head.unread), (2, 2));
+    let page = handles
+        .second
+        .logs
+        .read(&user("anna"), 0, 10)
+        .await
+        .unwrap();
+    assert_eq!(page.events, [events[0].clone(), events[2].clone()]);
+}
+
+pub(super) async fn a_repeat_returns_the_first_result_and_stores_nothing(handles: Handles) {
+    let drafts = || vec![draft("anna", 1), draft("ben", 2)];
+    let first = stored(&handles.first, once(drafts(), "key", "body")).await;
+    let read = tidings_notify::ReadScope::All;
+    let logs = &handles.first.logs;
+    logs.mark_read(&user("anna"), &read, Timestamp::now())
+        .await
+        .unwrap();
+    let repeat = once(drafts(), "key", "body");
+    let repeated = handles.second.records.accept(repeat).await.unwrap();
+    assert_eq!(repeated, Accepted::Repeated(first));
+    assert_eq!(top(&handles.second, "anna").await, 1);
+}
+
+pub(super) async fn another_request_under_a_used_key_conflicts_and_stores_nothing(
+    handles: Handles,
+) {
+    stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
+    let other = once(vec![draft("anna", 2)], "key", "other");
+    let conflict = handles.second.records.accept(other).await.unwrap();
+    assert_eq!(conflict, Accepted::Conflict);
+    assert_eq!(top(&handles.second, "anna").await, 1);
+    stored(
+        &handles.second,
+        once(vec![draft("anna", 2)], "other", "other"),
+    )
+    .await;
+}
+
+pub(super) async fn concurrent_repeats_store_one(handles: Handles) {
+    let accept = |n: usize| {
+        let storage = if n.is_multiple_of(2) {
+            &handles.first
+        } else {
+            &handles.second
+        };
+        let accept = once(vec![draft("anna", 1)], "key", "body");
+        async move { storage.records.accept(accept).await.unwrap() }
+    };
+    let results = futures_util::future::join_all((0..20).map(accept)).await;
+    let is_stored = |accepted: &&Accepted| matches!(accepted, Accepted::Stored { .. });
+    assert_eq!(results.iter().filter(is_stored).count(), 1);
+    assert!(
+        results
+            .iter()
+            .all(|accepted| *accepted != Accepted::Conflict)
+    );
+    assert_eq!(top(&handles.first, "anna").await, 1);
+}
+
+/// A pure inbox pays nothing for webhooks; otherwise there is one message, whatever the number of
+/// endpoints.
+pub(super) async fn webhooks_cost_one_message_and_none_without_endpoints(handles: Handles) {
+    let messages = async |storage: &Storage| storage.streams.stats(STREAM).await.unwrap().messages;
+    let accepted = handles.first.records.accept(plain(vec![draft("anna", 1)]));
+    let Accepted::Stored { has_webhooks, .. } = accepted.await.unwrap() else {
+        panic!("expected stored notifications")
+    };
+    assert!(!has_webhooks);
+    assert_eq!(messages(&handles.second).await, 0);
+
+    let webhooks = handles.second.webhooks.as_ref();
+    for n in 1..=20 {
+        webhooks
+            .insert_endpoint(endpoint(n), None, None)
+            .await
+            .unwrap();
+    }
+    let drafts = (0..100).map(|n| draft("anna", n)).collect();
+    let accepted = handles.first.records.accept(plain(drafts)).await.unwrap();
+    let Accepted::Stored { has_webhooks, .. } = accepted else {
+        panic!("expected stored notifications")
+    };
+    assert!(has_webhooks);
+    assert_eq!(messages(&handles.second).await, 1);
+    // The endpoints have not been read, or they would have been found unreadable.
+    assert_eq!(webhooks.count_pending().await.unwrap(), 0);
+}
+
+/// An endpoint of the operator whose settings and secrets cannot be read.
+fn endpoint(n: i64) -> tidings_webhooks::store::StoredEndpoint {
+    tidings_webhooks::store::StoredEndpoint {
+        id: tidings_webhooks::EndpointId::from_i64(n),
+        owner: tidings_webhooks::Owner::Operator,
+        settings: "unreadable".to_owned(),
+        event_types: "[]".to_owned(),
+        secrets: "unreadable".to_owned(),
+        first_wait: None,
+        disabled: None,
+        removed: false,
+        revision: 1,
+        created_at: Timestamp::now(),
+    }
+}
+
+pub(super) async fn old_keys_are_cleaned_and_young_ones_kept(handles: Handles) {
+    stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
+    assert_eq!(handles.second.records.clean().await.unwrap(), 0);
+    let repeat = once(vec![draft("anna", 1)], "key", "body");
+    let repeated = handles.second.records.accept(repeat).await.unwrap();
+    assert!(matches!(repeated, Accepted::Repeated(_)));
+}
+
+pub(super) async fn a_closed_storage_refuses(handles: Handles) {
+    handles.first.records.ready().await.unwrap();
+    handles.second.records.ready().await.unwrap();
+    handles.first.close().await;
+    handles.first.close().await;
+    let refused = handles.first.records.accept(plain(vec![draft("anna", 1)]));
+    assert!(matches!(refused.await, Err(StorageError::Closed)));
+    let refused = handles.first.records.ready().await;
+    assert!(matches!(refused, Err(StorageError::Closed)));
+}
+
+/// Makes one test of each behaviour.
+macro_rules! suite {
+    ($open:expr) => {
+        $crate::storage::conformance::suite!($open =>
+            what_is_accepted_is_in_the_logs_of_every_handle,
+            a_repeat_returns_the_first_result_and_stores_nothing,
+            another_request_under_a_used_key_conflicts_and_stores_nothing,
+            concurrent_repeats_store_one,
+            webhooks_cost_one_message_and_none_without_endpoints,
+            old_keys_are_cleaned_and_young_ones_kept,
+            a_closed_storage_refuses,
+        );
+    };
+    ($open:expr => $($behaviour:ident,)+) => {
+        $(#[tokio::test]
+        async fn $behaviour() {
+            let (_kept, handles) = $open.await;
+            $crate::storage::conformance::$behaviour(handles).await;
+        })+
+    };
+}
+pub(super) use suite;

@@ -1,0 +1,49 @@
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+type Cause = Arc<dyn StdError + Send + Sync>;
+
+/// Why the storage could not do what was asked. Nothing of a failed call is stored, unless the
+/// variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The storage was closed: the server stops.
+    #[error("the storage is closed")]
+    Closed,
+    /// The disk is full. Reads continue; writes succeed again when there is room.
+    #[error("the disk of the database is full")]
+    Full {
+        /// What the database reported.
+        #[source]
+        source: Cause,
+    },
+    /// The database is locked, unreachable or too slow. A repeat may succeed.
+    #[error("the database is not available")]
+    Unavailable {
+        /// What the database reported.
+        #[source]
+        source: Cause,
+    },
+    /// The database failed.
+    #[error("the database failed")]
+    Failed {
+        /// What the database reported.
+        #[source]
+        source: Cause,
+    },
+}
+
+impl StorageError {
+    pub(crate) fn failed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Failed {
+            source: source.into().into(),
+        }
+    }
+
+    pub(crate) fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Unavailable {
+            source: source.into().into(),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The storage on one SQLite file. Everything in it is written by one thread, in one transaction
+//! per group of waiting calls.
+
+mod idempotency;
+mod migration;
+
+use std::error::Error as StdError;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidings_notify::sqlite::{SqliteStore, append_in};
+use tidings_notify::{Draft, Event};
+use tidings_sqlite::rusqlite::{self, Transaction};
+use tidings_sqlite::{Database, Options};
+use tidings_stream::sqlite::SqliteEngine;
+use tidings_stream::{ServiceConfig, StreamName, Streams};
+use tidings_webhooks::WebhookEvent;
+
+use self::idempotency::{Known, StoredEvent};
+use super::{Accept, Accepted, Records, Storage, StorageError};
+
+/// What the header of the file says of its program, so that the file of another is refused: "Tidg".
+const APPLICATION_ID: i32 = 0x5469_6467;
+
+/// Threads that read. Streams that lag, lists, sweeps and webhook lanes share them.
+const READERS: usize = 4;
+
+pub(super) async fn open(path: &Path) -> Result<Storage, StorageError> {
+    let options = Options::default()
+        .with_application_id(APPLICATION_ID)
+        .with_exclusive_lock()
+        .with_readers(READERS);
+    let database = Database::open(path, &options)?;
+    open_in(database).await
+}
+
+/// Opens the parts in a database that is already open.
+pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError> {
+    database.migrate("idempotency", idempotency::STEPS).await?;
+    let logs = SqliteStore::open(database.clone()).await?;
+    let engine = SqliteEngine::open(database.clone()).await?;
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
+    let webhooks = tidings_webhooks::sqlite::SqliteStore::open(database.clone()).await?;
+    migration::import_webhooks(&database, &streams).await?;
+    let records = SqliteRecords {
+        stream: streams.name(tidings_webhooks::STREAM)?,
+        database,
+    };
+    Ok(Storage {
+        logs: Arc::new(logs),
+        streams,
+        webhooks: Arc::new(webhooks),
+        records: Arc::new(records),
+    })
+}
+
+/// The server's own tables.
+#[derive(Debug, Clone)]
+struct SqliteRecords {
+    database: Database,
+    /// The stream of what fan-out has to do.
+    stream: StreamName,
+}
+
+#[async_trait]
+impl Records for SqliteRecords {
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError> {
+        let stream = self.stream.clone();
+        let job = move |tx: &Transaction<'_>| write(tx, accept, &stream);
+        match self.database.write(job).await? {
+            Written::Stored {
+                events,
+                has_webhooks,
+            } => Ok(Accepted::Stored {
+                events,
+                has_webhooks,
+            }),
+            Written::Repeated { drafts, stored } => Ok(Accepted::Repeated(again(drafts, &stored)?)),
+            Written::Conflict => Ok(Accepted::Conflict),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), StorageError> {
+        self.database.write_relaxed(idempotency::touch).await
+    }
+
+    async fn clean(&self) -> Result<usize, StorageError> {
+        self.database.write_relaxed(idempotency::clean).await
+    }
+
+    async fn close(&self) {
+        self.database.close().await;
+    }
+}
+
+/// What the transaction of an accept did.
+enum Written {
+    Stored {
+        events: Vec<Event>,
+        has_webhooks: bool,
+    },
+    Repeated {
+        drafts: Vec<Draft>,
+        stored: String,
+    },
+    Conflict,
+}
+
+fn write(
+    tx: &Transaction<'_>,
+    accept: Accept,
+    stream: &StreamName,
+) -> Result<Written, StorageError> {
+    let Accept { drafts, once } = accept;
+    if let Some(once) = &once {
+        match idempotency::look_up(tx, once)? {
+            Known::New => {}
+            Known::Conflict => return Ok(Written::Conflict),
+            Known::Repeated(stored) => return Ok(Written::Repeated { drafts, stored }),
+        }
+    }
+    let events = append_in(tx, &drafts)?;
+    let outgoing: Vec<_> = events.iter().map(WebhookEvent::from).collect();
+    let has_webhooks = tidings_webhooks::sqlite::accept_in(tx, stream, &outgoing)?;
+    if let Some(once) = &once {
+        idempotency::record(tx, once, &events)?;
+    }
+    Ok(Written::Stored {
+        events,
+        has_webhooks,
+    })
+}
+
+/// The notifications that the first request became: the same content, with the ids and times of then.
+fn again(drafts: Vec<Draft>, stored: &str) -> Result<Vec<Event>, StorageError> {
+    let stored: Vec<StoredEvent> = serde_json::from_str(stored).map_err(StorageError::failed)?;
+    if stored.len() != drafts.len() {
+        return Err(StorageError::failed("a stored request has another length"));
+    }
+    let events = drafts.into_iter().zip(stored);
+    Ok(events
+        .map(|(draft, StoredEvent(id, time))| Event::from_draft(draft.with_timestamp(time), id))
+        .collect())
+}
+
+impl From<tidings_sqlite::Error> for StorageError {
+    fn from(error: tidings_sqlite::Error) -> Self {
+        match error {
+            tidings_sqlite::Error::Closed => Self::Closed,
+            full if full.is_full() => Self::Full {
+                source: Arc::new(full),
+            },
+            error if error.is_unavailable() => Self::unavailable(error),
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        tidings_sqlite::Error::from(error).into()
+    }
+}
+
+/// What a part of the storage reports of its engine.
+pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
+    let error = cause.downcast_ref::<tidings_sqlite::Error>()?;
+    Some(error.clone().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conformance::{self, Handles};
+
+    /// Two handles on one writer: one process has a SQLite file to itself.
+    async fn open() -> (tempfile::TempDir, Handles) {
+        let folder = tempfile::tempdir().unwrap();
+        let first = super::open(&folder.path().join("tidings.db"))
+            .await
+            .unwrap();
+        let second = first.clone();
+        (folder, Handles { first, second })
+    }
+
+    conformance::suite!(open());
+}

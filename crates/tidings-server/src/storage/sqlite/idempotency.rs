@@ -1,0 +1,112 @@
+//! The table of idempotency keys.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tidings_notify::{Event, EventId};
+use tidings_sqlite::rusqlite::{OptionalExtension, Transaction};
+
+use crate::idempotency::{KEPT, Once};
+use crate::storage::StorageError;
+
+pub(super) const STEPS: &[&str] = &[
+    "
+    CREATE TABLE idempotency (
+        key TEXT PRIMARY KEY,
+        fingerprint BLOB NOT NULL,
+        answer TEXT NOT NULL,
+        accepted_at INTEGER NOT NULL -- microseconds since 1970
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_age ON idempotency (accepted_at);
+",
+    // Ids and timestamps in place of the whole response: the repeated request has the rest.
+    "
+    ALTER TABLE idempotency ADD COLUMN events TEXT NOT NULL DEFAULT '[]'; -- [[id, timestamp], …]
+    UPDATE idempotency SET events = (
+        SELECT json_group_array(json_array(
+            value ->> 'id', coalesce(value ->> 'timestamp', value ->> 'created_at')))
+        FROM json_each(iif(json_type(answer, '$.data') = 'array',
+            answer -> '$.data', json_array(json(answer)))));
+    ALTER TABLE idempotency DROP COLUMN answer;
+",
+];
+
+/// Keys that one cleaning deletes at most, so that the transaction is short.
+const CLEANED_AT_ONCE: u32 = 1000;
+
+/// What identifies an event that became of a request, beside the content of the request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredEvent(pub(super) EventId, pub(super) Timestamp);
+
+/// What the table knows of a request.
+pub(super) enum Known {
+    New,
+    /// The request was accepted; the [`StoredEvent`]s as JSON.
+    Repeated(String),
+    /// The key was used for another request.
+    Conflict,
+}
+
+pub(super) fn look_up(tx: &Transaction<'_>, once: &Once) -> Result<Known, StorageError> {
+    let found = tx
+        .prepare_cached(
+            "SELECT fingerprint, events FROM idempotency WHERE key = ?1 AND accepted_at > ?2",
+        )?
+        .query_row((once.key.as_str(), oldest_kept()), |row| {
+            Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?))
+        })
+        .optional()?;
+    Ok(match found {
+        None => Known::New,
+        Some((fingerprint, events)) if fingerprint == once.fingerprint => Known::Repeated(events),
+        Some(_) => Known::Conflict,
+    })
+}
+
+pub(super) fn record(
+    tx: &Transaction<'_>,
+    once: &Once,
+    events: &[Event],
+) -> Result<(), StorageError> {
+    let events: Vec<_> = events
+        .iter()
+        .map(|event| StoredEvent(event.id, event.timestamp))
+        .collect();
+    let events = serde_json::to_string(&events).map_err(StorageError::failed)?;
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, accepted_at)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute((
+        once.key.as_str(),
+        once.fingerprint,
+        events,
+        Timestamp::now().as_microsecond(),
+    ))?;
+    Ok(())
+}
+
+pub(super) fn clean(tx: &Transaction<'_>) -> Result<usize, StorageError> {
+    let removed = tx
+        .prepare_cached(
+            "DELETE FROM idempotency WHERE key IN (
+                 SELECT key FROM idempotency WHERE accepted_at <= ?1 LIMIT ?2)",
+        )?
+        .execute((oldest_kept(), CLEANED_AT_ONCE))?;
+    Ok(removed)
+}
+
+/// Writes and deletes a row under a key that no caller can send.
+pub(super) fn touch(tx: &Transaction<'_>) -> Result<(), StorageError> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, accepted_at)
+         VALUES ('', x'', '[]', 0)",
+    )?
+    .execute([])?;
+    tx.prepare_cached("DELETE FROM idempotency WHERE key = ''")?
+        .execute([])?;
+    Ok(())
+}
+
+fn oldest_kept() -> i64 {
+    (Timestamp::now() - KEPT).as_microsecond()
+}

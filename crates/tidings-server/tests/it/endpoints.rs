@@ -1,0 +1,163 @@
+//! Webhook endpoints: made, shown, changed, removed.
+
+use http::StatusCode;
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use tidings::signing::{Secret, Verifier};
+
+use crate::support::{Home, Server};
+use crate::webhooks::Webhooks;
+
+async fn create(server: &Server, path: &str, body: Value) -> Value {
+    let response = server.post(path, &body).await;
+    assert_eq!(response.status(), 201);
+    response.json().await.unwrap()
+}
+
+/// Makes a request that must be refused; returns its status and the field that is wrong.
+async fn refusal(server: &Server, method: Method, path: &str, body: &Value) -> (u16, String) {
+    let request = Client::new().request(method, server.at(path)).json(body);
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let error: Value = response.json().await.unwrap();
+    let field = error["error"]["field"].as_str().unwrap_or_default();
+    (status, field.to_owned())
+}
+
+#[tokio::test]
+async fn every_setting_is_shown_changed_and_reset() {
+    let home = Home::new();
+    let server = home.start().await;
+    let settings = json!({
+        "url": "HTTP://127.0.0.1:9000/a/../hook",
+        "description": "orders",
+        "event_types": ["order.*", "refund"],
+        "format": "raw",
+        "headers": { "x-team": "billing" },
+        "signatures": ["standard", "timestamped"],
+        "rate_limit": 5,
+        "timeout_ms": 1500,
+        "schedule": [0, 10],
+    });
+    let created = create(&server, "/v1/users/anna/endpoints", settings.clone()).await;
+    let path = format!(
+        "/v1/users/anna/endpoints/{}",
+        created["id"].as_str().unwrap()
+    );
+    let shown = server.get(&path).await;
+    for (name, value) in settings.as_object().unwrap() {
+        if name != "url" {
+            assert_eq!(shown[name], *value, "{name}");
+        }
+    }
+    // The URL is shown as it is called.
+    assert_eq!(shown["url"], "http://127.0.0.1:9000/hook");
+    assert_eq!(shown["user_id"], "anna");
+    assert_eq!(shown["health"]["pending"], 0);
+    assert!(shown.get("secret").is_none());
+
+    let changed = server.patch(&path, &json!({ "rate_limit": 7 })).await;
+    assert_eq!(changed["rate_limit"], 7);
+    assert_eq!(changed["description"], "orders");
+    let reset = json!({ "description": null, "event_types": null, "format": null, "headers": null,
+        "signatures": null, "rate_limit": null, "timeout_ms": null, "schedule": null });
+    let changed = server.patch(&path, &reset).await;
+    let fresh = json!({ "url": "http://127.0.0.1:9000/hook" });
+    let fresh = create(&server, "/v1/endpoints", fresh).await;
+    for name in reset.as_object().unwrap().keys() {
+        assert_eq!(changed[name], fresh[name], "{name}");
+    }
+    let disabled = server.patch(&path, &json!({ "enabled": false })).await;
+    assert_eq!(disabled["enabled"], false);
+    assert!(disabled["disabled_because"].is_string());
+}
+
+#[tokio::test]
+async fn a_wrong_setting_is_refused_by_name() {
+    let home = Home::new();
+    let server = home.start().await;
+    let good = json!({ "url": "http://127.0.0.1:9000/" });
+    let created = create(&server, "/v1/endpoints", good.clone()).await;
+    let path = format!("/v1/endpoints/{}", created["id"].as_str().unwrap());
+    for (name, value) in [
+        ("url", json!("ftp://example.com")),
+        ("url", json!("")),
+        ("event_types", json!([" order"])),
+        ("event_types", json!(["order", "order"])),
+        ("format", json!("xml")),
+        ("headers", json!({ "webhook-id": "mine" })),
+        ("signatures", json!([])),
+        ("rate_limit", json!(0)),
+        ("timeout_ms", json!("fast")),
+        ("schedule", json!([])),
+        ("paylod", json!(1)),
+    ] {
+        let mut body = good.clone();
+        body[name] = value.clone();
+        let refused = refusal(&server, Method::POST, "/v1/endpoints", &body).await;
+        assert_eq!(refused, (400, name.to_owned()), "{value}");
+        let body = json!({ name: value });
+        let refused = refusal(&server, Method::PATCH, &path, &body).await;
+        assert_eq!(refused, (400, name.to_owned()), "{value}");
+    }
+    assert_eq!(server.get(&path).await["url"], "http://127.0.0.1:9000/");
+}
+
+#[tokio::test]
+async fn an_endpoint_is_reached_through_its_owner_alone() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body = json!({ "url": "http://127.0.0.1:9000/" });
+    let created = create(&server, "/v1/users/anna/endpoints", body).await;
+    let id = created["id"].as_str().unwrap();
+    for owner in ["/v1/endpoints", "/v1/users/ben/endpoints"] {
+        for (method, rest) in [
+            (Method::GET, ""),
+            (Method::PATCH, ""),
+            (Method::DELETE, ""),
+            (Method::POST, "/test"),
+            (Method::POST, "/replay"),
+            (Method::POST, "/secret/rotate"),
+        ] {
+            let path = format!("{owner}/{id}{rest}");
+            let refused = refusal(&server, method, &path, &json!({})).await;
+            assert_eq!(refused, (404, "id".to_owned()), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_secrets_sign_during_a_rotation() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let body = json!({ "url": receiver.url() });
+    let created = create(&server, "/v1/endpoints", body).await;
+    let path = format!("/v1/endpoints/{}", created["id"].as_str().unwrap());
+    let rotate = format!("{path}/secret/rotate");
+    let rotated = server.post(&rotate, &json!({})).await;
+    let rotated: Value = rotated.json().await.unwrap();
+    assert_ne!(rotated["secret"], created["secret"]);
+    let test = server.post(&format!("{path}/test"), &Value::Null).await;
+    assert_eq!(test.status(), StatusCode::ACCEPTED);
+    let test: Value = test.json().await.unwrap();
+    let webhook = receiver.next().await;
+    assert_eq!(webhook.json()["type"], "tidings.test");
+    for document in [&created, &rotated] {
+        let secret = Secret::parse(document["secret"].as_str().unwrap()).unwrap();
+        webhook.verify(&Verifier::new(secret)).unwrap();
+    }
+    let delivery = format!("/v1/deliveries/{}", test["delivery_id"].as_str().unwrap());
+    assert_eq!(server.get(&delivery).await["endpoint_id"], created["id"]);
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
+    let home = Home::new();
+    let server = home.start().await;
+    let request = Client::new()
+        .post(server.at("/v1/endpoints"))
+        .header("Idempotency-Key", "order-17")
+        .json(&json!({ "url": "http://127.0.0.1:9000/" }));
+    assert_eq!(request.send().await.unwrap().status(), 400);
+}
