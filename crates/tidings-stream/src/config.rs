@@ -11,17 +11,17 @@ use crate::{Error, MessageId};
 pub struct ServiceConfig {
     pub(crate) app: String,
     pub(crate) namespace: String,
-    pub(crate) retention: Retention,
+    pub(crate) retention: Option<Retention>,
     pub(crate) janitor_interval: Duration,
 }
 
 impl Default for ServiceConfig {
-    /// `app`, `default`, everything kept, a janitor every 30 seconds.
+    /// `app`, `default`, no word about retention, a janitor every 30 seconds.
     fn default() -> Self {
         Self {
             app: "app".to_owned(),
             namespace: "default".to_owned(),
-            retention: Retention::default(),
+            retention: None,
             janitor_interval: Duration::from_secs(30),
         }
     }
@@ -42,9 +42,10 @@ impl ServiceConfig {
         self
     }
 
-    /// Sets what every publish asks its stream to keep. The default is everything.
+    /// Sets the retention that every publish stores with its stream. By default a publish leaves the
+    /// stored one alone.
     pub fn with_retention(mut self, retention: Retention) -> Self {
-        self.retention = retention;
+        self.retention = Some(retention);
         self
     }
 
@@ -58,11 +59,13 @@ impl ServiceConfig {
 
 /// How much of its past a stream keeps.
 ///
-/// The policy is stored with the stream, and every publish sets it anew: the last one wins. By
-/// default everything is kept. A bound never removes what a group of the stream has yet to read or
-/// to acknowledge, so an abandoned group holds its stream until it is
-/// [deleted](crate::Streams::delete_group); [`with_pending_trimmed`](Self::with_pending_trimmed)
-/// lifts that protection.
+/// It is stored with the stream. [`Streams::set_retention`](crate::Streams::set_retention) sets it, and
+/// so does a publish [with a retention](ServiceConfig::with_retention): the last one wins. A stream
+/// without one keeps everything, and so does one whose retention is the default.
+///
+/// A bound never removes what a group of the stream has yet to read or to acknowledge, so an
+/// abandoned group holds its stream until it is [deleted](crate::Streams::delete_group);
+/// [`with_pending_trimmed`](Self::with_pending_trimmed) lifts that protection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Retention {
@@ -261,9 +264,9 @@ impl SubscribeOptions {
     /// Sets how often to look for messages without being woken, a millisecond to 30 days. The default
     /// is a second.
     ///
-    /// A publish wakes the subscription at once, in another process too where the engine can tell
-    /// it. Polling finds what no wake-up told of. All idle subscriptions of a process share one
-    /// question to the store.
+    /// A publish wakes the subscription at once, in another process too if the engine has
+    /// notifications. Polling finds messages whose wake-up was lost. All idle subscriptions of a process share
+    /// one call to the store.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

@@ -124,7 +124,8 @@ behaviours! { $
         a_batch_that_fails_comes_again_whole
         a_long_batch_keeps_its_messages
         a_paused_consumer_claims_nothing
-        dead_letters_are_brought_back;
+        dead_letters_are_brought_back
+        regression_redriving_keeps_no_letter_from_being_trimmed;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

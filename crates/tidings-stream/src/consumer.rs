@@ -2,19 +2,21 @@ use std::fmt;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::{ConsumerKey, Engine, GroupKey};
-use crate::{Message, MessageId, StreamName, SubscribeOptions};
+use crate::{Error, Message, MessageId, StreamName, SubscribeOptions};
 
 mod attempt;
 pub(crate) mod batch_handler;
 mod dispatch;
 pub(crate) mod handler;
 pub(crate) mod janitor;
+pub(crate) mod overdue;
 pub(crate) mod poller;
 mod settler;
 mod time_limit;
@@ -23,27 +25,27 @@ pub(crate) use dispatch::run;
 
 /// A running subscription.
 ///
-/// Dropping it begins the same closing as [`close`](Self::close), and nobody learns how it ended.
+/// Dropping it begins the same closing as [`close`](Self::close), whose report is lost.
 #[must_use = "dropping a consumer closes it"]
 pub struct Consumer {
     subscription: Arc<Subscription>,
-    report: watch::Receiver<Option<CloseReport>>,
+    ended: watch::Receiver<Option<Ended>>,
     /// Ends the subscription with the handle.
     _closing: DropGuard,
-    /// Keeps the store's janitor going for as long as somebody consumes.
+    /// Keeps the janitor running for as long as there are consumers.
     _streams: Arc<dyn Send + Sync>,
 }
 
 impl Consumer {
     pub(crate) fn new(
         subscription: Arc<Subscription>,
-        report: watch::Receiver<Option<CloseReport>>,
+        ended: watch::Receiver<Option<Ended>>,
         streams: Arc<dyn Send + Sync>,
     ) -> Self {
         let closing = subscription.closing.clone().drop_guard();
         Self {
             subscription,
-            report,
+            ended,
             _closing: closing,
             _streams: streams,
         }
@@ -54,14 +56,14 @@ impl Consumer {
         &self.subscription.consumer.consumer
     }
 
-    /// What this subscription has done so far.
+    /// What this consumer has done so far.
     pub fn stats(&self) -> ConsumerStats {
         self.subscription.counters.read()
     }
 
-    /// Stops claiming until [`resume`](Self::resume), in this consumer alone: the others of its group
-    /// go on. Handlers that run finish, and closing works as ever. A claim that is under way may
-    /// still bring messages.
+    /// Stops claiming until [`resume`](Self::resume), in this consumer alone: others of its group go
+    /// on. Running handlers finish, and closing works as usual. A claim that is under way may still
+    /// bring messages.
     pub fn pause(&self) {
         self.subscription.paused.send_replace(true);
     }
@@ -78,23 +80,34 @@ impl Consumer {
 
     /// Stops claiming, hands back claims that no handler has begun, waits for the running handlers
     /// as long as the [shutdown timeout](SubscribeOptions::with_shutdown_timeout) says, records how
-    /// they ended, and then drops those that are left; their messages come again at once, with the
-    /// attempt counted.
+    /// they ended, and then drops those that are left. Their messages are delivered again at once,
+    /// with the attempt counted.
     ///
-    /// No handler starts once this has begun. A second call waits for the same end and answers the
-    /// same report.
+    /// Handlers are [told](crate::Context::closing) that this has begun, and no other starts. A second
+    /// call waits for the same end and returns the same report.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future does not stop the closing.
     pub async fn close(&self) -> CloseReport {
         self.subscription.closing.cancel();
-        let mut report = self.report.clone();
-        match report.wait_for(Option::is_some).await {
-            Ok(report) => report.unwrap_or_default(),
-            // The runtime shut down and took the subscription's task with it.
-            Err(_) => CloseReport::default(),
-        }
+        self.ended().await.report
+    }
+
+    /// Waits until the consumer has ended, and returns when and why: it was closed, or it could not
+    /// go on. A consumer that cannot go on closes by itself; subscribe again to restore its group.
+    ///
+    /// Errors of the store that may pass do not end a consumer. It tries again.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn ended(&self) -> Ended {
+        let mut ended = self.ended.clone();
+        let ended = ended.wait_for(Option::is_some).await;
+        // An error means that the runtime shut down and took the consumer's task with it.
+        let ended = ended.ok().and_then(|ended| ended.clone());
+        ended.unwrap_or_else(|| Ended::now(EndReason::Aborted, CloseReport::default()))
     }
 }
 
@@ -109,16 +122,51 @@ impl fmt::Debug for Consumer {
     }
 }
 
-/// How closing ended for the messages that were in hand when it began.
+/// When and why a consumer ended: see [`Consumer::ended`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Ended {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub reason: EndReason,
+    /// What became of the messages that it had claimed.
+    pub report: CloseReport,
+}
+
+/// Why a consumer ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// It was closed, or dropped, or all consumers were closed.
+    Closed,
+    /// It could not go on: [`Error::UnknownGroup`] if its group was deleted or the store has lost it,
+    /// [`Error::Closed`] if the store was closed.
+    Failed(Error),
+    /// The runtime shut down.
+    Aborted,
+}
+
+impl Ended {
+    pub(crate) fn now(reason: EndReason, report: CloseReport) -> Self {
+        Self {
+            at: Timestamp::now(),
+            reason,
+            report,
+        }
+    }
+}
+
+/// What became of the messages that were claimed when closing began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// Handlers that ended by themselves, well or badly, and whose end was recorded.
+    /// Handlers that ended by themselves, with success or not, and whose end was recorded.
     pub finished: u64,
     /// Messages that were claimed and not begun: handed back, with the attempt not counted.
     pub released: u64,
-    /// Handlers that were dropped at the deadline or did not even react to that, and ends that the
-    /// store did not take. Their messages come again.
+    /// Handlers that were dropped at the deadline or did not react to that, and ends that the store
+    /// did not record. Their messages are delivered again.
     pub abandoned: u64,
 }
 
@@ -130,7 +178,7 @@ impl AddAssign for CloseReport {
     }
 }
 
-/// What a subscription has done since it began, by what the store has recorded.
+/// What a consumer has done since it began, as the store has recorded it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerStats {
@@ -140,9 +188,9 @@ pub struct ConsumerStats {
     pub retried: u64,
     /// Messages moved to dead letters.
     pub dead_lettered: u64,
-    /// Messages handed back unhandled.
+    /// Messages handed back that no handler had begun.
     pub released: u64,
-    /// Ends that came too late: somebody else had claimed the message by then.
+    /// Ends that came too late, after another claim had taken the message.
     pub stale: u64,
 }
 
@@ -157,6 +205,7 @@ pub(crate) struct Subscription {
     /// Whether no new messages are claimed for now.
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) counters: Counters,
+    pub(crate) overdue: overdue::Overdue,
 }
 
 impl Subscription {
@@ -171,7 +220,7 @@ impl Subscription {
     }
 }
 
-/// What is remembered of a message while its handler has it.
+/// What is remembered of a message while a handler has it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Origin {
     pub(crate) id: MessageId,
@@ -208,5 +257,13 @@ impl Counters {
             released: self.released.load(Ordering::Relaxed),
             stale: self.stale.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Waits for a time; for ever if there is none.
+async fn after(delay: Option<Duration>) {
+    match delay {
+        Some(delay) => tokio::time::sleep(delay).await,
+        None => std::future::pending().await,
     }
 }

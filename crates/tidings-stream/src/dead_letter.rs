@@ -40,7 +40,7 @@ pub enum Reason {
     Exhausted,
     /// Its handler asked for no other attempt.
     Skip,
-    /// Its last attempt ended without an answer: the handler hung, or the process died.
+    /// Its last attempt ended without a result: the handler hung, or the process died.
     Poison,
 }
 

@@ -20,6 +20,8 @@ use crate::{
 mod group_commit;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod headers;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod lost_claims;
 pub(crate) mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -30,6 +32,8 @@ mod settled_bits;
 pub mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod time;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod trim_round;
 pub(crate) mod wake;
 
 pub use wake::Wakes;
@@ -61,6 +65,10 @@ pub struct Receipt {
     /// of the same name, because a group's numbers begin with [`first_claim`].
     pub claim: u64,
 }
+
+/// The group that remembers which dead letters were brought back. It is the only group that does not
+/// keep messages from being trimmed: it would keep every letter from its first use on.
+pub const REDRIVE_GROUP: &str = "tidings.redrive";
 
 /// Draws the number of the first claim of a new group. It is random, so that receipts of a deleted
 /// group of the same name fit no claim of the new one.
@@ -130,18 +138,21 @@ pub enum Outcome {
 /// # Contract
 ///
 /// - **Append** is atomic and durable: `Ok` means that all messages survive a crash, an error that
-///   none exists. Ids of one stream are dense, and a reader that sees one has seen all before it.
+///   none exists, except [`Error::OutcomeUnknown`], which means that all do or none. Ids of one stream are dense, and a reader that sees one has seen all before it.
 ///   A message whose [publish key](NewMessage::with_publish_key) was used within its window is not
 ///   appended again.
 /// - **Groups** are durable. Creating or moving one finds its place atomically against appends.
 /// - **Claim** counts the attempt before it returns, so that a message that kills its process still
 ///   runs out of attempts. A message belongs to one claim at a time, until its visibility timeout
-///   passes. New messages are claimed in the order of their ids.
+///   passes. New messages are claimed in the order of their ids. A claim that fails has claimed
+///   nothing, or hands back what it has claimed with the attempt not counted.
 /// - **Settle** does all of its work or none. It obeys a receipt, even a late one, until another
 ///   claim takes the message, and does nothing for a stale one. A move to another stream makes
 ///   exactly one copy, whatever crashes.
 /// - **Trim** removes from the old end only. A message that is removed before a group has handled
-///   it is counted as lost for that group, and never stops the group.
+///   it is counted as lost for that group, and never stops the group: when it is removed, or, if a
+///   consumer has it or the group is busy at that moment, when it would be claimed next. Messages
+///   that were removed by other means are counted and skipped as well.
 /// - **Claims, settlements, extensions and check-ins need not survive a loss of power**: what is
 ///   lost comes again.
 /// - **Wake-ups** follow the commit that gives a group something to claim. They may be lost.
@@ -150,15 +161,18 @@ pub enum Outcome {
 /// The functions of `conformance` (feature `conformance`) test an engine against this.
 #[async_trait]
 pub trait Engine: fmt::Debug + Send + Sync + 'static {
-    /// Appends messages in order, creates the stream if need be, stores its retention and trims to
-    /// it. Returns the id of each message. For a repeated publish key that is the id of the first
+    /// Appends messages in order, creates the stream if need be, stores its retention if there is
+    /// one, and trims to what is stored. Returns the id of each message. For a repeated publish key that is the id of the first
     /// message under the key; the other ids follow each other without gaps.
     async fn append(
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error>;
+
+    /// Stores the retention of a stream, creates the stream if need be, and trims to it.
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error>;
 
     /// Creates the group, and the stream, unless they exist.
     async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<(), Error>;
@@ -241,4 +255,9 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
 
     /// The wake-ups of this engine.
     fn wakes(&self) -> &Wakes;
+
+    /// Says that a transaction of the caller's own has committed messages of a stream.
+    fn wake(&self, stream: &StreamName) {
+        self.wakes().wake(stream);
+    }
 }

@@ -45,13 +45,18 @@ pub enum Error {
         /// The id of the newest message; 0 when there is none.
         newest: MessageId,
     },
-    /// The group was deleted, or never created.
+    /// The group was deleted, or never created, or the store has lost it.
     #[error("the consumer group does not exist")]
     UnknownGroup,
     /// The store has no room left. Reads go on; publishing succeeds again once there is room.
     #[error("the store is full")]
     Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
-    /// The store failed.
+    /// The store did not reply: it may have done what it was asked or not. A publish that is repeated
+    /// may be stored twice, unless its message has a
+    /// [publish key](crate::NewMessage::with_publish_key).
+    #[error("the store did not reply, so the outcome is unknown")]
+    OutcomeUnknown(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The store failed, and has not done what it was asked.
     #[error("the store failed")]
     Backend(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
@@ -60,5 +65,30 @@ impl Error {
     /// Wraps the error of a store, for engines.
     pub fn backend(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Backend(Arc::new(source))
+    }
+
+    /// Wraps the error of a store that did not reply, for engines.
+    pub fn outcome_unknown(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::OutcomeUnknown(Arc::new(source))
+    }
+
+    /// Whether the call may have been done although it failed.
+    pub fn may_have_been_done(&self) -> bool {
+        matches!(self, Self::OutcomeUnknown(_))
+    }
+
+    /// The word for it in metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::InvalidName { .. } => "invalid_name",
+            Self::InvalidOption { .. } => "invalid_option",
+            Self::TooLarge { .. } => "too_large",
+            Self::StartAhead { .. } => "start_ahead",
+            Self::UnknownGroup => "unknown_group",
+            Self::Full(_) => "full",
+            Self::OutcomeUnknown(_) => "outcome_unknown",
+            Self::Backend(_) => "backend",
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Durable streams with consumer groups.
 //!
-//! A stream is a log of messages. Whoever works through it subscribes as a member of a *consumer
-//! group*: the members of one group share its messages, and different groups get every message
+//! A stream is a log of messages. A consumer works through it as a member of a *consumer group*: the members of one group share its messages, and different groups get every message
 //! each. A group is durable: it has a position in the stream, and a set of messages that it has
 //! claimed and not finished.
 //!
@@ -16,17 +15,18 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | a handler is free | the message is **claimed** for the visibility timeout, and its attempt counted |
-//! | the handler answers `Ok` | it is **acknowledged**: the group is done with it |
+//! | the handler returns `Ok` | it is **acknowledged**: the group is done with it |
 //! | the handler fails or panics | it comes again after a delay that the handler or the subscription chooses |
-//! | the handler runs out of time | it is dropped, and the message comes again at once |
+//! | the handler runs out of time | it is dropped, and the message is delivered again at once |
 //! | the process dies | the message comes again: at the next start, or when its claim expires |
 //! | all attempts are used up, or the handler gives up | it moves to the **dead-letter stream** `<stream>.dead`, with headers that say why |
 //! | the consumer closes before a handler begins | it is released, with the attempt not counted |
+//! | it is trimmed, or removed by hand, before a handler had it | the group skips it, and counts it as lost |
 //!
 //! Delivery is at least once: make the effects of handlers idempotent, and look at
 //! [`Message::attempt`]. New messages are claimed in the order in which they were published; more
-//! than one handler, or a retry, breaks that order. A claim that somebody else has taken over
-//! since cannot acknowledge, retry or bury anything.
+//! than one handler, or a retry, breaks that order. Once another claim has
+//! taken a message, the earlier one cannot acknowledge, retry or dead-letter it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -75,9 +75,21 @@
 //!
 //! # Repeats
 //!
-//! A publisher that got no answer does not know whether its message was appended. With a
-//! [publish key](NewMessage::with_publish_key) it simply tries again: the second publish answers the
-//! id of the first.
+//! A publisher that gets [`Error::OutcomeUnknown`] does not know whether its message was appended. With
+//! a [publish key](NewMessage::with_publish_key) it tries again: the second publish returns the id of
+//! the first.
+//!
+//! # Ending
+//!
+//! [`Consumer::close`] waits for the handlers that run. A handler that takes a [`Context`]
+//! ([`with_context`]) is told that closing has begun, and can save what it has done so far.
+//! [`Consumer::ended`] says when and why a consumer ended, also one that could not go on because its
+//! group is gone.
+//!
+//! # Watching
+//!
+//! Metrics go to the recorder of the `metrics` crate, and each handler call runs in a span of `tracing`:
+//! see [`telemetry`]. [`GroupStats`] has the lag of a group in messages and in time.
 //!
 //! # By hand
 //!
@@ -115,11 +127,12 @@ mod message;
 mod name;
 mod stats;
 mod streams;
+pub mod telemetry;
 
 pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptions};
-pub use consumer::batch_handler::{BatchError, BatchHandler};
-pub use consumer::handler::{Handler, HandlerError};
-pub use consumer::{CloseReport, Consumer, ConsumerStats};
+pub use consumer::batch_handler::{BatchError, BatchHandler, batch_with_context};
+pub use consumer::handler::{Context, Handler, HandlerError, WithContext, with_context};
+pub use consumer::{CloseReport, Consumer, ConsumerStats, EndReason, Ended};
 pub use engine::memory::MemoryEngine;
 #[cfg(feature = "postgres")]
 pub use engine::postgres;

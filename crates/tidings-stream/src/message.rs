@@ -112,11 +112,11 @@ impl NewMessage {
     }
 
     /// Makes repeats harmless: for `window` from the first publish under `key` on, another one to the
-    /// same stream appends nothing and answers the id of the first, whatever its content.
+    /// same stream appends nothing and returns the id of the first, whatever its content.
     ///
     /// The key is 1 to [`MAX_PUBLISH_KEY_BYTES`] long, the window a millisecond to
-    /// [`MAX_PUBLISH_KEY_WINDOW`]; publishing checks both. Choose a window longer than whoever
-    /// publishes keeps trying.
+    /// [`MAX_PUBLISH_KEY_WINDOW`]; publishing checks both. Choose a window longer than the
+    /// publisher keeps trying.
     pub fn with_publish_key(mut self, key: impl Into<String>, window: Duration) -> Self {
         let key = key.into();
         self.publish_key = Some(PublishKey { key, window });
@@ -221,7 +221,8 @@ pub struct Message {
     pub payload: Bytes,
     /// The metadata.
     pub headers: Headers,
-    /// When it was appended, by the wall clock of the process that did, to the millisecond.
+    /// When it was appended, to the millisecond: by the wall clock of the server on PostgreSQL and
+    /// Redis, of the process that appended it in memory and on SQLite.
     pub created_at: Timestamp,
     /// How many times this group has been given the message, this time included: 1 at first. 0 where
     /// no group was asked.

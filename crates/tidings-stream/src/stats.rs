@@ -29,12 +29,29 @@ pub struct GroupStats {
     pub oldest_unfinished: Option<MessageId>,
     /// Messages that it has never claimed.
     pub lag: u64,
+    /// How long ago the oldest message was published that it has yet to finish: its lag in time, by
+    /// the clock of the store. `None` when it is done with all there are.
+    pub lag_time: Option<Duration>,
     /// Messages that it has claimed and not settled, or that wait for another attempt.
     pub pending: u64,
     /// Messages that it sent to dead letters, since it was created.
     pub dead_lettered: u64,
     /// Messages that were trimmed before it had handled them, since it was created.
     pub lost_to_trim: u64,
+}
+
+impl StreamStats {
+    /// The figures of a stream with these ends: `tail` is the number of the oldest message, `head` that
+    /// of the newest, which is one less if there is none. For engines.
+    pub fn new(tail: u64, head: u64, groups: Vec<GroupStats>) -> Self {
+        let holds_any = tail <= head;
+        Self {
+            oldest: holds_any.then(|| MessageId::from_u64(tail)),
+            newest: holds_any.then(|| MessageId::from_u64(head)),
+            messages: (head + 1).saturating_sub(tail),
+            groups,
+        }
+    }
 }
 
 impl GroupStats {
@@ -45,11 +62,47 @@ impl GroupStats {
             position: MessageId::from_u64(0),
             oldest_unfinished: None,
             lag: 0,
+            lag_time: None,
             pending: 0,
             dead_lettered: 0,
             lost_to_trim: 0,
         }
     }
+
+    /// The figures of a group at a place in its stream.
+    pub(crate) fn at(name: GroupName, place: Place) -> Self {
+        let Place {
+            tail,
+            head,
+            cursor,
+            first_needed,
+            lag,
+        } = place;
+        let first_needed = first_needed.max(tail);
+        let is_behind = first_needed <= head;
+        Self {
+            position: MessageId::from_u64(cursor),
+            oldest_unfinished: is_behind.then(|| MessageId::from_u64(first_needed)),
+            lag: head.saturating_sub(cursor.max(tail - 1)),
+            lag_time: lag.filter(|_| is_behind),
+            ..Self::new(name)
+        }
+    }
+}
+
+/// Where a group is in its stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// The number of the oldest message of the stream.
+    pub(crate) tail: u64,
+    /// The number of the newest; one less than `tail` if there is none.
+    pub(crate) head: u64,
+    /// The number of the newest message that the group has claimed.
+    pub(crate) cursor: u64,
+    /// The number of the oldest that it has yet to finish, published or not.
+    pub(crate) first_needed: u64,
+    /// How old that one is, or the first that is kept after it.
+    pub(crate) lag: Option<Duration>,
 }
 
 /// A message that a group has begun and not finished.
@@ -76,8 +129,8 @@ pub struct PendingMessage {
 pub struct Member {
     /// Its name: [`Consumer::id`](crate::Consumer::id).
     pub consumer: String,
-    /// Whether it was heard of lately. One that is not has crashed, or is cut off; its messages
-    /// come again.
+    /// Whether it has checked in lately. One that has not crashed or is cut off; its messages are
+    /// delivered again.
     pub is_alive: bool,
     /// Messages that it has claimed and not settled.
     pub pending: u64,

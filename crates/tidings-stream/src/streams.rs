@@ -1,17 +1,18 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use crate::consumer::overdue::Overdue;
 use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
-use crate::consumer::{self, CloseReport, Consumer, Counters, Subscription, janitor};
+use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor};
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::{
-    BatchHandler, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
-    ServiceConfig, StreamName, SubscribeOptions,
+    BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
+    ServiceConfig, StreamName, SubscribeOptions, batch_with_context, telemetry,
 };
 
 mod admin;
@@ -37,8 +38,9 @@ struct Shared {
     /// The sum of the reports of consumers that were still open when closing began.
     closed: Arc<Mutex<CloseReport>>,
     poller: Poller,
-    /// The janitor's task and the poller's, started by the first call that needs a runtime anyway.
-    housekeeping: OnceLock<[AbortOnDropHandle<()>; 2]>,
+    /// The tasks of the janitor and the poller, started by the first call that needs a runtime anyway,
+    /// and again once the runtime of that call has ended.
+    housekeeping: Mutex<Option<[AbortOnDropHandle<()>; 2]>>,
     _closing: DropGuard,
 }
 
@@ -52,7 +54,7 @@ impl Streams {
                 consumers: TaskTracker::new(),
                 closed: Arc::default(),
                 poller: Poller::default(),
-                housekeeping: OnceLock::new(),
+                housekeeping: Mutex::default(),
                 _closing: closing.clone().drop_guard(),
                 closing,
             }),
@@ -74,7 +76,7 @@ impl Streams {
         self
     }
 
-    /// The same streams, whose publishes through this handle ask for another retention.
+    /// The same streams, with publishes through this handle that store this retention.
     #[must_use]
     pub fn with_retention(mut self, retention: Retention) -> Self {
         self.config = self.config.with_retention(retention);
@@ -95,7 +97,8 @@ impl Streams {
     /// # Errors
     ///
     /// [`Error::Closed`] after closing began, [`Error::InvalidName`], [`Error::TooLarge`],
-    /// [`Error::Full`] when the store has no room, [`Error::Backend`] when it fails.
+    /// [`Error::Full`] if the store has no room, [`Error::OutcomeUnknown`] if it did not reply,
+    /// [`Error::Backend`] if it fails.
     ///
     /// # Cancel safety
     ///
@@ -105,7 +108,8 @@ impl Streams {
         ids.first().copied().ok_or_else(|| Error::backend(NoId))
     }
 
-    /// Appends messages in order: all of them or none. Their ids follow each other without gaps.
+    /// Appends messages in order: all of them or none. Their ids follow each other without gaps, except
+    /// those of repeated publish keys.
     ///
     /// # Errors
     ///
@@ -126,8 +130,7 @@ impl Streams {
         self.append(stream, messages).await
     }
 
-    /// Sets what a stream keeps, and creates it if need be, as a publish with that retention would:
-    /// for streams that are published to inside other transactions, which leave it alone.
+    /// Stores what a stream keeps, trims the stream to it, and creates the stream if need be.
     ///
     /// # Errors
     ///
@@ -139,11 +142,7 @@ impl Streams {
     pub async fn set_retention(&self, stream: &str, retention: Retention) -> Result<(), Error> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
-        self.shared
-            .engine
-            .append(&stream, Vec::new(), retention)
-            .await
-            .map(drop)
+        self.shared.engine.set_retention(&stream, retention).await
     }
 
     async fn append(
@@ -156,10 +155,14 @@ impl Streams {
         for message in &messages {
             message.check()?;
         }
-        self.shared
+        let count = messages.len();
+        let appended = self
+            .shared
             .engine
             .append(&stream, messages, self.config.retention)
-            .await
+            .await;
+        telemetry::sent(&stream, count, appended.as_ref().err());
+        appended
     }
 
     /// Starts to work through a stream as a member of a consumer group, which is created if need
@@ -175,7 +178,7 @@ impl Streams {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may have created the group, and has subscribed nobody.
+    /// A dropped future may have created the group, and leaves no subscription.
     ///
     /// # Panics
     ///
@@ -188,15 +191,15 @@ impl Streams {
         handler: H,
     ) -> Result<Consumer, Error> {
         let handler = Arc::new(handler);
-        let one_by_one = move |messages: Vec<Message>| {
+        let one_by_one = batch_with_context(move |messages: Vec<Message>, context: Context| {
             let handler = Arc::clone(&handler);
             async move {
                 for message in messages {
-                    handler.handle(message).await?;
+                    handler.handle(message, context.clone()).await?;
                 }
                 Ok(())
             }
-        };
+        });
         // A handler for one message gets one.
         let options = options.with_max_batch(1);
         self.start(stream, group, options, one_by_one).await
@@ -249,6 +252,9 @@ impl Streams {
                 expected: "another stream",
             });
         }
+        // The name of a long stream has no room for the suffix, and what no call accepts as a name
+        // must not be made.
+        dead_letters.as_str().parse::<StreamName>()?;
         let engine = Arc::clone(&self.shared.engine);
         let wakes = engine.wakes().subscribe(&key.stream);
         engine.open_group(&key, options.start).await?;
@@ -271,36 +277,35 @@ impl Streams {
             closing: self.shared.closing.child_token(),
             paused: watch::Sender::new(false),
             counters: Counters::default(),
+            overdue: Overdue::default(),
         });
-        let (report, reported) = watch::channel(None);
+        let (report, ended) = watch::channel(None);
         let running = consumer::run(Arc::clone(&subscription), handler, wakes, registration);
         let (all_closing, total) = (self.shared.closing.clone(), Arc::clone(&self.shared.closed));
         self.shared.consumers.spawn(async move {
-            let closed = running.await;
+            let (reason, closed) = running.await;
             if all_closing.is_cancelled() {
                 *total.lock().unwrap_or_else(PoisonError::into_inner) += closed;
             }
-            report.send_replace(Some(closed));
+            report.send_replace(Some(Ended::now(reason, closed)));
         });
         Ok(Consumer::new(
             subscription,
-            reported,
+            ended,
             Arc::clone(&self.shared) as _,
         ))
     }
 
-    /// Wakes this process's consumers of a stream.
-    ///
-    /// Only for messages that were appended past this handle, inside a transaction of the caller's
-    /// own, once that has been committed. Without it they are found at the next poll.
+    /// Says that a stream has something new. Call it after the commit of a transaction of the caller's
+    /// own in which messages were published. Without it they are found at the next poll.
     pub fn wake(&self, stream: &StreamName) {
-        self.shared.engine.wakes().wake(stream);
+        self.shared.engine.wake(stream);
     }
 
     /// Refuses new publishes and subscriptions, and closes every consumer as
-    /// [`Consumer::close`] does, all at the same time. Answers the sum of their reports.
+    /// [`Consumer::close`] does, all at the same time. Returns the sum of their reports.
     ///
-    /// A second call waits for the same end and answers the same sum. The store below stays open.
+    /// A second call waits for the same end and returns the same sum. The store below stays open.
     ///
     /// # Cancel safety
     ///
@@ -320,7 +325,10 @@ impl Streams {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
-        self.shared.housekeeping.get_or_init(|| {
+        let mut tasks = self.shared.lock_housekeeping();
+        let are_running =
+            |tasks: &[AbortOnDropHandle<()>; 2]| tasks.iter().all(|it| !it.is_finished());
+        if !tasks.as_ref().is_some_and(are_running) {
             let Shared {
                 engine,
                 closing,
@@ -330,8 +338,9 @@ impl Streams {
             let interval = self.config.janitor_interval;
             let janitor = janitor::run(Arc::downgrade(engine), interval, closing.clone());
             let polling = poller.clone().run(Arc::downgrade(engine), closing.clone());
-            [tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new)
-        });
+            *tasks =
+                Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
+        }
         Ok(())
     }
 
@@ -343,10 +352,19 @@ impl Streams {
     }
 }
 
-/// An engine that answered an append without an id.
+/// An engine that returned no id for a message.
 #[derive(Debug, thiserror::Error)]
-#[error("the engine answered no id for a message")]
+#[error("the engine returned no id for a message")]
 struct NoId;
+
+impl Shared {
+    fn lock_housekeeping(&self) -> MutexGuard<'_, Option<[AbortOnDropHandle<()>; 2]>> {
+        // Every statement leaves the tasks consistent, so a poisoned lock can be used.
+        self.housekeeping
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -303,6 +303,9 @@ pub async fn figures_say_where_a_group_stands(engine: Arc<dyn Engine>) {
     assert_eq!(figures().await, (0, None, 0, 0));
     streams.publish_batch("s", numbered(6)).await.unwrap();
     assert_eq!(figures().await, (0, Some(1), 6, 0));
+    // How far it is behind in time grows until the oldest message is done.
+    let lag_time = async || streams.stats("s").await.unwrap().groups[0].lag_time;
+    until(|| async { lag_time().await > Some(Duration::from_millis(2)) }).await;
     let claimed = engine.claim(&somebody(&group), 4, NEVER).await.unwrap();
     assert_eq!(figures().await, (4, Some(1), 2, 4));
     let settle = async |numbers: &[usize], outcome: Outcome| {
@@ -324,6 +327,7 @@ pub async fn figures_say_where_a_group_stands(engine: Arc<dyn Engine>) {
     assert_eq!(figures().await, (4, Some(2), 2, 1));
     streams.seek("s", "g", StartFrom::Latest).await.unwrap();
     assert_eq!(figures().await, (6, None, 0, 0));
+    assert_eq!(lag_time().await, None);
 }
 
 /// Whether a claim would find something is known without one: new messages, what waits and what has

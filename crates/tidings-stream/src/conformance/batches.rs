@@ -233,3 +233,29 @@ pub async fn dead_letters_are_brought_back(engine: Arc<dyn Engine>) {
         }
     ));
 }
+
+/// What has been brought back, or will be, does not keep the dead-letter stream from being trimmed.
+pub async fn regression_redriving_keeps_no_letter_from_being_trimmed(engine: Arc<dyn Engine>) {
+    use crate::{NewMessage, Redrive, Retention};
+    let streams = streams(engine);
+    let ten = Retention::default().with_max_len(10);
+    streams.set_retention("s.dead", ten).await.unwrap();
+    let bury = |_: Message| async { Err(HandlerError::skip_retry("not today")) };
+    let consumer = subscribe(&streams, "s", "g", from_start(), bury).await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    until(|| async { consumer.stats().dead_lettered == 1 }).await;
+    consumer.pause();
+    let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
+    assert_eq!(redriven.moved, 1);
+    consumer.resume();
+    streams.publish_batch("s", numbered(50)).await.unwrap();
+    until(|| async { consumer.stats().dead_lettered == 52 }).await;
+    consumer.close().await;
+    let stats = streams.stats("s.dead").await.unwrap();
+    assert_eq!(stats.messages, 10);
+    // The group knows what it has missed, and brings back the rest.
+    let group = &stats.groups[0];
+    assert_eq!((group.lost_to_trim, group.lag), (41, 10));
+    let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
+    assert_eq!(redriven.moved, 10);
+}

@@ -112,7 +112,8 @@ pub async fn ids_are_dense_and_a_batch_is_contiguous(engine: Arc<dyn Engine>) {
     );
 }
 
-/// A batch with a message that cannot be published leaves nothing behind.
+/// A batch with a message that is refused leaves nothing behind. What an engine refuses is tested with
+/// each: it takes a full disk.
 pub async fn a_batch_is_published_whole_or_not_at_all(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let mut batch = numbered(3);

@@ -35,33 +35,28 @@ fn at_once() -> HandlerError {
 /// A handler that never ends loses its message to another member, as a second attempt.
 pub async fn a_hung_handler_gives_its_message_to_another_member(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
-    let (recorder, mut seen) = recorder();
+    let (first_recorder, mut first_seen) = recorder();
+    let (second_recorder, mut second_seen) = recorder();
     let options = from_start()
         .with_visibility_timeout(Duration::from_secs(1))
         .with_shutdown_timeout(Duration::ZERO);
-    let hanging = {
-        let recorder = recorder.clone();
-        move |message: Message| {
-            let recorder = recorder.clone();
-            async move {
-                if message.attempt == 1 {
-                    recorder.note(message).await;
-                    std::future::pending::<()>().await;
-                } else {
-                    recorder.note(message).await;
-                }
-                Ok(())
-            }
+    let hanging = move |message: Message| {
+        let recorder = first_recorder.clone();
+        async move {
+            recorder.note(message).await;
+            std::future::pending::<Result<(), HandlerError>>().await
         }
     };
-    let first = subscribe(&streams, "s", "g", options.clone(), hanging.clone()).await;
+    let first = subscribe(&streams, "s", "g", options.clone(), hanging).await;
     streams.publish("s", NewMessage::new("")).await.unwrap();
-    assert_eq!(seen.next().await.attempt, 1);
-    let second = subscribe(&streams, "s", "g", options, recorder).await;
-    assert_eq!(seen.next().await.attempt, 2);
+    assert_eq!(first_seen.next().await.attempt, 1);
+    // It must not be the one that gets the message again.
+    first.pause();
+    let second = subscribe(&streams, "s", "g", options, second_recorder).await;
+    assert_eq!(second_seen.next().await.attempt, 2);
     tokio::join!(first.close(), second.close());
-    drop(hanging);
-    assert!(seen.rest().await.is_empty());
+    assert!(first_seen.rest().await.is_empty());
+    assert!(second_seen.rest().await.is_empty());
 }
 
 /// Attempts count 1 to 1 + retries, and then there is one dead letter.

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::{
-    Consumer, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom,
-    Streams, SubscribeOptions,
+    Consumer, Context, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig,
+    StartFrom, Streams, SubscribeOptions,
 };
 
 /// Longest wait for what is to happen.
@@ -99,7 +99,7 @@ impl Recorder {
 }
 
 impl Handler for Recorder {
-    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message, _: Context) -> Result<(), HandlerError> {
         self.note(message).await;
         Ok(())
     }

@@ -1,14 +1,16 @@
-//! One attempt: running a handler within its time, and judging how it ended.
+//! One attempt: running a handler within its time, and deciding what its end means.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::handler::Verdict;
 use super::settler::{Kind, Settling};
@@ -16,22 +18,38 @@ use super::time_limit::{Over, watch};
 use super::{Origin, Subscription};
 use crate::dead_letter::{self, Reason};
 use crate::engine::{Delivery, Outcome, Receipt, Settlement};
-use crate::{BatchError, BatchHandler, HandlerError, Message};
+use crate::{BatchError, BatchHandler, Context, HandlerError, Message, telemetry};
 
 /// How an attempt ended.
 enum End {
-    /// The handler answered.
-    Answered(Result<(), BatchError>),
-    /// The handler panicked, with these words.
+    /// The handler returned.
+    Returned(Result<(), BatchError>),
+    /// The handler panicked, with this message.
     Panicked(String),
     /// The handler ran out of time.
     TimedOut,
     /// Closing waited no longer.
     Abandoned,
+    /// The store did not extend the claims.
+    ClaimsExpired,
 }
 
-/// Runs the handler on claimed messages and says how each claim is to be settled; of none when they
-/// are no longer ours to settle.
+impl End {
+    /// What metrics say of the end; `None` if the handler succeeded.
+    fn error_type(&self) -> Option<&'static str> {
+        match self {
+            Self::Returned(Ok(())) => None,
+            Self::Returned(Err(_)) => Some("handler"),
+            Self::Panicked(_) => Some("panic"),
+            Self::TimedOut => Some("timeout"),
+            Self::Abandoned => Some("closed"),
+            Self::ClaimsExpired => Some("claim_expired"),
+        }
+    }
+}
+
+/// Runs the handler on claimed messages and returns how each claim is to be settled; nothing if other
+/// claims have taken all of them.
 pub(super) async fn run(
     subscription: &Subscription,
     handler: &impl BatchHandler,
@@ -39,36 +57,44 @@ pub(super) async fn run(
     lease_end: Instant,
     abort: &CancellationToken,
 ) -> Vec<Settling> {
-    let receipts: Vec<Receipt> = deliveries.iter().map(|delivery| delivery.receipt).collect();
-    // The task may have waited for its turn while closing began, or past its lease.
+    let receipts: Arc<[Receipt]> = deliveries.iter().map(|delivery| delivery.receipt).collect();
+    // The task may have waited for its turn while closing began, or until its claims expired.
     if subscription.closing.is_cancelled() || Instant::now() >= lease_end {
-        return receipts.into_iter().map(released).collect();
+        return receipts.iter().copied().map(released).collect();
     }
+    let running = subscription.overdue.register(receipts, lease_end);
+    let span = telemetry::process_span(subscription, &deliveries);
+    let begun = Instant::now();
+    let context = Context::new(subscription.closing.clone());
     let (origins, messages): (Vec<_>, Vec<_>) = deliveries
         .into_iter()
         .map(|Delivery { message, .. }| (Origin::of(&message), message))
         .unzip();
     let end = tokio::select! {
         biased;
-        end = answer(handler, messages) => end,
+        end = call(handler, messages, context).instrument(span) => end,
         () = abort.cancelled() => End::Abandoned,
-        over = watch(subscription, &receipts, lease_end) => match over {
+        over = watch(subscription, &running, lease_end) => match over {
             Over::TimedOut => End::TimedOut,
+            Over::ClaimsExpire => End::ClaimsExpired,
             Over::Overtaken => {
                 let stale = &subscription.counters.stale;
-                stale.fetch_add(receipts.len() as u64, Ordering::Relaxed);
+                stale.fetch_add(origins.len() as u64, Ordering::Relaxed);
                 return Vec::new();
             }
         },
     };
-    receipts
-        .into_iter()
+    telemetry::processed(subscription.group(), begun.elapsed(), end.error_type());
+    // Its own consumer may have claimed its messages again meanwhile.
+    running
+        .receipts()
+        .iter()
         .zip(&origins)
-        .map(|(receipt, origin)| judge(subscription, receipt, origin, &end))
+        .map(|(receipt, origin)| decide(subscription, *receipt, origin, &end))
         .collect()
 }
 
-/// Hands a message back that no handler has begun.
+/// Hands back a message that no handler has begun.
 pub(super) fn released(receipt: Receipt) -> Settling {
     Settling {
         settlement: Settlement {
@@ -79,12 +105,12 @@ pub(super) fn released(receipt: Receipt) -> Settling {
     }
 }
 
-/// Buries a message whose attempts were all counted before this claim: its handler hung, or took
-/// the process with it, each time.
+/// Dead-letters a message whose attempts were all counted before this claim: its handler hung, or
+/// ended the process, each time.
 pub(super) fn poisoned(subscription: &Subscription, delivery: &Delivery) -> Settling {
     let claimed = Origin::of(&delivery.message);
     let origin = Origin {
-        // This claim counted one that is not going to be made.
+        // This claim has counted an attempt that is not made.
         attempt: claimed.attempt.saturating_sub(1),
         ..claimed
     };
@@ -103,21 +129,21 @@ pub(super) fn poisoned(subscription: &Subscription, delivery: &Delivery) -> Sett
 }
 
 /// Polls the handler, and catches its panic.
-async fn answer(handler: &impl BatchHandler, messages: Vec<Message>) -> End {
-    // The call is inside of the future, for handlers that panic before they make theirs.
-    let mut working = pin!(async move { handler.handle(messages).await });
+async fn call(handler: &impl BatchHandler, messages: Vec<Message>, context: Context) -> End {
+    // The call is inside the future, for handlers that panic before they return theirs.
+    let mut working = pin!(async move { handler.handle(messages, context).await });
     std::future::poll_fn(|context| {
         // After a panic the future is dropped and never polled again.
         match catch_unwind(AssertUnwindSafe(|| working.as_mut().poll(context))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(answer)) => Poll::Ready(End::Answered(answer)),
-            Err(panic) => Poll::Ready(End::Panicked(words_of(panic.as_ref()))),
+            Ok(Poll::Ready(result)) => Poll::Ready(End::Returned(result)),
+            Err(panic) => Poll::Ready(End::Panicked(message_of(panic.as_ref()))),
         }
     })
     .await
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> String {
+fn message_of(panic: &(dyn Any + Send)) -> String {
     if let Some(words) = panic.downcast_ref::<&str>() {
         (*words).to_owned()
     } else if let Some(words) = panic.downcast_ref::<String>() {
@@ -128,12 +154,12 @@ fn words_of(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Decides what becomes of a message.
-fn judge(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &End) -> Settling {
+fn decide(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &End) -> Settling {
     let options = &subscription.options;
     let is_last = options
         .max_attempts()
         .is_some_and(|max| origin.attempt >= max);
-    let retry_or_bury = |delay: Duration, reason: Reason, error: String| {
+    let retry_or_dead_letter = |delay: Duration, reason: Reason, error: String| {
         if is_last {
             dead(subscription, origin, reason, Some(error))
         } else {
@@ -145,8 +171,8 @@ fn judge(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &E
     };
     let usual_delay = || options.delay_after(origin.attempt);
     let outcome = match end {
-        End::Answered(answer) => {
-            match answer
+        End::Returned(result) => {
+            match result
                 .as_ref()
                 .err()
                 .and_then(|failed| failed.of(origin.id))
@@ -156,27 +182,36 @@ fn judge(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &E
                     let error = dead_letter::describe(source.as_ref());
                     match *verdict {
                         Verdict::SkipRetry => dead(subscription, origin, Reason::Skip, Some(error)),
-                        Verdict::Retry => retry_or_bury(usual_delay(), Reason::Exhausted, error),
+                        Verdict::Retry => {
+                            retry_or_dead_letter(usual_delay(), Reason::Exhausted, error)
+                        }
                         Verdict::RetryAfter(delay) => {
-                            retry_or_bury(delay, Reason::Exhausted, error)
+                            retry_or_dead_letter(delay, Reason::Exhausted, error)
                         }
                     }
                 }
             }
         }
-        End::Panicked(words) => {
-            let error = dead_letter::truncated(format!("the handler panicked: {words}"));
-            retry_or_bury(usual_delay(), Reason::Exhausted, error)
+        End::Panicked(message) => {
+            let error = dead_letter::truncated(format!("the handler panicked: {message}"));
+            retry_or_dead_letter(usual_delay(), Reason::Exhausted, error)
         }
         End::TimedOut => {
             // It has waited long enough already.
             let error = "the handler did not finish in its time".to_owned();
-            retry_or_bury(Duration::ZERO, Reason::Poison, error)
+            retry_or_dead_letter(Duration::ZERO, Reason::Poison, error)
         }
         // Even the last attempt is not the message's fault; the next claim counts it anyway.
         End::Abandoned => Outcome::Retry {
             delay: Duration::ZERO,
             error: Some("the handler was dropped when its consumer closed".to_owned()),
+        },
+        // Nor is this.
+        End::ClaimsExpired => Outcome::Retry {
+            delay: Duration::ZERO,
+            error: Some(
+                "the handler was dropped because its claim could not be extended".to_owned(),
+            ),
         },
     };
     Settling {
@@ -197,7 +232,7 @@ fn dead(
     tracing::warn!(
         stream = %subscription.group().stream, group = %subscription.group().group, id = %origin.id,
         attempts = origin.attempt, reason = reason.as_str(), error = error.as_deref(),
-        "a message becomes a dead letter"
+        "dead-lettering a message"
     );
     Outcome::Dead {
         to: subscription.dead_letters.clone(),

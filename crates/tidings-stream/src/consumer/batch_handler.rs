@@ -1,18 +1,23 @@
 use std::collections::BTreeMap;
 
-use crate::{HandlerError, Message, MessageId};
+use super::handler::WithContext;
+use crate::{Context, HandlerError, Message, MessageId};
 
 /// Does the work that several messages ask for, at once: a bulk insert, one request for many.
 ///
-/// Every `async` function or closure from `Vec<Message>` to `Result<(), BatchError>` is one. What is
-/// said of [`Handler`](crate::Handler) holds for it as well, with one time limit for the batch. The
-/// messages of a batch are of one stream, in the order of their claim; there is always one, and
-/// never more than [`with_max_batch`](crate::SubscribeOptions::with_max_batch) says.
+/// Every `async` function or closure from `Vec<Message>` to `Result<(), BatchError>` is one;
+/// [`batch_with_context`] makes one of a closure that takes a [`Context`] as well. A batch has the time
+/// limit that one message has for a [`Handler`](crate::Handler). The messages of a batch are of one
+/// stream, in the order of their claim; there is at least one, and at most as many as
+/// [`with_max_batch`](crate::SubscribeOptions::with_max_batch) says.
 pub trait BatchHandler: Send + Sync + 'static {
     /// Handles a batch. `Ok` acknowledges all of its messages; a [`BatchError`] says which of them
-    /// failed, and the others are acknowledged. A panic brings all of them again later.
-    fn handle(&self, messages: Vec<Message>)
-    -> impl Future<Output = Result<(), BatchError>> + Send;
+    /// failed, and the others are acknowledged. After a panic all of them are delivered again later.
+    fn handle(
+        &self,
+        messages: Vec<Message>,
+        context: Context,
+    ) -> impl Future<Output = Result<(), BatchError>> + Send;
 }
 
 impl<F, Fut> BatchHandler for F
@@ -23,8 +28,32 @@ where
     fn handle(
         &self,
         messages: Vec<Message>,
+        _: Context,
     ) -> impl Future<Output = Result<(), BatchError>> + Send {
         self(messages)
+    }
+}
+
+/// Makes a [`BatchHandler`] of a closure that takes the [`Context`] of a call as well.
+pub fn batch_with_context<F, Fut>(handler: F) -> WithContext<F>
+where
+    F: Fn(Vec<Message>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), BatchError>> + Send,
+{
+    WithContext(handler)
+}
+
+impl<F, Fut> BatchHandler for WithContext<F>
+where
+    F: Fn(Vec<Message>, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), BatchError>> + Send,
+{
+    fn handle(
+        &self,
+        messages: Vec<Message>,
+        context: Context,
+    ) -> impl Future<Output = Result<(), BatchError>> + Send {
+        self.0(messages, context)
     }
 }
 
@@ -84,7 +113,7 @@ impl BatchError {
         }
     }
 
-    /// What is to be said of a message; `None` when it did not fail.
+    /// The error of a message; `None` if it did not fail.
     pub(crate) fn of(&self, id: MessageId) -> Option<&HandlerError> {
         match &self.0 {
             Failed::All(error) => Some(error),

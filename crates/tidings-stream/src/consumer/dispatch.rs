@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::poller::Registration;
-use super::settler::Settling;
-use super::{CloseReport, Subscription, attempt, settler};
+use super::settler::Ends;
+use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler, time_limit};
 use crate::engine::wake::WakeReceiver;
 use crate::engine::{Claimed, Delivery};
 use crate::{BatchHandler, Error};
@@ -19,26 +19,22 @@ use crate::{BatchHandler, Error};
 /// them wait for the last.
 const MAX_CLAIM: usize = 512;
 
-/// Handlers whose ends may wait to be recorded. A handler whose end finds no room keeps its permit, so that a
-/// slow store slows the claiming down.
-const SETTLE_QUEUE: usize = 512;
-
 /// Time for dropped handlers to go, and for the last ends to be recorded, once closing has waited
 /// its time.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Waits between claims while the store fails: it doubles from the first to the last.
+/// Pauses between claims while the store fails: they double from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Works through the group's messages until closing, then closes.
+/// Works through the group's messages until closing, or until that cannot go on, then closes.
 pub(crate) async fn run<H: BatchHandler>(
     subscription: Arc<Subscription>,
     handler: H,
     wakes: WakeReceiver,
     registration: Registration,
-) -> CloseReport {
-    let (ends, queue) = mpsc::channel(SETTLE_QUEUE);
+) -> (EndReason, CloseReport) {
+    let (ends, queue) = settler::queue();
     let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
     let abort = CancellationToken::new();
     // Handlers do not outlive this task, whatever ends it.
@@ -56,7 +52,12 @@ pub(crate) async fn run<H: BatchHandler>(
         abort: abort.clone(),
         ends,
     };
-    dispatch.claim_until_closing(wakes, registration).await;
+    let reason = tokio::select! {
+        reason = dispatch.claim_until_closing(wakes, registration) => reason,
+        never = overdue::keep(&subscription) => match never {},
+    };
+    // Where it could not go on, handlers are told to close, too.
+    subscription.closing.cancel();
 
     let Dispatch { running, ends, .. } = dispatch;
     drop(ends);
@@ -76,7 +77,7 @@ pub(crate) async fn run<H: BatchHandler>(
         settling.await
     };
     let mut report = ended.unwrap_or_else(|error| {
-        tracing::error!(%error, "recording the ends of messages broke off");
+        tracing::error!(%error, "the task that records the ends of messages failed");
         CloseReport::default()
     });
     report.abandoned += stuck;
@@ -84,13 +85,13 @@ pub(crate) async fn run<H: BatchHandler>(
     tracing::info!(
         stream = %subscription.group().stream, group = %subscription.group().group,
         finished = report.finished, released = report.released, abandoned = report.abandoned,
-        "a consumer closed"
+        reason = ?reason, "a consumer closed"
     );
-    report
+    (reason, report)
 }
 
-/// Leaves the members of the group. Where that fails, they learn it when the last word of this one
-/// has run out.
+/// Leaves the members of the group. If that fails, the consumer counts as alive until its last check-in
+/// runs out.
 async fn check_out(subscription: &Subscription) {
     let gone = Arc::from([subscription.consumer.clone()]);
     let checking_out = subscription.engine.check_in(gone, Duration::ZERO);
@@ -98,9 +99,9 @@ async fn check_out(subscription: &Subscription) {
         Ok(Ok(()) | Err(Error::Closed)) => {}
         Ok(Err(error)) => {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "a consumer could not say that it has gone");
+            tracing::warn!(error, "checking out failed");
         }
-        Err(_) => tracing::warn!("a consumer had no time to say that it has gone"),
+        Err(_) => tracing::warn!("checking out took too long"),
     }
 }
 
@@ -109,11 +110,15 @@ struct Dispatch<H> {
     handler: Arc<H>,
     running: TaskTracker,
     abort: CancellationToken,
-    ends: mpsc::Sender<Vec<Settling>>,
+    ends: Ends,
 }
 
 impl<H: BatchHandler> Dispatch<H> {
-    async fn claim_until_closing(&self, mut wakes: WakeReceiver, registration: Registration) {
+    async fn claim_until_closing(
+        &self,
+        mut wakes: WakeReceiver,
+        registration: Registration,
+    ) -> EndReason {
         let Subscription {
             engine,
             consumer,
@@ -130,10 +135,18 @@ impl<H: BatchHandler> Dispatch<H> {
             free(&permits, most).await
         };
         while let Some(free) = closing.run_until_cancelled(free()).await {
-            let Some(free) = free else { return };
+            let Some(free) = free else { break };
+            // The pause may have begun while no handler was free.
+            if *self.subscription.paused.borrow() {
+                continue;
+            }
+            // Else what a handler has finished too late would be claimed again.
+            let recorded = closing
+                .run_until_cancelled(self.ends.late_ones_tried())
+                .await;
             // A handler that became free at the same moment would be seen first.
-            if closing.is_cancelled() {
-                return;
+            if recorded.is_none() || closing.is_cancelled() {
+                break;
             }
             wakes.mark_seen();
             let room = free.num_permits() * options.max_batch;
@@ -148,6 +161,17 @@ impl<H: BatchHandler> Dispatch<H> {
                     deliveries,
                     next_due,
                 }) => {
+                    if !deliveries.is_empty() && Instant::now() >= lease_end {
+                        tracing::warn!(
+                            stream = %key.stream, group = %key.group,
+                            messages = deliveries.len(), visibility_timeout = ?options.visibility_timeout,
+                            "a claim took longer than it lasts, releasing its messages"
+                        );
+                        self.release_all(&deliveries).await;
+                        drop(free);
+                        self.pause(&mut pause).await;
+                        continue;
+                    }
                     pause = FIRST_PAUSE;
                     let may_have_more = deliveries.len() >= room;
                     self.start_all(deliveries, free, lease_end).await;
@@ -156,10 +180,12 @@ impl<H: BatchHandler> Dispatch<H> {
                     }
                     next_due
                 }
-                Err(Error::Closed) => {
-                    tracing::error!(stream = %key.stream, group = %key.group, "the store is closed");
-                    closing.cancelled().await;
-                    return;
+                Err(error @ (Error::Closed | Error::UnknownGroup)) => {
+                    tracing::error!(
+                        stream = %key.stream, group = %key.group,
+                        error = &error as &dyn std::error::Error, "a consumer cannot go on"
+                    );
+                    return EndReason::Failed(error);
                 }
                 Err(error) => {
                     tracing::error!(
@@ -167,20 +193,31 @@ impl<H: BatchHandler> Dispatch<H> {
                         error = &error as &dyn std::error::Error, "claiming failed"
                     );
                     drop(free);
-                    closing
-                        .run_until_cancelled(tokio::time::sleep(jittered(pause)))
-                        .await;
-                    pause = (pause * 2).min(LAST_PAUSE);
+                    self.pause(&mut pause).await;
                     continue;
                 }
             };
             tokio::select! {
-                () = closing.cancelled() => return,
+                () = closing.cancelled() => break,
                 () = wakes.woken() => {}
                 () = registration.polled() => {}
                 () = after(wait) => {}
             }
         }
+        EndReason::Closed
+    }
+
+    /// Waits while the store fails, and doubles the next pause.
+    async fn pause(&self, pause: &mut Duration) {
+        let waiting = tokio::time::sleep(jittered(*pause));
+        self.subscription.closing.run_until_cancelled(waiting).await;
+        *pause = (*pause * 2).min(LAST_PAUSE);
+    }
+
+    /// Hands back claims that no handler has begun.
+    async fn release_all(&self, deliveries: &[Delivery]) {
+        let ends = deliveries.iter().map(|d| attempt::released(d.receipt));
+        self.ends.send(ends.collect()).await;
     }
 
     /// Gives the claimed messages to free handlers, as many to each as it takes at once.
@@ -192,24 +229,29 @@ impl<H: BatchHandler> Dispatch<H> {
     ) {
         let options = &self.subscription.options;
         let max_attempts = options.max_attempts();
+        // A handler that blocks its thread may have let its claim expire. It goes on, and its message is
+        // neither handled beside it nor taken for poison.
+        let overdue = &self.subscription.overdue;
+        let deliveries = deliveries
+            .into_iter()
+            .filter(|delivery| !overdue.renew(delivery.receipt));
         let is_poison =
             |delivery: &Delivery| max_attempts.is_some_and(|max| delivery.message.attempt > max);
-        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_poison);
+        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.partition(is_poison);
         while !healthy.is_empty() {
             let rest = healthy.split_off(options.max_batch.min(healthy.len()));
             if let Some(permit) = free.split(1) {
                 self.start(healthy, permit, lease_end);
             } else {
                 // The engine gave more than it was asked for.
-                let ends = healthy.iter().map(|d| attempt::released(d.receipt));
-                send(&self.ends, ends.collect()).await;
+                self.release_all(&healthy).await;
             }
             healthy = rest;
         }
         let ends = poison
             .iter()
             .map(|d| attempt::poisoned(&self.subscription, d));
-        send(&self.ends, ends.collect()).await;
+        self.ends.send(ends.collect()).await;
     }
 
     fn start(&self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit, lease_end: Instant) {
@@ -218,26 +260,19 @@ impl<H: BatchHandler> Dispatch<H> {
         let (abort, ends) = (self.abort.clone(), self.ends.clone());
         self.running.spawn(async move {
             let end = attempt::run(&subscription, &*handler, deliveries, lease_end, &abort).await;
-            send(&ends, end).await;
+            let margin = time_limit::margin(subscription.options.visibility_timeout);
+            if Instant::now() + margin >= lease_end {
+                ends.send_late(end).await;
+            } else {
+                ends.send(end).await;
+            }
             drop(permit);
         });
     }
 }
 
-async fn send(ends: &mpsc::Sender<Vec<Settling>>, end: Vec<Settling>) {
-    if !end.is_empty()
-        && let Err(unsent) = ends.send(end).await
-    {
-        // Closing has counted these as abandoned; their claims run out.
-        for Settling { settlement, .. } in unsent.0 {
-            let id = settlement.receipt.id;
-            tracing::warn!(%id, "the end of a message came after its consumer was closed");
-        }
-    }
-}
-
-/// Waits until a handler is free, then takes all that are, up to a number. `None` never happens:
-/// nobody closes the semaphore.
+/// Waits until a handler is free, then takes all that are, up to a number. `None` does not happen,
+/// because the semaphore is never closed.
 async fn free(permits: &Arc<Semaphore>, most: usize) -> Option<OwnedSemaphorePermit> {
     let mut free = Arc::clone(permits).acquire_owned().await.ok()?;
     if most > 1 {
@@ -245,20 +280,13 @@ async fn free(permits: &Arc<Semaphore>, most: usize) -> Option<OwnedSemaphorePer
         tokio::task::yield_now().await;
     }
     let more = permits.available_permits().min(most - 1);
-    // Nobody else takes permits, so what was available a moment ago still is.
+    // No other task takes permits, so what was available a moment ago still is.
     if let Ok(more) = u32::try_from(more)
         && let Ok(more) = Arc::clone(permits).try_acquire_many_owned(more)
     {
         free.merge(more);
     }
     Some(free)
-}
-
-async fn after(delay: Option<Duration>) {
-    match delay {
-        Some(delay) => tokio::time::sleep(delay).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Spreads the claims of many consumers that met the same failure.

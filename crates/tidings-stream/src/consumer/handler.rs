@@ -1,20 +1,28 @@
 use std::fmt;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::Message;
 
 /// Does the work that a message asks for.
 ///
-/// Every `async` function or closure from [`Message`] to `Result<(), HandlerError>` is one. Its
-/// future is dropped, at whatever await it stands, when it runs longer than its
+/// Every `async` function or closure from [`Message`] to `Result<(), HandlerError>` is one;
+/// [`with_context`] makes one of a closure that takes a [`Context`] as well. The future is dropped, at
+/// whatever await it has reached, if it runs longer than its
 /// [time](crate::SubscribeOptions::with_handler_timeout) or is still running when closing has
 /// waited long enough.
 ///
-/// Delivery is at least once: a crash between the work and its acknowledgement brings the message
-/// again, with a higher [`attempt`](Message::attempt). Make the effects idempotent.
+/// Delivery is at least once: after a crash between the work and its acknowledgement the message is
+/// delivered again, with a higher [`attempt`](Message::attempt). Make the effects idempotent.
 pub trait Handler: Send + Sync + 'static {
-    /// Handles one message. `Ok` acknowledges it; an error, or a panic, brings it again later.
-    fn handle(&self, message: Message) -> impl Future<Output = Result<(), HandlerError>> + Send;
+    /// Handles one message. `Ok` acknowledges it; after an error or a panic it is delivered again
+    /// later.
+    fn handle(
+        &self,
+        message: Message,
+        context: Context,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send;
 }
 
 impl<F, Fut> Handler for F
@@ -22,12 +30,79 @@ where
     F: Fn(Message) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), HandlerError>> + Send,
 {
-    fn handle(&self, message: Message) -> impl Future<Output = Result<(), HandlerError>> + Send {
+    fn handle(
+        &self,
+        message: Message,
+        _: Context,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
         self(message)
     }
 }
 
-/// Why a handler failed, and what is to become of the message.
+/// What a handler is given beside its message.
+#[derive(Debug, Clone)]
+pub struct Context {
+    closing: CancellationToken,
+}
+
+impl Context {
+    pub(crate) fn new(closing: CancellationToken) -> Self {
+        Self { closing }
+    }
+
+    /// A token that is cancelled when closing begins. The handler may go on for as long as the
+    /// [shutdown timeout](crate::SubscribeOptions::with_shutdown_timeout) says, or save what it has
+    /// done and return.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+}
+
+/// A handler that takes a [`Context`]: see [`with_context`].
+#[derive(Debug, Clone)]
+pub struct WithContext<F>(pub(crate) F);
+
+/// Makes a [`Handler`] of a closure that takes the context of a call as well.
+///
+/// ```
+/// use tidings_stream::{Context, HandlerError, Message, with_context};
+///
+/// let handler = with_context(|message: Message, context: Context| async move {
+///     for part in message.payload.chunks(1024) {
+///         if context.closing().is_cancelled() {
+///             return Err(HandlerError::retry("the consumer is closing"));
+///         }
+///         // Work on the part, and save how far it has come.
+///         # let _ = part;
+///     }
+///     Ok(())
+/// });
+/// # fn is_handler(_: impl tidings_stream::Handler) {}
+/// # is_handler(handler);
+/// ```
+pub fn with_context<F, Fut>(handler: F) -> WithContext<F>
+where
+    F: Fn(Message, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    WithContext(handler)
+}
+
+impl<F, Fut> Handler for WithContext<F>
+where
+    F: Fn(Message, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    fn handle(
+        &self,
+        message: Message,
+        context: Context,
+    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
+        self.0(message, context)
+    }
+}
+
+/// Why a handler failed, and what happens to the message.
 ///
 /// Any error turns into one with `?`, and means [`retry`](Self::retry).
 pub struct HandlerError {

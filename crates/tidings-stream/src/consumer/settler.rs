@@ -1,20 +1,37 @@
 //! Recording how claims ended, many at a time.
+//!
+//! A dead letter needs room in the store and an acknowledgement makes some, so one that cannot be
+//! written must not hold up the other. Everything but dead letters is recorded first. Dead letters
+//! that fail wait in a backlog and are tried again one by one.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{CloseReport, Subscription};
-use crate::Error;
+use super::{CloseReport, Subscription, after};
 use crate::engine::{Outcome, Settlement};
+use crate::{Error, telemetry};
 
-/// Most handlers whose ends are recorded in one call to the store.
-const MAX_BATCH: usize = 512;
+/// Most settlements of one call to the store, so that no call holds up the store for long.
+const MAX_BATCH: usize = 1000;
 
-/// Waits between attempts to record, while the store fails: it doubles from the first to the last.
+/// Most dead letters of one call: each one is a message that the store copies.
+const MAX_LETTERS: usize = 100;
+
+/// Messages whose ends may wait to be recorded. A handler whose end finds no room keeps its permit,
+/// so that a slow store slows the claiming down.
+const MAX_WAITING: usize = 4096;
+
+/// Dead letters that wait to be tried again. Beyond that the oldest is given up: its claim runs out,
+/// and the message is delivered again.
+const MAX_BACKLOG: usize = 1000;
+
+/// Pauses between attempts to record while the store fails: they double from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -32,101 +49,283 @@ pub(super) enum Kind {
     Abandoned,
 }
 
-/// Records ends until everyone who could send one has gone, or `stop` says that the rest does not
+/// Where handlers leave the ends of their claims. Clones share the queue.
+#[derive(Clone)]
+pub(super) struct Ends {
+    queue: mpsc::Sender<Batch>,
+    room: Arc<Semaphore>,
+    /// How many batches came after their claims had expired and are still to be recorded.
+    late: watch::Sender<usize>,
+}
+
+/// The ends that one handler has left.
+pub(super) struct Batch {
+    ends: Vec<Settling>,
+    room: OwnedSemaphorePermit,
+    /// Told when the store was asked once to record them.
+    tried: Option<oneshot::Sender<()>>,
+}
+
+/// Makes the queue of one subscription.
+pub(super) fn queue() -> (Ends, mpsc::Receiver<Batch>) {
+    let (sender, receiver) = mpsc::channel(MAX_WAITING);
+    let ends = Ends {
+        queue: sender,
+        room: Arc::new(Semaphore::new(MAX_WAITING)),
+        late: watch::Sender::new(0),
+    };
+    (ends, receiver)
+}
+
+impl Ends {
+    /// Leaves ends to be recorded.
+    pub(super) async fn send(&self, ends: Vec<Settling>) {
+        self.enqueue(ends, None).await;
+    }
+
+    /// Leaves ends of claims that have expired, and waits until the store was asked to record them.
+    /// A message that is claimed again before that would be handled twice.
+    pub(super) async fn send_late(&self, ends: Vec<Settling>) {
+        let (tried, was_tried) = oneshot::channel();
+        self.late.send_modify(|late| *late += 1);
+        self.enqueue(ends, Some(tried)).await;
+        // An error means that the settler has gone, which has counted the ends as abandoned.
+        drop(was_tried.await);
+        self.late.send_modify(|late| *late -= 1);
+    }
+
+    /// Waits until the store was asked to record all late ends.
+    pub(super) async fn late_ones_tried(&self) {
+        // The sender is here, so that waiting cannot fail.
+        drop(self.late.subscribe().wait_for(|late| *late == 0).await);
+    }
+
+    async fn enqueue(&self, ends: Vec<Settling>, tried: Option<oneshot::Sender<()>>) {
+        if ends.is_empty() {
+            return;
+        }
+        let messages = u32::try_from(ends.len().min(MAX_WAITING)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(messages).await else {
+            return;
+        };
+        let batch = Batch { ends, room, tried };
+        if let Err(unsent) = self.queue.send(batch).await {
+            // Closing has counted these as abandoned; their claims run out.
+            for Settling { settlement, .. } in unsent.0.ends {
+                let id = settlement.receipt.id;
+                tracing::warn!(%id, "the end of a message came after its consumer was closed");
+            }
+        }
+    }
+}
+
+/// Records ends until every handle to the queue is gone, or `stop` says that the rest does not
 /// count. It keeps trying while the store fails, until `give_up`.
 ///
-/// Whatever queues up while the store commits one batch makes the next: no delay is added.
+/// What queues up while the store commits one batch makes the next one: no delay is added.
 pub(super) async fn run(
     subscription: Arc<Subscription>,
-    mut queue: mpsc::Receiver<Vec<Settling>>,
+    mut queue: mpsc::Receiver<Batch>,
     stop: CancellationToken,
     give_up: CancellationToken,
 ) -> CloseReport {
-    let mut report = CloseReport::default();
-    let mut batch = Vec::with_capacity(MAX_BATCH);
+    let mut settler = Settler {
+        subscription: &subscription,
+        give_up: &give_up,
+        report: CloseReport::default(),
+        backlog: VecDeque::new(),
+        pause: FIRST_PAUSE,
+        next_try: None,
+    };
+    let mut batches = Vec::new();
     loop {
+        let wait = settler.next_try.map(|time| time - Instant::now());
+        if wait == Some(Duration::ZERO) {
+            settler.try_backlog().await;
+            continue;
+        }
         let received = tokio::select! {
             biased;
-            received = queue.recv_many(&mut batch, MAX_BATCH) => received,
+            received = queue.recv_many(&mut batches, MAX_BATCH) => received,
             () = stop.cancelled() => {
                 queue.close();
-                queue.recv_many(&mut batch, MAX_BATCH).await
+                queue.recv_many(&mut batches, MAX_BATCH).await
             }
+            () = after(wait) => continue,
         };
         if received == 0 {
-            return report;
+            return settler.finish().await;
         }
-        let (settlements, kinds): (Vec<_>, Vec<_>) = batch
-            .drain(..)
-            .flatten()
-            .map(|settling| (settling.settlement, settling.kind))
-            .unzip();
-        let settlements = Arc::from(settlements);
-        let recorded = record(&subscription, &settlements, &give_up).await;
-        if let Some(obeyed) = &recorded {
-            count(&subscription, &settlements, obeyed);
+        settler.record(batches.drain(..)).await;
+    }
+}
+
+struct Settler<'a> {
+    subscription: &'a Subscription,
+    give_up: &'a CancellationToken,
+    report: CloseReport,
+    /// Dead letters that the store did not take yet.
+    backlog: VecDeque<Settling>,
+    pause: Duration,
+    /// When the backlog is tried again; `None` if there is none.
+    next_try: Option<Instant>,
+}
+
+impl Settler<'_> {
+    async fn record(&mut self, batches: impl Iterator<Item = Batch>) {
+        let (mut letters, mut others, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        for Batch { ends, room, tried } in batches {
+            for end in ends {
+                let is_letter = matches!(end.settlement.outcome, Outcome::Dead { .. });
+                if is_letter { &mut letters } else { &mut others }.push(end);
+            }
+            waiting.push((room, tried));
         }
-        if subscription.closing.is_cancelled() {
-            for kind in kinds {
-                match kind {
-                    _ if recorded.is_none() => report.abandoned += 1,
-                    Kind::Finished => report.finished += 1,
-                    Kind::Released => report.released += 1,
-                    Kind::Abandoned => report.abandoned += 1,
+        for chunk in chunks(others, MAX_BATCH) {
+            let recorded = self.record_until_given_up(&chunk).await;
+            self.count(&chunk, recorded.as_deref());
+        }
+        for chunk in chunks(letters, MAX_LETTERS) {
+            match self.settle(&chunk).await {
+                Ok(obeyed) => self.count(&chunk, Some(&obeyed)),
+                Err(error) if is_final(&error) => self.count(&chunk, None),
+                Err(_) => self.postpone(chunk),
+            }
+        }
+        for (room, tried) in waiting {
+            drop(room);
+            // An error means that the handler's task was aborted.
+            if let Some(Err(())) = tried.map(|tried| tried.send(())) {
+                tracing::debug!("the handler of a late end has gone");
+            }
+        }
+    }
+
+    /// Returns which receipts were obeyed; `None` if the store took nothing.
+    async fn record_until_given_up(&self, chunk: &[Settling]) -> Option<Vec<bool>> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.settle(chunk).await {
+                Ok(obeyed) => return Some(obeyed),
+                Err(error) if is_final(&error) => return None,
+                Err(_) => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.give_up.cancelled() => return None,
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn settle(&self, chunk: &[Settling]) -> Result<Vec<bool>, Error> {
+        let group = self.subscription.group();
+        let settlements = chunk.iter().map(|end| end.settlement.clone()).collect();
+        let settled = self.subscription.engine.settle(group, settlements).await;
+        if let Err(error) = &settled {
+            tracing::error!(
+                stream = %group.stream, group = %group.group, messages = chunk.len(),
+                error = error as &dyn std::error::Error, "the ends of messages were not recorded"
+            );
+        }
+        settled
+    }
+
+    fn postpone(&mut self, letters: Vec<Settling>) {
+        self.backlog.extend(letters);
+        while self.backlog.len() > MAX_BACKLOG {
+            if let Some(oldest) = self.backlog.pop_front() {
+                self.count(&[oldest], None);
+            }
+        }
+        if self.next_try.is_none() {
+            self.pause = FIRST_PAUSE;
+            self.next_try = Some(Instant::now() + self.pause);
+        }
+    }
+
+    /// Tries the backlog one by one, up to the first that fails, which goes to the end.
+    async fn try_backlog(&mut self) {
+        while let Some(letter) = self.backlog.pop_front() {
+            let letter = [letter];
+            match self.settle(&letter).await {
+                Ok(obeyed) => {
+                    self.pause = FIRST_PAUSE;
+                    self.count(&letter, Some(&obeyed));
+                }
+                Err(error) if is_final(&error) => self.count(&letter, None),
+                Err(_) => {
+                    self.backlog.extend(letter);
+                    self.pause = (self.pause * 2).min(LAST_PAUSE);
+                    self.next_try = Some(Instant::now() + self.pause);
+                    return;
+                }
+            }
+        }
+        self.next_try = None;
+    }
+
+    /// Tries what is left of the backlog once more.
+    async fn finish(mut self) -> CloseReport {
+        for _ in 0..self.backlog.len() {
+            if self.give_up.is_cancelled() {
+                break;
+            }
+            self.try_backlog().await;
+        }
+        let left: Vec<Settling> = self.backlog.drain(..).collect();
+        self.count(&left, None);
+        self.report
+    }
+
+    /// Counts ends whose receipts were obeyed or not; `None` if the store took nothing.
+    fn count(&mut self, chunk: &[Settling], obeyed: Option<&[bool]>) {
+        let group = self.subscription.group();
+        let counters = &self.subscription.counters;
+        let mut outcomes = BTreeMap::new();
+        for (end, obeyed) in chunk.iter().zip(obeyed.into_iter().flatten()) {
+            let (counter, outcome) = match end.settlement.outcome {
+                _ if !obeyed => {
+                    let id = end.settlement.receipt.id;
+                    tracing::debug!(
+                        stream = %group.stream, group = %group.group, %id,
+                        "another claim had taken the message before this one ended"
+                    );
+                    (&counters.stale, telemetry::STALE)
+                }
+                Outcome::Acknowledged => (&counters.acknowledged, telemetry::ACKNOWLEDGED),
+                Outcome::Retry { .. } => (&counters.retried, telemetry::RETRIED),
+                Outcome::Released => (&counters.released, telemetry::RELEASED),
+                Outcome::Dead { .. } => (&counters.dead_lettered, telemetry::DEAD_LETTERED),
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+            *outcomes.entry(outcome).or_default() += 1;
+        }
+        for (outcome, messages) in outcomes {
+            telemetry::settled(group, outcome, messages);
+        }
+        if self.subscription.closing.is_cancelled() {
+            for end in chunk {
+                match end.kind {
+                    _ if obeyed.is_none() => self.report.abandoned += 1,
+                    Kind::Finished => self.report.finished += 1,
+                    Kind::Released => self.report.released += 1,
+                    Kind::Abandoned => self.report.abandoned += 1,
                 }
             }
         }
     }
 }
 
-/// Answers which receipts were obeyed; `None` when the store took nothing.
-async fn record(
-    subscription: &Subscription,
-    settlements: &Arc<[Settlement]>,
-    give_up: &CancellationToken,
-) -> Option<Vec<bool>> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let error = match subscription
-            .engine
-            .settle(subscription.group(), Arc::clone(settlements))
-            .await
-        {
-            Ok(obeyed) => return Some(obeyed),
-            Err(error) => error,
-        };
-        tracing::error!(
-            stream = %subscription.group().stream, group = %subscription.group().group,
-            messages = settlements.len(), error = &error as &dyn std::error::Error,
-            "the ends of messages were not recorded"
-        );
-        if matches!(error, Error::Closed | Error::UnknownGroup) {
-            return None;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = give_up.cancelled() => return None,
-        }
-        pause = (pause * 2).min(LAST_PAUSE);
-    }
+/// Whether no other attempt can succeed.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::Closed | Error::UnknownGroup)
 }
 
-fn count(subscription: &Subscription, settlements: &[Settlement], obeyed: &[bool]) {
-    let counters = &subscription.counters;
-    for (settlement, obeyed) in settlements.iter().zip(obeyed) {
-        let counter = match settlement.outcome {
-            _ if !obeyed => {
-                tracing::debug!(
-                    stream = %subscription.group().stream, group = %subscription.group().group,
-                    id = %settlement.receipt.id, "an end came too late"
-                );
-                &counters.stale
-            }
-            Outcome::Acknowledged => &counters.acknowledged,
-            Outcome::Retry { .. } => &counters.retried,
-            Outcome::Released => &counters.released,
-            Outcome::Dead { .. } => &counters.dead_lettered,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
+fn chunks(mut ends: Vec<Settling>, size: usize) -> impl Iterator<Item = Vec<Settling>> {
+    std::iter::from_fn(move || {
+        let rest = ends.split_off(size.min(ends.len()));
+        let chunk = std::mem::replace(&mut ends, rest);
+        (!chunk.is_empty()).then_some(chunk)
+    })
 }

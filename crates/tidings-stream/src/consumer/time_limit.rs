@@ -1,75 +1,81 @@
 //! The time that a handler has, and keeping its claims for that long.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Subscription;
-use crate::engine::Receipt;
+use super::overdue::Registered;
 
 /// Why a handler has to stop.
 pub(super) enum Over {
     /// Its time is up.
     TimedOut,
-    /// Somebody else has claimed all of its messages.
+    /// Other claims have taken all of its messages.
     Overtaken,
+    /// The store did not extend its claims, which are about to expire.
+    ClaimsExpire,
 }
 
-/// Ends when the handler's time is up, extending its claims until then where that is asked for.
+/// Ends when the handler's time is up, and extends its claims until then if the time is longer than
+/// they last. It ends before the claims do, also if the store does not reply.
 pub(super) async fn watch(
     subscription: &Subscription,
-    receipts: &[Receipt],
+    running: &Registered<'_>,
     lease_end: Instant,
 ) -> Over {
     let visibility = subscription.options.visibility_timeout;
-    let margin = (visibility / 10).min(Duration::from_secs(1));
+    let margin = margin(visibility);
     let limit = subscription.options.handler_timeout;
     let Some(limit) = limit.filter(|limit| *limit > visibility.saturating_sub(margin)) else {
-        let within_lease = tokio::time::sleep_until(lease_end - margin);
-        match limit {
-            None => within_lease.await,
-            Some(limit) => tokio::select! {
-                () = within_lease => {}
-                () = tokio::time::sleep(limit) => {}
-            },
+        let limit = limit.unwrap_or(Duration::MAX);
+        tokio::select! {
+            () = sleep_until(lease_end - margin) => {}
+            () = sleep(limit) => {}
         }
         return Over::TimedOut;
     };
-    let receipts: Arc<[Receipt]> = receipts.into();
-    let mut time_is_up = pin!(tokio::time::sleep(limit));
+    let mut time_is_up = pin!(sleep(limit));
     let mut lease_end = lease_end;
-    // A third of the way through, so that two extensions may fail before the claim does.
+    // A third of the way through, so that two extensions may fail before the claim expires.
     let mut next = lease_end - visibility * 2 / 3;
     loop {
-        tokio::select! {
+        let extension = async {
+            sleep_until(next).await;
+            let asked_at = Instant::now();
+            let group = subscription.group();
+            let extending = subscription
+                .engine
+                .extend(group, running.receipts(), visibility);
+            (asked_at, extending.await)
+        };
+        let (asked_at, extended) = tokio::select! {
+            extension = extension => extension,
             () = &mut time_is_up => return Over::TimedOut,
-            () = tokio::time::sleep_until(next) => {}
-        }
-        let asked_at = Instant::now();
-        match subscription
-            .engine
-            .extend(subscription.group(), Arc::clone(&receipts), visibility)
-            .await
-        {
-            // Of those that others have, the settlement will be refused.
+            () = sleep_until(lease_end - margin) => return Over::ClaimsExpire,
+        };
+        match extended {
+            // The settlement of those that other claims have taken will be refused.
             Ok(obeyed) if obeyed.contains(&true) => {
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;
+                running.extended(lease_end);
             }
             Ok(_) => return Over::Overtaken,
             Err(error) => {
                 tracing::warn!(
                     stream = %subscription.group().stream, group = %subscription.group().group,
-                    messages = receipts.len(), error = &error as &dyn std::error::Error,
-                    "claims were not extended"
+                    error = &error as &dyn std::error::Error,
+                    "extending claims failed"
                 );
                 next = asked_at + visibility / 6;
-                if next >= lease_end - margin {
-                    return Over::TimedOut;
-                }
             }
         }
     }
+}
+
+/// How long before its claims expire a handler is dropped.
+pub(super) fn margin(visibility: Duration) -> Duration {
+    (visibility / 10).min(Duration::from_secs(1))
 }

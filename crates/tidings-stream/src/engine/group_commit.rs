@@ -1,8 +1,8 @@
 //! Appends of many callers as one.
 //!
-//! A store that waits for its disk, or for its server, answers a batch about as fast as one message.
+//! A store that waits for its disk, or for its server, takes a batch about as fast as one message.
 //! Whatever is published to a stream while a batch of it is under way makes the next one: a caller
-//! that comes alone waits for nobody, and no delay is added to fill a batch.
+//! that comes alone does not wait, and no delay is added to fill a batch.
 //!
 //! ```text
 //! callers ──▶ queue of the stream ──▶ one task ──▶ append(a, b, c …) ──▶ each its own ids
@@ -33,13 +33,13 @@ const LINGER: Duration = Duration::from_secs(5);
 
 /// What appends a batch: an engine.
 pub(crate) trait Append: Send + Sync + 'static {
-    /// Appends messages as [`Engine::append`](crate::engine::Engine::append) does, and answers an id
+    /// Appends messages as [`Engine::append`](crate::engine::Engine::append) does, and returns an id
     /// for each.
     fn append(
         &self,
         stream: &StreamName,
         messages: &[NewMessage],
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> impl Future<Output = Result<Vec<MessageId>, AppendError>> + Send;
 }
 
@@ -71,21 +71,21 @@ impl From<AppendError> for Error {
 /// The queues of one engine. Dropping it ends its tasks.
 pub(crate) struct GroupCommit<A> {
     append: Arc<A>,
-    lanes: Arc<Lanes>,
+    queues: Arc<Queues>,
 }
 
-/// The streams that somebody has published to lately.
-type Lanes = Mutex<HashMap<StreamName, Lane>>;
+/// The queues of the streams that were published to lately.
+type Queues = Mutex<HashMap<StreamName, StreamQueue>>;
 
-struct Lane {
-    queue: mpsc::Sender<Request>,
+struct StreamQueue {
+    requests: mpsc::Sender<Request>,
     _task: AbortOnDropHandle<()>,
 }
 
 /// What one caller wants.
 struct Request {
     messages: Vec<NewMessage>,
-    retention: Retention,
+    retention: Option<Retention>,
     answer: oneshot::Sender<Result<Vec<MessageId>, Error>>,
 }
 
@@ -93,12 +93,12 @@ impl<A: Append> GroupCommit<A> {
     pub(crate) fn new(append: Arc<A>) -> Self {
         Self {
             append,
-            lanes: Arc::default(),
+            queues: Arc::default(),
         }
     }
 
-    /// Appends messages, together with those of whoever else waits for this stream with the same
-    /// retention.
+    /// Appends messages, together with those of other callers that wait for this stream with the
+    /// same retention.
     ///
     /// # Cancel safety
     ///
@@ -107,49 +107,52 @@ impl<A: Append> GroupCommit<A> {
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
         let (answer, answered) = oneshot::channel();
-        let request = Request {
+        let mut request = Request {
             messages,
             retention,
             answer,
         };
-        let queue = self.queue(stream);
-        queue.send(request).await.map_err(|_| Error::Closed)?;
-        drop(queue);
-        answered.await.unwrap_or(Err(Error::Closed))
+        // A queue whose runtime ends hands back what it has not taken.
+        while let Err(unsent) = self.queue(stream).send(request).await {
+            request = unsent.0;
+        }
+        answered
+            .await
+            .unwrap_or_else(|ended| Err(Error::outcome_unknown(ended)))
     }
 
     fn queue(&self, stream: &StreamName) -> mpsc::Sender<Request> {
-        let mut lanes = lock(&self.lanes);
+        let mut queues = lock(&self.queues);
         // A task whose runtime has ended is gone without having said so.
-        if let Some(lane) = lanes.get(stream)
-            && !lane.queue.is_closed()
+        if let Some(existing) = queues.get(stream)
+            && !existing.requests.is_closed()
         {
-            return lane.queue.clone();
+            return existing.requests.clone();
         }
-        let (queue, requests) = mpsc::channel(QUEUE);
+        let (sender, requests) = mpsc::channel(QUEUE);
         let work = work_off(
             Arc::clone(&self.append),
-            Arc::clone(&self.lanes),
+            Arc::clone(&self.queues),
             stream.clone(),
             requests,
         );
-        let lane = Lane {
-            queue: queue.clone(),
+        let queue = StreamQueue {
+            requests: sender.clone(),
             _task: AbortOnDropHandle::new(tokio::spawn(work)),
         };
-        lanes.insert(stream.clone(), lane);
-        queue
+        queues.insert(stream.clone(), queue);
+        sender
     }
 }
 
 impl<A> Drop for GroupCommit<A> {
     fn drop(&mut self) {
         // The tasks know the map that holds their handles.
-        let lanes = std::mem::take(&mut *lock(&self.lanes));
-        drop(lanes);
+        let queues = std::mem::take(&mut *lock(&self.queues));
+        drop(queues);
     }
 }
 
@@ -159,15 +162,15 @@ impl<A> fmt::Debug for GroupCommit<A> {
     }
 }
 
-fn lock(lanes: &Lanes) -> MutexGuard<'_, HashMap<StreamName, Lane>> {
+fn lock(queues: &Queues) -> MutexGuard<'_, HashMap<StreamName, StreamQueue>> {
     // The map is whole after every statement, so a panic elsewhere leaves nothing half-done.
-    lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    queues.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Appends what callers want of one stream, batch after batch, until nobody wants anything.
+/// Appends what callers want of one stream, batch after batch, until there are no requests.
 async fn work_off<A: Append>(
     append: Arc<A>,
-    lanes: Arc<Lanes>,
+    queues: Arc<Queues>,
     stream: StreamName,
     mut requests: mpsc::Receiver<Request>,
 ) {
@@ -178,10 +181,10 @@ async fn work_off<A: Append>(
             if count == 0 {
                 return;
             }
-        } else if is_done(&lanes, &stream, &requests) {
+        } else if is_done(&queues, &stream, &requests) {
             return;
         }
-        // Nobody waits for them any more, and nothing of them has been sent.
+        // Their callers have gone, and nothing of them has been sent.
         waiting.retain(|request| !request.answer.is_closed());
         let mut waiting = waiting.drain(..).peekable();
         while let Some(first) = waiting.next() {
@@ -194,15 +197,15 @@ async fn work_off<A: Append>(
     }
 }
 
-/// Closes a stream's queue, unless somebody is about to use it.
-fn is_done(lanes: &Lanes, stream: &StreamName, requests: &mpsc::Receiver<Request>) -> bool {
-    let mut lanes = lock(lanes);
-    // Senders are cloned under this lock: when the map has the only one, nobody is on the way.
+/// Closes a stream's queue, unless a caller is about to use it.
+fn is_done(queues: &Queues, stream: &StreamName, requests: &mpsc::Receiver<Request>) -> bool {
+    let mut queues = lock(queues);
+    // Senders are cloned under this lock: if the map has the only one, no caller is on the way.
     if requests.sender_strong_count() > 1 || !requests.is_empty() {
         return false;
     }
     // This task's own handle goes with it; aborting a task that returns next does nothing.
-    lanes.remove(stream);
+    queues.remove(stream);
     true
 }
 
@@ -210,7 +213,7 @@ fn is_done(lanes: &Lanes, stream: &StreamName, requests: &mpsc::Receiver<Request
 struct Batch {
     messages: Vec<NewMessage>,
     bytes: usize,
-    retention: Retention,
+    retention: Option<Retention>,
     callers: Vec<Caller>,
 }
 
@@ -262,7 +265,7 @@ impl Batch {
                     caller.answer(own.ok_or_else(|| Error::backend(TooFewIds)));
                 }
             }
-            // Nothing of it is in the store: each caller is told of its own fault, and no other.
+            // Nothing of it is in the store: each caller gets the error of its own messages.
             Err(AppendError::Refused(_)) if self.callers.len() > 1 => {
                 for caller in self.callers {
                     let own = self.messages.get(caller.messages.clone());
@@ -283,7 +286,7 @@ impl Batch {
 
 impl Caller {
     fn answer(self, result: Result<Vec<MessageId>, Error>) {
-        // Whoever has dropped the future does not want to know.
+        // An error means that the caller has dropped its future.
         drop(self.answer.send(result));
     }
 }
@@ -292,9 +295,9 @@ fn bytes(messages: &[NewMessage]) -> usize {
     messages.iter().map(|message| message.payload.len()).sum()
 }
 
-/// A store that answered a batch with fewer ids than it has messages.
+/// A store that returned fewer ids than there are messages.
 #[derive(Debug, thiserror::Error)]
-#[error("the store answered too few ids for its messages")]
+#[error("the store returned too few ids for its messages")]
 struct TooFewIds;
 
 #[cfg(test)]

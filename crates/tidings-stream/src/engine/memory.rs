@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Claimed, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement, Wakes};
+use super::{
+    Claimed, ConsumerKey, Engine, GroupKey, Outcome, REDRIVE_GROUP, Receipt, Settlement, Wakes,
+};
 use crate::{
     Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
     StreamName, StreamStats,
@@ -44,7 +46,7 @@ impl MemoryEngine {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Stream>> {
-        // No code that runs under the lock panics half-way through a change.
+        // No code under the lock panics half-way through a change.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -69,7 +71,7 @@ impl Engine for MemoryEngine {
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
         let ids = {
             let mut streams = self.lock();
@@ -77,12 +79,20 @@ impl Engine for MemoryEngine {
             let now = log::now();
             let append = |message| MessageId::from_u64(stream.log.append(message, now));
             let ids = messages.into_iter().map(append).collect();
-            stream.retention = retention;
+            stream.retention = retention.unwrap_or(stream.retention);
             stream.trim();
             ids
         };
         self.wakes.wake(stream);
         Ok(ids)
+    }
+
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
+        let mut streams = self.lock();
+        let stream = streams.entry(stream.clone()).or_default();
+        stream.retention = retention;
+        stream.trim();
+        Ok(())
     }
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -292,11 +302,21 @@ impl Engine for MemoryEngine {
 }
 
 impl Stream {
-    /// Removes what the retention does not keep, and answers how many messages that was.
+    /// Removes what the retention does not keep, and returns how many messages that was.
     fn trim(&mut self) -> u64 {
-        let needed = self.groups.values().map(Group::first_needed).min();
-        let needed = needed.filter(|_| !self.retention.trim_pending);
-        self.log.trim(&self.retention, needed)
+        let needed = if self.retention.trim_pending {
+            None
+        } else {
+            let groups = self.groups.iter();
+            let protecting = groups.filter(|(name, _)| name.as_str() != REDRIVE_GROUP);
+            protecting.map(|(_, group)| group.first_needed()).min()
+        };
+        let removed = self.log.trim(&self.retention, needed);
+        if removed > 0 {
+            let tail = self.log.tail();
+            self.groups.values_mut().for_each(|group| group.lose(tail));
+        }
+        removed
     }
 
     fn stats(&self) -> StreamStats {
@@ -306,13 +326,6 @@ impl Stream {
             .map(|(name, group)| group.stats(name, &self.log))
             .collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
-        let (tail, head) = (self.log.tail(), self.log.head());
-        let holds_any = tail <= head;
-        StreamStats {
-            oldest: holds_any.then(|| MessageId::from_u64(tail)),
-            newest: holds_any.then(|| MessageId::from_u64(head)),
-            messages: head + 1 - tail,
-            groups,
-        }
+        StreamStats::new(self.log.tail(), self.log.head(), groups)
     }
 }

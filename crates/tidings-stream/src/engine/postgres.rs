@@ -1,9 +1,9 @@
 //! Streams on a PostgreSQL database, which many processes share.
 //!
 //! ```text
-//! tidings_stream          one row per stream: its retention, and the lock of whoever appends
+//! tidings_stream          one row per stream: its retention, and the lock for appending
 //! tidings_stream_message  (stream, number): one index, trimmed from its left
-//! tidings_stream_group    one row per group: its counters, and the lock of whoever claims or settles
+//! tidings_stream_group    one row per group: its counters, and the lock for claiming and settling
 //! tidings_stream_lease    one row per claim of new messages: from, to, deadline, a bit per settled one;
 //!                         the last one is how far its group has come
 //! tidings_stream_retry    one row per message that comes again: when, attempts, and who has it now
@@ -12,7 +12,8 @@
 //!
 //! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
 //! fails, or is left over when a claim expires, gets a row of its own. Every call is one statement,
-//! which is a transaction of its own: no lock waits for a client. Names are looked up in the search path of
+//! which is a transaction of its own: no lock waits for a client. Nothing is set that outlives a
+//! transaction, so that sessions can be shared by a pooler. Names are looked up in the search path of
 //! the connection, so that one database can have several sets of these tables.
 //!
 //! # Durability
@@ -20,20 +21,20 @@
 //! Publishing, and creating, moving or deleting groups and streams, wait for the server's disk, even
 //! where its `synchronous_commit` is `off`. Claiming, settling, extending and checking in do not: a
 //! crash of the server can undo the last moments of them, which brings messages again and loses none.
-//! A dead letter appears in the transaction that ends its message's claim.
+//! A dead letter appears in the transaction that ends its message's claim, which waits for the disk.
 //!
 //! # Order
 //!
-//! Numbers are taken under the lock of the stream's row until the commit, so that nobody sees a
-//! message before an earlier one. Publishers of one process share a transaction: whatever is
+//! Numbers are taken under the lock of the stream's row until the commit, so that no reader sees
+//! a message before an earlier one. Publishers of one process share a transaction: whatever is
 //! published to a stream while a batch of it is committed makes the next one. What
 //! [`publish_in`] leaves in a transaction of the caller's own takes no lock; it gets its numbers after
 //! the commit, from whichever engine is first.
 //!
 //! # Time
 //!
-//! All times are of the server's clock, to the millisecond. Whoever sets that clock moves every
-//! deadline with it; the clocks of clients change nothing.
+//! All times are of the server's clock, to the millisecond. Setting that clock moves every deadline
+//! with it; the clocks of clients change nothing.
 //!
 //! # Wake-ups
 //!
@@ -58,6 +59,7 @@ pub use tidings_postgres::{Config, tokio_postgres};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
+use super::lost_claims::LostClaims;
 use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -85,10 +87,11 @@ mod trim;
 
 use announce::Announcer;
 use append::Appender;
-use connections::Connections;
+use connections::{Connections, Sessions};
+use outbox::Sequencer;
 
 pub use options::PostgresOptions;
-pub use outbox::publish_in;
+pub use outbox::{notify_in, publish_in};
 
 /// Streams on a PostgreSQL database, version 14 or later. Clones share it.
 ///
@@ -117,6 +120,8 @@ struct Shared {
     commit: GroupCommit<Appender>,
     wakes: Wakes,
     announcer: Announcer,
+    sequencer: Sequencer,
+    lost: LostClaims,
     /// Announcing, listening, sequencing.
     _tasks: [AbortOnDropHandle<()>; 3],
 }
@@ -138,15 +143,16 @@ impl PostgresEngine {
             .migrate("tidings_stream", &schema::steps())
             .await
             .map_err(failure::error)?;
-        let consuming = Arc::new(Connections::new(
-            database,
-            options.consume_connections,
-            options.prepares,
-        ));
+        let sessions = Sessions {
+            prepare: options.prepares,
+            read_committed: connections::is_read_committed(&database).await?,
+        };
+        let consuming = Connections::new(database, options.consume_connections, sessions);
+        let consuming = Arc::new(consuming);
         let publishing = Arc::new(Connections::new(
             Database::new(config.clone()),
             options.publish_connections,
-            options.prepares,
+            sessions,
         ));
         let channel = consuming.channel().await?;
 
@@ -158,7 +164,7 @@ impl PostgresEngine {
             config,
             channel,
             wakes.clone(),
-            sequencer,
+            sequencer.clone(),
             announcer.sender(),
         );
         let appender = Appender::new(Arc::clone(&publishing), wakes.clone(), announcer.clone());
@@ -169,6 +175,8 @@ impl PostgresEngine {
                 commit: GroupCommit::new(Arc::new(appender)),
                 wakes,
                 announcer,
+                sequencer,
+                lost: LostClaims::default(),
                 _tasks: [
                     AbortOnDropHandle::new(tokio::spawn(announcing)),
                     AbortOnDropHandle::new(tokio::spawn(listening)),
@@ -185,8 +193,8 @@ impl PostgresEngine {
         self.shared.consuming.close().await;
     }
 
-    /// Tells everybody who waits for a stream that it has something new.
-    fn wake(&self, stream: &StreamName) {
+    /// Wakes the consumers of a stream, in this process and others.
+    fn announce(&self, stream: &StreamName) {
         self.shared.wakes.wake(stream);
         self.shared.announcer.announce(stream);
     }
@@ -198,10 +206,14 @@ impl Engine for PostgresEngine {
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
         append::check(&messages)?;
         self.shared.commit.append(stream, messages, retention).await
+    }
+
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
+        append::set_retention(&self.shared.publishing, stream, retention).await
     }
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -210,7 +222,7 @@ impl Engine for PostgresEngine {
 
     async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
         group::seek(&self.shared.publishing, key, to).await?;
-        self.wake(&key.stream);
+        self.announce(&key.stream);
         Ok(())
     }
 
@@ -223,7 +235,7 @@ impl Engine for PostgresEngine {
         let Some(stream_id) = delete::hide(connections, stream).await? else {
             return Ok(false);
         };
-        self.wake(stream);
+        self.announce(stream);
         delete::remove_hidden(connections, stream_id).await?;
         Ok(true)
     }
@@ -234,7 +246,21 @@ impl Engine for PostgresEngine {
         max: usize,
         visibility: Duration,
     ) -> Result<Claimed, Error> {
-        claim::claim(&self.shared.consuming, consumer, max, visibility).await
+        let Shared {
+            consuming, lost, ..
+        } = &*self.shared;
+        let group = &consumer.group;
+        for number in lost.of(group) {
+            let was_found = claim::release(consuming, group, number).await?;
+            lost.handed_back(group, number, was_found);
+        }
+        let number = claim::draw_number();
+        let under_way = lost.begin(group, number, visibility);
+        let claimed = claim::claim(consuming, consumer, number, max, visibility).await;
+        if matches!(claimed, Ok(_) | Err(Error::UnknownGroup)) {
+            under_way.handed_over();
+        }
+        claimed
     }
 
     async fn settle(
@@ -244,10 +270,10 @@ impl Engine for PostgresEngine {
     ) -> Result<Vec<bool>, Error> {
         let settled = settle::settle(&self.shared.consuming, key, &settlements).await?;
         if settled.has_returned {
-            self.wake(&key.stream);
+            self.announce(&key.stream);
         }
         for dead_letters in &settled.moved_to {
-            self.wake(dead_letters);
+            self.announce(dead_letters);
         }
         Ok(settled.obeyed)
     }
@@ -305,5 +331,10 @@ impl Engine for PostgresEngine {
 
     fn wakes(&self) -> &Wakes {
         &self.shared.wakes
+    }
+
+    /// The messages are in the outbox: consumers are woken once they have their numbers.
+    fn wake(&self, _: &StreamName) {
+        self.shared.sequencer.look();
     }
 }

@@ -9,7 +9,7 @@
 //!                             field, payload as its value; <number of the first>-<milliseconds>
 //! …:large:<stream>            zset: sizes of large messages, so that a claim is not too much at once
 //! …:key:<birth>:<stream>␟<key>    a publish key, which expires with its window
-//! …:group:<stream>␟<group>    hash: a group's cursor, and the number of its last claim
+//! …:group:<stream>␟<group>    hash: a group's cursor and its figures
 //! …:lease:<stream>␟<group>    hash: one field per claim of new messages: from, deadline, and a
 //!                             character per message that says whether it is settled
 //! …:retry:<stream>␟<group>    hash: one field per message that comes again: when, attempts, who has it
@@ -27,25 +27,25 @@
 //!
 //! Redis 7.0 or newer, or Valkey. All keys of one engine lie in one slot of a cluster, so that one
 //! engine never has more than one node; give engines different prefixes to spread them. The URL has to
-//! lead to the node that has the slot: moves are answered by an error, and not followed.
+//! lead to the node that has the slot: a redirection is an error, and not followed.
 //!
 //! Set `maxmemory-policy noeviction`: any other one lets the server remove parts of streams, and opening
-//! logs a warning. At `maxmemory` publishing answers [`Error::Full`], while claiming, settling (dead
+//! logs a warning. At `maxmemory` publishing returns [`Error::Full`], while claiming, settling (dead
 //! letters included) and trimming go on.
 //!
 //! # Durability
 //!
-//! What an answer is worth is the server's business. With `appendonly yes` and `appendfsync always`
-//! everything that was answered survives a crash of the machine. With `appendfsync everysec`, the
+//! What `Ok` means is up to the server. With `appendonly yes` and `appendfsync always` everything
+//! that was accepted survives a crash of the machine. With `appendfsync everysec`, the
 //! default of an append-only file, such a crash takes up to about a second of it, and one of the
 //! server alone takes nothing. Without an append-only file, everything since the last snapshot is
 //! gone, and a failover to a replica can always take what the replica had not got. A group that is
-//! lost answers [`Error::UnknownGroup`].
+//! lost is [`Error::UnknownGroup`], and ends its consumers.
 //!
 //! # Time
 //!
-//! All times are of the server's clock, to the millisecond. Whoever sets that clock moves every
-//! deadline with it; the clocks of clients change nothing.
+//! All times are of the server's clock, to the millisecond. Setting that clock moves every deadline
+//! with it; the clocks of clients change nothing.
 //!
 //! # Limits
 //!
@@ -56,8 +56,9 @@
 //! # Connections
 //!
 //! An engine has three connections: one to publish and to operate, one to claim and settle, and one
-//! that listens for wake-ups. They are made again when they break; a call that was under way then
-//! fails, and nothing is tried twice that might be done twice.
+//! that listens for wake-ups. They are made again when they break. A call that was under way then
+//! fails, and nothing is tried twice that might be done twice. A user that may not use channels can
+//! do everything but listen: consumers poll then, and one log line says so.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,7 @@ use tidings_redis::Server;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
+use super::lost_claims::LostClaims;
 use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -122,6 +124,7 @@ struct Shared {
     consuming: Scripts,
     commit: GroupCommit<Appender>,
     listener: Arc<Listener>,
+    lost: LostClaims,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -144,10 +147,7 @@ impl RedisEngine {
         eviction::warn(&consuming).await;
         let listener = Arc::<Listener>::default();
         let channel = publishing.key("wake");
-        let connection = listen::listen(&config, &channel, &listener)
-            .await
-            .map_err(failure::error)?;
-        let listening = listen::keep_listening(connection, config, channel, Arc::clone(&listener));
+        let listening = listen::keep_listening(config, channel, Arc::clone(&listener));
         let appender = Appender::new(Arc::clone(&publishing), Arc::clone(&listener));
         Ok(Self {
             shared: Arc::new(Shared {
@@ -155,6 +155,7 @@ impl RedisEngine {
                 consuming,
                 commit: GroupCommit::new(Arc::new(appender)),
                 listener,
+                lost: LostClaims::default(),
                 _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
             }),
         })
@@ -175,10 +176,14 @@ impl Engine for RedisEngine {
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
         append::check(&messages)?;
         self.shared.commit.append(stream, messages, retention).await
+    }
+
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
+        append::set_retention(&self.shared.publishing, stream, retention).await
     }
 
     async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -207,7 +212,21 @@ impl Engine for RedisEngine {
         max: usize,
         visibility: Duration,
     ) -> Result<Claimed, Error> {
-        claim::claim(&self.shared.consuming, consumer, max, visibility).await
+        let Shared {
+            consuming, lost, ..
+        } = &*self.shared;
+        let group = &consumer.group;
+        for number in lost.of(group) {
+            let was_found = claim::release(consuming, group, number).await?;
+            lost.handed_back(group, number, was_found);
+        }
+        let number = claim::draw_number();
+        let under_way = lost.begin(group, number, visibility);
+        let claimed = claim::claim(consuming, consumer, number, max, visibility).await;
+        if matches!(claimed, Ok(_) | Err(Error::UnknownGroup)) {
+            under_way.handed_over();
+        }
+        claimed
     }
 
     async fn settle(

@@ -33,6 +33,7 @@ use async_trait::async_trait;
 use rusqlite::Transaction;
 use tidings_sqlite::Database;
 
+use super::trim_round::Round;
 use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -87,6 +88,19 @@ impl SqliteEngine {
 }
 
 impl SqliteEngine {
+    /// Trims a stream in short transactions, so that publishers get in between.
+    async fn trim_stream(&self, stream_id: i64) -> Result<u64, Error> {
+        let mut total = 0;
+        loop {
+            let trim = move |tx: &Transaction<'_>| trim::trim_by_id(tx, stream_id);
+            let removed = self.database.write_relaxed(trim).await?;
+            total += removed.cast_unsigned();
+            if removed < trim::CHUNK {
+                return Ok(total);
+            }
+        }
+    }
+
     /// Removes what is left of a deleted stream, in short transactions, so that publishers get in
     /// between.
     async fn remove_hidden(&self, stream_id: i64) -> Result<(), Error> {
@@ -100,7 +114,7 @@ impl SqliteEngine {
 }
 
 /// Appends messages inside a transaction of the caller's own: they exist once it commits, and never
-/// if it does not. Answers their ids.
+/// if it does not. Returns their ids.
 ///
 /// The stream's retention stays as it was. Call [`Streams::wake`](crate::Streams::wake) after the
 /// commit; without it the messages are found at the next poll.
@@ -129,7 +143,7 @@ impl Engine for SqliteEngine {
         &self,
         stream: &StreamName,
         messages: Vec<NewMessage>,
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
         let name = stream.clone();
         let ids = self
@@ -138,6 +152,13 @@ impl Engine for SqliteEngine {
             .await?;
         self.wakes.wake(stream);
         Ok(ids)
+    }
+
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
+        let stream = stream.clone();
+        self.database
+            .write(move |tx| append::set_retention(tx, &stream, retention))
+            .await
     }
 
     async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
@@ -245,22 +266,11 @@ impl Engine for SqliteEngine {
         let forget = |tx: &Transaction<'_>| append::forget_expired_keys(tx, trim::CHUNK);
         while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
         self.database.write_relaxed(member::forget_the_gone).await?;
-        let streams = self.database.read(trim::bounded_streams).await?;
-        let mut total = 0;
-        for stream in streams {
-            // One short transaction per chunk, so that publishers get in between.
-            loop {
-                let removed = self
-                    .database
-                    .write_relaxed(move |tx| trim::trim_by_id(tx, stream))
-                    .await?;
-                total += removed.cast_unsigned();
-                if removed < trim::CHUNK {
-                    break;
-                }
-            }
+        let mut round = Round::default();
+        for stream in self.database.read(trim::bounded_streams).await? {
+            round.add(self.trim_stream(stream).await)?;
         }
-        Ok(total)
+        round.finish()
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {

@@ -31,8 +31,8 @@ impl Streams {
 
     /// Deletes a group, with its position and what it has pending; `false` when there is none.
     ///
-    /// Its consumers should be closed first: those that are left find nothing any more. The next
-    /// subscription creates the group anew.
+    /// Its consumers should be closed first: those that are left end with [`Error::UnknownGroup`]. The
+    /// next subscription creates the group again.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Streams {
     }
 
     /// Trims every stream of the engine to its stored retention now, rather than at the janitor's
-    /// next round. Answers how many messages were removed.
+    /// next round. Returns how many messages were removed.
     ///
     /// # Errors
     ///
@@ -73,8 +73,8 @@ impl Streams {
 
     /// Deletes a stream with its messages, groups and publish keys; `false` when there is none.
     ///
-    /// Its consumers should be closed first: those that are left fail to claim, and say so. The next
-    /// publish or subscription creates the stream anew, and its ids begin at 1 again.
+    /// Its consumers should be closed first: those that are left end with [`Error::UnknownGroup`]. The
+    /// next publish or subscription creates the stream again, and its ids begin at 1.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Streams {
     }
 
     /// Reads up to `max` messages without a group, from the first one after `after` on, or from the
-    /// oldest; fewer where they are large, and none at the end. Nobody's position changes.
+    /// oldest; fewer where they are large, and none at the end. No group moves.
     ///
     /// # Errors
     ///

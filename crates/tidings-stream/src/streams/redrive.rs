@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use super::Streams;
 use crate::dead_letter;
-use crate::engine::{ConsumerKey, Delivery, GroupKey, Outcome, Settlement};
+use crate::engine::{self, ConsumerKey, Delivery, GroupKey, Outcome, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
-
-/// The group that remembers which dead letters have been brought back.
-const GROUP: &str = "tidings.redrive";
 
 /// Letters that are moved at a time.
 const BATCH: u64 = 100;
@@ -67,9 +64,9 @@ impl Streams {
     ///
     /// The letters themselves stay in the dead-letter stream for as long as its
     /// [retention](crate::Retention) keeps them. Its group `tidings.redrive` remembers which have
-    /// been brought back; it can [seek](Self::seek) to bring them back once more, and like every
-    /// group it keeps those that have not from being trimmed. Letters that arrive after this has
-    /// begun are left for the next time.
+    /// been brought back; it can [seek](Self::seek) to bring them back once more. Unlike other groups
+    /// it does not keep letters from being trimmed. Letters that arrive after this has begun are left
+    /// for the next time.
     ///
     /// # Errors
     ///
@@ -84,30 +81,30 @@ impl Streams {
     pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven, Error> {
         self.ensure_open()?;
         let target = options.target.map(|name| self.name(&name)).transpose()?;
-        let group = self.group(dead_letters, GROUP)?;
+        let group = self.group(dead_letters, engine::REDRIVE_GROUP)?;
         if target.as_ref() == Some(&group.stream) {
             return Err(Error::InvalidOption {
                 field: "target",
                 expected: "another stream",
             });
         }
-        let engine = &self.shared.engine;
-        engine.open_group(&group, StartFrom::Earliest).await?;
+        let store = &self.shared.engine;
+        store.open_group(&group, StartFrom::Earliest).await?;
         // What dies again while this runs is not brought back for ever.
-        let end = engine.stats(&group.stream).await?.newest;
+        let end = store.stats(&group.stream).await?.newest;
         let consumer = ConsumerKey {
             group: group.clone(),
-            consumer: GROUP.into(),
+            consumer: engine::REDRIVE_GROUP.into(),
         };
         let mut done = Redriven::default();
         while done.moved + done.skipped < options.limit {
             let room = BATCH.min(options.limit - done.moved - done.skipped);
             let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let claimed = engine.claim(&consumer, room, VISIBILITY).await?.deliveries;
+            let claimed = store.claim(&consumer, room, VISIBILITY).await?.deliveries;
             if claimed.is_empty() {
                 break;
             }
-            let is_over = claimed.iter().any(|letter| Some(letter.message.id) >= end);
+            let is_over = claimed.iter().all(|letter| Some(letter.message.id) > end);
             let settlements = claimed.iter().map(|letter| {
                 let outcome = if Some(letter.message.id) > end {
                     Outcome::Released
@@ -120,7 +117,7 @@ impl Streams {
                 }
             });
             let settlements: Arc<[Settlement]> = settlements.collect();
-            let obeyed = engine.settle(&group, Arc::clone(&settlements)).await?;
+            let obeyed = store.settle(&group, Arc::clone(&settlements)).await?;
             for (settlement, _) in settlements.iter().zip(obeyed).filter(|(_, obeyed)| *obeyed) {
                 match settlement.outcome {
                     Outcome::Dead { .. } => done.moved += 1,

@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use tidings_stream::engine::{Engine, GroupKey};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tidings_stream::{
-    GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom, StreamName,
-    Streams, SubscribeOptions,
+    Context, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom,
+    StreamName, Streams, SubscribeOptions,
 };
 use tokio::sync::mpsc;
 use tokio_postgres::NoTls;
@@ -192,7 +192,7 @@ pub(crate) fn recorder() -> (Recorder, mpsc::Receiver<Message>) {
 }
 
 impl Handler for Recorder {
-    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message, _: Context) -> Result<(), HandlerError> {
         Ok(self.0.send(message).await?)
     }
 }

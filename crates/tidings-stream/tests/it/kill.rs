@@ -113,9 +113,9 @@ fn kill_again_and_again<G>(
     let distinct: BTreeSet<u64> = handled.iter().copied().collect();
     let missing: Vec<_> = published.difference(&distinct).collect();
     assert!(missing.is_empty(), "{missing:?}");
-    // In hand: what handlers had, and what waited to be recorded behind them.
+    // In hand: what handlers had, and the few that waited to be recorded behind them.
     let twice = handled.len() - distinct.len();
-    let bound = usize::try_from(ROUNDS).unwrap() * (CONCURRENCY + 512);
+    let bound = usize::try_from(ROUNDS).unwrap() * CONCURRENCY * 4;
     assert!(twice <= bound, "{twice} of {}", handled.len());
 }
 
@@ -134,7 +134,7 @@ fn spawn_child(test: &str, place: &str) -> Child {
 fn options(concurrency: usize) -> SubscribeOptions {
     SubscribeOptions::default()
         .with_start(StartFrom::Earliest)
-        .with_visibility_timeout(Duration::from_millis(500))
+        .with_visibility_timeout(Duration::from_secs(2))
         .with_poll_interval(Duration::from_millis(20))
         .with_unlimited_retries()
         .with_concurrency(concurrency)

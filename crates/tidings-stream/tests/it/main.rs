@@ -9,6 +9,7 @@
 ))]
 
 mod conformance;
+mod consumer;
 mod database;
 mod idle;
 mod kill;
@@ -20,3 +21,4 @@ mod redis_cost;
 mod redis_faults;
 mod send_sync;
 mod sqlite;
+mod wrapped;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use tidings_stream::engine::{ConsumerKey, Engine, Outcome, Settlement};
-use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, publish_in};
+use tidings_stream::postgres::{
+    Config, PostgresEngine, PostgresOptions, notify_in, publish_in, tokio_postgres,
+};
 use tidings_stream::{Consumer, Error, NewMessage, Retention, StartFrom, Streams};
 
 use crate::database::{
@@ -41,6 +43,7 @@ async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
         .unwrap();
     publish_in(&transaction, &orders, &[]).await.unwrap();
     transaction.commit().await.unwrap();
+    streams.wake(&orders);
 
     for (id, payload) in [(1, "once"), (2, "and"), (3, "last")] {
         let message = next(&mut seen).await.unwrap();
@@ -224,9 +227,7 @@ async fn many_processes_may_start_at_once() {
     let opening = (0..8).map(|_| PostgresEngine::open(schema.config(), PostgresOptions::default()));
     let engines = try_join_all(opening).await.unwrap();
     for (number, engine) in (1..).zip(&engines) {
-        let appended = engine
-            .append(&name("s"), numbered(1), Retention::default())
-            .await;
+        let appended = engine.append(&name("s"), numbered(1), None).await;
         assert_eq!(appended.unwrap()[0].as_u64(), number);
     }
 }
@@ -236,7 +237,7 @@ async fn concurrent_publishers_share_transactions() {
     let schema = Schema::create().await;
     let engine = schema.engine().await;
     let stream = name("s");
-    let publishing = (0..200).map(|_| engine.append(&stream, numbered(1), Retention::default()));
+    let publishing = (0..200).map(|_| engine.append(&stream, numbered(1), None));
     let ids = try_join_all(publishing).await.unwrap();
     let distinct: BTreeSet<_> = ids.iter().flatten().map(|id| id.as_u64()).collect();
     assert!(distinct.into_iter().eq(1..=200));
@@ -283,7 +284,7 @@ async fn an_engine_has_no_more_connections_than_it_says() {
     let streams: Vec<_> = (0..100).map(|number| name(&number.to_string())).collect();
     let publishing = streams
         .iter()
-        .map(|stream| engine.append(stream, numbered(1), Retention::default()));
+        .map(|stream| engine.append(stream, numbered(1), None));
     let looking = streams.iter().map(|stream| engine.stats(stream));
     let (published, looked) = tokio::join!(try_join_all(publishing), try_join_all(looking));
     published.unwrap();
@@ -299,9 +300,7 @@ async fn an_engine_has_no_more_connections_than_it_says() {
     };
     assert!((3..=6).contains(&open().await), "{}", open().await);
     engine.close().await;
-    let closed = engine
-        .append(&streams[0], numbered(1), Retention::default())
-        .await;
+    let closed = engine.append(&streams[0], numbered(1), None).await;
     assert!(matches!(closed.unwrap_err(), Error::Closed));
     assert!(matches!(
         engine.stats(&streams[0]).await.unwrap_err(),
@@ -335,8 +334,8 @@ async fn messages_are_dated_and_trimmed_by_the_servers_clock() {
 }
 
 /// A session whose statements do not see what was committed while they waited could hand out the same
-/// messages twice. An engine sets that right in its own sessions, and refuses to go on in those of a
-/// pooler.
+/// messages twice. An engine sets that right for each of its transactions, in its own sessions and in
+/// those of a pooler.
 #[tokio::test]
 async fn an_isolation_level_that_would_break_the_locks_is_not_used() {
     let schema = Schema::create().await;
@@ -345,17 +344,17 @@ async fn an_isolation_level_that_would_break_the_locks_is_not_used() {
     let engine = PostgresEngine::open(config(), PostgresOptions::default())
         .await
         .unwrap();
-    let append = |engine: PostgresEngine| async move {
-        engine
-            .append(&name("s"), numbered(1), Retention::default())
-            .await
-    };
+    let append =
+        |engine: PostgresEngine| async move { engine.append(&name("s"), numbered(1), None).await };
     append(engine).await.unwrap();
     let shared = PostgresOptions::default().without_prepared_statements();
     let engine = PostgresEngine::open(config(), shared).await.unwrap();
-    let refused = append(engine.clone()).await;
-    assert!(matches!(refused.unwrap_err(), Error::Backend(_)));
-    assert_eq!(engine.stats(&name("s")).await.unwrap().messages, 1);
+    append(engine.clone()).await.unwrap();
+    assert_eq!(engine.stats(&name("s")).await.unwrap().messages, 2);
+    // Nor does a statement that fails leave a transaction open.
+    let unknown = engine.members(&key("s", "g")).await;
+    assert!(matches!(unknown.unwrap_err(), Error::UnknownGroup));
+    append(engine).await.unwrap();
 }
 
 #[tokio::test]
@@ -377,11 +376,7 @@ async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
     let engine = schema.engine().await;
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    let append = async |count| {
-        engine
-            .append(&key.stream, numbered(count), Retention::default())
-            .await
-    };
+    let append = async |count| engine.append(&key.stream, numbered(count), None).await;
     append(1).await.unwrap();
     let consumer = ConsumerKey {
         group: key.clone(),
@@ -421,16 +416,13 @@ async fn a_message_that_the_server_refuses_harms_no_other_publisher() {
     let schema = Schema::create().await;
     let engine = schema.engine().await;
     let client = schema.client().await;
-    engine
-        .append(&name("s"), numbered(1), Retention::default())
-        .await
-        .unwrap();
+    engine.append(&name("s"), numbered(1), None).await.unwrap();
     let forbid = "ALTER TABLE tidings_stream_message ADD CHECK (payload <> 'bad')";
     client.batch_execute(forbid).await.unwrap();
     let stream = name("s");
     let append = async |payload: &'static str| {
         let messages = vec![NewMessage::new("good"), NewMessage::new(payload)];
-        let appended = engine.append(&stream, messages, Retention::default()).await;
+        let appended = engine.append(&stream, messages, None).await;
         assert_eq!(appended.is_err(), payload == "bad");
     };
     join_all(["good", "good", "bad", "good", "bad", "good"].map(append)).await;
@@ -458,4 +450,60 @@ async fn a_batch_beyond_the_servers_memory_is_refused_by_size() {
         .await
         .unwrap();
     assert_eq!(count.get::<_, i64>(0), 0);
+}
+
+/// A commit that notifies makes all others wait. Publishing in a transaction does not notify, unless the
+/// caller asks for it; a wake-up after the commit does the same, without waiting for a poll.
+#[tokio::test]
+async fn a_transaction_notifies_only_if_it_is_asked_to() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let (listener, mut connection) = tokio_postgres::connect(&schema.url(), tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let (sender, mut notifications) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+            if let Ok(tokio_postgres::AsyncMessage::Notification(it)) = message
+                && it.payload() == "outbox"
+            {
+                sender.send(()).unwrap();
+            }
+        }
+    });
+    let channel: String = listener
+        .query_one("SELECT tidings_stream_channel()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    listener
+        .batch_execute(&format!("LISTEN \"{channel}\""))
+        .await
+        .unwrap();
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", from_start(), recorder)
+        .await
+        .unwrap();
+    let mut client = schema.client().await;
+    let stream = name("s");
+    for _ in 0..5 {
+        let transaction = client.transaction().await.unwrap();
+        publish_in(&transaction, &stream, &numbered(1))
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        streams.wake(&stream);
+        next(&mut seen).await.unwrap();
+    }
+    assert!(notifications.try_recv().is_err());
+    let transaction = client.transaction().await.unwrap();
+    publish_in(&transaction, &stream, &numbered(1))
+        .await
+        .unwrap();
+    notify_in(&transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    next(&mut seen).await.unwrap();
+    notifications.recv().await.unwrap();
+    consumer.close().await;
 }

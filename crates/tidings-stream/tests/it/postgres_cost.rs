@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use tidings_stream::StartFrom;
 use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::postgres::{PostgresEngine, tokio_postgres};
-use tidings_stream::{Retention, StartFrom};
 
 use crate::database::{NEVER, Schema, key, numbered};
 
@@ -39,9 +39,7 @@ impl Counted {
     }
 
     async fn append(&self, count: u64) {
-        let appending = self
-            .engine
-            .append(&self.key.stream, numbered(count), Retention::default());
+        let appending = self.engine.append(&self.key.stream, numbered(count), None);
         appending.await.unwrap();
     }
 
@@ -105,9 +103,7 @@ impl Counted {
             self.pages(None, &claim).await,
             self.pages(None, &ready).await,
         ];
-        let appending = self
-            .engine
-            .append(&self.key.stream, numbered(1), Retention::default());
+        let appending = self.engine.append(&self.key.stream, numbered(1), None);
         let id = appending.await.unwrap()[0];
         let settle = format!(
             "tidings_stream_settle('{name}', 'g', '{{2}}', '{{{id}}}', '{{1}}', '{{1}}',

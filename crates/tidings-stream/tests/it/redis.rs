@@ -121,7 +121,9 @@ async fn leave_every_kind_of_key(engine: &RedisEngine, group: &GroupKey) {
     let mut messages = numbered(3);
     messages.insert(0, keyed);
     let retention = Retention::default().with_max_len(3).with_max_age(NEVER);
-    let ids = engine.append(&group.stream, messages, retention).await;
+    let ids = engine
+        .append(&group.stream, messages, Some(retention))
+        .await;
     assert_eq!(ids.unwrap()[0].as_u64(), 1);
     let claimed = engine.claim(&consumer(group), 10, NEVER).await.unwrap();
     let claimed: Vec<Receipt> = claimed.deliveries.iter().map(|d| d.receipt).collect();
@@ -161,9 +163,7 @@ async fn leave_every_kind_of_key(engine: &RedisEngine, group: &GroupKey) {
 #[tokio::test]
 async fn engines_of_different_prefixes_do_not_see_each_other() {
     let (one, other) = (engine().await, engine().await);
-    one.append(&name("s"), numbered(1), Retention::default())
-        .await
-        .unwrap();
+    one.append(&name("s"), numbered(1), None).await.unwrap();
     assert_eq!(one.list("").await.unwrap(), [name("s")]);
     assert!(other.list("").await.unwrap().is_empty());
     assert_eq!(other.stats(&name("s")).await.unwrap().messages, 0);
@@ -261,7 +261,7 @@ async fn thousands_of_messages_come_again_in_order() {
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     engine
-        .append(&key.stream, numbered(MESSAGES), Retention::default())
+        .append(&key.stream, numbered(MESSAGES), None)
         .await
         .unwrap();
     let mut settlements = Vec::new();
@@ -311,7 +311,7 @@ async fn a_claim_of_thousands_that_expires_comes_again_in_order() {
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     engine
-        .append(&key.stream, numbered(MESSAGES), Retention::default())
+        .append(&key.stream, numbered(MESSAGES), None)
         .await
         .unwrap();
     let short = Duration::from_millis(10);
@@ -336,7 +336,7 @@ async fn a_claim_ends_with_the_message_that_makes_it_large() {
     messages.insert(1, NewMessage::new("small"));
     for message in messages {
         engine
-            .append(&key.stream, vec![message], Retention::default())
+            .append(&key.stream, vec![message], None)
             .await
             .unwrap();
     }
@@ -373,7 +373,7 @@ async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     for message in numbered(10) {
         engine
-            .append(&key.stream, vec![message], Retention::default())
+            .append(&key.stream, vec![message], None)
             .await
             .unwrap();
     }
@@ -419,7 +419,7 @@ async fn a_dead_letter_has_the_headers_of_its_message() {
     let messages = [odd.clone(), Headers::new()]
         .map(|headers| NewMessage::new([0, 255, 13, 10].to_vec()).with_headers(headers));
     engine
-        .append(&key.stream, messages.into(), Retention::default())
+        .append(&key.stream, messages.into(), None)
         .await
         .unwrap();
     let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
@@ -452,10 +452,7 @@ async fn receipts_that_nobody_was_given_are_stale() {
     let engine = engine().await;
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    engine
-        .append(&key.stream, numbered(1), Retention::default())
-        .await
-        .unwrap();
+    engine.append(&key.stream, numbered(1), None).await.unwrap();
     let claimed = engine.claim(&consumer(&key), 1, NEVER).await.unwrap();
     let real = claimed.deliveries[0].receipt;
     let mut receipts = vec![real];
@@ -506,7 +503,7 @@ async fn a_closed_engine_says_so() {
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     engine.close().await;
     engine.close().await;
-    let published = engine.append(&key.stream, numbered(1), Retention::default());
+    let published = engine.append(&key.stream, numbered(1), None);
     assert!(matches!(published.await.unwrap_err(), Error::Closed));
     let claimed = engine.claim(&consumer(&key), 1, NEVER).await;
     assert!(matches!(claimed.unwrap_err(), Error::Closed));

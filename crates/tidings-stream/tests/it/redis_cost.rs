@@ -42,7 +42,7 @@ async fn costs(
     costs.push(commands(client).await);
     engine.ready(Arc::from([key.clone()])).await.unwrap();
     costs.push(commands(client).await);
-    let appending = engine.append(&key.stream, numbered(100), retention);
+    let appending = engine.append(&key.stream, numbered(100), Some(retention));
     appending.await.unwrap();
     costs.push(commands(client).await);
     let retry = Outcome::Retry {
@@ -77,7 +77,7 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
         let appending = engine.append(
             &key.stream,
             numbered(1000),
-            Retention::default().with_max_len(1_000_000),
+            Some(Retention::default().with_max_len(1_000_000)),
         );
         appending.await.unwrap();
     }

@@ -8,8 +8,8 @@ use tidings_sqlite::{Database, Options};
 use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::sqlite::{SqliteEngine, publish_in};
 use tidings_stream::{
-    Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention, ServiceConfig,
-    StartFrom, Streams, SubscribeOptions,
+    Context, Error, GroupName, Handler, HandlerError, Message, NewMessage, Retention,
+    ServiceConfig, StartFrom, Streams, SubscribeOptions,
 };
 use tokio::sync::mpsc;
 
@@ -57,7 +57,7 @@ fn recorder() -> (Recorder, mpsc::Receiver<Message>) {
 }
 
 impl Handler for Recorder {
-    async fn handle(&self, message: Message) -> Result<(), HandlerError> {
+    async fn handle(&self, message: Message, _: Context) -> Result<(), HandlerError> {
         Ok(self.0.send(message).await?)
     }
 }
@@ -317,4 +317,65 @@ async fn a_file_of_a_newer_version_is_refused() {
         .unwrap();
     let refused = SqliteEngine::open(database).await.unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
+}
+
+/// A dead letter that the disk has no room for does not keep an acknowledgement from being recorded.
+#[tokio::test]
+async fn regression_a_dead_letter_without_room_holds_up_no_acknowledgement() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    let limit = |pages: i64| {
+        database.write(move |tx| {
+            tx.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+            Ok::<_, Error>(())
+        })
+    };
+    let large = vec![NewMessage::new(vec![1; 1 << 20]); 2];
+    streams.publish_batch("s", large).await.unwrap();
+    limit(1).await.unwrap();
+    let handler = |messages: Vec<Message>| async move {
+        let mut failed = tidings_stream::BatchError::none();
+        failed.push(messages[0].id, HandlerError::skip_retry("no"));
+        failed.into_result()
+    };
+    let options = from_start().with_visibility_timeout(NEVER);
+    let consumer = streams
+        .subscribe_batch("s", "g", options, handler)
+        .await
+        .unwrap();
+    let pending = async || streams.stats("s").await.unwrap().groups[0].pending;
+    while consumer.stats().acknowledged < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pending().await, 1);
+    limit(1_000_000).await.unwrap();
+    while consumer.stats().dead_lettered < 1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(pending().await, 0);
+    consumer.close().await;
+}
+
+/// A batch that the disk has no room for leaves none of its messages behind.
+#[tokio::test]
+async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    streams.publish_batch("s", numbered(3)).await.unwrap();
+    database
+        .write(|tx| {
+            let pages: i64 = tx.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let limit = format!("PRAGMA max_page_count = {}", pages + 20);
+            tx.query_row(&limit, [], |_| Ok(()))?;
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap();
+    let mut batch = numbered(3);
+    batch.push(NewMessage::new(vec![1; 1 << 20]));
+    let refused = streams.publish_batch("s", batch).await.unwrap_err();
+    assert!(matches!(refused, Error::Full(_)), "{refused:?}");
+    assert_eq!(streams.stats("s").await.unwrap().messages, 3);
+    let ids = streams.publish_batch("s", numbered(3)).await.unwrap();
+    assert_eq!(ids[0].as_u64(), 4);
 }

@@ -35,7 +35,7 @@ impl Append for Store {
         &self,
         _: &StreamName,
         messages: &[NewMessage],
-        _: Retention,
+        _: Option<Retention>,
     ) -> Result<Vec<MessageId>, AppendError> {
         self.batches.lock().unwrap().push(messages.len());
         self.gate.acquire().await.unwrap().forget();
@@ -65,7 +65,7 @@ fn callers(
         let commit = Arc::clone(commit);
         callers.spawn(async move {
             let (stream, messages) = (stream("s"), vec![NewMessage::new(payload)]);
-            let appended = commit.append(&stream, messages, Retention::default());
+            let appended = commit.append(&stream, messages, None);
             (payload, appended.await)
         });
     }
@@ -110,7 +110,7 @@ async fn another_retention_makes_another_batch_and_streams_do_not_wait_for_each_
     for (name, max_len) in [("s", 1), ("s", 1), ("s", 2), ("s", 1), ("t", 1)] {
         let commit = Arc::clone(&commit);
         appends.spawn(async move {
-            let retention = Retention::default().with_max_len(max_len);
+            let retention = Some(Retention::default().with_max_len(max_len));
             let messages = vec![NewMessage::new("")];
             commit.append(&stream(name), messages, retention).await
         });
@@ -178,9 +178,7 @@ async fn a_batch_has_a_bound_and_a_larger_one_goes_alone() {
         let commit = Arc::clone(&commit);
         appends.spawn(async move {
             let messages = vec![NewMessage::new(""); count];
-            commit
-                .append(&stream("s"), messages, Retention::default())
-                .await
+            commit.append(&stream("s"), messages, None).await
         });
     }
     store.gate.add_permits(10);
@@ -202,8 +200,8 @@ async fn an_idle_stream_costs_nothing_after_a_while_and_can_be_used_again() {
             .remove(0)
             .1
             .unwrap();
-        assert_eq!(lock(&commit.lanes).len(), 1);
+        assert_eq!(lock(&commit.queues).len(), 1);
         tokio::time::sleep(LINGER * 2).await;
-        assert!(lock(&commit.lanes).is_empty());
+        assert!(lock(&commit.queues).is_empty());
     }
 }

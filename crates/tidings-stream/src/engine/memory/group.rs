@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::lease::Lease;
 use super::log::Log;
 use crate::engine::{self, Claimed, ConsumerKey, Delivery, Receipt};
+use crate::stats::Place;
 use crate::{GroupName, GroupStats, Member, MessageId, PendingMessage};
 
 /// One consumer group.
@@ -132,10 +133,6 @@ impl Group {
                 self.lost_to_trim += 1;
             }
         }
-        if self.cursor + 1 < log.tail() {
-            self.lost_to_trim += log.tail() - 1 - self.cursor;
-            self.cursor = log.tail() - 1;
-        }
         let lo = self.cursor + 1;
         while room > 0 && self.cursor < log.head() {
             room -= 1;
@@ -155,8 +152,8 @@ impl Group {
         }
     }
 
-    /// Makes retries of what is left of claims that have expired. Until somebody takes one, the old
-    /// receipt is still good for it.
+    /// Makes retries of what is left of claims that have expired. Until another claim takes one,
+    /// the old receipt is still good for it.
     fn explode_expired_leases(&mut self, now: Instant) {
         while let Some(&(due, number)) = self.expiring.first()
             && due <= now
@@ -180,8 +177,8 @@ impl Group {
         }
     }
 
-    /// Ends the claim that a receipt is the proof of, and answers what was known of the message, which
-    /// is no longer pending; `None` when the receipt is stale.
+    /// Ends the claim that a receipt is the proof of, and returns what was known of the message, which
+    /// is no longer pending; `None` if the receipt is stale.
     pub(super) fn end_claim(&mut self, receipt: &Receipt) -> Option<Ended> {
         let number = receipt.id.as_u64();
         if let Some(lease) = self.leases.get_mut(&receipt.claim)
@@ -224,6 +221,22 @@ impl Group {
             self.dead_lettered += 1;
         } else {
             self.lost_to_trim += 1;
+        }
+    }
+
+    /// Counts what is lost when messages before `tail` are removed: what the group has not claimed, and
+    /// what waits for another attempt. What a consumer has is counted if it comes again.
+    pub(super) fn lose(&mut self, tail: u64) {
+        let waiting = self.retries.range(..tail);
+        let waiting = waiting.filter(|(_, retry)| retry.claim.is_none());
+        let gone: Vec<u64> = waiting.map(|(number, _)| *number).collect();
+        self.lost_to_trim += gone.len() as u64;
+        for number in gone {
+            self.forget_retry(number);
+        }
+        if self.cursor + 1 < tail {
+            self.lost_to_trim += tail - 1 - self.cursor;
+            self.cursor = tail - 1;
         }
     }
 
@@ -356,17 +369,20 @@ impl Group {
     }
 
     pub(super) fn stats(&self, name: &GroupName, log: &Log) -> GroupStats {
-        let first_needed = self.first_needed().max(log.tail());
+        let first_needed = self.first_needed();
         let leased: usize = self.leases.values().map(Lease::open).sum();
+        let place = Place {
+            tail: log.tail(),
+            head: log.head(),
+            cursor: self.cursor,
+            first_needed,
+            lag: log.age(first_needed.max(log.tail())),
+        };
         GroupStats {
-            position: MessageId::from_u64(self.cursor),
-            oldest_unfinished: (first_needed <= log.head())
-                .then(|| MessageId::from_u64(first_needed)),
-            lag: log.head() - self.cursor.max(log.tail() - 1),
             pending: (self.retries.len() + leased) as u64,
             dead_lettered: self.dead_lettered,
             lost_to_trim: self.lost_to_trim,
-            ..GroupStats::new(name.clone())
+            ..GroupStats::at(name.clone(), place)
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Telling other processes that streams have something new.
+//! Notifying other processes that streams have something new.
 //!
-//! A notification is sent by a transaction of its own, after the one that it tells of: the server
-//! commits transactions that notify one after the other, whatever they are about. Streams that get
-//! messages within some milliseconds are told of together.
+//! A notification is sent by a transaction of its own, after the one that it is about: the server
+//! commits transactions that notify one after the other. Streams that get messages within some
+//! milliseconds share a notification.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Longest notification, in bytes: PostgreSQL takes less than 8000.
 const MAX_BYTES: usize = 7900;
 
-/// Most streams that one transaction tells of by name. Beyond that it tells of all.
+/// Most streams that one transaction names. Beyond that it notifies of all.
 const MAX_STREAMS: usize = 256;
 
 /// What comes between the parts of a notification, and is in no name.
@@ -68,7 +68,7 @@ impl Announcer {
         self.news.notify_one();
     }
 
-    /// What its notifications begin with: it need not hear its own.
+    /// What its notifications begin with, so that it can ignore its own.
     pub(super) fn sender(&self) -> Arc<str> {
         Arc::clone(&self.sender)
     }
@@ -92,9 +92,9 @@ async fn announce_all(announcer: Announcer, connections: Arc<Connections>, chann
             Ok(_) => {}
             Err(Failure::Closed) => return,
             Err(Failure::Database(error)) => {
-                // Polling finds what nobody is told of.
+                // Polling finds the messages.
                 let error: &dyn std::error::Error = &error;
-                tracing::debug!(error, "other processes were not told of new messages");
+                tracing::debug!(error, "notifying other processes failed");
             }
         }
         tokio::time::sleep(PAUSE).await;
@@ -138,7 +138,7 @@ pub(super) enum News {
     Nothing,
 }
 
-/// Reads a notification, for whoever sends as `own`.
+/// Reads a notification. Those of the sender `own` are ignored.
 pub(super) fn read(payload: &str, own: &str) -> News {
     if payload == OUTBOX {
         return News::Outbox;

@@ -17,6 +17,8 @@ const MAX_BATCH_BYTES: usize = 256 << 20;
 const APPEND: &str =
     "SELECT first, numbers FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
+const SET_RETENTION: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
+
 /// Refuses a batch that the server could not take.
 pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
     let length = messages.iter().map(|message| message.payload.len()).sum();
@@ -30,7 +32,7 @@ pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Appends batches, and wakes whoever waits for them.
+/// Appends batches, and wakes the consumers that wait for them.
 #[derive(Debug)]
 pub(super) struct Appender {
     connections: Arc<Connections>,
@@ -53,13 +55,13 @@ impl Append for Appender {
         &self,
         stream: &StreamName,
         messages: &[NewMessage],
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, AppendError> {
         let columns = Columns::new(messages).map_err(AppendError::Refused)?;
-        let max_len = retention
-            .max_len
-            .map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
-        let max_age = retention.max_age.map(time::millis);
+        let bounds = retention.map(Bounds::new);
+        let max_len = bounds.as_ref().and_then(|bounds| bounds.max_len);
+        let max_age = bounds.as_ref().and_then(|bounds| bounds.max_age);
+        let trim_pending = bounds.map(|bounds| bounds.trim_pending);
         let row = self
             .connections
             .query(
@@ -68,7 +70,7 @@ impl Append for Appender {
                     (&stream.as_str(), Type::TEXT),
                     (&max_len, Type::INT8),
                     (&max_age, Type::INT8),
-                    (&retention.trim_pending, Type::BOOL),
+                    (&trim_pending, Type::BOOL),
                     (&columns.payloads, Type::BYTEA_ARRAY),
                     (&columns.headers, Type::BYTEA_ARRAY),
                     (&columns.ends, Type::INT8_ARRAY),
@@ -101,6 +103,41 @@ impl Append for Appender {
                 .collect(),
         })
     }
+}
+
+/// A retention as columns.
+struct Bounds {
+    max_len: Option<i64>,
+    max_age: Option<i64>,
+    trim_pending: bool,
+}
+
+impl Bounds {
+    fn new(retention: Retention) -> Self {
+        let max_len = retention.max_len;
+        Self {
+            max_len: max_len.map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX)),
+            max_age: retention.max_age.map(time::millis),
+            trim_pending: retention.trim_pending,
+        }
+    }
+}
+
+/// Stores the retention of a stream, and trims to it.
+pub(super) async fn set_retention(
+    connections: &Connections,
+    stream: &StreamName,
+    retention: Retention,
+) -> Result<(), Error> {
+    let bounds = Bounds::new(retention);
+    let parameters = [
+        (&stream.as_str() as _, Type::TEXT),
+        (&bounds.max_len as _, Type::INT8),
+        (&bounds.max_age as _, Type::INT8),
+        (&bounds.trim_pending as _, Type::BOOL),
+    ];
+    connections.query(SET_RETENTION, &parameters).await?;
+    Ok(())
 }
 
 /// Messages as the columns of a table.

@@ -13,27 +13,29 @@ use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
 const CLAIM: &str = "
-    SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_errors, o_next_due,
-        o_times, o_headers, o_payloads
+    SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_next_due,
+        o_new, o_times, o_headers, o_payloads
     FROM tidings_stream_claim($1, $2, $3, $4, $5, $6, $7, $8)";
+
+const RELEASE: &str = "SELECT tidings_stream_release_claim($1, $2, $3)";
 
 const READY: &str = "SELECT tidings_stream_ready($1, $2)";
 
 /// Claims what comes again and is due, then new messages.
 ///
-/// New messages come with the answer when they are small. What is large, or comes again, is read by
-/// another statement: a client that stops in the middle of receiving an answer makes the server keep
-/// its transaction open, and the lock of the group.
+/// New messages come with the reply if they are small. What is large, or redelivered, is read by another
+/// statement: a client that stops in the middle of receiving a reply makes the server keep its
+/// transaction open, and the lock of the group.
 pub(super) async fn claim(
     connections: &Connections,
     consumer: &ConsumerKey,
+    number: i64,
     max: usize,
     visibility: Duration,
 ) -> Result<Claimed, Error> {
     let ConsumerKey { group, consumer } = consumer;
-    let number = draw_number();
     let max = i64::try_from(max).unwrap_or(i64::MAX).min(MAX_CLAIM);
-    // A claim that expires when it is made could not be told from one that has expired.
+    // A claim that expires when it is made would be taken for an expired one.
     let visibility = time::millis(visibility).max(1);
     let row = connections
         .row(
@@ -51,17 +53,28 @@ pub(super) async fn claim(
         )
         .await?;
     let ticket = Ticket::read(&row, number)?.ok_or(Error::UnknownGroup)?;
-    let new = content::inline(&row, 7, ticket.new.1)?;
-    let next_due = ticket.next_due;
-    let deliveries = ticket.redeem(connections, group, new).await?;
-    Ok(Claimed {
-        deliveries,
-        next_due,
-    })
+    let new = content::inline(&row, 6)?;
+    ticket.redeem(connections, group, new).await
 }
 
-/// Most bytes of content in the answer to a claim, together with which it still fits into the buffers of
-/// a connection.
+/// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
+/// anything.
+pub(super) async fn release(
+    connections: &Connections,
+    group: &GroupKey,
+    number: i64,
+) -> Result<bool, Error> {
+    let parameters = [
+        (&group.stream.as_str() as _, Type::TEXT),
+        (&group.group.as_str() as _, Type::TEXT),
+        (&number as _, Type::INT8),
+    ];
+    let row = connections.row(RELEASE, &parameters).await?;
+    row.try_get(0).map_err(failure::column)
+}
+
+/// Most bytes of content in the reply to a claim, with which it still fits into the buffers of a
+/// connection.
 const MAX_INLINE_BYTES: i64 = 32 << 10;
 
 /// Most messages of one claim: their bits are in one row.
@@ -71,7 +84,7 @@ const MAX_CLAIM: i64 = 1000;
 ///
 /// Drawn from so many that no two claims of the same message ever have the same one, in whatever
 /// group of that name.
-fn draw_number() -> i64 {
+pub(super) fn draw_number() -> i64 {
     fastrand::i64(1..1 << 61) * 2
 }
 
@@ -91,11 +104,10 @@ struct Ticket {
 struct Redelivery {
     number: i64,
     attempt: u32,
-    last_error: Option<String>,
 }
 
 impl Ticket {
-    /// Reads the answer; `None` when there is no such group.
+    /// Reads the reply; `None` if there is no such group.
     fn read(row: &Row, claim: i64) -> Result<Option<Self>, Error> {
         let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
         let Some(stream_id) = stream_id else {
@@ -105,60 +117,47 @@ impl Ticket {
         let hi: Option<i64> = row.try_get(2).map_err(failure::column)?;
         let numbers: Option<Vec<i64>> = row.try_get(3).map_err(failure::column)?;
         let attempts: Option<Vec<i32>> = row.try_get(4).map_err(failure::column)?;
-        let errors: Option<Vec<Option<Vec<u8>>>> = row.try_get(5).map_err(failure::column)?;
-        let next_due: Option<i64> = row.try_get(6).map_err(failure::column)?;
+        let next_due: Option<i64> = row.try_get(5).map_err(failure::column)?;
         let again = numbers
             .unwrap_or_default()
             .into_iter()
             .zip(attempts.unwrap_or_default())
-            .zip(errors.unwrap_or_default())
-            .map(|((number, attempt), error)| {
-                Ok(Redelivery {
-                    number,
-                    attempt: attempt.cast_unsigned(),
-                    last_error: error
-                        .map(String::from_utf8)
-                        .transpose()
-                        .map_err(Error::backend)?,
-                })
+            .map(|(number, attempt)| Redelivery {
+                number,
+                attempt: attempt.cast_unsigned(),
             });
         Ok(Some(Self {
             stream_id,
             claim,
             new: lo.zip(hi).unwrap_or((1, 0)),
-            again: again.collect::<Result<_, Error>>()?,
+            again: again.collect(),
             next_due: next_due.map(time::duration),
         }))
     }
 
-    /// Reads the messages, but for new ones that came with it. What was trimmed at this very moment is
-    /// settled as lost.
+    /// Reads the messages, except new ones that came with the reply. What was trimmed at this very
+    /// moment, or was removed by hand, is settled as lost.
     async fn redeem(
         self,
         connections: &Connections,
         group: &GroupKey,
         new: Option<Vec<Content>>,
-    ) -> Result<Vec<Delivery>, Error> {
+    ) -> Result<Claimed, Error> {
         let (lo, hi) = self.new;
         let numbers: Vec<i64> = self.again.iter().map(|again| again.number).collect();
-        let mut contents: HashMap<i64, Content> =
-            content::some(connections, self.stream_id, &numbers)
-                .await?
-                .into_iter()
-                .map(|content| (content.number, content))
-                .collect();
+        let contents = content::redelivered(connections, group, self.stream_id, &numbers).await?;
+        let mut contents: HashMap<i64, _> = contents
+            .into_iter()
+            .map(|(content, error)| (content.number, (content, error)))
+            .collect();
         let mut deliveries = Vec::with_capacity(self.again.len());
         let mut lost = Vec::new();
         for again in self.again {
             let claim = self.claim + 1;
             match contents.remove(&again.number) {
-                Some(content) => deliveries.push(deliver(
-                    content,
-                    group,
-                    claim,
-                    again.attempt,
-                    again.last_error,
-                )),
+                Some((content, last_error)) => {
+                    deliveries.push(deliver(content, group, claim, again.attempt, last_error));
+                }
                 None => lost.push(receipt(again.number, claim)),
             }
         }
@@ -166,16 +165,25 @@ impl Ticket {
             Some(new) => new,
             None => content::range(connections, self.stream_id, lo, hi).await?,
         };
-        let first = new.first().map_or(hi + 1, |content| content.number);
-        lost.extend((lo..first).map(|number| receipt(number, self.claim)));
-        deliveries.extend(
-            new.into_iter()
-                .map(|content| deliver(content, group, self.claim, 1, None)),
-        );
-        if !lost.is_empty() {
-            settle::lose(connections, group, &lost).await?;
+        let mut next = lo;
+        for content in new {
+            lost.extend((next..content.number).map(|number| receipt(number, self.claim)));
+            next = content.number + 1;
+            deliveries.push(deliver(content, group, self.claim, 1, None));
         }
-        Ok(deliveries)
+        lost.extend((next..=hi).map(|number| receipt(number, self.claim)));
+        if lost.is_empty() {
+            return Ok(Claimed {
+                deliveries,
+                next_due: self.next_due,
+            });
+        }
+        settle::lose(connections, group, &lost).await?;
+        // What is gone leaves room for more.
+        Ok(Claimed {
+            deliveries,
+            next_due: Some(Duration::ZERO),
+        })
     }
 }
 

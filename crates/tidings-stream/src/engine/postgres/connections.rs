@@ -1,5 +1,5 @@
 //! A fixed number of connections, each used by one call at a time: one that waits for a lock or for
-//! the disk holds up nobody behind it.
+//! the disk holds up no other.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,25 +17,28 @@ use crate::Error;
 /// A parameter of a statement, and its type.
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// What a session begins with that is one's own alone. A plan that was made while a table was small
-/// must not go through all of it when it has grown; what makes that the last resort also makes plans
-/// look expensive enough to be compiled.
-const BEGIN: &str = "
-    SET plan_cache_mode = force_generic_plan;
-    SET enable_seqscan = off;
-    SET enable_bitmapscan = off;
-    SET jit = off;
-    SET default_transaction_isolation = 'read committed'";
+/// The transaction around a statement in sessions whose default is another isolation level. It sets
+/// nothing that outlives it: a pooler may give the session to others.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// The connections of one purpose.
 #[derive(Debug)]
 pub(super) struct Connections {
-    /// Those that nobody uses; the last one was used last, so that few are enough for few calls.
+    /// Those that are not in use; the last one was used last, so that few are enough for few calls.
     free: Mutex<Vec<Slot>>,
     permits: Semaphore,
     count: u32,
     patience: Duration,
-    prepares: bool,
+    sessions: Sessions,
+}
+
+/// What sessions are like.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sessions {
+    /// Whether statements are prepared on them.
+    pub(super) prepare: bool,
+    /// Whether their default isolation level is what the functions need.
+    pub(super) read_committed: bool,
 }
 
 /// A connection, which is made when it is first used, and what has been prepared on it.
@@ -53,9 +56,8 @@ struct InUse<'a> {
 }
 
 impl Connections {
-    /// Up to `count` connections, the first one made with `database`. They prepare their statements,
-    /// unless sessions are not theirs alone.
-    pub(super) fn new(database: Database, count: usize, prepares: bool) -> Self {
+    /// Up to `count` connections, the first one made with `database`.
+    pub(super) fn new(database: Database, count: usize, sessions: Sessions) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let config = database.config().clone();
         let patience = config.answer_limit();
@@ -68,7 +70,7 @@ impl Connections {
             permits: Semaphore::new(count as usize),
             count,
             patience,
-            prepares,
+            sessions,
         }
     }
 
@@ -95,12 +97,12 @@ impl Connections {
             // There are as many connections as permits.
             return Err(Failure::Closed);
         };
-        let answered = slot.query(statement, parameters, self.prepares).await;
+        let answered = slot.query(statement, parameters, self.sessions).await;
         if let Err(error) = &answered
             && error.may_have_been_done()
         {
-            // What broke one has mostly broken all; those that nobody uses are made anew, rather than
-            // tried until each has run into its limit.
+            // What broke one has mostly broken all. Those that are not in use are made again, rather
+            // than tried until each has run into its limit.
             self.disconnect();
         }
         drop(in_use);
@@ -108,7 +110,7 @@ impl Connections {
         answered.map_err(Failure::Database)
     }
 
-    /// Runs a statement that answers one row.
+    /// Runs a statement that returns one row.
     pub(super) async fn row(
         &self,
         statement: &'static str,
@@ -119,7 +121,7 @@ impl Connections {
             .ok_or_else(failure::unexpected)
     }
 
-    /// Runs a statement that answers one row, or none.
+    /// Runs a statement that returns one row, or none.
     pub(super) async fn opt_row(
         &self,
         statement: &'static str,
@@ -134,9 +136,9 @@ impl Connections {
         row.try_get(0).map_err(failure::column)
     }
 
-    /// Lets nobody in any more, and closes the connections once those who use them are done.
+    /// Refuses further calls, and closes the connections once those in use are given back.
     pub(super) async fn close(&self) {
-        // Whoever closed it before has taken all permits.
+        // An error means that it was closed before.
         if let Ok(all) = self.permits.acquire_many(self.count).await {
             self.permits.close();
             all.forget();
@@ -144,7 +146,7 @@ impl Connections {
         self.disconnect();
     }
 
-    /// Closes the connections that nobody uses.
+    /// Closes the connections that are not in use.
     fn disconnect(&self) {
         for slot in &*self.lock() {
             slot.database.disconnect();
@@ -176,10 +178,15 @@ impl Slot {
         &mut self,
         statement: &'static str,
         parameters: &[Parameter<'_>],
-        prepares: bool,
+        sessions: Sessions,
     ) -> Result<Vec<Row>, tidings_postgres::Error> {
         let database = self.database.clone();
-        if prepares {
+        if !sessions.read_committed {
+            return database
+                .run(|client| async move { query_in_transaction(&client, statement, parameters).await })
+                .await;
+        }
+        if sessions.prepare {
             let running = database.run(|client| self.query_prepared(client, statement, parameters));
             match running.await {
                 // Nothing was done; what was prepared is gone, or returns something else by now.
@@ -200,7 +207,6 @@ impl Slot {
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
         if !std::ptr::eq(self.client.as_ptr(), Arc::as_ptr(&client)) {
             self.statements.clear();
-            client.batch_execute(BEGIN).await?;
             self.client = Arc::downgrade(&client);
         }
         let prepared = match self.statements.entry(statement) {
@@ -213,6 +219,33 @@ impl Slot {
         let values: Vec<&(dyn ToSql + Sync)> = parameters.iter().map(|(value, _)| *value).collect();
         client.query(prepared, &values).await
     }
+}
+
+/// Runs a statement in a transaction of its own. All of it is sent at once, so that a dropped future
+/// leaves no transaction open.
+async fn query_in_transaction(
+    client: &Client,
+    statement: &'static str,
+    parameters: &[Parameter<'_>],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let (begun, rows, ended) = tokio::join!(
+        client.batch_execute(BEGIN),
+        client.query_typed(statement, parameters),
+        client.batch_execute("COMMIT"),
+    );
+    begun?;
+    let rows = rows?;
+    ended?;
+    Ok(rows)
+}
+
+/// The isolation level of sessions as they are.
+pub(super) async fn is_read_committed(database: &Database) -> Result<bool, Error> {
+    const ASK: &str = "SELECT current_setting('transaction_isolation') = 'read committed'";
+    let asked = database.run(|client| async move { client.query_typed(ASK, &[]).await });
+    let rows = asked.await.map_err(failure::error)?;
+    let row = rows.first().ok_or_else(failure::unexpected)?;
+    row.try_get(0).map_err(failure::column)
 }
 
 /// Whether a prepared statement was refused for what has become of it since.

@@ -7,25 +7,22 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::connections::Connections;
 use super::failure;
-use crate::engine::headers;
+use crate::engine::{GroupKey, headers};
 use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
 
 /// Bytes after which a page, or a claim, takes no further message.
 pub(super) const MAX_BYTES: i64 = 4 << 20;
 
-const RANGE: &str = "
-    SELECT number, created_at, headers, payload FROM tidings_stream_message
-    WHERE stream_id = $1 AND number BETWEEN $2 AND $3 ORDER BY number";
+const RANGE: &str =
+    "SELECT number, created_at, headers, payload FROM tidings_stream_range($1, $2, $3)";
 
-const SOME: &str = "
-    SELECT number, created_at, headers, payload FROM tidings_stream_message
-    WHERE stream_id = $1 AND number = ANY ($2) ORDER BY number";
+const REDELIVERED: &str = "
+    SELECT number, created_at, headers, payload, last_error
+    FROM tidings_stream_redelivered($1, $2, $3, $4)";
 
 const PAGE_END: &str = "SELECT o_stream_id, o_hi FROM tidings_stream_page_end($1, $2, $3, $4)";
 
-const HEADERS: &str = "
-    SELECT m.number, m.headers FROM tidings_stream s JOIN tidings_stream_message m USING (stream_id)
-    WHERE s.name = $1 AND m.number = ANY ($2)";
+const HEADERS: &str = "SELECT number, headers FROM tidings_stream_headers($1, $2)";
 
 /// What the store has of a message.
 #[derive(Debug)]
@@ -67,18 +64,21 @@ impl Content {
     }
 }
 
-/// The messages up to a number that a row has in columns from one on: times, headers, payloads. `None`
-/// when it has none.
-pub(super) fn inline(row: &Row, first: usize, hi: i64) -> Result<Option<Vec<Content>>, Error> {
+/// The messages that a row has in columns from one on: numbers, times, headers, payloads. `None` if it
+/// has none.
+pub(super) fn inline(row: &Row, first: usize) -> Result<Option<Vec<Content>>, Error> {
     let column = failure::column;
-    let times: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
-    let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 1).map_err(column)?;
-    let payloads: Option<Vec<&[u8]>> = row.try_get(first + 2).map_err(column)?;
-    let (Some(times), Some(headers), Some(payloads)) = (times, headers, payloads) else {
+    let numbers: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
+    let times: Option<Vec<i64>> = row.try_get(first + 1).map_err(column)?;
+    let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 2).map_err(column)?;
+    let payloads: Option<Vec<&[u8]>> = row.try_get(first + 3).map_err(column)?;
+    let (Some(numbers), Some(times), Some(headers), Some(payloads)) =
+        (numbers, times, headers, payloads)
+    else {
         return Ok(None);
     };
-    let count = i64::try_from(times.len()).map_err(Error::backend)?;
-    (hi - count + 1..)
+    numbers
+        .into_iter()
         .zip(times)
         .zip(headers.into_iter().zip(payloads))
         .map(|((number, time), (headers, payload))| Content::new(number, time, headers, payload))
@@ -105,21 +105,30 @@ pub(super) async fn range(
     rows.iter().map(Content::read).collect()
 }
 
-/// Reads those of some messages that have not been trimmed, in order.
-pub(super) async fn some(
+/// Reads those of some messages of a group that are kept, in order, with the error of the last attempt.
+pub(super) async fn redelivered(
     connections: &Connections,
+    group: &GroupKey,
     stream_id: i64,
     numbers: &[i64],
-) -> Result<Vec<Content>, Error> {
+) -> Result<Vec<(Content, Option<String>)>, Error> {
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
     let parameters = [
+        (&group.stream.as_str() as _, Type::TEXT),
+        (&group.group.as_str() as _, Type::TEXT),
         (&stream_id as _, Type::INT8),
         (&numbers as _, Type::INT8_ARRAY),
     ];
-    let rows = connections.query(SOME, &parameters).await?;
-    rows.iter().map(Content::read).collect()
+    let rows = connections.query(REDELIVERED, &parameters).await?;
+    rows.iter()
+        .map(|row| {
+            let error: Option<Vec<u8>> = row.try_get(4).map_err(failure::column)?;
+            let error = error.map(String::from_utf8).transpose();
+            Ok((Content::read(row)?, error.map_err(Error::backend)?))
+        })
+        .collect()
 }
 
 /// The headers of those of some messages of a stream that have not been trimmed.

@@ -9,12 +9,11 @@ use crate::{Error, StreamName};
 
 const HIDE: &str = "SELECT tidings_stream_hide($1)";
 
-const HIDDEN: &str = "
-    SELECT stream_id FROM tidings_stream WHERE name >= E'\\x01' AND name < E'\\x02'";
+const HIDDEN: &str = "SELECT tidings_stream_hidden()";
 
 const REMOVE: &str = "SELECT tidings_stream_remove_hidden($1, $2)";
 
-/// Takes a stream out of sight, and answers its id; `None` when there is none.
+/// Takes a stream out of sight, and returns its id; `None` if there is none.
 pub(super) async fn hide(
     connections: &Connections,
     stream: &StreamName,

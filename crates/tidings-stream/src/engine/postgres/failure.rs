@@ -7,9 +7,9 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use crate::Error;
 use crate::engine::group_commit::AppendError;
 
-/// An answer that the functions of this program do not give.
+/// A result that the functions of this program do not return.
 #[derive(Debug, thiserror::Error)]
-#[error("the database answered something unexpected")]
+#[error("the database returned something unexpected")]
 pub(super) struct Unexpected;
 
 pub(super) fn unexpected() -> Error {
@@ -21,7 +21,7 @@ pub(super) fn column(error: tidings_postgres::tokio_postgres::Error) -> Error {
     Error::backend(error)
 }
 
-/// The error of a statement on a connection of somebody else's.
+/// The error of a statement on a connection of the caller's.
 pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error {
     if error.code() == Some(&SqlState::DISK_FULL) {
         Error::Full(Arc::new(error))
@@ -31,7 +31,9 @@ pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error
 }
 
 pub(super) fn error(error: tidings_postgres::Error) -> Error {
-    if error.code() == Some(&SqlState::DISK_FULL) {
+    if error.may_have_been_done() {
+        Error::outcome_unknown(error)
+    } else if error.code() == Some(&SqlState::DISK_FULL) {
         Error::Full(Arc::new(error))
     } else {
         Error::backend(error)

@@ -14,9 +14,7 @@ const SEEK: &str = "SELECT o_known, o_newest FROM tidings_stream_seek($1, $2, $3
 
 const DELETE: &str = "SELECT tidings_stream_delete_group($1, $2)";
 
-const FIND: &str = "
-    SELECT g.group_id FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
-    WHERE s.name = $1 AND g.name = $2";
+const FIND: &str = "SELECT tidings_stream_find_group($1, $2)";
 
 /// Creates a group, and its stream, unless they exist.
 pub(super) async fn open(
@@ -85,7 +83,7 @@ async fn ask(
     connections.row(statement, &parameters).await
 }
 
-/// A place as the database is told: what kind it is, and where.
+/// A place as parameters: its kind, and where.
 fn place(start: StartFrom) -> (i32, i64) {
     match start {
         StartFrom::Latest => (0, 0),

@@ -89,7 +89,7 @@ async fn serve(listening: &mut Listening, config: &Config, listener: &Listener) 
     }
 }
 
-/// Runs a statement within the limit for an answer.
+/// Runs a statement within the limit for a reply.
 async fn ask(
     listening: &mut Listening,
     config: &Config,

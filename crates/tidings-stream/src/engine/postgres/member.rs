@@ -11,19 +11,9 @@ use crate::{Error, Member};
 
 const CHECK_IN: &str = "SELECT tidings_stream_check_in($1, $2, $3, $4)";
 
-const FORGET: &str = "DELETE FROM tidings_stream_member WHERE expires <= tidings_stream_now()";
+const FORGET: &str = "SELECT tidings_stream_forget_members()";
 
-const LIST: &str = "
-    SELECT consumer, bool_or(is_alive), sum(pending)::bigint FROM (
-        SELECT consumer, true AS is_alive, 0 AS pending FROM tidings_stream_member
-        WHERE group_id = $1 AND expires > tidings_stream_now()
-        UNION ALL
-        SELECT consumer, false, 1 FROM tidings_stream_retry
-        WHERE group_id = $1 AND claim IS NOT NULL
-        UNION ALL
-        SELECT consumer, false, bit_count(~settled) FROM tidings_stream_lease
-        WHERE group_id = $1 AND deadline IS NOT NULL) AS known
-    GROUP BY consumer ORDER BY consumer COLLATE \"C\"";
+const LIST: &str = "SELECT consumer, is_alive, pending FROM tidings_stream_members($1)";
 
 /// Notes that consumers are alive for some time, or, when it is zero, that they have gone.
 pub(super) async fn check_in(

@@ -1,6 +1,6 @@
 //! Publishing inside transactions of the caller's own.
 //!
-//! A stream's numbers are taken under a lock until the commit, and a transaction of somebody else's
+//! A stream's numbers are taken under a lock until the commit, and a transaction of a caller's
 //! may stay open for as long as it likes. So it leaves its messages in an outbox, without numbers;
 //! once they are committed, whichever engine comes first gives them their numbers and puts them into
 //! their streams, in a short transaction.
@@ -23,31 +23,30 @@ use crate::{Error, NewMessage, StreamName};
 /// Most messages that get their numbers in one transaction.
 const BATCH: i64 = 500;
 
-/// How often to look into the outbox without having been told to, on the average.
+/// How often to look into the outbox without a wake-up, on average.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The notification is part of the transaction: it is sent if and when that commits, once.
 const LEAVE: &str = "
-    WITH kept AS (
-        INSERT INTO tidings_stream_outbox (stream, payload, headers, key, key_window)
-        SELECT $1, payload, headers, key, key_window
-        FROM unnest($2::bytea[], $3::bytea[], $4::text[], $5::bigint[]) WITH ORDINALITY
-            AS message (payload, headers, key, key_window, n)
-        ORDER BY n RETURNING 1)
-    SELECT pg_notify(tidings_stream_channel(), 'outbox') FROM kept LIMIT 1";
+    INSERT INTO tidings_stream_outbox (stream, payload, headers, key, key_window)
+    SELECT $1, payload, headers, key, key_window
+    FROM unnest($2::bytea[], $3::bytea[], $4::text[], $5::bigint[]) WITH ORDINALITY
+        AS message (payload, headers, key, key_window, n)
+    ORDER BY n";
+
+const NOTIFY: &str = "SELECT pg_notify(tidings_stream_channel(), 'outbox')";
 
 const SEQUENCE: &str = "SELECT streams, messages FROM tidings_stream_sequence($1, $2)";
 
 /// Publishes messages inside a transaction of the caller's own: they get into the stream after it
 /// commits, whole and in their order, and never if it does not.
 ///
-/// It takes no lock, so a transaction that stays open holds up nobody. The messages have no ids yet;
-/// they get them, with the time of their publishing and the check of their publish keys, from an
-/// engine that is open on the same tables, in this process or another, within moments of the commit.
-/// The stream's retention stays as it was.
+/// It takes no lock, so a transaction that stays open holds up no other. The messages have no ids yet.
+/// They get them, with the time of their publishing and the check of their publish keys, from an engine
+/// that is open on the same tables, in this process or another. Call
+/// [`Streams::wake`](crate::Streams::wake) after the commit to have that done at once; without it, it
+/// is done within about a second. The stream's retention stays as it was.
 ///
-/// The client, or transaction, must find the tables in its search path, as the engine does. Its
-/// commit notifies, and the server commits transactions that do one after the other.
+/// The client, or transaction, must find the tables in its search path, as the engine does.
 ///
 /// # Errors
 ///
@@ -63,12 +62,14 @@ const SEQUENCE: &str = "SELECT streams, messages FROM tidings_stream_sequence($1
 /// use tidings_stream::postgres::{publish_in, tokio_postgres};
 ///
 /// # async fn example(
-/// #     client: &mut tokio_postgres::Client, orders: tidings_stream::StreamName,
+/// #     client: &mut tokio_postgres::Client, streams: tidings_stream::Streams,
+/// #     orders: tidings_stream::StreamName,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
 /// let transaction = client.transaction().await?;
 /// transaction.execute("UPDATE stock SET apples = apples - 3", &[]).await?;
 /// publish_in(&transaction, &orders, &[NewMessage::new("three apples")]).await?;
 /// transaction.commit().await?;
+/// streams.wake(&orders);
 /// # Ok(()) }
 /// ```
 pub async fn publish_in(
@@ -90,7 +91,7 @@ pub async fn publish_in(
         .windows
         .unwrap_or_else(|| vec![None; messages.len()]);
     client
-        .query_typed(
+        .execute_typed(
             LEAVE,
             &[
                 (&stream.as_str(), Type::TEXT),
@@ -105,7 +106,23 @@ pub async fn publish_in(
     Ok(())
 }
 
-/// Has the outbox looked into. Clones share it.
+/// Makes the commit of a transaction that has [published](publish_in) notify all engines, for callers
+/// that have no [`Streams`](crate::Streams) to wake. The server commits transactions that notify one
+/// after the other, whatever they are about, which makes this the slower way.
+///
+/// # Errors
+///
+/// [`Error::Backend`] if the server refuses it. Roll back then.
+///
+/// # Cancel safety
+///
+/// A dropped future may or may not have added the notification.
+pub async fn notify_in(client: &(impl GenericClient + Sync)) -> Result<(), Error> {
+    let notified = client.query_typed(NOTIFY, &[]).await;
+    notified.map(drop).map_err(failure::statement)
+}
+
+/// Has the outbox emptied. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Sequencer {
     look: Arc<Notify>,

@@ -9,17 +9,8 @@ use crate::engine::{GroupKey, time};
 use crate::{Error, MessageId, PendingMessage};
 
 const PAGE: &str = "
-    SELECT number, attempts, consumer, now - since, due - now, last_error
-    FROM tidings_stream_now() AS now, (
-        (SELECT number, attempts, consumer, since, due, last_error FROM tidings_stream_retry
-        WHERE group_id = $1 AND number > $2 ORDER BY number LIMIT $3)
-        UNION ALL
-        (SELECT lo + i, 1, consumer, since, deadline, NULL
-        FROM tidings_stream_lease, generate_series(0, length(settled) - 1) AS i
-        WHERE group_id = $1 AND hi > $2 AND deadline IS NOT NULL
-            AND lo + i > $2 AND get_bit(settled, i) = 0
-        ORDER BY 1 LIMIT $3)) AS pending
-    ORDER BY number LIMIT $3";
+    SELECT number, attempts, consumer, age, due_in, last_error
+    FROM tidings_stream_pending($1, $2, $3)";
 
 /// Reads a page of the pending messages of a group, in the order of their ids.
 pub(super) async fn page(

@@ -6,7 +6,7 @@
 
 use crate::engine::Receipt;
 
-/// Longest gap within a run: a receipt that nobody was given could be anywhere.
+/// Longest gap within a run: an invented receipt could be anywhere.
 const MAX_GAP: i64 = 1024;
 
 /// Receipts of one claim, close to each other.
@@ -35,7 +35,7 @@ impl Run {
         mask.into_iter().map(char::from).collect()
     }
 
-    /// Whether an answer has the bit of a receipt.
+    /// Whether a mask has the bit of a receipt.
     pub(super) fn has(&self, mask: &str, receipt: &Receipt) -> bool {
         mask.as_bytes().get(self.bit(receipt)) == Some(&b'1')
     }

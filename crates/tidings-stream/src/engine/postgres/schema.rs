@@ -1,16 +1,33 @@
-//! The tables and functions. A step that has been released is never changed.
+//! The tables and functions. A step that changes tables is never changed once it has been released.
+//! Functions are replaced as a whole: when they change, their step moves to the end, and an empty one
+//! keeps its place.
 //!
 //! What a call does is a function of the database: one round trip, whose statements are planned once
 //! per session, even behind a pooler that keeps no prepared statements.
 
 /// The steps of the migration.
-pub(super) fn steps() -> [&'static str; 1] {
-    [concat!(
-        include_str!("schema/tables.sql"),
+pub(super) fn steps() -> [&'static str; 2] {
+    const FUNCTIONS: &str = concat!(
+        include_str!("schema/begin.sql"),
         include_str!("schema/append.sql"),
         include_str!("schema/claim.sql"),
         include_str!("schema/settle.sql"),
         include_str!("schema/groups.sql"),
+        include_str!("schema/figures.sql"),
         include_str!("schema/outbox.sql"),
-    )]
+    );
+    [include_str!("schema/tables.sql"), FUNCTIONS]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::REDRIVE_GROUP;
+
+    /// What stands in Rust and in SQL is the same.
+    #[test]
+    fn the_functions_know_the_group_that_keeps_nothing() {
+        let [_, functions] = steps();
+        assert_eq!(functions.matches(&format!("'{REDRIVE_GROUP}'")).count(), 2);
+    }
 }

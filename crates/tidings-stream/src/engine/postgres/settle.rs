@@ -30,7 +30,7 @@ pub(super) struct Settled {
     pub(super) moved_to: BTreeSet<StreamName>,
 }
 
-/// How a claim ends, as the database is told.
+/// How a claim ends, as a parameter.
 #[derive(Debug, Clone, Copy)]
 enum End<'a> {
     Acknowledged,

@@ -5,42 +5,40 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::connections::Connections;
 use super::{delete, failure, member};
 use crate::Error;
+use crate::engine::trim_round::Round;
 
 /// Most messages that one transaction removes, so that publishers get in between.
 pub(super) const CHUNK: i64 = 1000;
 
-const BOUNDED: &str = "
-    SELECT stream_id FROM tidings_stream WHERE max_len IS NOT NULL OR max_age IS NOT NULL";
+const BOUNDED: &str = "SELECT tidings_stream_bounded()";
 
 const TRIM: &str = "SELECT tidings_stream_trim($1, $2)";
 
-/// Several may forget at a time, and share the work.
-const FORGET_KEYS: &str = "
-    WITH expired AS MATERIALIZED (
-        SELECT stream_id, key FROM tidings_stream_publish_key
-        WHERE expires <= tidings_stream_now() ORDER BY expires LIMIT $1 FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM tidings_stream_publish_key k USING expired e
-        WHERE k.stream_id = e.stream_id AND k.key = e.key RETURNING 1)
-    SELECT count(*) FROM gone";
+const FORGET_KEYS: &str = "SELECT tidings_stream_forget_keys($1)";
 
-/// Trims every stream, and forgets what has expired. Answers how many messages were removed.
+/// Trims every stream, and forgets what has expired. Returns how many messages were removed. Streams
+/// that cannot be trimmed do not keep others from it; the first of their errors is returned.
 pub(super) async fn trim_all(connections: &Connections) -> Result<u64, Error> {
     delete::remove_all_hidden(connections).await?;
     while count(connections, FORGET_KEYS, &[CHUNK]).await? >= CHUNK {}
     member::forget_the_gone(connections).await?;
-    let mut total = 0;
+    let mut round = Round::default();
     for row in connections.query(BOUNDED, &[]).await? {
         let stream_id: i64 = row.try_get(0).map_err(failure::column)?;
-        loop {
-            let removed = count(connections, TRIM, &[stream_id, CHUNK]).await?;
-            total += removed.cast_unsigned();
-            if removed < CHUNK {
-                break;
-            }
+        round.add(trim(connections, stream_id).await)?;
+    }
+    round.finish()
+}
+
+async fn trim(connections: &Connections, stream_id: i64) -> Result<u64, Error> {
+    let mut total = 0;
+    loop {
+        let removed = count(connections, TRIM, &[stream_id, CHUNK]).await?;
+        total += removed.cast_unsigned();
+        if removed < CHUNK {
+            return Ok(total);
         }
     }
-    Ok(total)
 }
 
 async fn count(

@@ -25,9 +25,9 @@ const MAX_ENTRY: usize = 16;
 const MAX_ENTRY_BYTES: usize = 4096;
 
 /// Most payload bytes of a message that shares an entry, as the scripts know it.
-const LARGE: usize = 1024;
+pub(super) const LARGE: usize = 1024;
 
-/// Refuses a batch that the server could not take, or not without holding up everybody else.
+/// Refuses a batch that the server could not take, or not without holding up all other clients.
 pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
     let length = messages.iter().map(|message| message.payload.len()).sum();
     if length > MAX_BATCH_BYTES {
@@ -67,19 +67,16 @@ impl Appender {
         &self,
         stream: &StreamName,
         messages: &[NewMessage],
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Cmd, Error> {
         let mut call = self.scripts.call(Script::Append);
         call.arg(stream.as_str()).arg(birth());
-        match retention.max_len {
-            Some(max_len) => call.arg(max_len.get()),
-            None => call.arg(""),
-        };
-        match retention.max_age {
-            Some(max_age) => call.arg(time::millis(max_age)),
-            None => call.arg(""),
-        };
-        call.arg(u8::from(retention.trim_pending));
+        match retention {
+            Some(retention) => add_retention(&mut call, retention),
+            None => {
+                call.arg("").arg("").arg("");
+            }
+        }
         let keyed = || {
             let numbered = messages.iter().zip(1_usize..);
             numbered.filter_map(|(message, index)| Some((index, message.publish_key.as_ref()?)))
@@ -111,12 +108,37 @@ impl Appender {
     }
 }
 
+/// Stores the retention of a stream, and trims to it.
+pub(super) async fn set_retention(
+    scripts: &Scripts,
+    stream: &StreamName,
+    retention: Retention,
+) -> Result<(), Error> {
+    let mut call = scripts.call(Script::SetRetention);
+    call.arg(stream.as_str()).arg(birth());
+    add_retention(&mut call, retention);
+    scripts.run(Script::SetRetention, &call).await.map(drop)
+}
+
+/// Adds the bounds of a retention to a call; empty texts are no bounds.
+fn add_retention(call: &mut Cmd, retention: Retention) {
+    match retention.max_len {
+        Some(max_len) => call.arg(max_len.get()),
+        None => call.arg(""),
+    };
+    match retention.max_age {
+        Some(max_age) => call.arg(time::millis(max_age)),
+        None => call.arg(""),
+    };
+    call.arg(u8::from(retention.trim_pending));
+}
+
 impl Append for Appender {
     async fn append(
         &self,
         stream: &StreamName,
         messages: &[NewMessage],
-        retention: Retention,
+        retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, AppendError> {
         // No failure is about one message of several: all were checked before.
         let call = self.call(stream, messages, retention);
@@ -160,7 +182,7 @@ fn entries(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
     entries
 }
 
-/// The ids of messages, of which those at some places repeat earlier ones. The answer has the number
+/// The ids of messages, of which those at some places repeat earlier ones. The reply has the number
 /// of the first one that does not, then place, counted from 1, and number of each that does.
 fn ids(answer: Vec<u64>, count: usize) -> Option<Vec<MessageId>> {
     let mut answer = answer.into_iter();

@@ -4,13 +4,19 @@ use std::time::Duration;
 
 use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
-use super::{scripts, settle};
+use super::{group, scripts, settle};
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
-/// What a script has claimed: number of the claim, birth of the stream, first and last new message,
-/// milliseconds until more is due, and number, attempt and last error of each that comes again.
-type Answer = (u64, String, u64, u64, i64, Vec<(u64, u32, Option<String>)>);
+/// What a script has claimed: birth of the stream, first and last new message, milliseconds until more
+/// is due, and number, attempt and last error of each that comes again.
+type Reply = (String, u64, u64, i64, Vec<(u64, u32, Option<String>)>);
+
+/// Draws the number of a claim from so many that no two claims of the same message ever have the same
+/// one, in whatever group of that name. It is exact as a number of a script.
+pub(super) fn draw_number() -> i64 {
+    fastrand::i64(1..1 << 52)
+}
 
 /// A message that was claimed and is still to be read.
 struct Expected {
@@ -19,10 +25,11 @@ struct Expected {
     last_error: Option<String>,
 }
 
-/// Claims messages, then reads them: whoever is cut off in between leaves a claim that runs out.
+/// Claims messages, then reads them.
 pub(super) async fn claim(
     scripts: &Scripts,
     consumer: &ConsumerKey,
+    claim: i64,
     max: usize,
     visibility: Duration,
 ) -> Result<Claimed, Error> {
@@ -32,9 +39,11 @@ pub(super) async fn claim(
         .arg(group.group.as_str())
         .arg(&*consumer.consumer)
         .arg(max)
-        .arg(time::millis(visibility));
-    let answer: Option<Answer> = scripts::read(scripts.run(Script::Claim, &call).await?)?;
-    let (claim, birth, lo, hi, wait, again) = answer.ok_or(Error::UnknownGroup)?;
+        .arg(time::millis(visibility))
+        .arg(claim);
+    let reply: Option<Reply> = scripts::read(scripts.run(Script::Claim, &call).await?)?;
+    let (birth, lo, hi, wait, again) = reply.ok_or(Error::UnknownGroup)?;
+    let claim = claim.cast_unsigned();
     let next_due = u64::try_from(wait).ok().map(Duration::from_millis);
 
     let mut expected: Vec<Expected> = Vec::with_capacity(again.len());
@@ -65,13 +74,30 @@ pub(super) async fn claim(
         });
     };
     let (deliveries, gone) = match_up(group, claim, expected, contents);
-    if !gone.is_empty() {
-        settle::lose(scripts, group, &gone).await?;
+    if gone.is_empty() {
+        return Ok(Claimed {
+            deliveries,
+            next_due,
+        });
     }
+    settle::lose(scripts, group, &gone).await?;
+    // What is gone leaves room for more.
     Ok(Claimed {
         deliveries,
-        next_due,
+        next_due: Some(Duration::ZERO),
     })
+}
+
+/// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
+/// anything.
+pub(super) async fn release(
+    scripts: &Scripts,
+    group: &GroupKey,
+    claim: i64,
+) -> Result<bool, Error> {
+    let mut call = group::call(scripts, Script::Release, group);
+    call.arg(claim);
+    scripts::read(scripts.run(Script::Release, &call).await?)
 }
 
 /// Runs of numbers that follow each other.
@@ -115,7 +141,7 @@ fn match_up(
     (deliveries, gone)
 }
 
-/// Tells of each group whether a claim would find something.
+/// Returns for each group whether a claim would find something.
 pub(super) async fn ready(scripts: &Scripts, groups: &[GroupKey]) -> Result<Vec<bool>, Error> {
     let mut call = scripts.call(Script::Ready);
     for group in groups {

@@ -15,7 +15,7 @@ pub(super) async fn warn(scripts: &Scripts) {
         ),
         Ok(None) => {}
         Err(error) => {
-            // Not everybody may ask.
+            // A user may not be allowed to ask.
             let error: &dyn std::error::Error = &error;
             tracing::debug!(
                 error,

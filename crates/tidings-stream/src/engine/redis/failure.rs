@@ -6,9 +6,9 @@ use tidings_redis::Error as ServerError;
 
 use crate::Error;
 
-/// An answer that the scripts of this program do not give.
+/// A reply that the scripts of this program do not give.
 #[derive(Debug, thiserror::Error)]
-#[error("the server answered something unexpected")]
+#[error("the server replied something unexpected")]
 struct Unexpected;
 
 pub(super) fn unexpected() -> Error {
@@ -20,6 +20,7 @@ pub(super) fn error(error: ServerError) -> Error {
         ServerError::Refused(refusal) if refusal.code() == Some("OOM") => {
             Error::Full(Arc::new(error))
         }
+        ServerError::Unanswered(_) => Error::outcome_unknown(error),
         _ => Error::backend(error),
     }
 }

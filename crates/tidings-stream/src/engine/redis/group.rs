@@ -4,7 +4,7 @@ use tidings_redis::redis::{Cmd, Value};
 
 use super::scripts::{Script, Scripts};
 use super::{append, scripts};
-use crate::engine::{self, GroupKey, time};
+use crate::engine::{GroupKey, time};
 use crate::{Error, MessageId, StartFrom};
 
 /// Creates a group, and its stream, unless they exist.
@@ -14,7 +14,7 @@ pub(super) async fn open(
     start: StartFrom,
 ) -> Result<(), Error> {
     let mut call = call(scripts, Script::OpenGroup, group);
-    call.arg(append::birth()).arg(engine::first_claim());
+    call.arg(append::birth());
     add_start(&mut call, start);
     match scripts.run(Script::OpenGroup, &call).await? {
         Value::Nil => Ok(()),

@@ -48,15 +48,15 @@ impl Listener {
 }
 
 /// Connects and subscribes to the channel.
-pub(super) async fn listen(
+async fn listen(
     config: &Config,
     channel: &str,
     listener: &Arc<Listener>,
 ) -> Result<Connection, Error> {
-    let listen = Arc::downgrade(listener);
+    let weak = Arc::downgrade(listener);
     let connection = config
         .connect(move |info| {
-            if let Some(listener) = Weak::upgrade(&listen) {
+            if let Some(listener) = Weak::upgrade(&weak) {
                 listener.notify(info);
             }
         })
@@ -66,46 +66,45 @@ pub(super) async fn listen(
     Ok(connection)
 }
 
-/// Listens for as long as it is polled, on one connection that is made again when it breaks.
-pub(super) async fn keep_listening(
-    mut connection: Connection,
-    config: Config,
-    channel: String,
-    listener: Arc<Listener>,
-) {
+/// Listens for as long as it is polled, on one connection that is made again when it breaks. Without
+/// one, consumers poll.
+pub(super) async fn keep_listening(config: Config, channel: String, listener: Arc<Listener>) {
     let mut backoff = Backoff::new(fastrand::Rng::new());
+    let mut is_down = false;
     loop {
-        let error = broken(&connection, &config).await;
-        listener.is_listening.store(false, Ordering::Relaxed);
-        // Notifications are lost from now on. Consumers that were woken a moment ago may have looked
-        // too early.
-        listener.wakes.wake_all();
-        drop(connection);
-        // An outage is reported once, however many attempts it takes.
-        tracing::warn!(
-            error = error.as_ref().map(|error| error as &dyn std::error::Error),
-            "lost the notification connection, falling back to polling"
-        );
-        connection = loop {
-            if let Some(pause) = backoff.next() {
-                tokio::time::sleep(pause).await;
-            }
-            match listen(&config, &channel, &listener).await {
-                Ok(connection) => break connection,
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, "the notification connection is still down");
+        let error = match listen(&config, &channel, &listener).await {
+            Ok(connection) => {
+                if is_down {
+                    tracing::info!("restored the notification connection");
                 }
+                is_down = false;
+                backoff.reset();
+                // Notifications of the time in between are lost.
+                listener.wakes.wake_all();
+                let error = broken(&connection, &config).await;
+                listener.is_listening.store(false, Ordering::Relaxed);
+                // Notifications are lost from now on. Consumers that were woken a moment ago may have
+                // looked too early.
+                listener.wakes.wake_all();
+                error
             }
+            Err(error) => Some(error),
         };
-        backoff.reset();
-        tracing::info!("restored the notification connection");
-        // Notifications of the time in between are lost.
-        listener.wakes.wake_all();
+        // An outage is reported once, however many attempts it takes.
+        if !is_down {
+            tracing::warn!(
+                error = error.as_ref().map(|error| error as &dyn std::error::Error),
+                "lost the notification connection, falling back to polling"
+            );
+        }
+        is_down = true;
+        if let Some(pause) = backoff.next() {
+            tokio::time::sleep(pause).await;
+        }
     }
 }
 
-/// Waits until the connection breaks, and answers why when that is known.
+/// Waits until the connection breaks, and returns why if that is known.
 async fn broken(connection: &Connection, config: &Config) -> Option<Error> {
     let interval = config.health_interval();
     let mut health = interval_at(Instant::now() + interval, interval);

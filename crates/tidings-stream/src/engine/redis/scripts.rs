@@ -19,14 +19,16 @@ macro_rules! script {
     };
 }
 
-/// A script. Its text says what it takes and answers.
+/// A script. Its text says what it takes and returns.
 ///
 /// What takes no room to speak of, and makes some, goes on where the server has none left; appending
 /// does not, nor does the creation of a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Script {
     Append,
+    SetRetention,
     Claim,
+    Release,
     Settle,
     OpenGroup,
     Seek,
@@ -45,6 +47,10 @@ impl Script {
     fn code(self) -> &'static str {
         match self {
             Self::Append => script!("": "keys" "group" "stream" "append"),
+            Self::SetRetention => {
+                script!(" flags=allow-oom": "keys" "group" "stream" "set_retention")
+            }
+            Self::Release => script!(" flags=allow-oom": "keys" "group" "release"),
             Self::Claim => script!(" flags=allow-oom": "keys" "group" "stream" "claim"),
             Self::Settle => script!(" flags=allow-oom": "keys" "group" "stream" "settle"),
             Self::OpenGroup => script!("": "keys" "group" "stream" "position" "open_group"),
@@ -63,9 +69,11 @@ impl Script {
         }
     }
 
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::Append,
+        Self::SetRetention,
         Self::Claim,
+        Self::Release,
         Self::Settle,
         Self::OpenGroup,
         Self::Seek,
@@ -132,8 +140,7 @@ impl Scripts {
         format!("{}:{kind}", self.root)
     }
 
-    /// Runs a script. A server that does not know it learns it: one that was restarted, or told to
-    /// forget.
+    /// Runs a script. It is loaded again if the server does not know it, for instance after a restart.
     pub(super) async fn run(&self, script: Script, call: &Cmd) -> Result<Value, Error> {
         let _running = self.begin()?;
         let run = || {
@@ -158,7 +165,7 @@ impl Scripts {
         run().await.map_err(failure::error)
     }
 
-    /// Runs commands that are no scripts, and answers what each did.
+    /// Runs commands that are no scripts, and returns what each did.
     pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Error> {
         let _running = self.begin()?;
         self.server
@@ -176,7 +183,7 @@ impl Scripts {
             .map_err(failure::error)
     }
 
-    /// Lets nobody in any more, waits for those who are under way, and closes the connection.
+    /// Refuses further calls, waits for those that are under way, and closes the connection.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         self.running.close();
@@ -197,7 +204,7 @@ fn is_unknown(error: &ServerError) -> bool {
     error.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
-/// An answer as what it is expected to be.
+/// A reply as what it is expected to be.
 pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T, Error> {
     from_redis_value(value).map_err(Error::backend)
 }
@@ -210,12 +217,32 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>, Error> {
     }
 }
 
-/// An answer with a character for each question, `1` for yes.
+/// A reply with a character for each receipt or group, `1` for yes.
 pub(super) fn flags(value: Value, count: usize) -> Result<Vec<bool>, Error> {
     match value {
         Value::BulkString(flags) if flags.len() == count => {
             Ok(flags.into_iter().map(|flag| flag == b'1').collect())
         }
         _ => Err(failure::unexpected()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::REDRIVE_GROUP;
+    use crate::engine::redis::{append, settle, trim};
+
+    /// What stands in Rust and in the scripts is the same.
+    #[test]
+    fn the_scripts_know_the_same_limits() {
+        for line in [
+            format!("local LARGE = {}", append::LARGE),
+            format!("local CHUNK = {}", trim::CHUNK),
+            format!("local MAX_NUMBER = {}", settle::MAX_NUMBER),
+            format!("local REDRIVE = '{REDRIVE_GROUP}'"),
+        ] {
+            assert!(Script::Append.code().lines().any(|it| it == line), "{line}");
+        }
     }
 }

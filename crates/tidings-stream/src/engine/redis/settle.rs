@@ -15,7 +15,7 @@ use crate::{Error, dead_letter};
 
 /// The largest numbers that any message and any claim can have: what is beyond them is no receipt of
 /// ours, and would not be exact in a script.
-const MAX_NUMBER: u64 = 99_999_999_999_999;
+pub(super) const MAX_NUMBER: u64 = 99_999_999_999_999;
 const MAX_CLAIM: u64 = 1 << 53;
 
 /// Ends claims.

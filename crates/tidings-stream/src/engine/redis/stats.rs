@@ -1,14 +1,17 @@
 //! Figures of streams and groups.
 
+use std::time::Duration;
+
 use tidings_redis::redis::{Value, cmd};
 
 use super::scripts::{Script, Scripts};
 use super::{failure, scripts};
-use crate::{Error, GroupName, GroupStats, MessageId, StreamName, StreamStats};
+use crate::stats::Place;
+use crate::{Error, GroupName, GroupStats, StreamName, StreamStats};
 
 /// What a script says of each group: name, cursor, first message that it has yet to finish, pending
-/// messages, dead letters and losses.
-type Group = (String, u64, u64, u64, u64, u64);
+/// messages, dead letters, losses, and the age of that message.
+type Group = (String, u64, u64, u64, u64, u64, i64);
 
 /// Reads the figures of a stream, all of the same moment.
 pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<StreamStats, Error> {
@@ -22,31 +25,28 @@ pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<Strea
     let mut next = || scripts::read(answer.next().unwrap_or_default());
     let (head, tail): (u64, u64) = (next()?, next()?);
     let groups: Vec<Group> = scripts::read(Value::Array(answer.collect()))?;
-    let holds_any = tail <= head;
-    let id = MessageId::from_u64;
+    if head + 1 < tail {
+        return Err(failure::unexpected());
+    }
     let groups = groups
         .into_iter()
-        .map(|(name, cursor, first_needed, pending, dead, lost)| {
-            let first_needed = first_needed.max(tail);
+        .map(|(name, cursor, first_needed, pending, dead, lost, age)| {
+            let place = Place {
+                tail,
+                head,
+                cursor,
+                first_needed,
+                lag: u64::try_from(age).ok().map(Duration::from_millis),
+            };
             Ok(GroupStats {
-                position: id(cursor),
-                oldest_unfinished: (first_needed <= head).then(|| id(first_needed)),
-                lag: head - cursor.max(tail - 1),
                 pending,
                 dead_lettered: dead,
                 lost_to_trim: lost,
-                ..GroupStats::new(GroupName::new(&name)?)
+                ..GroupStats::at(GroupName::new(&name)?, place)
             })
         })
         .collect::<Result<_, Error>>()?;
-    Ok(StreamStats {
-        oldest: holds_any.then(|| id(tail)),
-        newest: holds_any.then(|| id(head)),
-        messages: (head + 1)
-            .checked_sub(tail)
-            .ok_or_else(failure::unexpected)?,
-        groups,
-    })
+    Ok(StreamStats::new(tail, head, groups))
 }
 
 /// The streams whose names begin with a prefix, in order.

@@ -8,7 +8,7 @@ use super::{clock, schema, trim};
 use crate::engine::{headers, time};
 use crate::{Error, MessageId, NewMessage, PublishKey, Retention, StreamName};
 
-/// What a stream answers that can take no message any more.
+/// The error of a stream that can take no more messages.
 #[derive(Debug, thiserror::Error)]
 #[error("a stream has used up all of its numbers")]
 struct OutOfNumbers;
@@ -36,38 +36,32 @@ pub(super) fn append(
     insert(transaction, row, messages)
 }
 
-/// Appends messages, stores the retention, trims to it, and answers the messages' ids.
+/// Appends messages, stores the retention if there is one, trims to what is stored, and returns the
+/// messages' ids.
 pub(super) fn append_and_trim(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     messages: &[NewMessage],
-    retention: Retention,
+    retention: Option<Retention>,
 ) -> Result<Vec<MessageId>, Error> {
-    let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
-    let max_len = retention
-        .max_len
-        .map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
-    let row = transaction
-        .prepare_cached(&format!(
-            "INSERT INTO stream (name, head, max_len, max_age, trim_pending)
-             VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (name) DO UPDATE SET
-                 head = head + ?2, max_len = ?3, max_age = ?4, trim_pending = ?5
-             RETURNING {STREAM_COLUMNS}"
-        ))?
-        .query_row(
-            params![
-                stream.as_str(),
-                count,
-                max_len,
-                retention.max_age.map(time::millis),
-                retention.trim_pending
-            ],
-            StreamRow::read,
-        )?;
-    let Appended { ids, row } = insert(transaction, row, messages)?;
+    let Appended { ids, mut row } = append(transaction, stream, messages)?;
+    if let Some(retention) = retention {
+        row.keep(transaction, retention)?;
+    }
     trim::trim(transaction, &row)?;
     Ok(ids)
+}
+
+/// Stores the retention of a stream, and trims to it.
+pub(super) fn set_retention(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+    retention: Retention,
+) -> Result<(), Error> {
+    let Appended { mut row, .. } = append(transaction, stream, &[])?;
+    row.keep(transaction, retention)?;
+    trim::trim(transaction, &row)?;
+    Ok(())
 }
 
 /// Writes messages for which numbers have been taken, the last ones up to the head. Numbers that
@@ -145,7 +139,7 @@ fn claim_key(
     Ok(number)
 }
 
-/// Forgets up to `max` keys whose windows have ended, and answers how many those were.
+/// Removes up to `max` keys whose windows have ended, and returns how many those were.
 pub(super) fn forget_expired_keys(transaction: &Transaction<'_>, max: i64) -> Result<i64, Error> {
     let forgotten = transaction
         .prepare_cached(

@@ -17,8 +17,8 @@ const EXPIRED_LEASES: u32 = 8;
 /// Messages of one claim that room is made for at once.
 const EXPECTED: usize = 1024;
 
-/// Payload bytes after which a claim takes no further message: everyone who writes waits while they
-/// are read.
+/// Payload bytes after which a claim takes no further message: all writers wait while they are
+/// read.
 const MAX_BYTES: usize = 4 << 20;
 
 /// Claims what comes again and is due, then new messages.
@@ -46,7 +46,8 @@ pub(super) fn claim(
     claiming.take_due(max)?;
     claiming.take_new(max)?;
     claiming.save_group()?;
-    let next_due = if claiming.is_full() {
+    // What turned out to be gone leaves room for more.
+    let next_due = if claiming.is_full() || claiming.lost > 0 {
         Some(Duration::ZERO)
     } else if claiming.deliveries.len() < max {
         claiming.next_due()?
@@ -173,15 +174,33 @@ impl Claiming<'_> {
             schema::key(stream_id, lo),
             schema::key(stream_id, hi)
         ])?;
-        while !self.is_full()
-            && let Some(row) = rows.next()?
-        {
-            self.cursor = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
-            self.deliver(self.cursor, Content::read(row)?, 1, None);
+        let mut holes = Vec::new();
+        let has_any = self.deliveries.len();
+        loop {
+            if self.is_full() {
+                break;
+            }
+            let Some(row) = rows.next()? else {
+                holes.extend(self.cursor + 1..=hi);
+                self.cursor = hi;
+                break;
+            };
+            let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+            // Messages that were removed by hand are skipped, and counted.
+            holes.extend(self.cursor + 1..number);
+            self.cursor = number;
+            self.deliver(number, Content::read(row)?, 1, None);
+        }
+        self.lost += i64::try_from(holes.len()).unwrap_or(i64::MAX);
+        if self.deliveries.len() == has_any {
+            return Ok(());
         }
         let times = (self.now, self.now.saturating_add(self.visibility));
-        Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor)
-            .insert(self.transaction)
+        let mut lease = Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor);
+        for hole in holes {
+            lease.settle(hole);
+        }
+        lease.insert(self.transaction)
     }
 
     /// Writes what has changed of the group.
@@ -204,7 +223,7 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// When the next message of the group is due, claimed by somebody or not.
+    /// When the next message of the group is due, claimed or not.
     fn next_due(&self) -> Result<Option<Duration>, Error> {
         let next: Option<i64> = self
             .transaction

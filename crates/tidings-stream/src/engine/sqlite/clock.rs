@@ -11,7 +11,7 @@ static BASE: LazyLock<(i64, Instant)> =
     LazyLock::new(|| (Timestamp::now().as_millisecond(), Instant::now()));
 
 /// The time by which claims and delays are counted, in milliseconds since 1970: the wall clock, but
-/// deaf to whoever sets it.
+/// unaffected when that is set.
 pub(super) fn now() -> i64 {
     let (wall, since) = *BASE;
     wall.saturating_add(i64::try_from(since.elapsed().as_millis()).unwrap_or(i64::MAX))

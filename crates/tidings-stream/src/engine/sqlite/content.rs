@@ -1,5 +1,7 @@
 //! Reading messages.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -55,6 +57,28 @@ pub(super) fn find(
         .transpose()
 }
 
+/// How long ago a message was appended, or the first one that is kept after it.
+pub(super) fn age(
+    connection: &Connection,
+    stream_id: i64,
+    number: i64,
+) -> Result<Option<Duration>, Error> {
+    let created_at: Option<i64> = connection
+        .prepare_cached(
+            "SELECT created_at FROM stream_message WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT 1",
+        )?
+        .query_row(
+            [
+                schema::key(stream_id, number),
+                schema::key(stream_id, schema::MAX_NUMBER),
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    let now = Timestamp::now().as_millisecond();
+    Ok(created_at.map(|created_at| time::duration(now.saturating_sub(created_at))))
+}
+
 /// Reads messages of a stream in order, from the first one after a number on.
 pub(super) fn page(
     connection: &Connection,
@@ -103,17 +127,22 @@ pub(super) fn first_at(
     time: Timestamp,
 ) -> Result<i64, Error> {
     let time = time::first_milli(time);
-    let mut statement =
-        connection.prepare_cached("SELECT created_at FROM stream_message WHERE key = ?1")?;
+    // The message in the middle itself may have been removed by hand.
+    let mut statement = connection.prepare_cached(
+        "SELECT key, created_at FROM stream_message WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT 1",
+    )?;
     let (mut first, mut end) = (lo, hi + 1);
     while first < end {
         let middle = first + (end - first) / 2;
-        let created_at: i64 =
-            statement.query_row([schema::key(stream_id, middle)], |row| row.get(0))?;
-        if created_at < time {
-            first = middle + 1;
-        } else {
-            end = middle;
+        let keys = [schema::key(stream_id, middle), schema::key(stream_id, end)];
+        let found: Option<(i64, i64)> = statement
+            .query_row(keys, |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        match found {
+            Some((key, created_at)) if created_at < time => {
+                first = (key & schema::MAX_NUMBER) + 1;
+            }
+            _ => end = middle,
         }
     }
     Ok(first)

@@ -8,8 +8,8 @@ use crate::{Error, StreamName};
 /// What the names of deleted streams begin with, and no name of a stream can: a control character.
 const HIDDEN: &str = "\u{1}";
 
-/// Takes a stream out of sight, with its groups and publish keys, and answers its id; `None` when
-/// there is none. Its messages are still there, and nobody can reach them.
+/// Takes a stream out of sight, with its groups and publish keys, and returns its id; `None` if there
+/// is none. Its messages are still there, out of reach.
 pub(super) fn hide(
     transaction: &Transaction<'_>,
     stream: &StreamName,
@@ -46,21 +46,32 @@ pub(super) fn hidden(connection: &Connection) -> Result<Vec<i64>, Error> {
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Removes a chunk of a stream out of sight, and at last the stream; answers whether that is done.
+/// Removes a chunk of a stream out of sight, and at last the stream. Returns whether that is done.
+///
+/// Several may do this at a time, and the id of a stream that is gone is given to the next one: each
+/// step looks whether the stream is still the one out of sight.
 pub(super) fn remove_chunk(transaction: &Transaction<'_>, stream_id: i64) -> Result<bool, Error> {
     let removed = transaction
         .prepare_cached(
             "DELETE FROM stream_message WHERE key IN (
-                 SELECT key FROM stream_message WHERE key BETWEEN ?1 AND ?2 LIMIT ?3)",
+                 SELECT key FROM stream_message WHERE key BETWEEN ?1 AND ?2
+                     AND EXISTS (SELECT 1 FROM stream
+                         WHERE stream_id = ?4 AND name >= ?5 AND name < ?5 || ':')
+                 LIMIT ?3)",
         )?
         .execute(params![
             schema::key(stream_id, 0),
             schema::key(stream_id, schema::MAX_NUMBER),
-            trim::CHUNK
+            trim::CHUNK,
+            stream_id,
+            HIDDEN
         ])?;
     if removed > 0 {
         return Ok(false);
     }
-    transaction.execute("DELETE FROM stream WHERE stream_id = ?1", [stream_id])?;
+    transaction.execute(
+        "DELETE FROM stream WHERE stream_id = ?1 AND name >= ?2 AND name < ?2 || ':'",
+        params![stream_id, HIDDEN],
+    )?;
     Ok(true)
 }

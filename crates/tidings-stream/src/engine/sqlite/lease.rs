@@ -179,7 +179,7 @@ impl Lease {
     }
 }
 
-/// A row of `stream_retry` that nobody has claimed.
+/// A row of `stream_retry` that is not claimed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Retry<'a> {
     pub(super) number: i64,

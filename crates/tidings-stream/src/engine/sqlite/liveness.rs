@@ -21,9 +21,9 @@ pub(super) struct Liveness {
 impl Liveness {
     /// Registers an engine, and runs `if_alone` when no other is alive.
     ///
-    /// Whoever is alone could have the lock for itself. It has, for a moment, and only inside a
-    /// writing transaction: SQLite lets one of those run at a time, in all processes, so nobody
-    /// waits for the lock and two engines that start together do not both find themselves alone.
+    /// An engine that is alone can have the lock exclusively. It has it for a moment, and only inside
+    /// a writing transaction: SQLite lets one of those run at a time, in all processes, so no engine
+    /// waits for the lock, and two that start together do not both find themselves alone.
     ///
     /// Where the file system has no locks, an engine takes itself to be in company: that only makes
     /// the claims of an earlier run wait until they expire.
@@ -65,7 +65,7 @@ impl Drop for Liveness {
     }
 }
 
-/// Takes the lock together with the others, and answers whether there were any.
+/// Takes the lock together with the other engines, and returns whether there are none.
 fn lock(path: &Path) -> Result<(File, bool), std::io::Error> {
     let file = File::options()
         .create(true)
@@ -78,8 +78,8 @@ fn lock(path: &Path) -> Result<(File, bool), std::io::Error> {
     Ok((file, alone))
 }
 
-/// Ends every claim, since nobody is left to settle it, and lets no message wait longer than it was
-/// told to, wherever the clock stands now.
+/// Ends every claim, because no consumer is left to settle it, and lets no message wait longer than its
+/// delay, whatever the clock says now.
 pub(super) fn bring_back_claims(transaction: &Transaction<'_>) -> Result<(), Error> {
     let now = clock::now();
     let leases: Vec<Lease> = transaction

@@ -1,6 +1,9 @@
 //! The tables. A step that has been released is never changed.
 
-use rusqlite::Row;
+use rusqlite::{Row, Transaction, params};
+
+use crate::engine::time;
+use crate::{Error, Retention};
 
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE stream (
@@ -75,6 +78,9 @@ CREATE TABLE stream_member (
     expires     INTEGER NOT NULL,           -- until when it is taken to be alive
     PRIMARY KEY (group_id, consumer)
 ) STRICT, WITHOUT ROWID;
+", "
+CREATE INDEX stream_lease_deadline ON stream_lease (group_id, deadline);
+CREATE INDEX stream_lease_lo ON stream_lease (group_id, lo);
 "];
 
 /// How far a stream's id is shifted in `stream_message.key`: room for 10^12 messages per stream and
@@ -90,7 +96,7 @@ pub(super) fn key(stream_id: i64, number: i64) -> i64 {
 }
 
 /// The row of a stream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StreamRow {
     pub(super) stream_id: i64,
     pub(super) head: i64,
@@ -113,5 +119,36 @@ impl StreamRow {
             max_age: row.get(4)?,
             trim_pending: row.get(5)?,
         })
+    }
+
+    /// Stores the retention of the stream.
+    pub(super) fn keep(
+        &mut self,
+        transaction: &Transaction<'_>,
+        retention: Retention,
+    ) -> Result<(), Error> {
+        let max_len = retention.max_len;
+        let max_len = max_len.map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
+        let kept = Self {
+            max_len,
+            max_age: retention.max_age.map(time::millis),
+            trim_pending: retention.trim_pending,
+            ..*self
+        };
+        if *self != kept {
+            transaction
+                .prepare_cached(
+                    "UPDATE stream SET max_len = ?2, max_age = ?3, trim_pending = ?4
+                     WHERE stream_id = ?1",
+                )?
+                .execute(params![
+                    kept.stream_id,
+                    kept.max_len,
+                    kept.max_age,
+                    kept.trim_pending
+                ])?;
+            *self = kept;
+        }
+        Ok(())
     }
 }

@@ -2,9 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::content;
 use super::lease::{LEASE_COLUMNS, Lease};
 use super::schema::{STREAM_COLUMNS, StreamRow};
-use crate::{Error, GroupName, GroupStats, MessageId, StreamName, StreamStats};
+use crate::stats::Place;
+use crate::{Error, GroupName, GroupStats, StreamName, StreamStats};
 
 /// Reads the figures of a stream, all of the same moment.
 pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<StreamStats, Error> {
@@ -19,14 +21,11 @@ pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<Strea
         return Ok(StreamStats::default());
     };
     let groups = groups(&snapshot, &row)?;
-    let holds_any = row.tail <= row.head;
-    let id = |number: i64| MessageId::from_u64(number.cast_unsigned());
-    Ok(StreamStats {
-        oldest: holds_any.then(|| id(row.tail)),
-        newest: holds_any.then(|| id(row.head)),
-        messages: (row.head + 1 - row.tail).cast_unsigned(),
+    Ok(StreamStats::new(
+        row.tail.cast_unsigned(),
+        row.head.cast_unsigned(),
         groups,
-    })
+    ))
 }
 
 /// The streams whose names begin with a prefix, in order.
@@ -68,16 +67,19 @@ fn group(connection: &Connection, stream: &StreamRow, row: &Row<'_>) -> Result<G
     let unsigned = |column| Ok::<_, rusqlite::Error>(row.get::<_, i64>(column)?.cast_unsigned());
     let first_needed = [first_retry, first_in_lease, Some(cursor + 1)];
     let first_needed = first_needed.into_iter().flatten().min();
-    let first_needed = first_needed.map(|number| number.max(stream.tail));
-    let id = |number: i64| MessageId::from_u64(number.cast_unsigned());
+    let first_needed = first_needed.map_or(stream.tail, |number| number.max(stream.tail));
+    let place = Place {
+        tail: stream.tail.cast_unsigned(),
+        head: stream.head.cast_unsigned(),
+        cursor: cursor.cast_unsigned(),
+        first_needed: first_needed.cast_unsigned(),
+        lag: content::age(connection, stream.stream_id, first_needed)?,
+    };
     Ok(GroupStats {
-        position: id(cursor),
-        oldest_unfinished: first_needed.filter(|n| *n <= stream.head).map(id),
-        lag: (stream.head - cursor.max(stream.tail - 1)).cast_unsigned(),
         pending: unsigned(5)? + in_leases,
         dead_lettered: unsigned(3)?,
         lost_to_trim: unsigned(4)?,
-        ..GroupStats::new(GroupName::new(&name)?)
+        ..GroupStats::at(GroupName::new(&name)?, place)
     })
 }
 

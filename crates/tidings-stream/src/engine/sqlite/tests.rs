@@ -1,4 +1,5 @@
-//! That the length of a history costs nothing, counted in the steps of SQLite's machine.
+//! That the length of a history costs nothing, counted in the steps of SQLite's machine, and that
+//! streams survive what happens beside them.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use super::{append, claim, group, schema, settle};
+use super::{append, claim, delete, group, schema, settle};
 use crate::engine::{ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{GroupName, Headers, NewMessage, Retention, StartFrom, StreamName};
 
@@ -50,7 +51,7 @@ impl Counted {
         let key = self.key.clone();
         self.steps_of(|transaction| {
             let messages = vec![NewMessage::new("body"); count];
-            append::append_and_trim(transaction, &key.stream, &messages, retention).unwrap();
+            append::append_and_trim(transaction, &key.stream, &messages, Some(retention)).unwrap();
         })
     }
 
@@ -128,4 +129,54 @@ fn a_long_history_costs_as_much_as_a_short_one() {
         ]);
     }
     assert_eq!(costs[0], costs[1]);
+}
+
+/// The id of a stream that is gone is given to the next one. A loop that still removes the old stream
+/// must not touch the new one.
+#[test]
+fn regression_deleting_a_stream_leaves_the_next_one_alone() {
+    let mut database = Counted::new();
+    let [old, new] = ["old", "new"].map(|name| StreamName::new("app", "default", name).unwrap());
+    let transaction = database.connection.transaction().unwrap();
+    let messages = vec![NewMessage::new("body"); 3];
+    append::append(&transaction, &old, &messages).unwrap();
+    let id = delete::hide(&transaction, &old).unwrap().unwrap();
+    while !delete::remove_chunk(&transaction, id).unwrap() {}
+    let appended = append::append(&transaction, &new, &messages).unwrap();
+    assert_eq!(appended.row.stream_id, id, "the id is used again");
+    assert!(delete::remove_chunk(&transaction, id).unwrap());
+    let count = "SELECT count(*) FROM stream_message WHERE key >> 40 = ?1";
+    let left: i64 = transaction
+        .query_row(count, [id], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 3);
+    let streams = "SELECT count(*) FROM stream WHERE stream_id = ?1";
+    let left: i64 = transaction
+        .query_row(streams, [id], |row| row.get(0))
+        .unwrap();
+    assert_eq!(left, 1);
+}
+
+/// Messages that were removed by hand are counted as lost, and stop no group.
+#[test]
+fn regression_holes_are_skipped_and_counted() {
+    let mut database = Counted::new();
+    database.publish(10, Retention::default());
+    let key = database.key.clone();
+    let consumer = ConsumerKey {
+        group: key.clone(),
+        consumer: "c".into(),
+    };
+    let transaction = database.connection.transaction().unwrap();
+    let remove = "DELETE FROM stream_message WHERE key & 1099511627775 IN (1, 2, 5, 6, 10)";
+    assert_eq!(transaction.execute(remove, []).unwrap(), 5);
+    let mut claimed = Vec::new();
+    for _ in 0..6 {
+        let found = claim::claim(&transaction, &consumer, 2, VISIBILITY).unwrap();
+        claimed.extend(found.deliveries.iter().map(|d| d.message.id.as_u64()));
+    }
+    assert_eq!(claimed, [3, 4, 7, 8, 9]);
+    let lost = "SELECT lost_to_trim FROM stream_group";
+    let lost: i64 = transaction.query_row(lost, [], |row| row.get(0)).unwrap();
+    assert_eq!(lost, 5);
 }

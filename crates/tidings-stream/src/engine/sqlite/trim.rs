@@ -7,6 +7,7 @@ use super::lease::{LEASE_COLUMNS, Lease};
 use super::schema;
 use super::schema::{STREAM_COLUMNS, StreamRow};
 use crate::Error;
+use crate::engine::REDRIVE_GROUP;
 
 /// Most messages that one call removes, to keep transactions short.
 pub(super) const CHUNK: i64 = 1000;
@@ -21,7 +22,7 @@ pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>, Error
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
-/// Removes up to a chunk of one stream, and answers how many messages that was.
+/// Removes up to a chunk of one stream, and returns how many messages that was.
 pub(super) fn trim_by_id(transaction: &Transaction<'_>, stream_id: i64) -> Result<i64, Error> {
     let row = transaction
         .prepare_cached(&format!(
@@ -32,7 +33,7 @@ pub(super) fn trim_by_id(transaction: &Transaction<'_>, stream_id: i64) -> Resul
     row.map_or(Ok(0), |row| trim(transaction, &row))
 }
 
-/// Removes up to a chunk of one stream, and answers how many messages that was.
+/// Removes up to a chunk of one stream, and returns how many messages that was.
 pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64, Error> {
     let by_len = row.max_len.map_or(row.tail, |max| row.head - max + 1);
     let by_age = match row.max_age {
@@ -60,7 +61,38 @@ pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64
     transaction
         .prepare_cached("UPDATE stream SET tail = ?2 WHERE stream_id = ?1")?
         .execute(params![row.stream_id, keep])?;
+    lose(transaction, row, keep)?;
     Ok(keep - row.tail)
+}
+
+/// Counts what the groups of a stream lose when messages before `tail` are removed: what they have not
+/// claimed, and what waits for another attempt. What a consumer has is counted if it comes again.
+fn lose(transaction: &Transaction<'_>, row: &StreamRow, tail: i64) -> Result<(), Error> {
+    let groups: Vec<(i64, i64)> = transaction
+        .prepare_cached(
+            "SELECT group_id, cursor FROM stream_group
+             WHERE stream_id = ?1 AND (?2 OR name = ?3)",
+        )?
+        .query_map(
+            params![row.stream_id, row.trim_pending, REDRIVE_GROUP],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?
+        .collect::<Result<_, _>>()?;
+    for (group_id, cursor) in groups {
+        let waiting = transaction
+            .prepare_cached(
+                "DELETE FROM stream_retry WHERE group_id = ?1 AND number < ?2 AND claim IS NULL",
+            )?
+            .execute([group_id, tail])?;
+        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+        transaction
+            .prepare_cached(
+                "UPDATE stream_group SET cursor = max(cursor, ?2), lost_to_trim = lost_to_trim + ?3
+                 WHERE group_id = ?1",
+            )?
+            .execute([group_id, tail - 1, waiting + (tail - 1 - cursor).max(0)])?;
+    }
+    Ok(())
 }
 
 /// The number of the first message, within a chunk of the oldest, that is younger than `age`.
@@ -84,19 +116,19 @@ fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Re
     Ok(young.map_or(end, |key| key & schema::MAX_NUMBER))
 }
 
-/// The number of the oldest message that some group has yet to handle; `None` without groups.
+/// The number of the oldest message that a group has yet to handle; `None` without groups.
 fn first_needed(transaction: &Transaction<'_>, stream_id: i64) -> Result<Option<i64>, Error> {
     let mut groups = transaction.prepare_cached(
         "SELECT g.group_id, min(cursor + 1, ifnull(
              (SELECT min(number) FROM stream_retry AS r WHERE r.group_id = g.group_id),
              cursor + 1))
-         FROM stream_group AS g WHERE stream_id = ?1",
+         FROM stream_group AS g WHERE stream_id = ?1 AND name <> ?2",
     )?;
     let mut first_lease = transaction.prepare_cached(&format!(
         "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 ORDER BY lo LIMIT 1"
     ))?;
     let mut needed: Option<i64> = None;
-    let mut rows = groups.query([stream_id])?;
+    let mut rows = groups.query(params![stream_id, REDRIVE_GROUP])?;
     while let Some(row) = rows.next()? {
         let lease = first_lease.query_row([row.get::<_, i64>(0)?], Lease::read);
         // A lease that is there has an open number.

@@ -1,6 +1,6 @@
--- Appending and trimming. Whoever changes a stream or its messages has locked its row. The row itself
+-- Appending and trimming. A transaction that changes a stream or its messages has locked its row. The row itself
 -- is not written: a row that every publish updates has as many versions as there were publishes
--- while somebody holds an old snapshot, and each look at it goes through all of them.
+-- while an old snapshot is held, and each look at it goes through all of them.
 
 -- Finds or creates a stream, and locks it.
 CREATE FUNCTION tidings_stream_lock(p_stream text) RETURNS tidings_stream LANGUAGE plpgsql AS $$
@@ -30,7 +30,8 @@ BEGIN
     END IF;
 END $$;
 
--- The number of the oldest message that some group has yet to handle; NULL without groups.
+-- The number of the oldest message that a group has yet to handle; NULL without groups. The group that
+-- brings dead letters back keeps none.
 CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint LANGUAGE sql AS $$
     SELECT min(least(newest.hi + 1, retry.number, open.number))
     FROM tidings_stream_group g
@@ -42,44 +43,109 @@ CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint L
         ORDER BY number LIMIT 1) retry ON true
     LEFT JOIN LATERAL (
         SELECT lo + position(B'0' IN settled) - 1 AS number FROM tidings_stream_lease
-        WHERE group_id = g.group_id AND hi >= newest.first_open AND deadline IS NOT NULL
+        WHERE group_id = g.group_id AND hi >= newest.first_open AND coalesce(deadline, 0) > 0
         ORDER BY hi LIMIT 1) open ON true
-    WHERE g.stream_id = p_stream_id
+    WHERE g.stream_id = p_stream_id AND g.name <> 'tidings.redrive'
 $$;
 
--- Removes up to p_chunk of the messages that a locked stream does not keep, and answers how many.
-CREATE FUNCTION tidings_stream_trim_locked(p_stream tidings_stream, p_head bigint, p_chunk bigint)
-RETURNS bigint LANGUAGE plpgsql AS $$
+-- Counts what the groups of a locked stream lose when it is trimmed: what they have not claimed, and
+-- what waits for another attempt. What a consumer has is counted if it comes again. A group that is
+-- busy counts its losses with its next claim.
+CREATE FUNCTION tidings_stream_lose(p_stream_id bigint, p_tail bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_group_id bigint;
+    v_newest tidings_stream_lease;
+    v_lost bigint;
+BEGIN
+    FOR v_group_id IN
+        SELECT group_id FROM tidings_stream_group WHERE stream_id = p_stream_id
+        ORDER BY group_id FOR NO KEY UPDATE SKIP LOCKED
+    LOOP
+        DELETE FROM tidings_stream_retry
+            WHERE group_id = v_group_id AND number < p_tail AND claim IS NULL;
+        GET DIAGNOSTICS v_lost = ROW_COUNT;
+        SELECT * INTO v_newest FROM tidings_stream_lease
+            WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
+        IF v_newest.hi < p_tail - 1 THEN
+            v_lost := v_lost + p_tail - 1 - v_newest.hi;
+            INSERT INTO tidings_stream_lease VALUES (
+                v_group_id, p_tail - 1, p_tail, 0, '', tidings_stream_now(), NULL, '',
+                v_newest.next_deadline, v_newest.first_open);
+            DELETE FROM tidings_stream_lease
+                WHERE group_id = v_group_id AND hi = v_newest.hi AND deadline IS NULL;
+        END IF;
+        IF v_lost > 0 THEN
+            UPDATE tidings_stream_group SET lost_to_trim = lost_to_trim + v_lost
+                WHERE group_id = v_group_id;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Removes up to p_chunk of the messages that a locked stream does not keep, and returns how many.
+-- Unless it is to be exact, it waits until there are some: each time it writes the row of the stream.
+CREATE FUNCTION tidings_stream_trim_locked(
+    p_stream tidings_stream, p_head bigint, p_chunk bigint, p_exact boolean
+) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_end bigint := least(p_stream.tail + p_chunk, p_head + 1);
     v_keep bigint := p_stream.tail;
     v_young bigint;
+    v_oldest bigint;
+    v_time bigint;
+    v_late bigint := 0;
+    v_slack bigint := 0;
 BEGIN
     IF p_stream.max_len IS NOT NULL THEN
         v_keep := greatest(v_keep, p_head - p_stream.max_len + 1);
+        IF NOT p_exact THEN
+            v_slack := least(1000, p_stream.max_len / 100);
+        END IF;
     END IF;
     IF p_stream.max_age IS NOT NULL THEN
+        v_oldest := tidings_stream_now() - p_stream.max_age;
+        IF NOT p_exact THEN
+            v_late := least(p_stream.max_age / 100, 60000);
+        END IF;
+        SELECT created_at INTO v_time FROM tidings_stream_message
+            WHERE stream_id = p_stream.stream_id AND number >= p_stream.tail AND number < v_end
+            ORDER BY number LIMIT 1;
+        IF v_time > v_oldest - v_late THEN
+            v_oldest := NULL;
+        END IF;
+    END IF;
+    IF v_oldest IS NULL AND v_keep - p_stream.tail <= v_slack THEN
+        RETURN 0;
+    END IF;
+    IF NOT p_stream.trim_pending THEN
+        v_end := least(v_end, tidings_stream_first_needed(p_stream.stream_id));
+        IF v_end <= p_stream.tail THEN
+            RETURN 0;
+        END IF;
+    END IF;
+    IF v_oldest IS NOT NULL THEN
         SELECT number INTO v_young FROM tidings_stream_message
             WHERE stream_id = p_stream.stream_id AND number >= p_stream.tail AND number < v_end
-                AND created_at > tidings_stream_now() - p_stream.max_age
+                AND created_at > v_oldest
             ORDER BY number LIMIT 1;
         v_keep := greatest(v_keep, coalesce(v_young, v_end));
     END IF;
     v_keep := least(v_keep, v_end);
-    IF v_keep > p_stream.tail AND NOT p_stream.trim_pending THEN
-        v_keep := least(v_keep, tidings_stream_first_needed(p_stream.stream_id));
-    END IF;
     IF v_keep <= p_stream.tail THEN
         RETURN 0;
     END IF;
     DELETE FROM tidings_stream_message
         WHERE stream_id = p_stream.stream_id AND number >= p_stream.tail AND number < v_keep;
     UPDATE tidings_stream SET tail = v_keep WHERE stream_id = p_stream.stream_id;
+    IF p_stream.trim_pending OR EXISTS (SELECT 1 FROM tidings_stream_group
+        WHERE stream_id = p_stream.stream_id AND name = 'tidings.redrive')
+    THEN
+        PERFORM tidings_stream_lose(p_stream.stream_id, v_keep);
+    END IF;
     RETURN v_keep - p_stream.tail;
 END $$;
 
 -- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
--- to each. Answers the number of the first; of each, when there are publish keys.
+-- to each. Returns the number of the first; of each, if some repeat earlier ones.
 CREATE FUNCTION tidings_stream_write(
     p_stream tidings_stream, p_payloads bytea[], p_headers bytea[], p_ends bigint[],
     p_keys text[], p_windows bigint[],
@@ -90,6 +156,7 @@ DECLARE
     v_now bigint := tidings_stream_now();
     v_known bigint;
     v_kept boolean[];
+    v_repeats boolean := false;
 BEGIN
     SELECT h.number, h.bytes INTO head, v_bytes
         FROM tidings_stream_head(p_stream.stream_id, p_stream.tail) h;
@@ -113,6 +180,7 @@ BEGIN
             SELECT number INTO v_known FROM tidings_stream_publish_key
                 WHERE stream_id = p_stream.stream_id AND key = p_keys[i] AND expires > v_now;
             IF FOUND THEN
+                v_repeats := true;
                 v_kept[i] := false;
                 numbers[i] := v_known;
                 CONTINUE;
@@ -130,42 +198,72 @@ BEGIN
         FROM unnest(p_payloads, p_headers, p_ends, numbers, v_kept)
             AS u (payload, headers, bytes, number, kept)
         WHERE u.kept;
+    -- What is returned under the lock of the stream is to fit into the buffers of a connection.
+    IF NOT v_repeats THEN
+        numbers := NULL;
+    END IF;
 END $$;
 
--- Appends messages, stores the retention and trims to it.
+-- Stores the retention of a locked stream.
+CREATE FUNCTION tidings_stream_keep(
+    p_stream tidings_stream, p_max_len bigint, p_max_age bigint, p_trim_pending boolean
+) RETURNS tidings_stream LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_stream.max_len IS DISTINCT FROM p_max_len OR p_stream.max_age IS DISTINCT FROM p_max_age
+        OR p_stream.trim_pending <> p_trim_pending
+    THEN
+        UPDATE tidings_stream
+            SET max_len = p_max_len, max_age = p_max_age, trim_pending = p_trim_pending
+            WHERE stream_id = p_stream.stream_id;
+        p_stream.max_len := p_max_len;
+        p_stream.max_age := p_max_age;
+        p_stream.trim_pending := p_trim_pending;
+    END IF;
+    RETURN p_stream;
+END $$;
+
+-- Appends messages, stores the retention unless p_trim_pending is NULL, and trims to what is stored.
 CREATE FUNCTION tidings_stream_append(
     p_stream text, p_max_len bigint, p_max_age bigint, p_trim_pending boolean,
     p_payloads bytea[], p_headers bytea[], p_ends bigint[], p_keys text[], p_windows bigint[],
     OUT first bigint, OUT numbers bigint[]
 ) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
     v_head bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
     v_stream := tidings_stream_lock(p_stream);
-    IF v_stream.max_len IS DISTINCT FROM p_max_len OR v_stream.max_age IS DISTINCT FROM p_max_age
-        OR v_stream.trim_pending <> p_trim_pending
-    THEN
-        UPDATE tidings_stream
-            SET max_len = p_max_len, max_age = p_max_age, trim_pending = p_trim_pending
-            WHERE stream_id = v_stream.stream_id;
-        v_stream.max_len := p_max_len;
-        v_stream.max_age := p_max_age;
-        v_stream.trim_pending := p_trim_pending;
+    IF p_trim_pending IS NOT NULL THEN
+        v_stream := tidings_stream_keep(v_stream, p_max_len, p_max_age, p_trim_pending);
     END IF;
     SELECT w.first, w.numbers, w.head INTO first, numbers, v_head
         FROM tidings_stream_write(v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows) w;
-    IF p_max_len IS NOT NULL OR p_max_age IS NOT NULL THEN
-        PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000);
+    IF v_stream.max_len IS NOT NULL OR v_stream.max_age IS NOT NULL THEN
+        PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
     END IF;
 END $$;
 
--- Removes up to p_chunk messages of a stream that it does not keep, and answers how many.
+-- Stores the retention of a stream, and trims to it.
+CREATE FUNCTION tidings_stream_set_retention(
+    p_stream text, p_max_len bigint, p_max_age bigint, p_trim_pending boolean
+) RETURNS void LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_stream tidings_stream;
+BEGIN
+    PERFORM tidings_stream_begin(true);
+    v_stream := tidings_stream_keep(
+        tidings_stream_lock(p_stream), p_max_len, p_max_age, p_trim_pending);
+    PERFORM tidings_stream_trim_locked(
+        v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, 1000, true);
+END $$;
+
+-- Removes up to p_chunk messages of a stream that it does not keep, and returns how many.
 CREATE FUNCTION tidings_stream_trim(p_stream_id bigint, p_chunk bigint) RETURNS bigint
 LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
 BEGIN
@@ -175,7 +273,7 @@ BEGIN
         RETURN 0;
     END IF;
     RETURN tidings_stream_trim_locked(
-        v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, p_chunk);
+        v_stream, (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number, p_chunk, true);
 END $$;
 
 -- The bytes of a message, as they are counted.
@@ -183,3 +281,63 @@ CREATE FUNCTION tidings_stream_size(p_headers bytea, p_payload bytea) RETURNS bi
 LANGUAGE sql IMMUTABLE AS $$
     SELECT (octet_length(p_payload) + coalesce(octet_length(p_headers), 0))::bigint
 $$;
+
+-- The streams that have a bound.
+CREATE FUNCTION tidings_stream_bounded() RETURNS SETOF bigint LANGUAGE sql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    SELECT stream_id FROM tidings_stream WHERE max_len IS NOT NULL OR max_age IS NOT NULL
+$$;
+
+-- Removes up to p_max publish keys whose windows have ended, and returns how many. Several may do it at
+-- a time, and share the work.
+CREATE FUNCTION tidings_stream_forget_keys(p_max bigint) RETURNS bigint LANGUAGE sql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    WITH expired AS MATERIALIZED (
+        SELECT stream_id, key FROM tidings_stream_publish_key
+        WHERE expires <= tidings_stream_now() ORDER BY expires LIMIT p_max FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM tidings_stream_publish_key k USING expired e
+        WHERE k.stream_id = e.stream_id AND k.key = e.key RETURNING 1)
+    SELECT count(*) FROM gone
+$$;
+
+-- Messages from one number to another, in order.
+CREATE FUNCTION tidings_stream_range(
+    p_stream_id bigint, p_lo bigint, p_hi bigint,
+    OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea
+) RETURNS SETOF record LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload FROM tidings_stream_message m
+        WHERE m.stream_id = p_stream_id AND m.number BETWEEN p_lo AND p_hi ORDER BY m.number;
+END $$;
+
+-- Those of some messages that are kept, in order, with what their last attempt said.
+CREATE FUNCTION tidings_stream_redelivered(
+    p_stream text, p_group text, p_stream_id bigint, p_numbers bigint[],
+    OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea,
+    OUT last_error bytea
+) RETURNS SETOF record LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_group_id bigint;
+BEGIN
+    SELECT g.group_id INTO v_group_id
+        FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group;
+    RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload, r.last_error
+        FROM tidings_stream_message m
+        LEFT JOIN tidings_stream_retry r ON r.group_id = v_group_id AND r.number = m.number
+        WHERE m.stream_id = p_stream_id AND m.number = ANY (p_numbers) ORDER BY m.number;
+END $$;
+
+-- The headers of those of some messages that are kept.
+CREATE FUNCTION tidings_stream_headers(
+    p_stream text, p_numbers bigint[], OUT number bigint, OUT headers bytea
+) RETURNS SETOF record LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+    RETURN QUERY SELECT m.number, m.headers
+        FROM tidings_stream s JOIN tidings_stream_message m USING (stream_id)
+        WHERE s.name = p_stream AND m.number = ANY (p_numbers);
+END $$;

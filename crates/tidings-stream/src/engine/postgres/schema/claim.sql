@@ -1,8 +1,10 @@
--- Claiming. Whoever changes what a group has claimed has locked the group's row, which is not written
--- for the reason that a stream's is not: a group's place is the largest number in its leases.
+-- Claiming. A transaction that changes what a group has claimed has locked the group's row, which is not
+-- written for the reason that a stream's is not: a group's place is the largest number in its leases.
 -- These are single statements, so the lock is held for as long as the server computes, whatever
--- becomes of the client: what they answer is so little that it fits into the buffers of a connection
--- whose client does not read any more.
+-- becomes of the client: what they return is so little that it fits into the buffers of a connection
+-- whose client does not read any more. Open leases from a number on are those whose `coalesce(deadline,
+-- 0)` is above zero: `deadline IS NOT NULL` would let the planner choose the index of deadlines, and go
+-- through all of it. Errors of earlier attempts are read with the content.
 
 -- Whether a claim would find something.
 CREATE FUNCTION tidings_stream_is_ready(p_group_id bigint, p_stream_id bigint, p_tail bigint)
@@ -24,7 +26,7 @@ END $$;
 -- The same for many groups; true for one that does not exist.
 CREATE FUNCTION tidings_stream_ready(p_streams text[], p_groups text[]) RETURNS boolean[]
 LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_ready boolean[];
     v_stream_id bigint;
@@ -43,17 +45,17 @@ END $$;
 
 -- Claims what is due again, then new messages. The claim's number is even; it is one more for
 -- messages that have a row of their own. p_budget bounds the bytes, which the last message may overrun.
--- The content of new messages is in the answer when it has p_inline bytes at most, and has to be asked
--- for otherwise. Answers NULL for a group that does not exist.
+-- The content of new messages is returned if it has p_inline bytes at most, and has to be asked
+-- for otherwise. Returns NULL for a group that does not exist.
 CREATE FUNCTION tidings_stream_claim(
     p_stream text, p_group text, p_claim bigint, p_consumer text, p_max bigint, p_visibility bigint,
     p_budget bigint, p_inline bigint,
     OUT o_stream_id bigint, OUT o_lo bigint, OUT o_hi bigint,
-    OUT o_times bigint[], OUT o_headers bytea[], OUT o_payloads bytea[],
-    OUT o_numbers bigint[], OUT o_attempts integer[], OUT o_errors bytea[],
+    OUT o_new bigint[], OUT o_times bigint[], OUT o_headers bytea[], OUT o_payloads bytea[],
+    OUT o_numbers bigint[], OUT o_attempts integer[],
     OUT o_next_due bigint
 ) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_group_id bigint;
     v_tail bigint;
@@ -68,6 +70,7 @@ DECLARE
     v_bytes bigint := 0;
     v_start bigint;
     v_end bigint;
+    v_holes bigint := 0;
 BEGIN
     SELECT g.group_id, s.stream_id, s.tail INTO v_group_id, o_stream_id, v_tail
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
@@ -75,14 +78,14 @@ BEGIN
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    -- Whoever finds nothing has locked and written nothing.
+    -- A claim that finds nothing locks and writes nothing.
     IF NOT tidings_stream_is_ready(v_group_id, o_stream_id, v_tail) THEN
         v_now := tidings_stream_now();
         SELECT * INTO v_newest FROM tidings_stream_lease
             WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
         v_next := v_newest.next_deadline;
         IF NOT EXISTS (SELECT 1 FROM tidings_stream_lease
-            WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL)
+            WHERE group_id = v_group_id AND hi >= v_newest.first_open AND coalesce(deadline, 0) > 0)
         THEN
             v_next := NULL;
         ELSIF v_next <= v_now THEN
@@ -106,7 +109,7 @@ BEGIN
     SELECT * INTO v_newest FROM tidings_stream_lease
         WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
     SELECT hi INTO v_first FROM tidings_stream_lease
-        WHERE group_id = v_group_id AND hi >= v_newest.first_open AND deadline IS NOT NULL
+        WHERE group_id = v_group_id AND hi >= v_newest.first_open AND coalesce(deadline, 0) > 0
         ORDER BY hi LIMIT 1;
     IF FOUND THEN
         v_next := v_newest.next_deadline;
@@ -162,12 +165,11 @@ BEGIN
             FROM counted c
             WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NOT NULL
                 AND c.before < p_budget
-            RETURNING r.number, r.attempts, r.last_error, c.due, c.size
+            RETURNING r.number, r.attempts, c.due, c.size
         )
         SELECT array_agg(number ORDER BY due, number), array_agg(attempts ORDER BY due, number),
-                array_agg(last_error ORDER BY due, number), coalesce(sum(size), 0),
-                (SELECT count(*) FROM gone)
-            INTO o_numbers, o_attempts, o_errors, v_bytes, v_gone FROM taken;
+                coalesce(sum(size), 0), (SELECT count(*) FROM gone)
+            INTO o_numbers, o_attempts, v_bytes, v_gone FROM taken;
         v_lost := v_gone;
     END IF;
 
@@ -182,12 +184,20 @@ BEGIN
             ORDER BY number DESC LIMIT 1;
         IF NOT FOUND THEN
             o_hi := o_lo - 1;
+            -- Messages that were removed by hand are skipped, and counted.
+            SELECT number - 1 INTO v_end FROM tidings_stream_message
+                WHERE stream_id = o_stream_id AND number >= o_lo ORDER BY number LIMIT 1;
+            IF FOUND THEN
+                v_holes := v_end - o_hi;
+                o_lo := v_end + 1;
+                o_hi := v_end;
+            END IF;
         ELSE
             SELECT bytes - tidings_stream_size(headers, payload) INTO v_start
                 FROM tidings_stream_message
-                WHERE stream_id = o_stream_id AND number = o_lo;
-            -- It is gone when the stream is trimmed at this moment.
-            v_start := coalesce(v_start, v_end);
+                WHERE stream_id = o_stream_id AND number >= o_lo ORDER BY number LIMIT 1;
+            -- All of them are gone if the stream is trimmed at this moment.
+            v_start := coalesce(v_start, v_end - p_inline - 1);
             IF v_bytes + v_end - v_start > p_budget THEN
                 SELECT number, bytes INTO o_hi, v_end FROM tidings_stream_message
                     WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
@@ -196,9 +206,9 @@ BEGIN
             END IF;
             v_bytes := v_bytes + v_end - v_start;
             IF v_end - v_start <= p_inline THEN
-                SELECT array_agg(created_at), array_agg(headers), array_agg(payload)
-                    INTO o_times, o_headers, o_payloads
-                    FROM (SELECT created_at, headers, payload FROM tidings_stream_message
+                SELECT array_agg(number), array_agg(created_at), array_agg(headers), array_agg(payload)
+                    INTO o_new, o_times, o_headers, o_payloads
+                    FROM (SELECT number, created_at, headers, payload FROM tidings_stream_message
                         WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
                         ORDER BY number) AS content;
             END IF;
@@ -217,11 +227,13 @@ BEGIN
             WHERE group_id = v_group_id AND hi = v_newest.hi AND deadline IS NULL;
     END IF;
 
+    v_lost := v_lost + v_holes;
     IF v_lost > 0 THEN
         UPDATE tidings_stream_group SET lost_to_trim = lost_to_trim + v_lost
             WHERE group_id = v_group_id;
     END IF;
-    IF v_bytes >= p_budget THEN
+    -- What turned out to be gone leaves room for more.
+    IF v_bytes >= p_budget OR v_lost > 0 THEN
         o_next_due := 0;
     ELSIF coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 < p_max THEN
         o_next_due := least(v_next,
@@ -236,7 +248,7 @@ CREATE FUNCTION tidings_stream_page_end(
     p_stream text, p_after bigint, p_max bigint, p_budget bigint,
     OUT o_stream_id bigint, OUT o_hi bigint
 ) LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_lo bigint;
     v_start bigint;
@@ -262,4 +274,48 @@ BEGIN
                 AND number <= v_lo + least(p_max, 100000) - 1
             ORDER BY number DESC LIMIT 1;
     END IF;
+END $$;
+
+-- Hands back what a claim has taken, with its attempts not counted, and returns whether there was
+-- anything: its client did not get to know of it.
+CREATE FUNCTION tidings_stream_release_claim(p_stream text, p_group text, p_claim bigint)
+RETURNS boolean LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_group_id bigint;
+    v_now bigint;
+    v_newest bigint;
+    v_lease tidings_stream_lease;
+    v_found boolean;
+BEGIN
+    PERFORM tidings_stream_begin(false);
+    SELECT g.group_id INTO v_group_id
+        FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+        WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    v_now := tidings_stream_now();
+    SELECT hi INTO v_newest FROM tidings_stream_lease
+        WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
+    UPDATE tidings_stream_retry
+        SET due = v_now, since = v_now, claim = NULL, consumer = NULL, attempts = attempts - 1
+        WHERE group_id = v_group_id AND claim IN (p_claim, p_claim + 1);
+    v_found := FOUND;
+    SELECT * INTO v_lease FROM tidings_stream_lease
+        WHERE group_id = v_group_id AND deadline IS NOT NULL AND claim = p_claim;
+    IF NOT FOUND THEN
+        RETURN v_found;
+    END IF;
+    INSERT INTO tidings_stream_retry
+        SELECT v_group_id, v_lease.lo + i, v_now, v_now, 0, NULL, NULL
+        FROM generate_series(0, length(v_lease.settled) - 1) AS i
+        WHERE get_bit(v_lease.settled, i) = 0;
+    IF v_lease.hi = v_newest THEN
+        UPDATE tidings_stream_lease SET deadline = NULL
+            WHERE group_id = v_group_id AND hi = v_lease.hi;
+    ELSE
+        DELETE FROM tidings_stream_lease WHERE group_id = v_group_id AND hi = v_lease.hi;
+    END IF;
+    RETURN true;
 END $$;

@@ -9,13 +9,17 @@ DECLARE
     v_first bigint := p_lo;
     v_end bigint := p_hi + 1;
     v_middle bigint;
+    v_next bigint;
+    v_time bigint;
 BEGIN
     WHILE v_first < v_end LOOP
         v_middle := v_first + (v_end - v_first) / 2;
-        IF (SELECT created_at FROM tidings_stream_message
-            WHERE stream_id = p_stream_id AND number = v_middle) < p_time
-        THEN
-            v_first := v_middle + 1;
+        -- The message itself may have been removed by hand.
+        SELECT number, created_at INTO v_next, v_time FROM tidings_stream_message
+            WHERE stream_id = p_stream_id AND number >= v_middle AND number < v_end
+            ORDER BY number LIMIT 1;
+        IF v_time < p_time THEN
+            v_first := v_next + 1;
         ELSE
             v_end := v_middle;
         END IF;
@@ -48,11 +52,12 @@ BEGIN
             p_position);
 END $$;
 
--- Creates a group, and the stream, unless they exist. Answers NULL, or the number of the newest
+-- Creates a group, and the stream, unless they exist. Returns NULL, or the number of the newest
 -- message when the place is ahead of it; then nothing was created.
 CREATE FUNCTION tidings_stream_open_group(
     p_stream text, p_group text, p_kind integer, p_value bigint
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
     v_head bigint;
@@ -87,11 +92,12 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Moves a group, and drops what it has pending. Answers whether there is one, and the number of the
+-- Moves a group, and drops what it has pending. Returns whether there is one, and the number of the
 -- newest message when the place is ahead of it; then nothing was changed.
 CREATE FUNCTION tidings_stream_seek(
     p_stream text, p_group text, p_kind integer, p_value bigint, OUT o_known boolean, OUT o_newest bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
     v_head bigint;
@@ -127,7 +133,8 @@ END $$;
 
 -- Deletes a group with what it has pending; false when there is none.
 CREATE FUNCTION tidings_stream_delete_group(p_stream text, p_group text) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_group_id bigint;
 BEGIN
@@ -142,10 +149,11 @@ BEGIN
     RETURN true;
 END $$;
 
--- Takes a stream out of sight, with its groups and publish keys, and answers its id; NULL when there
--- is none. Its messages are still there, and nobody can reach them: its name begins with a control
--- character now, which no stream's name has.
-CREATE FUNCTION tidings_stream_hide(p_stream text) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Takes a stream out of sight, with its groups and publish keys, and returns its id; NULL when there
+-- is none. Its messages are still there, out of reach: its name begins with a control character now,
+-- which no stream's name has.
+CREATE FUNCTION tidings_stream_hide(p_stream text) RETURNS bigint LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream_id bigint;
     v_group_id bigint;
@@ -160,10 +168,11 @@ BEGIN
     RETURN v_stream_id;
 END $$;
 
--- Removes up to p_chunk messages of a stream out of sight, and at last the stream; answers whether that
+-- Removes up to p_chunk messages of a stream out of sight, and at last the stream; returns whether that
 -- is done.
 CREATE FUNCTION tidings_stream_remove_hidden(p_stream_id bigint, p_chunk bigint) RETURNS boolean
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_tail bigint;
     v_keep bigint;
@@ -189,17 +198,20 @@ END $$;
 -- locked in one order.
 CREATE FUNCTION tidings_stream_check_in(
     p_streams text[], p_groups text[], p_consumers text[], p_ttl bigint
-) RETURNS void LANGUAGE plpgsql AS $$
+) RETURNS void LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_expires bigint := tidings_stream_now() + p_ttl;
 BEGIN
     PERFORM tidings_stream_begin(false);
     IF p_ttl = 0 THEN
-        DELETE FROM tidings_stream_member m
-            USING unnest(p_streams, p_groups, p_consumers) AS u (stream, grp, consumer),
-                tidings_stream s, tidings_stream_group g
-            WHERE s.name = u.stream AND g.stream_id = s.stream_id AND g.name = u.grp
-                AND m.group_id = g.group_id AND m.consumer = u.consumer;
+        DELETE FROM tidings_stream_member WHERE (group_id, consumer) IN (
+            SELECT m.group_id, m.consumer
+            FROM unnest(p_streams, p_groups, p_consumers) AS u (stream, grp, consumer)
+            JOIN tidings_stream s ON s.name = u.stream
+            JOIN tidings_stream_group g ON g.stream_id = s.stream_id AND g.name = u.grp
+            JOIN tidings_stream_member m ON m.group_id = g.group_id AND m.consumer = u.consumer
+            ORDER BY 1, 2 FOR UPDATE OF m);
     ELSE
         INSERT INTO tidings_stream_member
             SELECT DISTINCT g.group_id, u.consumer, v_expires
@@ -210,3 +222,25 @@ BEGIN
             ON CONFLICT (group_id, consumer) DO UPDATE SET expires = excluded.expires;
     END IF;
 END $$;
+
+-- Forgets consumers that are no longer taken to be alive, except those that are checking in.
+CREATE FUNCTION tidings_stream_forget_members() RETURNS void LANGUAGE sql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    DELETE FROM tidings_stream_member WHERE (group_id, consumer) IN (
+        SELECT group_id, consumer FROM tidings_stream_member
+        WHERE expires <= tidings_stream_now() ORDER BY 1, 2 FOR UPDATE SKIP LOCKED)
+$$;
+
+-- The streams out of sight.
+CREATE FUNCTION tidings_stream_hidden() RETURNS SETOF bigint LANGUAGE sql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    SELECT stream_id FROM tidings_stream WHERE name >= E'\x01' AND name < E'\x02'
+$$;
+
+-- The id of a group; no row if there is none.
+CREATE FUNCTION tidings_stream_find_group(p_stream text, p_group text) RETURNS SETOF bigint
+LANGUAGE sql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    SELECT g.group_id FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+    WHERE s.name = p_stream AND g.name = p_group
+$$;

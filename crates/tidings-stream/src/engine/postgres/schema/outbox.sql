@@ -1,12 +1,12 @@
 -- Gives messages of the outbox their numbers: up to p_max, in the order in which they were written, as
--- far as they fit in p_budget bytes. Answers the streams they went to, and how many there were;
--- no row when somebody else is at it.
+-- far as they fit in p_budget bytes. Returns the streams they went to, and how many there were;
+-- no row if another session is doing it.
 --
 -- One at a time, so that the messages of one transaction stay in their order. It is a single
 -- statement: they move whole or not at all, whatever becomes of the client.
 CREATE FUNCTION tidings_stream_sequence(p_max bigint, p_budget bigint)
 RETURNS TABLE (streams text[], messages bigint) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_ids bigint[];
     v_stream tidings_stream;
@@ -19,7 +19,7 @@ DECLARE
     v_head bigint;
 BEGIN
     messages := 0;
-    -- Whoever finds nothing has locked and written nothing.
+    -- A call that finds nothing locks and writes nothing.
     PERFORM FROM tidings_stream_outbox ORDER BY outbox_id LIMIT 1;
     IF NOT FOUND THEN
         RETURN NEXT;
@@ -52,7 +52,7 @@ BEGIN
         v_stream := tidings_stream_lock(v_name);
         v_head := (tidings_stream_write(
             v_stream, v_payloads, v_headers, v_ends, v_keys, v_windows)).head;
-        PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000);
+        PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
         streams := streams || v_name;
     END LOOP;
     DELETE FROM tidings_stream_outbox WHERE outbox_id = ANY (v_ids);

@@ -10,9 +10,36 @@ RETURNS varbit LANGUAGE sql IMMUTABLE AS $$
         FROM (p_base - p_lease.lo)::integer + 1 FOR length(p_mask)) & p_mask
 $$;
 
+-- The messages of a run whose lease has expired, and that no other claim has taken since: those of its
+-- mask that are not open in a lease. A lease that has expired leaves a row for each.
+CREATE FUNCTION tidings_stream_late(p_group_id bigint, p_claim bigint, p_base bigint, p_late varbit)
+RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+BEGIN
+    IF position(B'1' IN p_late) > 0 THEN
+        RETURN QUERY SELECT number FROM tidings_stream_retry
+            WHERE group_id = p_group_id AND claim = p_claim
+                AND number BETWEEN p_base AND p_base + length(p_late) - 1
+                AND get_bit(p_late, (number - p_base)::integer) = 1;
+    END IF;
+END $$;
+
+-- The open lease of a claim that has a message; none if it has expired.
+CREATE FUNCTION tidings_stream_lease_of(p_group_id bigint, p_claim bigint, p_base bigint)
+RETURNS tidings_stream_lease LANGUAGE plpgsql AS $$
+DECLARE
+    v_lease tidings_stream_lease;
+BEGIN
+    SELECT * INTO v_lease FROM tidings_stream_lease
+        WHERE group_id = p_group_id AND hi >= p_base ORDER BY hi LIMIT 1;
+    IF v_lease.claim = p_claim AND v_lease.lo <= p_base AND v_lease.deadline IS NOT NULL THEN
+        RETURN v_lease;
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- Ends claims. p_masks has all receipts of each run, p_acks those that are acknowledged. The rest
 -- follows as items: all other receipts, and the outcomes that are no acknowledgement, those with the
--- place of their run. Kinds: 0 acknowledged, 1 retry, 2 released, 3 dead, 4 lost to trim. Answers which
+-- place of their run. Kinds: 0 acknowledged, 1 retry, 2 released, 3 dead, 4 lost to trim. Returns which
 -- receipts were obeyed; no row for a group that does not exist.
 CREATE FUNCTION tidings_stream_settle(
     p_stream text, p_group text,
@@ -20,7 +47,7 @@ CREATE FUNCTION tidings_stream_settle(
     p_numbers bigint[], p_item_claims bigint[], p_runs integer[], p_kinds integer[],
     p_delays bigint[], p_errors bytea[], p_targets text[], p_letters bytea[]
 ) RETURNS TABLE (masks text[], obeyed boolean[]) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_group_id bigint;
     v_stream_id bigint;
@@ -29,7 +56,6 @@ DECLARE
     v_lease tidings_stream_lease;
     v_mask varbit;
     v_open varbit;
-    v_late varbit;
     v_number bigint;
     v_found boolean;
     v_dying integer[];
@@ -41,7 +67,8 @@ DECLARE
     v_head bigint;
     v_bytes bigint;
 BEGIN
-    PERFORM tidings_stream_begin(false);
+    -- A dead letter is a publish: its id must not be given to another one after a crash.
+    PERFORM tidings_stream_begin(3 = ANY (p_kinds));
     SELECT g.group_id, g.stream_id INTO v_group_id, v_stream_id
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
         WHERE s.name = p_stream AND g.name = p_group FOR NO KEY UPDATE OF g;
@@ -55,10 +82,8 @@ BEGIN
     FOR i IN 1 .. cardinality(p_claims) LOOP
         v_mask := p_masks[i]::varbit;
         v_open := v_mask & ~v_mask;
-        SELECT * INTO v_lease FROM tidings_stream_lease
-            WHERE group_id = v_group_id AND hi >= p_bases[i] ORDER BY hi LIMIT 1;
-        IF v_lease.claim = p_claims[i] AND v_lease.lo <= p_bases[i] AND v_lease.deadline IS NOT NULL
-        THEN
+        v_lease := tidings_stream_lease_of(v_group_id, p_claims[i], p_bases[i]);
+        IF v_lease.claim IS NOT NULL THEN
             v_open := tidings_stream_open_bits(v_lease, p_bases[i], v_mask);
             v_lease.settled := v_lease.settled | substring(
                 repeat('0', (p_bases[i] - v_lease.lo)::integer)::varbit || v_open
@@ -74,19 +99,12 @@ BEGIN
                 DELETE FROM tidings_stream_lease WHERE group_id = v_group_id AND hi = v_lease.hi;
             END IF;
         END IF;
-        -- The lease has expired, and nobody else has claimed the message since.
-        v_late := p_acks[i]::varbit & ~v_open;
-        IF position(B'1' IN v_late) > 0 THEN
-            FOR v_number IN
-                DELETE FROM tidings_stream_retry
-                WHERE group_id = v_group_id AND claim = p_claims[i]
-                    AND number BETWEEN p_bases[i] AND p_bases[i] + length(v_late) - 1
-                    AND get_bit(v_late, (number - p_bases[i])::integer) = 1
-                RETURNING number
-            LOOP
-                v_open := set_bit(v_open, (v_number - p_bases[i])::integer, 1);
-            END LOOP;
-        END IF;
+        FOR v_number IN SELECT tidings_stream_late(
+            v_group_id, p_claims[i], p_bases[i], p_acks[i]::varbit & ~v_open)
+        LOOP
+            DELETE FROM tidings_stream_retry WHERE group_id = v_group_id AND number = v_number;
+            v_open := set_bit(v_open, (v_number - p_bases[i])::integer, 1);
+        END LOOP;
         masks[i] := v_open::text;
     END LOOP;
 
@@ -126,9 +144,12 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- The copies are made by the transaction that ends the claims. Streams are locked in one order.
+    -- The copies are made by the transaction that ends the claims. Streams are locked in one order,
+    -- which is that of the outbox.
     IF v_dying IS NOT NULL THEN
-        FOR v_target IN SELECT DISTINCT p_targets[d.i] FROM unnest(v_dying) AS d (i) ORDER BY 1 LOOP
+        FOR v_target IN
+            SELECT DISTINCT p_targets[d.i] COLLATE "C" FROM unnest(v_dying) AS d (i) ORDER BY 1
+        LOOP
             v_into := tidings_stream_lock(v_target);
             SELECT h.number, h.bytes INTO v_head, v_bytes
                 FROM tidings_stream_head(v_into.stream_id, v_into.tail) h;
@@ -148,7 +169,7 @@ BEGIN
                     v_lost := v_lost + 1;
                 END IF;
             END LOOP;
-            PERFORM tidings_stream_trim_locked(v_into, v_head, 1000);
+            PERFORM tidings_stream_trim_locked(v_into, v_head, 1000, false);
         END LOOP;
     END IF;
     IF v_dead > 0 OR v_lost > 0 THEN
@@ -165,14 +186,13 @@ CREATE FUNCTION tidings_stream_extend(
     p_claims bigint[], p_bases bigint[], p_masks text[],
     p_numbers bigint[], p_item_claims bigint[], p_visibility bigint
 ) RETURNS TABLE (masks text[], obeyed boolean[]) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_group_id bigint;
     v_deadline bigint;
     v_lease tidings_stream_lease;
     v_mask varbit;
     v_open varbit;
-    v_late varbit;
     v_number bigint;
 BEGIN
     PERFORM tidings_stream_begin(false);
@@ -187,28 +207,21 @@ BEGIN
     FOR i IN 1 .. cardinality(p_claims) LOOP
         v_mask := p_masks[i]::varbit;
         v_open := v_mask & ~v_mask;
-        SELECT * INTO v_lease FROM tidings_stream_lease
-            WHERE group_id = v_group_id AND hi >= p_bases[i] ORDER BY hi LIMIT 1;
-        IF v_lease.claim = p_claims[i] AND v_lease.lo <= p_bases[i] AND v_lease.deadline IS NOT NULL
-        THEN
+        v_lease := tidings_stream_lease_of(v_group_id, p_claims[i], p_bases[i]);
+        IF v_lease.claim IS NOT NULL THEN
             v_open := tidings_stream_open_bits(v_lease, p_bases[i], v_mask);
             IF v_lease.deadline < v_deadline AND position(B'1' IN v_open) > 0 THEN
                 UPDATE tidings_stream_lease SET deadline = v_deadline
                     WHERE group_id = v_group_id AND hi = v_lease.hi;
             END IF;
         END IF;
-        v_late := v_mask & ~v_open;
-        IF position(B'1' IN v_late) > 0 THEN
-            FOR v_number IN
-                UPDATE tidings_stream_retry SET due = greatest(due, v_deadline)
-                WHERE group_id = v_group_id AND claim = p_claims[i]
-                    AND number BETWEEN p_bases[i] AND p_bases[i] + length(v_late) - 1
-                    AND get_bit(v_late, (number - p_bases[i])::integer) = 1
-                RETURNING number
-            LOOP
-                v_open := set_bit(v_open, (v_number - p_bases[i])::integer, 1);
-            END LOOP;
-        END IF;
+        FOR v_number IN SELECT tidings_stream_late(
+            v_group_id, p_claims[i], p_bases[i], v_mask & ~v_open)
+        LOOP
+            UPDATE tidings_stream_retry SET due = greatest(due, v_deadline)
+                WHERE group_id = v_group_id AND number = v_number;
+            v_open := set_bit(v_open, (v_number - p_bases[i])::integer, 1);
+        END LOOP;
         masks[i] := v_open::text;
     END LOOP;
     FOR i IN 1 .. cardinality(p_numbers) LOOP

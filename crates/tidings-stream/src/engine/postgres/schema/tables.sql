@@ -91,27 +91,3 @@ ALTER TABLE tidings_stream_outbox ALTER payload SET STORAGE EXTERNAL;
 -- Its one row is locked by whoever empties the outbox.
 CREATE TABLE tidings_stream_sequencer (one boolean PRIMARY KEY CHECK (one));
 INSERT INTO tidings_stream_sequencer VALUES (true);
-
--- The channel of the wake-ups of these tables, whatever else is in the database.
-CREATE FUNCTION tidings_stream_channel() RETURNS text LANGUAGE sql STABLE AS $$
-    SELECT 'tidings_stream_' || 'tidings_stream'::regclass::oid
-$$;
-
-CREATE FUNCTION tidings_stream_now() RETURNS bigint LANGUAGE sql VOLATILE AS $$
-    SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
-$$;
-
--- What every function that writes begins with. After it has waited for a lock, a statement must see
--- what the lock protected: only READ COMMITTED looks again.
-CREATE FUNCTION tidings_stream_begin(durable boolean) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
-        RAISE EXCEPTION 'streams need the isolation level READ COMMITTED'
-            USING ERRCODE = 'invalid_transaction_state';
-    END IF;
-    IF NOT durable THEN
-        PERFORM set_config('synchronous_commit', 'off', true);
-    ELSIF current_setting('synchronous_commit') = 'off' THEN
-        PERFORM set_config('synchronous_commit', 'on', true);
-    END IF;
-END $$;

@@ -1,10 +1,11 @@
--- Appends messages, stores the stream's retention and trims to it.
+-- Appends messages, stores the retention if there is one, and trims to what is stored.
 --
--- ARGV: stream, birth of a new one, max_len, max_age, trim_pending, how many messages have a key, how
+-- ARGV: stream, birth of a new one, max_len, max_age, trim_pending (empty: the stored retention stays),
+--       how many messages have a key, how
 --       many entries there are to be; for each message with a key its index, the key and the window; for
 --       each entry how many messages it gets; for each message its headers and its payload. Where some
 --       have a key, each message gets an entry.
--- Answer: the number of the first new message, then index and number of each repeat
+-- Returns: the number of the first new message, then index and number of each repeat
 --
 -- All or nothing: without `allow-oom` the server refuses the script as a whole when it has no room,
 -- and looks at that only once; everything is read before anything is written; and what is written
@@ -64,13 +65,10 @@ end
 for _, key in ipairs(keys) do
   call('SET', key[1], key[2], 'PX', key[3])
 end
-if stream.max_len ~= ARGV[3] or stream.max_age ~= ARGV[4] or stream.trim_pending ~= ARGV[5] then
-  stream.max_len, stream.max_age, stream.trim_pending = ARGV[3], ARGV[4], ARGV[5]
-  call('HSET', stream.key, 'max_len', ARGV[3], 'max_age', ARGV[4], 'trim_pending', ARGV[5])
-  local is_bounded = ARGV[3] ~= '' or ARGV[4] ~= ''
-  call(is_bounded and 'SADD' or 'SREM', root .. ':bounded', name)
+if ARGV[5] ~= '' then
+  keep(stream, ARGV[3], ARGV[4], ARGV[5])
 end
-trim(stream, time)
+trim(stream, time, false)
 if stream.head > head then
   wake(name)
 end

@@ -1,9 +1,10 @@
 -- Claims messages for a consumer: those that come again and are due, then new ones.
 --
--- ARGV: stream, group, consumer, how many, for how long
--- Answer: nothing when there is no such group, or
---         number of the claim, birth of the stream, first and last new message, milliseconds until
---         more is due (-1: never), and a list: number, attempt and last error of each that comes again
+-- ARGV: stream, group, consumer, how many, for how long, number of the claim, which the client draws so
+--       that it can release the claim if it does not get this reply
+-- Returns: nothing if there is no such group, or
+--          birth of the stream, first and last new message, milliseconds until more is due (-1: never),
+--          and a list: number, attempt and last error of each that comes again
 local stream = find_stream(ARGV[1])
 local group = stream and find_group(ARGV[1], ARGV[2])
 if not group then
@@ -13,7 +14,7 @@ local consumer, most = ARGV[3], tonumber(ARGV[4])
 local room = math.min(most, MAX_RANGE)
 local time = now()
 local deadline = time + math.max(1, tonumber(ARGV[5]))
-local claim = group.claims + 1
+local claim = tonumber(ARGV[6])
 local bytes, lost = 0, 0
 local again = {}
 
@@ -93,17 +94,18 @@ if room > 0 and bytes < MAX_BYTES and cursor < stream.head then
   room = room - (hi - cursor)
 end
 
-if hi > group.cursor or #again > 0 then
-  call('HSET', group.key, 'cursor', hi, 'claims', claim)
+if hi > group.cursor then
+  call('HSET', group.key, 'cursor', hi)
 end
 if lost > 0 then
   call('HINCRBY', group.key, 'lost_to_trim', lost)
 end
 local wait = -1
-if bytes >= MAX_BYTES or room == 0 and most > MAX_RANGE then
+-- What turned out to be gone leaves room for more.
+if bytes >= MAX_BYTES or lost > 0 or room == 0 and most > MAX_RANGE then
   wait = 0
 elseif room > 0 then
   local next_due = call('ZRANGE', group.due, 0, 0, 'WITHSCORES')[2]
   wait = next_due and math.max(0, next_due - time) or -1
 end
-return { claim, stream.birth, lo, hi, wait, again }
+return { stream.birth, lo, hi, wait, again }

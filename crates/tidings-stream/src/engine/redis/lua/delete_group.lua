@@ -1,7 +1,7 @@
 -- Deletes a group and what it has pending.
 --
 -- ARGV: stream, group
--- Answer: 1, or 0 when there is none
+-- Returns: 1, or 0 when there is none
 local group = find_group(ARGV[1], ARGV[2])
 if not group then
   return 0

@@ -2,7 +2,7 @@
 -- and expire.
 --
 -- ARGV: stream
--- Answer: 1, or 0 when there is none
+-- Returns: 1, or 0 when there is none
 local name = ARGV[1]
 local stream = find_stream(name)
 if not stream then

@@ -1,7 +1,6 @@
 -- Groups, and what they have pending.
 --
--- group:    hash; cursor, the newest message that was claimed; claims, the number of the last claim;
---           dead_lettered, lost_to_trim
+-- group:    hash; cursor, the newest message that was claimed; dead_lettered, lost_to_trim
 -- lease:    hash by claim; a run of new messages that was claimed at once
 -- lease_lo: zset of claims by their first messages
 -- retry:    hash by message; one that comes again, or has
@@ -11,14 +10,13 @@
 
 local function find_group(stream, name)
   local key = group_key('group', stream, name)
-  local row = call('HMGET', key, 'cursor', 'claims')
-  if not row[1] then
+  local cursor = call('HGET', key, 'cursor')
+  if not cursor then
     return nil
   end
   return {
     key = key,
-    cursor = tonumber(row[1]),
-    claims = tonumber(row[2]),
+    cursor = tonumber(cursor),
     lease = group_key('lease', stream, name),
     lease_lo = group_key('lease_lo', stream, name),
     retry = group_key('retry', stream, name),
@@ -99,7 +97,7 @@ end
 local function explode(group, claim)
   local lease = find_lease(group, claim)
   if not lease then
-    -- Somebody has removed it by hand. It must not be met for ever.
+    -- It was removed by hand. It must not be met for ever.
     remove_lease(group, { claim = claim })
     return
   end

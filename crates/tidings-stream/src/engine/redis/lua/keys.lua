@@ -15,12 +15,13 @@ local function group_key(kind, stream, group)
   return root .. ':' .. kind .. ':' .. stream .. '\31' .. group
 end
 
--- Milliseconds since 1970, by the server's clock: the same for everyone.
+-- Milliseconds since 1970, by the server's clock: the same for all clients.
 local function now()
   local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- A user that may not use channels gets an error, which must not end the script: consumers poll then.
 local function wake(stream)
-  call('PUBLISH', root .. ':wake', stream)
+  redis.pcall('PUBLISH', root .. ':wake', stream)
 end

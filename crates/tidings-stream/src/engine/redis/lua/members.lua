@@ -1,7 +1,7 @@
 -- The consumers of a group that are alive or hold a claim.
 --
 -- ARGV: stream, group
--- Answer: nothing when there is no such group, or name, '1' when it is alive, and number of messages
+-- Returns: nothing when there is no such group, or name, '1' when it is alive, and number of messages
 --         that it holds, of each
 local group = find_group(ARGV[1], ARGV[2])
 if not group then

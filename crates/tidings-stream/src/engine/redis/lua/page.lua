@@ -1,7 +1,7 @@
 -- Which messages a page of a stream has.
 --
 -- ARGV: stream, after which message, how many at most
--- Answer: birth of the stream, first and last message; nothing when there is none
+-- Returns: birth of the stream, first and last message; nothing when there is none
 local stream = find_stream(ARGV[1])
 if not stream then
   return false

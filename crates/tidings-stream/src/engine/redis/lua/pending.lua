@@ -1,7 +1,7 @@
 -- A page of what a group has pending, in no order.
 --
 -- ARGV: stream, group, after which message, how many at most
--- Answer: nothing when there is no such group, or message, attempts, consumer (nothing while it
+-- Returns: nothing when there is no such group, or message, attempts, consumer (nothing while it
 --         waits), age, time until it is due, and last error, of each. Of the messages of a page, those
 --         that come first in the group are the first ones after the one that was given.
 local group = find_group(ARGV[1], ARGV[2])

@@ -1,5 +1,5 @@
 -- Where a group begins: the number before the first message that it gets. `stream` may be nil.
--- Answers nothing when that would be ahead of the stream.
+-- Returns nothing when that would be ahead of the stream.
 local function position(stream, start, value)
   local head, tail = stream and stream.head or 0, stream and stream.tail or 1
   if start == 'latest' then

@@ -1,7 +1,7 @@
--- Tells of groups whether a claim would find something.
+-- Whether a claim of each group would find something.
 --
 -- ARGV: stream and group of each
--- Answer: a character for each, '1' when it would, or when there is no such group
+-- Returns: a character for each, '1' when it would, or when there is no such group
 local time = now()
 local ready = {}
 for at = 1, #ARGV, 2 do

@@ -1,7 +1,7 @@
 -- Moves a group, and drops what it has pending.
 --
 -- ARGV: stream, group, start, its value
--- Answer: 'moved'; the head when the position is ahead of it; nothing when there is no such group
+-- Returns: 'moved'; the head when the position is ahead of it; nothing when there is no such group
 local name = ARGV[1]
 local stream = find_stream(name)
 local group = stream and find_group(name, ARGV[2])

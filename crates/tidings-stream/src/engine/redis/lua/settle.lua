@@ -1,14 +1,14 @@
 -- Ends claims, or makes them last.
 --
--- ARGV: stream, group, birth of streams that dead letters make, what the headers that tell of a death
---       begin with, then one after the other
+-- ARGV: stream, group, birth of streams that dead letters make, what the headers that dead letters
+--       get begin with, then one after the other
 --         a, claim, first, last         acknowledged, all from the first message to the last
 --         e, claim, first, last, for    claimed for that long from now, at least
 --         l, claim, message             released
 --         r, claim, message, delay, error, '1' when there is an error
---         d, claim, message, stream, headers    to another stream, with these headers that tell of it
+--         d, claim, message, stream, headers    to another stream, with these headers added
 --         x, claim, message             trimmed before its body was read: lost
--- Answer: nothing when there is no such group, or a character per message: '1' when the receipt was
+-- Returns: nothing when there is no such group, or a character per message: '1' when the receipt was
 --         obeyed
 local name = ARGV[1]
 local group = find_group(name, ARGV[2])
@@ -103,7 +103,7 @@ end
 local function letter_headers(headers, provenance)
   local is_read, letter = pcall(cjson.decode, headers)
   if not is_read or type(letter) ~= 'table' then
-    -- Somebody has written it by hand.
+    -- It was written by hand.
     return provenance
   end
   for key in pairs(letter) do
@@ -224,7 +224,7 @@ for claim in pairs(changed) do
 end
 for _, letter in ipairs(order) do
   save_head(letter)
-  trim(letter, time)
+  trim(letter, time, false)
   wake(letter.name)
 end
 if dead > 0 then

@@ -1,8 +1,9 @@
 -- Figures of a stream and its groups, all of the same moment.
 --
 -- ARGV: stream
--- Answer: nothing when there is no such stream, or head, tail, and of each group its name, cursor,
---         first message that it has yet to finish, pending messages, dead letters and losses
+-- Returns: nothing when there is no such stream, or head, tail, and of each group its name, cursor,
+--          first message that it has yet to finish, pending messages, dead letters, losses, and how
+--          many milliseconds ago the oldest was appended that it has yet to finish (-1: there is none)
 local stream = find_stream(ARGV[1])
 if not stream then
   return false
@@ -18,10 +19,13 @@ for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) 
     local counts = call('HMGET', group.key, 'dead_lettered', 'lost_to_trim')
     table.insert(answer, name)
     table.insert(answer, group.cursor)
-    table.insert(answer, first_needed(group))
+    local needed = first_needed(group)
+    table.insert(answer, needed)
     table.insert(answer, pending)
     table.insert(answer, tonumber(counts[1]) or 0)
     table.insert(answer, tonumber(counts[2]) or 0)
+    local _, appended_at = place(stream, math.max(needed, stream.tail))
+    table.insert(answer, appended_at and math.max(0, now() - appended_at) or -1)
   end
 end
 return answer

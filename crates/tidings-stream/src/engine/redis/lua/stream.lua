@@ -51,7 +51,7 @@ local function find_or_create_stream(name, birth)
     return stream
   end
   call('ZADD', root .. ':streams', 0, name)
-  -- Without its row, nothing of a stream counts: somebody has deleted it by hand.
+  -- Without its row, nothing of a stream counts: it was deleted by hand.
   call('UNLINK', stream_key('log', name), stream_key('large', name))
   call('HSET', stream_key('stream', name), 'birth', birth, 'head', 0, 'tail', 1)
   return find_stream(name)
@@ -81,8 +81,8 @@ local function save_head(stream)
   end
 end
 
--- The entry that a message is in: its first message, when it was appended, and its fields. Nothing when
--- somebody has removed it by hand.
+-- The entry that a message is in: its first message, when it was appended, and its fields. Nothing if it
+-- was removed by hand.
 local function find_entry(log, number)
   local entry = call('XREVRANGE', log, number, '-', 'COUNT', 1)[1]
   if entry then
@@ -93,14 +93,22 @@ local function find_entry(log, number)
   end
 end
 
--- The same without the fields, for which a large message is not read.
+-- The same without the fields, for which a large message is not read. If the message was
+-- removed by hand it is the next entry, if there is one.
 local function place(stream, number)
   local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
   if large then
     return number, tonumber(string.match(large, ':(%d+)$'))
   end
   local first, time = find_entry(stream.log, number)
-  return first or number, time or 0
+  if not first then
+    local entry = call('XRANGE', stream.log, number, '+', 'COUNT', 1)[1]
+    if not entry then
+      return number, nil
+    end
+    first, time = string.match(entry[1], '^(%d+)-(%d+)$')
+  end
+  return tonumber(first), tonumber(time)
 end
 
 -- The first message of `lo` to `hi` that was appended at a time or later; hi + 1 when there is none.
@@ -109,7 +117,7 @@ local function first_at(stream, lo, hi, time)
   while first < past do
     local middle = math.floor((first + past) / 2)
     local _, created_at = place(stream, middle)
-    if created_at < time then
+    if created_at and created_at < time then
       first = middle + 1
     else
       past = middle
@@ -131,9 +139,45 @@ local function cut(stream, lo, hi, bytes)
   return hi, bytes
 end
 
--- Removes up to a chunk of what the stream's bounds do not keep, and answers how many messages those
--- were.
-local function trim(stream, time)
+-- Stores the retention of a stream. Empty texts are no bounds.
+local function keep(stream, max_len, max_age, trim_pending)
+  if stream.max_len ~= max_len or stream.max_age ~= max_age or stream.trim_pending ~= trim_pending then
+    stream.max_len, stream.max_age, stream.trim_pending = max_len, max_age, trim_pending
+    call('HSET', stream.key, 'max_len', max_len, 'max_age', max_age, 'trim_pending', trim_pending)
+    local is_bounded = max_len ~= '' or max_age ~= ''
+    call(is_bounded and 'SADD' or 'SREM', root .. ':bounded', stream.name)
+  end
+end
+
+-- The group that remembers which dead letters were brought back. It keeps none from being trimmed.
+local REDRIVE = 'tidings.redrive'
+
+-- Counts what a group loses when messages before the tail are removed: what it has not claimed, and
+-- what waits for another attempt. What a consumer has is counted if it comes again.
+local function lose(group, tail)
+  local lost = 0
+  for _, member in ipairs(call('ZRANGE', group.retry_no, '-inf', '(' .. text(tail), 'BYSCORE',
+    'LIMIT', 0, CHUNK)) do
+    local packed = call('HGET', group.retry, member)
+    if packed and not unpack_retry(packed).claim then
+      call('HDEL', group.retry, member)
+      call('ZREM', group.retry_no, member)
+      call('ZREM', group.due, member)
+      lost = lost + 1
+    end
+  end
+  if group.cursor < tail - 1 then
+    lost = lost + tail - 1 - group.cursor
+    call('HSET', group.key, 'cursor', tail - 1)
+  end
+  if lost > 0 then
+    call('HINCRBY', group.key, 'lost_to_trim', lost)
+  end
+end
+
+-- Removes up to a chunk of what the stream's bounds do not keep, and returns how many messages those
+-- were. Unless it is to be exact, it waits until there are some: it asks every group.
+local function trim(stream, time, is_exact)
   local max_len, max_age = tonumber(stream.max_len), tonumber(stream.max_age)
   if stream.tail > stream.head or not (max_len or max_age) then
     return 0
@@ -145,17 +189,23 @@ local function trim(stream, time)
     keep = math.min(limit, math.max(keep, stream.head + 1 - max_len))
   end
   local oldest = max_age and time - max_age
-  local is_old = max_age and (stream.oldest_at or select(2, place(stream, tail))) <= oldest
-  if keep == tail and not is_old then
+  local oldest_at = max_age and (stream.oldest_at or select(2, place(stream, tail)) or 0)
+  local late = is_exact and 0 or max_age and math.min(math.floor(max_age / 100), 60000)
+  local is_old = max_age and oldest_at <= oldest - late
+  local slack = is_exact and 0 or max_len and math.min(math.floor(max_len / 100), CHUNK - 1) or 0
+  if keep - tail <= slack and not is_old then
     return 0
   end
-  if stream.trim_pending ~= '1' then
-    for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) do
-      local group = find_group(stream.name, name)
-      limit = group and math.min(limit, first_needed(group)) or limit
+  local groups = {}
+  for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) do
+    local group = find_group(stream.name, name)
+    if group and (stream.trim_pending == '1' or name == REDRIVE) then
+      table.insert(groups, group)
+    elseif group then
+      limit = math.min(limit, first_needed(group))
     end
-    keep = math.min(keep, limit)
   end
+  keep = math.min(keep, limit)
   if is_old and keep < limit then
     keep = first_at(stream, keep, limit - 1, oldest + 1)
   end
@@ -171,5 +221,8 @@ local function trim(stream, time)
   call('ZREMRANGEBYSCORE', stream.large, '-inf', '(' .. keep)
   stream.tail, stream.oldest_at = keep, created_at
   call('HSET', stream.key, 'tail', keep, 'oldest_at', created_at or '')
+  for _, group in ipairs(groups) do
+    lose(group, keep)
+  end
   return keep - tail
 end

@@ -1,0 +1,380 @@
+//! How consumers treat their engine and their handlers, on an engine that is watched or disturbed.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tidings_stream::engine::Engine;
+use tidings_stream::sqlite::SqliteEngine;
+use tidings_stream::{
+    BatchError, Context, EndReason, Error, HandlerError, InvalidName, MemoryEngine, Message,
+    NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter, telemetry,
+    with_context,
+};
+use tokio::time::Instant;
+
+use crate::database::{Schema, numbered, soon, until};
+use crate::wrapped::{Hook, Wrapped};
+
+fn from_start() -> SubscribeOptions {
+    SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        .with_poll_interval(Duration::from_millis(20))
+}
+
+fn streams(engine: Arc<dyn Engine>) -> Streams {
+    Streams::new(engine, ServiceConfig::default())
+}
+
+/// The largest call of `settle`, and whether settlements that include many messages fail.
+#[derive(Debug, Default)]
+struct Settles {
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl Hook for Settles {
+    async fn before(&self, call: &'static str, messages: usize) -> Result<(), Error> {
+        if call == "settle" {
+            self.most.fetch_max(messages, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// However many messages fail at the same time, one call to the store ends a bounded number of claims.
+#[tokio::test(start_paused = true)]
+async fn regression_ends_are_recorded_in_bounded_batches() {
+    let engine = Wrapped::new(Settles::default());
+    let streams = streams(engine.clone());
+    for _ in 0..64 {
+        streams.publish_batch("s", numbered(1000)).await.unwrap();
+    }
+    let fail = |_: Vec<Message>| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Err::<(), BatchError>(HandlerError::retry_after(Duration::from_secs(3600), "no").into())
+    };
+    let options = from_start().with_max_batch(1000).with_concurrency(64);
+    let consumer = streams
+        .subscribe_batch("s", "g", options, fail)
+        .await
+        .unwrap();
+    until(async || consumer.stats().retried == 64_000).await;
+    let most = engine.hook.most.load(Ordering::Relaxed);
+    assert!((2..=1000).contains(&most), "{most}");
+    consumer.close().await;
+}
+
+/// Never extends a claim.
+#[derive(Debug)]
+struct StuckExtend;
+
+#[async_trait]
+impl Hook for StuckExtend {
+    async fn before(&self, call: &'static str, _: usize) -> Result<(), Error> {
+        if call == "extend" {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+/// A handler does not outlive its claim because the store does not reply, and its message does not die
+/// of that.
+#[tokio::test(start_paused = true)]
+async fn regression_a_handler_ends_before_its_claim_when_the_store_hangs() {
+    let streams = streams(Wrapped::new(StuckExtend));
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let (begun, mut times) = tokio::sync::mpsc::channel(16);
+    let handler = move |message: Message| {
+        let begun = begun.clone();
+        async move {
+            begun.send((message.attempt, Instant::now())).await?;
+            if message.attempt == 1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+    };
+    let options = from_start()
+        .with_max_retries(1)
+        .with_visibility_timeout(Duration::from_secs(30))
+        .with_handler_timeout(Duration::from_secs(600));
+    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    let (first, begun) = times.recv().await.unwrap();
+    let (second, again) = times.recv().await.unwrap();
+    assert_eq!((first, second), (1, 2));
+    assert!(
+        again - begun < Duration::from_secs(30),
+        "{:?}",
+        again - begun
+    );
+    until(async || consumer.stats().acknowledged == 1).await;
+    consumer.close().await;
+    assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
+}
+
+/// Counts claims that take longer than they last.
+#[derive(Debug, Default)]
+struct SlowClaims {
+    claims: AtomicU64,
+}
+
+#[async_trait]
+impl Hook for SlowClaims {
+    async fn after(&self, call: &'static str) {
+        if call == "claim" {
+            self.claims.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Claims that expire on their way are not made again without a pause.
+#[tokio::test(start_paused = true)]
+async fn regression_claims_that_take_longer_than_they_last_are_no_loop() {
+    let engine = Wrapped::new(SlowClaims::default());
+    let streams = streams(engine.clone());
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let options = from_start().with_visibility_timeout(Duration::from_millis(10));
+    let consumer = streams
+        .subscribe("s", "g", options, |_| async { Ok(()) })
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let claims = engine.hook.claims.load(Ordering::Relaxed);
+    assert!((2..60).contains(&claims), "{claims}");
+    consumer.close().await;
+}
+
+/// Blocks its thread for longer than its claim lasts, and succeeds.
+fn blocking(runs: Arc<AtomicU64>) -> impl tidings_stream::Handler {
+    move |_: Message| {
+        let runs = Arc::clone(&runs);
+        async move {
+            runs.fetch_add(1, Ordering::SeqCst);
+            let (_sender, never) = mpsc::channel::<()>();
+            let blocked = never.recv_timeout(Duration::from_millis(400));
+            assert!(blocked.is_err());
+            Ok(())
+        }
+    }
+}
+
+async fn a_handler_that_blocks_and_succeeds_is_not_poison(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let runs = Arc::new(AtomicU64::new(0));
+    let options = from_start()
+        .with_max_retries(0)
+        .with_concurrency(2)
+        .with_visibility_timeout(Duration::from_millis(100));
+    let handler = blocking(Arc::clone(&runs));
+    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    for _ in 0..3 {
+        streams.publish("s", NewMessage::new("")).await.unwrap();
+    }
+    until(async || consumer.stats().acknowledged == 3).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 3);
+    consumer.close().await;
+    assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
+}
+
+#[tokio::test]
+async fn regression_a_handler_that_blocks_the_only_thread_is_not_poison() {
+    a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(MemoryEngine::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_a_handler_that_blocks_a_thread_is_not_poison() {
+    a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(MemoryEngine::new())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_a_handler_that_blocks_a_thread_is_not_poison_on_postgres() {
+    let schema = Schema::create().await;
+    a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(schema.engine().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_a_handler_that_blocks_a_thread_is_not_poison_on_redis() {
+    a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(crate::redis::engine().await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_a_handler_that_blocks_a_thread_is_not_poison_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = tidings_sqlite::Database::open(
+        folder.path().join("test.db"),
+        &tidings_sqlite::Options::default(),
+    );
+    let engine = SqliteEngine::open(database.unwrap()).await.unwrap();
+    a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(engine)).await;
+}
+
+/// A stream whose dead letters would have a name that no call accepts is not subscribed to.
+#[tokio::test]
+async fn regression_a_name_without_room_for_its_dead_letters_is_refused() {
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    let long = "x".repeat(253);
+    streams.publish(&long, NewMessage::new("")).await.unwrap();
+    let subscribed = streams.subscribe(&long, "g", from_start(), |_| async { Ok(()) });
+    let refused = subscribed.await.unwrap_err();
+    let Error::InvalidName { source, .. } = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(source, InvalidName::TooLong { length: 258 });
+    let options = from_start().with_dead_letter_stream("letters");
+    let bury = |_| async { Err(HandlerError::skip_retry("no")) };
+    let consumer = streams.subscribe(&long, "g", options, bury).await.unwrap();
+    until(async || consumer.stats().dead_lettered == 1).await;
+    consumer.close().await;
+    let letters = streams.read("letters", None, 10).await.unwrap();
+    assert!(letters[0].headers[dead_letter::STREAM].ends_with(&long));
+}
+
+/// Housekeeping goes on when the runtime of the first call has ended.
+#[test]
+fn regression_polling_outlives_the_runtime_of_the_first_call() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let streams = streams(Wrapped::losing_wake_ups(Settles::default()));
+    let first = runtime();
+    first.block_on(async { streams.publish("s", NewMessage::new("")).await.unwrap() });
+    drop(first);
+    runtime().block_on(async {
+        let options = SubscribeOptions::default().with_poll_interval(Duration::from_millis(10));
+        let subscribed = streams.subscribe("s", "g", options, |_| async { Ok(()) });
+        let consumer = subscribed.await.unwrap();
+        // The consumer waits, and nothing but a poll finds the message.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        streams.publish("s", NewMessage::new("")).await.unwrap();
+        until(async || consumer.stats().acknowledged == 1).await;
+        consumer.close().await;
+    });
+}
+
+/// A group that is gone ends its consumers, and the program can wait for that.
+#[tokio::test]
+async fn a_consumer_whose_group_is_gone_ends_and_says_so() {
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    let subscribed = streams.subscribe("s", "g", from_start(), |_| async { Ok(()) });
+    let consumer = subscribed.await.unwrap();
+    assert!(streams.delete_group("s", "g").await.unwrap());
+    let ended = soon(consumer.ended()).await;
+    assert!(matches!(
+        ended.reason,
+        EndReason::Failed(Error::UnknownGroup)
+    ));
+    assert_eq!(consumer.close().await, ended.report);
+
+    let subscribed = streams.subscribe("s", "g", from_start(), |_| async { Ok(()) });
+    let consumer = subscribed.await.unwrap();
+    streams.close().await;
+    let ended = soon(consumer.ended()).await;
+    assert!(matches!(ended.reason, EndReason::Closed));
+}
+
+/// A handler that wants to know learns that closing has begun, and may end in its own way.
+#[tokio::test]
+async fn a_handler_is_told_that_closing_has_begun() {
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let (begun, mut running) = tokio::sync::mpsc::channel(1);
+    let handler = with_context(move |_: Message, context: Context| {
+        let begun = begun.clone();
+        async move {
+            begun.send(context.closing().is_cancelled()).await?;
+            context.closing().cancelled().await;
+            Err(HandlerError::retry("saved, and to be continued"))
+        }
+    });
+    let consumer = streams
+        .subscribe("s", "g", from_start(), handler)
+        .await
+        .unwrap();
+    assert_eq!(soon(running.recv()).await, Some(false));
+    let report = soon(consumer.close()).await;
+    assert_eq!((report.finished, report.abandoned), (1, 0));
+    assert_eq!(consumer.stats().retried, 1);
+}
+
+/// What is published, handled and settled is counted, by stream and group.
+#[test]
+fn metrics_count_what_happens() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let streams = streams(Arc::new(MemoryEngine::new()));
+            streams.publish_batch("s", numbered(3)).await.unwrap();
+            let handler = |message: Message| async move {
+                match &*message.payload {
+                    b"2" => Err(HandlerError::skip_retry("no")),
+                    _ => Ok(()),
+                }
+            };
+            let consumer = streams
+                .subscribe("s", "g", from_start(), handler)
+                .await
+                .unwrap();
+            until(async || consumer.stats().acknowledged == 2).await;
+            until(async || consumer.stats().dead_lettered == 1).await;
+            consumer.close().await;
+        });
+    });
+    let seen = Mutex::new(Vec::new());
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let key = key.key();
+        let labels: Vec<_> = key
+            .labels()
+            .map(|it| format!("{}={}", it.key(), it.value()))
+            .collect();
+        let value = match value {
+            DebugValue::Counter(count) => count,
+            DebugValue::Histogram(values) => values.len() as u64,
+            DebugValue::Gauge(_) => continue,
+        };
+        seen.lock()
+            .unwrap()
+            .push((key.name().to_owned(), labels.join(","), value));
+    }
+    let mut seen = seen.into_inner().unwrap();
+    seen.sort();
+    let place = format!("{}=app.default.s,{}=g", telemetry::STREAM, telemetry::GROUP);
+    let with = |label: &str, value: &str| format!("{place},{label}={value}");
+    let expected = [
+        (
+            telemetry::SENT,
+            format!("{}=app.default.s", telemetry::STREAM),
+            3,
+        ),
+        (telemetry::PROCESS_DURATION, place.clone(), 2),
+        (
+            telemetry::PROCESS_DURATION,
+            with(telemetry::ERROR_TYPE, "handler"),
+            1,
+        ),
+        (
+            telemetry::SETTLED,
+            with(telemetry::OUTCOME, "acknowledged"),
+            2,
+        ),
+        (
+            telemetry::SETTLED,
+            with(telemetry::OUTCOME, "dead_lettered"),
+            1,
+        ),
+    ];
+    let expected = expected.map(|(name, labels, count)| (name.to_owned(), labels, count));
+    assert_eq!(seen, expected);
+}
