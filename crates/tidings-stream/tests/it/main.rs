@@ -8,6 +8,7 @@
     feature = "conformance"
 ))]
 
+mod checker;
 mod conformance;
 mod consumer;
 mod database;
