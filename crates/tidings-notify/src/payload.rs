@@ -4,9 +4,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Deepest nesting of arrays and objects in a [`Payload`]: what the JSON parsers of most languages
-/// can read.
-pub const MAX_DEPTH: usize = 127;
+/// Deepest nesting of arrays and objects in a [`Payload`]. Together with the documents that carry it, a
+/// list in an object for instance, it stays within the 127 levels that parsers with the usual limit of
+/// 128 can read.
+pub const MAX_DEPTH: usize = 120;
 
 /// The JSON of a notification: any value, kept as text exactly as it was written, but without the
 /// white space between its tokens.

@@ -2,6 +2,7 @@
 
 mod inbox;
 mod listen;
+mod notification;
 mod remote;
 mod send;
 mod serve;

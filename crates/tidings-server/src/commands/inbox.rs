@@ -2,9 +2,10 @@ use std::io::Write;
 
 use clap::Args;
 use reqwest::Method;
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::CommandError;
+use super::notification::Notification;
 use super::remote::Remote;
 
 /// Shows a user's inbox, newest first.
@@ -42,6 +43,18 @@ pub(super) struct Inbox {
     remote: Remote,
 }
 
+/// A page of the inbox.
+#[derive(Debug, Deserialize)]
+struct Page {
+    data: Vec<Notification>,
+    unread: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Unread {
+    unread: u64,
+}
+
 impl Inbox {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         if let Some(id) = &self.read {
@@ -61,17 +74,17 @@ impl Inbox {
         if let Some(event_type) = &self.event_type {
             url.query_pairs_mut().append_pair("type", event_type);
         }
-        let answer = self.remote.call(Method::GET, url, None).await?;
+        let page: Page = self.remote.call(Method::GET, url, None).await?;
         let mut out = std::io::stdout().lock();
-        for notification in answer["data"].as_array().into_iter().flatten() {
+        for notification in page.data {
             if self.json {
-                writeln!(out, "{notification}")?;
+                writeln!(out, "{}", notification.json())?;
             } else {
-                writeln!(out, "{}", line(notification))?;
+                writeln!(out, "{notification}")?;
             }
         }
         if !self.json {
-            writeln!(out, "{} unread", answer["unread"])?;
+            writeln!(out, "{} unread", page.unread)?;
         }
         Ok(())
     }
@@ -80,25 +93,8 @@ impl Inbox {
         let mut path = vec!["v1", "users", &self.user, "notifications"];
         path.extend(what);
         let url = self.remote.address(&path)?;
-        let answer = self.remote.call(Method::POST, url, None).await?;
-        writeln!(std::io::stdout(), "{} unread", answer["unread"])?;
+        let Unread { unread } = self.remote.call(Method::POST, url, None).await?;
+        writeln!(std::io::stdout(), "{unread} unread")?;
         Ok(())
     }
-}
-
-/// A notification as one line: a mark if unread, time, id, type and payload.
-pub(super) fn line(notification: &Value) -> String {
-    let mark = if notification["read_at"].is_null() {
-        '•'
-    } else {
-        ' '
-    };
-    let text = |field: &str| notification[field].as_str().unwrap_or_default().to_owned();
-    format!(
-        "{mark} {}  {}  {}  {}",
-        text("timestamp"),
-        text("id"),
-        text("type"),
-        notification["payload"]
-    )
 }

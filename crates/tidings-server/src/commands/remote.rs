@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::CommandError;
@@ -93,12 +93,12 @@ impl Remote {
     }
 
     /// Makes one request and parses the JSON response.
-    pub(super) async fn call(
+    pub(super) async fn call<T: DeserializeOwned>(
         &self,
         method: Method,
         url: Url,
         body: Option<&RawValue>,
-    ) -> Result<Value, CommandError> {
+    ) -> Result<T, CommandError> {
         let mut request = self.client()?.request(method, url);
         if let Some(body) = body {
             request = request.json(body);

@@ -6,7 +6,9 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::CommandError;
+use super::notification::Notification;
 use super::remote::Remote;
+use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
 
 /// Sends a notification.
@@ -51,13 +53,12 @@ impl Send {
             payload: &payload,
         };
         let url = self.remote.address(&["v1", "notifications"])?;
-        let answer = self
-            .remote
-            .call(Method::POST, url, Some(&to_raw_value(&body)?))
-            .await?;
+        let body = to_raw_value(&body)?;
+        let Data { data } = self.remote.call(Method::POST, url, Some(&body)).await?;
+        let sent: Vec<Notification> = data;
         let mut out = std::io::stdout().lock();
-        for notification in answer["data"].as_array().into_iter().flatten() {
-            writeln!(out, "{notification}")?;
+        for notification in sent {
+            writeln!(out, "{}", notification.json())?;
         }
         Ok(())
     }

@@ -14,6 +14,10 @@ pub(super) struct SseEvent {
 #[derive(Debug, Default)]
 pub(super) struct SseReader {
     unfinished: Vec<u8>,
+    /// The last line ended with a carriage return: a line feed after it belongs to the same end.
+    after_return: bool,
+    /// A line was read, so that a byte order mark no longer stands at the start.
+    has_begun: bool,
     event: SseEvent,
     has_data: bool,
     /// The id of the event that is not complete yet.
@@ -40,15 +44,27 @@ impl SseReader {
     /// Adds bytes; returns the events that they complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, LineTooLong> {
         let mut events = Vec::new();
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.unfinished.extend_from_slice(part);
-            if self.unfinished.len() > MAX_LINE_BYTES {
-                return Err(LineTooLong);
-            }
-            if part.ends_with(b"\n") {
-                let line = std::mem::take(&mut self.unfinished);
-                let line = String::from_utf8_lossy(&line);
-                events.extend(self.line(line.trim_end_matches(['\r', '\n'])));
+        for byte in bytes {
+            match byte {
+                b'\n' if std::mem::take(&mut self.after_return) => {}
+                b'\n' | b'\r' => {
+                    self.after_return = *byte == b'\r';
+                    let line = std::mem::take(&mut self.unfinished);
+                    let line = String::from_utf8_lossy(&line);
+                    let is_first = !std::mem::replace(&mut self.has_begun, true);
+                    let line = match line.strip_prefix('\u{feff}') {
+                        Some(line) if is_first => line,
+                        _ => &line,
+                    };
+                    events.extend(self.line(line));
+                }
+                byte => {
+                    self.after_return = false;
+                    self.unfinished.push(*byte);
+                    if self.unfinished.len() > MAX_LINE_BYTES {
+                        return Err(LineTooLong);
+                    }
+                }
             }
         }
         Ok(events)
@@ -116,6 +132,23 @@ mod tests {
             );
             assert_eq!(reader.last_event_id.as_deref(), Some("a-2"));
             assert_eq!(reader.retry, Some(Duration::from_millis(1500)));
+        }
+    }
+
+    #[test]
+    fn every_line_end_and_a_byte_order_mark_are_read_as_browsers_do() {
+        for end in ["\n", "\r", "\r\n"] {
+            let text = "\u{feff}id: 1\ndata: one\n\ndata: \u{feff}two\ndata\n\n".replace('\n', end);
+            for size in [1, 3, text.len()] {
+                let mut reader = SseReader::default();
+                let chunks = text.as_bytes().chunks(size);
+                let events: Vec<_> = chunks
+                    .flat_map(|chunk| reader.feed(chunk).unwrap())
+                    .collect();
+                let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+                assert_eq!(data, ["one", "\u{feff}two\n"], "{end:?} {size}");
+                assert_eq!(reader.last_event_id.as_deref(), Some("1"));
+            }
         }
     }
 

@@ -3,10 +3,9 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::StatusCode;
-use serde_json::Value;
 
 use super::CommandError;
-use super::inbox::line;
+use super::notification::Notification;
 use super::remote::{Refusal, Remote, accepted};
 use super::sse::{SseEvent, SseReader};
 use crate::error::explain;
@@ -123,10 +122,10 @@ impl Tail {
             )?,
             _ if !event.name.is_empty() => {}
             _ if self.json => writeln!(out, "{}", event.data)?,
-            _ => {
-                let notification: Value = serde_json::from_str(&event.data)?;
-                writeln!(out, "{}", line(&notification))?;
-            }
+            _ => match Notification::new(event.data.clone()) {
+                Ok(notification) => writeln!(out, "{notification}")?,
+                Err(_not_json) => writeln!(out, "{}", event.data)?,
+            },
         }
         out.flush()?;
         Ok(())
