@@ -4,12 +4,14 @@ mod head_timer;
 mod progress;
 mod transport;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -119,8 +121,9 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         if std::mem::take(&mut is_failing) {
             tracing::info!("accepting connections again");
         }
-        let serve = serve(stream, permit, service.clone(), app.stopping.clone());
-        let cutting_off = app.cutting_off.clone();
+        let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
+        let keep_alive = app.config.keep_alive;
+        let serve = serve(stream, permit, service.clone(), keep_alive, stopping);
         app.tasks.spawn(async move {
             cutting_off.run_until_cancelled_owned(serve).await;
         });
@@ -131,6 +134,7 @@ async fn serve(
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
     service: TowerToHyperService<axum::Router>,
+    keep_alive: Duration,
     stopping: CancellationToken,
 ) {
     let progress = Arc::new(Progress::default());
@@ -139,13 +143,24 @@ async fn serve(
         _permit: permit,
     }));
     let of_requests = connection.clone();
+    let hint = keep_alive_hint(keep_alive);
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(of_requests.clone());
-        service.call(request)
+        let (response, hint) = (service.call(request), hint.clone());
+        async move {
+            let mut response = response.await?;
+            if let Some(hint) = hint
+                && response.status() != StatusCode::SWITCHING_PROTOCOLS
+            {
+                response.headers_mut().insert("keep-alive", hint);
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let http = http1::Builder::new()
-        .timer(HeadTimer)
-        // Counts from the opening of the connection, so a silent one is closed too.
+        .timer(HeadTimer::new(Arc::clone(&progress), keep_alive))
+        // Counts from the opening of the connection, so a silent one is closed too. Between requests
+        // the timer waits for `keep_alive`.
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(Transport::new(stream, progress)), service)
@@ -171,6 +186,11 @@ async fn serve(
             "a connection ended"
         );
     }
+}
+
+/// Tells proxies when to stop reusing the connection, before it is closed under a request.
+fn keep_alive_hint(keep_alive: Duration) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("timeout={}", keep_alive.as_secs())).ok()
 }
 
 fn tune(stream: TcpStream) -> io::Result<TcpStream> {

@@ -82,6 +82,12 @@ pub struct Settings {
           default_value = "20s", value_parser = time(1, 25))]
     pub ping_interval: Duration,
 
+    /// How long an idle connection of a client stays open, 5s to 1h; longer than the idle time of a
+    /// proxy in front
+    #[arg(long, env = "TIDINGS_KEEP_ALIVE", value_name = "DURATION",
+          default_value = "75s", value_parser = time(5, 3600))]
+    pub keep_alive: Duration,
+
     /// How long notifications and finished deliveries are kept, at least 1h
     #[arg(long, env = "TIDINGS_RETENTION", value_name = "DURATION",
           default_value = "90d", value_parser = time(HOUR, 36_500 * DAY))]

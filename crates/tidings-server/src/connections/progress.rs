@@ -1,4 +1,4 @@
-//! How far what was sent over a connection has been written.
+//! What has been read from a connection, and how far what was sent has been written.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,8 @@ pub(crate) struct Progress {
 struct State {
     handed_over: u64,
     written: u64,
+    /// How often bytes have come in.
+    received: u64,
     /// Since when the socket has taken no byte, if a write waits for it.
     blocked_since: Option<Instant>,
 }
@@ -55,6 +57,16 @@ impl Progress {
             }
             sleep_until(end).await;
         }
+    }
+
+    /// How often bytes have come in.
+    pub(super) fn received(&self) -> u64 {
+        self.state().received
+    }
+
+    /// Bytes have come in.
+    pub(super) fn receive(&self) {
+        self.state().received += 1;
     }
 
     /// The socket has taken all bytes that were buffered.

@@ -207,3 +207,25 @@ async fn regression_a_dropped_server_ends_its_streams_and_frees_its_database() {
     });
     again.await.shutdown().await;
 }
+
+/// Proxies keep connections for a minute: one that is closed under a request makes a 502.
+#[tokio::test]
+async fn an_idle_connection_stays_open_for_longer_than_a_head_may_take() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = get(&server, "/health/live").await;
+    let mut answer = [0; 4096];
+    let read = soon("an answer", stream.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+    assert!(answer.contains("keep-alive: timeout=75"), "{answer}");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let head = format!(
+        "GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n",
+        address(&server)
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(
+        soon("an answer", status(&mut stream)).await,
+        "HTTP/1.1 200 OK\r\n"
+    );
+}
