@@ -4,6 +4,8 @@ use axum::http::HeaderMap;
 use jiff::Timestamp;
 use tidings_notify::{EventId, Since};
 
+use super::error::ApiError;
+
 /// Reads the start of a stream from the `Last-Event-ID` header, the `last_event_id` parameter and
 /// the `since` parameter.
 ///
@@ -11,36 +13,55 @@ use tidings_notify::{EventId, Since};
 /// `since`, and adds the header. Of two cursors in the same log the larger counts, because libraries
 /// that imitate `EventSource` repeat a stale parameter; otherwise the header. A malformed cursor is
 /// passed on: the stream begins with a gap, because an error status would end an `EventSource` for
-/// good.
+/// good. A `since` that counts and cannot be read is an error: it was written by hand, and guessing
+/// would send the whole log.
 pub(crate) fn since(
     headers: &HeaderMap,
     last_event_id: Option<&str>,
     since: Option<&str>,
     default: Since,
-) -> Since {
+) -> Result<Since, ApiError> {
     let header = headers
         .get("last-event-id")
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let header = header.as_deref().filter(|id| !id.is_empty());
     let parameter = last_event_id
         .filter(|id| !id.is_empty())
-        .or_else(|| since.filter(|since| since.parse::<EventId>().is_ok()));
+        .or_else(|| since.filter(|since| looks_like_id(since)));
     match (header, parameter) {
-        (Some(header), Some(parameter)) => Since::Cursor(later(header, parameter).to_owned()),
-        (Some(cursor), None) | (None, Some(cursor)) => Since::Cursor(cursor.to_owned()),
-        (None, None) => since.map_or(default, named),
+        (Some(header), Some(parameter)) => Ok(Since::Cursor(later(header, parameter).to_owned())),
+        (Some(cursor), None) | (None, Some(cursor)) => Ok(Since::Cursor(cursor.to_owned())),
+        (None, None) => since.map_or(Ok(default), named),
     }
 }
 
-fn named(since: &str) -> Since {
+/// Whether the text has the shape of an event id: sixteen hexadecimal digits, a hyphen, digits.
+fn looks_like_id(text: &str) -> bool {
+    text.split_once('-').is_some_and(|(epoch, seq)| {
+        epoch.len() == 16
+            && epoch.bytes().all(|digit| digit.is_ascii_hexdigit())
+            && !seq.is_empty()
+            && seq.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+fn named(since: &str) -> Result<Since, ApiError> {
     match since {
-        "now" | "" => Since::Now,
-        "start" => Since::Start,
-        "undelivered" => Since::Undelivered,
-        other => match other.parse::<Timestamp>() {
-            Ok(time) => Since::Time(time),
-            Err(_) => Since::Cursor(other.to_owned()),
-        },
+        "now" | "" => Ok(Since::Now),
+        "start" => Ok(Since::Start),
+        "undelivered" => Ok(Since::Undelivered),
+        // A `+` that is not percent-encoded arrives as a blank.
+        time => time
+            .replace(' ', "+")
+            .parse::<Timestamp>()
+            .map(Since::Time)
+            .map_err(|_| {
+                ApiError::invalid(
+                    "since",
+                    "expected `now`, `start`, `undelivered`, an event id, or a time such as \
+                 2026-11-21T10:00:00Z",
+                )
+            }),
     }
 }
 
@@ -70,7 +91,7 @@ mod tests {
         if let Some(header) = header {
             headers.insert("last-event-id", HeaderValue::from_static(header));
         }
-        since(&headers, id, text, Since::Now)
+        since(&headers, id, text, Since::Now).unwrap()
     }
 
     #[test]
@@ -102,8 +123,42 @@ mod tests {
             start(None, None, Some(time)),
             Since::Time(time.parse().unwrap())
         );
-        for id in [THREE, "yesterday"] {
+        let (escaped, blank) = ("2026-11-21T10:00:00+02:00", "2026-11-21T10:00:00 02:00");
+        assert_eq!(
+            start(None, None, Some(escaped)),
+            start(None, None, Some(blank))
+        );
+        for id in [
+            THREE,
+            "00000000000000FF-1",
+            "00000000000000ff-99999999999999999999",
+        ] {
             assert_eq!(start(None, None, Some(id)), Since::Cursor(id.to_owned()));
         }
+    }
+
+    #[test]
+    fn a_since_that_is_neither_word_nor_time_nor_id_is_refused() {
+        let headers = HeaderMap::new();
+        for text in [
+            "yesterday",
+            "2026-11-21",
+            "1700000000",
+            "10m",
+            "NOW",
+            "ff-1",
+            "-",
+            "2026-11",
+        ] {
+            assert!(
+                since(&headers, None, Some(text), Since::Now).is_err(),
+                "{text}"
+            );
+        }
+        // It does not count beside a cursor.
+        assert_eq!(
+            start(Some(THREE), None, Some("yesterday")),
+            Since::Cursor(THREE.to_owned())
+        );
     }
 }

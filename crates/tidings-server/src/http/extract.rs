@@ -217,6 +217,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        check_encoding(request.headers())?;
         let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
         let body = body.await.map_err(|_| {
             ApiError::new(
@@ -237,6 +238,19 @@ impl<S: Send + Sync> FromRequest<S> for Body {
             }
         })
     }
+}
+
+/// Compressed bodies are not supported, and would otherwise look like malformed JSON.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "unsupported_encoding",
+        "expected a body without Content-Encoding",
+    ))
 }
 
 /// A request to upgrade to a WebSocket, and the connection that becomes one.

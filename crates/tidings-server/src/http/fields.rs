@@ -9,6 +9,8 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The fields of a JSON object that have not been taken yet.
 #[derive(Debug)]
 pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -16,7 +18,8 @@ pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 impl<'a> Fields<'a> {
     /// Reads a request body, which must be one JSON object.
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, ApiError> {
-        let value: &RawValue = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+        let value: &RawValue =
+            serde_json::from_slice(body).map_err(|error| malformed(body, &error))?;
         Self::of(value)
     }
 
@@ -142,7 +145,14 @@ pub(crate) fn elements<'a>(
     serde_json::from_str(value.get()).map_err(|_| ApiError::invalid(field, "expected an array"))
 }
 
-fn malformed(error: &serde_json::Error) -> ApiError {
+fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_json",
+            "the body begins with a byte order mark (U+FEFF); expected JSON in UTF-8 without it",
+        );
+    }
     ApiError::new(
         StatusCode::BAD_REQUEST,
         "invalid_json",

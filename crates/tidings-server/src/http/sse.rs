@@ -45,7 +45,7 @@ pub(crate) async fn events(
         parameters.text("last_event_id"),
         parameters.text("since"),
         Since::Now,
-    );
+    )?;
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
     let start = subscription.hello();
     let mut opening = SseWriter::default();

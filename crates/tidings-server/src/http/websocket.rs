@@ -53,7 +53,7 @@ pub(crate) async fn connect(
         parameters.text("last_event_id"),
         parameters.text("since"),
         Since::Now,
-    );
+    )?;
     open(app, user, since, receipt, upgrade, Versioned).await
 }
 

@@ -221,3 +221,55 @@ async fn a_path_that_is_not_percent_encoded_is_refused_by_name() {
     let page = server.get("/v1/users/a%25z%2f%c3%bc/notifications").await;
     assert_eq!(page["unread"], 1);
 }
+
+#[tokio::test]
+async fn bodies_that_are_not_plain_json_text_are_refused_by_what_they_are() {
+    let home = Home::new();
+    let server = home.start().await;
+    let marked = "\u{feff}{\"user_id\":\"a\",\"payload\":1}";
+    let (status, error) = refusal(&server, Method::POST, "/v1/notifications", marked).await;
+    assert_eq!(status, 400);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("byte order mark"),
+        "{error}"
+    );
+    for (encoding, status) in [
+        ("gzip", 415),
+        ("br", 415),
+        ("identity", 201),
+        ("Identity", 201),
+    ] {
+        let request = Client::new()
+            .post(server.at("/v1/notifications"))
+            .header("Content-Encoding", encoding)
+            .body(r#"{"user_id":"a","payload":1}"#);
+        assert_eq!(request.send().await.unwrap().status(), status, "{encoding}");
+    }
+}
+
+#[tokio::test]
+async fn a_since_that_cannot_be_read_is_refused_and_not_guessed() {
+    let home = Home::new();
+    let server = home.start().await;
+    for stream in ["events", "ws"] {
+        for since in ["2026-11-21", "1700000000", "10m", "NOW", "yesterday"] {
+            let path = format!("/v1/users/a/{stream}?since={since}");
+            let request = Client::new()
+                .get(server.at(&path))
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "websocket")
+                .header("Sec-WebSocket-Version", "13")
+                .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.status(), 400, "{path}");
+            let error: Value = answer.json().await.unwrap();
+            assert_eq!(error["error"]["field"], "since", "{path}");
+        }
+    }
+    // A plus sign that was not escaped is a plus sign.
+    let mut events = server.events("a", "?since=2026-11-21T10:00:00+02:00").await;
+    events.until("tidings.caught_up").await;
+}

@@ -7,6 +7,7 @@ mod browser;
 mod command_line;
 mod connections;
 mod crash;
+mod disk;
 mod durability;
 mod endpoints;
 mod errors;
