@@ -26,8 +26,9 @@ use jiff::Timestamp;
 use tidings::{Attempt, DeliveryError, Dispatcher, Receipt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::clock::{Clock, later};
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     look: Notify,
     /// No lane is leased any more.
     stopping: CancellationToken,
+    /// Ends the feeders where they stand, as a crash would.
+    aborting: CancellationToken,
     /// Feeders.
     feeders: TaskTracker,
     /// Called with endpoints that are to be disabled, and why.
@@ -119,6 +122,7 @@ impl Shared {
             lanes: Mutex::default(),
             look: Notify::new(),
             stopping: CancellationToken::new(),
+            aborting: CancellationToken::new(),
             feeders: TaskTracker::new(),
             disabling,
         });
@@ -126,6 +130,11 @@ impl Shared {
         let _is_first = slot.set(Arc::downgrade(&new));
         new.dispatcher.start();
         Ok(new)
+    }
+
+    /// Ends the feeders when it is dropped.
+    pub(crate) fn abort_on_drop(&self) -> DropGuard {
+        self.aborting.clone().drop_guard()
     }
 
     pub(crate) fn defaults(&self) -> &Defaults {
@@ -186,6 +195,7 @@ impl Shared {
     /// could not be written.
     pub(crate) async fn stop(&self, limit: Duration) -> (usize, usize) {
         let deadline = Instant::now() + limit;
+        let left = || deadline.saturating_duration_since(Instant::now());
         self.stopping.cancel();
         self.feeders.close();
         if timeout(limit, self.feeders.wait()).await.is_err() {
@@ -196,11 +206,8 @@ impl Shared {
             // What is queued stays pending in the store. What is under way is finished.
             self.dispatcher.remove(&key);
         }
-        let abandoned = self.dispatcher.stop_within(limit).await.len();
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(LAST_WRITES);
-        let unwritten = match timeout(left, self.recorder.is_drained()).await {
+        let abandoned = self.dispatcher.stop_within(left()).await.len();
+        let unwritten = match timeout(left().max(LAST_WRITES), self.recorder.is_drained()).await {
             Ok(()) => 0,
             Err(_elapsed) => self.recorder.unwritten(),
         };
@@ -359,7 +366,7 @@ const MAX_QUEUED_IN_ALL: usize = 10_000_000;
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a stop grants for writing the last outcomes, and for giving lanes back.
-const LAST_WRITES: Duration = Duration::from_secs(5);
+const LAST_WRITES: Duration = Duration::from_secs(1);
 
 /// Most lanes that are leased at once.
 const LEASED_AT_ONCE: usize = 256;
@@ -436,7 +443,15 @@ impl Shared {
         lanes.fed.insert(endpoint);
         lanes.remembered.remove(&endpoint);
         drop(lanes);
-        self.feeders.spawn(feeder::feed(Arc::clone(self), lane));
+        let aborting = self.aborting.clone();
+        let span = tracing::debug_span!("webhook_lane", endpoint = %endpoint);
+        let feeding = feeder::feed(Arc::clone(self), lane).instrument(span);
+        self.feeders.spawn(async move {
+            tokio::select! {
+                () = feeding => {}
+                () = aborting.cancelled() => {}
+            }
+        });
     }
 }
 

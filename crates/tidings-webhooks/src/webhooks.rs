@@ -9,7 +9,10 @@ use tidings_stream::{
     SubscribeOptions,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::fan_out::{self, GROUP, STREAM};
@@ -17,7 +20,7 @@ use crate::lanes::Shared;
 use crate::store::Addressed;
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Options,
-    Store, StoreError, WebhookEvent, endpoint, replay,
+    Store, StoreError, WebhookEvent, endpoint, replay, telemetry,
 };
 
 mod manage;
@@ -47,6 +50,7 @@ struct Inner {
 #[derive(Debug)]
 struct Running {
     fan_out: Consumer,
+    _feeders: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -123,6 +127,7 @@ impl Webhooks {
         tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
         *webhooks.running() = Some(Running {
             fan_out,
+            _feeders: webhooks.inner.lanes.abort_on_drop(),
             _tasks: tasks,
         });
         Ok(webhooks)
@@ -320,6 +325,7 @@ impl Webhooks {
         let Some(running) = self.running().take() else {
             return StopReport::default();
         };
+        let deadline = Instant::now() + limit;
         // A batch that is not done until then is made again: by another instance, or the next run.
         if tokio::time::timeout(limit, running.fan_out.close())
             .await
@@ -327,7 +333,8 @@ impl Webhooks {
         {
             tracing::warn!("the webhook fan-out did not end in time");
         }
-        let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(limit).await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(left).await;
         StopReport {
             abandoned_attempts,
             unwritten_outcomes,
@@ -367,7 +374,10 @@ async fn subscribe(
         let (store, clock, lanes) = (Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
         async move {
             let wait = lanes.defaults().first_wait();
-            let endpoints = fan_out::fan_out(&*store, &clock, wait, messages).await?;
+            let span = tracing::debug_span!("webhook_fan_out", messages = messages.len());
+            let endpoints = fan_out::fan_out(&*store, &clock, wait, messages)
+                .instrument(span)
+                .await?;
             lanes.wake(endpoints);
             Ok::<(), BatchError>(())
         }
@@ -387,7 +397,11 @@ async fn disable(
         let webhooks = Webhooks { inner };
         loop {
             match webhooks.disable_endpoint(endpoint, because).await {
-                Ok(_) | Err(Error::Unreadable(_)) => break,
+                Ok(_) => {
+                    telemetry::endpoint_disabled();
+                    break;
+                }
+                Err(Error::Unreadable(_)) => break,
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -49,7 +49,7 @@ const CANCELLED_AT_ONCE: usize = 500;
 
 /// Serves a lane until there is nothing more to do, and gives it back.
 pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
-    telemetry::lane_held(true);
+    let _held = HeldLane::count();
     let mut feeder = Feeder {
         shared: &shared,
         lane: &lane,
@@ -78,7 +78,22 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
         }
     }
     shared.end_lane(&lane).await;
-    telemetry::lane_held(false);
+}
+
+/// A lane that is counted as served until it is dropped.
+struct HeldLane;
+
+impl HeldLane {
+    fn count() -> Self {
+        telemetry::lane_held(true);
+        Self
+    }
+}
+
+impl Drop for HeldLane {
+    fn drop(&mut self) {
+        telemetry::lane_held(false);
+    }
 }
 
 struct Feeder<'a> {

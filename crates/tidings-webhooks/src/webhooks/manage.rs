@@ -10,7 +10,6 @@ use crate::endpoint::{self, SecretEntry};
 use crate::store::Notice;
 use crate::{
     Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
-    telemetry,
 };
 
 /// How often a change is tried again that others were faster with.
@@ -174,7 +173,6 @@ impl Webhooks {
             })
             .await?;
         if was_enabled && disabled.is_some() {
-            telemetry::endpoint_disabled();
             tracing::warn!(endpoint = %id, because, "an endpoint is disabled");
         }
         Ok(disabled)
