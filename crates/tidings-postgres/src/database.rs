@@ -43,12 +43,12 @@ impl Database {
         &self.shared.config
     }
 
-    /// Runs statements on the shared connection, and returns their outcome, within the answer limit.
+    /// Runs statements on the shared connection, and returns their outcome.
     ///
-    /// A statement that takes longer is cancelled shortly before the limit, and its outcome is that of
-    /// the cancellation: [`Error::Refused`], and nothing was done. Only when the server does not reply to
-    /// that either, the outcome is unknown. The server ends such a statement by itself at the same
-    /// limit, unless a pooler is in between.
+    /// A statement that takes longer than the answer limit is cancelled, and its outcome is that of the
+    /// cancellation: [`Error::Refused`], and nothing was done. Only when the server does not reply to that
+    /// either, within a fifth of the limit, the outcome is unknown. The server ends such a statement by
+    /// itself at the same limit, unless a pooler is in between.
     ///
     /// Statements of other callers come in between, so a transaction of several statements needs
     /// [a connection of its own](Config::connect). A cancellation can hit the statement of another caller
@@ -80,14 +80,14 @@ impl Database {
         let limit = self.config().answer_limit();
         let begun = Instant::now();
         let mut running = pin!(statements(Arc::clone(&client)));
-        let mut outcome = timeout_at(begun + limit / 5 * 4, running.as_mut()).await;
+        let mut outcome = timeout_at(begun + limit, running.as_mut()).await;
         if outcome.is_err() {
             // What the server says of the cancelled statement is better than not knowing.
             let cancelled_outcome = async {
                 let (outcome, _sent) = tokio::join!(running, client.cancel());
                 outcome
             };
-            outcome = timeout_at(begun + limit, cancelled_outcome).await;
+            outcome = timeout_at(begun + limit + limit / 5, cancelled_outcome).await;
         }
         let error = match outcome {
             Ok(Ok(done)) => return Ok(done),
