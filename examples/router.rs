@@ -1,4 +1,4 @@
-//! cargo run --example router
+//! `cargo run --example router`
 //!
 //! Routes a notification to another instance by one signed POST, and verifies it there. Both
 //! instances are in this program.
@@ -10,7 +10,6 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use jiff::Timestamp;
 use tidings::Client;
 use tidings::signing::{Secret, Verifier};
 use tidings_notify::{
@@ -49,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn receive(State(verifier): State<Verifier>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    match verifier.verify(&headers, &body, Timestamp::now()) {
+    match verifier.verify_now(&headers, &body) {
         Ok(genuine) => {
             println!("received {} {}", genuine.id, String::from_utf8_lossy(&body));
             StatusCode::NO_CONTENT

@@ -1,4 +1,4 @@
-//! cargo run --example send
+//! `cargo run --example send`
 //!
 //! Sends one signed message to the receiver of `cargo run --example verify`, or to the URL given as
 //! an argument, and shows every attempt.

@@ -1,4 +1,4 @@
-//! cargo run --example verify
+//! `cargo run --example verify`
 //!
 //! Receives webhooks on port 8787, accepts those that `cargo run --example send` signs, and prints
 //! them. Another port can be given as an argument; 0 picks a free one.
@@ -9,7 +9,6 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use jiff::Timestamp;
 use tidings::signing::{Secret, Verifier};
 
 #[tokio::main]
@@ -47,9 +46,9 @@ async fn receive(
     body: Bytes,
 ) -> Result<StatusCode, (StatusCode, String)> {
     let genuine = verifier
-        .verify(&headers, &body, Timestamp::now())
+        .verify_now(&headers, &body)
         .map_err(|error| (StatusCode::UNAUTHORIZED, error.to_string()))?;
-    // A repeated delivery has the same id: a real receiver looks here whether it knows it.
+    // A repeated delivery has the same id: a real receiver checks here whether it has seen it.
     println!("{} {}", genuine.id, String::from_utf8_lossy(&body));
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,8 +9,8 @@ use url::Url;
 
 pub use id::EndpointId;
 
-use crate::ConfigError;
-use crate::signing::{Secret, Signer, StandardSigner};
+use crate::signing::{Secret, Signer, StandardSigner, WEBHOOK_ID};
+use crate::{Classifier, ConfigError};
 
 /// Default deadline of a whole attempt.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,9 +18,12 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Default `content-type` of a message that does not name one.
 pub const DEFAULT_CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Headers that belong to the transport, to the signature, or to a setting of their own.
+/// Longest timeout. A longer one is a mistake, and huge ones overflow the clock.
+const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Headers that belong to the transport, or to a setting of their own.
 ///
-/// `accept-encoding` is among them because a compressed answer is never unpacked.
+/// `accept-encoding` is among them because a compressed response is never decoded.
 const RESERVED: [HeaderName; 13] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -60,11 +63,12 @@ struct Settings {
     url: Url,
     /// The same, as requests need it.
     uri: Uri,
-    signer: Option<Signer>,
+    signers: Vec<Signer>,
     headers: HeaderMap,
     content_type: HeaderValue,
     timeout: Duration,
     first_byte_timeout: Duration,
+    classifier: Classifier,
 }
 
 impl Endpoint {
@@ -82,11 +86,12 @@ impl Endpoint {
         EndpointBuilder {
             url: url.as_ref().to_owned(),
             secrets: Vec::new(),
-            signer: None,
+            signers: Vec::new(),
             headers: Vec::new(),
             content_type: None,
             timeout: DEFAULT_TIMEOUT,
             first_byte_timeout: None,
+            classifier: Classifier::default(),
         }
     }
 
@@ -99,12 +104,12 @@ impl Endpoint {
         &self.0.uri
     }
 
-    /// How messages are signed, if they are.
-    pub fn signer(&self) -> Option<&Signer> {
-        self.0.signer.as_ref()
+    /// How messages are signed: in none, one or several ways at once.
+    pub fn signers(&self) -> &[Signer] {
+        &self.0.signers
     }
 
-    /// Headers that every request carries besides those of the message and of the signature.
+    /// Headers that every request carries besides those of the message and of the signatures.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
@@ -124,24 +129,28 @@ impl Endpoint {
         self.0.first_byte_timeout
     }
 
-    /// The URL without its query, which may hold a key: what traces may show.
-    pub(crate) fn redacted_url(&self) -> String {
-        let mut url = self.0.url.clone();
-        url.set_query(None);
-        url.into()
+    /// What its responses mean.
+    pub fn classifier(&self) -> &Classifier {
+        &self.0.classifier
+    }
+
+    /// The scheme, the host and the port: what logs may show. The path and the query may hold keys.
+    fn origin(&self) -> String {
+        self.0.url.origin().ascii_serialization()
     }
 }
 
-/// Does not tell the query of the URL, the secrets, or what the headers say.
+/// Leaves out the path and the query of the URL, the secrets, and the values of the headers.
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
-            .field("url", &self.redacted_url())
-            .field("signer", &self.0.signer)
+            .field("origin", &self.origin())
+            .field("signers", &self.0.signers)
             .field("headers", &self.0.headers.keys().collect::<Vec<_>>())
             .field("content_type", &self.0.content_type)
             .field("timeout", &self.0.timeout)
             .field("first_byte_timeout", &self.0.first_byte_timeout)
+            .field("classifier", &self.0.classifier)
             .finish()
     }
 }
@@ -152,11 +161,12 @@ impl fmt::Debug for Endpoint {
 pub struct EndpointBuilder {
     url: String,
     secrets: Vec<Secret>,
-    signer: Option<Signer>,
+    signers: Vec<Signer>,
     headers: Vec<(String, String)>,
     content_type: Option<String>,
     timeout: Duration,
     first_byte_timeout: Option<Duration>,
+    classifier: Classifier,
 }
 
 impl EndpointBuilder {
@@ -168,9 +178,16 @@ impl EndpointBuilder {
         self
     }
 
-    /// Signs in another way. Cannot be combined with [`secret`](Self::secret).
+    /// Signs in one more way, beside the [secrets](Self::secret) and other signers, with headers of
+    /// its own.
     pub fn signer(mut self, signer: impl Into<Signer>) -> Self {
-        self.signer = Some(signer.into());
+        self.signers.push(signer.into());
+        self
+    }
+
+    /// Sets what responses mean. The default is [`Classifier::default`].
+    pub fn classifier(mut self, classifier: Classifier) -> Self {
+        self.classifier = classifier;
         self
     }
 
@@ -189,8 +206,8 @@ impl EndpointBuilder {
         self
     }
 
-    /// Sets the deadline of a whole attempt, from the first look at the address to the end of the
-    /// answer. More than zero, at most an hour; the default is 30 seconds.
+    /// Sets the deadline of a whole attempt, from resolving the host name to the end of the
+    /// response. More than zero, at most an hour; the default is 30 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -208,12 +225,13 @@ impl EndpointBuilder {
     /// # Errors
     ///
     /// [`ConfigError`], naming the field:
-    /// - `url` when it is no absolute `http` or `https` URL with a host, or has a user name, a
-    ///   password or a fragment;
-    /// - `signer` when there are secrets as well;
-    /// - `header` when a name or value cannot be a header, or the name belongs to the transport,
-    ///   to the signature or to a setting of its own;
-    /// - `content_type` when it cannot be a header's value;
+    /// - `url` when it is not an absolute `http` or `https` URL with a host, or has a user name, a
+    ///   password, a fragment, blanks or backslashes;
+    /// - `signer` when a header of a signer belongs to the transport, to a setting of its own or to
+    ///   another signer;
+    /// - `header` when a name or value cannot be a header, or the name belongs to the transport, to
+    ///   a signer or to a setting of its own;
+    /// - `content_type` when it cannot be the value of a header;
     /// - `timeout`, `first_byte_timeout` when out of range.
     pub fn build(self) -> Result<Endpoint, ConfigError> {
         let url = parse_url(&self.url)?;
@@ -223,16 +241,12 @@ impl EndpointBuilder {
             .map_err(|source: http::uri::InvalidUri| {
                 ConfigError::new("url", "a URL that HTTP can carry").with_source(source)
             })?;
-        let signer = match (self.signer, self.secrets.is_empty()) {
-            (Some(_), false) => {
-                return Err(ConfigError::new("signer", "either a signer or secrets"));
-            }
-            (Some(signer), true) => Some(signer),
-            (None, _) => StandardSigner::new(self.secrets).map(Signer::from),
-        };
+        let standard = StandardSigner::new(self.secrets).map(Signer::from);
+        let signers: Vec<_> = standard.into_iter().chain(self.signers).collect();
+        let signed = signed_headers(&signers)?;
         let mut headers = HeaderMap::with_capacity(self.headers.len());
         for (name, value) in &self.headers {
-            let (name, value) = parse_header(name, value, signer.as_ref())?;
+            let (name, value) = parse_header(name, value, &signed)?;
             headers.append(name, value);
         }
         let content_type = match self.content_type {
@@ -247,17 +261,29 @@ impl EndpointBuilder {
         Ok(Endpoint(Arc::new(Settings {
             url,
             uri,
-            signer,
+            signers,
             headers,
             content_type,
             timeout: self.timeout,
             first_byte_timeout,
+            classifier: self.classifier,
         })))
     }
 }
 
 fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let expected = |expected| ConfigError::new("url", expected);
+    // Such texts would be repaired silently, and mean another URL than the one that was written.
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(expected("no blanks and no control characters"));
+    }
+    if text.contains('\\') {
+        return Err(expected("no backslashes"));
+    }
+    match text.split_once("://") {
+        Some((_, rest)) if !rest.starts_with('/') => {}
+        _ => return Err(expected("an absolute http or https URL")),
+    }
     let url = Url::parse(text)
         .map_err(|source| expected("an absolute http or https URL").with_source(source))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
@@ -275,28 +301,44 @@ fn parse_url(text: &str) -> Result<Url, ConfigError> {
     }
 }
 
+/// The headers that the signers set, each by one alone.
+fn signed_headers(signers: &[Signer]) -> Result<Vec<HeaderName>, ConfigError> {
+    let mut names: Vec<HeaderName> = Vec::new();
+    for signer in signers {
+        let is_standard = matches!(signer, Signer::Standard(_));
+        for name in signer.header_names() {
+            // The id is on every request, and Standard Webhooks signs it.
+            let is_taken = name == WEBHOOK_ID && !is_standard;
+            if is_taken || RESERVED.contains(name) || names.contains(name) {
+                return Err(ConfigError::new(
+                    "signer",
+                    "headers that neither the transport nor another signer uses",
+                ));
+            }
+            names.push(name.clone());
+        }
+    }
+    Ok(names)
+}
+
 fn parse_header(
     name: &str,
     value: &str,
-    signer: Option<&Signer>,
+    signed: &[HeaderName],
 ) -> Result<(HeaderName, HeaderValue), ConfigError> {
     let name = HeaderName::try_from(name)
         .map_err(|source| ConfigError::new("header", "a header name").with_source(source))?;
     let value = HeaderValue::try_from(value).map_err(|source| {
         ConfigError::new("header", "a header value, without control characters").with_source(source)
     })?;
-    let signs = signer.is_some_and(|signer| signer.sets_header(&name));
-    if RESERVED.contains(&name) || signs || name.as_str().starts_with("webhook-") {
+    if RESERVED.contains(&name) || signed.contains(&name) || name.as_str().starts_with("webhook-") {
         return Err(ConfigError::new(
             "header",
-            "a name that neither the transport nor the signature uses",
+            "a name that neither the transport nor a signer uses",
         ));
     }
     Ok((name, value))
 }
-
-/// Longest timeout. A longer one is a mistake, and huge ones overflow the clock.
-const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 fn check_timeout(field: &'static str, timeout: Duration) -> Result<(), ConfigError> {
     if timeout.is_zero() || timeout > MAX_TIMEOUT {
@@ -318,6 +360,7 @@ impl fmt::Debug for EndpointBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signing::TimestampedSigner;
 
     fn refused(builder: EndpointBuilder) -> &'static str {
         builder.build().unwrap_err().field()
@@ -338,6 +381,12 @@ mod tests {
             "http://example.com:0/",
             "http://example.com:99999/",
             "unix:/run/socket",
+            " http://example.com/ ",
+            "http://example.com/a\nb",
+            "http:\\\\example.com\\x",
+            "http:example.com/x",
+            "http:///example.com/x",
+            "http://example.com/a b",
         ] {
             assert_eq!(refused(Endpoint::builder(url)), "url", "{url}");
         }
@@ -364,6 +413,38 @@ mod tests {
     }
 
     #[test]
+    fn signers_have_headers_of_their_own() {
+        let builder = || Endpoint::builder("http://example.com");
+        let named = |timestamp: &str, signature: &str| {
+            let names = [timestamp, signature].map(|name| name.parse().unwrap());
+            let [timestamp, signature] = names;
+            let signer = TimestampedSigner::new("key").unwrap();
+            signer.with_headers(timestamp, signature)
+        };
+        for (timestamp, signature) in [
+            ("x-same", "x-same"),
+            ("host", "x-signature"),
+            ("x-timestamp", "content-type"),
+            ("x-timestamp", "content-length"),
+            ("webhook-id", "x-signature"),
+        ] {
+            let builder = builder().signer(named(timestamp, signature));
+            assert_eq!(refused(builder), "signer", "{timestamp} {signature}");
+        }
+        let both = builder()
+            .secret(Secret::generate())
+            .signer(named("x-timestamp", "x-signature"));
+        assert_eq!(both.clone().build().unwrap().signers().len(), 2);
+        assert_eq!(refused(both.clone().header("X-Signature", "x")), "header");
+        let twice = both.signer(named("x-other", "x-signature"));
+        assert_eq!(refused(twice), "signer");
+        let overlapping = builder()
+            .secret(Secret::generate())
+            .signer(named("webhook-timestamp", "x-signature"));
+        assert_eq!(refused(overlapping), "signer");
+    }
+
+    #[test]
     fn timeouts_out_of_range_are_refused() {
         let builder = || Endpoint::builder("http://example.com");
         assert_eq!(refused(builder().timeout(Duration::ZERO)), "timeout");
@@ -373,12 +454,16 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_tells_no_key() {
-        let endpoint = Endpoint::builder("http://example.com/a?key=hidden")
+    fn debug_output_contains_no_key() {
+        let endpoint = Endpoint::builder("http://example.com:8080/services/hidden?key=hidden")
             .header("authorization", "hidden")
             .secret(Secret::generate())
             .build();
         let shown = format!("{:?}", endpoint.unwrap());
-        assert!(!shown.contains("hidden") && shown.contains("http://example.com/a"));
+        assert!(!shown.contains("hidden"), "{shown}");
+        assert!(
+            shown.contains(r#"origin: "http://example.com:8080""#),
+            "{shown}"
+        );
     }
 }

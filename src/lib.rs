@@ -20,11 +20,13 @@
 //! | many endpoints, of which a bad one must harm only itself | [`Dispatcher`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
-//! | receivers that are to hold nothing that could sign | [`signing::PrivateKey`], [`signing::PublicKey`] |
+//! | receivers that must not hold anything that could sign | `signing::PrivateKey` and `signing::PublicKey`, with the feature `v1a` |
 //! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
+//! | receivers that mean something else by a status | [`Classifier`] |
+//! | an HTTP client of your own | [`transport`] |
 //! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
 //! | events to send to every endpoint that asked for them | [`router::WebhookRouter`] |
-//! | receivers with certificates of your own authority | [`SenderBuilder::root_certificates`] |
+//! | receivers behind a proxy, or with certificates of your own | [`SenderBuilder`] |
 //! | questions about what it does in production | [`telemetry`] |
 //!
 //! ```
@@ -49,9 +51,11 @@
 //!
 //! # Features
 //!
-//! `rustls` (default) and `native-tls` choose who does TLS; with both it is rustls, without either
-//! `https` URLs fail.
-//! `backoff` lets a policy of the `backoff` crate decide the retry delays.
+//! - `rustls` (default) and `native-tls` choose the TLS library; with both it is rustls, without
+//!   either `https` URLs fail.
+//! - `reqwest` (default) lets a `reqwest::ClientBuilder` replace the built-in transport.
+//! - `v1a` adds signatures with a key pair.
+//! - `backoff` lets a policy of the `backoff` crate decide the retry delays.
 
 mod client;
 mod dispatcher;
@@ -64,29 +68,33 @@ pub mod retry;
 pub mod signing;
 
 mod address_guard;
-mod classify;
+mod attempt;
 mod error;
 mod pool;
 mod resolver;
 pub mod router;
 mod sender;
 pub mod telemetry;
+pub mod transport;
 
-pub use address_guard::{AddressPolicy, BlockedAddress};
-pub use classify::{ErrorKind, MAX_RETRY_AFTER, Verdict, parse_retry_after};
+pub use address_guard::{AddressPolicy, AddressRules, BlockedAddress};
+pub use attempt::{
+    Attempt, AttemptError, Classifier, ErrorKind, MAX_LOCATION_BYTES, MAX_RESPONSE_BYTES,
+    MAX_RETRY_AFTER, Phases, Response, Verdict, parse_retry_after,
+};
 pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 pub use dispatcher::{Dispatcher, DispatcherBuilder, LaneConfig, LaneStatus, Speed};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder, EndpointId};
 pub use error::ConfigError;
 pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub use outcome::{DeliveryError, DeliveryErrorCause, NotifyError, Receipt, Refusal};
+pub use resolver::{Resolve, ResolveError, Resolved};
 pub use retry::RetryBudget;
-pub use sender::{
-    Answer, Attempt, AttemptError, MAX_ANSWER_BYTES, MAX_LOCATION_BYTES, Phases, Sender,
-    SenderBuilder,
-};
+pub use sender::{Sender, SenderBuilder};
+pub use transport::HttpVersions;
 
-/// The example of the README compiles.
+/// The examples of both READMEs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("README.md")]
 struct Readme;

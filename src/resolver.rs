@@ -1,88 +1,142 @@
-//! Looks names up for new connections: once for many, not too often, and only to where requests may
-//! go.
+//! Resolves host names for new connections: once for many, in a task of its own, and only to
+//! addresses that requests may go to.
 //!
 //! ```text
-//! name ─▶ cache ──────────────────────────────▶ policy ─▶ addresses to connect to
-//!           └─▶ one lookup per name at a time ──▲
+//! name ─▶ cache ────────────────────────────▶ policy ─▶ addresses to connect to
+//!           └─▶ one task per name, whoever waits ─▲
 //! ```
 //!
 //! The policy is asked after the cache, for each new connection, and the connection goes to the
-//! addresses that it leaves: there is no second lookup that could be answered otherwise (*DNS
+//! addresses that it leaves: there is no second lookup that could have another result (*DNS
 //! rebinding*).
 
 mod cache;
+mod name_servers;
 
 use std::error::Error as StdError;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use hyper_util::client::legacy::connect::dns;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tower_service::Service;
-use url::Url;
 
 use crate::sender::Progress;
-use crate::{AddressPolicy, BlockedAddress};
-use cache::{Answer, Cache};
+use crate::{AddressPolicy, BlockedAddress, ErrorKind};
+use cache::Cache;
 
 pub(crate) use cache::LookupError;
+pub(crate) use name_servers::NameServers;
 
 /// Most addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
-/// Looks names up through a cache and keeps the addresses that are allowed. Clones share the cache.
+/// Resolves host names, in place of the built-in resolver.
+///
+/// The built-in one asks the name servers of the system's configuration (`/etc/resolv.conf`,
+/// `/etc/hosts`) itself. Where names come from elsewhere, let the system resolve them:
+///
+/// ```
+/// use async_trait::async_trait;
+/// use tidings::{Resolve, ResolveError, Resolved};
+///
+/// struct System;
+///
+/// #[async_trait]
+/// impl Resolve for System {
+///     async fn resolve(&self, name: &str) -> Result<Resolved, ResolveError> {
+///         match tokio::net::lookup_host((name, 0)).await {
+///             Ok(found) => Ok(found.map(|socket| socket.ip()).collect()),
+///             Err(error) => Err(ResolveError::NotFound(error.into())),
+///         }
+///     }
+/// }
+///
+/// let sender = tidings::Sender::builder().resolver(System).build()?;
+/// # Ok::<(), tidings::ConfigError>(())
+/// ```
+///
+/// # Contract
+///
+/// Each lookup runs in a task of its own and is not cancelled when the attempts that wait for it
+/// give up; it is abandoned after 30 seconds. A lookup that panics counts as
+/// [`Unavailable`](ResolveError::Unavailable).
+#[async_trait]
+pub trait Resolve: Send + Sync + 'static {
+    /// Finds the addresses of a name.
+    async fn resolve(&self, name: &str) -> Result<Resolved, ResolveError>;
+}
+
+/// The addresses of a name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    addresses: Vec<IpAddr>,
+    ttl: Option<Duration>,
+}
+
+impl Resolved {
+    /// Says how long the addresses may be cached: at most five minutes are used. Without it they
+    /// are cached for 30 seconds.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+impl FromIterator<IpAddr> for Resolved {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        Self {
+            addresses: addresses.into_iter().collect(),
+            ttl: None,
+        }
+    }
+}
+
+/// Why a name was not resolved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResolveError {
+    /// A name server replied: the name does not exist, has no address, or its zone is broken.
+    #[error("the name has no address")]
+    NotFound(#[source] Box<dyn StdError + Send + Sync>),
+    /// No name server replied.
+    #[error("no name server replied")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+}
+
+/// Resolves names through a cache and keeps the addresses that are allowed. Clones share the cache.
 #[derive(Clone)]
 pub(crate) struct GuardedResolver {
     policy: AddressPolicy,
-    lookup: Arc<dyn Resolve>,
     cache: Arc<Cache>,
 }
 
 impl GuardedResolver {
-    pub(crate) fn new(policy: AddressPolicy, lookup: Arc<dyn Resolve>) -> Self {
+    pub(crate) fn new(policy: AddressPolicy, resolve: Arc<dyn Resolve>) -> Self {
         Self {
             policy,
-            lookup,
-            cache: Arc::new(Cache::default()),
+            cache: Arc::new(Cache::new(resolve)),
         }
     }
 
-    /// Looks the name of a URL up again next time.
-    pub(crate) fn forget(&self, url: &Url) {
-        if let Some(name) = url.domain() {
-            self.cache.forget(name);
-        }
+    /// Resolves a name anew next time.
+    pub(crate) fn forget(&self, name: &str) {
+        self.cache.forget(name);
     }
 
-    async fn answer(&self, name: Name) -> Answer {
-        if let Some(answer) = self.cache.find(name.as_str(), Instant::now()) {
-            return answer;
+    /// What it means that a lookup got no reply since some time: the trouble of the name's zone if
+    /// there were replies about other names, else that of this machine's name servers.
+    pub(crate) fn kind_of_silence(&self, since: Instant) -> ErrorKind {
+        if self.cache.got_reply_since(since) {
+            ErrorKind::Dns
+        } else {
+            ErrorKind::Local
         }
-        let turn = self.cache.turn(name.as_str());
-        let _first = turn.wait().await;
-        // Whoever was here before may have found it.
-        if let Some(answer) = self.cache.find(name.as_str(), Instant::now()) {
-            return answer;
-        }
-        let text = name.as_str().to_owned();
-        let answer = match self.lookup.resolve(name).await {
-            Ok(found) => Ok(found.collect::<Arc<[SocketAddr]>>()),
-            Err(source) => Err(LookupError::new(source)),
-        };
-        let answer = answer.and_then(|found| {
-            if found.is_empty() {
-                Err(LookupError::new("the name has no address"))
-            } else {
-                Ok(found)
-            }
-        });
-        self.cache.insert(&text, answer.clone(), Instant::now());
-        answer
     }
 }
 
@@ -100,13 +154,15 @@ impl Service<dns::Name> for GuardedResolver {
         // Asked for here: a connection that outlives its attempt goes on in a task of its own.
         let progress = Progress::current();
         Box::pin(async move {
-            let name = name.as_str().parse()?;
             let start = Instant::now();
-            let answer = resolver.answer(name).await;
+            if let Some(progress) = &progress {
+                progress.looking_up();
+            }
+            let found = resolver.cache.resolve(name.as_str()).await;
             if let Some(progress) = progress {
                 progress.looked_up(start.elapsed());
             }
-            Ok(vet(resolver.policy, &answer?)?.into_iter())
+            Ok(vet(&resolver.policy, &found?)?.into_iter())
         })
     }
 }
@@ -119,50 +175,17 @@ impl std::fmt::Debug for GuardedResolver {
     }
 }
 
-/// Keeps what is allowed of the addresses of a name; an error when that leaves none.
-fn vet(policy: AddressPolicy, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, BlockedAddress> {
+/// Keeps what is allowed of the addresses of a name; an error when nothing is left.
+fn vet(policy: &AddressPolicy, found: &[IpAddr]) -> Result<Vec<SocketAddr>, BlockedAddress> {
     let allowed: Vec<_> = (found.iter().copied())
-        .filter(|address| policy.allows(address.ip()))
+        .filter(|address| policy.allows(*address))
+        // The transport replaces the port.
+        .map(|address| SocketAddr::new(address, 0))
         .take(MAX_ADDRESSES)
         .collect();
     match found.first() {
-        Some(blocked) if allowed.is_empty() => Err(BlockedAddress::new(blocked.ip())),
+        Some(blocked) if allowed.is_empty() => Err(BlockedAddress::of_address(*blocked)),
         _ => Ok(allowed),
-    }
-}
-
-/// Asks the operating system, which has no way to ask but one that blocks a thread.
-#[derive(Debug)]
-pub(crate) struct SystemResolver {
-    lookups: Arc<Semaphore>,
-}
-
-/// Most lookups at a time. A name server that never answers holds a thread for as long as the
-/// system waits for it; these must not be all the threads that the runtime has for such work, which
-/// are 512.
-const MAX_LOOKUPS: usize = 128;
-
-impl SystemResolver {
-    pub(crate) fn new() -> Self {
-        Self {
-            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-        }
-    }
-}
-
-impl Resolve for SystemResolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let lookups = Arc::clone(&self.lookups);
-        Box::pin(async move {
-            let permit = lookups.acquire_owned().await?;
-            let lookup = tokio::task::spawn_blocking(move || -> io::Result<Vec<SocketAddr>> {
-                // Held by the thread: nobody can call the system off.
-                let _permit = permit;
-                // The port is the client's business: it replaces the zero.
-                Ok((name.as_str(), 0).to_socket_addrs()?.collect())
-            });
-            Ok(Box::new(lookup.await??.into_iter()) as Addrs)
-        })
     }
 }
 

@@ -1,50 +1,32 @@
 //! One HTTP request: made, timed, bounded, and judged.
 
-mod attempt;
-mod body;
 mod builder;
-mod connector;
-mod failure;
-mod metered;
-mod phases;
-mod tls;
-mod transport;
+mod headers;
+mod progress;
+mod response_body;
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
-use http_body::Body;
+use http::{Method, Request, header};
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 use tracing::{Instrument, Span, field};
 
-pub use attempt::{Answer, Attempt, AttemptError};
 pub use builder::SenderBuilder;
-pub use phases::Phases;
-pub(crate) use phases::Progress;
+pub(crate) use progress::Progress;
 
-use crate::classify::parse_retry_after;
-use crate::resolver::GuardedResolver;
-use crate::{AddressPolicy, Endpoint, ErrorKind, Message, telemetry};
-use body::TrackedBody;
-use transport::Transport;
+use crate::transport::built_in::{BuiltIn, OnNewConnection};
+use crate::transport::{RequestBody, ResponseBody, Transport};
+use crate::{
+    AddressPolicy, Attempt, AttemptError, Endpoint, ErrorKind, MAX_LOCATION_BYTES, Message,
+    Response, parse_retry_after, telemetry,
+};
 
-/// Most bytes of an answer's body that are kept for the report.
-pub const MAX_ANSWER_BYTES: usize = 16 * 1024;
-
-/// Most bytes of a redirect's `location` that are kept for the report.
-pub const MAX_LOCATION_BYTES: usize = 2048;
-
-/// Longest time that is spent on an answer's body once its status is known.
-const BODY_TIME: Duration = Duration::from_secs(1);
-
-/// Makes single attempts. It never retries, follows no redirect, and goes through no proxy.
+/// Makes single attempts. It never retries and follows no redirect.
 ///
-/// Clones share one pool of connections.
+/// It is cheap to clone, and clones share one pool of connections, one cache of names and one TLS
+/// configuration: one sender can serve many clients.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tidings::ConfigError> {
@@ -58,18 +40,28 @@ const BODY_TIME: Duration = Duration::from_secs(1);
 /// }
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
-pub struct Sender {
-    transport: Transport,
+#[derive(Clone)]
+pub struct Sender(Arc<Inner>);
+
+struct Inner {
+    route: Route,
     policy: AddressPolicy,
-    /// What our own transport looks names up with.
-    resolver: Option<GuardedResolver>,
+}
+
+/// What sends the requests.
+enum Route {
+    BuiltIn(Box<BuiltIn>),
+    Other(Arc<dyn Transport>),
 }
 
 impl Sender {
     /// Starts to describe a sender.
     pub fn builder() -> SenderBuilder {
         SenderBuilder::new()
+    }
+
+    fn new(route: Route, policy: AddressPolicy) -> Self {
+        Self(Arc::new(Inner { route, policy }))
     }
 
     /// Posts a message to an endpoint, once. `number` counts the attempts of the delivery from 1.
@@ -79,54 +71,33 @@ impl Sender {
     /// body that breaks off changes nothing. The signature is made for this attempt, just before
     /// it.
     ///
-    /// The name of the endpoint is looked up for each new connection, and an answer is believed for
-    /// 30 seconds, a failure for 10; the address policy decides anew each time. When no connection
-    /// can be made, the next attempt looks the name up again.
+    /// The host name is resolved for each new connection, from a cache; the address policy decides
+    /// anew each time. If no connection can be made, the next attempt resolves the name again.
     ///
-    /// A kept connection that turns out to be closed before anything was written to it is replaced
-    /// within the attempt. Once the request began to leave it is never sent a second time: what
-    /// breaks off then is one failed attempt, marked as
-    /// [ambiguous](Attempt::is_ambiguous).
+    /// If a kept connection ends before the first byte of a response, the request is sent once more
+    /// on a new connection, within the attempt: receivers close idle connections all the time.
+    /// Otherwise a request that began to leave is never sent a second time: what breaks off is one
+    /// failed attempt, marked as [ambiguous](Attempt::is_ambiguous).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the connection; the endpoint may or may not have got the message.
+    /// Dropping the future ends the request, and its connection is not used again. The endpoint may
+    /// or may not have received the message.
     pub async fn attempt(&self, endpoint: &Endpoint, message: &Message, number: u32) -> Attempt {
-        let span = tracing::debug_span!(
-            "attempt",
-            { telemetry::HTTP_REQUEST_METHOD } = "POST",
-            { telemetry::SERVER_ADDRESS } = endpoint.url().host_str(),
-            { telemetry::URL_FULL } = field::Empty,
-            { telemetry::MESSAGE_ID } = message.id(),
-            { telemetry::ATTEMPT } = number,
-            { telemetry::HTTP_REQUEST_RESEND_COUNT } = field::Empty,
-            { telemetry::HTTP_RESPONSE_STATUS_CODE } = field::Empty,
-            { telemetry::ERROR_TYPE } = field::Empty,
-        );
-        if !span.is_disabled() {
-            span.record(telemetry::URL_FULL, endpoint.redacted_url());
-            if number > 1 {
-                span.record(telemetry::HTTP_REQUEST_RESEND_COUNT, number - 1);
-            }
-        }
+        let span = span(endpoint, message, number);
         let started_at = Timestamp::now();
         let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
         let result = self
-            .send(endpoint, message, started_at, &progress)
+            .send(endpoint, message, &progress)
             .instrument(span.clone())
             .await;
         record_result(&span, &result);
-        if let (Some(resolver), Err(error)) = (&self.resolver, &result)
-            && error.kind().is_connect()
-        {
-            // It may have moved: the next attempt looks its name up again.
-            resolver.forget(endpoint.url());
-        }
         let attempt = Attempt {
             number,
             started_at,
             elapsed: progress.elapsed(),
             phases: progress.phases(),
+            verdict: endpoint.classifier().classify(&result),
             result,
         };
         telemetry::attempted(&attempt);
@@ -137,26 +108,27 @@ impl Sender {
         &self,
         endpoint: &Endpoint,
         message: &Message,
-        now: Timestamp,
         progress: &Arc<Progress>,
-    ) -> Result<Answer, AttemptError> {
-        // A pooled connection to such an address cannot exist, and the resolver is not asked about
-        // addresses: this is the only check of them.
-        self.policy
+    ) -> Result<Response, AttemptError> {
+        // The resolver is not asked about addresses: this is the only check of them.
+        self.0
+            .policy
             .check_url(endpoint.url())
             .map_err(|blocked| AttemptError::new(ErrorKind::BlockedAddress, blocked))?;
 
-        let headers = headers(endpoint, message, now);
-        let body = TrackedBody::new(message.body().clone(), Arc::clone(progress));
         let deadline = progress.start() + endpoint.timeout();
         let first_byte = deadline.min(progress.start() + endpoint.first_byte_timeout());
-        let answer = self.transport.post(endpoint, headers, body, progress);
-        let response = match timeout_at(first_byte, answer).await {
+        let exchange = self.exchange(endpoint, message, progress);
+        let response = match timeout_at(first_byte, exchange).await {
             Ok(response) => response?,
             Err(elapsed) if progress.is_sent() => {
-                return Err(AttemptError::new(ErrorKind::ResponseTimeout, elapsed).ambiguous());
+                let error = AttemptError::new(ErrorKind::ResponseTimeout, elapsed);
+                return Err(error.ambiguous(true));
             }
-            Err(elapsed) => return Err(AttemptError::new(ErrorKind::ConnectTimeout, elapsed)),
+            Err(elapsed) => {
+                let kind = self.0.route.kind_of_unsent(progress);
+                return Err(AttemptError::new(kind, elapsed));
+            }
         };
         let answered_at = progress.answered();
 
@@ -175,75 +147,114 @@ impl Sender {
                 let kept = value.len().min(MAX_LOCATION_BYTES);
                 String::from_utf8_lossy(&value.as_bytes()[..kept]).into_owned()
             });
-        Ok(Answer {
-            status: response.status(),
+        let status = response.status();
+        let body = response.into_body();
+        Ok(Response {
+            status,
             retry_after,
             location,
-            body_head: read_head(response.into_body(), answered_at, deadline).await,
+            body_head: response_body::read_head(body, answered_at, deadline).await,
+        })
+    }
+
+    /// Sends the request, once more if it met a stale connection, and returns the head of the
+    /// response.
+    async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        message: &Message,
+        progress: &Arc<Progress>,
+    ) -> Result<http::Response<ResponseBody>, AttemptError> {
+        let first = request(endpoint, message, progress)?;
+        let error = match self.0.route.send(first).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        if !error.met_stale_connection() {
+            let is_ambiguous = is_ambiguous(&error, progress);
+            return Err(error.ambiguous(is_ambiguous));
+        }
+        tracing::debug!("a kept connection ended; sending once more on a new one");
+        let mut second = request(endpoint, message, progress)?;
+        second.extensions_mut().insert(OnNewConnection);
+        self.0.route.send(second).await.map_err(|second| {
+            // Whatever becomes of the second request, the first one may have been handled.
+            let is_ambiguous = !error.was_refused() || is_ambiguous(&second, progress);
+            second.ambiguous(is_ambiguous)
         })
     }
 }
 
-fn headers(endpoint: &Endpoint, message: &Message, now: Timestamp) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(endpoint.headers().len() + 9);
-    headers.extend(
-        endpoint
-            .headers()
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone())),
-    );
-    let content_type = message.content_type().unwrap_or(endpoint.content_type());
-    headers.insert(header::CONTENT_TYPE, content_type.clone());
-    // Unless the endpoint has its own.
-    headers.entry(header::USER_AGENT).or_insert(USER_AGENT);
-    headers.entry(header::ACCEPT).or_insert(ANYTHING);
-    if let Some(signer) = endpoint.signer() {
-        signer.sign(message.id(), now, message.body(), &mut headers);
-    }
-    if message.body().is_empty() {
-        // Said by hand: the transport takes an empty body for none, and a POST without a length
-        // puzzles some receivers.
-        headers.insert(header::CONTENT_LENGTH, http::HeaderValue::from_static("0"));
-    }
-    headers
+/// Whether the endpoint may have handled a request that failed.
+fn is_ambiguous(error: &AttemptError, progress: &Progress) -> bool {
+    progress.is_sent() && error.kind().may_follow_the_request() && !error.was_refused()
 }
 
-const ANYTHING: http::HeaderValue = http::HeaderValue::from_static("*/*");
-
-const USER_AGENT: http::HeaderValue =
-    http::HeaderValue::from_static(concat!("tidings/", env!("CARGO_PKG_VERSION")));
-
-/// The beginning of a body: what comes before the limits of size and time. Whatever is left of it
-/// is not read: dropping the response closes its connection.
-async fn read_head<B>(mut body: B, answered_at: Instant, deadline: Instant) -> Bytes
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut head = BytesMut::new();
-    let reading = async {
-        while head.len() < MAX_ANSWER_BYTES {
-            let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
-            // It is over, or it broke off: the status has decided already.
-            let Some(Ok(frame)) = frame.await else { break };
-            // Trailers come last, and nobody wants them.
-            let Ok(chunk) = frame.into_data() else { break };
-            let room = MAX_ANSWER_BYTES - head.len();
-            head.extend_from_slice(&chunk[..chunk.len().min(room)]);
+impl Route {
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<http::Response<ResponseBody>, AttemptError> {
+        match self {
+            Self::BuiltIn(transport) => transport.send(request).await,
+            Self::Other(transport) => {
+                if request.body().is_empty() {
+                    // Nothing will be read of it.
+                    request.body().progress().assume_sent();
+                }
+                transport.send(request).await
+            }
         }
-    };
-    // What has come when the time is up is as good.
-    let deadline = deadline.min(answered_at + BODY_TIME);
-    drop(timeout_at(deadline, reading).await);
-    head.freeze()
+    }
+
+    fn kind_of_unsent(&self, progress: &Progress) -> ErrorKind {
+        match self {
+            Self::BuiltIn(transport) => transport.kind_of_unsent(progress),
+            Self::Other(_) => ErrorKind::ConnectTimeout,
+        }
+    }
 }
 
-fn record_result(span: &Span, result: &Result<Answer, AttemptError>) {
+/// The request of an attempt, signed now.
+fn request(
+    endpoint: &Endpoint,
+    message: &Message,
+    progress: &Arc<Progress>,
+) -> Result<Request<RequestBody>, AttemptError> {
+    let headers = headers::headers(endpoint, message, Timestamp::now())?;
+    let body = RequestBody::new(message.body().clone(), Arc::clone(progress));
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = endpoint.uri().clone();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+fn span(endpoint: &Endpoint, message: &Message, number: u32) -> Span {
+    let span = tracing::debug_span!(
+        "attempt",
+        { telemetry::HTTP_REQUEST_METHOD } = "POST",
+        { telemetry::SERVER_ADDRESS } = endpoint.url().host_str(),
+        { telemetry::SERVER_PORT } = endpoint.url().port_or_known_default(),
+        { telemetry::MESSAGE_ID } = message.id(),
+        { telemetry::ATTEMPT } = number,
+        { telemetry::HTTP_REQUEST_RESEND_COUNT } = field::Empty,
+        { telemetry::HTTP_RESPONSE_STATUS_CODE } = field::Empty,
+        { telemetry::ERROR_TYPE } = field::Empty,
+    );
+    if number > 1 {
+        span.record(telemetry::HTTP_REQUEST_RESEND_COUNT, number - 1);
+    }
+    span
+}
+
+fn record_result(span: &Span, result: &Result<Response, AttemptError>) {
     match result {
-        Ok(answer) => {
-            let status = answer.status.as_u16();
+        Ok(response) => {
+            let status = response.status.as_u16();
             span.record(telemetry::HTTP_RESPONSE_STATUS_CODE, status);
-            if !answer.status.is_success() {
-                span.record(telemetry::ERROR_TYPE, answer.status.as_str());
+            if !response.status.is_success() {
+                span.record(telemetry::ERROR_TYPE, response.status.as_str());
             }
         }
         Err(error) => {
@@ -252,49 +263,16 @@ fn record_result(span: &Span, result: &Result<Answer, AttemptError>) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::task::{Context, Poll};
-
-    use http_body::Frame;
-
-    use super::*;
-
-    /// A few bytes, and then nothing and no end.
-    struct Stalled(Option<Bytes>);
-
-    impl Body for Stalled {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            match self.0.take() {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None => Poll::Pending,
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_stalls_gets_a_second_but_no_time_beyond_the_deadline() {
-        for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
-            let body = Stalled(Some(Bytes::from_static(b"first")));
-            let start = Instant::now();
-            let head = read_head(body, start, start + Duration::from_millis(left)).await;
-            assert_eq!(start.elapsed(), Duration::from_millis(expected));
-            assert_eq!(head, "first");
-        }
-    }
-
-    #[tokio::test]
-    async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
-        let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_ANSWER_BYTES])));
-        let start = Instant::now();
-        let head = read_head(body, start, start + Duration::from_secs(60)).await;
-        assert_eq!(head.len(), MAX_ANSWER_BYTES);
+/// Leaves out the transport, which may hold keys.
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.0.route {
+            Route::BuiltIn(_) => "built-in",
+            Route::Other(_) => "handed in",
+        };
+        f.debug_struct("Sender")
+            .field("transport", &transport)
+            .field("policy", &self.0.policy)
+            .finish_non_exhaustive()
     }
 }

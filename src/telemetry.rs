@@ -5,8 +5,8 @@
 //!
 //! # Spans
 //!
-//! `delivery` has a child `attempt` for each request, both at the level DEBUG. Ids, hosts and URLs
-//! are on spans alone.
+//! `delivery` has a child `attempt` for each request, both at the level DEBUG. Ids, hosts and ports
+//! are on spans alone; paths and queries of URLs, which may hold keys, are nowhere.
 //!
 //! # Metrics
 //!
@@ -49,8 +49,8 @@ pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
 /// The host of the endpoint.
 pub const SERVER_ADDRESS: &str = "server.address";
-/// The URL of the endpoint without its query.
-pub const URL_FULL: &str = "url.full";
+/// The port of the endpoint.
+pub const SERVER_PORT: &str = "server.port";
 /// What kind of error it was, one of a small set of words, or a status.
 pub const ERROR_TYPE: &str = "error.type";
 /// The id of the message, the same for all attempts of a delivery.

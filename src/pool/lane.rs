@@ -17,7 +17,7 @@ use crate::circuit_breaker::{
     Admission, CircuitBreaker, CircuitBreakerConfig, CircuitState, Health, Permit,
 };
 use crate::retry::{Budget, RetryBudget, RetryPolicy, with_jitter};
-use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Verdict};
+use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, ErrorKind, Verdict};
 use limit::Limit;
 use queue::{Queue, Source};
 use rate::Rate;
@@ -413,6 +413,7 @@ impl Lane {
 /// What an attempt says about the health of its endpoint.
 fn health(attempt: &Attempt) -> Health {
     match attempt.verdict() {
+        _ if attempt.error_kind().is_some_and(ErrorKind::is_local) => Health::Unknown,
         Verdict::Retryable => Health::Failing,
         _ if attempt.status().is_some() => Health::Healthy,
         // The request was never sent.

@@ -253,12 +253,13 @@ fn next_delay(
 
 /// The record of an attempt in which the caller's code panicked.
 fn panicked(number: u32, started_at: Timestamp, elapsed: Duration) -> Attempt {
-    let error = AttemptError::new(ErrorKind::Connect, Panicked).ambiguous();
+    let error = AttemptError::new(ErrorKind::Connect, Panicked).ambiguous(true);
     Attempt {
         number,
         started_at,
         elapsed,
         phases: Phases::default(),
+        verdict: Verdict::Retryable,
         result: Err(error),
     }
 }

@@ -1,32 +1,55 @@
 use std::sync::Mutex;
-use std::time::Duration;
 
-use super::cache::{MAX_NAMES, NEGATIVE_TTL, POSITIVE_TTL};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{advance, timeout};
+
+use super::cache::{DEFAULT_TTL, LOOKUP_TIME, MAX_NAMES, MAX_TTL, MIN_TTL, NEGATIVE_TTL};
 use super::*;
 
 const INNER: &str = "10.0.0.1";
 const PUBLIC: &str = "1.1.1.1";
 
-fn sockets(addresses: &[&str]) -> Vec<SocketAddr> {
-    let socket = |text: &&str| SocketAddr::new(text.parse().unwrap(), 0);
-    addresses.iter().map(socket).collect()
+fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// Gives its answers in turn, the last one for ever, each when the semaphore lets it.
+fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
+    let addresses = addresses(texts).into_iter();
+    addresses
+        .map(|address| SocketAddr::new(address, 0))
+        .collect()
+}
+
+type Script = dyn Fn(usize) -> Result<Resolved, ResolveError> + Send + Sync;
+
+/// Answers by a script, which gets the number of the lookup, each time the semaphore allows one.
+/// Names that begin with "silent" are never answered.
 struct Scripted {
-    answers: Mutex<Vec<Vec<SocketAddr>>>,
+    script: Box<Script>,
     asked: Mutex<Vec<String>>,
-    released: Arc<Semaphore>,
+    released: Semaphore,
+    takes: Duration,
 }
 
 impl Scripted {
-    fn new(answers: &[&[&str]]) -> Arc<Self> {
-        let mut answers: Vec<_> = answers.iter().map(|answer| sockets(answer)).collect();
-        answers.reverse();
-        Arc::new(Self {
-            answers: Mutex::new(answers),
+    fn by(
+        script: impl Fn(usize) -> Result<Resolved, ResolveError> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            script: Box::new(script),
             asked: Mutex::default(),
-            released: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            released: Semaphore::new(Semaphore::MAX_PERMITS),
+            takes: Duration::ZERO,
+        }
+    }
+
+    /// Gives these answers in turn, the last one for ever.
+    fn new(answers: &[&[&str]]) -> Self {
+        let answers: Vec<_> = answers.iter().map(|answer| addresses(answer)).collect();
+        Self::by(move |number| {
+            let answer = &answers[number.min(answers.len() - 1)];
+            Ok(answer.iter().copied().collect())
         })
     }
 
@@ -35,145 +58,284 @@ impl Scripted {
     }
 }
 
-impl Resolve for Scripted {
-    fn resolve(&self, name: Name) -> Resolving {
-        self.asked.lock().unwrap().push(name.as_str().to_owned());
-        let mut answers = self.answers.lock().unwrap();
-        let answer = match &answers[..] {
-            [last] => last.clone(),
-            _ => answers.pop().unwrap(),
+#[async_trait]
+impl Resolve for Arc<Scripted> {
+    async fn resolve(&self, name: &str) -> Result<Resolved, ResolveError> {
+        let number = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(name.to_owned());
+            asked.len() - 1
         };
-        let released = Arc::clone(&self.released);
-        Box::pin(async move {
-            released.acquire().await?.forget();
-            Ok(Box::new(answer.into_iter()) as Addrs)
-        })
+        if name.starts_with("silent") {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(self.takes).await;
+        self.released.acquire().await.unwrap().forget();
+        (self.script)(number)
     }
 }
 
-fn guarded(policy: AddressPolicy, lookup: &Arc<Scripted>) -> GuardedResolver {
-    GuardedResolver::new(policy, Arc::clone(lookup) as Arc<dyn Resolve>)
+fn guarded(policy: AddressPolicy, scripted: &Arc<Scripted>) -> GuardedResolver {
+    GuardedResolver::new(policy, Arc::new(Arc::clone(scripted)))
 }
 
 async fn look_up(resolver: &GuardedResolver, name: &str) -> Result<Vec<SocketAddr>, String> {
     match resolver.clone().call(name.parse().unwrap()).await {
         Ok(found) => Ok(found.collect()),
         Err(error) => match error.downcast_ref::<BlockedAddress>() {
-            Some(blocked) => Err(blocked.address().to_string()),
-            None => Err(std::error::Error::source(&*error).unwrap().to_string()),
+            Some(blocked) => Err(blocked.to_string()),
+            None => Err(error.source().unwrap().to_string()),
         },
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_believed_for_its_time_and_no_longer() {
-    let lookup = Scripted::new(&[&[PUBLIC], &["1.0.0.1"]]);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
+async fn addresses_are_cached_for_their_time_and_no_longer() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC], &["1.0.0.1"]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
     for _ in 0..3 {
         assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
     }
-    let nearly = POSITIVE_TTL.saturating_sub(Duration::from_millis(1));
-    tokio::time::advance(nearly).await;
+    advance(DEFAULT_TTL.saturating_sub(Duration::from_millis(1))).await;
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
-    assert_eq!(lookup.asked(), 1);
-    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(scripted.asked(), 1);
+    advance(Duration::from_millis(1)).await;
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&["1.0.0.1"])));
-    assert_eq!(lookup.asked(), 2);
+    assert_eq!(scripted.asked(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_is_believed_for_less_than_half_a_minute() {
-    let lookup = Scripted::new(&[&[], &[PUBLIC]]);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
+async fn a_time_to_live_is_kept_within_bounds() {
+    for (ttl, expected) in [
+        (Duration::ZERO, MIN_TTL),
+        (Duration::from_secs(7), Duration::from_secs(7)),
+        (Duration::MAX, MAX_TTL),
+    ] {
+        let scripted = Arc::new(Scripted::by(move |_| {
+            Ok(addresses(&[PUBLIC])
+                .into_iter()
+                .collect::<Resolved>()
+                .with_ttl(ttl))
+        }));
+        let resolver = guarded(AddressPolicy::Any, &scripted);
+        look_up(&resolver, "a").await.unwrap();
+        advance(expected.saturating_sub(Duration::from_millis(1))).await;
+        look_up(&resolver, "a").await.unwrap();
+        assert_eq!(scripted.asked(), 1, "{ttl:?}");
+        advance(Duration::from_millis(1)).await;
+        look_up(&resolver, "a").await.unwrap();
+        assert_eq!(scripted.asked(), 2, "{ttl:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_cached_for_less_than_half_a_minute() {
+    let scripted = Arc::new(Scripted::new(&[&[], &[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
     let none = Err("the name has no address".to_owned());
     assert_eq!(look_up(&resolver, "a").await, none);
     assert_eq!(look_up(&resolver, "a").await, none);
-    assert_eq!(lookup.asked(), 1);
+    assert_eq!(scripted.asked(), 1);
     assert!(NEGATIVE_TTL <= Duration::from_secs(30));
-    tokio::time::advance(NEGATIVE_TTL).await;
+    advance(NEGATIVE_TTL).await;
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_changes_is_vetted_each_time() {
-    let lookup = Scripted::new(&[&[PUBLIC], &[INNER], &[PUBLIC, INNER]]);
-    let resolver = guarded(AddressPolicy::PublicOnly, &lookup);
+async fn addresses_that_change_are_vetted_each_time() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC], &[INNER], &[PUBLIC, INNER]]));
+    let resolver = guarded(AddressPolicy::PublicOnly, &scripted);
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
-    tokio::time::advance(POSITIVE_TTL).await;
-    assert_eq!(look_up(&resolver, "a").await, Err(INNER.to_owned()));
+    advance(DEFAULT_TTL).await;
+    let blocked = Err(format!("the address {INNER} is not allowed"));
+    assert_eq!(look_up(&resolver, "a").await, blocked);
     // What is refused is in the cache, and refused again.
-    assert_eq!(look_up(&resolver, "a").await, Err(INNER.to_owned()));
-    assert_eq!(lookup.asked(), 2);
-    tokio::time::advance(POSITIVE_TTL).await;
+    assert_eq!(look_up(&resolver, "a").await, blocked);
+    assert_eq!(scripted.asked(), 2);
+    advance(DEFAULT_TTL).await;
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
 }
 
 #[tokio::test]
-async fn names_are_looked_up_at_once_but_each_by_one_alone() {
-    let lookup = Scripted::new(&[&[PUBLIC]]);
-    lookup.released.forget_permits(usize::MAX);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
-    let mut waiting = tokio::task::JoinSet::new();
+async fn names_are_resolved_at_once_but_each_by_one_lookup() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    scripted.released.forget_permits(usize::MAX);
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let mut waiting = JoinSet::new();
     for number in 0..100 {
         let resolver = resolver.clone();
         let name = if number % 2 == 0 { "even" } else { "odd" };
         waiting.spawn(async move { look_up(&resolver, name).await });
     }
-    while lookup.asked() < 2 {
+    while scripted.asked() < 2 {
         tokio::task::yield_now().await;
     }
-    lookup.released.add_permits(2);
+    scripted.released.add_permits(2);
     for found in waiting.join_all().await {
         assert_eq!(found, Ok(sockets(&[PUBLIC])));
     }
-    assert_eq!(lookup.asked(), 2);
-    assert_eq!(resolver.cache.sizes(), (2, 0));
-}
-
-#[tokio::test]
-async fn whoever_gives_up_leaves_the_lookup_to_the_next() {
-    let lookup = Scripted::new(&[&[PUBLIC]]);
-    lookup.released.forget_permits(usize::MAX);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
-    let first = tokio::spawn({
-        let resolver = resolver.clone();
-        async move { look_up(&resolver, "a").await }
-    });
-    while lookup.asked() < 1 {
-        tokio::task::yield_now().await;
-    }
-    first.abort();
-    assert!(first.await.unwrap_err().is_cancelled());
-    assert_eq!(resolver.cache.sizes(), (0, 0));
-    lookup.released.add_permits(1);
-    assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
+    assert_eq!(scripted.asked(), 2);
+    assert_eq!(resolver.cache.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cache_has_an_end_and_the_oldest_goes_first() {
-    let lookup = Scripted::new(&[&[PUBLIC]]);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
-    for number in 0..=MAX_NAMES {
-        look_up(&resolver, &format!("name-{number}")).await.unwrap();
-        tokio::time::advance(Duration::from_millis(1)).await;
+async fn regression_a_lookup_that_outlasts_an_attempt_serves_the_next_one() {
+    let mut slow = Scripted::new(&[&[PUBLIC]]);
+    slow.takes = Duration::from_secs(6);
+    let scripted = Arc::new(slow);
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let attempt = || timeout(Duration::from_secs(5), look_up(&resolver, "a"));
+    assert!(attempt().await.is_err());
+    assert_eq!(attempt().await, Ok(Ok(sockets(&[PUBLIC]))));
+    assert_eq!(attempt().await, Ok(Ok(sockets(&[PUBLIC]))));
+    assert_eq!(scripted.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_a_name_that_is_never_answered_fails_at_once_after_its_first_lookup() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let start = Instant::now();
+    while timeout(Duration::from_secs(5), look_up(&resolver, "silent"))
+        .await
+        .is_err()
+    {}
+    assert_eq!(start.elapsed(), LOOKUP_TIME);
+    look_up(&resolver, "silent").await.unwrap_err();
+    assert_eq!(start.elapsed(), LOOKUP_TIME);
+    assert_eq!(scripted.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_many_names_that_are_never_answered_disturb_no_other() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let mut silent = JoinSet::new();
+    for number in 0..1000 {
+        let resolver = resolver.clone();
+        silent.spawn(async move { look_up(&resolver, &format!("silent-{number}")).await });
     }
-    assert_eq!(resolver.cache.sizes(), (MAX_NAMES, 0));
-    let asked = lookup.asked();
-    look_up(&resolver, "name-1").await.unwrap();
-    assert_eq!(lookup.asked(), asked);
-    look_up(&resolver, "name-0").await.unwrap();
-    assert_eq!(lookup.asked(), asked + 1);
+    while scripted.asked() < 1000 {
+        tokio::task::yield_now().await;
+    }
+    let start = Instant::now();
+    assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(silent.len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_the_zone_s_while_other_names_are_answered_and_local_otherwise() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    look_up(&resolver, "before").await.unwrap();
+    advance(Duration::from_secs(1)).await;
+    let since = Instant::now();
+    assert_eq!(resolver.kind_of_silence(since), ErrorKind::Local);
+    advance(Duration::from_secs(1)).await;
+    look_up(&resolver, "meanwhile").await.unwrap();
+    assert_eq!(resolver.kind_of_silence(since), ErrorKind::Dns);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_a_reply_unless_no_server_replied() {
+    for (is_reply, kind) in [(true, ErrorKind::Dns), (false, ErrorKind::Local)] {
+        let scripted = Arc::new(Scripted::by(move |_| {
+            let cause = "as the script says".into();
+            Err(if is_reply {
+                ResolveError::NotFound(cause)
+            } else {
+                ResolveError::Unavailable(cause)
+            })
+        }));
+        let resolver = guarded(AddressPolicy::Any, &scripted);
+        let since = Instant::now();
+        advance(Duration::from_secs(1)).await;
+        look_up(&resolver, "a").await.unwrap_err();
+        assert_eq!(resolver.kind_of_silence(since), kind);
+        let answer = resolver.cache.resolve("a").await;
+        assert_eq!(answer.unwrap_err().silent_since().is_none(), is_reply);
+    }
 }
 
 #[tokio::test]
-async fn a_name_that_is_forgotten_is_looked_up_again() {
-    let lookup = Scripted::new(&[&[INNER], &[PUBLIC]]);
-    let resolver = guarded(AddressPolicy::Any, &lookup);
+async fn a_resolver_that_panics_fails_one_lookup() {
+    let scripted = Arc::new(Scripted::by(|number| match number {
+        0 => panic!("this is a test"),
+        _ => Ok(addresses(&[PUBLIC]).into_iter().collect()),
+    }));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let answer = resolver.cache.resolve("a").await;
+    assert!(answer.unwrap_err().silent_since().is_some());
+    assert_eq!(look_up(&resolver, "b").await, Ok(sockets(&[PUBLIC])));
+}
+
+#[test]
+fn a_lookup_that_ended_with_its_runtime_begins_again_in_the_next_one() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    scripted.released.forget_permits(usize::MAX);
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let first = runtime();
+    first.block_on(async {
+        tokio::select! {
+            _ = look_up(&resolver, "a") => panic!("it is held"),
+            () = async { while scripted.asked() < 1 { tokio::task::yield_now().await } } => {}
+        }
+    });
+    drop(first);
+    scripted.released.add_permits(1);
+    let found = runtime().block_on(look_up(&resolver, "a"));
+    assert_eq!(found, Ok(sockets(&[PUBLIC])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_is_bounded_and_the_oldest_goes_first() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    for number in 0..=MAX_NAMES {
+        look_up(&resolver, &format!("name-{number}")).await.unwrap();
+        advance(Duration::from_millis(1)).await;
+    }
+    assert_eq!(resolver.cache.len(), MAX_NAMES);
+    let asked = scripted.asked();
+    look_up(&resolver, "name-1").await.unwrap();
+    assert_eq!(scripted.asked(), asked);
+    look_up(&resolver, "name-0").await.unwrap();
+    assert_eq!(scripted.asked(), asked + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lookups_under_way_are_bounded_too() {
+    let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
+    let mut silent = JoinSet::new();
+    for number in 0..MAX_NAMES {
+        let resolver = resolver.clone();
+        silent.spawn(async move { look_up(&resolver, &format!("silent-{number}")).await });
+    }
+    while scripted.asked() < MAX_NAMES {
+        tokio::task::yield_now().await;
+    }
+    let refused = look_up(&resolver, "a").await.unwrap_err();
+    assert!(refused.contains("at the same time"), "{refused}");
+    advance(LOOKUP_TIME).await;
+    silent.join_all().await;
+    assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
+}
+
+#[tokio::test]
+async fn a_name_that_is_forgotten_is_resolved_again() {
+    let scripted = Arc::new(Scripted::new(&[&[INNER], &[PUBLIC]]));
+    let resolver = guarded(AddressPolicy::Any, &scripted);
     assert_eq!(
         look_up(&resolver, "example.com").await,
         Ok(sockets(&[INNER]))
     );
-    resolver.forget(&"http://example.com:8080/x".parse().unwrap());
+    resolver.forget("example.com");
     assert_eq!(
         look_up(&resolver, "example.com").await,
         Ok(sockets(&[PUBLIC]))
@@ -181,27 +343,20 @@ async fn a_name_that_is_forgotten_is_looked_up_again() {
 }
 
 #[test]
-fn of_the_addresses_of_a_name_only_the_allowed_ones_are_left() {
+fn only_the_allowed_addresses_of_a_name_are_left() {
     let policy = AddressPolicy::PublicOnly;
-    let mixed = sockets(&[INNER, PUBLIC, "::1", "64:ff9b::1.1.1.1"]);
-    assert_eq!(vet(policy, &mixed), Ok(sockets(&[PUBLIC])));
-    let inner = sockets(&[INNER, "::1"]);
-    assert_eq!(vet(policy, &inner).unwrap_err().address(), inner[0].ip());
-    assert_eq!(vet(AddressPolicy::Any, &inner), Ok(inner));
-    let many = sockets(&[PUBLIC; 1000]);
-    assert_eq!(vet(policy, &many).unwrap().len(), MAX_ADDRESSES);
-    // None of the first ones counts against the last.
-    let hidden = [sockets(&[INNER; 1000]), sockets(&[PUBLIC])].concat();
-    assert_eq!(vet(policy, &hidden), Ok(sockets(&[PUBLIC])));
-}
-
-#[tokio::test]
-async fn the_system_knows_this_machine() {
-    let system = Arc::new(SystemResolver::new());
-    let resolver =
-        GuardedResolver::new(AddressPolicy::Any, Arc::clone(&system) as Arc<dyn Resolve>);
-    assert!(look_up(&resolver, "localhost").await.is_ok());
-    assert_eq!(system.lookups.available_permits(), MAX_LOOKUPS);
-    let guarded = GuardedResolver::new(AddressPolicy::PublicOnly, system);
-    assert!(look_up(&guarded, "localhost").await.is_err());
+    let mixed = addresses(&[INNER, PUBLIC, "::1", "64:ff9b::10.1.1.1"]);
+    assert_eq!(vet(&policy, &mixed), Ok(sockets(&[PUBLIC])));
+    let inner = addresses(&[INNER, "::1"]);
+    let blocked = vet(&policy, &inner).unwrap_err();
+    assert_eq!(blocked.address(), Some(inner[0]));
+    assert_eq!(
+        vet(&AddressPolicy::Any, &inner),
+        Ok(sockets(&[INNER, "::1"]))
+    );
+    let many = addresses(&[PUBLIC; 1000]);
+    assert_eq!(vet(&policy, &many).unwrap().len(), MAX_ADDRESSES);
+    // The first ones, which are not allowed, do not count against the last.
+    let hidden = [addresses(&[INNER; 1000]), addresses(&[PUBLIC])].concat();
+    assert_eq!(vet(&policy, &hidden), Ok(sockets(&[PUBLIC])));
 }

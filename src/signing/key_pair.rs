@@ -18,9 +18,9 @@ const HALF: usize = 32;
 /// the public half.
 ///
 /// With it, receivers hold nothing that could sign: they get the [`public_key`](Self::public_key).
-/// Clones share the bytes, which are wiped when the last clone is dropped. `Debug` does not tell
-/// them, and there is neither `Display` nor `Serialize`: whoever stores a key says so with
-/// [`expose`](Self::expose). It can be deserialized from its text.
+/// Clones share the bytes, which are wiped when the last clone is dropped. `Debug` does not show
+/// them, and there is neither `Display` nor `Serialize`: use [`expose`](Self::expose) to store a
+/// key. It can be deserialized from its text.
 #[derive(Clone)]
 pub struct PrivateKey(Arc<SigningKey>);
 
@@ -29,7 +29,7 @@ impl PrivateKey {
     ///
     /// # Panics
     ///
-    /// When the operating system has no random source, which Linux does not do after boot.
+    /// If the operating system has no random source, which does not happen on Linux after boot.
     pub fn generate() -> Self {
         let mut seed = Zeroizing::new([0; HALF]);
         getrandom::fill(&mut *seed).expect("the operating system has a random source");
@@ -48,7 +48,7 @@ impl PrivateKey {
         Ok(Self(Arc::new(key)))
     }
 
-    /// The key as text, `whsk_` and base64, for whoever stores it.
+    /// The key as text, `whsk_` and base64, to store it.
     pub fn expose(&self) -> Zeroizing<String> {
         let bytes = Zeroizing::new(self.0.to_keypair_bytes());
         let mut text = Zeroizing::new(String::with_capacity(PRIVATE_PREFIX.len() + 4 * HALF));
@@ -118,7 +118,7 @@ pub enum InvalidKey {
     /// The public half does not belong to the seed.
     #[error("expected a seed and its own public half")]
     Mismatch,
-    /// The bytes are no point of the curve, or one of the few that are no use as a key.
+    /// The bytes are not a point of the curve, or one of the few that cannot be used as a key.
     #[error("expected a public key of Ed25519")]
     NotAPoint,
 }

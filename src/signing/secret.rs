@@ -24,9 +24,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// A key that both ends of a webhook share: 24 to 64 random bytes, written `whsec_` and base64.
 ///
-/// Clones share the bytes, which are wiped when the last clone is dropped. `Debug` does not tell
-/// them, there is no `Display`, and there is no `Serialize`: whoever stores a secret says so with
-/// [`expose`](Self::expose). It can be deserialized from its text.
+/// Clones share the bytes, which are wiped when the last clone is dropped. `Debug` does not show
+/// them, and there is neither `Display` nor `Serialize`: use [`expose`](Self::expose) to store a
+/// secret. It can be deserialized from its text.
 #[derive(Clone)]
 pub struct Secret(Arc<Zeroizing<Vec<u8>>>);
 
@@ -35,7 +35,7 @@ impl Secret {
     ///
     /// # Panics
     ///
-    /// When the operating system has no random source, which Linux does not do after boot.
+    /// If the operating system has no random source, which does not happen on Linux after boot.
     pub fn generate() -> Self {
         let mut bytes = Zeroizing::new(vec![0; MIN_BYTES]);
         getrandom::fill(&mut bytes).expect("the operating system has a random source");
@@ -74,7 +74,7 @@ impl Secret {
         Self::from_bytes(bytes)
     }
 
-    /// The secret as text, `whsec_` and base64, for whoever stores it or shows it to its owner.
+    /// The secret as text, `whsec_` and base64, to store it or to show it to its owner.
     pub fn expose(&self) -> Zeroizing<String> {
         let mut text = Zeroizing::new(String::with_capacity(PREFIX.len() + MAX_BYTES * 2));
         text.push_str(PREFIX);
@@ -91,8 +91,8 @@ impl Secret {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidSecret {
-    /// There is nothing.
-    #[error("expected a secret, got none")]
+    /// The text or the bytes are empty.
+    #[error("expected a secret, got an empty text")]
     Empty,
     /// It begins like another kind of key.
     #[error("expected `whsec_` and base64, got another prefix")]

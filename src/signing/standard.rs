@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::verify::{authenticate, check_timestamp, single};
-use super::{DEFAULT_TOLERANCE, PrivateKey, PublicKey, Secret, VerifyError};
+use super::{DEFAULT_TOLERANCE, Secret, VerifyError};
+#[cfg(feature = "v1a")]
+use super::{PrivateKey, PublicKey};
 
 /// The header with the id of the message.
 pub const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -21,7 +23,12 @@ pub const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signa
 /// The version of signatures with a shared secret: HMAC-SHA256.
 const V1: &str = "v1";
 
+/// How long a signature with a shared secret is in the header, with a space: the version, a comma,
+/// and 32 bytes in base64.
+const V1_LENGTH: usize = 48;
+
 /// The version of signatures with a key pair: Ed25519.
+#[cfg(feature = "v1a")]
 const V1A: &str = "v1a";
 
 /// Most signatures that a verifier looks at in one header.
@@ -30,28 +37,33 @@ const V1A: &str = "v1a";
 const MAX_SIGNATURES: usize = 32;
 
 /// Most signatures of key pairs among them: each costs a hundred times as much as one of a secret.
+#[cfg(feature = "v1a")]
 const MAX_ASYMMETRIC_SIGNATURES: usize = 8;
 
-/// Signs by Standard Webhooks: version `v1` with secrets, version `v1a` with private keys, or both.
+/// Signs by Standard Webhooks: version `v1` with secrets, version `v1a` with private keys (feature
+/// `v1a`), or both.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct StandardSigner {
     secrets: Arc<[Secret]>,
+    #[cfg(feature = "v1a")]
     private_keys: Arc<[PrivateKey]>,
 }
 
 impl StandardSigner {
-    /// Signs with every one of some secrets at once, the current one first, so that receivers that
-    /// know either the old or the new one accept. `None` when there is no secret.
+    /// Signs with several secrets at once, the current one first, so that receivers that know either
+    /// the old or the new one accept. Returns `None` if there is no secret.
     pub fn new(secrets: impl IntoIterator<Item = Secret>) -> Option<Self> {
         let secrets: Arc<[Secret]> = secrets.into_iter().collect();
         (!secrets.is_empty()).then_some(Self {
             secrets,
+            #[cfg(feature = "v1a")]
             private_keys: Arc::default(),
         })
     }
 
     /// Signs with a key pair alone.
+    #[cfg(feature = "v1a")]
     pub fn from_private_key(key: PrivateKey) -> Self {
         Self {
             secrets: Arc::default(),
@@ -61,6 +73,7 @@ impl StandardSigner {
 
     /// Signs with one more key pair, after everything else. During a rotation add the current one
     /// first.
+    #[cfg(feature = "v1a")]
     pub fn with_private_key(mut self, key: PrivateKey) -> Self {
         self.private_keys = (self.private_keys.iter().cloned()).chain([key]).collect();
         self
@@ -69,23 +82,16 @@ impl StandardSigner {
     /// The value of `webhook-signature` for a message, sent at a time.
     pub fn signature(&self, id: &str, now: Timestamp, body: &[u8]) -> String {
         let timestamp = now.as_second().to_string();
-        let room = self.secrets.len() * 48 + self.private_keys.len() * 93;
-        let mut signatures = String::with_capacity(room);
-        let mut push = |version: &str, signature: &[u8]| {
-            if !signatures.is_empty() {
-                signatures.push(' ');
-            }
-            signatures.push_str(version);
-            signatures.push(',');
-            BASE64.encode_string(signature, &mut signatures);
-        };
+        let mut signatures = String::with_capacity(self.secrets.len() * V1_LENGTH);
         for secret in self.secrets.iter() {
-            push(V1, &signature(secret, id, &timestamp, body));
+            let signature = signature(secret, id, &timestamp, body);
+            push(&mut signatures, V1, &signature);
         }
+        #[cfg(feature = "v1a")]
         if !self.private_keys.is_empty() {
             let content = content(id, &timestamp, body).concat();
             for key in self.private_keys.iter() {
-                push(V1A, &key.sign(&content));
+                push(&mut signatures, V1A, &key.sign(&content));
             }
         }
         signatures
@@ -93,8 +99,8 @@ impl StandardSigner {
 
     /// Sets the three headers.
     ///
-    /// An id that cannot be a header's value is left out; a [`Message`](crate::Message) has none
-    /// such.
+    /// An id that cannot be the value of a header is left out; that of a
+    /// [`Message`](crate::Message) always can.
     #[expect(clippy::missing_panics_doc, reason = "it cannot happen, and says why")]
     pub fn sign(&self, id: &str, now: Timestamp, body: &[u8], headers: &mut HeaderMap) {
         if let Ok(id) = HeaderValue::from_str(id) {
@@ -105,6 +111,15 @@ impl StandardSigner {
             .expect("base64, commas and spaces are visible ASCII");
         headers.insert(WEBHOOK_SIGNATURE, signature);
     }
+}
+
+fn push(signatures: &mut String, version: &str, signature: &[u8]) {
+    if !signatures.is_empty() {
+        signatures.push(' ');
+    }
+    signatures.push_str(version);
+    signatures.push(',');
+    BASE64.encode_string(signature, signatures);
 }
 
 /// What is signed, in parts.
@@ -126,19 +141,20 @@ fn signature(secret: &Secret, id: &str, timestamp: &str, body: &[u8]) -> [u8; 32
 /// use tidings::signing::{Secret, Verifier};
 ///
 /// let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?;
-/// let verified = Verifier::new(secret).verify(&headers, body, jiff::Timestamp::now())?;
-/// println!("{} is genuine; drop it if this id was seen before", verified.id);
+/// let verified = Verifier::new(secret).verify_now(&headers, body)?;
+/// println!("{} is genuine; ignore it if this id was seen before", verified.id);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Verifier {
     secrets: Vec<Secret>,
+    #[cfg(feature = "v1a")]
     public_keys: Vec<PublicKey>,
     tolerance: Duration,
 }
 
-/// What a [`Verifier`] learned from a genuine request.
+/// What a genuine request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified<'a> {
@@ -153,6 +169,7 @@ impl Verifier {
     pub fn new(secret: Secret) -> Self {
         Self {
             secrets: vec![secret],
+            #[cfg(feature = "v1a")]
             public_keys: Vec::new(),
             tolerance: DEFAULT_TOLERANCE,
         }
@@ -160,6 +177,7 @@ impl Verifier {
 
     /// Accepts what is signed with the private half of a key, at most five minutes away from now on
     /// either side.
+    #[cfg(feature = "v1a")]
     pub fn from_public_key(key: PublicKey) -> Self {
         Self {
             secrets: Vec::new(),
@@ -175,6 +193,7 @@ impl Verifier {
     }
 
     /// Accepts what is signed with the private half of another key too.
+    #[cfg(feature = "v1a")]
     pub fn with_public_key(mut self, key: PublicKey) -> Self {
         self.public_keys.push(key);
         self
@@ -187,15 +206,28 @@ impl Verifier {
         self
     }
 
-    /// Checks the headers of a request against the exact bytes of its body.
-    ///
-    /// One signature that fits is enough; those of versions other than `v1` and `v1a` are skipped.
-    /// The time it takes does not tell how much of a `v1` signature was right. Of a header with more
-    /// than 32 signatures the first 32 count, and of those of `v1a` the first 8.
+    /// Checks a request by the clock of the system, see [`verify`](Self::verify).
     ///
     /// # Errors
     ///
-    /// Every [`VerifyError`]. The timestamp is looked at before the signature.
+    /// As for [`verify`](Self::verify).
+    pub fn verify_now<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        body: &[u8],
+    ) -> Result<Verified<'a>, VerifyError> {
+        self.verify(headers, body, Timestamp::now())
+    }
+
+    /// Checks the headers of a request against the exact bytes of its body.
+    ///
+    /// One signature that matches is enough; unknown versions are skipped. How long it takes does
+    /// not depend on how much of a `v1` signature is right. Of a header with more than 32
+    /// signatures the first 32 count, and of those of `v1a` the first 8.
+    ///
+    /// # Errors
+    ///
+    /// Every [`VerifyError`]. The timestamp is checked before the signature.
     pub fn verify<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -216,6 +248,7 @@ impl Verifier {
             .map(|secret| signature(secret, id, sent_at, body))
             .collect();
         let mut matches = Choice::from(0);
+        #[cfg(feature = "v1a")]
         let mut asymmetric = Vec::new();
         for candidate in signatures.split(' ').take(MAX_SIGNATURES) {
             let Some((version, encoded)) = candidate.split_once(',') else {
@@ -230,17 +263,22 @@ impl Verifier {
                         matches |= expected.as_slice().ct_eq(&candidate);
                     }
                 }
+                #[cfg(feature = "v1a")]
                 V1A if asymmetric.len() < MAX_ASYMMETRIC_SIGNATURES => asymmetric.push(candidate),
                 _ => {}
             }
         }
-        if bool::from(matches) || self.matches_public_key(&asymmetric, id, sent_at, body) {
+        let is_genuine = bool::from(matches);
+        #[cfg(feature = "v1a")]
+        let is_genuine = is_genuine || self.matches_public_key(&asymmetric, id, sent_at, body);
+        if is_genuine {
             Ok(Verified { id, timestamp })
         } else {
             Err(VerifyError::NoMatch)
         }
     }
 
+    #[cfg(feature = "v1a")]
     fn matches_public_key(&self, signatures: &[Vec<u8>], id: &str, at: &str, body: &[u8]) -> bool {
         if signatures.is_empty() || self.public_keys.is_empty() {
             return false;

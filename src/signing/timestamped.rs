@@ -15,7 +15,7 @@ const PREFIX: &str = "sha256=";
 
 /// Signs with a timestamp in one header and `sha256=<hex>` over `timestamp.body` in another.
 ///
-/// The id of the message is neither sent nor signed by this scheme. The headers are
+/// The id of the message is not signed by this scheme. The headers are
 /// `x-webhook-timestamp` and `x-webhook-signature` unless
 /// [`with_headers`](Self::with_headers) names others.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ const PREFIX: &str = "sha256=";
 pub struct TimestampedSigner(Scheme);
 
 impl TimestampedSigner {
-    /// Signs with a key: the bytes of any text but the empty one.
+    /// Signs with a key: the bytes of any text that is not empty.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl TimestampedVerifier {
         self
     }
 
-    /// Checks the headers of a request against the exact bytes of its body, and tells when the
+    /// Checks the headers of a request against the exact bytes of its body, and returns when the
     /// attempt was made.
     ///
     /// # Errors
@@ -107,8 +107,8 @@ impl TimestampedVerifier {
             return Err(VerifyError::MalformedHeader("signature"));
         }
         let expected = self.scheme.signature(sent_at, body);
-        // Hexadecimal digits are compared as text, so that neither decoding nor its failure can
-        // tell anything. Digits in upper case are as good.
+        // Hexadecimal digits are compared as text, so that neither decoding nor its failure takes a
+        // time that depends on them. Digits in upper case are as good.
         let signature = signature.to_ascii_lowercase();
         if bool::from(expected.as_bytes().ct_eq(signature.as_bytes())) {
             Ok(timestamp)

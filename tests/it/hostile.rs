@@ -5,19 +5,16 @@
 //! deadline has to pass it is a short one, and what comes after it is far away.
 
 mod addresses;
-mod answers;
-mod connections;
-mod floods;
 mod names;
 mod recovery;
-mod redirects;
-mod stalls;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
 
 use std::time::Duration;
 
-use tidings::{Attempt, Endpoint, EndpointBuilder, ErrorKind, Message, Sender, Verdict};
+use tidings::{
+    Attempt, Endpoint, EndpointBuilder, ErrorKind, Message, Sender, SenderBuilder, Verdict,
+};
 
 use crate::support::receiver;
 
@@ -27,25 +24,55 @@ const PATIENT: Duration = Duration::from_secs(60);
 /// Short enough to wait for, and long enough for a request to be made and sent on a busy machine.
 const SHORT: Duration = Duration::from_secs(1);
 
-fn sender() -> Sender {
-    let builder = Sender::builder().connect_timeout(PATIENT);
-    builder.build().unwrap()
+/// What every transport must survive, over the built-in one.
+#[path = "hostile"]
+mod built_in {
+    mod answers;
+    mod connections;
+    mod floods;
+    mod helpers;
+    mod redirects;
+    mod stalls;
+
+    use super::*;
+    pub(super) use helpers::*;
+
+    const IS_BUILT_IN: bool = true;
+
+    fn builder() -> SenderBuilder {
+        Sender::builder()
+    }
+}
+
+/// The same over reqwest.
+#[cfg(feature = "reqwest")]
+#[path = "hostile"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the same tests over another transport"
+)]
+mod over_reqwest {
+    mod answers;
+    mod connections;
+    mod floods;
+    mod helpers;
+    mod redirects;
+    mod stalls;
+
+    use super::*;
+    use helpers::*;
+
+    const IS_BUILT_IN: bool = false;
+
+    fn builder() -> SenderBuilder {
+        Sender::builder().http_client(reqwest::Client::builder())
+    }
 }
 
 async fn attempt_by(sender: &Sender, endpoint: EndpointBuilder) -> Attempt {
     let message = Message::from("hello").with_id("msg_hello").unwrap();
     let endpoint = endpoint.build().unwrap();
     sender.attempt(&endpoint, &message, 1).await
-}
-
-/// One attempt that has all the time in the world.
-async fn attempt(url: &str) -> Attempt {
-    attempt_by(&sender(), Endpoint::builder(url).timeout(PATIENT)).await
-}
-
-/// One attempt with a short deadline.
-async fn hasty_attempt(url: &str) -> Attempt {
-    attempt_by(&sender(), Endpoint::builder(url).timeout(SHORT)).await
 }
 
 /// The attempt failed in this way, is to be repeated, and cannot have reached the endpoint.

@@ -11,3 +11,4 @@ mod router;
 mod send_sync;
 mod sender;
 mod support;
+mod transport;

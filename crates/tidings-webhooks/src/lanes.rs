@@ -94,7 +94,7 @@ impl Shared {
         let mut builder = Dispatcher::builder()
             .workers(options.workers)
             .queue_size(MAX_QUEUED_IN_ALL)
-            .sender(|sender| sender.address_policy(options.addresses))
+            .sender(|sender| sender.address_policy(options.addresses.clone()))
             .on_delivered(move |key, receipt| {
                 if let Some(shared) = shared(&of_success) {
                     shared.delivered(key, &receipt);

@@ -37,7 +37,7 @@ impl Defaults {
         Ok(Self {
             schedule: options.schedule.clone(),
             timeout: options.timeout,
-            addresses: options.addresses,
+            addresses: options.addresses.clone(),
             lane: options
                 .lane
                 .clone()

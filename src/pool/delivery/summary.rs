@@ -4,7 +4,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use crate::{Answer, Attempt, AttemptError, DeliveryErrorCause, ErrorKind, Phases};
+use crate::{
+    Attempt, AttemptError, DeliveryErrorCause, ErrorKind, Phases, Response, Verdict,
+};
 
 /// What is kept of an attempt while its delivery waits for the next one: 16 bytes.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +52,7 @@ impl AttemptSummary {
     /// The attempt without its phases, its body and the source of its error.
     pub(super) fn attempt(&self, number: u32) -> Attempt {
         let result = match self.result {
-            SummarizedResult::Status(status) => Ok(Answer {
+            SummarizedResult::Status(status) => Ok(Response {
                 status,
                 retry_after: None,
                 location: None,
@@ -64,18 +66,15 @@ impl AttemptSummary {
             started_at: Timestamp::from_microsecond(self.started_at).unwrap_or_default(),
             elapsed: Duration::from_millis(self.elapsed.into()),
             phases: Phases::default(),
+            // No other attempt is followed by a next one.
+            verdict: Verdict::Retryable,
             result,
         }
     }
 }
 
 fn error(kind: ErrorKind, is_ambiguous: bool) -> AttemptError {
-    let error = AttemptError::new(kind, kind);
-    if is_ambiguous {
-        error.ambiguous()
-    } else {
-        error
-    }
+    AttemptError::new(kind, kind).ambiguous(is_ambiguous)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::circuit_breaker::CircuitBreakerConfig;
 use crate::pool::permits::Permits;
 use crate::pool::{LaneSettings, RateLimit};
 use crate::retry::{Exponential, RetryBudget};
-use crate::{Answer, Message};
+use crate::{Message, Response, Verdict};
 
 const FAST: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,7 +62,8 @@ fn attempt(status: u16, elapsed: Duration) -> Attempt {
         started_at: jiff::Timestamp::now(),
         elapsed,
         phases: crate::Phases::default(),
-        result: Ok(Answer {
+        verdict: Verdict::of_status(StatusCode::from_u16(status).unwrap()),
+        result: Ok(Response {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             location: None,
@@ -85,6 +86,7 @@ fn unsent() -> Attempt {
     let mut attempt = attempt(200, FAST);
     let error = crate::ErrorKind::InvalidRequest;
     attempt.result = Err(crate::AttemptError::new(error, error));
+    attempt.verdict = Verdict::Permanent;
     attempt
 }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 use tidings::{AddressPolicy, Endpoint, ErrorKind, Sender, Verdict};
 use tidings_test_support::{Answer, Receiver};
 
+use super::built_in::attempt;
 use super::names::{Names, named};
 use super::*;
 
@@ -91,6 +92,7 @@ async fn every_inner_address_that_a_name_can_lead_to_is_refused() {
         "::1",
         "::ffff:10.0.0.1",
         "::10.0.0.1",
+        "2606:4700::5efe:10.0.0.1",
         "64:ff9b::10.0.0.1",
         "2001::1",
         "2002:a00:1::",
@@ -101,7 +103,7 @@ async fn every_inner_address_that_a_name_can_lead_to_is_refused() {
     ] {
         let sender = Sender::builder()
             .address_policy(AddressPolicy::PublicOnly)
-            .dns_resolver(Names::new(&[&[address]]))
+            .resolver(Names::new(&[&[address]]))
             .build()
             .unwrap();
         let attempt = attempt_by(&sender, Endpoint::builder("http://hooks.example.com/")).await;
@@ -114,11 +116,12 @@ async fn every_inner_address_that_a_name_can_lead_to_is_refused() {
     }
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn a_client_of_ones_own_cannot_undermine_the_policy() {
     let builder = Sender::builder()
         .address_policy(AddressPolicy::PublicOnly)
-        .http_client(reqwest::Client::new());
+        .http_client(reqwest::Client::builder());
     assert_eq!(builder.build().unwrap_err().field(), "http_client");
 }
 
@@ -167,7 +170,7 @@ async fn beside_a_proxy() {
     let address = std::env::var(TARGET).unwrap().parse().unwrap();
     let names = Names::new(&[&["127.0.0.1"]]);
     let build = |policy| {
-        let builder = Sender::builder().dns_resolver(names.clone());
+        let builder = Sender::builder().resolver(names.clone());
         builder.address_policy(policy).build().unwrap()
     };
     for url in [named(address), named(address).replace("http:", "https:")] {

@@ -1,23 +1,27 @@
 //! Names that lead nowhere, elsewhere, or to a new place each time.
 
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tidings::{AddressPolicy, BlockedAddress, Endpoint, ErrorKind, Sender, Verdict};
+use async_trait::async_trait;
+use tidings::{
+    AddressPolicy, BlockedAddress, Endpoint, ErrorKind, Resolve, ResolveError, Resolved, Sender,
+    Verdict,
+};
 use tidings_test_support::{Answer, Unreachable};
 
+use super::built_in::attempt;
 use super::*;
 
 /// Gives its answers in turn, the last one for ever.
 #[derive(Clone)]
-pub(super) struct Names(Arc<Mutex<(Vec<Vec<SocketAddr>>, usize)>>);
+pub(super) struct Names(Arc<Mutex<(Vec<Vec<IpAddr>>, usize)>>);
 
 impl Names {
     pub(super) fn new(answers: &[&[&str]]) -> Self {
-        let socket = |text: &&str| SocketAddr::new(text.parse().unwrap(), 0);
-        let answer = |answer: &&[&str]| answer.iter().map(socket).collect();
+        let address = |text: &&str| text.parse().unwrap();
+        let answer = |answer: &&[&str]| answer.iter().map(address).collect();
         Self(Arc::new(Mutex::new((
             answers.iter().map(answer).collect(),
             0,
@@ -30,13 +34,14 @@ impl Names {
     }
 }
 
+#[async_trait]
 impl Resolve for Names {
-    fn resolve(&self, _name: Name) -> Resolving {
+    async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
         let mut state = self.0.lock().unwrap();
         let (answers, asked) = &mut *state;
         let answer = answers[(*asked).min(answers.len() - 1)].clone();
         *asked += 1;
-        Box::pin(async move { Ok(Box::new(answer.into_iter()) as Addrs) })
+        Ok(answer.into_iter().collect())
     }
 }
 
@@ -54,10 +59,7 @@ async fn a_name_that_does_not_exist_is_a_retryable_dns_error() {
 #[tokio::test]
 async fn a_name_without_an_address_is_a_retryable_dns_error_and_asked_for_once() {
     let names = Names::new(&[&[]]);
-    let sender = Sender::builder()
-        .dns_resolver(names.clone())
-        .build()
-        .unwrap();
+    let sender = Sender::builder().resolver(names.clone()).build().unwrap();
     for _ in 0..3 {
         let attempt = attempt_by(&sender, Endpoint::builder("http://hooks.example.com/")).await;
         assert_nothing_left(&attempt, ErrorKind::Dns);
@@ -69,10 +71,7 @@ async fn a_name_without_an_address_is_a_retryable_dns_error_and_asked_for_once()
 async fn a_name_that_moved_is_found_by_the_next_attempt() {
     let receiver = receiver(Answer::ok()).await;
     let names = Names::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
-    let sender = Sender::builder()
-        .dns_resolver(names.clone())
-        .build()
-        .unwrap();
+    let sender = Sender::builder().resolver(names.clone()).build().unwrap();
     let endpoint = || Endpoint::builder(named(receiver.address()));
     // Nobody listens at the first address: the cached answer is not believed any longer.
     let first = attempt_by(&sender, endpoint()).await;
@@ -86,7 +85,7 @@ async fn a_name_that_moved_is_found_by_the_next_attempt() {
 async fn of_several_addresses_one_that_works_is_enough() {
     let receiver = receiver(Answer::ok()).await;
     let names = Names::new(&[&["127.0.0.2", "::1", "127.0.0.1"]]);
-    let sender = Sender::builder().dns_resolver(names).build().unwrap();
+    let sender = Sender::builder().resolver(names).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder(named(receiver.address()))).await;
     assert_eq!(attempt.verdict(), Verdict::Delivered);
 }
@@ -96,7 +95,7 @@ async fn an_answer_that_is_bound_again_to_an_inner_address_is_never_connected_to
     let receiver = receiver(Answer::ok()).await;
     let names = Names::new(&[&["127.0.0.1"], &["1.1.1.1", "127.0.0.1"]]);
     let sender = Sender::builder()
-        .dns_resolver(names.clone())
+        .resolver(names.clone())
         .address_policy(AddressPolicy::PublicOnly)
         .build()
         .unwrap();
@@ -108,11 +107,12 @@ async fn an_answer_that_is_bound_again_to_an_inner_address_is_never_connected_to
     assert_eq!((receiver.connections(), names.asked()), (0, 1));
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn an_injected_resolver_does_not_go_with_a_client_of_ones_own() {
     let builder = Sender::builder()
-        .dns_resolver(Names::new(&[&[]]))
-        .http_client(reqwest::Client::new());
+        .resolver(Names::new(&[&[]]))
+        .http_client(reqwest::Client::builder());
     assert_eq!(builder.build().unwrap_err().field(), "http_client");
 }
 
@@ -120,7 +120,7 @@ async fn an_injected_resolver_does_not_go_with_a_client_of_ones_own() {
 async fn the_address_that_was_refused_is_named_in_the_cause() {
     let names = Names::new(&[&["169.254.169.254"]]);
     let sender = Sender::builder()
-        .dns_resolver(names)
+        .resolver(names)
         .address_policy(AddressPolicy::PublicOnly)
         .build()
         .unwrap();
@@ -130,14 +130,14 @@ async fn the_address_that_was_refused_is_named_in_the_cause() {
         cause = source;
     }
     let blocked = cause.downcast_ref::<BlockedAddress>().unwrap();
-    assert_eq!(blocked.address().to_string(), "169.254.169.254");
+    assert_eq!(blocked.address().unwrap().to_string(), "169.254.169.254");
 }
 
 #[tokio::test]
 async fn a_connection_that_fails_after_the_lookup_is_told_from_a_name_that_fails() {
     let unreachable = Unreachable::refusing().unwrap();
     let names = Names::new(&[&["127.0.0.1"]]);
-    let sender = Sender::builder().dns_resolver(names).build().unwrap();
+    let sender = Sender::builder().resolver(names).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder(named(unreachable.address()))).await;
     assert_nothing_left(&attempt, ErrorKind::Refused);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings::{Endpoint, ErrorKind, Message, Sender, Verdict};
+use tidings::{Endpoint, ErrorKind, Message, Verdict};
 use tidings_test_support::{Answer, Behaviour, Gate, Receiver, Script, Tls, Unreachable};
 
 use super::*;
@@ -10,7 +10,7 @@ use super::*;
 #[tokio::test]
 async fn a_connection_that_never_comes_about_costs_the_connect_timeout() {
     let unreachable = Unreachable::silent().await.unwrap();
-    let sender = Sender::builder().connect_timeout(SHORT).build().unwrap();
+    let sender = builder().connect_timeout(SHORT).build().unwrap();
     let endpoint = Endpoint::builder(unreachable.url("/")).timeout(PATIENT);
     let attempt = attempt_by(&sender, endpoint).await;
     assert_nothing_left(&attempt, ErrorKind::ConnectTimeout);
@@ -28,7 +28,7 @@ async fn a_handshake_that_stalls_costs_the_connect_timeout() {
         .start()
         .await
         .unwrap();
-    let sender = Sender::builder().connect_timeout(SHORT).build().unwrap();
+    let sender = builder().connect_timeout(SHORT).build().unwrap();
     let endpoint = Endpoint::builder(receiver.url("/")).timeout(PATIENT);
     let attempt = attempt_by(&sender, endpoint).await;
     assert_nothing_left(&attempt, ErrorKind::ConnectTimeout);

@@ -5,6 +5,7 @@ use tidings::{
 };
 use tidings_test_support::{Answer, Authority, Receiver, Tls};
 
+use super::built_in::attempt;
 use super::*;
 
 async fn receiver_with(tls: Tls) -> Receiver {
@@ -62,15 +63,13 @@ async fn the_handshake_is_timed_by_itself() {
     assert!(attempt.phases.connect.is_some() && attempt.phases.tls.is_none());
 }
 
+#[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn a_client_of_ones_own_brings_its_own_trust() {
     let receiver = receiver_with(Tls::Valid).await;
     let pem = receiver.authority().unwrap().pem();
     let certificate = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
-    let client = reqwest::Client::builder()
-        .tls_certs_only([certificate])
-        .build()
-        .unwrap();
+    let client = reqwest::Client::builder().tls_certs_only([certificate]);
     let sender = Sender::builder().http_client(client).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
     assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
@@ -85,7 +84,7 @@ async fn clients_and_dispatchers_trust_an_authority_and_keep_their_address_polic
         (AddressPolicy::PublicOnly, false),
     ] {
         let client = Client::builder(receiver.url("/"))
-            .sender(|sender| sender.address_policy(policy).root_certificates(pem))
+            .sender(|sender| sender.address_policy(policy.clone()).root_certificates(pem))
             .build()
             .unwrap();
         client.start();

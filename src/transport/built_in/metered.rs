@@ -2,33 +2,38 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::client::legacy::connect::{Connected, Connection as Describe};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Most bytes that are read in answer to what was written last.
-///
-/// It is far more than all heads, and what is read of a body, come to. It ends a flood of what the
-/// layers above would read for as long as it comes, such as interim answers: they look at a whole
-/// buffer at a time, and nothing else stops them in the middle of it.
-const MAX_READ: usize = 2 * 1024 * 1024;
+use super::connections::{Connection, MAX_READ};
 
-/// A TCP connection that says no to floods.
+/// A TCP connection that ends when it is flooded, and when it is one idle connection too many.
 #[derive(Debug)]
 pub(super) struct Metered {
     stream: TcpStream,
-    /// Bytes that were read since something was written.
-    read: usize,
+    connection: Connection,
+    /// Whether a proxy is at the other end, which wants the whole URL of a request.
+    is_proxied: bool,
 }
 
-/// The other side sends more than anybody asked for.
+/// The other side sends more than was asked for.
 #[derive(Debug, thiserror::Error)]
-#[error("more than {MAX_READ} bytes in answer to one request")]
+#[error("more than {MAX_READ} bytes in response to one request")]
 pub(super) struct Flooded;
 
 impl Metered {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, read: 0 }
+    pub(super) fn new(stream: TcpStream, connection: Connection) -> Self {
+        Self {
+            stream,
+            connection,
+            is_proxied: false,
+        }
+    }
+
+    pub(super) fn proxied(mut self) -> Self {
+        self.is_proxied = true;
+        self
     }
 }
 
@@ -38,12 +43,20 @@ impl AsyncRead for Metered {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read > MAX_READ {
+        if self.connection.is_flooded() {
             return Poll::Ready(Err(io::Error::other(Flooded)));
         }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.read += buffer.filled().len() - before;
+        if polled.is_pending() {
+            // Before the look: a decision that is made meanwhile wakes the reader.
+            self.connection.set_reader(context.waker());
+            if self.connection.must_close() {
+                // The end of the stream.
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.connection.add_read(buffer.filled().len() - before);
         polled
     }
 }
@@ -54,7 +67,6 @@ impl AsyncWrite for Metered {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.read = 0;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -63,7 +75,6 @@ impl AsyncWrite for Metered {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.read = 0;
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -80,8 +91,15 @@ impl AsyncWrite for Metered {
     }
 }
 
-impl Connection for Metered {
+impl Describe for Metered {
     fn connected(&self) -> Connected {
-        self.stream.connected()
+        let connected = self.stream.connected().proxy(self.is_proxied);
+        connected.extra(self.connection.clone())
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        self.connection.closed();
     }
 }

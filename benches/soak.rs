@@ -1,10 +1,10 @@
-//! `cargo run --release --example soak -- 60 64`
+//! `cargo bench --bench soak -- 60 64`
 //!
 //! Sends to every hostile receiver of the catalogue and to good ones, at load, for so many seconds
 //! (at most an hour) with so many senders at a time, and reports what became of it: deliveries,
 //! outcomes by receiver, and the memory of the process over time, which must not grow.
 
-#![allow(clippy::print_stdout, reason = "an example that talks to a person")]
+#![allow(clippy::print_stdout, reason = "a benchmark that talks to a person")]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -24,7 +24,10 @@ const REPORTS: u32 = 10;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = std::env::args().skip(1);
+    // cargo adds one of its own.
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
     let mut number = |name, default, range: std::ops::RangeInclusive<u32>| {
         let text = arguments.next();
         let number = text.map_or(Ok(default), |text| text.parse()).ok();

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 /// Longest wait that an endpoint can ask for: a day.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// How long an endpoint asks not to be called, from its `Retry-After`: whole seconds or an HTTP
+/// How long an endpoint asks to get no requests, from its `Retry-After`: whole seconds or an HTTP
 /// date ([RFC 9110]), cut to [`MAX_RETRY_AFTER`]. A date in the past is no wait; anything else is
 /// ignored. It never panics.
 ///
-/// For those who make requests with an HTTP client of their own; [`Sender`](crate::Sender) has done
+/// It is for programs that make requests with another HTTP client; [`Sender`](crate::Sender) has done
 /// it already.
 ///
 /// [RFC 9110]: https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3

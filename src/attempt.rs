@@ -1,3 +1,10 @@
+//! The record of one request, and what it means.
+
+mod classifier;
+mod error_kind;
+mod phases;
+mod retry_after;
+
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,15 +17,23 @@ use jiff::Timestamp;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
-use super::Phases;
-use crate::{ErrorKind, Verdict};
+pub use classifier::{Classifier, Verdict};
+pub use error_kind::ErrorKind;
+pub use phases::Phases;
+pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after};
+
+/// Most bytes of a response's body that are kept for the report.
+pub const MAX_RESPONSE_BYTES: usize = 16 * 1024;
+
+/// Most bytes of a redirect's `location` that are kept for the report.
+pub const MAX_LOCATION_BYTES: usize = 2048;
 
 /// The record of one request.
 ///
 /// As JSON: `number`, `started_at` (RFC 3339), `elapsed_ms`, `phases` (see [`Phases`]), `verdict`,
 /// `ambiguous`, and, `null` when absent, `status`, `retry_after_s`, `location`, `body_head` (text,
-/// other bytes replaced), `error` (the word of its [`ErrorKind`]) and `cause` (what lies beneath
-/// it, in words for a person).
+/// other bytes replaced), `error` (the word of its [`ErrorKind`]) and `cause` (the underlying
+/// errors, for a person to read).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -28,64 +43,62 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took, reading the body included.
     pub elapsed: Duration,
-    /// Where that time went, as far as it can be told.
+    /// Where that time went, as far as it is known.
     pub phases: Phases,
-    /// What came back.
-    pub result: Result<Answer, AttemptError>,
+    /// What the endpoint replied, or why there is no response.
+    pub result: Result<Response, AttemptError>,
+    /// What the endpoint's classifier decided.
+    pub(crate) verdict: Verdict,
 }
 
-/// What an endpoint answered.
+/// What an endpoint replied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct Response {
     /// The status, which decides.
     pub status: StatusCode,
-    /// How long the endpoint asks not to be called: its `Retry-After`, at most a day.
+    /// How long the endpoint asks to get no requests: its `Retry-After`, at most a day.
     pub retry_after: Option<Duration>,
     /// Where a redirect, which is never followed, points; at most 2 KiB of it.
     pub location: Option<String>,
-    /// The first 16 KiB of the body, or what of it came within a second.
+    /// The first 16 KiB of the body, or what arrived of it within a second.
     pub body_head: Bytes,
 }
 
 impl Attempt {
-    /// What it means for the delivery.
+    /// What it means for the delivery, by the endpoint's [`Classifier`].
     pub fn verdict(&self) -> Verdict {
-        match &self.result {
-            Ok(answer) => Verdict::of_status(answer.status),
-            Err(error) if error.kind.is_retryable() => Verdict::Retryable,
-            Err(_) => Verdict::Permanent,
-        }
+        self.verdict
     }
 
-    /// The status, when there was an answer.
+    /// The status, if there was a response.
     pub fn status(&self) -> Option<StatusCode> {
-        self.result.as_ref().ok().map(|answer| answer.status)
+        self.result.as_ref().ok().map(|response| response.status)
     }
 
-    /// Why there was no answer.
+    /// Why there was no response.
     pub fn error_kind(&self) -> Option<ErrorKind> {
         self.result.as_ref().err().map(AttemptError::kind)
     }
 
-    /// How long the endpoint asks not to be called.
+    /// How long the endpoint asks to get no requests.
     pub fn retry_after(&self) -> Option<Duration> {
         self.result.as_ref().ok()?.retry_after
     }
 
-    /// Whether the endpoint may have taken the message although no answer says so: the request was
-    /// on its way when the attempt failed.
+    /// Whether the endpoint may have received the message although it did not reply: the request
+    /// had begun to leave when the attempt failed.
     pub fn is_ambiguous(&self) -> bool {
-        self.result.as_ref().is_err_and(|error| error.ambiguous)
+        self.result.as_ref().is_err_and(AttemptError::is_ambiguous)
     }
 }
 
 impl Serialize for Attempt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let answer = self.result.as_ref().ok();
+        let response = self.result.as_ref().ok();
         let milliseconds = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
         let body_head: Option<Cow<'_, str>> =
-            answer.map(|answer| String::from_utf8_lossy(&answer.body_head));
+            response.map(|response| String::from_utf8_lossy(&response.body_head));
         let mut fields = serializer.serialize_struct("Attempt", 12)?;
         fields.serialize_field("number", &self.number)?;
         fields.serialize_field("started_at", &self.started_at)?;
@@ -105,33 +118,60 @@ impl Serialize for Attempt {
         )?;
         fields.serialize_field(
             "location",
-            &answer.and_then(|answer| answer.location.as_ref()),
+            &response.and_then(|response| response.location.as_ref()),
         )?;
         fields.serialize_field("body_head", &body_head)?;
         fields.end()
     }
 }
 
-/// Why a request brought no answer.
+/// Why a request got no response.
 #[derive(Debug, Clone)]
 pub struct AttemptError {
     kind: ErrorKind,
-    ambiguous: bool,
+    is_ambiguous: bool,
+    /// Whether the request met a kept connection that ended before the first byte of a response.
+    met_stale_connection: bool,
+    /// Whether the receiver said that it did nothing with the request.
+    was_refused: bool,
     source: Arc<dyn StdError + Send + Sync>,
 }
 
 impl AttemptError {
-    pub(crate) fn new(kind: ErrorKind, source: impl StdError + Send + Sync + 'static) -> Self {
+    /// An error of a [`Transport`](crate::transport::Transport).
+    ///
+    /// The sender finds out by itself whether the request had begun to leave.
+    pub fn new(kind: ErrorKind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             kind,
-            ambiguous: false,
-            source: Arc::new(source),
+            is_ambiguous: false,
+            met_stale_connection: false,
+            was_refused: false,
+            source: Arc::from(source.into()),
         }
     }
 
-    pub(crate) fn ambiguous(mut self) -> Self {
-        self.ambiguous = true;
+    pub(crate) fn ambiguous(mut self, is_ambiguous: bool) -> Self {
+        self.is_ambiguous = is_ambiguous;
         self
+    }
+
+    pub(crate) fn on_stale_connection(mut self, met_stale_connection: bool) -> Self {
+        self.met_stale_connection = met_stale_connection;
+        self
+    }
+
+    pub(crate) fn met_stale_connection(&self) -> bool {
+        self.met_stale_connection
+    }
+
+    pub(crate) fn refused(mut self, was_refused: bool) -> Self {
+        self.was_refused = was_refused;
+        self
+    }
+
+    pub(crate) fn was_refused(&self) -> bool {
+        self.was_refused
     }
 
     /// What kind of failure it was.
@@ -139,14 +179,19 @@ impl AttemptError {
         self.kind
     }
 
-    /// What lies beneath it, for a person to read: the causes from the nearest to the last, such as
-    /// "certificate expired". It does not tell the URL.
+    /// Whether the endpoint may have received the message all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        self.is_ambiguous
+    }
+
+    /// The underlying errors, for a person to read: from the nearest to the last, such as
+    /// "certificate expired". The URL is not among them.
     pub fn cause(&self) -> String {
         let mut text = self.source.to_string();
         let mut next = self.source.source();
         while let Some(cause) = next {
             let cause_text = cause.to_string();
-            // Some layers repeat what lies beneath them.
+            // Some layers repeat the text of the error beneath them.
             if !text.ends_with(&cause_text) {
                 text.push_str(": ");
                 text.push_str(&cause_text);

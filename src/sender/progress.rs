@@ -1,55 +1,19 @@
-//! Where the time of an attempt goes.
+//! How far an attempt has come.
 //!
-//! hyper does not tell what it does, but it calls what it was given: the resolver when it looks a
-//! name up, the connector when it needs a new connection, the body once it writes the request. All
-//! of that happens while the attempt's own task polls the request, so that a task-local value leads
-//! from there to the attempt.
+//! hyper does not report what it does, but it calls what it was given: the resolver when it needs an
+//! address, the connector when it needs a new connection, the body once it writes the request. The
+//! first two are called while the attempt's own task polls the request, so that a task-local value
+//! leads from there to the attempt; the body holds it.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Where the time of an attempt went.
-///
-/// What did not happen, or cannot be told, is `None`: a connection that was there already took
-/// neither `dns` nor `connect` nor `tls`. With an HTTP client of the caller's own only `first_byte`
-/// is known.
-///
-/// As JSON: `dns_ms`, `connect_ms`, `tls_ms` and `first_byte_ms`, in milliseconds with up to three
-/// decimals, `null` when absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Phases {
-    /// Looking the name up. An answer that was cached takes next to nothing.
-    pub dns: Option<Duration>,
-    /// Making the TCP connection, once the address was known.
-    pub connect: Option<Duration>,
-    /// The handshake of TLS.
-    pub tls: Option<Duration>,
-    /// From the first byte of the request to the whole head of the answer. Of a request without a
-    /// body it is not seen when it leaves: then it counts from the connection, or from the start.
-    pub first_byte: Option<Duration>,
-}
-
-impl Serialize for Phases {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        fn milliseconds(phase: Option<Duration>) -> Option<f64> {
-            phase.map(|phase| (phase.as_secs_f64() * 1e6).round() / 1e3)
-        }
-        let mut fields = serializer.serialize_struct("Phases", 4)?;
-        fields.serialize_field("dns_ms", &milliseconds(self.dns))?;
-        fields.serialize_field("connect_ms", &milliseconds(self.connect))?;
-        fields.serialize_field("tls_ms", &milliseconds(self.tls))?;
-        fields.serialize_field("first_byte_ms", &milliseconds(self.first_byte))?;
-        fields.end()
-    }
-}
+use crate::Phases;
 
 tokio::task_local! {
     static CURRENT: Arc<Progress>;
@@ -61,19 +25,20 @@ pub(crate) struct Progress {
     start: Instant,
     /// Whether the connection is one with TLS.
     secured: bool,
+    lookup_began: OnceLock<Instant>,
     dns: OnceLock<Duration>,
     reached: OnceLock<Reached>,
     /// When the connection was ready, the handshake included.
     connected: OnceLock<Instant>,
-    /// When the request began to leave, if that was seen.
+    /// When the request began to leave; `None` inside when only that it did is known.
     sent: OnceLock<Option<Instant>>,
     answered: OnceLock<Instant>,
-    interim_answers: AtomicU32,
+    interim_responses: AtomicU32,
     /// Wakes the attempt when there were too many of them.
     flood: Notify,
 }
 
-/// The endpoint took the TCP connection.
+/// The endpoint accepted the TCP connection.
 #[derive(Debug, Clone, Copy)]
 struct Reached {
     at: Instant,
@@ -82,16 +47,17 @@ struct Reached {
 }
 
 impl Progress {
-    pub(super) fn new(secured: bool) -> Self {
+    pub(crate) fn new(secured: bool) -> Self {
         Self {
             secured,
             start: Instant::now(),
+            lookup_began: OnceLock::new(),
             dns: OnceLock::new(),
             reached: OnceLock::new(),
             connected: OnceLock::new(),
             sent: OnceLock::new(),
             answered: OnceLock::new(),
-            interim_answers: AtomicU32::new(0),
+            interim_responses: AtomicU32::new(0),
             flood: Notify::new(),
         }
     }
@@ -102,28 +68,41 @@ impl Progress {
     }
 
     /// Lets what is called from within a future find this attempt.
-    pub(super) fn observe<F: Future>(
+    pub(crate) fn observe<F: Future>(
         self: &Arc<Self>,
         future: F,
     ) -> impl Future<Output = F::Output> + use<F> {
         CURRENT.scope(Arc::clone(self), future)
     }
 
-    pub(super) fn start(&self) -> Instant {
+    pub(crate) fn start(&self) -> Instant {
         self.start
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
     }
 
-    /// The name has been looked up, successfully or not.
+    /// The host name is being resolved.
+    pub(crate) fn looking_up(&self) {
+        mark(&self.lookup_began, Instant::now());
+    }
+
+    /// The host name was resolved, successfully or not.
     pub(crate) fn looked_up(&self, took: Duration) {
         mark(&self.dns, took);
     }
 
+    /// Since when the host name is being resolved, unless that is over.
+    pub(crate) fn lookup_pending_since(&self) -> Option<Instant> {
+        match self.dns.get() {
+            None => self.lookup_began.get().copied(),
+            Some(_) => None,
+        }
+    }
+
     /// There is a TCP connection, after so long.
-    pub(super) fn reached(&self, took: Duration) {
+    pub(crate) fn reached(&self, took: Duration) {
         if !self.found_another() {
             let at = Instant::now();
             mark(&self.reached, Reached { at, took });
@@ -131,7 +110,7 @@ impl Progress {
     }
 
     /// There is a connection that can be used.
-    pub(super) fn connected(&self) {
+    pub(crate) fn connected(&self) {
         if !self.found_another() {
             mark(&self.connected, Instant::now());
         }
@@ -142,39 +121,39 @@ impl Progress {
         self.sent.get().copied().flatten().is_some()
     }
 
-    /// An interim answer came. More than so many end the attempt.
-    pub(super) fn interim_answer(&self, most: u32) {
-        if self.interim_answers.fetch_add(1, Ordering::Relaxed) == most {
+    /// An interim response arrived. More than so many end the attempt.
+    pub(crate) fn interim_response(&self, most: u32) {
+        if self.interim_responses.fetch_add(1, Ordering::Relaxed) == most {
             self.flood.notify_one();
         }
     }
 
-    /// Waits until there were too many interim answers.
-    pub(super) async fn flooded(&self) {
+    /// Waits until there were too many interim responses.
+    pub(crate) async fn flooded(&self) {
         self.flood.notified().await;
     }
 
     /// The request begins to leave.
-    pub(super) fn sending(&self) {
+    pub(crate) fn sending(&self) {
         mark(&self.sent, Some(Instant::now()));
     }
 
-    /// The request has to be taken for sent: it will not be seen leaving.
-    pub(super) fn sent_unseen(&self) {
+    /// The request has to be taken for sent, because nothing will report when it is.
+    pub(crate) fn assume_sent(&self) {
         mark(&self.sent, None);
     }
 
-    /// The head of the answer is there: since when.
-    pub(super) fn answered(&self) -> Instant {
+    /// The head of the response is there: since when.
+    pub(crate) fn answered(&self) -> Instant {
         *self.answered.get_or_init(Instant::now)
     }
 
     /// Whether something of the request may have left.
-    pub(super) fn is_sent(&self) -> bool {
+    pub(crate) fn is_sent(&self) -> bool {
         self.sent.get().is_some()
     }
 
-    pub(super) fn phases(&self) -> Phases {
+    pub(crate) fn phases(&self) -> Phases {
         let dns = self.dns.get().copied();
         let reached = self.reached.get();
         let connected = self.connected.get().copied();
@@ -197,6 +176,5 @@ impl Progress {
 }
 
 fn mark<T>(cell: &OnceLock<T>, value: T) {
-    // The first mark counts: a name is looked up once, and a body begins once.
     cell.get_or_init(|| value);
 }

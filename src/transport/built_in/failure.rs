@@ -1,0 +1,157 @@
+//! What kind of failure an error of the HTTP library is, by the types in its chain.
+
+use std::error::Error as StdError;
+use std::io;
+
+use hyper_util::client::legacy;
+use tokio::time::Instant;
+
+use super::connector::{ConnectError, TcpError};
+use super::metered::Flooded;
+use crate::ErrorKind;
+use crate::address_guard::BlockedAddress;
+use crate::resolver::LookupError;
+
+/// The kind of a failed request. When no name server replied to a lookup that began at some time,
+/// `of_silence` decides.
+pub(super) fn kind(
+    error: &legacy::Error,
+    of_silence: impl FnOnce(Instant) -> ErrorKind,
+) -> ErrorKind {
+    if find::<BlockedAddress>(error).is_some() {
+        return ErrorKind::BlockedAddress;
+    }
+    if let Some(lookup) = find::<LookupError>(error) {
+        return match lookup.silent_since() {
+            Some(since) => of_silence(since),
+            None => ErrorKind::Dns,
+        };
+    }
+    if matches!(find::<TcpError>(error), Some(TcpError::Proxy(_))) {
+        // Beneath a tunnel.
+        return ErrorKind::Local;
+    }
+    match find::<ConnectError>(error) {
+        Some(ConnectError::TimedOut {
+            lookup_pending_since: Some(since),
+            ..
+        }) => of_silence(*since),
+        Some(ConnectError::TimedOut { .. }) => ErrorKind::ConnectTimeout,
+        Some(ConnectError::Tls(_)) => ErrorKind::Tls,
+        Some(ConnectError::TlsUnavailable(_) | ConnectError::Tcp(TcpError::Proxy(_))) => {
+            ErrorKind::Local
+        }
+        Some(ConnectError::Tcp(TcpError::Failed(_))) => match find::<io::Error>(error) {
+            Some(io) if is_local(io) => ErrorKind::Local,
+            Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
+            Some(io) if io.kind() == io::ErrorKind::TimedOut => ErrorKind::ConnectTimeout,
+            _ => ErrorKind::Connect,
+        },
+        None => of_exchange(error),
+    }
+}
+
+/// The kind of a failure of a request that had a connection.
+pub(in crate::transport) fn of_exchange(error: &(dyn StdError + 'static)) -> ErrorKind {
+    let is_flood = find::<io::Error>(error)
+        .and_then(io::Error::get_ref)
+        .is_some_and(<dyn StdError + Send + Sync>::is::<Flooded>);
+    if is_flood || find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+        ErrorKind::Protocol
+    } else {
+        ErrorKind::Reset
+    }
+}
+
+/// Whether the receiver said, over HTTP/2, that it did nothing with the request.
+pub(super) fn is_refused(error: &legacy::Error) -> bool {
+    http2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// The error of HTTP/2 beneath another.
+pub(super) fn http2(error: &legacy::Error) -> Option<&h2::Error> {
+    find(error)
+}
+
+/// Whether the machine is short of what each connection needs.
+pub(super) fn is_exhaustion(error: &legacy::Error) -> bool {
+    find::<io::Error>(error)
+        .is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable || is_limit(error))
+}
+
+/// Whether an error of the operating system says something about this machine alone.
+///
+/// A missing route to a host is not among them: it may be that host's network.
+pub(in crate::transport) fn is_local(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AddrNotAvailable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::PermissionDenied
+    ) || is_limit(error)
+}
+
+/// Limits that the standard library has no kind for: open files, and buffers of sockets.
+#[cfg(unix)]
+fn is_limit(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS)
+    )
+}
+
+/// Limits that the standard library has no kind for: open files (`WSAEMFILE`), and buffers of
+/// sockets (`WSAENOBUFS`).
+#[cfg(not(unix))]
+fn is_limit(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(10024 | 10055))
+}
+
+/// The first error of a type in a chain, the outermost left out.
+pub(in crate::transport) fn find<'a, E: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a E> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_this_machine_are_told_from_those_of_the_other_one() {
+        for code in [
+            libc::EMFILE,
+            libc::ENFILE,
+            libc::EADDRNOTAVAIL,
+            libc::ENETUNREACH,
+            libc::ENETDOWN,
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::EACCES,
+            libc::EPERM,
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            assert!(is_local(&error), "{error}");
+        }
+        for code in [
+            libc::ECONNREFUSED,
+            libc::ECONNRESET,
+            libc::EHOSTUNREACH,
+            libc::ETIMEDOUT,
+            libc::EPIPE,
+        ] {
+            let error = io::Error::from_raw_os_error(code);
+            assert!(!is_local(&error), "{error}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::{Request, Response};
+
+use super::built_in::{find, is_local, of_exchange};
+use super::{RequestBody, ResponseBody, Transport};
+use crate::{AttemptError, ConfigError, ErrorKind};
+
+/// Sends requests through a client that is built with reqwest.
+pub(crate) struct ReqwestTransport(reqwest::Client);
+
+impl ReqwestTransport {
+    /// Builds the client, without redirects, retries and decompression, whatever the builder says.
+    pub(crate) fn new(
+        builder: reqwest::ClientBuilder,
+        connect_timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        builder
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
+            .connect_timeout(connect_timeout)
+            .build()
+            .map(Self)
+            .map_err(|source| {
+                ConfigError::new("http_client", "settings that a client can be built from")
+                    .with_source(source)
+            })
+    }
+}
+
+#[async_trait]
+impl Transport for ReqwestTransport {
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, AttemptError> {
+        let is_secured = request.uri().scheme() == Some(&http::uri::Scheme::HTTPS);
+        let request = request.map(reqwest::Body::wrap);
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| AttemptError::new(ErrorKind::InvalidRequest, error.without_url()))?;
+        match self.0.execute(request).await {
+            Ok(response) => Ok(Response::from(response).map(ResponseBody::new)),
+            Err(error) => Err(attempt_error(error, is_secured)),
+        }
+    }
+}
+
+fn attempt_error(error: reqwest::Error, is_secured: bool) -> AttemptError {
+    // The URL may hold a key, and the caller knows the endpoint.
+    let error = error.without_url();
+    let kind = if error.is_builder() {
+        ErrorKind::InvalidRequest
+    } else if error.is_connect() {
+        of_connection(&error, is_secured)
+    } else if error.is_timeout() {
+        ErrorKind::ResponseTimeout
+    } else {
+        of_exchange(&error)
+    };
+    AttemptError::new(kind, error)
+}
+
+fn of_connection(error: &reqwest::Error, is_secured: bool) -> ErrorKind {
+    let io = find::<io::Error>(error as &(dyn StdError + 'static));
+    match io {
+        Some(io) if is_local(io) => ErrorKind::Local,
+        _ if error.is_timeout() => ErrorKind::ConnectTimeout,
+        _ if error.is_dns() => ErrorKind::Dns,
+        Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
+        // The operating system numbers its errors; errors of TLS have no such number.
+        Some(io) if io.raw_os_error().is_some() => ErrorKind::Connect,
+        _ if is_secured => ErrorKind::Tls,
+        _ => ErrorKind::Connect,
+    }
+}
+
+/// Leaves the client's default headers out, which may hold keys.
+impl fmt::Debug for ReqwestTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestTransport").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,205 @@
+//! What can be set about how requests are sent.
+
+mod handed_in;
+mod local;
+mod proxy;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidings::signing::{Secret, Signer, TimestampedSigner, TimestampedVerifier, Verifier};
+use tidings::{
+    Attempt, Classifier, Endpoint, EndpointBuilder, ErrorKind, HttpVersions, Message, Sender,
+    Verdict,
+};
+use tidings_test_support::{Answer, Receiver, Unreachable};
+
+use crate::support::receiver;
+
+async fn attempt_by(sender: &Sender, endpoint: EndpointBuilder) -> Attempt {
+    let message = Message::from("hello").with_id("msg_hello").unwrap();
+    let endpoint = endpoint.build().unwrap();
+    sender.attempt(&endpoint, &message, 1).await
+}
+
+async fn attempt(endpoint: EndpointBuilder) -> Attempt {
+    attempt_by(&Sender::builder().build().unwrap(), endpoint).await
+}
+
+/// The values of a header in the last request.
+fn values(receiver: &Receiver, name: &str) -> Vec<String> {
+    let request = receiver.requests().pop().unwrap();
+    let values = request.head.headers.get_all(name).iter();
+    values
+        .map(|value| value.to_str().unwrap().to_owned())
+        .collect()
+}
+
+#[tokio::test]
+async fn regression_the_id_is_on_every_request_signed_or_not() {
+    let receiver = receiver(Answer::ok()).await;
+    let endpoint = || Endpoint::builder(receiver.url("/"));
+    let timestamped = TimestampedSigner::new("key").unwrap();
+    for endpoint in [
+        endpoint(),
+        endpoint().signer(timestamped),
+        endpoint().secret(Secret::generate()),
+    ] {
+        assert_eq!(attempt(endpoint).await.verdict(), Verdict::Delivered);
+        assert_eq!(values(&receiver, "webhook-id"), ["msg_hello"]);
+    }
+}
+
+#[tokio::test]
+async fn several_signers_sign_one_request() {
+    let receiver = receiver(Answer::ok()).await;
+    let secret = Secret::generate();
+    let names = ["x-host", "x-length"].map(|name| name.parse().unwrap());
+    let custom = Signer::custom(names, |input| {
+        let host = input.url.host_str().unwrap_or_default().parse()?;
+        Ok([host, input.body.len().into()])
+    });
+    let endpoint = Endpoint::builder(receiver.url("/"))
+        .secret(secret.clone())
+        .signer(TimestampedSigner::new("key").unwrap())
+        .signer(custom);
+    assert_eq!(attempt(endpoint).await.verdict(), Verdict::Delivered);
+
+    let request = receiver.requests().pop().unwrap();
+    let (headers, now) = (&request.head.headers, Timestamp::now());
+    let standard = Verifier::new(secret);
+    standard.verify(headers, &request.body, now).unwrap();
+    let timestamped = TimestampedVerifier::new("key").unwrap();
+    timestamped.verify(headers, &request.body, now).unwrap();
+    assert_eq!(values(&receiver, "x-host"), ["127.0.0.1"]);
+    assert_eq!(values(&receiver, "x-length"), ["5"]);
+}
+
+#[tokio::test]
+async fn a_signer_that_fails_or_panics_sends_nothing_and_is_local_trouble() {
+    let receiver = receiver(Answer::ok()).await;
+    let name = || ["x-signature".parse().unwrap()];
+    for signer in [
+        Signer::custom(name(), |_| Err("no key".into())),
+        Signer::custom(name(), |_| panic!("this is a test")),
+    ] {
+        let attempt = attempt(Endpoint::builder(receiver.url("/")).signer(signer)).await;
+        assert_eq!(attempt.error_kind(), Some(ErrorKind::Local));
+        assert_eq!(attempt.verdict(), Verdict::Retryable);
+        assert!(!attempt.is_ambiguous());
+    }
+    assert_eq!(receiver.connections(), 0);
+}
+
+#[tokio::test]
+async fn each_endpoint_has_its_classifier() {
+    let receiver = receiver(Answer::new(http::StatusCode::NOT_FOUND)).await;
+    let endpoint = || Endpoint::builder(receiver.url("/"));
+    for (endpoint, verdict) in [
+        (endpoint(), Verdict::Permanent),
+        (
+            endpoint().classifier(Classifier::standard_webhooks()),
+            Verdict::Retryable,
+        ),
+        (
+            endpoint().classifier(Classifier::new(|_| Verdict::Delivered)),
+            Verdict::Delivered,
+        ),
+    ] {
+        let attempt = attempt(endpoint).await;
+        assert_eq!(attempt.verdict(), verdict);
+        let json = serde_json::to_value(&attempt).unwrap();
+        assert_eq!(json["verdict"], serde_json::to_value(verdict).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn regression_an_empty_body_that_found_no_connection_leaves_nothing_in_doubt() {
+    let unreachable = Unreachable::silent().await.unwrap();
+    let sender = Sender::builder()
+        .connect_timeout(Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let endpoint = Endpoint::builder(unreachable.url("/")).timeout(Duration::from_millis(300));
+    let endpoint = endpoint.build().unwrap();
+    let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
+    let told = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(told, (Some(ErrorKind::ConnectTimeout), false));
+}
+
+#[tokio::test]
+async fn http2_alone_is_not_spoken_by_a_receiver_of_http1() {
+    let receiver = receiver(Answer::ok()).await;
+    for (versions, delivers) in [
+        (HttpVersions::Negotiated, true),
+        (HttpVersions::Http1, true),
+        (HttpVersions::Http2, false),
+    ] {
+        let sender = Sender::builder().http_versions(versions).build().unwrap();
+        let endpoint = Endpoint::builder(receiver.url("/")).timeout(Duration::from_secs(2));
+        let attempt = attempt_by(&sender, endpoint).await;
+        let delivered = attempt.verdict() == Verdict::Delivered;
+        assert_eq!(delivered, delivers, "{versions:?}: {attempt:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_idle_connections_are_kept_than_were_allowed() {
+    let mut receivers = Vec::new();
+    for _ in 0..20 {
+        receivers.push(receiver(Answer::ok()).await);
+    }
+    let sender = Sender::builder().max_idle_connections(8).build().unwrap();
+    for receiver in &receivers {
+        let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
+        assert_eq!(attempt.verdict(), Verdict::Delivered);
+    }
+    // Those that were used first have been closed.
+    for receiver in &receivers[..12] {
+        receiver.closed(1).await;
+    }
+    // The last one is used again.
+    let last = receivers.last().unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder(last.url("/"))).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered);
+    assert_eq!(last.connections(), 1);
+}
+
+#[tokio::test]
+async fn without_idle_connections_each_request_has_its_own() {
+    let receiver = receiver(Answer::ok()).await;
+    let builder = Sender::builder().max_idle_connections(0);
+    let sender = builder.build().unwrap();
+    for number in 1..4 {
+        let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
+        assert_eq!(attempt.verdict(), Verdict::Delivered);
+        receiver.closed(number).await;
+        assert_eq!(receiver.connections(), number);
+    }
+}
+
+#[tokio::test]
+async fn settings_out_of_range_are_refused() {
+    for (builder, field) in [
+        (
+            Sender::builder().connect_timeout(Duration::ZERO),
+            "connect_timeout",
+        ),
+        (
+            Sender::builder().idle_timeout(Duration::ZERO),
+            "idle_timeout",
+        ),
+        (Sender::builder().proxy("socks5://proxy"), "proxy"),
+    ] {
+        assert_eq!(builder.build().unwrap_err().field(), field);
+    }
+}
+
+#[tokio::test]
+async fn debug_output_contains_no_key() {
+    let builder = Sender::builder().proxy("http://user:hidden@127.0.0.1:1");
+    let shown = format!("{builder:?}");
+    assert!(!shown.contains("hidden"), "{shown}");
+    let shown = format!("{:?}", builder.build().unwrap());
+    assert!(!shown.contains("hidden"), "{shown}");
+}

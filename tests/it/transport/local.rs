@@ -1,0 +1,111 @@
+//! Trouble of this machine, which is not blamed on endpoints.
+
+use std::process::Command;
+
+use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::{AttemptError, Client, Resolve, ResolveError, Resolved};
+
+use super::*;
+
+/// A name server that replies to nothing.
+struct Silent;
+
+#[async_trait::async_trait]
+impl Resolve for Silent {
+    async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
+        std::future::pending().await
+    }
+}
+
+/// A name server that cannot be reached.
+struct Unavailable;
+
+#[async_trait::async_trait]
+impl Resolve for Unavailable {
+    async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
+        Err(ResolveError::Unavailable("no route".into()))
+    }
+}
+
+/// A name server that knows no such name.
+struct Unknown;
+
+#[async_trait::async_trait]
+impl Resolve for Unknown {
+    async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
+        Err(ResolveError::NotFound("no such name".into()))
+    }
+}
+
+fn client(resolver: impl Resolve) -> Client {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    Client::builder("http://hooks.example.com/")
+        .sender(|sender| {
+            sender
+                .resolver(resolver)
+                .connect_timeout(Duration::from_millis(100))
+        })
+        .circuit_breaker(breaker)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn regression_a_name_server_that_is_silent_or_down_opens_no_circuit() {
+    for (client, kind, circuit) in [
+        (client(Silent), ErrorKind::Local, CircuitState::Closed),
+        (client(Unavailable), ErrorKind::Local, CircuitState::Closed),
+        (client(Unknown), ErrorKind::Dns, CircuitState::Open),
+    ] {
+        client.start();
+        let error = client.deliver("x").await.unwrap_err();
+        assert_eq!(error.attempts()[0].error_kind(), Some(kind));
+        assert!(error.is_retryable());
+        assert_eq!(client.circuit_state(), Some(circuit), "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_during_the_lookup_is_local_too() {
+    let builder = Sender::builder().resolver(Silent);
+    let sender = builder.build().unwrap();
+    let endpoint = Endpoint::builder("http://hooks.example.com/");
+    let attempt = attempt_by(&sender, endpoint.timeout(Duration::from_millis(100))).await;
+    assert_eq!(attempt.error_kind(), Some(ErrorKind::Local));
+    assert!(!attempt.is_ambiguous());
+}
+
+#[tokio::test]
+async fn regression_without_certificate_authorities_plain_http_still_works() {
+    let receiver = receiver(Answer::ok()).await;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([
+            "--exact",
+            "--ignored",
+            "transport::local::without_authorities",
+        ])
+        .env("TIDINGS_TEST_TARGET", receiver.url("/"))
+        .env("SSL_CERT_FILE", "/nowhere/at/all.pem")
+        .env("SSL_CERT_DIR", "/nowhere/at/all");
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output.await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "a part of the test above, which gives it an environment"]
+async fn without_authorities() {
+    let url = std::env::var("TIDINGS_TEST_TARGET").unwrap();
+    let sender = Sender::builder().build().unwrap();
+    let plain = attempt_by(&sender, Endpoint::builder(&url)).await;
+    assert_eq!(plain.verdict(), Verdict::Delivered, "{plain:?}");
+    let secured = attempt_by(&sender, Endpoint::builder(url.replace("http:", "https:"))).await;
+    assert_eq!(secured.error_kind(), Some(ErrorKind::Local), "{secured:?}");
+    let cause = secured.result.as_ref().map_err(AttemptError::cause);
+    assert!(cause.unwrap_err().contains("TLS cannot be used"));
+}

@@ -1,0 +1,124 @@
+//! Requests through a proxy.
+
+use http::StatusCode;
+use tidings::AddressPolicy;
+use tidings_test_support::{Behaviour, Script};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+
+#[tokio::test]
+async fn a_plain_request_is_forwarded_with_its_whole_url_and_the_password_of_the_proxy() {
+    let proxy = receiver(Answer::ok()).await;
+    let url = format!("http://user:word@{}", proxy.address());
+    let sender = Sender::builder().proxy(url).build().unwrap();
+    // Only the proxy knows this name.
+    let endpoint = Endpoint::builder("http://hooks.example.invalid/path");
+    let attempt = attempt_by(&sender, endpoint).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+    let request = proxy.request(1).await;
+    assert_eq!(request.head.target, "http://hooks.example.invalid/path");
+    assert_eq!(request.header("host"), Some("hooks.example.invalid"));
+    // printf 'user:word' | base64
+    assert_eq!(
+        request.header("proxy-authorization"),
+        Some("Basic dXNlcjp3b3Jk")
+    );
+}
+
+/// Reads the head of a `CONNECT`, and joins the connection with another one.
+async fn tunnel_to(
+    target: std::net::SocketAddr,
+) -> (String, mpsc::Receiver<String>, AbortOnDropHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://user:word@{}", listener.local_addr().unwrap());
+    let (tell, heads) = mpsc::channel(10);
+    let task = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(client.read_u8().await.unwrap());
+        }
+        tell.send(String::from_utf8(head).unwrap()).await.unwrap();
+        let mut server = TcpStream::connect(target).await.unwrap();
+        client
+            .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            .await
+            .unwrap();
+        let _ended = copy_bidirectional(&mut client, &mut server).await;
+    });
+    (url, heads, AbortOnDropHandle::new(task))
+}
+
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+#[tokio::test]
+async fn a_secured_request_goes_through_a_tunnel() {
+    let receiver = Receiver::builder(Answer::ok())
+        .with_tls(tidings_test_support::Tls::Valid)
+        .start()
+        .await
+        .unwrap();
+    let (proxy, mut heads, _task) = tunnel_to(receiver.address()).await;
+    let sender = Sender::builder()
+        .proxy(proxy)
+        .root_certificates(receiver.authority().unwrap().pem())
+        .build()
+        .unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/hook"))).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+    let head = heads.recv().await.unwrap();
+    let authority = receiver.address().to_string();
+    assert!(head.starts_with(&format!("CONNECT {authority} ")), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic dXNlcjp3b3Jk\r\n"));
+    let request = receiver.request(1).await;
+    assert_eq!(request.head.target, "/hook");
+    assert_eq!(request.header("proxy-authorization"), None);
+}
+
+#[tokio::test]
+async fn a_proxy_that_cannot_be_reached_is_local_trouble() {
+    let unreachable = Unreachable::refusing().unwrap();
+    let proxy = format!("http://{}", unreachable.address());
+    let sender = Sender::builder().proxy(proxy).build().unwrap();
+    for url in ["http://hooks.example.com/", "https://hooks.example.com/"] {
+        let attempt = attempt_by(&sender, Endpoint::builder(url)).await;
+        assert_eq!(attempt.error_kind(), Some(ErrorKind::Local), "{attempt:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_the_proxy_refuses_is_a_failed_connection() {
+    let refuses = Script::always(Behaviour::Raw(
+        "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n".into(),
+    ));
+    let proxy = receiver(refuses).await;
+    let url = format!("http://{}", proxy.address());
+    let sender = Sender::builder().proxy(url).build().unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder("https://hooks.example.com/")).await;
+    assert_eq!(
+        attempt.error_kind(),
+        Some(ErrorKind::Connect),
+        "{attempt:?}"
+    );
+    assert!(!attempt.is_ambiguous());
+}
+
+#[tokio::test]
+async fn a_proxy_and_an_address_policy_exclude_each_other() {
+    let builder = Sender::builder()
+        .proxy("http://127.0.0.1:3128")
+        .address_policy(AddressPolicy::PublicOnly);
+    assert_eq!(builder.build().unwrap_err().field(), "proxy");
+}
+
+#[tokio::test]
+async fn an_error_of_the_proxy_is_a_status_like_any_other() {
+    let proxy = receiver(Answer::new(StatusCode::BAD_GATEWAY)).await;
+    let url = format!("http://{}", proxy.address());
+    let sender = Sender::builder().proxy(url).build().unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder("http://hooks.example.com/")).await;
+    assert_eq!(attempt.status(), Some(StatusCode::BAD_GATEWAY));
+}
