@@ -1,19 +1,22 @@
-//! Deliveries per second beside bare loops over the HTTP libraries beneath.
+//! Deliveries per second and CPU per delivery beside bare loops over HTTP libraries, in Rust and Go.
 //!
 //! `cargo bench --bench delivery`
 //!
 //! Each contender posts the same signed body from one thread to a server in another, over kept
 //! connections, with 1, 10 and 64 requests at a time. They take turns for some rounds, so that
-//! whatever else the machine does hits all of them, and the best round of each counts. Everybody
-//! signs: what is compared is the rest.
+//! whatever else the machine does hits all of them, and the best round of each counts. Every
+//! contender signs: what is compared is the rest.
 //!
-//! The time that the sending thread was really running tells more than the clock on a machine that
-//! is not idle; it is known on Linux alone.
+//! The contender in Go is `delivery.go`, a process of its own, built if there is a Go compiler. The
+//! time that the sending thread was really running says more than the clock on a machine that is not
+//! idle; it is known on Linux alone.
 
 #![allow(clippy::print_stdout, reason = "a benchmark that talks to a person")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,34 +39,113 @@ const ROUNDS: u32 = 5;
 /// How long a contender runs in a round.
 const ROUND: Duration = Duration::from_millis(700);
 
-/// The share of a bare loop on reqwest that is the aim with several workers.
-const AIM: f64 = 0.9;
+/// The aims with several workers: a multiple of Go's rate, and a share of that of bare hyper.
+const AIM_OF_GO: f64 = 1.3;
+const AIM_OF_HYPER: f64 = 0.95;
 
-const CONTENDERS: [&str; 4] = ["bare reqwest", "bare hyper", "Sender", "Client"];
+const CONTENDERS: [&str; 5] = [
+    "bare reqwest",
+    "bare hyper",
+    "Sender",
+    "Client",
+    "Go net/http",
+];
+
+const REQWEST: usize = 0;
+const HYPER: usize = 1;
+const CLIENT: usize = 3;
+const GO: usize = 4;
 
 fn main() {
     let address = serve();
     let runtime = runtime();
     let setup = Arc::new(Setup::new(address, Bytes::from(vec![b'x'; 256])));
-    println!("workers  contender      deliveries/s  of reqwest  CPU us/delivery  of reqwest");
+    let go = build_go();
+    println!("workers  contender      deliveries/s  of hyper  of Go  CPU us/delivery");
     for workers in [1, 10, 64] {
-        let mut best = [Cost::WORST; 4];
+        let mut best = [Cost::WORST; CONTENDERS.len()];
         for _ in 0..ROUNDS {
             for (contender, best) in best.iter_mut().enumerate() {
-                let cost = runtime.block_on(run(&setup, contender, workers));
+                let cost = match (contender, &go) {
+                    (GO, Some(program)) => run_go(program, &setup.url, workers),
+                    (GO, None) => continue,
+                    _ => runtime.block_on(run(&setup, contender, workers)),
+                };
                 *best = best.better_of(cost);
             }
         }
-        for (name, cost) in CONTENDERS.iter().zip(best) {
-            let (rate, cpu) = (best[0].wall / cost.wall, best[0].cpu / cost.cpu);
-            let missed = workers > 1 && rate.max(cpu) < AIM;
+        for (contender, (name, cost)) in CONTENDERS.iter().zip(best).enumerate() {
+            if contender == GO && go.is_none() {
+                println!("{workers:>7}  {name:<13} (no Go compiler was found)");
+                continue;
+            }
+            let of_hyper = best[HYPER].wall / cost.wall;
+            let of_go = best[GO].wall / cost.wall;
             println!(
-                "{workers:>7}  {name:<13} {:>13.0} {rate:>11.2} {:>16.1} {cpu:>11.2}{}",
+                "{workers:>7}  {name:<13} {:>13.0} {of_hyper:>9.2} {of_go:>6.2} {:>16.1}",
                 1.0 / cost.wall,
                 cost.cpu * 1e6,
-                if missed { "  below the aim" } else { "" },
             );
         }
+        if workers > 1 {
+            report_aims(workers, &best, go.is_some());
+        }
+    }
+}
+
+/// Says which aims `Client` has missed.
+fn report_aims(workers: usize, best: &[Cost; CONTENDERS.len()], has_go: bool) {
+    let client = best[CLIENT];
+    let is_met = [
+        best[HYPER].wall / client.wall >= AIM_OF_HYPER,
+        client.cpu < best[REQWEST].cpu,
+        !has_go || best[GO].wall / client.wall >= AIM_OF_GO,
+        !has_go || client.cpu < best[GO].cpu,
+    ];
+    let aims = [
+        format!("{AIM_OF_HYPER} of bare hyper"),
+        "less CPU than bare reqwest".to_owned(),
+        format!("{AIM_OF_GO} of Go"),
+        "less CPU than Go".to_owned(),
+    ];
+    for (aim, is_met) in aims.iter().zip(is_met) {
+        if !is_met {
+            println!("{workers:>7}  Client misses {aim}");
+        }
+    }
+}
+
+/// Builds the contender in Go; `None` without a compiler.
+fn build_go() -> Option<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/delivery.go");
+    let program = std::env::temp_dir().join(format!("tidings-delivery-{}", std::process::id()));
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(source)
+        .status();
+    built
+        .is_ok_and(|status| status.success())
+        .then_some(program)
+}
+
+fn run_go(program: &Path, url: &str, workers: usize) -> Cost {
+    let output = Command::new(program)
+        .arg(url)
+        .arg(workers.to_string())
+        .arg(ROUND.as_millis().to_string())
+        .output()
+        .expect("it was built");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.split_whitespace().map(str::parse::<f64>);
+    let mut next = || {
+        let number = numbers.next().and_then(Result::ok);
+        number.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    };
+    let (count, wall, cpu) = (next(), next(), next());
+    Cost {
+        wall: wall / count,
+        cpu: cpu / count,
     }
 }
 
@@ -106,7 +188,7 @@ fn runtime() -> Runtime {
         .expect("a runtime can be built")
 }
 
-/// Answers every request with `ok`, in a thread of its own, for as long as the program runs.
+/// Replies `ok` to every request, in a thread of its own, for as long as the program runs.
 fn serve() -> SocketAddr {
     let runtime = runtime();
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
@@ -182,9 +264,9 @@ impl Setup {
         let message = Message::new(self.body.clone());
         let request = self.reqwest.post(&self.url).headers(self.signed(&message));
         let response = request.body(message.body().clone()).send().await;
-        let response = response.expect("the server answers");
+        let response = response.expect("the server replies");
         assert!(response.status().is_success());
-        response.bytes().await.expect("the server answers in full");
+        response.bytes().await.expect("the server replies in full");
     }
 
     async fn post_by_hyper(&self) {
@@ -194,13 +276,13 @@ impl Setup {
             .expect("the URL is one");
         request.headers_mut().extend(self.signed(&message));
         let response = self.hyper.request(request).await;
-        let response = response.expect("the server answers");
+        let response = response.expect("the server replies");
         assert!(response.status().is_success());
         response
             .into_body()
             .collect()
             .await
-            .expect("the server answers in full");
+            .expect("the server replies in full");
     }
 
     async fn post_by_sender(&self) {
@@ -215,7 +297,7 @@ async fn run(setup: &Arc<Setup>, contender: usize, workers: usize) -> Cost {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let end = start + ROUND;
     let posted = match contender {
-        3 => through_client(setup, workers, end).await,
+        CLIENT => through_client(setup, workers, end).await,
         _ => in_loops(setup, contender, workers, end).await,
     };
     Cost {
@@ -233,8 +315,8 @@ async fn in_loops(setup: &Arc<Setup>, contender: usize, workers: usize, end: Ins
             let mut posted = 0;
             while Instant::now() < end {
                 match contender {
-                    0 => setup.post_by_reqwest().await,
-                    1 => setup.post_by_hyper().await,
+                    REQWEST => setup.post_by_reqwest().await,
+                    HYPER => setup.post_by_hyper().await,
                     _ => setup.post_by_sender().await,
                 }
                 posted += 1;

@@ -50,7 +50,7 @@ async fn main() {
     println!("ratio of the p99:         {ratio:.2}");
 }
 
-/// A server that answers `/dead` never and everything else at once.
+/// A server that never replies to `/dead`, and to everything else at once.
 async fn serve() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

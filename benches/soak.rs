@@ -142,7 +142,7 @@ impl Outcomes {
     }
 }
 
-/// The resident memory of this process, where Linux tells it.
+/// The resident memory of this process, where it is known.
 fn rss_mib() -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

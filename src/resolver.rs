@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! name ─▶ cache ────────────────────────────▶ policy ─▶ addresses to connect to
-//!           └─▶ one task per name, whoever waits ─▲
+//!           └─▶ one task for each name ─────────▲
 //! ```
 //!
 //! The policy is asked after the cache, for each new connection, and the connection goes to the

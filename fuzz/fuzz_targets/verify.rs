@@ -1,4 +1,4 @@
-//! No request that nobody signed passes a verifier, and none makes it panic.
+//! A request that was not signed does not pass a verifier, and does not make it panic.
 #![no_main]
 
 use http::{HeaderMap, HeaderName, HeaderValue};

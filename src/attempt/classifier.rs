@@ -46,7 +46,7 @@ impl Verdict {
 /// | an [`ErrorKind`](crate::ErrorKind) that [is retryable](crate::ErrorKind::is_retryable) | retryable | retryable |
 /// | other errors | permanent | retryable |
 ///
-/// A redirect is never followed, because that would carry a signed body to an address that nobody
+/// A redirect is never followed, because that would carry a signed body to an address that was not
 /// checked; the attempt keeps its `location`. Numbers beyond 599 count as 500, as [RFC 9110] asks
 /// of clients. The verdict also decides what a circuit breaker counts as a failure: retryable
 /// attempts, except for those with a local error.

@@ -8,8 +8,8 @@ use crate::pool::{LaneSettings, Limits, PoolConfig, RateLimit};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
-    Attempt, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId, Message, Receipt,
-    Sender, SenderBuilder,
+    Attempt, Classifier, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId,
+    Message, Receipt, Sender, SenderBuilder,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -80,6 +80,12 @@ impl ClientBuilder {
     /// Signs in another way.
     pub fn signer(mut self, signer: impl Into<Signer>) -> Self {
         self.endpoint = self.endpoint.signer(signer);
+        self
+    }
+
+    /// Sets what the endpoint's responses mean. The default is [`Classifier::default`].
+    pub fn classifier(mut self, classifier: Classifier) -> Self {
+        self.endpoint = self.endpoint.classifier(classifier);
         self
     }
 

@@ -27,7 +27,7 @@ pub(crate) struct PoolConfig {
 #[derive(Debug)]
 enum SenderSource {
     Default,
-    Built(SenderBuilder),
+    Built(Box<SenderBuilder>),
     Shared(Sender),
     /// A shared sender was set, and settings for one were as well.
     Conflict,
@@ -46,8 +46,8 @@ impl PoolConfig {
     /// Changes how connections are made, and keeps what was set before.
     pub(crate) fn change_sender(&mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) {
         self.sender = match std::mem::replace(&mut self.sender, SenderSource::Conflict) {
-            SenderSource::Default => SenderSource::Built(change(Sender::builder())),
-            SenderSource::Built(sender) => SenderSource::Built(change(sender)),
+            SenderSource::Default => SenderSource::Built(Box::new(change(Sender::builder()))),
+            SenderSource::Built(sender) => SenderSource::Built(Box::new(change(*sender))),
             SenderSource::Shared(_) | SenderSource::Conflict => SenderSource::Conflict,
         };
     }

@@ -147,9 +147,13 @@ impl Cache {
             // In a task of its own: should it panic, this one goes on.
             let lookup = tokio::spawn(async move { resolve.resolve(&name).await });
             let lookup = AbortOnDropHandle::new(lookup);
+            let mut has_panicked = false;
             let found = match timeout(LOOKUP_TIME, lookup).await {
                 Ok(Ok(found)) => found,
-                Ok(Err(panicked)) => Err(ResolveError::Unavailable(panicked.into())),
+                Ok(Err(panicked)) => {
+                    has_panicked = true;
+                    Err(ResolveError::Unavailable(panicked.into()))
+                }
                 Err(elapsed) => Err(ResolveError::Unavailable(elapsed.into())),
             };
             let is_reply = !matches!(found, Err(ResolveError::Unavailable(_)));
@@ -158,7 +162,12 @@ impl Cache {
             {
                 lock(&state).last_reply = Some(Instant::now());
             }
-            tell.send_replace(Some(Known::new(found, began)));
+            let mut known = Known::new(found, began);
+            if has_panicked {
+                // It costs those that waited for it, and no others.
+                known.expires_at = Instant::now();
+            }
+            tell.send_replace(Some(known));
         })
     }
 

@@ -88,6 +88,7 @@ pub(crate) struct BuiltIn {
     resolver: GuardedResolver,
     connections: Connections,
     proxy: Option<Proxy>,
+    versions: HttpVersions,
 }
 
 impl BuiltIn {
@@ -114,6 +115,7 @@ impl BuiltIn {
             resolver,
             connections,
             proxy: settings.proxy,
+            versions: settings.http_versions,
         })
     }
 
@@ -136,7 +138,13 @@ impl BuiltIn {
         });
         let captured = capture_connection(&mut request);
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let mut exchange = Exchange::new(captured, request.body(), &self.resolver, host);
+        let mut exchange = Exchange::new(
+            captured,
+            request.body(),
+            &self.resolver,
+            host,
+            self.versions,
+        );
         let response = {
             let mut response = pin!(progress.observe(client.request(request)));
             tokio::select! {
@@ -153,7 +161,11 @@ impl BuiltIn {
                 Ok(response.map(|body| ResponseBody::built_in(body, lease)))
             }
             Err(error) => {
-                let kind = failure::kind(&error, |since| self.resolver.kind_of_silence(since));
+                let kind = if exchange.is_flooded() {
+                    ErrorKind::Protocol
+                } else {
+                    failure::kind(&error, |since| self.resolver.kind_of_silence(since))
+                };
                 if failure::is_exhaustion(&error) {
                     // What is short is what idle connections hold.
                     self.connections.close_idle();

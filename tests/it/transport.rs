@@ -144,6 +144,19 @@ async fn http2_alone_is_not_spoken_by_a_receiver_of_http1() {
 }
 
 #[tokio::test]
+async fn an_ipv6_address_in_a_url_is_called() {
+    let receiver = Receiver::builder(Answer::ok())
+        .with_address("[::1]:0".parse().unwrap())
+        .start()
+        .await
+        .unwrap();
+    let attempt = attempt(Endpoint::builder(receiver.url("/hooks"))).await;
+    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+    let host = receiver.address().to_string();
+    assert_eq!(values(&receiver, "host"), [host]);
+}
+
+#[tokio::test]
 async fn no_more_idle_connections_are_kept_than_were_allowed() {
     let mut receivers = Vec::new();
     for _ in 0..20 {

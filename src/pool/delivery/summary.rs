@@ -4,9 +4,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use crate::{
-    Attempt, AttemptError, DeliveryErrorCause, ErrorKind, Phases, Response, Verdict,
-};
+use crate::{Attempt, AttemptError, DeliveryErrorCause, ErrorKind, Phases, Response, Verdict};
 
 /// What is kept of an attempt while its delivery waits for the next one: 16 bytes.
 #[derive(Debug, Clone, Copy)]

@@ -6,10 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use hyper_util::client::legacy;
 use tokio::time::Instant;
-
-use super::failure;
 
 /// Most bytes that are read for each request under way.
 ///
@@ -247,14 +244,9 @@ impl Lease {
         self.was_kept
     }
 
-    /// Whether the connection ended before anything of the response was read.
-    ///
-    /// Over HTTP/2, what is read may belong to other requests; there the error tells.
-    pub(super) fn read_nothing(&self, error: &legacy::Error) -> bool {
-        match failure::http2(error) {
-            Some(error) => error.is_go_away() || error.is_io(),
-            None => self.connection.0.read.load(Ordering::Acquire) == self.read_before,
-        }
+    /// Whether nothing was read from the connection since the request began.
+    pub(super) fn read_nothing(&self) -> bool {
+        self.connection.0.read.load(Ordering::Acquire) == self.read_before
     }
 }
 

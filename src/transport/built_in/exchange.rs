@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use http::Extensions;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::CaptureConnection;
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected};
 
 use super::connections::{Connection, Lease};
-use super::failure;
+use super::{HttpVersions, failure};
 use crate::ErrorKind;
 use crate::resolver::GuardedResolver;
 use crate::sender::Progress;
@@ -15,8 +15,8 @@ use crate::transport::RequestBody;
 
 /// One request and the connection that it got.
 ///
-/// Dropped before its end, because the attempt's time is up or because nobody waits for it any
-/// longer, it takes care that the connection is not used again. Over HTTP/1 that would end with the
+/// Dropped before its end, because the attempt's time is up or because its caller gave up, it takes
+/// care that the connection is not used again. Over HTTP/1 that would end with the
 /// request anyway; over HTTP/2 it would stay in the pool, although it may lead nowhere.
 pub(super) struct Exchange {
     captured: CaptureConnection,
@@ -25,6 +25,7 @@ pub(super) struct Exchange {
     lease: Option<Lease>,
     resolver: GuardedResolver,
     host: String,
+    versions: HttpVersions,
     is_over: bool,
 }
 
@@ -34,6 +35,7 @@ impl Exchange {
         body: &RequestBody,
         resolver: &GuardedResolver,
         host: String,
+        versions: HttpVersions,
     ) -> Self {
         Self {
             captured,
@@ -42,6 +44,7 @@ impl Exchange {
             lease: None,
             resolver: resolver.clone(),
             host,
+            versions,
             is_over: false,
         }
     }
@@ -71,6 +74,12 @@ impl Exchange {
         lease
     }
 
+    /// Whether the connection ended because it was flooded. The error does not say so over HTTP/2.
+    pub(super) fn is_flooded(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.connection().is_flooded())
+    }
+
     /// There will be no response. Returns whether that is because a kept connection ended before
     /// the first byte of one.
     pub(super) fn fail(mut self, kind: ErrorKind, error: &legacy::Error) -> bool {
@@ -89,7 +98,19 @@ impl Exchange {
         let is_same = self
             .connection()
             .is_some_and(|last| last.is_same(lease.connection()));
-        is_same && lease.is_kept() && (failure::is_refused(error) || lease.read_nothing(error))
+        // Over HTTP/2, what was read may belong to other requests; there the error says it.
+        let got_nothing = if self.is_http2() {
+            failure::is_refused(error) || failure::ends_connection(error)
+        } else {
+            lease.read_nothing()
+        };
+        is_same && lease.is_kept() && got_nothing
+    }
+
+    fn is_http2(&self) -> bool {
+        let connected = self.captured.connection_metadata();
+        let is_negotiated = (connected.as_ref()).is_some_and(Connected::is_negotiated_h2);
+        is_negotiated || self.versions == HttpVersions::Http2
     }
 
     fn connection(&self) -> Option<Connection> {

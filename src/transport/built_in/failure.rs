@@ -7,7 +7,6 @@ use hyper_util::client::legacy;
 use tokio::time::Instant;
 
 use super::connector::{ConnectError, TcpError};
-use super::metered::Flooded;
 use crate::ErrorKind;
 use crate::address_guard::BlockedAddress;
 use crate::resolver::LookupError;
@@ -53,10 +52,7 @@ pub(super) fn kind(
 
 /// The kind of a failure of a request that had a connection.
 pub(in crate::transport) fn of_exchange(error: &(dyn StdError + 'static)) -> ErrorKind {
-    let is_flood = find::<io::Error>(error)
-        .and_then(io::Error::get_ref)
-        .is_some_and(<dyn StdError + Send + Sync>::is::<Flooded>);
-    if is_flood || find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
+    if find::<hyper::Error>(error).is_some_and(hyper::Error::is_parse) {
         ErrorKind::Protocol
     } else {
         ErrorKind::Reset
@@ -68,8 +64,13 @@ pub(super) fn is_refused(error: &legacy::Error) -> bool {
     http2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
+/// Whether a failure over HTTP/2 is one of the whole connection, and not of one request.
+pub(super) fn ends_connection(error: &legacy::Error) -> bool {
+    http2(error).is_none_or(|error| error.is_go_away() || error.is_io())
+}
+
 /// The error of HTTP/2 beneath another.
-pub(super) fn http2(error: &legacy::Error) -> Option<&h2::Error> {
+fn http2(error: &legacy::Error) -> Option<&h2::Error> {
     find(error)
 }
 

@@ -177,7 +177,7 @@ mod with_rustls {
     type Unusable = Option<Arc<dyn StdError + Send + Sync>>;
 
     /// Trusts the authorities of the system, and those of the settings. Without any, it trusts
-    /// nobody, and says why.
+    /// no receiver, and says why.
     pub(super) fn config(settings: &TlsSettings) -> Result<(ClientConfig, Unusable), ConfigError> {
         // A program that chose another provider chose it for us too.
         let provider = CryptoProvider::get_default()
@@ -199,8 +199,8 @@ mod with_rustls {
                 )
             }
             Err(reason) => {
-                let nobody = builder.with_root_certificates(RootCertStore::empty());
-                (nobody, Some(Arc::new(reason)))
+                let builder = builder.with_root_certificates(RootCertStore::empty());
+                (builder, Some(Arc::new(reason)))
             }
         };
         Ok((with_client_certificate(builder, settings)?, unusable))

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use fastrand::Rng;
-use reqwest::dns::{Name, Resolve, Resolving};
 use tidings::retry::{Backoff, RetryPolicy};
+use tidings::{Resolve, ResolveError, Resolved};
 
 use super::*;
 
@@ -20,17 +21,15 @@ impl Backoff for Panics {
 /// Panics once, and then finds the receiver.
 struct PanicsOnce {
     has_panicked: AtomicBool,
-    address: std::net::SocketAddr,
+    address: std::net::IpAddr,
 }
 
+#[async_trait]
 impl Resolve for PanicsOnce {
-    fn resolve(&self, _name: Name) -> Resolving {
+    async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
         let panics = !self.has_panicked.swap(true, Ordering::SeqCst);
-        let address = self.address;
-        Box::pin(async move {
-            assert!(!panics, "this is a test");
-            Ok(Box::new([address].into_iter()) as _)
-        })
+        assert!(!panics, "this is a test");
+        Ok([self.address].into_iter().collect())
     }
 }
 
@@ -57,13 +56,13 @@ async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
     let receiver = receiver(Answer::ok()).await;
     let resolver = PanicsOnce {
         has_panicked: AtomicBool::new(false),
-        address: receiver.address(),
+        address: receiver.address().ip(),
     };
     let url = format!("http://receiver.test:{}/", receiver.address().port());
     let builder = Client::builder(url)
         .workers(1)
         .retry(at_once(3))
-        .sender(|sender| sender.dns_resolver(resolver));
+        .sender(|sender| sender.resolver(resolver));
     let (client, _errors) = started(builder);
     let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
     let last = receipt.attempts.last().unwrap();

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use reqwest::dns::{Name, Resolve, Resolving};
+use async_trait::async_trait;
+use http::{Request, Response};
+use tidings::transport::{RequestBody, ResponseBody, Transport};
+use tidings::{AttemptError, ErrorKind};
 
 use super::*;
 
@@ -92,23 +95,27 @@ fn a_runtime_that_ends_first_loses_no_message_silently() {
     drop(client);
 }
 
-/// Drops the last clone of the client while the client looks a name up, and finds nothing.
+/// Drops the last clone of the client while the client sends a request, which fails.
 struct DropsTheClient(Arc<Mutex<Option<Client>>>);
 
-impl Resolve for DropsTheClient {
-    fn resolve(&self, _name: Name) -> Resolving {
+#[async_trait]
+impl Transport for DropsTheClient {
+    async fn send(
+        &self,
+        _request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, AttemptError> {
         drop(self.0.lock().unwrap().take());
-        Box::pin(async { Err("no such name".into()) })
+        Err(AttemptError::new(ErrorKind::Refused, "as the test wants"))
     }
 }
 
 #[tokio::test]
 async fn an_outcome_that_comes_while_the_last_clone_is_dropped_is_reported() {
     let slot = Arc::new(Mutex::new(None));
-    let resolver = DropsTheClient(Arc::clone(&slot));
+    let transport = DropsTheClient(Arc::clone(&slot));
     let builder = Client::builder("http://receiver.test/")
         .retry(in_an_hour())
-        .sender(|sender| sender.dns_resolver(resolver));
+        .sender(|sender| sender.transport(transport));
     let (client, mut errors) = started(builder);
     // The worker that takes it runs after this task has given the client away.
     client.notify("x").unwrap();

@@ -105,7 +105,7 @@ async fn connections_that_fall_idle_at_once_are_all_used_again() {
         }
         attempts.join_all()
     };
-    // Nobody is answered before all have asked: that takes a connection for each.
+    // No request gets a response before all have arrived: that takes a connection for each.
     tokio::join!(attempts(), async {
         receiver.request(100).await;
         gate.open();

@@ -73,7 +73,7 @@ async fn a_name_that_moved_is_found_by_the_next_attempt() {
     let names = Names::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let sender = Sender::builder().resolver(names.clone()).build().unwrap();
     let endpoint = || Endpoint::builder(named(receiver.address()));
-    // Nobody listens at the first address: the cached answer is not believed any longer.
+    // The first address refuses connections: the cached one is not used any longer.
     let first = attempt_by(&sender, endpoint()).await;
     assert_nothing_left(&first, ErrorKind::Refused);
     let second = attempt_by(&sender, endpoint()).await;

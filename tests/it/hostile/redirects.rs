@@ -48,7 +48,7 @@ async fn a_redirect_to_a_metadata_service_is_only_written_down() {
     assert_eq!(attempt.verdict(), Verdict::Permanent);
     let location = attempt.result.unwrap().location.unwrap();
     assert_eq!(location, metadata);
-    // Whoever takes the new address over at the owner's word is told what it is.
+    // A program that takes the new address over at its owner's word can check it.
     let url = location.parse().unwrap();
     assert!(AddressPolicy::PublicOnly.check_url(&url).is_err());
 }

@@ -1,0 +1,37 @@
+//! What becomes of messages while the process may open no more files. It has a program of its own,
+//! because the limit is one of the whole process.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use rlimit::Resource;
+use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::{Client, ErrorKind};
+use tidings_test_support::{Answer, Receiver};
+
+#[tokio::test]
+async fn regression_a_lack_of_descriptors_is_local_trouble_and_opens_no_circuit() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let client = Client::builder(receiver.url("/"))
+        .circuit_breaker(breaker)
+        .build()
+        .unwrap();
+    client.start();
+
+    let (soft, hard) = Resource::NOFILE.get().unwrap();
+    // The lowest free number: all below it are taken, and those above are not allowed.
+    let lowest = File::open("/dev/null").unwrap();
+    let limit = u64::try_from(lowest.as_raw_fd()).unwrap();
+    Resource::NOFILE.set(limit, hard).unwrap();
+    let failed = client.deliver("x").await;
+    Resource::NOFILE.set(soft, hard).unwrap();
+
+    let error = failed.unwrap_err();
+    assert_eq!(error.attempts()[0].error_kind(), Some(ErrorKind::Local));
+    assert!(error.is_retryable() && !error.attempts()[0].is_ambiguous());
+    assert_eq!(client.circuit_state(), Some(CircuitState::Closed));
+    client.deliver("x").await.unwrap();
+}
