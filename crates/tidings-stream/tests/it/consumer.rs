@@ -156,7 +156,7 @@ fn blocking(runs: Arc<AtomicU64>) -> impl tidings_stream::Handler {
         async move {
             runs.fetch_add(1, Ordering::SeqCst);
             let (_sender, never) = mpsc::channel::<()>();
-            let blocked = never.recv_timeout(Duration::from_millis(400));
+            let blocked = never.recv_timeout(Duration::from_millis(1500));
             assert!(blocked.is_err());
             Ok(())
         }
@@ -169,7 +169,7 @@ async fn a_handler_that_blocks_and_succeeds_is_not_poison(engine: Arc<dyn Engine
     let options = from_start()
         .with_max_retries(0)
         .with_concurrency(2)
-        .with_visibility_timeout(Duration::from_millis(100));
+        .with_visibility_timeout(Duration::from_millis(500));
     let handler = blocking(Arc::clone(&runs));
     let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
     for _ in 0..3 {

@@ -560,12 +560,14 @@ async fn regression_a_publish_that_was_given_up_is_not_stored_later() {
     let schema = Schema::create().await;
     let url = schema.url();
     let config = Config::new(&url).unwrap();
-    let config = config.with_answer_limit(Duration::from_millis(300));
+    let config = config.with_answer_limit(Duration::from_secs(1));
     let engine = PostgresEngine::open(config, PostgresOptions::default())
         .await
         .unwrap();
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
-    streams.publish("s", NewMessage::new("")).await.unwrap();
+    // One that is more patient makes the stream and, later, looks at it.
+    let patient = schema.streams().await;
+    patient.publish("s", NewMessage::new("")).await.unwrap();
     let mut client = schema.client().await;
     let holding = client.transaction().await.unwrap();
     let lock = "LOCK TABLE tidings_stream_message IN ACCESS EXCLUSIVE MODE";
@@ -587,7 +589,7 @@ async fn regression_a_publish_that_was_given_up_is_not_stored_later() {
     })
     .await;
     holding.rollback().await.unwrap();
-    assert_eq!(streams.stats("s").await.unwrap().messages, 1);
-    let id = streams.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(patient.stats("s").await.unwrap().messages, 1);
+    let id = patient.publish("s", NewMessage::new("")).await.unwrap();
     assert_eq!(id.as_u64(), 2);
 }
