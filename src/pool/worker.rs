@@ -253,7 +253,7 @@ fn next_delay(
 
 /// The record of an attempt in which the caller's code panicked.
 fn panicked(number: u32, started_at: Timestamp, elapsed: Duration) -> Attempt {
-    let error = AttemptError::new(ErrorKind::Connect, Panicked).ambiguous(true);
+    let error = AttemptError::new(ErrorKind::Local, Panicked).ambiguous(true);
     Attempt {
         number,
         started_at,
