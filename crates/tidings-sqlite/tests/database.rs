@@ -294,7 +294,7 @@ fn work(tx: &rusqlite::Transaction<'_>, milliseconds: u64) -> Result<(), Error> 
 async fn regression_a_flood_of_slow_jobs_lets_another_process_write() {
     let folder = tempfile::tempdir().unwrap();
     let database = open(&folder).await;
-    // Four seconds in all; as one transaction they would keep everybody out for as long.
+    // Four seconds in all; as one transaction they would keep all other writers out for as long.
     let jobs: Vec<_> = (0..400)
         .map(|_| {
             let database = database.clone();

@@ -1,12 +1,3 @@
-//! What is on disk, and what becomes of a disk that is full.
-
-#![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    clippy::print_stdout,
-    reason = "a child tells its test what it has done"
-)]
-
 use std::process::Command;
 
 use tidings_sqlite::{Database, Error, Options};
@@ -68,7 +59,7 @@ async fn a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be() {
     let trace = DiskTrace::new(&folder.path().join("trace"));
     let path = folder.path().join("test.db").display().to_string();
     let mut command = trace.command(std::env::current_exe().unwrap());
-    let test = "a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be";
+    let test = "disk::a_write_that_has_returned_is_synced_and_a_relaxed_one_may_not_be";
     let said = child(&mut command, test, &path);
     let stored = trace.replies("stored", &["-wal", ".db"]).unwrap();
     assert_eq!(stored.len(), 3, "{said}");
@@ -102,7 +93,8 @@ async fn after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_
     std::fs::write(&reserve, vec![0; 4 << 20]).unwrap();
     let path = disk.path().join("test.db").display().to_string();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    let test = "after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_is_room";
+    let test =
+        "disk::after_a_kill_on_a_full_disk_it_opens_reads_and_writes_again_once_there_is_room";
     let said = child(&mut command, test, &path);
     let stored = i64::try_from(said.matches("stored").count()).unwrap();
     assert!(stored > 10, "{said}");
