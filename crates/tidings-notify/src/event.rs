@@ -73,7 +73,7 @@ impl Draft {
         self
     }
 
-    /// Addresses it to somebody else.
+    /// Addresses it to another user.
     pub fn with_user(mut self, user: UserId) -> Self {
         self.user = user;
         self

@@ -63,6 +63,6 @@ pub enum Marked {
     /// All up to and including this one.
     UpTo(EventId),
     /// Not known: the change was made elsewhere, or the reader lags too far behind to be told each
-    /// one. The count is right; whoever shows single events reads the inbox again.
+    /// one. The count is right; a caller that shows single events reads the inbox again.
     Unknown,
 }

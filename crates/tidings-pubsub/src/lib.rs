@@ -11,7 +11,7 @@
 //!                             └──▶ mailbox ──▶ Listener       (a handler with a task of its own)
 //! ```
 //!
-//! Each subscription has a bounded mailbox. A slow one fills its own and delays nobody else; what
+//! Each subscription has a bounded mailbox. A slow one fills its own and delays no other; what
 //! happens when it is full is its own choice:
 //!
 //! | [`Overflow`] | a message that finds the mailbox full | the subscriber learns |

@@ -87,7 +87,7 @@ impl Mailbox {
             match self.shared.options.overflow() {
                 Overflow::DropOldest => displaced = state.take_oldest(),
                 Overflow::DropNewest => {
-                    // Nobody waits to be told: there are letters to read.
+                    // No reader waits: there are letters to read.
                     state.missed.messages += 1;
                     return None;
                 }
@@ -137,7 +137,7 @@ impl Mailbox {
         drop(expired);
     }
 
-    /// Reports that messages may have been missed here, and that nobody counted them.
+    /// Reports that messages may have been missed here, and were not counted.
     pub fn interrupted(&self) {
         let mut state = self.shared.lock();
         if !state.closed {
@@ -154,7 +154,7 @@ impl Mailbox {
         self.shared.room.notify_waiters();
     }
 
-    /// Closes, and throws away what is in it: nobody will read it.
+    /// Closes, and throws away what is in it: it will not be read.
     pub(crate) fn abandon(&self) {
         self.close();
         let mut state = self.shared.lock();

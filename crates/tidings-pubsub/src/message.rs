@@ -67,13 +67,13 @@ impl Lagged {
         }
     }
 
-    /// The broker's connection was broken for a while, and nobody counted what it missed: nothing,
+    /// The broker's connection was broken for a while, and what it missed was not counted: nothing,
     /// or any number of messages of any topic.
     pub fn unknown() -> Self {
         Self { missed: None }
     }
 
-    /// How many messages are missing; `None` when nobody can know.
+    /// How many messages are missing; `None` if it cannot be known.
     pub fn missed(self) -> Option<u64> {
         self.missed
     }

@@ -57,7 +57,7 @@ impl<C, E> Slot<C, E> {
 }
 
 impl<C: Connection, E: Clone + Send> Slot<C, E> {
-    /// The connection, made by `connect` when there is none that works.
+    /// The connection, made by `connect` when none works.
     ///
     /// # Errors
     ///

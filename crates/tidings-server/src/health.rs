@@ -27,7 +27,7 @@ struct TimedOut;
 impl Readiness {
     /// Tries to write, or returns the result of a moment ago.
     pub(crate) async fn check(&self, records: &dyn Records) -> Result<(), StorageError> {
-        // The wait for another caller's try counts too, so that a stalled disk delays nobody more.
+        // The wait for another caller's try counts too, so that a stalled disk delays no caller longer.
         tokio::time::timeout(TIMEOUT, self.try_or_recall(records))
             .await
             .unwrap_or_else(|_| Err(StorageError::unavailable(TimedOut)))

@@ -95,7 +95,7 @@ mod tests {
     async fn what_is_older_than_the_cutoff_is_deleted_and_the_rest_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (storage, webhooks) = open(&folder).await;
-        // A schedule without a second attempt, and nobody who listens: the test event fails.
+        // A schedule without a second attempt, and no listener: the test event fails.
         let mut settings = EndpointSettings::new("http://127.0.0.1:1/");
         settings.schedule = Some(vec![Duration::ZERO]);
         let new = NewEndpoint::new(Owner::Operator, settings);

@@ -21,7 +21,7 @@ pub(crate) struct DatabaseFile {
     id: FileId,
     /// That of the log, once there is one; it stays as long as a connection is open.
     log_id: std::sync::OnceLock<FileId>,
-    /// The greatest lengths so far. A file that is shorter was truncated by somebody, unless SQLite did
+    /// The greatest lengths so far. A file that is shorter was truncated from outside, unless SQLite did
     /// it itself.
     length: AtomicU64,
     log_length: AtomicU64,

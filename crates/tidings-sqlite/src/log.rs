@@ -1,6 +1,6 @@
 //! Keeping the write-ahead log short.
 //!
-//! SQLite's own checkpoints wait for nobody: readers that overlap without end, or one that holds an old
+//! SQLite's own checkpoints do not wait: readers that overlap without end, or one that holds an old
 //! snapshot, let the log grow for as long as they go on.
 
 use std::time::Duration;

@@ -234,7 +234,7 @@ fn commit_batch(
         }
     }
     let outcome = transaction.commit().map_err(Error::from);
-    // A commit into a file that nobody finds again is none.
+    // A commit into a file that cannot be found again does not count.
     let outcome = outcome.and_then(|()| file.check_with(connection));
     if let Err(error) = &outcome {
         tracing::error!(
@@ -248,7 +248,7 @@ fn commit_batch(
     Ok(log_bytes)
 }
 
-/// Runs one job so that its failure, or its panic, undoes its own work and nobody else's.
+/// Runs one job so that its failure, or its panic, undoes its own work and no other.
 ///
 /// An error means that the whole transaction is lost: SQLite rolls back on a full disk, an I/O
 /// error or exhausted memory.

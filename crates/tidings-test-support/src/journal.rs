@@ -30,7 +30,7 @@ impl Journal {
         Self(watch::Sender::default())
     }
 
-    /// Counts a new connection and answers its number.
+    /// Counts a new connection and returns its number.
     pub(crate) fn add_connection(&self) -> u64 {
         let mut number = 0;
         self.0.send_modify(|state| {

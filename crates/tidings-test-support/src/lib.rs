@@ -14,7 +14,7 @@
 //! | [`Request`] | what arrived, for the test to look at |
 //! | [`Gate`] | holds answers back until the test says so |
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
-//! | [`Unreachable`] | an address where nobody answers: refused, or silent |
+//! | [`Unreachable`] | an address without a server: refused, or silent |
 //! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
 //! | [`RedisServer`], [`PostgresServer`], [`PgBouncer`] | a private server for one test: crash, freeze, fill, demote, standbys |
 //! | [`Outage`] | those faults in the same words for each kind of server, for one suite over all stores |

@@ -114,7 +114,7 @@ impl Receiver {
         self.shared.journal.connected(number).await;
     }
 
-    /// Waits until the request of this number, counted from 1, has been read, and answers it.
+    /// Waits until the request of this number, counted from 1, has been read, and returns it.
     ///
     /// Requests count in the order in which they were read. Those that break off, or that are no
     /// HTTP, do not count.
@@ -130,7 +130,7 @@ impl Receiver {
         self.shared.journal.request(number).await
     }
 
-    /// Waits until so many connections have ended, on whichever side, and answers the last of
+    /// Waits until so many connections have ended, on whichever side, and returns the last of
     /// them.
     ///
     /// # Panics
@@ -160,7 +160,7 @@ impl Builder {
 
     /// Serves so many connections at a time, at least one; 4096 unless told otherwise.
     ///
-    /// Further ones are not accepted until one ends: the kernel makes them, and nobody answers.
+    /// Further ones are not accepted until one ends: the kernel makes them, and the receiver does not answer.
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self

@@ -10,7 +10,7 @@ pub struct Unreachable {
     _held: Held,
 }
 
-/// What keeps the port, so that nobody else can open it meanwhile.
+/// What keeps the port, so that no other process can open it meanwhile.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop alone")]
 enum Held {
@@ -19,7 +19,7 @@ enum Held {
 }
 
 impl Unreachable {
-    /// An address that refuses connections (TCP RST): the port is bound, but nobody listens.
+    /// An address that refuses connections (TCP RST): the port is bound, but nothing listens.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl Unreachable {
         })
     }
 
-    /// An address that does not react to connections: whoever connects waits until its own
+    /// An address that does not react to connections: a client waits until its own
     /// deadline.
     ///
     /// The listener never accepts and its backlog is full, so that the kernel drops what comes.

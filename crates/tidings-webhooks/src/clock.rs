@@ -1,6 +1,6 @@
 //! The clock by which deliveries wait.
 //!
-//! Waiting must not depend on whoever sets the wall clock: a retry that is due in five seconds comes
+//! Waiting must not depend on the setting of the wall clock: a retry that is due in five seconds comes
 //! in five seconds, also when the clock is set back an hour meanwhile. So times at which something is
 //! *due* are those of a clock that is read from the wall once, when the process starts, and moved on
 //! by the monotonic clock; and it is never behind what the store has seen before, so that a restart,

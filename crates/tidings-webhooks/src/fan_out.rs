@@ -1,6 +1,6 @@
 //! From accepted events to deliveries.
 //!
-//! Accepting an event writes one message to a durable stream, in the transaction of whoever accepts
+//! Accepting an event writes one message to a durable stream, in the transaction of the caller that accepts
 //! it. A consumer group works through that stream: it finds out which endpoints want each event, and
 //! stores the event, once, with a delivery for each of them. A message that comes again after a crash
 //! makes no second delivery, because an event and an endpoint have one.
@@ -197,7 +197,7 @@ impl Listeners {
     }
 }
 
-/// The enabled endpoints of the operator that want an event which belongs to nobody else, due at
+/// The enabled endpoints of the operator that want an event which belongs to no user, due at
 /// once.
 pub(crate) async fn address_notice(
     store: &dyn Store,

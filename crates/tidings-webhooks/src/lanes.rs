@@ -75,7 +75,7 @@ struct Lanes {
     fed: BTreeSet<EndpointId>,
     /// Lanes that the dispatcher has and that are not served, and since when.
     remembered: HashMap<EndpointId, Instant>,
-    /// When the next lane is due that nobody has, as far as is known.
+    /// When the next lane without a lease is due, as far as is known.
     next_due: Option<Timestamp>,
 }
 
@@ -126,7 +126,7 @@ impl Shared {
             feeders: TaskTracker::new(),
             disabling,
         });
-        // Nobody else has the slot's other ends yet.
+        // No other task has the slot's other ends yet.
         let _is_first = slot.set(Arc::downgrade(&new));
         new.dispatcher.start();
         Ok(new)

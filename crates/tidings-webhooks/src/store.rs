@@ -79,7 +79,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn add_deliveries(&self, events: Vec<Addressed>, at: Timestamp)
     -> Result<(), StoreError>;
 
-    /// Leases lanes that are due and that nobody has, the earliest first.
+    /// Leases lanes that are due and not leased, the earliest first.
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
 
     /// Prolongs all leases of an instance, and returns what it has with the revision of each
@@ -166,7 +166,7 @@ pub trait Store: Debug + Send + Sync + 'static {
 }
 
 /// An endpoint as a store keeps it. What only its owner and the sender read is opaque to the store,
-/// so that one that cannot be read is found out by whoever reads it.
+/// so that its reader finds out that it cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEndpoint {
     /// Its name.
@@ -249,7 +249,7 @@ pub struct Lease {
 pub struct Leased {
     /// Their endpoints.
     pub lanes: Vec<EndpointId>,
-    /// When the next lane that nobody has is due, or the next lease of another instance ends. In
+    /// When the next lane without a lease is due, or the next lease of another instance ends. In
     /// the past when the limit cut the list short.
     pub next_due: Option<Timestamp>,
 }

@@ -122,7 +122,7 @@ async fn an_expired_certificate_is_refused_and_said_to_be_expired() {
 #[tokio::test]
 async fn a_certificate_of_an_unknown_authority_is_refused() {
     refused(Tls::UnknownAuthority).await;
-    // So is one of an authority that nobody was told to trust.
+    // So is one of an authority that is not trusted.
     let receiver = receiver_with(Tls::Valid).await;
     let attempt = attempt(&receiver.url("/")).await;
     assert_nothing_left(&attempt, ErrorKind::Tls);

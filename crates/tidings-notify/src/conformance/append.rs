@@ -17,7 +17,7 @@ pub async fn append_assigns_dense_numbers_from_one(store: &dyn Store) {
     }
 }
 
-/// One event for each draft, in the same order, whoever they are for.
+/// One event for each draft, in the same order, for any users.
 pub async fn append_returns_events_in_the_order_of_the_drafts(store: &dyn Store) {
     let users = ["ann", "bob", "ann", "cid", "ann"].map(user);
     let drafts: Vec<_> = (0..).zip(&users).map(|(n, user)| draft(user, n)).collect();

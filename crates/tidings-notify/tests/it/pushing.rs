@@ -107,7 +107,7 @@ async fn offline_users_are_skipped_when_the_notifier_is_told_so() {
         0
     );
 
-    // Nobody is skipped when presence cannot be asked.
+    // No instance is skipped when presence cannot be asked.
     presence.close().await;
     notifier.push(draft(4)).await.unwrap();
     let pushed = notifier.push_multi([user("bob")], draft(5)).await.unwrap();

@@ -26,7 +26,7 @@ impl Channels {
 
     pub(crate) fn send(&self, payload: &Bytes) {
         for sender in &*self.0 {
-            // Whoever is full or gone misses it.
+            // A mailbox that is full or gone misses it.
             let _missed = sender.try_send(payload.clone());
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use crate::broker::interest::Interest;
 use crate::{Mailbox, Pattern, Topic};
 
-/// The mailboxes of one topic or pattern, by the number of their subscription. Whoever delivers takes
-/// a clone of the `Arc` and needs no lock; a change copies the map only while somebody does.
+/// The mailboxes of one topic or pattern, by the number of their subscription. A delivery takes
+/// a clone of the `Arc` and needs no lock; a change copies the map only during a delivery.
 type Mailboxes = Arc<HashMap<u64, Mailbox>>;
 
 /// Who wants what, within this process.
@@ -26,7 +26,7 @@ pub(crate) struct Recipients {
 }
 
 impl Directory {
-    /// Takes in a subscription that wants nothing yet, and answers its number.
+    /// Takes in a subscription that wants nothing yet, and returns its number.
     pub(crate) fn add(&mut self, mailbox: &Mailbox) -> u64 {
         self.last_number += 1;
         self.members.insert(self.last_number, mailbox.clone());
@@ -107,7 +107,7 @@ impl Directory {
 /// What a broker that reaches its server over a network needs beyond that.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 impl Directory {
-    /// Everything that somebody wants.
+    /// Everything that is wanted.
     pub(crate) fn interests(&self) -> impl Iterator<Item = Interest> {
         let topics = self.topics.keys().map(Interest::from);
         topics.chain(self.patterns.keys().map(Interest::from))
@@ -117,7 +117,7 @@ impl Directory {
         self.topics.is_empty() && self.patterns.is_empty()
     }
 
-    /// The topic of this name, unless nobody has it. That of a pattern alone may be none at all.
+    /// The topic of this name, if a subscription has it. A name that only a pattern matches may not be a topic.
     pub(crate) fn topic(&self, name: &str) -> Option<Topic> {
         match self.topics.get_key_value(name) {
             Some((topic, _)) => Some(topic.clone()),

@@ -15,8 +15,8 @@ use crate::{
 /// A broker within one process.
 ///
 /// Publishing costs a lock for a moment and a push for each subscriber of the topic, and waits for
-/// nobody unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait). Each pattern that
-/// somebody has costs every message a comparison.
+/// wait unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait). Each pattern that
+/// is subscribed to costs every message a comparison.
 ///
 /// Clones are the same broker. Dropping the last one closes it.
 #[derive(Debug, Clone, Default)]
@@ -77,7 +77,7 @@ impl Broker for Memory {
     }
 }
 
-/// Closes the broker when nobody is left who could publish.
+/// Closes the broker when the last handle that could publish is gone.
 #[derive(Debug, Default)]
 struct Owner {
     shared: Arc<Shared>,

@@ -117,7 +117,7 @@ impl Remote {
         drop(waiting);
     }
 
-    /// Waits until somebody wants something.
+    /// Waits until something is wanted.
     pub(crate) async fn wanted(&self) {
         loop {
             // A change in between leaves its permit: there is one session to take it.
@@ -163,7 +163,7 @@ impl Remote {
                 }
                 continue;
             }
-            // Whoever still waits for it has given it up in the meantime.
+            // A caller that waited for it has given it up in the meantime.
             answers.extend(state.waiting.remove(&interest).unwrap_or_default());
             state.interrupted.remove(&interest);
             state.refused.remove(&interest);
@@ -231,7 +231,7 @@ impl Remote {
         }
     }
 
-    /// There is no connection: nobody who waits will get anything.
+    /// There is no connection: no waiting call will get anything.
     pub(crate) fn refuse_all(&self, error: &Error) {
         let waiting = std::mem::take(&mut self.lock_even_closed().waiting);
         for answer in waiting.into_values().flatten() {
@@ -240,7 +240,7 @@ impl Remote {
     }
 
     /// Gives everyone who wants it a copy of a message, or lets [`make_deliveries`](Self::make_deliveries)
-    /// do so. Waits for nobody.
+    /// do so. Never waits.
     ///
     /// The server can be faster with messages than with its answers; `is_live` says what it sends by
     /// now.
@@ -264,7 +264,7 @@ impl Remote {
         self.hand_over(state, interrupted, Some((message, recipients)));
     }
 
-    /// Makes those deliveries that are too large for whoever brings them, for as long as it is polled.
+    /// Makes those deliveries that are too large for the caller that brings them, for as long as it is polled.
     pub(crate) async fn make_deliveries(self: Arc<Self>) {
         self.backlog.serve().await;
     }
@@ -373,7 +373,7 @@ impl Member {
         answer
     }
 
-    /// Enters the directory; when it is not live, answers what tells that it is.
+    /// Enters the directory; when it is not live, returns what tells that it is.
     fn enter(&self, interest: &Interest) -> Result<Option<Entering>, Error> {
         let mut interests = self.interests();
         let mut state = self.remote.lock()?;

@@ -26,7 +26,7 @@ pub async fn every_subscription_gets_its_own_copy(broker: Arc<dyn Broker>) {
     }
 }
 
-/// Publishing to nobody succeeds, and whoever comes later does not get it.
+/// Publishing without subscribers succeeds, and a later subscriber does not get the message.
 pub async fn a_message_without_subscribers_is_dropped(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     publish(&broker, &topic, "to nobody").await;

@@ -64,7 +64,7 @@ pub async fn a_stopped_listener_has_handled_everything(broker: Arc<dyn Broker>) 
     within("the first call", starts.recv()).await;
     publish(&broker, &topic, "two").await;
     publish(&broker, &topic, "three").await;
-    // Whoever has seen the third knows that all have the second.
+    // A handler that has seen the third knows that all have the second.
     for _ in 0..3 {
         message(&mut witness).await;
     }

@@ -114,7 +114,7 @@ async fn overflow(broker: Arc<dyn Broker>, overflow: Overflow) -> Vec<Option<usi
     for number in 0..TOTAL {
         publish(&broker, &topic, number.to_string()).await;
     }
-    // Whoever has the last one knows that all others have at least the one before.
+    // A subscriber that has the last one knows that all others have at least the one before.
     for _ in 0..TOTAL {
         message(&mut witness).await;
     }

@@ -19,7 +19,7 @@ pub async fn a_broker_without_patterns_says_so(broker: Arc<dyn Broker>) {
     assert_eq!(message(&mut subscription).await.payload(), "one");
 }
 
-/// A pattern brings all topics that match, whoever else has them, and no other: not one of another
+/// A pattern brings all topics that match, also those that others have, and no other: not one of another
 /// namespace, and nothing by characters that mean something to the engine alone.
 pub async fn a_pattern_brings_the_topics_that_match(broker: Arc<dyn Broker>) {
     let (here, elsewhere) = (namespace(), namespace());
@@ -67,7 +67,7 @@ pub async fn a_pattern_brings_the_topics_that_match(broker: Arc<dyn Broker>) {
 }
 
 /// However many of its topics and patterns a message belongs to, a subscription gets it once, and so
-/// does everybody else.
+/// do all others.
 pub async fn a_message_comes_once_by_topics_and_patterns(broker: Arc<dyn Broker>) {
     let namespace = namespace();
     let ours = topic(&namespace, "orders.paid");
@@ -248,7 +248,7 @@ async fn leave(subscription: &Subscription, pattern: &Pattern) {
     within("a pattern", left).await.expect("unsubscribes");
 }
 
-/// Whoever has the end has all that came before.
+/// A subscriber that has the end has all that came before.
 async fn assert_nothing_more(
     broker: &Arc<dyn Broker>,
     namespace: &Namespace,

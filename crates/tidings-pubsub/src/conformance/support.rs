@@ -9,7 +9,7 @@ use crate::{Broker, Message, Namespace, Options, Received, Subscription, Topic};
 /// How long a broker may take for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A namespace that nobody else has.
+/// A namespace that no other test has.
 pub(super) fn namespace() -> Namespace {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let number = LAST.fetch_add(1, Ordering::Relaxed);
@@ -17,7 +17,7 @@ pub(super) fn namespace() -> Namespace {
     Namespace::new("conformance", name).expect("a valid name")
 }
 
-/// Topics that nobody else has.
+/// Topics that no other test has.
 pub(super) fn topics<const N: usize>() -> [Topic; N] {
     std::array::from_fn(|_| namespace().topic("topic").expect("a valid name"))
 }

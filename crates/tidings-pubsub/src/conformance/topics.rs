@@ -72,7 +72,7 @@ pub async fn unsubscribing_one_leaves_the_others(broker: Arc<dyn Broker>) {
     assert_eq!(message(&mut staying).await.payload(), "end");
 }
 
-/// Nobody waits for a subscriber that has gone, and those that stay miss nothing.
+/// No publisher waits for a subscriber that has gone, and those that stay miss nothing.
 pub async fn a_dropped_subscription_is_gone(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     // Were it still there, each publish would wait for its room.

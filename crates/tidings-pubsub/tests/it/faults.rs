@@ -358,7 +358,7 @@ pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
     assert_eq!(subscription.recv().await, None);
 }
 
-/// Topics that nobody else has.
+/// Topics that no other test has.
 pub(crate) fn topics<const N: usize>(names: [&str; N]) -> [Topic; N] {
     use std::sync::atomic::{AtomicU64, Ordering};
     static LAST: AtomicU64 = AtomicU64::new(0);

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::faults::{message, publish, recv, subscribe, topics, within};
 
-/// A certificate for 127.0.0.1 that nobody trusts yet.
+/// A certificate for 127.0.0.1 that is not trusted yet.
 struct Identity {
     pem: String,
     der: CertificateDer<'static>,

@@ -88,7 +88,7 @@ pub(crate) struct Server {
     process: Child,
     pub(crate) url: String,
     pub(crate) first_lines: Vec<String>,
-    /// Kept open: a server whose output nobody reads must not be told so by a broken pipe.
+    /// Kept open: a server whose output is not read must not notice it by a broken pipe.
     _stdout: Lines<BufReader<ChildStdout>>,
 }
 

@@ -31,7 +31,7 @@ impl Raw for Ring {
         let now = Timestamp::now();
         let messages = messages.into_iter().map(|message| (message, now));
         self.0.lock().unwrap().messages.extend(messages);
-        // A caller that never waits would keep everybody else from running.
+        // A caller that never waits would keep all others from running.
         tokio::task::yield_now().await;
     }
 

@@ -62,7 +62,7 @@ impl Ours {
         middle(rates)
     }
 
-    /// Publishes so many for a new group, consumes them, and answers how many that was per second.
+    /// Publishes so many for a new group, consumes them, and returns how many that was per second.
     pub(crate) async fn consume(&self, count: usize, handlers: usize, batch: usize) -> f64 {
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         let group = format!("g{number}");

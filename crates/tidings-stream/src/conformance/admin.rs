@@ -10,7 +10,7 @@ use crate::{
     Streams, SubscribeOptions,
 };
 
-/// Publishes one message at a time until one is younger than the first, and answers when that was
+/// Publishes one message at a time until one is younger than the first, and returns when that was
 /// appended and its id.
 async fn a_moment(streams: &Streams) -> (jiff::Timestamp, MessageId) {
     streams.publish("s", NewMessage::new("")).await.unwrap();

@@ -81,7 +81,7 @@ fn dead(key: &GroupKey) -> StreamName {
     key.stream.dead_letter()
 }
 
-/// Once somebody else has claimed a message, and once a claim was settled, its receipt is worth
+/// Once another consumer has claimed a message, and once a claim was settled, its receipt is worth
 /// nothing: whatever it is used for, the message stays where it is and no dead letter appears.
 pub async fn stale_receipts_do_nothing(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
@@ -113,7 +113,7 @@ pub async fn stale_receipts_do_nothing(engine: Arc<dyn Engine>) {
     assert_eq!((group.pending, group.dead_lettered), (0, 1));
 }
 
-/// A claim that has expired is still good for its owner until somebody else takes the message.
+/// A claim that has expired is still good for its owner until another consumer takes the message.
 pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, SHORT).await[0].receipt;
@@ -122,7 +122,7 @@ pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: 
     assert!(claim(&engine, &key, 1, NEVER).await.is_empty());
 }
 
-/// Of a claim that has expired, its owner may still settle what nobody else has taken since, though
+/// Of a claim that has expired, its owner may still settle what no other has taken since, though
 /// others of its messages were taken.
 pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 3).await;

@@ -135,7 +135,7 @@ pub async fn a_start_that_was_trimmed_is_the_oldest_message(engine: Arc<dyn Engi
     assert_eq!(stats.groups[0].lost_to_trim, 0);
 }
 
-/// Groups that begin at the latest message, while somebody publishes, see an unbroken rest of the
+/// Groups that begin at the latest message, during publishing, see an unbroken rest of the
 /// stream, with everything that was published after their subscription.
 pub async fn nothing_published_after_subscribing_is_missed(engine: Arc<dyn Engine>) {
     let streams = streams(engine);

@@ -127,7 +127,7 @@ pub async fn closing_gives_up_at_its_deadline(engine: Arc<dyn Engine>) {
     consumer.close().await;
 }
 
-/// Twenty consumers close side by side; what is called afterwards answers the same error.
+/// Twenty consumers close side by side; what is called afterwards returns the same error.
 pub async fn consumers_close_together_and_calls_answer_closed(engine: Arc<dyn Engine>) {
     const TIMEOUT: Duration = Duration::from_millis(500);
     let streams = streams(engine);
@@ -191,7 +191,7 @@ pub async fn one_publish_wakes_every_group(engine: Arc<dyn Engine>) {
     }
 }
 
-/// With polling as good as off, a message that comes back is found: by whoever gave it back, and by
+/// With polling as good as off, a message that comes back is found: by the consumer that gave it back, and by
 /// the other members of its group.
 pub async fn a_returned_message_wakes_its_group(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone());
@@ -218,7 +218,7 @@ pub async fn a_returned_message_wakes_its_group(engine: Arc<dyn Engine>) {
     assert_eq!(seen.next().await.attempt, 2);
     assert_eq!(seen.next().await.attempt, 3);
 
-    // A claim that expires has nobody to report it.
+    // A claim that expires is reported by no consumer.
     let abandoned = key(&streams, "s2", "g");
     engine
         .open_group(&abandoned, crate::StartFrom::Earliest)

@@ -11,7 +11,7 @@ fn keyed(content: &str, key: &str, window: Duration) -> NewMessage {
     NewMessage::new(content.to_owned()).with_publish_key(key, window)
 }
 
-/// A second publish under the same key appends nothing and answers the first one's id, in the same
+/// A second publish under the same key appends nothing and returns the first one's id, in the same
 /// batch or a later one; it takes no number, and other streams have keys of their own.
 pub async fn a_publish_key_appends_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
@@ -77,7 +77,7 @@ pub async fn a_publish_key_is_free_after_its_window(engine: Arc<dyn Engine>) {
     );
 }
 
-/// Whoever publishes at the same time under one key gets the same id.
+/// Callers that publish at the same time under one key get the same id.
 pub async fn concurrent_publishes_under_one_key_append_once(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let publishers: Vec<_> = (0..32)

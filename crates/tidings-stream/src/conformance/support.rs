@@ -35,7 +35,7 @@ pub(super) fn key(streams: &Streams, stream: &str, group: &str) -> GroupKey {
     }
 }
 
-/// Somebody who claims in a group.
+/// A consumer that claims in a group.
 pub(super) fn somebody(group: &GroupKey) -> ConsumerKey {
     ConsumerKey {
         group: group.clone(),

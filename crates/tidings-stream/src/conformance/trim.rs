@@ -75,7 +75,7 @@ pub async fn retention_can_be_set_without_a_publish(engine: Arc<dyn Engine>) {
     assert_eq!((stats.messages, stats.newest), (2, Some(first[3])));
 }
 
-/// A stream that nobody publishes to any more is trimmed all the same.
+/// A stream that is not published to any more is trimmed all the same.
 pub async fn the_janitor_trims_without_a_publish(engine: Arc<dyn Engine>) {
     let config = ServiceConfig::default()
         .with_janitor_interval(Duration::from_millis(20))
@@ -197,7 +197,7 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine
         .await
         .unwrap();
     assert_eq!(lost().await, 3, "nobody has to claim for that");
-    // Claiming the rest meets the gap; the message that was claimed is in somebody's hands.
+    // Claiming the rest meets the gap; the message that was claimed is in hand.
     let claimed = engine.claim(&somebody(&key), 9, NEVER).await.unwrap();
     let numbers: Vec<u64> = claimed
         .deliveries

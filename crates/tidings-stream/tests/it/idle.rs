@@ -70,7 +70,7 @@ async fn a_thousand_idle_subscriptions_ask_once_per_interval() {
     assert!((50..=150).contains(&polls), "{polls}");
     assert!((3..=5).contains(&check_ins), "{check_ins}");
 
-    // A message that nobody was woken for is found by those whom it is for, and by nobody else.
+    // A message without a wake-up is found by its own consumers, and by no others.
     streams.publish("s3", NewMessage::new("")).await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(count.load(Ordering::Relaxed), 100);

@@ -71,7 +71,7 @@ fn redis_loses_nothing_that_a_killed_process_was_answered_for() {
 }
 
 /// Kills a process that publishes and consumes, again and again. Every message whose publish was
-/// answered is handled by somebody, and what is handled twice was in hand when its process died.
+/// answered is handled, and what is handled twice was in hand when its process died.
 ///
 /// `make` makes a place for streams, and what has to live as long as it is used; `open` opens it, in
 /// this process and in the children, which run the test of the given name.
@@ -129,7 +129,7 @@ fn spawn_child(test: &str, place: &str) -> Child {
         .unwrap()
 }
 
-/// Reads everything and gives nothing up. Nobody knows that the process before has died until its
+/// Reads everything and gives nothing up. No process knows that the one before has died until its
 /// claims expire, except on a file.
 fn options(concurrency: usize) -> SubscribeOptions {
     SubscribeOptions::default()

@@ -79,7 +79,7 @@ async fn publishing_in_a_transaction_refuses_what_is_too_large_and_leaves_retent
 }
 
 /// Faults of the reference: what commits late is skipped for ever, or an open transaction stalls
-/// whoever reads.
+/// every reader.
 #[tokio::test]
 async fn regression_a_transaction_that_stays_open_stalls_nobody_and_loses_nothing() {
     let schema = Schema::create().await;

@@ -43,7 +43,7 @@ impl Counted {
         appending.await.unwrap();
     }
 
-    /// Claims and acknowledges, and answers how many messages that was.
+    /// Claims and acknowledges, and returns how many messages that was.
     async fn work(&self, max: usize) -> usize {
         let consumer = ConsumerKey {
             group: self.key.clone(),
@@ -157,7 +157,7 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
     drop(counted.schema);
 }
 
-/// While somebody holds an old snapshot, no version of any row goes away: rows that every call updates
+/// While a session holds an old snapshot, no version of any row goes away: rows that every call updates
 /// would cost every call more.
 #[tokio::test]
 async fn regression_an_old_snapshot_slows_nobody_down() {

@@ -187,7 +187,7 @@ async fn a_server_that_crashes_loses_nothing_that_it_answered_for() {
     .await;
 }
 
-/// The reference's listener dies with its connection, and whoever waits then polls for ever.
+/// The reference's listener dies with its connection, and its waiting consumers then poll for ever.
 #[tokio::test]
 async fn regression_a_killed_listener_comes_back() {
     let schema = Schema::create().await;
@@ -207,7 +207,7 @@ async fn regression_a_killed_listener_comes_back() {
     let client = crate::database::connect(&url).await;
     for _ in 0..5 {
         until(async || kill(&client, "%LISTEN%").await > 0).await;
-        // Told to nobody, or to the one that is back: it is found either way, without polling.
+        // Without a listener, or with the one that is back: it is found either way, without polling.
         for _ in 0..3 {
             let id = there.publish("s", NewMessage::new("")).await.unwrap();
             assert_eq!(next(&mut seen).await.unwrap().id, id);
@@ -216,7 +216,7 @@ async fn regression_a_killed_listener_comes_back() {
     consumer.close().await;
 }
 
-/// In the reference, whoever comes after a first connection that failed waits for ever.
+/// In the reference, every caller after a first connection that failed waits for ever.
 #[tokio::test]
 async fn regression_a_first_connection_that_fails_is_not_the_last() {
     let schema = Schema::create().await;
@@ -341,7 +341,7 @@ async fn an_acknowledgement_outlives_an_outage() {
     assert_eq!(consumer.stats().acknowledged, 1);
 }
 
-/// Behind a pooler that shares sessions nobody hears anything; polling finds it all.
+/// Behind a pooler that shares sessions no notification arrives; polling finds everything.
 #[tokio::test]
 async fn without_listening_messages_are_found_by_polling() {
     let schema = Schema::create().await;

@@ -71,7 +71,7 @@ pub(crate) fn consumer(key: &GroupKey) -> ConsumerKey {
     }
 }
 
-/// Claims up to a number of messages, and answers their ids.
+/// Claims up to a number of messages, and returns their ids.
 pub(crate) async fn claim(engine: &RedisEngine, key: &GroupKey, max: usize) -> Vec<u64> {
     let claimed = engine.claim(&consumer(key), max, NEVER).await.unwrap();
     let ids = claimed.deliveries.iter().map(|d| d.message.id.as_u64());
@@ -227,7 +227,7 @@ async fn regression_two_engines_share_a_group_without_touching_each_others_messa
     assert!(ids.into_iter().eq(1..=500));
 }
 
-/// Whoever was deleted, and everybody else, is woken in another process as well.
+/// The deleted group, and all others, are woken in another process as well.
 #[tokio::test]
 async fn a_group_that_seeks_is_woken_elsewhere() {
     let prefix = prefix();
@@ -363,7 +363,7 @@ async fn a_claim_ends_with_the_message_that_makes_it_large() {
     assert_eq!(page.len(), 3);
 }
 
-/// Messages that somebody has removed behind the engine's back are lost, and stop nobody.
+/// Messages that were removed behind the engine's back are lost, and stop no consumer.
 #[tokio::test]
 async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
     let prefix = prefix();

@@ -36,7 +36,7 @@ async fn open_streams(url: &str, prefix: &str) -> Streams {
     Streams::new(Arc::new(open(url, prefix).await), ServiceConfig::default())
 }
 
-/// No claim is handed out twice: whoever gets a message again gets it as another attempt.
+/// No claim is handed out twice: a message that comes again is another attempt.
 fn assert_attempts_differ(handled: &[Message]) {
     let attempts: BTreeSet<_> = handled
         .iter()
@@ -117,7 +117,7 @@ async fn a_server_that_stops_for_longer_than_a_claim_lasts_loses_nothing() {
     assert_attempts_differ(&handled);
 }
 
-/// Faults of the reference: whoever waits is not told any more once the connection broke.
+/// Faults of the reference: a waiting consumer is not woken any more once the connection broke.
 #[tokio::test]
 async fn regression_a_killed_listener_comes_back() {
     let server = RedisServer::start().await.unwrap();
@@ -137,7 +137,7 @@ async fn regression_a_killed_listener_comes_back() {
                 > 0
         })
         .await;
-        // Told to nobody, or to the one that is back: it is found either way, without polling.
+        // Without a listener, or with the one that is back: it is found either way, without polling.
         for _ in 0..3 {
             let id = there.publish("s", NewMessage::new("")).await.unwrap();
             assert_eq!(next(&mut seen).await.unwrap().id, id);
@@ -146,7 +146,7 @@ async fn regression_a_killed_listener_comes_back() {
     consumer.close().await;
 }
 
-/// A connection that is silent for ever is found out by whoever listens on it.
+/// A connection that is silent for ever is found out by its listener.
 #[tokio::test]
 async fn a_listener_whose_connection_falls_silent_comes_back() {
     let prefix = prefix();

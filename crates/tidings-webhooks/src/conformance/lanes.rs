@@ -17,7 +17,7 @@ pub async fn a_lane_has_one_instance(Stores { a, b }: Stores) {
     assert_eq!(lease(&*b, "b", at(10)).await, [endpoint]);
     assert!(lease(&*a, "a", at(10)).await.is_empty());
     assert!(lease(&*b, "b", at(10)).await.is_empty());
-    // What somebody else gives back is not theirs.
+    // What an instance gives back must be its own.
     release(&*a, "a", endpoint, None).await;
     assert!(lease(&*a, "a", at(11)).await.is_empty());
     release(&*b, "b", endpoint, None).await;
@@ -143,7 +143,7 @@ pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }:
     assert_eq!(lease(&*a, "a", at(200)).await, [id(1)]);
 }
 
-/// Whoever moves it.
+/// Whichever instance moves it.
 pub async fn the_clock_never_goes_back(Stores { a, b }: Stores) {
     assert_eq!(a.advance_clock(at(10)).await.unwrap(), at(10));
     assert_eq!(b.advance_clock(at(5)).await.unwrap(), at(10));

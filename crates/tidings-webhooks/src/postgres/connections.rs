@@ -1,5 +1,5 @@
 //! A fixed number of connections, each used by one call at a time: one that waits for a lock holds up
-//! nobody behind it.
+//! no other call.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ const TRIES: u32 = 5;
 
 #[derive(Debug)]
 pub(super) struct Connections {
-    /// Those that nobody uses; the last one was used last, so that few are enough for few calls.
+    /// Those not in use; the last one was used last, so that few are enough for few calls.
     free: Mutex<Vec<Database>>,
     permits: Semaphore,
 }

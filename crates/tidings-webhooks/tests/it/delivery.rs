@@ -201,7 +201,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
     let disabled = app.webhooks.endpoint(endpoint).await.unwrap().unwrap();
     assert!(!disabled.enabled && disabled.disabled_because.is_some());
     assert!(app.webhooks.retry(failed[0].id).await.unwrap().is_none());
-    // What comes meanwhile is kept, and sent to nobody.
+    // What comes meanwhile is kept, and not sent.
     app.accept(20..25).await;
 
     receiver.switch_to(Answer::ok());

@@ -46,7 +46,7 @@ fn nothing_that_a_killed_process_has_accepted_is_lost() {
         child.wait().unwrap();
     }
     runtime.block_on(async {
-        // The leases of the dead last an hour, and still nobody waits for them.
+        // The leases of the dead last an hour, and still nothing waits for them.
         let app = open(&file).await;
         let delivered = app
             .until(endpoint, DeliveryState::Delivered, accepted.len())

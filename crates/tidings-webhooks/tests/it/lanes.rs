@@ -63,7 +63,7 @@ async fn a_stalled_backlog_costs_one_page() {
     app.webhooks.disable_endpoint(bad, "not yet").await.unwrap();
     add(&*app.store, bad, 0..BACKLOG).await;
     app.stop().await;
-    // Nobody has cancelled it: it is as if it had come while the instance was away.
+    // It is not cancelled: it is as if it had come while the instance was away.
     let file = place.file();
     let connection = rusqlite::Connection::open(&file).unwrap();
     connection

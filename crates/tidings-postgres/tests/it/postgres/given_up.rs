@@ -17,7 +17,7 @@ fn impatient(url: &str) -> Database {
     Database::new(Config::new(url).unwrap().with_answer_limit(LIMIT))
 }
 
-/// A server with a table that somebody has locked, until the client is dropped.
+/// A server with a table that is locked until the client is dropped.
 async fn locked() -> (PostgresServer, Client) {
     let server = PostgresServer::start().unwrap();
     server.execute("CREATE TABLE item (n bigint)").unwrap();

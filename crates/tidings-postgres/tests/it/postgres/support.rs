@@ -15,7 +15,7 @@ pub(crate) fn database(url: &str) -> Database {
     Database::new(config.with_answer_limit(Duration::from_secs(2)))
 }
 
-/// Makes a schema of one test's own, and answers the URL that leads to it.
+/// Makes a schema of one test's own, and returns the URL that leads to it.
 pub(crate) async fn schema(name: &str) -> String {
     let name = format!("test_{name}_{}", std::process::id());
     execute(&database(&url()), format!("CREATE SCHEMA {name}")).await;

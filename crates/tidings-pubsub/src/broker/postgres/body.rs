@@ -1,4 +1,4 @@
-//! Messages that do not fit a notification: rows that are fetched by whoever is told of them.
+//! Messages that do not fit a notification: rows that every notified listener fetches.
 
 use std::time::Duration;
 

@@ -75,12 +75,12 @@ pub(super) async fn send_all(
     }
 }
 
-/// Sends messages in their order, and answers whether some of them were kept as bodies.
+/// Sends messages in their order, and returns whether some of them were kept as bodies.
 async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Send) -> bool {
     let mut has_kept = false;
     let mut batch = Batch::default();
     for Outgoing { envelope, answer } in messages {
-        // Nobody waits for it any more, and nothing of it has been sent.
+        // Its caller has gone, and nothing of it has been sent.
         if answer.is_closed() {
             continue;
         }

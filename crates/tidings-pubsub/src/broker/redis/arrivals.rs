@@ -46,7 +46,7 @@ impl Arrivals {
         self.session.store(session, Ordering::Release);
     }
 
-    /// Takes what has arrived. Called by the task that reads the connection, and waits for nobody.
+    /// Takes what has arrived. Called by the task that reads the connection, and never waits.
     pub(super) fn take(&self, PushInfo { kind, data }: PushInfo) {
         let mut texts = data.into_iter().map_while(|value| match value {
             Value::BulkString(text) => Some(text),
@@ -282,7 +282,7 @@ mod tests {
         let [topic, star] = <[Interest; 2]>::try_from(wants(&["a"], &["*"])).unwrap();
         fixture.confirm(&topic);
         fixture.message("a", "one");
-        // Here `b` is lost, which nobody can know.
+        // Here `b` is lost, which cannot be known.
         fixture.confirm(&star);
         fixture.remote.confirm(&[topic, star]);
         fixture.by_pattern("*", "b", "two");

@@ -64,13 +64,13 @@ impl SharedConnection {
         &self.shared.channels
     }
 
-    /// The connection, which is made if there is none that works.
+    /// The connection, which is made if none works.
     pub(super) async fn line(&self) -> Result<Arc<Line>, ServerError> {
         self.shared.slot.connection(|| self.connect()).await
     }
 
     /// The connection, to a server that was the primary within the health interval: a replica accepts
-    /// messages, and they reach nobody.
+    /// messages, and they reach no subscriber.
     pub(super) async fn line_to_primary(&self) -> Result<Arc<Line>, ServerError> {
         let line = self.line().await?;
         if line.checked().elapsed() < self.shared.config.health_interval() {

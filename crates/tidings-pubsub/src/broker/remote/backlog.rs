@@ -6,14 +6,14 @@ use tokio::sync::Notify;
 use crate::broker::directory::Recipients;
 use crate::{Mailbox, Message};
 
-/// Most mailboxes that whoever brings a delivery serves itself. More would keep it from its
+/// Most mailboxes that the caller of a delivery serves itself. More would keep it from its
 /// connection, on which answers may be waiting.
 const FEW: usize = 16;
 
-/// Most deliveries that wait. Whoever brings one more works them off first, and its connection waits.
+/// Most deliveries that wait. The caller of one more works them off first, and its connection waits.
 const MAX_DELIVERIES: usize = 256;
 
-/// Deliveries that have arrived, in their order. Small ones are made by whoever brings them, large ones
+/// Deliveries that have arrived, in their order. Small ones are made by their caller, large ones
 /// by a task.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -36,7 +36,7 @@ pub(super) struct Delivery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "somebody has to make the deliveries"]
 pub(super) enum Next {
-    /// Who has brought it, unless somebody else is at it.
+    /// The caller that brought it, unless another one is at it.
     Bringer,
     /// The task.
     Task,

@@ -154,7 +154,7 @@ fn now(subscription: &mut Subscription) -> Vec<Result<String, Lagged>> {
         .collect()
 }
 
-/// Lets everybody run for this long; all time here is the tests' own.
+/// Lets all tasks run for this long; all time here is the tests' own.
 async fn settle(time: Duration) {
     tokio::time::sleep(time).await;
 }
@@ -403,7 +403,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Whatever is asked for, given up and broken in whatever order, in the end the server is
-    /// listened to for exactly what somebody has.
+    /// listened to for exactly what is subscribed to.
     #[test]
     fn in_the_end_the_server_sends_what_is_wanted(
         steps in prop::collection::vec(step(), 0..60),
@@ -446,7 +446,7 @@ proptest! {
             settle(Duration::from_secs(10)).await;
             let wanted: BTreeSet<u8> = kept.iter().flat_map(|(_, topics)| topics.clone()).collect();
             let wanted: Vec<_> = wanted.iter().map(|it| all[usize::from(*it)]).collect();
-            // Nobody listens any more once nobody wants anything and the connection was cut.
+            // The listener ends once nothing is wanted and the connection was cut.
             if !wanted.is_empty() {
                 assert_eq!(broker.listens(), names(&wanted));
             }

@@ -8,7 +8,7 @@ CREATE FUNCTION tidings_webhook_relaxed() RETURNS void LANGUAGE sql AS $$
 $$;
 
 -- Notes that endpoints have something to do. It locks each lane even where nothing changes, so that
--- whoever gives the lane back at the same time sees the work.
+-- an instance that gives the lane back at the same time sees the work.
 CREATE FUNCTION tidings_webhook_add_work(w_endpoints bigint[], w_dues bigint[])
 RETURNS void LANGUAGE sql AS $$
     INSERT INTO tidings_webhook_lane AS lane (endpoint, next_due, free_at)

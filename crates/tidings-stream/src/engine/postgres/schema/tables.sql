@@ -40,7 +40,7 @@ CREATE TABLE tidings_stream_lease (
     since         bigint NOT NULL,            -- when it was claimed
     deadline      bigint,                     -- NULL: nothing of it is open
     settled       varbit NOT NULL,            -- bit i: message lo + i is settled, or has a row of its own
-    -- As it was when the row was made, so that nobody has to look through what is long gone:
+    -- As it was when the row was made, so that no query has to look through what is long gone:
     next_deadline bigint,                     -- no open lease of the group had an earlier deadline
     first_open    bigint NOT NULL,            -- no lease of the group with a smaller hi was open
     PRIMARY KEY (group_id, hi)
@@ -88,6 +88,6 @@ CREATE TABLE tidings_stream_outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 ALTER TABLE tidings_stream_outbox ALTER payload SET STORAGE EXTERNAL;
 
--- Its one row is locked by whoever empties the outbox.
+-- Its one row is locked by the session that empties the outbox.
 CREATE TABLE tidings_stream_sequencer (one boolean PRIMARY KEY CHECK (one));
 INSERT INTO tidings_stream_sequencer VALUES (true);

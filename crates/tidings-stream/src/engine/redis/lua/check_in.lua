@@ -10,7 +10,7 @@ for at = 2, #ARGV, 3 do
   elseif group then
     call('ZADD', group.member, time + ttl, ARGV[at + 2])
     call('ZREMRANGEBYSCORE', group.member, '-inf', time)
-    -- When nobody is alive any more, nothing is left.
+    -- When no member is alive any more, nothing is left.
     local last = call('ZRANGE', group.member, -1, -1, 'WITHSCORES')[2]
     call('PEXPIREAT', group.member, last)
   end
