@@ -45,8 +45,8 @@ pub trait Publisher: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may have sent the message to all, to some or to none. Subscribers whose mailbox
-    /// had no room yet are told that they lag.
+    /// A dropped future may have sent the message to all, to some or to none. Subscribers whose
+    /// mailbox had no room yet get `Lagged`.
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error>;
 }
 

@@ -75,7 +75,7 @@ impl Mailbox {
     /// Puts a message in, or does what [`Overflow`] says when there is no room. A closed mailbox
     /// takes nothing.
     ///
-    /// With [`Overflow::Wait`] and no room it answers what waits for room; a broker settles it once
+    /// With [`Overflow::Wait`] and no room it returns what waits for room; a broker settles it after
     /// it has delivered to all others.
     pub fn deliver(&self, message: Message) -> Option<Waiting> {
         let mut displaced = None;
@@ -296,8 +296,8 @@ impl State {
         self.letters.push_back(message);
     }
 
-    /// Lets in those in line for whom there is room, and answers those whose time is over, which are
-    /// counted where they are missing.
+    /// Admits waiting messages while there is room, and returns those whose time is over. They are
+    /// counted as lost where they are missing.
     fn advance_line(&mut self, capacity: usize, now: Instant) -> Vec<Message> {
         let mut expired = Vec::new();
         while let Some((deadline, _)) = self.line.front() {

@@ -43,8 +43,8 @@ const SEND_QUEUE: usize = 1024;
 /// | a larger one | a row of `tidings_pubsub_bodies`; the notification has its number |
 ///
 /// The table is created when it is first needed, which takes the right to create one. It is
-/// `UNLOGGED`, and rows are deleted after a minute, by every process that publishes or fetches: it is no
-/// archive. A subscriber that cannot fetch a row any more is told that it lags.
+/// `UNLOGGED`, and rows are deleted after a minute, by every process that publishes or fetches: it is
+/// not an archive. A subscriber that comes too late for a row gets `Lagged`.
 ///
 /// Publishing needs no session, so its URL may lead to `PgBouncer` in transaction mode. Listening
 /// does: give it [a URL of its own](tidings_postgres::Config::with_listen_url) that leads to the server, the

@@ -1,8 +1,8 @@
-//! What brokers over a network share: who wants what here, what of it the server knows, and who has
-//! to be told when the connection was broken.
+//! What brokers over a network share: the topics that are wanted here, those that the server sends,
+//! and the subscribers that must get a report after the connection broke.
 //!
-//! Subscriptions change the wish, a [`session`] makes the server follow it. Neither waits for the
-//! other but through here.
+//! Subscriptions change what is wanted, and a [`session`] makes the server follow. They wait for each
+//! other only through this module.
 
 mod backlog;
 pub(crate) mod session;
@@ -54,15 +54,15 @@ struct State {
     refused: HashSet<Interest>,
     /// Of those, what has been logged and reported to subscribers.
     reported: HashSet<Interest>,
-    /// What was live when the connection broke. Its subscribers have to be told once it is again.
+    /// What was live when the connection broke. Its subscribers get a report once it is live again.
     interrupted: HashSet<Interest>,
-    /// Who waits for what to be live.
+    /// The callers that wait until an interest is live.
     waiting: HashMap<Interest, Vec<Answer>>,
 }
 
 type Answer = oneshot::Sender<Result<(), Error>>;
 
-/// What the server has to be told.
+/// What to subscribe to and to unsubscribe from at the server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) join: Vec<Interest>,
@@ -103,7 +103,7 @@ impl Remote {
         self.lock().map(drop)
     }
 
-    /// Ends all subscriptions and answers all who wait.
+    /// Ends all subscriptions, and replies to all waiting callers.
     pub(crate) fn close(&self) {
         let mut state = self.lock_even_closed();
         state.closed = true;
@@ -113,7 +113,7 @@ impl Remote {
         state.closed = true;
         drop(state);
         directory.close();
-        // Dropping their senders tells those who wait.
+        // Dropping the senders ends the waits.
         drop(waiting);
     }
 
@@ -128,7 +128,7 @@ impl Remote {
         }
     }
 
-    /// Waits until [`take_changes`](Self::take_changes) may have something to tell.
+    /// Waits until [`take_changes`](Self::take_changes) may return changes.
     ///
     /// # Cancel safety
     ///
@@ -205,8 +205,8 @@ impl Remote {
         }
     }
 
-    /// The server does not send this. Subscribers who had it before a break are told that they miss
-    /// messages, and once more when it is live again. Returns `true` the first time.
+    /// The server refuses to send this. Subscribers that had it before a break get a report that they
+    /// miss messages, and another when it is live again. Returns `true` the first time.
     pub(crate) fn refuse(&self, interest: &Interest, error: &Error) -> bool {
         let mut state = self.lock_even_closed();
         state.refused.insert(interest.clone());
@@ -242,8 +242,8 @@ impl Remote {
     /// Gives everyone who wants it a copy of a message, or lets [`make_deliveries`](Self::make_deliveries)
     /// do so. Never waits.
     ///
-    /// The server can be faster with messages than with its answers; `is_live` says what it sends by
-    /// now.
+    /// Messages can arrive before the reply that confirms their subscription; `is_live` returns
+    /// whether the server sends an interest by now.
     pub(crate) fn deliver(
         &self,
         session: u64,
@@ -325,8 +325,9 @@ impl State {
         self.changed = self.directory.interests().collect();
     }
 
-    /// Who has to be told of the break before a message of this topic. Who has asked for it in a way
-    /// that is not live yet will be told once more, because until then more can be missed.
+    /// The subscribers that must get a report of the break before a message of this topic. Those with
+    /// another interest that is not live yet get a second report later, because they can miss more
+    /// messages until then.
     fn take_interrupted(&mut self, topic: &str, is_live: impl Fn(&Interest) -> bool) -> Recipients {
         let concerned = self.interrupted.iter().filter(|it| it.includes(topic));
         let concerned: Vec<Interest> = concerned.cloned().collect();
@@ -373,7 +374,7 @@ impl Member {
         answer
     }
 
-    /// Enters the directory; when it is not live, returns what tells that it is.
+    /// Enters the directory. If the interest is not live, returns what resolves once it is.
     fn enter(&self, interest: &Interest) -> Result<Option<Entering>, Error> {
         let mut interests = self.interests();
         let mut state = self.remote.lock()?;

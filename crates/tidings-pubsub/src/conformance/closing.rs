@@ -3,7 +3,8 @@ use std::sync::Arc;
 use super::support::{message, publish, subscribe, topics, within};
 use crate::{Broker, Error, Options};
 
-/// Calls on a closed broker, and on what it has made, answer so; subscriptions and listeners end.
+/// Calls on a closed broker, and on what it has made, return `Closed`; subscriptions and listeners
+/// end.
 pub async fn closing_ends_everything(broker: Arc<dyn Broker>) {
     let [topic, other] = topics();
     let mut subscription = subscribe(&broker, &[&topic]).await;
@@ -30,7 +31,7 @@ pub async fn closing_ends_everything(broker: Arc<dyn Broker>) {
     within("the broker to close again", broker.close()).await;
 }
 
-/// Publishers that meet a broker in the middle of closing are answered, and nothing panics.
+/// Publishers that call while the broker closes get a result, and nothing panics.
 pub async fn closing_during_publishes_is_answered(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let mut subscription = subscribe(&broker, &[&topic]).await;

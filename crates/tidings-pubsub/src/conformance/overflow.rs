@@ -84,7 +84,7 @@ pub async fn nothing_is_lost_when_there_is_room_in_time(broker: Arc<dyn Broker>)
     tokio::join!(publishing, reading);
 }
 
-/// With [`Overflow::Wait`] a subscriber that does not read is told what it missed.
+/// With [`Overflow::Wait`] a subscriber that does not read gets a count of what it missed.
 pub async fn waiting_for_room_ends_and_every_loss_is_counted(broker: Arc<dyn Broker>) {
     let account = overflow(broker, Overflow::Wait(Duration::from_millis(5))).await;
     let first: Vec<_> = (0..CAPACITY).map(Some).collect();
@@ -98,7 +98,7 @@ const CAPACITY: usize = 4;
 const TOTAL: usize = 12;
 
 /// Publishes more than fits to a subscription that does not read until all have been sent, and
-/// answers what it then finds: the number of a message, or `None` for each that is missing.
+/// returns what it then finds: the number of a message, or `None` for each that is missing.
 ///
 /// A report of losses that is wrong, or in the wrong place, fails here.
 async fn overflow(broker: Arc<dyn Broker>, overflow: Overflow) -> Vec<Option<usize>> {

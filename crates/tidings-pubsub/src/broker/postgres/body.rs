@@ -33,15 +33,15 @@ const CLEAN: &str = "
         WHERE created_at < now() - make_interval(secs => $1)
         ORDER BY created_at LIMIT 1000 FOR UPDATE SKIP LOCKED)";
 
-/// Keeps a body and tells the channel of it, in one transaction.
+/// Stores a body and notifies the channel, in one transaction.
 pub(super) async fn send(
     database: &Database,
     channel: &str,
     topic: &str,
     body: &Bytes,
 ) -> Result<(), Error> {
-    // A crash of the server empties the table, and would let a sequence begin anew: who was told of a
-    // body before would take another one for it.
+    // A crash of the server empties the table and would restart a sequence: a subscriber that was
+    // notified of an earlier body would then fetch a different one under the same number.
     let row = fastrand::i64(0..i64::MAX);
     let body: &[u8] = body;
     let sending = || {

@@ -193,7 +193,7 @@ struct Delivery {
 
 impl Delivery {
     fn deliver(&self, topic: &str, payload: Bytes) {
-        // A channel is a topic's own: a message says that its topic is live.
+        // Each topic has a channel of its own: a message shows that its topic is live.
         self.remote.deliver(self.number, topic, payload, |_| true);
     }
 

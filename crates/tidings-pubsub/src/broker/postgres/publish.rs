@@ -59,7 +59,7 @@ impl Sender {
     }
 }
 
-/// Counts a message until it is answered or given up.
+/// Counts a message until the server has replied to it, or it is given up.
 struct InFlight<'a>(&'a AtomicUsize);
 
 impl Drop for InFlight<'_> {

@@ -144,7 +144,7 @@ mod tests {
         format!("app.default.{name}").parse().unwrap()
     }
 
-    /// A server that is said to have been asked, and to send what a test says.
+    /// A server that behaves as if it had been asked, and sends what a test gives it.
     struct Fixture {
         remote: Arc<Remote>,
         channels: Channels,
@@ -266,7 +266,7 @@ mod tests {
         fixture.message("a", "one");
         subscription.topics().remove(&topic("a")).await.unwrap();
         fixture.by_pattern("*", "a", "one");
-        // What the server says of it comes later.
+        // The server's reply to it comes later.
         fixture.message("a", "two");
         fixture.by_pattern("*", "a", "two");
         fixture.push(PushKind::Unsubscribe, &["t:app.default.a"]);

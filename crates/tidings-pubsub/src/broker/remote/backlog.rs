@@ -7,10 +7,10 @@ use crate::broker::directory::Recipients;
 use crate::{Mailbox, Message};
 
 /// Most mailboxes that the caller of a delivery serves itself. More would keep it from its
-/// connection, on which answers may be waiting.
+/// connection, on which replies may be waiting.
 const FEW: usize = 16;
 
-/// Most deliveries that wait. The caller of one more works them off first, and its connection waits.
+/// Most deliveries that wait. The caller of one more makes them all first, and its connection waits.
 const MAX_DELIVERIES: usize = 256;
 
 /// Deliveries that have arrived, in their order. Small ones are made by their caller, large ones
@@ -18,29 +18,29 @@ const MAX_DELIVERIES: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     queue: Mutex<VecDeque<Delivery>>,
-    /// Held by who takes deliveries out of the queue and makes them. Locked before the queue.
+    /// Held while deliveries are taken out of the queue and made. Locked before the queue.
     turn: Mutex<()>,
-    /// Told when there is work for the task.
+    /// Notified when there is work for the task.
     work: Notify,
 }
 
-/// Something to tell mailboxes.
+/// A message or a report of losses for mailboxes.
 #[derive(Debug)]
 pub(super) struct Delivery {
-    /// Who has to be told of a break first.
+    /// The mailboxes that get a report of a break first.
     pub(super) interrupted: Recipients,
     pub(super) message: Option<(Message, Recipients)>,
 }
 
-/// Who has to make a delivery that has been put in.
+/// Which party makes a delivery that was put in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "somebody has to make the deliveries"]
+#[must_use = "the deliveries must be made"]
 pub(super) enum Next {
     /// The caller that brought it, unless another one is at it.
     Bringer,
     /// The task.
     Task,
-    /// Who has brought it, and all before.
+    /// The caller that brought it, together with all before it.
     BringerAtOnce,
 }
 
@@ -59,7 +59,7 @@ impl Backlog {
         }
     }
 
-    /// Makes what the answer of [`put`](Self::put) says, or lets the task do it.
+    /// Makes deliveries as [`put`](Self::put) returned, or leaves them to the task.
     pub(super) fn proceed(&self, next: Next) {
         match next {
             Next::Bringer => match self.turn.try_lock() {
