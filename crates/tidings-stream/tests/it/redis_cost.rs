@@ -3,15 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::redis::RedisEngine;
 use tidings_stream::{Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions};
 use tidings_test_support::RedisServer;
+use tokio::time::Instant;
 
-use crate::database::{NEVER, key, numbered};
+use crate::database::{NEVER, key, numbered, until};
 use crate::redis::{Client, consumer, open};
+use crate::wrapped::{Hook, Wrapped};
 
 /// How often the server has run each command since it was last asked.
 async fn commands(client: &Client) -> BTreeMap<String, u64> {
@@ -103,14 +107,30 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
     assert!(settle.get("evalsha") == Some(&1), "{settle:?}");
 }
 
+/// Counts what consumers ask.
+#[derive(Debug, Default)]
+struct Asked {
+    claims: AtomicU64,
+    polls: AtomicU64,
+}
+
+#[async_trait]
+impl Hook for Asked {
+    async fn after(&self, call: &'static str) {
+        match call {
+            "claim" => self.claims.fetch_add(1, Ordering::SeqCst),
+            "ready" => self.polls.fetch_add(1, Ordering::SeqCst),
+            _ => 0,
+        };
+    }
+}
+
 /// A hundred subscriptions that wait share one question per interval.
 #[tokio::test]
 async fn idle_subscriptions_cost_a_question_per_interval() {
     let server = RedisServer::start().await.unwrap();
-    let streams = Streams::new(
-        Arc::new(open(&server.url(), "idle").await),
-        ServiceConfig::default(),
-    );
+    let engine = Wrapped::around(open(&server.url(), "idle").await, Asked::default());
+    let streams = Streams::new(engine.clone(), ServiceConfig::default());
     let client = Client::connect(&server.url()).await;
     let mut consumers = Vec::new();
     for number in 0..100 {
@@ -120,11 +140,23 @@ async fn idle_subscriptions_cost_a_question_per_interval() {
         consumers.push(consumer.await.unwrap());
     }
     // All have found that there is nothing.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    until(async || engine.hook.claims.load(Ordering::SeqCst) >= 100).await;
+    let polls = || engine.hook.polls.load(Ordering::SeqCst);
+    let after = async |count| until(async || polls() >= count).await;
+    // Those that began to wait at different times have found together.
+    after(polls() + 4).await;
+    let before = polls();
+    let begun = Instant::now();
     commands(&client).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    after(before + 5).await;
     let commands = commands(&client).await;
+    let intervals = begun.elapsed().as_secs() + 1;
     let scripts = commands.get("evalsha").copied().unwrap_or_default();
-    assert!((2..=12).contains(&scripts), "{commands:?}");
+    // One more may have been under way at the beginning.
+    assert!(scripts >= 4, "{commands:?}");
+    assert!(
+        scripts <= 3 * intervals,
+        "{commands:?} in {intervals} seconds"
+    );
     streams.close().await;
 }

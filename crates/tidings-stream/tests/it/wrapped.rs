@@ -23,10 +23,10 @@ pub(crate) trait Hook: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, _call: &'static str) {}
 }
 
-/// An engine in memory with a hook.
+/// An engine with a hook.
 #[derive(Debug)]
-pub(crate) struct Wrapped<H> {
-    engine: MemoryEngine,
+pub(crate) struct Wrapped<H, E = MemoryEngine> {
+    engine: E,
     pub(crate) hook: H,
     /// Where consumers wait; not the wake-ups of the engine inside if they are to be lost.
     wakes: Wakes,
@@ -34,13 +34,7 @@ pub(crate) struct Wrapped<H> {
 
 impl<H: Hook> Wrapped<H> {
     pub(crate) fn new(hook: H) -> Arc<Self> {
-        let engine = MemoryEngine::new();
-        let wakes = engine.wakes().clone();
-        Arc::new(Self {
-            engine,
-            hook,
-            wakes,
-        })
+        Self::around(MemoryEngine::new(), hook)
     }
 
     pub(crate) fn losing_wake_ups(hook: H) -> Arc<Self> {
@@ -52,10 +46,21 @@ impl<H: Hook> Wrapped<H> {
     }
 }
 
+impl<H: Hook, E: Engine> Wrapped<H, E> {
+    pub(crate) fn around(engine: E, hook: H) -> Arc<Self> {
+        let wakes = engine.wakes().clone();
+        Arc::new(Self {
+            engine,
+            hook,
+            wakes,
+        })
+    }
+}
+
 macro_rules! pass_on {
     ($($method:ident($($name:ident: $type:ty),*) $([$messages:expr])? -> $output:ty;)*) => {
         #[async_trait]
-        impl<H: Hook> Engine for Wrapped<H> {
+        impl<H: Hook, E: Engine> Engine for Wrapped<H, E> {
             $(async fn $method(&self $(, $name: $type)*) -> Result<$output, Error> {
                 let messages = [$($messages)?].first().copied().unwrap_or(0);
                 self.hook.before(stringify!($method), messages).await?;
