@@ -593,3 +593,45 @@ async fn regression_a_publish_that_was_given_up_is_not_stored_later() {
     let id = patient.publish("s", NewMessage::new("")).await.unwrap();
     assert_eq!(id.as_u64(), 2);
 }
+
+/// The name of the server leads to a standby, which is promoted later.
+#[tokio::test]
+async fn consumers_go_on_at_a_standby_that_is_promoted() {
+    let primary = PostgresServer::start().unwrap();
+    let standby = primary.start_standby(Duration::ZERO).unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let streams = open_streams(proxy.url()).await;
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", impatient(), recorder)
+        .await
+        .unwrap();
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(next(&mut seen).await.unwrap().id.as_u64(), 1);
+    consumer.pause();
+    streams.publish_batch("s", numbered(20)).await.unwrap();
+    let count = "SELECT count(*) FROM tidings_stream_message WHERE number > 1";
+    until(async || standby.execute(count).unwrap().trim() == "20").await;
+
+    proxy.lead_to(&standby.url()).unwrap();
+    primary.crash().unwrap();
+    consumer.resume();
+    for _ in 0..4 {
+        let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
+        let is_outage = matches!(refused, Error::Backend(_) | Error::OutcomeUnknown(_));
+        assert!(is_outage, "{refused:?}");
+    }
+    standby.promote().unwrap();
+    let mut missing: BTreeSet<u64> = (2..=21).collect();
+    while !missing.is_empty() {
+        missing.remove(&next(&mut seen).await.unwrap().id.as_u64());
+    }
+    let mut published = None;
+    until(async || {
+        published = streams.publish("s", NewMessage::new("")).await.ok();
+        published.is_some()
+    })
+    .await;
+    until(async || next(&mut seen).await.map(|it| it.id) == published).await;
+    consumer.close().await;
+}
