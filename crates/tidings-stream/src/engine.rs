@@ -145,7 +145,8 @@ pub enum Outcome {
 /// - **Claim** counts the attempt before it returns, so that a message that kills its process still
 ///   runs out of attempts. A message belongs to one claim at a time, until its visibility timeout
 ///   passes. New messages are claimed in the order of their ids. A claim that fails has claimed
-///   nothing, or hands back what it has claimed with the attempt not counted.
+///   nothing, or hands back what it has claimed with the attempt not counted. A message that cannot be read
+///   stops no other for long.
 /// - **Settle** does all of its work or none. It obeys a receipt, even a late one, until another
 ///   claim takes the message, and does nothing for a stale one. A move to another stream makes
 ///   exactly one copy, whatever crashes.

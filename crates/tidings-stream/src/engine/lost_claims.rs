@@ -4,6 +4,10 @@
 //! was given them, so the attempts must not count. Each claim is noted before it is made and forgotten
 //! when its messages have been handed over. What is left is handed back before the next claim of the
 //! group: the number of a claim is drawn by the client, so that it is known in any case.
+//!
+//! After a failed read the next claim of the group takes half as many messages, down to one. A message
+//! that cannot be read alone is held back, each time for longer, so that it stops no other. It is not
+//! dead-lettered: no handler has seen it, and a store that is slow for a while looks the same.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +15,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::GroupKey;
+use super::{Claimed, GroupKey, Receipt};
+use crate::MessageId;
 
 /// How long a claim is remembered beyond its end. The server may execute it late, after a release that
 /// found nothing.
@@ -21,15 +26,32 @@ const MEMORY: Duration = Duration::from_secs(60);
 /// oldest is forgotten, and its attempts count.
 const MAX_CLAIMS: usize = 256;
 
+/// Most messages that are remembered of one group because they could not be read alone.
+const MAX_UNREAD: usize = 64;
+
+/// From how many messages on a claim that grows again is unlimited.
+const UNLIMITED: usize = 1000;
+
 /// The claims of one engine.
 #[derive(Debug, Default)]
-pub(super) struct LostClaims(Mutex<HashMap<GroupKey, Vec<Claim>>>);
+pub(super) struct LostClaims(Mutex<HashMap<GroupKey, OfGroup>>);
+
+#[derive(Debug, Default)]
+struct OfGroup {
+    claims: Vec<Claim>,
+    /// Most messages of the next claim, after a failed read.
+    limit: Option<usize>,
+    /// The messages that could not be read alone, and how often in a row.
+    unread: Vec<(MessageId, u32)>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Claim {
     number: i64,
     forget_at: Instant,
     is_under_way: bool,
+    /// When it is to be handed back, if not at once.
+    held_until: Option<Instant>,
 }
 
 /// A claim under way. Unless its messages are handed over, it is lost when this is dropped.
@@ -38,75 +60,176 @@ pub(super) struct UnderWay<'a> {
     claims: &'a LostClaims,
     group: &'a GroupKey,
     number: i64,
+    /// Most messages it may take.
+    max: usize,
+    is_limited: bool,
+    /// What it has taken and must read: how many messages, and the first one.
+    to_read: Option<(usize, Receipt)>,
 }
 
 impl LostClaims {
-    /// Notes a claim that is about to be made.
+    /// Notes a claim that is about to be made, for up to `max` messages.
     pub(super) fn begin<'a>(
         &'a self,
         group: &'a GroupKey,
         number: i64,
+        max: usize,
         visibility: Duration,
     ) -> UnderWay<'a> {
         let now = Instant::now();
         let forget_at = now.checked_add(visibility.saturating_add(MEMORY));
-        let mut claims = self.lock();
-        let claims = claims.entry(group.clone()).or_default();
-        if claims.len() >= MAX_CLAIMS {
-            claims.remove(0);
+        let mut groups = self.lock();
+        let of_group = groups.entry(group.clone()).or_default();
+        if of_group.claims.len() >= MAX_CLAIMS {
+            of_group.claims.remove(0);
         }
-        claims.push(Claim {
+        of_group.claims.push(Claim {
             number,
             forget_at: forget_at.unwrap_or(now + MEMORY),
             is_under_way: true,
+            held_until: None,
         });
+        let limit = of_group.limit.filter(|limit| *limit < max);
         UnderWay {
             claims: self,
             group,
             number,
+            max: limit.unwrap_or(max),
+            is_limited: limit.is_some(),
+            to_read: None,
         }
     }
 
     /// The lost claims of a group, which are to be handed back.
     pub(super) fn of(&self, group: &GroupKey) -> Vec<i64> {
-        let claims = self.lock();
-        let claims = claims.get(group).into_iter().flatten();
-        let lost = claims.filter(|claim| !claim.is_under_way);
-        lost.map(|claim| claim.number).collect()
+        let now = Instant::now();
+        let mut groups = self.lock();
+        let Some(of_group) = groups.get_mut(group) else {
+            return Vec::new();
+        };
+        let is_lost = |claim: &&Claim| {
+            !claim.is_under_way && claim.held_until.is_none_or(|until| until <= now)
+        };
+        let lost: Vec<Claim> = of_group.claims.iter().filter(is_lost).copied().collect();
+        if lost.iter().any(|claim| claim.held_until.is_some()) {
+            // Its message comes first now, and is tried alone.
+            of_group.limit = Some(1);
+        }
+        lost.into_iter().map(|claim| claim.number).collect()
     }
 
     /// Notes that a lost claim was handed back, or that there was nothing of it: then it is remembered
     /// for a while, because it may still be executed.
     pub(super) fn handed_back(&self, group: &GroupKey, number: i64, was_found: bool) {
         let now = Instant::now();
-        let mut claims = self.lock();
-        if let Some(of_group) = claims.get_mut(group) {
-            of_group.retain(|it| it.number != number || !was_found && it.forget_at > now);
-            if of_group.is_empty() {
-                claims.remove(group);
+        let mut groups = self.lock();
+        if let Some(of_group) = groups.get_mut(group) {
+            for claim in &mut of_group.claims {
+                if claim.number == number {
+                    claim.held_until = None;
+                }
+            }
+            of_group
+                .claims
+                .retain(|it| it.number != number || !was_found && it.forget_at > now);
+            if of_group.claims.is_empty() && of_group.limit.is_none() && of_group.unread.is_empty()
+            {
+                groups.remove(group);
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<GroupKey, Vec<Claim>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<GroupKey, OfGroup>> {
         // Every statement leaves the map consistent, so a poisoned lock can be used.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl UnderWay<'_> {
-    /// Forgets the claim: its messages are handed over, or it certainly took none.
-    pub(super) fn handed_over(self) {
+    /// Most messages that the claim may take.
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Notes that the claim has taken so many messages, which are still to be read.
+    pub(super) fn took(&mut self, messages: usize, first: Receipt) {
+        self.to_read = Some((messages, first));
+    }
+
+    /// Forgets the claim, because its messages are handed over.
+    pub(super) fn handed_over(self, mut claimed: Claimed) -> Claimed {
+        let now = Instant::now();
+        if let Some(of_group) = self.claims.lock().get_mut(self.group) {
+            let read = |id| claimed.deliveries.iter().any(|it| it.receipt.id == id);
+            of_group.unread.retain(|(id, _)| !read(*id));
+            if !claimed.deliveries.is_empty() {
+                let grown = of_group.limit.map(|limit| limit.saturating_mul(2));
+                of_group.limit = grown.filter(|limit| *limit < UNLIMITED);
+            }
+            let held = of_group.claims.iter().filter_map(|it| it.held_until);
+            let held = held.map(|until| until.saturating_duration_since(now)).min();
+            claimed.next_due = claimed.next_due.into_iter().chain(held).min();
+        }
+        if self.is_limited && claimed.deliveries.len() >= self.max {
+            claimed.next_due = Some(Duration::ZERO);
+        }
+        self.took_nothing();
+        claimed
+    }
+
+    /// Forgets the claim, because it certainly took nothing.
+    pub(super) fn took_nothing(self) {
         self.claims.handed_back(self.group, self.number, true);
+    }
+
+    /// Notes that the claim failed. If it had taken a single message, which could not be read, returns
+    /// its receipt and for how long it is to be held back.
+    pub(super) fn failed(&self) -> Option<(Receipt, Duration)> {
+        let (messages, first) = self.to_read?;
+        let mut groups = self.claims.lock();
+        let of_group = groups.get_mut(self.group)?;
+        of_group.limit = Some((messages / 2).max(1));
+        if messages > 1 {
+            return None;
+        }
+        let unread = &mut of_group.unread;
+        let before = unread.iter().position(|(id, _)| *id == first.id);
+        let before = before.map_or(0, |place| unread.remove(place).1);
+        if unread.len() >= MAX_UNREAD {
+            unread.remove(0);
+        }
+        unread.push((first.id, before + 1));
+        // One second, then each time four times as long, up to about an hour.
+        Some((first, Duration::from_secs(1 << (2 * before.min(6)))))
+    }
+
+    /// Holds the claim back, which lasts for longer than that now.
+    pub(super) fn hold(self, pause: Duration) {
+        let until = Instant::now() + pause;
+        tracing::error!(
+            stream = %self.group.stream, group = %self.group.group,
+            id = self.to_read.map(|(_, first)| tracing::field::display(first.id)), ?pause,
+            "a message cannot be read, holding it back"
+        );
+        if let Some(of_group) = self.claims.lock().get_mut(self.group) {
+            for claim in &mut of_group.claims {
+                if claim.number == self.number {
+                    claim.held_until = Some(until);
+                    claim.forget_at = claim.forget_at.max(until + MEMORY);
+                }
+            }
+        }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut claims = self.claims.lock();
-        let claims = claims.get_mut(self.group).into_iter().flatten();
-        for claim in claims.filter(|claim| claim.number == self.number) {
-            claim.is_under_way = false;
+        let mut groups = self.claims.lock();
+        let claims = groups.get_mut(self.group).map(|it| &mut it.claims);
+        for claim in claims.into_iter().flatten() {
+            if claim.number == self.number {
+                claim.is_under_way = false;
+            }
         }
     }
 }

@@ -23,6 +23,14 @@
 //! one script, so that it is done whole or not at all; what a claim has found is then read without
 //! one. No script's work grows with the length of a stream.
 //!
+//! # Messages that cannot be read
+//!
+//! A claim whose messages cannot be read is handed back without counting an attempt, and the next one
+//! takes half as many. A message that cannot even be read alone, because the connection is too slow
+//! for it or its entry is broken, is held back with a line in the log, for a second at first and up to about
+//! an hour later, while later messages go on. It is never dead-lettered for that: no handler has seen
+//! it, and a server that is slow for a while looks the same.
+//!
 //! # Requirements
 //!
 //! Redis 7.0 or newer, or Valkey. All keys of one engine lie in one slot of a cluster, so that one
@@ -221,10 +229,21 @@ impl Engine for RedisEngine {
             lost.handed_back(group, number, was_found);
         }
         let number = claim::draw_number();
-        let under_way = lost.begin(group, number, visibility);
-        let claimed = claim::claim(consuming, consumer, number, max, visibility).await;
-        if matches!(claimed, Ok(_) | Err(Error::UnknownGroup)) {
-            under_way.handed_over();
+        let mut under_way = lost.begin(group, number, max, visibility);
+        let claimed = claim::claim(consuming, consumer, number, &mut under_way, visibility).await;
+        match claimed {
+            Ok(claimed) => return Ok(under_way.handed_over(claimed)),
+            Err(Error::UnknownGroup) => under_way.took_nothing(),
+            Err(_) => {
+                if let Some((receipt, pause)) = under_way.failed() {
+                    // Longer than it is held back, so that the attempt can be uncounted before it ends.
+                    let lasting = visibility.saturating_add(pause * 2);
+                    let extended = settle::extend(consuming, group, &[receipt], lasting).await;
+                    if extended.is_ok_and(|obeyed| obeyed == [true]) {
+                        under_way.hold(pause);
+                    }
+                }
+            }
         }
         claimed
     }

@@ -594,6 +594,78 @@ async fn regression_a_publish_that_was_given_up_is_not_stored_later() {
     assert_eq!(id.as_u64(), 2);
 }
 
+/// Makes a message impossible to read, or possible again.
+async fn set_readable(client: &tokio_postgres::Client, number: u64, is_readable: bool) {
+    for (function, is_wanted) in [
+        (
+            "tidings_stream_range",
+            format!("{number} BETWEEN p_lo AND p_hi"),
+        ),
+        (
+            "tidings_stream_redelivered",
+            format!("{number} = ANY(p_numbers)"),
+        ),
+    ] {
+        let check = format!("BEGIN IF {is_wanted} THEN RAISE EXCEPTION 'broken'; END IF;\n");
+        let definition = "SELECT pg_get_functiondef($1::text::regproc)";
+        let row = client.query_one(definition, &[&function]).await.unwrap();
+        let definition: String = row.get(0);
+        let (from, to) = if is_readable {
+            (&*check, "BEGIN\n")
+        } else {
+            ("BEGIN\n", &*check)
+        };
+        assert!(definition.contains(from), "{definition}");
+        client
+            .batch_execute(&definition.replacen(from, to, 1))
+            .await
+            .unwrap();
+    }
+}
+
+/// A message whose content cannot be read stops no other, and none loses an attempt by it.
+#[tokio::test]
+async fn regression_a_message_that_cannot_be_read_stops_no_other() {
+    let schema = Schema::create().await;
+    let streams = schema.streams().await;
+    let client = schema.client().await;
+    for number in 1..=40 {
+        // So large that it is read by a statement of its own.
+        let message = NewMessage::new(vec![number; 40 << 10]);
+        streams.publish("s", message).await.unwrap();
+    }
+    set_readable(&client, 7, false).await;
+    a_message_that_cannot_be_read_stops_no_other(&streams, async || {
+        set_readable(&client, 7, true).await;
+    })
+    .await;
+}
+
+/// The same where the seventh of forty messages cannot be read until `restore`.
+pub(crate) async fn a_message_that_cannot_be_read_stops_no_other(
+    streams: &Streams,
+    restore: impl AsyncFnOnce(),
+) {
+    let (recorder, mut seen) = recorder();
+    let options = from_start().with_max_retries(0).with_concurrency(16);
+    let consumer = streams
+        .subscribe("s", "g", options, recorder)
+        .await
+        .unwrap();
+    let mut handled = BTreeSet::new();
+    for _ in 0..39 {
+        let message = next(&mut seen).await.unwrap();
+        assert_eq!(message.attempt, 1);
+        assert!(handled.insert(message.id.as_u64()));
+    }
+    assert!(!handled.contains(&7));
+    restore().await;
+    let message = next(&mut seen).await.unwrap();
+    assert_eq!((message.id.as_u64(), message.attempt), (7, 1));
+    consumer.close().await;
+    assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
+}
+
 /// The name of the server leads to a standby, which is promoted later.
 #[tokio::test]
 async fn consumers_go_on_at_a_standby_that_is_promoted() {

@@ -444,3 +444,40 @@ async fn a_busy_server_is_an_error_and_not_the_end() {
     assert!(spin.await.unwrap().is_err());
     until(async || append().await.is_ok()).await;
 }
+
+/// A message whose content cannot be read stops no other, and none loses an attempt by it.
+#[tokio::test]
+async fn regression_a_message_that_cannot_be_read_stops_no_other() {
+    // Writes the log again, with other headers of the seventh message.
+    const REWRITE: &str = "
+        local entries = redis.call('XRANGE', KEYS[1], '-', '+')
+        redis.call('DEL', KEYS[1])
+        for _, entry in ipairs(entries) do
+            if string.find(entry[1], '^7%-') then
+                entry[2][1] = ARGV[1] == 'break' and 'broken' or entries[1][2][1]
+            end
+            redis.call('XADD', KEYS[1], entry[1], unpack(entry[2]))
+        end
+        return #entries";
+    let server = RedisServer::start().await.unwrap();
+    let client = Client::connect(&server.url()).await;
+    let engine = open(&server.url(), "unread").await;
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
+    for _ in 0..40 {
+        streams.publish("s", NewMessage::new("")).await.unwrap();
+    }
+    let mut log = None;
+    for key in client.run::<Vec<String>>(&["KEYS", "*"]).await {
+        if client.run::<String>(&["TYPE", &key]).await == "stream" {
+            log = Some(key);
+        }
+    }
+    let log = log.unwrap();
+    let rewrite = async |how| {
+        let entries: u64 = client.run(&["EVAL", REWRITE, "1", &log, how]).await;
+        assert_eq!(entries, 40);
+    };
+    rewrite("break").await;
+    let restore = async || rewrite("restore").await;
+    crate::postgres_faults::a_message_that_cannot_be_read_stops_no_other(&streams, restore).await;
+}

@@ -9,6 +9,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::connections::Connections;
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
+use crate::engine::lost_claims::UnderWay;
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
@@ -30,11 +31,13 @@ pub(super) async fn claim(
     connections: &Connections,
     consumer: &ConsumerKey,
     number: i64,
-    max: usize,
+    under_way: &mut UnderWay<'_>,
     visibility: Duration,
 ) -> Result<Claimed, Error> {
     let ConsumerKey { group, consumer } = consumer;
-    let max = i64::try_from(max).unwrap_or(i64::MAX).min(MAX_CLAIM);
+    let max = i64::try_from(under_way.max())
+        .unwrap_or(i64::MAX)
+        .min(MAX_CLAIM);
     // A claim that expires when it is made would be taken for an expired one.
     let visibility = time::millis(visibility).max(1);
     let row = connections
@@ -53,6 +56,9 @@ pub(super) async fn claim(
         )
         .await?;
     let ticket = Ticket::read(&row, number)?.ok_or(Error::UnknownGroup)?;
+    if let Some((messages, first)) = ticket.size() {
+        under_way.took(messages, first);
+    }
     let new = content::inline(&row, 6)?;
     ticket.redeem(connections, group, new).await
 }
@@ -133,6 +139,16 @@ impl Ticket {
             again: again.collect(),
             next_due: next_due.map(time::duration),
         }))
+    }
+
+    /// How many messages it is for, and the first one; `None` if it is for none.
+    fn size(&self) -> Option<(usize, Receipt)> {
+        let (lo, hi) = self.new;
+        let new = usize::try_from((hi - lo + 1).max(0)).unwrap_or(usize::MAX);
+        let again = self.again.first();
+        let again = again.map(|again| receipt(again.number, self.claim + 1));
+        let first = again.or_else(|| (new > 0).then(|| receipt(lo, self.claim)))?;
+        Some((self.again.len() + new, first))
     }
 
     /// Reads the messages, except new ones that came with the reply. What was trimmed at this very

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
 use super::{group, scripts, settle};
+use crate::engine::lost_claims::UnderWay;
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
@@ -30,7 +31,7 @@ pub(super) async fn claim(
     scripts: &Scripts,
     consumer: &ConsumerKey,
     claim: i64,
-    max: usize,
+    under_way: &mut UnderWay<'_>,
     visibility: Duration,
 ) -> Result<Claimed, Error> {
     let group = &consumer.group;
@@ -38,7 +39,7 @@ pub(super) async fn claim(
     call.arg(group.stream.as_str())
         .arg(group.group.as_str())
         .arg(&*consumer.consumer)
-        .arg(max)
+        .arg(under_way.max())
         .arg(time::millis(visibility))
         .arg(claim);
     let reply: Option<Reply> = scripts::read(scripts.run(Script::Claim, &call).await?)?;
@@ -59,12 +60,17 @@ pub(super) async fn claim(
         attempt: 1,
         last_error: None,
     }));
-    if expected.is_empty() {
+    let Some(first) = expected.first() else {
         return Ok(Claimed {
             deliveries: Vec::new(),
             next_due,
         });
-    }
+    };
+    let first = Receipt {
+        id: MessageId::from_u64(first.number),
+        claim,
+    };
+    under_way.took(expected.len(), first);
     let contents = content::runs(scripts, &group.stream, &birth, &runs(&expected)).await?;
     let Some(contents) = contents else {
         // The stream is gone, and the group with it. The next claim finds whatever came after them.
