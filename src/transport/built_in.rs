@@ -29,7 +29,9 @@ use connector::Connector;
 use exchange::Exchange;
 
 pub(crate) use connections::{Connections, Lease};
-pub(super) use failure::{find, is_local, of_exchange};
+pub(super) use failure::find;
+#[cfg(feature = "reqwest")]
+pub(super) use failure::{is_local, of_exchange};
 pub(crate) use proxy::Proxy;
 pub(crate) use tls::TlsSettings;
 
