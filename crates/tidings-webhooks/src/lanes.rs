@@ -277,6 +277,17 @@ impl Shared {
         let now = self.clock.now();
         let mut random = fastrand::Rng::new();
         let next = outcome::decide(attempt, held.tries, &held.retry, now, &mut random);
+        if outcome::is_local(attempt) {
+            let cause = attempt
+                .result
+                .as_ref()
+                .err()
+                .map(tidings::AttemptError::cause);
+            tracing::warn!(
+                cause,
+                "this machine cannot make a webhook attempt, trying again"
+            );
+        }
         tracing::debug!(
             delivery = %held.delivery,
             endpoint = %lane.endpoint,
@@ -289,7 +300,7 @@ impl Shared {
             outcome: Outcome {
                 delivery: held.delivery,
                 endpoint: lane.endpoint,
-                attempt: Some(outcome::record(attempt)),
+                attempt: (!outcome::is_local(attempt)).then(|| outcome::record(attempt)),
                 next,
             },
             message_id: message_id.to_owned(),

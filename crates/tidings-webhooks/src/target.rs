@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings::retry::{RetryPolicy, Schedule};
-use tidings::signing::{Signer, StandardSigner, TimestampedSigner};
-use tidings::{AddressPolicy, LaneConfig};
+use tidings::signing::{Secret, Signer, StandardSigner, TimestampedSigner};
+use tidings::{AddressPolicy, Classifier, LaneConfig};
 
 use crate::settings::{EndpointSettings, SignatureScheme};
 use crate::{Endpoint, Error, Format, Options};
@@ -54,7 +54,8 @@ impl Defaults {
     /// Checks settings, and writes the URL as it is called.
     pub(crate) fn normalize(&self, settings: &mut EndpointSettings) -> Result<(), Error> {
         settings.check()?;
-        let target = self.describe(settings).build()?;
+        // Headers must leave room for those of the signatures.
+        let target = self.describe(settings, &[Secret::generate()])?.build()?;
         self.addresses.check_url(target.url())?;
         settings.url = target.url().to_string();
         Ok(())
@@ -64,11 +65,8 @@ impl Defaults {
     pub(crate) fn target(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Target, Error> {
         let settings = &endpoint.settings;
         settings.check()?;
-        let mut description = self.describe(settings);
-        if let Some(signer) = signer(endpoint, now)? {
-            description = description.signer(signer);
-        }
-        let target = description.build()?;
+        let secrets: Vec<Secret> = endpoint.signing_secrets(now).cloned().collect();
+        let target = self.describe(settings, &secrets)?.build()?;
         self.addresses.check_url(target.url())?;
         let schedule = settings.schedule.as_ref().unwrap_or(&self.schedule);
         let rest = Schedule::new(schedule.iter().skip(1).copied())?;
@@ -81,42 +79,43 @@ impl Defaults {
         })
     }
 
-    fn describe(&self, settings: &EndpointSettings) -> tidings::EndpointBuilder {
+    fn describe(
+        &self,
+        settings: &EndpointSettings,
+        secrets: &[Secret],
+    ) -> Result<tidings::EndpointBuilder, Error> {
         let mut description = tidings::Endpoint::builder(&settings.url)
+            .classifier(Classifier::standard_webhooks())
             .timeout(settings.timeout.unwrap_or(self.timeout));
         for (name, value) in &settings.headers {
             description = description.header(name, value);
         }
-        description
+        for signer in signers(&settings.signatures, secrets)? {
+            description = description.signer(signer);
+        }
+        Ok(description)
     }
 }
 
 /// Most deliveries of a lane in memory.
 pub(crate) const MAX_QUEUED: usize = 1024;
 
-fn signer(endpoint: &Endpoint, now: Timestamp) -> Result<Option<Signer>, Error> {
+/// One signer for each scheme.
+fn signers(schemes: &[SignatureScheme], secrets: &[Secret]) -> Result<Vec<Signer>, Error> {
     let unsigned = || Error::invalid("secret", "a secret that signs");
-    let mut schemes = endpoint.settings.signatures.iter();
-    let Some(scheme) = schemes.next() else {
-        return Ok(None);
-    };
-    let one = |scheme: &SignatureScheme| -> Result<Signer, Error> {
+    let signer = |scheme: &SignatureScheme| -> Result<Signer, Error> {
         match scheme {
             SignatureScheme::Standard => {
-                let secrets = endpoint.signing_secrets(now).cloned();
-                Ok(StandardSigner::new(secrets).ok_or_else(unsigned)?.into())
+                let signer = StandardSigner::new(secrets.iter().cloned());
+                Ok(signer.ok_or_else(unsigned)?.into())
             }
             SignatureScheme::Timestamped => {
                 // The receiver's key is the text of the secret, as it was shown.
-                let secret = endpoint.signing_secrets(now).next().ok_or_else(unsigned)?;
-                let key = secret.expose().as_bytes().to_vec();
-                Ok(TimestampedSigner::new(key).map_err(|_| unsigned())?.into())
+                let key = secrets.first().ok_or_else(unsigned)?.expose();
+                let signer = TimestampedSigner::new(key.as_bytes().to_vec());
+                Ok(signer.map_err(|_| unsigned())?.into())
             }
         }
     };
-    let signer = one(scheme)?;
-    match schemes.next() {
-        None => Ok(Some(signer)),
-        Some(_) => Err(Error::invalid("signatures", "one scheme")),
-    }
+    schemes.iter().map(signer).collect()
 }

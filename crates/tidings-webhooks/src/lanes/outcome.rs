@@ -38,11 +38,22 @@ pub(super) fn decide(
     if attempt.error_kind() == Some(ErrorKind::InvalidRequest) {
         return finish(DeliveryState::Failed, Some("the request is not valid"));
     }
+    if is_local(attempt) {
+        return Next::Retry(later(now, LOCAL_PAUSE));
+    }
     let made = tries.saturating_add(1);
     match retry.next_delay(made, Duration::ZERO, attempt.retry_after(), random) {
         Some(delay) => Next::Retry(later(now, delay)),
         None => finish(DeliveryState::Failed, None),
     }
+}
+
+/// The pause after trouble of this machine: it is put off, and no place of the schedule is used up.
+const LOCAL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Whether the attempt says nothing about the endpoint: this machine could not make it.
+pub(super) fn is_local(attempt: &Attempt) -> bool {
+    attempt.error_kind().is_some_and(ErrorKind::is_local)
 }
 
 /// Whether the endpoint wants no more events.

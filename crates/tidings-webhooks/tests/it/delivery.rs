@@ -82,11 +82,34 @@ async fn an_endpoint_is_called_as_its_owner_wants() {
     let request = soon(receiver.request(1)).await;
     assert_eq!(request.body, r#"{"n":2}"#);
     assert_eq!(request.header("x-team"), Some("billing"));
+    assert_eq!(request.header("webhook-id"), Some("event-2"));
     let by_timestamp = TimestampedVerifier::new(secret.expose().as_bytes()).unwrap();
     let verified = by_timestamp.verify(&request.head.headers, &request.body, Timestamp::now());
     assert!(verified.is_ok());
     app.until(endpoint.id, DeliveryState::Delivered, 1).await;
     assert_eq!(receiver.requests().len(), 1);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn both_signatures_are_on_a_request_at_once() {
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let mut settings = EndpointSettings::new(receiver.url("/"));
+    settings.signatures = vec![SignatureScheme::Standard, SignatureScheme::Timestamped];
+    let (_, secret) = app.create(settings).await;
+    app.accept(0..1).await;
+    let request = soon(receiver.request(1)).await;
+    let now = Timestamp::now();
+    let by_timestamp = TimestampedVerifier::new(secret.expose().as_bytes()).unwrap();
+    let headers = &request.head.headers;
+    assert!(by_timestamp.verify(headers, &request.body, now).is_ok());
+    assert!(
+        Verifier::new(secret)
+            .verify(headers, &request.body, now)
+            .is_ok()
+    );
     app.stop().await;
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tidings::transport::{RequestBody, ResponseBody, Transport};
+use tidings::{AttemptError, ErrorKind};
 use tidings_test_support::{Answer, Gate, Receiver};
 use tidings_webhooks::{DeliveryState, Error};
 
@@ -110,6 +112,44 @@ async fn regression_what_cannot_be_read_fails_with_a_reason_and_alone() {
     assert_eq!(failed[0].event_id, "event-3");
     assert!(failed[0].reason.is_some());
     app.until(healthy, DeliveryState::Delivered, 4).await;
+    app.stop().await;
+}
+
+/// Fails once for want of something on this machine, then delivers.
+#[derive(Debug, Default)]
+struct OutOfSockets(std::sync::atomic::AtomicBool);
+
+#[async_trait::async_trait]
+impl Transport for OutOfSockets {
+    async fn send(
+        &self,
+        _request: http::Request<RequestBody>,
+    ) -> Result<http::Response<ResponseBody>, AttemptError> {
+        if self.0.swap(true, Ordering::Relaxed) {
+            return Ok(http::Response::new(ResponseBody::empty()));
+        }
+        Err(AttemptError::new(
+            ErrorKind::Local,
+            "no file descriptor is left",
+        ))
+    }
+}
+
+#[tokio::test]
+async fn trouble_of_this_machine_is_not_the_endpoints() {
+    let place = Place::new();
+    // One attempt: had the first one counted, the delivery would have failed.
+    let options = schedule(&[0]).with_sender(|sender| sender.transport(OutOfSockets::default()));
+    let app = place.start(options).await;
+    let endpoint = app.endpoint("http://127.0.0.1:9/".to_owned()).await;
+    app.accept(0..1).await;
+    let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
+    assert_eq!(delivered[0].attempts, 1);
+    let health = app.webhooks.health(endpoint).await.unwrap().unwrap();
+    assert_eq!(
+        (health.last_failure_at, health.success_rate),
+        (None, Some(1.0))
+    );
     app.stop().await;
 }
 
