@@ -15,9 +15,9 @@ use tokio::time::Instant;
 /// at a time, and nothing else stops them in the middle of it.
 pub(super) const MAX_READ: u64 = 2 * 1024 * 1024;
 
-/// How long a connection that no request has used yet is left alone, in milliseconds: its handshake
+/// How long a connection that no request has used yet is left alone: its handshake
 /// is not over, or its request is about to find it.
-const NEW_FOR: u64 = 30_000;
+const NEW_FOR: Duration = Duration::from_secs(30);
 
 /// A connection that is not in the registry any more, however many requests are under way.
 const CLOSED: u32 = 1 << 31;
@@ -51,7 +51,8 @@ struct State {
     has_responded: AtomicBool,
     /// Whether no request has used it yet.
     is_new: AtomicBool,
-    /// When it fell idle, in milliseconds since the registry was made.
+    /// When it fell idle, in microseconds since the registry was made: several may do so within a
+    /// millisecond, and their order counts.
     idle_since: AtomicU64,
     must_close: AtomicBool,
     reader: Mutex<Option<Waker>>,
@@ -132,7 +133,7 @@ impl Connections {
 
     fn now(&self) -> u64 {
         let elapsed: Duration = self.0.start.elapsed();
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Connection>> {
@@ -212,7 +213,8 @@ impl Connection {
     fn may_close(&self, now: u64) -> bool {
         let since = self.0.idle_since.load(Ordering::Relaxed);
         let is_new = self.0.is_new.load(Ordering::Relaxed);
-        self.is_idle() && (!is_new || now.saturating_sub(since) >= NEW_FOR)
+        let age = Duration::from_micros(now.saturating_sub(since));
+        self.is_idle() && (!is_new || age >= NEW_FOR)
     }
 
     fn close(&self) {
@@ -320,7 +322,7 @@ mod tests {
         let connection = connections.open();
         connections.close_idle();
         assert!(!connection.must_close());
-        tokio::time::advance(Duration::from_millis(NEW_FOR)).await;
+        tokio::time::advance(NEW_FOR).await;
         connections.close_idle();
         assert!(connection.must_close());
     }
