@@ -277,11 +277,9 @@ impl SubscribeOptions {
     ///
     /// It is the time after which the messages of a crashed process come back.
     ///
-    /// A handler that blocks its thread for longer cannot be stopped, so its claim is extended for it, and
-    /// the handler goes on with the new claim if its own consumer has claimed the message again. One race
-    /// is left: if the claim could not be extended, and the handler returns at the very moment when its
-    /// message is claimed again, what it decided is not recorded. The message is then handled again, or is
-    /// dead-lettered if it has no attempt left, although the handler has succeeded.
+    /// A handler that blocks its thread for longer cannot be stopped, so its claim is extended for it. If
+    /// that fails and its own consumer claims the message again, the handler goes on with the new claim,
+    /// and what it decides holds. If another consumer claims it, the message is handled twice.
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = timeout;
         self

@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use super::handler::Verdict;
 use super::settler::{Kind, Settling};
-use super::time_limit::{Over, watch};
+use super::time_limit::{Over, margin, watch};
 use super::{Origin, Subscription};
 use crate::dead_letter::{self, Reason};
 use crate::engine::{Delivery, Outcome, Receipt, Settlement};
@@ -48,6 +48,13 @@ impl End {
     }
 }
 
+/// How claims are to be settled.
+pub(super) struct Ended {
+    pub(super) ends: Vec<Settling>,
+    /// Whether they may have expired before.
+    pub(super) is_late: bool,
+}
+
 /// Runs the handler on claimed messages and returns how each claim is to be settled; nothing if other
 /// claims have taken all of them.
 pub(super) async fn run(
@@ -56,11 +63,14 @@ pub(super) async fn run(
     deliveries: Vec<Delivery>,
     lease_end: Instant,
     abort: &CancellationToken,
-) -> Vec<Settling> {
+) -> Ended {
     let receipts: Arc<[Receipt]> = deliveries.iter().map(|delivery| delivery.receipt).collect();
     // The task may have waited for its turn while closing began, or until its claims expired.
     if subscription.closing.is_cancelled() || Instant::now() >= lease_end {
-        return receipts.iter().copied().map(released).collect();
+        return Ended {
+            ends: receipts.iter().copied().map(released).collect(),
+            is_late: Instant::now() >= lease_end,
+        };
     }
     let running = subscription.overdue.register(receipts, lease_end);
     let span = telemetry::process_span(subscription, &deliveries);
@@ -80,18 +90,20 @@ pub(super) async fn run(
             Over::Overtaken => {
                 let stale = &subscription.counters.stale;
                 stale.fetch_add(origins.len() as u64, Ordering::Relaxed);
-                return Vec::new();
+                return Ended { ends: Vec::new(), is_late: true };
             }
         },
     };
     telemetry::processed(subscription.group(), begun.elapsed(), end.error_type());
+    let margin = margin(subscription.options.visibility_timeout);
+    let is_late = Instant::now() + margin >= lease_end;
     // Its own consumer may have claimed its messages again meanwhile.
-    running
-        .receipts()
-        .iter()
-        .zip(&origins)
-        .map(|(receipt, origin)| decide(subscription, *receipt, origin, &end))
-        .collect()
+    let ends = running.end(is_late, |receipts| {
+        let messages = receipts.iter().zip(&origins);
+        let ends = messages.map(|(receipt, origin)| decide(subscription, *receipt, origin, &end));
+        ends.collect()
+    });
+    Ended { ends, is_late }
 }
 
 /// Hands back a message that no handler has begun.

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::overdue::Again;
 use super::poller::Registration;
-use super::settler::Ends;
-use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler, time_limit};
+use super::settler::{Ends, Settling};
+use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler};
 use crate::engine::wake::WakeReceiver;
 use crate::engine::{Claimed, Delivery};
 use crate::{BatchHandler, Error};
@@ -148,6 +149,7 @@ impl<H: BatchHandler> Dispatch<H> {
             if recorded.is_none() || closing.is_cancelled() {
                 break;
             }
+            self.subscription.overdue.forget_late_ones();
             wakes.mark_seen();
             let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.
@@ -161,6 +163,8 @@ impl<H: BatchHandler> Dispatch<H> {
                     deliveries,
                     next_due,
                 }) => {
+                    let may_have_more = deliveries.len() >= room;
+                    let deliveries = self.without_handlers(deliveries).await;
                     if !deliveries.is_empty() && Instant::now() >= lease_end {
                         tracing::warn!(
                             stream = %key.stream, group = %key.group,
@@ -173,7 +177,6 @@ impl<H: BatchHandler> Dispatch<H> {
                         continue;
                     }
                     pause = FIRST_PAUSE;
-                    let may_have_more = deliveries.len() >= room;
                     self.start_all(deliveries, free, lease_end).await;
                     if may_have_more {
                         continue;
@@ -214,6 +217,25 @@ impl<H: BatchHandler> Dispatch<H> {
         *pause = (*pause * 2).min(LAST_PAUSE);
     }
 
+    /// The messages that no handler of this consumer has. One that blocks its thread may have let its claim
+    /// expire: its message is neither handled again beside it nor taken for poison. If it has ended
+    /// meanwhile, what it decided holds.
+    async fn without_handlers(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        let mut ends = Vec::new();
+        deliveries.retain(
+            |delivery| match self.subscription.overdue.renew(delivery.receipt) {
+                Again::Free => true,
+                Again::Running => false,
+                Again::Ended(end) => {
+                    ends.push(end);
+                    false
+                }
+            },
+        );
+        self.ends.send(ends).await;
+        deliveries
+    }
+
     /// Hands back claims that no handler has begun.
     async fn release_all(&self, deliveries: &[Delivery]) {
         let ends = deliveries.iter().map(|d| attempt::released(d.receipt));
@@ -229,15 +251,9 @@ impl<H: BatchHandler> Dispatch<H> {
     ) {
         let options = &self.subscription.options;
         let max_attempts = options.max_attempts();
-        // A handler that blocks its thread may have let its claim expire. It goes on, and its message is
-        // neither handled beside it nor taken for poison.
-        let overdue = &self.subscription.overdue;
-        let deliveries = deliveries
-            .into_iter()
-            .filter(|delivery| !overdue.renew(delivery.receipt));
         let is_poison =
             |delivery: &Delivery| max_attempts.is_some_and(|max| delivery.message.attempt > max);
-        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.partition(is_poison);
+        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_poison);
         while !healthy.is_empty() {
             let rest = healthy.split_off(options.max_batch.min(healthy.len()));
             if let Some(permit) = free.split(1) {
@@ -259,12 +275,13 @@ impl<H: BatchHandler> Dispatch<H> {
         let handler = Arc::clone(&self.handler);
         let (abort, ends) = (self.abort.clone(), self.ends.clone());
         self.running.spawn(async move {
-            let end = attempt::run(&subscription, &*handler, deliveries, lease_end, &abort).await;
-            let margin = time_limit::margin(subscription.options.visibility_timeout);
-            if Instant::now() + margin >= lease_end {
-                ends.send_late(end).await;
+            let ended = attempt::run(&subscription, &*handler, deliveries, lease_end, &abort).await;
+            if ended.is_late {
+                let late: Vec<_> = ended.ends.iter().map(Settling::id).collect();
+                ends.send_late(ended.ends).await;
+                subscription.overdue.late_ones_tried(&late);
             } else {
-                ends.send(end).await;
+                ends.send(ended.ends).await;
             }
             drop(permit);
         });

@@ -3,7 +3,9 @@
 //! A handler whose time is up is dropped before its claims expire, at whatever await it has reached.
 //! One that blocks its thread reaches none. It cannot be stopped, and a second run beside it would
 //! only do its work twice, so its claims are extended for it from another thread. If they expire all
-//! the same and its own consumer claims a message again, the handler goes on with the new receipt.
+//! the same and its own consumer claims a message again, the handler goes on with the new receipt. If
+//! the handler returns while that claim is under way, what it has decided is recorded with the new
+//! receipt.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,10 +15,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::settler::Settling;
 use super::time_limit::margin;
 use super::{Subscription, after};
 use crate::MessageId;
-use crate::engine::Receipt;
+use crate::engine::{Outcome, Receipt};
 
 /// How often the claims of one handler are extended for it. Then it counts as hanging, and its
 /// messages are delivered again.
@@ -35,6 +38,26 @@ struct All {
     handlers: HashMap<u64, Running>,
     /// Which handler has a message.
     by_message: HashMap<MessageId, u64>,
+    /// How messages ended for good whose claims may have expired before, until the store has recorded it
+    /// and no claim is under way. No more than handlers can have at once.
+    late: HashMap<MessageId, Late>,
+}
+
+#[derive(Debug)]
+struct Late {
+    end: Settling,
+    was_tried: bool,
+}
+
+/// What becomes of a message that its own consumer has claimed again.
+#[derive(Debug)]
+pub(super) enum Again {
+    /// Its handler runs and goes on with the new receipt.
+    Running,
+    /// Its handler has ended, and this is how, with the new receipt.
+    Ended(Settling),
+    /// No handler has it.
+    Free,
 }
 
 #[derive(Debug)]
@@ -74,21 +97,45 @@ impl Overdue {
         }
     }
 
-    /// Gives a new receipt to the handler that has its message. Returns `false` if there is none.
-    pub(super) fn renew(&self, receipt: Receipt) -> bool {
+    /// Gives a new receipt to the handler that has its message, or had it until a moment ago.
+    pub(super) fn renew(&self, receipt: Receipt) -> Again {
         let mut all = self.lock();
-        let Some(number) = all.by_message.get(&receipt.id).copied() else {
-            return false;
-        };
-        let Some(running) = all.handlers.get_mut(&number) else {
-            return false;
+        let All {
+            handlers,
+            by_message,
+            late,
+            ..
+        } = &mut *all;
+        let number = by_message.get(&receipt.id);
+        let Some(running) = number.and_then(|number| handlers.get_mut(number)) else {
+            return late.remove(&receipt.id).map_or(Again::Free, |late| {
+                let mut end = late.end;
+                end.settlement.receipt = receipt;
+                Again::Ended(end)
+            });
         };
         let renewed = running
             .receipts
             .iter()
             .map(|old| if old.id == receipt.id { receipt } else { *old });
         running.receipts = renewed.collect();
-        true
+        Again::Running
+    }
+
+    /// Notes that the store was asked to record late ends.
+    pub(super) fn late_ones_tried(&self, messages: &[MessageId]) {
+        let mut all = self.lock();
+        for id in messages {
+            if let Some(late) = all.late.get_mut(id) {
+                late.was_tried = true;
+            }
+        }
+    }
+
+    /// Forgets the late ends that the store was asked to record: a claim that begins after that does not
+    /// find their messages.
+    pub(super) fn forget_late_ones(&self) {
+        self.lock().late.retain(|_, late| !late.was_tried);
     }
 
     /// The claims that expire within `margin`, which are taken to be extended by `visibility`, and the
@@ -132,6 +179,30 @@ impl Registered<'_> {
         running.map_or_else(|| Arc::from([]), |running| Arc::clone(&running.receipts))
     }
 
+    /// Says that the handler has ended, and decides with the receipts as they are now what becomes of its
+    /// messages. What is late is remembered.
+    pub(super) fn end(
+        self,
+        is_late: bool,
+        decide: impl FnOnce(&[Receipt]) -> Vec<Settling>,
+    ) -> Vec<Settling> {
+        let mut all = self.overdue.lock();
+        let receipts = all.remove(self.number);
+        let ends = decide(&receipts);
+        if is_late {
+            let last = ends.iter().filter(|end| {
+                let outcome = &end.settlement.outcome;
+                matches!(outcome, Outcome::Acknowledged | Outcome::Dead { .. })
+            });
+            let late = last.cloned().map(|end| {
+                let was_tried = false;
+                (end.id(), Late { end, was_tried })
+            });
+            all.late.extend(late);
+        }
+        ends
+    }
+
     /// Records that the claims of the handler now last longer.
     pub(super) fn extended(&self, lease_end: Instant) {
         if let Some(running) = self.overdue.lock().handlers.get_mut(&self.number) {
@@ -142,12 +213,20 @@ impl Registered<'_> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let mut all = self.overdue.lock();
-        if let Some(running) = all.handlers.remove(&self.number) {
-            for receipt in running.receipts.iter() {
-                all.by_message.remove(&receipt.id);
-            }
+        self.overdue.lock().remove(self.number);
+    }
+}
+
+impl All {
+    /// Removes a handler, and returns the receipts of its messages.
+    fn remove(&mut self, number: u64) -> Arc<[Receipt]> {
+        let Some(running) = self.handlers.remove(&number) else {
+            return Arc::from([]);
+        };
+        for receipt in running.receipts.iter() {
+            self.by_message.remove(&receipt.id);
         }
+        running.receipts
     }
 }
 

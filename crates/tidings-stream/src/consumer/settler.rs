@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CloseReport, Subscription, after};
 use crate::engine::{Outcome, Settlement};
-use crate::{Error, telemetry};
+use crate::{Error, MessageId, telemetry};
 
 /// Most settlements of one call to the store, so that no call holds up the store for long.
 const MAX_BATCH: usize = 1000;
@@ -36,9 +36,17 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The end of one claim, on its way to the store.
+#[derive(Debug, Clone)]
 pub(super) struct Settling {
     pub(super) settlement: Settlement,
     pub(super) kind: Kind,
+}
+
+impl Settling {
+    /// The message.
+    pub(super) fn id(&self) -> MessageId {
+        self.settlement.receipt.id
+    }
 }
 
 /// How the end counts in a [`CloseReport`].

@@ -13,6 +13,7 @@ use tidings_stream::{
     NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter, telemetry,
     with_context,
 };
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::database::{Schema, numbered, soon, until};
@@ -211,6 +212,84 @@ async fn regression_a_handler_that_blocks_a_thread_is_not_poison_on_sqlite() {
     );
     let engine = SqliteEngine::open(database.unwrap()).await.unwrap();
     a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(engine)).await;
+}
+
+/// Lets a claim expire under a handler, and the handler return while its message is claimed again.
+#[derive(Debug)]
+struct LateReturn {
+    begun: Instant,
+    handler: Mutex<Option<mpsc::Sender<()>>>,
+    refused: Notify,
+}
+
+const SHORT: Duration = Duration::from_millis(500);
+
+#[async_trait]
+impl Hook for LateReturn {
+    async fn before(&self, call: &'static str, _: usize) -> Result<(), Error> {
+        if call == "extend" {
+            return Err(Error::backend(std::io::Error::other(
+                "no claim is extended",
+            )));
+        }
+        Ok(())
+    }
+
+    async fn after(&self, call: &'static str) {
+        match call {
+            "claim" if self.begun.elapsed() > SHORT => {
+                let handler = self.handler.lock().unwrap().take();
+                if let Some(handler) = handler {
+                    handler.send(()).unwrap();
+                    // Its end came with the old receipt.
+                    self.refused.notified().await;
+                }
+            }
+            "settle" => self.refused.notify_one(),
+            _ => {}
+        }
+    }
+}
+
+/// What a handler has decided too late holds, although its message was claimed again at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_a_handler_that_returns_while_its_message_is_claimed_again_has_handled_it() {
+    let (sender, receiver) = mpsc::channel();
+    let engine = Wrapped::new(LateReturn {
+        begun: Instant::now(),
+        handler: Mutex::new(Some(sender)),
+        refused: Notify::new(),
+    });
+    let streams = streams(engine);
+    let runs = Arc::new(AtomicU64::new(0));
+    let receiver = Arc::new(Mutex::new(receiver));
+    let handler = {
+        let runs = Arc::clone(&runs);
+        move |_: Message| {
+            let (runs, receiver) = (Arc::clone(&runs), Arc::clone(&receiver));
+            async move {
+                runs.fetch_add(1, Ordering::SeqCst);
+                // The runtime goes on beside it, timers included.
+                tokio::task::block_in_place(|| receiver.lock().unwrap().recv())?;
+                Ok(())
+            }
+        }
+    };
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let options = from_start()
+        .with_max_retries(0)
+        .with_concurrency(2)
+        .with_visibility_timeout(SHORT);
+    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    until(async || consumer.stats().stale == 1).await;
+    until(async || {
+        let group = streams.stats("s").await.unwrap().groups.remove(0);
+        (group.lag, group.pending) == (0, 0)
+    })
+    .await;
+    consumer.close().await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
 }
 
 /// A stream whose dead letters would have a name that no call accepts is not subscribed to.
