@@ -8,7 +8,7 @@
 //! | `webhooks` | endpoints, deliveries, attempts, lanes |
 //! | `records` | idempotency keys, and the operations that concern several parts at once |
 //!
-//! [`DatabaseUrl`] names the engine, and [`Storage::open`] is the one place that asks for it. Each
+//! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
 //! engine has a file here; `conformance` holds all of them to the same contract.
 
 #[cfg(test)]
