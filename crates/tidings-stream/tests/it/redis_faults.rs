@@ -334,14 +334,24 @@ async fn regression_claims_whose_reply_is_lost_keep_their_attempts() {
         }
         let again = far.claim(&member, 3, NEVER).await;
         let Ok(again) = again else { continue };
-        let attempts: Vec<u32> = again.deliveries.iter().map(|d| d.message.attempt).collect();
-        assert_eq!(attempts, [1, 1, 1]);
+        // After a read that failed a claim takes fewer messages, and one may be held back.
+        assert!(again.deliveries.iter().all(|it| it.message.attempt == 1));
         let settlements = again.deliveries.iter().map(|delivery| Settlement {
             receipt: delivery.receipt,
             outcome: Outcome::Released,
         });
         near.settle(&key, settlements.collect()).await.unwrap();
     }
+    let member = consumer(&key);
+    let mut attempts = Vec::new();
+    until(async || {
+        if let Ok(claimed) = far.claim(&member, 3, NEVER).await {
+            attempts.extend(claimed.deliveries.iter().map(|it| it.message.attempt));
+        }
+        attempts.len() >= 3
+    })
+    .await;
+    assert_eq!(attempts, [1, 1, 1]);
 }
 
 #[tokio::test]
