@@ -91,6 +91,11 @@ fn main() {
             report_aims(workers, &best, go.is_some());
         }
     }
+    if let Some(program) = go
+        && let Err(error) = std::fs::remove_file(&program)
+    {
+        println!("{} is left: {error}", program.display());
+    }
 }
 
 /// Says which aims `Client` has missed.
