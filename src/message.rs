@@ -7,7 +7,6 @@ use http::HeaderValue;
 use serde::Serialize;
 use tidings_notify::{Event, EventType, Payload, UserId};
 use uuid::Uuid;
-use uuid::fmt::Simple;
 
 /// Longest message id, in bytes.
 pub const MAX_MESSAGE_ID_BYTES: usize = 255;
@@ -42,15 +41,21 @@ pub struct Message {
     first_attempt: NonZeroU32,
 }
 
-/// A generated id needs no allocation: many messages may wait.
+/// A short id needs no allocation: many messages may wait.
 #[derive(Clone)]
 enum MessageId {
-    Generated([u8; GENERATED_ID_BYTES]),
-    Given(Arc<str>),
+    Short {
+        bytes: [u8; SHORT_ID_BYTES],
+        len: u8,
+    },
+    Long(Arc<str>),
 }
 
+/// Most ids of events are no longer. With more bytes than this every message would be larger.
+const SHORT_ID_BYTES: usize = 38;
+
 const GENERATED_ID_PREFIX: &[u8] = b"msg_";
-const GENERATED_ID_BYTES: usize = GENERATED_ID_PREFIX.len() + Simple::LENGTH;
+const GENERATED_ID_BYTES: u8 = 36;
 
 impl Message {
     /// Wraps a body under a new id: `msg_` and a UUID of version 7.
@@ -81,7 +86,7 @@ impl Message {
     /// payload and `timestamp` is in RFC 3339.
     #[expect(clippy::missing_panics_doc, reason = "it cannot happen, and says why")]
     pub fn from_event(event: &Event) -> Self {
-        let id: Arc<str> = event.id.to_string().into();
+        let id = event.id.to_string();
         let body = serde_json::to_vec(&WebhookBody {
             id: &id,
             event_type: &event.event_type,
@@ -91,7 +96,7 @@ impl Message {
         })
         .expect("a struct of texts and of checked JSON always has a JSON form");
         Self {
-            id: MessageId::Given(id),
+            id: MessageId::new(&id),
             event_type: Some(event.event_type.clone()),
             body: body.into(),
             content_type: Some(Arc::clone(&JSON)),
@@ -105,11 +110,11 @@ impl Message {
     ///
     /// [`InvalidMessageId`] unless it is 1 to 255 visible ASCII characters without a full stop,
     /// which separates the parts of what is signed.
-    pub fn with_id(mut self, id: impl Into<Arc<str>>) -> Result<Self, InvalidMessageId> {
-        let id = id.into();
+    pub fn with_id(mut self, id: impl AsRef<str>) -> Result<Self, InvalidMessageId> {
+        let id = id.as_ref();
         let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'.';
         if (1..=MAX_MESSAGE_ID_BYTES).contains(&id.len()) && id.bytes().all(visible) {
-            self.id = MessageId::Given(id);
+            self.id = MessageId::new(id);
             Ok(self)
         } else {
             Err(InvalidMessageId)
@@ -165,18 +170,35 @@ impl Message {
 }
 
 impl MessageId {
+    fn new(id: &str) -> Self {
+        let mut bytes = [0; SHORT_ID_BYTES];
+        match (bytes.get_mut(..id.len()), u8::try_from(id.len())) {
+            (Some(short), Ok(len)) => {
+                short.copy_from_slice(id.as_bytes());
+                Self::Short { bytes, len }
+            }
+            _ => Self::Long(id.into()),
+        }
+    }
+
     fn generate() -> Self {
-        let mut id = [0; GENERATED_ID_BYTES];
-        let (prefix, uuid) = id.split_at_mut(GENERATED_ID_PREFIX.len());
+        let mut bytes = [0; SHORT_ID_BYTES];
+        let (prefix, uuid) = bytes.split_at_mut(GENERATED_ID_PREFIX.len());
         prefix.copy_from_slice(GENERATED_ID_PREFIX);
         Uuid::now_v7().simple().encode_lower(uuid);
-        Self::Generated(id)
+        Self::Short {
+            bytes,
+            len: GENERATED_ID_BYTES,
+        }
     }
 
     fn as_str(&self) -> &str {
         match self {
-            Self::Generated(id) => std::str::from_utf8(id).expect("it was made of ASCII"),
-            Self::Given(id) => id,
+            Self::Short { bytes, len } => {
+                let id = &bytes[..usize::from(*len)];
+                std::str::from_utf8(id).expect("it was made of a text")
+            }
+            Self::Long(id) => id,
         }
     }
 }
@@ -289,6 +311,15 @@ mod tests {
         assert_eq!(one.id().len(), 36);
         let copy = other.clone().with_id(one.id()).unwrap();
         assert_eq!(copy, one);
+    }
+
+    #[test]
+    fn ids_of_any_length_come_back() {
+        for length in [1, 37, 38, 39, 255] {
+            let id = "x".repeat(length);
+            assert_eq!(Message::from("x").with_id(&id).unwrap().id(), id);
+        }
+        assert_eq!(size_of::<MessageId>(), 40);
     }
 
     #[test]

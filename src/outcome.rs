@@ -101,10 +101,24 @@ impl Refusal {
 pub struct Receipt {
     /// The message.
     pub message: Message,
-    /// Every attempt, in order; the last one succeeded. Of those before it the number, the time, the
-    /// duration, and the status or the kind of error are kept:
-    /// [`on_attempt`](crate::DispatcherBuilder::on_attempt) gets each one in full.
+    /// The attempts, in order; the last one succeeded, and those before it are [kept in
+    /// short](DeliveryError::attempts).
     pub attempts: Vec<Attempt>,
+}
+
+impl Receipt {
+    /// How many attempts were made.
+    pub fn attempt_count(&self) -> u32 {
+        attempt_count(&self.message, &self.attempts)
+    }
+}
+
+/// How many attempts were made, of which the last one is always kept.
+fn attempt_count(message: &Message, attempts: &[Attempt]) -> u32 {
+    let first = message.first_attempt().get();
+    attempts.last().map_or(0, |last| {
+        last.number.saturating_sub(first).saturating_add(1)
+    })
 }
 
 /// A delivery that failed for good: the message, what was tried, and why it ended.
@@ -196,11 +210,21 @@ impl DeliveryError {
         self.0.message
     }
 
-    /// Every attempt, in order. Empty if nothing was tried. Of attempts after which the delivery had
-    /// to wait the number, the time, the duration, and the status or the kind of error are kept:
-    /// [`on_attempt`](crate::DispatcherBuilder::on_attempt) gets each one in full.
+    /// The attempts, in order. Empty if nothing was tried.
+    ///
+    /// Many messages may wait. So attempts after which a delivery had to wait are kept in short:
+    /// their number, the status or the kind of error, the duration to within 0.2 %, and the time to
+    /// within a second a day since the acceptance. Of more than nine of them the first and the last
+    /// seven are kept; a caller that waits for the outcome, with
+    /// [`deliver`](crate::Client::deliver), gets every one.
+    /// [`on_attempt`](crate::DispatcherBuilder::on_attempt) gets each attempt in full.
     pub fn attempts(&self) -> &[Attempt] {
         &self.0.attempts
+    }
+
+    /// How many attempts were made, also if not all of them were kept.
+    pub fn attempt_count(&self) -> u32 {
+        attempt_count(&self.0.message, &self.0.attempts)
     }
 
     /// Whether an attempt began, so that the endpoint may have received the message. An attempt
@@ -251,12 +275,11 @@ impl DeliveryError {
 /// Such as `message msg_1 was not delivered after 3 attempts: 503 Service Unavailable`.
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (id, attempts) = (self.0.message.id(), self.0.attempts.len());
-        write!(f, "message {id} was not delivered")?;
-        match attempts {
+        write!(f, "message {} was not delivered", self.0.message.id())?;
+        match self.attempt_count() {
             0 => {}
             1 => f.write_str(" after 1 attempt")?,
-            _ => write!(f, " after {attempts} attempts")?,
+            attempts => write!(f, " after {attempts} attempts")?,
         }
         write!(f, ": {}", self.0.cause)
     }

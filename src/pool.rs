@@ -23,6 +23,7 @@
 mod config;
 mod delivery;
 mod lane;
+mod moment;
 mod panics;
 mod permits;
 mod report;

@@ -45,7 +45,7 @@ pub use schedule::Schedule;
 /// Most time that is added to a wait that the endpoint asked for.
 const MAX_HINT_JITTER: Duration = Duration::from_secs(30);
 
-/// Limit on the attempts where none was set: a delivery keeps a record of each.
+/// Limit on the attempts where none was set: a message should not be retried without an end.
 const MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).expect("a hundred is not zero");
 
 const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");

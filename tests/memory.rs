@@ -12,6 +12,7 @@ use bytes::Bytes;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tidings::retry::{RetryPolicy, Schedule};
 use tidings::{Dispatcher, Endpoint, LaneConfig, Message};
+use tidings_notify::EventType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,15 +20,19 @@ use tokio::net::{TcpListener, TcpStream};
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const MESSAGES: usize = 10_000;
-/// How many messages are tried before they wait.
-const TRIED: usize = 2000;
+/// How many messages are tried before they wait. After the first ones, their queue has just doubled.
+const TRIED: usize = 500;
 const BODY: usize = 100;
 
 /// One test: two at once would count what the other allocates.
 #[tokio::test]
 async fn a_message_that_waits_takes_less_than_256_bytes_beside_its_body() {
     queued().await;
-    waiting_for_a_retry().await;
+    for attempts in [1, 4, 10] {
+        waiting_for_a_retry(attempts, message).await;
+    }
+    // The default policy makes five attempts.
+    waiting_for_a_retry(4, event).await;
 }
 
 async fn queued() {
@@ -42,20 +47,23 @@ async fn queued() {
         dispatcher.notify("a", message()).unwrap();
     }
     assert_eq!(dispatcher.queued(), MESSAGES);
-    assert_small(&region, MESSAGES, "queued");
+    assert_small(&region, MESSAGES, "a queued message");
     dispatcher.stop_within(Duration::ZERO).await;
 }
 
-async fn waiting_for_a_retry() {
+/// Measures messages that wait after so many attempts.
+async fn waiting_for_a_retry(attempts: usize, message: fn() -> Message) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let requests = Arc::new(AtomicUsize::new(0));
     tokio::spawn(refuse_all(listener, Arc::clone(&requests)));
-    let in_an_hour = Schedule::new([Duration::from_secs(3600)]).unwrap();
+    let mut waits = vec![Duration::from_millis(1); attempts - 1];
+    waits.push(Duration::from_secs(3600));
     let lane = LaneConfig::default()
         .with_queue_size(MESSAGES)
         .with_in_flight(1, 1)
-        .with_retry(RetryPolicy::new(in_an_hour))
+        .with_retry(RetryPolicy::new(Schedule::new(waits).unwrap()))
+        .without_retry_budget()
         .without_circuit_breaker();
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.insert("a", Endpoint::new(url).unwrap());
@@ -64,7 +72,8 @@ async fn waiting_for_a_retry() {
         while dispatcher.queued() < messages {
             dispatcher.notify("a", message()).unwrap();
         }
-        while requests.load(Ordering::SeqCst) < messages || dispatcher.queued() < messages {
+        let all = messages * attempts;
+        while requests.load(Ordering::SeqCst) < all || dispatcher.queued() < messages {
             tokio::task::yield_now().await;
         }
     };
@@ -72,8 +81,19 @@ async fn waiting_for_a_retry() {
     all_wait(100).await;
     let region = Region::new(ALLOCATOR);
     all_wait(100 + TRIED).await;
-    assert_small(&region, TRIED, "waiting");
+    assert_small(
+        &region,
+        TRIED,
+        &format!("a message after {attempts} attempts"),
+    );
     dispatcher.stop_within(Duration::ZERO).await;
+}
+
+/// A message with a type and an id of its own.
+fn event() -> Message {
+    let event_type = EventType::new("comment.created").unwrap();
+    let id = "0123456789abcdef-1234567890";
+    message().with_type(event_type).with_id(id).unwrap()
 }
 
 fn message() -> Message {
@@ -109,6 +129,6 @@ fn assert_small(region: &Region<'_, System>, messages: usize, what: &str) {
     let change = region.change();
     let bytes = change.bytes_allocated - change.bytes_deallocated;
     let each = bytes / messages - BODY;
-    println!("{each} bytes a {what} message");
-    assert!(each < 256, "{each} bytes a {what} message");
+    println!("{what} takes {each} bytes");
+    assert!(each < 256, "{what} takes {each} bytes");
 }

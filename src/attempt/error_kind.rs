@@ -50,6 +50,22 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Every kind, in order.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::ConnectTimeout,
+        Self::ResponseTimeout,
+        Self::Dns,
+        Self::Tls,
+        Self::Refused,
+        Self::Connect,
+        Self::Reset,
+        Self::Protocol,
+        Self::Redirected,
+        Self::BlockedAddress,
+        Self::InvalidRequest,
+        Self::Local,
+    ];
+
     /// Whether another attempt may succeed.
     pub fn is_retryable(self) -> bool {
         !matches!(
@@ -102,31 +118,16 @@ impl ErrorKind {
 mod tests {
     use super::*;
 
-    const ALL: [ErrorKind; 12] = [
-        ErrorKind::ConnectTimeout,
-        ErrorKind::ResponseTimeout,
-        ErrorKind::Dns,
-        ErrorKind::Tls,
-        ErrorKind::Refused,
-        ErrorKind::Connect,
-        ErrorKind::Reset,
-        ErrorKind::Protocol,
-        ErrorKind::Redirected,
-        ErrorKind::BlockedAddress,
-        ErrorKind::InvalidRequest,
-        ErrorKind::Local,
-    ];
-
     #[test]
     fn the_word_of_a_kind_is_its_serialized_form() {
-        for kind in ALL {
+        for kind in ErrorKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }
 
     #[test]
     fn what_cannot_succeed_later_is_not_retryable() {
-        let permanent: Vec<_> = (ALL.into_iter())
+        let permanent: Vec<_> = (ErrorKind::ALL.into_iter())
             .filter(|kind| !kind.is_retryable())
             .map(ErrorKind::as_str)
             .collect();
@@ -134,13 +135,16 @@ mod tests {
             permanent,
             ["redirected", "blocked_address", "invalid_request"]
         );
-        let local: Vec<_> = ALL.into_iter().filter(|kind| kind.is_local()).collect();
+        let local: Vec<_> = ErrorKind::ALL
+            .into_iter()
+            .filter(|kind| kind.is_local())
+            .collect();
         assert_eq!(local, [ErrorKind::Local]);
     }
 
     #[test]
     fn a_failure_to_connect_leaves_nothing_in_doubt() {
-        for kind in ALL.into_iter().filter(|kind| kind.is_connect()) {
+        for kind in ErrorKind::ALL.into_iter().filter(|kind| kind.is_connect()) {
             assert!(!kind.may_follow_the_request(), "{kind:?}");
         }
     }

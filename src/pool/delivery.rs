@@ -1,32 +1,46 @@
-mod summary;
+mod history;
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use tidings_notify::EventType;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::moment::Moment;
 use super::permits::QueuePermit;
 use crate::{Attempt, DeliveryError, DeliveryErrorCause, Message, Receipt, telemetry};
-use summary::AttemptSummary;
+use history::History;
 
 pub(crate) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
 
 /// A message on its way.
 ///
-/// Many of them may wait, so that its size matters: waiting for its second attempt it takes less
-/// than 256 bytes beside the body, and 16 bytes for each attempt after that.
+/// Many of them may wait, so that its size matters: it takes less than 256 bytes beside the body,
+/// however many attempts were made. Only if a caller waits for the outcome, with a future of its
+/// own, does it keep six bytes of each attempt without a limit.
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(super) message: Message,
     /// The attempts after which it had to wait.
-    earlier: Box<[AttemptSummary]>,
-    pub(super) accepted_at: Instant,
+    earlier: History,
+    pub(super) accepted_at: Moment,
+    /// When its next attempt is due, once it had to wait.
+    pub(super) due: Moment,
     /// Its place in the queue.
     pub(super) permit: Option<QueuePermit>,
+    /// Nothing for most deliveries.
+    observers: Option<Box<Observers>>,
+}
+
+/// Who follows a delivery.
+#[derive(Debug)]
+struct Observers {
     /// The caller that waits for the outcome. Without one, the outcome goes to a callback.
-    pub(super) reply: Option<Reply>,
+    reply: Option<Reply>,
     /// Nothing when the span is disabled.
-    span: Option<Box<Span>>,
+    span: Option<Span>,
 }
 
 /// Why a delivery ends without success, and until when its endpoint gets no requests.
@@ -60,49 +74,62 @@ impl Delivery {
             { telemetry::MESSAGE_ID } = message.id(),
             { telemetry::MESSAGE_TYPE } = message.event_type().map(EventType::as_str),
         );
+        let span = (!span.is_disabled()).then_some(span);
+        let is_observed = reply.is_some() || span.is_some();
+        let now = Moment::now();
         Box::new(Self {
             message,
-            earlier: Box::default(),
-            accepted_at: Instant::now(),
+            earlier: History::default(),
+            accepted_at: now,
+            due: now,
             permit: Some(permit),
-            reply,
-            span: (!span.is_disabled()).then(|| Box::new(span)),
+            observers: is_observed.then(|| Box::new(Observers { reply, span })),
         })
     }
 
     pub(super) fn span(&self) -> Span {
-        self.span.as_deref().map_or_else(Span::none, Span::clone)
+        let span = self.observers.as_ref().and_then(|it| it.span.clone());
+        span.unwrap_or_else(Span::none)
+    }
+
+    /// Whether a caller waits for the outcome, or has waited for it.
+    fn has_caller(&self) -> bool {
+        let observers = self.observers.as_ref();
+        observers.is_some_and(|observers| observers.reply.is_some())
+    }
+
+    /// Takes out the caller that waits for the outcome.
+    pub(super) fn take_reply(&mut self) -> Option<Reply> {
+        self.observers.as_mut()?.reply.take()
     }
 
     /// The number of the attempt that comes next.
     pub(super) fn next_attempt(&self) -> u32 {
-        self.number(self.earlier.len())
+        let first = self.message.first_attempt().get();
+        first.saturating_add(self.earlier.len())
     }
 
-    /// Keeps in short an attempt after which it has to wait.
-    pub(super) fn keep(&mut self, attempt: &Attempt) {
-        let mut earlier = std::mem::take(&mut self.earlier).into_vec();
-        earlier.reserve_exact(1);
-        earlier.push(AttemptSummary::new(attempt));
-        self.earlier = earlier.into_boxed_slice();
+    pub(super) fn age(&self) -> Duration {
+        self.accepted_at.elapsed()
+    }
+
+    /// Keeps in short an attempt that ended now, and after which it has to wait.
+    pub(super) fn keep(&mut self, attempt: &Attempt, now: Instant) {
+        let age = now.saturating_duration_since(self.accepted_at.into());
+        let began_after = age.saturating_sub(attempt.elapsed);
+        self.earlier.push(attempt, began_after, self.has_caller());
     }
 
     /// Why the last attempt before it waited failed.
     pub(super) fn last_failure(&self) -> Option<DeliveryErrorCause> {
-        self.earlier.last().map(AttemptSummary::cause)
+        self.earlier.last_failure()
     }
 
-    /// The attempts that were made before the last one.
+    /// The attempts that were made before the last one, as far as they are kept.
     pub(super) fn earlier_attempts(&self) -> Vec<Attempt> {
-        let numbered = self.earlier.iter().enumerate();
-        numbered
-            .map(|(index, summary)| summary.attempt(self.number(index)))
-            .collect()
-    }
-
-    fn number(&self, index: usize) -> u32 {
-        let first = self.message.first_attempt().get();
-        first.saturating_add(u32::try_from(index).unwrap_or(u32::MAX))
+        let now = Timestamp::now();
+        let accepted_at = now.saturating_sub(self.age()).unwrap_or(now);
+        (self.earlier).attempts(self.message.first_attempt(), accepted_at)
     }
 }
 

@@ -308,7 +308,7 @@ impl Lane {
             let failure = self.failure(cause_of(&attempt), now);
             return Settled::Failed(delivery, attempt, failure);
         };
-        delivery.keep(&attempt);
+        delivery.keep(&attempt, now);
         self.queue.push_retry(delivery, due);
         Settled::Waits
     }

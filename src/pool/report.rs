@@ -42,20 +42,20 @@ impl Pool {
     }
 
     /// Reports a delivery that succeeded.
-    pub(super) fn delivered(&self, id: &EndpointId, delivery: Delivery, last: Attempt) {
-        let span = delivery.span();
+    pub(super) fn delivered(&self, id: &EndpointId, mut delivery: Delivery, last: Attempt) {
+        let (span, reply) = (delivery.span(), delivery.take_reply());
         let mut attempts = delivery.earlier_attempts();
         attempts.push(last);
-        let (age, count) = (delivery.accepted_at.elapsed(), attempts.len());
-        catch(|| telemetry::delivered(age, count));
-        // Its place is free before anything is called that may want it.
-        drop(delivery.permit);
+        let age = delivery.age();
         let receipt = Receipt {
             message: delivery.message,
             attempts,
         };
+        catch(|| telemetry::delivered(age, receipt.attempt_count()));
+        // Its place is free before anything is called that may want it.
+        drop(delivery.permit);
         // A caller of `deliver` that no longer waits leaves the receipt to the callback.
-        let unclaimed = match delivery.reply {
+        let unclaimed = match reply {
             Some(reply) => reply.send(Ok(receipt)).err().and_then(Result::ok),
             None => Some(receipt),
         };
@@ -151,15 +151,15 @@ impl Pool {
     fn end(
         &self,
         id: &EndpointId,
-        delivery: Delivery,
+        mut delivery: Delivery,
         error: impl FnOnce(Message) -> DeliveryError,
     ) {
-        let span = delivery.span();
-        let age = delivery.accepted_at.elapsed();
+        let (span, reply) = (delivery.span(), delivery.take_reply());
+        let age = delivery.age();
         drop(delivery.permit);
         let error = error(delivery.message);
-        catch(|| telemetry::failed(error.cause(), age, error.attempts().len()));
-        let unclaimed = match delivery.reply {
+        catch(|| telemetry::failed(error.cause(), age, error.attempt_count()));
+        let unclaimed = match reply {
             Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
             None => Some(error),
         };

@@ -243,7 +243,7 @@ fn next_delay(
     attempt: &Attempt,
     rng: &mut Rng,
 ) -> Option<Duration> {
-    let (age, hint) = (delivery.accepted_at.elapsed(), attempt.retry_after());
+    let (age, hint) = (delivery.age(), attempt.retry_after());
     let delay = catch(|| retry.next_delay(attempt.number, age, hint, rng));
     delay.unwrap_or_else(|| {
         panics::log("a backoff");

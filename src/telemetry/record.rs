@@ -98,13 +98,13 @@ pub(crate) fn attempted(attempt: &Attempt) {
 }
 
 /// A delivery succeeded.
-pub(crate) fn delivered(age: Duration, attempts: usize) {
+pub(crate) fn delivered(age: Duration, attempts: u32) {
     histogram_of(&DELIVERED).record(age);
     count_attempts(attempts);
 }
 
 /// A delivery failed, or was given up.
-pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: usize) {
+pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: u32) {
     let error_type = match cause {
         DeliveryErrorCause::Status(status) => status_word(*status),
         DeliveryErrorCause::Transport(error) => error.kind().as_str().into(),
@@ -119,8 +119,7 @@ pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: usize)
     count_attempts(attempts);
 }
 
-fn count_attempts(attempts: usize) {
-    let attempts = u32::try_from(attempts).unwrap_or(u32::MAX);
+fn count_attempts(attempts: u32) {
     histogram_of(&ATTEMPTS).record(attempts);
 }
 

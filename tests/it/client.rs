@@ -109,6 +109,23 @@ async fn deliver_returns_every_attempt_under_one_id_each_signed_anew() {
 }
 
 #[tokio::test]
+async fn deliver_returns_every_attempt_of_many_and_a_callback_the_first_and_the_last() {
+    let server = server(&[503]).await;
+    let (client, mut errors) = started(Client::builder(server.uri()).retry(at_once(20)));
+    let numbers = |error: &DeliveryError| -> Vec<u32> {
+        assert_eq!(error.attempt_count(), 20);
+        assert!(error.to_string().contains("after 20 attempts: 503"));
+        let attempts = error.attempts().iter();
+        attempts.map(|attempt| attempt.number).collect()
+    };
+    let returned = client.deliver("x").await.unwrap_err();
+    assert!(numbers(&returned).into_iter().eq(1..=20));
+    client.notify("y").unwrap();
+    let (_, reported) = errors.recv().await.unwrap();
+    assert_eq!(numbers(&reported), [1, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
 async fn deliver_returns_the_failure_and_does_not_report_it_again() {
     let server = server(&[500]).await;
     let (client, mut errors) = started(Client::builder(server.uri()).retry(at_once(3)));

@@ -2,11 +2,11 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::pool::delivery::Delivery;
+use crate::pool::moment::Moment;
 use crate::retry::Budget;
 
 /// The deliveries of one endpoint that no worker holds.
@@ -17,12 +17,14 @@ pub(super) struct Queue {
     /// Deliveries whose next attempt is due, by the age of the message.
     due: BinaryHeap<Reverse<Retry<true>>>,
     /// Since when there has always been a retry that is due, if there is one.
-    due_since: Option<Instant>,
+    due_since: Option<Moment>,
     /// Deliveries whose next attempt is not due yet, by when it is.
     waiting: BinaryHeap<Reverse<Retry<false>>>,
-    /// What times are counted from: many retries may wait, and an `Instant` takes twice the space.
-    epoch: Instant,
 }
+
+/// How many places a part of the queue keeps that has become empty. It gives the others back: lanes
+/// are many, and each may have been full once.
+const KEPT_PLACES: usize = 32;
 
 /// Where the next delivery comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +40,6 @@ impl Queue {
             due: BinaryHeap::new(),
             due_since: None,
             waiting: BinaryHeap::new(),
-            epoch: Instant::now(),
         }
     }
 
@@ -47,9 +48,9 @@ impl Queue {
     }
 
     /// Keeps a delivery until its next attempt is due.
-    pub(super) fn push_retry(&mut self, delivery: Box<Delivery>, due: Instant) {
-        let due = self.nanos(due);
-        self.waiting.push(Reverse(Retry { due, delivery }));
+    pub(super) fn push_retry(&mut self, mut delivery: Box<Delivery>, due: Instant) {
+        delivery.due = due.into();
+        self.waiting.push(Reverse(Retry(delivery)));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -58,15 +59,18 @@ impl Queue {
 
     /// Moves the retries that have become due to those that are.
     pub(super) fn advance(&mut self, now: Instant) {
-        let now = self.nanos(now);
+        let now = Moment::from(now);
         while let Some(Reverse(next)) = self.waiting.peek()
-            && next.due <= now
-            && let Some(Reverse(Retry { due, delivery })) = self.waiting.pop()
+            && next.0.due <= now
+            && let Some(Reverse(Retry(delivery))) = self.waiting.pop()
         {
             if self.due.is_empty() {
-                self.due_since = Some(self.instant(due));
+                self.due_since = Some(delivery.due);
             }
-            self.due.push(Reverse(Retry { due, delivery }));
+            self.due.push(Reverse(Retry(delivery)));
+        }
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(KEPT_PLACES);
         }
     }
 
@@ -78,12 +82,12 @@ impl Queue {
     /// When the next retry is due that is not due yet.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let next = self.waiting.peek();
-        next.map(|Reverse(retry)| self.instant(retry.due))
+        next.map(|Reverse(retry)| retry.0.due.into())
     }
 
     /// Since when there has always been a retry that is due.
     pub(super) fn retries_due_since(&self) -> Option<Instant> {
-        self.due_since
+        self.due_since.map(Instant::from)
     }
 
     /// Chooses what goes next of what is due. `None` if nothing is, or only retries for which the
@@ -94,14 +98,15 @@ impl Queue {
     /// for one retry at a time that has waited for the budget's trickle.
     pub(super) fn choose(&self, budget: Option<&Budget>, now: Instant) -> Option<Source> {
         let fresh = self.oldest_fresh();
-        let (Some(Reverse(retry)), Some(due_since)) = (self.due.peek(), self.due_since) else {
+        let (Some(Reverse(Retry(retry))), Some(due_since)) = (self.due.peek(), self.due_since)
+        else {
             return fresh.map(|_| Source::Fresh);
         };
         let goes = match budget {
-            None => fresh.is_none_or(|fresh| self.instant(retry.due) <= fresh),
+            None => fresh.is_none_or(|fresh| retry.due <= fresh),
             Some(budget) => {
-                let is_older = fresh.is_none_or(|fresh| retry.delivery.accepted_at <= fresh);
-                let trickle_at = budget.trickle_at(due_since);
+                let is_older = fresh.is_none_or(|fresh| retry.accepted_at <= fresh);
+                let trickle_at = budget.trickle_at(due_since.into());
                 (budget.has_credit() && is_older) || trickle_at.is_some_and(|at| at <= now)
             }
         };
@@ -114,10 +119,19 @@ impl Queue {
 
     pub(super) fn take(&mut self, source: Source) -> Option<Box<Delivery>> {
         match source {
-            Source::Fresh => self.fresh.pop_front(),
+            Source::Fresh => {
+                let fresh = self.fresh.pop_front();
+                if self.fresh.is_empty() {
+                    self.fresh.shrink_to(KEPT_PLACES);
+                }
+                fresh
+            }
             Source::Retries => {
-                let retry = self.due.pop().map(|Reverse(retry)| retry.delivery);
-                self.due_since = self.due_since.filter(|_| !self.due.is_empty());
+                let retry = self.due.pop().map(|Reverse(retry)| retry.0);
+                if self.due.is_empty() {
+                    self.due_since = None;
+                    self.due.shrink_to(KEPT_PLACES);
+                }
                 retry
             }
         }
@@ -126,7 +140,7 @@ impl Queue {
     /// When the oldest message of which an attempt is due was accepted.
     pub(super) fn oldest(&self) -> Option<Instant> {
         let oldest = [self.oldest_fresh(), self.oldest_retry()];
-        oldest.into_iter().flatten().min()
+        oldest.into_iter().flatten().min().map(Instant::from)
     }
 
     /// Takes the oldest message of which an attempt is due.
@@ -144,49 +158,36 @@ impl Queue {
 
     /// Takes everything out.
     pub(super) fn drain(&mut self) -> Vec<Delivery> {
-        self.due_since = None;
-        let due = self.due.drain().map(|Reverse(retry)| retry.delivery);
-        let waiting = self.waiting.drain().map(|Reverse(retry)| retry.delivery);
-        let fresh = self.fresh.drain(..);
-        fresh
-            .chain(due)
-            .chain(waiting)
-            .map(|delivery| *delivery)
-            .collect()
+        let Self {
+            fresh,
+            due,
+            waiting,
+            ..
+        } = std::mem::replace(self, Self::new());
+        let due = due.into_iter().map(|Reverse(retry)| *retry.0);
+        let waiting = waiting.into_iter().map(|Reverse(retry)| *retry.0);
+        let fresh = fresh.into_iter().map(|delivery| *delivery);
+        fresh.chain(due).chain(waiting).collect()
     }
 
-    fn oldest_fresh(&self) -> Option<Instant> {
+    fn oldest_fresh(&self) -> Option<Moment> {
         self.fresh.front().map(|delivery| delivery.accepted_at)
     }
 
     /// When the oldest message whose retry is due was accepted.
-    fn oldest_retry(&self) -> Option<Instant> {
-        let oldest = self.due.peek();
-        oldest.map(|Reverse(retry)| retry.delivery.accepted_at)
-    }
-
-    fn nanos(&self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn instant(&self, nanos: u64) -> Instant {
-        self.epoch + Duration::from_nanos(nanos)
+    fn oldest_retry(&self) -> Option<Moment> {
+        self.due.peek().map(|Reverse(retry)| retry.0.accepted_at)
     }
 }
 
 /// A delivery that had an attempt, ordered by the age of its message or by when it is due.
 #[derive(Debug)]
-struct Retry<const BY_AGE: bool> {
-    /// In nanoseconds since the queue's epoch.
-    due: u64,
-    delivery: Box<Delivery>,
-}
+struct Retry<const BY_AGE: bool>(Box<Delivery>);
 
 impl<const BY_AGE: bool> Ord for Retry<BY_AGE> {
     fn cmp(&self, other: &Self) -> Ordering {
-        let by_age = self.delivery.accepted_at.cmp(&other.delivery.accepted_at);
-        let by_due = self.due.cmp(&other.due);
+        let by_age = self.0.accepted_at.cmp(&other.0.accepted_at);
+        let by_due = self.0.due.cmp(&other.0.due);
         if BY_AGE {
             by_age.then(by_due)
         } else {
@@ -215,6 +216,7 @@ mod tests {
     use crate::Message;
     use crate::pool::permits::Permits;
     use crate::retry::RetryBudget;
+    use std::time::Duration;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -222,20 +224,18 @@ mod tests {
     fn delivery(start: Instant, seconds: u32) -> Box<Delivery> {
         let permit = Permits::new(1, None).try_acquire().unwrap();
         let mut delivery = Delivery::new("a", Message::from("x"), permit, None);
-        delivery.accepted_at = start + seconds * SECOND;
+        delivery.accepted_at = (start + seconds * SECOND).into();
         delivery
     }
 
     /// When the delivery was accepted that is taken.
     fn taken(queue: &mut Queue, start: Instant, source: Source) -> Option<u64> {
         let delivery = queue.take(source)?;
-        Some((delivery.accepted_at - start).as_secs())
+        Some((Instant::from(delivery.accepted_at) - start).as_secs())
     }
 
     fn queue() -> (Queue, Instant) {
-        let queue = Queue::new();
-        let start = queue.epoch;
-        (queue, start)
+        (Queue::new(), Instant::now())
     }
 
     #[test]
@@ -273,7 +273,7 @@ mod tests {
         for expected in [1, 2, 3, 4, 4, 5] {
             let expected = start + expected * SECOND;
             assert_eq!(queue.oldest(), Some(expected));
-            assert_eq!(queue.take_oldest().unwrap().accepted_at, expected);
+            assert_eq!(queue.take_oldest().unwrap().accepted_at, expected.into());
         }
         assert_eq!(queue.len(), 0);
     }

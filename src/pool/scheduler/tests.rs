@@ -148,7 +148,9 @@ impl Bench {
 
     fn settle(&mut self, index: usize, attempt: Attempt) -> Settled {
         let (_, delivery, permit) = self.under_way.remove(index);
-        let age = self.now.saturating_duration_since(delivery.accepted_at);
+        let age = self
+            .now
+            .saturating_duration_since(delivery.accepted_at.into());
         let retry_after = permit.retry.as_ref().and_then(|retry| {
             let hint = attempt.retry_after();
             retry.next_delay(delivery.next_attempt(), age, hint, &mut self.rng)
