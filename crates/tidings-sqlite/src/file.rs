@@ -234,7 +234,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, Error> {
 }
 
 /// Opens for writing, and makes new files for the user of this process alone.
-fn owner_only() -> OpenOptions {
+pub(crate) fn owner_only() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true);
     #[cfg(unix)]
@@ -242,7 +242,7 @@ fn owner_only() -> OpenOptions {
     options
 }
 
-fn beside(path: &Path, end: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)

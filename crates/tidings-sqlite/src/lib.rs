@@ -45,6 +45,7 @@ mod connection;
 mod database;
 mod error;
 mod file;
+mod liveness;
 mod log;
 mod migration;
 mod reader;
@@ -52,6 +53,7 @@ mod writer;
 
 pub use database::{Database, Options};
 pub use error::Error;
+pub use liveness::Liveness;
 pub use rusqlite;
 
 /// The example of the README compiles.

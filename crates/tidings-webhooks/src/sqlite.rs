@@ -23,7 +23,6 @@ mod deliveries;
 mod endpoints;
 mod events;
 mod lanes;
-mod liveness;
 mod outcomes;
 mod replay;
 mod schema;
@@ -35,7 +34,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_notify::UserId;
-use tidings_sqlite::Database;
+use tidings_sqlite::{Database, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
@@ -53,7 +52,7 @@ pub use accept::accept_in;
 pub struct SqliteStore {
     database: Database,
     closed: Arc<AtomicBool>,
-    _liveness: Arc<liveness::Liveness>,
+    _liveness: Arc<Liveness>,
 }
 
 impl SqliteStore {
@@ -67,7 +66,7 @@ impl SqliteStore {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
         let path = database.path().to_owned();
         let liveness = database
-            .write_relaxed(move |tx| liveness::Liveness::register(tx, &path, lanes::free_all))
+            .write_relaxed(move |tx| Liveness::register(tx, &path, "webhooks", lanes::free_all))
             .await?;
         Ok(Self {
             database,

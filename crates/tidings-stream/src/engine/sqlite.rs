@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Transaction;
-use tidings_sqlite::Database;
+use tidings_sqlite::{Database, Liveness};
 
 use super::trim_round::Round;
 use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time};
@@ -48,15 +48,12 @@ mod delete;
 mod failure;
 mod group;
 mod lease;
-mod liveness;
 mod member;
 mod pending;
 mod schema;
 mod settle;
 mod stats;
 mod trim;
-
-use liveness::Liveness;
 
 /// Streams on a SQLite file, beside whatever else lives there. Clones share it.
 #[derive(Debug, Clone)]
@@ -77,7 +74,9 @@ impl SqliteEngine {
         database.migrate("stream", schema::STEPS).await?;
         let path = database.path().to_owned();
         let liveness = database
-            .write_relaxed(move |tx| Liveness::register(tx, &path, liveness::bring_back_claims))
+            .write_relaxed(move |tx| {
+                Liveness::register(tx, &path, "streams", lease::bring_back_all)
+            })
             .await?;
         Ok(Self {
             database,

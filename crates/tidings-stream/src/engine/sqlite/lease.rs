@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
+use super::clock;
 use crate::Error;
 use crate::engine::settled_bits::SettledBits;
 
@@ -225,4 +226,33 @@ impl Retry<'_> {
 /// How many numbers there are from `lo` to `hi`.
 fn length(lo: i64, hi: i64) -> usize {
     usize::try_from(hi.saturating_sub(lo).saturating_add(1)).unwrap_or(0)
+}
+
+/// Ends every claim, because no consumer is left to settle it, and lets no message wait longer than its
+/// delay, whatever the clock says now.
+pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<(), Error> {
+    let now = clock::now();
+    let leases: Vec<Lease> = transaction
+        .prepare(&format!("SELECT {LEASE_COLUMNS} FROM stream_lease"))?
+        .query_map([], Lease::read)?
+        .collect::<Result<_, _>>()?;
+    for lease in leases {
+        lease.explode(transaction, now)?;
+    }
+    let recovered = transaction.execute(
+        "UPDATE stream_retry SET claim = NULL, consumer = NULL, since = ?1, due = ?1, delay = 0
+         WHERE claim IS NOT NULL",
+        [now],
+    )?;
+    transaction.execute(
+        "UPDATE stream_retry SET due = ?1 + delay WHERE due > ?1 + delay",
+        [now],
+    )?;
+    if recovered > 0 {
+        tracing::info!(
+            messages = recovered,
+            "messages that an earlier run had claimed come again"
+        );
+    }
+    Ok(())
 }
