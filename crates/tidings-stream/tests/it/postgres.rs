@@ -1,15 +1,14 @@
 //! What only the PostgreSQL engine promises.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use tidings_stream::engine::{ConsumerKey, Engine, Outcome, Settlement};
+use tidings_stream::engine::Engine;
 use tidings_stream::postgres::{
     Config, PostgresEngine, PostgresOptions, notify_in, publish_in, tokio_postgres,
 };
-use tidings_stream::{Consumer, Error, NewMessage, Retention, StartFrom, Streams};
+use tidings_stream::{Consumer, Error, NewMessage, Retention, Streams};
 
 use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
@@ -367,47 +366,6 @@ async fn tables_of_a_newer_version_are_refused() {
         .await
         .unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
-}
-
-/// A full disk is played by a trigger that fails as PostgreSQL does.
-#[tokio::test]
-async fn a_full_disk_fails_publishing_by_name_and_loses_no_acknowledgement() {
-    let schema = Schema::create().await;
-    let engine = schema.engine().await;
-    let key = key("s", "g");
-    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    let append = async |count| engine.append(&key.stream, numbered(count), None).await;
-    append(1).await.unwrap();
-    let consumer = ConsumerKey {
-        group: key.clone(),
-        consumer: "c".into(),
-    };
-    let claimed = engine.claim(&consumer, 10, NEVER).await.unwrap().deliveries;
-    let client = schema.client().await;
-    let fill = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-        CREATE TRIGGER fail BEFORE INSERT ON tidings_stream_message
-            FOR EACH ROW EXECUTE FUNCTION fail()";
-    client.batch_execute(fill).await.unwrap();
-    for refused in join_all((0..10).map(|_| append(3))).await {
-        let refused = refused.unwrap_err();
-        assert!(matches!(refused, Error::Full(_)), "{refused:?}");
-    }
-    let acknowledged = Settlement {
-        receipt: claimed[0].receipt,
-        outcome: Outcome::Acknowledged,
-    };
-    let settled = engine
-        .settle(&key, Arc::from([acknowledged]))
-        .await
-        .unwrap();
-    assert_eq!(settled, [true]);
-    client
-        .batch_execute("DROP TRIGGER fail ON tidings_stream_message")
-        .await
-        .unwrap();
-    let ids = append(1).await.unwrap();
-    assert_eq!(ids[0].as_u64(), 2, "a failed publish takes no number");
 }
 
 /// In a batch that publishers share, only the one at fault is told of it.

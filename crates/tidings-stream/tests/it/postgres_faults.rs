@@ -2,110 +2,35 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
-use tidings_stream::{
-    Error, Message, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions,
+use tidings_stream::{Error, NewMessage, ServiceConfig, StartFrom, Streams};
+use tidings_test_support::{Fault, PgBouncer, PostgresOutage, PostgresServer, Proxy};
+
+use crate::database::{NEVER, Schema, from_start, key, name, next, numbered, recorder, until};
+use crate::faults::{
+    ANSWER_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
+    fault_tests, impatient, nothing_acknowledged_is_lost, postgres as open,
 };
-use tidings_test_support::{PgBouncer, PostgresServer, Proxy};
-use tokio::sync::mpsc;
 
-use crate::database::{
-    NEVER, Schema, from_start, key, name, next, numbered, recorder, soon, until,
-};
-
-/// How long the engines of these tests wait for an answer, where they may get none.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-
-async fn open(url: &str) -> PostgresEngine {
-    let config = Config::new(url).unwrap().with_answer_limit(ANSWER_LIMIT);
-    let config = config.with_health_interval(Duration::from_millis(50));
-    PostgresEngine::open(config, PostgresOptions::default())
-        .await
-        .unwrap()
+fault_tests! { PostgresOutage, open;
+    cut_connections_lose_nothing
+    a_store_that_crashes_loses_nothing_that_it_has_accepted(true)
+    a_store_that_stops_for_longer_than_a_claim_lasts_loses_nothing
+    a_store_that_runs_full_loses_nothing
+    an_acknowledgement_outlives_every_fault(&Fault::ALL)
+    regression_a_first_connection_that_fails_is_not_the_last
+    a_store_that_falls_silent_is_an_error_within_the_limit
+    regression_claims_whose_reply_is_lost_keep_their_attempts
+    a_listener_whose_connection_falls_silent_comes_back
+    a_full_store_fails_publishing_by_name_and_loses_no_acknowledgement(true)
+    regression_a_dead_letter_without_room_holds_up_no_acknowledgement(false)
 }
 
 async fn open_streams(url: &str) -> Streams {
-    Streams::new(Arc::new(open(url).await), ServiceConfig::default())
-}
-
-/// Options for whom claims of connections that broke come back soon.
-fn impatient() -> SubscribeOptions {
-    from_start()
-        .with_visibility_timeout(Duration::from_millis(500))
-        .with_poll_interval(Duration::from_millis(50))
-        .with_unlimited_retries()
-        .with_concurrency(8)
-}
-
-/// Publishes and consumes while `disturb` is at work, and afterwards until everything is handled. What
-/// was answered is handled; a publish that failed may have happened, whole. Answers what handlers got.
-pub(crate) async fn nothing_acknowledged_is_lost(
-    streams: &Streams,
-    disturb: impl Future<Output = ()>,
-) -> Vec<Message> {
-    let (recorder, mut seen) = recorder();
-    let consumer = streams
-        .subscribe("s", "g", impatient(), recorder)
-        .await
-        .unwrap();
-    let disturbed = AtomicBool::new(false);
-    let publish = async {
-        let (mut published, mut failed) = (BTreeSet::new(), 0);
-        let mut number = 0_u64;
-        while !disturbed.load(Ordering::Relaxed) || number < 500 {
-            number += 1;
-            let pair = [number.to_string(), number.to_string()].map(NewMessage::new);
-            match streams.publish_batch("s", pair.into()).await {
-                Ok(_) => {
-                    published.insert(number);
-                }
-                Err(error) => {
-                    let is_outage = matches!(error, Error::Backend(_) | Error::OutcomeUnknown(_));
-                    assert!(is_outage, "{error:?}");
-                    failed += 1;
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-            }
-        }
-        (published, failed)
-    };
-    let disturb = async {
-        disturb.await;
-        disturbed.store(true, Ordering::Relaxed);
-    };
-    let ((published, failed), ()) = tokio::join!(publish, disturb);
-    let mut handled = Vec::new();
-    until(async || {
-        while let Ok(message) = seen.try_recv() {
-            handled.push(message);
-        }
-        let stats = streams.stats("s").await;
-        stats.is_ok_and(|stats| (stats.groups[0].lag, stats.groups[0].pending) == (0, 0))
-    })
-    .await;
-    consumer.close().await;
-    while let Some(message) = next(&mut seen).await {
-        handled.push(message);
-    }
-    let number = |message: &Message| {
-        std::str::from_utf8(&message.payload)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
-    let distinct: BTreeSet<u64> = handled.iter().map(number).collect();
-    let missing: Vec<_> = published.difference(&distinct).collect();
-    assert!(missing.is_empty(), "{missing:?}, {failed} failed");
-    // Dense ids, and every batch whole.
-    let kept = streams.stats("s").await.unwrap().messages;
-    let ids: BTreeSet<u64> = handled.iter().map(|message| message.id.as_u64()).collect();
-    assert!(ids.into_iter().eq(1..=kept));
-    assert_eq!(kept, 2 * distinct.len() as u64);
-    handled
+    Streams::new(open(url).await.unwrap(), ServiceConfig::default())
 }
 
 /// Kills the sessions of an engine that are at something.
@@ -149,44 +74,6 @@ async fn killed_sessions_lose_nothing() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cut_connections_lose_nothing() {
-    let schema = Schema::create().await;
-    let proxy = Proxy::start(&schema.url()).await.unwrap();
-    let streams = open_streams(proxy.url()).await;
-    nothing_acknowledged_is_lost(&streams, async {
-        for _ in 0..10 {
-            let accepted = proxy.accepted();
-            proxy.block();
-            proxy.deserted().await;
-            proxy.restore();
-            until(async || proxy.accepted() > accepted + 2).await;
-        }
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_crashes_loses_nothing_that_it_answered_for() {
-    let server = Arc::new(PostgresServer::start().unwrap());
-    let schema = Schema::create_on(&server.url()).await;
-    let streams = open_streams(&schema.url()).await;
-    nothing_acknowledged_is_lost(&streams, async {
-        for _ in 0..3 {
-            let messages = async || streams.stats("s").await.map_or(0, |stats| stats.messages);
-            let before = messages().await;
-            until(async || messages().await > before + 50).await;
-            let server = Arc::clone(&server);
-            let crashing = tokio::task::spawn_blocking(move || {
-                server.crash().unwrap();
-                server.start_again().unwrap();
-            });
-            crashing.await.unwrap();
-        }
-    })
-    .await;
-}
-
 /// The reference's listener dies with its connection, and its waiting consumers then poll for ever.
 #[tokio::test]
 async fn regression_a_killed_listener_comes_back() {
@@ -199,80 +86,11 @@ async fn regression_a_killed_listener_comes_back() {
         .unwrap();
     let here = Streams::new(Arc::new(here), ServiceConfig::default());
     let there = schema.streams().await;
-    let (recorder, mut seen) = recorder();
-    let consumer = here
-        .subscribe("s", "g", from_start(), recorder)
-        .await
-        .unwrap();
     let client = crate::database::connect(&url).await;
-    for _ in 0..5 {
+    a_killed_listener_comes_back(&here, &there, async || {
         until(async || kill(&client, "%LISTEN%").await > 0).await;
-        // Without a listener, or with the one that is back: it is found either way, without polling.
-        for _ in 0..3 {
-            let id = there.publish("s", NewMessage::new("")).await.unwrap();
-            assert_eq!(next(&mut seen).await.unwrap().id, id);
-        }
-    }
-    consumer.close().await;
-}
-
-/// In the reference, every caller after a first connection that failed waits for ever.
-#[tokio::test]
-async fn regression_a_first_connection_that_fails_is_not_the_last() {
-    let schema = Schema::create().await;
-    let proxy = Proxy::start(&schema.url()).await.unwrap();
-    let config = || {
-        Config::new(proxy.url())
-            .unwrap()
-            .with_answer_limit(ANSWER_LIMIT)
-    };
-    proxy.block();
-    let refused = PostgresEngine::open(config(), PostgresOptions::default())
-        .await
-        .unwrap_err();
-    assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
-    proxy.restore();
-    let engine = PostgresEngine::open(config(), PostgresOptions::default())
-        .await
-        .unwrap();
-    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
-    proxy.block();
-    proxy.deserted().await;
-    let refused = streams
-        .subscribe("s", "g", from_start(), |_| async { Ok(()) })
-        .await;
-    // Whether the connection broke before the call was sent is not known.
-    let refused = refused.unwrap_err();
-    let is_outage = matches!(refused, Error::Backend(_) | Error::OutcomeUnknown(_));
-    assert!(is_outage, "{refused:?}");
-    proxy.restore();
-    let (recorder, mut seen) = recorder();
-    let consumer = streams
-        .subscribe("s", "g", from_start(), recorder)
-        .await
-        .unwrap();
-    let other = schema.streams().await;
-    other.publish("s", NewMessage::new("")).await.unwrap();
-    next(&mut seen).await.unwrap();
-    consumer.close().await;
-}
-
-#[tokio::test]
-async fn a_server_that_falls_silent_is_an_error_within_the_limit() {
-    let schema = Schema::create().await;
-    let proxy = Proxy::start(&schema.url()).await.unwrap();
-    let engine = open(proxy.url()).await;
-    let stream = name("s");
-    let append = || engine.append(&stream, numbered(1), None);
-    append().await.unwrap();
-    engine.stats(&stream).await.unwrap();
-    proxy.freeze();
-    let (published, looked) = tokio::join!(append(), engine.stats(&stream));
-    assert!(matches!(published.unwrap_err(), Error::OutcomeUnknown(_)));
-    assert!(matches!(looked.unwrap_err(), Error::OutcomeUnknown(_)));
-    // On another connection, since that one is of no use any more.
-    append().await.unwrap();
-    engine.stats(&stream).await.unwrap();
+    })
+    .await;
 }
 
 /// A member that stops in the middle of receiving what it has claimed holds no lock: the others of its
@@ -281,7 +99,8 @@ async fn a_server_that_falls_silent_is_an_error_within_the_limit() {
 async fn a_frozen_member_stalls_nobody() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(&schema.url()).await.unwrap();
-    let (frozen, lively) = (open(proxy.url()).await, schema.engine().await);
+    let frozen = open(proxy.url()).await.unwrap();
+    let lively = schema.engine().await;
     let key = key("s", "g");
     lively.open_group(&key, StartFrom::Earliest).await.unwrap();
     let large = || vec![NewMessage::new(vec![1; 1 << 20]); 4];
@@ -307,38 +126,6 @@ async fn a_frozen_member_stalls_nobody() {
         let (_claimed, others) = tokio::join!(claiming, others);
         assert!(others < ANSWER_LIMIT / 2, "{others:?}");
     }
-}
-
-/// What is acknowledged while the connection is down is recorded when it is back.
-#[tokio::test]
-async fn an_acknowledgement_outlives_an_outage() {
-    let schema = Schema::create().await;
-    let proxy = Proxy::start(&schema.url()).await.unwrap();
-    let streams = open_streams(proxy.url()).await;
-    let (started, mut running) = mpsc::channel(1);
-    let (gate, gate_open) = tokio::sync::watch::channel(false);
-    let handler = move |_: Message| {
-        let (started, mut gate_open) = (started.clone(), gate_open.clone());
-        async move {
-            started.send(()).await?;
-            gate_open.wait_for(|open| *open).await?;
-            Ok(())
-        }
-    };
-    let options = from_start().with_visibility_timeout(Duration::from_secs(600));
-    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
-    streams.publish("s", NewMessage::new("")).await.unwrap();
-    running.recv().await.unwrap();
-    proxy.block();
-    proxy.deserted().await;
-    gate.send_replace(true);
-    let other = schema.streams().await;
-    let pending = async || other.stats("s").await.unwrap().groups[0].pending;
-    assert_eq!(pending().await, 1);
-    proxy.restore();
-    until(async || pending().await == 0).await;
-    assert_eq!(soon(consumer.close()).await.abandoned, 0);
-    assert_eq!(consumer.stats().acknowledged, 1);
 }
 
 /// Behind a pooler that shares sessions no notification arrives; polling finds everything.
@@ -408,43 +195,6 @@ async fn regression_what_cannot_be_read_keeps_its_attempts() {
     until(async || consumer.stats().acknowledged == 3).await;
     consumer.close().await;
     assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
-}
-
-/// A dead letter that the server has no room for does not keep an acknowledgement from being recorded.
-#[tokio::test]
-async fn regression_a_dead_letter_without_room_holds_up_no_acknowledgement() {
-    let schema = Schema::create().await;
-    let streams = schema.streams().await;
-    let client = schema.client().await;
-    streams.publish_batch("s", numbered(2)).await.unwrap();
-    let fill = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN RAISE 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-        CREATE TRIGGER fail BEFORE INSERT ON tidings_stream_message
-            FOR EACH ROW EXECUTE FUNCTION fail()";
-    client.batch_execute(fill).await.unwrap();
-    let handler = |messages: Vec<Message>| async move {
-        let mut failed = tidings_stream::BatchError::none();
-        failed.push(
-            messages[0].id,
-            tidings_stream::HandlerError::skip_retry("no"),
-        );
-        failed.into_result()
-    };
-    let options = from_start().with_visibility_timeout(NEVER);
-    let consumer = streams
-        .subscribe_batch("s", "g", options, handler)
-        .await
-        .unwrap();
-    let pending = async || streams.stats("s").await.unwrap().groups[0].pending;
-    until(async || consumer.stats().acknowledged == 1).await;
-    assert_eq!(pending().await, 1);
-    client
-        .batch_execute("DROP TRIGGER fail ON tidings_stream_message")
-        .await
-        .unwrap();
-    until(async || consumer.stats().dead_lettered == 1).await;
-    assert_eq!(pending().await, 0);
-    consumer.close().await;
 }
 
 /// Behind a pooler whose sessions are shared, an engine leaves them as it found them.
@@ -639,31 +389,6 @@ async fn regression_a_message_that_cannot_be_read_stops_no_other() {
         set_readable(&client, 7, true).await;
     })
     .await;
-}
-
-/// The same where the seventh of forty messages cannot be read until `restore`.
-pub(crate) async fn a_message_that_cannot_be_read_stops_no_other(
-    streams: &Streams,
-    restore: impl AsyncFnOnce(),
-) {
-    let (recorder, mut seen) = recorder();
-    let options = from_start().with_max_retries(0).with_concurrency(16);
-    let consumer = streams
-        .subscribe("s", "g", options, recorder)
-        .await
-        .unwrap();
-    let mut handled = BTreeSet::new();
-    for _ in 0..39 {
-        let message = next(&mut seen).await.unwrap();
-        assert_eq!(message.attempt, 1);
-        assert!(handled.insert(message.id.as_u64()));
-    }
-    assert!(!handled.contains(&7));
-    restore().await;
-    let message = next(&mut seen).await.unwrap();
-    assert_eq!((message.id.as_u64(), message.attempt), (7, 1));
-    consumer.close().await;
-    assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
 }
 
 /// The name of the server leads to a standby, which is promoted later.

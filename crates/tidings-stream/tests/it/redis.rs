@@ -72,7 +72,7 @@ pub(crate) fn consumer(key: &GroupKey) -> ConsumerKey {
 }
 
 /// Claims up to a number of messages, and returns their ids.
-pub(crate) async fn claim(engine: &RedisEngine, key: &GroupKey, max: usize) -> Vec<u64> {
+pub(crate) async fn claim(engine: &dyn Engine, key: &GroupKey, max: usize) -> Vec<u64> {
     let claimed = engine.claim(&consumer(key), max, NEVER).await.unwrap();
     let ids = claimed.deliveries.iter().map(|d| d.message.id.as_u64());
     ids.collect()
