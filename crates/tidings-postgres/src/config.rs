@@ -99,11 +99,6 @@ impl Config {
         self.timing.answer_limit
     }
 
-    /// How often a connection that listens is checked.
-    pub fn health_interval(&self) -> Duration {
-        self.timing.health_interval
-    }
-
     /// Both limits.
     pub fn timing(&self) -> Timing {
         self.timing

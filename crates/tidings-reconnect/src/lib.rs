@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`Slot`] | one connection that many callers share; one attempt to connect serves all who wait |
 //! | [`Reconnect`] | a loop that must have a connection: when to try again, and what to log |
+//! | [`Trouble`] | which failures of a loop to log |
 //! | [`Backoff`] | the pauses between attempts |
 //! | [`Timing`] | how long to wait for a reply, and how often to check a silent connection |
 //!
@@ -16,8 +17,10 @@ mod backoff;
 mod reconnect;
 mod slot;
 mod timing;
+mod trouble;
 
 pub use backoff::Backoff;
 pub use reconnect::Reconnect;
 pub use slot::{Connection, Slot};
 pub use timing::Timing;
+pub use trouble::Trouble;

@@ -1,16 +1,7 @@
-use std::time::Duration;
-
 use tokio::time::Instant;
 
-use crate::Backoff;
-
-/// A connection that lasts this long ends an outage. One that breaks sooner belongs to the outage before
-/// it: a server that accepts every connection and drops it would be flooded otherwise, and so would the
-/// log.
-const STEADY: Duration = Duration::from_secs(10);
-
-/// An outage that goes on is reported again after this time at the earliest.
-const REPORT_AGAIN: Duration = Duration::from_secs(600);
+use crate::trouble::STEADY;
+use crate::{Backoff, Trouble};
 
 /// Paces the attempts of a loop that keeps one connection, and says which of them to log: an outage is
 /// reported once when it begins and once when it ends, however many attempts it takes.
@@ -44,10 +35,7 @@ pub struct Reconnect {
     backoff: Backoff,
     /// Since when there is a connection.
     connected: Option<Instant>,
-    /// When the outage was reported that goes on.
-    reported: Option<Instant>,
-    /// Whether the end of the outage is worth a report.
-    is_down: bool,
+    trouble: Trouble,
 }
 
 impl Reconnect {
@@ -56,8 +44,7 @@ impl Reconnect {
         Self {
             backoff: Backoff::new(fastrand::Rng::new()),
             connected: None,
-            reported: None,
-            is_down: false,
+            trouble: Trouble::new(),
         }
     }
 
@@ -65,24 +52,17 @@ impl Reconnect {
     /// was reported.
     pub fn connected(&mut self) -> bool {
         self.connected = Some(Instant::now());
-        std::mem::take(&mut self.is_down)
+        self.trouble.worked()
     }
 
     /// Records that the connection broke, or that there is none. Returns `true` if that is to be logged.
     pub fn failed(&mut self) -> bool {
-        let now = Instant::now();
-        let lasted = self.connected.take().map(|since| now - since);
+        let lasted = self.connected.take().map(|since| since.elapsed());
+        // A server that accepts every connection and drops it would be flooded otherwise.
         if lasted.is_some_and(|lasted| lasted >= STEADY) {
             self.backoff.reset();
-            self.reported = None;
         }
-        let is_due = |reported: Instant| now - reported >= REPORT_AGAIN;
-        if self.reported.is_some_and(|reported| !is_due(reported)) {
-            return false;
-        }
-        self.reported = Some(now);
-        self.is_down = true;
-        true
+        self.trouble.failed()
     }
 
     /// Waits before the next attempt.
@@ -105,6 +85,8 @@ impl Default for Reconnect {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -135,7 +117,7 @@ mod tests {
         }
         assert_eq!(reports, 0);
         assert!(begun.elapsed() > Duration::from_secs(200));
-        tokio::time::sleep(REPORT_AGAIN).await;
+        tokio::time::sleep(STEADY).await;
         // That connection was a steady one, and its end is another outage.
         assert!(reconnect.failed());
     }

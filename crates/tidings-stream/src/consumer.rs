@@ -1,10 +1,11 @@
 use std::fmt;
 use std::ops::AddAssign;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tidings_reconnect::Trouble;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -206,6 +207,8 @@ pub(crate) struct Subscription {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) counters: Counters,
     pub(crate) overdue: overdue::Overdue,
+    /// Failures to extend claims, whichever handler has them.
+    pub(crate) extending: Mutex<Trouble>,
 }
 
 impl Subscription {
@@ -217,6 +220,36 @@ impl Subscription {
 
     pub(crate) fn group(&self) -> &GroupKey {
         &self.consumer.group
+    }
+
+    /// Logs that claims were extended if that ends an outage.
+    fn extended(&self) {
+        // The state is whole after every call, so a poisoned lock can be used.
+        let mut trouble = self
+            .extending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let is_over = trouble.worked();
+        drop(trouble);
+        if is_over {
+            let GroupKey { stream, group } = self.group();
+            tracing::info!(%stream, %group, "extending claims works again");
+        }
+    }
+
+    /// Logs that claims could not be extended if that begins an outage.
+    fn not_extended(&self, error: &Error) {
+        let mut trouble = self
+            .extending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let has_begun = trouble.failed();
+        drop(trouble);
+        if has_begun {
+            let GroupKey { stream, group } = self.group();
+            let error: &dyn std::error::Error = error;
+            tracing::warn!(%stream, %group, error, "extending claims failed, trying again");
+        }
     }
 }
 

@@ -278,6 +278,7 @@ impl Streams {
             paused: watch::Sender::new(false),
             counters: Counters::default(),
             overdue: Overdue::default(),
+            extending: Mutex::default(),
         });
         let (report, ended) = watch::channel(None);
         let running = consumer::run(Arc::clone(&subscription), handler, wakes, registration);

@@ -20,6 +20,7 @@
 //! | [`Outage`] | those faults in the same words for each kind of server, for one suite over all stores |
 //! | [`SmallDisk`] | a file system that a test can fill |
 //! | [`DiskTrace`] | whether a reply was written before its data was on disk |
+//! | [`Log`] | what a test has logged |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
 //! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
@@ -70,6 +71,7 @@ mod gate;
 mod gzip_bomb;
 mod input;
 mod journal;
+mod log;
 #[cfg(target_os = "linux")]
 mod outage;
 mod output;
@@ -95,6 +97,7 @@ pub use behaviour::Behaviour;
 #[cfg(target_os = "linux")]
 pub use disk_trace::{DiskTrace, TracedReply};
 pub use gate::Gate;
+pub use log::Log;
 #[cfg(target_os = "linux")]
 pub use outage::{Breakable, Fault, Outage, PostgresOutage, RedisOutage, Server};
 #[cfg(target_os = "linux")]

@@ -7,12 +7,12 @@ use tidings_postgres::Config;
 use tidings_pubsub::{
     Lagged, Options, Postgres, PostgresOptions, Publisher, Received, Subscriber, Topic,
 };
-use tidings_test_support::{Fault, PostgresOutage, PostgresServer, Proxy};
+use tidings_test_support::{Fault, Log, PostgresOutage, PostgresServer, Proxy};
 use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, Log, message, publish, recv, subscribe, topics, within,
+    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -234,7 +234,7 @@ async fn regression_a_standby_is_left_with_one_log_line_however_many_topics_ther
         publish(&broker, topic, "after").await;
         assert_eq!(recv(&mut subscription).await, message(topic, "after"));
     }
-    log.has(1, "INFO").await;
+    within("the log", log.has(1, "INFO")).await;
     let warnings = log.lines("WARN");
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
 }

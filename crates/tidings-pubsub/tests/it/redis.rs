@@ -4,10 +4,10 @@ use tidings_pubsub::{
     Error, Lagged, Options, Pattern, Publisher, Received, Redis, RedisOptions, Subscriber, Topic,
 };
 use tidings_redis::Config;
-use tidings_test_support::{Fault, Proxy, RedisOutage, RedisServer};
+use tidings_test_support::{Fault, Log, Proxy, RedisOutage, RedisServer};
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, Log, message, publish, recv, subscribe, topics, within,
+    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -237,7 +237,7 @@ async fn regression_a_server_that_became_a_replica_is_left_with_one_log_line() {
         while recv(&mut subscription).await != message(&topics[1], "here") {}
     })
     .await;
-    log.has(1, "INFO").await;
+    within("the log", log.has(1, "INFO")).await;
     let warnings = log.lines("WARN");
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0].contains("replica"), "{warnings:?}");
@@ -300,7 +300,7 @@ async fn regression_topics_that_are_refused_after_a_break_are_reported_and_logge
     user("&tidings:nothing");
     let lagged = Received::Lagged(Lagged::unknown());
     assert_eq!(recv(&mut subscription).await, lagged);
-    log.has(1, "refused=50").await;
+    within("the log", log.has(1, "refused=50")).await;
     // Asked for again many times meanwhile.
     tokio::time::sleep(HEALTH_INTERVAL * 10).await;
     user("allchannels");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use super::poller::Registration;
 use super::settler::{Ends, Settling};
 use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler};
 use crate::engine::wake::WakeReceiver;
-use crate::engine::{Claimed, Delivery};
+use crate::engine::{Claimed, Delivery, GroupKey};
 use crate::{BatchHandler, Error};
 
 /// Most messages of one claim, unless a single batch is larger. More would only make the first of
@@ -130,6 +131,7 @@ impl<H: BatchHandler> Dispatch<H> {
         let key = &consumer.group;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let mut pause = FIRST_PAUSE;
+        let (mut trouble, mut slowness) = (Trouble::new(), Trouble::new());
         let most = (MAX_CLAIM / options.max_batch).clamp(1, options.concurrency);
         let free = async || {
             self.subscription.unpaused().await;
@@ -163,18 +165,24 @@ impl<H: BatchHandler> Dispatch<H> {
                     deliveries,
                     next_due,
                 }) => {
+                    if trouble.worked() {
+                        tracing::info!(
+                            stream = %key.stream, group = %key.group, "claiming works again"
+                        );
+                    }
                     let may_have_more = deliveries.len() >= room;
                     let deliveries = self.without_handlers(deliveries).await;
                     if !deliveries.is_empty() && Instant::now() >= lease_end {
-                        tracing::warn!(
-                            stream = %key.stream, group = %key.group,
-                            messages = deliveries.len(), visibility_timeout = ?options.visibility_timeout,
-                            "a claim took longer than it lasts, releasing its messages"
-                        );
-                        self.release_all(&deliveries).await;
+                        self.release_late(&deliveries, &mut slowness).await;
                         drop(free);
                         self.pause(&mut pause).await;
                         continue;
+                    }
+                    if slowness.worked() {
+                        tracing::info!(
+                            stream = %key.stream, group = %key.group,
+                            "claims take less time than they last again"
+                        );
                     }
                     pause = FIRST_PAUSE;
                     self.start_all(deliveries, free, lease_end).await;
@@ -191,10 +199,13 @@ impl<H: BatchHandler> Dispatch<H> {
                     return EndReason::Failed(error);
                 }
                 Err(error) => {
-                    tracing::error!(
-                        stream = %key.stream, group = %key.group,
-                        error = &error as &dyn std::error::Error, "claiming failed"
-                    );
+                    if trouble.failed() {
+                        tracing::error!(
+                            stream = %key.stream, group = %key.group,
+                            error = &error as &dyn std::error::Error,
+                            "claiming failed, trying again"
+                        );
+                    }
                     drop(free);
                     self.pause(&mut pause).await;
                     continue;
@@ -234,6 +245,19 @@ impl<H: BatchHandler> Dispatch<H> {
         );
         self.ends.send(ends).await;
         deliveries
+    }
+
+    /// Hands back what was claimed too slowly.
+    async fn release_late(&self, deliveries: &[Delivery], slowness: &mut Trouble) {
+        if slowness.failed() {
+            let GroupKey { stream, group } = self.subscription.group();
+            let visibility_timeout = self.subscription.options.visibility_timeout;
+            tracing::warn!(
+                %stream, %group, messages = deliveries.len(), ?visibility_timeout,
+                "claims take longer than they last, releasing their messages"
+            );
+        }
+        self.release_all(deliveries).await;
     }
 
     /// Hands back claims that no handler has begun.

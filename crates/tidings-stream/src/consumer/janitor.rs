@@ -3,6 +3,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -13,6 +14,7 @@ use crate::engine::Engine;
 /// It does not keep the engine alive: a store whose last handle was dropped can be opened again at
 /// once, although an aborted task is dropped only when its runtime comes to it.
 pub(crate) async fn run(engine: Weak<dyn Engine>, interval: Duration, closing: CancellationToken) {
+    let mut trouble = Trouble::new();
     // Spread over the interval's second half, so that processes that start together do not trim
     // together.
     while closing
@@ -26,11 +28,20 @@ pub(crate) async fn run(engine: Weak<dyn Engine>, interval: Duration, closing: C
             return;
         };
         match engine.trim().await {
-            Ok(0) => {}
-            Ok(removed) => tracing::debug!(removed, "old messages were trimmed"),
+            Ok(removed) => {
+                if trouble.worked() {
+                    tracing::info!("trimming works again");
+                }
+                if removed > 0 {
+                    tracing::debug!(removed, "old messages were trimmed");
+                }
+            }
             Err(Error::Closed) => return,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "trimming failed");
+                if trouble.failed() {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "trimming failed, trying again");
+                }
             }
         }
     }

@@ -244,9 +244,9 @@ pub(super) async fn keep(subscription: &Subscription) -> Infallible {
                 "a handler is past its time and cannot be dropped: it blocks its thread"
             );
             let extended = subscription.engine.extend(group, receipts, visibility);
-            if let Err(error) = extended.await {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "extending the claims of a blocked handler failed");
+            match extended.await {
+                Ok(_) => subscription.extended(),
+                Err(error) => subscription.not_extended(&error),
             }
         }
         tokio::select! {

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +99,7 @@ impl Poller {
 
     /// Ends when the engine has gone or is closed.
     async fn poll(&self, engine: &Weak<dyn Engine>) {
+        let mut trouble = Trouble::new();
         loop {
             let (due, next) = self.due();
             if due.is_empty() {
@@ -113,6 +115,9 @@ impl Poller {
             let groups: Arc<[GroupKey]> = due.iter().map(|(_, group)| group.clone()).collect();
             match engine.ready(groups).await {
                 Ok(ready) => {
+                    if trouble.worked() {
+                        tracing::info!("polling works again");
+                    }
                     let numbers = due.iter().map(|(number, _)| *number);
                     self.notify(
                         numbers
@@ -121,10 +126,12 @@ impl Poller {
                     );
                 }
                 Err(Error::Closed) => return,
+                // Waiting consumers are polled for again.
                 Err(error) => {
-                    // Claims report it as well, and waiting consumers are polled for again.
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, groups = due.len(), "polling failed");
+                    if trouble.failed() {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(error, groups = due.len(), "polling failed, trying again");
+                    }
                 }
             }
         }
@@ -132,6 +139,7 @@ impl Poller {
 
     /// Checks all consumers in. Ends when the engine has gone or is closed.
     async fn check_in(&self, engine: &Weak<dyn Engine>) {
+        let mut trouble = Trouble::new();
         loop {
             tokio::time::sleep(CHECK_IN_INTERVAL).await;
             let Some(engine) = engine.upgrade() else {
@@ -149,11 +157,17 @@ impl Poller {
                 continue;
             }
             match engine.check_in(consumers, CHECK_IN_TTL).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    if trouble.worked() {
+                        tracing::info!("checking in works again");
+                    }
+                }
                 Err(Error::Closed) => return,
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "checking in failed");
+                    if trouble.failed() {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(error, "checking in failed, trying again");
+                    }
                 }
             }
         }

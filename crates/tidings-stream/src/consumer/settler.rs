@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +145,8 @@ pub(super) async fn run(
         backlog: VecDeque::new(),
         pause: FIRST_PAUSE,
         next_try: None,
+        trouble: Trouble::new(),
+        letter_trouble: Trouble::new(),
     };
     let mut batches = Vec::new();
     loop {
@@ -177,6 +180,9 @@ struct Settler<'a> {
     pause: Duration,
     /// When the backlog is tried again; `None` if there is none.
     next_try: Option<Instant>,
+    /// Failures to record anything but dead letters, and dead letters.
+    trouble: Trouble,
+    letter_trouble: Trouble,
 }
 
 impl Settler<'_> {
@@ -210,7 +216,7 @@ impl Settler<'_> {
     }
 
     /// Returns which receipts were obeyed; `None` if the store took nothing.
-    async fn record_until_given_up(&self, chunk: &[Settling]) -> Option<Vec<bool>> {
+    async fn record_until_given_up(&mut self, chunk: &[Settling]) -> Option<Vec<bool>> {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.settle(chunk).await {
@@ -226,15 +232,26 @@ impl Settler<'_> {
         }
     }
 
-    async fn settle(&self, chunk: &[Settling]) -> Result<Vec<bool>, Error> {
+    async fn settle(&mut self, chunk: &[Settling]) -> Result<Vec<bool>, Error> {
         let group = self.subscription.group();
         let settlements = chunk.iter().map(|end| end.settlement.clone()).collect();
         let settled = self.subscription.engine.settle(group, settlements).await;
-        if let Err(error) = &settled {
-            tracing::error!(
-                stream = %group.stream, group = %group.group, messages = chunk.len(),
-                error = error as &dyn std::error::Error, "the ends of messages were not recorded"
-            );
+        // A chunk has dead letters or others.
+        let (trouble, what) = match chunk.first().map(|end| &end.settlement.outcome) {
+            Some(Outcome::Dead { .. }) => (&mut self.letter_trouble, "dead letters"),
+            _ => (&mut self.trouble, "ends"),
+        };
+        match &settled {
+            Ok(_) if trouble.worked() => tracing::info!(
+                stream = %group.stream, group = %group.group, what,
+                "recording how messages ended works again"
+            ),
+            Err(error) if trouble.failed() => tracing::error!(
+                stream = %group.stream, group = %group.group, what, messages = chunk.len(),
+                error = error as &dyn std::error::Error,
+                "recording how messages ended failed, trying again"
+            ),
+            Ok(_) | Err(_) => {}
         }
         settled
     }

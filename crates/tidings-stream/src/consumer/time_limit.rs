@@ -58,17 +58,14 @@ pub(super) async fn watch(
         match extended {
             // The settlement of those that other claims have taken will be refused.
             Ok(obeyed) if obeyed.contains(&true) => {
+                subscription.extended();
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;
                 running.extended(lease_end);
             }
             Ok(_) => return Over::Overtaken,
             Err(error) => {
-                tracing::warn!(
-                    stream = %subscription.group().stream, group = %subscription.group().group,
-                    error = &error as &dyn std::error::Error,
-                    "extending claims failed"
-                );
+                subscription.not_extended(&error);
                 next = asked_at + visibility / 6;
             }
         }

@@ -15,6 +15,7 @@ mod database;
 mod faults;
 mod idle;
 mod kill;
+mod outage_log;
 mod postgres;
 mod postgres_cost;
 mod postgres_faults;

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
 use tidings_stream::{Error, NewMessage, ServiceConfig, StartFrom, Streams};
-use tidings_test_support::{Fault, PgBouncer, PostgresOutage, PostgresServer, Proxy};
+use tidings_test_support::{Fault, Log, PgBouncer, PostgresOutage, PostgresServer, Proxy};
 
 use crate::database::{NEVER, Schema, from_start, key, name, next, numbered, recorder, until};
 use crate::faults::{
     ANSWER_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
     fault_tests, impatient, nothing_acknowledged_is_lost, postgres as open,
 };
+use crate::outage_log::assert_said_once;
 
 fault_tests! { PostgresOutage, open;
     cut_connections_lose_nothing
@@ -391,9 +392,12 @@ async fn regression_a_message_that_cannot_be_read_stops_no_other() {
     .await;
 }
 
-/// The name of the server leads to a standby, which is promoted later.
+/// The name of the server leads to a standby, which is promoted later. The log has a line for that, and one
+/// for its end, from each loop that meets it.
 #[tokio::test]
 async fn consumers_go_on_at_a_standby_that_is_promoted() {
+    let log = Log::default();
+    let _listening = log.listen();
     let primary = PostgresServer::start().unwrap();
     let standby = primary.start_standby(Duration::ZERO).unwrap();
     let proxy = Proxy::start(&primary.url()).await.unwrap();
@@ -414,10 +418,12 @@ async fn consumers_go_on_at_a_standby_that_is_promoted() {
     proxy.lead_to(&standby.url()).unwrap();
     primary.crash().unwrap();
     consumer.resume();
-    for _ in 0..4 {
+    // Several of the pauses that claiming makes.
+    for _ in 0..20 {
         let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
         let is_outage = matches!(refused, Error::Backend(_) | Error::OutcomeUnknown(_));
         assert!(is_outage, "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     standby.promote().unwrap();
     let mut missing: BTreeSet<u64> = (2..=21).collect();
@@ -431,5 +437,11 @@ async fn consumers_go_on_at_a_standby_that_is_promoted() {
     })
     .await;
     until(async || next(&mut seen).await.map(|it| it.id) == published).await;
+    until(async || log.lines("restored the notification connection").len() == 1).await;
+    assert_said_once(
+        &log,
+        &["claiming failed", "lost the notification connection"],
+    );
+    assert_eq!(log.lines("claiming works again").len(), 1);
     consumer.close().await;
 }

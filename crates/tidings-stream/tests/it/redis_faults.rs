@@ -1,5 +1,6 @@
 //! What goes wrong between the engine and its server.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,14 @@ use tidings_stream::engine::{Outcome, Settlement};
 use tidings_stream::{
     EndReason, Error, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
 };
-use tidings_test_support::{Fault, RedisOutage, RedisServer};
+use tidings_test_support::{Fault, Log, RedisOutage, RedisServer};
 
 use crate::database::{NEVER, from_start, key, name, next, numbered, recorder, soon, until};
 use crate::faults::{
     a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
-    assert_attempts_differ, fault_tests, nothing_acknowledged_is_lost, redis as open,
+    assert_attempts_differ, fault_tests, impatient, nothing_acknowledged_is_lost, redis as open,
 };
+use crate::outage_log::assert_said_once;
 use crate::redis::{Client, claim, consumer};
 
 fault_tests! { RedisOutage, open;
@@ -259,4 +261,45 @@ async fn regression_a_message_that_cannot_be_read_stops_no_other() {
     rewrite("break").await;
     let restore = async || rewrite("restore").await;
     a_message_that_cannot_be_read_stops_no_other(&streams, restore).await;
+}
+
+/// A failover has made the server a replica, and a later one makes it the master again. The log has a line
+/// for that, and one for its end, from each loop that meets it.
+#[tokio::test]
+async fn consumers_go_on_at_a_master_that_was_demoted() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let server = RedisServer::start().await.unwrap();
+    let streams = open_streams(&server.url()).await;
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", impatient(), recorder)
+        .await
+        .unwrap();
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(next(&mut seen).await.unwrap().id.as_u64(), 1);
+    consumer.pause();
+    streams.publish_batch("s", numbered(20)).await.unwrap();
+    server.demote().unwrap();
+    consumer.resume();
+    // Several of the pauses that claiming makes.
+    for _ in 0..20 {
+        let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
+        assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.promote().unwrap();
+    let mut missing: BTreeSet<u64> = (2..=21).collect();
+    while !missing.is_empty() {
+        missing.remove(&next(&mut seen).await.unwrap().id.as_u64());
+    }
+    until(async || streams.publish("s", NewMessage::new("")).await.is_ok()).await;
+    assert_eq!(next(&mut seen).await.unwrap().id.as_u64(), 22);
+    until(async || log.lines("restored the notification connection").len() == 1).await;
+    assert_said_once(
+        &log,
+        &["claiming failed", "lost the notification connection"],
+    );
+    assert_eq!(log.lines("claiming works again").len(), 1);
+    consumer.close().await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 use tidings_postgres::{Database, Error as DatabaseError};
+use tidings_reconnect::Trouble;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -44,6 +45,7 @@ pub(super) async fn send_all(
     let mut waiting = Vec::with_capacity(BATCH);
     // Until when the newest body of our own has to stay, and when to look for those that need not.
     let (mut kept_until, mut clean_at) = (Instant::now(), None);
+    let mut trouble = Trouble::new();
     loop {
         tokio::select! {
             received = queue.recv_many(&mut waiting, BATCH) => {
@@ -61,12 +63,21 @@ pub(super) async fn send_all(
             () = sleep_until(clean_at.unwrap_or(kept_until)), if clean_at.is_some() => {
                 let now = Instant::now();
                 clean_at = match body::clean(&database, retention).await {
-                    Ok(true) => Some(now),
-                    Ok(false) if kept_until > now => Some(kept_until),
-                    Ok(false) => Some(now + LEFTOVERS.max(retention)),
+                    Ok(has_more) => {
+                        if trouble.worked() {
+                            tracing::info!("deleting old large messages works again");
+                        }
+                        Some(match has_more {
+                            true => now,
+                            false if kept_until > now => kept_until,
+                            false => now + LEFTOVERS.max(retention),
+                        })
+                    }
                     Err(error) => {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "could not delete old large messages");
+                        if trouble.failed() {
+                            let error: &dyn std::error::Error = &error;
+                            tracing::warn!(error, "deleting old large messages failed, trying again");
+                        }
                         Some(now + retention.max(database.config().answer_limit()))
                     }
                 };

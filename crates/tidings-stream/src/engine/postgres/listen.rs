@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tidings_postgres::{Config, Error, Listening};
-use tidings_reconnect::Backoff;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tidings_reconnect::Reconnect;
+use tokio::time::timeout;
 
 use super::announce::{self, News};
 use super::outbox::Sequencer;
@@ -30,16 +30,13 @@ pub(super) async fn keep_listening(
         sequencer,
         own,
     };
-    let mut backoff = Backoff::new(fastrand::Rng::new());
-    let mut is_down = false;
+    let mut reconnect = Reconnect::new();
     loop {
         let error = match open(&config, &channel, &listener).await {
             Ok(mut listening) => {
-                if is_down {
+                if reconnect.connected() {
                     tracing::info!("restored the notification connection");
                 }
-                is_down = false;
-                backoff.reset();
                 // Notifications of the time in between are lost.
                 listener.wakes.wake_all();
                 listener.sequencer.look();
@@ -47,18 +44,14 @@ pub(super) async fn keep_listening(
             }
             Err(error) => error,
         };
-        // An outage is reported once, however many attempts it takes.
-        if !is_down {
+        if reconnect.failed() {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(
                 error,
                 "lost the notification connection, falling back to polling"
             );
         }
-        is_down = true;
-        if let Some(pause) = backoff.next() {
-            tokio::time::sleep(pause).await;
-        }
+        reconnect.pause().await;
     }
 }
 
@@ -73,9 +66,7 @@ async fn open(config: &Config, channel: &str, listener: &Listener) -> Result<Lis
 
 /// Passes notifications on until the connection breaks.
 async fn serve(listening: &mut Listening, config: &Config, listener: &Listener) -> Error {
-    let interval = config.health_interval();
-    let mut health = interval_at(Instant::now() + interval, interval);
-    health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut health = config.timing().health_checks();
     loop {
         let served = tokio::select! {
             notification = listening.next() => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 
 use super::announce::Announcer;
@@ -146,6 +147,7 @@ pub(super) fn sequencer(
         look: Arc::clone(&look),
     };
     let task = async move {
+        let mut trouble = Trouble::new();
         loop {
             // Spread, so that processes that start together do not look together.
             let pause = POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
@@ -154,13 +156,19 @@ pub(super) fn sequencer(
                 () = tokio::time::sleep(pause) => {}
             }
             match empty(&connections, &wakes, &announcer).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    if trouble.worked() {
+                        tracing::info!("emptying the outbox of transactions works again");
+                    }
+                }
                 Err(Error::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "messages of transactions wait in the outbox"
-                    );
+                    if trouble.failed() {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "emptying the outbox of transactions failed, trying again"
+                        );
+                    }
                     tokio::time::sleep(pause).await;
                 }
             }

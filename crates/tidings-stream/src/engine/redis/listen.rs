@@ -6,10 +6,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use tidings_reconnect::Backoff;
-use tidings_redis::redis::{PushInfo, PushKind, Value, cmd};
+use tidings_reconnect::Reconnect;
+use tidings_redis::redis::{PushInfo, PushKind, Value};
 use tidings_redis::{Config, Connection, Error};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::StreamName;
 use crate::engine::Wakes;
@@ -69,16 +68,13 @@ async fn listen(
 /// Listens for as long as it is polled, on one connection that is made again when it breaks. Without
 /// one, consumers poll.
 pub(super) async fn keep_listening(config: Config, channel: String, listener: Arc<Listener>) {
-    let mut backoff = Backoff::new(fastrand::Rng::new());
-    let mut is_down = false;
+    let mut reconnect = Reconnect::new();
     loop {
         let error = match listen(&config, &channel, &listener).await {
             Ok(connection) => {
-                if is_down {
+                if reconnect.connected() {
                     tracing::info!("restored the notification connection");
                 }
-                is_down = false;
-                backoff.reset();
                 // Notifications of the time in between are lost.
                 listener.wakes.wake_all();
                 let error = broken(&connection, &config).await;
@@ -90,34 +86,25 @@ pub(super) async fn keep_listening(config: Config, channel: String, listener: Ar
             }
             Err(error) => Some(error),
         };
-        // An outage is reported once, however many attempts it takes.
-        if !is_down {
+        if reconnect.failed() {
             tracing::warn!(
                 error = error.as_ref().map(|error| error as &dyn std::error::Error),
                 "lost the notification connection, falling back to polling"
             );
         }
-        is_down = true;
-        if let Some(pause) = backoff.next() {
-            tokio::time::sleep(pause).await;
-        }
+        reconnect.pause().await;
     }
 }
 
-/// Waits until the connection breaks, and returns why if that is known.
+/// Waits until the connection breaks, or its server is no longer the primary, and returns why if that is
+/// known.
 async fn broken(connection: &Connection, config: &Config) -> Option<Error> {
-    let interval = config.health_interval();
-    let mut health = interval_at(Instant::now() + interval, interval);
-    health.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut health = config.timing().health_checks();
     loop {
         tokio::select! {
             () = connection.broken() => return None,
             _ = health.tick() => {
-                let ping = cmd("PING");
-                let answered = ping.exec_async(&mut connection.multiplexed()).await;
-                if let Err(error) = answered.map_err(Error::from)
-                    && error.may_have_been_done()
-                {
+                if let Err(error) = connection.ping().await {
                     return Some(error);
                 }
             }
