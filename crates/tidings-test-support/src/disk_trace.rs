@@ -4,6 +4,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// How `strace` is called: it follows all processes and threads, names files, and prints enough of what
+/// is written for a marker.
+const OPTIONS: &[&str] = &[
+    "-f",
+    "-y",
+    "-qq",
+    "-s",
+    "64",
+    "-e",
+    TRACED,
+    "-e",
+    "signal=none",
+];
+
 /// System calls that write to a file or a socket, that wait for the disk, or that change a length.
 const TRACED: &str =
     "trace=write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,fsync,fdatasync,sync_file_range";
@@ -54,27 +68,23 @@ impl DiskTrace {
     /// A command that runs the program under `strace`. Arguments and the rest are for the program.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("strace");
-        command
-            .args([
-                "-f",
-                "-y",
-                "-qq",
-                "-s",
-                "64",
-                "-e",
-                TRACED,
-                "-e",
-                "signal=none",
-                "-o",
-            ])
-            .arg(&self.log)
-            .arg("--")
-            .arg(program);
+        command.args(OPTIONS).arg("-o").arg(&self.log);
+        command.arg("--").arg(program);
         command
     }
 
+    /// A line of shell that runs the program, with the arguments of the shell, in the shell's own
+    /// process: for what starts a program and has to know its process.
+    pub(crate) fn line(&self, program: &Path) -> String {
+        let (options, log) = (OPTIONS.join(" "), self.log.display());
+        format!(
+            "exec strace -D {options} -o '{log}' -- '{}' \"$@\"\n",
+            program.display()
+        )
+    }
+
     /// The replies that contain `marker`, in their order, once the process has ended. Files of the
-    /// store are those whose names end with one of `files`.
+    /// store are those whose paths contain one of `files`.
     ///
     /// # Errors
     ///
@@ -106,7 +116,7 @@ fn replies(log: &str, marker: &str, files: &[&str]) -> Vec<TracedReply> {
             continue;
         }
         let Some(path) = path(call) else { continue };
-        let is_store = files.iter().any(|end| path.ends_with(end));
+        let is_store = files.iter().any(|part| path.contains(part));
         let is_sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
         if is_sync && is_store {
             if call.ends_with("<unfinished ...>") {

@@ -1,9 +1,12 @@
+use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::disk_trace::DiskTrace;
 
 /// Makes every table refuse new rows, as a full disk does.
 const FILL: &str = "
@@ -43,6 +46,30 @@ impl PostgresServer {
     ///
     /// When its programs are missing, or it does not start.
     pub fn start() -> io::Result<Self> {
+        let server = Self::create()?;
+        server.start_again()?;
+        Ok(server)
+    }
+
+    /// Starts a server whose system calls are recorded, all its processes together. The trace is
+    /// complete when the server has [crashed](Self::crash).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start), and when `strace` is missing or may not trace.
+    pub fn start_traced() -> io::Result<(Self, DiskTrace)> {
+        let server = Self::create()?;
+        let trace = DiskTrace::new(&server.folder.join("trace"));
+        let program = server.folder.join("traced");
+        let script = trace.line(&server.programs.join("postgres"));
+        std::fs::write(&program, format!("#!/bin/sh\n{script}"))?;
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        succeed(server.start_command()?.arg("-p").arg(program))?;
+        Ok((server, trace))
+    }
+
+    /// A new one, which does not run yet.
+    fn create() -> io::Result<Self> {
         let server = Self::new()?;
         let data = server.data();
         succeed(
@@ -52,7 +79,6 @@ impl PostgresServer {
                 .args(["--locale=C", "--no-sync", "-D"])
                 .arg(data),
         )?;
-        server.start_again()?;
         Ok(server)
     }
 
@@ -191,13 +217,15 @@ impl PostgresServer {
     ///
     /// When it does not start.
     pub fn start_again(&self) -> io::Result<()> {
+        succeed(&mut self.start_command()?)
+    }
+
+    fn start_command(&self) -> io::Result<Command> {
         let settings = format!("-c listen_addresses= -k {}", self.folder.display());
-        succeed(
-            self.control()?
-                .arg("-l")
-                .arg(self.folder.join("log"))
-                .args(["-t", "60", "-o", &settings, "start"]),
-        )
+        let mut command = self.control()?;
+        command.arg("-l").arg(self.folder.join("log"));
+        command.args(["-t", "60", "-o", &settings, "start"]);
+        Ok(command)
     }
 
     fn control(&self) -> io::Result<Command> {

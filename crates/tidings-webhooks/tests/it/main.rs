@@ -8,6 +8,7 @@
 
 mod database;
 mod delivery;
+mod durability;
 mod faults;
 mod kill;
 mod lanes;
