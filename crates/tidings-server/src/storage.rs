@@ -59,7 +59,9 @@ impl From<tidings_notify::StoreError> for StorageError {
             StoreError::Full { source } => Self::Full {
                 source: source.into(),
             },
-            StoreError::Unavailable { source } => Self::unavailable(source),
+            StoreError::Unavailable { source } => {
+                sqlite::of_engine(&*source).unwrap_or_else(|| Self::unavailable(source))
+            }
             error => Self::failed(error),
         }
     }
@@ -71,8 +73,8 @@ impl From<tidings_webhooks::StoreError> for StorageError {
         match error {
             StoreError::Closed => Self::Closed,
             StoreError::Full(source) => Self::Full { source },
-            StoreError::Backend(source) => {
-                sqlite::of_engine(&*source).unwrap_or(Self::Failed { source })
+            StoreError::Unavailable(source) => {
+                sqlite::of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
             error => Self::failed(error),
         }

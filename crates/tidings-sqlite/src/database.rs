@@ -1,8 +1,10 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, Transaction};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 
 use crate::file::{self, DatabaseFile};
 use crate::writer::{Call, Durability, Request, Writer};
@@ -14,20 +16,27 @@ const WRITE_QUEUE: usize = 4096;
 /// Queries that may wait for a reader before [`Database::read`] makes its caller wait.
 const READ_QUEUE: usize = 1024;
 
+/// How long a list may take, unless set otherwise.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How to open a [`Database`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Options {
     readers: usize,
+    list_readers: usize,
+    list_timeout: Duration,
     exclusive: bool,
     application_id: Option<i32>,
 }
 
 impl Default for Options {
-    /// Two readers, shared with other processes.
+    /// Two readers and one for lists, shared with other processes.
     fn default() -> Self {
         Self {
             readers: 2,
+            list_readers: 1,
+            list_timeout: LIST_TIMEOUT,
             exclusive: false,
             application_id: None,
         }
@@ -38,6 +47,19 @@ impl Options {
     /// Sets how many threads read; at least one. The default is two.
     pub fn with_readers(mut self, readers: usize) -> Self {
         self.readers = readers.max(1);
+        self
+    }
+
+    /// Sets how many threads serve [lists](Database::list); at least one. The default is one.
+    pub fn with_list_readers(mut self, readers: usize) -> Self {
+        self.list_readers = readers.max(1);
+        self
+    }
+
+    /// Sets how long a [list](Database::list) may take, the wait for a thread included. The default is
+    /// 5 seconds.
+    pub fn with_list_timeout(mut self, timeout: Duration) -> Self {
+        self.list_timeout = timeout;
         self
     }
 
@@ -73,6 +95,8 @@ struct Shared {
     file: Arc<DatabaseFile>,
     writes: async_channel::Sender<Request>,
     reads: async_channel::Sender<reader::Query>,
+    lists: async_channel::Sender<reader::Query>,
+    list_timeout: Duration,
     /// Ends when the last thread has dropped its sender.
     threads: async_channel::Receiver<()>,
 }
@@ -83,6 +107,7 @@ impl std::fmt::Debug for Shared {
             .field("path", &self.file.path())
             .field("waiting_writes", &self.writes.len())
             .field("waiting_reads", &self.reads.len())
+            .field("waiting_lists", &self.lists.len())
             .finish_non_exhaustive()
     }
 }
@@ -109,13 +134,15 @@ impl Database {
         let (alive, threads) = async_channel::bounded(1);
         let (writes, write_queue) = async_channel::bounded(WRITE_QUEUE);
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
+        let (lists, list_queue) = async_channel::bounded(READ_QUEUE);
 
         file::create(&path)?;
         let writing = connection::open_writer(&path, options.application_id)?;
         let file = Arc::new(DatabaseFile::open(path)?);
-        for _ in 0..options.readers {
+        let for_reads = std::iter::repeat_n(read_queue, options.readers);
+        let for_lists = std::iter::repeat_n(list_queue, options.list_readers);
+        for queue in for_reads.chain(for_lists) {
             let reading = connection::open_reader(file.path())?;
-            let queue = read_queue.clone();
             let held = (Arc::clone(&lock), alive.clone());
             spawn("tidings-sqlite-reader", move || {
                 reader::run(reading, &queue);
@@ -132,6 +159,8 @@ impl Database {
                 file,
                 writes,
                 reads,
+                lists,
+                list_timeout: options.list_timeout,
                 threads,
             }),
         })
@@ -241,17 +270,36 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let query: reader::Query = Box::new(move |connection| {
-            // The caller may have dropped its future.
-            drop(reply.send(query(connection)));
+        ask(&self.shared.reads, move |connection| query(connection)).await
+    }
+
+    /// Runs a query whose length depends on what a caller asks: on threads that serve nothing else, and
+    /// for a [limited time](Options::with_list_timeout). It delays no [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooSlow`] when the time is over, also while the query waits for a thread or for the
+    /// disk; else as for [`read`](Self::read).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with timers.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`read`](Self::read).
+    pub async fn list<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let deadline = Instant::now() + self.shared.list_timeout;
+        let listed = ask(&self.shared.lists, move |connection| {
+            reader::run_until(deadline, connection, query)
         });
-        self.shared
-            .reads
-            .send(query)
-            .await
-            .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Panicked)?
+        let in_time = timeout_at(deadline, listed).await;
+        in_time.unwrap_or_else(|_| Err(Error::TooSlow.into()))
     }
 
     /// Brings the tables of one component up to date: runs those of `steps` that the file has not
@@ -278,9 +326,26 @@ impl Database {
     pub async fn close(&self) {
         self.shared.writes.close();
         self.shared.reads.close();
+        self.shared.lists.close();
         // Nothing is ever sent: the channel ends when the last thread has dropped its end.
         while self.shared.threads.recv().await.is_ok() {}
     }
+}
+
+/// Has a query run by the threads of a queue.
+async fn ask<T, E, F>(queue: &async_channel::Sender<reader::Query>, query: F) -> Result<T, E>
+where
+    F: FnOnce(&mut Connection) -> Result<T, E> + Send + 'static,
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let query: reader::Query = Box::new(move |connection| {
+        // The caller may have dropped its future.
+        drop(reply.send(query(connection)));
+    });
+    queue.send(query).await.map_err(|_| Error::Closed)?;
+    answer.await.map_err(|_| Error::Panicked)?
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {

@@ -63,6 +63,9 @@ pub enum Error {
     /// Another process has held the write lock for too long. Nothing was done; the call may be repeated.
     #[error("the database is locked by another process")]
     Busy(#[source] Arc<rusqlite::Error>),
+    /// A [`list`](crate::Database::list) took longer than it may.
+    #[error("the query took too long")]
+    TooSlow,
     /// The disk, or the space that the database may take, is full. Nothing was done. Reads go on; writes
     /// succeed again once there is room.
     #[error("the disk of the database is full")]
@@ -103,11 +106,15 @@ impl Error {
     }
 
     /// Whether the call failed by local trouble that is not the caller's, and may succeed later: the file is
-    /// locked, its disk full or failing, memory or file descriptors are exhausted, or the file has changed.
-    /// Nothing was committed.
+    /// locked, its disk full or failing, memory or file descriptors are exhausted, the file has changed, or a
+    /// list took too long. Nothing was committed.
     pub fn is_unavailable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Full(_) | Self::RolledBack | Self::FileChanged { .. } => true,
+            Self::Busy(_)
+            | Self::Full(_)
+            | Self::RolledBack
+            | Self::TooSlow
+            | Self::FileChanged { .. } => true,
             _ => matches!(
                 self.code(),
                 Some(

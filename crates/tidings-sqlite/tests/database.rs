@@ -104,6 +104,49 @@ async fn relaxed_writes_are_seen_by_the_next_read() {
     assert_eq!(count(&database).await, 1);
 }
 
+/// Counts without end.
+const ENDLESS: &str = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+    SELECT count(*) FROM n";
+
+async fn endless_list(database: &Database) -> Result<i64, Error> {
+    let count = |connection: &rusqlite::Connection| {
+        Ok(connection.query_row(ENDLESS, [], |row| row.get(0))?)
+    };
+    database.list(count).await
+}
+
+#[tokio::test]
+async fn a_list_that_takes_too_long_is_ended_and_delays_no_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let options = Options::default().with_list_timeout(Duration::from_millis(300));
+    let database = Database::open(path, &options).unwrap();
+    database.migrate("test", SCHEMA).await.unwrap();
+    insert(&database, 1).await.unwrap();
+
+    let lists = futures_util::future::join_all((0..8).map(|_| endless_list(&database)));
+    let mut lists = std::pin::pin!(lists);
+    let mut reads = 0;
+    let ended = loop {
+        futures_util::select_biased! {
+            ended = futures_util::FutureExt::fuse(&mut lists) => break ended,
+            read = futures_util::FutureExt::fuse(Box::pin(count(&database))) => reads += read,
+        }
+    };
+    // More than could have been read between two lists.
+    assert!(reads > 20, "{reads} reads while lists ran");
+    assert!(
+        ended.iter().all(|list| matches!(list, Err(Error::TooSlow))),
+        "{ended:?}"
+    );
+
+    // The thread is free again, and what it read is not interrupted by an earlier deadline.
+    let listed = database.list::<_, Error, _>(|connection| {
+        Ok(connection.query_row("SELECT count(*) FROM item", [], |row| row.get::<_, i64>(0))?)
+    });
+    assert_eq!(listed.await.unwrap(), 1);
+}
+
 #[tokio::test]
 async fn calls_after_close_answer_closed() {
     let folder = tempfile::tempdir().unwrap();

@@ -20,7 +20,7 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
-    const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Pending,
         Self::Delivered,
         Self::Failed,

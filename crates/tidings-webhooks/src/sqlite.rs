@@ -83,12 +83,19 @@ impl SqliteStore {
     {
         self.check_open()?;
         self.database
-            .read(|connection| {
-                let snapshot = connection.unchecked_transaction()?;
-                let found = query(&snapshot)?;
-                snapshot.finish()?;
-                Ok(found)
-            })
+            .read(|connection| on_snapshot(connection, query))
+            .await
+    }
+
+    /// Queries like [`query`](Self::query), for those whose length depends on what a person asks.
+    async fn list<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database
+            .list(|connection| on_snapshot(connection, query))
             .await
     }
 
@@ -117,6 +124,16 @@ impl SqliteStore {
             Ok(())
         }
     }
+}
+
+fn on_snapshot<T>(
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let snapshot = connection.unchecked_transaction()?;
+    let found = query(&snapshot)?;
+    snapshot.finish()?;
+    Ok(found)
 }
 
 #[async_trait]
@@ -165,7 +182,7 @@ impl Store for SqliteStore {
 
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
         let owner = owner.clone();
-        self.query(move |connection| endpoints::list(connection, &owner))
+        self.list(move |connection| endpoints::list(connection, &owner))
             .await
     }
 
@@ -261,12 +278,12 @@ impl Store for SqliteStore {
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
         let query = query.clone();
-        self.query(move |connection| deliveries::list(connection, &query))
+        self.list(move |connection| deliveries::list(connection, &query))
             .await
     }
 
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
-        self.query(move |connection| deliveries::attempts(connection, id))
+        self.list(move |connection| deliveries::attempts(connection, id))
             .await
     }
 

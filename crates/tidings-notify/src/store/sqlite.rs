@@ -61,12 +61,19 @@ impl SqliteStore {
     {
         self.check_open()?;
         self.database
-            .read(|connection| {
-                let snapshot = connection.unchecked_transaction()?;
-                let answer = query(&snapshot)?;
-                snapshot.finish()?;
-                Ok(answer)
-            })
+            .read(|connection| on_snapshot(connection, query))
+            .await
+    }
+
+    /// Queries like [`query`](Self::query), for those whose length depends on what a person asks.
+    async fn list<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.check_open()?;
+        self.database
+            .list(|connection| on_snapshot(connection, query))
             .await
     }
 
@@ -97,6 +104,16 @@ impl SqliteStore {
     }
 }
 
+fn on_snapshot<T>(
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let snapshot = connection.unchecked_transaction()?;
+    let result = query(&snapshot)?;
+    snapshot.finish()?;
+    Ok(result)
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
@@ -123,7 +140,7 @@ impl Store for SqliteStore {
 
     async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
         let (user, query) = (user.clone(), query.clone());
-        self.query(move |connection| inbox::page(connection, &user, &query))
+        self.list(move |connection| inbox::page(connection, &user, &query))
             .await
     }
 

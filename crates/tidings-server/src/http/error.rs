@@ -141,6 +141,10 @@ impl From<StorageError> for ApiError {
                 "the disk of the server is full; nothing was stored",
             ),
             StorageError::Unavailable { .. } => Self::storage_unavailable(&error),
+            StorageError::TooSlow => Self::unavailable(
+                "too_slow",
+                "the list took longer than the server allows; ask for fewer entries, or try again",
+            ),
             StorageError::Failed { .. } => Self::internal(&error),
         }
     }

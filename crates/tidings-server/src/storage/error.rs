@@ -25,6 +25,9 @@ pub enum StorageError {
         #[source]
         source: Cause,
     },
+    /// A list took longer than it may. Nothing is wrong with the database.
+    #[error("the list took too long")]
+    TooSlow,
     /// The database failed.
     #[error("the database failed")]
     Failed {

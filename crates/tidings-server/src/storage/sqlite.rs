@@ -23,14 +23,18 @@ use super::{Accept, Accepted, Records, Storage, StorageError};
 /// What the header of the file says of its program, so that the file of another is refused: "Tidg".
 const APPLICATION_ID: i32 = 0x5469_6467;
 
-/// Threads that read. Streams that lag, lists, sweeps and webhook lanes share them.
+/// Threads that read. Streams that lag, sweeps and webhook lanes share them.
 const READERS: usize = 4;
+
+/// Threads that serve lists, for a limited time each. One list that is slow leaves room for another.
+const LIST_READERS: usize = 2;
 
 pub(super) async fn open(path: &Path) -> Result<Storage, StorageError> {
     let options = Options::default()
         .with_application_id(APPLICATION_ID)
         .with_exclusive_lock()
-        .with_readers(READERS);
+        .with_readers(READERS)
+        .with_list_readers(LIST_READERS);
     let database = Database::open(path, &options)?;
     open_in(database).await
 }
@@ -148,6 +152,7 @@ impl From<tidings_sqlite::Error> for StorageError {
     fn from(error: tidings_sqlite::Error) -> Self {
         match error {
             tidings_sqlite::Error::Closed => Self::Closed,
+            tidings_sqlite::Error::TooSlow => Self::TooSlow,
             full if full.is_full() => Self::Full {
                 source: Arc::new(full),
             },

@@ -34,6 +34,7 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
             json!({ "user_id": "anna", "message": "2" }),
         ),
         ("/v1/users/anna/notifications/read-all", json!({})),
+        ("/v1/endpoints", json!({ "url": "http://127.0.0.1:9/" })),
     ] {
         let refused = soon("an answer", server.post(path, &body)).await;
         assert_eq!(refused.status(), 503, "{path}");
@@ -108,6 +109,54 @@ async fn an_outcome_is_kept_while_the_database_is_locked() {
     .await;
     assert_eq!(delivered["attempts"], 1);
     assert_eq!(receiver.requests().len(), 1, "the webhook was sent again");
+}
+
+/// In place of the attempts, rows without end.
+const ENDLESS_ATTEMPTS: &str = "
+    ALTER TABLE webhook_attempt RENAME TO hidden;
+    CREATE VIEW webhook_attempt AS
+    WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)
+    SELECT -x AS delivery, x AS number, 0 AS started_at, 0 AS duration, NULL AS status,
+        NULL AS error, '' AS response FROM n";
+
+#[tokio::test]
+async fn a_list_that_takes_too_long_is_ended_and_delays_no_other_request() {
+    let home = Home::new();
+    let server = home.start().await;
+    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let endpoint = json!({ "url": receiver.url("/hook") });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!(1)).await;
+    let delivery = soon("the delivery", async {
+        loop {
+            let list = server.get("/v1/deliveries?state=delivered").await;
+            if let Some(delivery) = list["data"].get(0) {
+                return delivery["id"].as_str().unwrap().to_owned();
+            }
+        }
+    })
+    .await;
+    let other = Connection::open(home.database()).unwrap();
+    other.execute_batch(ENDLESS_ATTEMPTS).unwrap();
+
+    let path = server.at(&format!("/v1/deliveries/{delivery}/attempts"));
+    let lists = futures_util::future::join_all((0..6).map(|_| reqwest::get(path.clone())));
+    let lists = tokio::spawn(lists);
+    let mut meanwhile = 0;
+    while !lists.is_finished() {
+        server.notify("anna", json!(meanwhile)).await;
+        let mut events = server.events("anna", "?since=start").await;
+        events.until("tidings.caught_up").await;
+        meanwhile += 1;
+    }
+    assert!(meanwhile > 5, "{meanwhile} requests while lists ran");
+    for refused in lists.await.unwrap() {
+        let refused = refused.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.headers().contains_key("retry-after"));
+        let error: Value = refused.json().await.unwrap();
+        assert_eq!(error["error"]["code"], "too_slow");
+    }
 }
 
 #[tokio::test]

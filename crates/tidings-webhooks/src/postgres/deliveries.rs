@@ -59,9 +59,22 @@ pub(super) async fn list(
         parameters.push((before, Type::INT8));
         conditions.push(format!("delivery < ${}", parameters.len()));
     }
+    let mut chosen = conditions.join(" AND ");
+    if endpoint.is_some() && state.is_none() {
+        // The deliveries of an endpoint are in order within each state. The newest of each state are
+        // merged; otherwise all of them would be sorted.
+        let of_state = |state: DeliveryState| {
+            format!(
+                "(SELECT delivery FROM tidings_webhook_delivery
+                 WHERE {chosen} AND state = {} ORDER BY delivery DESC LIMIT $1)",
+                state.as_i16()
+            )
+        };
+        let newest = DeliveryState::ALL.map(of_state).join(" UNION ALL ");
+        chosen = format!("delivery IN ({newest})");
+    }
     let statement = select(&format!(
-        "SELECT * FROM tidings_webhook_delivery WHERE {} ORDER BY delivery DESC LIMIT $1",
-        conditions.join(" AND ")
+        "SELECT * FROM tidings_webhook_delivery WHERE {chosen} ORDER BY delivery DESC LIMIT $1"
     ));
     let rows = connections.query(&statement, &parameters).await?;
     rows.iter().map(from_row).collect()

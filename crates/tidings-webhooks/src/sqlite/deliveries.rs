@@ -1,7 +1,7 @@
 //! Deliveries as they are shown, and one of them again.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params_from_iter};
 
 use super::endpoints;
 use super::lanes;
@@ -34,35 +34,50 @@ pub(super) fn list(
     connection: &Connection,
     query: &DeliveryQuery,
 ) -> Result<Vec<Delivery>, StoreError> {
-    let most = limit(query.limit);
-    // Only the conditions that there are, so that each combination finds its index.
-    let mut conditions = vec!["true".to_owned()];
-    let mut values: Vec<&dyn ToSql> = vec![&most];
-    let endpoint = query.endpoint.map(EndpointId::as_i64);
-    let state = query.state.map(DeliveryState::as_i16);
-    let before = query.before.map(DeliveryId::as_i64);
-    if let Some(endpoint) = &endpoint {
-        values.push(endpoint);
-        conditions.push(format!("webhook_delivery.endpoint = ?{}", values.len()));
-    }
-    if let Some(state) = &state {
-        values.push(state);
-        conditions.push(format!("state = ?{}", values.len()));
-    }
-    if let Some(before) = &before {
-        values.push(before);
-        conditions.push(format!("delivery < ?{}", values.len()));
-    }
-    let mut statement = connection.prepare_cached(&format!(
-        "{SELECT} WHERE {} ORDER BY delivery DESC LIMIT ?1",
-        conditions.join(" AND ")
-    ))?;
-    let mut rows = statement.query(values.as_slice())?;
+    let (text, values) = list_statement(query);
+    let mut statement = connection.prepare_cached(&text)?;
+    let mut rows = statement.query(params_from_iter(values))?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         found.push(from_row(row)?);
     }
     Ok(found)
+}
+
+/// The statement of a list, with its parameters. It has only the conditions that there are, so that each
+/// combination finds its index.
+fn list_statement(query: &DeliveryQuery) -> (String, Vec<i64>) {
+    let mut conditions = vec!["true".to_owned()];
+    let mut values = vec![limit(query.limit)];
+    let mut add = |condition: &str, value: i64| {
+        values.push(value);
+        conditions.push(format!("webhook_delivery.{condition} ?{}", values.len()));
+    };
+    if let Some(endpoint) = query.endpoint {
+        add("endpoint =", endpoint.as_i64());
+    }
+    if let Some(state) = query.state {
+        add("state =", state.as_i16().into());
+    }
+    if let Some(before) = query.before {
+        add("delivery <", before.as_i64());
+    }
+    let mut chosen = conditions.join(" AND ");
+    if query.endpoint.is_some() && query.state.is_none() {
+        // The deliveries of an endpoint are in order within each state. The newest of each state are
+        // merged; otherwise all of them would be sorted.
+        let of_state = |state: DeliveryState| {
+            format!(
+                "SELECT * FROM (SELECT delivery FROM webhook_delivery
+                 WHERE {chosen} AND state = {} ORDER BY delivery DESC LIMIT ?1)",
+                state.as_i16()
+            )
+        };
+        let newest = DeliveryState::ALL.map(of_state).join(" UNION ALL ");
+        chosen = format!("delivery IN ({newest})");
+    }
+    let text = format!("{SELECT} WHERE {chosen} ORDER BY delivery DESC LIMIT ?1");
+    (text, values)
 }
 
 pub(super) fn attempts(
@@ -144,4 +159,48 @@ fn from_row(row: &Row<'_>) -> Result<Delivery, StoreError> {
         finished_at: optional_time(row.get(9)?)?,
         reason: row.get(10)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::super::schema;
+    use super::*;
+
+    /// A file with so many deliveries of each of two endpoints, in all states.
+    fn with_deliveries(count: u32) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&schema::STEPS.concat()).unwrap();
+        let fill = "
+            WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < ?1)
+            INSERT INTO webhook_delivery (event, endpoint, state, created_at)
+            SELECT x, endpoint, x % 4, 0 FROM n, (SELECT 1 AS endpoint UNION SELECT 2)";
+        connection.execute(fill, [count]).unwrap();
+        connection
+    }
+
+    /// Steps of SQLite's machine that a list takes.
+    fn steps(connection: &Connection, query: &DeliveryQuery) -> i32 {
+        let (text, values) = list_statement(query);
+        let mut statement = connection.prepare(&text).unwrap();
+        let mut rows = statement.query(params_from_iter(values)).unwrap();
+        while rows.next().unwrap().is_some() {}
+        drop(rows);
+        statement.get_status(StatementStatus::VmStep)
+    }
+
+    #[test]
+    fn regression_a_list_costs_the_same_however_many_deliveries_there_are() {
+        let (few, many) = (with_deliveries(100), with_deliveries(10_000));
+        let all = DeliveryQuery::newest(10);
+        let of_one = all.clone().to(EndpointId::from_i64(1));
+        let failed = |query: &DeliveryQuery| query.clone().in_state(DeliveryState::Failed);
+        for query in [failed(&all), failed(&of_one), all, of_one] {
+            for query in [query.clone(), query.before(DeliveryId::from_i64(150))] {
+                let (few, many) = (steps(&few, &query), steps(&many, &query));
+                assert!(many < 2 * few, "{query:?}: {few} steps, with more {many}");
+            }
+        }
+    }
 }
