@@ -23,6 +23,9 @@ use crate::{connections, retention};
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long the database may take to close, even when time is over.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A running server.
 ///
 /// Dropping it ends its tasks at once; [`shutdown`](Self::shutdown) is the orderly way.
@@ -47,8 +50,8 @@ pub struct Leftovers {
     pub cut_off: usize,
     /// Webhook attempts that did not end in time; they will be repeated.
     pub unfinished_attempts: usize,
-    /// Deliveries that wait for an attempt.
-    pub waiting_deliveries: u64,
+    /// Deliveries that wait for an attempt, unless the database did not reply.
+    pub waiting_deliveries: Option<u64>,
 }
 
 impl fmt::Display for Leftovers {
@@ -56,9 +59,13 @@ impl fmt::Display for Leftovers {
         write!(
             f,
             "streams told to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
-             pending deliveries: {}",
-            self.streams, self.cut_off, self.unfinished_attempts, self.waiting_deliveries
-        )
+             pending deliveries: ",
+            self.streams, self.cut_off, self.unfinished_attempts
+        )?;
+        match self.waiting_deliveries {
+            Some(waiting) => write!(f, "{waiting}"),
+            None => f.write_str("unknown"),
+        }
     }
 }
 
@@ -157,15 +164,12 @@ impl Server {
             Ok(()) => 0,
             Err(_) => drop_connections(&self.app).await,
         };
-        if let Err(error) = self.app.notifier.close().await {
-            tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
-        }
-        let waiting_deliveries = self.app.webhooks.pending().await;
-        let waiting_deliveries = waiting_deliveries.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot count the pending deliveries");
-            0
+        let limit = deadline.max(Instant::now() + CLOSE_TIMEOUT);
+        let waiting_deliveries = timeout_at(limit, close_database(&self.app)).await;
+        let waiting_deliveries = waiting_deliveries.unwrap_or_else(|_| {
+            tracing::error!("stopping although the database did not close in time");
+            None
         });
-        self.app.storage.close().await;
         Leftovers {
             streams,
             cut_off,
@@ -173,6 +177,18 @@ impl Server {
             waiting_deliveries,
         }
     }
+}
+
+/// Writes what is still to be written, and closes the database; returns how many deliveries wait.
+async fn close_database(app: &App) -> Option<u64> {
+    if let Err(error) = app.notifier.close().await {
+        tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
+    }
+    let waiting_deliveries = app.webhooks.pending().await;
+    let waiting_deliveries = waiting_deliveries
+        .inspect_err(|error| tracing::warn!(%error, "cannot count the pending deliveries"));
+    app.storage.close().await;
+    waiting_deliveries.ok()
 }
 
 fn webhook_options(config: &Config) -> Options {

@@ -263,7 +263,12 @@ impl Streams {
             consumer: Uuid::now_v7().to_string().into(),
         };
         let present = Arc::from([consumer.clone()]);
-        engine.check_in(present, FIRST_CHECK_IN_TTL).await?;
+        match engine.check_in(present, FIRST_CHECK_IN_TTL).await {
+            // The group is there, and the poller checks in again: a consumer starts on a full disk, and
+            // begins to work when there is room.
+            Err(Error::Full(_)) => {}
+            other => other?,
+        }
         let registration = self
             .shared
             .poller

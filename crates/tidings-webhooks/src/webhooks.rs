@@ -99,12 +99,21 @@ impl Webhooks {
         options: Options,
     ) -> Result<Self, Error> {
         let clock = Clock::new(options.wall.clone());
-        clock.catch_up(store.advance_clock(clock.now()).await?);
+        match store.advance_clock(clock.now()).await {
+            Ok(now) => clock.catch_up(now),
+            // A process must be able to start on a full disk. The time is stored with the next leases.
+            Err(error @ StoreError::Full(_)) => starts_on_full(&error),
+            Err(error) => return Err(error.into()),
+        }
         let (disabling, to_disable) = mpsc::channel(DISABLING);
         let lanes = Shared::new(Arc::clone(&store), clock.clone(), options, disabling)?;
         // What has become deliveries is of no more use.
         let retention = Retention::default().with_max_len(1);
-        streams.set_retention(STREAM, retention).await?;
+        match streams.set_retention(STREAM, retention).await {
+            // An earlier run has stored it, unless there is no group either, which ends the start.
+            Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
+            other => other?,
+        }
         let fan_out = subscribe(&store, &streams, &clock, &lanes).await?;
         let webhooks = Self {
             inner: Arc::new(Inner {
@@ -351,6 +360,10 @@ impl Webhooks {
         let lock = self.inner.running.lock();
         lock.unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn starts_on_full(error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(error, "starting although the store is full");
 }
 
 async fn subscribe(

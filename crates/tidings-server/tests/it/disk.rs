@@ -1,60 +1,19 @@
-//! Disks that are full, and files that are changed under the server.
+//! Disks that are full or do not reply, and files that are changed under the server.
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tidings_test_support::SmallDisk;
+use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, payloads, soon};
 
-/// A disk of this many bytes at a folder, which only processes that enter it see.
-struct SmallDisk(Child);
-
-impl SmallDisk {
-    async fn at(folder: &Path, bytes: usize) -> Self {
-        let script =
-            format!("mount -t tmpfs -o size={bytes} tmpfs \"$0\" && echo ready && exec cat");
-        let mut holder = Command::new("unshare")
-            .args(["-rm", "sh", "-c", &script])
-            .arg(folder)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
-        assert_eq!(
-            soon("the disk", lines.next_line()).await.unwrap().unwrap(),
-            "ready"
-        );
-        Self(holder)
-    }
-
-    /// The command, on this disk.
-    fn on(&self, command: &Command) -> Command {
-        let command = command.as_std();
-        let mut entered = Command::new("nsenter");
-        entered
-            .args(["--user", "--mount", "--preserve-credentials", "--target"])
-            .arg(self.0.id().unwrap().to_string())
-            .arg("--")
-            .arg(command.get_program())
-            .args(command.get_args())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        entered
-    }
-}
-
-async fn is_ready(server: &Server) -> StatusCode {
-    reqwest::get(server.at("/health/ready"))
-        .await
-        .unwrap()
-        .status()
+async fn readiness(server: &Server) -> Response {
+    reqwest::get(server.at("/health/ready")).await.unwrap()
 }
 
 async fn unread(server: &Server) -> u64 {
@@ -64,31 +23,137 @@ async fn unread(server: &Server) -> u64 {
     count["unread"].as_u64().unwrap()
 }
 
-#[tokio::test]
-async fn a_full_disk_refuses_what_is_new_serves_what_is_there_and_lets_the_server_start() {
-    let home = Home::new();
-    let disk = SmallDisk::at(home.path(), 8 << 20).await;
-    let server = Server::of(disk.on(&home.command())).await;
+/// Posts until the disk has no more room; returns how many were accepted.
+async fn post_until_full(server: &Server, bytes: usize) -> u64 {
     let mut accepted = 0;
-    let refused = loop {
-        let body = json!({ "user_id": "anna", "payload": "x".repeat(200_000) });
+    loop {
+        let body = json!({ "user_id": "anna", "payload": "x".repeat(bytes) });
         let response = server.post("/v1/notifications", &body).await;
         if response.status() != StatusCode::CREATED {
-            break response;
+            is_refused_as(response, "storage_full").await;
+            return accepted;
         }
         accepted += 1;
-        assert!(accepted < 100, "the disk has no end");
-    };
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(refused.headers().contains_key("retry-after"));
-    let error: Value = refused.json().await.unwrap();
-    assert_eq!(error["error"]["code"], "storage_full");
+        assert!(accepted < 1000, "the disk has no end");
+    }
+}
+
+async fn is_refused_as(response: Response, code: &str) {
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(response.headers().contains_key("retry-after"));
+    let error: Value = response.json().await.unwrap();
+    assert_eq!(error["error"]["code"], code);
+}
+
+/// Waits until `/health/ready` replies with this status: its last reply is repeated for a second.
+async fn until_ready_is(server: &Server, status: StatusCode) -> Response {
+    soon("another readiness", async {
+        loop {
+            let ready = readiness(server).await;
+            if ready.status() == status {
+                return ready;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_is_reported_and_recovered_from() {
+    let disk = SmallDisk::mount(16 << 20).unwrap();
+    let home = Home::at(disk.path());
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    disk.fill().unwrap();
+    let accepted = 1 + post_until_full(&server, 10).await;
+    let not_ready = until_ready_is(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    is_refused_as(not_ready, "storage_full").await;
+    // What is there can be read.
     assert_eq!(unread(&server).await, accepted);
+    let mut events = server.events("anna", "?since=start").await;
+    let (backlog, _) = events.until("tidings.caught_up").await;
+    assert_eq!(backlog.len() as u64, accepted);
+
+    disk.make_room().unwrap();
+    server.notify("anna", json!("room")).await;
+    assert_eq!(payloads(&[events.next().await.json()]), ["room"]);
+    until_ready_is(&server, StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
+    let disk = SmallDisk::mount(16 << 20).unwrap();
+    let home = Home::at(disk.path());
+    let server = home.start().await;
+    for _ in 0..10 {
+        server.notify("anna", json!("x".repeat(100_000))).await;
+    }
+    disk.fill().unwrap();
+    let accepted = 10 + post_until_full(&server, 10).await;
     server.kill().await;
-    let server = Server::of(disk.on(&home.command())).await;
+
+    let server = home.start().await;
     assert_eq!(unread(&server).await, accepted);
     let page = server.get("/v1/users/anna/notifications?limit=1").await;
     assert_eq!(page["data"].as_array().unwrap().len(), 1);
+    let not_ready = until_ready_is(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    is_refused_as(not_ready, "storage_full").await;
+    assert_eq!(post_until_full(&server, 10).await, 0);
+
+    disk.make_room().unwrap();
+    server.notify("anna", json!("room")).await;
+    until_ready_is(&server, StatusCode::OK).await;
+}
+
+/// The command, whose writes never reach the disk from the hundredth sync on.
+fn hanging(command: &Command) -> Command {
+    let command = command.as_std();
+    let mut hanging = Command::new("strace");
+    hanging
+        .args([
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fsync,fdatasync",
+        ])
+        .args([
+            "-e",
+            "inject=fsync,fdatasync:delay_enter=600s:when=100+",
+            "--",
+        ])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    hanging
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_does_not_hang_the_stop() {
+    let home = Home::with(&["--shutdown-timeout", "1s"]);
+    let server = Server::of(hanging(&home.command())).await;
+    let patience = Duration::from_secs(3);
+    let body = json!({ "user_id": "anna", "payload": 1 });
+    let mut posts = 0;
+    while let Ok(accepted) = timeout(patience, server.post("/v1/notifications", &body)).await {
+        assert_eq!(accepted.status(), StatusCode::CREATED);
+        posts += 1;
+        assert!(posts < 200, "the disk does not hang");
+    }
+    assert_eq!(
+        readiness(&server).await.status(),
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    // The tracer keeps the thread that hangs, and with it the process.
+    let stopped = timeout(Duration::from_secs(20), server.farewell_traced("-TERM")).await;
+    let farewell = stopped.expect("the server stops although its disk hangs");
+    assert!(
+        farewell.contains("pending deliveries: unknown"),
+        "{farewell}"
+    );
 }
 
 #[tokio::test]
@@ -116,7 +181,7 @@ async fn a_database_that_is_removed_or_truncated_is_noticed() {
         let body = json!({ "user_id": "anna", "payload": 2 });
         let refused = server.post("/v1/notifications", &body).await;
         assert_eq!(refused.status(), 503, "{what}");
-        assert_eq!(is_ready(&server).await, 503, "{what}");
+        assert_eq!(readiness(&server).await.status(), 503, "{what}");
         let (_, log) = server.stop("-TERM").await;
         assert!(
             log.contains("removed, replaced or truncated"),

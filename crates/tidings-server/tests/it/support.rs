@@ -24,8 +24,10 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// A folder with a database, on which servers are started one after another.
 #[derive(Debug)]
 pub(crate) struct Home {
-    folder: TempDir,
+    path: PathBuf,
     arguments: Vec<String>,
+    /// Removed with the home, unless it is elsewhere.
+    _folder: Option<TempDir>,
 }
 
 impl Home {
@@ -35,14 +37,25 @@ impl Home {
 
     /// A home whose servers get these arguments.
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
-            folder: tempfile::tempdir().unwrap(),
+            path: folder.path().to_owned(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            _folder: Some(folder),
+        }
+    }
+
+    /// A home in a folder that exists.
+    pub(crate) fn at(folder: &Path) -> Self {
+        Self {
+            path: folder.to_owned(),
+            arguments: Vec::new(),
+            _folder: None,
         }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -153,11 +166,31 @@ impl Server {
 
     /// Stops a server that runs under another process, which ends with it.
     pub(crate) async fn stop_traced(self, signal: &str) -> (std::process::ExitStatus, String) {
+        self.signal_traced(signal).await;
+        self.ended().await
+    }
+
+    /// Sends a signal to a server that runs under another process.
+    async fn signal_traced(&self, signal: &str) {
         let id = self.process.id().unwrap();
         let children = format!("/proc/{id}/task/{id}/children");
         let child = std::fs::read_to_string(children).unwrap();
         send(signal, child.trim()).await;
-        self.ended().await
+    }
+
+    /// Asks a server that runs under another process to stop, and gives its last line on standard error,
+    /// which begins with "stopped". The end of the process is not waited for.
+    pub(crate) async fn farewell_traced(mut self, signal: &str) -> String {
+        self.signal_traced(signal).await;
+        let mut lines = BufReader::new(self.process.stderr.take().unwrap()).lines();
+        loop {
+            let line = soon("the end of the server", lines.next_line()).await;
+            match line.unwrap() {
+                Some(line) if line.starts_with("stopped") => return line,
+                Some(_) => {}
+                None => panic!("the server ended without a word"),
+            }
+        }
     }
 
     async fn ended(mut self) -> (std::process::ExitStatus, String) {
