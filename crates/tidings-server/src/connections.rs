@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode};
@@ -57,6 +57,8 @@ pub(crate) struct Connection(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     progress: Arc<Progress>,
+    /// Does not keep the socket open.
+    socket: Weak<TcpStream>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -64,6 +66,16 @@ impl Connection {
     /// How far what was sent has been written.
     pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.0.progress
+    }
+
+    /// Waits until the client has closed the connection, or its sending half only: the two look the same
+    /// until something is written. Waits for ever if the client has sent what is not read yet.
+    pub(crate) async fn client_has_ended(&self) {
+        if let Some(socket) = self.0.socket.upgrade()
+            && let Ok(1..) = socket.peek(&mut [0]).await
+        {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until the server stops and the client has blocked a write for a moment since. Such a
@@ -138,8 +150,10 @@ async fn serve(
     stopping: CancellationToken,
 ) {
     let progress = Arc::new(Progress::default());
+    let stream = Arc::new(stream);
     let connection = Connection(Arc::new(Inner {
         progress: Arc::clone(&progress),
+        socket: Arc::downgrade(&stream),
         _permit: permit,
     }));
     let of_requests = connection.clone();
@@ -163,6 +177,8 @@ async fn serve(
         // the timer waits for `keep_alive`.
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
+        // A client may close its sending half when its request is complete, and still reads.
+        .half_close(true)
         .serve_connection(TokioIo::new(Transport::new(stream, progress)), service)
         .with_upgrades();
     let mut http = pin!(http);

@@ -75,6 +75,12 @@ impl Feed {
         &self.subscription
     }
 
+    /// Pings from now on at another pace, and at once.
+    pub(crate) fn ping_every(&mut self, interval: Duration) {
+        self.ping_interval = interval;
+        self.ping.as_mut().reset(Instant::now());
+    }
+
     /// Waits for the next thing to send.
     ///
     /// Once the server stops, a reader is given what is there, one batch of it, and then the end. Its

@@ -24,6 +24,10 @@ use crate::wire::frames::{Bye, Control, Hello};
 /// How long a browser waits before it reconnects after a broken connection.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// Time between pings when the client has closed its sending half: if it has closed the whole
+/// connection, writing is what shows it.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
 pub(crate) async fn events(
     State(app): State<SharedApp>,
     Extension(connection): Extension<Connection>,
@@ -68,6 +72,7 @@ pub(crate) async fn events(
         feed,
         connection,
         newest_chunk: 0,
+        is_probing: false,
         naming,
         ended: false,
     };
@@ -105,6 +110,8 @@ struct SseBody {
     connection: Connection,
     /// The number of the chunk that was handed over last.
     newest_chunk: u64,
+    /// The client has closed its sending half.
+    is_probing: bool,
     naming: EventNaming,
     ended: bool,
 }
@@ -133,6 +140,10 @@ impl SseBody {
                     is_confirmed = true;
                 }
                 step = self.feed.step() => break step,
+                () = self.connection.client_has_ended(), if !self.is_probing => {
+                    self.is_probing = true;
+                    self.feed.ping_every(PROBE_INTERVAL);
+                }
             }
         };
         self.ended = matches!(step, Step::Stop);

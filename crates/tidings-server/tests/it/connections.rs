@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidings_server::{Config, Server as InProcess};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -130,6 +130,76 @@ async fn a_body_that_is_announced_too_large_is_refused_at_once() {
         let answer = answer.expect("the body is refused without being waited for");
         assert!(answer.starts_with("HTTP/1.1 413"), "{head}: {answer}");
     }
+}
+
+/// What `nc -N` does: it sends a request, closes its half, and reads to the end.
+async fn half_closed(server: &Server, head: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address(server)).await.unwrap();
+    let host = address(server);
+    let request = format!("{head} HTTP/1.1\r\nHost: {host}\r\n");
+    let request = format!("{request}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_half_gets_its_response() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body = json!({ "user_id": "anna", "payload": "x".repeat(100_000) }).to_string();
+    for _ in 0..20 {
+        let mut client = half_closed(&server, "POST /v1/notifications", &body).await;
+        assert_eq!(
+            soon("a response", status(&mut client)).await,
+            "HTTP/1.1 201 Created\r\n"
+        );
+        let mut rest = Vec::new();
+        soon("the end", client.read_to_end(&mut rest))
+            .await
+            .unwrap();
+    }
+    // More than the sockets between the two hold.
+    let mut client = half_closed(&server, "GET /v1/users/anna/notifications", "").await;
+    let mut response = Vec::new();
+    soon("the end", client.read_to_end(&mut response))
+        .await
+        .unwrap();
+    let response = String::from_utf8(response).unwrap();
+    let (head, page) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    let page: Value = serde_json::from_str(page).unwrap();
+    assert_eq!(page["data"].as_array().unwrap().len(), 20);
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_for_a_client_that_has_closed_its_half() {
+    let home = Home::with(&["--max-streams-per-user", "1"]);
+    let server = home.start().await;
+    let mut client = half_closed(&server, "GET /v1/users/anna/events", "").await;
+    let mut text = String::new();
+    let mut read_until = async |what: &str| {
+        let read = async {
+            while !text.contains(what) {
+                let mut bytes = [0; 1024];
+                let count = client.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "the stream ended: {text}");
+                text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+            }
+        };
+        soon(what, read).await;
+    };
+    read_until("tidings.caught_up").await;
+    server.notify("anna", json!("still served")).await;
+    read_until("still served").await;
+
+    // Closed for good, it frees its permit before the next ordinary ping.
+    drop(client);
+    let freed =
+        async { while server.events("anna", "").await.next().await.name != "tidings.hello" {} };
+    timeout(Duration::from_secs(15), freed)
+        .await
+        .expect("the permit is free");
 }
 
 #[tokio::test]
