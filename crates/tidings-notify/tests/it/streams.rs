@@ -349,3 +349,60 @@ async fn ids_compare_as_they_were_assigned() {
             .all(|event| event.id.epoch == events[0].id.epoch)
     );
 }
+
+#[tokio::test]
+async fn screens_that_want_the_same_page_read_it_once() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    let mut screens = Vec::new();
+    for _ in 0..20 {
+        let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
+        assert!(matches!(
+            screen.next().await.unwrap(),
+            Item::CaughtUp { .. }
+        ));
+        screens.push(screen);
+    }
+    // Announced out of order: the ring cannot have what lies between.
+    let drafts = (1..=3).map(draft).collect();
+    let events = store.inner.append(drafts).await.unwrap();
+    let before = store.calls.load(Ordering::SeqCst);
+    let held = store.gate.clone().acquire_owned().await.unwrap();
+    notifier.announce(&events[2..]);
+    let readers: Vec<_> = screens
+        .into_iter()
+        .map(|mut screen| tokio::spawn(async move { numbers(&mut screen, 3).await }))
+        .collect();
+    while store.calls.load(Ordering::SeqCst) == before {
+        tokio::task::yield_now().await;
+    }
+    // All of them have asked by now, or will find the page.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), [1, 2, 3]);
+    }
+    assert_eq!(store.calls.load(Ordering::SeqCst) - before, 1);
+}
+
+#[tokio::test]
+async fn a_page_is_read_although_the_stream_that_began_it_is_dropped() {
+    let store = Observed::default();
+    let notifier = without_sweep(store.clone()).build();
+    let mut first = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let mut second = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    for screen in [&mut first, &mut second] {
+        screen.next().await.unwrap();
+    }
+    let drafts = (1..=3).map(draft).collect();
+    let events = store.inner.append(drafts).await.unwrap();
+    let held = store.gate.clone().acquire_owned().await.unwrap();
+    notifier.announce(&events[2..]);
+    assert!(items_at_hand(&mut first).is_empty());
+    assert!(items_at_hand(&mut second).is_empty());
+    drop(first);
+    drop(held);
+    assert_eq!(numbers(&mut second, 3).await, [1, 2, 3]);
+}
