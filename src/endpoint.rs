@@ -281,11 +281,14 @@ fn parse_url(text: &str) -> Result<Url, ConfigError> {
         return Err(expected("no backslashes"));
     }
     match text.split_once("://") {
-        Some((_, rest)) if !rest.starts_with('/') => {}
-        _ => return Err(expected("an absolute http or https URL")),
+        Some((_, rest)) if rest.is_empty() || rest.starts_with('/') => {
+            return Err(expected("a host after `://`"));
+        }
+        Some(_) => {}
+        None => return Err(expected("an absolute http or https URL")),
     }
-    let url = Url::parse(text)
-        .map_err(|source| expected("an absolute http or https URL").with_source(source))?;
+    let url =
+        Url::parse(text).map_err(|source| expected(instead_of(source)).with_source(source))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         Err(expected("an absolute http or https URL"))
     } else if !url.username().is_empty() || url.password().is_some() {
@@ -296,9 +299,34 @@ fn parse_url(text: &str) -> Result<Url, ConfigError> {
         Err(expected("no fragment"))
     } else if url.port() == Some(0) {
         Err(expected("a port other than 0"))
+    } else if url.domain().is_some_and(|name| !is_host_name(name)) {
+        Err(expected(
+            "a host whose labels have 1 to 63 characters, 253 in all",
+        ))
     } else {
         Ok(url)
     }
+}
+
+/// What a URL should have that cannot be parsed.
+fn instead_of(error: url::ParseError) -> &'static str {
+    use url::ParseError::{
+        EmptyHost, IdnaError, InvalidDomainCharacter, InvalidIpv4Address, InvalidIpv6Address,
+        InvalidPort,
+    };
+    match error {
+        EmptyHost => "a host after `://`",
+        InvalidPort => "a port from 1 to 65535",
+        IdnaError | InvalidDomainCharacter => "a valid host name",
+        InvalidIpv4Address | InvalidIpv6Address => "a valid IP address",
+        _ => "an absolute http or https URL",
+    }
+}
+
+/// Whether the name server can be asked for this name. A dot at the end is the root.
+fn is_host_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
 /// The headers that the signers set, each by one alone.

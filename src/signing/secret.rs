@@ -62,6 +62,13 @@ impl Secret {
     ///
     /// Every [`InvalidSecret`].
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
+        let is_around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'');
+        if text.starts_with(is_around) || text.ends_with(is_around) {
+            return Err(InvalidSecret::Surrounded);
+        }
+        if text.starts_with("v1,") {
+            return Err(InvalidSecret::Version);
+        }
         let encoded = match text.strip_prefix(PREFIX) {
             Some(encoded) => encoded,
             // No base64 of this alphabet has an underscore: this is some other kind of key.
@@ -94,11 +101,17 @@ pub enum InvalidSecret {
     /// The text or the bytes are empty.
     #[error("expected a secret, got an empty text")]
     Empty,
+    /// It has blanks or quotation marks around it.
+    #[error("expected no blanks and no quotation marks around the secret")]
+    Surrounded,
+    /// It begins like a signature.
+    #[error("expected a secret without `v1,` before it")]
+    Version,
     /// It begins like another kind of key.
     #[error("expected `whsec_` and base64, got another prefix")]
     Prefix,
     /// What follows the prefix is not base64.
-    #[error("expected base64 of the standard alphabet")]
+    #[error("expected base64 of the standard alphabet, with `+` and `/` instead of `-` and `_`")]
     NotBase64,
     /// It has too few or too many bytes.
     #[error("expected {MIN_BYTES} to {MAX_BYTES} bytes, got {length}")]

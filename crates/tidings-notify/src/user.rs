@@ -10,7 +10,10 @@ pub const MAX_NAME_BYTES: usize = 255;
 
 /// Who a notification is for: a person or an account.
 ///
-/// An opaque string of 1 to 255 bytes without control characters. Clones share the text.
+/// An opaque string of 1 to 255 bytes, compared byte by byte: no case is folded and no form of Unicode
+/// is changed into another. What a path of a URL, a form or the eye would take for another name is not
+/// allowed: `.` and `..`, a blank at either end, control characters, and characters that change the
+/// direction of the text. Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UserId(Arc<str>);
@@ -20,8 +23,27 @@ impl UserId {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`] when the text is empty, longer than 255 bytes, or has a control character.
+    /// [`InvalidName`] says what is not allowed in it.
     pub fn new(id: impl AsRef<str>) -> Result<Self, InvalidName> {
+        let id = id.as_ref();
+        if matches!(id, "." | "..") {
+            Err(InvalidName::Dots)
+        } else if id.starts_with(char::is_whitespace) || id.ends_with(char::is_whitespace) {
+            Err(InvalidName::Blank)
+        } else if id.contains(changes_direction) {
+            Err(InvalidName::Direction)
+        } else {
+            Self::stored(id)
+        }
+    }
+
+    /// Takes the id of a log that exists: for stores, which must be able to read what an earlier version
+    /// has let in.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`] when the text is empty, longer than 255 bytes, or has a control character.
+    pub fn stored(id: impl AsRef<str>) -> Result<Self, InvalidName> {
         check_name(id.as_ref()).map(Self)
     }
 
@@ -47,9 +69,26 @@ pub enum InvalidName {
     /// The text has a line break, a NUL or another control character, which the wire formats use.
     #[error("expected no control characters")]
     ControlCharacter,
+    /// The text is `.` or `..`, which a path of a URL does not keep. User ids only.
+    #[error("expected a name other than `.` and `..`")]
+    Dots,
+    /// The text begins or ends with a blank. User ids only.
+    #[error("expected no blank at either end")]
+    Blank,
+    /// The text has a character that changes its direction, so that it looks like another. User ids only.
+    #[error("expected no character that changes the direction of text")]
+    Direction,
     /// The text begins with `tidings.`, as the control events of a stream do. Event types only.
     #[error("expected a name that does not begin with `tidings.`")]
     Reserved,
+}
+
+/// The marks, embeddings, overrides and isolates of Unicode's bidirectional algorithm.
+fn changes_direction(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 pub(crate) fn check_name(text: &str) -> Result<Arc<str>, InvalidName> {
@@ -102,5 +141,38 @@ impl AsRef<str> for UserId {
 impl Borrow<str> for UserId {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_id_means_the_same_in_a_path_a_form_and_to_the_eye() {
+        for id in [
+            "anna", "Anna", "a b", "...", ".a", "a@b.c", "\u{e9}", "e\u{301}", "日本", "🙂",
+            "a/b?c#d%",
+        ] {
+            assert_eq!(UserId::new(id).unwrap().as_str(), id);
+        }
+        let long = "x".repeat(256);
+        for (id, reason) in [
+            ("", InvalidName::Empty),
+            (&*long, InvalidName::TooLong { length: 256 }),
+            ("a\tb", InvalidName::ControlCharacter),
+            (".", InvalidName::Dots),
+            ("..", InvalidName::Dots),
+            (" a", InvalidName::Blank),
+            ("a ", InvalidName::Blank),
+            ("a\u{3000}", InvalidName::Blank),
+            ("a\u{202e}b", InvalidName::Direction),
+            ("\u{200f}a", InvalidName::Direction),
+            ("a\u{2066}", InvalidName::Direction),
+        ] {
+            assert_eq!(UserId::new(id), Err(reason), "{id:?}");
+        }
+        // What is in a store can be read.
+        assert_eq!(UserId::stored("..").unwrap().as_str(), "..");
     }
 }

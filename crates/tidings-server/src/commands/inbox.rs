@@ -3,6 +3,7 @@ use std::io::Write;
 use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
+use tidings_notify::UserId;
 
 use super::CommandError;
 use super::notification::Notification;
@@ -13,7 +14,7 @@ use super::remote::Remote;
 pub(super) struct Inbox {
     /// The user
     #[arg(value_name = "USER")]
-    user: String,
+    user: UserId,
 
     /// Shows only unread notifications
     #[arg(long)]
@@ -65,7 +66,7 @@ impl Inbox {
         }
         let mut url = self
             .remote
-            .address(&["v1", "users", &self.user, "notifications"])?;
+            .address(&["v1", "users", self.user.as_str(), "notifications"])?;
         url.query_pairs_mut()
             .append_pair("limit", &self.limit.to_string());
         if self.unread {
@@ -90,7 +91,7 @@ impl Inbox {
     }
 
     async fn mark(&self, what: &[&str]) -> Result<(), CommandError> {
-        let mut path = vec!["v1", "users", &self.user, "notifications"];
+        let mut path = vec!["v1", "users", self.user.as_str(), "notifications"];
         path.extend(what);
         let url = self.remote.address(&path)?;
         let Unread { unread } = self.remote.call(Method::POST, url, None).await?;

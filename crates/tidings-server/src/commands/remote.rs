@@ -84,6 +84,10 @@ impl Remote {
 
     /// A URL of the server: each element of `path` is one segment, whatever characters it contains.
     pub(super) fn address(&self, path: &[&str]) -> Result<Url, CommandError> {
+        if path.iter().any(|name| matches!(*name, "." | "..")) {
+            // A URL would lose them, and with them mean another route.
+            return Err("`.` and `..` name nothing".into());
+        }
         let mut url = self.url.clone();
         url.path_segments_mut()
             .map_err(|()| "--url: expected an address such as http://127.0.0.1:8080")?

@@ -4,6 +4,7 @@ use clap::Args;
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
+use tidings_notify::UserId;
 
 use super::CommandError;
 use super::notification::Notification;
@@ -16,7 +17,7 @@ use crate::wire::notification::MessagePayload;
 pub(super) struct Send {
     /// The user; several users separated by commas
     #[arg(value_name = "USER", value_delimiter = ',', required = true)]
-    users: Vec<String>,
+    users: Vec<UserId>,
 
     /// JSON becomes the payload as it is, any other text becomes {"message": …}
     #[arg(value_name = "TEXT")]
@@ -32,7 +33,7 @@ pub(super) struct Send {
 
 #[derive(Serialize)]
 struct Body<'a> {
-    user_ids: &'a [String],
+    user_ids: &'a [UserId],
     #[serde(rename = "type")]
     event_type: &'a str,
     payload: &'a RawValue,

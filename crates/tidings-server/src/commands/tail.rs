@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::StatusCode;
+use tidings_notify::UserId;
 
 use super::CommandError;
 use super::notification::Notification;
@@ -22,7 +23,7 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 pub(super) struct Tail {
     /// The user
     #[arg(value_name = "USER")]
-    user: String,
+    user: UserId,
 
     /// Where to start: now, start, undelivered, an event's id, or a time such as 2026-11-21T10:00:00Z
     #[arg(long, default_value = "now", value_name = "WHERE")]
@@ -80,7 +81,7 @@ impl Tail {
     ) -> Result<(), CommandError> {
         let mut url = self
             .remote
-            .address(&["v1", "users", &self.user, "events"])?;
+            .address(&["v1", "users", self.user.as_str(), "events"])?;
         url.query_pairs_mut().append_pair("since", &self.since);
         let mut request = self.remote.client()?.get(url);
         if let Some(id) = &reader.last_event_id {

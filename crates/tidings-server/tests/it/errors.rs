@@ -6,7 +6,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{Home, Server};
 
-async fn refusal(server: &Server, method: Method, path: &str, body: &str) -> (u16, Value) {
+/// Makes a request that must be refused; returns its status and the error.
+pub(crate) async fn refusal(
+    server: &Server,
+    method: Method,
+    path: &str,
+    body: &str,
+) -> (u16, Value) {
     let request = Client::new()
         .request(method.clone(), server.at(path))
         .body(body.to_owned());

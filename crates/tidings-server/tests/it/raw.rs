@@ -31,6 +31,18 @@ pub(crate) async fn unread_events(server: &Server, path: &str) -> TcpStream {
     stream
 }
 
+/// Sends the first lines of a request as they are, and gives the head of the response.
+pub(crate) async fn ask(server: &Server, lines: &str) -> String {
+    let mut stream = connect(server).await;
+    let head = format!("{lines}Host: {}\r\n\r\n", address(server));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    while !response.ends_with(b"\r\n\r\n") {
+        response.push(soon("the response", stream.read_u8()).await.unwrap());
+    }
+    String::from_utf8(response).unwrap()
+}
+
 /// What a WebSocket sends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Frame {

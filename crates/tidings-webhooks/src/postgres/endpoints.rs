@@ -168,7 +168,9 @@ pub(super) async fn listeners(
 pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
     match user {
         None => Ok(Owner::Operator),
-        Some(user) => Ok(Owner::User(UserId::new(user).map_err(StoreError::backend)?)),
+        Some(user) => Ok(Owner::User(
+            UserId::stored(user).map_err(StoreError::backend)?,
+        )),
     }
 }
 

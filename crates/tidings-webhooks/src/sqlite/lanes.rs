@@ -242,7 +242,7 @@ fn event(row: &Row<'_>) -> Result<WebhookEvent, String> {
     Ok(WebhookEvent {
         id: text(2)?.ok_or_else(missing)?,
         user: text(3)?
-            .map(UserId::new)
+            .map(UserId::stored)
             .transpose()
             .map_err(|it| it.to_string())?,
         event_type: text(4)?.ok_or_else(missing)?,

@@ -179,7 +179,7 @@ pub(super) fn changes(
     while let Some(row) = rows.next()? {
         let user = row.get_ref(0)?.as_str().map_err(StoreError::backend)?;
         logs.push(LogChange {
-            user: UserId::new(user).map_err(StoreError::backend)?,
+            user: UserId::stored(user).map_err(StoreError::backend)?,
             epoch: epoch(row.get(1)?),
             top_seq: row.get(2)?,
             unread: row.get(3)?,
