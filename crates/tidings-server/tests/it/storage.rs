@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidings_test_support::{Answer, Gate, Receiver};
 
-use crate::support::{Home, soon};
+use crate::support::{Home, Server, soon};
 
 /// Takes the lock for writing, as another process could.
 fn lock(home: &Home) -> Connection {
@@ -109,6 +109,40 @@ async fn an_outcome_is_kept_while_the_database_is_locked() {
     .await;
     assert_eq!(delivered["attempts"], 1);
     assert_eq!(receiver.requests().len(), 1, "the webhook was sent again");
+}
+
+/// Stores 15 MB with one request.
+async fn fill(server: &Server) {
+    let users: Vec<_> = (0..15).map(|n| format!("u{n}")).collect();
+    let body = json!({ "user_ids": users, "payload": "x".repeat(1_000_000) });
+    assert_eq!(server.post("/v1/notifications", &body).await.status(), 201);
+}
+
+#[tokio::test]
+async fn a_log_that_a_reader_of_another_process_keeps_long_is_warned_about_once_with_its_size() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let reader = Connection::open(home.database()).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let events = "SELECT count(*) FROM notify_event";
+    let count = |it: &Connection| it.query_row(events, [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(&reader).unwrap(), 1);
+    for _ in 0..11 {
+        fill(&server).await;
+    }
+    assert_eq!(count(&reader).unwrap(), 1);
+    drop(reader);
+    let (_, log) = server.stop("-TERM").await;
+    let warnings: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("log grows"))
+        .collect();
+    assert_eq!(warnings.len(), 1, "{log}");
+    assert!(
+        warnings[0].contains("bytes=13") || warnings[0].contains("bytes=14"),
+        "{log}"
+    );
 }
 
 /// In place of the attempts, rows without end.

@@ -1,0 +1,53 @@
+//! What is old is forgotten. Time is made to pass by making rows older.
+
+use reqwest::Client;
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::support::{Home, Server, soon};
+
+async fn send_once(server: &Server) -> String {
+    let request = Client::new().post(server.at("/v1/notifications"));
+    let request = request.header("Idempotency-Key", "order-17");
+    let body = json!({ "user_id": "anna", "payload": 1 });
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    response.text().await.unwrap()
+}
+
+fn make_keys_older(home: &Home, hours: i64) {
+    let connection = Connection::open(home.database()).unwrap();
+    let older = "UPDATE idempotency SET accepted_at = accepted_at - ?1";
+    let changed = connection.execute(older, [hours * 3_600_000_000]).unwrap();
+    assert_eq!(changed, 1);
+}
+
+fn keys(home: &Home) -> i64 {
+    let connection = Connection::open(home.database()).unwrap();
+    let count = "SELECT count(*) FROM idempotency";
+    connection.query_row(count, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_kept_for_a_day_and_then_cleaned() {
+    let home = Home::new();
+    let server = home.start().await;
+    let first = send_once(&server).await;
+    make_keys_older(&home, 23);
+    assert_eq!(send_once(&server).await, first);
+    make_keys_older(&home, 1);
+    let second = send_once(&server).await;
+    assert_ne!(second, first);
+    assert_eq!(send_once(&server).await, second);
+
+    make_keys_older(&home, 25);
+    server.stop("-TERM").await;
+    // The server cleans when it starts, and every few minutes.
+    let _server = home.start().await;
+    soon("the cleaning", async {
+        while keys(&home) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
