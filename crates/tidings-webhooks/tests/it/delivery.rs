@@ -8,16 +8,16 @@ use std::time::Duration;
 use http::StatusCode;
 use jiff::Timestamp;
 use tidings::signing::{TimestampedVerifier, Verifier};
-use tidings_test_support::{Answer, Receiver, Script};
+use tidings_test_support::{Answer, Script};
 use tidings_webhooks::{
     DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SignatureScheme,
 };
 
-use crate::support::{Place, event, numbers, schedule, soon, user};
+use crate::support::{Place, event, numbers, receiver_of, schedule, soon, user};
 
 #[tokio::test]
 async fn an_accepted_event_arrives_signed() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let (endpoint, secret) = app
@@ -45,12 +45,7 @@ async fn an_accepted_event_arrives_signed() {
         (delivered[0].attempts, &*delivered[0].event_id),
         (1, "event-7")
     );
-    let attempts = app
-        .webhooks
-        .attempts(delivered[0].id)
-        .await
-        .unwrap()
-        .unwrap();
+    let attempts = app.attempts(delivered[0].id).await;
     assert_eq!((attempts.len(), attempts[0].status), (1, Some(200)));
     let health = app.webhooks.health(endpoint.id).await.unwrap().unwrap();
     assert_eq!((health.pending, health.success_rate), (0, Some(1.0)));
@@ -60,7 +55,7 @@ async fn an_accepted_event_arrives_signed() {
 
 #[tokio::test]
 async fn an_endpoint_is_called_as_its_owner_wants() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/hook"));
@@ -93,7 +88,7 @@ async fn an_endpoint_is_called_as_its_owner_wants() {
 
 #[tokio::test]
 async fn both_signatures_are_on_a_request_at_once() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/"));
@@ -118,18 +113,13 @@ async fn regression_a_refusal_is_followed_by_the_next_attempt() {
     for status in [404, 401, 308, 409] {
         let status = StatusCode::from_u16(status).unwrap();
         let script = Script::sequence([Answer::new(status)], Answer::new(StatusCode::NO_CONTENT));
-        let receiver = Receiver::start(script).await.unwrap();
+        let receiver = receiver_of(script).await;
         let place = Place::new();
         let app = place.start(schedule(&[0, 20, 20])).await;
         let endpoint = app.endpoint(receiver.url("/")).await;
         app.accept(0..1).await;
         let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
-        let attempts = app
-            .webhooks
-            .attempts(delivered[0].id)
-            .await
-            .unwrap()
-            .unwrap();
+        let attempts = app.attempts(delivered[0].id).await;
         let statuses: Vec<_> = attempts.iter().map(|attempt| attempt.status).collect();
         assert_eq!(statuses, [Some(status.as_u16()), Some(204)]);
         assert_eq!((attempts[0].number, attempts[1].number), (1, 2));
@@ -139,9 +129,7 @@ async fn regression_a_refusal_is_followed_by_the_next_attempt() {
 
 #[tokio::test]
 async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
-    let receiver = Receiver::start(Answer::new(StatusCode::BAD_GATEWAY))
-        .await
-        .unwrap();
+    let receiver = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
     let place = Place::new();
     let app = place.start(schedule(&[0, 10, 10])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -159,7 +147,7 @@ async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
 #[tokio::test]
 async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
     let script = Script::sequence([Answer::new(StatusCode::BAD_GATEWAY)], Answer::ok());
-    let receiver = Receiver::start(script).await.unwrap();
+    let receiver = receiver_of(script).await;
     let offset = Arc::new(AtomicI64::new(0));
     let wall = {
         let offset = Arc::clone(&offset);
@@ -208,8 +196,8 @@ async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
 
 #[tokio::test]
 async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
-    let receiver = Receiver::start(Answer::gone()).await.unwrap();
-    let watcher = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::gone()).await;
+    let watcher = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0, 10_000])).await;
     let before = Timestamp::now();
@@ -268,9 +256,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
 
 #[tokio::test]
 async fn an_endpoint_that_fails_for_too_long_is_disabled() {
-    let receiver = Receiver::start(Answer::new(StatusCode::BAD_GATEWAY))
-        .await
-        .unwrap();
+    let receiver = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
     let place = Place::new();
     let options = schedule(&[0, 50, 50, 50, 50, 50, 50, 50]);
     let app = place
@@ -291,7 +277,7 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled() {
 async fn regression_an_attempt_under_way_does_not_change_a_cancelled_delivery() {
     let gate = tidings_test_support::Gate::new();
     let script = Answer::new(StatusCode::BAD_GATEWAY).after(gate.clone());
-    let receiver = Receiver::start(script).await.unwrap();
+    let receiver = receiver_of(script).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -302,7 +288,7 @@ async fn regression_an_attempt_under_way_does_not_change_a_cancelled_delivery() 
     gate.open();
     let id = cancelled[0].id;
     soon(async {
-        while app.webhooks.attempts(id).await.unwrap().unwrap().is_empty() {
+        while app.attempts(id).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -340,7 +326,7 @@ async fn an_event_that_no_endpoint_can_want_costs_nothing() {
 
 #[tokio::test]
 async fn an_event_is_accepted_in_the_applications_own_transaction() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -367,7 +353,7 @@ async fn an_event_is_accepted_in_the_applications_own_transaction() {
 
 #[tokio::test]
 async fn a_rate_limit_holds() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/"));
@@ -383,7 +369,7 @@ async fn a_rate_limit_holds() {
 
 #[tokio::test]
 async fn a_rotated_secret_signs_beside_the_old_one() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let (endpoint, old) = app.create(EndpointSettings::new(receiver.url("/"))).await;

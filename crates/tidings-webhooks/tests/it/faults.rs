@@ -6,18 +6,16 @@ use std::time::Duration;
 
 use tidings::transport::{RequestBody, ResponseBody, Transport};
 use tidings::{AttemptError, ErrorKind};
-use tidings_test_support::{Answer, Gate, Receiver};
+use tidings_test_support::{Answer, Gate};
 use tidings_webhooks::{DeliveryState, Error};
 
-use crate::support::{Place, schedule, soon, start};
+use crate::support::{Place, receiver_of, schedule, soon, start};
 use crate::watched::{Counts, Watched};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn regression_an_outcome_that_cannot_be_written_is_kept() {
     let gate = Gate::new();
-    let receiver = Receiver::start(Answer::ok().after(gate.clone()))
-        .await
-        .unwrap();
+    let receiver = receiver_of(Answer::ok().after(gate.clone())).await;
     let place = Place::new();
     let counts = Arc::<Counts>::default();
     let options = schedule(&[0, 10, 10, 10]);
@@ -43,12 +41,7 @@ async fn regression_an_outcome_that_cannot_be_written_is_kept() {
 
     let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
     assert_eq!(delivered[0].attempts, 1);
-    let attempts = app
-        .webhooks
-        .attempts(delivered[0].id)
-        .await
-        .unwrap()
-        .unwrap();
+    let attempts = app.attempts(delivered[0].id).await;
     assert_eq!(attempts.len(), 1);
     assert_eq!(receiver.requests().len(), 1);
     app.stop().await;
@@ -56,7 +49,7 @@ async fn regression_an_outcome_that_cannot_be_written_is_kept() {
 
 #[tokio::test]
 async fn regression_what_cannot_be_read_fails_with_a_reason_and_alone() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let broken = app.endpoint(receiver.url("/broken")).await;

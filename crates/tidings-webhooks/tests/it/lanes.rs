@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidings_test_support::{Answer, Behaviour, Receiver, Script};
+use tidings_test_support::{Answer, Behaviour, Script};
 use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
 
 use crate::database::Schema;
-use crate::support::{App, Place, event, numbers, schedule, soon, start, start_on_postgres};
+use crate::support::{
+    App, Place, event, numbers, receiver_of, schedule, soon, start, start_on_postgres,
+};
 use crate::watched::{Counts, Watched};
 
 /// Deliveries in the store, without the fan-out.
@@ -33,7 +35,7 @@ async fn add(store: &dyn Store, endpoint: EndpointId, numbers: std::ops::Range<u
 async fn a_burst_arrives_in_order() {
     const BURST: usize = 4000;
     let answer = Answer::ok().with_delay(Duration::from_millis(20));
-    let receiver = Receiver::start(answer).await.unwrap();
+    let receiver = receiver_of(answer).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -52,8 +54,8 @@ async fn a_burst_arrives_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_backlog_costs_one_page() {
     const BACKLOG: usize = 100_000;
-    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
-    let healthy = Receiver::start(Answer::ok()).await.unwrap();
+    let stalled = receiver_of(Behaviour::NeverAnswer).await;
+    let healthy = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let counts = Arc::<Counts>::default();
     let options = || schedule(&[0, 3_600_000]).with_timeout(Duration::from_secs(600));
@@ -101,8 +103,8 @@ async fn a_stalled_backlog_costs_one_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_endpoints_harm_only_themselves() {
-    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
-    let healthy = Receiver::start(Answer::ok()).await.unwrap();
+    let stalled = receiver_of(Behaviour::NeverAnswer).await;
+    let healthy = receiver_of(Answer::ok()).await;
     let place = Place::new();
     let options = schedule(&[0, 3_600_000]).with_workers(8);
     let app = place
@@ -147,9 +149,7 @@ async fn instances_on_postgres_share_the_lanes_and_one_at_a_time_serves_each() {
 async fn share_the_lanes(one: App, other: App) {
     const EVENTS: usize = 60;
     let delay = Duration::from_millis(5);
-    let receiver = Receiver::start(Answer::ok().with_delay(delay))
-        .await
-        .unwrap();
+    let receiver = receiver_of(Answer::ok().with_delay(delay)).await;
     let mut endpoints = Vec::new();
     for number in 0..6 {
         endpoints.push(one.endpoint(receiver.url(&format!("/{number}"))).await);
@@ -193,7 +193,7 @@ async fn share_the_lanes(one: App, other: App) {
 async fn a_stop_gives_the_lanes_back_at_once() {
     let gate = tidings_test_support::Gate::new();
     let script = Script::sequence([Answer::ok().after(gate.clone())], Answer::ok());
-    let receiver = Receiver::start(script).await.unwrap();
+    let receiver = receiver_of(script).await;
     let place = Place::new();
     let long = || schedule(&[0]).with_lease(Duration::from_secs(3600));
     let lane = tidings::LaneConfig::default().with_in_flight(1, 1);
@@ -223,7 +223,7 @@ async fn a_stop_gives_the_lanes_back_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_costs_no_attempts_and_closes_again() {
     let refusal = Answer::new(http::StatusCode::BAD_GATEWAY);
-    let receiver = Receiver::start(refusal).await.unwrap();
+    let receiver = receiver_of(refusal).await;
     let place = Place::new();
     let breaker = tidings::circuit_breaker::CircuitBreakerConfig::default();
     let lane = tidings::LaneConfig::default().with_circuit_breaker(breaker);

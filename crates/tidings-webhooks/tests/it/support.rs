@@ -10,10 +10,11 @@ use tidings_sqlite::Database;
 use tidings_stream::postgres::{PostgresEngine, PostgresOptions as EngineOptions};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, Streams};
+use tidings_test_support::{Receiver, Script};
 use tidings_webhooks::sqlite::SqliteStore;
 use tidings_webhooks::{
-    Delivery, DeliveryQuery, DeliveryState, Endpoint, EndpointId, EndpointSettings, NewEndpoint,
-    Options, Owner, Store, WebhookEvent, Webhooks,
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Endpoint, EndpointId,
+    EndpointSettings, NewEndpoint, Options, Owner, Store, WebhookEvent, Webhooks,
 };
 
 use crate::database::Schema;
@@ -90,6 +91,11 @@ pub(crate) async fn start_on_postgres(schema: &Schema, options: Options) -> App 
     }
 }
 
+/// A receiver that does this.
+pub(crate) async fn receiver_of(script: impl Into<Script>) -> Receiver {
+    Receiver::start(script).await.unwrap()
+}
+
 /// Options with these waits in milliseconds.
 pub(crate) fn schedule(waits: &[u64]) -> Options {
     let waits = waits.iter().copied().map(Duration::from_millis);
@@ -135,6 +141,12 @@ impl App {
         .await
     }
 
+    /// The attempts of a delivery that there is.
+    pub(crate) async fn attempts(&self, delivery: DeliveryId) -> Vec<AttemptRecord> {
+        let attempts = self.webhooks.attempts(delivery).await.unwrap();
+        attempts.unwrap()
+    }
+
     pub(crate) async fn stop(self) {
         let report = self.webhooks.stop_within(Duration::from_secs(10)).await;
         assert_eq!(report.unwritten_outcomes, 0);
@@ -167,7 +179,7 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 }
 
 /// The numbers of the events that a receiver got, in order.
-pub(crate) fn numbers(receiver: &tidings_test_support::Receiver) -> Vec<usize> {
+pub(crate) fn numbers(receiver: &Receiver) -> Vec<usize> {
     let number = |request: &tidings_test_support::Request| {
         let id = request.header("webhook-id").unwrap();
         id.strip_prefix("event-").unwrap().parse().unwrap()
