@@ -56,7 +56,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Accept, Accepted};
+    use crate::storage::{Accept, Accepted, CreateEndpoint, Created};
 
     /// A database whose disk has stalled.
     #[derive(Debug)]
@@ -65,6 +65,10 @@ mod tests {
     #[async_trait::async_trait]
     impl Records for Stalled {
         async fn accept(&self, _accept: Accept) -> Result<Accepted, StorageError> {
+            std::future::pending().await
+        }
+
+        async fn create_endpoint(&self, _create: CreateEndpoint) -> Result<Created, StorageError> {
             std::future::pending().await
         }
 

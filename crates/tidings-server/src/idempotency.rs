@@ -13,6 +13,24 @@ pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 pub(crate) struct IdempotencyKey(Arc<str>);
 
 impl IdempotencyKey {
+    /// Reads the header: the key as it is, or as a quoted string, as the draft of the IETF has it. Both name
+    /// the same key.
+    pub(crate) fn parse(header: &str) -> Option<Self> {
+        let Some(rest) = header.strip_prefix('"') else {
+            return Self::new(header);
+        };
+        let mut key = String::new();
+        let mut characters = rest.strip_suffix('"')?.chars();
+        while let Some(character) = characters.next() {
+            key.push(match character {
+                '\\' => characters.next().filter(|c| matches!(c, '"' | '\\'))?,
+                '"' => return None,
+                character => character,
+            });
+        }
+        Self::new(&key)
+    }
+
     pub(crate) fn new(key: &str) -> Option<Self> {
         let usable = (1..=255).contains(&key.len()) && key.chars().all(|c| c.is_ascii_graphic());
         usable.then(|| Self(key.into()))
@@ -40,6 +58,32 @@ impl Once {
         Self {
             key,
             fingerprint: digest.finalize().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_bare_and_quoted() {
+        for (header, key) in [
+            ("order-17", Some("order-17")),
+            (r#""order-17""#, Some("order-17")),
+            (r#""a\"b\\c""#, Some(r#"a"b\c"#)),
+            (r#"a"b"#, Some(r#"a"b"#)),
+            (r#""""#, None),
+            (r#"""#, None),
+            (r#""open"#, None),
+            (r#""a"b""#, None),
+            (r#""a\"#, None),
+            (r#""a\n""#, None),
+            ("two words", None),
+            ("", None),
+        ] {
+            let parsed = IdempotencyKey::parse(header);
+            assert_eq!(parsed.as_ref().map(IdempotencyKey::as_str), key, "{header}");
         }
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tidings_stream::Streams;
 
 pub use self::error::StorageError;
-pub(crate) use self::records::{Accept, Accepted, Records};
+pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl};
 
 /// The parts that keep something, all in one database. Clones share it.

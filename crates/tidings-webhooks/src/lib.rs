@@ -77,7 +77,7 @@ pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};
 pub use replay::Replay;
 pub use settings::{EndpointSettings, SignatureScheme};
 pub use store::Store;
-pub use webhooks::{NewEndpoint, StopReport, Webhooks};
+pub use webhooks::{NewEndpoint, PreparedEndpoint, StopReport, Webhooks};
 
 /// The example of the README compiles.
 #[cfg(all(doctest, feature = "sqlite"))]

@@ -25,7 +25,7 @@ use crate::{
 
 mod manage;
 
-pub use manage::NewEndpoint;
+pub use manage::{NewEndpoint, PreparedEndpoint};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.
 ///

@@ -1,13 +1,14 @@
 //! `/v1/deliveries`: what was posted, and what came back.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
-use super::extract::{InPath, Parameters};
+use super::extract::{InPath, Parameters, no_idempotency_key};
 use crate::app::SharedApp;
 use crate::wire::{Data, Page};
 
@@ -68,7 +69,9 @@ async fn attempts(
 async fn retry(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    no_idempotency_key(&headers)?;
     let id = delivery_id(&id)?;
     match app.webhooks.retry(id).await? {
         Some(delivery) => Ok(Json(delivery).into_response()),

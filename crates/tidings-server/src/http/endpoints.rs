@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -18,9 +18,11 @@ use tidings_webhooks::{
 };
 
 use super::error::ApiError;
-use super::extract::{Body, InPath, OwnerInPath, idempotency_key};
+use super::extract::{Body, InPath, OwnerInPath, idempotency_key, no_idempotency_key};
 use super::fields::{Change, Fields};
 use crate::app::SharedApp;
+use crate::idempotency::Once;
+use crate::storage::{CreateEndpoint, Created};
 use crate::wire::Data;
 use crate::wire::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 
@@ -51,12 +53,13 @@ async fn create(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    if idempotency_key(&headers)?.is_some() {
-        return Err(ApiError::invalid(
-            "Idempotency-Key",
-            "not supported for endpoints",
-        ));
-    }
+    let once = idempotency_key(&headers)?.map(|key| {
+        let route = match &owner {
+            Owner::User(user) => format!("/v1/users/{user}/endpoints"),
+            Owner::Operator => "/v1/endpoints".to_owned(),
+        };
+        Once::new(key, &route, &body)
+    });
     let mut fields = Fields::parse(&body)?;
     let url: String = fields
         .take("url")?
@@ -71,12 +74,27 @@ async fn create(
     if let Some(secret) = secret {
         new = new.with_secret(secret);
     }
-    let (endpoint, secret) = app.webhooks.create_endpoint(new).await?;
-    let created = CreatedEndpoint {
-        endpoint,
-        secret: secret.expose().to_string(),
+    let prepared = app.webhooks.prepare_endpoint(new).await?;
+    let response = serde_json::to_string(&CreatedEndpoint {
+        endpoint: prepared.endpoint().clone(),
+        secret: prepared.secret().expose().to_string(),
+    })?;
+    let create = CreateEndpoint {
+        endpoint: prepared.clone(),
+        response: response.clone(),
+        once,
     };
-    Ok((StatusCode::CREATED, Json(created)).into_response())
+    let response = match app.storage.records.create_endpoint(create).await? {
+        Created::Stored => {
+            app.webhooks.endpoint_created(&prepared);
+            response
+        }
+        Created::Repeated(response) => response,
+        Created::Conflict => return Err(ApiError::idempotency_conflict()),
+        Created::TooMany { limit } => return Err(ApiError::too_many_endpoints(limit)),
+    };
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    Ok((StatusCode::CREATED, content_type, response).into_response())
 }
 
 async fn list(
@@ -149,8 +167,10 @@ async fn rotate_secret(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
+    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let mut fields = Fields::parse_optional(&body)?;
     let secret = parse_secret(&mut fields)?;
@@ -166,7 +186,9 @@ async fn send_test(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let delivery = app.webhooks.send_test(id).await?;
     let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
@@ -177,8 +199,10 @@ async fn replay(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
+    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let mut fields = Fields::parse(&body)?;
     let since: Option<Timestamp> = fields.take("since")?;

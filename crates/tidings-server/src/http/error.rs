@@ -85,6 +85,25 @@ impl ApiError {
         }
     }
 
+    /// The idempotency key was used for another request.
+    pub(crate) fn idempotency_conflict() -> Self {
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency_conflict",
+            "this key was used for a request with another body",
+        )
+        .about("Idempotency-Key")
+    }
+
+    /// The owner has as many endpoints as allowed.
+    pub(crate) fn too_many_endpoints(limit: usize) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "too_many_endpoints",
+            format!("an owner has at most {limit} endpoints"),
+        )
+    }
+
     /// The endpoint takes no deliveries.
     pub(crate) fn endpoint_disabled() -> Self {
         Self::new(
@@ -163,11 +182,7 @@ impl From<tidings_webhooks::Error> for ApiError {
             Error::InvalidSetting { field, expected } => {
                 Self::invalid(field, format!("expected {expected}"))
             }
-            Error::Store(StoreError::TooManyEndpoints { limit }) => Self::new(
-                StatusCode::CONFLICT,
-                "too_many_endpoints",
-                format!("an owner has at most {limit} endpoints"),
-            ),
+            Error::Store(StoreError::TooManyEndpoints { limit }) => Self::too_many_endpoints(limit),
             Error::Store(error) => StorageError::from(error).into(),
             Error::Contended => Self::unavailable(
                 "contended",
@@ -197,12 +212,7 @@ impl From<serde_json::Error> for ApiError {
 impl From<AcceptError> for ApiError {
     fn from(error: AcceptError) -> Self {
         match error {
-            AcceptError::IdempotencyConflict => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "idempotency_conflict",
-                "this key was used for a request with another body",
-            )
-            .about("Idempotency-Key"),
+            AcceptError::IdempotencyConflict => Self::idempotency_conflict(),
             AcceptError::Storage(error) => error.into(),
         }
     }

@@ -284,12 +284,24 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
     value
         .to_str()
         .ok()
-        .and_then(IdempotencyKey::new)
+        .and_then(IdempotencyKey::parse)
         .map(Some)
         .ok_or_else(|| {
             ApiError::invalid(
                 "Idempotency-Key",
-                "expected 1 to 255 visible ASCII characters",
+                "expected 1 to 255 visible ASCII characters, bare or as a quoted string",
             )
         })
+}
+
+/// Refuses the `Idempotency-Key` header where it has no effect: a caller who relies on it would do twice
+/// what it wants to do once.
+pub(crate) fn no_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
+    match idempotency_key(headers)? {
+        None => Ok(()),
+        Some(_) => Err(ApiError::invalid(
+            "Idempotency-Key",
+            "not supported by this route",
+        )),
+    }
 }

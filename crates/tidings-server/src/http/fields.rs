@@ -23,9 +23,9 @@ impl<'a> Fields<'a> {
         Self::of(value)
     }
 
-    /// Reads a request body that may be empty.
+    /// Reads a request body that may be empty, or `null`.
     pub(crate) fn parse_optional(body: &'a [u8]) -> Result<Self, ApiError> {
-        if body.is_empty() {
+        if body.is_empty() || body.trim_ascii() == b"null" {
             return Ok(Self(Vec::new()));
         }
         Self::parse(body)

@@ -8,7 +8,8 @@ use tidings_notify::{
 };
 
 use super::error::ApiError;
-use super::extract::{InPath, Parameters};
+use super::extract::{Body, InPath, Parameters};
+use super::fields::Fields;
 use crate::app::SharedApp;
 use crate::wire::notification::{Inbox, Unread};
 
@@ -83,14 +84,31 @@ fn unknown_notification() -> ApiError {
     ApiError::not_found("id", "this user has no such notification")
 }
 
+/// Marks everything as read, or everything up to a notification that the caller has shown.
 pub(crate) async fn read_all(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
+    Body(body): Body,
 ) -> Result<Json<Unread>, ApiError> {
-    let update = app.notifier.mark_read(&user, &ReadScope::All).await?;
+    let mut fields = Fields::parse_optional(&body)?;
+    let up_to: Option<String> = fields.take("up_to")?;
+    fields.finish()?;
+    let scope = match up_to {
+        None => ReadScope::All,
+        Some(id) => ReadScope::UpTo(last_read(&app, &user, &id).await?),
+    };
+    let update = app.notifier.mark_read(&user, &scope).await?;
     Ok(Json(Unread {
         unread: update.change.unread,
     }))
+}
+
+/// The notification up to which all are read. It need not be kept any more, but must be of this log.
+async fn last_read(app: &SharedApp, user: &UserId, id: &str) -> Result<EventId, ApiError> {
+    let head = app.notifier.store().head(user).await?;
+    let id = id.parse::<EventId>().ok();
+    id.filter(|id| id.epoch == head.epoch && id.seq <= head.top_seq)
+        .ok_or_else(|| ApiError::invalid("up_to", "expected the id of a notification of this user"))
 }
 
 pub(crate) async fn unread_count(

@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 use tidings_notify::{Draft, Event, EventType, Payload, UserId};
-use tidings_webhooks::STREAM;
+use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, STREAM, Webhooks};
 
-use super::{Accept, Accepted, Storage, StorageError};
+use super::{Accept, Accepted, CreateEndpoint, Created, Storage, StorageError};
 use crate::idempotency::{IdempotencyKey, Once};
 
 /// Two handles of one new database.
@@ -157,6 +157,65 @@ fn endpoint(n: i64) -> tidings_webhooks::store::StoredEndpoint {
     }
 }
 
+/// A request that makes an endpoint of the user, with this response.
+async fn create(
+    storage: &Storage,
+    name: &str,
+    once: Option<Once>,
+    response: &str,
+) -> CreateEndpoint {
+    let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
+    let webhooks = Webhooks::start(store, streams, Options::default()).await;
+    let owner = Owner::User(user(name));
+    let new = NewEndpoint::new(owner, EndpointSettings::new("https://example.com/"));
+    let endpoint = webhooks.unwrap().prepare_endpoint(new.with_limit(1)).await;
+    CreateEndpoint {
+        endpoint: endpoint.unwrap(),
+        response: response.to_owned(),
+        once,
+    }
+}
+
+async fn endpoints(storage: &Storage, name: &str) -> usize {
+    let owner = Owner::User(user(name));
+    storage.webhooks.endpoints(&owner).await.unwrap().len()
+}
+
+fn key_for_endpoint(body: &str) -> Once {
+    let key = IdempotencyKey::new("key").unwrap();
+    Once::new(key, "/v1/users/anna/endpoints", body.as_bytes())
+}
+
+pub(super) async fn an_endpoint_is_made_once_and_its_response_repeated(handles: Handles) {
+    let once = || Some(key_for_endpoint("body"));
+    let first = create(&handles.first, "anna", once(), "the first").await;
+    let stored = handles.first.records.create_endpoint(first).await.unwrap();
+    assert_eq!(stored, Created::Stored);
+    let again = create(&handles.second, "anna", once(), "the second").await;
+    let repeated = handles.second.records.create_endpoint(again).await.unwrap();
+    assert_eq!(repeated, Created::Repeated("the first".to_owned()));
+    assert_eq!(endpoints(&handles.second, "anna").await, 1);
+}
+
+pub(super) async fn keys_are_shared_by_all_operations(handles: Handles) {
+    stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
+    let other = create(&handles.second, "anna", Some(key_for_endpoint("body")), "x").await;
+    let conflict = handles.second.records.create_endpoint(other).await.unwrap();
+    assert_eq!(conflict, Created::Conflict);
+    assert_eq!(endpoints(&handles.first, "anna").await, 0);
+}
+
+pub(super) async fn an_endpoint_too_many_leaves_its_key_unused(handles: Handles) {
+    let plain = create(&handles.first, "anna", None, "x").await;
+    let stored_endpoint = handles.first.records.create_endpoint(plain).await.unwrap();
+    assert_eq!(stored_endpoint, Created::Stored);
+    let more = create(&handles.second, "anna", Some(key_for_endpoint("body")), "x").await;
+    let refused = handles.second.records.create_endpoint(more).await.unwrap();
+    assert_eq!(refused, Created::TooMany { limit: 1 });
+    assert_eq!(endpoints(&handles.first, "anna").await, 1);
+    stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
+}
+
 pub(super) async fn old_keys_are_cleaned_and_young_ones_kept(handles: Handles) {
     stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
     assert_eq!(handles.second.records.clean().await.unwrap(), 0);
@@ -185,6 +244,9 @@ macro_rules! suite {
             another_request_under_a_used_key_conflicts_and_stores_nothing,
             concurrent_repeats_store_one,
             webhooks_cost_one_message_and_none_without_endpoints,
+            an_endpoint_is_made_once_and_its_response_repeated,
+            keys_are_shared_by_all_operations,
+            an_endpoint_too_many_leaves_its_key_unused,
             old_keys_are_cleaned_and_young_ones_kept,
             a_closed_storage_refuses,
         );

@@ -2,6 +2,7 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use tidings_notify::{Draft, Event};
+use tidings_webhooks::PreparedEndpoint;
 
 use super::StorageError;
 use crate::idempotency::Once;
@@ -11,7 +12,9 @@ use crate::idempotency::Once;
 /// # Contract
 ///
 /// - **All or nothing.** A call has its whole effect or none, also when its future is dropped.
-/// - **Durable.** When [`accept`](Self::accept) returns, its effect survives a loss of power.
+/// - **Durable.** When [`accept`](Self::accept) or [`create_endpoint`](Self::create_endpoint) returns,
+///   its effect survives a loss of power.
+/// - **Keys are shared.** A key that one operation has used is a conflict for the other.
 /// - **Read your writes**, on every handle of every instance.
 /// - **Bounded steps.** No transaction grows with the number of users, endpoints or keys that are
 ///   stored, only with the request.
@@ -21,6 +24,9 @@ use crate::idempotency::Once;
 pub(crate) trait Records: Debug + Send + Sync + 'static {
     /// Stores the notifications, the message that hands them to webhooks, and the idempotency key.
     async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError>;
+
+    /// Stores an endpoint and the idempotency key.
+    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError>;
 
     /// Succeeds if the database can be written now.
     async fn ready(&self) -> Result<(), StorageError>;
@@ -53,4 +59,27 @@ pub(crate) enum Accepted {
     Repeated(Vec<Event>),
     /// The key was used for another request. Nothing was stored.
     Conflict,
+}
+
+/// An endpoint to store.
+#[derive(Debug, Clone)]
+pub(crate) struct CreateEndpoint {
+    pub(crate) endpoint: PreparedEndpoint,
+    /// What the caller is answered, and again if the request is repeated.
+    pub(crate) response: String,
+    /// The idempotency key, if the caller sent one.
+    pub(crate) once: Option<Once>,
+}
+
+/// What became of a [`CreateEndpoint`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The endpoint is stored.
+    Stored,
+    /// The request was made before, and was answered with this. Nothing was stored.
+    Repeated(String),
+    /// The key was used for another request. Nothing was stored.
+    Conflict,
+    /// The owner has as many endpoints as allowed. Nothing was stored.
+    TooMany { limit: usize },
 }

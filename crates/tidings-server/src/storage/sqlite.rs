@@ -18,7 +18,7 @@ use tidings_stream::{ServiceConfig, StreamName, Streams};
 use tidings_webhooks::WebhookEvent;
 
 use self::idempotency::{Known, StoredEvent};
-use super::{Accept, Accepted, Records, Storage, StorageError};
+use super::{Accept, Accepted, CreateEndpoint, Created, Records, Storage, StorageError};
 
 /// What the header of the file says of its program, so that the file of another is refused: "Tidg".
 const APPLICATION_ID: i32 = 0x5469_6467;
@@ -85,6 +85,10 @@ impl Records for SqliteRecords {
         }
     }
 
+    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
+        self.database.write(move |tx| store(tx, &create)).await
+    }
+
     async fn ready(&self) -> Result<(), StorageError> {
         self.database.write_relaxed(idempotency::touch).await
     }
@@ -121,19 +125,45 @@ fn write(
         match idempotency::look_up(tx, once)? {
             Known::New => {}
             Known::Conflict => return Ok(Written::Conflict),
-            Known::Repeated(stored) => return Ok(Written::Repeated { drafts, stored }),
+            Known::Repeated { events: stored, .. } => {
+                return Ok(Written::Repeated { drafts, stored });
+            }
         }
     }
     let events = append_in(tx, &drafts)?;
     let outgoing: Vec<_> = events.iter().map(WebhookEvent::from).collect();
     let has_webhooks = tidings_webhooks::sqlite::accept_in(tx, stream, &outgoing)?;
     if let Some(once) = &once {
-        idempotency::record(tx, once, &events)?;
+        idempotency::record(tx, once, &events, None)?;
     }
     Ok(Written::Stored {
         events,
         has_webhooks,
     })
+}
+
+fn store(tx: &Transaction<'_>, create: &CreateEndpoint) -> Result<Created, StorageError> {
+    if let Some(once) = &create.once {
+        match idempotency::look_up(tx, once)? {
+            Known::New => {}
+            Known::Conflict => return Ok(Created::Conflict),
+            Known::Repeated { response, .. } => {
+                let lost = || StorageError::failed("a stored request has no response");
+                return Ok(Created::Repeated(response.ok_or_else(lost)?));
+            }
+        }
+    }
+    match tidings_webhooks::sqlite::create_endpoint_in(tx, &create.endpoint) {
+        Ok(()) => {}
+        Err(tidings_webhooks::StoreError::TooManyEndpoints { limit }) => {
+            return Ok(Created::TooMany { limit });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(once) = &create.once {
+        idempotency::record(tx, once, &[], Some(&create.response))?;
+    }
+    Ok(Created::Stored)
 }
 
 /// The notifications that the first request became: the same content, with the ids and times of then.
@@ -176,15 +206,19 @@ pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError
 
 #[cfg(test)]
 mod tests {
+    use tidings_sqlite::{Database, Options};
+
     use super::super::conformance::{self, Handles};
 
-    /// Two handles on one writer: one process has a SQLite file to itself.
+    /// Two handles that share nothing but the file. Without the lock, which keeps a second server out.
     async fn open() -> (tempfile::TempDir, Handles) {
         let folder = tempfile::tempdir().unwrap();
-        let first = super::open(&folder.path().join("tidings.db"))
-            .await
-            .unwrap();
-        let second = first.clone();
+        let path = folder.path().join("tidings.db");
+        let open = async || {
+            let database = Database::open(&path, &Options::default()).unwrap();
+            super::open_in(database).await.unwrap()
+        };
+        let (first, second) = (open().await, open().await);
         (folder, Handles { first, second })
     }
 

@@ -5,6 +5,7 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tidings::signing::{Secret, Verifier};
 
+use crate::errors;
 use crate::support::{Home, Server};
 use crate::webhooks::Webhooks;
 
@@ -16,12 +17,11 @@ async fn create(server: &Server, path: &str, body: Value) -> Value {
 
 /// Makes a request that must be refused; returns its status and the field that is wrong.
 async fn refusal(server: &Server, method: Method, path: &str, body: &Value) -> (u16, String) {
-    let request = Client::new().request(method, server.at(path)).json(body);
-    let response = request.send().await.unwrap();
-    let status = response.status().as_u16();
-    let error: Value = response.json().await.unwrap();
-    let field = error["error"]["field"].as_str().unwrap_or_default();
-    (status, field.to_owned())
+    let (status, error) = errors::refusal(server, method, path, &body.to_string()).await;
+    (
+        status,
+        error["field"].as_str().unwrap_or_default().to_owned(),
+    )
 }
 
 #[tokio::test]
@@ -152,12 +152,67 @@ async fn both_secrets_sign_during_a_rotation() {
 }
 
 #[tokio::test]
+async fn an_idempotency_key_makes_one_endpoint_with_one_secret() {
+    let home = Home::new();
+    let server = home.start().await;
+    let create = async |server: &Server, path: &str, key: &str, url: &str| {
+        let request = Client::new().post(server.at(path));
+        let request = request.header("Idempotency-Key", key);
+        let response = request.json(&json!({ "url": url })).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    let (path, url) = ("/v1/users/anna/endpoints", "http://127.0.0.1:9000/");
+    let first = create(&server, path, "once", url).await;
+    assert_eq!(first.0, 201);
+    assert!(first.1.contains("whsec_"), "{}", first.1);
+    // After a change, and after a restart.
+    let created: Value = serde_json::from_str(&first.1).unwrap();
+    let one = format!("{path}/{}", created["id"].as_str().unwrap());
+    server
+        .patch(&one, &json!({ "description": "changed" }))
+        .await;
+    assert_eq!(create(&server, path, "once", url).await, first);
+    server.kill().await;
+    let server = home.start().await;
+    assert_eq!(create(&server, path, "\"once\"", url).await, first);
+    assert_eq!(
+        create(&server, path, "once", "http://127.0.0.1:9001/")
+            .await
+            .0,
+        422
+    );
+    assert_eq!(create(&server, "/v1/endpoints", "once", url).await.0, 422);
+    let all = server.get(path).await;
+    assert_eq!(all["data"].as_array().unwrap().len(), 1);
+    let repeats = (0..10).map(|_| create(&server, "/v1/endpoints", "another", url));
+    let repeats = futures_util::future::join_all(repeats).await;
+    assert!(
+        repeats
+            .iter()
+            .all(|repeat| *repeat == repeats[0] && repeat.0 == 201)
+    );
+}
+
+#[tokio::test]
 async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
     let home = Home::new();
     let server = home.start().await;
-    let request = Client::new()
-        .post(server.at("/v1/endpoints"))
-        .header("Idempotency-Key", "order-17")
-        .json(&json!({ "url": "http://127.0.0.1:9000/" }));
-    assert_eq!(request.send().await.unwrap().status(), 400);
+    let body = json!({ "url": "http://127.0.0.1:9000/" });
+    let created = create(&server, "/v1/endpoints", body).await;
+    let id = created["id"].as_str().unwrap();
+    for path in [
+        format!("/v1/endpoints/{id}/test"),
+        format!("/v1/endpoints/{id}/replay"),
+        format!("/v1/endpoints/{id}/secret/rotate"),
+        "/v1/deliveries/dlv_0000000000000001/retry".to_owned(),
+    ] {
+        let request = Client::new().post(server.at(&path));
+        let request = request
+            .header("Idempotency-Key", "order-17")
+            .json(&json!({}));
+        let refused = request.send().await.unwrap();
+        assert_eq!(refused.status(), 400, "{path}");
+        let error: Value = refused.json().await.unwrap();
+        assert_eq!(error["error"]["field"], "Idempotency-Key", "{path}");
+    }
 }

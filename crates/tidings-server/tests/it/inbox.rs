@@ -79,6 +79,31 @@ async fn read_all_empties_the_count_and_tells_the_other_screens() {
 }
 
 #[tokio::test]
+async fn what_came_after_the_last_shown_notification_stays_unread() {
+    let (_home, server, ids) = with(3).await;
+    let path = "/v1/users/anna/notifications/read-all";
+    let answer = server.post(path, &json!({ "up_to": ids[1] })).await;
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["unread"], 1);
+    let page = server.get("/v1/users/anna/notifications?unread=true").await;
+    assert_eq!(payloads(page["data"].as_array().unwrap()), [3]);
+    let (epoch, _) = ids[0].split_once('-').unwrap();
+    for (body, field) in [
+        (json!({ "up_to": "nonsense" }), "up_to"),
+        (json!({ "up_to": format!("{epoch}-4") }), "up_to"),
+        (json!({ "up_to": "00000000000000ff-1" }), "up_to"),
+        (json!({ "upto": ids[2] }), "upto"),
+    ] {
+        let refused = server.post(path, &body).await;
+        assert_eq!(refused.status(), 400, "{body}");
+        let error: Value = refused.json().await.unwrap();
+        assert_eq!(error["error"]["field"], field);
+    }
+    let answer = server.post(path, &json!({})).await;
+    assert_eq!(answer.json::<Value>().await.unwrap()["unread"], 0);
+}
+
+#[tokio::test]
 async fn a_user_who_is_named_twice_gets_one() {
     let (_home, server, _ids) = with(0).await;
     let body = json!({ "user_ids": ["anna", "ben", "anna"], "payload": 1 });

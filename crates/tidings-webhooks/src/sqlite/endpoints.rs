@@ -7,13 +7,28 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 use tidings_notify::UserId;
 
+use super::events;
 use super::lanes;
 use super::schema::{duration_micros, micros, time};
 use crate::store::{Disabled, Listener, StoredEndpoint};
-use crate::{EndpointId, Owner, StoreError};
+use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
 const COLUMNS: &str = "endpoint, user, settings, event_types, secrets, first_wait,
     disabled_because, removed, revision, created_at";
+
+/// Stores an endpoint within the caller's own transaction. Call
+/// [`Webhooks::endpoint_created`](crate::Webhooks::endpoint_created) after the commit.
+///
+/// # Errors
+///
+/// [`StoreError::TooManyEndpoints`] when its owner has as many as allowed; nothing is written then.
+pub fn create_endpoint_in(
+    tx: &Transaction<'_>,
+    prepared: &PreparedEndpoint,
+) -> Result<(), StoreError> {
+    insert(tx, &prepared.stored, prepared.limit)?;
+    events::add_notice(tx, prepared.notice.as_ref())
+}
 
 pub(super) fn insert(
     tx: &Transaction<'_>,
@@ -170,7 +185,9 @@ pub(super) fn listeners(
 pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
     match user {
         None => Ok(Owner::Operator),
-        Some(user) => Ok(Owner::User(UserId::new(user).map_err(StoreError::backend)?)),
+        Some(user) => Ok(Owner::User(
+            UserId::stored(user).map_err(StoreError::backend)?,
+        )),
     }
 }
 

@@ -7,7 +7,7 @@ use tidings_notify::Payload;
 
 use super::{Webhooks, secret_or_new};
 use crate::endpoint::{self, SecretEntry};
-use crate::store::Notice;
+use crate::store::{Notice, StoredEndpoint};
 use crate::{
     Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
 };
@@ -49,6 +49,29 @@ impl NewEndpoint {
     }
 }
 
+/// A checked endpoint with its secret, to be stored by [`Webhooks::create_endpoint`] or, within the
+/// caller's own transaction, by `sqlite::create_endpoint_in`.
+#[derive(Debug, Clone)]
+pub struct PreparedEndpoint {
+    endpoint: Endpoint,
+    secret: Secret,
+    pub(crate) stored: StoredEndpoint,
+    pub(crate) limit: Option<usize>,
+    pub(crate) notice: Option<Notice>,
+}
+
+impl PreparedEndpoint {
+    /// The endpoint as it will be.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Its secret, which is not shown again.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+}
+
 impl Webhooks {
     /// Makes an endpoint. Returns it with its secret, which is not shown again.
     ///
@@ -57,6 +80,22 @@ impl Webhooks {
     /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`], also with
     /// [`StoreError::TooManyEndpoints`].
     pub async fn create_endpoint(&self, new: NewEndpoint) -> Result<(Endpoint, Secret), Error> {
+        let prepared = self.prepare_endpoint(new).await?;
+        let (stored, notice) = (prepared.stored.clone(), prepared.notice.clone());
+        let store = &self.inner.store;
+        store
+            .insert_endpoint(stored, prepared.limit, notice)
+            .await?;
+        self.endpoint_created(&prepared);
+        Ok((prepared.endpoint, prepared.secret))
+    }
+
+    /// Checks a new endpoint and gives it an id and a secret, without storing it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`].
+    pub async fn prepare_endpoint(&self, new: NewEndpoint) -> Result<PreparedEndpoint, Error> {
         let mut settings = new.settings;
         self.inner.lanes.defaults().normalize(&mut settings)?;
         let secret = secret_or_new(new.secret);
@@ -73,14 +112,19 @@ impl Webhooks {
             }],
         };
         let notice = self.notice(endpoint::CREATED_EVENT, &endpoint).await?;
-        let stored = endpoint.to_stored(1)?;
-        let endpoints = addressees(notice.as_ref());
-        self.inner
-            .store
-            .insert_endpoint(stored, new.limit, notice)
-            .await?;
-        self.inner.lanes.wake(endpoints);
-        Ok((endpoint, secret))
+        Ok(PreparedEndpoint {
+            stored: endpoint.to_stored(1)?,
+            endpoint,
+            secret,
+            limit: new.limit,
+            notice,
+        })
+    }
+
+    /// Has the event about a new endpoint sent: after the commit of a transaction in which the endpoint
+    /// was stored.
+    pub fn endpoint_created(&self, prepared: &PreparedEndpoint) {
+        self.inner.lanes.wake(addressees(prepared.notice.as_ref()));
     }
 
     /// Finds an endpoint.

@@ -28,6 +28,10 @@ pub(super) const STEPS: &[&str] = &[
             answer -> '$.data', json_array(json(answer)))));
     ALTER TABLE idempotency DROP COLUMN answer;
 ",
+    // Of requests that do not become notifications.
+    "
+    ALTER TABLE idempotency ADD COLUMN response TEXT;
+",
 ];
 
 /// Keys that one cleaning deletes at most, so that the transaction is short.
@@ -40,8 +44,13 @@ pub(super) struct StoredEvent(pub(super) EventId, pub(super) Timestamp);
 /// What the table knows of a request.
 pub(super) enum Known {
     New,
-    /// The request was accepted; the [`StoredEvent`]s as JSON.
-    Repeated(String),
+    /// The request was accepted.
+    Repeated {
+        /// The [`StoredEvent`]s as JSON.
+        events: String,
+        /// The response, of a request that did not become notifications.
+        response: Option<String>,
+    },
     /// The key was used for another request.
     Conflict,
 }
@@ -49,15 +58,18 @@ pub(super) enum Known {
 pub(super) fn look_up(tx: &Transaction<'_>, once: &Once) -> Result<Known, StorageError> {
     let found = tx
         .prepare_cached(
-            "SELECT fingerprint, events FROM idempotency WHERE key = ?1 AND accepted_at > ?2",
+            "SELECT fingerprint, events, response FROM idempotency
+             WHERE key = ?1 AND accepted_at > ?2",
         )?
         .query_row((once.key.as_str(), oldest_kept()), |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?))
+            Ok((row.get::<_, [u8; 32]>(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()?;
     Ok(match found {
         None => Known::New,
-        Some((fingerprint, events)) if fingerprint == once.fingerprint => Known::Repeated(events),
+        Some((fingerprint, events, response)) if fingerprint == once.fingerprint => {
+            Known::Repeated { events, response }
+        }
         Some(_) => Known::Conflict,
     })
 }
@@ -66,6 +78,7 @@ pub(super) fn record(
     tx: &Transaction<'_>,
     once: &Once,
     events: &[Event],
+    response: Option<&str>,
 ) -> Result<(), StorageError> {
     let events: Vec<_> = events
         .iter()
@@ -73,13 +86,14 @@ pub(super) fn record(
         .collect();
     let events = serde_json::to_string(&events).map_err(StorageError::failed)?;
     tx.prepare_cached(
-        "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, accepted_at)
-         VALUES (?1, ?2, ?3, ?4)",
+        "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, response, accepted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?
     .execute((
         once.key.as_str(),
         once.fingerprint,
         events,
+        response,
         Timestamp::now().as_microsecond(),
     ))?;
     Ok(())
