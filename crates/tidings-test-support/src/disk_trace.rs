@@ -84,7 +84,8 @@ impl DiskTrace {
     }
 
     /// The replies that contain `marker`, in their order, once the process has ended. Files of the
-    /// store are those whose paths contain one of `files`.
+    /// store are those whose paths end with one of `files` or, where it ends with `*`, contain what stands
+    /// before that.
     ///
     /// # Errors
     ///
@@ -116,7 +117,10 @@ fn replies(log: &str, marker: &str, files: &[&str]) -> Vec<TracedReply> {
             continue;
         }
         let Some(path) = path(call) else { continue };
-        let is_store = files.iter().any(|part| path.contains(part));
+        let is_store = files.iter().any(|file| match file.strip_suffix('*') {
+            Some(part) => path.contains(part),
+            None => path.ends_with(file),
+        });
         let is_sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
         if is_sync && is_store {
             if call.ends_with("<unfinished ...>") {
@@ -181,6 +185,12 @@ mod tests {
     #[test]
     fn a_reply_before_the_sync_or_without_one_is_found() {
         let wal = [PathBuf::from("/d/t.db-wal")];
+        // A part of the path is enough only if it is asked for.
+        assert_eq!(replies(SYNCED, "HTTP/1.1 200", &["t.db"])[0].written, 0);
+        assert_eq!(
+            replies(SYNCED, "HTTP/1.1 200", &["/d/t.db*"])[0].unsynced,
+            wal
+        );
         let without = SYNCED.replace("fdatasync", "sync_file_range");
         assert_eq!(
             replies(&without, "HTTP/1.1 201", &["-wal"])[0].unsynced,

@@ -43,7 +43,7 @@ async fn commits_with(setting: &str) -> Vec<TracedReply> {
             .unwrap();
     }
     server.crash().unwrap();
-    trace.replies("accepted", &["/pg_wal/0"]).unwrap()
+    trace.replies("accepted", &["/pg_wal/0*"]).unwrap()
 }
 
 fn endpoint() -> StoredEndpoint {
