@@ -1,7 +1,6 @@
 //! The users who have streams open here.
 
 mod channel;
-mod reading;
 mod reads;
 mod ring;
 
@@ -11,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::UserId;
 
 pub(crate) use channel::{Channel, Next, Position};
-pub(crate) use reading::Wanted;
 
 /// One channel for each user with open streams on this instance.
 #[derive(Debug)]

@@ -8,12 +8,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::budget::{Budget, cost};
-use crate::hub::{Channel, Next, Position, Wanted};
+use crate::hub::{Channel, Next, Position};
 use crate::instance::{Instance, Tasks};
 use crate::{Closed, Error, Event, EventId, MAX_PAGE_BYTES, Page, Since, StoreError, UserId};
 
@@ -67,7 +66,7 @@ pub struct Subscription {
 struct Reading {
     /// What was known when the store was asked.
     known: Position,
-    answer: ReusableBoxFuture<'static, Result<Arc<Page>, StoreError>>,
+    answer: ReusableBoxFuture<'static, Result<Page, StoreError>>,
 }
 
 /// What the reader can be given at this moment.
@@ -275,23 +274,12 @@ impl Subscription {
     fn begin_reading(&mut self, max: usize, known: Position) -> Reading {
         let limit = max.max(self.instance.page_size).min(MAX_PAGE);
         let (store, user) = (self.instance.store.clone(), self.user.clone());
-        let after = self.cursor;
-        let page = self.channel.reading(Wanted {
-            after,
-            limit,
-            known,
-            reads_heard: self.reads_heard,
-        });
-        let retry_at = self.retry_at.take();
+        let (after, retry_at) = (self.cursor.seq, self.retry_at.take());
         let answer = ReusableBoxFuture::new(async move {
             if let Some(at) = retry_at {
                 sleep_until(at).await;
             }
-            let read = || async { store.read(&user, after.seq, limit).await.map(Arc::new) };
-            // Only one stream of many reads; the wait for it must not use up the task's budget, which
-            // would make a stream pending although the page is there.
-            let page = unconstrained(page.get_or_try_init(read)).await?;
-            Ok(Arc::clone(page))
+            store.read(&user, after, limit).await
         });
         Reading { known, answer }
     }
@@ -305,9 +293,9 @@ impl Subscription {
         self.reading = None;
         match answer {
             Ok(page) => {
-                self.channel.observe((&*page).into(), known);
+                self.channel.observe((&page).into(), known);
                 let gave_nothing = page.events.is_empty() && self.cursor.seq < page.top_seq;
-                if !self.take_page(&page) && gave_nothing {
+                if !self.take_page(page) && gave_nothing {
                     tracing::error!(user = %self.user, "the notification store returned no events of a log that has some, trying again");
                     self.retry_at = Some(Instant::now() + RETRY_DELAY);
                 }
@@ -327,7 +315,7 @@ impl Subscription {
     }
 
     /// Takes in a page of the store. Returns `true` if it begins with a gap.
-    fn take_page(&mut self, page: &Page) -> bool {
+    fn take_page(&mut self, page: Page) -> bool {
         let top = EventId::new(page.epoch, page.top_seq);
         if let Some(reason) = GapReason::between(self.cursor, top, page.first_seq) {
             let to = EventId::new(page.epoch, page.first_seq.saturating_sub(1));
@@ -338,7 +326,7 @@ impl Subscription {
             true
         } else {
             self.cursor.epoch = page.epoch;
-            self.page = page.events.iter().cloned().map(Arc::new).collect();
+            self.page = page.events.into_iter().map(Arc::new).collect();
             false
         }
     }

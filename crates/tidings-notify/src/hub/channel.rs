@@ -4,10 +4,9 @@ mod tests;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, OnceCell};
 
-use super::reading::{SharedReading, Wanted};
 use super::reads::{ReadState, Reads};
 use super::ring::Ring;
 use crate::read::{Marked, ReadChange, ReadUpdate};
@@ -31,7 +30,6 @@ struct State {
     /// The newest events without holes, ending at `position`; or empty.
     ring: Ring,
     reads: Reads,
-    reading: SharedReading,
     closing: bool,
 }
 
@@ -74,7 +72,6 @@ impl Channel {
             position: Position::UNKNOWN,
             ring: Ring::new(capacity),
             reads: Reads::new(capacity),
-            reading: SharedReading::default(),
             closing: false,
         };
         Self {
@@ -96,11 +93,6 @@ impl Channel {
     /// How many changes of the read state there have been.
     pub(crate) fn reads_end(&self) -> u64 {
         self.state().reads.end()
-    }
-
-    /// Where a page of the store will be, for all streams that want the same one.
-    pub(crate) fn reading(&self, wanted: Wanted) -> Arc<OnceCell<Arc<Page>>> {
-        self.state().reading.of(wanted)
     }
 
     /// Takes in events that are in the store, in any order, again or for the first time.
