@@ -185,7 +185,7 @@ async fn serve(
     let outcome = tokio::select! {
         outcome = http.as_mut() => outcome,
         () = stopping.cancelled() => {
-            // Finishes the request that is being answered, and reads no other.
+            // Finishes the request that is in progress, and reads no other.
             http.as_mut().graceful_shutdown();
             tokio::select! {
                 outcome = http => outcome,
@@ -204,7 +204,7 @@ async fn serve(
     }
 }
 
-/// Tells proxies when to stop reusing the connection, before it is closed under a request.
+/// The header by which proxies stop reusing the connection before it is closed under a request.
 fn keep_alive_hint(keep_alive: Duration) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("timeout={}", keep_alive.as_secs())).ok()
 }

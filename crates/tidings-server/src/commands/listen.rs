@@ -51,6 +51,9 @@ struct Receiver {
 
 impl Listen {
     pub(super) async fn run(self) -> Result<(), CommandError> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
+            .await
+            .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?;
         let verifier = self.verifier()?;
         let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {
@@ -58,9 +61,6 @@ impl Listen {
             answer: StatusCode::from_u16(self.answer)?,
             count,
         });
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
-            .await
-            .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?;
         writeln!(
             std::io::stdout(),
             "Receiving webhooks on http://{}",

@@ -20,7 +20,8 @@ pub(super) struct Remote {
         long,
         env = "TIDINGS_URL",
         default_value = "http://127.0.0.1:8080",
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = server_url
     )]
     url: Url,
 
@@ -33,6 +34,12 @@ pub(super) struct Remote {
         hide_env_values = true
     )]
     api_key: Option<String>,
+}
+
+fn server_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or("expected an address such as http://127.0.0.1:8080")
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -90,7 +97,7 @@ impl Remote {
         }
         let mut url = self.url.clone();
         url.path_segments_mut()
-            .map_err(|()| "--url: expected an address such as http://127.0.0.1:8080")?
+            .map_err(|()| "the address of the server has no path")?
             .pop_if_empty()
             .extend(path);
         Ok(url)

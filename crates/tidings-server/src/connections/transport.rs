@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Progress;
 
-/// A socket that tells its [`Progress`] what has been written to it. It is shared, so that others can
+/// A socket that records in its [`Progress`] what has been written to it. It is shared, so that handlers can
 /// see when the client closes it.
 #[derive(Debug)]
 pub(super) struct Transport {

@@ -62,10 +62,10 @@ pub(crate) trait Encoder: Send + Sync + 'static {
     /// Whether the client may send requests. Otherwise its frames are ignored.
     const HAS_REQUESTS: bool;
 
-    /// The text of an item; `None` if the client is not told of it.
+    /// The text of an item; `None` if the client gets no frame for it.
     fn item(&self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>>;
 
-    /// The text of a control frame; `None` if the client is not told of it.
+    /// The text of a control frame; `None` if the client gets no frame for it.
     fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>>;
 }
 
@@ -238,7 +238,7 @@ impl<E: Encoder> Session<E> {
         Ok(())
     }
 
-    /// Carries out a request. A request that fails is answered, and the stream goes on.
+    /// Carries out a request. If it fails, the client gets an error frame, and the stream goes on.
     async fn handle(&mut self, request: &str) -> Result<(), SocketError> {
         if !E::HAS_REQUESTS {
             return Ok(());

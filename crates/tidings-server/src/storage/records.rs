@@ -65,7 +65,7 @@ pub(crate) enum Accepted {
 #[derive(Debug, Clone)]
 pub(crate) struct CreateEndpoint {
     pub(crate) endpoint: PreparedEndpoint,
-    /// What the caller is answered, and again if the request is repeated.
+    /// The response, which a repeated request gets too.
     pub(crate) response: String,
     /// The idempotency key, if the caller sent one.
     pub(crate) once: Option<Once>,
@@ -76,7 +76,7 @@ pub(crate) struct CreateEndpoint {
 pub(crate) enum Created {
     /// The endpoint is stored.
     Stored,
-    /// The request was made before, and was answered with this. Nothing was stored.
+    /// The request was made before, and this was its response. Nothing was stored.
     Repeated(String),
     /// The key was used for another request. Nothing was stored.
     Conflict,

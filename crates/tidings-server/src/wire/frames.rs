@@ -14,7 +14,7 @@ pub(crate) const SSE_PREFIX: &str = "tidings.";
 /// The name of the frame that carries a notification on a WebSocket.
 pub(crate) const NOTIFICATION: &str = "notification";
 
-/// The name of the frame that answers a request which cannot be carried out.
+/// The name of the frame that replies to a request which cannot be carried out.
 pub(crate) const ERROR: &str = "error";
 
 pub(crate) const HELLO: &str = "hello";

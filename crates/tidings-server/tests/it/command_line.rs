@@ -153,6 +153,14 @@ async fn mistakes_are_explained_in_one_line() {
         complaint.contains("no server at http://127.0.0.1:1"),
         "{complaint}"
     );
+    for url in ["127.0.0.1:8080", "ftp://127.0.0.1/", "localhost"] {
+        let command = binary().args(["send", "anna", "x", "--url", url]).output();
+        let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
+        assert!(
+            complaint.contains("such as http://127.0.0.1:8080"),
+            "{complaint}"
+        );
+    }
     let bad = binary()
         .args(["serve", "--dev", "--database", "mysql://x"])
         .output()
