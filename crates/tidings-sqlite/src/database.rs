@@ -254,6 +254,21 @@ impl Database {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Drops a value once the jobs that are queued now have run, and before others can write to the file.
+    /// Drops it at once if the database is closed, or the queue is full.
+    pub(crate) fn drop_after_writes(&self, value: impl Send + 'static) {
+        let (call, _answer) = Call::new(move |_: &Transaction<'_>| {
+            drop(value);
+            Ok::<_, Error>(())
+        });
+        let request = Request {
+            durability: Durability::Relaxed,
+            job: Box::new(call),
+        };
+        // An error drops the request, and the value with it.
+        drop(self.shared.writes.try_send(request));
+    }
+
     /// Runs a query on a connection that sees everything committed so far.
     ///
     /// # Errors

@@ -5,18 +5,23 @@ use std::path::Path;
 
 use rusqlite::Transaction;
 
-use crate::file;
+use crate::{Database, Error, file};
 
 /// A lock on a file beside the database that all open stores of one kind share. The operating system
 /// frees it with the process. Two stores of one process hold it independently, since each opens the
 /// file for itself.
 ///
 /// A store keeps it for as long as it has claims, so that the next one knows whether their holder is
-/// still alive.
+/// still alive. It is given back once everything that was queued before it was dropped is written.
 #[derive(Debug)]
 pub struct Liveness {
-    file: Option<File>,
+    database: Database,
+    lock: Option<Lock>,
 }
+
+/// The locked file.
+#[derive(Debug)]
+struct Lock(File);
 
 impl Liveness {
     /// Registers a store, and runs `if_alone` when no other store of its kind is open. `kind` is part of
@@ -31,36 +36,60 @@ impl Liveness {
     ///
     /// # Errors
     ///
-    /// Those of `if_alone`.
-    pub fn register<E>(
-        transaction: &Transaction<'_>,
-        database: &Path,
-        kind: &str,
-        if_alone: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
-    ) -> Result<Self, E> {
-        let path = file::beside(database, &format!(".{kind}.lock"));
-        let (file, alone) = match lock(&path) {
-            Ok((file, alone)) => (Some(file), alone),
-            Err(error) => {
-                tracing::warn!(
-                    path = %path.display(), error = &error as &dyn std::error::Error,
-                    "cannot use the lock file, claims of an earlier run wait until they expire"
-                );
-                (None, false)
+    /// Those of `if_alone`, and those of [`Database::write_relaxed`].
+    pub async fn register<E, F>(database: &Database, kind: &str, if_alone: F) -> Result<Self, E>
+    where
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> Result<(), E> + Send + 'static,
+    {
+        let path = file::beside(database.path(), &format!(".{kind}.lock"));
+        let register = move |transaction: &Transaction<'_>| {
+            let (lock, alone) = match Lock::take(&path) {
+                Ok((lock, alone)) => (Some(lock), alone),
+                Err(error) => {
+                    tracing::warn!(
+                        path = %path.display(), error = &error as &dyn std::error::Error,
+                        "cannot use the lock file, claims of an earlier run wait until they expire"
+                    );
+                    (None, false)
+                }
+            };
+            if alone {
+                if_alone(transaction)?;
             }
+            Ok::<_, E>(lock)
         };
-        if alone {
-            if_alone(transaction)?;
-        }
-        Ok(Self { file })
+        Ok(Self {
+            lock: database.write_relaxed(register).await?,
+            database: database.clone(),
+        })
     }
 }
 
 impl Drop for Liveness {
+    fn drop(&mut self) {
+        if let Some(lock) = self.lock.take() {
+            self.database.drop_after_writes(lock);
+        }
+    }
+}
+
+impl Lock {
+    /// Takes the lock together with the other stores, and returns whether there are none.
+    fn take(path: &Path) -> Result<(Self, bool), std::io::Error> {
+        let file = file::owner_only().create(true).truncate(false).open(path)?;
+        let is_alone = file.try_lock().is_ok();
+        // From exclusive to shared, or from nothing to shared.
+        file.lock_shared()?;
+        Ok((Self(file), is_alone))
+    }
+}
+
+impl Drop for Lock {
     /// Closing the file is not enough: a child that this process is just starting has a copy of it
     /// until its own program begins, and would keep the lock.
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.file.as_ref().map(File::unlock) {
+        if let Err(error) = self.0.unlock() {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 "cannot unlock the lock file, it stays locked until the process ends"
@@ -69,59 +98,77 @@ impl Drop for Liveness {
     }
 }
 
-/// Takes the lock together with the other stores, and returns whether there are none.
-fn lock(path: &Path) -> Result<(File, bool), std::io::Error> {
-    let file = file::owner_only().create(true).truncate(false).open(path)?;
-    let is_alone = file.try_lock().is_ok();
-    // From exclusive to shared, or from nothing to shared.
-    file.lock_shared()?;
-    Ok((file, is_alone))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::poll;
+
     use super::*;
-    use crate::{Database, Error, Options};
+    use crate::Options;
+
+    fn open(folder: &tempfile::TempDir) -> Database {
+        Database::open(folder.path().join("test.db"), &Options::default()).unwrap()
+    }
 
     /// Registers a store, and returns whether it found itself alone.
-    async fn register(database: &Database, kind: &'static str) -> (Liveness, bool) {
-        let path = database.path().to_owned();
-        let register = move |transaction: &Transaction<'_>| {
-            let mut is_alone = false;
-            let registered = Liveness::register(transaction, &path, kind, |_| {
-                is_alone = true;
-                Ok::<_, Error>(())
-            });
-            Ok::<_, Error>((registered?, is_alone))
-        };
-        database.write_relaxed(register).await.unwrap()
+    async fn register(database: &Database, kind: &str) -> (Liveness, bool) {
+        let is_alone = Arc::new(AtomicBool::new(false));
+        let found = Arc::clone(&is_alone);
+        let registering = Liveness::register(database, kind, move |_| {
+            found.store(true, Ordering::Relaxed);
+            Ok::<_, Error>(())
+        });
+        (registering.await.unwrap(), is_alone.load(Ordering::Relaxed))
     }
 
     #[tokio::test]
     async fn a_store_is_alone_when_no_other_of_its_kind_is_open() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
-        let (one, other) = (open(), open());
+        let (one, other) = (open(&folder), open(&folder));
         let (first, is_alone) = register(&one, "left").await;
         assert!(is_alone);
         let (_of_other_kind, is_alone) = register(&one, "right").await;
         assert!(is_alone);
         // Beside it, in the same process or on a connection of its own.
-        for database in [&one, &other] {
-            let (_second, is_alone) = register(database, "left").await;
-            assert!(!is_alone);
-        }
-        drop(first);
-        let (_again, is_alone) = register(&other, "left").await;
+        let (second, is_alone) = register(&one, "left").await;
+        assert!(!is_alone);
+        let (third, is_alone) = register(&other, "left").await;
+        assert!(!is_alone);
+        drop((first, second, third));
+        one.close().await;
+        other.close().await;
+        let (_again, is_alone) = register(&open(&folder), "left").await;
         assert!(is_alone);
     }
 
     #[tokio::test]
     async fn without_a_lock_file_a_store_takes_itself_not_to_be_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
         std::fs::create_dir(folder.path().join("test.db.left.lock")).unwrap();
-        let (_registered, is_alone) = register(&database, "left").await;
+        let (_registered, is_alone) = register(&open(&folder), "left").await;
         assert!(!is_alone);
+    }
+
+    /// A store that is dropped may have left claims to be written.
+    #[tokio::test]
+    async fn regression_a_store_is_alive_until_what_it_has_queued_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = open(&folder);
+        let (registered, _) = register(&database, "left").await;
+        let lock = File::open(folder.path().join("test.db.left.lock")).unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let mut holding = Box::pin(database.write(move |_| {
+            held.recv().unwrap();
+            Ok::<_, Error>(())
+        }));
+        assert!(poll!(&mut holding).is_pending());
+        drop(registered);
+        assert!(lock.try_lock().is_err());
+        release.send(()).unwrap();
+        holding.await.unwrap();
+        database.close().await;
+        lock.try_lock().unwrap();
     }
 }

@@ -65,10 +65,7 @@ impl SqliteStore {
     /// cannot be made, or were made by a newer version.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        let path = database.path().to_owned();
-        let liveness = database
-            .write_relaxed(move |tx| Liveness::register(tx, &path, "webhooks", lanes::free_all))
-            .await?;
+        let liveness = Liveness::register(&database, "webhooks", lanes::free_all).await?;
         Ok(Self {
             database,
             closed: Arc::default(),

@@ -72,12 +72,7 @@ impl SqliteEngine {
     /// [`Error::Closed`] when it is closed.
     pub async fn open(database: Database) -> Result<Self, Error> {
         database.migrate("stream", schema::STEPS).await?;
-        let path = database.path().to_owned();
-        let liveness = database
-            .write_relaxed(move |tx| {
-                Liveness::register(tx, &path, "streams", lease::bring_back_all)
-            })
-            .await?;
+        let liveness = Liveness::register(&database, "streams", lease::bring_back_all).await?;
         Ok(Self {
             database,
             wakes: Wakes::default(),
