@@ -53,27 +53,27 @@ pub(crate) fn parse(field: &'static str, url: &str) -> Result<Target, Error> {
         config.application_name(name);
     }
     config.target_session_attrs(session_attributes(own("target_session_attrs"))?);
-    for (name, value, accepted) in [
+    for (name, accepted, expected) in [
         (
             "gssencmode",
-            own("gssencmode"),
             &["disable", "allow", "prefer"][..],
+            "`disable`, `allow` or `prefer`",
         ),
-        ("sslcompression", own("sslcompression"), &["0"]),
-        ("sslsni", own("sslsni"), &["1"]),
+        ("sslcompression", &["0"], "`0`"),
+        ("sslsni", &["1"], "`1`"),
         (
             "channel_binding",
-            own("channel_binding"),
             &["disable", "prefer"],
+            "`disable` or `prefer`, because passwords are not bound to TLS connections",
         ),
         (
             "client_encoding",
-            own("client_encoding"),
             &["auto", "utf8", "utf-8", "unicode"],
+            "`auto`, `UTF8` or `UNICODE`",
         ),
     ] {
-        if value.is_some_and(|value| !accepted.contains(&value.to_lowercase().as_str())) {
-            return Err(unsupported(name));
+        if own(name).is_some_and(|value| !accepted.contains(&value.to_lowercase().as_str())) {
+            return Err(expected_value(name, expected));
         }
     }
     let tls = tls(&own, &mut config)?;
@@ -98,11 +98,8 @@ fn tls<'a>(
         Some("require" | "verify-full") => Some(Verification::ChainAndName),
         Some("verify-ca") => Some(Verification::Chain),
         Some(_) => {
-            return Err(Error::Invalid {
-                field: "sslmode",
-                expected: "`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`",
-                source: None,
-            });
+            let modes = "`disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`";
+            return Err(expected_value("sslmode", modes));
         }
     };
     // As for libpq, TLS is not for Unix sockets.
@@ -118,8 +115,8 @@ fn tls<'a>(
     let identity = match (own("sslcert"), own("sslkey")) {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
-        (None, Some(_)) => return Err(unsupported("sslkey without sslcert")),
-        (Some(_), None) => return Err(unsupported("sslcert without sslkey")),
+        (None, Some(_)) => return Err(expected_value("sslkey", "given with `sslcert`")),
+        (Some(_), None) => return Err(expected_value("sslcert", "given with `sslkey`")),
     };
     if !wanted && identity.is_none() {
         return Ok(None);
@@ -136,11 +133,10 @@ fn session_attributes(value: Option<&str>) -> Result<TargetSessionAttrs, Error> 
     match value {
         None | Some("read-write" | "primary") => Ok(TargetSessionAttrs::ReadWrite),
         Some("any") => Ok(TargetSessionAttrs::Any),
-        Some(_) => Err(Error::Invalid {
-            field: "target_session_attrs",
-            expected: "`read-write`, `primary` or `any`",
-            source: None,
-        }),
+        Some(_) => Err(expected_value(
+            "target_session_attrs",
+            "`read-write`, `primary` or `any`",
+        )),
     }
 }
 
@@ -226,10 +222,10 @@ fn invalid(
     }
 }
 
-fn unsupported(parameter: &'static str) -> Error {
+fn expected_value(field: &'static str, expected: &'static str) -> Error {
     Error::Invalid {
-        field: parameter,
-        expected: "left out, or at a value that is supported",
+        field,
+        expected,
         source: None,
     }
 }
