@@ -1,0 +1,152 @@
+//! What a process does to the streams: all of it at the same time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tidings_stream::{
+    CloseReport, Error, HandlerError, Message, NewMessage, RetryDelay, StartFrom, Streams,
+    SubscribeOptions,
+};
+
+use super::record::{Call, Event, Record};
+use super::{GROUPS, MAX_RETRIES, STREAM};
+
+/// The part of one process in a history.
+#[derive(Debug)]
+pub(super) struct History {
+    pub(super) record: Record,
+    next: AtomicU64,
+    /// Whether nothing more is to be published.
+    pub(super) is_over: AtomicBool,
+}
+
+fn options() -> SubscribeOptions {
+    SubscribeOptions::default()
+        .with_start(StartFrom::Earliest)
+        .with_visibility_timeout(Duration::from_millis(400))
+        .with_poll_interval(Duration::from_millis(20))
+        .with_retry_delay(RetryDelay::fixed(Duration::from_millis(5)))
+        .with_max_retries(MAX_RETRIES)
+        .with_concurrency(4)
+}
+
+impl History {
+    /// One that publishes numbers from this one on.
+    pub(super) fn new(record: Record, first: u64) -> Self {
+        Self {
+            record,
+            next: AtomicU64::new(first),
+            is_over: AtomicBool::new(false),
+        }
+    }
+
+    /// Publishes and operates until it is over, and consumes until that is done.
+    pub(super) async fn work(self: &Arc<Self>, streams: &Streams, is_done: &AtomicBool) {
+        let consuming = (0..GROUPS.len()).map(|group| self.consume(streams, group, is_done));
+        let consuming = join_all(consuming);
+        tokio::join!(self.publish(streams), self.operate(streams), consuming);
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    /// Numbers as messages. Every other one can be published again.
+    async fn publish(&self, streams: &Streams) {
+        while !self.is_over() {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let is_keyed = number.is_multiple_of(2);
+            let message = || {
+                let message = NewMessage::new(number.to_string());
+                if is_keyed {
+                    return message.with_publish_key(number.to_string(), Duration::from_secs(3600));
+                }
+                message
+            };
+            self.record.note(Event::Publishing(number));
+            let mut published = streams.publish(STREAM, message()).await;
+            while is_keyed && published.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                published = streams.publish(STREAM, message()).await;
+            }
+            match published {
+                Ok(id) => self.record.note(Event::Accepted(number, id.as_u64())),
+                Err(error) if error.may_have_been_done() => {}
+                Err(error) => {
+                    let is_expected = matches!(error, Error::Backend(_) | Error::Full(_));
+                    assert!(is_expected, "{error:?}");
+                    self.record.note(Event::Refused(number));
+                }
+            }
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(..4000))).await;
+        }
+    }
+
+    /// Handles a message in one of many ways, which its number and attempt decide.
+    async fn handle(&self, group: usize, message: Message) -> Result<(), HandlerError> {
+        let call = Call {
+            group,
+            id: message.id.as_u64(),
+            attempt: message.attempt,
+            number: std::str::from_utf8(&message.payload)?.parse()?,
+        };
+        self.record.note(Event::Called(call));
+        match (call.number * 31 + u64::from(call.attempt) * 17 + group as u64) % 40 {
+            0..3 => return Err(HandlerError::retry("again")),
+            3 => return Err(HandlerError::retry_after(Duration::ZERO, "at once")),
+            4 => return Err(HandlerError::skip_retry("never")),
+            5 => panic!("the handler panics"),
+            6 => std::future::pending().await,
+            7..10 => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => tokio::task::yield_now().await,
+        }
+        self.record.note(Event::Succeeded(call));
+        Ok(())
+    }
+
+    /// Members that come and go.
+    async fn consume(self: &Arc<Self>, streams: &Streams, group: usize, is_done: &AtomicBool) {
+        while !is_done.load(Ordering::Relaxed) {
+            let history = Arc::clone(self);
+            let handler = move |message: Message| {
+                let history = Arc::clone(&history);
+                async move { history.handle(group, message).await }
+            };
+            let Ok(consumer) = streams
+                .subscribe(STREAM, GROUPS[group], options(), handler)
+                .await
+            else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let stay = Duration::from_millis(fastrand::u64(200..1500));
+            tokio::time::sleep(stay).await;
+            if fastrand::bool() {
+                consumer.pause();
+            }
+            let _: CloseReport = consumer.close().await;
+        }
+    }
+
+    /// Everything else that may be called. What it returns is of no interest, and errors are expected
+    /// while the server is broken.
+    async fn operate(&self, streams: &Streams) {
+        let scratch = format!("scratch{}", fastrand::u32(..));
+        while !self.is_over() {
+            match fastrand::u32(..9) {
+                0 => drop(streams.stats(STREAM).await),
+                1 => drop(streams.pending(STREAM, GROUPS[0], None, 100).await),
+                2 => drop(streams.members(STREAM, GROUPS[1]).await),
+                3 => drop(streams.list().await),
+                4 => drop(streams.read(STREAM, None, 100).await),
+                5 => drop(streams.trim().await),
+                6 => drop(streams.publish(&scratch, NewMessage::new("scratch")).await),
+                7 => drop(streams.delete_stream(&scratch).await),
+                _ => drop(streams.seek(&scratch, "g", StartFrom::Earliest).await),
+            }
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(..20))).await;
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What both sides have done, and whether that agrees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tidings_stream::{Message, MessageId, Streams, dead_letter};
+
+use super::{GROUPS, MAX_RETRIES, STREAM};
+
+/// Something that a process has done.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) enum Event {
+    /// It is about to publish this number.
+    Publishing(u64),
+    /// The number is stored, under this id.
+    Accepted(u64, u64),
+    /// The number is not stored.
+    Refused(u64),
+    /// A handler was called.
+    Called(Call),
+    /// It is about to return a success.
+    Succeeded(Call),
+}
+
+/// A call of a handler.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Call {
+    pub(super) group: usize,
+    pub(super) id: u64,
+    pub(super) attempt: u32,
+    pub(super) number: u64,
+}
+
+/// The events of one process.
+#[derive(Debug)]
+pub(super) enum Record {
+    Memory {
+        events: Mutex<Vec<Event>>,
+        accepted: AtomicU64,
+    },
+    /// A line for each event, which a killed process leaves behind.
+    File(Mutex<File>),
+}
+
+impl Record {
+    pub(super) fn in_memory() -> Self {
+        Self::Memory {
+            events: Mutex::default(),
+            accepted: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn in_file(path: &Path) -> Self {
+        Self::File(Mutex::new(File::create_new(path).unwrap()))
+    }
+
+    /// The events of a process that has ended.
+    pub(super) fn read(path: &Path) -> Vec<Event> {
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        // It may have died in the middle of its last line.
+        let whole = written.rfind('\n').map_or("", |end| &written[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    pub(super) fn note(&self, event: Event) {
+        match self {
+            Self::Memory { events, accepted } => {
+                if matches!(event, Event::Accepted(..)) {
+                    accepted.fetch_add(1, Ordering::Relaxed);
+                }
+                events.lock().unwrap().push(event);
+            }
+            Self::File(file) => {
+                let line = serde_json::to_string(&event).unwrap() + "\n";
+                file.lock().unwrap().write_all(line.as_bytes()).unwrap();
+            }
+        }
+    }
+
+    /// How many numbers this process has stored.
+    pub(super) fn accepted(&self) -> u64 {
+        match self {
+            Self::Memory { accepted, .. } => accepted.load(Ordering::Relaxed),
+            Self::File(_) => 0,
+        }
+    }
+
+    pub(super) fn events(&self) -> Vec<Event> {
+        match self {
+            Self::Memory { events, .. } => events.lock().unwrap().clone(),
+            Self::File(_) => Vec::new(),
+        }
+    }
+}
+
+/// What a history may show that others may not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Allowed {
+    /// A crash of the server may undo claims, which are made again with the same attempt.
+    pub(super) same_attempt_twice: bool,
+    /// A process may die between a claim and its handlers.
+    pub(super) claims_without_handlers: bool,
+}
+
+async fn read_all(streams: &Streams, stream: &str) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let after = messages.last().map(|message| message.id);
+        let page = streams.read(stream, after, 1000).await.unwrap();
+        if page.is_empty() {
+            return messages;
+        }
+        messages.extend(page);
+    }
+}
+
+fn number(message: &Message) -> u64 {
+    let payload = std::str::from_utf8(&message.payload).unwrap();
+    payload.parse().unwrap()
+}
+
+/// Holds the events of all processes against what the store has.
+pub(super) async fn verify(events: &[Event], observer: &Streams, allowed: Allowed) {
+    let stored = read_all(observer, STREAM).await;
+    let by_id: BTreeMap<u64, u64> = stored.iter().map(|m| (m.id.as_u64(), number(m))).collect();
+    verify_published(events, &by_id, stored.len());
+
+    let letters = read_all(observer, &format!("{STREAM}.dead")).await;
+    let stats = observer.stats(STREAM).await.unwrap();
+    for (index, group) in GROUPS.iter().enumerate() {
+        let of_group = letters
+            .iter()
+            .filter(|letter| letter.headers[dead_letter::GROUP] == *group);
+        let dead = dead_letters(of_group, &by_id);
+        verify_handled(events, &by_id, &dead, index, allowed);
+        let figures = stats.groups.iter().find(|it| it.name.as_str() == *group);
+        let figures = figures.unwrap();
+        assert_eq!(figures.dead_lettered, dead.len() as u64);
+        assert_eq!((figures.lost_to_trim, figures.lag_time), (0, None));
+    }
+}
+
+/// What was accepted is stored once, under the id that was returned; nothing else is stored but publishes
+/// of unknown outcome.
+fn verify_published(events: &[Event], by_id: &BTreeMap<u64, u64>, stored: usize) {
+    assert_eq!(by_id.len(), stored);
+    assert!((1..=stored as u64).eq(by_id.keys().copied()), "dense ids");
+    let numbers: BTreeSet<u64> = by_id.values().copied().collect();
+    assert_eq!(numbers.len(), stored, "stored once each");
+    let mut possible = BTreeSet::new();
+    for event in events {
+        match *event {
+            Event::Publishing(number) => drop(possible.insert(number)),
+            Event::Refused(number) => drop(possible.remove(&number)),
+            Event::Accepted(number, id) => {
+                assert_eq!(by_id.get(&id), Some(&number), "{id} was accepted");
+            }
+            Event::Called(_) | Event::Succeeded(_) => {}
+        }
+    }
+    let stray: Vec<_> = numbers.difference(&possible).collect();
+    assert!(
+        stray.is_empty(),
+        "stored, and refused or never published: {stray:?}"
+    );
+}
+
+/// How many attempts the letters of a group tell of, by the id of the message.
+fn dead_letters<'a>(
+    letters: impl Iterator<Item = &'a Message>,
+    by_id: &BTreeMap<u64, u64>,
+) -> BTreeMap<u64, u32> {
+    let mut dead = BTreeMap::new();
+    for letter in letters {
+        let id: MessageId = letter.headers[dead_letter::ID].parse().unwrap();
+        let id = id.as_u64();
+        assert_eq!(by_id.get(&id), Some(&number(letter)), "the letter of {id}");
+        let attempts = letter.headers[dead_letter::ATTEMPTS].parse().unwrap();
+        assert_eq!(dead.insert(id, attempts), None, "{id} died twice");
+    }
+    dead
+}
+
+/// Each message was handled or died, and comes again only as another attempt.
+fn verify_handled(
+    events: &[Event],
+    by_id: &BTreeMap<u64, u64>,
+    dead: &BTreeMap<u64, u32>,
+    group: usize,
+    allowed: Allowed,
+) {
+    let mut attempts: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+    let mut succeeded = BTreeSet::new();
+    for event in events {
+        match event {
+            Event::Called(call) if call.group == group => {
+                assert_eq!(by_id.get(&call.id), Some(&call.number));
+                assert!(call.attempt <= MAX_RETRIES + 1, "{call:?}");
+                attempts.entry(call.id).or_default().push(call.attempt);
+            }
+            Event::Succeeded(call) if call.group == group => drop(succeeded.insert(call.id)),
+            _ => {}
+        }
+    }
+    for (id, attempts) in &mut attempts {
+        attempts.sort_unstable();
+        let is_unique = attempts.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(
+            is_unique || allowed.same_attempt_twice,
+            "{id}: {attempts:?}"
+        );
+    }
+    for id in by_id.keys() {
+        assert!(
+            succeeded.contains(id) || dead.contains_key(id),
+            "{id} is lost to group {group}"
+        );
+        assert!(
+            attempts.contains_key(id) || allowed.claims_without_handlers,
+            "{id} died without a handler in group {group}"
+        );
+    }
+    // Dead letters say how many attempts there were.
+    for (id, said) in dead {
+        let own = attempts.get(id).map_or(&[][..], Vec::as_slice);
+        let last = own.last().copied().unwrap_or(0);
+        assert!(
+            (last..=MAX_RETRIES + 1).contains(said),
+            "{id}: {said}, {own:?}"
+        );
+    }
+}
