@@ -10,13 +10,13 @@ use tidings_stream::engine::Engine;
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{
     BatchError, Context, EndReason, Error, HandlerError, InvalidName, MemoryEngine, Message,
-    NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter, telemetry,
-    with_context,
+    NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter,
+    telemetry, with_context,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::database::{Schema, numbered, soon, until};
+use crate::database::{Schema, key, numbered, soon, until};
 use crate::wrapped::{Hook, Wrapped};
 
 fn from_start() -> SubscribeOptions {
@@ -66,6 +66,34 @@ async fn regression_ends_are_recorded_in_bounded_batches() {
     let most = engine.hook.most.load(Ordering::Relaxed);
     assert!((2..=1000).contains(&most), "{most}");
     consumer.close().await;
+}
+
+/// What has expired and is kept for a group is not counted with each publish.
+#[tokio::test]
+async fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
+    let engine = MemoryEngine::new();
+    let aged = Retention::default().with_max_age(Duration::from_millis(1));
+    let mut fastest = [Duration::MAX; 2];
+    for (place, kept) in [(0, 10), (1, 200_000)] {
+        let key = key(&format!("kept{kept}"), "g");
+        engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+        let append = async |count| {
+            let appending = engine.append(&key.stream, numbered(count), Some(aged));
+            appending.await.unwrap();
+        };
+        append(kept).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        for _ in 0..5 {
+            let begun = Instant::now();
+            for _ in 0..100 {
+                append(1).await;
+            }
+            fastest[place] = fastest[place].min(begun.elapsed());
+        }
+        let messages = engine.stats(&key.stream).await.unwrap().messages;
+        assert_eq!(messages, kept + 500);
+    }
+    assert!(fastest[1] < fastest[0] * 10, "{fastest:?}");
 }
 
 /// Never extends a claim.

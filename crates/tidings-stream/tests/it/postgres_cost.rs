@@ -2,10 +2,11 @@
 //! the server touches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tidings_stream::StartFrom;
 use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::postgres::{PostgresEngine, tokio_postgres};
+use tidings_stream::{Retention, StartFrom};
 
 use crate::database::{NEVER, Schema, key, numbered};
 
@@ -119,6 +120,45 @@ impl Counted {
     }
 }
 
+/// What a call returns while it holds a lock fits into the buffers of a connection: a client that is stopped
+/// in the middle of receiving it holds up no other.
+#[tokio::test]
+async fn regression_what_is_returned_under_a_lock_is_small() {
+    let counted = Counted::new().await;
+    let name = counted.key.stream.as_str();
+    let size = async |call: &str| -> i32 {
+        let size = format!("SELECT pg_column_size(returned.*) FROM {call} AS returned");
+        counted.client.query_one(&size, &[]).await.unwrap().get(0)
+    };
+    // A large batch that is published again.
+    let append = format!(
+        "tidings_stream_append('{name}', NULL, NULL, NULL, array_fill('a'::bytea, '{{20000}}'),
+            array_fill(NULL::bytea, '{{20000}}'), (SELECT array_agg(n) FROM generate_series(1, 20000) n),
+            (SELECT array_agg(n::text) FROM generate_series(1, 20000) n),
+            array_fill(3600000::bigint, '{{20000}}'))"
+    );
+    let (first, again) = (size(&append).await, size(&append).await);
+    assert!(first < 1000 && again < 1000, "{first}, {again}");
+    // Messages that have failed, with all that their handlers have said.
+    let consumer = ConsumerKey {
+        group: counted.key.clone(),
+        consumer: "c".into(),
+    };
+    let claimed = counted.engine.claim(&consumer, 1000, NEVER).await.unwrap();
+    let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
+        receipt: delivery.receipt,
+        outcome: Outcome::Retry {
+            delay: Duration::ZERO,
+            error: Some("it failed ".repeat(100)),
+        },
+    });
+    let settled = counted.engine.settle(&counted.key, settlements.collect());
+    assert_eq!(settled.await.unwrap().len(), 1000);
+    let claim = format!("tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, 32768)");
+    let claimed = size(&claim).await;
+    assert!((1000..32 << 10).contains(&claimed), "{claimed}");
+}
+
 /// A column of JSON.
 struct Json(serde_json::Value);
 
@@ -161,7 +201,24 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
 /// would cost every call more.
 #[tokio::test]
 async fn regression_an_old_snapshot_slows_nobody_down() {
+    an_old_snapshot_slows_nobody_down(None).await;
+}
+
+/// The same where publishing trims, which writes the row of the stream.
+#[tokio::test]
+async fn regression_an_old_snapshot_slows_nobody_down_where_publishing_trims() {
+    an_old_snapshot_slows_nobody_down(Some(5000)).await;
+}
+
+async fn an_old_snapshot_slows_nobody_down(max_len: Option<u64>) {
     let counted = Counted::new().await;
+    if let Some(max_len) = max_len {
+        let bounded = Retention::default().with_max_len(max_len);
+        let stream = &counted.key.stream;
+        counted.engine.set_retention(stream, bounded).await.unwrap();
+        counted.publish(max_len).await;
+        while counted.work(1000).await > 0 {}
+    }
     counted.publish(10).await;
     assert_eq!(counted.work(10).await, 10);
     let before = counted.costs().await;
@@ -175,4 +232,27 @@ async fn regression_an_old_snapshot_slows_nobody_down() {
     let after = counted.costs().await;
     assert_flat(before, after);
     holder.batch_execute("COMMIT").await.unwrap();
+    let kept = counted.engine.stats(&counted.key.stream).await.unwrap();
+    // It trims some at a time.
+    let is_bounded = max_len.is_none_or(|max| kept.messages <= max + max / 100 + 1);
+    assert!(is_bounded, "{} are kept", kept.messages);
+}
+
+/// What has expired and is kept for a group is not gone through with each publish.
+#[tokio::test]
+async fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
+    let counted = Counted::new().await;
+    let stream = &counted.key.stream;
+    counted.publish(10).await;
+    let aged = Retention::default().with_max_age(Duration::from_millis(1));
+    counted.engine.set_retention(stream, aged).await.unwrap();
+    let append = format!(
+        "tidings_stream_append('{}', NULL, NULL, NULL, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL)",
+        stream.as_str()
+    );
+    let before = counted.pages(None, &append).await;
+    counted.publish(20_000).await;
+    let after = counted.pages(None, &append).await;
+    assert!(after <= before * 2, "{before} grew to {after}");
+    assert_eq!(counted.engine.stats(stream).await.unwrap().messages, 20_010);
 }

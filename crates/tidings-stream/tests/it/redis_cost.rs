@@ -107,6 +107,31 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
     assert!(settle.get("evalsha") == Some(&1), "{settle:?}");
 }
 
+/// What has expired and is kept for a group is not gone through with each publish.
+#[tokio::test]
+async fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
+    let server = RedisServer::start().await.unwrap();
+    let engine = open(&server.url(), "slow").await;
+    let client = Client::connect(&server.url()).await;
+    let key = key("s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    let aged = Retention::default().with_max_age(Duration::from_millis(1));
+    let append = async |count| {
+        let appending = engine.append(&key.stream, numbered(count), Some(aged));
+        appending.await.unwrap();
+    };
+    append(10).await;
+    let mut costs = Vec::new();
+    for more in [10, 20_000] {
+        append(more).await;
+        commands(&client).await;
+        append(1).await;
+        costs.push(commands(&client).await);
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(engine.stats(&key.stream).await.unwrap().messages, 20_022);
+}
+
 /// Counts what consumers ask.
 #[derive(Debug, Default)]
 struct Asked {

@@ -15,7 +15,7 @@ use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 const MAX_BATCH_BYTES: usize = 256 << 20;
 
 const APPEND: &str =
-    "SELECT first, numbers FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    "SELECT first, runs FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const SET_RETENTION: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
 
@@ -91,18 +91,27 @@ impl Append for Appender {
         }
         let answered = |error| AppendError::Failed(failure::column(error));
         let first: i64 = row.try_get(0).map_err(answered)?;
-        let numbers: Option<Vec<i64>> = row.try_get(1).map_err(answered)?;
-        let first = first.cast_unsigned();
-        Ok(match numbers {
-            Some(numbers) => numbers
-                .into_iter()
-                .map(|number| MessageId::from_u64(number.cast_unsigned()))
-                .collect(),
-            None => (first..first + messages.len() as u64)
-                .map(MessageId::from_u64)
-                .collect(),
-        })
+        let runs: Option<Vec<i64>> = row.try_get(1).map_err(answered)?;
+        let runs = runs.unwrap_or_else(|| vec![1, first]);
+        Ok(expand(&runs, messages.len()))
     }
+}
+
+/// The ids of so many messages. Each run is the place of its first message, counted from 1, and the number
+/// of that; those after it follow.
+fn expand(runs: &[i64], count: usize) -> Vec<MessageId> {
+    let mut runs = runs.chunks_exact(2).peekable();
+    let (mut place, mut next) = (0, 0);
+    (0..count)
+        .map(|_| {
+            place += 1;
+            if let Some(run) = runs.next_if(|run| run[0] == place) {
+                next = run[1].cast_unsigned();
+            }
+            next += 1;
+            MessageId::from_u64(next - 1)
+        })
+        .collect()
 }
 
 /// A retention as columns.
@@ -177,5 +186,21 @@ impl<'a> Columns<'a> {
                     .collect()
             }),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_numbers_are_expanded() {
+        let ids = |runs: &[i64], count| -> Vec<u64> {
+            let ids = expand(runs, count).into_iter();
+            ids.map(MessageId::as_u64).collect()
+        };
+        assert_eq!(ids(&[1, 7], 3), [7, 8, 9]);
+        assert_eq!(ids(&[1, 7, 3, 2, 4, 50], 5), [7, 8, 2, 50, 51]);
+        assert_eq!(ids(&[1, 1], 0), [0; 0]);
     }
 }

@@ -131,6 +131,62 @@ fn a_long_history_costs_as_much_as_a_short_one() {
     assert_eq!(costs[0], costs[1]);
 }
 
+/// The leases of a group are found by their deadlines and their numbers, however many are open.
+#[test]
+fn regression_many_open_claims_cost_as_much_as_few() {
+    let bounded = Retention {
+        max_len: NonZeroU64::new(10),
+        ..Retention::default()
+    };
+    let mut database = Counted::new();
+    let mut costs = Vec::new();
+    for open in [10, 2000] {
+        database.publish(open, Retention::default());
+        let key = database.key.clone();
+        let consumer = ConsumerKey {
+            group: key.clone(),
+            consumer: "c".into(),
+        };
+        let claim = |transaction: &rusqlite::Transaction<'_>| {
+            let claimed = claim::claim(transaction, &consumer, 1, VISIBILITY).unwrap();
+            assert_eq!(claimed.deliveries.len(), 1);
+        };
+        for _ in 0..open {
+            database.steps_of(claim);
+        }
+        // One by one: a claim, and the publish that asks which is the oldest that is needed.
+        let publish = database.publish(1, bounded);
+        costs.push((publish, database.steps_of(claim)));
+    }
+    let [few, many] = costs[..] else {
+        panic!("there are two rounds");
+    };
+    assert!(
+        many.0 < few.0 * 2 && many.1 < few.1 * 2,
+        "{few:?} grew to {many:?}"
+    );
+}
+
+/// What has expired and is kept for a group is not gone through with each publish.
+#[test]
+fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
+    let aged = Retention {
+        max_age: Some(std::time::Duration::from_millis(1)),
+        ..Retention::default()
+    };
+    let mut database = Counted::new();
+    let mut costs = Vec::new();
+    for more in [10, 20_000] {
+        database.publish(more, Retention::default());
+        let old = "UPDATE stream_message SET created_at = created_at - 60000";
+        database.connection.execute(old, []).unwrap();
+        costs.push(database.publish(1, aged));
+    }
+    // The look for the first young message goes through a chunk at most.
+    let chunk = u64::try_from(super::trim::CHUNK).unwrap();
+    assert!(costs[1] < costs[0] + 20 * chunk, "{costs:?}");
+}
+
 /// The id of a stream that is gone is given to the next one. A loop that still removes the old stream
 /// must not touch the new one.
 #[test]

@@ -145,16 +145,19 @@ BEGIN
 END $$;
 
 -- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
--- to each. Returns the number of the first; of each, if some repeat earlier ones.
+-- to each. Returns the number of the first; if some repeat earlier ones, the runs of numbers that follow each
+-- other, each as the place of its first message and the number of that: what is returned under the lock
+-- of the stream is to fit into the buffers of a connection.
 CREATE FUNCTION tidings_stream_write(
     p_stream tidings_stream, p_payloads bytea[], p_headers bytea[], p_ends bigint[],
     p_keys text[], p_windows bigint[],
-    OUT first bigint, OUT numbers bigint[], OUT head bigint
+    OUT first bigint, OUT runs bigint[], OUT head bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_bytes bigint;
     v_now bigint := tidings_stream_now();
     v_known bigint;
+    v_numbers bigint[];
     v_kept boolean[];
     v_repeats boolean := false;
 BEGIN
@@ -182,7 +185,7 @@ BEGIN
             IF FOUND THEN
                 v_repeats := true;
                 v_kept[i] := false;
-                numbers[i] := v_known;
+                v_numbers[i] := v_known;
                 CONTINUE;
             END IF;
             INSERT INTO tidings_stream_publish_key AS k
@@ -191,16 +194,19 @@ BEGIN
                     DO UPDATE SET number = excluded.number, expires = excluded.expires;
         END IF;
         head := head + 1;
-        numbers[i] := head;
+        v_numbers[i] := head;
     END LOOP;
     INSERT INTO tidings_stream_message
         SELECT p_stream.stream_id, u.number, v_now, v_bytes + u.bytes, u.headers, u.payload
-        FROM unnest(p_payloads, p_headers, p_ends, numbers, v_kept)
+        FROM unnest(p_payloads, p_headers, p_ends, v_numbers, v_kept)
             AS u (payload, headers, bytes, number, kept)
         WHERE u.kept;
-    -- What is returned under the lock of the stream is to fit into the buffers of a connection.
-    IF NOT v_repeats THEN
-        numbers := NULL;
+    IF v_repeats THEN
+        SELECT array_agg(part ORDER BY run.place, kind) INTO runs FROM (
+            SELECT n AS place, number, lag(number) OVER (ORDER BY n) + 1 AS follows
+            FROM unnest(v_numbers) WITH ORDINALITY AS numbered (number, n)) AS run,
+            LATERAL (VALUES (1, run.place), (2, run.number)) AS half (kind, part)
+            WHERE run.number IS DISTINCT FROM run.follows;
     END IF;
 END $$;
 
@@ -226,7 +232,7 @@ END $$;
 CREATE FUNCTION tidings_stream_append(
     p_stream text, p_max_len bigint, p_max_age bigint, p_trim_pending boolean,
     p_payloads bytea[], p_headers bytea[], p_ends bigint[], p_keys text[], p_windows bigint[],
-    OUT first bigint, OUT numbers bigint[]
+    OUT first bigint, OUT runs bigint[]
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
@@ -238,7 +244,7 @@ BEGIN
     IF p_trim_pending IS NOT NULL THEN
         v_stream := tidings_stream_keep(v_stream, p_max_len, p_max_age, p_trim_pending);
     END IF;
-    SELECT w.first, w.numbers, w.head INTO first, numbers, v_head
+    SELECT w.first, w.runs, w.head INTO first, runs, v_head
         FROM tidings_stream_write(v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows) w;
     IF v_stream.max_len IS NOT NULL OR v_stream.max_age IS NOT NULL THEN
         PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
