@@ -16,6 +16,10 @@ use tokio_postgres::NoTls;
 /// Longer than any test.
 pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long engines wait for a reply where they get one: the default is too short for a large call on a busy
+/// machine.
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
+
 /// How long a test waits for what is to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -62,7 +66,7 @@ impl Schema {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::new(&self.url()).unwrap()
+        Config::new(&self.url()).unwrap().with_answer_limit(PATIENT)
     }
 
     pub(crate) async fn engine(&self) -> PostgresEngine {

@@ -13,6 +13,8 @@ use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{Error, Handler, Message, ServiceConfig, Streams};
 use tokio::sync::{mpsc, watch};
 
+use crate::database::PATIENT;
+
 mod calls;
 mod listening;
 mod losses;
@@ -52,7 +54,10 @@ pub(crate) fn postgres(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error
     let config = config
         .with_answer_limit(ANSWER_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
+    let patient = config.clone().with_answer_limit(PATIENT);
     Box::pin(async {
+        // The first one makes the tables, which takes long on a busy machine.
+        PostgresEngine::open(patient, PostgresOptions::default()).await?;
         let engine = PostgresEngine::open(config, PostgresOptions::default()).await?;
         Ok(Arc::new(engine) as _)
     })

@@ -13,7 +13,7 @@ use tidings_stream::{
 };
 use tidings_test_support::RedisServer;
 
-use crate::database::{NEVER, from_start, key, name, next, numbered, recorder, until};
+use crate::database::{NEVER, PATIENT, from_start, key, name, next, numbered, recorder, until};
 
 /// The server that the tests run against.
 pub(crate) fn url() -> String {
@@ -30,7 +30,7 @@ pub(crate) fn prefix() -> String {
 
 pub(crate) async fn open(url: &str, prefix: &str) -> RedisEngine {
     let options = RedisOptions::default().with_prefix(prefix);
-    let config = Config::new(url).unwrap();
+    let config = Config::new(url).unwrap().with_answer_limit(PATIENT);
     RedisEngine::open(config, options).await.unwrap()
 }
 

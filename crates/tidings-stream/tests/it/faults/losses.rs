@@ -173,10 +173,10 @@ pub(crate) async fn a_store_that_runs_full_loses_nothing(outage: &mut dyn Outage
         for _ in 0..3 {
             until_published(&streams, 50).await;
             outage.fill().await.unwrap();
-            // Larger than what may be left in a file that is not written to the end.
-            let large = NewMessage::new(vec![0; 8 << 20]);
-            let refused = streams.publish("other", large).await.unwrap_err();
-            assert!(matches!(refused, Error::Full(_)), "{refused:?}");
+            // A file may have some room left.
+            let large = || NewMessage::new(vec![0; 1 << 20]);
+            until(async || matches!(streams.publish("other", large()).await, Err(Error::Full(_))))
+                .await;
             outage.restore().await.unwrap();
         }
     })

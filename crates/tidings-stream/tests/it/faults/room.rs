@@ -24,7 +24,7 @@ pub(crate) async fn a_full_store_fails_publishing_by_name_and_loses_no_acknowled
     streams.publish("s", NewMessage::new("")).await.unwrap();
     soon(begun.recv()).await.unwrap();
     outage.fill().await.unwrap();
-    let large = || vec![NewMessage::new(vec![1; 1 << 20]); 3];
+    let large = || vec![NewMessage::new(vec![1; 256 << 10]); 3];
     for refused in join_all((0..10).map(|_| streams.publish_batch("s", large()))).await {
         let refused = refused.unwrap_err();
         assert!(matches!(refused, Error::Full(_)), "{refused:?}");
