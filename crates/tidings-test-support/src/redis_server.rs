@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::yield_now;
 
@@ -18,7 +19,7 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server and waits until it listens.
+    /// Starts a server and waits until it listens and has its data.
     ///
     /// # Errors
     ///
@@ -76,7 +77,7 @@ impl RedisServer {
         self.process.wait().map(drop)
     }
 
-    /// Starts it again where it was, and waits until it listens.
+    /// Starts it again where it was, and waits until it listens and has its data.
     ///
     /// # Errors
     ///
@@ -177,13 +178,25 @@ impl RedisServer {
     }
 
     async fn listens(&mut self) -> io::Result<()> {
-        while UnixStream::connect(self.socket()).await.is_err() {
+        while !self.is_ready().await {
             if let Some(status) = self.process.try_wait()? {
                 return Err(io::Error::other(format!("redis-server ended: {status}")));
             }
             yield_now().await;
         }
         Ok(())
+    }
+
+    /// Whether it listens, and has read its data from the disk.
+    async fn is_ready(&self) -> bool {
+        let ask = async {
+            let mut connection = UnixStream::connect(self.socket()).await?;
+            connection.write_all(b"PING\r\n").await?;
+            let mut reply = [0; 8];
+            let length = connection.read(&mut reply).await?;
+            io::Result::Ok(length > 0 && !reply.starts_with(b"-LOADING"))
+        };
+        ask.await.unwrap_or(false)
     }
 }
 
