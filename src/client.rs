@@ -12,7 +12,7 @@ pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Permits, Pool, QueuePermit, Reply};
 use crate::{
-    ConfigError, DeliveryError, EndpointId, Message, NotifyError, Receipt, Refusal, telemetry,
+    Closed, ConfigError, DeliveryError, EndpointId, Message, NotifyError, Receipt, Refusal,
 };
 
 /// Sends messages to one endpoint in the background.
@@ -100,6 +100,7 @@ impl Client {
         let permit = self.inner.permits.try_acquire();
         let permit = permit.ok_or(Refusal::QueueFull);
         self.accept(message.into(), permit, None)
+            .map_err(|(message, refusal)| NotifyError::refused(message, refusal))
     }
 
     /// Queues a message and waits for a place in the queue. Calls that wait get one in turn.
@@ -116,6 +117,7 @@ impl Client {
         let message = message.into();
         let permit = self.permit().await;
         self.accept(message, permit, None)
+            .map_err(|(message, closed)| NotifyError::refused(message, closed))
     }
 
     /// Queues a message, waits for a place in the queue if necessary, and waits for the final outcome.
@@ -137,12 +139,10 @@ impl Client {
         let permit = self.permit().await;
         let (reply, outcome) = oneshot::channel();
         self.accept(message.clone(), permit, Some(reply))
-            .map_err(DeliveryError::refused)?;
-        outcome.await.unwrap_or_else(|_| {
-            // It was dropped without an outcome, which the pool never does.
-            let error = NotifyError::new(message, Refusal::Stopped);
-            Err(DeliveryError::refused(error))
-        })
+            .map_err(|(message, closed)| DeliveryError::refused(message, closed))?;
+        // The pool drops no delivery without an outcome.
+        let outcome = outcome.await;
+        outcome.unwrap_or_else(|_| Err(DeliveryError::refused(message, Closed::Stopped)))
     }
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
@@ -182,25 +182,20 @@ impl Client {
         self.inner.pool.status(self.inner.id.as_str())?.circuit
     }
 
-    async fn permit(&self) -> Result<QueuePermit, Refusal> {
+    async fn permit(&self) -> Result<QueuePermit, Closed> {
         // The queue is closed when the client stops.
         let permit = self.inner.permits.acquire().await;
-        permit.ok_or(Refusal::Stopped)
+        permit.ok_or(Closed::Stopped)
     }
 
-    fn accept(
+    fn accept<R: From<Closed>>(
         &self,
         message: Message,
-        permit: Result<QueuePermit, Refusal>,
+        permit: Result<QueuePermit, R>,
         reply: Option<Reply>,
-    ) -> Result<(), NotifyError> {
-        self.inner
-            .pool
-            .accept(self.inner.id.as_str(), message, permit, reply)
-            .map_err(|(reason, message)| {
-                telemetry::dropped(reason.as_str());
-                NotifyError::new(message, reason)
-            })
+    ) -> Result<(), (Message, R)> {
+        let id = self.inner.id.as_str();
+        self.inner.pool.accept(id, message, permit, reply)
     }
 }
 

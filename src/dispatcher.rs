@@ -15,8 +15,8 @@ pub use status::{LaneStatus, Speed};
 
 use crate::pool::{LaneSettings, Pool, QueueSpace, Reply};
 use crate::{
-    ConfigError, DeliveryError, Endpoint, EndpointId, Message, NotifyError, Receipt, Refusal,
-    telemetry,
+    Closed, ConfigError, DeliveryError, Endpoint, EndpointId, Message, NotifyError, Receipt,
+    Refusal,
 };
 
 /// Sends messages to many endpoints in the background, so that a bad one harms only itself.
@@ -188,11 +188,13 @@ impl Dispatcher {
         message: impl Into<Message>,
     ) -> Result<(), NotifyError> {
         let (endpoint, message) = (endpoint.as_ref(), message.into());
-        let permits = self.inner.pool.permits(endpoint);
-        let permit = permits.and_then(|permits| permits.try_acquire().ok_or(Refusal::QueueFull));
+        let permit = match self.inner.pool.permits(endpoint) {
+            Ok(permits) => permits.try_acquire().ok_or(Refusal::QueueFull),
+            Err(closed) => Err(closed.into()),
+        };
         (self.inner.pool)
             .accept(endpoint, message, permit, None)
-            .map_err(refused)
+            .map_err(|(message, refusal)| NotifyError::refused(message, refusal))
     }
 
     /// Queues a message for an endpoint and waits for a place in the queue. Calls that wait for the
@@ -212,7 +214,8 @@ impl Dispatcher {
         endpoint: impl AsRef<str> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<(), NotifyError> {
-        self.put(endpoint.as_ref(), message.into(), None).await
+        (self.put(endpoint.as_ref(), message.into(), None).await)
+            .map_err(|(message, closed)| NotifyError::refused(message, closed))
     }
 
     /// Queues a message for an endpoint, waits for a place in the queue if necessary, and waits for
@@ -233,14 +236,13 @@ impl Dispatcher {
     ) -> Result<Receipt, DeliveryError> {
         let message = message.into();
         let (reply, outcome) = oneshot::channel();
-        self.put(endpoint.as_ref(), message.clone(), Some(reply))
-            .await
-            .map_err(DeliveryError::refused)?;
-        outcome.await.unwrap_or_else(|_| {
-            // It was dropped without an outcome, which the pool never does.
-            let error = NotifyError::new(message, Refusal::Stopped);
-            Err(DeliveryError::refused(error))
-        })
+        (self
+            .put(endpoint.as_ref(), message.clone(), Some(reply))
+            .await)
+            .map_err(|(message, closed)| DeliveryError::refused(message, closed))?;
+        // The pool drops no delivery without an outcome.
+        let outcome = outcome.await;
+        outcome.unwrap_or_else(|_| Err(DeliveryError::refused(message, Closed::Stopped)))
     }
 
     /// Opens the circuit of an endpoint by hand: nothing is sent to it, not even a probe, until
@@ -295,22 +297,14 @@ impl Dispatcher {
         endpoint: &str,
         message: Message,
         reply: Option<Reply>,
-    ) -> Result<(), NotifyError> {
+    ) -> Result<(), (Message, Closed)> {
         let permit = match self.inner.pool.permits(endpoint) {
             // The queue is closed when its lane is removed, whether or not another has its name.
-            Ok(permits) => permits.acquire().await.ok_or(Refusal::UnknownEndpoint),
-            Err(refusal) => Err(refusal),
+            Ok(permits) => permits.acquire().await.ok_or(Closed::UnknownEndpoint),
+            Err(closed) => Err(closed),
         };
-        (self.inner.pool)
-            .accept(endpoint, message, permit, reply)
-            .map_err(refused)
+        self.inner.pool.accept(endpoint, message, permit, reply)
     }
-}
-
-/// Counts a message that is handed back.
-fn refused((reason, message): (Refusal, Message)) -> NotifyError {
-    telemetry::dropped(reason.as_str());
-    NotifyError::new(message, reason)
 }
 
 impl Drop for Inner {

@@ -6,7 +6,7 @@ use std::fmt;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use crate::{Attempt, AttemptError, Message, Verdict};
+use crate::{Attempt, AttemptError, Message, Verdict, telemetry};
 
 /// A message that a [`Client`](crate::Client) or a [`Dispatcher`](crate::Dispatcher) did not accept,
 /// handed back.
@@ -39,7 +39,10 @@ pub enum Refusal {
 }
 
 impl NotifyError {
-    pub(crate) fn new(message: Message, reason: Refusal) -> Self {
+    /// Hands a message back, and counts that.
+    pub(crate) fn refused(message: Message, reason: impl Into<Refusal>) -> Self {
+        let reason = reason.into();
+        telemetry::dropped(reason.as_str());
         Self { message, reason }
     }
 
@@ -91,6 +94,38 @@ impl Refusal {
             Self::Stopped => "stopped",
             Self::UnknownEndpoint => "unknown_endpoint",
             Self::Gone => "gone",
+        }
+    }
+}
+
+/// Why a queue accepts no messages: what is left of [`Refusal`] for a call that waits until the queue
+/// has a free place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    NotStarted,
+    Stopped,
+    UnknownEndpoint,
+    Gone,
+}
+
+impl From<Closed> for Refusal {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::NotStarted => Self::NotStarted,
+            Closed::Stopped => Self::Stopped,
+            Closed::UnknownEndpoint => Self::UnknownEndpoint,
+            Closed::Gone => Self::Gone,
+        }
+    }
+}
+
+impl From<Closed> for DeliveryErrorCause {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::NotStarted => Self::NotStarted,
+            Closed::Stopped => Self::Abandoned,
+            Closed::UnknownEndpoint => Self::Removed,
+            Closed::Gone => Self::Gone,
         }
     }
 }
@@ -178,16 +213,10 @@ impl DeliveryError {
         }))
     }
 
-    /// A message that was not accepted for delivery by a call that waits for a place in the queue.
-    pub(crate) fn refused(error: NotifyError) -> Self {
-        let cause = match error.reason {
-            Refusal::NotStarted => DeliveryErrorCause::NotStarted,
-            // A call that waits does not meet a full queue, unless that is closed.
-            Refusal::Stopped | Refusal::QueueFull => DeliveryErrorCause::Abandoned,
-            Refusal::UnknownEndpoint => DeliveryErrorCause::Removed,
-            Refusal::Gone => DeliveryErrorCause::Gone,
-        };
-        Self::new(error.message, Vec::new(), cause)
+    /// A message that was not accepted by a call that waits for the outcome, which counts it.
+    pub(crate) fn refused(message: Message, closed: Closed) -> Self {
+        telemetry::dropped(Refusal::from(closed).as_str());
+        Self::new(message, Vec::new(), closed.into())
     }
 
     pub(crate) fn with_interrupted_attempt(mut self) -> Self {

@@ -49,7 +49,7 @@ pub(crate) use report::Callbacks;
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
 use crate::{
-    DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Refusal, Sender, telemetry,
+    Closed, DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Sender, telemetry,
 };
 use delivery::Delivery;
 use lane::Lane;
@@ -217,26 +217,26 @@ impl Pool {
     }
 
     /// The permits of a lane's queue.
-    pub(crate) fn permits(&self, id: &str) -> Result<Arc<Permits>, Refusal> {
+    pub(crate) fn permits(&self, id: &str) -> Result<Arc<Permits>, Closed> {
         let state = self.lock();
         let (_, lane) = state.open_lane(id)?;
         Ok(Arc::clone(&lane.permits))
     }
 
     /// Puts a message that has a permit into a lane. Without a permit it is refused for the given
-    /// reason, if there is no other.
-    pub(crate) fn accept(
+    /// reason, unless the lane is closed for another.
+    pub(crate) fn accept<R: From<Closed>>(
         &self,
         id: &str,
         message: Message,
-        permit: Result<QueuePermit, Refusal>,
+        permit: Result<QueuePermit, R>,
         reply: Option<Reply>,
-    ) -> Result<(), (Refusal, Message)> {
+    ) -> Result<(), (Message, R)> {
         let permit = match permit {
             Ok(permit) => permit,
             Err(refusal) => {
-                let other = self.lock().open_lane(id).err();
-                return Err((other.unwrap_or(refusal), message));
+                let closed = self.lock().open_lane(id).err();
+                return Err((message, closed.map_or(refusal, R::from)));
             }
         };
         let delivery = Delivery::new(id, message, permit, reply);
@@ -247,11 +247,11 @@ impl Pool {
                 state.scheduler.push(lane, delivery);
                 None
             }
-            Err(refusal) => Some((refusal, delivery)),
+            Err(closed) => Some((delivery, closed)),
         });
         match refused {
             None => Ok(()),
-            Some((refusal, delivery)) => Err((refusal, delivery.message)),
+            Some((delivery, closed)) => Err((delivery.message, closed.into())),
         }
     }
 
@@ -410,17 +410,17 @@ impl State {
     }
 
     /// The lane of an endpoint, if it accepts messages.
-    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Refusal> {
+    fn open_lane(&self, id: &str) -> Result<(LaneId, &Lane), Closed> {
         match self.phase {
-            Phase::NotStarted => return Err(Refusal::NotStarted),
-            Phase::Stopping => return Err(Refusal::Stopped),
+            Phase::NotStarted => return Err(Closed::NotStarted),
+            Phase::Stopping => return Err(Closed::Stopped),
             Phase::Running => {}
         }
-        let number = *self.ids.get(id).ok_or(Refusal::UnknownEndpoint)?;
+        let number = *self.ids.get(id).ok_or(Closed::UnknownEndpoint)?;
         match self.scheduler.lane(number) {
-            Some(lane) if lane.is_gone() => Err(Refusal::Gone),
+            Some(lane) if lane.is_gone() => Err(Closed::Gone),
             Some(lane) => Ok((number, lane)),
-            None => Err(Refusal::UnknownEndpoint),
+            None => Err(Closed::UnknownEndpoint),
         }
     }
 }
