@@ -387,3 +387,21 @@ async fn no_message_is_lost_or_sent_twice_under_load() {
     assert_eq!(bodies.len(), 200);
     assert!(errors.try_recv().is_err());
 }
+
+#[tokio::test]
+async fn what_could_never_be_sent_is_refused_when_it_is_registered() {
+    for (builder, field) in [
+        (Client::builder("http://"), "url"),
+        (Client::builder("javascript:alert(1)"), "url"),
+        (
+            Client::builder("http://example.com").header("x", "a\r\nb: c"),
+            "header",
+        ),
+        (
+            Client::builder("http://example.com").header("host", "inner"),
+            "header",
+        ),
+    ] {
+        assert_eq!(builder.build().unwrap_err().field(), field);
+    }
+}

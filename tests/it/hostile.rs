@@ -5,10 +5,9 @@
 //! deadline has to pass it is a short one, and what comes after it is far away.
 
 mod addresses;
-mod names;
-mod recovery;
+mod resolver;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-mod tls;
+mod trust;
 
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tidings::{
 };
 
 use crate::support::receiver;
+use resolver::{Names, named};
 
 /// Long enough for anything that is not meant to time out, on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -31,8 +31,12 @@ mod built_in {
     mod connections;
     mod floods;
     mod helpers;
+    mod names;
+    mod recovery;
     mod redirects;
     mod stalls;
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    mod tls;
 
     use super::*;
     pub(super) use helpers::*;
@@ -41,6 +45,15 @@ mod built_in {
 
     fn builder() -> SenderBuilder {
         Sender::builder()
+    }
+
+    fn resolving(names: Names) -> SenderBuilder {
+        builder().resolver(names)
+    }
+
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    pub(super) fn trusting(pem: &str) -> SenderBuilder {
+        builder().root_certificates(pem)
     }
 }
 
@@ -56,8 +69,12 @@ mod over_reqwest {
     mod connections;
     mod floods;
     mod helpers;
+    mod names;
+    mod recovery;
     mod redirects;
     mod stalls;
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    mod tls;
 
     use super::*;
     use helpers::*;
@@ -65,7 +82,21 @@ mod over_reqwest {
     const IS_BUILT_IN: bool = false;
 
     fn builder() -> SenderBuilder {
-        Sender::builder().http_client(reqwest::Client::builder())
+        over(reqwest::Client::builder())
+    }
+
+    fn resolving(names: Names) -> SenderBuilder {
+        over(reqwest::Client::builder().dns_resolver(names))
+    }
+
+    #[cfg(any(feature = "rustls", feature = "native-tls"))]
+    fn trusting(pem: &str) -> SenderBuilder {
+        let certificate = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+        over(reqwest::Client::builder().tls_certs_merge([certificate]))
+    }
+
+    fn over(client: reqwest::ClientBuilder) -> SenderBuilder {
+        Sender::builder().http_client(client)
     }
 }
 

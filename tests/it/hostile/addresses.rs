@@ -1,12 +1,14 @@
-//! URLs that lead inside.
+//! URLs and names that lead inside. Only the built-in transport can keep an address policy: reqwest
+//! looks names up by itself, and a sender over it is not built beside a policy.
 
+use std::error::Error;
 use std::process::Command;
 
-use tidings::{AddressPolicy, Endpoint, ErrorKind, Sender, Verdict};
+use tidings::{AddressPolicy, BlockedAddress, Endpoint, ErrorKind, Sender, Verdict};
 use tidings_test_support::{Answer, Receiver};
 
 use super::built_in::attempt;
-use super::names::{Names, named};
+use super::resolver::{Names, named};
 use super::*;
 
 fn guarded() -> Sender {
@@ -114,6 +116,49 @@ async fn every_inner_address_that_a_name_can_lead_to_is_refused() {
         );
         assert_eq!(attempt.verdict(), Verdict::Permanent);
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_bound_again_to_an_inner_address_is_never_connected_to() {
+    let receiver = receiver(Answer::ok()).await;
+    let names = Names::new(&[&["127.0.0.1"], &["1.1.1.1", "127.0.0.1"]]);
+    let sender = Sender::builder()
+        .resolver(names.clone())
+        .address_policy(AddressPolicy::PublicOnly)
+        .build()
+        .unwrap();
+    // The lookup of a registration may have passed; this one, of the connection, does not.
+    let url = named(receiver.address());
+    let attempt = attempt_by(&sender, Endpoint::builder(url)).await;
+    assert_eq!(attempt.error_kind(), Some(ErrorKind::BlockedAddress));
+    assert_eq!(attempt.verdict(), Verdict::Permanent);
+    assert_eq!((receiver.connections(), names.asked()), (0, 1));
+}
+
+#[tokio::test]
+async fn the_address_that_was_refused_is_named_in_the_cause() {
+    let names = Names::new(&[&["169.254.169.254"]]);
+    let sender = Sender::builder()
+        .resolver(names)
+        .address_policy(AddressPolicy::PublicOnly)
+        .build()
+        .unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder("http://metadata.example.com/")).await;
+    let mut cause: &dyn Error = attempt.result.as_ref().unwrap_err();
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let blocked = cause.downcast_ref::<BlockedAddress>().unwrap();
+    assert_eq!(blocked.address().unwrap().to_string(), "169.254.169.254");
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn an_injected_resolver_does_not_go_with_a_client_of_ones_own() {
+    let builder = Sender::builder()
+        .resolver(Names::new(&[&[]]))
+        .http_client(reqwest::Client::builder());
+    assert_eq!(builder.build().unwrap_err().field(), "http_client");
 }
 
 #[cfg(feature = "reqwest")]
