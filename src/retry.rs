@@ -175,6 +175,20 @@ mod tests {
         assert_eq!(delay(Duration::MAX, None), None);
     }
 
+    #[test]
+    fn up_to_a_tenth_of_a_hint_is_added_and_at_most_half_a_minute() {
+        let mut rng = Rng::with_seed(1);
+        for (hint, most) in [(10, 1000), (300, 30_000), (3600, 30_000)] {
+            let hint = hint * SECOND;
+            let added: Vec<_> = (0..200)
+                .map(|_| with_jitter(hint, &mut rng).saturating_sub(hint).as_millis())
+                .collect();
+            let (least, largest) = (added.iter().min().unwrap(), added.iter().max().unwrap());
+            assert!(*least < most / 10, "{least}");
+            assert!((most * 9 / 10..=most).contains(largest), "{largest}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_hint_is_never_undercut_and_little_is_added(

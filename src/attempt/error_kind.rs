@@ -143,9 +143,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_to_connect_leaves_nothing_in_doubt() {
-        for kind in ErrorKind::ALL.into_iter().filter(|kind| kind.is_connect()) {
-            assert!(!kind.may_follow_the_request(), "{kind:?}");
-        }
+    fn a_failure_happens_before_the_request_leaves_or_may_follow_it() {
+        let words = |is: fn(ErrorKind) -> bool| -> Vec<_> {
+            let kinds = ErrorKind::ALL.into_iter().filter(|kind| is(*kind));
+            kinds.map(ErrorKind::as_str).collect()
+        };
+        let connecting = words(ErrorKind::is_connect);
+        assert_eq!(connecting, ["connect_timeout", "tls", "refused", "connect"]);
+        let following = words(ErrorKind::may_follow_the_request);
+        let expected = ["response_timeout", "reset", "protocol", "redirected"];
+        assert_eq!(following, expected);
     }
 }

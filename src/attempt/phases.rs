@@ -37,3 +37,22 @@ impl Serialize for Phases {
         fields.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_written_in_milliseconds_with_up_to_three_decimals() {
+        let phases = Phases {
+            dns: Some(Duration::from_nanos(1_234_567)),
+            connect: Some(Duration::from_secs(2)),
+            tls: None,
+            first_byte: Some(Duration::ZERO),
+        };
+        let expected = serde_json::json!({
+            "dns_ms": 1.235, "connect_ms": 2000.0, "tls_ms": null, "first_byte_ms": 0.0,
+        });
+        assert_eq!(serde_json::to_value(phases).unwrap(), expected);
+    }
+}

@@ -63,3 +63,44 @@ impl Window {
         attempts >= u64::from(min_attempts) && share >= rate
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A window of ten seconds with one failure at each of these times.
+    fn window(start: Instant, seconds: &[u32]) -> Window {
+        let mut window = Window::new(10 * SECOND);
+        for second in seconds {
+            window.record(true, start + *second * SECOND);
+        }
+        window
+    }
+
+    #[test]
+    fn an_attempt_counts_for_as_long_as_the_window_is() {
+        let start = Instant::now();
+        assert!(window(start, &[0, 5, 9]).exceeds(1.0, 3));
+        assert!(!window(start, &[0, 5, 10]).exceeds(1.0, 3));
+        // The one at nine seconds is in a part of its own.
+        assert!(window(start, &[0, 9, 10]).exceeds(1.0, 2));
+        // One a second: ten parts, and the first one falls out of the window.
+        let seconds: Vec<u32> = (0..11).collect();
+        assert!(window(start, &seconds).exceeds(1.0, 10));
+        assert!(!window(start, &seconds).exceeds(1.0, 11));
+    }
+
+    #[test]
+    fn the_rate_is_the_share_of_failures_among_all_attempts() {
+        let now = Instant::now();
+        let mut window = window(now, &[0]);
+        for _ in 0..3 {
+            window.record(false, now);
+        }
+        assert!(window.exceeds(0.25, 4));
+        assert!(!window.exceeds(0.26, 4));
+        assert!(!window.exceeds(0.25, 5));
+    }
+}

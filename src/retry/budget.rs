@@ -177,4 +177,19 @@ mod tests {
             assert_eq!(budget.check().unwrap_err().field(), "retry_budget");
         }
     }
+
+    #[test]
+    fn healthy_responses_bring_credit_back() {
+        let now = Instant::now();
+        let mut budget = Budget::new(RetryBudget::default().with_share(0.0));
+        while budget.has_credit() {
+            budget.sent_retry(now);
+        }
+        budget.got_healthy_response();
+        for _ in 0..2 {
+            assert!(budget.has_credit());
+            budget.sent_retry(now);
+        }
+        assert!(!budget.has_credit());
+    }
 }

@@ -195,6 +195,30 @@ mod tests {
         assert_eq!(limit.current(), 4);
     }
 
+    #[test]
+    fn a_response_is_late_only_beyond_twice_the_usual_time_and_the_slack() {
+        let mut limit = Limit::new(1, 32);
+        grow(&mut limit, 3);
+        let patience = limit.patience().unwrap();
+        assert_eq!(patience, 2 * FAST + SLACK);
+        let before = limit.current;
+        limit.growth = 0;
+        limit.responded(patience);
+        assert!((limit.current - before).abs() < f64::EPSILON);
+        limit.responded(limit.patience().unwrap() + Duration::from_nanos(1));
+        assert!(limit.current < before);
+    }
+
+    #[test]
+    fn each_response_grows_it_once_for_a_round_that_used_it_up() {
+        let mut limit = Limit::new(2, 32);
+        limit.began(2);
+        for _ in 0..10 {
+            limit.responded(FAST);
+        }
+        assert_eq!(limit.current(), 4);
+    }
+
     proptest! {
         #[test]
         fn it_stays_within_its_bounds(

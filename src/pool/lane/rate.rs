@@ -97,6 +97,17 @@ mod tests {
         assert_eq!(rate.blocked_until(later), next);
     }
 
+    #[test]
+    fn an_attempt_may_begin_a_little_early_and_no_earlier() {
+        let now = Instant::now();
+        let mut rate = Rate::new(RateLimit::new(1, Duration::from_secs(1)));
+        rate.began(now);
+        let next = now + Duration::from_secs(1);
+        assert_eq!(rate.blocked_until(next - SLACK), None);
+        let earlier = next - SLACK - Duration::from_nanos(1);
+        assert_eq!(rate.blocked_until(earlier), Some(next));
+    }
+
     proptest! {
         #[test]
         fn no_period_has_more_attempts_than_allowed(

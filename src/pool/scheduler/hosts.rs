@@ -94,3 +94,22 @@ impl Hosts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_no_longer_waits_is_not_let_in() {
+        let mut hosts = Hosts::new(Some(1));
+        let host: Arc<str> = "a".into();
+        hosts.acquire(&host);
+        let numbers = [1, 2].map(|lane| hosts.block(&host, LaneId(lane)));
+        hosts.unblock(&host, numbers[0]);
+        assert_eq!(hosts.next_unblocked(&host, 0), None);
+        hosts.release(&host);
+        assert_eq!(hosts.next_unblocked(&host, 1), None);
+        assert_eq!(hosts.next_unblocked(&host, 0), Some(LaneId(2)));
+        assert!(hosts.is_empty());
+    }
+}

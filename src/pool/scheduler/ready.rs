@@ -65,3 +65,42 @@ impl Position {
         self.speed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_is_taken_out_does_not_go() {
+        let mut ready = ReadyQueue::new();
+        let [first, second] = [1, 2].map(LaneId);
+        let position = ready.push(Speed::Quick, first);
+        ready.push(Speed::Quick, second);
+        ready.remove(position);
+        assert_eq!(ready.pop(|_| true), Some(second));
+        assert_eq!(ready.pop(|_| true), None);
+    }
+
+    #[test]
+    fn only_lanes_of_the_speeds_that_may_go_are_next() {
+        let mut ready = ReadyQueue::new();
+        assert!(!ready.has_next(|_| true));
+        ready.push(Speed::Slow, LaneId(1));
+        assert!(!ready.has_next(|speed| speed == Speed::Quick));
+        assert_eq!(ready.pop(|speed| speed == Speed::Quick), None);
+        assert!(ready.has_next(|speed| speed == Speed::Slow));
+        assert!(!ready.has_next(|_| false));
+    }
+
+    #[test]
+    fn the_speeds_take_turns() {
+        let mut ready = ReadyQueue::new();
+        for (speed, lanes) in Speed::ALL.into_iter().zip([[1, 2], [3, 4], [5, 6]]) {
+            for lane in lanes {
+                ready.push(speed, LaneId(lane));
+            }
+        }
+        let order = [1, 3, 5, 2, 4, 6].map(|lane| Some(LaneId(lane)));
+        assert_eq!([(); 6].map(|()| ready.pop(|_| true)), order);
+    }
+}

@@ -757,3 +757,51 @@ fn the_same_rate_and_budget_go_on_and_others_start_again() {
     change(&mut bench, settings(2, 0.0));
     assert_eq!(bench.begin(), ["a"]);
 }
+
+#[test]
+fn the_same_budget_keeps_what_it_spent_and_another_one_begins_with_credit() {
+    let mut bench = Bench::new(limits(8, 8));
+    let settings = |share| LaneSettings {
+        budget: Some(RetryBudget::default().with_share(share)),
+        ..settings((1, 1))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings(0.1)));
+    for _ in 0..30 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    let sent = |bench: &mut Bench| {
+        let mut sent = 0;
+        while bench.begin() == ["a"] {
+            bench.end("a", 503, FAST);
+            sent += 1;
+        }
+        sent
+    };
+    // All fail, and are due again after a minute.
+    assert_eq!(sent(&mut bench), 30);
+    bench.now += 60 * SECOND;
+    bench.scheduler.wake(bench.now);
+    assert_eq!(sent(&mut bench), 10);
+    let change = |bench: &mut Bench, settings| {
+        bench.scheduler.change(id, endpoint(1), Some(settings));
+    };
+    change(&mut bench, settings(0.1));
+    assert_eq!(sent(&mut bench), 0);
+    change(&mut bench, settings(0.2));
+    assert_eq!(sent(&mut bench), 10);
+}
+
+#[test]
+fn an_attempt_that_takes_just_as_long_as_allowed_is_quick() {
+    let mut bench = Bench::new(limits(4, 4));
+    let id = bench.add("a", 1, (1, 1), 3);
+    for (elapsed, speed) in [
+        (SECOND, Speed::Quick),
+        (SECOND + Duration::from_nanos(1), Speed::Quick),
+        (SECOND + Duration::from_nanos(1), Speed::Slow),
+    ] {
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 200, elapsed);
+        assert_eq!(bench.scheduler.speed(id), Some(speed));
+    }
+}

@@ -121,3 +121,46 @@ impl WorkerPermit {
         self.is_late
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers(workers: usize, max_slow: Option<usize>) -> Workers {
+        let isolation = max_slow.map(|max_slow| Isolation {
+            slow_after: Duration::from_secs(1),
+            max_slow,
+        });
+        Workers::new(Limits {
+            workers,
+            isolation,
+            per_host: None,
+        })
+    }
+
+    #[test]
+    fn without_isolation_there_are_as_many_attempts_as_workers() {
+        let mut workers = workers(2, None);
+        for _ in 0..2 {
+            assert!(workers.has_permit(Speed::Quick));
+            workers.acquire(Speed::Quick);
+        }
+        assert!(!workers.has_permit(Speed::Quick));
+        assert_eq!(workers.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_late_attempt_of_a_new_lane_gives_its_place_back_while_slow_ones_have_room() {
+        for (max_slow, gives_back) in [(2, [true, true, false]), (0, [false; 3])] {
+            let mut workers = workers(6, Some(max_slow));
+            let isolation = workers.isolation().unwrap();
+            for expected in gives_back {
+                let mut permit = workers.acquire(Speed::New);
+                let before = workers.new;
+                assert!(workers.mark_late(&mut permit, isolation));
+                assert!(!workers.mark_late(&mut permit, isolation));
+                assert_eq!(workers.new < before, expected);
+            }
+        }
+    }
+}
