@@ -6,6 +6,7 @@ mod progress;
 mod response_body;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{Method, Request, header};
@@ -87,10 +88,9 @@ impl Sender {
         let span = span(endpoint, message, number);
         let started_at = Timestamp::now();
         let progress = Arc::new(Progress::new(endpoint.url().scheme() == "https"));
-        let result = self
-            .send(endpoint, message, &progress)
-            .instrument(span.clone())
-            .await;
+        // Pinned where it is made: as a part of another future it would be moved.
+        let sending = pin!(self.send(endpoint, message, &progress));
+        let result = sending.instrument(span.clone()).await;
         record_result(&span, &result);
         let attempt = Attempt {
             number,
@@ -118,7 +118,7 @@ impl Sender {
 
         let deadline = progress.start() + endpoint.timeout();
         let first_byte = deadline.min(progress.start() + endpoint.first_byte_timeout());
-        let exchange = self.exchange(endpoint, message, progress);
+        let exchange = pin!(self.exchange(endpoint, message, progress));
         let response = match timeout_at(first_byte, exchange).await {
             Ok(response) => response?,
             Err(elapsed) if progress.is_sent() => {

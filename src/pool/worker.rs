@@ -36,7 +36,9 @@ impl Worker {
     pub(super) async fn run(self) {
         let mut rng = Rng::new();
         loop {
-            match catch_async(self.step(&mut rng)).await {
+            // Pinned where it is made, here and below: as a part of another future it would be moved,
+            // which is a good part of the cost of a delivery.
+            match catch_async(pin!(self.step(&mut rng))).await {
                 Some(true) => {}
                 Some(false) => return,
                 None => panics::log("a tracing layer or a recorder of metrics"),
@@ -137,7 +139,7 @@ impl<'a> UnderWay<'a> {
         };
         let number = delivery.next_attempt();
         let (started_at, began) = (Timestamp::now(), Instant::now());
-        let made = catch_async(self.until_aborted(endpoint, number, began)).await;
+        let made = catch_async(pin!(self.until_aborted(endpoint, number, began))).await;
         let attempt = match made {
             Some(Some(attempt)) => attempt,
             Some(None) => return,
@@ -161,7 +163,7 @@ impl<'a> UnderWay<'a> {
         began: Instant,
     ) -> Option<Attempt> {
         let message = self.message.clone();
-        let attempt = self.pool.sender.attempt(endpoint, &message, number);
+        let attempt = pin!(self.pool.sender.attempt(endpoint, &message, number));
         let mut attempt = pin!(attempt.instrument(self.span.clone()));
         let isolation = self.pool.limits.isolation;
         let mut check_after = isolation.map(|isolation| isolation.slow_after);

@@ -93,7 +93,8 @@ impl AsyncWrite for Metered {
 
 impl Describe for Metered {
     fn connected(&self) -> Connected {
-        let connected = self.stream.connected().proxy(self.is_proxied);
+        // Nothing else about it: each fact is copied for each request.
+        let connected = Connected::new().proxy(self.is_proxied);
         connected.extra(self.connection.clone())
     }
 }
