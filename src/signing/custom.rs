@@ -74,3 +74,20 @@ impl fmt::Debug for CustomSigner {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use crate::Endpoint;
+    use crate::signing::Signer;
+
+    #[test]
+    fn a_header_belongs_to_one_signer_alone() {
+        let signer = |name| Signer::custom([HeaderName::from_static(name)], |_| Err("x".into()));
+        let builder = || Endpoint::builder("http://a.example/").signer(signer("x-one"));
+        builder().signer(signer("x-other")).build().unwrap();
+        let error = builder().signer(signer("x-one")).build().unwrap_err();
+        assert_eq!(error.field(), "signer");
+    }
+}

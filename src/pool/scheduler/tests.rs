@@ -805,3 +805,41 @@ fn an_attempt_that_takes_just_as_long_as_allowed_is_quick() {
         assert_eq!(bench.scheduler.speed(id), Some(speed));
     }
 }
+
+#[test]
+fn of_what_is_under_way_when_an_endpoint_is_gone_only_failures_that_would_wait_are_cut_short() {
+    let mut bench = Bench::new(limits(16, 8));
+    bench.add("a", 1, (5, 5), 6);
+    assert_eq!(bench.begin().len(), 5);
+    let Settled::Gone(_, _, left) = bench.settle(0, attempt(410, FAST)) else {
+        panic!("it is not gone");
+    };
+    assert_eq!(left.len(), 1);
+    let cause = |settled| match settled {
+        Settled::Failed(_, _, failure) => failure.cause,
+        other => panic!("{other:?}"),
+    };
+    let retryable = cause(bench.settle(0, attempt(503, FAST)));
+    assert!(matches!(retryable, DeliveryErrorCause::Gone));
+    for status in [400, 410] {
+        let permanent = cause(bench.settle(0, attempt(status, FAST)));
+        assert!(matches!(permanent, DeliveryErrorCause::Status(code) if code == status));
+    }
+    let delivered = bench.settle(0, attempt(200, FAST));
+    assert!(matches!(delivered, Settled::Delivered(..)));
+}
+
+#[test]
+fn an_endpoint_is_blocked_until_its_time_is_up_and_no_longer() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["a"]);
+    bench.end("a", 500, FAST);
+    let lane = bench.scheduler.lane(id).unwrap();
+    let until = lane.blocked_until(bench.now).unwrap();
+    let just_before = until.checked_sub(Duration::from_nanos(1)).unwrap();
+    assert_eq!(lane.blocked_until(just_before), Some(until));
+    assert_eq!(lane.blocked_until(until), None);
+}

@@ -110,6 +110,12 @@ fn headers_that_are_missing_repeated_or_malformed_are_told_apart() {
         headers.remove(&name);
         assert_eq!(verify(&headers), Err(VerifyError::MissingHeader(label)));
     }
+    for id in ["", "a.b"] {
+        let mut headers = whole.clone();
+        headers.insert(WEBHOOK_ID, id.parse().unwrap());
+        let expected = VerifyError::MalformedHeader("webhook-id");
+        assert_eq!(verify(&headers), Err(expected), "{id:?}");
+    }
     for timestamp in [
         "",
         "+1674087231",

@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn a_client_whose_runtime_has_ended_refuses_messages_and_stops() {
     let (first, second) = (runtime(), runtime());
     let (client, mut errors) =
-        first.block_on(async { started(Client::builder("http://127.0.0.1:9/")) });
+        first.block_on(async { started(Client::builder("http://127.0.0.1:9/").workers(1)) });
     drop(first);
     second.block_on(async {
         let refused = client.notify("x").unwrap_err();

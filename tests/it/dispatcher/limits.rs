@@ -1,5 +1,8 @@
 //! Bounds of queues, workers, hosts and retries.
 
+use tidings::retry::{RetryPolicy, Schedule};
+use tidings_test_support::Script;
+
 use super::*;
 
 #[tokio::test]
@@ -152,4 +155,32 @@ async fn dead_endpoints_do_not_hold_up_the_others() {
     assert!(errors.try_recv().is_err());
     let left = dispatcher.stop_within(Duration::ZERO).await;
     assert_eq!(left.len(), DEAD * 100);
+}
+
+#[tokio::test]
+async fn a_retry_that_is_due_before_all_others_is_not_overslept() {
+    let receiver = receiver(Script::sequence(
+        [
+            Answer::new(StatusCode::BAD_GATEWAY),
+            Answer::new(StatusCode::BAD_GATEWAY),
+        ],
+        Answer::ok(),
+    ))
+    .await;
+    let (dispatcher, _errors) = started(Dispatcher::builder().workers(1));
+    let endpoint = || Endpoint::new(receiver.url("/")).unwrap();
+    let soon = Schedule::new([Duration::from_millis(50)]).unwrap();
+    let soon = LaneConfig::default().with_retry(RetryPolicy::new(soon));
+    dispatcher
+        .insert_with("late", endpoint(), &in_an_hour())
+        .unwrap();
+    dispatcher.insert_with("soon", endpoint(), &soon).unwrap();
+    dispatcher.notify("late", "x").unwrap();
+    receiver.request(1).await;
+    while status(&dispatcher, "late").in_flight > 0 {
+        yield_now().await;
+    }
+    // All that is left to wake the only worker is the timer, which sleeps for an hour.
+    let receipt = dispatcher.deliver("soon", "y").await.unwrap();
+    assert_eq!(receipt.attempts.len(), 2);
 }
