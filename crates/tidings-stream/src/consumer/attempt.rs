@@ -122,8 +122,12 @@ pub(super) fn released(receipt: Receipt) -> Settling {
 pub(super) fn poisoned(subscription: &Subscription, delivery: &Delivery) -> Settling {
     let claimed = Origin::of(&delivery.message);
     let origin = Origin {
-        // This claim has counted an attempt that is not made.
-        attempt: claimed.attempt.saturating_sub(1),
+        // This claim has counted an attempt that is not made, and so have earlier ones if they ended before
+        // the dead letter was recorded.
+        attempt: claimed
+            .attempt
+            .saturating_sub(1)
+            .min(subscription.options.max_attempts().unwrap_or(u32::MAX)),
         ..claimed
     };
     Settling {

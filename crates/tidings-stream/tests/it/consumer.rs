@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use tidings_stream::engine::Engine;
+use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{
     BatchError, Context, EndReason, Error, HandlerError, InvalidName, MemoryEngine, Message,
@@ -66,6 +66,33 @@ async fn regression_ends_are_recorded_in_bounded_batches() {
     let most = engine.hook.most.load(Ordering::Relaxed);
     assert!((2..=1000).contains(&most), "{most}");
     consumer.close().await;
+}
+
+/// Claims that ended before the dead letter was recorded, as with their process, are no attempts.
+#[tokio::test(start_paused = true)]
+async fn regression_a_dead_letter_tells_of_no_attempt_that_was_not_made() {
+    let engine = MemoryEngine::new();
+    let streams = streams(Arc::new(engine.clone()));
+    let claimant = ConsumerKey {
+        group: key("s", "g"),
+        consumer: "gone".into(),
+    };
+    let opening = engine.open_group(&claimant.group, StartFrom::Earliest);
+    opening.await.unwrap();
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let visibility = Duration::from_millis(10);
+    for _ in 0..6 {
+        let claimed = engine.claim(&claimant, 1, visibility).await.unwrap();
+        assert_eq!(claimed.deliveries.len(), 1);
+        tokio::time::sleep(visibility * 2).await;
+    }
+    let handler = |_: Message| async { Err(HandlerError::retry("no handler gets it")) };
+    let options = from_start().with_max_retries(3);
+    let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+    until(async || consumer.stats().dead_lettered == 1).await;
+    let letters = streams.read("s.dead", None, 10).await.unwrap();
+    assert_eq!(letters[0].headers[dead_letter::ATTEMPTS], *"4");
+    assert_eq!(consumer.stats().retried, 0);
 }
 
 /// What has expired and is kept for a group is not counted with each publish.
