@@ -355,13 +355,20 @@ impl Shared {
 
     /// Has the lease loop look at a time.
     fn look_at(&self, due: Option<Timestamp>) {
-        let Some(due) = due else { return };
-        let mut lanes = self.lock();
-        if lanes.next_due.is_none_or(|next| due < next) {
-            lanes.next_due = Some(due);
-            drop(lanes);
+        if self.note_due(due) {
             self.look.notify_one();
         }
+    }
+
+    /// Notes when a lane without a lease is due. Returns whether that is earlier than was known.
+    fn note_due(&self, due: Option<Timestamp>) -> bool {
+        let Some(due) = due else { return false };
+        let mut lanes = self.lock();
+        let is_earlier = lanes.next_due.is_none_or(|next| due < next);
+        if is_earlier {
+            lanes.next_due = Some(due);
+        }
+        is_earlier
     }
 
     fn lock(&self) -> MutexGuard<'_, Lanes> {
@@ -435,7 +442,8 @@ async fn lease_once(shared: &Arc<Shared>) -> Result<(), crate::StoreError> {
     for endpoint in leased.lanes {
         shared.start_feeder(endpoint);
     }
-    shared.look_at(leased.next_due);
+    // Without a notice: the loop that has just looked goes by this time anyway.
+    shared.note_due(leased.next_due);
     Ok(())
 }
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use http::StatusCode;
 use tidings_test_support::{Answer, Behaviour, Script};
 use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
+use tokio::time::Instant;
 
 use crate::database::Schema;
 use crate::support::{
@@ -102,6 +104,30 @@ async fn a_stalled_backlog_costs_one_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn regression_what_is_due_later_is_looked_for_at_the_poll_interval() {
+    let failing = receiver_of(Answer::new(StatusCode::INTERNAL_SERVER_ERROR)).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let options = schedule(&[0, 3_600_000]);
+    let app = start(&place.file(), options, |store| {
+        Watched::wrap(store, &counts)
+    })
+    .await;
+    app.endpoint(failing.url("/")).await;
+    app.accept(0..1).await;
+    soon(failing.request(1)).await;
+    let before = counts.leases.load(Ordering::Relaxed);
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let looks = counts.leases.load(Ordering::Relaxed) - before;
+    // Intervals are shortened by a quarter at most. The lane itself is given back once meanwhile.
+    let intervals = began.elapsed().as_millis() / 75;
+    let is_quiet = u128::from(looks) <= intervals + 10;
+    assert!(is_quiet, "{looks} looks in {intervals} intervals");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn stalled_endpoints_harm_only_themselves() {
     let stalled = receiver_of(Behaviour::NeverAnswer).await;
     let healthy = receiver_of(Answer::ok()).await;
@@ -162,7 +188,7 @@ async fn share_the_lanes(one: App, other: App) {
         let delivered = one.until(*endpoint, DeliveryState::Delivered, EVENTS).await;
         assert!(delivered.iter().all(|delivery| delivery.attempts == 1));
     }
-    let mut by_lane: BTreeMap<String, Vec<(usize, tokio::time::Instant)>> = BTreeMap::new();
+    let mut by_lane: BTreeMap<String, Vec<(usize, Instant)>> = BTreeMap::new();
     for request in receiver.requests() {
         let id = request.header("webhook-id").unwrap();
         let number = id.strip_prefix("event-").unwrap().parse().unwrap();

@@ -16,7 +16,9 @@ use tidings_webhooks::{
 
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Looks at lanes.
+    /// Looks for lanes that are due.
+    pub(crate) leases: AtomicU64,
+    /// Looks at what there is to do in a lane.
     pub(crate) looks: AtomicU64,
     /// Deliveries that were read to be sent.
     pub(crate) due: AtomicU64,
@@ -98,6 +100,7 @@ impl Store for Watched {
     }
 
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+        count(&self.counts.leases, 1);
         let leased = self.inner.lease_lanes(lease).await?;
         if !leased.lanes.is_empty() {
             count(&self.counts.writes, 1);
