@@ -1,11 +1,11 @@
 //! Webhooks through the server, as its users meet them; every figure beside its baseline of the same
 //! run.
 //!
-//! `cargo bench -p tidings-server --bench webhooks [-- seconds]`
+//! `cargo bench -p tidings-server --bench webhooks [-- seconds] [part]`
 //!
 //! | part | measures |
 //! |---|---|
-//! | throughput | 64 posters, without an endpoint, then with one fast endpoint, then with a hundred |
+//! | throughput | 64 posters for 100 users: without an endpoint, with one fast endpoint for all, with one for each user |
 //! | isolation | a healthy endpoint alone, then beside 100 stalled ones with 100,000 deliveries |
 //! | burst | 4,000 events to one endpoint that takes 20 ms: order and time |
 
@@ -23,26 +23,41 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 const POSTERS: usize = 64;
+const USERS: usize = 100;
 const STALLED: usize = 100;
 const BACKLOG: usize = 1000;
 const BURST: usize = 4000;
 
 #[tokio::main]
 async fn main() {
-    let seconds = std::env::args().find_map(|argument| argument.parse().ok());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let seconds = arguments.iter().find_map(|argument| argument.parse().ok());
     let length = Duration::from_secs(seconds.unwrap_or(10));
-    throughput(length).await;
-    isolation(length).await;
-    burst().await;
+    let parts = ["throughput", "isolation", "burst"];
+    let named = |part: &str| arguments.iter().any(|argument| argument == part);
+    let is_wanted = |part| named(part) || !parts.iter().any(|part| named(part));
+    if is_wanted("throughput") {
+        throughput(length).await;
+    }
+    if is_wanted("isolation") {
+        isolation(length).await;
+    }
+    if is_wanted("burst") {
+        burst().await;
+    }
 }
 
 async fn throughput(length: Duration) {
-    for endpoints in [0, 1, 100] {
+    for endpoints in [0, 1, USERS] {
         let server = Server::start();
         let arrivals = Arc::<Arrivals>::default();
-        for _ in 0..endpoints {
+        for n in 0..endpoints {
             let url = receive(&arrivals, Duration::ZERO).await;
-            server.create_endpoint("", &url).await;
+            let owner = match endpoints {
+                1 => String::new(),
+                _ => format!("/users/user{n}"),
+            };
+            server.create_endpoint(&owner, &url).await;
         }
         let posting = Arc::new(AtomicBool::new(true));
         let started = Instant::now();
@@ -56,13 +71,14 @@ async fn throughput(length: Duration) {
             accepted.extend(poster.await.unwrap());
         }
         let rate = per_second(accepted.len(), started.elapsed());
-        let expected = accepted.len() * endpoints;
+        let expected = if endpoints == 0 { 0 } else { accepted.len() };
         let behind = expected - arrivals.count().min(expected);
         arrivals.wait_for(expected).await;
         let arrived = per_second(expected, started.elapsed());
+        let cpu = server.cpu() * 1e6 / f64::from(u32::try_from(accepted.len()).unwrap());
         println!(
             "throughput, {endpoints} endpoints: {rate:.0} accepted/s, {arrived:.0} webhooks/s, \
-             {behind} behind at the end, {}",
+             {behind} behind at the end, {cpu:.0} us of CPU each, {}",
             arrivals.latencies(&accepted)
         );
     }
@@ -228,10 +244,13 @@ async fn post_until(
     posting: Arc<AtomicBool>,
 ) -> HashMap<String, Instant> {
     let mut poster = Poster::connect(&address).await;
-    let user = format!("user{n}");
     let mut accepted = HashMap::new();
-    while posting.load(Ordering::Relaxed) {
+    for number in (n..).step_by(POSTERS) {
+        if !posting.load(Ordering::Relaxed) {
+            break;
+        }
         let start = Instant::now();
+        let user = format!("user{}", number % USERS);
         accepted.insert(poster.notify(&user).await, start);
     }
     accepted
@@ -367,7 +386,9 @@ async fn serve(mut socket: TcpStream, arrivals: Arc<Arrivals>, delay: Duration) 
         arrivals.most_at_once.fetch_max(at_once, Ordering::Relaxed);
         arrivals.received.lock().unwrap().push((id, Instant::now()));
         arrivals.more.notify_waiters();
-        tokio::time::sleep(delay).await;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         arrivals.at_once.fetch_sub(1, Ordering::Relaxed);
         let response = b"HTTP/1.1 204 No Content\r\n\r\n";
         if socket.write_all(response).await.is_err() {
