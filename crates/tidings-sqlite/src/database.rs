@@ -269,7 +269,8 @@ impl Database {
         drop(self.shared.writes.try_send(request));
     }
 
-    /// Runs a query on a connection that sees everything committed so far.
+    /// Runs a query on a connection that sees everything committed so far. All statements of a query
+    /// see the same state.
     ///
     /// # Errors
     ///
@@ -285,7 +286,10 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        ask(&self.shared.reads, move |connection| query(connection)).await
+        ask(&self.shared.reads, move |connection| {
+            reader::on_snapshot(connection, query)
+        })
+        .await
     }
 
     /// Runs a query whose length depends on what a caller asks: on threads that serve nothing else, and

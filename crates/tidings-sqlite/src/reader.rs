@@ -15,6 +15,38 @@ pub(crate) type Query = Box<dyn FnOnce(&mut Connection) + Send>;
 /// Steps of SQLite's machine between two looks at the clock: less than a millisecond.
 const STEPS: i32 = 10_000;
 
+/// Runs a query on a snapshot: all of its statements see the same state.
+pub(crate) fn on_snapshot<T, E: From<Error>>(
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let begin = connection.prepare_cached("BEGIN");
+    begin
+        .and_then(|mut begin| begin.execute([]))
+        .map_err(Error::from)?;
+    let _ended_by_drop = Snapshot(connection);
+    query(connection)
+}
+
+/// Ends the transaction of a query, also of one that panics.
+struct Snapshot<'a>(&'a Connection);
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        if self.0.is_autocommit() {
+            // A failure has ended it.
+            return;
+        }
+        let end = self.0.prepare_cached("COMMIT");
+        if let Err(error) = end.and_then(|mut end| end.execute([])) {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a database query could not end its snapshot"
+            );
+        }
+    }
+}
+
 /// Serves the queue until it is closed and empty.
 pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Query>) {
     while let Ok(query) = queue.recv_blocking() {
@@ -47,7 +79,7 @@ pub(crate) fn run_until<T, E: From<Error>>(
     connection
         .progress_handler(STEPS, Some(interrupt))
         .map_err(Error::from)?;
-    let result = query(connection);
+    let result = on_snapshot(connection, query);
     // After a panic the handler stays, until the next query sets its own.
     connection
         .progress_handler(0, None::<fn() -> bool>)

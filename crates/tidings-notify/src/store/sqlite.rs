@@ -53,16 +53,13 @@ impl SqliteStore {
         })
     }
 
-    /// Runs a query on a snapshot: all statements of one call see the same state.
     async fn query<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
         T: Send + 'static,
     {
         self.check_open()?;
-        self.database
-            .read(|connection| on_snapshot(connection, query))
-            .await
+        self.database.read(query).await
     }
 
     /// Queries like [`query`](Self::query), for those whose length depends on what a person asks.
@@ -72,9 +69,7 @@ impl SqliteStore {
         T: Send + 'static,
     {
         self.check_open()?;
-        self.database
-            .list(|connection| on_snapshot(connection, query))
-            .await
+        self.database.list(query).await
     }
 
     async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
@@ -102,16 +97,6 @@ impl SqliteStore {
             Ok(())
         }
     }
-}
-
-fn on_snapshot<T>(
-    connection: &Connection,
-    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let snapshot = connection.unchecked_transaction()?;
-    let result = query(&snapshot)?;
-    snapshot.finish()?;
-    Ok(result)
 }
 
 #[async_trait]

@@ -42,9 +42,8 @@ pub(super) fn forget_the_gone(transaction: &Transaction<'_>) -> Result<(), Error
 
 /// The consumers of a group that are alive or hold a claim.
 pub(super) fn list(connection: &Connection, key: &GroupKey) -> Result<Vec<Member>, Error> {
-    let snapshot = connection.unchecked_transaction()?;
-    let group = group::find(&snapshot, key)?.ok_or(Error::UnknownGroup)?;
-    let mut members: Vec<Member> = snapshot
+    let group = group::find(connection, key)?.ok_or(Error::UnknownGroup)?;
+    let mut members: Vec<Member> = connection
         .prepare_cached(
             "SELECT name, max(is_alive), sum(pending) FROM (
                  SELECT consumer AS name, 1 AS is_alive, 0 AS pending FROM stream_member
@@ -64,7 +63,7 @@ pub(super) fn list(connection: &Connection, key: &GroupKey) -> Result<Vec<Member
             })
         })?
         .collect::<Result<_, _>>()?;
-    let mut statement = snapshot.prepare_cached(&format!(
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1"
     ))?;
     for lease in statement.query_map([group.group_id], Lease::read)? {

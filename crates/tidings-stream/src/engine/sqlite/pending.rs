@@ -14,13 +14,12 @@ pub(super) fn page(
     after: Option<MessageId>,
     max: usize,
 ) -> Result<Vec<PendingMessage>, Error> {
-    let snapshot = connection.unchecked_transaction()?;
-    let group = group::find(&snapshot, key)?.ok_or(Error::UnknownGroup)?;
+    let group = group::find(connection, key)?.ok_or(Error::UnknownGroup)?;
     let now = clock::now();
     let after = after.map_or(0, MessageId::as_u64);
     let after = i64::try_from(after).unwrap_or(i64::MAX);
     let limit = i64::try_from(max).unwrap_or(i64::MAX);
-    let mut pending: Vec<PendingMessage> = snapshot
+    let mut pending: Vec<PendingMessage> = connection
         .prepare_cached(
             "SELECT number, attempts, iif(claim IS NULL, NULL, ifnull(consumer, '')), since, due, last_error
              FROM stream_retry WHERE group_id = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
@@ -37,7 +36,7 @@ pub(super) fn page(
         })?
         .collect::<Result<_, _>>()?;
     // Leases do not overlap, so the first ones from here on hold the first numbers.
-    let mut statement = snapshot.prepare_cached(&format!(
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 AND hi > ?2 ORDER BY lo"
     ))?;
     let mut leases = statement.query_map([group.group_id, after], Lease::read)?;
