@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Transaction};
+use rusqlite::Transaction;
 
 use super::lanes;
 use super::schema::micros;
@@ -50,27 +50,24 @@ fn number(
     at: i64,
     has_delivery: bool,
 ) -> Result<i64, StoreError> {
-    let new = tx
+    // Not with `RETURNING`: SQLite would keep a copy of every page that the statement changes.
+    let added = tx
         .prepare_cached(
             "INSERT INTO webhook_event
                  (id, user, type, timestamp, payload, accepted_at, has_delivery)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING RETURNING event",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (id) DO NOTHING",
         )?
-        .query_row(
-            (
-                &event.id,
-                event.user.as_ref().map(tidings_notify::UserId::as_str),
-                &event.event_type,
-                micros(event.timestamp),
-                event.payload.as_str(),
-                at,
-                has_delivery,
-            ),
-            |row| row.get(0),
-        )
-        .optional()?;
-    if let Some(number) = new {
-        return Ok(number);
+        .execute((
+            &event.id,
+            event.user.as_ref().map(tidings_notify::UserId::as_str),
+            &event.event_type,
+            micros(event.timestamp),
+            event.payload.as_str(),
+            at,
+            has_delivery,
+        ))?;
+    if added > 0 {
+        return Ok(tx.last_insert_rowid());
     }
     let number = tx
         .prepare_cached("SELECT event FROM webhook_event WHERE id = ?1")?

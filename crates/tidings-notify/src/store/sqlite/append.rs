@@ -62,32 +62,43 @@ struct Place {
 }
 
 /// Takes the next number of the user's log, if there is a log.
+///
+/// By two statements: for one with `RETURNING`, or with a subquery, SQLite keeps a copy of every page
+/// that it changes.
 fn next_place(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Option<Place>, StoreError> {
-    let place = tx
+    let found = tx
         .prepare_cached(
-            "UPDATE notify_log SET
-                 top_seq = top_seq + 1,
-                 unread = unread + 1,
-                 latest_at = max(latest_at, ?2),
-                 stored_at = max(stored_at, ?3),
-                 changed = (SELECT max(changed) + 1 FROM notify_log)
-             WHERE user = ?1
-             RETURNING id, epoch, top_seq, latest_at, stored_at",
+            "SELECT id, epoch, top_seq, latest_at, stored_at,
+                    (SELECT max(changed) FROM notify_log)
+             FROM notify_log WHERE user = ?1",
         )?
-        .query_row(
-            (draft.user.as_str(), draft.timestamp.as_microsecond(), now),
-            |row| {
-                Ok(Place {
-                    log: row.get(0)?,
-                    epoch: epoch(row.get(1)?),
-                    seq: row.get(2)?,
-                    latest_at: row.get(3)?,
-                    stored_at: row.get(4)?,
-                })
-            },
-        )
+        .query_row([draft.user.as_str()], |row| {
+            let place = Place {
+                log: row.get(0)?,
+                epoch: epoch(row.get(1)?),
+                seq: row.get::<_, i64>(2)? + 1,
+                latest_at: row.get::<_, i64>(3)?.max(draft.timestamp.as_microsecond()),
+                stored_at: row.get::<_, i64>(4)?.max(now),
+            };
+            Ok((place, row.get::<_, i64>(5)? + 1))
+        })
         .optional()?;
-    Ok(place)
+    let Some((place, changed)) = found else {
+        return Ok(None);
+    };
+    tx.prepare_cached(
+        "UPDATE notify_log SET
+             top_seq = ?2, unread = unread + 1, latest_at = ?3, stored_at = ?4, changed = ?5
+         WHERE id = ?1",
+    )?
+    .execute((
+        place.log,
+        place.seq,
+        place.latest_at,
+        place.stored_at,
+        changed,
+    ))?;
+    Ok(Some(place))
 }
 
 fn new_log(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Place, StoreError> {

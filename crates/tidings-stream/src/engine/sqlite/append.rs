@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::schema::{STREAM_COLUMNS, StreamRow};
+use super::schema::StreamRow;
 use super::{clock, schema, trim};
 use crate::engine::{headers, time};
 use crate::{Error, MessageId, NewMessage, PublishKey, Retention, StreamName};
@@ -19,21 +19,23 @@ pub(super) struct Appended {
     pub(super) row: StreamRow,
 }
 
-/// Appends messages. The retention stays as it was.
+/// Appends messages, to a new stream if there is none of the name. The retention stays as it was.
 pub(super) fn append(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     messages: &[NewMessage],
 ) -> Result<Appended, Error> {
-    let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
-    let row = transaction
-        .prepare_cached(&format!(
-            "INSERT INTO stream (name, head) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET head = head + ?2
-             RETURNING {STREAM_COLUMNS}"
-        ))?
-        .query_row(params![stream.as_str(), count], StreamRow::read)?;
-    insert(transaction, row, messages)
+    // By several statements: for one with `RETURNING`, SQLite keeps a copy of every page that it
+    // changes.
+    let mut row = match StreamRow::find(transaction, stream)? {
+        Some(row) => row,
+        None => StreamRow::create(transaction, stream)?,
+    };
+    let ids = insert(transaction, &mut row, messages)?;
+    transaction
+        .prepare_cached("UPDATE stream SET head = ?2 WHERE stream_id = ?1")?
+        .execute([row.stream_id, row.head])?;
+    Ok(Appended { ids, row })
 }
 
 /// Appends messages, stores the retention if there is one, trims to what is stored, and returns the
@@ -64,18 +66,17 @@ pub(super) fn set_retention(
     Ok(())
 }
 
-/// Writes messages for which numbers have been taken, the last ones up to the head. Numbers that
-/// repeated publish keys make superfluous are given back.
+/// Writes messages under the numbers that follow, and returns their ids. A repeated publish key takes no
+/// number.
 fn insert(
     transaction: &Transaction<'_>,
-    mut row: StreamRow,
+    row: &mut StreamRow,
     messages: &[NewMessage],
-) -> Result<Appended, Error> {
-    if row.head > schema::MAX_NUMBER {
+) -> Result<Vec<MessageId>, Error> {
+    let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+    if row.head.saturating_add(count) > schema::MAX_NUMBER {
         return Err(Error::backend(OutOfNumbers));
     }
-    let taken = row.head;
-    row.head -= i64::try_from(messages.len()).unwrap_or(i64::MAX);
     let mut ids = Vec::with_capacity(messages.len());
     let now = Timestamp::now().as_millisecond();
     let mut statement = transaction.prepare_cached(
@@ -101,12 +102,7 @@ fn insert(
             payload
         ])?;
     }
-    if row.head < taken {
-        transaction
-            .prepare_cached("UPDATE stream SET head = ?2 WHERE stream_id = ?1")?
-            .execute([row.stream_id, row.head])?;
-    }
-    Ok(Appended { ids, row })
+    Ok(ids)
 }
 
 /// The number of the first message under a key: `number`, which takes the key, unless an earlier

@@ -1,9 +1,9 @@
 //! The tables. A step that has been released is never changed.
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::engine::time;
-use crate::{Error, Retention};
+use crate::{Error, Retention, StreamName};
 
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE stream (
@@ -110,6 +110,36 @@ pub(super) struct StreamRow {
 pub(super) const STREAM_COLUMNS: &str = "stream_id, head, tail, max_len, max_age, trim_pending";
 
 impl StreamRow {
+    pub(super) fn find(
+        connection: &Connection,
+        stream: &StreamName,
+    ) -> Result<Option<Self>, rusqlite::Error> {
+        connection
+            .prepare_cached(&format!(
+                "SELECT {STREAM_COLUMNS} FROM stream WHERE name = ?1"
+            ))?
+            .query_row([stream.as_str()], Self::read)
+            .optional()
+    }
+
+    /// Makes a stream without messages.
+    pub(super) fn create(
+        transaction: &Transaction<'_>,
+        stream: &StreamName,
+    ) -> Result<Self, rusqlite::Error> {
+        transaction
+            .prepare_cached("INSERT INTO stream (name) VALUES (?1)")?
+            .execute([stream.as_str()])?;
+        Ok(Self {
+            stream_id: transaction.last_insert_rowid(),
+            head: 0,
+            tail: 1,
+            max_len: None,
+            max_age: None,
+            trim_pending: false,
+        })
+    }
+
     pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
         Ok(Self {
             stream_id: row.get(0)?,

@@ -1,26 +1,19 @@
 //! Figures of streams and groups.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::content;
 use super::lease::{LEASE_COLUMNS, Lease};
-use super::schema::{STREAM_COLUMNS, StreamRow};
+use super::schema::StreamRow;
 use crate::stats::Place;
 use crate::{Error, GroupName, GroupStats, StreamName, StreamStats};
 
 /// Reads the figures of a stream, all of the same moment.
 pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<StreamStats, Error> {
-    let snapshot = connection.unchecked_transaction()?;
-    let row = snapshot
-        .prepare_cached(&format!(
-            "SELECT {STREAM_COLUMNS} FROM stream WHERE name = ?1"
-        ))?
-        .query_row([stream.as_str()], StreamRow::read)
-        .optional()?;
-    let Some(row) = row else {
+    let Some(row) = StreamRow::find(connection, stream)? else {
         return Ok(StreamStats::default());
     };
-    let groups = groups(&snapshot, &row)?;
+    let groups = groups(connection, &row)?;
     Ok(StreamStats::new(
         row.tail.cast_unsigned(),
         row.head.cast_unsigned(),
