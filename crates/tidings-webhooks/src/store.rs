@@ -357,7 +357,9 @@ pub struct ReplayPage {
     pub per_second: u32,
     /// The next events, in the order of their acceptance.
     pub events: Vec<ReplayEvent>,
-    /// Whether more follow.
+    /// Up to where the store has looked: the events of others are passed over.
+    pub to: i64,
+    /// Whether more may follow.
     pub more: bool,
 }
 

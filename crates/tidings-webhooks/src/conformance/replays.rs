@@ -20,12 +20,11 @@ async fn page(store: &dyn Store, endpoint: EndpointId, limit: usize) -> ReplayPa
 
 /// All events of a page, due at a time.
 fn step(endpoint: EndpointId, page: &ReplayPage, due: i64) -> ReplayStep {
-    let last = page.events.last().map(|event| (event.number, at(due)));
     ReplayStep {
         endpoint,
         from: page.from,
         events: page.events.iter().map(|it| (it.number, at(due))).collect(),
-        cursor: last.filter(|_| page.more),
+        cursor: page.more.then(|| (page.to, at(due))),
     }
 }
 
@@ -140,6 +139,40 @@ pub async fn a_replay_is_of_its_owner_and_its_time(Stores { a, b }: Stores) {
     assert!(!b.start_replay(everything(id(1)), at(30)).await.unwrap());
     a.cancel_deliveries(id(1), "off", at(30), 10).await.unwrap();
     assert_eq!(b.replay_page(id(1), 10).await.unwrap(), None);
+}
+
+/// However many events of others lie between, a step looks at a bounded number, and the replay gets to
+/// the end.
+pub async fn a_replay_passes_over_many_events_of_others(Stores { a, b }: Stores) {
+    const OTHERS: usize = 6000;
+    a.insert_endpoint(endpoint(1, &user("anna")), None, None)
+        .await
+        .unwrap();
+    let mut events: Vec<_> = (0..OTHERS)
+        .map(|number| (format!("his-{number}"), "bo"))
+        .collect();
+    events.push(("hers".to_owned(), "anna"));
+    for chunk in events.chunks(500) {
+        let of = |(name, owner): &(String, &str)| {
+            let mut event = event(name);
+            event.user = user(owner).user().cloned();
+            let to = Vec::new();
+            Addressed { event, to }
+        };
+        let addressed = chunk.iter().map(of).collect();
+        a.add_deliveries(addressed, at(1)).await.unwrap();
+    }
+    assert!(b.start_replay(everything(id(1)), at(20)).await.unwrap());
+    loop {
+        let found = page(&*a, id(1), 10).await;
+        assert!(found.to > found.from);
+        a.replay(step(id(1), &found, 21), at(20)).await.unwrap();
+        if !found.more {
+            break;
+        }
+    }
+    assert_eq!(b.replay_page(id(1), 10).await.unwrap(), None);
+    assert_eq!(names(&work(&*b, id(1), at(21)).await.due), ["hers"]);
 }
 
 /// It belongs to a replay that has moved on, or to another one.

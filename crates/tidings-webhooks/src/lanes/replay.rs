@@ -28,14 +28,16 @@ pub(super) async fn step(
     let in_a_second = usize::try_from(per_second).unwrap_or(usize::MAX);
     let spacing = Duration::from_secs(1) / per_second;
     let mut events = Vec::new();
-    let mut position = page.from;
+    let mut position = page.to;
     let mut has_more = page.more;
+    let mut before = page.from;
     for event in page.events {
         if events.len() == in_a_second {
             has_more = true;
+            position = before;
             break;
         }
-        position = event.number;
+        before = event.number;
         if any_matches(&patterns, &event.event_type) {
             let count = u32::try_from(events.len()).unwrap_or(u32::MAX);
             events.push((event.number, later(now, spacing.saturating_mul(count))));

@@ -79,6 +79,7 @@ pub(super) async fn page(
         from,
         due,
         per_second: per_second.unsigned_abs(),
+        to: events.last().map_or(last, |event| event.number),
         more: events.len() >= most,
         events,
     }))

@@ -46,7 +46,6 @@ pub(super) const STEPS: &[&str] = &["
         has_delivery INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX webhook_event_accepted ON webhook_event (accepted_at);
-    CREATE INDEX webhook_event_user ON webhook_event (user, event) WHERE user IS NOT NULL;
     CREATE INDEX webhook_event_bare ON webhook_event (accepted_at) WHERE has_delivery = 0;
     CREATE TABLE webhook_delivery (
         delivery INTEGER PRIMARY KEY AUTOINCREMENT,

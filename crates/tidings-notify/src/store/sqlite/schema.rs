@@ -10,7 +10,8 @@ pub(super) const COMPONENT: &str = "notify";
 /// Times are in microseconds since 1970. An event keeps two times beside its own, neither of which
 /// ever falls along the log: `latest_at`, the greatest timestamp so far, by which a time is found by
 /// bisection, and `stored_at`, from which its age counts.
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
     CREATE TABLE notify_log (
         id INTEGER PRIMARY KEY,
         user TEXT NOT NULL UNIQUE,
@@ -36,7 +37,11 @@ pub(super) const STEPS: &[&str] = &["
     ) STRICT;
     CREATE INDEX notify_event_type ON notify_event (type, key);
     CREATE INDEX notify_event_unread ON notify_event (key) WHERE read_at IS NULL;
-"];
+",
+    "
+    DROP INDEX notify_event_type;
+",
+];
 
 const SEQ_BITS: u32 = 32;
 
