@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use tidings_server::commands::{Cli, CommandError};
 use tidings_server::explain;
 
+/// The threads of the server allocate and free each other's memory, for which the allocator of glibc
+/// locks. SQLite uses this one too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run().await {
