@@ -344,7 +344,13 @@ async fn regression_a_flood_of_slow_jobs_lets_another_process_write() {
             tokio::spawn(async move { database.write(|tx| work(tx, 10)).await })
         })
         .collect();
-    let other = other_process(&database);
+    let mut other = other_process(&database);
+    // It looks without a pause: SQLite's own pauses, of up to 100 ms, may miss turn after turn.
+    let look_again = |_looks| {
+        std::thread::yield_now();
+        true
+    };
+    other.busy_handler(Some(look_again)).unwrap();
     let inserted = tokio::task::spawn_blocking(move || {
         let begun = Instant::now();
         for n in 0..3 {
@@ -580,19 +586,37 @@ async fn regression_the_log_is_emptied_although_readers_overlap_without_end() {
             })
         })
         .collect();
+    let append = |tx: &rusqlite::Transaction<'_>| {
+        tx.execute("INSERT INTO bulk VALUES (zeroblob(1048576))", [])?;
+        tx.execute("DELETE FROM bulk", [])?;
+        Ok::<_, Error>(())
+    };
     let mut longest = 0;
-    for _ in 0..300 {
-        let append = |tx: &rusqlite::Transaction<'_>| {
-            tx.execute("INSERT INTO bulk VALUES (zeroblob(1048576))", [])?;
-            tx.execute("DELETE FROM bulk", [])?;
-            Ok::<_, Error>(())
-        };
-        database.write(append).await.unwrap();
-        longest = longest.max(database.log_bytes());
-    }
+    let emptied = async {
+        loop {
+            let bytes = database.log_bytes();
+            if bytes < longest / 2 {
+                break;
+            }
+            longest = longest.max(bytes);
+            if longest <= 150 << 20 {
+                database.write(append).await.unwrap();
+            } else {
+                // On a busy machine an attempt may fail; the next one is a write some seconds later.
+                let write = |tx: &rusqlite::Transaction<'_>| {
+                    tx.execute("DELETE FROM bulk", [])?;
+                    Ok::<_, Error>(())
+                };
+                database.write(write).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    let emptied = tokio::time::timeout(Duration::from_secs(60), emptied).await;
     stop.store(true, Ordering::Relaxed);
     for reader in readers {
         reader.join().unwrap();
     }
-    assert!(longest < 200 << 20, "{longest} bytes");
+    emptied.expect("the log is emptied");
+    assert!(longest > 100 << 20, "{longest} bytes");
 }
