@@ -446,13 +446,13 @@ async fn a_transaction_notifies_only_if_it_is_asked_to() {
     let (listener, mut connection) = tokio_postgres::connect(&schema.url(), tokio_postgres::NoTls)
         .await
         .unwrap();
-    let (sender, mut notifications) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut notifications) = tokio::sync::mpsc::channel(16);
     tokio::spawn(async move {
         while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
             if let Ok(tokio_postgres::AsyncMessage::Notification(it)) = message
                 && it.payload() == "outbox"
             {
-                sender.send(()).unwrap();
+                sender.send(()).await.unwrap();
             }
         }
     });

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
-use tidings_stream::{Error, NewMessage, ServiceConfig, StartFrom, Streams};
+use tidings_stream::{NewMessage, ServiceConfig, StartFrom, Streams};
 use tidings_test_support::{Fault, Log, PgBouncer, PostgresOutage, PostgresServer, Proxy};
 
 use crate::database::{NEVER, Schema, from_start, key, name, next, numbered, recorder, until};
 use crate::faults::{
     ANSWER_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
     fault_tests, impatient, nothing_acknowledged_is_lost, postgres as open,
+    publishing_is_refused_for_a_while,
 };
 use crate::outage_log::assert_said_once;
 
@@ -418,13 +419,7 @@ async fn consumers_go_on_at_a_standby_that_is_promoted() {
     proxy.lead_to(&standby.url()).unwrap();
     primary.crash().unwrap();
     consumer.resume();
-    // Several of the pauses that claiming makes.
-    for _ in 0..20 {
-        let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
-        let is_outage = matches!(refused, Error::Backend(_) | Error::OutcomeUnknown(_));
-        assert!(is_outage, "{refused:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    publishing_is_refused_for_a_while(&streams).await;
     standby.promote().unwrap();
     let mut missing: BTreeSet<u64> = (2..=21).collect();
     while !missing.is_empty() {

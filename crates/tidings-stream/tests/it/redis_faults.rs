@@ -13,7 +13,8 @@ use tidings_test_support::{Fault, Log, RedisOutage, RedisServer};
 use crate::database::{NEVER, from_start, key, name, next, numbered, recorder, soon, until};
 use crate::faults::{
     a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
-    assert_attempts_differ, fault_tests, impatient, nothing_acknowledged_is_lost, redis as open,
+    assert_attempts_differ, fault_tests, impatient, nothing_acknowledged_is_lost,
+    publishing_is_refused_for_a_while, redis as open,
 };
 use crate::outage_log::assert_said_once;
 use crate::redis::{Client, claim, consumer};
@@ -282,13 +283,7 @@ async fn consumers_go_on_at_a_master_that_was_demoted() {
     streams.publish_batch("s", numbered(20)).await.unwrap();
     server.demote().unwrap();
     consumer.resume();
-    // Several of the pauses that claiming makes.
-    for _ in 0..20 {
-        let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
-        let is_outage = matches!(refused, Error::Backend(_) | Error::OutcomeUnknown(_));
-        assert!(is_outage, "{refused:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    publishing_is_refused_for_a_while(&streams).await;
     server.promote().unwrap();
     let mut missing: BTreeSet<u64> = (2..=21).collect();
     while !missing.is_empty() {

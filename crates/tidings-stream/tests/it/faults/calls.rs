@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Outcome, Settlement};
 use tidings_stream::{Error, NewMessage, StartFrom, Streams};
@@ -134,4 +135,13 @@ pub(crate) async fn a_message_that_cannot_be_read_stops_no_other(
     assert_eq!((message.id.as_u64(), message.attempt), (7, 1));
     consumer.close().await;
     assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
+}
+
+/// Publishes while the store takes no writes, for several of the pauses that claiming makes.
+pub(crate) async fn publishing_is_refused_for_a_while(streams: &Streams) {
+    for _ in 0..20 {
+        let refused = streams.publish("s", NewMessage::new("")).await.unwrap_err();
+        assert!(is_outage(&refused), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
