@@ -1,6 +1,6 @@
 //! `scripts/services cargo bench -p tidings-stream --all-features`: what streams add to their
-//! engines. The name of an engine as an argument runs that one alone:
-//! `… --bench engines -- sqlite`.
+//! engines. Names as arguments choose engines, and of `publish`, `consume` and `history` what is
+//! measured: `… --bench engines -- sqlite consume`.
 //!
 //! Each figure stands beside that of the engine alone, doing the least that the same promise takes,
 //! in the same round. The ratio is the median of the rounds, and 1.00 means that streams cost
@@ -39,6 +39,9 @@ const PUBLISHING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (1,
 /// many at a time, by one caller.
 const CONSUMING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (4, 100), (1, 1000)];
 
+/// What can be measured alone.
+const PARTS: [&str; 3] = ["publish", "consume", "history"];
+
 /// Messages behind, to show that history costs nothing.
 const HISTORY: usize = 1_000_000;
 
@@ -48,53 +51,63 @@ async fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
+    let (parts, engines): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .partition(|name| PARTS.contains(&&**name));
+    let is_wanted = |name: &str| engines.is_empty() || engines.iter().any(|other| other == name);
     if is_wanted("memory") {
         let (engine, raw) = memory::engines();
-        compare("memory", engine, &raw).await;
+        compare("memory", engine, &raw, &parts).await;
     }
     if is_wanted("sqlite") {
         let folder = tempfile::tempdir().unwrap();
         let (engine, raw) = sqlite::engines(folder.path()).await;
-        compare("SQLite", engine, &raw).await;
+        compare("SQLite", engine, &raw, &parts).await;
     }
     if is_wanted("postgres") {
         let (engine, raw) = postgres::engines().await;
-        compare("PostgreSQL", engine, &raw).await;
+        compare("PostgreSQL", engine, &raw, &parts).await;
     }
     if is_wanted("redis") {
         let (engine, raw) = redis::engines().await;
-        compare("Redis", engine, &raw).await;
+        compare("Redis", engine, &raw, &parts).await;
     }
 }
 
-async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw) {
+async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, parts: &[String]) {
     let ours = streams::Ours::new(engine).await;
     println!("\n{name}, messages/s of 256 bytes      alone     streams   ratio");
-    for (publishers, batch) in PUBLISHING {
-        let ratio = rounds::publishing(raw, &ours, publishers, batch).await;
-        let what = format!("publish, {publishers} × {batch}");
-        print(&what, &ratio);
+    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|other| other == part);
+    if is_wanted("publish") {
+        for (publishers, batch) in PUBLISHING {
+            let ratio = rounds::publishing(raw, &ours, publishers, batch).await;
+            let what = format!("publish, {publishers} × {batch}");
+            print(&what, &ratio);
+        }
+        if let Some(alone) = rounds::one_per_transaction(raw).await {
+            let ours = rounds::publishing(raw, &ours, 1, 100).await;
+            let times = ours.streams / alone;
+            println!(
+                "  one message per transaction {alone:>10.0}              {times:.0} times by 100"
+            );
+        }
     }
-    for (handlers, batch) in CONSUMING {
-        let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
-        print(&format!("consume, {handlers} × {batch}"), &ratio);
+    if is_wanted("consume") {
+        for (handlers, batch) in CONSUMING {
+            let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
+            print(&format!("consume, {handlers} × {batch}"), &ratio);
+        }
     }
-    if let Some(alone) = rounds::one_per_transaction(raw).await {
-        let ours = rounds::publishing(raw, &ours, 1, 100).await;
-        let times = ours.streams / alone;
-        println!(
-            "  one message per transaction {alone:>10.0}              {times:.0} times by 100"
-        );
-    }
-    let empty = (ours.publishing().await, ours.consuming().await);
-    ours.fill(HISTORY).await;
-    let full = (ours.publishing().await, ours.consuming().await);
-    for (what, before, after) in [("publish", empty.0, full.0), ("consume", empty.1, full.1)] {
-        println!(
-            "  {what} by 100, {HISTORY} behind {before:>9.0}  {after:>10.0}    {:.2}",
-            after / before
-        );
+    if is_wanted("history") {
+        let empty = (ours.publishing().await, ours.consuming().await);
+        ours.fill(HISTORY).await;
+        let full = (ours.publishing().await, ours.consuming().await);
+        for (what, before, after) in [("publish", empty.0, full.0), ("consume", empty.1, full.1)] {
+            println!(
+                "  {what} by 100, {HISTORY} behind {before:>9.0}  {after:>10.0}    {:.2}",
+                after / before
+            );
+        }
     }
 }
 
