@@ -34,6 +34,16 @@ impl Error {
     pub fn may_have_been_sent(&self) -> bool {
         matches!(self, Self::Unanswered(_))
     }
+
+    /// The word for it in metrics.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Backend(_) => "backend",
+            Self::NoPatterns => "no_patterns",
+            Self::Unanswered(_) => "unanswered",
+        }
+    }
 }
 
 #[cfg(feature = "postgres")]

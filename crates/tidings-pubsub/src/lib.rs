@@ -25,7 +25,7 @@
 //! delivered once.
 //!
 //! A loss is never silent: [`Lagged`] stands in the stream where messages are missing, with their
-//! exact number if the broker knows it.
+//! exact number if the broker knows it. Metrics count losses as well: [`telemetry`] has their names.
 //!
 //! ```
 //! use tidings_pubsub::{Memory, Namespace, Options, Publisher, Received, Subscriber};
@@ -83,6 +83,7 @@ mod message;
 mod options;
 mod pattern;
 mod subscription;
+pub mod telemetry;
 mod topic;
 mod topics;
 

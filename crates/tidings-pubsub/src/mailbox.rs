@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::{Lagged, Message, Options, Overflow, Received};
+use crate::{Lagged, Message, Options, Overflow, Received, telemetry};
 
 /// Messages that may wait for room where no publisher can: see [`Mailbox::post`].
 const MAX_LINE: usize = 1024;
@@ -89,6 +89,8 @@ impl Mailbox {
                 Overflow::DropNewest => {
                     // No reader waits: there are letters to read.
                     state.missed.messages += 1;
+                    drop(state);
+                    self.count_dropped(1);
                     return None;
                 }
                 Overflow::Wait(limit) => {
@@ -102,7 +104,8 @@ impl Mailbox {
         }
         state.push(message);
         release(state);
-        // Freed without the lock: the owner of a payload may do anything when it is dropped.
+        // Without the lock: a recorder of metrics and the owner of a payload may do anything.
+        self.count_dropped(displaced.iter().len());
         drop(displaced);
         None
     }
@@ -124,6 +127,7 @@ impl Mailbox {
         }
         let now = Instant::now();
         let expired = state.advance_line(self.shared.options.capacity(), now);
+        let mut dropped = expired.len();
         if state.letters.len() < self.shared.options.capacity() {
             state.push(message);
         } else if state.line.len() < MAX_LINE {
@@ -132,8 +136,10 @@ impl Mailbox {
             state.line.push_back((now + limit, letter));
         } else {
             state.missed.messages += 1;
+            dropped += 1;
         }
         release(state);
+        self.count_dropped(dropped);
         drop(expired);
     }
 
@@ -181,13 +187,21 @@ impl Mailbox {
             return Poll::Pending;
         }
         drop(state);
+        self.count_dropped(expired.len());
         drop(expired);
         budget.made_progress();
+        if let Some(received) = &next {
+            telemetry::received(received);
+        }
         let may_wait = matches!(self.shared.options.overflow(), Overflow::Wait(_));
         if may_wait && matches!(next, Some(Received::Message(_))) {
             self.shared.room.notify_one();
         }
         Poll::Ready(next)
+    }
+
+    fn count_dropped(&self, messages: usize) {
+        telemetry::dropped(messages, self.shared.options.overflow());
     }
 }
 
@@ -261,6 +275,7 @@ impl Drop for Waiting {
             if !state.closed {
                 state.missed.messages += 1;
                 release(state);
+                self.mailbox.count_dropped(1);
             }
         }
     }

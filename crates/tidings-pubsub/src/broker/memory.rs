@@ -9,13 +9,13 @@ use crate::broker::directory::{Directory, Recipients};
 use crate::broker::interest::Interest;
 use crate::{
     Broker, Error, Mailbox, Membership, Message, Options, Pattern, Publisher, Subscriber,
-    Subscription, Topic, Waiting,
+    Subscription, Topic, Waiting, telemetry,
 };
 
 /// A broker within one process.
 ///
-/// Publishing costs a lock for a moment and a push for each subscriber of the topic, and waits for
-/// wait unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait). Each pattern that
+/// Publishing costs a lock for a moment and a push for each subscriber of the topic, and is immediate
+/// unless a subscriber has chosen [`Overflow::Wait`](crate::Overflow::Wait). Each pattern that
 /// is subscribed to costs every message a comparison.
 ///
 /// Clones are the same broker. Dropping the last one closes it.
@@ -29,11 +29,8 @@ impl Memory {
     pub fn new() -> Self {
         Self::default()
     }
-}
 
-#[async_trait]
-impl Publisher for Memory {
-    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+    async fn deliver(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
         let recipients = self.owner.shared.recipients(topic)?;
         if recipients.is_empty() {
             return Ok(());
@@ -48,6 +45,15 @@ impl Publisher for Memory {
         join_all(waiting.into_iter().map(Waiting::settle)).await;
         // Those it waited for have not got it if the broker was closed meanwhile.
         self.owner.shared.lock().map(drop)
+    }
+}
+
+#[async_trait]
+impl Publisher for Memory {
+    async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+        let published = self.deliver(topic, payload).await;
+        telemetry::published(&published);
+        published
     }
 }
 

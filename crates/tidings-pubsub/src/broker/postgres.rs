@@ -23,7 +23,7 @@ use crate::broker::postgres::publish::Sender;
 use crate::broker::postgres::queue::send_all;
 use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
-use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
+use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, telemetry};
 
 /// Messages that may wait to be sent before [`Publisher::publish`] makes its caller wait to queue.
 const SEND_QUEUE: usize = 1024;
@@ -115,11 +115,21 @@ impl Postgres {
 #[async_trait]
 impl Publisher for Postgres {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+        let Owner {
+            remote,
+            closing,
+            sender,
+            ..
+        } = &*self.owner;
         let envelope = Envelope::new(topic, payload);
-        self.owner.remote.check_open()?;
-        let sending = self.owner.sender.send(envelope);
-        let sent = self.owner.closing.run_until_cancelled(sending).await;
-        sent.unwrap_or(Err(Error::Closed))
+        let sending = async {
+            remote.check_open()?;
+            sender.send(envelope).await
+        };
+        let published = closing.run_until_cancelled(sending).await;
+        let published = published.unwrap_or(Err(Error::Closed));
+        telemetry::published(&published);
+        published
     }
 }
 

@@ -19,7 +19,7 @@ use crate::broker::redis::connection::SharedConnection;
 use crate::broker::redis::publish::publish;
 use crate::broker::remote::session::keep_listening;
 use crate::broker::remote::{Patterns, Remote};
-use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic};
+use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, telemetry};
 
 /// A broker over Redis 6 or newer, or Valkey.
 ///
@@ -94,12 +94,20 @@ impl Redis {
 #[async_trait]
 impl Publisher for Redis {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
-        self.owner.remote.check_open()?;
-        self.owner
-            .closing
-            .run_until_cancelled(publish(&self.owner.connection, topic, &payload))
-            .await
-            .unwrap_or(Err(Error::Closed))
+        let Owner {
+            remote,
+            closing,
+            connection,
+            ..
+        } = &*self.owner;
+        let publishing = async {
+            remote.check_open()?;
+            publish(connection, topic, &payload).await
+        };
+        let published = closing.run_until_cancelled(publishing).await;
+        let published = published.unwrap_or(Err(Error::Closed));
+        telemetry::published(&published);
+        published
     }
 }
 

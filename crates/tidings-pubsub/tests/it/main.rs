@@ -14,6 +14,7 @@ mod public_types;
 mod redis;
 #[cfg(feature = "conformance")]
 mod relay;
+mod telemetry;
 #[cfg(all(feature = "postgres", feature = "redis"))]
 mod tls;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tidings_reconnect::{Reconnect, Timing};
 
-use crate::Error;
 use crate::broker::interest::Interest;
 use crate::broker::remote::Remote;
+use crate::{Error, telemetry};
 
 /// How connections to a server are made.
 pub(crate) trait Link: Send + Sync + 'static {
@@ -54,11 +54,15 @@ pub(crate) enum Failure {
 /// Listens for as long as it is polled.
 pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing: Timing) {
     let mut reconnect = Reconnect::new();
+    let mut was_lost = false;
     loop {
         remote.wanted().await;
         let number = remote.begin();
         let error = match open(&link, &remote, number).await {
             Ok(mut session) => {
+                if std::mem::replace(&mut was_lost, true) {
+                    telemetry::reconnected();
+                }
                 if reconnect.connected() {
                     tracing::info!("listening for messages again");
                 }

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use proptest::prelude::*;
 use tokio::task::yield_now;
 use tokio_util::task::AbortOnDropHandle;
@@ -10,7 +11,7 @@ use tidings_reconnect::Timing;
 
 use super::session::{Failure, Link, Session, keep_listening};
 use super::*;
-use crate::{Lagged, Namespace, Received};
+use crate::{Lagged, Namespace, Received, telemetry};
 
 /// A server that keeps an account, and whose connections can be broken.
 #[derive(Default)]
@@ -174,6 +175,31 @@ async fn the_server_is_asked_once_and_told_when_the_last_one_leaves() {
     assert_eq!(broker.listens(), names(&[]));
     let expected = [('+', 3), ('-', 1), ('-', 2)];
     assert_eq!(broker.server.account().commands, expected);
+}
+
+/// The first connection is not one that was made again.
+#[tokio::test(start_paused = true)]
+async fn metrics_count_connections_that_were_made_again() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let broker = Broker::start();
+    let _subscription = broker.subscribe(&["a"]).await.unwrap();
+    for _ in 0..3 {
+        broker.server.account().is_down = true;
+        broker.server.cut();
+        settle(Duration::from_secs(5)).await;
+        broker.server.account().is_down = false;
+        settle(Duration::from_secs(60)).await;
+    }
+    assert!(broker.server.account().connections > 4);
+    let counted = snapshotter.snapshot().into_vec();
+    let counted: Vec<_> = counted
+        .into_iter()
+        .map(|(key, _, _, value)| (key.key().name().to_owned(), value))
+        .collect();
+    let expected = (telemetry::RECONNECTS.to_owned(), DebugValue::Counter(3));
+    assert_eq!(counted, [expected]);
 }
 
 #[tokio::test(start_paused = true)]
