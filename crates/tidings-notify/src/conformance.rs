@@ -5,11 +5,17 @@
 //! uses it needs tokio with `macros` and `rt`.
 //!
 //! ```
+//! use tidings_notify::conformance::Subject;
 //! use tidings_notify::{MemoryStore, store_conformance};
 //!
-//! // An expression for a new store, and a value that is kept as long as the store is used.
-//! store_conformance!(memory, (MemoryStore::new(), ()));
+//! // An expression for a new store.
+//! store_conformance!(memory, Subject::new(MemoryStore::new()));
 //! ```
+//!
+//! A store that is used by several processes is given with a [second handle](Subject::with_second_handle),
+//! and one whose writers run at the same time with a way to
+//! [hold a transaction open](Subject::with_transactions): most mistakes with marks of changes show only
+//! while one is open.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -23,12 +29,15 @@ mod inbox;
 mod lifecycle;
 mod read;
 mod read_state;
+mod subject;
 mod support;
+
+pub use subject::{OpenTransaction, Subject, Transactions};
 
 /// Makes a module with one test for each rule of the [`Store`](crate::Store) contract.
 ///
-/// Takes the module's name, and an expression for a pair: a new, empty store, and a value that is
-/// kept as long as the store is used. The expression may `.await`.
+/// Takes the module's name, and an expression for a [`Subject`](crate::conformance::Subject): a new,
+/// empty store. The expression may `.await`.
 //
 // The list in `@list` is the only one: from it come the tests and the public functions. A function
 // that is left out of it is unused, and does not compile without a warning.
@@ -50,6 +59,7 @@ macro_rules! store_conformance {
                 read_is_strictly_after_rising_and_capped,
                 read_ends_a_page_of_large_payloads_early,
                 an_unknown_user_reads_empty_without_error,
+                heads_come_in_the_order_of_the_users,
                 find_knows_only_events_that_are_kept,
                 cursor_before_finds_the_first_event_stamped_so_late,
                 cursor_before_is_exact_for_disordered_stamps,
@@ -71,6 +81,10 @@ macro_rules! store_conformance {
                 changes_name_each_log_that_changed,
                 changes_come_in_pages,
                 changes_do_not_name_what_was_only_delivered,
+                changes_are_listed_on_every_handle,
+                changes_after_a_foreign_mark_are_a_rewind,
+                changes_that_commit_late_are_listed,
+                an_open_transaction_delays_only_its_users,
             }
             cleanup {
                 cleanup_removes_the_old_and_keeps_the_log,
@@ -94,8 +108,8 @@ macro_rules! store_conformance {
             $($(
                 #[tokio::test]
                 async fn $behaviour() {
-                    let (store, _keep) = $fresh;
-                    $crate::conformance::$behaviour(&store).await;
+                    let subject: $crate::conformance::Subject = $fresh;
+                    $crate::conformance::$behaviour((&subject).into()).await;
                 }
             )*)*
         }

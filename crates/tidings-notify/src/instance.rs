@@ -7,6 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Store;
 use crate::delivered::Delivered;
+use crate::hints::Hints;
 use crate::hub::Hub;
 use crate::telemetry::Stats;
 
@@ -16,6 +17,7 @@ pub(crate) struct Instance {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) hub: Hub,
     pub(crate) delivered: Delivered,
+    pub(crate) hints: Hints,
     pub(crate) stats: Stats,
     /// Fewest events that a stream asks the store for at a time.
     pub(crate) page_size: usize,

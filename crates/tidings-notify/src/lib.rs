@@ -23,7 +23,9 @@
 //! ```
 //!
 //! An event is stored first; readers are only woken. A lost wake-up costs time, never an event: the
-//! sweep finds it within the poll interval.
+//! sweep finds it within the poll interval. Wake-ups from outside come from the store, if it has some
+//! ([`Store::wakes`]), or from the application ([`Notifier::hint`]); for each, one page of the user's log
+//! is read, whatever the number of screens.
 //!
 //! | if | then |
 //! |---|---|
@@ -90,6 +92,7 @@ mod delivered;
 mod error;
 mod event;
 mod event_id;
+mod hints;
 mod hub;
 mod inbox;
 mod instance;
@@ -120,7 +123,10 @@ pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::{self, SqliteStore};
-pub use store::{ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store};
+pub use store::{
+    ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store, Wake,
+    WakeSender, Wakes,
+};
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};
 

@@ -4,7 +4,7 @@ mod builder;
 mod routing;
 mod sweep;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -114,14 +114,14 @@ impl Notifier {
             .collect();
         let events = self.append(drafts).await?;
         self.announce(&events);
-        let mut events = events.into_iter().peekable();
-        let outcomes =
-            users
-                .into_iter()
-                .map(|user| match events.next_if(|event| event.user == user) {
-                    Some(event) => Pushed::Stored(event),
-                    None => Pushed::Skipped(user),
-                });
+        let mut stored: HashMap<_, _> = events
+            .into_iter()
+            .map(|event| (event.user.clone(), event))
+            .collect();
+        let outcomes = users.into_iter().map(|user| match stored.remove(&user) {
+            Some(event) => Pushed::Stored(event),
+            None => Pushed::Skipped(user),
+        });
         Ok(outcomes.collect())
     }
 
@@ -154,6 +154,20 @@ impl Notifier {
                 channel.offer(&run);
             }
         }
+    }
+
+    /// Says that a user's log may have changed, wherever it was changed: for wake-ups that the
+    /// application carries between instances itself.
+    ///
+    /// Never waits. If the user has streams here, one page of the log is read in the background for
+    /// all of them. Hints may come again, and for users without streams.
+    pub fn hint(&self, user: &UserId) {
+        self.inner.instance.hint(user);
+    }
+
+    /// Says that any user's log may have changed, because wake-ups were lost: sweeps at once.
+    pub fn hint_all(&self) {
+        self.inner.instance.hints.sweep_soon();
     }
 
     /// Opens a stream of a user's events.

@@ -1,8 +1,10 @@
 //! The contract of stores, and the stores.
 
+mod mark;
 mod memory;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod wakes;
 
 use std::fmt;
 
@@ -12,7 +14,9 @@ use jiff::Timestamp;
 use crate::read::{ReadScope, ReadUpdate};
 use crate::{Draft, Epoch, Event, EventId, InboxPage, InboxQuery, StoreError, UserId};
 
+pub use mark::{ChangeMark, Changes, LogChange};
 pub use memory::MemoryStore;
+pub use wakes::{Wake, WakeSender, Wakes};
 
 /// Most bytes of payloads in a [`Page`], except when it has one event only: 256 KiB, so that what a
 /// slow reader holds in memory stays small however large its events are.
@@ -28,7 +32,10 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 ///   assigned in the order of the commits.
 /// - **All or nothing.** A call has its whole effect or none. When `append` returns `Ok`, the
 ///   events are as durable as the store is; the counters of the log are changed in the same
-///   transaction.
+///   transaction. A store that cannot hold several users in one transaction, because they are on
+///   several servers, must keep the rule for each user, and says in its documentation that after an
+///   error some users may have their events. The stores of this package keep it for all users of a
+///   call.
 /// - **Read your writes.** A read that begins after a write has returned sees that write, on every
 ///   handle of every instance. A log that was rewound (restored from an older copy) should be given
 ///   a new epoch; a reader ahead of its top gets a gap in any case.
@@ -50,11 +57,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`Epoch::NONE`].
     ///
     /// So a page shorter than `limit` need not be the last: the last page ends with
-    /// [`Page::top_seq`].
+    /// [`Head::top_seq`].
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError>;
 
-    /// Returns where the log stands, or [`Head::EMPTY`] if there is none.
-    async fn head(&self, user: &UserId) -> Result<Head, StoreError>;
+    /// Returns where each user's log stands, in the order of the users: [`Head::EMPTY`] if there is
+    /// none. One round trip, whatever the number of users.
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError>;
+
+    /// Returns where one log stands.
+    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
+        let heads = self.heads(std::slice::from_ref(user)).await?;
+        heads.first().copied().ok_or(StoreError::ContractBroken {
+            rule: "heads returns one head for each user",
+        })
+    }
 
     /// Returns one event, or `None` if it does not exist or was removed.
     async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError>;
@@ -88,12 +104,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the present mark, to continue from with [`changes`](Self::changes).
     async fn mark(&self) -> Result<ChangeMark, StoreError>;
 
-    /// Lists at most `limit` logs whose events or read state changed after `mark`, and the mark to
-    /// continue from. A log may be listed again, and must not be missed: a change that becomes
-    /// visible later has a later mark. The cost depends on the number of changes only.
+    /// Lists logs whose events or read state changed after `mark`, and the mark to continue from.
     ///
-    /// The returned mark is less than `after` only if the store was rewound.
-    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError>;
+    /// A change must not be missed, also one that becomes visible after a later one: numbers that
+    /// are drawn in a transaction are not marks, because transactions commit in another order. A log
+    /// may be listed again. Several logs may have the same mark; a list that ends between them either
+    /// exceeds the limit or continues between them. The cost depends on the number of changes only.
+    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError>;
+
+    /// Wake-ups from outside: a store with notifications of its own says which users' logs were
+    /// changed, by whichever handle of whichever instance. They are only a hint, which may be lost or
+    /// come twice. Without them, the sweep finds what other instances changed.
+    fn wakes(&self) -> Option<Wakes> {
+        None
+    }
 
     /// Removes events that were stored before `cutoff`, and returns how many there were.
     ///
@@ -112,13 +136,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 /// A stretch of a log, with where the log stood at the same instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// The incarnation of the log; [`Epoch::NONE`] when there is no log.
-    pub epoch: Epoch,
-    /// The number of the oldest event that is kept, or one above the top when none is.
-    pub first_seq: u64,
-    /// The number of the newest event; zero before the first.
-    pub top_seq: u64,
-    /// The events, rising. More follow if the last is not numbered `top_seq`.
+    /// Where the log stands; [`Head::EMPTY`] when there is no log.
+    pub head: Head,
+    /// The events, rising. More follow if the last is not the top.
     pub events: Vec<Event>,
 }
 
@@ -126,9 +146,7 @@ impl Page {
     /// The page of a user without a log.
     pub fn empty() -> Self {
         Self {
-            epoch: Epoch::NONE,
-            first_seq: 1,
-            top_seq: 0,
+            head: Head::EMPTY,
             events: Vec::new(),
         }
     }
@@ -171,46 +189,4 @@ impl Head {
     pub fn before_first(&self) -> EventId {
         EventId::new(self.epoch, self.first_seq.saturating_sub(1))
     }
-}
-
-/// A moment in the history of a whole store. Later moments have greater marks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChangeMark(u64);
-
-impl ChangeMark {
-    /// The mark that a store keeps as this number.
-    pub fn from_u64(value: u64) -> Self {
-        Self(value)
-    }
-
-    /// The mark as a number, for stores.
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-/// What changed in a store since a mark.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Changes {
-    /// Where to ask from next.
-    pub mark: ChangeMark,
-    /// The logs that changed.
-    pub logs: Vec<LogChange>,
-    /// Whether the limit cut the list short.
-    pub more: bool,
-}
-
-/// A log that changed, as it is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogChange {
-    /// Whose log it is.
-    pub user: UserId,
-    /// The incarnation of the log.
-    pub epoch: Epoch,
-    /// The number of the newest event.
-    pub top_seq: u64,
-    /// How many of the kept events are unread.
-    pub unread: u64,
-    /// As [`Head::read_revision`].
-    pub read_revision: u64,
 }

@@ -293,8 +293,8 @@ impl Subscription {
         self.reading = None;
         match answer {
             Ok(page) => {
-                self.channel.observe((&page).into(), known);
-                let gave_nothing = page.events.is_empty() && self.cursor.seq < page.top_seq;
+                self.channel.observe((&page.head).into(), known);
+                let gave_nothing = page.events.is_empty() && self.cursor.seq < page.head.top_seq;
                 if !self.take_page(page) && gave_nothing {
                     tracing::error!(user = %self.user, "the notification store returned no events of a log that has some, trying again");
                     self.retry_at = Some(Instant::now() + RETRY_DELAY);
@@ -316,16 +316,16 @@ impl Subscription {
 
     /// Takes in a page of the store. Returns `true` if it begins with a gap.
     fn take_page(&mut self, page: Page) -> bool {
-        let top = EventId::new(page.epoch, page.top_seq);
-        if let Some(reason) = GapReason::between(self.cursor, top, page.first_seq) {
-            let to = EventId::new(page.epoch, page.first_seq.saturating_sub(1));
+        let head = page.head;
+        if let Some(reason) = GapReason::between(self.cursor, head.top(), head.first_seq) {
+            let to = head.before_first();
             let from = Some(self.cursor);
             self.cursor = to;
-            self.backlog_end = self.backlog_end.map(|_| page.top_seq);
+            self.backlog_end = self.backlog_end.map(|_| head.top_seq);
             self.gap = Some(Gap { from, to, reason });
             true
         } else {
-            self.cursor.epoch = page.epoch;
+            self.cursor.epoch = head.epoch;
             self.page = page.events.into_iter().map(Arc::new).collect();
             false
         }

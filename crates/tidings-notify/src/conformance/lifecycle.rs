@@ -26,6 +26,6 @@ pub async fn calls_after_close_return_closed(store: &dyn Store) {
     ));
     assert!(is_closed(&store.cursor_before(&ann, now()).await));
     assert!(is_closed(&store.mark().await));
-    assert!(is_closed(&store.changes(mark, 1).await));
+    assert!(is_closed(&store.changes(&mark, 1).await));
     assert!(is_closed(&store.cleanup(now()).await));
 }

@@ -19,8 +19,8 @@ pub async fn read_is_strictly_after_rising_and_capped(store: &dyn Store) {
     ] {
         let page = ok(store.read(&ann, after, limit).await);
         assert_eq!(seqs(&page.events), expected, "after {after}, limit {limit}");
-        assert_eq!((page.first_seq, page.top_seq), (1, 10));
-        assert_eq!(page.epoch, head(store, &ann).await.epoch);
+        assert_eq!(page.head, head(store, &ann).await);
+        assert_eq!((page.head.first_seq, page.head.top_seq), (1, 10));
     }
 }
 
@@ -34,7 +34,7 @@ pub async fn read_ends_a_page_of_large_payloads_early(store: &dyn Store) {
     let mut after = 0;
     while after < 8 {
         let page = ok(store.read(&ann, after, 100).await);
-        assert_eq!((page.first_seq, page.top_seq), (1, 8));
+        assert_eq!((page.head.first_seq, page.head.top_seq), (1, 8));
         let seqs = seqs(&page.events);
         after = *seqs.last().expect("a page has at least one event");
         pages.push(seqs);
@@ -66,6 +66,19 @@ pub async fn an_unknown_user_reads_empty_without_error(store: &dyn Store) {
     ok(store.mark_delivered(vec![(nobody.clone(), id)]).await);
     assert_eq!(ok(store.cleanup(now()).await), 0);
     assert_eq!(head(store, &nobody).await, Head::EMPTY);
+}
+
+/// One head for each user, in order, also for one who is named twice or has no log.
+pub async fn heads_come_in_the_order_of_the_users(store: &dyn Store) {
+    let [ann, bob, nobody] = ["ann", "bob", "nobody"].map(user);
+    append(store, &ann, 1).await;
+    append(store, &bob, 2).await;
+    let asked = [bob.clone(), nobody, ann.clone(), bob.clone()];
+    let heads = ok(store.heads(&asked).await);
+    let tops: Vec<_> = heads.iter().map(|head| head.top_seq).collect();
+    assert_eq!(tops, [2, 0, 1, 2]);
+    assert_eq!((heads[0], heads[1]), (head(store, &bob).await, Head::EMPTY));
+    assert_eq!(ok(store.heads(&[]).await), []);
 }
 
 /// `find` returns the event itself, and nothing for ids of other logs or beyond the top.

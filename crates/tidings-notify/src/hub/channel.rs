@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 use super::reads::{ReadState, Reads};
 use super::ring::Ring;
 use crate::read::{Marked, ReadChange, ReadUpdate};
-use crate::store::{Head, LogChange, Page};
+use crate::store::{Head, Page};
 use crate::{Epoch, Event, EventId};
 
 /// What the streams of one user on this instance share: how far the log is known to go, its newest
@@ -46,13 +46,18 @@ impl Position {
         epoch: Epoch::NONE,
         top_seq: 0,
     };
+
+    /// Whether nothing is known yet, or no log exists.
+    pub(crate) fn is_unknown(self) -> bool {
+        self == Self::UNKNOWN
+    }
 }
 
 /// What a result of the store says about a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     position: Position,
-    read_state: Option<ReadState>,
+    read_state: ReadState,
 }
 
 /// What comes after a cursor.
@@ -123,23 +128,29 @@ impl Channel {
         }
     }
 
-    /// Takes in a result that the store returned some time ago. Returns `false` if it contradicts
-    /// what is known now: then it is old, or the log was rewound or made anew. The caller must ask
-    /// the store again and pass the result to [`observe`](Self::observe).
-    pub(crate) fn observe_past(&self, seen: Seen) -> bool {
+    /// Takes in the events after the position `asked`, and where the log stood with them.
+    pub(crate) fn take_in(&self, page: Page, asked: Position) {
+        let seen = (&page.head).into();
+        let events: Vec<_> = page.events.into_iter().map(Arc::new).collect();
         let mut state = self.state();
-        let known = state.position;
-        if known.epoch != Epoch::NONE
-            && (known.epoch != seen.position.epoch || known.top_seq > seen.position.top_seq)
-        {
-            return false;
+        let before = state.position;
+        for event in &events {
+            state.offer(event);
         }
-        let changed = state.observe(seen, Position::UNKNOWN);
+        let changed = state.observe(seen, asked);
+        let moved = state.position != before;
         drop(state);
-        if changed {
+        if changed || moved {
             self.wake.notify_waiters();
         }
-        true
+    }
+
+    /// Whether a result that the store returned some time ago has nothing new. If it has, or if it
+    /// contradicts what is known, then the store must be asked again: the result may be old, or the
+    /// log may have been rewound.
+    pub(crate) fn knows(&self, seen: Seen) -> bool {
+        let state = self.state();
+        state.position == seen.position && state.reads.includes(seen.read_state.revision)
     }
 
     /// Takes in a change of the read state that was made through this instance at the time `at`.
@@ -246,9 +257,9 @@ impl State {
         let moved = self.observe_position(seen.position, asked);
         let Position { epoch, top_seq } = seen.position;
         let marked_elsewhere = epoch == self.position.epoch
-            && seen.read_state.is_some_and(|read_state| {
-                self.reads.observe(read_state, EventId::new(epoch, top_seq))
-            });
+            && self
+                .reads
+                .observe(seen.read_state, EventId::new(epoch, top_seq));
         if marked_elsewhere {
             // It is not known which events were read, so the ring's copies may be wrong.
             self.ring.clear();
@@ -320,37 +331,10 @@ impl From<&Head> for Seen {
                 epoch: head.epoch,
                 top_seq: head.top_seq,
             },
-            read_state: Some(ReadState {
+            read_state: ReadState {
                 revision: head.read_revision,
                 unread: head.unread,
-            }),
-        }
-    }
-}
-
-impl From<&LogChange> for Seen {
-    fn from(change: &LogChange) -> Self {
-        Self {
-            position: Position {
-                epoch: change.epoch,
-                top_seq: change.top_seq,
             },
-            read_state: Some(ReadState {
-                revision: change.read_revision,
-                unread: change.unread,
-            }),
-        }
-    }
-}
-
-impl From<&Page> for Seen {
-    fn from(page: &Page) -> Self {
-        Self {
-            position: Position {
-                epoch: page.epoch,
-                top_seq: page.top_seq,
-            },
-            read_state: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::routing::{ROUTE_QUEUE, Routes};
 use super::{Inner, Notifier, routing, sweep};
 use crate::delivered::Delivered;
+use crate::hints::{self, HINT_READERS, Hints};
 use crate::hub::Hub;
 use crate::instance::{Instance, Tasks};
 use crate::telemetry::Stats;
@@ -112,6 +113,7 @@ impl NotifierBuilder {
             store: self.store,
             hub: Hub::new(self.buffer_size),
             delivered: Delivered::default(),
+            hints: Hints::default(),
             stats: Stats::default(),
             page_size: self.buffer_size,
         });
@@ -120,6 +122,14 @@ impl NotifierBuilder {
             let instance = instance.clone();
             async move { sweep::run(&instance, self.poll_interval).await }
         });
+        if let Some(wakes) = instance.store.wakes() {
+            let instance = instance.clone();
+            tasks.spawn(async move { hints::listen(&instance, wakes).await });
+        }
+        for _ in 0..HINT_READERS {
+            let instance = instance.clone();
+            tasks.spawn(async move { hints::read(&instance).await });
+        }
         tasks.spawn({
             let instance = instance.clone();
             async move { instance.delivered.run(&*instance.store).await }

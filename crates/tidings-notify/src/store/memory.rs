@@ -124,16 +124,15 @@ impl Store for MemoryStore {
             .take(limit)
             .take_while(|event| budget.admit(cost(event)));
         Ok(Page {
-            epoch: log.epoch,
-            first_seq: log.first_seq,
-            top_seq: log.top_seq(),
+            head: log.head(),
             events: page.cloned().collect(),
         })
     }
 
-    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
         let logs = self.open()?;
-        Ok(logs.by_user.get(user).map_or(Head::EMPTY, Log::head))
+        let head = |user| logs.by_user.get(user).map_or(Head::EMPTY, Log::head);
+        Ok(users.iter().map(head).collect())
     }
 
     async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
@@ -198,27 +197,33 @@ impl Store for MemoryStore {
         Ok(ChangeMark::from_u64(self.open()?.mark))
     }
 
-    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
         let logs = self.open()?;
-        let mut mark = ChangeMark::from_u64(logs.mark);
+        let newest = ChangeMark::from_u64(logs.mark);
+        let Some(after) = after.as_u64().filter(|after| *after <= logs.mark) else {
+            return Ok(Changes {
+                mark: newest,
+                logs: Vec::new(),
+                more: false,
+                rewound: true,
+            });
+        };
+        let mut last = logs.mark;
         let mut changed = Vec::new();
-        let later = after.as_u64().saturating_add(1)..;
-        for (at, user) in logs.changes.range(later).take(limit) {
-            mark = ChangeMark::from_u64(*at);
+        for (at, user) in logs.changes.range(after + 1..).take(limit) {
+            last = *at;
             if let Some(log) = logs.by_user.get(user) {
                 changed.push(LogChange {
                     user: user.clone(),
-                    epoch: log.epoch,
-                    top_seq: log.top_seq(),
-                    unread: log.unread,
-                    read_revision: log.read_revision,
+                    head: log.head(),
                 });
             }
         }
         Ok(Changes {
-            more: mark.as_u64() < logs.mark,
-            mark,
+            mark: ChangeMark::from_u64(last),
             logs: changed,
+            more: last < logs.mark,
+            rewound: false,
         })
     }
 

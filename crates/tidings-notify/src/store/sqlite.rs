@@ -111,10 +111,13 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
-        let user = user.clone();
-        self.query(move |connection| log::head(connection, &user))
-            .await
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
+        let users = users.to_vec();
+        self.query(move |connection| {
+            let head = |user| log::head(connection, user);
+            users.iter().map(head).collect()
+        })
+        .await
     }
 
     async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
@@ -155,7 +158,8 @@ impl Store for SqliteStore {
         self.query(log::mark).await
     }
 
-    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+        let after = after.as_u64();
         self.query(move |connection| log::changes(connection, after, limit))
             .await
     }

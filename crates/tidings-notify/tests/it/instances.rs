@@ -296,51 +296,43 @@ mod rewound {
         }
 
         async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
-            let Head {
-                epoch,
-                first_seq,
-                top_seq,
-                ..
-            } = self.head(user).await?;
+            let head = self.head(user).await?;
             let logs = self.0.lock().unwrap();
             let events = logs.0.iter().filter(|event| event.id.seq > after);
             Ok(Page {
-                epoch,
-                first_seq,
-                top_seq,
+                head,
                 events: events.take(limit).cloned().collect(),
             })
         }
 
-        async fn head(&self, _: &UserId) -> Result<Head, StoreError> {
+        async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
             let top_seq = self.0.lock().unwrap().0.len() as u64;
             let epoch = Epoch::from_u64(if top_seq == 0 { 0 } else { EPOCH });
-            Ok(Head {
+            let head = Head {
                 epoch,
                 top_seq,
                 ..Head::EMPTY
-            })
+            };
+            Ok(vec![head; users.len()])
         }
 
         async fn mark(&self) -> Result<ChangeMark, StoreError> {
             Ok(ChangeMark::from_u64(self.0.lock().unwrap().0.len() as u64))
         }
 
-        async fn changes(&self, after: ChangeMark, _: usize) -> Result<Changes, StoreError> {
+        async fn changes(&self, after: &ChangeMark, _: usize) -> Result<Changes, StoreError> {
             let mark = self.mark().await?;
-            let logs = self.0.lock().unwrap();
-            let newest = logs.0.last().filter(|event| event.id.seq > after.as_u64());
-            let logs = newest.map(|event| LogChange {
-                user: event.user.clone(),
-                epoch: event.id.epoch,
-                top_seq: event.id.seq,
-                unread: 0,
-                read_revision: 0,
+            let head = self.head(&crate::support::ann()).await?;
+            let after = after.as_u64().unwrap();
+            let changed = (head.top_seq > after).then(|| LogChange {
+                user: crate::support::ann(),
+                head,
             });
             Ok(Changes {
                 mark,
-                logs: logs.into_iter().collect(),
+                logs: changed.into_iter().collect(),
                 more: false,
+                rewound: head.top_seq < after,
             })
         }
 

@@ -1,12 +1,22 @@
 //! The stores keep the contract that they share, and each its own promises.
 
 use jiff::Timestamp;
-use tidings_notify::{Item, MemoryStore, Since, Store, store_conformance};
+use tidings_notify::conformance::Subject;
+use tidings_notify::{Item, MemoryStore, Since, SqliteStore, Store, store_conformance};
 
-use crate::support::{ann, draft, fresh_sqlite, numbers, push_numbers, without_sweep};
+use crate::support::{ann, draft, fresh_sqlite, numbers, open_sqlite, push_numbers, without_sweep};
 
-store_conformance!(memory, (MemoryStore::new(), ()));
-store_conformance!(sqlite, fresh_sqlite().await);
+store_conformance!(memory, Subject::new(MemoryStore::new()));
+store_conformance!(sqlite, sqlite_subject().await);
+
+/// Two handles on one file, as two processes would have them.
+async fn sqlite_subject() -> Subject {
+    let (store, folder) = fresh_sqlite().await;
+    let second = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    Subject::new(store)
+        .with_second_handle(second)
+        .keeping(folder)
+}
 
 #[tokio::test]
 async fn a_memory_store_keeps_a_bounded_log_and_streams_are_told() {

@@ -12,7 +12,7 @@ use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
     ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxPage, InboxQuery, Item,
     MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page, Payload, Presence, ReadScope,
-    ReadUpdate, Store, StoreError, Subscription, UserId,
+    ReadUpdate, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
 };
 use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
@@ -118,6 +118,8 @@ pub(crate) struct Observed {
     pub(crate) is_broken: Arc<AtomicBool>,
     /// What a read of a log needs to pass.
     pub(crate) gate: Arc<Semaphore>,
+    /// Through which a test wakes.
+    pub(crate) wakes: WakeSender,
 }
 
 impl Default for Observed {
@@ -127,6 +129,7 @@ impl Default for Observed {
             calls: Arc::default(),
             is_broken: Arc::default(),
             gate: Arc::new(Semaphore::new(1)),
+            wakes: WakeSender::new(4),
         }
     }
 }
@@ -154,8 +157,8 @@ impl Store for Observed {
         store.read(user, after, limit).await
     }
 
-    async fn head(&self, user: &UserId) -> Result<Head, StoreError> {
-        self.call()?.head(user).await
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
+        self.call()?.heads(users).await
     }
 
     async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
@@ -187,8 +190,12 @@ impl Store for Observed {
         self.call()?.mark().await
     }
 
-    async fn changes(&self, after: ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
         self.call()?.changes(after, limit).await
+    }
+
+    fn wakes(&self) -> Option<Wakes> {
+        Some(self.wakes.receiver())
     }
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {

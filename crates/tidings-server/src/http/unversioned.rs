@@ -122,7 +122,7 @@ impl List {
             chunk.push_str(&serde_json::to_string(&Notification::from(event))?);
             self.after = event.id.seq;
         }
-        if self.after >= page.top_seq || page.events.is_empty() {
+        if self.after >= page.head.top_seq || page.events.is_empty() {
             self.state = ListState::Ended;
             chunk.push(']');
         }

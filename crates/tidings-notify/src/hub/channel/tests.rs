@@ -31,6 +31,20 @@ fn head(epoch: u64, top_seq: u64, read_revision: u64) -> Seen {
     (&head).into()
 }
 
+fn page(top_seq: u64, read_revision: u64, seqs: &[u64]) -> Page {
+    let head = Head {
+        epoch: Epoch::from_u64(EPOCH),
+        top_seq,
+        read_revision,
+        ..Head::EMPTY
+    };
+    let events = seqs.iter().map(|seq| (*event(EPOCH, *seq)).clone());
+    Page {
+        head,
+        events: events.collect(),
+    }
+}
+
 fn update(revision: u64, ids: &[EventId], as_of: EventId) -> ReadUpdate {
     ReadUpdate {
         changed: 1,
@@ -58,8 +72,8 @@ fn an_old_answer_takes_nothing_back() {
     channel.offer(&[event(EPOCH, 6), event(EPOCH, 7)]);
     channel.observe(head(EPOCH, 6, 0), asked);
     assert_eq!(channel.position().top_seq, 7);
-    assert!(!channel.observe_past(head(EPOCH, 6, 0)));
-    assert_eq!(channel.position().top_seq, 7);
+    assert!(!channel.knows(head(EPOCH, 6, 0)));
+    assert!(channel.knows(head(EPOCH, 7, 0)));
     assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
 }
 
@@ -77,7 +91,7 @@ fn a_new_epoch_is_believed_from_the_store_and_from_nobody_else() {
     let channel = Channel::new(8);
     channel.offer(&[event(EPOCH, 1)]);
     channel.offer(&[event(EPOCH + 1, 2)]);
-    assert!(!channel.observe_past(head(EPOCH + 1, 2, 0)));
+    assert!(!channel.knows(head(EPOCH + 1, 2, 0)));
     assert_eq!(channel.position().epoch.as_u64(), EPOCH);
     channel.observe(head(EPOCH + 1, 2, 0), channel.position());
     assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);
@@ -199,17 +213,28 @@ fn regression_read_changes_go_on_after_a_rewind_in_the_same_epoch() {
 }
 
 #[test]
-fn a_rewind_that_a_page_shows_is_told_with_the_next_head() {
+fn a_rewind_that_a_page_shows_is_told() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 9, 5), channel.position());
-    let page = Page {
-        epoch: Epoch::from_u64(EPOCH),
-        top_seq: 2,
-        ..Page::empty()
-    };
-    channel.observe((&page).into(), channel.position());
-    assert_eq!(channel.view().read_after(0, id(EPOCH, 2)), None);
-    channel.observe(head(EPOCH, 2, 1), channel.position());
+    channel.take_in(page(2, 1, &[]), channel.position());
     let (change, _) = channel.view().read_after(0, id(EPOCH, 2)).unwrap();
     assert_eq!(change.marked, Marked::Unknown);
+}
+
+#[test]
+fn a_page_is_taken_in_whole_or_left_to_the_store() {
+    let channel = Channel::new(8);
+    channel.observe(head(EPOCH, 1, 0), channel.position());
+    channel.take_in(page(3, 0, &[2, 3]), channel.position());
+    assert_eq!(next(&channel, id(EPOCH, 1)), Some(2));
+    assert_eq!(next(&channel, id(EPOCH, 2)), Some(3));
+    // There is more than the page holds.
+    channel.take_in(page(9, 0, &[4, 5]), channel.position());
+    assert_eq!(channel.position().top_seq, 9);
+    assert!(matches!(channel.view().after(id(EPOCH, 3)), Next::AskStore));
+    // An old page takes nothing back.
+    let asked = channel.position();
+    channel.offer(&[event(EPOCH, 10), event(EPOCH, 11)]);
+    channel.take_in(page(10, 0, &[10]), asked);
+    assert_eq!(next(&channel, id(EPOCH, 10)), Some(11));
 }

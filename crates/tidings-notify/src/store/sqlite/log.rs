@@ -28,18 +28,23 @@ pub(super) fn find_log(connection: &Connection, user: &UserId) -> Result<Option<
         .query_row([user.as_str()], |row| {
             Ok(Log {
                 id: row.get(0)?,
-                head: Head {
-                    epoch: epoch(row.get(1)?),
-                    first_seq: row.get(2)?,
-                    top_seq: row.get(3)?,
-                    delivered_seq: row.get(4)?,
-                    unread: row.get(5)?,
-                    read_revision: row.get(6)?,
-                },
+                head: head_from(row, 1)?,
             })
         })
         .optional()?;
     Ok(log)
+}
+
+/// Reads the columns of a head, from this one on.
+fn head_from(row: &Row<'_>, column: usize) -> rusqlite::Result<Head> {
+    Ok(Head {
+        epoch: epoch(row.get(column)?),
+        first_seq: row.get(column + 1)?,
+        top_seq: row.get(column + 2)?,
+        delivered_seq: row.get(column + 3)?,
+        unread: row.get(column + 4)?,
+        read_revision: row.get(column + 5)?,
+    })
 }
 
 /// SQLite's integers have a sign and epochs have none: they share the same 64 bits.
@@ -61,9 +66,7 @@ pub(super) fn read(
         return Ok(Page::empty());
     };
     let mut page = Page {
-        epoch: head.epoch,
-        first_seq: head.first_seq,
-        top_seq: head.top_seq,
+        head,
         events: Vec::new(),
     };
     if after >= head.top_seq {
@@ -156,46 +159,53 @@ pub(super) fn cursor_before(
     Ok(EventId::new(log.head.epoch, low - 1))
 }
 
-pub(super) fn mark(connection: &Connection) -> Result<ChangeMark, StoreError> {
+/// The number of the newest change. Numbers are visible in their order, because a file has one
+/// writer at a time.
+fn newest_change(connection: &Connection) -> Result<u64, StoreError> {
     let newest: Option<u64> = connection
         .prepare_cached("SELECT max(changed) FROM notify_log")?
         .query_row([], |row| row.get(0))?;
-    Ok(ChangeMark::from_u64(newest.unwrap_or(0)))
+    Ok(newest.unwrap_or(0))
+}
+
+pub(super) fn mark(connection: &Connection) -> Result<ChangeMark, StoreError> {
+    Ok(ChangeMark::from_u64(newest_change(connection)?))
 }
 
 pub(super) fn changes(
     connection: &Connection,
-    after: ChangeMark,
+    after: Option<u64>,
     limit: usize,
 ) -> Result<Changes, StoreError> {
+    let newest = newest_change(connection)?;
+    let mut changes = Changes {
+        mark: ChangeMark::from_u64(newest),
+        logs: Vec::new(),
+        more: false,
+        rewound: false,
+    };
+    let Some(after) = after.filter(|after| *after <= newest) else {
+        // The file was put back to an older copy.
+        changes.rewound = true;
+        return Ok(changes);
+    };
     let mut statement = connection.prepare_cached(
-        "SELECT user, epoch, top_seq, unread, read_revision, changed FROM notify_log
-         WHERE changed > ?1 ORDER BY changed LIMIT ?2",
+        "SELECT user, changed, epoch, first_seq, top_seq, delivered_seq, unread, read_revision
+         FROM notify_log WHERE changed > ?1 ORDER BY changed LIMIT ?2",
     )?;
-    let after_stored = i64::try_from(after.as_u64()).unwrap_or(i64::MAX);
-    let mut rows = statement.query((after_stored, i64::try_from(limit).unwrap_or(i64::MAX)))?;
-    let mut logs = Vec::new();
-    let mut last = None;
+    let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut last = newest;
     while let Some(row) = rows.next()? {
         let user = row.get_ref(0)?.as_str().map_err(StoreError::backend)?;
-        logs.push(LogChange {
+        changes.logs.push(LogChange {
             user: UserId::stored(user).map_err(StoreError::backend)?,
-            epoch: epoch(row.get(1)?),
-            top_seq: row.get(2)?,
-            unread: row.get(3)?,
-            read_revision: row.get(4)?,
+            head: head_from(row, 2)?,
         });
-        last = Some(ChangeMark::from_u64(row.get(5)?));
+        last = row.get(1)?;
     }
-    Ok(Changes {
-        more: logs.len() >= limit,
-        mark: match last {
-            Some(mark) => mark,
-            // Behind `after` when the file was put back to an older copy.
-            None => mark(connection)?,
-        },
-        logs,
-    })
+    changes.mark = ChangeMark::from_u64(last);
+    changes.more = last < newest;
+    Ok(changes)
 }
 
 pub(super) fn mark_delivered(

@@ -1,0 +1,58 @@
+//! Wake-ups that a store hears from outside.
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::UserId;
+
+/// A hint that something has changed in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wake {
+    /// This user's log has changed.
+    Changed(UserId),
+    /// Some hints may have been lost: any log may have changed.
+    Lost,
+}
+
+/// The hints of a store, from the moment when they were asked for.
+///
+/// A receiver that falls behind gets one [`Wake::Lost`] for all that it has missed.
+#[derive(Debug)]
+pub struct Wakes(broadcast::Receiver<Wake>);
+
+impl Wakes {
+    /// Waits for the next hint; `None` when the store will send no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no hint.
+    pub async fn next(&mut self) -> Option<Wake> {
+        match self.0.recv().await {
+            Ok(wake) => Some(wake),
+            Err(RecvError::Lagged(_)) => Some(Wake::Lost),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+/// The end of a store through which it sends its hints. Clones send to the same receivers.
+#[derive(Debug, Clone)]
+pub struct WakeSender(broadcast::Sender<Wake>);
+
+impl WakeSender {
+    /// A sender whose receivers may each fall this many hints behind, at least one, before they are
+    /// told that some are lost.
+    pub fn new(capacity: usize) -> Self {
+        Self(broadcast::Sender::new(capacity.max(1)))
+    }
+
+    /// Sends a hint to all receivers. Never waits.
+    pub fn send(&self, wake: Wake) {
+        // Without receivers there is no one to wake.
+        drop(self.0.send(wake));
+    }
+
+    /// A receiver of the hints from now on.
+    pub fn receiver(&self) -> Wakes {
+        Wakes(self.0.subscribe())
+    }
+}
