@@ -72,9 +72,8 @@ use crate::{
 /// A lane's queue holds the messages that are queued and those that wait for their next attempt.
 /// All queues together are [bounded](DispatcherBuilder::queue_size) as well. A quarter of that is
 /// reserved: a lane may hold no more than 16 of the reserved places. So a hundred lanes with failing
-/// endpoints and full queues do not keep the messages of the others out. A message takes less than
-/// 256 bytes beside its body while it is queued or waits for its second attempt, and 16 bytes more
-/// for each attempt after that.
+/// endpoints and full queues do not keep the messages of the others out. [`Message`] says how much
+/// memory each takes.
 ///
 /// ```
 /// use tidings::{Dispatcher, Endpoint};

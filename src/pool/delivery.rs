@@ -3,7 +3,6 @@ mod history;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_notify::EventType;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
@@ -17,9 +16,7 @@ pub(crate) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
 
 /// A message on its way.
 ///
-/// Many of them may wait, so that its size matters: it takes less than 256 bytes beside the body,
-/// however many attempts were made. Only if a caller waits for the outcome, with a future of its
-/// own, does it keep six bytes of each attempt without a limit.
+/// Many of them may wait, so that its size matters: see "Memory" of [`Message`].
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(super) message: Message,
@@ -72,7 +69,7 @@ impl Delivery {
             // The only endpoint of a client has no name.
             { telemetry::ENDPOINT_ID } = (!endpoint.is_empty()).then_some(endpoint),
             { telemetry::MESSAGE_ID } = message.id(),
-            { telemetry::MESSAGE_TYPE } = message.event_type().map(EventType::as_str),
+            { telemetry::MESSAGE_TYPE } = message.event_type(),
         );
         let span = (!span.is_disabled()).then_some(span);
         let is_observed = reply.is_some() || span.is_some();

@@ -185,7 +185,7 @@ impl Router for InstanceRouter {
         let message = Message::new(body)
             .with_id(event.id.to_string())
             .map_err(RouteError::new)?
-            .with_type(event.event_type.clone())
+            .with_type(&event.event_type)
             .with_content_type(HeaderValue::from_static("application/json"));
         self.inner
             .dispatcher

@@ -122,7 +122,7 @@ impl WebhookEvent {
             .with_content_type(HeaderValue::from_static("application/json"));
         // The type is for traces; our own types are not types of applications.
         if let Ok(event_type) = EventType::new(&self.event_type) {
-            message = message.with_type(event_type);
+            message = message.with_type(&event_type);
         }
         Ok(message)
     }
