@@ -336,7 +336,7 @@ async fn in_loops(setup: &Arc<Setup>, contender: usize, workers: usize, end: Ins
 async fn through_client(setup: &Setup, workers: usize, end: Instant) -> u32 {
     let client = Client::builder(&setup.url)
         .secret(setup.secret.clone())
-        .shared_sender(setup.sender.clone())
+        .sender(setup.sender.clone())
         .workers(workers)
         .on_error(|_, error| panic!("{error}"))
         .build()

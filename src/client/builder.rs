@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::{Client, Inner};
 use crate::circuit_breaker::CircuitBreakerConfig;
-use crate::pool::{LaneSettings, Limits, PoolConfig, RateLimit};
+use crate::pool::{Limits, PoolConfig};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
     Attempt, Classifier, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId,
-    Message, Receipt, Sender, SenderBuilder,
+    LaneConfig, Message, Receipt, Sender,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -19,13 +19,16 @@ pub const DEFAULT_WORKERS: usize = 10;
 pub const DEFAULT_QUEUE_SIZE: usize = 1000;
 
 /// Describes a [`Client`]; everything is checked together by [`build`](Self::build).
+///
+/// # Callbacks
+///
+/// A callback is called on a worker and must not block it. A panic in a callback is logged and has
+/// no further effect.
 #[must_use]
 pub struct ClientBuilder {
     endpoint: EndpointBuilder,
     pool: PoolConfig,
-    retry: Option<RetryPolicy>,
-    circuit_breaker: Option<CircuitBreakerConfig>,
-    rate_limit: Option<RateLimit>,
+    lane: LaneConfig,
 }
 
 impl ClientBuilder {
@@ -39,9 +42,12 @@ impl ClientBuilder {
         Self {
             endpoint: Endpoint::builder(url),
             pool: PoolConfig::new(limits, DEFAULT_QUEUE_SIZE),
-            retry: None,
-            circuit_breaker: None,
-            rate_limit: None,
+            lane: LaneConfig::default()
+                .without_retry()
+                .without_retry_budget()
+                .without_circuit_breaker()
+                // It could not be inserted again.
+                .without_stop_when_gone(),
         }
     }
 
@@ -97,7 +103,7 @@ impl ClientBuilder {
 
     /// Retries failed messages. Without this, each message has one attempt.
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.retry = Some(retry);
+        self.lane = self.lane.with_retry(retry);
         self
     }
 
@@ -107,7 +113,7 @@ impl ClientBuilder {
     /// waits until the circuit admits it, for as long as the policy's maximum age allows, and that
     /// does not count as an attempt.
     pub fn circuit_breaker(mut self, config: CircuitBreakerConfig) -> Self {
-        self.circuit_breaker = Some(config);
+        self.lane = self.lane.with_circuit_breaker(config);
         self
     }
 
@@ -117,14 +123,12 @@ impl ClientBuilder {
     /// Attempts keep an even distance, without bursts after an idle time. Messages beyond the limit
     /// wait in the queue.
     pub fn rate_limit(mut self, attempts: u32, per: Duration) -> Self {
-        self.rate_limit = Some(RateLimit::new(attempts, per));
+        self.lane = self.lane.with_rate_limit(attempts, per);
         self
     }
 
     /// Sets what is called after each attempt, before the outcome of its message is reported.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect. An attempt that a stop interrupts is not reported.
+    /// An attempt that a stop interrupts is not reported.
     pub fn on_attempt(
         mut self,
         on_attempt: impl Fn(&Message, &Attempt) + Send + Sync + 'static,
@@ -141,9 +145,6 @@ impl ClientBuilder {
     /// to exactly one call: of this callback, or of [`on_error`](Self::on_error). The same holds
     /// for [`deliver`](Client::deliver) when its future was dropped; otherwise `deliver` returns
     /// the outcome, and neither is called.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect.
     pub fn on_delivered(mut self, on_delivered: impl Fn(Receipt) + Send + Sync + 'static) -> Self {
         self.pool.callbacks.delivered = Some(Box::new(move |_, receipt| on_delivered(receipt)));
         self
@@ -151,9 +152,6 @@ impl ClientBuilder {
 
     /// Sets what is called with each message that failed for good, and why. Without it, such
     /// messages are logged.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect.
     pub fn on_error(
         mut self,
         on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
@@ -164,29 +162,23 @@ impl ClientBuilder {
         self
     }
 
-    /// Changes how connections are made: through which HTTP client, to which addresses, which
-    /// authorities are trusted, how names are looked up, how long it may take. What was set before
-    /// stays.
+    /// Sends through this sender, which decides how connections are made: to which addresses, with
+    /// which certificates, through which HTTP client. The default is `Sender::builder().build()`.
+    ///
+    /// Clones of a sender share its connections: several clients can use one.
     ///
     /// ```
     /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
-    /// use std::time::Duration;
-    /// use tidings::Client;
+    /// use tidings::{Client, Sender};
     ///
+    /// let sender = Sender::builder().root_certificates(authorities).build()?;
     /// let client = Client::builder("https://hooks.example.internal/")
-    ///     .sender(|sender| sender.root_certificates(authorities).connect_timeout(Duration::from_secs(2)))
+    ///     .sender(sender)
     ///     .build()?;
     /// # Ok(()) }
     /// ```
-    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
-        self.pool.change_sender(change);
-        self
-    }
-
-    /// Sends through a sender that other clients use as well, and shares its connections with them.
-    /// It cannot be combined with [`sender`](Self::sender).
-    pub fn shared_sender(mut self, sender: Sender) -> Self {
-        self.pool.share_sender(sender);
+    pub fn sender(mut self, sender: Sender) -> Self {
+        self.pool.sender = Some(sender);
         self
     }
 
@@ -194,32 +186,24 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], naming the field: `workers`, `queue_size`, `rate_limit`, `shared_sender`, and
-    /// those of [`EndpointBuilder::build`], [`SenderBuilder::build`] and
+    /// [`ConfigError`], naming the field: `workers`, `queue_size`, `rate_limit`, and those of
+    /// [`EndpointBuilder::build`] and
     /// [`CircuitBreaker::new`](crate::circuit_breaker::CircuitBreaker::new).
     pub fn build(self) -> Result<Client, ConfigError> {
-        if let Some(breaker) = &self.circuit_breaker {
-            breaker.check()?;
-        }
-        if let Some(rate) = &self.rate_limit {
-            rate.check()?;
-        }
+        let Self {
+            endpoint,
+            pool,
+            lane,
+        } = self;
         // The pool allows far fewer.
-        let workers = u32::try_from(self.pool.limits.workers).unwrap_or(u32::MAX);
-        let settings = LaneSettings {
-            queue_size: self.pool.queue_size,
-            retry: self.retry,
-            budget: None,
-            breaker: self.circuit_breaker,
-            rate: self.rate_limit,
-            in_flight: (workers, workers),
-            // It could not be inserted again.
-            stops_when_gone: false,
-        };
-        let pool = self.pool.build()?;
+        let workers = u32::try_from(pool.limits.workers).unwrap_or(u32::MAX);
+        let lane = lane
+            .with_queue_size(pool.queue_size)
+            .with_in_flight(workers, workers);
+        let pool = pool.build()?;
+        let lane = lane.check()?;
         let id = EndpointId::from("");
-        let endpoint = self.endpoint.build()?;
-        let permits = pool.add(&id, endpoint, settings);
+        let permits = pool.add(&id, endpoint.build()?, lane);
         Ok(Client {
             inner: Arc::new(Inner { pool, id, permits }),
         })
@@ -231,8 +215,7 @@ impl fmt::Debug for ClientBuilder {
         f.debug_struct("ClientBuilder")
             .field("endpoint", &self.endpoint)
             .field("pool", &self.pool)
-            .field("retry", &self.retry)
-            .field("circuit_breaker", &self.circuit_breaker)
-            .finish_non_exhaustive()
+            .field("lane", &self.lane)
+            .finish()
     }
 }

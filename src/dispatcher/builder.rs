@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::{Dispatcher, Inner, LaneConfig};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Isolation, Limits, PoolConfig, QueueSpace};
-use crate::{
-    Attempt, ConfigError, DeliveryError, EndpointId, Message, Receipt, Sender, SenderBuilder,
-};
+use crate::{Attempt, ConfigError, DeliveryError, EndpointId, Message, Receipt, Sender};
 
 const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
@@ -16,6 +14,11 @@ const DEFAULT_MAX_IN_FLIGHT_PER_HOST: usize = 64;
 const DEFAULT_QUEUE_SIZE: usize = 100_000;
 
 /// Describes a [`Dispatcher`]; everything is checked together by [`build`](Self::build).
+///
+/// # Callbacks
+///
+/// A callback is called on a worker, if nothing else is said, and must not block its thread. A panic
+/// in a callback is logged and has no further effect.
 #[must_use]
 pub struct DispatcherBuilder {
     pool: PoolConfig,
@@ -85,9 +88,7 @@ impl DispatcherBuilder {
     }
 
     /// Sets what is called after each attempt, before the outcome of its message is reported.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect. An attempt that a stop interrupts is not reported.
+    /// An attempt that a stop interrupts is not reported.
     pub fn on_attempt(
         mut self,
         on_attempt: impl Fn(&EndpointId, &Message, &Attempt) + Send + Sync + 'static,
@@ -102,9 +103,6 @@ impl DispatcherBuilder {
     /// accepted leads to exactly one call: of this callback, or of
     /// [`on_error`](Self::on_error). The same holds for [`deliver`](Dispatcher::deliver) when its
     /// future was dropped; otherwise `deliver` returns the outcome, and neither is called.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect.
     pub fn on_delivered(
         mut self,
         on_delivered: impl Fn(&EndpointId, Receipt) + Send + Sync + 'static,
@@ -115,9 +113,7 @@ impl DispatcherBuilder {
 
     /// Sets what is called with each message that failed for good, and why. Without it, such
     /// messages are logged.
-    ///
-    /// It is called on a worker, or on the thread that removes an endpoint, and must not block it.
-    /// A panic in it is logged and has no further effect.
+    /// An endpoint that is removed fails what waits for it, on the thread that removes it.
     pub fn on_error(
         mut self,
         on_error: impl Fn(&EndpointId, DeliveryError) + Send + Sync + 'static,
@@ -128,9 +124,6 @@ impl DispatcherBuilder {
 
     /// Sets what is called when an endpoint replies `410 Gone`, and gets nothing more from then on.
     /// What waited for it is reported to the error callback next.
-    ///
-    /// It is called on a worker and must not block it. A panic in it is logged and has no further
-    /// effect.
     pub fn on_gone(mut self, on_gone: impl Fn(&EndpointId) + Send + Sync + 'static) -> Self {
         self.pool.callbacks.gone = Some(Box::new(on_gone));
         self
@@ -139,9 +132,8 @@ impl DispatcherBuilder {
     /// Sets what is called when a circuit opens, begins to probe, or closes, with its new state.
     ///
     /// Calls come one at a time, and for each endpoint in order. Changes that follow one another
-    /// while a call lasts are reported as one. It is called on a worker, or on the thread that opens
-    /// or closes a circuit by hand, and must not block it. A panic in it is logged and has no further
-    /// effect.
+    /// while a call lasts are reported as one. A circuit that is opened or closed by hand is
+    /// reported on the thread that does so.
     pub fn on_circuit_change(
         mut self,
         on_change: impl Fn(&EndpointId, CircuitState) + Send + Sync + 'static,
@@ -150,32 +142,24 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Changes how connections are made: through which HTTP client, to which addresses, which
-    /// authorities are trusted, how names are looked up, how long it may take. What was set before
-    /// stays. URLs that strangers chose need [`AddressPolicy::PublicOnly`](crate::AddressPolicy).
+    /// Sends through this sender, which decides how connections are made: to which addresses, with
+    /// which certificates, through which HTTP client. The default is `Sender::builder().build()`.
+    ///
+    /// URLs that strangers chose need [`AddressPolicy::PublicOnly`](crate::AddressPolicy). Clones of
+    /// a sender share its connections: several dispatchers and clients can use one.
     ///
     /// ```
-    /// # fn example(authorities: &str) -> Result<(), tidings::ConfigError> {
-    /// use tidings::{AddressPolicy, Dispatcher};
+    /// # fn example() -> Result<(), tidings::ConfigError> {
+    /// use tidings::{AddressPolicy, Dispatcher, Sender};
     ///
-    /// let dispatcher = Dispatcher::builder()
-    ///     .sender(|sender| {
-    ///         sender
-    ///             .address_policy(AddressPolicy::PublicOnly)
-    ///             .root_certificates(authorities)
-    ///     })
+    /// let sender = Sender::builder()
+    ///     .address_policy(AddressPolicy::PublicOnly)
     ///     .build()?;
+    /// let dispatcher = Dispatcher::builder().sender(sender).build()?;
     /// # Ok(()) }
     /// ```
-    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
-        self.pool.change_sender(change);
-        self
-    }
-
-    /// Sends through a sender that others use as well, and shares its connections with them. It
-    /// cannot be combined with [`sender`](Self::sender).
-    pub fn shared_sender(mut self, sender: Sender) -> Self {
-        self.pool.share_sender(sender);
+    pub fn sender(mut self, sender: Sender) -> Self {
+        self.pool.sender = Some(sender);
         self
     }
 
@@ -184,8 +168,7 @@ impl DispatcherBuilder {
     /// # Errors
     ///
     /// [`ConfigError`], naming the field: `workers`, `max_slow`, `slow_after`,
-    /// `max_in_flight_per_host`, `queue_size`, `shared_sender`, and those of [`LaneConfig`] and
-    /// [`SenderBuilder::build`].
+    /// `max_in_flight_per_host`, `queue_size`, and those of [`LaneConfig`].
     pub fn build(mut self) -> Result<Dispatcher, ConfigError> {
         self.pool.limits.isolation = Some(self.isolation);
         let lane = self.lane.check()?;

@@ -115,8 +115,7 @@ impl LaneConfig {
         self
     }
 
-    /// Checks everything.
-    pub(super) fn check(&self) -> Result<LaneSettings, ConfigError> {
+    pub(crate) fn check(&self) -> Result<LaneSettings, ConfigError> {
         check_queue_size(self.queue_size)?;
         let (min, max) = (self.min_in_flight, self.max_in_flight);
         if min == 0 || min > max || max > MAX_WORKERS {

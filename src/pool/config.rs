@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Callbacks, Limits, Pool};
-use crate::{ConfigError, Sender, SenderBuilder};
+use crate::{ConfigError, Sender};
 
 /// Most workers. Each is a task with at most one connection.
 pub(crate) const MAX_WORKERS: u32 = 10_000;
@@ -16,48 +16,22 @@ const MAX_SLOW_AFTER: Duration = Duration::from_secs(3600);
 
 /// What every pool is built from, whichever face it has.
 pub(crate) struct PoolConfig {
-    sender: SenderSource,
+    /// One with the default settings, if none is set.
+    pub(crate) sender: Option<Sender>,
     pub(crate) limits: Limits,
     /// Places of all queues together.
     pub(crate) queue_size: usize,
     pub(crate) callbacks: Callbacks,
 }
 
-/// Where the sender comes from.
-#[derive(Debug)]
-enum SenderSource {
-    Default,
-    Built(Box<SenderBuilder>),
-    Shared(Sender),
-    /// A shared sender was set, and settings for one were as well.
-    Conflict,
-}
-
 impl PoolConfig {
     pub(crate) fn new(limits: Limits, queue_size: usize) -> Self {
         Self {
-            sender: SenderSource::Default,
+            sender: None,
             limits,
             queue_size,
             callbacks: Callbacks::default(),
         }
-    }
-
-    /// Changes how connections are made, and keeps what was set before.
-    pub(crate) fn change_sender(&mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) {
-        self.sender = match std::mem::replace(&mut self.sender, SenderSource::Conflict) {
-            SenderSource::Default => SenderSource::Built(Box::new(change(Sender::builder()))),
-            SenderSource::Built(sender) => SenderSource::Built(Box::new(change(*sender))),
-            SenderSource::Shared(_) | SenderSource::Conflict => SenderSource::Conflict,
-        };
-    }
-
-    /// Uses a sender that others may use as well.
-    pub(crate) fn share_sender(&mut self, sender: Sender) {
-        self.sender = match self.sender {
-            SenderSource::Default | SenderSource::Shared(_) => SenderSource::Shared(sender),
-            SenderSource::Built(_) | SenderSource::Conflict => SenderSource::Conflict,
-        };
     }
 
     pub(crate) fn build(self) -> Result<Arc<Pool>, ConfigError> {
@@ -76,13 +50,8 @@ impl PoolConfig {
             return Err(ConfigError::new("max_in_flight_per_host", "at least 1"));
         }
         let sender = match self.sender {
-            SenderSource::Default => Sender::builder().build()?,
-            SenderSource::Built(sender) => sender.build()?,
-            SenderSource::Shared(sender) => sender,
-            SenderSource::Conflict => {
-                let expected = "either a shared sender or settings for one";
-                return Err(ConfigError::new("shared_sender", expected));
-            }
+            Some(sender) => sender,
+            None => Sender::builder().build()?,
         };
         Ok(Pool::new(sender, self.limits, self.callbacks))
     }

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use crate::signing::Signer;
 use crate::{
-    ConfigError, Dispatcher, DispatcherBuilder, Endpoint, EndpointId, LaneConfig, Message,
-    SenderBuilder,
+    ConfigError, Dispatcher, DispatcherBuilder, Endpoint, EndpointId, LaneConfig, Message, Sender,
 };
 
 /// The key of the [metadata](RoutingInfo::metadata) under which an instance gives the URL that
@@ -142,10 +141,10 @@ impl InstanceRouterBuilder {
         self
     }
 
-    /// Changes how connections to other instances are made, for instance which certificate
-    /// authorities are trusted.
-    pub fn sender(mut self, change: impl FnOnce(SenderBuilder) -> SenderBuilder) -> Self {
-        self.dispatcher = self.dispatcher.sender(change);
+    /// Sends through this sender, which decides how connections to other instances are made: with
+    /// which certificates, for instance. The default is `Sender::builder().build()`.
+    pub fn sender(mut self, sender: Sender) -> Self {
+        self.dispatcher = self.dispatcher.sender(sender);
         self
     }
 
@@ -153,8 +152,7 @@ impl InstanceRouterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for `timeout` when out of range, and as for
-    /// [`SenderBuilder::build`](crate::SenderBuilder::build).
+    /// [`ConfigError`] for `timeout` when out of range.
     pub fn build(self) -> Result<InstanceRouter, ConfigError> {
         Endpoint::builder("http://localhost")
             .timeout(self.timeout)

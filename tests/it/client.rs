@@ -255,25 +255,12 @@ async fn clients_with_one_sender_share_its_connections() {
     let receiver = receiver(Answer::ok()).await;
     let sender = Sender::builder().build().unwrap();
     for path in ["/a", "/b"] {
-        let builder = Client::builder(receiver.url(path)).shared_sender(sender.clone());
+        let builder = Client::builder(receiver.url(path)).sender(sender.clone());
         let (client, _errors) = started(builder);
         client.deliver("x").await.unwrap();
         client.stop().await;
     }
     assert_eq!(receiver.connections(), 1);
-
-    let timeout = Duration::from_secs(1);
-    let builders = [
-        Client::builder("http://example.com")
-            .shared_sender(sender.clone())
-            .sender(|sender| sender.connect_timeout(timeout)),
-        Client::builder("http://example.com")
-            .sender(|sender| sender.connect_timeout(timeout))
-            .shared_sender(sender),
-    ];
-    for builder in builders {
-        assert_eq!(builder.build().unwrap_err().field(), "shared_sender");
-    }
 }
 
 #[tokio::test]
@@ -327,7 +314,7 @@ async fn the_content_type_and_the_http_client_can_be_chosen() {
     let http = reqwest::Client::builder().http1_title_case_headers();
     let builder = Client::builder(server.uri())
         .content_type("application/json")
-        .sender(|sender| sender.http_client(http));
+        .sender(Sender::builder().http_client(http).build().unwrap());
     let (client, _errors) = started(builder);
     client.deliver("{}").await.unwrap();
     let request = &server.received_requests().await.unwrap()[0];

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings::{Attempt, DeliveryError, Dispatcher, Receipt};
+use tidings::{Attempt, DeliveryError, Dispatcher, Receipt, Sender};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -91,10 +91,14 @@ impl Shared {
         let slot: Arc<OnceLock<Weak<Self>>> = Arc::default();
         let (of_success, of_failure) = (Arc::clone(&slot), Arc::clone(&slot));
         let shared = |slot: &OnceLock<Weak<Self>>| slot.get().and_then(Weak::upgrade);
-        let mut builder = Dispatcher::builder()
+        let mut sender = Sender::builder().address_policy(options.addresses.clone());
+        if let Some(change) = options.sender {
+            sender = change(sender);
+        }
+        let dispatcher = Dispatcher::builder()
             .workers(options.workers)
             .queue_size(MAX_QUEUED_IN_ALL)
-            .sender(|sender| sender.address_policy(options.addresses.clone()))
+            .sender(sender.build()?)
             .on_delivered(move |key, receipt| {
                 if let Some(shared) = shared(&of_success) {
                     shared.delivered(key, &receipt);
@@ -104,10 +108,8 @@ impl Shared {
                 if let Some(shared) = shared(&of_failure) {
                     shared.failed(key, &error);
                 }
-            });
-        if let Some(change) = options.sender {
-            builder = builder.sender(change);
-        }
+            })
+            .build()?;
         let new = Arc::new(Self {
             store,
             clock,
@@ -117,7 +119,7 @@ impl Shared {
             poll_interval: options.poll_interval,
             max_lanes: options.max_lanes,
             instance: Uuid::now_v7().simple().to_string(),
-            dispatcher: builder.build()?,
+            dispatcher,
             recorder: Recorder::default(),
             lanes: Mutex::default(),
             look: Notify::new(),

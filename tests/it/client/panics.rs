@@ -58,11 +58,12 @@ async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
         has_panicked: AtomicBool::new(false),
         address: receiver.address().ip(),
     };
+    let sender = Sender::builder().resolver(resolver).build().unwrap();
     let url = format!("http://receiver.test:{}/", receiver.address().port());
     let builder = Client::builder(url)
         .workers(1)
         .retry(at_once(3))
-        .sender(|sender| sender.resolver(resolver));
+        .sender(sender);
     let (client, _errors) = started(builder);
     let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
     let last = receipt.attempts.last().unwrap();

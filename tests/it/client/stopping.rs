@@ -113,9 +113,10 @@ impl Transport for DropsTheClient {
 async fn an_outcome_that_comes_while_the_last_clone_is_dropped_is_reported() {
     let slot = Arc::new(Mutex::new(None));
     let transport = DropsTheClient(Arc::clone(&slot));
+    let sender = Sender::builder().transport(transport).build().unwrap();
     let builder = Client::builder("http://receiver.test/")
         .retry(in_an_hour())
-        .sender(|sender| sender.transport(transport));
+        .sender(sender);
     let (client, mut errors) = started(builder);
     // The worker that takes it runs after this task has given the client away.
     client.notify("x").unwrap();

@@ -11,7 +11,7 @@ use super::*;
 use crate::support::at_once;
 
 fn client(url: String) -> ClientBuilder {
-    Client::builder(url).sender(|_| builder())
+    Client::builder(url).sender(builder().build().unwrap())
 }
 
 #[tokio::test]

@@ -40,17 +40,19 @@ async fn clients_and_dispatchers_trust_an_authority_and_keep_their_address_polic
         (AddressPolicy::Any, true),
         (AddressPolicy::PublicOnly, false),
     ] {
+        let sender = Sender::builder()
+            .address_policy(policy)
+            .root_certificates(pem)
+            .build()
+            .unwrap();
         let client = Client::builder(receiver.url("/"))
-            .sender(|sender| sender.address_policy(policy.clone()).root_certificates(pem))
+            .sender(sender.clone())
             .build()
             .unwrap();
         client.start();
         assert_reached(client.deliver("x").await, reaches);
 
-        let dispatcher = Dispatcher::builder()
-            .sender(|sender| sender.address_policy(policy).root_certificates(pem))
-            .build()
-            .unwrap();
+        let dispatcher = Dispatcher::builder().sender(sender).build().unwrap();
         dispatcher.start();
         let endpoint = Endpoint::new(receiver.url("/")).unwrap();
         dispatcher.insert("a", endpoint);

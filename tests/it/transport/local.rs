@@ -39,12 +39,13 @@ impl Resolve for Unknown {
 
 fn client(resolver: impl Resolve) -> Client {
     let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let sender = Sender::builder()
+        .resolver(resolver)
+        .connect_timeout(Duration::from_millis(100))
+        .build()
+        .unwrap();
     Client::builder("http://hooks.example.com/")
-        .sender(|sender| {
-            sender
-                .resolver(resolver)
-                .connect_timeout(Duration::from_millis(100))
-        })
+        .sender(sender)
         .circuit_breaker(breaker)
         .build()
         .unwrap()
