@@ -23,12 +23,12 @@
 )]
 
 mod append;
+mod change;
 mod changes;
 mod cleanup;
 mod inbox;
 mod lifecycle;
 mod read;
-mod read_state;
 mod subject;
 mod support;
 
@@ -68,13 +68,20 @@ macro_rules! store_conformance {
                 inbox_pages_go_from_new_to_old_without_repeats,
                 inbox_ends_a_page_of_large_payloads_early,
                 inbox_filters_by_type_and_unread,
+                inbox_lists_what_is_archived,
                 inbox_refuses_a_cursor_of_another_log,
             }
-            read_state {
+            change {
                 mark_read_is_exact_and_idempotent,
                 mark_read_up_to_leaves_later_events_unread,
                 mark_read_ignores_other_logs,
                 mark_all_read_leaves_none,
+                unread_again_is_exact,
+                archived_events_leave_the_inbox_and_come_back,
+                all_up_to_an_event_leaves_archived_events_alone,
+                what_is_seen_only_moves_forward,
+                an_event_with_a_key_replaces_earlier_ones,
+                keys_are_those_of_one_user,
                 delivered_marks_only_move_forward,
             }
             changes {
@@ -89,6 +96,7 @@ macro_rules! store_conformance {
             cleanup {
                 cleanup_removes_the_old_and_keeps_the_log,
                 cleanup_keeps_the_unread_count_exact,
+                cleanup_counts_every_state,
                 cleanup_of_a_long_log_removes_exactly_the_old,
                 cleanup_counts_age_from_storing_and_not_from_the_stamp,
             }

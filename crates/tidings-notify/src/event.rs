@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::user::check_name;
-use crate::{EventId, InvalidName, Payload, UserId};
+use crate::{EventId, EventKey, InvalidName, Payload, UserId};
 
 /// One notification, as it stands in its user's log.
 ///
-/// As JSON: `{"id","user_id","type","payload","timestamp","read_at"}`, with times in RFC 3339.
+/// As JSON: `{"id","user_id","type","payload","timestamp","read_at","archived_at","key"}`, with times
+/// in RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Event {
@@ -29,6 +30,12 @@ pub struct Event {
     /// When its user read it.
     #[serde(default)]
     pub read_at: Option<Timestamp>,
+    /// When it was taken out of the inbox, by its user or by a later event with its key.
+    #[serde(default)]
+    pub archived_at: Option<Timestamp>,
+    /// What it is about, if later events about the same replace it.
+    #[serde(default)]
+    pub key: Option<EventKey>,
 }
 
 impl Event {
@@ -41,6 +48,8 @@ impl Event {
             payload: draft.payload,
             timestamp: draft.timestamp,
             read_at: None,
+            archived_at: None,
+            key: draft.key,
         }
     }
 }
@@ -53,6 +62,7 @@ pub struct Draft {
     pub(crate) event_type: EventType,
     pub(crate) payload: Payload,
     pub(crate) timestamp: Timestamp,
+    pub(crate) key: Option<EventKey>,
 }
 
 impl Draft {
@@ -63,6 +73,7 @@ impl Draft {
             event_type,
             payload,
             timestamp: to_microseconds(Timestamp::now()),
+            key: None,
         }
     }
 
@@ -70,6 +81,12 @@ impl Draft {
     /// can keep them.
     pub fn with_timestamp(mut self, timestamp: Timestamp) -> Self {
         self.timestamp = to_microseconds(timestamp);
+        self
+    }
+
+    /// Replaces the user's earlier events with this key: they are archived in the same transaction.
+    pub fn with_key(mut self, key: EventKey) -> Self {
+        self.key = Some(key);
         self
     }
 
@@ -92,6 +109,11 @@ impl Draft {
     /// What the application says about it.
     pub fn payload(&self) -> &Payload {
         &self.payload
+    }
+
+    /// Which earlier events it replaces, if any.
+    pub fn key(&self) -> Option<&EventKey> {
+        self.key.as_ref()
     }
 
     /// When it happened.

@@ -89,14 +89,8 @@ impl Instance {
             return Ok(());
         };
         let asked = channel.position();
-        if asked.is_unknown() {
-            // The first stream is about to ask where the log stands.
-            let head = self.store.head(user).await?;
-            channel.observe((&head).into(), asked);
-        } else {
-            let page = self.store.read(user, asked.top_seq, self.page_size).await?;
-            channel.take_in(page, asked);
-        }
+        let page = self.store.read(user, asked.top_seq, self.page_size).await?;
+        channel.take_in(page, asked);
         Ok(())
     }
 }

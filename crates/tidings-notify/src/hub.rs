@@ -1,7 +1,7 @@
 //! The users who have streams open here.
 
 mod channel;
-mod reads;
+mod inbox;
 mod ring;
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 //! The inbox: the same log, read newest first.
 
-use crate::{Event, EventId, EventType};
+use crate::{Event, EventId, EventType, Head};
 
 /// Events in a page of the inbox unless asked otherwise.
 pub const DEFAULT_INBOX_LIMIT: usize = 50;
@@ -12,13 +12,15 @@ pub const MAX_INBOX_LIMIT: usize = 1000;
 /// that is cut by it goes on like any other.
 pub const MAX_INBOX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What to list of a user's inbox: by default the newest 50 events, read or not, of every type.
+/// What to list of a user's inbox: by default the newest 50 events that are not archived, read or not,
+/// of every type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct InboxQuery {
     pub(crate) before: Option<EventId>,
     pub(crate) event_type: Option<EventType>,
     pub(crate) unread_only: bool,
+    pub(crate) archived_only: bool,
     pub(crate) limit: usize,
 }
 
@@ -28,6 +30,7 @@ impl Default for InboxQuery {
             before: None,
             event_type: None,
             unread_only: false,
+            archived_only: false,
             limit: DEFAULT_INBOX_LIMIT,
         }
     }
@@ -49,6 +52,12 @@ impl InboxQuery {
     /// Lists only events that are unread.
     pub fn with_unread_only(mut self) -> Self {
         self.unread_only = true;
+        self
+    }
+
+    /// Lists only events that are archived, instead of those that are not.
+    pub fn with_archived_only(mut self) -> Self {
+        self.archived_only = true;
         self
     }
 
@@ -74,6 +83,11 @@ impl InboxQuery {
         self.unread_only
     }
 
+    /// Whether only archived events are listed.
+    pub fn is_archived_only(&self) -> bool {
+        self.archived_only
+    }
+
     /// The most events that the page holds.
     pub fn limit(&self) -> usize {
         self.limit
@@ -89,6 +103,8 @@ pub struct InboxPage {
     pub next: Option<EventId>,
     /// How many events of the whole inbox are unread, whatever the query filters.
     pub unread: u64,
+    /// How many events of the whole inbox are unseen.
+    pub unseen: u64,
     /// The top of the log: a stream from here misses nothing that the page does not show.
     pub cursor: EventId,
 }
@@ -96,11 +112,17 @@ pub struct InboxPage {
 impl InboxPage {
     /// The inbox of a user who never got an event.
     pub fn empty() -> Self {
+        Self::of(&Head::EMPTY)
+    }
+
+    /// A page without events of a log that stands here.
+    pub fn of(head: &Head) -> Self {
         Self {
             events: Vec::new(),
             next: None,
-            unread: 0,
-            cursor: EventId::ORIGIN,
+            unread: head.unread,
+            unseen: head.unseen,
+            cursor: head.top(),
         }
     }
 }

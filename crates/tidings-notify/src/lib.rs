@@ -33,7 +33,7 @@
 //! | an event is delivered twice, or late | the cursor decides: once, in order |
 //! | a cursor is too old, foreign, ahead or garbage | an [`Item::Gap`] first, then the oldest event that is kept |
 //! | the user has screens on three instances | a [`Router`] sends the event to each instance that [`Presence`] names; without one, the sweep finds it |
-//! | two screens, one marks as read | the other gets an [`Item::Read`] with the exact count |
+//! | two screens, one marks as read | the other gets an [`Item::Changed`] with the exact counts |
 //!
 //! # Example
 //!
@@ -86,12 +86,14 @@
 //! events belong to one user and are read by cursor, not shared out and acknowledged.
 
 mod budget;
+mod change;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod delivered;
 mod error;
 mod event;
 mod event_id;
+mod event_key;
 mod hints;
 mod hub;
 mod inbox;
@@ -99,7 +101,6 @@ mod instance;
 mod notifier;
 mod payload;
 pub mod presence;
-mod read;
 mod router;
 mod since;
 mod store;
@@ -107,9 +108,11 @@ mod subscription;
 pub mod telemetry;
 mod user;
 
+pub use change::{Changed, InboxAction, InboxChange, InboxUpdate};
 pub use error::{Closed, Error, StoreError};
 pub use event::{Draft, Event, EventType};
 pub use event_id::{Epoch, EventId, InvalidEventId};
+pub use event_key::EventKey;
 pub use inbox::{
     DEFAULT_INBOX_LIMIT, InboxPage, InboxQuery, MAX_INBOX_LIMIT, MAX_INBOX_PAGE_BYTES,
 };
@@ -118,7 +121,6 @@ pub use notifier::{
 };
 pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{MemoryPresence, Presence};
-pub use read::{Marked, ReadChange, ReadScope, ReadUpdate};
 pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
 #[cfg(feature = "sqlite")]

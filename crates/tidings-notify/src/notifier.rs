@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::event::to_microseconds;
 use crate::instance::{Instance, Tasks};
-use crate::read::{ReadScope, ReadUpdate};
 use crate::subscription::Subscription;
 use crate::telemetry::Metrics;
-use crate::{Draft, Error, Event, Presence, Since, Store, StoreError, UserId};
+use crate::{
+    Draft, Error, Event, InboxAction, InboxUpdate, Presence, Since, Store, StoreError, UserId,
+};
 
 pub use builder::{DEFAULT_BUFFER_SIZE, DEFAULT_POLL_INTERVAL, NotifierBuilder, OfflinePolicy};
 
@@ -152,6 +153,10 @@ impl Notifier {
             if let Some(channel) = self.inner.instance.hub.channel(&first.user) {
                 let run: Vec<_> = run.iter().cloned().map(Arc::new).collect();
                 channel.offer(&run);
+                if run.iter().any(|event| event.key.is_some()) {
+                    // Earlier events may have been archived: the streams are told the counts.
+                    self.inner.instance.hint(&first.user);
+                }
             }
         }
     }
@@ -186,8 +191,8 @@ impl Notifier {
         Subscription::open(instance.clone(), tasks.clone(), user, &since).await
     }
 
-    /// Marks events of a user as read, and wakes the user's streams: on this instance at once, on
-    /// others by their next sweep.
+    /// Changes a user's inbox, and tells the user's streams: on this instance at once, on others by
+    /// their next wake-up or sweep.
     ///
     /// # Errors
     ///
@@ -195,16 +200,16 @@ impl Notifier {
     ///
     /// # Cancel safety
     ///
-    /// The events may or may not have been marked when the future is dropped.
-    pub async fn mark_read(&self, user: &UserId, scope: &ReadScope) -> Result<ReadUpdate, Error> {
+    /// The inbox may or may not have been changed when the future is dropped.
+    pub async fn change(&self, user: &UserId, action: &InboxAction) -> Result<InboxUpdate, Error> {
         self.check_open()?;
         let at = to_microseconds(Timestamp::now());
         let instance = &self.inner.instance;
-        let update = instance.store.mark_read(user, scope, at).await?;
+        let update = instance.store.change(user, action, at).await?;
         if update.changed > 0
             && let Some(channel) = instance.hub.channel(user)
         {
-            channel.read(&update, at);
+            channel.change(&update, at);
         }
         Ok(update)
     }

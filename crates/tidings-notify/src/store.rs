@@ -11,8 +11,10 @@ use std::fmt;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use crate::read::{ReadScope, ReadUpdate};
-use crate::{Draft, Epoch, Event, EventId, InboxPage, InboxQuery, StoreError, UserId};
+use crate::{
+    Draft, Epoch, Event, EventId, InboxAction, InboxPage, InboxQuery, InboxUpdate, StoreError,
+    UserId,
+};
 
 pub use mark::{ChangeMark, Changes, LogChange};
 pub use memory::MemoryStore;
@@ -22,7 +24,7 @@ pub use wakes::{Wake, WakeSender, Wakes};
 /// slow reader holds in memory stays small however large its events are.
 pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 
-/// Keeps the log of every user: the events, what is read, and what was delivered. Used as
+/// Keeps the log of every user: the events, their state in the inbox, and what was delivered. Used as
 /// `Arc<dyn Store>`.
 ///
 /// # Contract
@@ -49,7 +51,8 @@ pub const MAX_PAGE_BYTES: usize = 256 * 1024;
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Appends the drafts to the logs of their users, all or none, and returns one event for each,
-    /// in the same order. Drafts for one user get rising numbers in that order.
+    /// in the same order. Drafts for one user get rising numbers in that order. A draft with a key
+    /// archives the user's earlier events with that key.
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError>;
 
     /// Reads at most `limit` events with a number above `after`, rising, and after the first of them
@@ -83,13 +86,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns [`StoreError::ForeignCursor`] if the query continues a page of another log.
     async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError>;
 
-    /// Marks events as read at the time `at`. Events that are read already keep their time.
-    async fn mark_read(
+    /// Changes the user's inbox at the time `at`. Events that are in the wanted state already keep
+    /// their times. The counts are exact afterwards, and what is marked "up to" an event costs as much
+    /// for a million events as for one.
+    async fn change(
         &self,
         user: &UserId,
-        scope: &ReadScope,
+        action: &InboxAction,
         at: Timestamp,
-    ) -> Result<ReadUpdate, StoreError>;
+    ) -> Result<InboxUpdate, StoreError>;
 
     /// Records how far users have been sent their events. A mark never moves back; a mark of another
     /// epoch, or beyond the top, is ignored. This need not survive a loss of power.
@@ -104,7 +109,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the present mark, to continue from with [`changes`](Self::changes).
     async fn mark(&self) -> Result<ChangeMark, StoreError>;
 
-    /// Lists logs whose events or read state changed after `mark`, and the mark to continue from.
+    /// Lists logs whose events or inbox changed after `mark`, and the mark to continue from.
     ///
     /// A change must not be missed, also one that becomes visible after a later one: numbers that
     /// are drawn in a transaction are not marks, because transactions commit in another order. A log
@@ -163,10 +168,13 @@ pub struct Head {
     pub top_seq: u64,
     /// The number up to which events have been sent to any of the user's connections.
     pub delivered_seq: u64,
-    /// How many of the kept events are unread.
+    /// How many events of the inbox are unread: kept, not read and not archived.
     pub unread: u64,
-    /// Rises by one with every change of what is unread, other than by an append.
-    pub read_revision: u64,
+    /// How many of them are unseen: they came after what the user has seen.
+    pub unseen: u64,
+    /// Rises by one with every change of the inbox, and with every append of an event that has a
+    /// key. Other appends leave it as it is.
+    pub revision: u64,
 }
 
 impl Head {
@@ -177,7 +185,8 @@ impl Head {
         top_seq: 0,
         delivered_seq: 0,
         unread: 0,
-        read_revision: 0,
+        unseen: 0,
+        revision: 0,
     };
 
     /// The cursor of a reader who has everything; [`EventId::ORIGIN`] when there is no log.

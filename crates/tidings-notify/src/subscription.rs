@@ -51,8 +51,8 @@ pub struct Subscription {
     page: VecDeque<Arc<Event>>,
     /// The number at which the backlog ends, until [`Item::CaughtUp`] has been given.
     backlog_end: Option<u64>,
-    /// How many of the channel's changes of the read state the reader has been given.
-    reads_heard: u64,
+    /// How many of the channel's changes of the inbox the reader has been given.
+    changes_heard: u64,
     /// The read of the store that is under way, while `page` is empty. It continues when the caller
     /// drops the future that began it.
     reading: Option<Reading>,
@@ -89,7 +89,7 @@ impl Subscription {
         let channel = instance.hub.join(&user).ok_or(Error::Closed)?;
         instance.stats.stream_opened();
         let mut subscription = Self {
-            reads_heard: channel.reads_end(),
+            changes_heard: channel.changes_end(),
             instance,
             _tasks: tasks,
             channel,
@@ -98,6 +98,7 @@ impl Subscription {
                 cursor: EventId::ORIGIN,
                 top: EventId::ORIGIN,
                 unread: 0,
+                unseen: 0,
             },
             cursor: EventId::ORIGIN,
             gap: None,
@@ -127,6 +128,7 @@ impl Subscription {
             },
             top: head.top(),
             unread: head.unread,
+            unseen: head.unseen,
         };
         self.gap = start.gap;
         Ok(())
@@ -236,9 +238,10 @@ impl Subscription {
                 items.push(Item::CaughtUp {
                     cursor: self.cursor,
                 });
-            } else if let Some((change, heard)) = view.read_after(self.reads_heard, self.cursor) {
-                self.reads_heard = heard;
-                items.push(Item::Read(change));
+            } else if let Some((change, heard)) = view.change_after(self.changes_heard, self.cursor)
+            {
+                self.changes_heard = heard;
+                items.push(Item::Changed(change));
             } else {
                 let event = match self.page.front() {
                     Some(event) => event.clone(),

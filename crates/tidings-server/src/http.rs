@@ -20,14 +20,16 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tidings_notify::{InboxAction, UserId};
 
 use self::access::Access;
 use self::error::ApiError;
+use self::extract::InPath;
 use crate::app::SharedApp;
 
 /// Builds the service for all requests.
@@ -64,14 +66,24 @@ fn versioned() -> Router<SharedApp> {
             "/v1/users/{user}/notifications/unread-count",
             get(inbox::unread_count),
         )
-        .route(
-            "/v1/users/{user}/notifications/{id}/read",
-            post(inbox::read),
-        )
+        .route("/v1/users/{user}/notifications/seen", post(inbox::seen))
+        .merge(on_one("read", InboxAction::Read))
+        .merge(on_one("unread", InboxAction::Unread))
+        .merge(on_one("archive", InboxAction::Archive))
+        .merge(on_one("unarchive", InboxAction::Unarchive))
         .route("/v1/users/{user}/events", get(sse::events))
         .route("/v1/users/{user}/ws", get(websocket::connect))
         .merge(endpoints::routes())
         .merge(deliveries::routes())
+}
+
+/// The route that does something with one notification.
+fn on_one(name: &str, action: inbox::OnOne) -> Router<SharedApp> {
+    let handler = async move |State(app), InPath::<UserId>(user), InPath::<String>(id)| {
+        inbox::on_one(app, user, id, action).await
+    };
+    let path = format!("/v1/users/{{user}}/notifications/{{id}}/{name}");
+    Router::new().route(&path, post(handler))
 }
 
 /// The four routes of the service that Tidings replaces.

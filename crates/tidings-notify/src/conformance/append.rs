@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::support::{append, draft, head, inbox, numbers, ok, seqs, user};
-use crate::{Draft, Epoch, Event, EventId, EventType, InboxQuery, Payload, Store};
+use crate::{Draft, Epoch, Event, EventId, EventKey, EventType, InboxQuery, Payload, Store};
 
 /// Numbers are 1, 2, 3 … in one epoch, and the head follows.
 pub async fn append_assigns_dense_numbers_from_one(store: &dyn Store) {
@@ -13,7 +13,8 @@ pub async fn append_assigns_dense_numbers_from_one(store: &dyn Store) {
         let head = head(store, &ann).await;
         assert_eq!(event.id, EventId::new(head.epoch, expected));
         assert_eq!((head.first_seq, head.top_seq), (1, expected));
-        assert_eq!((head.unread, head.delivered_seq), (expected, 0));
+        assert_eq!((head.unread, head.unseen), (expected, expected));
+        assert_eq!((head.delivered_seq, head.revision), (0, 0));
     }
 }
 
@@ -46,7 +47,7 @@ pub async fn every_log_has_an_epoch_of_its_own(store: &dyn Store) {
     assert_eq!(epochs.len(), 3);
 }
 
-/// Type, user, payload and timestamp come back as they were stored.
+/// Type, user, payload, timestamp and key come back as they were stored.
 pub async fn all_fields_survive_a_round_trip(store: &dyn Store) {
     let ann = user("ann ✉ {}:*'\"");
     let payload = r#"{"text":"ü\n\u0000","big":123456789012345678901234567890,"deep":[[{}]]}"#;
@@ -57,7 +58,8 @@ pub async fn all_fields_survive_a_round_trip(store: &dyn Store) {
             EventType::new("ein.typ/ü ").expect("the name is valid"),
             Payload::parse(payload).expect("the payload is JSON"),
         )
-        .with_timestamp(time.parse().expect("the time is valid"));
+        .with_timestamp(time.parse().expect("the time is valid"))
+        .with_key(EventKey::new(format!("schlüssel {time}")).expect("the key is valid"));
         let event = ok(store.append(vec![draft.clone()]).await).remove(0);
         assert_eq!(event, Event::from_draft(draft, event.id));
         assert_eq!(ok(store.find(&ann, event.id).await).as_ref(), Some(&event));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::support::{append, draft, now, ok, seqs, user};
 use super::{OpenTransaction, Subject};
-use crate::{ChangeMark, Changes, Head, ReadScope, Store};
+use crate::{ChangeMark, Changes, Head, InboxAction, Store};
 
 /// Follows the changes of a store, as a notifier does.
 struct Follower {
@@ -51,7 +51,7 @@ pub async fn changes_name_each_log_that_changed(store: &dyn Store) {
     assert_eq!((head.epoch, head.first_seq), (bobs[0].id.epoch, 1));
     assert_eq!((head.top_seq, head.unread), (3, 3));
 
-    ok(store.mark_read(&bob, &ReadScope::All, now()).await);
+    ok(store.change(&bob, &InboxAction::ReadAll, now()).await);
     append(store, &ann, 1).await;
     let listed = follower.listed(store, 10).await;
     let state = |name: &str| (listed[name].top_seq, listed[name].unread);
@@ -82,8 +82,8 @@ pub async fn changes_do_not_name_what_was_only_delivered(store: &dyn Store) {
     ok(store
         .mark_delivered(vec![(ann.clone(), events[0].id)])
         .await);
-    let nothing = ReadScope::Ids(Vec::new());
-    ok(store.mark_read(&ann, &nothing, now()).await);
+    let nothing = InboxAction::Read(Vec::new());
+    ok(store.change(&ann, &nothing, now()).await);
     if before.is_empty() {
         assert_eq!(follower.listed(store, 10).await, HashMap::new());
     }

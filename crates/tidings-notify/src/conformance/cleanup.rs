@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::support::{append, at_second, draft, head, inbox, next_moment, now, ok, seqs, user};
-use crate::{EventId, InboxQuery, ReadScope, Store};
+use crate::{EventId, EventKey, InboxAction, InboxQuery, Store};
 
 /// What is old goes, of every user; the log stays, with its epoch and its numbers.
 pub async fn cleanup_removes_the_old_and_keeps_the_log(store: &dyn Store) {
@@ -42,19 +42,57 @@ pub async fn cleanup_keeps_the_unread_count_exact(store: &dyn Store) {
     let epoch = append(store, &ann, 3).await[0].id.epoch;
     let cutoff = next_moment();
     append(store, &ann, 1).await;
-    let second = ReadScope::Ids(vec![EventId::new(epoch, 2)]);
-    ok(store.mark_read(&ann, &second, now()).await);
+    let second = InboxAction::Read(vec![EventId::new(epoch, 2)]);
+    ok(store.change(&ann, &second, now()).await);
     let before = head(store, &ann).await;
     assert_eq!(before.unread, 3);
     let mark = ok(store.mark().await);
     assert_eq!(ok(store.cleanup(cutoff).await), 3);
     let after = head(store, &ann).await;
     assert_eq!(after.unread, 1);
-    assert!(after.read_revision > before.read_revision);
+    assert!(after.revision > before.revision);
     let changes = ok(store.changes(&mark, 10).await);
     assert!(changes.logs.iter().any(|log| log.user == ann));
-    let gone = ok(store.mark_read(&ann, &second, now()).await);
+    let gone = ok(store.change(&ann, &second, now()).await);
     assert_eq!((gone.changed, gone.change.unread), (0, 1));
+}
+
+/// Whatever state an event is in, its going leaves the counts exact.
+pub async fn cleanup_counts_every_state(store: &dyn Store) {
+    let ann = user("ann");
+    let keyed =
+        |number| draft(&ann, number).with_key(EventKey::new("k").expect("the key is valid"));
+    let mut events = append(store, &ann, 6).await;
+    events.extend(ok(store.append(vec![keyed(7)]).await));
+    let id = |n: usize| events[n - 1].id;
+    for action in [
+        InboxAction::ReadUpTo(id(2)),
+        InboxAction::Unread(vec![id(1)]),
+        InboxAction::Archive(vec![id(3)]),
+        InboxAction::Read(vec![id(4)]),
+        InboxAction::SeeUpTo(id(5)),
+    ] {
+        ok(store.change(&ann, &action, now()).await);
+    }
+    // Unread are 1, 5, 6 and 7; unseen are 6 and 7.
+    let head_before = head(store, &ann).await;
+    assert_eq!((head_before.unread, head_before.unseen), (4, 2));
+    let cutoff = next_moment();
+    append(store, &ann, 2).await;
+    assert_eq!(ok(store.cleanup(cutoff).await), 7);
+    let head_after = head(store, &ann).await;
+    assert_eq!((head_after.unread, head_after.unseen), (2, 2));
+    // What is gone is in no one's way.
+    ok(store.append(vec![keyed(10)]).await);
+    let update = ok(store.change(&ann, &InboxAction::ReadAll, now()).await);
+    assert_eq!(
+        (update.changed, update.change.unread, update.change.unseen),
+        (3, 0, 0)
+    );
+    assert_eq!(
+        seqs(&inbox(store, &ann, &InboxQuery::default()).await.events),
+        [10, 9, 8]
+    );
 }
 
 /// A long log is removed in steps, and none too many.

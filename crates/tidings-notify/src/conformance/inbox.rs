@@ -2,7 +2,7 @@
 
 use super::support::{append, append_sized, inbox, now, ok, seqs, user};
 use crate::{
-    Draft, EventType, InboxQuery, MAX_INBOX_PAGE_BYTES, Payload, ReadScope, Store, StoreError,
+    Draft, EventType, InboxAction, InboxQuery, MAX_INBOX_PAGE_BYTES, Payload, Store, StoreError,
 };
 
 /// Pages join into the whole inbox, newest first.
@@ -59,8 +59,8 @@ pub async fn inbox_filters_by_type_and_unread(store: &dyn Store) {
         )
     });
     let events = ok(store.append(drafts.collect()).await);
-    let read = ReadScope::Ids(vec![events[0].id, events[3].id, events[4].id]);
-    ok(store.mark_read(&ann, &read, now()).await);
+    let read = InboxAction::Read(vec![events[0].id, events[3].id, events[4].id]);
+    ok(store.change(&ann, &read, now()).await);
 
     let all = InboxQuery::default();
     let of_type = |kind| {
@@ -80,6 +80,44 @@ pub async fn inbox_filters_by_type_and_unread(store: &dyn Store) {
             let page = inbox(store, &ann, &query).await;
             assert_eq!(page.unread, 4);
             assert!(page.events.len() <= 2);
+            listed.extend(seqs(&page.events));
+            match page.next {
+                Some(next) => query = query.with_cursor(next),
+                None => break,
+            }
+        }
+        assert_eq!(listed, expected, "{query:?}");
+    }
+}
+
+/// Archived events are listed on their own, in pages and with the other filters.
+pub async fn inbox_lists_what_is_archived(store: &dyn Store) {
+    let ann = user("ann");
+    let events = append(store, &ann, 6).await;
+    let id = |n: usize| events[n - 1].id;
+    for action in [
+        InboxAction::Read(vec![id(2)]),
+        InboxAction::Archive(vec![id(1), id(2), id(4), id(5)]),
+        InboxAction::Read(vec![id(4)]),
+    ] {
+        ok(store.change(&ann, &action, now()).await);
+    }
+    for (query, expected) in [
+        (InboxQuery::default(), vec![6, 3]),
+        (InboxQuery::default().with_archived_only(), vec![5, 4, 2, 1]),
+        (
+            InboxQuery::default()
+                .with_archived_only()
+                .with_unread_only(),
+            vec![5, 1],
+        ),
+        (InboxQuery::default().with_unread_only(), vec![6, 3]),
+    ] {
+        let mut query = query.with_limit(1);
+        let mut listed = Vec::new();
+        loop {
+            let page = inbox(store, &ann, &query).await;
+            assert_eq!((page.unread, page.cursor), (2, id(6)));
             listed.extend(seqs(&page.events));
             match page.next {
                 Some(next) => query = query.with_cursor(next),

@@ -1,7 +1,7 @@
 //! Closing a store.
 
 use super::support::{append, draft, now, ok, user};
-use crate::{InboxQuery, ReadScope, Store, StoreError};
+use crate::{InboxAction, InboxQuery, Store, StoreError};
 
 /// A closed store returns nothing else.
 pub async fn calls_after_close_return_closed(store: &dyn Store) {
@@ -19,7 +19,7 @@ pub async fn calls_after_close_return_closed(store: &dyn Store) {
     assert!(is_closed(&store.find(&ann, event.id).await));
     assert!(is_closed(&store.inbox(&ann, &InboxQuery::default()).await));
     assert!(is_closed(
-        &store.mark_read(&ann, &ReadScope::All, now()).await
+        &store.change(&ann, &InboxAction::ReadAll, now()).await
     ));
     assert!(is_closed(
         &store.mark_delivered(vec![(ann.clone(), event.id)]).await

@@ -3,7 +3,9 @@
 use super::support::{
     append, append_sized, append_stamped, at_second, head, inbox, now, ok, seqs, user,
 };
-use crate::{Epoch, EventId, Head, InboxPage, InboxQuery, MAX_PAGE_BYTES, Page, ReadScope, Store};
+use crate::{
+    Epoch, EventId, Head, InboxAction, InboxPage, InboxQuery, MAX_PAGE_BYTES, Page, Store,
+};
 
 /// A page holds what is after the cursor, rising, and at most the limit.
 pub async fn read_is_strictly_after_rising_and_capped(store: &dyn Store) {
@@ -61,7 +63,7 @@ pub async fn an_unknown_user_reads_empty_without_error(store: &dyn Store) {
         ok(store.cursor_before(&nobody, now()).await),
         EventId::ORIGIN
     );
-    let update = ok(store.mark_read(&nobody, &ReadScope::All, now()).await);
+    let update = ok(store.change(&nobody, &InboxAction::ReadAll, now()).await);
     assert_eq!((update.changed, update.change.unread), (0, 0));
     ok(store.mark_delivered(vec![(nobody.clone(), id)]).await);
     assert_eq!(ok(store.cleanup(now()).await), 0);

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::reads::{ReadState, Reads};
+use super::inbox::{Counts, Inbox};
 use super::ring::Ring;
-use crate::read::{Marked, ReadChange, ReadUpdate};
+use crate::change::{Changed, InboxChange, InboxUpdate};
 use crate::store::{Head, Page};
 use crate::{Epoch, Event, EventId};
 
@@ -29,7 +29,7 @@ struct State {
     position: Position,
     /// The newest events without holes, ending at `position`; or empty.
     ring: Ring,
-    reads: Reads,
+    inbox: Inbox,
     closing: bool,
 }
 
@@ -46,18 +46,13 @@ impl Position {
         epoch: Epoch::NONE,
         top_seq: 0,
     };
-
-    /// Whether nothing is known yet, or no log exists.
-    pub(crate) fn is_unknown(self) -> bool {
-        self == Self::UNKNOWN
-    }
 }
 
 /// What a result of the store says about a log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     position: Position,
-    read_state: ReadState,
+    counts: Counts,
 }
 
 /// What comes after a cursor.
@@ -76,7 +71,7 @@ impl Channel {
         let state = State {
             position: Position::UNKNOWN,
             ring: Ring::new(capacity),
-            reads: Reads::new(capacity),
+            inbox: Inbox::new(capacity),
             closing: false,
         };
         Self {
@@ -95,9 +90,9 @@ impl Channel {
         self.state().position
     }
 
-    /// How many changes of the read state there have been.
-    pub(crate) fn reads_end(&self) -> u64 {
-        self.state().reads.end()
+    /// How many changes of the inbox there have been.
+    pub(crate) fn changes_end(&self) -> u64 {
+        self.state().inbox.end()
     }
 
     /// Takes in events that are in the store, in any order, again or for the first time.
@@ -150,13 +145,13 @@ impl Channel {
     /// log may have been rewound.
     pub(crate) fn knows(&self, seen: Seen) -> bool {
         let state = self.state();
-        state.position == seen.position && state.reads.includes(seen.read_state.revision)
+        state.position == seen.position && state.inbox.includes(seen.counts.revision)
     }
 
-    /// Takes in a change of the read state that was made through this instance at the time `at`.
-    pub(crate) fn read(&self, update: &ReadUpdate, at: Timestamp) {
+    /// Takes in a change of the inbox that was made through this instance at the time `at`.
+    pub(crate) fn change(&self, update: &InboxUpdate, at: Timestamp) {
         let mut state = self.state();
-        state.read(update, at);
+        state.change(update, at);
         drop(state);
         self.wake.notify_waiters();
     }
@@ -205,15 +200,15 @@ impl View<'_> {
             .map_or(Next::AskStore, |event| Next::Event(event.clone()))
     }
 
-    /// The next change of the read state for a reader who was given `heard` of them and has the
+    /// The next change of the inbox for a reader who was given `heard` of them and has the
     /// events up to `cursor`, together with how many the reader has been given then.
     ///
     /// A reader whose cursor is not in the present log is given its gap first.
-    pub(crate) fn read_after(&self, heard: u64, cursor: EventId) -> Option<(ReadChange, u64)> {
+    pub(crate) fn change_after(&self, heard: u64, cursor: EventId) -> Option<(InboxChange, u64)> {
         let Position { epoch, top_seq } = self.0.position;
         let is_in_log = is_same_log(cursor, epoch) && cursor.seq <= top_seq;
         is_in_log
-            .then(|| self.0.reads.after(heard, cursor))
+            .then(|| self.0.inbox.after(heard, cursor))
             .flatten()
     }
 }
@@ -245,26 +240,33 @@ impl State {
                 Some(first) => seq == first - 1,
                 None => seq == top,
             };
-            // A late copy does not have the marks that were set since: the store serves that event.
-            if joins && !self.reads.may_have_marked(seq) {
+            // A late copy does not have the state that was set since: the store serves that event.
+            if joins && !self.inbox.may_have_changed(seq) {
                 self.ring.push_oldest(event.clone());
             }
         }
     }
 
-    /// Returns `true` if the position or the read state changed.
+    /// Returns `true` if the position or the inbox changed.
     fn observe(&mut self, seen: Seen, asked: Position) -> bool {
         let moved = self.observe_position(seen.position, asked);
         let Position { epoch, top_seq } = seen.position;
-        let marked_elsewhere = epoch == self.position.epoch
-            && self
-                .reads
-                .observe(seen.read_state, EventId::new(epoch, top_seq));
-        if marked_elsewhere {
-            // It is not known which events were read, so the ring's copies may be wrong.
+        if epoch != self.position.epoch || self.inbox.includes(seen.counts.revision) {
+            return moved;
+        }
+        let keyed = self.keyed_up_to(top_seq);
+        let top = EventId::new(epoch, top_seq);
+        if self.inbox.observe(seen.counts, top, keyed) {
+            // It is not known which events were changed, so the ring's copies may be wrong.
             self.ring.clear();
         }
-        moved || marked_elsewhere
+        true
+    }
+
+    /// How many events with a key there are after the state of the inbox that is known, if they are
+    /// all at hand.
+    fn keyed_up_to(&self, top_seq: u64) -> Option<u64> {
+        self.ring.keyed_between(self.inbox.known_top()?, top_seq)
     }
 
     fn observe_position(&mut self, seen: Position, asked: Position) -> bool {
@@ -280,40 +282,61 @@ impl State {
             self.ring.clear();
             let is_another_log = known.epoch != seen.epoch && known.epoch != Epoch::NONE;
             if is_another_log || known.top_seq > seen.top_seq {
-                self.reads.restart();
+                self.inbox.restart();
             }
         }
         is_newer
     }
 
-    fn read(&mut self, update: &ReadUpdate, at: Timestamp) {
-        if self.reads.includes(update.revision) {
+    fn change(&mut self, update: &InboxUpdate, at: Timestamp) {
+        if self.inbox.includes(update.revision) {
             return;
         }
-        let EventId { epoch, seq } = update.change.as_of;
+        let EventId { epoch, seq } = update.change.cursor;
         // The change counts events that may have been stored elsewhere: readers must get them first.
         let top = Position {
             epoch,
             top_seq: seq,
         };
         self.observe_position(top, Position::UNKNOWN);
-        let marked = self.reads.apply(update);
-        self.mark_ring(&marked, at);
+        let keyed = self.keyed_up_to(seq);
+        let what = self.inbox.apply(update, keyed);
+        self.change_ring(&what, at);
     }
 
-    fn mark_ring(&mut self, marked: &Marked, at: Timestamp) {
-        let epoch = self.position.epoch;
-        let is_marked = |id: EventId| match marked {
-            Marked::Ids(ids) => ids.contains(&id),
-            Marked::UpTo(last) => last.epoch == epoch && id.seq <= last.seq,
-            Marked::Unknown => false,
-        };
-        if *marked == Marked::Unknown {
-            self.ring.clear();
+    fn change_ring(&mut self, what: &Changed, at: Timestamp) {
+        match what {
+            Changed::Read(ids) => self.edit_ring(ids, |event| {
+                event.read_at = event.read_at.or(Some(at));
+            }),
+            Changed::Unread(ids) => self.edit_ring(ids, |event| event.read_at = None),
+            Changed::Archived(ids) => self.edit_ring(ids, |event| {
+                event.archived_at = event.archived_at.or(Some(at));
+            }),
+            Changed::Unarchived(ids) => self.edit_ring(ids, |event| event.archived_at = None),
+            Changed::ReadUpTo(last) => {
+                let is_marked = |event: &Event| {
+                    event.id.epoch == last.epoch
+                        && event.id.seq <= last.seq
+                        && event.read_at.is_none()
+                };
+                // Events that a later one has replaced are archived in the store alone.
+                let replaced = self.ring.replaced();
+                for event in self.ring.iter_mut().filter(|event| is_marked(event)) {
+                    if event.archived_at.is_none() && !replaced.contains(&event.id.seq) {
+                        Arc::make_mut(event).read_at = Some(at);
+                    }
+                }
+            }
+            Changed::SeenUpTo(_) | Changed::Replaced => {}
+            Changed::Unknown => self.ring.clear(),
         }
+    }
+
+    fn edit_ring(&mut self, ids: &[EventId], edit: impl Fn(&mut Event)) {
         for event in self.ring.iter_mut() {
-            if event.read_at.is_none() && is_marked(event.id) {
-                Arc::make_mut(event).read_at = Some(at);
+            if ids.contains(&event.id) {
+                edit(Arc::make_mut(event));
             }
         }
     }
@@ -331,9 +354,10 @@ impl From<&Head> for Seen {
                 epoch: head.epoch,
                 top_seq: head.top_seq,
             },
-            read_state: ReadState {
-                revision: head.read_revision,
+            counts: Counts {
+                revision: head.revision,
                 unread: head.unread,
+                unseen: head.unseen,
             },
         }
     }

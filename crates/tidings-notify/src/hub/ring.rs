@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::Event;
@@ -61,6 +61,31 @@ impl Ring {
         let next = seq.checked_add(1)?;
         let index = next.checked_sub(self.first_seq()?)?;
         self.events.get(usize::try_from(index).ok()?)
+    }
+
+    /// How many of the events after one number up to another have a key, if all of them are here.
+    pub(super) fn keyed_between(&self, after: u64, last: u64) -> Option<u64> {
+        if after >= last {
+            return Some(0);
+        }
+        let (first, newest) = (self.first_seq()?, self.events.back()?.id.seq);
+        if first > after + 1 || newest < last {
+            return None;
+        }
+        let between = |event: &&Arc<Event>| event.id.seq > after && event.id.seq <= last;
+        let keyed = self.events.iter().rev().filter(between);
+        Some(keyed.filter(|event| event.key.is_some()).count() as u64)
+    }
+
+    /// The numbers of the events that a later one with their key has replaced.
+    pub(super) fn replaced(&self) -> HashSet<u64> {
+        let mut keys = HashSet::new();
+        let newest_first = self.events.iter().rev();
+        let replaced = newest_first.filter(|event| {
+            let key = event.key.as_ref();
+            key.is_some_and(|key| !keys.insert(key))
+        });
+        replaced.map(|event| event.id.seq).collect()
     }
 
     /// The events, to change anything but their payloads.

@@ -11,10 +11,9 @@ use jiff::Timestamp;
 use self::log::Log;
 use crate::budget::{Budget, cost};
 use crate::event::to_microseconds;
-use crate::read::{ReadScope, ReadUpdate};
 use crate::{
-    ChangeMark, Changes, Draft, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
-    MAX_PAGE_BYTES, Page, Store, StoreError, UserId,
+    ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
+    InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId,
 };
 
 /// Events kept of each user, unless set.
@@ -78,11 +77,7 @@ impl Logs {
         let user = draft.user.clone();
         let log = self.by_user.entry(user.clone()).or_insert_with(Log::new);
         let event = log.append(draft, stored_at);
-        let mut dropped_unread = 0;
-        while log.events.len() > max_events {
-            dropped_unread += u64::from(log.drop_first());
-        }
-        log.count_off(dropped_unread);
+        log.drop_while(|log, _| log.events.len() > max_events);
         self.note_change(&user);
         event
     }
@@ -153,17 +148,17 @@ impl Store for MemoryStore {
         }
     }
 
-    async fn mark_read(
+    async fn change(
         &self,
         user: &UserId,
-        scope: &ReadScope,
+        action: &InboxAction,
         at: Timestamp,
-    ) -> Result<ReadUpdate, StoreError> {
+    ) -> Result<InboxUpdate, StoreError> {
         let mut logs = self.open()?;
         let Some(log) = logs.by_user.get_mut(user) else {
-            return Ok(ReadUpdate::nothing());
+            return Ok(InboxUpdate::nothing());
         };
-        let update = log.mark_read(scope, at);
+        let update = log.change(action, at);
         if update.changed > 0 {
             logs.note_change(user);
         }
@@ -236,15 +231,9 @@ impl Store for MemoryStore {
             let Some(log) = logs.by_user.get_mut(&user) else {
                 continue;
             };
-            let mut unread = 0;
-            while let Some(kept) = log.events.front()
-                && kept.stored_at < cutoff
-            {
-                unread += u64::from(log.drop_first());
-                removed += 1;
-            }
-            log.count_off(unread);
-            if unread > 0 {
+            let (dropped, counts_changed) = log.drop_while(|_, kept| kept.stored_at < cutoff);
+            removed += dropped;
+            if counts_changed {
                 logs.note_change(&user);
             }
         }

@@ -3,14 +3,17 @@
 //! | table | holds |
 //! |---|---|
 //! | `notify_log` | one row a user: epoch, first and top number, counters, and `changed`, which numbers all changes of the file |
+//! | `notify_state`, `notify_read_mark` | what was read and archived, see `state.rs` |
+//! | `notify_key` | the events of the inbox that have a key |
 //! | `notify_event` | one row an event, keyed by log and number packed into one integer, so that a log is one stretch of one B-tree |
 
 mod append;
+mod change;
 mod cleanup;
 mod inbox;
 mod log;
-mod read_state;
 mod schema;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,17 +23,16 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_sqlite::Database;
 
-use crate::read::{ReadScope, ReadUpdate};
 use crate::{
-    ChangeMark, Changes, Draft, Event, EventId, Head, InboxPage, InboxQuery, Page, Store,
-    StoreError, UserId,
+    ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
+    InboxUpdate, Page, Store, StoreError, UserId,
 };
 
 pub use append::append_in;
 
 /// Keeps the logs in a SQLite file, which other components may share.
 ///
-/// When a call that appends or marks as read returns `Ok`, the change is on disk. Clones share the
+/// When a call that appends or changes the inbox returns `Ok`, the change is on disk. Clones share the
 /// store.
 #[derive(Debug, Clone)]
 pub struct SqliteStore {
@@ -132,14 +134,14 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn mark_read(
+    async fn change(
         &self,
         user: &UserId,
-        scope: &ReadScope,
+        action: &InboxAction,
         at: Timestamp,
-    ) -> Result<ReadUpdate, StoreError> {
-        let (user, scope) = (user.clone(), scope.clone());
-        self.write(move |tx| read_state::mark(tx, &user, &scope, at))
+    ) -> Result<InboxUpdate, StoreError> {
+        let (user, action) = (user.clone(), action.clone());
+        self.write(move |tx| change::change(tx, &user, &action, at))
             .await
     }
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::read::ReadChange;
-use crate::{Event, EventId};
+use crate::{Event, EventId, InboxChange};
 
 /// Where a stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +16,8 @@ pub struct Hello {
     pub top: EventId,
     /// How many events were unread then.
     pub unread: u64,
+    /// How many events were unseen then.
+    pub unseen: u64,
 }
 
 /// What a stream gives.
@@ -32,8 +33,8 @@ pub enum Item {
         /// Where the reader is.
         cursor: EventId,
     },
-    /// Events of the stream's user were marked as read, on another screen or elsewhere.
-    Read(ReadChange),
+    /// The user's inbox was changed, on another screen or elsewhere.
+    Changed(InboxChange),
 }
 
 /// A stretch of the log that a stream cannot give.

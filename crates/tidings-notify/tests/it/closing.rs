@@ -37,7 +37,7 @@ async fn closing_the_notifier_ends_open_streams_and_refuses_everything_later() {
     notifier.close().await.unwrap();
     assert_eq!(waiting.await.unwrap(), Err(Closed));
 
-    let everyone = tidings_notify::ReadScope::All;
+    let everyone = tidings_notify::InboxAction::ReadAll;
     assert!(matches!(notifier.push(draft(1)).await, Err(Error::Closed)));
     assert!(matches!(
         notifier.push_multi([ann()], draft(1)).await,
@@ -48,7 +48,7 @@ async fn closing_the_notifier_ends_open_streams_and_refuses_everything_later() {
         Err(Error::Closed)
     ));
     assert!(matches!(
-        notifier.mark_read(&ann(), &everyone).await,
+        notifier.change(&ann(), &everyone).await,
         Err(Error::Closed)
     ));
     assert_eq!(notifier.store().head(&ann()).await.unwrap().top_seq, 0);

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use tidings_notify::{EventId, ReadScope, SqliteStore, Store};
+use tidings_notify::{EventId, InboxAction, SqliteStore, Store};
 use tidings_sqlite::{Database, Options};
 
 use crate::support::{ann, draft, number};
@@ -18,9 +18,9 @@ async fn accept_until_killed(path: &str) {
     for number in 0.. {
         let events = store.append(vec![draft(number)]).await.unwrap();
         if number % 3 == 0 {
-            let scope = ReadScope::UpTo(events[0].id);
+            let scope = InboxAction::ReadUpTo(events[0].id);
             store
-                .mark_read(&ann(), &scope, jiff::Timestamp::now())
+                .change(&ann(), &scope, jiff::Timestamp::now())
                 .await
                 .unwrap();
             println!("accepted {} read", events[0].id);

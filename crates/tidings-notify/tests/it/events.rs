@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use tidings_notify::{
-    Draft, Epoch, Event, EventId, EventType, InvalidName, MemoryStore, Payload, Since, UserId,
+    Draft, Epoch, Event, EventId, EventKey, EventType, InvalidName, MemoryStore, Payload, Since,
+    UserId,
 };
 
 use crate::support::{ann, push_numbers, without_sweep};
@@ -14,7 +15,8 @@ fn regression_payloads_are_json_within_json() {
         EventType::new("comment.created").unwrap(),
         Payload::parse(r#"{ "text": "hi", "n": [1, 2.50] }"#).unwrap(),
     )
-    .with_timestamp("2026-01-02T03:04:05.678901999Z".parse().unwrap());
+    .with_timestamp("2026-01-02T03:04:05.678901999Z".parse().unwrap())
+    .with_key(EventKey::new("order-17").unwrap());
     let event = Event::from_draft(draft, EventId::new(Epoch::from_u64(255), 7));
     let text = serde_json::to_string(&event).unwrap();
     assert!(
@@ -31,9 +33,14 @@ fn regression_payloads_are_json_within_json() {
             "payload": {"text": "hi", "n": [1, 2.5]},
             "timestamp": "2026-01-02T03:04:05.678901Z",
             "read_at": null,
+            "archived_at": null,
+            "key": "order-17",
         })
     );
     assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    // As an instance of an earlier version sends it.
+    let earlier = text.replace(r#","archived_at":null,"key":"order-17""#, "");
+    assert_eq!(serde_json::from_str::<Event>(&earlier).unwrap().key, None);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Reader {
                 }
                 Item::CaughtUp { .. } => self.caught_up += 1,
                 // Unread events that retention removed are taken off the count.
-                Item::Read(change) => assert!(!self.keeps_all, "nothing was read: {change:?}"),
+                Item::Changed(change) => assert!(!self.keeps_all, "nothing was read: {change:?}"),
                 other => panic!("unexpected {other:?}"),
             }
         }

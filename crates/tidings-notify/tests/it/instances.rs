@@ -258,8 +258,8 @@ mod rewound {
     use async_trait::async_trait;
     use jiff::Timestamp;
     use tidings_notify::{
-        ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
-        Page, ReadScope, ReadUpdate, Store, StoreError, UserId,
+        ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxPage,
+        InboxQuery, InboxUpdate, LogChange, Page, Store, StoreError, UserId,
     };
 
     #[derive(Debug, Clone, Default)]
@@ -344,13 +344,13 @@ mod rewound {
             Ok(InboxPage::empty())
         }
 
-        async fn mark_read(
+        async fn change(
             &self,
             _: &UserId,
-            _: &ReadScope,
+            _: &InboxAction,
             _: Timestamp,
-        ) -> Result<ReadUpdate, StoreError> {
-            Ok(ReadUpdate::nothing())
+        ) -> Result<InboxUpdate, StoreError> {
+            Ok(InboxUpdate::nothing())
         }
 
         async fn mark_delivered(&self, _: Vec<(UserId, EventId)>) -> Result<(), StoreError> {

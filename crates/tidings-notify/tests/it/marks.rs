@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::conformance::{self, OpenTransaction, Subject, Transactions};
 use tidings_notify::{
-    ChangeMark, Changes, Draft, Event, EventId, Head, InboxPage, InboxQuery, LogChange,
-    MemoryStore, Page, ReadScope, ReadUpdate, Store, StoreError, UserId, store_conformance,
+    ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
+    InboxUpdate, LogChange, MemoryStore, Page, Store, StoreError, UserId, store_conformance,
 };
 
 /// What a mark is made of.
@@ -144,14 +144,14 @@ impl Store for Concurrent {
         self.inner.inbox(user, query).await
     }
 
-    async fn mark_read(
+    async fn change(
         &self,
         user: &UserId,
-        scope: &ReadScope,
+        action: &InboxAction,
         at: Timestamp,
-    ) -> Result<ReadUpdate, StoreError> {
+    ) -> Result<InboxUpdate, StoreError> {
         let number = self.begin();
-        let update = self.inner.mark_read(user, scope, at).await;
+        let update = self.inner.change(user, action, at).await;
         let changed = update.as_ref().is_ok_and(|update| update.changed > 0);
         self.commit(number, changed.then(|| user.clone()).into_iter().collect());
         update

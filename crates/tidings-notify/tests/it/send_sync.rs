@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidings_notify::presence::Registration;
 use tidings_notify::{
-    Error, Event, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier, NotifierBuilder,
-    Presence, ReadScope, Router, Since, SqliteStore, Store, StoreError, Subscription,
+    Error, Event, InboxAction, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier,
+    NotifierBuilder, Presence, Router, Since, SqliteStore, Store, StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};
@@ -41,7 +41,7 @@ async fn futures_are_send() {
     assert_send(stream.next_batch(2, MAX_PAGE_BYTES))
         .await
         .unwrap();
-    assert_send(notifier.mark_read(&ann(), &ReadScope::All))
+    assert_send(notifier.change(&ann(), &InboxAction::ReadAll))
         .await
         .unwrap();
     assert_send(notifier.close()).await.unwrap();

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 use tidings_notify::conformance::Subject;
-use tidings_notify::{Item, MemoryStore, Since, SqliteStore, Store, store_conformance};
+use tidings_notify::{
+    InboxAction, Item, MemoryStore, Since, SqliteStore, Store, store_conformance,
+};
 
 use crate::support::{ann, draft, fresh_sqlite, numbers, open_sqlite, push_numbers, without_sweep};
 
@@ -35,26 +37,55 @@ async fn a_memory_store_keeps_a_bounded_log_and_streams_are_told() {
     assert_eq!(numbers(&mut slow, 3).await, [7, 8, 9]);
 }
 
-/// The unread filter must not read through the whole log.
+/// Marking a hundred thousand events as read writes one row, and listing what is unread afterwards reads
+/// none of them.
 #[tokio::test]
-async fn unread_events_are_found_by_their_index() {
+async fn reading_all_costs_one_row_for_any_number_of_events() {
     let (store, folder) = fresh_sqlite().await;
-    store.append(vec![draft(1)]).await.unwrap();
-    let plan = async |condition: &'static str| {
-        let database = crate::support::open_sqlite(&folder);
-        database
-            .read::<String, tidings_sqlite::Error, _>(move |connection| {
-                let sql = format!(
-                    "EXPLAIN QUERY PLAN SELECT key FROM notify_event {condition}
-                     AND key BETWEEN 1 AND 9 ORDER BY key DESC LIMIT 5"
-                );
-                Ok(connection.query_row(&sql, [], |row| row.get("detail"))?)
-            })
-            .await
-            .unwrap()
-    };
-    let unread = plan("INDEXED BY notify_event_unread WHERE read_at IS NULL").await;
-    assert!(unread.contains("key>? AND key<?"), "{unread}");
+    for _ in 0..10 {
+        store.append((0..1000).map(draft).collect()).await.unwrap();
+    }
+    let update = store
+        .change(&ann(), &InboxAction::ReadAll, Timestamp::now())
+        .await;
+    assert_eq!(update.unwrap().changed, 10_000);
+    let rows = open_sqlite(&folder)
+        .read::<(u64, u64), tidings_sqlite::Error, _>(|connection| {
+            Ok(connection.query_row(
+                "SELECT (SELECT count(*) FROM notify_state), (SELECT count(*) FROM notify_read_mark)",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?)
+        })
+        .await
+        .unwrap();
+    assert_eq!(rows, (0, 1));
+}
+
+/// A file of the version before the states of the inbox keeps what was read, and when.
+#[tokio::test]
+async fn a_file_of_an_earlier_version_keeps_what_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open_sqlite(&folder);
+    database
+        .write(|tx| {
+            tx.execute_batch(include_str!("stores/sqlite_2.sql"))?;
+            Ok::<_, tidings_sqlite::Error>(())
+        })
+        .await
+        .unwrap();
+    let store = SqliteStore::open(database).await.unwrap();
+    let head = store.head(&ann()).await.unwrap();
+    assert_eq!((head.top_seq, head.unread, head.unseen), (3, 2, 2));
+    assert_eq!(head.revision, 1);
+    let page = store.read(&ann(), 0, 10).await.unwrap();
+    let read: Vec<_> = page.events.iter().map(|event| event.read_at).collect();
+    let at = Timestamp::from_microsecond(1_700_000_000_000_000).unwrap();
+    assert_eq!(read, [None, Some(at), None]);
+    let update = store
+        .change(&ann(), &InboxAction::ReadAll, Timestamp::now())
+        .await;
+    assert_eq!(update.unwrap().changed, 2);
 }
 
 #[tokio::test]

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
-    ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxPage, InboxQuery, Item,
-    MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page, Payload, Presence, ReadScope,
-    ReadUpdate, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
+    ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxAction, InboxPage,
+    InboxQuery, InboxUpdate, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page,
+    Payload, Presence, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
 };
 use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
@@ -169,13 +169,13 @@ impl Store for Observed {
         self.call()?.inbox(user, query).await
     }
 
-    async fn mark_read(
+    async fn change(
         &self,
         user: &UserId,
-        scope: &ReadScope,
+        action: &InboxAction,
         at: Timestamp,
-    ) -> Result<ReadUpdate, StoreError> {
-        self.call()?.mark_read(user, scope, at).await
+    ) -> Result<InboxUpdate, StoreError> {
+        self.call()?.change(user, action, at).await
     }
 
     async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {

@@ -94,7 +94,7 @@ async fn lost_wake_ups_are_made_good_by_a_sweep_at_once() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_read_after_a_hint_is_left_to_the_next() {
+async fn a_log_that_cannot_be_change_after_a_hint_is_left_to_the_next() {
     let store = Observed::default();
     let notifier = without_sweep(store.clone()).build();
     let mut screens = screens(&notifier, 1).await;

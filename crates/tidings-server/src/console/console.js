@@ -3,9 +3,6 @@
 /** Maximum number of entries on the page; the inbox has older ones. */
 const MAX_ENTRIES = 200;
 
-/** The cursor before the first event of a user who has never had one. */
-const ORIGIN = "0000000000000000-0";
-
 const element = (id) => document.getElementById(id);
 const [status, feed, empty, unread, readAll, sent] =
   ["status", "feed", "empty", "unread", "read-all", "sent"].map(element);
@@ -74,6 +71,7 @@ function make(tag, className, text) {
 function entryOf(notification) {
   const entry = document.createElement("li");
   entry.dataset.id = notification.id;
+  if (notification.key !== null) entry.dataset.key = notification.key;
   const head = make("div", "head", "");
   const time = make("time", "", new Date(notification.timestamp).toLocaleString());
   time.dateTime = notification.timestamp;
@@ -103,15 +101,21 @@ function markRead(isRead) {
   }
 }
 
-function showReadChange(change) {
-  showUnread(change.unread);
+/** Removes entries that were archived, or replaced by a notification with their key. */
+function removeEntries(isGone) {
+  for (const entry of [...feed.children]) if (isGone(entry)) entry.remove();
+}
+
+function showChange({ change, ids, up_to: upTo, unread: count }) {
+  showUnread(count);
   const seq = (id) => Number(id.split("-")[1]);
-  if (change.ids) {
-    markRead((id) => change.ids.includes(id));
-  } else if (change.up_to) {
-    markRead((id) => seq(id) <= seq(change.up_to));
-  } else {
-    watch(watched);
+  if (change === "read") {
+    markRead((id) => (ids ? ids.includes(id) : seq(id) <= seq(upTo)));
+  } else if (change === "archived") {
+    removeEntries((entry) => ids.includes(entry.dataset.id));
+  } else if (change !== "seen" && change !== "replaced") {
+    // Entries come back, or it is unknown what changed.
+    attempt(() => watch(watched));
   }
 }
 
@@ -132,7 +136,7 @@ async function watch(user) {
   showUnread(inbox.unread);
 
   // The stream continues right after the page of the inbox, so that nothing is lost between them.
-  const cursor = inbox.data[0]?.id ?? ORIGIN;
+  const { cursor } = inbox;
   const path = `/v1/users/${encodeURIComponent(user)}/events?last_event_id=${cursor}`;
   source = new EventSource(path);
   source.onopen = () => setStatus("live", `watching ${user}`);
@@ -141,11 +145,14 @@ async function watch(user) {
     if (target.readyState === EventSource.CLOSED) watchLater(user, current);
   };
   source.onmessage = ({ data }) => {
-    addEntry(entryOf(JSON.parse(data)));
+    const entry = entryOf(JSON.parse(data));
+    const { key } = entry.dataset;
+    if (key !== undefined) removeEntries(({ dataset }) => dataset.key === key);
+    addEntry(entry);
     refreshUnread();
   };
   source.addEventListener("tidings.hello", ({ data }) => showUnread(JSON.parse(data).unread));
-  source.addEventListener("tidings.read", ({ data }) => showReadChange(JSON.parse(data)));
+  source.addEventListener("tidings.changed", ({ data }) => showChange(JSON.parse(data)));
   source.addEventListener("tidings.gap", ({ data }) => {
     const { reason } = JSON.parse(data);
     addEntry(make("li", "gap", `Some notifications are missing here (${reason}).`));

@@ -1,9 +1,9 @@
-//! `/v1/users/{user}/notifications`: the inbox, what is read, and how much is not.
+//! `/v1/users/{user}/notifications`: the inbox, its states, and its counts.
 
 use axum::Json;
 use axum::extract::State;
 use tidings_notify::{
-    DEFAULT_INBOX_LIMIT, EventId, EventType, InboxQuery, MAX_INBOX_LIMIT, ReadScope, StoreError,
+    DEFAULT_INBOX_LIMIT, EventId, EventType, InboxAction, InboxQuery, MAX_INBOX_LIMIT, StoreError,
     UserId,
 };
 
@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::extract::{Body, InPath, Parameters};
 use super::fields::Fields;
 use crate::app::SharedApp;
-use crate::wire::notification::{Inbox, Unread};
+use crate::wire::notification::{Counts, Inbox};
 
 pub(crate) async fn list(
     State(app): State<SharedApp>,
@@ -27,6 +27,9 @@ pub(crate) async fn list(
     if parameters.parsed("unread", "true or false")? == Some(true) {
         query = query.with_unread_only();
     }
+    if parameters.parsed("archived", "true or false")? == Some(true) {
+        query = query.with_archived_only();
+    }
     if let Some(event_type) = parameters.text("type") {
         let event_type = EventType::new(event_type);
         query = query.with_event_type(
@@ -40,7 +43,11 @@ pub(crate) async fn list(
     Ok(Json(Inbox {
         data: page.events,
         next: page.next,
-        unread: page.unread,
+        counts: Counts {
+            unread: page.unread,
+            unseen: page.unseen,
+            cursor: page.cursor,
+        },
     }))
 }
 
@@ -51,28 +58,37 @@ fn foreign_cursor() -> ApiError {
     )
 }
 
-pub(crate) async fn read(
-    State(app): State<SharedApp>,
-    InPath(user): InPath<UserId>,
-    InPath(id): InPath<String>,
-) -> Result<Json<Unread>, ApiError> {
-    mark_read(&app, &user, event_id(&id)?).await.map(Json)
+/// What a caller does with one notification.
+pub(crate) type OnOne = fn(Vec<EventId>) -> InboxAction;
+
+/// `POST …/{id}/read`, `…/unread`, `…/archive` and `…/unarchive`.
+pub(crate) async fn on_one(
+    app: SharedApp,
+    user: UserId,
+    id: String,
+    action: OnOne,
+) -> Result<Json<Counts>, ApiError> {
+    change_one(&app, &user, event_id(&id)?, action)
+        .await
+        .map(Json)
 }
 
-/// Marks one notification as read; repeating it changes nothing.
-pub(crate) async fn mark_read(
+/// Changes one notification; repeating it changes nothing.
+pub(crate) async fn change_one(
     app: &SharedApp,
     user: &UserId,
     id: EventId,
-) -> Result<Unread, ApiError> {
+    action: OnOne,
+) -> Result<Counts, ApiError> {
     if app.notifier.store().find(user, id).await?.is_none() {
         return Err(unknown_notification());
     }
-    let scope = ReadScope::Ids(vec![id]);
-    let update = app.notifier.mark_read(user, &scope).await?;
-    Ok(Unread {
-        unread: update.change.unread,
-    })
+    change(app, user, &action(vec![id])).await
+}
+
+async fn change(app: &SharedApp, user: &UserId, action: &InboxAction) -> Result<Counts, ApiError> {
+    let update = app.notifier.change(user, action).await?;
+    Ok((&update.change).into())
 }
 
 /// Parses the `{id}` of a path; a text that is not an id names no notification.
@@ -89,34 +105,66 @@ pub(crate) async fn read_all(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
     Body(body): Body,
-) -> Result<Json<Unread>, ApiError> {
-    let mut fields = Fields::parse_optional(&body)?;
-    let up_to: Option<String> = fields.take("up_to")?;
-    fields.finish()?;
-    let scope = match up_to {
-        None => ReadScope::All,
-        Some(id) => ReadScope::UpTo(last_read(&app, &user, &id).await?),
+) -> Result<Json<Counts>, ApiError> {
+    let action = match up_to(&app, &user, &body).await? {
+        None => InboxAction::ReadAll,
+        Some(id) => InboxAction::ReadUpTo(id),
     };
-    let update = app.notifier.mark_read(&user, &scope).await?;
-    Ok(Json(Unread {
-        unread: update.change.unread,
-    }))
+    change(&app, &user, &action).await.map(Json)
 }
 
-/// The notification up to which all are read. It need not be kept any more, but must be of this log.
-async fn last_read(app: &SharedApp, user: &UserId, id: &str) -> Result<EventId, ApiError> {
+/// Marks everything as seen, or everything up to a notification.
+pub(crate) async fn seen(
+    State(app): State<SharedApp>,
+    InPath(user): InPath<UserId>,
+    Body(body): Body,
+) -> Result<Json<Counts>, ApiError> {
+    let action = match up_to(&app, &user, &body).await? {
+        None => InboxAction::SeeAll,
+        Some(id) => InboxAction::SeeUpTo(id),
+    };
+    change(&app, &user, &action).await.map(Json)
+}
+
+/// Marks everything up to a notification as seen.
+pub(crate) async fn see_up_to(
+    app: &SharedApp,
+    user: &UserId,
+    id: EventId,
+) -> Result<Counts, ApiError> {
+    if !is_of_log(app, user, id).await? {
+        return Err(unknown_notification());
+    }
+    change(app, user, &InboxAction::SeeUpTo(id)).await
+}
+
+/// The notification up to which a request goes, if it names one.
+async fn up_to(app: &SharedApp, user: &UserId, body: &[u8]) -> Result<Option<EventId>, ApiError> {
+    let mut fields = Fields::parse_optional(body)?;
+    let up_to: Option<String> = fields.take("up_to")?;
+    fields.finish()?;
+    let Some(up_to) = up_to else {
+        return Ok(None);
+    };
+    match up_to.parse() {
+        Ok(id) if is_of_log(app, user, id).await? => Ok(Some(id)),
+        _ => Err(ApiError::invalid(
+            "up_to",
+            "expected the id of a notification of this user",
+        )),
+    }
+}
+
+/// Whether the user's present log has had this notification. It need not be kept any more.
+async fn is_of_log(app: &SharedApp, user: &UserId, id: EventId) -> Result<bool, ApiError> {
     let head = app.notifier.store().head(user).await?;
-    let id = id.parse::<EventId>().ok();
-    id.filter(|id| id.epoch == head.epoch && id.seq <= head.top_seq)
-        .ok_or_else(|| ApiError::invalid("up_to", "expected the id of a notification of this user"))
+    Ok(id.epoch == head.epoch && id.seq <= head.top_seq)
 }
 
 pub(crate) async fn unread_count(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
-) -> Result<Json<Unread>, ApiError> {
+) -> Result<Json<Counts>, ApiError> {
     let head = app.notifier.store().head(&user).await?;
-    Ok(Json(Unread {
-        unread: head.unread,
-    }))
+    Ok(Json((&head).into()))
 }

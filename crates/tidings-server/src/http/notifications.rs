@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_notify::{Draft, EventType, Payload, UserId};
+use tidings_notify::{Draft, EventKey, EventType, Payload, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, idempotency_key};
@@ -86,6 +86,7 @@ struct Request {
     event_type: EventType,
     payload: Payload,
     timestamp: Option<Timestamp>,
+    key: Option<EventKey>,
 }
 
 #[derive(Debug)]
@@ -129,12 +130,14 @@ impl Request {
             }
         };
         let timestamp = fields.take("timestamp")?;
+        let key = fields.take("key")?;
         fields.finish()?;
         Ok(Self {
             recipients,
             event_type,
             payload,
             timestamp,
+            key,
         })
     }
 }
@@ -173,6 +176,9 @@ impl Batch {
             let mut draft = Draft::new(user, request.event_type.clone(), request.payload.clone());
             if let Some(timestamp) = request.timestamp {
                 draft = draft.with_timestamp(timestamp);
+            }
+            if let Some(key) = &request.key {
+                draft = draft.with_key(key.clone());
             }
             self.drafts.push(draft);
         }

@@ -58,6 +58,7 @@ pub(crate) async fn events(
         user_id: &user,
         cursor: start.cursor,
         unread: start.unread,
+        unseen: start.unseen,
         ping_interval: app.config.ping_interval,
     }))?;
     let feed = Feed::new(

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use tidings_notify::{Draft, Epoch, Item, Since, UserId};
+use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, InPath, Upgrade, idempotency_key};
@@ -136,7 +136,8 @@ pub(crate) async fn read(
     InPath(user): InPath<UserId>,
     InPath(id): InPath<String>,
 ) -> Result<StatusCode, ApiError> {
-    inbox::mark_read(&app, &user, inbox::event_id(&id)?).await?;
+    let id = inbox::event_id(&id)?;
+    inbox::change_one(&app, &user, id, InboxAction::Read).await?;
     Ok(StatusCode::OK)
 }
 

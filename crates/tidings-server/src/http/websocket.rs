@@ -9,7 +9,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::SinkExt;
 use serde::Serialize;
-use tidings_notify::{Item, Since, UserId};
+use tidings_notify::{InboxAction, Item, Since, UserId};
 
 use super::cursor;
 use super::error::ApiError;
@@ -221,6 +221,7 @@ impl<E: Encoder> Session<E> {
             user_id: &self.user,
             cursor: start.cursor,
             unread: start.unread,
+            unseen: start.unseen,
             ping_interval: self.app.config.ping_interval,
         }))?;
         send(&mut self.socket, hello).await
@@ -254,13 +255,19 @@ impl<E: Encoder> Session<E> {
         match serde_json::from_str(request) {
             Ok(Request::Ack(id)) => self.feed.acknowledge(id),
             Ok(Request::Read(id)) => {
-                inbox::mark_read(&self.app, &self.user, id).await?;
+                inbox::change_one(&self.app, &self.user, id, InboxAction::Read).await?;
+            }
+            Ok(Request::Archive(id)) => {
+                inbox::change_one(&self.app, &self.user, id, InboxAction::Archive).await?;
+            }
+            Ok(Request::Seen(id)) => {
+                inbox::see_up_to(&self.app, &self.user, id).await?;
             }
             Err(_) => {
                 return Err(ApiError::new(
                     StatusCode::BAD_REQUEST,
                     "invalid_frame",
-                    r#"expected {"ack":"<id>"} or {"read":"<id>"}"#,
+                    r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
                 ));
             }
         }

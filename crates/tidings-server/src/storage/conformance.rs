@@ -65,9 +65,9 @@ pub(super) async fn what_is_accepted_is_in_the_logs_of_every_handle(handles: Han
 pub(super) async fn a_repeat_returns_the_first_result_and_stores_nothing(handles: Handles) {
     let drafts = || vec![draft("anna", 1), draft("ben", 2)];
     let first = stored(&handles.first, once(drafts(), "key", "body")).await;
-    let read = tidings_notify::ReadScope::All;
+    let read = tidings_notify::InboxAction::ReadAll;
     let logs = &handles.first.logs;
-    logs.mark_read(&user("anna"), &read, Timestamp::now())
+    logs.change(&user("anna"), &read, Timestamp::now())
         .await
         .unwrap();
     let repeat = once(drafts(), "key", "body");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
-use tidings_notify::{Event, EventId, Gap, Item, Marked, ReadChange, UserId};
+use tidings_notify::{Changed, Event, EventId, Gap, InboxChange, Item, UserId};
 
+use super::notification::Counts;
 use super::{Data, ErrorDescription};
 
 /// Before the name of a control event where notifications may be named by their type. No type
@@ -20,7 +21,7 @@ pub(crate) const ERROR: &str = "error";
 pub(crate) const HELLO: &str = "hello";
 pub(crate) const CAUGHT_UP: &str = "caught_up";
 pub(crate) const GAP: &str = "gap";
-pub(crate) const READ: &str = "read";
+pub(crate) const CHANGED: &str = "changed";
 pub(crate) const BYE: &str = "bye";
 
 /// A frame that belongs to the stream and is not a notification.
@@ -30,7 +31,7 @@ pub(crate) enum Control<'a> {
     Hello(Hello<'a>),
     CaughtUp(CaughtUp),
     Gap(GapFrame),
-    Read(ReadFrame),
+    Changed(ChangedFrame),
     Bye(Bye),
 }
 
@@ -41,7 +42,7 @@ impl Control<'_> {
         match item {
             Item::CaughtUp { cursor } => Some(Self::CaughtUp(CaughtUp { cursor: *cursor })),
             Item::Gap(gap) => Some(Self::Gap(gap.into())),
-            Item::Read(change) => Some(Self::Read(change.into())),
+            Item::Changed(change) => Some(Self::Changed(change.into())),
             _ => None,
         }
     }
@@ -52,7 +53,7 @@ impl Control<'_> {
             Self::Hello(_) => HELLO,
             Self::CaughtUp(_) => CAUGHT_UP,
             Self::Gap(_) => GAP,
-            Self::Read(_) => READ,
+            Self::Changed(_) => CHANGED,
             Self::Bye(_) => BYE,
         }
     }
@@ -63,7 +64,7 @@ impl Control<'_> {
             Self::Hello(hello) => Some(hello.cursor),
             Self::CaughtUp(caught_up) => Some(caught_up.cursor),
             Self::Gap(gap) => Some(gap.to),
-            Self::Read(_) | Self::Bye(_) => None,
+            Self::Changed(_) | Self::Bye(_) => None,
         }
     }
 }
@@ -75,6 +76,7 @@ pub(crate) struct Hello<'a> {
     /// What to resume from if nothing follows.
     pub(crate) cursor: EventId,
     pub(crate) unread: u64,
+    pub(crate) unseen: u64,
     /// The longest silence to expect.
     #[serde(rename = "ping_interval_ms", serialize_with = "as_milliseconds")]
     pub(crate) ping_interval: Duration,
@@ -110,30 +112,38 @@ impl From<&Gap> for GapFrame {
     }
 }
 
-/// Events were marked as read: `ids`, or all up to `up_to`; without either, which ones is unknown.
+/// The inbox was changed: the notifications in `ids`, or all up to `up_to`. Its counts include what the
+/// stream has sent before.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct ReadFrame {
+pub(crate) struct ChangedFrame {
+    /// `read`, `unread`, `archived`, `unarchived`, `seen`, `replaced` (by notifications with a key, which
+    /// have been sent before) or `unknown` (what changed, because it was elsewhere).
+    pub(crate) change: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ids: Option<Vec<EventId>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) up_to: Option<EventId>,
-    pub(crate) unread: u64,
-    /// The newest event that `unread` counts.
-    pub(crate) as_of: EventId,
+    #[serde(flatten)]
+    pub(crate) counts: Counts,
 }
 
-impl From<&ReadChange> for ReadFrame {
-    fn from(change: &ReadChange) -> Self {
-        let (ids, up_to) = match &change.marked {
-            Marked::Ids(ids) => (Some(ids.to_vec()), None),
-            Marked::UpTo(id) => (None, Some(*id)),
-            _ => (None, None),
+impl From<&InboxChange> for ChangedFrame {
+    fn from(change: &InboxChange) -> Self {
+        let (name, ids, up_to) = match &change.what {
+            Changed::Read(ids) => ("read", Some(ids.to_vec()), None),
+            Changed::ReadUpTo(id) => ("read", None, Some(*id)),
+            Changed::Unread(ids) => ("unread", Some(ids.to_vec()), None),
+            Changed::Archived(ids) => ("archived", Some(ids.to_vec()), None),
+            Changed::Unarchived(ids) => ("unarchived", Some(ids.to_vec()), None),
+            Changed::SeenUpTo(id) => ("seen", None, Some(*id)),
+            Changed::Replaced => ("replaced", None, None),
+            _ => ("unknown", None, None),
         };
         Self {
+            change: name,
             ids,
             up_to,
-            unread: change.unread,
-            as_of: change.as_of,
+            counts: change.into(),
         }
     }
 }
@@ -220,4 +230,8 @@ pub(crate) enum Request {
     Ack(EventId),
     /// The user has read this event.
     Read(EventId),
+    /// The user has seen that there is everything up to this event.
+    Seen(EventId),
+    /// The user has archived this event.
+    Archive(EventId),
 }

@@ -11,9 +11,10 @@ use tidings_webhooks::{
 };
 
 use super::frames::{
-    self, Bye, CaughtUp, Control, GapFrame, Hello, ReadFrame, Request, SSE_PREFIX, WebSocketFrame,
+    self, Bye, CaughtUp, ChangedFrame, Control, GapFrame, Hello, Request, SSE_PREFIX,
+    WebSocketFrame,
 };
-use super::notification::{Inbox, Unread};
+use super::notification::{Counts, Inbox};
 use super::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
 use crate::storage::{DatabaseUrl, Storage};
@@ -37,12 +38,21 @@ fn event() -> Event {
     )
 }
 
+fn counts() -> Counts {
+    Counts {
+        unread: 2,
+        unseen: 1,
+        cursor: id(17),
+    }
+}
+
 fn controls(user: &UserId) -> [Control<'_>; 5] {
     [
         Control::Hello(Hello {
             user_id: user,
             cursor: id(16),
             unread: 3,
+            unseen: 1,
             ping_interval: Duration::from_secs(20),
         }),
         Control::CaughtUp(CaughtUp { cursor: id(17) }),
@@ -51,11 +61,11 @@ fn controls(user: &UserId) -> [Control<'_>; 5] {
             to: id(9),
             reason: GapReason::Expired.as_str(),
         }),
-        Control::Read(ReadFrame {
+        Control::Changed(ChangedFrame {
+            change: "read",
             ids: Some(vec![id(17)]),
             up_to: None,
-            unread: 2,
-            as_of: id(17),
+            counts: counts(),
         }),
         Control::Bye(Bye {
             code: 4200,
@@ -138,9 +148,9 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
         json(Inbox {
             data: vec![event.clone()],
             next: None,
-            unread: 3,
+            counts: counts(),
         }),
-        json(Unread { unread: 3 }),
+        json(counts()),
         json(unversioned::Notification::from(&event)),
         json(WebSocketFrame::from(&event)),
         json(ErrorBody {

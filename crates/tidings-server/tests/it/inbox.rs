@@ -48,7 +48,7 @@ async fn reading_is_counted_once_and_reaches_the_users_other_screens() {
         let answer: Value = server.post(&path, &Value::Null).await.json().await.unwrap();
         assert_eq!(answer["unread"], 2);
     }
-    let (_, read) = screen.until("tidings.read").await;
+    let (_, read) = screen.until("tidings.changed").await;
     assert_eq!(read.json()["ids"], json!([ids[1]]));
     assert_eq!(read.json()["unread"], 2);
     assert_eq!(read.id, None, "a read mark does not move the cursor");
@@ -68,7 +68,7 @@ async fn read_all_empties_the_count_and_tells_the_other_screens() {
     let path = "/v1/users/anna/notifications/read-all";
     let answer: Value = server.post(path, &Value::Null).await.json().await.unwrap();
     assert_eq!(answer["unread"], 0);
-    let (_, read) = screen.until("tidings.read").await;
+    let (_, read) = screen.until("tidings.changed").await;
     assert_eq!(read.json()["unread"], 0);
     assert!(read.json()["up_to"].is_string());
     server.notify("anna", json!("new")).await;
@@ -103,6 +103,114 @@ async fn what_came_after_the_last_shown_notification_stays_unread() {
     assert_eq!(answer.json::<Value>().await.unwrap()["unread"], 0);
 }
 
+/// Does something with the inbox, and returns its counts.
+async fn change(server: &Server, what: &str, body: &Value) -> (u64, u64) {
+    let path = format!("/v1/users/anna/notifications/{what}");
+    let response = server.post(&path, body).await;
+    assert_eq!(response.status(), 200, "{what}");
+    let counts: Value = response.json().await.unwrap();
+    assert!(counts["cursor"].is_string());
+    let count = |name: &str| counts[name].as_u64().unwrap();
+    (count("unread"), count("unseen"))
+}
+
+async fn listed(server: &Server, query: &str) -> Vec<Value> {
+    let path = format!("/v1/users/anna/notifications{query}");
+    payloads(server.get(&path).await["data"].as_array().unwrap())
+}
+
+#[tokio::test]
+async fn notifications_are_archived_and_come_back_on_every_screen() {
+    let (_home, server, ids) = with(3).await;
+    let mut screen = server.events("anna", "").await;
+    screen.until("tidings.caught_up").await;
+    let of = |id: &String, what: &str| format!("{id}/{what}");
+    let nothing = &Value::Null;
+    for (what, name, counts, left) in [
+        ("archive", "archived", (2, 2), vec![3, 1]),
+        ("unarchive", "unarchived", (3, 3), vec![3, 2, 1]),
+        ("read", "read", (2, 2), vec![3, 2, 1]),
+        ("unread", "unread", (3, 3), vec![3, 2, 1]),
+    ] {
+        // Repeating it changes nothing, and tells no one.
+        for _ in 0..2 {
+            assert_eq!(change(&server, &of(&ids[1], what), nothing).await, counts);
+        }
+        let (_, frame) = screen.until("tidings.changed").await;
+        let frame = frame.json();
+        assert_eq!(
+            (&frame["change"], &frame["ids"]),
+            (&json!(name), &json!([ids[1]]))
+        );
+        assert_eq!(
+            (&frame["unread"], &frame["unseen"]),
+            (&json!(counts.0), &json!(counts.1))
+        );
+        assert_eq!(listed(&server, "").await, left);
+    }
+    change(&server, &of(&ids[0], "archive"), nothing).await;
+    assert_eq!(listed(&server, "?archived=true").await, [1]);
+    let unknown = server
+        .post("/v1/users/anna/notifications/x/archive", nothing)
+        .await;
+    assert_eq!(unknown.status(), 404);
+}
+
+#[tokio::test]
+async fn what_is_seen_counts_no_longer_as_unseen() {
+    let (_home, server, ids) = with(3).await;
+    assert_eq!(
+        change(&server, "seen", &json!({ "up_to": ids[1] })).await,
+        (3, 1)
+    );
+    assert_eq!(change(&server, "seen", &json!({})).await, (3, 0));
+    server.notify("anna", json!(4)).await;
+    let page = server.get("/v1/users/anna/notifications").await;
+    assert_eq!((&page["unread"], &page["unseen"]), (&json!(4), &json!(1)));
+    assert_eq!(page["cursor"], page["data"][0]["id"]);
+    let refused = server
+        .post(
+            "/v1/users/anna/notifications/seen",
+            &json!({ "up_to": "x" }),
+        )
+        .await;
+    assert_eq!(refused.status(), 400);
+}
+
+#[tokio::test]
+async fn a_notification_replaces_the_earlier_ones_with_its_key() {
+    let (_home, server, _ids) = with(1).await;
+    let mut screen = server.events("anna", "").await;
+    screen.until("tidings.caught_up").await;
+    for percent in [10, 50, 100] {
+        let body = json!({ "user_id": "anna", "payload": percent, "key": "upload" });
+        let stored: Value = server
+            .post("/v1/notifications", &body)
+            .await
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(
+            (&stored["key"], &stored["archived_at"]),
+            (&json!("upload"), &Value::Null)
+        );
+        let (_, frame) = screen.until("tidings.changed").await;
+        assert_eq!(frame.json()["change"], "replaced");
+        assert_eq!(
+            (&frame.json()["unread"], &frame.json()["unseen"]),
+            (&json!(2), &json!(2))
+        );
+    }
+    assert_eq!(listed(&server, "").await, [100, 1]);
+    assert_eq!(listed(&server, "?archived=true").await, [50, 10]);
+    let body = json!({ "user_id": "anna", "payload": 1, "key": "" });
+    let refused = server.post("/v1/notifications", &body).await;
+    assert_eq!(
+        refused.json::<Value>().await.unwrap()["error"]["field"],
+        "key"
+    );
+}
+
 #[tokio::test]
 async fn a_user_who_is_named_twice_gets_one() {
     let (_home, server, _ids) = with(0).await;
@@ -133,7 +241,9 @@ async fn types_can_be_picked() {
 async fn a_user_without_notifications_has_an_empty_inbox() {
     let (_home, server, _ids) = with(0).await;
     let page = server.get("/v1/users/nobody/notifications").await;
-    assert_eq!(page, json!({ "data": [], "next": null, "unread": 0 }));
+    let cursor = "0000000000000000-0";
+    let empty = json!({ "data": [], "next": null, "unread": 0, "unseen": 0, "cursor": cursor });
+    assert_eq!(page, empty);
 }
 
 #[tokio::test]

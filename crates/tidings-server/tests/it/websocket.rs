@@ -143,9 +143,37 @@ async fn a_client_can_mark_as_read_and_wrong_frames_are_answered() {
     socket.send(&json!({ "ack": id }).to_string()).await;
     socket.send(&json!({ "read": id }).to_string()).await;
     for socket in [&mut socket, &mut other] {
-        let (_, read) = socket.until("read").await;
+        let (_, read) = socket.until("changed").await;
         assert_eq!(read["ids"], json!([id]));
         assert_eq!(read["unread"], 0);
+    }
+}
+
+#[tokio::test]
+async fn a_client_says_what_was_seen_and_archives() {
+    let home = Home::new();
+    let server = home.start().await;
+    let id = server.notify("anna", json!(1)).await["id"].clone();
+    let of_ben = server.notify("ben", json!(1)).await["id"].clone();
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    let mut other = Socket::open(&server, "/v1/users/anna/ws").await;
+    let hello = other.next().await;
+    assert_eq!((&hello["unread"], &hello["unseen"]), (&json!(1), &json!(1)));
+    for socket in [&mut socket, &mut other] {
+        socket.until("caught_up").await;
+    }
+    for (request, change, left) in [("seen", "seen", (1, 0)), ("archive", "archived", (0, 0))] {
+        socket.send(&json!({ request: of_ben }).to_string()).await;
+        assert_eq!(socket.next().await["code"], "not_found", "{request}");
+        socket.send(&json!({ request: id }).to_string()).await;
+        for socket in [&mut socket, &mut other] {
+            let (_, frame) = socket.until("changed").await;
+            assert_eq!(frame["change"], change);
+            assert_eq!(
+                (&frame["unread"], &frame["unseen"]),
+                (&json!(left.0), &json!(left.1))
+            );
+        }
     }
 }
 

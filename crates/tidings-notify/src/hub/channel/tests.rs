@@ -21,21 +21,21 @@ fn id(epoch: u64, seq: u64) -> EventId {
     EventId::new(Epoch::from_u64(epoch), seq)
 }
 
-fn head(epoch: u64, top_seq: u64, read_revision: u64) -> Seen {
+fn head(epoch: u64, top_seq: u64, revision: u64) -> Seen {
     let head = Head {
         epoch: Epoch::from_u64(epoch),
         top_seq,
-        read_revision,
+        revision,
         ..Head::EMPTY
     };
     (&head).into()
 }
 
-fn page(top_seq: u64, read_revision: u64, seqs: &[u64]) -> Page {
+fn page(top_seq: u64, revision: u64, seqs: &[u64]) -> Page {
     let head = Head {
         epoch: Epoch::from_u64(EPOCH),
         top_seq,
-        read_revision,
+        revision,
         ..Head::EMPTY
     };
     let events = seqs.iter().map(|seq| (*event(EPOCH, *seq)).clone());
@@ -45,14 +45,15 @@ fn page(top_seq: u64, read_revision: u64, seqs: &[u64]) -> Page {
     }
 }
 
-fn update(revision: u64, ids: &[EventId], as_of: EventId) -> ReadUpdate {
-    ReadUpdate {
+fn update(revision: u64, ids: &[EventId], cursor: EventId) -> InboxUpdate {
+    InboxUpdate {
         changed: 1,
         revision,
-        change: ReadChange {
-            marked: Marked::Ids(ids.into()),
+        change: InboxChange {
+            what: Changed::Read(ids.into()),
             unread: 0,
-            as_of,
+            unseen: 0,
+            cursor,
         },
     }
 }
@@ -149,22 +150,22 @@ fn changes_overtaken_by_a_later_one_are_covered_by_it() {
     channel.observe(head(EPOCH, 2, 0), channel.position());
     let at = Timestamp::UNIX_EPOCH;
     let top = id(EPOCH, 2);
-    channel.read(&update(2, &[top], top), at);
-    channel.read(&update(1, &[id(EPOCH, 1)], top), at);
-    let (change, heard) = channel.view().read_after(0, top).unwrap();
-    assert_eq!((change.marked, heard), (Marked::Unknown, 1));
-    assert_eq!(channel.view().read_after(heard, top), None);
+    channel.change(&update(2, &[top], top), at);
+    channel.change(&update(1, &[id(EPOCH, 1)], top), at);
+    let (change, heard) = channel.view().change_after(0, top).unwrap();
+    assert_eq!((change.what, heard), (Changed::Unknown, 1));
+    assert_eq!(channel.view().change_after(heard, top), None);
 }
 
 #[test]
 fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 2, 0), channel.position());
-    let as_of = id(EPOCH, 4);
-    channel.read(&update(1, &[as_of], as_of), Timestamp::UNIX_EPOCH);
+    let cursor = id(EPOCH, 4);
+    channel.change(&update(1, &[cursor], cursor), Timestamp::UNIX_EPOCH);
     assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
-    assert_eq!(channel.view().read_after(0, id(EPOCH, 2)), None);
-    assert!(channel.view().read_after(0, as_of).is_some());
+    assert_eq!(channel.view().change_after(0, id(EPOCH, 2)), None);
+    assert!(channel.view().change_after(0, cursor).is_some());
 }
 
 #[test]
@@ -172,10 +173,10 @@ fn regression_an_event_that_comes_after_its_read_mark_is_left_to_the_store() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 1, 0), channel.position());
     let (first, second) = (id(EPOCH, 1), id(EPOCH, 2));
-    channel.read(&update(1, &[second], second), Timestamp::UNIX_EPOCH);
+    channel.change(&update(1, &[second], second), Timestamp::UNIX_EPOCH);
     channel.offer(&[event(EPOCH, 2)]);
     assert!(matches!(channel.view().after(first), Next::AskStore));
-    // Later events are not marked, and stay.
+    // Later events are not what, and stay.
     channel.offer(&[event(EPOCH, 3)]);
     assert_eq!(next(&channel, second), Some(3));
     channel.offer(&[event(EPOCH, 2)]);
@@ -200,16 +201,16 @@ fn regression_read_changes_go_on_after_a_rewind_in_the_same_epoch() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 9, 0), channel.position());
     let top = id(EPOCH, 9);
-    channel.read(&update(1, &[top], top), Timestamp::UNIX_EPOCH);
+    channel.change(&update(1, &[top], top), Timestamp::UNIX_EPOCH);
     // The log is put back to two events.
     channel.observe(head(EPOCH, 2, 0), channel.position());
     let rewound = id(EPOCH, 2);
-    let (change, heard) = channel.view().read_after(0, rewound).unwrap();
-    assert_eq!((change.marked, change.as_of), (Marked::Unknown, rewound));
-    channel.read(&update(1, &[rewound], rewound), Timestamp::UNIX_EPOCH);
-    let (change, heard) = channel.view().read_after(heard, rewound).unwrap();
-    assert_eq!(change.marked, Marked::Ids([rewound].into()));
-    assert_eq!(channel.view().read_after(heard, rewound), None);
+    let (change, heard) = channel.view().change_after(0, rewound).unwrap();
+    assert_eq!((change.what, change.cursor), (Changed::Unknown, rewound));
+    channel.change(&update(1, &[rewound], rewound), Timestamp::UNIX_EPOCH);
+    let (change, heard) = channel.view().change_after(heard, rewound).unwrap();
+    assert_eq!(change.what, Changed::Read([rewound].into()));
+    assert_eq!(channel.view().change_after(heard, rewound), None);
 }
 
 #[test]
@@ -217,8 +218,8 @@ fn a_rewind_that_a_page_shows_is_told() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 9, 5), channel.position());
     channel.take_in(page(2, 1, &[]), channel.position());
-    let (change, _) = channel.view().read_after(0, id(EPOCH, 2)).unwrap();
-    assert_eq!(change.marked, Marked::Unknown);
+    let (change, _) = channel.view().change_after(0, id(EPOCH, 2)).unwrap();
+    assert_eq!(change.what, Changed::Unknown);
 }
 
 #[test]

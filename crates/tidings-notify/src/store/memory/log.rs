@@ -1,13 +1,14 @@
 //! The log of one user.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use jiff::Timestamp;
 
 use crate::budget::{Budget, cost};
-use crate::read::{Marked, ReadChange, ReadScope, ReadUpdate};
+use crate::change::{Changed, InboxAction, InboxChange, InboxUpdate};
 use crate::{
-    Draft, Epoch, Event, EventId, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError,
+    Draft, Epoch, Event, EventId, EventKey, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES,
+    StoreError,
 };
 
 #[derive(Debug)]
@@ -17,8 +18,13 @@ pub(super) struct Log {
     /// The number of `events`' first element, or the next number when it is empty.
     pub(super) first_seq: u64,
     pub(super) delivered_seq: u64,
-    pub(super) unread: u64,
-    pub(super) read_revision: u64,
+    unread: u64,
+    unseen: u64,
+    /// The number up to which events have been seen.
+    seen_seq: u64,
+    revision: u64,
+    /// The events of the inbox that have a key.
+    keyed: HashMap<EventKey, Vec<u64>>,
     /// The mark of the log's newest change.
     pub(super) changed: u64,
 }
@@ -41,7 +47,10 @@ impl Log {
             first_seq: 1,
             delivered_seq: 0,
             unread: 0,
-            read_revision: 0,
+            unseen: 0,
+            seen_seq: 0,
+            revision: 0,
+            keyed: HashMap::new(),
             changed: 0,
         }
     }
@@ -57,7 +66,8 @@ impl Log {
             top_seq: self.top_seq(),
             delivered_seq: self.delivered_seq,
             unread: self.unread,
-            read_revision: self.read_revision,
+            unseen: self.unseen,
+            revision: self.revision,
         }
     }
 
@@ -65,29 +75,42 @@ impl Log {
         let id = EventId::new(self.epoch, self.top_seq() + 1);
         let event = Event::from_draft(draft, id);
         let last = self.events.back();
-        self.events.push_back(Kept {
+        let kept = Kept {
             latest_at: last.map_or(event.timestamp, |last| last.latest_at.max(event.timestamp)),
             stored_at: last.map_or(stored_at, |last| last.stored_at.max(stored_at)),
             event: event.clone(),
-        });
+        };
+        if let Some(key) = &event.key {
+            for earlier in self.keyed.remove(key).unwrap_or_default() {
+                self.edit(EventId::new(self.epoch, earlier), |event| {
+                    event.archived_at = Some(kept.stored_at);
+                });
+            }
+            self.keyed.insert(key.clone(), vec![id.seq]);
+            self.revision += 1;
+        }
+        self.events.push_back(kept);
         self.unread += 1;
+        self.unseen += 1;
         event
     }
 
-    /// Removes the oldest event, and returns whether it was unread.
-    pub(super) fn drop_first(&mut self) -> bool {
-        let Some(kept) = self.events.pop_front() else {
-            return false;
-        };
-        self.first_seq += 1;
-        kept.event.read_at.is_none()
-    }
-
-    pub(super) fn count_off(&mut self, unread: u64) {
-        if unread > 0 {
-            self.unread -= unread;
-            self.read_revision += 1;
+    /// Removes the oldest events as long as they are to go, and returns how many there were, and
+    /// whether the counts changed.
+    pub(super) fn drop_while(&mut self, is_to_go: impl Fn(&Self, &Kept) -> bool) -> (u64, bool) {
+        let before = (self.unread, self.unseen);
+        let mut dropped = 0;
+        while self.events.front().is_some_and(|kept| is_to_go(self, kept)) {
+            let first = EventId::new(self.epoch, self.first_seq);
+            // Off the counts, and out of the keys.
+            self.edit(first, |event| event.archived_at = Some(event.timestamp));
+            self.events.pop_front();
+            self.first_seq += 1;
+            dropped += 1;
         }
+        let counts_changed = before != (self.unread, self.unseen);
+        self.revision += u64::from(counts_changed);
+        (dropped, counts_changed)
     }
 
     /// The index of an event in `events`, if this log has it.
@@ -99,56 +122,120 @@ impl Log {
         (index < self.events.len()).then_some(index)
     }
 
-    pub(super) fn mark_read(&mut self, scope: &ReadScope, at: Timestamp) -> ReadUpdate {
-        let (marked, changed) = match scope {
-            ReadScope::Ids(ids) => self.mark_ids(ids, at),
-            ReadScope::UpTo(id) => self.mark_up_to(*id, at),
-            ReadScope::All => self.mark_up_to(self.head().top(), at),
+    /// Changes the state of an event, and the counts with it. Returns `false` if there is no such
+    /// event, or if it is the same as before.
+    fn edit(&mut self, id: EventId, edit: impl FnOnce(&mut Event)) -> bool {
+        let index = self.index(id);
+        let Some(kept) = index.and_then(|index| self.events.get_mut(index)) else {
+            return false;
         };
-        self.count_off(changed);
-        let head = self.head();
-        ReadUpdate {
+        let is_unseen = kept.event.id.seq > self.seen_seq;
+        let counts = |event: &Event| {
+            let unread = u64::from(event.read_at.is_none() && event.archived_at.is_none());
+            (unread, if is_unseen { unread } else { 0 })
+        };
+        let before = (kept.event.read_at, kept.event.archived_at);
+        let (unread, unseen) = counts(&kept.event);
+        edit(&mut kept.event);
+        let event = &kept.event;
+        self.unread = self.unread + counts(event).0 - unread;
+        self.unseen = self.unseen + counts(event).1 - unseen;
+        if let Some(key) = &event.key
+            && before.1.is_some() != event.archived_at.is_some()
+        {
+            let keyed = self.keyed.entry(key.clone()).or_default();
+            if event.archived_at.is_some() {
+                keyed.retain(|seq| *seq != id.seq);
+            } else {
+                keyed.push(id.seq);
+            }
+            if keyed.is_empty() {
+                self.keyed.remove(key);
+            }
+        }
+        before != (event.read_at, event.archived_at)
+    }
+
+    fn edit_each(&mut self, ids: &[EventId], edit: impl Fn(&mut Event)) -> Vec<EventId> {
+        ids.iter()
+            .copied()
+            .filter(|id| self.edit(*id, &edit))
+            .collect()
+    }
+
+    pub(super) fn change(&mut self, action: &InboxAction, at: Timestamp) -> InboxUpdate {
+        let top = self.head().top();
+        let of_ids = |ids: Vec<EventId>, what: fn(std::sync::Arc<[EventId]>) -> Changed| {
+            (ids.len() as u64, what(ids.into()))
+        };
+        let (changed, what) = match action {
+            InboxAction::Read(ids) => {
+                let read = |event: &mut Event| event.read_at = event.read_at.or(Some(at));
+                of_ids(self.edit_each(ids, read), Changed::Read)
+            }
+            InboxAction::Unread(ids) => of_ids(
+                self.edit_each(ids, |event| event.read_at = None),
+                Changed::Unread,
+            ),
+            InboxAction::Archive(ids) => {
+                let archive =
+                    |event: &mut Event| event.archived_at = event.archived_at.or(Some(at));
+                of_ids(self.edit_each(ids, archive), Changed::Archived)
+            }
+            InboxAction::Unarchive(ids) => {
+                let back = |event: &mut Event| event.archived_at = None;
+                of_ids(self.edit_each(ids, back), Changed::Unarchived)
+            }
+            InboxAction::ReadUpTo(id) => self.read_up_to(*id, at),
+            InboxAction::ReadAll => self.read_up_to(top, at),
+            InboxAction::SeeUpTo(id) => self.see_up_to(*id),
+            InboxAction::SeeAll => self.see_up_to(top),
+        };
+        self.revision += u64::from(changed > 0);
+        InboxUpdate {
             changed,
-            revision: head.read_revision,
-            change: ReadChange {
-                marked,
-                unread: head.unread,
-                as_of: head.top(),
+            revision: self.revision,
+            change: InboxChange {
+                what,
+                unread: self.unread,
+                unseen: self.unseen,
+                cursor: top,
             },
         }
     }
 
-    fn mark_ids(&mut self, ids: &[EventId], at: Timestamp) -> (Marked, u64) {
-        let mut marked = Vec::new();
-        for id in ids {
-            if let Some(index) = self.index(*id)
-                && let Some(kept) = self.events.get_mut(index)
-                && kept.event.read_at.is_none()
-            {
-                kept.event.read_at = Some(at);
-                marked.push(*id);
-            }
+    fn read_up_to(&mut self, id: EventId, at: Timestamp) -> (u64, Changed) {
+        let last = self.clamp(id);
+        let before = self.unread;
+        for seq in self.first_seq..=last.map_or(0, |last| last.seq) {
+            self.edit(EventId::new(self.epoch, seq), |event| {
+                if event.archived_at.is_none() {
+                    event.read_at = event.read_at.or(Some(at));
+                }
+            });
         }
-        let changed = marked.len() as u64;
-        (Marked::Ids(marked.into()), changed)
+        let what = last.map_or(Changed::Read([].into()), Changed::ReadUpTo);
+        (before - self.unread, what)
     }
 
-    fn mark_up_to(&mut self, id: EventId, at: Timestamp) -> (Marked, u64) {
-        if id.epoch != self.epoch {
-            return (Marked::Ids([].into()), 0);
-        }
-        let last = id.seq.min(self.top_seq());
-        let mut changed = 0;
-        for kept in &mut self.events {
-            if kept.event.id.seq > last {
-                break;
-            }
-            if kept.event.read_at.is_none() {
-                kept.event.read_at = Some(at);
-                changed += 1;
-            }
-        }
-        (Marked::UpTo(EventId::new(self.epoch, last)), changed)
+    fn see_up_to(&mut self, id: EventId) -> (u64, Changed) {
+        let Some(last) = self.clamp(id) else {
+            return (0, Changed::Read([].into()));
+        };
+        let before = self.unseen;
+        self.seen_seq = self.seen_seq.max(last.seq);
+        let counts = |kept: &&Kept| {
+            let event = &kept.event;
+            event.id.seq > self.seen_seq && event.read_at.is_none() && event.archived_at.is_none()
+        };
+        self.unseen = self.events.iter().filter(counts).count() as u64;
+        (before - self.unseen, Changed::SeenUpTo(last))
+    }
+
+    /// The id, or the top if it is beyond; `None` for an id of another log.
+    fn clamp(&self, id: EventId) -> Option<EventId> {
+        let seq = id.seq.min(self.top_seq());
+        (id.epoch == self.epoch).then(|| EventId::new(id.epoch, seq))
     }
 
     pub(super) fn inbox(&self, query: &InboxQuery) -> Result<InboxPage, StoreError> {
@@ -164,6 +251,7 @@ impl Log {
             .map(|kept| &kept.event)
             .filter(|event| {
                 event.id.seq <= newest
+                    && event.archived_at.is_some() == query.is_archived_only()
                     && (!query.is_unread_only() || event.read_at.is_none())
                     && query
                         .event_type()
@@ -182,8 +270,7 @@ impl Log {
         Ok(InboxPage {
             events,
             next,
-            unread: self.unread,
-            cursor: self.head().top(),
+            ..InboxPage::of(&self.head())
         })
     }
 }

@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::log::epoch;
+use super::change::{archive, save_counts};
+use super::log::{epoch, find_log};
 use super::schema::{MAX_SEQ, key};
-use crate::{Draft, Epoch, Event, EventId, StoreError};
+use super::state::State;
+use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError};
 
 /// Appends drafts within the caller's own transaction, so that they are stored together with
 /// everything else it writes, or not at all.
@@ -37,8 +39,9 @@ fn append_one(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Event, St
         return Err(StoreError::NumbersExhausted);
     }
     tx.prepare_cached(
-        "INSERT INTO notify_event (key, timestamp, latest_at, stored_at, type, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO notify_event
+             (key, timestamp, latest_at, stored_at, type, payload, event_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute((
         key(place.log, place.seq)?,
@@ -47,9 +50,37 @@ fn append_one(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Event, St
         place.stored_at,
         draft.event_type.as_str(),
         draft.payload.as_str(),
+        draft.key.as_ref().map(EventKey::as_str),
     ))?;
+    if let Some(key) = &draft.key {
+        replace(tx, draft, key, &place)?;
+    }
     let id = EventId::new(place.epoch, place.seq.unsigned_abs());
     Ok(Event::from_draft(draft.clone(), id))
+}
+
+/// Archives the events of the inbox that have the key of an event which has just been appended.
+fn replace(
+    tx: &Transaction<'_>,
+    draft: &Draft,
+    key: &EventKey,
+    place: &Place,
+) -> Result<(), StoreError> {
+    let Some(mut log) = find_log(tx, &draft.user)? else {
+        return Ok(());
+    };
+    let earlier: Vec<u64> = tx
+        .prepare_cached("SELECT seq FROM notify_key WHERE log = ?1 AND event_key = ?2")?
+        .query_map((log.id, key.as_str()), |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for seq in earlier {
+        let state = State::of(tx, &log, seq)?;
+        archive(tx, &mut log, seq, state, place.stored_at)?;
+    }
+    tx.prepare_cached("INSERT INTO notify_key (log, event_key, seq) VALUES (?1, ?2, ?3)")?
+        .execute((log.id, key.as_str(), place.seq))?;
+    log.head.revision += 1;
+    save_counts(tx, &log)
 }
 
 /// Where an event goes, and the log's two rising clocks once it is there.
@@ -88,7 +119,8 @@ fn next_place(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Option<Pl
     };
     tx.prepare_cached(
         "UPDATE notify_log SET
-             top_seq = ?2, unread = unread + 1, latest_at = ?3, stored_at = ?4, changed = ?5
+             top_seq = ?2, unread = unread + 1, unseen = unseen + 1,
+             latest_at = ?3, stored_at = ?4, changed = ?5
          WHERE id = ?1",
     )?
     .execute((
@@ -106,8 +138,9 @@ fn new_log(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Place, Store
     let timestamp = draft.timestamp.as_microsecond();
     let log = tx
         .prepare_cached(
-            "INSERT INTO notify_log (user, epoch, top_seq, unread, latest_at, stored_at, changed)
-             VALUES (?1, ?2, 1, 1, ?3, ?4,
+            "INSERT INTO notify_log
+                 (user, epoch, top_seq, unread, unseen, latest_at, stored_at, changed)
+             VALUES (?1, ?2, 1, 1, 1, ?3, ?4,
                      (SELECT coalesce(max(changed), 0) + 1 FROM notify_log))
              RETURNING id",
         )?

@@ -1,12 +1,14 @@
 //! Removing old events, a little at a time.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, Transaction};
 
 use super::SqliteStore;
-use super::read_state::count_off;
-use super::schema::key;
-use crate::StoreError;
+use super::change::save_counts;
+use super::log::{Log, find_log};
+use super::schema::{clamp_seq, key, seq_of};
+use super::state::unread_above;
+use crate::{StoreError, UserId};
 
 /// Logs looked at in one query.
 const LOGS_PER_STEP: i64 = 4096;
@@ -23,9 +25,12 @@ pub(super) async fn run(store: &SqliteStore, cutoff: Timestamp) -> Result<u64, S
         let (logs, newest) = store
             .query(move |connection| aged_logs(connection, after, last, cutoff))
             .await?;
-        for log in logs {
+        for user in logs {
             loop {
-                let step = store.write_relaxed(move |tx| trim(tx, log, cutoff)).await?;
+                let user = user.clone();
+                let step = store
+                    .write_relaxed(move |tx| trim(tx, &user, cutoff))
+                    .await?;
                 removed += step;
                 if step < EVENTS_PER_STEP.unsigned_abs() {
                     break;
@@ -39,61 +44,85 @@ pub(super) async fn run(store: &SqliteStore, cutoff: Timestamp) -> Result<u64, S
     }
 }
 
-/// The logs numbered above `after` up to `last` whose oldest event is old enough, and the greatest
-/// number of any log.
+/// The users of the logs numbered above `after` up to `last` whose oldest event is old enough, and the
+/// greatest number of any log.
 fn aged_logs(
     connection: &Connection,
     after: i64,
     last: i64,
     cutoff: i64,
-) -> Result<(Vec<i64>, i64), StoreError> {
+) -> Result<(Vec<UserId>, i64), StoreError> {
     let newest: Option<i64> = connection
         .prepare_cached("SELECT max(id) FROM notify_log")?
         .query_row([], |row| row.get(0))?;
     // SQLite keeps the order of a cross join: a few logs, and one event looked up for each.
-    let logs = connection
-        .prepare_cached(
-            "SELECT log.id FROM notify_log AS log
-             CROSS JOIN notify_event AS event ON event.key = (log.id << 32 | log.first_seq)
-             WHERE log.id > ?1 AND log.id <= ?2 AND event.stored_at < ?3",
-        )?
-        .query_map((after, last, cutoff), |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    Ok((logs, newest.unwrap_or(0)))
+    let mut statement = connection.prepare_cached(
+        "SELECT log.user FROM notify_log AS log
+         CROSS JOIN notify_event AS event ON event.key = (log.id << 32 | log.first_seq)
+         WHERE log.id > ?1 AND log.id <= ?2 AND event.stored_at < ?3",
+    )?;
+    let mut rows = statement.query((after, last, cutoff))?;
+    let mut users = Vec::new();
+    while let Some(row) = rows.next()? {
+        let user = row.get_ref(0)?.as_str().map_err(StoreError::backend)?;
+        users.push(UserId::stored(user).map_err(StoreError::backend)?);
+    }
+    Ok((users, newest.unwrap_or(0)))
 }
 
-/// Removes the old events among the oldest few of one log, and tells how many they were.
-fn trim(tx: &Transaction<'_>, log: i64, cutoff: i64) -> Result<u64, StoreError> {
-    let bounds: Option<(i64, i64)> = tx
-        .prepare_cached("SELECT first_seq, top_seq FROM notify_log WHERE id = ?1")?
-        .query_row([log], |row| Ok((row.get(0)?, row.get(1)?)))
-        .optional()?;
-    let Some((first, top)) = bounds else {
+/// Removes the old events among the oldest few of one log, and returns how many there were.
+fn trim(tx: &Transaction<'_>, user: &UserId, cutoff: i64) -> Result<u64, StoreError> {
+    let Some(log) = find_log(tx, user)? else {
         return Ok(0);
     };
+    let (first, top) = (clamp_seq(log.head.first_seq), clamp_seq(log.head.top_seq));
     let end = top.min(first + EVENTS_PER_STEP - 1);
     if end < first {
         return Ok(0);
     }
     // `stored_at` never falls along the log, so the old events are its beginning.
-    let (last, unread): (Option<i64>, u64) = tx
+    let last: Option<i64> = tx
         .prepare_cached(
-            "SELECT max(key), count(*) - count(read_at) FROM notify_event
-             WHERE key BETWEEN ?1 AND ?2 AND stored_at < ?3",
+            "SELECT max(key) FROM notify_event WHERE key BETWEEN ?1 AND ?2 AND stored_at < ?3",
         )?
-        .query_row((key(log, first)?, key(log, end)?, cutoff), |row| {
-            Ok((row.get(0)?, row.get(1)?))
+        .query_row((key(log.id, first)?, key(log.id, end)?, cutoff), |row| {
+            row.get(0)
         })?;
-    let Some(last) = last else {
-        return Ok(0);
-    };
+    match last {
+        Some(last) => remove(tx, log, seq_of(last)),
+        None => Ok(0),
+    }
+}
+
+/// Removes the events up to this number, with their states.
+fn remove(tx: &Transaction<'_>, mut log: Log, last: u64) -> Result<u64, StoreError> {
+    let before = (log.head.unread, log.head.unseen);
+    log.head.unread = unread_above(tx, &log, last)?;
+    if last >= log.seen_seq {
+        log.head.unseen = log.head.unread;
+    }
+    let keys = (
+        key(log.id, clamp_seq(log.head.first_seq))?,
+        key(log.id, clamp_seq(last))?,
+    );
+    tx.prepare_cached(
+        "DELETE FROM notify_key WHERE (log, event_key, seq) IN (
+             SELECT ?3, event_key, key & 4294967295 FROM notify_event
+             WHERE key BETWEEN ?1 AND ?2 AND event_key IS NOT NULL)",
+    )?
+    .execute((keys.0, keys.1, log.id))?;
     let removed = tx
         .prepare_cached("DELETE FROM notify_event WHERE key BETWEEN ?1 AND ?2")?
-        .execute((key(log, first)?, last))?;
+        .execute(keys)?;
+    tx.prepare_cached("DELETE FROM notify_state WHERE key BETWEEN ?1 AND ?2")?
+        .execute(keys)?;
+    tx.prepare_cached("DELETE FROM notify_read_mark WHERE log = ?1 AND up_to <= ?2")?
+        .execute((log.id, last))?;
     tx.prepare_cached("UPDATE notify_log SET first_seq = ?2 WHERE id = ?1")?
-        .execute((log, last - key(log, 0)? + 1))?;
-    if unread > 0 {
-        count_off(tx, log, unread)?;
+        .execute((log.id, last + 1))?;
+    if before != (log.head.unread, log.head.unseen) {
+        log.head.revision += 1;
+        save_counts(tx, &log)?;
     }
     Ok(removed as u64)
 }

@@ -4,31 +4,43 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use super::schema::{clamp_seq, key, seq_of};
+use super::state::{ReadMarks, State};
 use crate::budget::Budget;
 use crate::{
-    ChangeMark, Changes, Epoch, Event, EventId, EventType, Head, LogChange, MAX_PAGE_BYTES, Page,
-    Payload, StoreError, UserId,
+    ChangeMark, Changes, Epoch, Event, EventId, EventKey, EventType, Head, LogChange,
+    MAX_PAGE_BYTES, Page, Payload, StoreError, UserId,
 };
 
-/// The columns that [`event`] reads, in its order.
-pub(super) const EVENT_COLUMNS: &str = "key, timestamp, read_at, type, payload";
+/// The columns that [`Events::event`] reads, in its order, of events `e` and their states `s`.
+pub(super) const EVENT_COLUMNS: &str =
+    "e.key, e.timestamp, e.type, e.payload, e.event_key, s.read_at, s.is_unread, s.archived_at";
+
+/// Where events are found with their states.
+const EVENTS: &str = "notify_event AS e LEFT JOIN notify_state AS s ON s.key = e.key";
 
 /// The log of a user, as the file has it.
 pub(super) struct Log {
     pub(super) id: i64,
     pub(super) head: Head,
+    /// The number up to which events have been seen.
+    pub(super) seen_seq: u64,
+    /// How far the marks reach up to which all is read.
+    pub(super) read_seq: u64,
 }
 
 pub(super) fn find_log(connection: &Connection, user: &UserId) -> Result<Option<Log>, StoreError> {
     let log = connection
         .prepare_cached(
-            "SELECT id, epoch, first_seq, top_seq, delivered_seq, unread, read_revision
+            "SELECT id, seen_seq, read_seq,
+                    epoch, first_seq, top_seq, delivered_seq, unread, unseen, revision
              FROM notify_log WHERE user = ?1",
         )?
         .query_row([user.as_str()], |row| {
             Ok(Log {
                 id: row.get(0)?,
-                head: head_from(row, 1)?,
+                seen_seq: row.get(1)?,
+                read_seq: row.get(2)?,
+                head: head_from(row, 3)?,
             })
         })
         .optional()?;
@@ -43,7 +55,8 @@ fn head_from(row: &Row<'_>, column: usize) -> rusqlite::Result<Head> {
         top_seq: row.get(column + 2)?,
         delivered_seq: row.get(column + 3)?,
         unread: row.get(column + 4)?,
-        read_revision: row.get(column + 5)?,
+        unseen: row.get(column + 5)?,
+        revision: row.get(column + 6)?,
     })
 }
 
@@ -62,30 +75,31 @@ pub(super) fn read(
     after: u64,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    let Some(Log { id, head }) = find_log(connection, user)? else {
+    let Some(log) = find_log(connection, user)? else {
         return Ok(Page::empty());
     };
     let mut page = Page {
-        head,
+        head: log.head,
         events: Vec::new(),
     };
-    if after >= head.top_seq {
+    let top = log.head.top_seq;
+    if after >= top {
         return Ok(page);
     }
-    let mut statement = connection.prepare_cached(
-        "SELECT key, timestamp, read_at, type, payload FROM notify_event
-         WHERE key > ?1 AND key <= ?2 ORDER BY key LIMIT ?3",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {EVENTS} WHERE e.key > ?1 AND e.key <= ?2 ORDER BY e.key LIMIT ?3"
+    ))?;
+    let mut events = Events::new(connection, user, &log)?;
     let mut rows = statement.query((
-        key(id, clamp_seq(after))?,
-        key(id, clamp_seq(head.top_seq))?,
+        key(log.id, clamp_seq(after))?,
+        key(log.id, clamp_seq(top))?,
         i64::try_from(limit).unwrap_or(i64::MAX),
     ))?;
     let mut budget = Budget::new(MAX_PAGE_BYTES);
     while let Some(row) = rows.next()?
         && budget.admit(payload_bytes(row)?)
     {
-        page.events.push(event(row, user, head.epoch)?);
+        page.events.push(events.event(row)?);
     }
     Ok(page)
 }
@@ -101,31 +115,61 @@ pub(super) fn find(
     if log.head.epoch != id.epoch || !(log.head.first_seq..=log.head.top_seq).contains(&id.seq) {
         return Ok(None);
     }
-    let mut statement = connection.prepare_cached(
-        "SELECT key, timestamp, read_at, type, payload FROM notify_event WHERE key = ?1",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {EVENT_COLUMNS} FROM {EVENTS} WHERE e.key = ?1"
+    ))?;
+    let mut events = Events::new(connection, user, &log)?;
     let mut rows = statement.query([key(log.id, clamp_seq(id.seq))?])?;
-    rows.next()?
-        .map(|row| event(row, user, id.epoch))
-        .transpose()
+    rows.next()?.map(|row| events.event(row)).transpose()
 }
 
-/// Reads a row of [`EVENT_COLUMNS`].
-pub(super) fn event(row: &Row<'_>, user: &UserId, epoch: Epoch) -> Result<Event, StoreError> {
-    Ok(Event {
-        id: EventId::new(epoch, seq_of(row.get(0)?)),
-        user: user.clone(),
-        event_type: EventType::new(row.get_ref(3)?.as_str().map_err(StoreError::backend)?)
-            .map_err(StoreError::backend)?,
-        payload: Payload::from_stored(row.get(4)?).map_err(StoreError::backend)?,
-        timestamp: time(row.get(1)?)?,
-        read_at: row.get::<_, Option<i64>>(2)?.map(time).transpose()?,
-    })
+/// Makes events of one log from rows of [`EVENT_COLUMNS`].
+pub(super) struct Events<'a> {
+    user: &'a UserId,
+    epoch: Epoch,
+    marks: ReadMarks<'a>,
+}
+
+impl<'a> Events<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        user: &'a UserId,
+        log: &Log,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            user,
+            epoch: log.head.epoch,
+            marks: ReadMarks::new(connection, log)?,
+        })
+    }
+
+    pub(super) fn event(&mut self, row: &Row<'_>) -> Result<Event, StoreError> {
+        let seq = seq_of(row.get(0)?);
+        let state = State::from_row(row, 5)?;
+        let event_type = row.get_ref(2)?.as_str().map_err(StoreError::backend)?;
+        let event_key = row
+            .get_ref(4)?
+            .as_str_or_null()
+            .map_err(StoreError::backend)?;
+        Ok(Event {
+            id: EventId::new(self.epoch, seq),
+            user: self.user.clone(),
+            event_type: EventType::new(event_type).map_err(StoreError::backend)?,
+            payload: Payload::from_stored(row.get(3)?).map_err(StoreError::backend)?,
+            timestamp: time(row.get(1)?)?,
+            read_at: self.marks.read_at(seq, &state)?.map(time).transpose()?,
+            archived_at: state.archived_at.map(time).transpose()?,
+            key: event_key
+                .map(EventKey::new)
+                .transpose()
+                .map_err(StoreError::backend)?,
+        })
+    }
 }
 
 /// The length of the payload in a row of [`EVENT_COLUMNS`], looked up without copying it.
 pub(super) fn payload_bytes(row: &Row<'_>) -> Result<usize, StoreError> {
-    Ok(row.get_ref(4)?.as_str().map_err(StoreError::backend)?.len())
+    Ok(row.get_ref(3)?.as_str().map_err(StoreError::backend)?.len())
 }
 
 fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
@@ -190,7 +234,7 @@ pub(super) fn changes(
         return Ok(changes);
     };
     let mut statement = connection.prepare_cached(
-        "SELECT user, changed, epoch, first_seq, top_seq, delivered_seq, unread, read_revision
+        "SELECT user, changed, epoch, first_seq, top_seq, delivered_seq, unread, unseen, revision
          FROM notify_log WHERE changed > ?1 ORDER BY changed LIMIT ?2",
     )?;
     let mut rows = statement.query((after, i64::try_from(limit).unwrap_or(i64::MAX)))?;

@@ -41,6 +41,39 @@ pub(super) const STEPS: &[&str] = &[
     "
     DROP INDEX notify_event_type;
 ",
+    // What was read has a row of its own each; later marks reach any number of events.
+    "
+    CREATE TABLE notify_state (
+        key INTEGER PRIMARY KEY,
+        read_at INTEGER,
+        is_unread INTEGER NOT NULL DEFAULT 0,
+        archived_at INTEGER
+    ) STRICT;
+    INSERT INTO notify_state (key, read_at)
+        SELECT key, read_at FROM notify_event WHERE read_at IS NOT NULL;
+    CREATE INDEX notify_state_unread ON notify_state (key) WHERE is_unread = 1;
+    CREATE INDEX notify_state_archived ON notify_state (key) WHERE archived_at IS NOT NULL;
+    CREATE TABLE notify_read_mark (
+        log INTEGER NOT NULL,
+        up_to INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (log, up_to)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE notify_key (
+        log INTEGER NOT NULL,
+        event_key TEXT NOT NULL,
+        seq INTEGER NOT NULL,
+        PRIMARY KEY (log, event_key, seq)
+    ) STRICT, WITHOUT ROWID;
+    DROP INDEX notify_event_unread;
+    ALTER TABLE notify_event DROP COLUMN read_at;
+    ALTER TABLE notify_event ADD COLUMN event_key TEXT;
+    ALTER TABLE notify_log RENAME COLUMN read_revision TO revision;
+    ALTER TABLE notify_log ADD COLUMN unseen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE notify_log ADD COLUMN seen_seq INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE notify_log ADD COLUMN read_seq INTEGER NOT NULL DEFAULT 0;
+    UPDATE notify_log SET unseen = unread;
+",
 ];
 
 const SEQ_BITS: u32 = 32;

@@ -1,0 +1,93 @@
+//! Changes of the inbox: what a caller can do, and what the user's streams are told.
+
+use std::sync::Arc;
+
+use crate::EventId;
+
+/// What to change in a user's inbox. Ids of other logs, and of events that are gone, change nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InboxAction {
+    /// Marks these events as read.
+    Read(Vec<EventId>),
+    /// Marks all events of the inbox as read, up to and including this one, so that events which the
+    /// user has not been shown stay unread. Archived events stay as they are.
+    ReadUpTo(EventId),
+    /// Marks all events of the inbox as read.
+    ReadAll,
+    /// Marks these events as unread again.
+    Unread(Vec<EventId>),
+    /// Takes these events out of the inbox and out of its counts. They stay in the log.
+    Archive(Vec<EventId>),
+    /// Puts these events back into the inbox, read or unread as they were.
+    Unarchive(Vec<EventId>),
+    /// The user has seen that there is everything up to and including this event.
+    SeeUpTo(EventId),
+    /// The user has seen that there is everything there is.
+    SeeAll,
+}
+
+/// What a call to [`Store::change`](crate::Store::change) did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxUpdate {
+    /// How many events changed their state: for the actions on what is seen, how many are not unseen
+    /// any more.
+    pub changed: u64,
+    /// The log's [revision](crate::Head::revision) afterwards. Unchanged when nothing changed.
+    pub revision: u64,
+    /// What to tell the user's streams. Its counts are exact even when nothing changed.
+    pub change: InboxChange,
+}
+
+impl InboxUpdate {
+    /// What a call does for a user without a log.
+    pub fn nothing() -> Self {
+        Self {
+            changed: 0,
+            revision: 0,
+            change: InboxChange {
+                what: Changed::Read([].into()),
+                unread: 0,
+                unseen: 0,
+                cursor: EventId::ORIGIN,
+            },
+        }
+    }
+}
+
+/// A change of the user's inbox, with its counts afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxChange {
+    /// What changed.
+    pub what: Changed,
+    /// How many events are unread now.
+    pub unread: u64,
+    /// How many events are unseen now.
+    pub unseen: u64,
+    /// The newest event that the counts include: the log's top at the time of the change.
+    pub cursor: EventId,
+}
+
+/// What an [`InboxChange`] changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Changed {
+    /// These events were marked as read.
+    Read(Arc<[EventId]>),
+    /// All events of the inbox up to and including this one were marked as read.
+    ReadUpTo(EventId),
+    /// These events were marked as unread.
+    Unread(Arc<[EventId]>),
+    /// These events were archived.
+    Archived(Arc<[EventId]>),
+    /// These events were put back into the inbox.
+    Unarchived(Arc<[EventId]>),
+    /// Everything up to and including this event was seen.
+    SeenUpTo(EventId),
+    /// Events with a key, which the stream has given before this change, have replaced earlier events
+    /// with the same key.
+    Replaced,
+    /// Not known: the change was made elsewhere, or the reader lags too far behind to be told each
+    /// one. The counts are right; a caller that shows single events reads the inbox again.
+    Unknown,
+}

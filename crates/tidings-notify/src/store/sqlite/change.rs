@@ -1,0 +1,283 @@
+//! Changing the inbox, with exact counts of what is left.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::Transaction;
+
+use super::log::{Log, find_log};
+use super::schema::{clamp_seq, key};
+use super::state::{State, unread_above};
+use crate::change::{Changed, InboxAction, InboxChange, InboxUpdate};
+use crate::{EventId, StoreError, UserId};
+
+pub(super) fn change(
+    tx: &Transaction<'_>,
+    user: &UserId,
+    action: &InboxAction,
+    at: Timestamp,
+) -> Result<InboxUpdate, StoreError> {
+    let Some(mut log) = find_log(tx, user)? else {
+        return Ok(InboxUpdate::nothing());
+    };
+    let at = at.as_microsecond();
+    let top = log.head.top();
+    let (changed, what) = match action {
+        InboxAction::Read(ids) => each(tx, &mut log, ids, at, read, Changed::Read)?,
+        InboxAction::Unread(ids) => each(tx, &mut log, ids, at, unread, Changed::Unread)?,
+        InboxAction::Archive(ids) => each(tx, &mut log, ids, at, archive, Changed::Archived)?,
+        InboxAction::Unarchive(ids) => each(tx, &mut log, ids, at, unarchive, Changed::Unarchived)?,
+        InboxAction::ReadUpTo(id) => read_up_to(tx, &mut log, *id, at)?,
+        InboxAction::ReadAll => read_up_to(tx, &mut log, top, at)?,
+        InboxAction::SeeUpTo(id) => see_up_to(tx, &mut log, *id)?,
+        InboxAction::SeeAll => see_up_to(tx, &mut log, top)?,
+    };
+    if changed > 0 {
+        log.head.revision += 1;
+        save_counts(tx, &log)?;
+    }
+    Ok(InboxUpdate {
+        changed,
+        revision: log.head.revision,
+        change: InboxChange {
+            what,
+            unread: log.head.unread,
+            unseen: log.head.unseen,
+            cursor: top,
+        },
+    })
+}
+
+/// Writes the counts and the revision of a log, as a change that streams hear of.
+pub(super) fn save_counts(tx: &Transaction<'_>, log: &Log) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE notify_log SET unread = ?2, unseen = ?3, revision = ?4,
+             changed = (SELECT max(changed) + 1 FROM notify_log)
+         WHERE id = ?1",
+    )?
+    .execute((log.id, log.head.unread, log.head.unseen, log.head.revision))?;
+    Ok(())
+}
+
+impl Log {
+    /// Whether an event of this log is kept.
+    fn has(&self, id: EventId) -> bool {
+        id.epoch == self.head.epoch && (self.head.first_seq..=self.head.top_seq).contains(&id.seq)
+    }
+
+    fn count(&mut self, seq: u64, more: bool) {
+        let is_unseen = u64::from(seq > self.seen_seq);
+        let head = &mut self.head;
+        if more {
+            head.unread += 1;
+            head.unseen += is_unseen;
+        } else {
+            head.unread = head.unread.saturating_sub(1);
+            head.unseen = head.unseen.saturating_sub(is_unseen);
+        }
+    }
+}
+
+/// Changes one event that is in this state, and returns whether it changed.
+type One = fn(&Transaction<'_>, &mut Log, u64, State, i64) -> Result<bool, StoreError>;
+
+fn each(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    ids: &[EventId],
+    at: i64,
+    one: One,
+    what: fn(Arc<[EventId]>) -> Changed,
+) -> Result<(u64, Changed), StoreError> {
+    let mut changed = Vec::new();
+    for id in ids
+        .iter()
+        .copied()
+        .filter(|id| log.has(*id))
+        .collect::<Vec<_>>()
+    {
+        let state = State::of(tx, log, id.seq)?;
+        if one(tx, log, id.seq, state, at)? {
+            changed.push(id);
+        }
+    }
+    Ok((changed.len() as u64, what(changed.into())))
+}
+
+fn read(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    seq: u64,
+    state: State,
+    at: i64,
+) -> Result<bool, StoreError> {
+    if state.is_read(log, seq) {
+        return Ok(false);
+    }
+    let read = State {
+        read_at: Some(at),
+        is_unread: false,
+        ..state
+    };
+    save(tx, log, seq, read)?;
+    if state.archived_at.is_none() {
+        log.count(seq, false);
+    }
+    Ok(true)
+}
+
+fn unread(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    seq: u64,
+    state: State,
+    _: i64,
+) -> Result<bool, StoreError> {
+    if !state.is_read(log, seq) {
+        return Ok(false);
+    }
+    let unread = State {
+        read_at: None,
+        is_unread: true,
+        ..state
+    };
+    save(tx, log, seq, unread)?;
+    if state.archived_at.is_none() {
+        log.count(seq, true);
+    }
+    Ok(true)
+}
+
+/// Archives an event, also one that a later event replaces.
+pub(super) fn archive(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    seq: u64,
+    state: State,
+    at: i64,
+) -> Result<bool, StoreError> {
+    if state.archived_at.is_some() {
+        return Ok(false);
+    }
+    let is_unread = !state.is_read(log, seq);
+    let archived = State {
+        archived_at: Some(at),
+        is_unread,
+        ..state
+    };
+    save(tx, log, seq, archived)?;
+    tx.prepare_cached(
+        "DELETE FROM notify_key WHERE log = ?1 AND seq = ?2
+         AND event_key = (SELECT event_key FROM notify_event WHERE key = ?3)",
+    )?
+    .execute((log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?))?;
+    if is_unread {
+        log.count(seq, false);
+    }
+    Ok(true)
+}
+
+fn unarchive(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    seq: u64,
+    state: State,
+    _: i64,
+) -> Result<bool, StoreError> {
+    if state.archived_at.is_none() {
+        return Ok(false);
+    }
+    let back = State {
+        archived_at: None,
+        ..state
+    };
+    save(tx, log, seq, back)?;
+    tx.prepare_cached(
+        "INSERT INTO notify_key (log, event_key, seq)
+         SELECT ?1, event_key, ?2 FROM notify_event WHERE key = ?3 AND event_key IS NOT NULL",
+    )?
+    .execute((log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?))?;
+    if !state.is_read(log, seq) {
+        log.count(seq, true);
+    }
+    Ok(true)
+}
+
+fn save(tx: &Transaction<'_>, log: &Log, seq: u64, state: State) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO notify_state (key, read_at, is_unread, archived_at)
+         VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute((
+        key(log.id, clamp_seq(seq))?,
+        state.read_at,
+        state.is_unread,
+        state.archived_at,
+    ))?;
+    Ok(())
+}
+
+/// The id, or the top if it is beyond; `None` for an id of another log.
+fn clamp(log: &Log, id: EventId) -> Option<EventId> {
+    let seq = id.seq.min(log.head.top_seq);
+    (id.epoch == log.head.epoch).then(|| EventId::new(id.epoch, seq))
+}
+
+fn read_up_to(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    id: EventId,
+    at: i64,
+) -> Result<(u64, Changed), StoreError> {
+    let Some(last) = clamp(log, id) else {
+        return Ok((0, Changed::Read([].into())));
+    };
+    let what = Changed::ReadUpTo(last);
+    let above = unread_above(tx, log, last.seq)?;
+    let changed = log.head.unread.saturating_sub(above);
+    if changed == 0 {
+        return Ok((0, what));
+    }
+    // Those that were put back to unread have been changed one by one before.
+    tx.prepare_cached(
+        "UPDATE notify_state INDEXED BY notify_state_unread SET read_at = ?3, is_unread = 0
+         WHERE key BETWEEN ?1 AND ?2 AND is_unread = 1 AND archived_at IS NULL",
+    )?
+    .execute((
+        key(log.id, clamp_seq(log.head.first_seq))?,
+        key(log.id, clamp_seq(last.seq))?,
+        at,
+    ))?;
+    if last.seq > log.read_seq {
+        tx.prepare_cached("INSERT INTO notify_read_mark (log, up_to, at) VALUES (?1, ?2, ?3)")?
+            .execute((log.id, last.seq, at))?;
+        tx.prepare_cached("UPDATE notify_log SET read_seq = ?2 WHERE id = ?1")?
+            .execute((log.id, last.seq))?;
+        log.read_seq = last.seq;
+    }
+    log.head.unread = above;
+    if last.seq >= log.seen_seq {
+        log.head.unseen = above;
+    }
+    Ok((changed, what))
+}
+
+fn see_up_to(
+    tx: &Transaction<'_>,
+    log: &mut Log,
+    id: EventId,
+) -> Result<(u64, Changed), StoreError> {
+    let Some(last) = clamp(log, id) else {
+        return Ok((0, Changed::Read([].into())));
+    };
+    let what = Changed::SeenUpTo(last);
+    if last.seq <= log.seen_seq {
+        return Ok((0, what));
+    }
+    tx.prepare_cached("UPDATE notify_log SET seen_seq = ?2 WHERE id = ?1")?
+        .execute((log.id, last.seq))?;
+    log.seen_seq = last.seq;
+    let before = log.head.unseen;
+    log.head.unseen = unread_above(tx, log, last.seq)?;
+    Ok((before.saturating_sub(log.head.unseen), what))
+}

@@ -1,0 +1,336 @@
+//! Random histories of the inbox, compared with a model after every step.
+
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tidings_notify::{
+    Epoch, EventId, EventKey, InboxAction, InboxQuery, MemoryStore, SqliteStore, Store, UserId,
+};
+
+use crate::support::{draft, fresh_sqlite, open_sqlite, user};
+
+const USERS: usize = 2;
+
+/// One thing that happens to one user's inbox, through the first handle or the second.
+#[derive(Debug, Clone)]
+struct Step {
+    user: usize,
+    second: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Append(Vec<Option<u8>>),
+    /// Numbers, counted back from the top; some do not exist.
+    Read(Vec<u64>),
+    Unread(Vec<u64>),
+    Archive(Vec<u64>),
+    Unarchive(Vec<u64>),
+    ReadUpTo(u64),
+    ReadAll,
+    SeeUpTo(u64),
+    SeeAll,
+    /// Removes everything of all users.
+    Trim,
+    /// Removes everything that was there before the last so many steps.
+    TrimBefore(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let back = || 0..14_u64;
+    let ids = move || vec(back(), 0..5);
+    let kind = prop_oneof![
+        6 => vec(prop::option::of(0..3_u8), 1..5).prop_map(Kind::Append),
+        3 => ids().prop_map(Kind::Read),
+        3 => ids().prop_map(Kind::Unread),
+        3 => ids().prop_map(Kind::Archive),
+        3 => ids().prop_map(Kind::Unarchive),
+        3 => back().prop_map(Kind::ReadUpTo),
+        1 => Just(Kind::ReadAll),
+        2 => back().prop_map(Kind::SeeUpTo),
+        1 => Just(Kind::SeeAll),
+        1 => Just(Kind::Trim),
+        2 => (1..20_usize).prop_map(Kind::TrimBefore),
+    ];
+    let step = (0..USERS, any::<bool>(), kind).prop_map(|(user, second, kind)| Step {
+        user,
+        second,
+        kind,
+    });
+    vec(step, 1..60)
+}
+
+/// An event as the model has it.
+#[derive(Debug, Clone)]
+struct Modelled {
+    seq: u64,
+    key: Option<u8>,
+    /// The step that stored it.
+    stored: usize,
+    read_at: Option<Timestamp>,
+    is_archived: bool,
+}
+
+/// One user's inbox, event by event, and nothing counted in advance.
+#[derive(Debug, Default)]
+struct Model {
+    events: Vec<Modelled>,
+    top: u64,
+    seen: u64,
+}
+
+impl Model {
+    fn first(&self) -> u64 {
+        self.top + 1 - self.events.len() as u64
+    }
+
+    fn counts(&self) -> (u64, u64) {
+        let unread = |event: &&Modelled| event.read_at.is_none() && !event.is_archived;
+        let unseen = |event: &&Modelled| unread(event) && event.seq > self.seen;
+        let count = |count: usize| count as u64;
+        (
+            count(self.events.iter().filter(unread).count()),
+            count(self.events.iter().filter(unseen).count()),
+        )
+    }
+
+    fn append(&mut self, key: Option<u8>, stored: usize) {
+        for earlier in &mut self.events {
+            earlier.is_archived |= key.is_some() && earlier.key == key;
+        }
+        self.top += 1;
+        self.events.push(Modelled {
+            seq: self.top,
+            key,
+            stored,
+            read_at: None,
+            is_archived: false,
+        });
+    }
+
+    fn each(&mut self, back: &[u64], edit: impl Fn(&mut Modelled)) {
+        let named: Vec<_> = back
+            .iter()
+            .map(|back| self.top.wrapping_sub(*back))
+            .collect();
+        let events = self.events.iter_mut();
+        events
+            .filter(|event| named.contains(&event.seq))
+            .for_each(edit);
+    }
+
+    fn read_up_to(&mut self, last: u64, at: Timestamp) {
+        for event in &mut self.events {
+            if event.seq <= last && !event.is_archived {
+                event.read_at = event.read_at.or(Some(at));
+            }
+        }
+    }
+
+    fn apply(&mut self, kind: &Kind, step: usize, at: Timestamp) {
+        match kind {
+            Kind::Append(keys) => keys.iter().for_each(|key| self.append(*key, step)),
+            Kind::Read(ids) => self.each(ids, |event| event.read_at = event.read_at.or(Some(at))),
+            Kind::Unread(ids) => self.each(ids, |event| event.read_at = None),
+            Kind::Archive(ids) => self.each(ids, |event| event.is_archived = true),
+            Kind::Unarchive(ids) => self.each(ids, |event| event.is_archived = false),
+            Kind::ReadUpTo(back) => self.read_up_to(self.top.saturating_sub(*back), at),
+            Kind::ReadAll => self.read_up_to(self.top, at),
+            Kind::SeeUpTo(back) => self.seen = self.seen.max(self.top.saturating_sub(*back)),
+            Kind::SeeAll => self.seen = self.top,
+            Kind::Trim => self.events.clear(),
+            Kind::TrimBefore(steps) => {
+                let kept = step.saturating_sub(*steps);
+                self.events.retain(|event| event.stored >= kept);
+            }
+        }
+    }
+
+    fn listed(&self, archived: bool, unread: bool) -> Vec<u64> {
+        let is_listed = |event: &&Modelled| {
+            event.is_archived == archived && (!unread || event.read_at.is_none())
+        };
+        let listed = self.events.iter().rev().filter(is_listed);
+        listed.map(|event| event.seq).collect()
+    }
+}
+
+/// A store under test: two handles, and the model beside them.
+struct World<'a> {
+    handles: [&'a dyn Store; 2],
+    users: Vec<UserId>,
+    models: Vec<Model>,
+    epochs: Vec<Epoch>,
+    /// A time before each step, and after everything that came before it.
+    times: Vec<Timestamp>,
+}
+
+impl<'a> World<'a> {
+    fn new(first: &'a dyn Store, second: &'a dyn Store) -> Self {
+        Self {
+            handles: [first, second],
+            users: (0..USERS).map(|n| user(&format!("user-{n}"))).collect(),
+            models: (0..USERS).map(|_| Model::default()).collect(),
+            epochs: vec![Epoch::NONE; USERS],
+            times: Vec::new(),
+        }
+    }
+
+    async fn take(&mut self, step: &Step) {
+        let number = self.times.len();
+        let now = next_microsecond();
+        self.times.push(now);
+        let store = self.handles[usize::from(step.second)];
+        let (user, top) = (&self.users[step.user], self.models[step.user].top);
+        let id = |back: u64| EventId::new(self.epochs[step.user], top.saturating_sub(back));
+        let ids = |back: &[u64]| {
+            let seqs = back.iter().map(|back| top.wrapping_sub(*back));
+            seqs.map(|seq| EventId::new(self.epochs[step.user], seq))
+                .collect()
+        };
+        let action = match &step.kind {
+            Kind::Append(keys) => {
+                let drafts = keys.iter().map(|key| {
+                    let draft = draft(0).with_user(user.clone());
+                    match key {
+                        Some(key) => draft.with_key(EventKey::new(key.to_string()).unwrap()),
+                        None => draft,
+                    }
+                });
+                let events = store.append(drafts.collect()).await.unwrap();
+                self.epochs[step.user] = events[0].id.epoch;
+                None
+            }
+            Kind::Trim => {
+                store.cleanup(next_microsecond()).await.unwrap();
+                None
+            }
+            Kind::TrimBefore(steps) => {
+                let kept = number.saturating_sub(*steps);
+                store.cleanup(self.times[kept]).await.unwrap();
+                None
+            }
+            Kind::Read(back) => Some(InboxAction::Read(ids(back))),
+            Kind::Unread(back) => Some(InboxAction::Unread(ids(back))),
+            Kind::Archive(back) => Some(InboxAction::Archive(ids(back))),
+            Kind::Unarchive(back) => Some(InboxAction::Unarchive(ids(back))),
+            Kind::ReadUpTo(back) => Some(InboxAction::ReadUpTo(id(*back))),
+            Kind::ReadAll => Some(InboxAction::ReadAll),
+            Kind::SeeUpTo(back) => Some(InboxAction::SeeUpTo(id(*back))),
+            Kind::SeeAll => Some(InboxAction::SeeAll),
+        };
+        let before = store.head(user).await.unwrap();
+        let of_all = matches!(step.kind, Kind::Trim | Kind::TrimBefore(_));
+        for (user, model) in self.models.iter_mut().enumerate() {
+            if of_all || user == step.user {
+                model.apply(&step.kind, number, now);
+            }
+        }
+        if let Some(action) = action {
+            let update = store.change(user, &action, now).await.unwrap();
+            let counts = (update.change.unread, update.change.unseen);
+            assert_eq!(counts, self.models[step.user].counts(), "{action:?}");
+            assert_eq!(update.change.cursor, before.top());
+            let moved = u64::from(update.changed > 0);
+            assert_eq!(update.revision, before.revision + moved);
+        }
+        for user in 0..USERS {
+            self.check(user, step.second).await;
+        }
+    }
+
+    /// The other handle sees what the model has.
+    async fn check(&self, user: usize, second: bool) {
+        let store = self.handles[usize::from(!second)];
+        let (name, model) = (&self.users[user], &self.models[user]);
+        let head = store.head(name).await.unwrap();
+        assert_eq!((head.first_seq, head.top_seq), (model.first(), model.top));
+        assert_eq!((head.unread, head.unseen), model.counts());
+        let page = store.read(name, 0, 1000).await.unwrap();
+        assert_eq!(page.head, head);
+        for (event, modelled) in page.events.iter().zip(&model.events) {
+            assert_eq!(event.id.seq, modelled.seq);
+            assert_eq!(event.read_at, modelled.read_at, "{event:?}");
+            assert_eq!(
+                event.archived_at.is_some(),
+                modelled.is_archived,
+                "{event:?}"
+            );
+        }
+        assert_eq!(page.events.len(), model.events.len());
+        for (archived, unread) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut query = InboxQuery::default().with_limit(3);
+            if archived {
+                query = query.with_archived_only();
+            }
+            if unread {
+                query = query.with_unread_only();
+            }
+            let mut listed = Vec::new();
+            loop {
+                let page = store.inbox(name, &query).await.unwrap();
+                assert_eq!((page.unread, page.unseen), model.counts());
+                assert_eq!(page.cursor, head.top());
+                listed.extend(page.events.iter().map(|event| event.id.seq));
+                match page.next {
+                    Some(next) => query = query.with_cursor(next),
+                    None => break,
+                }
+            }
+            assert_eq!(
+                listed,
+                model.listed(archived, unread),
+                "{archived} {unread}"
+            );
+        }
+    }
+}
+
+/// A time after all that were given before, with nothing stored in between.
+fn next_microsecond() -> Timestamp {
+    let micro = || Timestamp::now().as_microsecond();
+    let next = micro() + 1;
+    while micro() < next {
+        std::hint::spin_loop();
+    }
+    Timestamp::from_microsecond(next).unwrap()
+}
+
+async fn follow(steps: &[Step], first: &dyn Store, second: &dyn Store) {
+    let mut world = World::new(first, second);
+    for step in steps {
+        world.take(step).await;
+    }
+}
+
+fn block_on(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(work);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn the_inbox_in_memory_is_that_of_the_model(steps in steps()) {
+        let store = MemoryStore::new();
+        block_on(follow(&steps, &store, &store));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_inbox_on_sqlite_is_that_of_the_model(steps in steps()) {
+        block_on(async {
+            let (first, folder) = fresh_sqlite().await;
+            let second = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+            follow(&steps, &first, &second).await;
+        });
+    }
+}
