@@ -83,6 +83,7 @@ impl Remote {
             headers.insert(AUTHORIZATION, value);
         }
         Ok(Client::builder()
+            .tls_backend_rustls()
             .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT)

@@ -2,10 +2,9 @@
 
 use std::process::Stdio;
 
-use reqwest::Client;
 use tokio::io::AsyncReadExt;
 
-use crate::support::{Home, binary, soon};
+use crate::support::{Home, binary, http, soon};
 
 const KEY: &str = "a-key-for-this-test-0123456789";
 
@@ -21,7 +20,7 @@ async fn with_keys_a_caller_without_one_gets_nothing() {
     ];
     for path in paths {
         for header in [None, Some("Bearer wrong"), Some(KEY)] {
-            let mut request = Client::new().get(server.at(path));
+            let mut request = http().get(server.at(path));
             if let Some(header) = header {
                 request = request.header("Authorization", header);
             }
@@ -30,11 +29,11 @@ async fn with_keys_a_caller_without_one_gets_nothing() {
             assert_eq!(answer.headers()["www-authenticate"], "Bearer");
         }
     }
-    let request = Client::new().get(server.at(paths[0])).bearer_auth(KEY);
+    let request = http().get(server.at(paths[0])).bearer_auth(KEY);
     assert_eq!(request.send().await.unwrap().status(), 200);
     for open in ["/health/live", "/health/ready", "/"] {
         assert_eq!(
-            reqwest::get(server.at(open)).await.unwrap().status(),
+            http().get(server.at(open)).send().await.unwrap().status(),
             200,
             "{open}"
         );
@@ -54,7 +53,7 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
         (own.as_str(), 200),
     ] {
         let path = server.at("/v1/users/a/notifications");
-        let answer = Client::new()
+        let answer = http()
             .get(path)
             .header("Origin", origin)
             .send()
@@ -64,7 +63,7 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
         let allowed = answer.headers().get("access-control-allow-origin");
         assert_eq!(allowed.is_some(), status == 200, "{origin}");
 
-        let upgrade = Client::new()
+        let upgrade = http()
             .get(server.at("/v1/users/a/ws"))
             .header("Origin", origin)
             .header("Connection", "upgrade")
@@ -81,7 +80,7 @@ async fn an_image_on_a_strangers_page_reaches_no_stream() {
     let home = Home::new();
     let server = home.start().await;
     let get = |path: &str| {
-        let request = Client::new().get(server.at(path));
+        let request = http().get(server.at(path));
         request.header("Sec-Fetch-Site", "cross-site").send()
     };
     assert_eq!(
@@ -102,7 +101,7 @@ async fn an_image_on_a_strangers_page_reaches_no_stream() {
 async fn a_dev_server_does_not_answer_to_foreign_names() {
     let home = Home::new();
     let server = home.start().await;
-    let request = Client::new()
+    let request = http()
         .get(server.at("/v1/users/a/notifications"))
         .header("Host", "rebound.example.com");
     assert_eq!(request.send().await.unwrap().status(), 403);
@@ -138,7 +137,7 @@ async fn the_scheme_of_the_key_has_no_case() {
         (format!("Bearer{KEY}"), 401),
         (format!("Bearer {KEY}x"), 401),
     ] {
-        let request = Client::new()
+        let request = http()
             .get(server.at("/v1/users/a/notifications"))
             .header("Authorization", &header);
         assert_eq!(request.send().await.unwrap().status(), status, "{header}");
@@ -150,7 +149,7 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
     let home = Home::with(&["--log", "info"]);
     let server = home.start().await;
     let preflight = |origin: &'static str| {
-        Client::new()
+        http()
             .request(reqwest::Method::OPTIONS, server.at("/v1/notifications"))
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "POST")
@@ -174,7 +173,7 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
     );
     let refused = preflight("https://elsewhere.example").send().await.unwrap();
     assert_eq!(refused.status(), 403);
-    let refused = Client::new()
+    let refused = http()
         .get(server.at("/health/live"))
         .header("Host", "rebound.example");
     assert_eq!(refused.send().await.unwrap().status(), 403);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{Home, Server, binary, soon};
+use crate::support::{Home, Server, binary, http, soon};
 
 async fn run(server: &Server, arguments: &[&str]) -> (bool, String, String) {
     let output = binary()
@@ -120,12 +120,7 @@ async fn listen_verifies_and_prints() {
     assert!(printed.contains(event["id"].as_str().unwrap()), "{printed}");
     assert!(printed.contains(r#""data":"signed""#), "{printed}");
 
-    let forged = reqwest::Client::new()
-        .post(&url)
-        .body("{}")
-        .send()
-        .await
-        .unwrap();
+    let forged = http().post(&url).body("{}").send().await.unwrap();
     assert_eq!(forged.status(), 401);
     let printed = line().await;
     assert!(printed.starts_with('✗'), "{printed}");

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::raw::{RawSocket, address};
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
 
 /// A server whose process may open this many files.
 async fn with_descriptors(home: &Home, limit: u32) -> Server {
@@ -106,7 +106,7 @@ async fn a_head_without_end_is_refused_early() {
     let answer = answer.expect("the head is refused before its time is over");
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     // An ordinary long one is fine.
-    let long = reqwest::Client::new()
+    let long = http()
         .get(server.at("/health/live"))
         .header("X-Long", "x".repeat(8000));
     assert_eq!(long.send().await.unwrap().status(), 200);
@@ -260,7 +260,7 @@ async fn regression_a_dropped_server_ends_its_streams_and_frees_its_database() {
     let config = Config::from_flags(["--dev", "--listen=127.0.0.1:0", &database]).unwrap();
     let server = InProcess::start(config.clone()).await.unwrap();
     let url = format!("http://{}/v1/users/anna/events", server.address());
-    let mut stream = reqwest::get(url).await.unwrap();
+    let mut stream = http().get(url).send().await.unwrap();
     assert!(stream.chunk().await.unwrap().is_some());
     drop(server);
     soon("the end of the stream", async {

@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
 use crate::webhooks::Webhooks;
 
 const NOTIFICATIONS: usize = 10_000;
@@ -30,7 +29,7 @@ fn user(n: usize) -> String {
 /// Posts notifications until all are accepted, each under a key of its own: what was answered 201
 /// and what was cut off before its answer are the same to it, as they are to a careful caller.
 async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
-    let client = Client::new();
+    let client = http();
     let mut answers = Vec::new();
     loop {
         let n = shared.next.fetch_add(1, Ordering::Relaxed);
@@ -72,7 +71,7 @@ async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Val
         let cursor = seen
             .last()
             .map(|event| event["id"].as_str().unwrap().to_owned());
-        let mut request = Client::new().get(format!("{at}/v1/users/{user}/events?since=start"));
+        let mut request = http().get(format!("{at}/v1/users/{user}/events?since=start"));
         if let Some(cursor) = &cursor {
             request = request.header("Last-Event-ID", cursor);
         }

@@ -10,10 +10,10 @@ use tidings_test_support::SmallDisk;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{Home, Server, payloads, soon};
+use crate::support::{Home, Server, http, payloads, soon};
 
 async fn readiness(server: &Server) -> Response {
-    reqwest::get(server.at("/health/ready")).await.unwrap()
+    http().get(server.at("/health/ready")).send().await.unwrap()
 }
 
 async fn unread(server: &Server) -> u64 {

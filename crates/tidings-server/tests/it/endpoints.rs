@@ -1,12 +1,12 @@
 //! Webhook endpoints: made, shown, changed, removed.
 
 use http::StatusCode;
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tidings::signing::{Secret, Verifier};
 
 use crate::errors;
-use crate::support::{Home, Server};
+use crate::support::{Home, Server, http};
 use crate::webhooks::Webhooks;
 
 async fn create(server: &Server, path: &str, body: Value) -> Value {
@@ -156,7 +156,7 @@ async fn an_idempotency_key_makes_one_endpoint_with_one_secret() {
     let home = Home::new();
     let server = home.start().await;
     let create = async |server: &Server, path: &str, key: &str, url: &str| {
-        let request = Client::new().post(server.at(path));
+        let request = http().post(server.at(path));
         let request = request.header("Idempotency-Key", key);
         let response = request.json(&json!({ "url": url })).send().await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
@@ -206,7 +206,7 @@ async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
         format!("/v1/endpoints/{id}/secret/rotate"),
         "/v1/deliveries/dlv_0000000000000001/retry".to_owned(),
     ] {
-        let request = Client::new().post(server.at(&path));
+        let request = http().post(server.at(&path));
         let request = request
             .header("Idempotency-Key", "order-17")
             .json(&json!({}));

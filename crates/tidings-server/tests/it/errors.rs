@@ -1,10 +1,10 @@
 //! Wrong input: a JSON error that names the field, and never a 500.
 
-use reqwest::{Client, Method};
+use reqwest::Method;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Home, Server};
+use crate::support::{Home, Server, http};
 
 /// Makes a request that must be refused; returns its status and the error.
 pub(crate) async fn refusal(
@@ -13,7 +13,7 @@ pub(crate) async fn refusal(
     path: &str,
     body: &str,
 ) -> (u16, Value) {
-    let request = Client::new()
+    let request = http()
         .request(method.clone(), server.at(path))
         .body(body.to_owned());
     let response = request.send().await.unwrap();
@@ -248,7 +248,7 @@ async fn bodies_that_are_not_plain_json_text_are_refused_by_what_they_are() {
         ("identity", 201),
         ("Identity", 201),
     ] {
-        let request = Client::new()
+        let request = http()
             .post(server.at("/v1/notifications"))
             .header("Content-Encoding", encoding)
             .body(r#"{"user_id":"a","payload":1}"#);
@@ -263,7 +263,7 @@ async fn a_since_that_cannot_be_read_is_refused_and_not_guessed() {
     for stream in ["events", "ws"] {
         for since in ["2026-11-21", "1700000000", "10m", "NOW", "yesterday"] {
             let path = format!("/v1/users/a/{stream}?since={since}");
-            let request = Client::new()
+            let request = http()
                 .get(server.at(&path))
                 .header("Connection", "Upgrade")
                 .header("Upgrade", "websocket")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Home, Server, payloads};
+use crate::support::{Home, Server, http, payloads};
 
 async fn with(count: u64) -> (Home, Server, Vec<String>) {
     let home = Home::new();
@@ -250,7 +250,7 @@ async fn a_user_without_notifications_has_an_empty_inbox() {
 async fn a_repeat_under_the_same_key_is_harmless_and_another_body_conflicts() {
     let (home, server, _ids) = with(0).await;
     let send = |server: &Server, body: &'static str| {
-        reqwest::Client::new()
+        http()
             .post(server.at("/v1/notifications"))
             .header("Idempotency-Key", "order-17")
             .body(body)
@@ -282,7 +282,7 @@ async fn a_repeat_under_the_same_key_is_harmless_and_another_body_conflicts() {
 async fn concurrent_repeats_under_one_key_store_one_notification() {
     let (_home, server, _ids) = with(0).await;
     let requests = (0..20).map(|_| {
-        reqwest::Client::new()
+        http()
             .post(server.at("/v1/notifications"))
             .header("Idempotency-Key", "once")
             .body(r#"{"user_id":"anna","payload":1}"#)

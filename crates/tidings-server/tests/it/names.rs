@@ -1,10 +1,10 @@
 //! A name means one thing in every layer, and what is mistyped is refused by what is wrong.
 
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::errors;
-use crate::support::{Home, Server, binary};
+use crate::support::{Home, Server, binary, http};
 
 /// Posts what must be refused; returns the status, and the field with what is wrong with it.
 async fn refusal(server: &Server, path: &str, body: &Value) -> (u16, String) {
@@ -78,14 +78,7 @@ async fn a_user_who_would_look_like_another_or_get_lost_in_a_path_is_refused_eve
         url.path_segments_mut()
             .unwrap()
             .extend([user, "notifications"]);
-        let page: Value = Client::new()
-            .get(url)
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let page: Value = http().get(url).send().await.unwrap().json().await.unwrap();
         assert_eq!(page["data"].as_array().unwrap().len(), 1, "{user}");
         assert_eq!(page["data"][0]["payload"], user);
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
 use crate::raw::{is_full, read_what_is_there, unread_events};
-use crate::support::{Home, Server, payloads};
+use crate::support::{Home, Server, http, payloads};
 use crate::websocket::Socket;
 
 async fn undelivered(server: &Server) -> Vec<Value> {
@@ -146,7 +146,7 @@ async fn without_acknowledgements_what_was_written_counts() {
             "{path}"
         );
     }
-    let refused = reqwest::Client::new()
+    let refused = http()
         .get(server.at("/v1/users/anna/ws?ack=perhaps"))
         .header("Connection", "Upgrade")
         .header("Upgrade", "websocket")

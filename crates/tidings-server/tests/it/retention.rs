@@ -1,13 +1,12 @@
 //! What is old is forgotten. Time is made to pass by making rows older.
 
-use reqwest::Client;
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
 
 async fn send_once(server: &Server) -> String {
-    let request = Client::new().post(server.at("/v1/notifications"));
+    let request = http().post(server.at("/v1/notifications"));
     let request = request.header("Idempotency-Key", "order-17");
     let body = json!({ "user_id": "anna", "payload": 1 });
     let response = request.json(&body).send().await.unwrap();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Events, Home, Server, payloads};
+use crate::support::{Events, Home, Server, http, payloads};
 
 async fn with_five() -> (Home, Server, Vec<String>) {
     let home = Home::new();
@@ -122,9 +122,7 @@ async fn a_payload_with_line_breaks_stays_one_event() {
     let mut events = server.events("anna", "").await;
     events.until("tidings.caught_up").await;
     let text = "{\"user_id\":\"anna\",\"payload\":{\r\n\"text\": \"one\\ntwo\\u2028\",\n\n\"event\": \"x\"}}";
-    let sent = reqwest::Client::new()
-        .post(server.at("/v1/notifications"))
-        .body(text);
+    let sent = http().post(server.at("/v1/notifications")).body(text);
     assert_eq!(sent.send().await.unwrap().status(), 201);
     let frame = events.next().await;
     assert_eq!(frame.json()["payload"]["text"], "one\ntwo\u{2028}");
@@ -158,7 +156,9 @@ async fn one_post_reaches_every_device_of_every_named_user() {
 async fn the_answer_tells_proxies_to_keep_out() {
     let home = Home::new();
     let server = home.start().await;
-    let response = reqwest::get(server.at("/v1/users/anna/events"))
+    let response = http()
+        .get(server.at("/v1/users/anna/events"))
+        .send()
         .await
         .unwrap();
     assert_eq!(
@@ -172,7 +172,9 @@ async fn the_answer_tells_proxies_to_keep_out() {
 async fn silence_is_broken_by_comments() {
     let home = Home::with(&["--ping-interval", "1s"]);
     let server = home.start().await;
-    let mut response = reqwest::get(server.at("/v1/users/anna/events"))
+    let mut response = http()
+        .get(server.at("/v1/users/anna/events"))
+        .send()
         .await
         .unwrap();
     let mut text = String::new();

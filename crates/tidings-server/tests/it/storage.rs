@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidings_test_support::{Answer, Gate, Receiver};
 
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
 
 /// Takes the lock for writing, as another process could.
 fn lock(home: &Home) -> Connection {
@@ -24,7 +24,7 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
     let server = home.start().await;
     server.notify("anna", json!(1)).await;
     let locked = lock(&home);
-    for (path, body) in [
+    let requests = [
         (
             "/v1/notifications",
             json!({ "user_id": "anna", "payload": 2 }),
@@ -35,13 +35,16 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         ),
         ("/v1/users/anna/notifications/read-all", json!({})),
         ("/v1/endpoints", json!({ "url": "http://127.0.0.1:9/" })),
-    ] {
+    ];
+    let refusals = requests.map(async |(path, body)| {
         let refused = soon("an answer", server.post(path, &body)).await;
         assert_eq!(refused.status(), 503, "{path}");
         assert!(refused.headers().contains_key("retry-after"), "{path}");
         let error: Value = refused.json().await.unwrap();
         assert_eq!(error["error"]["code"], "storage_unavailable", "{path}");
-    }
+    });
+    // At once, because each waits for the lock for five seconds.
+    futures_util::future::join_all(refusals).await;
     // What is there can still be read.
     let page = server.get("/v1/users/anna/notifications").await;
     assert_eq!(
@@ -65,12 +68,14 @@ async fn readiness_follows_the_database() {
     let home = Home::new();
     let server = home.start().await;
     let locked = lock(&home);
-    let ready = reqwest::get(server.at("/health/ready")).await.unwrap();
+    let ready = http().get(server.at("/health/ready")).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(ready.headers().contains_key("retry-after"));
     drop(locked);
     soon("the readiness", async {
-        while reqwest::get(server.at("/health/ready"))
+        while http()
+            .get(server.at("/health/ready"))
+            .send()
             .await
             .unwrap()
             .status()
@@ -174,7 +179,7 @@ async fn a_list_that_takes_too_long_is_ended_and_delays_no_other_request() {
     other.execute_batch(ENDLESS_ATTEMPTS).unwrap();
 
     let path = server.at(&format!("/v1/deliveries/{delivery}/attempts"));
-    let lists = futures_util::future::join_all((0..6).map(|_| reqwest::get(path.clone())));
+    let lists = futures_util::future::join_all((0..6).map(|_| http().get(path.clone()).send()));
     let lists = tokio::spawn(lists);
     let mut meanwhile = 0;
     while !lists.is_finished() {
@@ -202,7 +207,7 @@ async fn a_file_that_is_gone_is_noticed_and_posts_are_refused() {
     let body = json!({ "user_id": "anna", "payload": 2 });
     let response = server.post("/v1/notifications", &body).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let ready = reqwest::get(server.at("/health/ready")).await.unwrap();
+    let ready = http().get(server.at("/health/ready")).send().await.unwrap();
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 

@@ -21,6 +21,16 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         .unwrap_or_else(|_| panic!("{what} did not happen within {PATIENCE:?}"))
 }
 
+/// A client for one test. It has no certificates, because to load the platform's takes longer than
+/// most of the tests.
+pub(crate) fn http() -> Client {
+    Client::builder()
+        .tls_backend_rustls()
+        .tls_certs_only([])
+        .build()
+        .unwrap()
+}
+
 /// A folder with a database, on which servers are started one after another.
 #[derive(Debug)]
 pub(crate) struct Home {
@@ -203,23 +213,18 @@ impl Server {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
-        Client::new()
-            .post(self.at(path))
-            .json(body)
-            .send()
-            .await
-            .unwrap()
+        http().post(self.at(path)).json(body).send().await.unwrap()
     }
 
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Value {
-        let response = Client::new().patch(self.at(path)).json(body).send();
+        let response = http().patch(self.at(path)).json(body).send();
         let response = response.await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.json().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
-        let response = Client::new().get(self.at(path)).send().await.unwrap();
+        let response = http().get(self.at(path)).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.json().await.unwrap()
     }
@@ -256,7 +261,7 @@ impl Server {
         query: &str,
         last_event_id: Option<&str>,
     ) -> Events {
-        let mut request = Client::new().get(self.at(&format!("/v1/users/{user}/events{query}")));
+        let mut request = http().get(self.at(&format!("/v1/users/{user}/events{query}")));
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 use tidings_test_support::{Answer, Gate, Receiver};
 
 use super::{Webhooks, create, delivery_in};
-use crate::support::{Home, soon};
+use crate::support::{Home, http, soon};
 
 #[tokio::test]
 async fn a_removed_endpoint_gets_nothing_more() {
@@ -17,11 +17,7 @@ async fn a_removed_endpoint_gets_nothing_more() {
     server.notify("anna", json!(1)).await;
     receiver.next().await;
     let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
-    let removed = reqwest::Client::new()
-        .delete(server.at(&path))
-        .send()
-        .await
-        .unwrap();
+    let removed = http().delete(server.at(&path)).send().await.unwrap();
     assert_eq!(removed.status(), 204);
     let delivery = delivery_in(&server, "cancelled").await;
     assert!(delivery["reason"].as_str().unwrap().contains("removed"));
@@ -39,7 +35,7 @@ async fn regression_an_attempt_in_flight_does_not_undo_the_cancelling() {
     server.notify("anna", json!(1)).await;
     receiver.request(1).await;
     let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
-    let removed = reqwest::Client::new().delete(server.at(&path)).send();
+    let removed = http().delete(server.at(&path)).send();
     assert_eq!(removed.await.unwrap().status(), 204);
     let delivery = delivery_in(&server, "cancelled").await;
     gate.open();

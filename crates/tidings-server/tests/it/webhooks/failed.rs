@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Webhooks, create, delivery_in};
-use crate::support::Home;
+use crate::support::{Home, soon};
 
 #[tokio::test]
 async fn an_exhausted_delivery_is_kept_as_failed() {
@@ -30,12 +30,15 @@ async fn an_endpoint_that_is_gone_is_disabled() {
     server.notify("anna", json!(1)).await;
     receiver.next().await;
     delivery_in(&server, "failed").await;
-    let list = server.get("/v1/endpoints").await;
-    assert_eq!(list["data"][0]["enabled"], false);
-    assert!(
-        list["data"][0]["disabled_because"]
-            .as_str()
-            .unwrap()
-            .contains("410")
-    );
+    // Disabling it is a transaction of its own, after the one of the outcome.
+    let because = soon("the end of the endpoint", async {
+        loop {
+            let list = server.get("/v1/endpoints").await;
+            let endpoint = &list["data"][0];
+            if endpoint["enabled"] == false {
+                break endpoint["disabled_because"].clone();
+            }
+        }
+    });
+    assert!(because.await.as_str().unwrap().contains("410"));
 }
