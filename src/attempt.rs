@@ -213,3 +213,30 @@ impl StdError for AttemptError {
         Some(&*self.source)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn the_cause_has_the_text_of_each_layer_once() {
+        let layers = [
+            "no connection",
+            "TLS: bad record",
+            "bad record",
+            "end of file",
+        ];
+        let chain = layers
+            .into_iter()
+            .rfold(None, |source, text| Some(Box::new(Layer { text, source })));
+        let error = AttemptError::new(ErrorKind::Tls, chain.unwrap());
+        assert_eq!(error.cause(), "no connection: TLS: bad record: end of file");
+    }
+}

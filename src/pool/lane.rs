@@ -424,3 +424,48 @@ fn health(attempt: &Attempt) -> Health {
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     [one, other].into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AttemptError, Phases, Response};
+
+    fn attempt(verdict: Verdict, result: Result<u16, ErrorKind>) -> Attempt {
+        Attempt {
+            number: 1,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            elapsed: Duration::ZERO,
+            phases: Phases::default(),
+            verdict,
+            result: match result {
+                Ok(status) => Ok(Response {
+                    status: StatusCode::from_u16(status).unwrap(),
+                    retry_after: None,
+                    location: None,
+                    body_head: bytes::Bytes::new(),
+                }),
+                Err(kind) => Err(AttemptError::new(kind, kind)),
+            },
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_judged_only_by_what_it_did_itself() {
+        for (verdict, result, expected) in [
+            (Verdict::Delivered, Ok(204), Health::Healthy),
+            (Verdict::Permanent, Ok(404), Health::Healthy),
+            (Verdict::Gone, Ok(410), Health::Healthy),
+            (Verdict::Retryable, Ok(503), Health::Failing),
+            (Verdict::Retryable, Err(ErrorKind::Dns), Health::Failing),
+            (Verdict::Retryable, Err(ErrorKind::Local), Health::Unknown),
+            (Verdict::Permanent, Err(ErrorKind::Local), Health::Unknown),
+            (
+                Verdict::Permanent,
+                Err(ErrorKind::InvalidRequest),
+                Health::Unknown,
+            ),
+        ] {
+            assert_eq!(health(&attempt(verdict, result)), expected, "{result:?}");
+        }
+    }
+}

@@ -161,6 +161,7 @@ mod tests {
     fn other_texts_are_refused_by_reason() {
         let short = format!("whsec_{}", BASE64.encode([1; 23]));
         let long = format!("whsec_{}", BASE64.encode([1; 65]));
+        let whole = format!("whsec_{}", BASE64.encode([1; 24]));
         for (text, reason) in [
             ("", InvalidSecret::Empty),
             ("whsec_", InvalidSecret::Empty),
@@ -173,6 +174,11 @@ mod tests {
                 InvalidSecret::Prefix,
             ),
             ("whsec_not base64!", InvalidSecret::NotBase64),
+            (&format!(" {whole}"), InvalidSecret::Surrounded),
+            (&format!("{whole}\n"), InvalidSecret::Surrounded),
+            (&format!("'{whole}"), InvalidSecret::Surrounded),
+            (&format!("{whole}\""), InvalidSecret::Surrounded),
+            (&format!("v1,{whole}"), InvalidSecret::Version),
             (&short, InvalidSecret::Length { length: 23 }),
             (&long, InvalidSecret::Length { length: 65 }),
         ] {
@@ -181,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn generated_secrets_differ_and_debug_output_does_not_tell_them() {
+    fn generated_secrets_differ_and_debug_output_does_not_show_them() {
         let (one, two) = (Secret::generate(), Secret::generate());
         assert_ne!(*one.expose(), *two.expose());
         assert_eq!(one.as_bytes().len(), 24);

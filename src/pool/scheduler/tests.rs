@@ -595,6 +595,40 @@ fn a_permit_of_a_host_is_not_lost_to_a_lane_that_waits_for_the_end_of_a_slow_att
 }
 
 #[test]
+fn a_permit_of_a_host_is_not_lost_to_a_lane_that_has_to_wait_for_its_circuit() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    let breaker = CircuitBreakerConfig::default();
+    bench.add("busy", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["busy"]);
+    // Both wait for the host, the lane with the open circuit in front.
+    let open = bench.scheduler.add(lane("open", 1, with_breaker(breaker)));
+    bench.scheduler.push(open, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    bench.add("other", 1, (1, 1), 1);
+    assert!(bench.begin().is_empty());
+    assert!(bench.scheduler.switch_circuit(open, true));
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["other"]);
+}
+
+#[test]
+fn a_lane_that_turns_slow_while_it_waits_for_a_worker_goes_as_a_slow_one() {
+    let mut bench = Bench::new(limits(4, 1));
+    bench.add("stalls", 1, (1, 1), 1);
+    bench.add("waits", 2, (2, 2), 2);
+    // New lanes have two of the workers.
+    assert_eq!(bench.begin(), ["stalls", "waits"]);
+    bench.stall(SECOND);
+    assert!(bench.begin().is_empty());
+    bench.end("stalls", 200, 2 * SECOND);
+    bench.end("waits", 200, 2 * SECOND);
+    assert_eq!(bench.begin(), ["waits"]);
+}
+
+#[test]
 fn a_rate_limit_spreads_the_attempts_of_a_lane() {
     let mut bench = Bench::new(limits(64, 8));
     let settings = LaneSettings {
@@ -689,6 +723,11 @@ fn what_the_old_endpoint_replies_says_nothing_about_the_new_one() {
     bench.end("a", 200, FAST);
     bench.end("a", 500, FAST);
     assert_eq!(lane(&bench), new);
+    // What is left goes to the new endpoint, and its reply counts.
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.begin().len(), 1);
+    bench.end("a", 200, FAST);
+    assert_eq!(lane(&bench), (2, Some(CircuitState::Closed), None));
 }
 
 #[test]
