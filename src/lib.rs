@@ -1,8 +1,8 @@
 //! An async webhook delivery client: signed, retried, bounded, and honest about what happened.
 //!
-//! The problem: a webhook goes to a server that belongs to others. It is down, slow, broken or
-//! hostile at the worst of times, and the sender must neither lose a message silently nor fail
-//! with it.
+//! The problem: a webhook goes to a server that other people run. That server may be down, slow,
+//! broken or hostile, and the sender must neither lose a message without a report nor fail together
+//! with the server.
 //!
 //! ```text
 //! notify / enqueue / deliver
@@ -11,23 +11,23 @@
 //!     bounded queue ──▶ workers ──▶ circuit breaker ──▶ one signed attempt ──▶ endpoint
 //!            ▲                                                  │
 //!            └── waiting for the next attempt ◀── retryable ────┼──▶ delivered
-//!                (in no worker)                                 └──▶ failed: error callback
+//!                (without a worker)                             └──▶ failed: error callback
 //! ```
 //!
 //! | you have | use |
 //! |---|---|
 //! | one endpoint, messages to send in the background | [`Client`] |
-//! | many endpoints, of which a bad one must harm only itself | [`Dispatcher`] |
+//! | many endpoints, where a bad one must not delay the others | [`Dispatcher`] |
 //! | your own queue and schedule | [`Sender`] for single attempts, [`retry::Schedule`], [`Verdict`] |
 //! | webhooks to receive | [`signing::Verifier`] |
-//! | receivers that must not hold anything that could sign | `signing::PrivateKey` and `signing::PublicKey`, with the feature `v1a` |
-//! | URLs that strangers chose | [`AddressPolicy::PublicOnly`] |
-//! | receivers that mean something else by a status | [`Classifier`] |
+//! | receivers that must not have a key that can sign | `signing::PrivateKey` and `signing::PublicKey`, with the feature `v1a` |
+//! | URLs from people you do not trust | [`AddressPolicy::PublicOnly`] |
+//! | receivers whose statuses have another meaning | [`Classifier`] |
 //! | an HTTP client of your own | [`transport`] |
 //! | a [`tidings_notify`] notifier with other instances to reach | [`router::InstanceRouter`] |
 //! | events to send to every endpoint that asked for them | [`router::WebhookRouter`] |
 //! | receivers behind a proxy, or with certificates of your own | [`SenderBuilder`] |
-//! | questions about what it does in production | [`telemetry`] |
+//! | metrics and traces to collect | [`telemetry`] |
 //!
 //! ```
 //! use tidings::{Client, signing::Secret};
@@ -44,10 +44,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Deliveries are *at least once*: an endpoint may get a message again, under the same
-//! `webhook-id`. Queues are in memory: what they hold is gone with the process, and
-//! [`Client::stop_within`] hands back what could not be sent in time. It is not a message broker,
-//! and it promises no order between messages.
+//! Deliveries are *at least once*: an endpoint may get a message again, with the same `webhook-id`.
+//! Queues are in memory: their messages are lost when the process ends, and [`Client::stop_within`]
+//! returns those that could not be sent in time. It is not a message broker, and messages have no
+//! order.
 //!
 //! # Features
 //!
