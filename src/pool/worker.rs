@@ -187,11 +187,8 @@ impl<'a> UnderWay<'a> {
     fn check_late(&mut self, elapsed: Duration) -> Option<Duration> {
         let (_, permit) = self.held.as_mut()?;
         // The worker that this attempt held may be another's now.
-        let check_after = self
-            .pool
-            .change(|state| state.scheduler.check_late(permit, elapsed));
-        // Never at once: the clock may be coarser than what was asked for.
-        check_after.map(|after| after.max(elapsed + Duration::from_millis(1)))
+        self.pool
+            .change(|state| state.scheduler.check_late(permit, elapsed))
     }
 
     fn settle(mut self, attempt: Attempt, rng: &mut Rng) {
@@ -211,10 +208,7 @@ impl<'a> UnderWay<'a> {
         });
         let (pool, id) = (self.pool, &self.id);
         match settled {
-            Settled::Waits if pool.abort.is_cancelled() => {
-                // The lane was emptied before this delivery came back to it.
-                pool.abandon_rest();
-            }
+            // After an abort the last worker that ends abandons it.
             Settled::Waits => {}
             Settled::Delivered(delivery, attempt) => pool.delivered(id, *delivery, attempt),
             Settled::Failed(delivery, attempt, failure) => {

@@ -1,5 +1,7 @@
 //! The circuit breaker of the only endpoint.
 
+use tokio::task::yield_now;
+
 use super::*;
 
 #[tokio::test]
@@ -60,7 +62,15 @@ async fn stopping_does_not_wait_for_an_open_circuit() {
     for _ in 0..5 {
         client.notify("x").unwrap();
     }
-    client.stop().await;
+    while client.circuit_state() != Some(CircuitState::Open) || client.queued() < 5 {
+        yield_now().await;
+    }
+    // All workers run on this thread: each has seen by now that the circuit is open.
+    for _ in 0..5 {
+        yield_now().await;
+    }
+    let stopped = timeout(Duration::from_secs(10), client.stop()).await;
+    stopped.unwrap();
     for _ in 0..5 {
         let (_message, error) = errors.recv().await.unwrap();
         assert!(error.is_retryable());
