@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         dispatcher.insert(name, endpoint);
     }
 
-    for number in 0..20 {
+    for number in 0..3 {
         dispatcher.notify("stalled", Message::from(format!("{number}")))?;
     }
     let start = Instant::now();

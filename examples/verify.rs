@@ -13,11 +13,10 @@ use tidings::signing::{Secret, Verifier};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let port: u16 = std::env::args()
-        .nth(1)
-        .as_deref()
-        .unwrap_or("8787")
-        .parse()?;
+    let port = std::env::args().nth(1);
+    let port = port.as_deref().unwrap_or("8787");
+    let port: u16 =
+        (port.parse()).map_err(|_| format!("expected a port of 0 to 65535, got {port:?}"))?;
     let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?;
 
     let app = Router::new()
