@@ -1,8 +1,8 @@
-//! Which addresses requests may go to: the defence against URLs that strangers chose.
+//! Which addresses requests may go to: the defence against untrusted URLs.
 //!
-//! A stranger's URL can point into the network of the sender (*server-side request forgery*): at the
+//! An untrusted URL can point into the network of the sender (*server-side request forgery*): at the
 //! sender itself, at a neighbour, at the metadata service of a cloud. With
-//! [`AddressPolicy::PublicOnly`] a request goes to public unicast addresses alone. An address in
+//! [`AddressPolicy::PublicOnly`] a request goes only to public unicast addresses. An address in
 //! the URL is checked before each attempt; a name is resolved by a resolver that drops what is not
 //! allowed, and the connection goes to the addresses that are left, so that no second lookup can
 //! give other ones (*DNS rebinding*).
@@ -22,7 +22,7 @@ pub use rules::AddressRules;
 /// ```
 /// use tidings::AddressPolicy;
 ///
-/// // Public addresses, and a receiver of one's own; HTTPS alone.
+/// // Public addresses, and a receiver of your own; only HTTPS.
 /// let policy = AddressPolicy::PublicOnly
 ///     .allow("10.20.0.0/16")?
 ///     .deny("10.20.0.1")?

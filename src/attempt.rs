@@ -179,7 +179,7 @@ impl AttemptError {
         self.kind
     }
 
-    /// Whether the endpoint may have received the message all the same.
+    /// Whether the endpoint may have received the message although it did not reply.
     pub fn is_ambiguous(&self) -> bool {
         self.is_ambiguous
     }
@@ -191,7 +191,7 @@ impl AttemptError {
         let mut next = self.source.source();
         while let Some(cause) = next {
             let cause_text = cause.to_string();
-            // Some layers repeat the text of the error beneath them.
+            // Some errors repeat the text of their source.
             if !text.ends_with(&cause_text) {
                 text.push_str(": ");
                 text.push_str(&cause_text);

@@ -88,9 +88,8 @@ impl Client {
         self.inner.pool.start();
     }
 
-    /// Queues a message and returns at once. Its outcome is reported to the callbacks for
-    /// [delivered](ClientBuilder::on_delivered) and for [failed](ClientBuilder::on_error) messages
-    /// alone.
+    /// Queues a message and returns at once. Its outcome is reported only to the callbacks for
+    /// [delivered](ClientBuilder::on_delivered) and for [failed](ClientBuilder::on_error) messages.
     ///
     /// # Errors
     ///

@@ -173,9 +173,9 @@ impl Dispatcher {
         self.inner.pool.status(id.as_ref())
     }
 
-    /// Queues a message for an endpoint and returns at once. Its outcome is reported to the
+    /// Queues a message for an endpoint and returns at once. Its outcome is reported only to the
     /// callbacks for [delivered](DispatcherBuilder::on_delivered) and for
-    /// [failed](DispatcherBuilder::on_error) messages alone.
+    /// [failed](DispatcherBuilder::on_error) messages.
     ///
     /// # Errors
     ///

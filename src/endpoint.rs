@@ -329,7 +329,7 @@ fn is_host_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(|label| (1..=63).contains(&label.len()))
 }
 
-/// The headers that the signers set, each by one alone.
+/// The headers that the signers set; no two signers set the same one.
 fn signed_headers(signers: &[Signer]) -> Result<Vec<HeaderName>, ConfigError> {
     let mut names: Vec<HeaderName> = Vec::new();
     for signer in signers {

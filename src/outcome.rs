@@ -1,4 +1,4 @@
-//! What becomes of a message: it is refused, delivered, or fails for good.
+//! The end of a message: it is refused, delivered, or fails for good.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -21,13 +21,13 @@ pub struct NotifyError {
 #[non_exhaustive]
 pub enum Refusal {
     /// [`start`](crate::Client::start) was not called yet.
-    #[error("it is not started")]
+    #[error("sending was not started")]
     NotStarted,
     /// As many messages as the queue may hold are queued or wait for their next attempt.
     #[error("the queue is full")]
     QueueFull,
     /// The client or dispatcher is stopping or has stopped, or its runtime has ended.
-    #[error("it is stopped")]
+    #[error("sending has stopped")]
     Stopped,
     /// The dispatcher does not have the endpoint, or no longer.
     #[error("the endpoint is unknown")]
@@ -187,7 +187,7 @@ pub enum DeliveryErrorCause {
     #[error("the endpoint asked for no requests for a while")]
     RetryAfter,
     /// The client stopped, or its runtime ended, before the final outcome was known.
-    #[error("the client stopped first")]
+    #[error("sending stopped first")]
     Abandoned,
     /// The client was not started, so nothing was tried.
     #[error("the client is not started")]
@@ -314,7 +314,7 @@ impl fmt::Display for DeliveryError {
     }
 }
 
-/// What lies beneath the cause, whose text is in that of the error.
+/// The source of the cause: the text of the cause is a part of the error's text.
 impl StdError for DeliveryError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.cause.source()

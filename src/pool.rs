@@ -5,7 +5,7 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | `lane` | which delivery of an endpoint goes next, and what becomes of it |
+//! | `lane` | which delivery of an endpoint goes next, and what happens to it after an attempt |
 //! | `lane::queue`, `limit`, `rate` | the order in a lane, how many attempts it gets at a time, and how fast |
 //! | `scheduler` | which lane goes next |
 //! | `scheduler::ready`, `workers`, `hosts` | in which order, as far as workers and hosts have permits |

@@ -54,7 +54,7 @@ const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not 
 ///
 /// # Contract
 ///
-/// The result depends on the arguments alone, so that a delivery that was stored and loaded again
+/// The result depends only on the arguments, so that a delivery that was stored and loaded again
 /// continues where it was. A panic ends the delivery, as `None` does.
 pub trait Backoff: Debug + Send + Sync + 'static {
     /// Returns the wait after so many failed attempts, of which there is at least one; `None` to give

@@ -73,7 +73,7 @@ impl Sender {
     /// it.
     ///
     /// The host name is resolved for each new connection, from a cache; the address policy decides
-    /// anew each time. If no connection can be made, the next attempt resolves the name again.
+    /// again each time. If no connection can be made, the next attempt resolves the name again.
     ///
     /// If a kept connection ends before the first byte of a response, the request is sent once more
     /// on a new connection, within the attempt: receivers close idle connections all the time.
@@ -130,7 +130,7 @@ impl Sender {
                 return Err(AttemptError::new(kind, elapsed));
             }
         };
-        let answered_at = progress.answered();
+        let responded_at = progress.responded();
 
         // Of several hints the longest: an endpoint is never called earlier than it asked for.
         let retry_after = response
@@ -153,7 +153,7 @@ impl Sender {
             status,
             retry_after,
             location,
-            body_head: response_body::read_head(body, answered_at, deadline).await,
+            body_head: response_body::read_head(body, responded_at, deadline).await,
         })
     }
 
@@ -178,7 +178,7 @@ impl Sender {
         let mut second = request(endpoint, message, progress)?;
         second.extensions_mut().insert(OnNewConnection);
         self.0.route.send(second).await.map_err(|second| {
-            // Whatever becomes of the second request, the first one may have been handled.
+            // Whatever happens to the second request, the first one may have been handled.
             let is_ambiguous = !error.was_refused() || is_ambiguous(&second, progress);
             second.ambiguous(is_ambiguous)
         })

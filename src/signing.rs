@@ -16,7 +16,7 @@
 //!
 //! The sending side is a [`Signer`], or several at once; the receiving side is a [`Verifier`] or a
 //! [`TimestampedVerifier`]. Both sides work on bytes and a time that they are given;
-//! [`Verifier::verify_now`] alone reads the clock.
+//! only [`Verifier::verify_now`] reads the clock.
 //!
 //! ```
 //! use jiff::Timestamp;

@@ -108,7 +108,7 @@ impl LaneConfig {
         self
     }
 
-    /// Lets `410 Gone` fail its message alone, as any other permanent response does. Without this,
+    /// Lets `410 Gone` fail only its message, as any other permanent response does. Without this,
     /// an endpoint that replies so gets nothing more: see [`Dispatcher`](crate::Dispatcher).
     pub fn without_stop_when_gone(mut self) -> Self {
         self.stops_when_gone = false;

@@ -269,7 +269,7 @@ impl Lane {
         Next::Attempt(delivery, permit)
     }
 
-    /// Takes note of an attempt at a version of the endpoint, and decides what becomes of its
+    /// Takes note of an attempt at a version of the endpoint, and decides what happens to its
     /// delivery. `retry_after` is the wait before the next attempt, if the retry policy allows one.
     pub(super) fn settle(
         &mut self,

@@ -15,8 +15,8 @@ const RESERVED_FOR_EACH: usize = 16;
 /// The places of all queues together.
 ///
 /// Lanes take from the shared places first. A quarter of all places is reserved: of these a lane
-/// may hold a few only. So a hundred lanes whose endpoints fail can take all shared places, and the
-/// messages of the other lanes are accepted all the same.
+/// may hold only a few. So a hundred lanes whose endpoints fail can take all shared places, and the
+/// messages of the other lanes are still accepted.
 #[derive(Debug)]
 pub(crate) struct QueueSpace {
     shared: Semaphore,

@@ -52,7 +52,7 @@ pub(crate) struct Scheduler {
     unreported: BTreeMap<LaneId, bool>,
 }
 
-/// The right to one attempt, to be handed back with [`Scheduler::settle`] or
+/// The right to one attempt, to be given back with [`Scheduler::settle`] or
 /// [`Scheduler::forget`].
 #[derive(Debug)]
 pub(crate) struct AttemptPermit {
@@ -315,7 +315,7 @@ impl Scheduler {
         slot.lane.mark_stalled(elapsed)
     }
 
-    /// Takes note of an attempt, and decides what becomes of its delivery. `retry_after` is the
+    /// Takes note of an attempt, and decides what happens to its delivery. `retry_after` is the
     /// wait before the next attempt, if the retry policy allows one.
     pub(crate) fn settle(
         &mut self,

@@ -16,7 +16,7 @@ const FOR_HEALTH: f64 = 2.0;
 /// Without a budget, an endpoint that fails gets every message many times over, on top of the new
 /// ones. Each first attempt adds a share of a retry, each retry takes one, and up to ten can be
 /// saved. As long as there is credit, the older message goes first, retry or not. Without credit,
-/// new messages go first, and one retry goes out each second all the same, so that no retry waits
+/// new messages go first, and one retry goes out each second anyway, so that no retry waits
 /// without limit. Healthy responses lift the limit again.
 ///
 /// The default is a share of 20 % and a trickle of one retry a second.

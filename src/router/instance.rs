@@ -157,7 +157,7 @@ impl InstanceRouterBuilder {
         Endpoint::builder("http://localhost")
             .timeout(self.timeout)
             .build()?;
-        // A reply while an instance starts or stops does not hold for ever.
+        // What an instance replies while it starts or stops may change later.
         let lane = LaneConfig::default()
             .without_retry()
             .without_stop_when_gone();

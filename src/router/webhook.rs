@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 
-/// Routes each event to every endpoint whose filter lets it pass, all at the same time.
+/// Routes each event to every endpoint whose filter accepts it, to all at the same time.
 ///
 /// | endpoints that match | outcome |
 /// |---|---|

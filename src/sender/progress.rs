@@ -32,7 +32,7 @@ pub(crate) struct Progress {
     connected: OnceLock<Instant>,
     /// When the request began to leave; `None` inside when only that it did is known.
     sent: OnceLock<Option<Instant>>,
-    answered: OnceLock<Instant>,
+    responded: OnceLock<Instant>,
     interim_responses: AtomicU32,
     /// Wakes the attempt when there were too many of them.
     flood: Notify,
@@ -56,7 +56,7 @@ impl Progress {
             reached: OnceLock::new(),
             connected: OnceLock::new(),
             sent: OnceLock::new(),
-            answered: OnceLock::new(),
+            responded: OnceLock::new(),
             interim_responses: AtomicU32::new(0),
             flood: Notify::new(),
         }
@@ -144,8 +144,8 @@ impl Progress {
     }
 
     /// The head of the response is there: since when.
-    pub(crate) fn answered(&self) -> Instant {
-        *self.answered.get_or_init(Instant::now)
+    pub(crate) fn responded(&self) -> Instant {
+        *self.responded.get_or_init(Instant::now)
     }
 
     /// Whether something of the request may have left.
@@ -168,7 +168,7 @@ impl Progress {
                 .then_some(())
                 .and_then(|()| Some(connected?.saturating_duration_since(reached?.at))),
             first_byte: self
-                .answered
+                .responded
                 .get()
                 .map(|at| at.saturating_duration_since(sent)),
         }

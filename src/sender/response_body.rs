@@ -13,7 +13,7 @@ const BODY_TIME: Duration = Duration::from_secs(1);
 
 /// The beginning of a body: what arrives before the limits of size and time. The rest is not read:
 /// dropping the response closes its connection.
-pub(super) async fn read_head<B>(mut body: B, answered_at: Instant, deadline: Instant) -> Bytes
+pub(super) async fn read_head<B>(mut body: B, responded_at: Instant, deadline: Instant) -> Bytes
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -30,7 +30,7 @@ where
         }
     };
     // What has arrived when the time is up is kept.
-    let deadline = deadline.min(answered_at + BODY_TIME);
+    let deadline = deadline.min(responded_at + BODY_TIME);
     drop(timeout_at(deadline, reading).await);
     head.freeze()
 }

@@ -56,7 +56,7 @@ impl Secret {
         }
     }
 
-    /// Reads `whsec_` and base64, or base64 alone.
+    /// Reads `whsec_` and base64, or only base64.
     ///
     /// # Errors
     ///

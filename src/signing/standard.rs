@@ -62,7 +62,7 @@ impl StandardSigner {
         })
     }
 
-    /// Signs with a key pair alone.
+    /// Signs only with a key pair.
     #[cfg(feature = "v1a")]
     pub fn from_private_key(key: PrivateKey) -> Self {
         Self {

@@ -36,7 +36,7 @@ pub fn describe_metrics() {
     describe_counter!(
         DELIVERY_DROPPED,
         Unit::Count,
-        "Messages that were handed back, or given up before their outcome was known."
+        "Messages that were given up before their outcome was known."
     );
     describe_gauge!(
         DELIVERY_QUEUED,
@@ -79,13 +79,13 @@ fn gauge_of(key: &Key) -> Gauge {
 /// A request is over.
 pub(crate) fn attempted(attempt: &Attempt) {
     let duration = match &attempt.result {
-        Ok(answer) if answer.status == StatusCode::OK => histogram_of(&ATTEMPT_OK),
-        Ok(answer) if answer.status.is_success() => {
-            let status = status_word(answer.status);
+        Ok(response) if response.status == StatusCode::OK => histogram_of(&ATTEMPT_OK),
+        Ok(response) if response.status.is_success() => {
+            let status = status_word(response.status);
             histogram!(ATTEMPT_DURATION, HTTP_RESPONSE_STATUS_CODE => status)
         }
-        Ok(answer) => {
-            let status = status_word(answer.status);
+        Ok(response) => {
+            let status = status_word(response.status);
             histogram!(
                 ATTEMPT_DURATION,
                 HTTP_RESPONSE_STATUS_CODE => status.clone(),

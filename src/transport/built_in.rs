@@ -59,9 +59,9 @@ pub enum HttpVersions {
     /// HTTP/2 where the TLS handshake agrees on it, HTTP/1.1 everywhere else.
     #[default]
     Negotiated,
-    /// HTTP/1.1 alone.
+    /// Only HTTP/1.1.
     Http1,
-    /// HTTP/2 alone, without TLS too (*prior knowledge*).
+    /// Only HTTP/2, without TLS too (*prior knowledge*).
     Http2,
 }
 

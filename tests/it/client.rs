@@ -240,12 +240,12 @@ async fn the_text_of_a_failure_gives_the_reason_once() {
     assert_ne!(error.source().unwrap().to_string(), cause.to_string());
     client.stop().await;
     let error = client.deliver(message.clone()).await.unwrap_err();
-    let text = "message m-2 was not delivered: the client stopped first";
+    let text = "message m-2 was not delivered: sending stopped first";
     assert_eq!(error.to_string(), text);
     let error = client.notify(message).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "message m-2 was not accepted: it is stopped"
+        "message m-2 was not accepted: sending has stopped"
     );
     assert!(!error.is_full() && !error.is_retryable());
 }

@@ -220,7 +220,7 @@ fn a_stalled_attempt_gives_its_worker_back_and_its_lane_falls_to_one() {
     for _ in 0..4 {
         bench.end("dead", 503, 30 * SECOND);
     }
-    // Without an answer in time it gets one attempt, and no worker for it.
+    // Without a reply in time it gets one attempt, and no worker for it.
     assert_eq!(bench.begin(), ["dead"]);
     bench.end("healthy", 200, FAST);
     for _ in 0..50 {
@@ -266,7 +266,7 @@ fn slow_lanes_never_take_a_worker() {
 }
 
 #[test]
-fn a_slow_lane_that_answers_quickly_again_is_quick_again() {
+fn a_slow_lane_that_replies_quickly_again_is_quick_again() {
     let mut bench = Bench::new(limits(1, 1));
     let id = bench.add("a", 1, (1, 1), 3);
     bench.begin();
@@ -292,11 +292,11 @@ fn an_endpoint_that_turns_slow_loses_its_share_and_gets_it_back_when_it_recovers
     rounds(&mut bench, 6, FAST);
     assert_eq!(limit(&bench), 32);
 
-    // It still answers, but late: fewer at a time, and none of them with a worker.
+    // It still replies, but late: fewer at a time, and none of them with a worker.
     rounds(&mut bench, 1, 2 * SECOND);
     assert!(limit(&bench) < 32, "{}", limit(&bench));
     assert_eq!(bench.scheduler.speed(id), Some(Speed::Slow));
-    // It does not answer at all for a while.
+    // It does not reply at all for a while.
     assert!(!bench.begin().is_empty());
     bench.stall(10 * SECOND);
     assert_eq!(limit(&bench), 1);

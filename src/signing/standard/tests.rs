@@ -85,11 +85,11 @@ fn during_a_rotation_the_current_secret_signs_first_and_either_is_accepted() {
 fn the_tolerance_is_inclusive_on_both_sides() {
     let headers = signed(&[NEW], b"x");
     let verifier = Verifier::new(secret(NEW));
-    let answer = |seconds| verifier.verify(&headers, b"x", at(seconds)).map(drop);
-    assert_eq!(answer(NOW + 300), Ok(()));
-    assert_eq!(answer(NOW - 300), Ok(()));
-    assert_eq!(answer(NOW + 301), Err(VerifyError::TooOld));
-    assert_eq!(answer(NOW - 301), Err(VerifyError::TooNew));
+    let result = |seconds| verifier.verify(&headers, b"x", at(seconds)).map(drop);
+    assert_eq!(result(NOW + 300), Ok(()));
+    assert_eq!(result(NOW - 300), Ok(()));
+    assert_eq!(result(NOW + 301), Err(VerifyError::TooOld));
+    assert_eq!(result(NOW - 301), Err(VerifyError::TooNew));
     let verifier = verifier.with_tolerance(Duration::MAX);
     assert!(verifier.verify(&headers, b"x", Timestamp::MAX).is_ok());
 }

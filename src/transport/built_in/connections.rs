@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// at a time, and nothing else stops them in the middle of it.
 pub(super) const MAX_READ: u64 = 2 * 1024 * 1024;
 
-/// How long a connection that no request has used yet is left alone: its handshake
+/// How long a connection that no request has used yet is kept open: its handshake
 /// is not over, or its request is about to find it.
 const NEW_FOR: Duration = Duration::from_secs(30);
 

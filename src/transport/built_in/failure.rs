@@ -27,7 +27,7 @@ pub(super) fn kind(
         };
     }
     if matches!(find::<TcpError>(error), Some(TcpError::Proxy(_))) {
-        // Beneath a tunnel.
+        // Inside a tunnel.
         return ErrorKind::Local;
     }
     match find::<ConnectError>(error) {
@@ -69,7 +69,7 @@ pub(super) fn ends_connection(error: &legacy::Error) -> bool {
     http2(error).is_none_or(|error| error.is_go_away() || error.is_io())
 }
 
-/// The error of HTTP/2 beneath another.
+/// The error of HTTP/2 that another one wraps.
 fn http2(error: &legacy::Error) -> Option<&h2::Error> {
     find(error)
 }
@@ -80,7 +80,7 @@ pub(super) fn is_exhaustion(error: &legacy::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable || is_limit(error))
 }
 
-/// Whether an error of the operating system says something about this machine alone.
+/// Whether an error of the operating system says something about this machine only.
 ///
 /// A missing route to a host is not among them: it may be that host's network.
 pub(in crate::transport) fn is_local(error: &io::Error) -> bool {

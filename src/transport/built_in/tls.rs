@@ -51,7 +51,7 @@ impl fmt::Debug for TlsSettings {
 /// What makes connections with TLS and without.
 pub(super) struct Tls {
     pub(super) secured: Secured<Tcp>,
-    /// Why no connection with TLS can be made. Without it, `http` works all the same.
+    /// Why no connection with TLS can be made. `http` works anyway.
     pub(super) unusable: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -260,7 +260,7 @@ mod without {
     use http::Uri;
     use tower_service::Service;
 
-    /// Makes connections without TLS alone.
+    /// Makes only connections without TLS.
     #[derive(Debug, Clone)]
     pub(crate) struct Secured<C>(pub(super) C);
 
