@@ -1,101 +1,170 @@
 //! Who is online, and where.
 //!
-//! Every connection holds a **lease**, which ends after a time unless it is refreshed. A user with
-//! any lease is online. So after an instance crashes its users go offline when their leases run out,
-//! and a backend that lost its data is complete again after the next refresh.
+//! # The model
+//!
+//! Each process that holds connections of users is an **instance**, and holds one **lease** in the
+//! store that all instances share. A [`Tracker`] keeps it: it counts the connections of each user,
+//! tells the store of the first and of the last one, and renews the lease by a heartbeat, which is
+//! one call for any number of connections.
+//!
+//! ```text
+//! connection ──▶ Registration ─┐
+//! connection ──▶ Registration ─┼─▶ Tracker ── update: who came, who left ──▶ Presence (the store)
+//! connection ──▶ Registration ─┘    one for   beat: the lease lasts on          one lease for each
+//!                                   each      ◀── transitions: for `watch` ──   instance
+//!                                   instance
+//! ```
+//!
+//! | if | then |
+//! |---|---|
+//! | an instance crashes | its users are offline when its lease ends, unless another instance has them |
+//! | the store loses data (a flush, a failover, an eviction) | the next heartbeat notices, and tells it everything again |
+//! | an instance was paused until its lease ended | the same |
+//! | the store cannot be reached | connections are counted all the same, and told to it later |
+//! | a user reconnects within the grace time | [`Watch`] reports nothing |
+//!
+//! When a lease ends is judged by the store's clock alone; clocks of instances are never compared.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use tidings_notify::presence::{Tracker, TrackerOptions};
+//! use tidings_notify::{MemoryPresence, Presence, RoutingInfo, UserId};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::default());
+//! let here = RoutingInfo { instance_id: "web-3".into(), ..RoutingInfo::default() };
+//! let tracker = Tracker::join(presence.clone(), here, TrackerOptions::default())?;
+//!
+//! let ann = UserId::new("ann")?;
+//! let connection = tracker.register(ann.clone())?;
+//! connection.stored().await?;
+//! assert!(presence.is_online(&ann).await?);
+//! assert_eq!(presence.locate(&ann).await?[0].instance_id, "web-3");
+//!
+//! drop(connection);
+//! tracker.close().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Stores
+//!
+//! | store | feature | for |
+//! |---|---|---|
+//! | [`MemoryPresence`] | | one process, and tests |
+#![cfg_attr(
+    feature = "postgres",
+    doc = "| [`PostgresPresence`](postgres::PostgresPresence) | `postgres` | instances that share a database |"
+)]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`RedisPresence`](redis::RedisPresence) | `redis` | instances that share a Redis server |"
+)]
+//!
+//! Your own store implements [`Presence`]; the feature `conformance` has its contract as functions.
 
+mod error;
+mod lease;
 mod memory;
-mod registration;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod tracker;
+mod transition;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
 
 use std::fmt;
-use std::time::Duration;
+use std::slice;
 
 use async_trait::async_trait;
 
 use crate::{RoutingInfo, UserId};
 
+pub use error::PresenceError;
+pub use lease::{Heartbeat, Lease, LeaseId, MAX_UPDATE, Standing, Update};
 pub use memory::MemoryPresence;
-pub use registration::Registration;
+pub use tracker::{
+    DEFAULT_GRACE, DEFAULT_LEASE_TTL, DEFAULT_WATCH_BUFFER, DEFAULT_WATCH_INTERVAL, Registration,
+    Tracker, TrackerOptions, Watch, WatchItem,
+};
+pub use transition::{DEFAULT_KEPT_TRANSITIONS, Mark, Transition, Transitions};
 
-/// How long a lease lasts after its last refresh, unless set. Browsers throttle the timers of
-/// hidden tabs to one a minute, so that with a shorter time their users would go offline and online
-/// again and again.
-pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(75);
-
-/// Knows which users are online, and which instances hold their connections. Used as
+/// Where instances tell which users they have, and ask for those of all. Used as
 /// `Arc<dyn Presence>`.
+///
+/// An application registers connections with a [`Tracker`], and calls [`online_users`] and [`locate`];
+/// the other methods are for trackers.
 ///
 /// # Contract
 ///
-/// - A user is online while any of their leases is held, was held within the time to live, and was
-///   not released.
-/// - Holding and releasing may be repeated without harm; releasing a lease that is not held does
-///   nothing, and has no effect on other leases.
+/// - A user is online while a lease that has not ended has the user. A lease ends when it was not
+///   renewed for its time to live, by the store's clock, or by [`end`].
+/// - What one instance tells is independent of what others tell: a user may be at many instances.
+/// - [`update`] and [`end`] may be repeated without harm. An update takes effect as a whole or not at
+///   all, and not after a later one of the same lease.
+/// - A user has one **transition** with the first lease and one when the last is gone, so that those
+///   of a user alternate. After the end of a lease they may come later: [`beat`] and
+///   [`transitions`] remove what leases that have ended leave behind, a bounded part of it each
+///   time.
 /// - After [`close`](Self::close) every call returns [`PresenceError::Closed`].
-/// - A cancelled call may or may not have taken effect.
+///
+/// # Cancel safety
+///
+/// A cancelled call may or may not have taken effect, or may take effect later. The versions of updates
+/// make this harmless.
+///
+/// [`online_users`]: Self::online_users
+/// [`locate`]: Self::locate
+/// [`update`]: Self::update
+/// [`end`]: Self::end
+/// [`beat`]: Self::beat
+/// [`transitions`]: Self::transitions
 #[async_trait]
 pub trait Presence: fmt::Debug + Send + Sync + 'static {
-    /// Creates the lease, or renews it for its whole time. A lease that expired or was lost is
-    /// created again.
-    async fn hold(&self, lease: &Lease) -> Result<(), PresenceError>;
+    /// Tells which users have come to an instance and which have left it, and renews its lease for its
+    /// whole time to live. The first update of a lease creates it.
+    ///
+    /// Returns [`Standing::Lost`], and changes nothing, unless the store's version of the lease is
+    /// [`confirmed`](Update::confirmed) or a later one before [`version`](Update::version); the
+    /// version of a lease that the store does not have is zero.
+    async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError>;
 
-    /// Ends the lease.
-    async fn release(&self, lease: &Lease) -> Result<(), PresenceError>;
+    /// Renews the lease for its whole time to live. It is one call, whatever the number of users.
+    ///
+    /// Returns [`Standing::Lost`], and changes nothing, unless the store has the lease as it is
+    /// [expected](Heartbeat).
+    async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError>;
 
-    /// Ends the lease without waiting: at once or soon after, and at the latest when its time is
-    /// over.
-    fn abandon(&self, lease: &Lease);
-
-    /// Whether the user has a lease.
-    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError>;
+    /// Ends the lease at once. It cannot be renewed any more.
+    async fn end(&self, lease: LeaseId) -> Result<(), PresenceError>;
 
     /// Returns those of the users who are online, in the order given.
     async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError>;
 
-    /// Returns every place where the user has a connection, each once.
+    /// Returns every place where the user has a connection, each once, in no particular order.
     ///
     /// Returns [`PresenceError::NotFound`] if the user is offline.
     async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError>;
 
-    /// Refuses all later calls. Closing twice is harmless.
+    /// Returns the transitions after the mark, oldest first, at most `limit` of them; without a mark,
+    /// none and the mark of now.
+    async fn transitions(
+        &self,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> Result<Transitions, PresenceError>;
+
+    /// Refuses all later calls. Closing twice is harmless. Leases stay until they end.
     async fn close(&self);
-}
 
-/// One connection's claim that its user is online.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// Whose connection it is.
-    pub user: UserId,
-    /// Random, and different for each connection.
-    pub id: u64,
-    /// Where the connection is.
-    pub routing: RoutingInfo,
-}
-
-/// Why a call to a [`Presence`] failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PresenceError {
-    /// The user is offline.
-    #[error("the user is not online")]
-    NotFound,
-    /// The tracker was closed.
-    #[error("the presence tracker is closed")]
-    Closed,
-    /// The backend failed.
-    #[error("the presence tracker failed")]
-    Backend {
-        /// The backend's error.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl PresenceError {
-    /// Wraps the failure of a backend.
-    pub fn backend(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Backend {
-            source: source.into(),
-        }
+    /// Whether the user is online.
+    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError> {
+        Ok(!self.online_users(slice::from_ref(user)).await?.is_empty())
     }
 }

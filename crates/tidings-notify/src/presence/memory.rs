@@ -1,28 +1,35 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{DEFAULT_LEASE_TTL, Lease, Presence, PresenceError};
+use super::{
+    DEFAULT_KEPT_TRANSITIONS, Heartbeat, Lease, LeaseId, Mark, Presence, PresenceError, Standing,
+    Transition, Transitions, Update,
+};
 use crate::{RoutingInfo, UserId};
 
-/// Longest lease. The end of a longer one could not be computed on every system.
+/// Longest time to live. The end of a longer one could not be computed on every system.
 const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Keeps the leases in memory: for one instance, and for tests. Clones share them.
-#[derive(Debug, Clone)]
+/// Keeps the leases in memory: for one process, and for tests. Clones share them, and are closed
+/// together.
+#[derive(Debug, Clone, Default)]
 pub struct MemoryPresence {
-    leases: Arc<Mutex<Leases>>,
-    ttl: Duration,
+    shared: Arc<Mutex<Shared>>,
 }
 
-#[derive(Debug, Default)]
-struct Leases {
-    users: HashMap<UserId, BTreeMap<u64, Held>>,
-    /// Every lease by the time at which it runs out.
-    expiries: BTreeSet<(Instant, UserId, u64)>,
+#[derive(Debug)]
+struct Shared {
+    leases: HashMap<LeaseId, Held>,
+    /// The leases of each user who has one.
+    users: HashMap<UserId, BTreeSet<LeaseId>>,
+    log: VecDeque<Transition>,
+    kept: usize,
+    /// The number of the last transition.
+    last: u64,
     is_closed: bool,
 }
 
@@ -30,113 +37,210 @@ struct Leases {
 struct Held {
     routing: RoutingInfo,
     until: Instant,
+    version: u64,
+    users: HashSet<UserId>,
 }
 
-impl Default for MemoryPresence {
-    /// Leases of [`DEFAULT_LEASE_TTL`].
+impl Default for Shared {
     fn default() -> Self {
-        Self::new(DEFAULT_LEASE_TTL)
+        Self {
+            leases: HashMap::new(),
+            users: HashMap::new(),
+            log: VecDeque::new(),
+            kept: DEFAULT_KEPT_TRANSITIONS,
+            last: 0,
+            is_closed: false,
+        }
     }
 }
 
 impl MemoryPresence {
-    /// Leases that last for `ttl` after their last refresh, at most a year.
-    pub fn new(ttl: Duration) -> Self {
-        Self {
-            leases: Arc::default(),
-            ttl: ttl.min(MAX_TTL),
-        }
+    /// A presence without users.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Locks the leases that are held now.
-    fn open(&self) -> Result<MutexGuard<'_, Leases>, PresenceError> {
+    /// Sets how many transitions are kept for those who watch. The default is
+    /// [`DEFAULT_KEPT_TRANSITIONS`].
+    #[must_use]
+    pub fn with_kept_transitions(self, kept: usize) -> Self {
+        self.lock().kept = kept;
+        self
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
         // Nothing in here panics half-way through a change.
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        if leases.is_closed {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> Result<MutexGuard<'_, Shared>, PresenceError> {
+        let shared = self.lock();
+        if shared.is_closed {
             return Err(PresenceError::Closed);
         }
-        leases.expire(Instant::now());
-        Ok(leases)
+        Ok(shared)
     }
 }
 
-impl Leases {
-    fn expire(&mut self, now: Instant) {
-        while let Some((until, ..)) = self.expiries.first()
-            && *until <= now
-            && let Some((_, user, id)) = self.expiries.pop_first()
-        {
-            self.remove(&user, id);
+impl Shared {
+    /// Adds a user to a lease that there is.
+    fn add(&mut self, user: &UserId, lease: LeaseId) {
+        let leases = self.users.entry(user.clone()).or_default();
+        if leases.is_empty() {
+            self.log.push_back(Transition {
+                user: user.clone(),
+                is_online: true,
+            });
+            self.last += 1;
+        }
+        leases.insert(lease);
+    }
+
+    fn remove(&mut self, user: &UserId, lease: LeaseId) {
+        let Some(leases) = self.users.get_mut(user) else {
+            return;
+        };
+        if leases.remove(&lease) && leases.is_empty() {
+            self.users.remove(user);
+            self.log.push_back(Transition {
+                user: user.clone(),
+                is_online: false,
+            });
+            self.last += 1;
         }
     }
 
-    fn remove(&mut self, user: &UserId, id: u64) {
-        let Some(held) = self.users.get_mut(user) else {
-            return;
-        };
-        if let Some(lease) = held.remove(&id) {
-            self.expiries.remove(&(lease.until, user.clone(), id));
+    /// Removes the leases that have ended.
+    fn expire(&mut self) {
+        let now = Instant::now();
+        let ended = |(lease, held): (&LeaseId, &Held)| (held.until <= now).then_some(*lease);
+        let ended: Vec<LeaseId> = self.leases.iter().filter_map(ended).collect();
+        for lease in ended {
+            let held = self.leases.remove(&lease);
+            for user in held.iter().flat_map(|held| &held.users) {
+                self.remove(user, lease);
+            }
         }
-        if held.is_empty() {
-            self.users.remove(user);
-        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        let excess = self.log.len().saturating_sub(self.kept);
+        self.log.drain(..excess);
+    }
+
+    /// The leases of a user that have not ended.
+    fn alive(&self, user: &UserId) -> impl Iterator<Item = &Held> {
+        let now = Instant::now();
+        let leases = self.users.get(user).into_iter().flatten();
+        leases
+            .filter_map(|lease| self.leases.get(lease))
+            .filter(move |held| now < held.until)
     }
 }
 
 #[async_trait]
 impl Presence for MemoryPresence {
-    async fn hold(&self, lease: &Lease) -> Result<(), PresenceError> {
-        let mut leases = self.open()?;
-        leases.remove(&lease.user, lease.id);
-        let until = Instant::now() + self.ttl;
-        leases
-            .expiries
-            .insert((until, lease.user.clone(), lease.id));
-        let held = leases.users.entry(lease.user.clone()).or_default();
-        let routing = lease.routing.clone();
-        held.insert(lease.id, Held { routing, until });
-        Ok(())
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), PresenceError> {
-        self.open()?.remove(&lease.user, lease.id);
-        Ok(())
-    }
-
-    fn abandon(&self, lease: &Lease) {
-        // A closed tracker has no leases left.
-        if let Ok(mut leases) = self.open() {
-            leases.remove(&lease.user, lease.id);
+    async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError> {
+        let mut shared = self.open()?;
+        let version = shared.leases.get(&lease.id).map_or(0, |held| held.version);
+        if !(update.confirmed..update.version).contains(&version) {
+            return Ok(Standing::Lost);
         }
+        let held = shared.leases.entry(lease.id).or_insert_with(|| Held {
+            routing: lease.routing.clone(),
+            until: Instant::now(),
+            version: 0,
+            users: HashSet::new(),
+        });
+        held.version = update.version;
+        held.until = Instant::now() + lease.ttl.min(MAX_TTL);
+        held.users.extend(update.came.iter().cloned());
+        for user in &update.left {
+            held.users.remove(user);
+        }
+        for user in &update.came {
+            shared.add(user, lease.id);
+        }
+        for user in &update.left {
+            shared.remove(user, lease.id);
+        }
+        shared.forget();
+        Ok(Standing::Kept)
     }
 
-    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError> {
-        Ok(self.open()?.users.contains_key(user))
+    async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError> {
+        let mut shared = self.open()?;
+        let is_expected = |held: &&mut Held| {
+            held.version == expected.version && held.users.len() as u64 == expected.users
+        };
+        let standing = match shared.leases.get_mut(&lease.id).filter(is_expected) {
+            Some(held) => {
+                held.until = Instant::now() + lease.ttl.min(MAX_TTL);
+                Standing::Kept
+            }
+            None => Standing::Lost,
+        };
+        shared.expire();
+        Ok(standing)
+    }
+
+    async fn end(&self, lease: LeaseId) -> Result<(), PresenceError> {
+        let mut shared = self.open()?;
+        if let Some(held) = shared.leases.get_mut(&lease) {
+            held.until = Instant::now();
+        }
+        shared.expire();
+        Ok(())
     }
 
     async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {
-        let leases = self.open()?;
-        let is_online = |user: &&UserId| leases.users.contains_key(*user);
+        let shared = self.open()?;
+        let is_online = |user: &&UserId| shared.alive(user).next().is_some();
         Ok(users.iter().filter(is_online).cloned().collect())
     }
 
     async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError> {
-        let leases = self.open()?;
-        let held = leases.users.get(user).ok_or(PresenceError::NotFound)?;
+        let shared = self.open()?;
         let mut places: Vec<RoutingInfo> = Vec::new();
-        for lease in held.values() {
-            if !places.contains(&lease.routing) {
-                places.push(lease.routing.clone());
+        for held in shared.alive(user) {
+            if !places.contains(&held.routing) {
+                places.push(held.routing.clone());
             }
+        }
+        if places.is_empty() {
+            return Err(PresenceError::NotFound);
         }
         Ok(places)
     }
 
+    async fn transitions(
+        &self,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> Result<Transitions, PresenceError> {
+        // The memory of one process does not begin anew.
+        const EPOCH: u64 = 0;
+        let mut shared = self.open()?;
+        shared.expire();
+        let oldest = shared.last - shared.log.len() as u64 + 1;
+        let first = after.map_or(oldest, |mark| mark.number.saturating_add(1).max(oldest));
+        let skipped = usize::try_from(first - oldest).unwrap_or(usize::MAX);
+        let page: Vec<Transition> = shared
+            .log
+            .iter()
+            .skip(skipped)
+            .take(limit)
+            .cloned()
+            .collect();
+        let first = (!page.is_empty()).then_some(first);
+        Ok(Transitions::page(after, EPOCH, shared.last, first, page))
+    }
+
     async fn close(&self) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        *leases = Leases {
+        *self.lock() = Shared {
             is_closed: true,
-            ..Leases::default()
+            ..Shared::default()
         };
     }
 }

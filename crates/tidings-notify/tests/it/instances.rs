@@ -10,16 +10,9 @@ use tidings_notify::{Event, MemoryStore, Notifier, RouteError, Router, RoutingIn
 use tokio::sync::Semaphore;
 
 use crate::support::{
-    Observed, ann, draft, event_numbers, items_at_hand, numbers, presence, push_numbers, user,
-    without_sweep,
+    Observed, ann, connect, draft, event_numbers, items_at_hand, numbers, presence, push_numbers,
+    user, without_sweep,
 };
-
-fn place(instance: &str) -> RoutingInfo {
-    RoutingInfo {
-        instance_id: instance.to_owned(),
-        ..RoutingInfo::default()
-    }
-}
 
 /// Delivers to notifiers of this process by the name of their instance.
 #[derive(Debug, Clone, Default)]
@@ -140,7 +133,7 @@ async fn regression_every_instance_that_has_the_user_gets_the_event() {
     });
     let mut streams = Vec::new();
     for (name, notifier) in &instances {
-        let lease = presence.register(ann(), place(name)).await.unwrap();
+        let lease = connect(&presence, ann(), name).await;
         streams.push((notifier.subscribe(ann(), Since::Now).await.unwrap(), lease));
     }
     push_numbers(&instances[0].1, 0..20).await;
@@ -161,7 +154,7 @@ async fn a_failed_route_is_counted_and_made_good_by_the_sweep() {
         .with_instance_id("here")
         .build();
     let there = Notifier::builder(Arc::new(store)).build();
-    let _lease = presence.register(ann(), place("there")).await.unwrap();
+    let _lease = connect(&presence, ann(), "there").await;
     let mut stream = there.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&here, 0..3).await;
     assert_eq!(numbers(&mut stream, 3).await, [0, 1, 2]);
@@ -183,7 +176,7 @@ async fn regression_a_router_that_hangs_holds_up_no_push_and_no_local_stream() {
         .with_router(Arc::new(router.clone()))
         .with_instance_id("here")
         .build();
-    let _elsewhere = presence.register(ann(), place("elsewhere")).await.unwrap();
+    let _elsewhere = connect(&presence, ann(), "elsewhere").await;
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..3000).await;
     assert_eq!(
@@ -207,11 +200,8 @@ async fn an_instance_does_not_route_to_itself() {
         .with_instance_id("here")
         .build();
     board.connect("here", &notifier);
-    let _here = presence.register(ann(), place("here")).await.unwrap();
-    let _there = presence
-        .register(user("bob"), place("nowhere"))
-        .await
-        .unwrap();
+    let _here = connect(&presence, ann(), "here").await;
+    let _there = connect(&presence, user("bob"), "nowhere").await;
     push_numbers(&notifier, 0..5).await;
     notifier
         .push(draft(9).with_user(user("bob")))

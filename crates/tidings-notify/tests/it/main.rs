@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod closing;
+mod database;
 mod delivered;
 mod durability;
 mod events;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use tidings_notify::presence::{Lease, PresenceError};
+use tidings_notify::presence::{
+    Heartbeat, Lease, LeaseId, Mark, PresenceError, Standing, Transitions, Update,
+};
 use tidings_notify::{
     Error, MemoryPresence, MemoryStore, OfflinePolicy, Presence, Pushed, RoutingInfo, Since,
     UserId, sqlite,
 };
 
 use crate::support::{
-    Observed, ann, draft, fresh_sqlite, items_at_hand, numbers, open_sqlite, presence,
+    Observed, ann, connect, draft, fresh_sqlite, items_at_hand, numbers, open_sqlite, presence,
     push_numbers, user, without_sweep,
 };
 
@@ -65,10 +67,7 @@ async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
         .build();
-    let connection = presence
-        .register(ann(), RoutingInfo::default())
-        .await
-        .unwrap();
+    let connection = connect(&presence, ann(), "one").await;
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;
     assert_eq!(numbers(&mut stream, 1).await, [0]);
@@ -91,10 +90,7 @@ async fn offline_users_are_skipped_when_the_notifier_is_told_so() {
         .with_offline_policy(OfflinePolicy::Skip)
         .build();
     assert!(matches!(notifier.push(draft(1)).await, Err(Error::Offline)));
-    let _connection = presence
-        .register(ann(), RoutingInfo::default())
-        .await
-        .unwrap();
+    let _connection = connect(&presence, ann(), "one").await;
     notifier.push(draft(2)).await.unwrap();
     let pushed = notifier
         .push_multi(["bob", "ann"].map(user), draft(3))
@@ -156,20 +152,16 @@ struct Reversing(MemoryPresence);
 
 #[async_trait]
 impl Presence for Reversing {
-    async fn hold(&self, lease: &Lease) -> Result<(), PresenceError> {
-        self.0.hold(lease).await
+    async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError> {
+        self.0.update(lease, update).await
     }
 
-    async fn release(&self, lease: &Lease) -> Result<(), PresenceError> {
-        self.0.release(lease).await
+    async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError> {
+        self.0.beat(lease, expected).await
     }
 
-    fn abandon(&self, lease: &Lease) {
-        self.0.abandon(lease);
-    }
-
-    async fn is_online(&self, user: &UserId) -> Result<bool, PresenceError> {
-        self.0.is_online(user).await
+    async fn end(&self, lease: LeaseId) -> Result<(), PresenceError> {
+        self.0.end(lease).await
     }
 
     async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {
@@ -180,6 +172,14 @@ impl Presence for Reversing {
 
     async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError> {
         self.0.locate(user).await
+    }
+
+    async fn transitions(
+        &self,
+        after: Option<Mark>,
+        limit: usize,
+    ) -> Result<Transitions, PresenceError> {
+        self.0.transitions(after, limit).await
     }
 
     async fn close(&self) {
@@ -197,8 +197,7 @@ async fn regression_a_tracker_with_an_order_of_its_own_makes_nobody_skipped() {
     let users = ["ann", "bob", "cid"].map(user);
     let mut leases = Vec::new();
     for user in &users[..2] {
-        let place = RoutingInfo::default();
-        leases.push(presence.register(user.clone(), place).await.unwrap());
+        leases.push(connect(&presence, user.clone(), "one").await);
     }
     let pushed = notifier.push_multi(users.clone(), draft(1)).await.unwrap();
     let [

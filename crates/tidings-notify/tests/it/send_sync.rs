@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tidings_notify::presence::Registration;
+use tidings_notify::presence::postgres::PostgresPresence;
+use tidings_notify::presence::redis::RedisPresence;
+use tidings_notify::presence::{Registration, Tracker, Watch};
 use tidings_notify::{
     Error, Event, InboxAction, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier,
     NotifierBuilder, Presence, Router, Since, SqliteStore, Store, StoreError, Subscription,
@@ -21,7 +23,8 @@ fn types_are_send_and_sync() {
     assert_send_sync::<Notifier>();
     assert_send_sync::<NotifierBuilder>();
     assert_send_sync::<Subscription>();
-    assert_send_sync::<Registration>();
+    assert_send_sync::<(Tracker, Registration, Watch)>();
+    assert_send_sync::<(PostgresPresence, RedisPresence)>();
     assert_send_sync::<(Arc<dyn Store>, MemoryStore, SqliteStore)>();
     assert_send_sync::<(Arc<dyn Presence>, MemoryPresence, Arc<dyn Router>)>();
     assert_send_sync::<(Event, Item, Error, StoreError)>();

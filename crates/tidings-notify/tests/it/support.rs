@@ -1,5 +1,6 @@
 //! What the tests share.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use tidings_notify::presence::{Registration, Tracker, TrackerOptions};
 use tidings_notify::sqlite::SqliteStore;
 use tidings_notify::{
     ChangeMark, Changes, Draft, Event, EventId, EventType, Head, InboxAction, InboxPage,
     InboxQuery, InboxUpdate, Item, MemoryPresence, MemoryStore, Notifier, NotifierBuilder, Page,
-    Payload, Presence, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
+    Payload, Presence, RoutingInfo, Store, StoreError, Subscription, UserId, WakeSender, Wakes,
 };
 use tidings_sqlite::{Database, Options};
 use tokio::sync::Semaphore;
@@ -55,9 +57,29 @@ pub(crate) fn without_sweep(store: impl Store) -> NotifierBuilder {
     Notifier::builder(Arc::new(store)).with_poll_interval(NEVER)
 }
 
-/// A tracker of its own.
+/// A presence of its own.
 pub(crate) fn presence() -> Arc<dyn Presence> {
     Arc::new(MemoryPresence::default())
+}
+
+pub(crate) fn place(instance: &str) -> RoutingInfo {
+    RoutingInfo {
+        instance_id: instance.to_owned(),
+        metadata: BTreeMap::from([("url".to_owned(), format!("http://{instance}/"))]),
+    }
+}
+
+/// A connection of a user to an instance that has no other.
+pub(crate) async fn connect(
+    presence: &Arc<dyn Presence>,
+    user: UserId,
+    instance: &str,
+) -> (Tracker, Registration) {
+    let options = TrackerOptions::default();
+    let tracker = Tracker::join(presence.clone(), place(instance), options).unwrap();
+    let connection = tracker.register(user).unwrap();
+    connection.stored().await.unwrap();
+    (tracker, connection)
 }
 
 pub(crate) async fn push_numbers(notifier: &Notifier, numbers: std::ops::Range<u64>) -> Vec<Event> {

@@ -1,0 +1,38 @@
+use std::error::Error;
+use std::sync::Arc;
+
+/// Why a call to a [`Presence`](super::Presence) or a [`Tracker`](super::Tracker) failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PresenceError {
+    /// The user is offline.
+    #[error("the user is not online")]
+    NotFound,
+    /// The store or the tracker was closed.
+    #[error("the presence tracker is closed")]
+    Closed,
+    /// An option is not within its range.
+    #[error("expected {field} to be {expected}")]
+    InvalidOption {
+        /// The option.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// The backend failed.
+    #[error("the presence tracker failed")]
+    Backend {
+        /// The backend's error.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+}
+
+impl PresenceError {
+    /// Wraps the failure of a backend.
+    pub fn backend(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Backend {
+            source: source.into().into(),
+        }
+    }
+}

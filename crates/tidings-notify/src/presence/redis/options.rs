@@ -1,0 +1,65 @@
+use std::sync::Arc;
+
+use crate::presence::{DEFAULT_KEPT_TRANSITIONS, PresenceError};
+
+/// How a [`RedisPresence`](super::RedisPresence) works.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisOptions {
+    prefix: Arc<str>,
+    pub(super) kept_transitions: usize,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "tidings:presence".into(),
+            kept_transitions: DEFAULT_KEPT_TRANSITIONS,
+        }
+    }
+}
+
+impl RedisOptions {
+    /// Sets what the names of all keys begin with, in braces: 1 to 255 bytes without braces and
+    /// control characters, which opening checks. The default is `tidings:presence`.
+    ///
+    /// Presences of the same prefix share their users, those of others do not see them.
+    pub fn with_prefix(mut self, prefix: impl Into<Arc<str>>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets how many transitions are kept for those who watch. The default is
+    /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind is told that reports are missing.
+    pub fn with_kept_transitions(mut self, kept: usize) -> Self {
+        self.kept_transitions = kept;
+        self
+    }
+
+    /// What all keys begin with. The braces make it the hash tag.
+    pub(super) fn root(&self) -> Result<Arc<str>, PresenceError> {
+        let is_odd = |c: char| c.is_control() || matches!(c, '{' | '}');
+        if !(1..=255).contains(&self.prefix.len()) || self.prefix.contains(is_odd) {
+            return Err(PresenceError::InvalidOption {
+                field: "the prefix",
+                expected: "1 to 255 bytes without braces and control characters",
+            });
+        }
+        Ok(format!("{{{}}}", self.prefix).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_that_would_spoil_the_hash_tag_is_refused() {
+        let root = |prefix: &str| RedisOptions::default().with_prefix(prefix).root();
+        assert_eq!(&*root("a b").unwrap(), "{a b}");
+        for prefix in ["", "{", "a}b", "line\nbreak", &"x".repeat(256)] {
+            let refused = root(prefix).unwrap_err();
+            assert!(matches!(refused, PresenceError::InvalidOption { .. }));
+        }
+    }
+}

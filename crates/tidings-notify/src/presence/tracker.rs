@@ -1,0 +1,198 @@
+//! One instance's part in presence.
+
+mod grace;
+mod keeper;
+mod options;
+mod registration;
+mod roster;
+mod watch;
+mod watching;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::{Presence, PresenceError};
+use crate::{RoutingInfo, UserId};
+use keeper::Keeper;
+use roster::{Answers, Roster};
+use watching::Watching;
+
+pub use options::{
+    DEFAULT_GRACE, DEFAULT_LEASE_TTL, DEFAULT_WATCH_BUFFER, DEFAULT_WATCH_INTERVAL, TrackerOptions,
+};
+pub use registration::Registration;
+pub use watch::{Watch, WatchItem};
+
+/// Tells a [`Presence`] which users have connections to this instance, and watches those of all
+/// instances. Clones are the same tracker.
+///
+/// Dropping the last clone ends the heartbeat: the users of this instance are offline when its lease
+/// ends. [`close`](Self::close) tells it at once.
+#[derive(Debug, Clone)]
+pub struct Tracker {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    here: Arc<Here>,
+    watching: Arc<Watching>,
+    running: TaskTracker,
+    _tasks: [AbortOnDropHandle<()>; 2],
+}
+
+/// The connections here, as registrations and the task that tells the store share them.
+#[derive(Debug)]
+struct Here {
+    /// `None` once the tracker was closed.
+    roster: Mutex<Option<Roster>>,
+    /// Notified when there is something to tell.
+    wake: Notify,
+    closing: CancellationToken,
+}
+
+impl Here {
+    fn lock(&self) -> MutexGuard<'_, Option<Roster>> {
+        // The roster is whole after each of its changes.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses the roster, and then tells those who wait. Returns `None` when the tracker was closed.
+    fn with<T>(&self, using: impl FnOnce(&mut Roster) -> T) -> Option<T> {
+        let mut roster = self.lock();
+        let used = using(roster.as_mut()?);
+        let answers = roster.as_mut().map(Roster::take_answers);
+        drop(roster);
+        answers.into_iter().for_each(Answers::send);
+        Some(used)
+    }
+
+    /// Changes the roster, and wakes the task that tells the store. Returns `None` when the tracker was
+    /// closed.
+    fn change<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> Option<T> {
+        if self.closing.is_cancelled() {
+            return None;
+        }
+        let changed = self.with(change)?;
+        self.wake.notify_one();
+        Some(changed)
+    }
+
+    /// Waits until the store has the connections of this user as they are now.
+    async fn stored(&self, user: &UserId) -> Result<(), PresenceError> {
+        let (told, telling) = oneshot::channel();
+        self.change(|roster| roster.wait(user, told))
+            .ok_or(PresenceError::Closed)?;
+        telling.await.unwrap_or(Err(PresenceError::Closed))
+    }
+}
+
+impl Tracker {
+    /// Takes part in presence. `routing` is where the other instances find this one. The store hears of
+    /// it with the first connection.
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError::InvalidOption`] when an option is outside its range.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime, which its tasks need.
+    pub fn join(
+        presence: Arc<dyn Presence>,
+        routing: RoutingInfo,
+        options: TrackerOptions,
+    ) -> Result<Self, PresenceError> {
+        options.check()?;
+        let here = Arc::new(Here {
+            roster: Mutex::new(Some(Roster::default())),
+            wake: Notify::new(),
+            closing: CancellationToken::new(),
+        });
+        let watching = Arc::new(Watching::new(Arc::clone(&presence), options.grace));
+        let keeper = Keeper::new(presence, Arc::clone(&here), routing, options.ttl);
+        let polling = {
+            let (watching, closing) = (Arc::clone(&watching), here.closing.clone());
+            async move { watching.run(options.watch_interval, &closing).await }
+        };
+        let running = TaskTracker::new();
+        let tasks = [running.spawn(keeper.run()), running.spawn(polling)];
+        running.close();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                here,
+                watching,
+                running,
+                _tasks: tasks.map(AbortOnDropHandle::new),
+            }),
+        })
+    }
+
+    /// Registers a connection of a user, until the registration ends. It counts from now on, and the
+    /// store is told of it in the background, again and again if need be; to wait for that, call
+    /// [`Registration::stored`].
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError::Closed`] when the tracker was closed.
+    pub fn register(&self, user: UserId) -> Result<Registration, PresenceError> {
+        let here = &self.inner.here;
+        here.change(|roster| roster.connect(&user))
+            .ok_or(PresenceError::Closed)?;
+        Ok(Registration::new(user, Arc::clone(here)))
+    }
+
+    /// Reports users of all instances who come online and go offline from now on.
+    ///
+    /// All watches of a tracker share one question to the store per
+    /// [interval](TrackerOptions::with_watch_interval).
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError::Closed`] when the tracker or the store was closed,
+    /// [`PresenceError::Backend`] when the store fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn watch(&self) -> Result<Watch, PresenceError> {
+        self.watch_with_buffer(DEFAULT_WATCH_BUFFER).await
+    }
+
+    /// Reports as [`watch`](Self::watch) does, to a reader who may be this many items behind.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`watch`](Self::watch).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves nothing behind.
+    pub async fn watch_with_buffer(&self, items: usize) -> Result<Watch, PresenceError> {
+        self.inner.watching.watch(items).await
+    }
+
+    /// Ends the registrations and the lease, and refuses later calls. Closing twice is harmless.
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError`] when the store could not be told; then the lease ends by itself.
+    ///
+    /// # Cancel safety
+    ///
+    /// The tracker is closed when the future is dropped; the store may or may not have been told.
+    pub async fn close(&self) -> Result<(), PresenceError> {
+        let Inner { here, running, .. } = &*self.inner;
+        here.closing.cancel();
+        running.wait().await;
+        // Only the first call has a roster to take.
+        let roster = here.lock().take();
+        match roster {
+            Some(roster) => roster.farewell(),
+            None => Ok(()),
+        }
+    }
+}

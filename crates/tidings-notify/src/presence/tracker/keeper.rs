@@ -1,0 +1,195 @@
+//! Telling the store who is here, and that this instance is alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_reconnect::{Backoff, Trouble};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use super::Here;
+use super::roster::{Batch, Roster};
+use crate::RoutingInfo;
+use crate::presence::{
+    Heartbeat, Lease, LeaseId, MAX_UPDATE, Presence, PresenceError, Standing, Update,
+};
+
+/// The only one who tells the store of this instance's lease, so that one call follows the other.
+pub(super) struct Keeper {
+    presence: Arc<dyn Presence>,
+    here: Arc<Here>,
+    routing: RoutingInfo,
+    ttl: Duration,
+    lease: Option<Held>,
+    /// The lease before, of which the store may still have something.
+    old: Option<LeaseId>,
+    trouble: Trouble,
+    backoff: Backoff,
+    /// The store has failed, and is not asked again before this time.
+    pause: Option<Instant>,
+}
+
+/// A lease that the store was told of.
+struct Held {
+    lease: Lease,
+    /// The version of the last update that succeeded, and of the last one that was tried.
+    confirmed: u64,
+    tried: u64,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        presence: Arc<dyn Presence>,
+        here: Arc<Here>,
+        routing: RoutingInfo,
+        ttl: Duration,
+    ) -> Self {
+        Self {
+            presence,
+            here,
+            routing,
+            ttl,
+            lease: None,
+            old: None,
+            trouble: Trouble::new(),
+            backoff: Backoff::new(fastrand::Rng::new()),
+            pause: None,
+        }
+    }
+
+    /// Keeps the lease until the tracker is closed, and ends it then.
+    pub(super) async fn run(mut self) {
+        let here = Arc::clone(&self.here);
+        let interval = self.ttl / 3;
+        let mut beats = interval_at(Instant::now() + interval, interval);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let pause = self.pause;
+            let is_beat = tokio::select! {
+                biased;
+                () = here.closing.cancelled() => break,
+                _ = beats.tick() => true,
+                () = here.wake.notified(), if pause.is_none() => false,
+                () = until(pause), if pause.is_some() => false,
+            };
+            let kept = tokio::select! {
+                biased;
+                () = here.closing.cancelled() => break,
+                kept = self.keep(is_beat) => kept,
+            };
+            self.note(kept);
+        }
+        let farewell = self.end().await;
+        here.with(|roster| roster.close(farewell));
+    }
+
+    /// Brings the store up to date, and renews the lease if it is time.
+    async fn keep(&mut self, is_beat: bool) -> Result<(), PresenceError> {
+        // What was lost is told again at once. If that is lost as well, it waits for the next heartbeat.
+        for _ in 0..2 {
+            let is_told = self.here.with(|roster| roster.is_told()).unwrap_or(true);
+            let standing = match &self.lease {
+                Some(held) if is_beat && is_told => self.beat(held).await?,
+                _ => self.tell().await?,
+            };
+            if standing == Standing::Kept {
+                if let Some(old) = self.old {
+                    self.presence.end(old).await?;
+                    self.old = None;
+                }
+                break;
+            }
+            tracing::debug!("presence has lost this instance, which tells it everything again");
+            self.old = self.lease.take().map(|held| held.lease.id);
+            self.here.with(Roster::forget);
+        }
+        Ok(())
+    }
+
+    async fn beat(&self, held: &Held) -> Result<Standing, PresenceError> {
+        let users = self.here.with(|roster| roster.len() as u64).unwrap_or(0);
+        let expected = Heartbeat {
+            version: held.confirmed,
+            users,
+        };
+        self.presence.beat(&held.lease, &expected).await
+    }
+
+    /// Tells the store what it does not know yet.
+    async fn tell(&mut self) -> Result<Standing, PresenceError> {
+        loop {
+            let batch = self.here.with(|roster| roster.take(MAX_UPDATE));
+            let Some(batch) = batch.filter(|batch| !batch.is_empty()) else {
+                return Ok(Standing::Kept);
+            };
+            // It is dropped only by a tracker that is closed, and whose roster is given up.
+            let told = self.update(&batch).await;
+            self.here.with(|roster| roster.record(batch, &told));
+            if told? == Standing::Lost {
+                return Ok(Standing::Lost);
+            }
+        }
+    }
+
+    async fn update(&mut self, batch: &Batch) -> Result<Standing, PresenceError> {
+        let held = match &mut self.lease {
+            Some(held) => held,
+            none => none.insert(Held {
+                lease: Lease {
+                    id: LeaseId::random()?,
+                    routing: self.routing.clone(),
+                    ttl: self.ttl,
+                },
+                confirmed: 0,
+                tried: 0,
+            }),
+        };
+        held.tried += 1;
+        let update = Update {
+            confirmed: held.confirmed,
+            version: held.tried,
+            came: batch.users(true),
+            left: batch.users(false),
+        };
+        let standing = self.presence.update(&held.lease, &update).await?;
+        if standing == Standing::Kept {
+            held.confirmed = held.tried;
+        }
+        Ok(standing)
+    }
+
+    /// Notes how it went, and when to try again.
+    fn note(&mut self, kept: Result<(), PresenceError>) {
+        match kept {
+            Ok(()) => {
+                self.pause = None;
+                self.backoff.reset();
+                if self.trouble.worked() {
+                    tracing::info!("presence can be told of connections again");
+                }
+            }
+            Err(error) => {
+                self.pause = self.backoff.next().map(|pause| Instant::now() + pause);
+                if self.trouble.failed() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to tell presence of connections, trying again"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn end(&self) -> Result<(), PresenceError> {
+        let leases = self.lease.as_ref().map(|held| held.lease.id);
+        for lease in leases.into_iter().chain(self.old) {
+            self.presence.end(lease).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn until(pause: Option<Instant>) {
+    if let Some(pause) = pause {
+        sleep_until(pause).await;
+    }
+}

@@ -1,0 +1,362 @@
+//! Which users have connections here, and what the store knows of it.
+
+use std::collections::{HashMap, VecDeque};
+
+use tokio::sync::oneshot;
+
+use crate::UserId;
+use crate::presence::{PresenceError, Standing};
+
+/// Who is to be told the outcome of a call to the store.
+pub(super) type Waiter = oneshot::Sender<Result<(), PresenceError>>;
+
+/// The connections of an instance, and which users the store has yet to be told of.
+#[derive(Debug)]
+pub(super) struct Roster {
+    users: HashMap<UserId, Entry>,
+    /// Users of whom the store may know something else, each once, in the order of their changes.
+    queue: VecDeque<UserId>,
+    answers: Answers,
+    farewell: Result<(), PresenceError>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    connections: usize,
+    /// Whether the store has the user; `None` when that is not known.
+    stored: Option<bool>,
+    is_queued: bool,
+    waiters: Vec<Waiter>,
+}
+
+impl Entry {
+    fn is_here(&self) -> bool {
+        self.connections > 0
+    }
+
+    fn is_stored(&self) -> bool {
+        self.stored == Some(self.is_here())
+    }
+}
+
+/// Users of whom the store is told at once.
+#[derive(Debug, Default)]
+pub(super) struct Batch(Vec<Told>);
+
+#[derive(Debug)]
+struct Told {
+    user: UserId,
+    is_here: bool,
+    waiters: Vec<Waiter>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those who are here, or those who are not.
+    pub(super) fn users(&self, is_here: bool) -> Vec<UserId> {
+        let chosen = self.0.iter().filter(|told| told.is_here == is_here);
+        chosen.map(|told| told.user.clone()).collect()
+    }
+}
+
+/// What those who waited are to be told, once no lock is held.
+#[derive(Debug, Default)]
+#[must_use = "someone waits for it"]
+pub(super) struct Answers(Vec<(Waiter, Result<(), PresenceError>)>);
+
+impl Answers {
+    fn add(&mut self, waiters: Vec<Waiter>, outcome: &Result<(), PresenceError>) {
+        let answers = waiters.into_iter().map(|waiter| (waiter, outcome.clone()));
+        self.0.extend(answers);
+    }
+
+    /// Tells them. Who does not wait any more misses nothing.
+    pub(super) fn send(self) {
+        for (waiter, outcome) in self.0 {
+            let _gone = waiter.send(outcome);
+        }
+    }
+}
+
+impl Default for Roster {
+    fn default() -> Self {
+        Self {
+            users: HashMap::new(),
+            queue: VecDeque::new(),
+            answers: Answers::default(),
+            farewell: Ok(()),
+        }
+    }
+}
+
+impl Roster {
+    /// A user has one more connection.
+    pub(super) fn connect(&mut self, user: &UserId) {
+        let entry = self.users.entry(user.clone()).or_insert(Entry {
+            connections: 0,
+            stored: Some(false),
+            is_queued: false,
+            waiters: Vec::new(),
+        });
+        entry.connections += 1;
+        self.enqueue(user);
+    }
+
+    /// A user has one connection less.
+    pub(super) fn disconnect(&mut self, user: &UserId) {
+        if let Some(entry) = self.users.get_mut(user) {
+            entry.connections = entry.connections.saturating_sub(1);
+            self.enqueue(user);
+        }
+    }
+
+    /// Answers once the store has this user as it is here.
+    pub(super) fn wait(&mut self, user: &UserId, waiter: Waiter) {
+        match self.users.get_mut(user) {
+            Some(entry) if !entry.is_stored() => entry.waiters.push(waiter),
+            _ => self.answers.add(vec![waiter], &Ok(())),
+        }
+        self.enqueue(user);
+    }
+
+    /// Queues a user of whom the store may know something else. One in a batch comes again once its
+    /// outcome is known.
+    fn enqueue(&mut self, user: &UserId) {
+        if let Some(entry) = self.users.get_mut(user)
+            && !entry.is_stored()
+            && !entry.is_queued
+        {
+            entry.is_queued = true;
+            self.queue.push_back(user.clone());
+        }
+    }
+
+    /// Whether the store knows everything.
+    pub(super) fn is_told(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many users the store has once it knows everything.
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// What those who waited are to be told.
+    pub(super) fn take_answers(&mut self) -> Answers {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Takes up to `max` users to tell the store of. Their outcome must be [recorded](Self::record)
+    /// before the next ones are taken.
+    pub(super) fn take(&mut self, max: usize) -> Batch {
+        let mut batch = Batch::default();
+        while batch.0.len() < max
+            && let Some(user) = self.queue.pop_front()
+        {
+            let Some(entry) = self.users.get_mut(&user) else {
+                continue;
+            };
+            entry.is_queued = false;
+            if entry.is_stored() {
+                self.settle(&user);
+            } else {
+                let waiters = std::mem::take(&mut entry.waiters);
+                let is_here = entry.is_here();
+                batch.0.push(Told {
+                    user,
+                    is_here,
+                    waiters,
+                });
+            }
+        }
+        batch
+    }
+
+    /// Records what became of a batch.
+    pub(super) fn record(&mut self, batch: Batch, told: &Result<Standing, PresenceError>) {
+        for Told {
+            user,
+            is_here,
+            waiters,
+        } in batch.0
+        {
+            let Some(entry) = self.users.get_mut(&user) else {
+                continue;
+            };
+            entry.stored = match told {
+                Ok(Standing::Kept) => Some(is_here),
+                Ok(Standing::Lost) | Err(_) => None,
+            };
+            match told {
+                Ok(Standing::Kept) => self.answers.add(waiters, &Ok(())),
+                // It is told again at once.
+                Ok(Standing::Lost) => entry.waiters.extend(waiters),
+                Err(error) => self.answers.add(waiters, &Err(error.clone())),
+            }
+            self.settle(&user);
+        }
+    }
+
+    /// The store has nothing any more: it is to be told everything again.
+    pub(super) fn forget(&mut self) {
+        let users: Vec<UserId> = self.users.keys().cloned().collect();
+        for user in users {
+            if let Some(entry) = self.users.get_mut(&user) {
+                entry.stored = Some(false);
+                self.settle(&user);
+            }
+        }
+    }
+
+    /// Queues a user if the store knows something else; otherwise answers those who wait, and drops the
+    /// user if there is no connection.
+    fn settle(&mut self, user: &UserId) {
+        let Some(entry) = self.users.get_mut(user) else {
+            return;
+        };
+        if !entry.is_stored() {
+            return self.enqueue(user);
+        }
+        let waiters = std::mem::take(&mut entry.waiters);
+        self.answers.add(waiters, &Ok(()));
+        if !entry.is_here() && !entry.is_queued {
+            self.users.remove(user);
+        }
+    }
+
+    /// Ends all registrations. What the store said to that is the roster's [farewell](Self::farewell).
+    pub(super) fn close(&mut self, farewell: Result<(), PresenceError>) {
+        for (_, entry) in self.users.drain() {
+            self.answers.add(entry.waiters, &Err(PresenceError::Closed));
+        }
+        self.queue.clear();
+        self.farewell = farewell;
+    }
+
+    pub(super) fn farewell(self) -> Result<(), PresenceError> {
+        self.farewell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEPT: Result<Standing, PresenceError> = Ok(Standing::Kept);
+    const UNKNOWN: Result<Standing, PresenceError> = Err(PresenceError::NotFound);
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    fn told(roster: &mut Roster, outcome: &Result<Standing, PresenceError>) -> [Vec<UserId>; 2] {
+        let batch = roster.take(10);
+        let users = [batch.users(true), batch.users(false)];
+        roster.record(batch, outcome);
+        users
+    }
+
+    #[test]
+    fn the_store_hears_of_the_first_and_of_the_last_connection() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        roster.connect(&ann);
+        roster.connect(&ann);
+        assert_eq!(told(&mut roster, &KEPT), [vec![ann.clone()], vec![]]);
+        roster.disconnect(&ann);
+        assert!(roster.is_told());
+        roster.disconnect(&ann);
+        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_told()), (0, true));
+    }
+
+    #[test]
+    fn who_has_left_before_the_store_was_told_is_not_mentioned() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        roster.connect(&ann);
+        roster.disconnect(&ann);
+        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![]]);
+        assert_eq!((roster.len(), roster.is_told()), (0, true));
+    }
+
+    #[test]
+    fn what_may_not_have_been_heard_is_said_again() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        roster.connect(&ann);
+        assert_eq!(told(&mut roster, &UNKNOWN), [vec![ann.clone()], vec![]]);
+        // The store may have heard of her all the same.
+        roster.disconnect(&ann);
+        assert_eq!(told(&mut roster, &UNKNOWN), [vec![], vec![ann.clone()]]);
+        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_told()), (0, true));
+    }
+
+    #[test]
+    fn who_changes_while_the_store_is_told_comes_again() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        roster.connect(&ann);
+        let batch = roster.take(10);
+        roster.disconnect(&ann);
+        roster.record(batch, &KEPT);
+        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_told()), (0, true));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_and_keeps_the_order() {
+        let mut roster = Roster::default();
+        let users = ["cid", "ann", "bob"].map(user);
+        for user in &users {
+            roster.connect(user);
+        }
+        let batch = roster.take(2);
+        assert_eq!(batch.users(true), users[..2]);
+        roster.record(batch, &KEPT);
+        assert_eq!(roster.take(2).users(true), users[2..]);
+    }
+
+    #[test]
+    fn a_store_that_has_lost_everything_is_told_everything() {
+        let (mut roster, [ann, bob, cid]) = (Roster::default(), ["ann", "bob", "cid"].map(user));
+        for user in [&ann, &bob, &cid] {
+            roster.connect(user);
+        }
+        told(&mut roster, &KEPT);
+        roster.disconnect(&bob);
+        roster.forget();
+        let [mut came, left] = told(&mut roster, &KEPT);
+        came.sort();
+        assert_eq!([came, left], [vec![ann, cid], vec![]]);
+        assert_eq!(roster.len(), 2);
+    }
+
+    #[test]
+    fn those_who_wait_hear_the_outcome_that_concerns_them() {
+        let (mut roster, ann) = (Roster::default(), user("ann"));
+        let wait = |roster: &mut Roster| {
+            let (waiter, waiting) = oneshot::channel();
+            roster.wait(&ann, waiter);
+            waiting
+        };
+        roster.connect(&ann);
+        let mut early = wait(&mut roster);
+        let batch = roster.take(10);
+        let mut late = wait(&mut roster);
+        roster.record(batch, &UNKNOWN);
+        roster.take_answers().send();
+        assert!(early.try_recv().unwrap().is_err());
+        assert!(late.try_recv().is_err());
+        // What is lost is told again, and only that counts.
+        told(&mut roster, &Ok(Standing::Lost));
+        roster.forget();
+        roster.take_answers().send();
+        assert!(late.try_recv().is_err());
+        told(&mut roster, &KEPT);
+        let mut satisfied = wait(&mut roster);
+        roster.take_answers().send();
+        assert!(late.try_recv().unwrap().is_ok());
+        assert!(satisfied.try_recv().unwrap().is_ok());
+    }
+}
