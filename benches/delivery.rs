@@ -1,6 +1,7 @@
 //! Deliveries per second and CPU per delivery beside bare loops over HTTP libraries, in Rust and Go.
 //!
-//! `cargo bench --bench delivery`
+//! `cargo bench --bench delivery`, or with other numbers of requests at a time:
+//! `cargo bench --bench delivery -- 32 256`
 //!
 //! Each contender posts the same signed body from one thread to a server in another, over kept
 //! connections, with 1, 10 and 64 requests at a time. They take turns for some rounds, so that
@@ -62,7 +63,15 @@ fn main() {
     let setup = Arc::new(Setup::new(address, Bytes::from(vec![b'x'; 256])));
     let go = build_go();
     println!("workers  contender      deliveries/s  of hyper  of Go  CPU us/delivery");
-    for workers in [1, 10, 64] {
+    let chosen: Vec<usize> = (std::env::args().skip(1))
+        .filter_map(|argument| argument.parse().ok())
+        .collect();
+    let all = if chosen.is_empty() {
+        vec![1, 10, 64]
+    } else {
+        chosen
+    };
+    for workers in all {
         let mut best = [Cost::WORST; CONTENDERS.len()];
         for _ in 0..ROUNDS {
             for (contender, best) in best.iter_mut().enumerate() {

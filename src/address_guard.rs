@@ -35,10 +35,10 @@ pub use rules::AddressRules;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AddressPolicy {
-    /// All: for URLs that the owner of the sender chose.
+    /// All addresses: for URLs that you trust.
     #[default]
     Any,
-    /// Public unicast addresses: for URLs that strangers chose.
+    /// Public unicast addresses: for URLs from people you do not trust.
     ///
     /// Refused are the special ranges of the IANA registries ([IPv4], [IPv6]): loopback, private,
     /// link-local (with the metadata services of clouds), carrier-grade NAT, multicast,

@@ -1,4 +1,4 @@
-//! Leaving a failing endpoint alone for a while, and coming back to it gently.
+//! Sends nothing to a failing endpoint for a while, and then tries it with a few attempts first.
 //!
 //! ```text
 //!            too many failures
@@ -25,18 +25,18 @@ use window::Window;
 /// Whether attempts are admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CircuitState {
-    /// All attempts are.
+    /// All attempts are admitted.
     Closed,
-    /// No attempt is.
+    /// No attempt is admitted.
     Open,
-    /// A few attempts are, to find out whether the endpoint has recovered.
+    /// A few attempts are admitted, to find out whether the endpoint has recovered.
     HalfOpen,
 }
 
 /// When a [`CircuitBreaker`] trips, and how it recovers.
 ///
 /// In a [`Client`](crate::Client) or [`Dispatcher`](crate::Dispatcher) a failure is an attempt that
-/// is worth repeating: no response, or a status such as 503. Every other status shows that the
+/// can be retried: no response, or a status such as 503. Every other status shows that the
 /// endpoint works, including 3xx, 401, 403 and 404: an endpoint that replies 404 to everything
 /// fails every message and never opens its circuit. An attempt that failed because of this machine
 /// counts neither way.
@@ -97,7 +97,7 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Trips on failures in a row alone.
+    /// Trips only on failures in a row.
     pub fn without_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self

@@ -19,7 +19,7 @@ use crate::{
     Refusal,
 };
 
-/// Sends messages to many endpoints in the background, so that a bad one harms only itself.
+/// Sends messages to many endpoints in the background. A failing endpoint does not delay the others.
 ///
 /// Each endpoint has a **lane**: a queue of its own, a limit on the attempts under way that adapts
 /// to how the endpoint is doing, a [retry budget](crate::RetryBudget) and a
@@ -43,8 +43,8 @@ use crate::{
 /// | slow: two in a row took longer, or two under way do; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
 ///
 /// An attempt that turns out to be slow gives its worker back after that second and goes on beside
-/// the others. So an endpoint that does not reply costs a worker for a second, twice if it replied
-/// before, and after that nothing that a quick endpoint needs. Only when more attempts are slow than
+/// the others. So an endpoint that does not reply keeps a worker for a second, twice if it replied
+/// before, and after that none. Only when more attempts are slow than
 /// the limit allows do they keep the workers that they have.
 ///
 /// Within a lane the limit on attempts under way begins at 1, doubles while responses arrive in

@@ -74,7 +74,7 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Retries for as long as a backoff has delays, but makes no more than 100 attempts.
+    /// Retries as long as the backoff returns a delay, but makes no more than 100 attempts.
     pub fn new(backoff: impl Backoff) -> Self {
         Self {
             backoff: Arc::new(backoff),
@@ -83,7 +83,7 @@ impl RetryPolicy {
         }
     }
 
-    /// Limits the attempts, the first one included, to some number instead of 100.
+    /// Sets how many attempts are made at most, the first one included, instead of 100.
     pub fn with_max_attempts(mut self, max_attempts: NonZeroU32) -> Self {
         self.max_attempts = max_attempts;
         self

@@ -145,7 +145,7 @@ impl DispatcherBuilder {
     /// Sends through this sender, which decides how connections are made: to which addresses, with
     /// which certificates, through which HTTP client. The default is `Sender::builder().build()`.
     ///
-    /// URLs that strangers chose need [`AddressPolicy::PublicOnly`](crate::AddressPolicy). Clones of
+    /// URLs that you do not trust need [`AddressPolicy::PublicOnly`](crate::AddressPolicy). Clones of
     /// a sender share its connections: several dispatchers and clients can use one.
     ///
     /// ```

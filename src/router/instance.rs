@@ -17,7 +17,7 @@ use crate::{
 /// takes its events.
 pub const URL_METADATA: &str = "url";
 
-/// Default deadline of a hand-over. Later, the other instance's sweep finds the event.
+/// Default deadline for one event. After that, the other instance's sweep finds the event.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most instances that are known at a time. For a new one, the one that has not been used for the
@@ -29,7 +29,7 @@ type Resolver = Arc<dyn Fn(&RoutingInfo) -> Option<String> + Send + Sync>;
 /// Routes each event to the instance that holds its user's connection, by one signed POST.
 ///
 /// The body is the event as JSON, and [`InstanceReceiver`](super::InstanceReceiver) receives it
-/// there. Each instance has a lane of its own: one that is down costs the others nothing. There are
+/// there. Each instance has a lane of its own: one that is down does not delay the others. There are
 /// no retries, because the event is stored and the other instance's sweep finds it soon; while an
 /// instance's circuit is open, routing to it fails at once.
 ///
@@ -135,7 +135,7 @@ impl InstanceRouterBuilder {
         self
     }
 
-    /// Sets the deadline of a hand-over: more than zero, at most an hour. The default is 5 seconds.
+    /// Sets the deadline for one event: more than zero, at most an hour. The default is 5 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -19,7 +19,7 @@ use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 /// | none did | an error with a [`BroadcastError`] in it |
 ///
 /// Every endpoint is tried as often as its lane's retry policy allows, and routing ends when the
-/// last one has its outcome. Where the event is headed does not matter. An endpoint that is
+/// last one has its outcome. The routing information is not used. An endpoint that is
 /// [gone](Dispatcher#endpoints-that-are-gone) did not accept the event until it is inserted again;
 /// [remove](Self::remove) it to be no longer warned. Clones share the endpoints.
 ///
@@ -47,17 +47,17 @@ pub struct WebhookRouter {
 pub struct EventFilter(Option<Arc<BTreeSet<EventType>>>);
 
 impl EventFilter {
-    /// Lets every event pass.
+    /// Accepts every event.
     pub fn all() -> Self {
         Self(None)
     }
 
-    /// Lets events of these types pass, and no others.
+    /// Accepts only events of these types.
     pub fn only(types: impl IntoIterator<Item = EventType>) -> Self {
         Self(Some(Arc::new(types.into_iter().collect())))
     }
 
-    /// Whether events of a type pass.
+    /// Whether events of a type are accepted.
     pub fn matches(&self, event_type: &EventType) -> bool {
         self.0
             .as_ref()
@@ -66,7 +66,7 @@ impl EventFilter {
 }
 
 impl WebhookRouter {
-    /// Routes through a dispatcher, whose settings hold and which the caller starts and stops.
+    /// Routes through a dispatcher with its settings. The caller starts and stops it.
     /// Endpoints that the dispatcher has already are not routed to.
     pub fn new(dispatcher: Dispatcher) -> Self {
         Self {

@@ -58,7 +58,7 @@ impl SenderBuilder {
     }
 
     /// Sets which addresses requests may go to. The default is [`AddressPolicy::Any`], for URLs
-    /// that the owner of the sender chose; strangers' URLs need [`AddressPolicy::PublicOnly`].
+    /// that you trust; all others need [`AddressPolicy::PublicOnly`].
     pub fn address_policy(mut self, policy: AddressPolicy) -> Self {
         self.policy = policy;
         self
