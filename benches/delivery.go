@@ -1,6 +1,6 @@
 // The loop of the benchmark `delivery` in Go: net/http with as many idle connections as workers.
 //
-// usage: delivery URL WORKERS MILLISECONDS
+// usage: delivery URL WORKERS MILLISECONDS THREADS
 //
 // It prints how many messages were delivered, in how many seconds, and how many seconds of CPU the
 // process took meanwhile.
@@ -30,8 +30,8 @@ var (
 )
 
 func main() {
-	// One thread runs Go code, as in the other contenders.
-	runtime.GOMAXPROCS(1)
+	// As many threads run Go code as send in the other contenders.
+	runtime.GOMAXPROCS(number(os.Args[4]))
 	url := os.Args[1]
 	workers := number(os.Args[2])
 	client := &http.Client{

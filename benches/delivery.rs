@@ -1,16 +1,16 @@
 //! Deliveries per second and CPU per delivery beside bare loops over HTTP libraries, in Rust and Go.
 //!
-//! `cargo bench --bench delivery`, or with other numbers of requests at a time:
-//! `cargo bench --bench delivery -- 32 256`
+//! `cargo bench --bench delivery`, or with other numbers of sending threads and of requests at a
+//! time: `cargo bench --bench delivery -- threads=2 32 256`
 //!
 //! Each contender posts the same signed body from one thread to a server in another, over kept
 //! connections, with 1, 10 and 64 requests at a time. They take turns for some rounds, so that
-//! whatever else the machine does hits all of them, and the best round of each counts. Every
+//! whatever else the machine does affects all of them, and the best round of each counts. Every
 //! contender signs: what is compared is the rest.
 //!
 //! The contender in Go is `delivery.go`, a process of its own, built if there is a Go compiler. The
-//! time that the sending thread was really running says more than the clock on a machine that is not
-//! idle; it is known on Linux alone.
+//! time that the sending threads were really running says more than the clock on a machine that is
+//! not idle; it is known only on Linux.
 
 #![allow(clippy::print_stdout, reason = "a benchmark that talks to a person")]
 
@@ -37,6 +37,9 @@ use tokio::time::Instant;
 
 const ROUNDS: u32 = 5;
 
+/// The name of the server's thread.
+const SERVER: &str = "server";
+
 /// How long a contender runs in a round.
 const ROUND: Duration = Duration::from_millis(700);
 
@@ -58,14 +61,19 @@ const CLIENT: usize = 3;
 const GO: usize = 4;
 
 fn main() {
-    let address = serve();
-    let runtime = runtime();
-    let setup = Arc::new(Setup::new(address, Bytes::from(vec![b'x'; 256])));
-    let go = build_go();
-    println!("workers  contender      deliveries/s  of hyper  of Go  CPU us/delivery");
-    let chosen: Vec<usize> = (std::env::args().skip(1))
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let threads = (arguments.iter())
+        .find_map(|argument| argument.strip_prefix("threads=")?.parse().ok())
+        .unwrap_or(1);
+    let chosen: Vec<usize> = (arguments.iter())
         .filter_map(|argument| argument.parse().ok())
         .collect();
+    let address = serve();
+    let runtime = runtime(threads);
+    let setup = Arc::new(Setup::new(address, Bytes::from(vec![b'x'; 256])));
+    let go = build_go();
+    println!("{threads} sending threads");
+    println!("workers  contender      deliveries/s  of hyper  of Go  CPU us/delivery");
     let all = if chosen.is_empty() {
         vec![1, 10, 64]
     } else {
@@ -76,9 +84,14 @@ fn main() {
         for _ in 0..ROUNDS {
             for (contender, best) in best.iter_mut().enumerate() {
                 let cost = match (contender, &go) {
-                    (GO, Some(program)) => run_go(program, &setup.url, workers),
+                    (GO, Some(program)) => run_go(program, &setup.url, workers, threads),
                     (GO, None) => continue,
-                    _ => runtime.block_on(run(&setup, contender, workers)),
+                    _ => {
+                        let round = run(Arc::clone(&setup), contender, workers);
+                        // In a task, so that it runs where the requests are made.
+                        let round = runtime.spawn(round);
+                        runtime.block_on(round).expect("no round panics")
+                    }
                 };
                 *best = best.better_of(cost);
             }
@@ -143,11 +156,12 @@ fn build_go() -> Option<PathBuf> {
         .then_some(program)
 }
 
-fn run_go(program: &Path, url: &str, workers: usize) -> Cost {
+fn run_go(program: &Path, url: &str, workers: usize, threads: usize) -> Cost {
     let output = Command::new(program)
         .arg(url)
         .arg(workers.to_string())
         .arg(ROUND.as_millis().to_string())
+        .arg(threads.to_string())
         .output()
         .expect("it was built");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -167,7 +181,7 @@ fn run_go(program: &Path, url: &str, workers: usize) -> Cost {
 #[derive(Debug, Clone, Copy)]
 struct Cost {
     wall: f64,
-    /// Of the sending thread; not a number where it is not known.
+    /// Of the sending threads; not a number where it is not known.
     cpu: f64,
 }
 
@@ -185,18 +199,29 @@ impl Cost {
     }
 }
 
-/// For how many seconds the calling thread has been running.
+/// For how many seconds all threads but the server's have been running.
 fn cpu_seconds() -> f64 {
-    let read = std::fs::read_to_string("/proc/thread-self/schedstat");
-    let nanoseconds = read
-        .ok()
-        .and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
-    nanoseconds.map_or(f64::NAN, |nanoseconds| nanoseconds / 1e9)
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else {
+        return f64::NAN;
+    };
+    let nanoseconds = threads.filter_map(|thread| {
+        let path = thread.ok()?.path();
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let times = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        let running = times.split(' ').next()?.parse::<f64>().ok()?;
+        (name.trim() != SERVER).then_some(running)
+    });
+    nanoseconds.sum::<f64>() / 1e9
 }
 
-fn runtime() -> Runtime {
-    let mut builder = Builder::new_current_thread();
+fn runtime(threads: usize) -> Runtime {
+    let mut builder = if threads == 1 {
+        Builder::new_current_thread()
+    } else {
+        Builder::new_multi_thread()
+    };
     builder
+        .worker_threads(threads)
         .enable_all()
         .build()
         .expect("a runtime can be built")
@@ -204,11 +229,12 @@ fn runtime() -> Runtime {
 
 /// Replies `ok` to every request, in a thread of its own, for as long as the program runs.
 fn serve() -> SocketAddr {
-    let runtime = runtime();
+    let runtime = runtime(1);
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
     let listener = listener.expect("loopback has a free port");
     let address = listener.local_addr().expect("it is bound");
-    std::thread::spawn(move || {
+    let server = std::thread::Builder::new().name(SERVER.to_owned());
+    let serving = server.spawn(move || {
         runtime.block_on(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else {
@@ -224,6 +250,7 @@ fn serve() -> SocketAddr {
             }
         });
     });
+    serving.expect("a thread can be made");
     address
 }
 
@@ -306,13 +333,13 @@ impl Setup {
     }
 }
 
-/// Runs one contender for one round, all of it in the calling thread.
-async fn run(setup: &Arc<Setup>, contender: usize, workers: usize) -> Cost {
+/// Runs one contender for one round.
+async fn run(setup: Arc<Setup>, contender: usize, workers: usize) -> Cost {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let end = start + ROUND;
     let posted = match contender {
-        CLIENT => through_client(setup, workers, end).await,
-        _ => in_loops(setup, contender, workers, end).await,
+        CLIENT => through_client(&setup, workers, end).await,
+        _ => in_loops(&setup, contender, workers, end).await,
     };
     Cost {
         wall: start.elapsed().as_secs_f64() / f64::from(posted),
