@@ -34,6 +34,7 @@ pub(crate) type Connection =
 /// | `verify-ca` | TLS; the certificate must be trusted, whatever name is in it |
 /// | `sslrootcert` | the authorities to trust, a file in PEM; without it, or with `system`, those of the operating system. With a file, `require` is `verify-ca`, as for libpq |
 /// | `sslcert`, `sslkey` | the client's certificate and key, files in PEM |
+/// | `channel_binding` | `prefer` (default): a login with a password is bound to the certificate of the server if the server can do that, so that no other one can pass it on; `require` fails otherwise, and demands an `sslmode` with TLS; `disable`. The certificate must be signed by ECDSA, or by RSA without PSS |
 /// | `target_session_attrs` | `read-write` (default) and `primary` pass over servers that take no writes, such as standbys; `any` takes every server |
 #[derive(Clone)]
 #[must_use]

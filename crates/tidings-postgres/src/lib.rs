@@ -36,6 +36,7 @@
 
 mod cancel;
 mod certificates;
+mod channel_binding;
 mod client;
 mod config;
 mod database;

@@ -12,6 +12,8 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream}
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client;
 
+use crate::channel_binding;
+
 /// Makes TLS connections, or fails to when there are no settings for them.
 #[derive(Clone)]
 pub(crate) struct Tls {
@@ -74,9 +76,12 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     fn channel_binding(&self) -> ChannelBinding {
-        // Binding to the certificate needs a parser for certificates. Without it, logging in is as
-        // safe as TLS itself.
-        ChannelBinding::none()
+        let (_, session) = self.0.get_ref();
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        match certificate.and_then(|it| channel_binding::server_end_point(it)) {
+            Some(hash) => ChannelBinding::tls_server_end_point(hash),
+            None => ChannelBinding::none(),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
-use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, TargetSessionAttrs};
 
 use crate::Error;
 use crate::certificates::{self, Verification};
@@ -62,11 +62,6 @@ pub(crate) fn parse(field: &'static str, url: &str) -> Result<Target, Error> {
         ("sslcompression", &["0"], "`0`"),
         ("sslsni", &["1"], "`1`"),
         (
-            "channel_binding",
-            &["disable", "prefer"],
-            "`disable` or `prefer`, because passwords are not bound to TLS connections",
-        ),
-        (
             "client_encoding",
             &["auto", "utf8", "utf-8", "unicode"],
             "`auto`, `UTF8` or `UNICODE`",
@@ -77,6 +72,16 @@ pub(crate) fn parse(field: &'static str, url: &str) -> Result<Target, Error> {
         }
     }
     let tls = tls(&own, &mut config)?;
+    let binding = match own("channel_binding") {
+        None | Some("prefer") => ChannelBinding::Prefer,
+        Some("disable") => ChannelBinding::Disable,
+        Some("require") if config.get_ssl_mode() == SslMode::Require => ChannelBinding::Require,
+        Some(_) => {
+            let values = "`disable`, `prefer`, or `require` with an `sslmode` that demands TLS";
+            return Err(expected_value("channel_binding", values));
+        }
+    };
+    config.channel_binding(binding);
     Ok(Target { config, tls })
 }
 
@@ -246,6 +251,7 @@ mod tests {
             "postgres://u@h/d?sslmode=allow&connect_timeout=3",
             "postgres://u@h/d?sslmode=prefer&application_name=shop",
             "postgres://u@h/d?sslmode=require&channel_binding=prefer",
+            "postgres://u@h/d?sslmode=verify-full&channel_binding=require",
             "postgres://u@h/d?sslmode=verify-ca",
             "postgres://u@h/d?sslmode=verify-full&sslrootcert=system",
             "postgres://u@one:1,two:2/d?target_session_attrs=primary",

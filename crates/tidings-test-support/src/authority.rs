@@ -41,6 +41,17 @@ impl Tls {
     }
 }
 
+/// A certificate with its key, in PEM, and the authority that has signed it.
+pub(crate) fn certificate_files() -> io::Result<(Authority, String, String)> {
+    let issuer = new_issuer()?;
+    let (certificate, key) = leaf(Tls::Valid, &issuer)?;
+    let authority = Authority {
+        certificate: issuer.der().clone(),
+        pem: issuer.pem(),
+    };
+    Ok((authority, certificate.pem(), key.serialize_pem()))
+}
+
 /// A certificate authority that a client must trust for the length of a test.
 #[derive(Clone)]
 pub struct Authority {
@@ -99,7 +110,10 @@ fn new_issuer() -> io::Result<CertifiedIssuer<'static, KeyPair>> {
     CertifiedIssuer::self_signed(authority, key).map_err(io::Error::other)
 }
 
-fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAcceptor> {
+fn leaf(
+    tls: Tls,
+    issuer: &CertifiedIssuer<'_, KeyPair>,
+) -> io::Result<(rcgen::Certificate, KeyPair)> {
     let names: &[&str] = match tls {
         Tls::WrongName => &["wrong.invalid"],
         _ => &["localhost", "127.0.0.1"],
@@ -112,6 +126,11 @@ fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAc
     }
     let key = KeyPair::generate().map_err(io::Error::other)?;
     let certificate = leaf.signed_by(&key, issuer).map_err(io::Error::other)?;
+    Ok((certificate, key))
+}
+
+fn acceptor(tls: Tls, issuer: &CertifiedIssuer<'_, KeyPair>) -> io::Result<TlsAcceptor> {
+    let (certificate, key) = leaf(tls, issuer)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
 
     // Named rather than taken from the process, which may have installed none.

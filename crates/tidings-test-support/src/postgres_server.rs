@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::authority::{self, Authority};
 use crate::disk_trace::DiskTrace;
 
 /// Makes every table refuse new rows, as a full disk does.
@@ -25,6 +26,9 @@ const FILL: &str = "
                 FOR EACH ROW EXECUTE FUNCTION public.tidings_test_full()', it);
         END LOOP;
     END $$";
+
+/// Listens at no address.
+const UNIX_ONLY: &str = "-c listen_addresses=";
 
 const MAKE_ROOM: &str = "DROP FUNCTION IF EXISTS public.tidings_test_full() CASCADE";
 
@@ -64,8 +68,33 @@ impl PostgresServer {
         let script = trace.line(&server.programs.join("postgres"));
         std::fs::write(&program, format!("#!/bin/sh\n{script}"))?;
         std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
-        succeed(server.start_command()?.arg("-p").arg(program))?;
+        succeed(server.start_command(UNIX_ONLY)?.arg("-p").arg(program))?;
         Ok((server, trace))
+    }
+
+    /// Starts a server that demands TLS and passwords (SCRAM) at an address of its own, beside its
+    /// socket. Returns the address and the authority to trust.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn start_with_tls() -> io::Result<(Self, String, Authority)> {
+        let server = Self::create()?;
+        let (authority, certificate, key) = authority::certificate_files()?;
+        let data = server.data();
+        let rules = "local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), rules)?;
+        for (name, content) in [("server.crt", certificate), ("server.key", key)] {
+            let path = data.join(name);
+            std::fs::write(&path, content)?;
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+            give_to_postgres(&path)?;
+        }
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address = format!("127.{high}.{low}.1");
+        let settings = format!("-c ssl=on -c listen_addresses={address}");
+        succeed(&mut server.start_command(&settings)?)?;
+        Ok((server, address, authority))
     }
 
     /// A new one, which does not run yet.
@@ -217,11 +246,11 @@ impl PostgresServer {
     ///
     /// When it does not start.
     pub fn start_again(&self) -> io::Result<()> {
-        succeed(&mut self.start_command()?)
+        succeed(&mut self.start_command(UNIX_ONLY)?)
     }
 
-    fn start_command(&self) -> io::Result<Command> {
-        let settings = format!("-c listen_addresses= -k {}", self.folder.display());
+    fn start_command(&self, settings: &str) -> io::Result<Command> {
+        let settings = format!("{settings} -k {}", self.folder.display());
         let mut command = self.control()?;
         command.arg("-l").arg(self.folder.join("log"));
         command.args(["-t", "60", "-o", &settings, "start"]);
@@ -277,6 +306,10 @@ impl Drop for PostgresServer {
 /// A folder that belongs to the user who runs the servers.
 pub(crate) fn private_folder(path: &Path) -> io::Result<()> {
     std::fs::create_dir(path)?;
+    give_to_postgres(path)
+}
+
+fn give_to_postgres(path: &Path) -> io::Result<()> {
     if is_root()? {
         succeed(Command::new("chown").arg("postgres").arg(path))?;
     }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use tidings_postgres::{Config, Error};
-use tidings_test_support::{Proxy, Tls, Welcome};
+use tidings_test_support::{PostgresServer, Proxy, Tls, Welcome};
 
 use crate::postgres::support::{url, within};
 
@@ -48,4 +48,35 @@ async fn regression_urls_say_what_is_verified() {
         let without_roots = format!("sslmode={mode}");
         assert!(!connects(&proxy, &without_roots).await, "{tls:?} {mode}");
     }
+}
+
+/// A login with a password says for which server it is: one in between, whatever certificate it has, cannot
+/// pass it on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_are_bound_to_the_certificate_of_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let (server, address, authority) = PostgresServer::start_with_tls().unwrap();
+    let role = "CREATE ROLE bound LOGIN PASSWORD 'secret'";
+    server.execute(role).unwrap();
+    let path = folder.path().join("authority.pem");
+    std::fs::write(&path, authority.pem()).unwrap();
+    let roots = path.display().to_string().replace('/', "%2F");
+    let url = |address: &str, binding: &str| {
+        format!(
+            "postgres://bound:secret@{address}/postgres?sslmode=verify-ca&sslrootcert={roots}&channel_binding={binding}"
+        )
+    };
+    for binding in ["require", "prefer", "disable"] {
+        let config = Config::new(&url(&address, binding)).unwrap();
+        within("a connection", config.connect()).await.unwrap();
+    }
+
+    // It takes off the TLS of the client, and its own connection has none.
+    let (between, roots_between) = proxy(Tls::Valid, folder.path()).await;
+    let between = between.url().replace("postgres@", "bound:secret@");
+    let between =
+        format!("{between}?sslmode=verify-ca&sslrootcert={roots_between}&channel_binding=require");
+    let config = Config::new(&between).unwrap();
+    let refused = within("a refusal", config.connect()).await.unwrap_err();
+    assert!(matches!(refused, Error::Unsent(_)), "{refused:?}");
 }
