@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::engine::{ConsumerKey, Engine, GroupKey};
+use crate::telemetry::GroupTelemetry;
 use crate::{Error, Message, MessageId, StreamName, SubscribeOptions};
 
 mod attempt;
@@ -43,7 +44,7 @@ impl Consumer {
         ended: watch::Receiver<Option<Ended>>,
         streams: Arc<dyn Send + Sync>,
     ) -> Self {
-        let closing = subscription.closing.clone().drop_guard();
+        let closing = CancellationToken::clone(&subscription.closing).drop_guard();
         Self {
             subscription,
             ended,
@@ -202,11 +203,12 @@ pub(crate) struct Subscription {
     pub(crate) options: SubscribeOptions,
     pub(crate) dead_letters: StreamName,
     /// Cancelled when closing begins.
-    pub(crate) closing: CancellationToken,
+    pub(crate) closing: Arc<CancellationToken>,
     /// Whether no new messages are claimed for now.
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) counters: Counters,
     pub(crate) overdue: overdue::Overdue,
+    pub(crate) telemetry: GroupTelemetry,
     /// Failures to extend claims, whichever handler has them.
     pub(crate) extending: Mutex<Trouble>,
 }

@@ -28,7 +28,7 @@ impl StreamName {
         check_prefix("app", app)?;
         check_prefix("namespace", namespace)?;
         check("stream", name)?;
-        Ok(Self(format!("{app}.{namespace}.{name}").into()))
+        Ok(Self([app, ".", namespace, ".", name].concat().into()))
     }
 
     /// The stream that takes this one's dead letters unless a subscription names another:
@@ -41,6 +41,11 @@ impl StreamName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name as a label of metrics.
+    pub(crate) fn label(&self) -> metrics::SharedString {
+        Arc::clone(&self.0).into()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::consumer::overdue::Overdue;
 use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
 use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor};
 use crate::engine::{ConsumerKey, Engine, GroupKey};
+use crate::telemetry::GroupTelemetry;
 use crate::{
     BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
     ServiceConfig, StreamName, SubscribeOptions, batch_with_context, telemetry,
@@ -275,11 +276,12 @@ impl Streams {
             .register(consumer.clone(), options.poll_interval);
 
         let subscription = Arc::new(Subscription {
+            telemetry: GroupTelemetry::new(&consumer.group),
             engine,
             consumer,
             options,
             dead_letters,
-            closing: self.shared.closing.child_token(),
+            closing: Arc::new(self.shared.closing.child_token()),
             paused: watch::Sender::new(false),
             counters: Counters::default(),
             overdue: Overdue::default(),

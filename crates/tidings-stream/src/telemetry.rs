@@ -16,6 +16,7 @@
 
 use std::time::Duration;
 
+use metrics::{Key, Label, Level, Metadata};
 use tracing::Span;
 
 use crate::consumer::Subscription;
@@ -45,33 +46,62 @@ pub(crate) const STALE: &str = "stale";
 
 /// Counts messages of a publish.
 pub(crate) fn sent(stream: &StreamName, messages: usize, error: Option<&Error>) {
-    let mut labels = vec![metrics::Label::new(STREAM, stream.to_string())];
+    let mut labels = vec![Label::new(STREAM, stream.label())];
     if let Some(error) = error {
-        labels.push(metrics::Label::new(ERROR_TYPE, error.kind()));
+        labels.push(Label::new(ERROR_TYPE, error.kind()));
     }
     metrics::counter!(SENT, labels).increment(messages as u64);
 }
 
-/// Records a handler call.
-pub(crate) fn processed(group: &GroupKey, time: Duration, error_type: Option<&'static str>) {
-    let mut labels = labels(group);
-    labels.extend(error_type.map(|error| metrics::Label::new(ERROR_TYPE, error)));
-    metrics::histogram!(PROCESS_DURATION, labels).record(time.as_secs_f64());
+/// Counts what becomes of the messages of one group. Handlers are called often, and the macros of the
+/// facade would make a key for each call.
+#[derive(Debug)]
+pub(crate) struct GroupTelemetry {
+    processed: Key,
+    acknowledged: Key,
 }
 
-/// Counts messages whose claims ended in one way.
-pub(crate) fn settled(group: &GroupKey, outcome: &'static str, messages: u64) {
-    let mut labels = labels(group);
-    labels.push(metrics::Label::new(OUTCOME, outcome));
-    metrics::counter!(SETTLED, labels).increment(messages);
+impl GroupTelemetry {
+    pub(crate) fn new(group: &GroupKey) -> Self {
+        let labels = vec![
+            Label::new(STREAM, group.stream.label()),
+            Label::new(GROUP, group.group.to_string()),
+        ];
+        let acknowledged = Label::new(OUTCOME, ACKNOWLEDGED);
+        Self {
+            acknowledged: Key::from_parts(SETTLED, labels.clone())
+                .with_extra_labels(vec![acknowledged]),
+            processed: Key::from_parts(PROCESS_DURATION, labels),
+        }
+    }
+
+    /// Records a handler call.
+    pub(crate) fn processed(&self, time: Duration, error_type: Option<&'static str>) {
+        let failed = error_type.map(|error| {
+            let error = Label::new(ERROR_TYPE, error);
+            self.processed.with_extra_labels(vec![error])
+        });
+        let key = failed.as_ref().unwrap_or(&self.processed);
+        let histogram =
+            metrics::with_recorder(|recorder| recorder.register_histogram(key, &METADATA));
+        histogram.record(time.as_secs_f64());
+    }
+
+    /// Counts messages whose claims ended in one way.
+    pub(crate) fn settled(&self, outcome: &'static str, messages: u64) {
+        let other = (outcome != ACKNOWLEDGED).then(|| {
+            let labels = self.processed.labels().cloned();
+            let labels = labels.chain([Label::new(OUTCOME, outcome)]);
+            Key::from_parts(SETTLED, labels.collect::<Vec<_>>())
+        });
+        let key = other.as_ref().unwrap_or(&self.acknowledged);
+        let counter = metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
+        counter.increment(messages);
+    }
 }
 
-fn labels(group: &GroupKey) -> Vec<metrics::Label> {
-    vec![
-        metrics::Label::new(STREAM, group.stream.to_string()),
-        metrics::Label::new(GROUP, group.group.to_string()),
-    ]
-}
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 /// The span of one handler call.
 pub(crate) fn process_span(subscription: &Subscription, deliveries: &[Delivery]) -> Span {

@@ -18,7 +18,8 @@ use super::time_limit::{Over, margin, watch};
 use super::{Origin, Subscription};
 use crate::dead_letter::{self, Reason};
 use crate::engine::{Delivery, Outcome, Receipt, Settlement};
-use crate::{BatchError, BatchHandler, Context, HandlerError, Message, telemetry};
+use crate::telemetry::process_span;
+use crate::{BatchError, BatchHandler, Context, HandlerError, Message};
 
 /// How an attempt ended.
 enum End {
@@ -65,17 +66,18 @@ pub(super) async fn run(
     abort: &CancellationToken,
 ) -> Ended {
     let receipts: Arc<[Receipt]> = deliveries.iter().map(|delivery| delivery.receipt).collect();
+    let overdue = &subscription.overdue;
+    let running = overdue.register(Arc::clone(&receipts), lease_end).await;
     // The task may have waited for its turn while closing began, or until its claims expired.
-    if subscription.closing.is_cancelled() || Instant::now() >= lease_end {
-        return Ended {
-            ends: receipts.iter().copied().map(released).collect(),
-            is_late: Instant::now() >= lease_end,
-        };
-    }
-    let running = subscription.overdue.register(receipts, lease_end);
-    let span = telemetry::process_span(subscription, &deliveries);
     let begun = Instant::now();
-    let context = Context::new(subscription.closing.clone());
+    if subscription.closing.is_cancelled() || begun >= lease_end {
+        let is_late = begun >= lease_end;
+        let ends = receipts.iter().copied().map(released).collect();
+        let ends = running.end(is_late, ends);
+        return Ended { ends, is_late };
+    }
+    let span = process_span(subscription, &deliveries);
+    let context = Context::new(Arc::clone(&subscription.closing));
     let (origins, messages): (Vec<_>, Vec<_>) = deliveries
         .into_iter()
         .map(|Delivery { message, .. }| (Origin::of(&message), message))
@@ -94,15 +96,15 @@ pub(super) async fn run(
             }
         },
     };
-    telemetry::processed(subscription.group(), begun.elapsed(), end.error_type());
+    let now = Instant::now();
+    let telemetry = &subscription.telemetry;
+    telemetry.processed(now - begun, end.error_type());
     let margin = margin(subscription.options.visibility_timeout);
-    let is_late = Instant::now() + margin >= lease_end;
+    let is_late = now + margin >= lease_end;
+    let messages = receipts.iter().zip(&origins);
+    let ends = messages.map(|(receipt, origin)| decide(subscription, *receipt, origin, &end));
     // Its own consumer may have claimed its messages again meanwhile.
-    let ends = running.end(is_late, |receipts| {
-        let messages = receipts.iter().zip(&origins);
-        let ends = messages.map(|(receipt, origin)| decide(subscription, *receipt, origin, &end));
-        ends.collect()
-    });
+    let ends = running.end(is_late, ends.collect());
     Ended { ends, is_late }
 }
 

@@ -14,7 +14,7 @@ use super::poller::Registration;
 use super::settler::{Ends, Settling};
 use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler};
 use crate::engine::wake::WakeReceiver;
-use crate::engine::{Claimed, Delivery, GroupKey};
+use crate::engine::{Claimed, Delivery, GroupKey, Receipt};
 use crate::{BatchHandler, Error};
 
 /// Most messages of one claim, unless a single batch is larger. More would only make the first of
@@ -49,20 +49,24 @@ pub(crate) async fn run<H: BatchHandler>(
     )));
     let dispatch = Dispatch {
         subscription: Arc::clone(&subscription),
-        handler: Arc::new(handler),
+        work: Arc::new(Work {
+            subscription: Arc::clone(&subscription),
+            handler,
+            abort: abort.clone(),
+            ends,
+        }),
         running: TaskTracker::new(),
-        abort: abort.clone(),
-        ends,
     };
-    let reason = tokio::select! {
-        reason = dispatch.claim_until_closing(wakes, registration) => reason,
-        never = overdue::keep(&subscription) => match never {},
-    };
+    // In a task of its own, so that it costs the one that claims nothing.
+    let keeping = tokio::spawn(overdue::keep(Arc::clone(&subscription)));
+    let keeping = AbortOnDropHandle::new(keeping);
+    let reason = dispatch.claim_until_closing(wakes, registration).await;
     // Where it could not go on, handlers are told to close, too.
     subscription.closing.cancel();
 
-    let Dispatch { running, ends, .. } = dispatch;
-    drop(ends);
+    let Dispatch { running, work, .. } = dispatch;
+    // With the last handler that has it, the queue of ends is closed.
+    drop(work);
     running.close();
     let wait = subscription.options.shutdown_timeout;
     if tokio::time::timeout(wait, running.wait()).await.is_err() {
@@ -70,6 +74,9 @@ pub(crate) async fn run<H: BatchHandler>(
         // What does not react blocks its thread, and cannot be waited for.
         drop(tokio::time::timeout(GRACE, running.wait()).await);
     }
+    keeping.abort();
+    // It ends in no other way.
+    drop(keeping.await);
     let stuck = running.len() as u64;
     stop.cancel();
     let ended = if let Ok(ended) = tokio::time::timeout(GRACE, &mut settling).await {
@@ -109,8 +116,14 @@ async fn check_out(subscription: &Subscription) {
 
 struct Dispatch<H> {
     subscription: Arc<Subscription>,
-    handler: Arc<H>,
+    work: Arc<Work<H>>,
     running: TaskTracker,
+}
+
+/// What the tasks of handlers share.
+struct Work<H> {
+    subscription: Arc<Subscription>,
+    handler: H,
     abort: CancellationToken,
     ends: Ends,
 }
@@ -144,11 +157,12 @@ impl<H: BatchHandler> Dispatch<H> {
                 continue;
             }
             // Else what a handler has finished too late would be claimed again.
-            let recorded = closing
-                .run_until_cancelled(self.ends.late_ones_tried())
-                .await;
+            if self.work.ends.has_late_ones() {
+                let tried = self.work.ends.late_ones_tried();
+                closing.run_until_cancelled(tried).await;
+            }
             // A handler that became free at the same moment would be seen first.
-            if recorded.is_none() || closing.is_cancelled() {
+            if closing.is_cancelled() {
                 break;
             }
             self.subscription.overdue.forget_late_ones();
@@ -232,18 +246,23 @@ impl<H: BatchHandler> Dispatch<H> {
     /// expire: its message is neither handled again beside it nor taken for poison. If it has ended
     /// meanwhile, what it decided holds.
     async fn without_handlers(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        // Only what comes again can have a handler.
+        let again = deliveries.iter().filter(|it| it.message.attempt > 1);
+        let again: Vec<Receipt> = again.map(|delivery| delivery.receipt).collect();
+        if again.is_empty() {
+            return deliveries;
+        }
+        let mut handled = self.subscription.overdue.renew(&again);
         let mut ends = Vec::new();
-        deliveries.retain(
-            |delivery| match self.subscription.overdue.renew(delivery.receipt) {
-                Again::Free => true,
-                Again::Running => false,
-                Again::Ended(end) => {
-                    ends.push(end);
-                    false
-                }
-            },
-        );
-        self.ends.send(ends).await;
+        deliveries.retain(|delivery| match handled.remove(&delivery.message.id) {
+            None => true,
+            Some(Again::Running) => false,
+            Some(Again::Ended(end)) => {
+                ends.push(end);
+                false
+            }
+        });
+        self.work.ends.send(ends).await;
         deliveries
     }
 
@@ -263,7 +282,7 @@ impl<H: BatchHandler> Dispatch<H> {
     /// Hands back claims that no handler has begun.
     async fn release_all(&self, deliveries: &[Delivery]) {
         let ends = deliveries.iter().map(|d| attempt::released(d.receipt));
-        self.ends.send(ends.collect()).await;
+        self.work.ends.send(ends.collect()).await;
     }
 
     /// Gives the claimed messages to free handlers, as many to each as it takes at once.
@@ -291,15 +310,19 @@ impl<H: BatchHandler> Dispatch<H> {
         let ends = poison
             .iter()
             .map(|d| attempt::poisoned(&self.subscription, d));
-        self.ends.send(ends.collect()).await;
+        self.work.ends.send(ends.collect()).await;
     }
 
     fn start(&self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit, lease_end: Instant) {
-        let subscription = Arc::clone(&self.subscription);
-        let handler = Arc::clone(&self.handler);
-        let (abort, ends) = (self.abort.clone(), self.ends.clone());
+        let work = Arc::clone(&self.work);
         self.running.spawn(async move {
-            let ended = attempt::run(&subscription, &*handler, deliveries, lease_end, &abort).await;
+            let Work {
+                subscription,
+                handler,
+                abort,
+                ends,
+            } = &*work;
+            let ended = attempt::run(subscription, handler, deliveries, lease_end, abort).await;
             if ended.is_late {
                 let late: Vec<_> = ended.ends.iter().map(Settling::id).collect();
                 ends.send_late(ended.ends).await;

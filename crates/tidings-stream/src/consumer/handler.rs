@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -42,11 +43,11 @@ where
 /// What a handler is given beside its message.
 #[derive(Debug, Clone)]
 pub struct Context {
-    closing: CancellationToken,
+    closing: Arc<CancellationToken>,
 }
 
 impl Context {
-    pub(crate) fn new(closing: CancellationToken) -> Self {
+    pub(crate) fn new(closing: Arc<CancellationToken>) -> Self {
         Self { closing }
     }
 

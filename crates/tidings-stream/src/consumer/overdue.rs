@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,15 +30,19 @@ const MAX_EXTENSIONS: u32 = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Overdue {
     running: Mutex<All>,
+    /// Whether there are late ends, without the lock.
+    has_late_ones: AtomicBool,
     begun: Notify,
 }
 
 #[derive(Debug, Default)]
 struct All {
-    next_number: u64,
-    handlers: HashMap<u64, Running>,
-    /// Which handler has a message.
-    by_message: HashMap<MessageId, u64>,
+    /// Each in a place of its own; the free places are used again.
+    handlers: Vec<Option<Running>>,
+    free: Vec<usize>,
+    /// When [`keep`] looks next, as the end of the claims that it looks for; `None` while it waits for
+    /// a handler to begin.
+    watched: Option<Instant>,
     /// How messages ended for good whose claims may have expired before, until the store has recorded it
     /// and no claim is under way. No more than handlers can have at once.
     late: HashMap<MessageId, Late>,
@@ -56,8 +61,6 @@ pub(super) enum Again {
     Running,
     /// Its handler has ended, and this is how, with the new receipt.
     Ended(Settling),
-    /// No handler has it.
-    Free,
 }
 
 #[derive(Debug)]
@@ -70,56 +73,84 @@ struct Running {
 /// A handler that runs. Dropping it says that the handler has ended.
 pub(super) struct Registered<'a> {
     overdue: &'a Overdue,
-    number: u64,
+    /// `None` once it has ended.
+    place: Option<usize>,
 }
 
 impl Overdue {
-    /// Registers a handler that is about to run.
-    pub(super) fn register(&self, receipts: Arc<[Receipt]>, lease_end: Instant) -> Registered<'_> {
+    /// Registers a handler that is about to run, and lets [`keep`] look for it.
+    pub(super) async fn register(
+        &self,
+        receipts: Arc<[Receipt]>,
+        lease_end: Instant,
+    ) -> Registered<'_> {
+        let (registered, is_watched) = self.enter(receipts, lease_end);
+        if !is_watched {
+            self.begun.notify_one();
+            // The task that was woken is the next one of this thread, and if the handler blocked it now, of
+            // no other.
+            tokio::task::yield_now().await;
+        }
+        registered
+    }
+
+    /// Returns whether [`keep`] looks early enough.
+    fn enter(&self, receipts: Arc<[Receipt]>, lease_end: Instant) -> (Registered<'_>, bool) {
         let mut all = self.lock();
-        let number = all.next_number;
-        all.next_number += 1;
-        let messages = receipts.iter().map(|receipt| (receipt.id, number));
-        all.by_message.extend(messages);
-        let running = Running {
+        let running = Some(Running {
             receipts,
             lease_end,
             extensions: 0,
-        };
-        all.handlers.insert(number, running);
-        if all.handlers.len() == 1 {
-            self.begun.notify_one();
+        });
+        let free = all.free.pop();
+        let place = free.unwrap_or(all.handlers.len());
+        match all.handlers.get_mut(place) {
+            Some(slot) => *slot = running,
+            None => all.handlers.push(running),
         }
-        drop(all);
-        Registered {
+        let is_watched = all.watched.is_some_and(|watched| watched <= lease_end);
+        if !is_watched {
+            all.watched = Some(lease_end);
+        }
+        let registered = Registered {
             overdue: self,
-            number,
-        }
+            place: Some(place),
+        };
+        (registered, is_watched)
     }
 
-    /// Gives a new receipt to the handler that has its message, or had it until a moment ago.
-    pub(super) fn renew(&self, receipt: Receipt) -> Again {
+    /// Gives new receipts to the handlers that have their messages, or had them until a moment ago, and
+    /// returns which messages those are. No handler has the others.
+    pub(super) fn renew(&self, receipts: &[Receipt]) -> HashMap<MessageId, Again> {
+        let mut claimed: HashMap<MessageId, Receipt> = receipts
+            .iter()
+            .map(|receipt| (receipt.id, *receipt))
+            .collect();
+        let mut found = HashMap::new();
         let mut all = self.lock();
-        let All {
-            handlers,
-            by_message,
-            late,
-            ..
-        } = &mut *all;
-        let number = by_message.get(&receipt.id);
-        let Some(running) = number.and_then(|number| handlers.get_mut(number)) else {
-            return late.remove(&receipt.id).map_or(Again::Free, |late| {
+        for running in all.handlers.iter_mut().flatten() {
+            if !running
+                .receipts
+                .iter()
+                .any(|old| claimed.contains_key(&old.id))
+            {
+                continue;
+            }
+            let renewed = running.receipts.iter().map(|old| {
+                let new = claimed.remove(&old.id);
+                found.extend(new.map(|new| (new.id, Again::Running)));
+                new.unwrap_or(*old)
+            });
+            running.receipts = renewed.collect();
+        }
+        for receipt in claimed.into_values() {
+            if let Some(late) = all.late.remove(&receipt.id) {
                 let mut end = late.end;
                 end.settlement.receipt = receipt;
-                Again::Ended(end)
-            });
-        };
-        let renewed = running
-            .receipts
-            .iter()
-            .map(|old| if old.id == receipt.id { receipt } else { *old });
-        running.receipts = renewed.collect();
-        Again::Running
+                found.insert(receipt.id, Again::Ended(end));
+            }
+        }
+        found
     }
 
     /// Notes that the store was asked to record late ends.
@@ -135,7 +166,12 @@ impl Overdue {
     /// Forgets the late ends that the store was asked to record: a claim that begins after that does not
     /// find their messages.
     pub(super) fn forget_late_ones(&self) {
-        self.lock().late.retain(|_, late| !late.was_tried);
+        if self.has_late_ones.load(Ordering::Acquire) {
+            let mut all = self.lock();
+            all.late.retain(|_, late| !late.was_tried);
+            self.has_late_ones
+                .store(!all.late.is_empty(), Ordering::Release);
+        }
     }
 
     /// The claims that expire within `margin`, which are taken to be extended by `visibility`, and the
@@ -148,21 +184,24 @@ impl Overdue {
         let now = Instant::now();
         let mut due = Vec::new();
         let mut next = None;
-        for running in self.lock().handlers.values_mut() {
+        let mut all = self.lock();
+        for running in all.handlers.iter_mut().flatten() {
             if running.extensions >= MAX_EXTENSIONS {
                 continue;
             }
-            let time = running.lease_end - margin;
-            if time <= now {
+            if running.lease_end - margin <= now {
                 running.extensions += 1;
                 running.lease_end = now + visibility;
                 due.push(Arc::clone(&running.receipts));
-            } else {
-                let wait = time - now;
-                next = Some(next.map_or(wait, |next: Duration| next.min(wait)));
             }
+            let lease_end = running.lease_end;
+            next = Some(next.map_or(lease_end, |next: Instant| next.min(lease_end)));
         }
-        (due, next)
+        all.watched = next;
+        (
+            due,
+            next.map(|next| (next - margin).saturating_duration_since(now)),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, All> {
@@ -174,21 +213,19 @@ impl Overdue {
 impl Registered<'_> {
     /// The receipts of the handler's messages, as they are now.
     pub(super) fn receipts(&self) -> Arc<[Receipt]> {
-        let all = self.overdue.lock();
-        let running = all.handlers.get(&self.number);
+        let mut all = self.overdue.lock();
+        let running = all.running(self.place);
         running.map_or_else(|| Arc::from([]), |running| Arc::clone(&running.receipts))
     }
 
-    /// Says that the handler has ended, and decides with the receipts as they are now what becomes of its
-    /// messages. What is late is remembered.
-    pub(super) fn end(
-        self,
-        is_late: bool,
-        decide: impl FnOnce(&[Receipt]) -> Vec<Settling>,
-    ) -> Vec<Settling> {
+    /// Says that the handler has ended, and returns the ends of its messages, in their order, with the
+    /// receipts as they are now. What is late is remembered.
+    pub(super) fn end(mut self, is_late: bool, mut ends: Vec<Settling>) -> Vec<Settling> {
         let mut all = self.overdue.lock();
-        let receipts = all.remove(self.number);
-        let ends = decide(&receipts);
+        let receipts = all.remove(self.place.take());
+        for (end, receipt) in ends.iter_mut().zip(&*receipts) {
+            end.settlement.receipt = *receipt;
+        }
         if is_late {
             let last = ends.iter().filter(|end| {
                 let outcome = &end.settlement.outcome;
@@ -199,13 +236,16 @@ impl Registered<'_> {
                 (end.id(), Late { end, was_tried })
             });
             all.late.extend(late);
+            self.overdue
+                .has_late_ones
+                .store(!all.late.is_empty(), Ordering::Release);
         }
         ends
     }
 
     /// Records that the claims of the handler now last longer.
     pub(super) fn extended(&self, lease_end: Instant) {
-        if let Some(running) = self.overdue.lock().handlers.get_mut(&self.number) {
+        if let Some(running) = self.overdue.lock().running(self.place) {
             running.lease_end = lease_end;
         }
     }
@@ -213,25 +253,31 @@ impl Registered<'_> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.overdue.lock().remove(self.number);
+        if self.place.is_some() {
+            self.overdue.lock().remove(self.place.take());
+        }
     }
 }
 
 impl All {
-    /// Removes a handler, and returns the receipts of its messages.
-    fn remove(&mut self, number: u64) -> Arc<[Receipt]> {
-        let Some(running) = self.handlers.remove(&number) else {
+    /// The handler at a place.
+    fn running(&mut self, place: Option<usize>) -> Option<&mut Running> {
+        self.handlers.get_mut(place?)?.as_mut()
+    }
+
+    /// Frees a place, and returns the receipts of the handler that had it.
+    fn remove(&mut self, place: Option<usize>) -> Arc<[Receipt]> {
+        let slot = place.and_then(|place| self.handlers.get_mut(place));
+        let Some(running) = slot.and_then(Option::take) else {
             return Arc::from([]);
         };
-        for receipt in running.receipts.iter() {
-            self.by_message.remove(&receipt.id);
-        }
+        self.free.extend(place);
         running.receipts
     }
 }
 
-/// Extends the claims of blocking handlers for as long as it is polled.
-pub(super) async fn keep(subscription: &Subscription) -> Infallible {
+/// Extends the claims of blocking handlers until it is aborted.
+pub(super) async fn keep(subscription: Arc<Subscription>) -> Infallible {
     let visibility = subscription.options.visibility_timeout;
     // Later than handlers are dropped that can be.
     let margin = margin(visibility) / 2;

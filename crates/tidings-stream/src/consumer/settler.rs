@@ -4,7 +4,7 @@
 //! written must not hold up the other. Everything but dead letters is recorded first. Dead letters
 //! that fail wait in a backlog and are tried again one by one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -24,8 +24,8 @@ const MAX_BATCH: usize = 1000;
 /// Most dead letters of one call: each one is a message that the store copies.
 const MAX_LETTERS: usize = 100;
 
-/// Messages whose ends may wait to be recorded. A handler whose end finds no room keeps its permit,
-/// so that a slow store slows the claiming down.
+/// Handlers whose ends may wait to be recorded, and messages of handlers that have several. A handler
+/// whose end finds no room keeps its permit, so that a slow store slows the claiming down.
 const MAX_WAITING: usize = 4096;
 
 /// Dead letters that wait to be tried again. Beyond that the oldest is given up: its claim runs out,
@@ -47,6 +47,10 @@ impl Settling {
     /// The message.
     pub(super) fn id(&self) -> MessageId {
         self.settlement.receipt.id
+    }
+
+    fn is_letter(&self) -> bool {
+        matches!(self.settlement.outcome, Outcome::Dead { .. })
     }
 }
 
@@ -70,7 +74,8 @@ pub(super) struct Ends {
 /// The ends that one handler has left.
 pub(super) struct Batch {
     ends: Vec<Settling>,
-    room: OwnedSemaphorePermit,
+    /// Of several messages; one finds its room in the queue.
+    room: Option<OwnedSemaphorePermit>,
     /// Told when the store was asked once to record them.
     tried: Option<oneshot::Sender<()>>,
 }
@@ -103,6 +108,11 @@ impl Ends {
         self.late.send_modify(|late| *late -= 1);
     }
 
+    /// Whether the store is still to be asked to record late ends.
+    pub(super) fn has_late_ones(&self) -> bool {
+        *self.late.borrow() > 0
+    }
+
     /// Waits until the store was asked to record all late ends.
     pub(super) async fn late_ones_tried(&self) {
         // The sender is here, so that waiting cannot fail.
@@ -113,10 +123,13 @@ impl Ends {
         if ends.is_empty() {
             return;
         }
-        let messages = u32::try_from(ends.len().min(MAX_WAITING)).unwrap_or(u32::MAX);
-        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(messages).await else {
-            return;
-        };
+        let mut room = None;
+        if ends.len() > 1 {
+            let messages = u32::try_from(ends.len().min(MAX_WAITING)).unwrap_or(u32::MAX);
+            let acquired = Arc::clone(&self.room).acquire_many_owned(messages).await;
+            // The semaphore is never closed.
+            room = acquired.ok();
+        }
         let batch = Batch { ends, room, tried };
         if let Err(unsent) = self.queue.send(batch).await {
             // Closing has counted these as abandoned; their claims run out.
@@ -189,9 +202,13 @@ impl Settler<'_> {
     async fn record(&mut self, batches: impl Iterator<Item = Batch>) {
         let (mut letters, mut others, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for Batch { ends, room, tried } in batches {
-            for end in ends {
-                let is_letter = matches!(end.settlement.outcome, Outcome::Dead { .. });
-                if is_letter { &mut letters } else { &mut others }.push(end);
+            if ends.iter().any(Settling::is_letter) {
+                let (dying, living): (Vec<_>, Vec<_>) =
+                    ends.into_iter().partition(Settling::is_letter);
+                letters.extend(dying);
+                others.extend(living);
+            } else {
+                others.extend(ends);
             }
             waiting.push((room, tried));
         }
@@ -307,27 +324,36 @@ impl Settler<'_> {
     fn count(&mut self, chunk: &[Settling], obeyed: Option<&[bool]>) {
         let group = self.subscription.group();
         let counters = &self.subscription.counters;
-        let mut outcomes = BTreeMap::new();
+        let outcomes = [
+            (&counters.acknowledged, telemetry::ACKNOWLEDGED),
+            (&counters.retried, telemetry::RETRIED),
+            (&counters.released, telemetry::RELEASED),
+            (&counters.dead_lettered, telemetry::DEAD_LETTERED),
+            (&counters.stale, telemetry::STALE),
+        ];
+        let mut counted = [0; 5];
         for (end, obeyed) in chunk.iter().zip(obeyed.into_iter().flatten()) {
-            let (counter, outcome) = match end.settlement.outcome {
+            let outcome = match end.settlement.outcome {
                 _ if !obeyed => {
                     let id = end.settlement.receipt.id;
                     tracing::debug!(
                         stream = %group.stream, group = %group.group, %id,
                         "another claim had taken the message before this one ended"
                     );
-                    (&counters.stale, telemetry::STALE)
+                    4
                 }
-                Outcome::Acknowledged => (&counters.acknowledged, telemetry::ACKNOWLEDGED),
-                Outcome::Retry { .. } => (&counters.retried, telemetry::RETRIED),
-                Outcome::Released => (&counters.released, telemetry::RELEASED),
-                Outcome::Dead { .. } => (&counters.dead_lettered, telemetry::DEAD_LETTERED),
+                Outcome::Acknowledged => 0,
+                Outcome::Retry { .. } => 1,
+                Outcome::Released => 2,
+                Outcome::Dead { .. } => 3,
             };
-            counter.fetch_add(1, Ordering::Relaxed);
-            *outcomes.entry(outcome).or_default() += 1;
+            counted[outcome] += 1;
         }
-        for (outcome, messages) in outcomes {
-            telemetry::settled(group, outcome, messages);
+        for ((counter, outcome), messages) in outcomes.into_iter().zip(counted) {
+            if messages > 0 {
+                counter.fetch_add(messages, Ordering::Relaxed);
+                self.subscription.telemetry.settled(outcome, messages);
+            }
         }
         if self.subscription.closing.is_cancelled() {
             for end in chunk {

@@ -206,13 +206,13 @@ async fn regression_claims_that_take_longer_than_they_last_are_no_loop() {
 }
 
 /// Blocks its thread for longer than its claim lasts, and succeeds.
-fn blocking(runs: Arc<AtomicU64>) -> impl tidings_stream::Handler {
+fn blocking(runs: Arc<AtomicU64>, time: Duration) -> impl tidings_stream::Handler {
     move |_: Message| {
         let runs = Arc::clone(&runs);
         async move {
             runs.fetch_add(1, Ordering::SeqCst);
             let (_sender, never) = mpsc::channel::<()>();
-            let blocked = never.recv_timeout(Duration::from_millis(1500));
+            let blocked = never.recv_timeout(time);
             assert!(blocked.is_err());
             Ok(())
         }
@@ -226,7 +226,7 @@ async fn a_handler_that_blocks_and_succeeds_is_not_poison(engine: Arc<dyn Engine
         .with_max_retries(0)
         .with_concurrency(2)
         .with_visibility_timeout(Duration::from_millis(500));
-    let handler = blocking(Arc::clone(&runs));
+    let handler = blocking(Arc::clone(&runs), Duration::from_millis(1500));
     let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
     for _ in 0..3 {
         streams.publish("s", NewMessage::new("")).await.unwrap();
@@ -267,6 +267,28 @@ async fn regression_a_handler_that_blocks_a_thread_is_not_poison_on_sqlite() {
     );
     let engine = SqliteEngine::open(database.unwrap()).await.unwrap();
     a_handler_that_blocks_and_succeeds_is_not_poison(Arc::new(engine)).await;
+}
+
+/// However often a claim must be extended for a handler that blocks its thread, no other member gets its
+/// message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn regression_the_claim_of_a_handler_that_blocks_is_extended_again_and_again() {
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    let runs = Arc::new(AtomicU64::new(0));
+    let options = from_start().with_visibility_timeout(Duration::from_secs(1));
+    let subscribe = async || {
+        let handler = blocking(Arc::clone(&runs), Duration::from_secs(4));
+        let subscribing = streams.subscribe("s", "g", options.clone(), handler);
+        subscribing.await.unwrap()
+    };
+    let consumer = subscribe().await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    until(async || runs.load(Ordering::SeqCst) == 1).await;
+    let other = subscribe().await;
+    until(async || consumer.stats().acknowledged == 1).await;
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    consumer.close().await;
+    other.close().await;
 }
 
 /// Lets a claim expire under a handler, and the handler return while its message is claimed again.
