@@ -7,6 +7,7 @@
 //! tidings_stream_lease    one row per claim of new messages: from, to, deadline, a bit per settled one;
 //!                         the last one is how far its group has come
 //! tidings_stream_retry    one row per message that comes again: when, attempts, and who has it now
+//!                         (tidings_stream_retry_floor: where looks for those begin)
 //! tidings_stream_outbox   what transactions of others have published, until it has its numbers
 //! ```
 //!

@@ -9,6 +9,7 @@
 pub(super) fn steps() -> [&'static str; 2] {
     const FUNCTIONS: &str = concat!(
         include_str!("schema/begin.sql"),
+        include_str!("schema/retries.sql"),
         include_str!("schema/append.sql"),
         include_str!("schema/claim.sql"),
         include_str!("schema/settle.sql"),

@@ -6,7 +6,8 @@
 -- 0)` is above zero: `deadline IS NOT NULL` would let the planner choose the index of deadlines, and go
 -- through all of it. Errors of earlier attempts are read with the content.
 
--- Whether a claim would find something.
+-- Whether a claim would find something, or a bound of earliest deadlines is out of date, which the claim
+-- brings up to date.
 CREATE FUNCTION tidings_stream_is_ready(p_group_id bigint, p_stream_id bigint, p_tail bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -18,9 +19,9 @@ BEGIN
     RETURN v_newest.hi < p_tail - 1
         OR EXISTS (SELECT 1 FROM tidings_stream_message
             WHERE stream_id = p_stream_id AND number > v_newest.hi)
-        OR EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = p_group_id AND due <= v_now)
-        OR v_newest.next_deadline <= v_now AND EXISTS (SELECT 1 FROM tidings_stream_lease
-            WHERE group_id = p_group_id AND deadline BETWEEN v_newest.next_deadline AND v_now);
+        OR coalesce(v_newest.next_deadline <= v_now, false)
+        OR EXISTS (SELECT 1 FROM tidings_stream_floor(p_group_id) f
+            WHERE f.claimed <= v_now OR tidings_stream_first_due(p_group_id, f.waiting) <= v_now);
 END $$;
 
 -- The same for many groups; true for one that does not exist.
@@ -62,6 +63,10 @@ DECLARE
     v_now bigint;
     v_newest tidings_stream_lease;
     v_lease tidings_stream_lease;
+    v_floor tidings_stream_retry_floor;
+    v_waiting bigint;
+    v_claimed bigint;
+    v_lowest bigint;
     v_expired integer := 0;
     v_next bigint;
     v_first bigint;
@@ -83,18 +88,14 @@ BEGIN
         v_now := tidings_stream_now();
         SELECT * INTO v_newest FROM tidings_stream_lease
             WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
-        v_next := v_newest.next_deadline;
-        IF NOT EXISTS (SELECT 1 FROM tidings_stream_lease
+        IF EXISTS (SELECT 1 FROM tidings_stream_lease
             WHERE group_id = v_group_id AND hi >= v_newest.first_open AND coalesce(deadline, 0) > 0)
         THEN
-            v_next := NULL;
-        ELSIF v_next <= v_now THEN
-            SELECT deadline INTO v_next FROM tidings_stream_lease
-                WHERE group_id = v_group_id AND deadline > v_now ORDER BY deadline LIMIT 1;
+            v_next := v_newest.next_deadline;
         END IF;
-        o_next_due := least(v_next,
-            (SELECT due FROM tidings_stream_retry WHERE group_id = v_group_id ORDER BY due LIMIT 1))
-            - v_now;
+        v_floor := tidings_stream_floor(v_group_id);
+        o_next_due := least(v_next, v_floor.claimed,
+            tidings_stream_first_due(v_group_id, v_floor.waiting)) - v_now;
         RETURN;
     END IF;
 
@@ -108,12 +109,15 @@ BEGIN
     SELECT tail INTO v_tail FROM tidings_stream WHERE stream_id = o_stream_id;
     SELECT * INTO v_newest FROM tidings_stream_lease
         WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
-    SELECT hi INTO v_first FROM tidings_stream_lease
+    SELECT hi, lo INTO v_first, v_lowest FROM tidings_stream_lease
         WHERE group_id = v_group_id AND hi >= v_newest.first_open AND coalesce(deadline, 0) > 0
         ORDER BY hi LIMIT 1;
     IF FOUND THEN
         v_next := v_newest.next_deadline;
     END IF;
+    v_floor := tidings_stream_floor(v_group_id);
+    v_waiting := v_floor.waiting;
+    v_claimed := v_floor.claimed;
 
     -- Each open message of an expired lease gets a row of its own, with one attempt counted. Until it
     -- is claimed, the receipt of the lease is still good for it.
@@ -134,21 +138,30 @@ BEGIN
                 DELETE FROM tidings_stream_lease WHERE group_id = v_group_id AND hi = v_lease.hi;
             END IF;
             v_expired := v_expired + 1;
+            v_claimed := least(v_claimed, v_now);
         END LOOP;
         SELECT deadline INTO v_next FROM tidings_stream_lease
             WHERE group_id = v_group_id AND deadline >= v_next AND (v_expired = 8 OR deadline > v_now)
             ORDER BY deadline LIMIT 1;
+    END IF;
+    IF v_newest.next_deadline <= v_now THEN
         UPDATE tidings_stream_lease SET next_deadline = v_next
             WHERE group_id = v_group_id AND hi = v_newest.hi;
     END IF;
 
     -- What comes again: it was given back, or its claim has expired.
-    IF EXISTS (SELECT 1 FROM tidings_stream_retry WHERE group_id = v_group_id AND due <= v_now) THEN
+    IF v_claimed <= v_now OR tidings_stream_first_due(v_group_id, v_waiting) <= v_now THEN
         WITH due AS MATERIALIZED (
             SELECT r.number, r.due, tidings_stream_size(m.headers, m.payload) AS size
-            FROM tidings_stream_retry r
+            FROM (
+                (SELECT number, due FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND claim IS NULL AND due BETWEEN v_waiting AND v_now
+                ORDER BY due, number LIMIT p_max)
+                UNION ALL
+                (SELECT number, due FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND claim IS NOT NULL AND due BETWEEN v_claimed AND v_now
+                ORDER BY due, number LIMIT p_max)) AS r
             LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
-            WHERE r.group_id = v_group_id AND r.due <= v_now
             ORDER BY r.due, r.number LIMIT p_max
         ), counted AS MATERIALIZED (
             SELECT *, coalesce(sum(size) OVER (
@@ -171,6 +184,20 @@ BEGIN
                 coalesce(sum(size), 0), (SELECT count(*) FROM gone)
             INTO o_numbers, o_attempts, v_bytes, v_gone FROM taken;
         v_lost := v_gone;
+        v_waiting := least(v_now, tidings_stream_first_due(v_group_id, v_waiting));
+        IF v_claimed <= v_now THEN
+            SELECT due INTO v_claimed FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND claim IS NOT NULL AND due >= v_claimed
+                ORDER BY due LIMIT 1;
+        ELSIF o_numbers IS NOT NULL THEN
+            v_claimed := least(v_claimed, v_now + p_visibility);
+        END IF;
+        -- Looks may go through what has ended within some milliseconds.
+        IF v_claimed IS DISTINCT FROM v_floor.claimed OR abs(v_waiting - v_floor.waiting) > 10 THEN
+            PERFORM tidings_stream_set_floor(v_group_id, v_floor.floor_id, v_waiting, v_claimed,
+                least(v_lowest, v_newest.hi + 1, (SELECT number FROM tidings_stream_retry
+                    WHERE group_id = v_group_id AND number >= v_floor.lowest ORDER BY number LIMIT 1)));
+        END IF;
     END IF;
 
     -- What is new, as one lease. What lies between was trimmed before the group had come to it.
@@ -236,9 +263,7 @@ BEGIN
     IF v_bytes >= p_budget OR v_lost > 0 THEN
         o_next_due := 0;
     ELSIF coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 < p_max THEN
-        o_next_due := least(v_next,
-            (SELECT due FROM tidings_stream_retry WHERE group_id = v_group_id ORDER BY due LIMIT 1))
-            - v_now;
+        o_next_due := least(v_next, v_claimed, tidings_stream_first_due(v_group_id, v_waiting)) - v_now;
     END IF;
 END $$;
 
@@ -302,6 +327,7 @@ BEGIN
         SET due = v_now, since = v_now, claim = NULL, consumer = NULL, attempts = attempts - 1
         WHERE group_id = v_group_id AND claim IN (p_claim, p_claim + 1);
     v_found := FOUND;
+    PERFORM tidings_stream_lower_floor(v_group_id, v_now);
     SELECT * INTO v_lease FROM tidings_stream_lease
         WHERE group_id = v_group_id AND deadline IS NOT NULL AND claim = p_claim;
     IF NOT FOUND THEN

@@ -50,6 +50,8 @@ BEGIN
     INSERT INTO tidings_stream_lease
         VALUES (p_group_id, p_position, p_position + 1, 0, '', tidings_stream_now(), NULL, '', NULL,
             p_position);
+    PERFORM tidings_stream_set_floor(p_group_id, (tidings_stream_floor(p_group_id)).floor_id,
+        tidings_stream_now(), NULL, p_position + 1);
 END $$;
 
 -- Creates a group, and the stream, unless they exist. Returns NULL, or the number of the newest
@@ -127,6 +129,7 @@ BEGIN
     PERFORM FROM tidings_stream_group WHERE group_id = p_group_id FOR UPDATE;
     DELETE FROM tidings_stream_lease WHERE group_id = p_group_id;
     DELETE FROM tidings_stream_retry WHERE group_id = p_group_id;
+    DELETE FROM tidings_stream_retry_floor WHERE group_id = p_group_id;
     DELETE FROM tidings_stream_member WHERE group_id = p_group_id;
     DELETE FROM tidings_stream_group WHERE group_id = p_group_id;
 END $$;

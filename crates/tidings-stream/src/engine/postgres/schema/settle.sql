@@ -144,6 +144,10 @@ BEGIN
         END IF;
     END LOOP;
 
+    IF 1 = ANY (p_kinds) OR 2 = ANY (p_kinds) THEN
+        PERFORM tidings_stream_lower_floor(v_group_id, v_now);
+    END IF;
+
     -- The copies are made by the transaction that ends the claims. Streams are locked in one order,
     -- which is that of the outbox.
     IF v_dying IS NOT NULL THEN

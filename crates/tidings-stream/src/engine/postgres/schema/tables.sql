@@ -59,7 +59,21 @@ CREATE TABLE tidings_stream_retry (
     last_error    bytea,
     PRIMARY KEY (group_id, number)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-CREATE INDEX tidings_stream_retry_due ON tidings_stream_retry (group_id, due, number);
+CREATE INDEX tidings_stream_retry_due ON tidings_stream_retry (group_id, due, number)
+    WHERE claim IS NULL;
+CREATE INDEX tidings_stream_retry_expiry ON tidings_stream_retry (group_id, due, number)
+    WHERE claim IS NOT NULL;
+
+-- Where looks for a group's retries begin. The row with the largest id counts; it is replaced, not
+-- updated.
+CREATE TABLE tidings_stream_retry_floor (
+    group_id      bigint NOT NULL,
+    floor_id      bigint GENERATED ALWAYS AS IDENTITY,
+    waiting       bigint NOT NULL,            -- no retry that waits is due earlier
+    claimed       bigint,                     -- no claim of a retry expires earlier; NULL: there is none
+    lowest        bigint NOT NULL,            -- no retry has a smaller number, now or later
+    PRIMARY KEY (group_id, floor_id)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 
 CREATE TABLE tidings_stream_member (
     group_id      bigint NOT NULL,

@@ -1,0 +1,48 @@
+-- Where looks for retries begin. A retry is gone soon, but while an old snapshot is held its entries
+-- stay in the indexes, in front of those that count, and each look from the beginning would go through
+-- all of them. Floors are replaced and not updated for the same reason: the newest is found first,
+-- however many are behind it.
+
+-- The floor of a group.
+CREATE FUNCTION tidings_stream_floor(p_group_id bigint) RETURNS tidings_stream_retry_floor
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_floor tidings_stream_retry_floor;
+BEGIN
+    SELECT * INTO v_floor FROM tidings_stream_retry_floor
+        WHERE group_id = p_group_id ORDER BY floor_id DESC LIMIT 1;
+    RETURN v_floor;
+END $$;
+
+-- Replaces the floor of a locked group.
+CREATE FUNCTION tidings_stream_set_floor(
+    p_group_id bigint, p_old bigint, p_waiting bigint, p_claimed bigint, p_lowest bigint
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO tidings_stream_retry_floor (group_id, waiting, claimed, lowest)
+        VALUES (p_group_id, p_waiting, p_claimed, p_lowest);
+    DELETE FROM tidings_stream_retry_floor WHERE group_id = p_group_id AND floor_id = p_old;
+END $$;
+
+-- Keeps the floor of a locked group below what waits from p_now on: the clock may have been set back.
+CREATE FUNCTION tidings_stream_lower_floor(p_group_id bigint, p_now bigint) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_floor tidings_stream_retry_floor := tidings_stream_floor(p_group_id);
+BEGIN
+    IF v_floor.waiting > p_now THEN
+        PERFORM tidings_stream_set_floor(
+            p_group_id, v_floor.floor_id, p_now, v_floor.claimed, v_floor.lowest);
+    END IF;
+END $$;
+
+-- When the first retry that waits is due; NULL if none waits.
+CREATE FUNCTION tidings_stream_first_due(p_group_id bigint, p_floor bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_due bigint;
+BEGIN
+    SELECT due INTO v_due FROM tidings_stream_retry
+        WHERE group_id = p_group_id AND claim IS NULL AND due >= p_floor ORDER BY due LIMIT 1;
+    RETURN v_due;
+END $$;
