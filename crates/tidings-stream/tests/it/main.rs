@@ -22,6 +22,7 @@ mod postgres_faults;
 mod redis;
 mod redis_cost;
 mod redis_faults;
+mod redrive;
 mod send_sync;
 mod sqlite;
 mod sqlite_faults;

@@ -363,6 +363,27 @@ async fn a_claim_ends_with_the_message_that_makes_it_large() {
     assert_eq!(page.len(), 3);
 }
 
+/// A claim that was for as many as it could be, and lost one of them, is followed by another at once.
+#[tokio::test]
+async fn regression_a_claim_that_lost_a_message_is_followed_by_another() {
+    let prefix = prefix();
+    let engine = open(&url(), &prefix).await;
+    let client = Client::connect(&url()).await;
+    let key = key("s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    for message in numbered(12) {
+        let appending = engine.append(&key.stream, vec![message], None);
+        appending.await.unwrap();
+    }
+    let log = format!("{{{prefix}}}:log:{}", key.stream);
+    let found: Vec<(String, Vec<Vec<u8>>)> = client.run(&["XRANGE", &log, "5", "5"]).await;
+    let removed: u64 = client.run(&["XDEL", &log, &found[0].0]).await;
+    assert_eq!(removed, 1);
+    let claimed = engine.claim(&consumer(&key), 10, NEVER).await.unwrap();
+    assert_eq!(claimed.deliveries.len(), 9);
+    assert_eq!(claimed.next_due, Some(Duration::ZERO));
+}
+
 /// Messages that were removed behind the engine's back are lost, and stop no consumer.
 #[tokio::test]
 async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
