@@ -39,15 +39,14 @@ fn element(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let [_tag, length, rest @ ..] = der else {
         return None;
     };
-    let (length, rest) = match length {
-        0..0x80 => (usize::from(*length), rest),
-        _ => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-            let length = bytes.iter().try_fold(0_usize, |length, byte| {
-                length.checked_mul(256)?.checked_add(usize::from(*byte))
-            })?;
-            (length, rest)
-        }
+    let (length, rest) = if *length < 0x80 {
+        (usize::from(*length), rest)
+    } else {
+        let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+        let length = bytes.iter().try_fold(0_usize, |length, byte| {
+            length.checked_mul(256)?.checked_add(usize::from(*byte))
+        })?;
+        (length, rest)
     };
     rest.split_at_checked(length)
 }
