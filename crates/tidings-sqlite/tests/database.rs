@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rusqlite::{Connection, StatementStatus};
 use tidings_sqlite::{Database, Error, Options, rusqlite};
 use tokio::time::Instant;
 
@@ -34,6 +35,28 @@ async fn count(database: &Database) -> i64 {
         })
         .await
         .unwrap()
+}
+
+/// How often a statement that is kept was compiled again.
+fn recompiled(connection: &Connection) -> Result<i32, Error> {
+    let kept = || connection.prepare_cached("SELECT n FROM item ORDER BY n LIMIT ?1");
+    for limit in 0..10 {
+        let mut statement = kept()?;
+        let mut rows = statement.query([limit])?;
+        while rows.next()?.is_some() {}
+    }
+    Ok(kept()?.get_status(StatementStatus::RePrepare))
+}
+
+/// SQLite would compile statements whose plans depend on bound values, such as the one of a `LIMIT`, for
+/// each execution.
+#[tokio::test]
+async fn regression_statements_that_are_kept_are_compiled_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    insert(&database, 1).await.unwrap();
+    assert_eq!(database.write(|tx| recompiled(tx)).await.unwrap(), 0);
+    assert_eq!(database.read(recompiled).await.unwrap(), 0);
 }
 
 #[tokio::test]
