@@ -69,6 +69,9 @@ impl DispatcherBuilder {
 
     /// Sets how many attempts can be under way to endpoints with the same host name or address,
     /// whatever the port: at least 1. The default is 64.
+    ///
+    /// Slow attempts get half of them, and together with those of new endpoints three quarters. So
+    /// stalled endpoints do not keep the others at their host waiting.
     pub fn max_in_flight_per_host(mut self, attempts: usize) -> Self {
         self.pool.limits.per_host = Some(attempts);
         self

@@ -27,7 +27,7 @@ use super::lane::{Lane, LaneSettings, Next, Settled};
 use crate::circuit_breaker::{CircuitState, Permit};
 use crate::retry::RetryPolicy;
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, Speed, Verdict};
-use hosts::Hosts;
+use hosts::{Attempts, HostPermit, Hosts};
 use ready::ReadyQueue;
 use slot::{Place, Slot, host_of};
 use workers::{WorkerPermit, Workers};
@@ -64,6 +64,7 @@ pub(crate) struct AttemptPermit {
     pub(super) retry: Option<RetryPolicy>,
     circuit: Option<Permit>,
     worker: WorkerPermit,
+    at_host: HostPermit,
 }
 
 /// Something for a worker to do.
@@ -254,8 +255,10 @@ impl Scheduler {
                 continue;
             };
             slot.place = Place::Idle;
-            if !self.hosts.has_permit(&slot.host) {
-                slot.place = Place::Blocked(self.hosts.block(&slot.host, id));
+            let speed = slot.speed();
+            if !self.hosts.has_permit(&slot.host, speed) {
+                let host = Arc::clone(&slot.host);
+                self.block(id, &host, speed);
                 continue;
             }
             let next = slot.lane.take(now, draining);
@@ -306,6 +309,7 @@ impl Scheduler {
             return Some(isolation.slow_after);
         }
         if self.workers.mark_late(&mut permit.worker, isolation) {
+            self.hosts.mark_late(&permit.host, &mut permit.at_host);
             if let Some(slot) = self.lanes.get_mut(&permit.lane) {
                 slot.late += 1;
             }
@@ -358,21 +362,22 @@ impl Scheduler {
 
     fn begin(&mut self, id: LaneId, circuit: Option<Permit>) -> Option<(Endpoint, AttemptPermit)> {
         let slot = self.lanes.get(&id)?;
+        let speed = slot.speed();
         let permit = AttemptPermit {
             lane: id,
             host: Arc::clone(&slot.host),
             version: slot.lane.version(),
             retry: slot.lane.retry().cloned(),
             circuit,
-            worker: self.workers.acquire(slot.speed()),
+            worker: self.workers.acquire(speed),
+            at_host: self.hosts.acquire(&slot.host, speed),
         };
-        self.hosts.acquire(&permit.host);
         Some((slot.lane.endpoint.clone(), permit))
     }
 
     fn end(&mut self, permit: &AttemptPermit) {
         self.workers.release(&permit.worker);
-        self.hosts.release(&permit.host);
+        self.hosts.release(&permit.host, &permit.at_host);
         if let Some(slot) = self.lanes.get_mut(&permit.lane) {
             slot.late -= usize::from(permit.worker.is_late());
         }
@@ -401,18 +406,33 @@ impl Scheduler {
         match std::mem::replace(&mut slot.place, Place::Idle) {
             Place::Idle => {}
             Place::Ready(position) => self.ready.remove(position),
-            Place::Blocked(number) => self.hosts.unblock(&slot.host, number),
+            Place::Blocked(position) => self.hosts.unblock(&slot.host, position),
         }
     }
 
-    /// Moves a ready lane whose speed has changed to the queue for that.
+    /// Moves a lane whose speed has changed to the queue for that.
     fn requeue(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes.get(&id)
-            && let Place::Ready(position) = slot.place
-            && position.speed() != slot.speed()
-        {
-            self.make_idle(id);
-            self.make_ready(id);
+        let Some(slot) = self.lanes.get(&id) else {
+            return;
+        };
+        let (place, speed, host) = (slot.place, slot.speed(), Arc::clone(&slot.host));
+        match place {
+            Place::Ready(position) if position.speed() != speed => {
+                self.make_idle(id);
+                self.make_ready(id);
+            }
+            Place::Blocked(position) if position.speed() != speed => {
+                self.make_idle(id);
+                self.block(id, &host, speed);
+            }
+            Place::Idle | Place::Ready(_) | Place::Blocked(_) => {}
+        }
+    }
+
+    fn block(&mut self, id: LaneId, host: &Arc<str>, speed: Speed) {
+        let position = self.hosts.block(host, speed, id);
+        if let Some(slot) = self.lanes.get_mut(&id) {
+            slot.place = Place::Blocked(position);
         }
     }
 
@@ -425,16 +445,18 @@ impl Scheduler {
 
     /// Makes as many lanes ready as a host has permits for.
     fn unblock_host(&mut self, host: &str) {
-        let mut promised = 0;
+        let mut promised = Attempts::default();
         while let Some(id) = self.hosts.next_unblocked(host, promised) {
             if let Some(slot) = self.lanes.get_mut(&id) {
                 slot.place = Place::Idle;
             }
-            // A lane that has nothing left, or waits for the end of another slow attempt, leaves
-            // the permit to the next.
-            let speed = self.make_ready(id);
-            let waits = |speed| speed == Speed::Slow && !self.workers.has_permit(speed);
-            promised += usize::from(speed.is_some_and(|speed| !waits(speed)));
+            // A lane that has nothing left, or waits for the end of another slow or new attempt,
+            // leaves the permit to the next.
+            if let Some(speed) = self.make_ready(id)
+                && (speed == Speed::Quick || self.workers.has_permit(speed))
+            {
+                promised.add(speed);
+            }
         }
     }
 

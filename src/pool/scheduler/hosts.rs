@@ -1,7 +1,8 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::LaneId;
+use super::ready::{Position, ReadyQueue};
+use super::{LaneId, Speed};
 
 /// How many attempts are under way to each host, whichever lanes they belong to, and which lanes
 /// wait for one of them to end. Without a limit nothing is counted.
@@ -9,14 +10,27 @@ use super::LaneId;
 pub(super) struct Hosts {
     limit: Option<usize>,
     known: HashMap<Arc<str>, Host>,
-    next_number: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Host {
-    in_flight: usize,
-    /// Lanes in the order in which they began to wait.
-    blocked: BTreeMap<u64, LaneId>,
+    under_way: Attempts,
+    blocked: ReadyQueue,
+}
+
+/// Attempts to one host, and what they count as.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Attempts {
+    all: usize,
+    new: usize,
+    /// Those that are slow, or were begun as such.
+    slow: usize,
+}
+
+/// What one attempt counts as at its host.
+#[derive(Debug)]
+pub(super) struct HostPermit {
+    speed: Speed,
 }
 
 impl Hosts {
@@ -24,62 +38,64 @@ impl Hosts {
         Self {
             limit,
             known: HashMap::new(),
-            next_number: 0,
         }
     }
 
-    pub(super) fn has_permit(&self, host: &str) -> bool {
-        self.limit.is_none_or(|limit| self.in_flight(host) < limit)
+    pub(super) fn has_permit(&self, host: &str, speed: Speed) -> bool {
+        self.limit
+            .is_none_or(|limit| self.under_way(host).have_room(speed, limit))
     }
 
-    pub(super) fn in_flight(&self, host: &str) -> usize {
-        self.known.get(host).map_or(0, |host| host.in_flight)
-    }
-
-    pub(super) fn acquire(&mut self, host: &Arc<str>) {
+    pub(super) fn acquire(&mut self, host: &Arc<str>, speed: Speed) -> HostPermit {
         if self.limit.is_some() {
-            self.known.entry(Arc::clone(host)).or_default().in_flight += 1;
+            self.host(host).under_way.add(speed);
+        }
+        HostPermit { speed }
+    }
+
+    /// Takes note that an attempt takes long.
+    pub(super) fn mark_late(&mut self, host: &str, permit: &mut HostPermit) {
+        let speed = std::mem::replace(&mut permit.speed, Speed::Slow);
+        if let Some(host) = self.known.get_mut(host) {
+            host.under_way.remove(speed);
+            host.under_way.add(Speed::Slow);
         }
     }
 
-    pub(super) fn release(&mut self, host: &str) {
-        if self.limit.is_none() {
-            return;
-        }
+    pub(super) fn release(&mut self, host: &str, permit: &HostPermit) {
         if let Some(state) = self.known.get_mut(host) {
-            state.in_flight = state.in_flight.saturating_sub(1);
+            state.under_way.remove(permit.speed);
         }
         self.forget_unused(host);
     }
 
-    /// Lets a lane wait for a permit, and returns the number by which it can be taken out.
-    pub(super) fn block(&mut self, host: &Arc<str>, lane: LaneId) -> u64 {
-        let number = self.next_number;
-        self.next_number += 1;
-        let host = self.known.entry(Arc::clone(host)).or_default();
-        host.blocked.insert(number, lane);
-        number
+    /// Lets a lane wait for a permit, and returns the place from which it can be taken out.
+    pub(super) fn block(&mut self, host: &Arc<str>, speed: Speed, lane: LaneId) -> Position {
+        self.host(host).blocked.push(speed, lane)
     }
 
     /// Takes a lane out that no longer waits.
-    pub(super) fn unblock(&mut self, host: &str, number: u64) {
+    pub(super) fn unblock(&mut self, host: &str, position: Position) {
         if let Some(state) = self.known.get_mut(host) {
-            state.blocked.remove(&number);
+            state.blocked.remove(position);
         }
         self.forget_unused(host);
     }
 
-    /// Takes the next lane that may try again. Call it until there is none, whenever a permit may
-    /// have been left unused.
-    pub(super) fn next_unblocked(&mut self, host: &str, promised: usize) -> Option<LaneId> {
+    /// Takes the next lane that may try again beside those that were promised a permit. Call it
+    /// until there is none, whenever a permit may have been left unused.
+    pub(super) fn next_unblocked(&mut self, host: &str, promised: Attempts) -> Option<LaneId> {
         let limit = self.limit?;
         let state = self.known.get_mut(host)?;
-        if state.in_flight.saturating_add(promised) >= limit {
-            return None;
-        }
-        let lane = state.blocked.pop_first().map(|(_, lane)| lane);
+        let taken = state.under_way.and(promised);
+        let lane = state.blocked.pop(|speed| taken.have_room(speed, limit));
         self.forget_unused(host);
         lane
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_flight(&self, host: &str) -> usize {
+        self.under_way(host).all
     }
 
     #[cfg(test)]
@@ -87,10 +103,57 @@ impl Hosts {
         self.known.is_empty()
     }
 
+    fn under_way(&self, host: &str) -> Attempts {
+        (self.known.get(host)).map_or_else(Attempts::default, |host| host.under_way)
+    }
+
+    fn host(&mut self, host: &Arc<str>) -> &mut Host {
+        self.known.entry(Arc::clone(host)).or_insert_with(|| Host {
+            under_way: Attempts::default(),
+            blocked: ReadyQueue::new(),
+        })
+    }
+
     fn forget_unused(&mut self, host: &str) {
-        let unused = |host: &Host| host.in_flight == 0 && host.blocked.is_empty();
+        let unused = |host: &Host| host.under_way.all == 0 && !host.blocked.has_next(|_| true);
         if self.known.get(host).is_some_and(unused) {
             self.known.remove(host);
+        }
+    }
+}
+
+impl Attempts {
+    /// Whether an attempt of a speed may begin. Slow ones get half of the limit, and with those of
+    /// new lanes three quarters, so that however many endpoints of a host are stalled, the others
+    /// go on.
+    fn have_room(self, speed: Speed, limit: usize) -> bool {
+        let half = limit.div_ceil(2);
+        let three_quarters = limit - limit / 4;
+        let may_begin = match speed {
+            Speed::Quick => true,
+            Speed::New => self.new + self.slow < three_quarters,
+            Speed::Slow => self.slow < half && self.new + self.slow < three_quarters,
+        };
+        may_begin && self.all < limit
+    }
+
+    pub(super) fn add(&mut self, speed: Speed) {
+        self.all += 1;
+        self.new += usize::from(speed == Speed::New);
+        self.slow += usize::from(speed == Speed::Slow);
+    }
+
+    fn remove(&mut self, speed: Speed) {
+        self.all -= 1;
+        self.new -= usize::from(speed == Speed::New);
+        self.slow -= usize::from(speed == Speed::Slow);
+    }
+
+    fn and(self, others: Self) -> Self {
+        Self {
+            all: self.all + others.all,
+            new: self.new + others.new,
+            slow: self.slow + others.slow,
         }
     }
 }
@@ -103,13 +166,59 @@ mod tests {
     fn a_lane_that_no_longer_waits_is_not_let_in() {
         let mut hosts = Hosts::new(Some(1));
         let host: Arc<str> = "a".into();
-        hosts.acquire(&host);
-        let numbers = [1, 2].map(|lane| hosts.block(&host, LaneId(lane)));
-        hosts.unblock(&host, numbers[0]);
-        assert_eq!(hosts.next_unblocked(&host, 0), None);
-        hosts.release(&host);
-        assert_eq!(hosts.next_unblocked(&host, 1), None);
-        assert_eq!(hosts.next_unblocked(&host, 0), Some(LaneId(2)));
+        let permit = hosts.acquire(&host, Speed::Quick);
+        let places = [1, 2].map(|lane| hosts.block(&host, Speed::Quick, LaneId(lane)));
+        hosts.unblock(&host, places[0]);
+        assert_eq!(hosts.next_unblocked(&host, Attempts::default()), None);
+        hosts.release(&host, &permit);
+        let mut promised = Attempts::default();
+        promised.add(Speed::Quick);
+        assert_eq!(hosts.next_unblocked(&host, promised), None);
+        let lane = hosts.next_unblocked(&host, Attempts::default());
+        assert_eq!(lane, Some(LaneId(2)));
+        assert!(hosts.is_empty());
+    }
+
+    #[test]
+    fn slow_and_new_attempts_leave_room_for_quick_ones() {
+        // The limit, and how many attempts can be under way that are slow, new, and quick after them.
+        for (limit, slow, new, quick) in [
+            (1, 1, 0, 0),
+            (2, 1, 1, 0),
+            (4, 2, 1, 1),
+            (5, 3, 1, 1),
+            (64, 32, 16, 16),
+        ] {
+            let mut hosts = Hosts::new(Some(limit));
+            let host: Arc<str> = "a".into();
+            let mut fill = |speed| {
+                let mut begun = 0;
+                while hosts.has_permit(&host, speed) {
+                    hosts.acquire(&host, speed);
+                    begun += 1;
+                }
+                begun
+            };
+            let begun = [Speed::Slow, Speed::New, Speed::Quick].map(&mut fill);
+            assert_eq!(begun, [slow, new, quick], "{limit}");
+        }
+    }
+
+    #[test]
+    fn a_late_attempt_of_a_new_lane_leaves_no_more_room_to_new_ones() {
+        let mut hosts = Hosts::new(Some(4));
+        let host: Arc<str> = "a".into();
+        let mut permits: Vec<_> = (0..3).map(|_| hosts.acquire(&host, Speed::New)).collect();
+        assert!(!hosts.has_permit(&host, Speed::New));
+        for permit in &mut permits {
+            hosts.mark_late(&host, permit);
+        }
+        assert!(!hosts.has_permit(&host, Speed::New));
+        assert!(!hosts.has_permit(&host, Speed::Slow));
+        assert!(hosts.has_permit(&host, Speed::Quick));
+        for permit in &permits {
+            hosts.release(&host, permit);
+        }
         assert!(hosts.is_empty());
     }
 }

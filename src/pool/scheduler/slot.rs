@@ -40,7 +40,7 @@ pub(super) enum Place {
     Idle,
     Ready(Position),
     /// It waits until its host has fewer attempts under way.
-    Blocked(u64),
+    Blocked(Position),
 }
 
 impl Slot {

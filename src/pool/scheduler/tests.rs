@@ -328,6 +328,35 @@ fn lanes_of_one_host_share_its_limit_in_turn() {
 }
 
 #[test]
+fn stalled_endpoints_of_a_host_leave_room_for_the_healthy_ones_there() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(8),
+        ..limits(64, 64)
+    });
+    let healthy = bench.prove("healthy", 1, (1, 32));
+    for number in 0..100 {
+        bench.add(&format!("stalled{number}"), 1, (1, 32), 10);
+    }
+    // Six are new; as late ones they are slow, and six is more than the half that slow ones get.
+    assert_eq!(bench.begin().len(), 6);
+    bench.stall(SECOND);
+    assert!(bench.begin().is_empty());
+    for _ in 0..10 {
+        bench.scheduler.push(healthy, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["healthy", "healthy"]);
+    bench.end("healthy", 200, FAST);
+    assert_eq!(bench.begin(), ["healthy"]);
+    // What waits at the host takes turns with the healthy one as soon as there is room.
+    while let Some(index) = (bench.under_way.iter()).position(|(id, ..)| id.as_str() != "healthy") {
+        bench.settle(index, attempt(503, 30 * SECOND));
+    }
+    let begun = bench.begin();
+    assert!(begun.iter().any(|name| name.starts_with("stalled")));
+    assert_eq!(bench.under_way.len(), 8);
+}
+
+#[test]
 fn a_lane_with_another_host_no_longer_waits_for_the_old_one() {
     let mut bench = Bench::new(Limits {
         per_host: Some(1),
