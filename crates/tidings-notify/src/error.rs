@@ -28,6 +28,14 @@ pub enum StoreError {
     /// The cursor belongs to another log, or to an earlier incarnation of this one.
     #[error("expected a cursor of this user's present log")]
     ForeignCursor,
+    /// An option is not within its range.
+    #[error("expected {field} to be {expected}")]
+    InvalidOption {
+        /// The option.
+        field: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
     /// The store returned something that its contract does not allow.
     #[error("the notification store broke its contract: {rule}")]
     ContractBroken {

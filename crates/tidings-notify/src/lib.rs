@@ -76,6 +76,10 @@
     feature = "sqlite",
     doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before a call returns |"
 )]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`RedisStore`] | `redis` | the newest events of each user, for instances that share a server |"
+)]
 //!
 //! Your own store implements [`Store`]; the feature `conformance` has the contract as functions.
 //!
@@ -102,6 +106,8 @@ mod notifier;
 mod payload;
 pub mod presence;
 mod router;
+#[cfg(feature = "redis")]
+mod scripts;
 mod since;
 mod store;
 mod subscription;
@@ -123,6 +129,8 @@ pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{MemoryPresence, Presence};
 pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
+#[cfg(feature = "redis")]
+pub use store::redis::{self, RedisStore};
 #[cfg(feature = "sqlite")]
 pub use store::sqlite::{self, SqliteStore};
 pub use store::{

@@ -2,6 +2,8 @@
 
 mod mark;
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod wakes;

@@ -48,7 +48,7 @@ use super::{
     Heartbeat, Lease, LeaseId, Mark, Presence, PresenceError, Standing, Transitions, Update,
 };
 use crate::{RoutingInfo, UserId};
-use scripts::Scripts;
+use scripts::PresenceScripts;
 
 pub use options::RedisOptions;
 
@@ -76,7 +76,7 @@ pub struct RedisPresence {
 
 #[derive(Debug)]
 struct Shared {
-    scripts: Scripts,
+    scripts: PresenceScripts,
     kept: usize,
     closing: CancellationToken,
 }
@@ -93,7 +93,7 @@ impl RedisPresence {
     ///
     /// Outside of a Tokio runtime, which its connection needs.
     pub async fn open(config: Config, options: RedisOptions) -> Result<Self, PresenceError> {
-        let scripts = Scripts::load(Server::new(config), options.root()?).await?;
+        let scripts = PresenceScripts::load(Server::new(config), options.root()?).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 scripts,

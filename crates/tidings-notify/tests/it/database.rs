@@ -1,6 +1,11 @@
 //! A PostgreSQL schema for one test.
 
+use std::time::Duration;
+
 use tidings_postgres::tokio_postgres::{self, NoTls};
+
+/// How long stores wait for a reply where they get one: the default is too short on a busy machine.
+pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 
 /// A schema of its own on the server of `DATABASE_URL`, which goes when it is dropped.
 pub(crate) struct Schema {

@@ -334,3 +334,16 @@ proptest! {
         });
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn the_inbox_on_redis_is_that_of_the_model(steps in steps()) {
+        block_on(async {
+            let prefix = crate::redis::prefix();
+            let [first, second] = [&prefix, &prefix].map(|prefix| crate::redis::open(prefix));
+            follow(&steps, &first.await, &second.await).await;
+        });
+    }
+}

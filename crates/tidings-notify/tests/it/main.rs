@@ -14,6 +14,7 @@ mod instances;
 mod marks;
 mod presence;
 mod pushing;
+mod redis;
 mod resuming;
 mod send_sync;
 mod stores;

@@ -10,6 +10,7 @@ use crate::support::{ann, draft, fresh_sqlite, numbers, open_sqlite, push_number
 
 store_conformance!(memory, Subject::new(MemoryStore::new()));
 store_conformance!(sqlite, sqlite_subject().await);
+store_conformance!(redis, crate::redis::subject().await);
 
 /// Two handles on one file, as two processes would have them.
 async fn sqlite_subject() -> Subject {

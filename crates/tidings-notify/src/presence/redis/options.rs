@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use crate::presence::{DEFAULT_KEPT_TRANSITIONS, PresenceError};
+use crate::scripts::{HASH_TAG, hash_tag};
 
 /// How a [`RedisPresence`](super::RedisPresence) works.
 #[derive(Debug, Clone)]
@@ -38,28 +39,9 @@ impl RedisOptions {
 
     /// What all keys begin with. The braces make it the hash tag.
     pub(super) fn root(&self) -> Result<Arc<str>, PresenceError> {
-        let is_odd = |c: char| c.is_control() || matches!(c, '{' | '}');
-        if !(1..=255).contains(&self.prefix.len()) || self.prefix.contains(is_odd) {
-            return Err(PresenceError::InvalidOption {
-                field: "the prefix",
-                expected: "1 to 255 bytes without braces and control characters",
-            });
-        }
-        Ok(format!("{{{}}}", self.prefix).into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_that_would_spoil_the_hash_tag_is_refused() {
-        let root = |prefix: &str| RedisOptions::default().with_prefix(prefix).root();
-        assert_eq!(&*root("a b").unwrap(), "{a b}");
-        for prefix in ["", "{", "a}b", "line\nbreak", &"x".repeat(256)] {
-            let refused = root(prefix).unwrap_err();
-            assert!(matches!(refused, PresenceError::InvalidOption { .. }));
-        }
+        hash_tag(&self.prefix).ok_or(PresenceError::InvalidOption {
+            field: "the prefix",
+            expected: HASH_TAG,
+        })
     }
 }

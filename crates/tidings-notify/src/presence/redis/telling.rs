@@ -1,10 +1,10 @@
 //! What instances tell.
 
-use super::scripts::{Script, Scripts};
+use super::scripts::{PresenceScripts, Script};
 use crate::presence::{Heartbeat, Lease, LeaseId, PresenceError, Standing, Update};
 
 pub(super) async fn update(
-    scripts: &Scripts,
+    scripts: &PresenceScripts,
     kept: usize,
     lease: &Lease,
     update: &Update,
@@ -25,7 +25,7 @@ pub(super) async fn update(
 }
 
 pub(super) async fn beat(
-    scripts: &Scripts,
+    scripts: &PresenceScripts,
     kept: usize,
     lease: &Lease,
     expected: &Heartbeat,
@@ -39,7 +39,7 @@ pub(super) async fn beat(
     scripts.run(Script::Beat, &call).await.map(standing)
 }
 
-pub(super) async fn end(scripts: &Scripts, lease: LeaseId) -> Result<(), PresenceError> {
+pub(super) async fn end(scripts: &PresenceScripts, lease: LeaseId) -> Result<(), PresenceError> {
     let mut call = scripts.call(Script::End);
     call.arg(lease.to_string());
     scripts.run(Script::End, &call).await

@@ -13,13 +13,13 @@ use crate::support::{ann, place, user};
 #[tokio::test]
 async fn postgres_is_told_again_after_every_fault() {
     let mut outage = PostgresOutage::start().await.unwrap();
-    every_fault_is_survived(&mut outage, async |url| postgres::open(&url).await).await;
+    every_fault_is_survived(&mut outage, async |url| postgres::impatient(&url).await).await;
 }
 
 #[tokio::test]
 async fn redis_is_told_again_after_every_fault() {
     let mut outage = RedisOutage::start().await.unwrap();
-    every_fault_is_survived(&mut outage, async |url| redis::open(&url, "p").await).await;
+    every_fault_is_survived(&mut outage, async |url| redis::impatient(&url).await).await;
 }
 
 /// Connections come and go while the server is away. When it is back, it is told.
@@ -57,7 +57,7 @@ async fn every_fault_is_survived(
 #[tokio::test]
 async fn redis_is_told_again_after_a_restart_without_its_data() {
     let mut server = RedisServer::start().await.unwrap();
-    let presence = redis::open(&server.url(), "p").await;
+    let presence = redis::impatient(&server.url()).await;
     let tracker = quick(&presence, "one");
     let mut watch = tracker.watch().await.unwrap();
     let connection = tracker.register(ann()).unwrap();
@@ -75,8 +75,8 @@ async fn postgres_and_redis_replace_a_frozen_connection() {
     let postgres = PostgresOutage::start().await.unwrap();
     let redis = RedisOutage::start().await.unwrap();
     for (proxy, presence) in [
-        (postgres.proxy(), postgres::open(postgres.url()).await),
-        (redis.proxy(), redis::open(redis.url(), "p").await),
+        (postgres.proxy(), postgres::impatient(postgres.url()).await),
+        (redis.proxy(), redis::impatient(redis.url()).await),
     ] {
         let tracker = quick(&presence, "one");
         let connection = tracker.register(ann()).unwrap();

@@ -35,11 +35,11 @@ async fn postgres_notices_killed_and_paused_instances() {
 
 #[tokio::test]
 async fn redis_notices_killed_and_paused_instances() {
-    let open = async |prefix: String| redis::open(&redis::url(), &prefix).await;
+    let open = async |prefix: String| redis::open(&crate::redis::url(), &prefix).await;
     hold_if_child(open).await;
     notice(
         "presence::killed::redis_notices_killed_and_paused_instances",
-        redis::prefix(),
+        crate::redis::prefix(),
         open,
     )
     .await;

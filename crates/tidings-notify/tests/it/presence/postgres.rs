@@ -10,7 +10,7 @@ use tidings_notify::presence::postgres::{Config, PostgresOptions, PostgresPresen
 use tidings_test_support::PostgresServer;
 
 use super::{quick, soon, until_located, until_online, until_reported};
-use crate::database::{Schema, connect};
+use crate::database::{PATIENT, Schema, connect};
 use crate::support::{ann, user};
 
 /// Every table, and all together.
@@ -24,13 +24,16 @@ pub(super) const LOSSES: [&str; 5] = [
 ];
 
 pub(super) async fn open(url: &str) -> Arc<dyn Presence> {
-    open_with(url, PostgresOptions::default()).await
+    open_with(url, PATIENT, PostgresOptions::default()).await
 }
 
-async fn open_with(url: &str, options: PostgresOptions) -> Arc<dyn Presence> {
-    let config = Config::new(url)
-        .unwrap()
-        .with_answer_limit(Duration::from_secs(5));
+/// A presence that gives a silent server up after five seconds.
+pub(super) async fn impatient(url: &str) -> Arc<dyn Presence> {
+    open_with(url, Duration::from_secs(5), PostgresOptions::default()).await
+}
+
+async fn open_with(url: &str, limit: Duration, options: PostgresOptions) -> Arc<dyn Presence> {
+    let config = Config::new(url).unwrap().with_answer_limit(limit);
     Arc::new(PostgresPresence::open(config, options).await.unwrap())
 }
 
@@ -106,7 +109,7 @@ async fn sessions_may_have_another_isolation_level() {
 async fn a_watch_is_told_of_what_is_no_longer_kept() {
     let schema = Schema::create().await;
     let options = PostgresOptions::default().with_kept_transitions(3);
-    let presence = open_with(&schema.url(), options).await;
+    let presence = open_with(&schema.url(), PATIENT, options).await;
     super::redis::lag_behind_three(presence).await;
 }
 

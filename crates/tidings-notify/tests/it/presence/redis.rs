@@ -13,27 +13,22 @@ use tidings_redis::redis::{FromRedisValue, cmd, pipe};
 use tidings_test_support::RedisServer;
 
 use super::{quick, soon, until_located, until_online, until_reported};
+use crate::database::PATIENT;
+use crate::redis::{prefix, url};
 use crate::support::{ann, place, user};
 
-/// The server that the tests run against.
-pub(super) fn url() -> String {
-    std::env::var("REDIS_URL")
-        .expect("REDIS_URL names a Redis server; `scripts/services` runs a command with one")
-}
-
-/// A prefix that no other test has, nor an earlier run.
-pub(super) fn prefix() -> String {
-    format!("test {:016x}", fastrand::u64(..))
-}
-
 pub(super) async fn open(url: &str, prefix: &str) -> Arc<dyn Presence> {
-    open_with(url, RedisOptions::default().with_prefix(prefix)).await
+    let options = RedisOptions::default().with_prefix(prefix);
+    open_with(url, PATIENT, options).await
 }
 
-async fn open_with(url: &str, options: RedisOptions) -> Arc<dyn Presence> {
-    let config = Config::new(url)
-        .unwrap()
-        .with_answer_limit(Duration::from_secs(5));
+/// A presence that gives a silent server up after five seconds.
+pub(super) async fn impatient(url: &str) -> Arc<dyn Presence> {
+    open_with(url, Duration::from_secs(5), RedisOptions::default()).await
+}
+
+async fn open_with(url: &str, limit: Duration, options: RedisOptions) -> Arc<dyn Presence> {
+    let config = Config::new(url).unwrap().with_answer_limit(limit);
     Arc::new(RedisPresence::open(config, options).await.unwrap())
 }
 
@@ -88,20 +83,8 @@ impl Client {
 /// A node of a cluster refuses a script that touches keys of several slots.
 #[tokio::test]
 async fn every_key_lies_in_one_slot_and_expires() {
-    let server = RedisServer::start_node().await.unwrap();
+    let (server, _only) = crate::redis::node().await;
     let client = Client::connect(&server.url()).await;
-    client
-        .run::<()>(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"])
-        .await;
-    soon(async {
-        loop {
-            let info: String = client.run(&["CLUSTER", "INFO"]).await;
-            if info.contains("cluster_state:ok") {
-                break;
-            }
-        }
-    })
-    .await;
     let presence = open(&server.url(), "tag").await;
     let tracker = quick(&presence, "{one}");
     for name in ["ann", "{a}", "}{", ":lease"] {
@@ -258,7 +241,7 @@ async fn a_watch_is_told_of_what_is_no_longer_kept() {
     let options = RedisOptions::default()
         .with_prefix(prefix())
         .with_kept_transitions(3);
-    lag_behind_three(open_with(&url(), options).await).await;
+    lag_behind_three(open_with(&url(), PATIENT, options).await).await;
 }
 
 /// A store that keeps three transitions has lost two of five.

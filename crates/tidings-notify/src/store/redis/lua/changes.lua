@@ -1,0 +1,23 @@
+-- The logs that have changed after a number.
+--
+-- ARGV: run of the server or an empty text, and unless the mark of now is wanted the run of a mark, its
+--       number, and most logs
+-- Returns: the run, the newest number, whether the mark was of this run, and the number, user and head of
+--         each log
+local run = run_of(ARGV[1])
+local newest = tonumber(call('HGET', meta, 'number') or 0)
+local logs = {}
+if not ARGV[2] then
+  return { run, newest, 1, logs }
+end
+if ARGV[2] ~= run or tonumber(ARGV[3]) > newest then
+  return { run, newest, 0, logs }
+end
+local found = call('ZRANGE', changed, '(' .. ARGV[3], '+inf', 'BYSCORE', 'LIMIT', 0, ARGV[4], 'WITHSCORES')
+for at = 1, #found, 2 do
+  local log = find_log(found[at])
+  if log then
+    table.insert(logs, { tonumber(found[at + 1]), log.user, head(log) })
+  end
+end
+return { run, newest, 1, logs }

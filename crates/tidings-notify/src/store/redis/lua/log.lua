@@ -1,0 +1,81 @@
+-- The keys, and the log of a user. Numbers, and times in microseconds, are exact in Lua up to 2^53.
+local call = redis.call
+local root = KEYS[1]
+local changed, oldest, meta = root .. ':changed', root .. ':oldest', root .. ':meta'
+
+local function key_of(kind, user)
+  return root .. ':' .. kind .. ':' .. user
+end
+
+-- What tells one life of the server's data from the next: given, when the data outlives the server; else the
+-- process of the server, because after a restart or on a replica that was promoted, the newest of it may be
+-- gone without a sign.
+local function run_of(given)
+  return given ~= '' and given or call('INFO', 'server'):match('run_id:(%x+)')
+end
+
+-- The log of a user, or nil. Everything in it but the epoch and the run is a number.
+local function find_log(user)
+  local key = key_of('log', user)
+  local found = call('HMGET', key, 'epoch', 'run', 'first', 'top', 'delivered', 'seen', 'revision', 'read',
+    'stored', 'latest')
+  if not found[1] then
+    return nil
+  end
+  local number = function(at) return tonumber(found[at]) end
+  return {
+    user = user, key = key, epoch = found[1], run = found[2], first = number(3), top = number(4),
+    delivered = number(5), seen = number(6), revision = number(7), read = number(8), stored = number(9),
+    latest = number(10), events = key_of('event', user), rows = key_of('row', user),
+    open = key_of('open', user), states = key_of('state', user), marks = key_of('mark', user),
+    keyed = key_of('keyed', user),
+  }
+end
+
+-- How many events above a number are in the inbox and unread. Of those above everything that was marked as
+-- read all are unread but those with a state of their own; all others are read, but those in `open`.
+local function unread_above(log, above)
+  local from = math.max(above, log.read, log.first - 1)
+  local unread = 0
+  if log.top > from then
+    unread = log.top - from - call('ZCOUNT', log.rows, '(' .. from, '+inf')
+  end
+  return unread + call('ZCOUNT', log.open, '(' .. math.max(above, log.first - 1), '+inf')
+end
+
+local function unread(log)
+  return unread_above(log, 0)
+end
+
+local function unseen(log)
+  return unread_above(log, log.seen)
+end
+
+local function head(log)
+  return {
+    log.epoch, log.first, log.top, log.delivered, unread(log), unseen(log), log.revision,
+  }
+end
+
+-- When an event was read and when it was archived, each an empty text if it was not.
+local function state_of(log, seq)
+  local own = call('HGET', log.states, seq)
+  if own then
+    local read, archived = own:match('^(-?%d*)|(-?%d*)$')
+    return read, archived
+  end
+  if seq <= log.read then
+    -- The first mark that reached it is the time when it was read.
+    local mark = call('ZRANGE', log.marks, seq, '+inf', 'BYSCORE', 'LIMIT', 0, 1)[1]
+    return mark and mark:match(':(-?%d+)$') or '', ''
+  end
+  return '', ''
+end
+
+-- An entry of the stream of events as what the client reads.
+local function event(log, entry)
+  local seq = tonumber(entry[1]:match('^%d+'))
+  local read, archived = state_of(log, seq)
+  local fields = entry[2]
+  return { seq, fields[2], fields[4], fields[6], fields[12] or '', read, archived }
+end

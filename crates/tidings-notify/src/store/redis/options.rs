@@ -1,0 +1,61 @@
+use std::sync::Arc;
+
+use crate::StoreError;
+use crate::scripts::{HASH_TAG, hash_tag};
+
+/// Events kept of each user, unless set.
+const DEFAULT_MAX_EVENTS: u64 = 10_000;
+
+/// How a [`RedisStore`](super::RedisStore) works.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisOptions {
+    prefix: Arc<str>,
+    pub(super) max_events: u64,
+    pub(super) run: &'static str,
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self {
+            prefix: "tidings:notify".into(),
+            max_events: DEFAULT_MAX_EVENTS,
+            run: "",
+        }
+    }
+}
+
+impl RedisOptions {
+    /// Sets what the names of all keys begin with, in braces: 1 to 255 bytes without braces and
+    /// control characters, which opening checks. The default is `tidings:notify`.
+    ///
+    /// Stores of the same prefix share their logs, those of others do not see them. Wake-ups go by the
+    /// prefix as well, whatever the number of the database.
+    pub fn with_prefix(mut self, prefix: impl Into<Arc<str>>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Sets how many events of each user are kept, at least one. The default is 10,000: memory is
+    /// what a Redis server has least of.
+    pub fn with_max_events_per_user(mut self, max: u64) -> Self {
+        self.max_events = max.clamp(1, super::MAX_NUMBER);
+        self
+    }
+
+    /// Promises that the server loses nothing that it has replied to: it has `appendfsync always`, and is
+    /// never replaced by a replica. Then logs keep their epochs when it restarts. Without this promise,
+    /// the readers of a log get a gap after the first append that follows a restart.
+    pub fn with_durable_server(mut self) -> Self {
+        self.run = "durable";
+        self
+    }
+
+    /// What all keys begin with. The braces make it the hash tag.
+    pub(super) fn root(&self) -> Result<Arc<str>, StoreError> {
+        hash_tag(&self.prefix).ok_or(StoreError::InvalidOption {
+            field: "the prefix",
+            expected: HASH_TAG,
+        })
+    }
+}

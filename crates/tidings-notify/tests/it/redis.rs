@@ -1,0 +1,279 @@
+//! What is particular to the store on Redis.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_notify::conformance::Subject;
+use tidings_notify::redis::{Config, RedisOptions, RedisStore};
+use tidings_notify::{
+    GapReason, Head, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError, Wake,
+};
+use tidings_test_support::{Fault, Outage, RedisOutage, RedisServer};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::database::PATIENT;
+use crate::support::{NEVER, ann, draft, numbers, push_numbers, user};
+
+/// The server that the tests run against.
+pub(crate) fn url() -> String {
+    std::env::var("REDIS_URL")
+        .expect("REDIS_URL names a Redis server; `scripts/services` runs a command with one")
+}
+
+/// A prefix that no other test has, nor an earlier run.
+pub(crate) fn prefix() -> String {
+    format!("test {:016x}", fastrand::u64(..))
+}
+
+pub(crate) async fn open(prefix: &str) -> RedisStore {
+    open_at(&url(), RedisOptions::default().with_prefix(prefix)).await
+}
+
+async fn open_at(url: &str, options: RedisOptions) -> RedisStore {
+    let config = Config::new(url).unwrap().with_answer_limit(PATIENT);
+    RedisStore::open(config, options).await.unwrap()
+}
+
+/// The only node of a cluster. There is one at a time: the port of its bus cannot be chosen.
+pub(crate) async fn node() -> (RedisServer, MutexGuard<'static, ()>) {
+    static ONLY: Mutex<()> = Mutex::const_new(());
+    let only = ONLY.lock().await;
+    let server = RedisServer::start_node().await.unwrap();
+    let slots = ["CLUSTER", "ADDSLOTSRANGE", "0", "16383"];
+    server.command(&slots).unwrap();
+    let info = || server.command(&["CLUSTER", "INFO"]).unwrap();
+    while !info().contains("cluster_state:ok") {}
+    (server, only)
+}
+
+/// Two handles of an empty store.
+pub(crate) async fn subject() -> Subject {
+    let prefix = prefix();
+    Subject::new(open(&prefix).await).with_second_handle(open(&prefix).await)
+}
+
+#[tokio::test]
+async fn a_log_is_bounded_and_streams_are_told() {
+    let options = RedisOptions::default()
+        .with_prefix(prefix())
+        .with_max_events_per_user(3);
+    let store = open_at(&url(), options).await;
+    let notifier = Notifier::builder(Arc::new(store.clone()))
+        .with_poll_interval(NEVER)
+        .with_buffer_size(1)
+        .build();
+    let mut slow = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let events = push_numbers(&notifier, 0..10).await;
+    let head = store.head(&ann()).await.unwrap();
+    assert_eq!((head.first_seq, head.top_seq, head.unread), (8, 10, 3));
+    assert!(matches!(slow.next().await.unwrap(), Item::CaughtUp { .. }));
+    let Item::Gap(gap) = slow.next().await.unwrap() else {
+        panic!("expected a gap");
+    };
+    assert_eq!(gap.to, events[6].id);
+    assert_eq!(numbers(&mut slow, 3).await, [7, 8, 9]);
+}
+
+/// Another process is woken, without a sweep.
+#[tokio::test]
+async fn a_change_wakes_every_handle() {
+    let prefix = prefix();
+    let (here, there) = (open(&prefix).await, open(&prefix).await);
+    let mut wakes = there.wakes().unwrap();
+    // From the time when it listens, nothing is lost.
+    while wakes.next().await != Some(Wake::Lost) {}
+    here.append(vec![draft(1)]).await.unwrap();
+    assert_eq!(wakes.next().await, Some(Wake::Changed(ann())));
+    let (ann, all) = (ann(), InboxAction::ReadAll);
+    let change = here.change(&ann, &all, jiff::Timestamp::now());
+    assert_eq!(change.await.unwrap().changed, 1);
+    assert_eq!(wakes.next().await, Some(Wake::Changed(ann)));
+}
+
+#[tokio::test]
+async fn an_event_reaches_a_screen_on_another_instance_by_a_wake_up() {
+    let prefix = prefix();
+    let build = |store| {
+        Notifier::builder(Arc::new(store))
+            .with_poll_interval(NEVER)
+            .build()
+    };
+    let (here, there) = (build(open(&prefix).await), build(open(&prefix).await));
+    let mut screen = there.subscribe(ann(), Since::Start).await.unwrap();
+    push_numbers(&here, 0..20).await;
+    assert_eq!(numbers(&mut screen, 20).await, (0..20).collect::<Vec<_>>());
+}
+
+/// After a restart the newest events may be gone, and nothing tells.
+#[tokio::test]
+async fn a_server_that_lost_its_newest_events_shows_a_gap() {
+    let mut server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let lost = store.append((0..3).map(draft).collect()).await.unwrap();
+    let mark = store.mark().await.unwrap();
+    // It keeps nothing.
+    server.stop().unwrap();
+    server.start_again().await.unwrap();
+    let changes = retried(async || store.changes(&mark, 10).await).await;
+    assert!(changes.rewound);
+    // As many as were lost, so that the numbers are the same.
+    let events = store.append((3..6).map(draft).collect()).await.unwrap();
+    assert_eq!(events[2].id.seq, lost[2].id.seq);
+    let notifier = Notifier::builder(Arc::new(store)).build();
+    let since = Since::After(lost[1].id);
+    let mut stream = notifier.subscribe(ann(), since).await.unwrap();
+    let Item::Gap(gap) = stream.next().await.unwrap() else {
+        panic!("expected a gap");
+    };
+    assert_eq!(gap.reason, GapReason::UnknownEpoch);
+    assert_eq!(numbers(&mut stream, 3).await, [3, 4, 5]);
+}
+
+/// What is on disk stays. Whether the epoch does depends on what was promised.
+#[tokio::test]
+async fn a_durable_server_keeps_what_was_accepted() {
+    for is_promised in [false, true] {
+        let mut server = RedisServer::start_durable().await.unwrap();
+        let mut options = RedisOptions::default();
+        if is_promised {
+            options = options.with_durable_server();
+        }
+        let store = open_at(&server.url(), options).await;
+        let before = store.append((0..3).map(draft).collect()).await.unwrap();
+        let mark = store.mark().await.unwrap();
+        server.stop().unwrap();
+        server.start_again().await.unwrap();
+        let page = retried(async || store.read(&ann(), 0, 10).await).await;
+        assert_eq!(page.events, before);
+        let after = store.append(vec![draft(3)]).await.unwrap();
+        assert_eq!(after[0].id.seq, 4);
+        assert_eq!(after[0].id.epoch == before[0].id.epoch, is_promised);
+        let changes = store.changes(&mark, 10).await.unwrap();
+        assert_eq!(changes.rewound, !is_promised);
+        assert_eq!(changes.logs.len(), usize::from(is_promised));
+    }
+}
+
+/// Asks again while the connection is made again.
+async fn retried<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    loop {
+        if let Ok(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn every_fault_is_an_error_and_is_survived() {
+    let mut outage = RedisOutage::start().await.unwrap();
+    let options = RedisOptions::default();
+    let config = Config::new(outage.url())
+        .unwrap()
+        .with_answer_limit(Duration::from_millis(500));
+    let store = RedisStore::open(config, options).await.unwrap();
+    for (number, fault) in (0..).zip(Fault::ALL) {
+        store.append(vec![draft(number)]).await.unwrap();
+        outage.begin(fault).await.unwrap();
+        let refused = store.append(vec![draft(99)]).await.unwrap_err();
+        if fault == Fault::Fill {
+            assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
+            // What takes no room goes on.
+            let all = InboxAction::ReadAll;
+            store
+                .change(&ann(), &all, jiff::Timestamp::now())
+                .await
+                .unwrap();
+        }
+        outage.restore().await.unwrap();
+        let page = retried(async || store.read(&ann(), 0, 100).await).await;
+        // A frozen server may have done what it was told.
+        let seen: Vec<u64> = page.events.iter().map(crate::support::number).collect();
+        let known: Vec<u64> = seen.iter().copied().filter(|n| *n != 99).collect();
+        assert_eq!(known, (0..=number).collect::<Vec<_>>(), "{fault:?}");
+    }
+    let head: Head = store.head(&ann()).await.unwrap();
+    assert_eq!(head.unread, 0);
+}
+
+/// A node of a cluster refuses a script that touches keys of several slots.
+#[tokio::test]
+async fn every_key_lies_in_the_slot_of_its_store() {
+    let (server, _only) = node().await;
+    let store = open_at(&server.url(), RedisOptions::default().with_prefix("tag")).await;
+    for name in ["ann", "{a}", "}{", "a:b", ":log:x"] {
+        let key = tidings_notify::EventKey::new("{k}").unwrap();
+        let drafts = (0..3).map(|n| draft(n).with_user(user(name)).with_key(key.clone()));
+        let events = store.append(drafts.collect()).await.unwrap();
+        let ids = vec![events[2].id];
+        store
+            .change(
+                &user(name),
+                &InboxAction::Unread(ids.clone()),
+                jiff::Timestamp::now(),
+            )
+            .await
+            .unwrap();
+        store
+            .change(&user(name), &InboxAction::ReadAll, jiff::Timestamp::now())
+            .await
+            .unwrap();
+        let page = store
+            .inbox(&user(name), &InboxQuery::default())
+            .await
+            .unwrap();
+        assert_eq!((page.events.len(), page.unread), (1, 0));
+    }
+    let keys = server.command(&["KEYS", "*"]).unwrap();
+    assert!(keys.lines().count() > 20, "{keys}");
+    assert!(keys.lines().all(|key| key.starts_with("{tag}:")), "{keys}");
+}
+
+/// "All up to here" does not touch the events that it is about.
+#[tokio::test]
+async fn reading_all_of_a_long_log_takes_few_commands() {
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let mut costs = Vec::new();
+    for count in [10, 9_000] {
+        store.append((0..count).map(draft).collect()).await.unwrap();
+        server.command(&["CONFIG", "RESETSTAT"]).unwrap();
+        let now = jiff::Timestamp::now();
+        for (action, expected) in [(InboxAction::ReadAll, count), (InboxAction::SeeAll, 0)] {
+            let changed = store.change(&ann(), &action, now).await.unwrap();
+            assert_eq!(changed.changed, expected);
+        }
+        let statistics = server.command(&["INFO", "commandstats"]).unwrap();
+        let calls = statistics.lines().filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let is_own = !["config|resetstat", "info", "hello"].contains(&name);
+            is_own.then(|| rest.split(',').next()?.parse::<u64>().ok())?
+        });
+        costs.push(calls.sum::<u64>());
+    }
+    assert!(costs.iter().all(|cost| *cost < 30), "{costs:?}");
+}
+
+#[tokio::test]
+async fn a_page_over_many_events_is_found_in_parts() {
+    let store = open(&prefix()).await;
+    let drafts = (0..5_000).map(draft).collect();
+    let events = store.append(drafts).await.unwrap();
+    let ids: Vec<_> = [1, 2_500, 4_999].map(|at: usize| events[at].id).to_vec();
+    let now = jiff::Timestamp::now();
+    store
+        .change(&ann(), &InboxAction::ReadAll, now)
+        .await
+        .unwrap();
+    store
+        .change(&ann(), &InboxAction::Unread(ids.clone()), now)
+        .await
+        .unwrap();
+    let unread = InboxQuery::default().with_unread_only();
+    let page = store.inbox(&ann(), &unread).await.unwrap();
+    let found: Vec<_> = page.events.iter().rev().map(|event| event.id).collect();
+    assert_eq!((found, page.unread, page.next), (ids, 3, None));
+    let only = InboxQuery::default().with_event_type("other".parse().unwrap());
+    let page = store.inbox(&ann(), &only).await.unwrap();
+    assert_eq!((page.events.len(), page.next), (0, None));
+}
