@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::Secret;
 use tidings::{
     Attempt, Client, ClientBuilder, DeliveryError, DeliveryErrorCause, ErrorKind, Message, Refusal,
@@ -123,6 +124,20 @@ async fn deliver_returns_every_attempt_of_many_and_a_callback_the_first_and_the_
     client.notify("y").unwrap();
     let (_, reported) = errors.recv().await.unwrap();
     assert_eq!(numbers(&reported), [1, 13, 14, 15, 16, 17, 18, 19, 20]);
+}
+
+#[tokio::test]
+async fn no_attempt_begins_beyond_the_maximum_age_of_a_message() {
+    const WAIT: Duration = Duration::from_millis(100);
+    let server = server(&[503]).await;
+    let schedule = Schedule::new([WAIT; 20]).unwrap();
+    let policy = RetryPolicy::new(schedule).with_max_age(3 * WAIT);
+    let (client, _errors) = started(Client::builder(server.uri()).retry(policy));
+    let error = client.deliver("x").await.unwrap_err();
+    let began: Vec<_> = error.attempts().iter().map(|it| it.started_at).collect();
+    // It was accepted before the first one began, and waits get no shorter than they are.
+    assert!((1..=3).contains(&began.len()), "{began:?}");
+    assert!(began.is_sorted(), "{began:?}");
 }
 
 #[tokio::test]
