@@ -12,6 +12,8 @@
 //! A message without subscribers is published and nothing else. Topics are no labels: there may be as many
 //! as a program has users.
 
+use metrics::{Key, Label, Level, Metadata};
+
 use crate::{Error, Overflow, Received};
 
 /// Counter of calls of `publish`.
@@ -29,10 +31,23 @@ pub const ERROR_TYPE: &str = "error.type";
 /// Label: what the mailbox does when it is full. `drop_oldest`, `drop_newest` or `wait`.
 pub const OVERFLOW: &str = "tidings.pubsub.overflow";
 
+/// The keys are made once: in memory a message is published in less time than it takes to make one.
+static PUBLISHED_KEY: Key = Key::from_static_name(PUBLISHED);
+static DELIVERED_KEY: Key = Key::from_static_name(DELIVERED);
+static LAGGED_KEY: Key = Key::from_static_name(LAGGED);
+static OLDEST: [Label; 1] = [Label::from_static_parts(OVERFLOW, "drop_oldest")];
+static NEWEST: [Label; 1] = [Label::from_static_parts(OVERFLOW, "drop_newest")];
+static WAITING: [Label; 1] = [Label::from_static_parts(OVERFLOW, "wait")];
+static DROPPED_OLDEST: Key = Key::from_static_parts(DROPPED, &OLDEST);
+static DROPPED_NEWEST: Key = Key::from_static_parts(DROPPED, &NEWEST);
+static DROPPED_WAITING: Key = Key::from_static_parts(DROPPED, &WAITING);
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
 /// Counts a call of `publish`.
 pub(crate) fn published(result: &Result<(), Error>) {
     match result {
-        Ok(()) => metrics::counter!(PUBLISHED).increment(1),
+        Ok(()) => count(&PUBLISHED_KEY, 1),
         Err(error) => metrics::counter!(PUBLISHED, ERROR_TYPE => error.kind()).increment(1),
     }
 }
@@ -40,20 +55,20 @@ pub(crate) fn published(result: &Result<(), Error>) {
 /// Counts what a subscriber is given.
 pub(crate) fn received(received: &Received) {
     match received {
-        Received::Message(_) => metrics::counter!(DELIVERED).increment(1),
-        Received::Lagged(_) => metrics::counter!(LAGGED).increment(1),
+        Received::Message(_) => count(&DELIVERED_KEY, 1),
+        Received::Lagged(_) => count(&LAGGED_KEY, 1),
     }
 }
 
 /// Counts messages that found no room.
 pub(crate) fn dropped(messages: usize, overflow: Overflow) {
     if messages > 0 {
-        let overflow = match overflow {
-            Overflow::DropOldest => "drop_oldest",
-            Overflow::DropNewest => "drop_newest",
-            Overflow::Wait(_) => "wait",
+        let key = match overflow {
+            Overflow::DropOldest => &DROPPED_OLDEST,
+            Overflow::DropNewest => &DROPPED_NEWEST,
+            Overflow::Wait(_) => &DROPPED_WAITING,
         };
-        metrics::counter!(DROPPED, OVERFLOW => overflow).increment(messages as u64);
+        count(key, messages as u64);
     }
 }
 
@@ -61,4 +76,9 @@ pub(crate) fn dropped(messages: usize, overflow: Overflow) {
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) fn reconnected() {
     metrics::counter!(RECONNECTS).increment(1);
+}
+
+fn count(key: &'static Key, number: u64) {
+    let counter = metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA));
+    counter.increment(number);
 }

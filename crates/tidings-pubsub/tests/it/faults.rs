@@ -1,8 +1,10 @@
 //! What goes wrong between a broker and its server, for each engine.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tidings_pubsub::{
     Broker, Error, Lagged, Message, Namespace, Options, Received, Subscription, Topic,
 };
@@ -30,6 +32,7 @@ macro_rules! fault_tests {
             a_subscription_during_an_outage_fails_and_harms_no_other
             a_publish_without_an_answer_says_so
             a_publish_without_a_connection_was_not_sent
+            a_publish_that_is_dropped_harms_no_other
             payloads_of_a_mebibyte_keep_their_order
             equal_messages_arrive_each
             closing_in_an_outage_does_not_wait
@@ -359,6 +362,45 @@ pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
 }
 
 /// Topics that no other test has.
+/// Wherever a publish is dropped, its message arrives once or not at all, and each one after it arrives. A
+/// message that is too large for a notification of PostgreSQL takes more steps.
+pub(crate) async fn a_publish_that_is_dropped_harms_no_other<B: Broker>(
+    url: &str,
+    broker: fn(&str) -> B,
+) {
+    let broker = broker(url);
+    let [topic] = topics(["dropped"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    for (round, padding) in [0, 10_000].into_iter().enumerate() {
+        let padding = "x".repeat(padding);
+        let mut arrived = HashMap::new();
+        for polls in 0..25 {
+            let payload = format!("dropped {round} {polls} {padding}");
+            let mut dropped = broker.publish(&topic, payload.into());
+            for _ in 0..polls {
+                if (&mut dropped).now_or_never().is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            drop(dropped);
+            let end = format!("after {round} {polls} {padding}");
+            publish(&broker, &topic, end.clone()).await;
+            loop {
+                let received = recv(&mut subscription).await;
+                if received == message(&topic, end.clone()) {
+                    break;
+                }
+                let Received::Message(received) = received else {
+                    panic!("{received:?}");
+                };
+                *arrived.entry(received.payload().clone()).or_insert(0) += 1;
+            }
+        }
+        assert!(arrived.values().all(|count| *count == 1), "{arrived:?}");
+    }
+}
+
 pub(crate) fn topics<const N: usize>(names: [&str; N]) -> [Topic; N] {
     use std::sync::atomic::{AtomicU64, Ordering};
     static LAST: AtomicU64 = AtomicU64::new(0);
