@@ -15,7 +15,8 @@ pub enum StoreError {
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The store cannot be used for the moment: another process holds its lock, or a failure of
-    /// another call rolled this one back. Nothing was changed, and the call may be repeated.
+    /// another call rolled this one back, or its server cannot be reached. The call may be repeated;
+    /// if only the reply of a server was lost, then the first call may have taken effect.
     #[error("the notification store is not available")]
     Unavailable {
         /// The backend's error.
@@ -56,6 +57,28 @@ impl StoreError {
     pub fn backend(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Backend {
             source: source.into(),
+        }
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<tidings_postgres::Error> for StoreError {
+    fn from(error: tidings_postgres::Error) -> Self {
+        use tidings_postgres::Error;
+        use tidings_postgres::tokio_postgres::error::SqlState;
+        if error.code() == Some(&SqlState::DISK_FULL) {
+            return Self::Full {
+                source: error.into(),
+            };
+        }
+        match error {
+            Error::Unsent(_) | Error::Unanswered(_) => Self::Unavailable {
+                source: error.into(),
+            },
+            refused if refused.is_read_only() => Self::Unavailable {
+                source: refused.into(),
+            },
+            refused => Self::backend(refused),
         }
     }
 }

@@ -77,6 +77,10 @@
     doc = "| [`SqliteStore`] | `sqlite` | everything, on disk before a call returns |"
 )]
 #![cfg_attr(
+    feature = "postgres",
+    doc = "| [`PostgresStore`] | `postgres` | everything, on the server's disk before a call returns, for several instances |"
+)]
+#![cfg_attr(
     feature = "redis",
     doc = "| [`RedisStore`] | `redis` | the newest events of each user, for instances that share a server |"
 )]
@@ -129,6 +133,8 @@ pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{MemoryPresence, Presence};
 pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
+#[cfg(feature = "postgres")]
+pub use store::postgres::{self, PostgresStore};
 #[cfg(feature = "redis")]
 pub use store::redis::{self, RedisStore};
 #[cfg(feature = "sqlite")]

@@ -42,7 +42,7 @@ impl Payload {
 
     /// Takes text that a store kept: it was compact and shallow when it was written, so that only
     /// its being JSON is checked again.
-    #[cfg(feature = "sqlite")]
+    #[cfg(any(feature = "postgres", feature = "redis", feature = "sqlite"))]
     pub(crate) fn from_stored(json: String) -> Result<Self, InvalidPayload> {
         Ok(Self(RawValue::from_string(json)?.into()))
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
 use tidings_postgres::tokio_postgres::{self, NoTls};
 
 /// How long stores wait for a reply where they get one: the default is too short on a busy machine.
@@ -47,6 +48,18 @@ impl Schema {
             "{server}{separator}options=-csearch_path%3D%22{}%22",
             self.name
         )
+    }
+
+    /// The same, for a store.
+    pub(crate) fn config(&self) -> Config {
+        let config = Config::new(&self.url()).unwrap();
+        config.with_answer_limit(PATIENT)
+    }
+
+    pub(crate) async fn store(&self) -> PostgresStore {
+        PostgresStore::open(self.config(), PostgresOptions::default())
+            .await
+            .unwrap()
     }
 
     /// A connection of the test's own.

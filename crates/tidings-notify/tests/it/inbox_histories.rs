@@ -3,10 +3,14 @@
 use jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use tidings_notify::{
     Epoch, EventId, EventKey, InboxAction, InboxQuery, MemoryStore, SqliteStore, Store, UserId,
 };
 
+use tokio::runtime::Runtime;
+
+use crate::database::Schema;
 use crate::support::{draft, fresh_sqlite, open_sqlite, user};
 
 const USERS: usize = 2;
@@ -170,7 +174,9 @@ impl<'a> World<'a> {
     fn new(first: &'a dyn Store, second: &'a dyn Store) -> Self {
         Self {
             handles: [first, second],
-            users: (0..USERS).map(|n| user(&format!("user-{n}"))).collect(),
+            users: (0..USERS)
+                .map(|_| user(&format!("{:016x}", fastrand::u64(..))))
+                .collect(),
             models: (0..USERS).map(|_| Model::default()).collect(),
             epochs: vec![Epoch::NONE; USERS],
             times: Vec::new(),
@@ -304,12 +310,15 @@ async fn follow(steps: &[Step], first: &dyn Store, second: &dyn Store) {
     }
 }
 
-fn block_on(work: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .unwrap();
-    runtime.block_on(work);
+        .unwrap()
+}
+
+fn block_on(work: impl Future<Output = ()>) {
+    runtime().block_on(work);
 }
 
 proptest! {
@@ -346,4 +355,30 @@ proptest! {
             follow(&steps, &first.await, &second.await).await;
         });
     }
+}
+
+/// All histories share a schema, and each has users of its own.
+#[test]
+fn the_inbox_on_postgres_is_that_of_the_model() {
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 12,
+        source_file: Some(file!()),
+        ..ProptestConfig::default()
+    });
+    let runtime = runtime();
+    let (schema, first, second) = runtime.block_on(async {
+        let schema = Schema::create().await;
+        let [first, second] = [schema.store().await, schema.store().await];
+        (schema, first, second)
+    });
+    runner
+        .run(&steps(), |steps| {
+            runtime.block_on(follow(&steps, &first, &second));
+            Ok(())
+        })
+        .unwrap();
+    drop((first, second));
+    // Its connections end with the runtime.
+    drop(runtime);
+    drop(schema);
 }

@@ -12,6 +12,8 @@ mod inbox;
 mod inbox_histories;
 mod instances;
 mod marks;
+mod postgres;
+mod postgres_faults;
 mod presence;
 mod pushing;
 mod redis;

@@ -7,8 +7,8 @@ use tidings_notify::presence::redis::RedisPresence;
 use tidings_notify::presence::{Registration, Tracker, Watch};
 use tidings_notify::{
     Error, Event, InboxAction, Item, MAX_PAGE_BYTES, MemoryPresence, MemoryStore, Notifier,
-    NotifierBuilder, Presence, RedisStore, Router, Since, SqliteStore, Store, StoreError,
-    Subscription,
+    NotifierBuilder, PostgresStore, Presence, RedisStore, Router, Since, SqliteStore, Store,
+    StoreError, Subscription,
 };
 
 use crate::support::{ann, draft};
@@ -26,7 +26,7 @@ fn types_are_send_and_sync() {
     assert_send_sync::<Subscription>();
     assert_send_sync::<(Tracker, Registration, Watch)>();
     assert_send_sync::<(PostgresPresence, RedisPresence, RedisStore)>();
-    assert_send_sync::<(Arc<dyn Store>, MemoryStore, SqliteStore)>();
+    assert_send_sync::<(Arc<dyn Store>, MemoryStore, PostgresStore, SqliteStore)>();
     assert_send_sync::<(Arc<dyn Presence>, MemoryPresence, Arc<dyn Router>)>();
     assert_send_sync::<(Event, Item, Error, StoreError)>();
 }

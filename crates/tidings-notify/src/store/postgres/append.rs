@@ -1,0 +1,150 @@
+//! Appending: the statement, and what is appended in a transaction of the caller's own.
+
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::tokio_postgres::{GenericClient, Row};
+
+use super::connections::{Connections, Failure};
+use super::log::get;
+use super::schema::{epoch, epoch_column, number};
+use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError};
+
+const APPEND_IN: &str = "SELECT n, epoch, seq
+    FROM tidings_notify_append($1, $2, $3, $4, $5, $6, $7, false)";
+
+const APPEND_BATCH: &str =
+    "SELECT n, epoch, seq FROM tidings_notify_append_batch($1, $2, $3, $4, $5, $6, $7)";
+
+const TYPES: [Type; 7] = [
+    Type::INT4_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+];
+
+/// Appends drafts within the caller's own transaction, so that they are stored together with
+/// everything else it writes, or not at all.
+///
+/// Returns one event for each draft, in the same order. **After** the commit, and not before it, pass
+/// them to [`Notifier::announce`](crate::Notifier::announce) and their users to
+/// [`PostgresStore::wake`](super::PostgresStore::wake); what is not announced is found by sweeps.
+///
+/// The logs of the users are locked until the transaction ends, in the order of the users, and nothing
+/// else is: appends to other users' logs do not wait. So call it once in a transaction, and late;
+/// two calls of one transaction may wait for two of another in the other order, which the server ends
+/// with an error. The transaction must have the isolation level `READ COMMITTED`, and must find the
+/// tables of a [`PostgresStore`](super::PostgresStore) in its search path.
+///
+/// # Errors
+///
+/// [`StoreError`] when the server refuses. The transaction cannot go on then.
+///
+/// # Cancel safety
+///
+/// A dropped future may have left the events in the transaction; roll back then.
+pub async fn append_in(
+    client: &(impl GenericClient + Sync),
+    drafts: &[Draft],
+) -> Result<Vec<Event>, StoreError> {
+    if drafts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = Columns::of([drafts]);
+    let rows = client
+        .query_typed(APPEND_IN, &columns.parameters())
+        .await
+        .map_err(StoreError::backend)?;
+    let events = events(drafts, &rows)?;
+    // All of them, because it waits for locks.
+    events.into_iter().collect::<Option<_>>().ok_or(TOO_FEW)
+}
+
+const TOO_FEW: StoreError = StoreError::ContractBroken {
+    rule: "append returns one event for each draft",
+};
+
+/// Appends the drafts of several calls in one transaction. Returns the events of each call, or `None`
+/// for one whose users' logs are locked by others: of that one nothing was stored.
+pub(super) async fn batch(
+    connections: &Connections,
+    calls: &[Vec<Draft>],
+) -> Result<Vec<Option<Vec<Event>>>, BatchError> {
+    let columns = Columns::of(calls.iter().map(Vec::as_slice));
+    let rows = connections
+        .query(APPEND_BATCH, &columns.parameters())
+        .await
+        .map_err(BatchError::Failed)?;
+    let drafts: Vec<Draft> = calls.iter().flatten().cloned().collect();
+    let mut events = events(&drafts, &rows)
+        .map_err(BatchError::Unreadable)?
+        .into_iter();
+    let of_call = |call: &Vec<Draft>| events.by_ref().take(call.len()).collect();
+    Ok(calls.iter().map(of_call).collect())
+}
+
+/// Why a batch was not appended.
+#[derive(Debug)]
+pub(super) enum BatchError {
+    Failed(Failure),
+    /// It was, and the reply makes no sense.
+    Unreadable(StoreError),
+}
+
+/// The drafts as the database takes them, column by column.
+#[derive(Default)]
+struct Columns<'a> {
+    calls: Vec<i32>,
+    users: Vec<&'a str>,
+    types: Vec<&'a str>,
+    payloads: Vec<&'a str>,
+    stamps: Vec<i64>,
+    keys: Vec<Option<&'a str>>,
+    /// Each for a log that does not exist yet.
+    epochs: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(calls: impl IntoIterator<Item = &'a [Draft]>) -> Self {
+        let mut columns = Self::default();
+        for (call, drafts) in (0..).zip(calls) {
+            for draft in drafts {
+                columns.calls.push(call);
+                columns.users.push(draft.user.as_str());
+                columns.types.push(draft.event_type.as_str());
+                columns.payloads.push(draft.payload.as_str());
+                columns.stamps.push(draft.timestamp.as_microsecond());
+                columns.keys.push(draft.key.as_ref().map(EventKey::as_str));
+                columns.epochs.push(epoch_column(Epoch::random()));
+            }
+        }
+        columns
+    }
+
+    fn parameters(&self) -> [super::connections::Parameter<'_>; 7] {
+        let [calls, users, types, payloads, stamps, keys, epochs] = TYPES;
+        [
+            (&self.calls, calls),
+            (&self.users, users),
+            (&self.types, types),
+            (&self.payloads, payloads),
+            (&self.stamps, stamps),
+            (&self.keys, keys),
+            (&self.epochs, epochs),
+        ]
+    }
+}
+
+/// The event of each draft, if it was appended. A row has the place of its draft, counted from one.
+fn events(drafts: &[Draft], rows: &[Row]) -> Result<Vec<Option<Event>>, StoreError> {
+    let mut events = vec![None; drafts.len()];
+    for row in rows {
+        let place = usize::try_from(get::<i64>(row, 0)? - 1).ok();
+        let place = place.and_then(|place| Some((events.get_mut(place)?, drafts.get(place)?)));
+        let (event, draft) = place.ok_or(TOO_FEW)?;
+        let id = EventId::new(epoch(get(row, 1)?), number(get(row, 2)?));
+        *event = Some(Event::from_draft(draft.clone(), id));
+    }
+    Ok(events)
+}

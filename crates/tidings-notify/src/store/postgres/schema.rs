@@ -1,0 +1,39 @@
+//! The tables, the functions that change them, and how values become columns.
+
+use jiff::Timestamp;
+
+use crate::{Epoch, StoreError};
+
+/// Whose tables these are, in the database's list of schemas.
+pub(super) const COMPONENT: &str = "tidings_notify";
+
+/// What made the tables; a released step never changes.
+pub(super) const STEPS: &[&str] = &[
+    include_str!("schema/1_tables.sql"),
+    include_str!("schema/2_functions.sql"),
+    include_str!("schema/3_notify.sql"),
+];
+
+/// The time in a column.
+pub(super) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
+    Timestamp::from_microsecond(microseconds).map_err(StoreError::backend)
+}
+
+/// The columns have a sign and epochs have none: they share the same 64 bits.
+pub(super) fn epoch(column: i64) -> Epoch {
+    Epoch::from_u64(column.cast_unsigned())
+}
+
+pub(super) fn epoch_column(epoch: Epoch) -> i64 {
+    epoch.as_u64().cast_signed()
+}
+
+/// A number that cannot be negative.
+pub(super) fn number(column: i64) -> u64 {
+    column.unsigned_abs()
+}
+
+/// A caller's number as a column has it. None in the database is greater.
+pub(super) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

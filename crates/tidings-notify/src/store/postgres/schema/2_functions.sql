@@ -1,0 +1,375 @@
+-- Every change is one call of a function. The rows of logs are locked first, in the order of their
+-- users, and everything else that belongs to a log is written under its lock. Nothing notifies:
+-- commits that do are made one after the other by the server.
+
+CREATE FUNCTION tidings_notify_now() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint
+$$;
+
+-- The timeline that the server writes.
+CREATE FUNCTION tidings_notify_line() RETURNS integer LANGUAGE sql VOLATILE AS $$
+    SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
+$$;
+
+-- The channel of the wake-ups of these tables, whatever else is in the database.
+CREATE FUNCTION tidings_notify_channel() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT 'tidings_notify_' || 'tidings_notify_log'::regclass::oid
+$$;
+
+-- What is not lost without harm waits for the disk, even where commits usually do not.
+CREATE FUNCTION tidings_notify_durable() RETURNS void LANGUAGE sql VOLATILE AS $$
+    SELECT set_config('synchronous_commit', 'local', true)
+    WHERE current_setting('synchronous_commit') = 'off'
+$$;
+
+CREATE FUNCTION tidings_notify_relaxed() RETURNS void LANGUAGE sql VOLATILE AS $$
+    SELECT set_config('synchronous_commit', 'off', true)
+$$;
+
+-- Counts the unread events of the inbox with numbers above u_seq.
+CREATE FUNCTION tidings_notify_unread_above(u_log tidings_notify_log, u_seq bigint)
+RETURNS bigint LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+DECLARE
+    v_floor bigint := greatest(u_seq, u_log.first_seq - 1);
+    v_unmarked bigint := least(greatest(v_floor, u_log.read_seq), u_log.top_seq);
+BEGIN
+    RETURN u_log.top_seq - v_unmarked
+        - (SELECT count(*) FROM tidings_notify_state AS state
+           WHERE state.log = u_log.id AND state.seq > v_unmarked AND state.seq <= u_log.top_seq
+             AND (state.read_at IS NOT NULL OR state.archived_at IS NOT NULL))
+        + (SELECT count(*) FROM tidings_notify_state AS state
+           WHERE state.log = u_log.id AND state.seq > v_floor AND state.seq <= v_unmarked
+             AND state.is_unread AND state.archived_at IS NULL);
+END $$;
+
+-- Changes the state of one event, and the counts with it. Returns false if it was so before.
+CREATE FUNCTION tidings_notify_set(s_log bigint, s_seq bigint, s_action text, s_at bigint)
+RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_log tidings_notify_log;
+    v_state tidings_notify_state;
+    v_was_read boolean;
+    v_is_read boolean;
+    v_was_listed boolean;
+    v_more integer;
+BEGIN
+    SELECT * INTO v_log FROM tidings_notify_log AS log WHERE log.id = s_log;
+    SELECT * INTO v_state FROM tidings_notify_state AS state
+    WHERE state.log = s_log AND state.seq = s_seq;
+    v_state.is_unread := coalesce(v_state.is_unread, false);
+    v_was_read := v_state.read_at IS NOT NULL
+        OR (NOT v_state.is_unread AND s_seq <= v_log.read_seq);
+    v_is_read := v_was_read;
+    v_was_listed := v_state.archived_at IS NULL;
+    IF s_action = 'read' THEN
+        IF v_was_read THEN RETURN false; END IF;
+        v_state.read_at := s_at;
+        v_state.is_unread := false;
+        v_is_read := true;
+    ELSIF s_action = 'unread' THEN
+        IF NOT v_was_read THEN RETURN false; END IF;
+        v_state.read_at := NULL;
+        v_state.is_unread := true;
+        v_is_read := false;
+    ELSIF s_action = 'archive' THEN
+        IF NOT v_was_listed THEN RETURN false; END IF;
+        v_state.archived_at := s_at;
+        v_state.is_unread := NOT v_was_read;
+        DELETE FROM tidings_notify_key AS live USING tidings_notify_event AS event
+        WHERE event.log = s_log AND event.seq = s_seq AND live.log = s_log
+            AND live.seq = s_seq AND live.event_key = event.event_key COLLATE "C";
+    ELSIF s_action = 'unarchive' THEN
+        IF v_was_listed THEN RETURN false; END IF;
+        v_state.archived_at := NULL;
+        INSERT INTO tidings_notify_key (log, event_key, seq)
+        SELECT s_log, event.event_key, s_seq FROM tidings_notify_event AS event
+        WHERE event.log = s_log AND event.seq = s_seq AND event.event_key IS NOT NULL;
+    ELSE
+        RAISE EXCEPTION 'unknown action %', s_action;
+    END IF;
+    INSERT INTO tidings_notify_state AS state (log, seq, read_at, is_unread, archived_at)
+    VALUES (s_log, s_seq, v_state.read_at, v_state.is_unread, v_state.archived_at)
+    ON CONFLICT (log, seq) DO UPDATE SET read_at = excluded.read_at,
+        is_unread = excluded.is_unread, archived_at = excluded.archived_at;
+    v_more := (NOT v_is_read AND v_state.archived_at IS NULL)::integer
+        - (NOT v_was_read AND v_was_listed)::integer;
+    IF v_more <> 0 THEN
+        UPDATE tidings_notify_log AS log SET unread = log.unread + v_more,
+            unseen = log.unseen + CASE WHEN s_seq > log.seen_seq THEN v_more ELSE 0 END
+        WHERE log.id = s_log;
+    END IF;
+    RETURN true;
+END $$;
+
+-- Appends drafts of several calls, each call as a whole or not at all, and returns a row for each
+-- draft that was appended. A call waits for logs that others have locked, or is left out if a_skip
+-- says so.
+CREATE FUNCTION tidings_notify_append(
+    a_calls integer[], a_users text[], a_types text[], a_payloads text[], a_stamps bigint[],
+    a_keys text[], a_epochs bigint[], a_skip boolean
+) RETURNS TABLE (n bigint, epoch bigint, seq bigint)
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_now bigint;
+    v_line integer := tidings_notify_line();
+    v_busy integer[];
+    v_numbers bigint[];
+    v_epochs bigint[];
+    v_logs bigint[];
+    v_seqs bigint[];
+BEGIN
+    INSERT INTO tidings_notify_log (user_id, epoch, line)
+    SELECT given.user_id, min(given.epoch), v_line
+    FROM unnest(a_users, a_epochs) AS given (user_id, epoch)
+    WHERE NOT EXISTS (
+        SELECT FROM tidings_notify_log AS log WHERE log.user_id = given.user_id COLLATE "C")
+    GROUP BY given.user_id ORDER BY given.user_id COLLATE "C"
+    ON CONFLICT (user_id) DO NOTHING;
+
+    IF a_skip THEN
+        WITH locked AS MATERIALIZED (
+            SELECT log.user_id FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
+            ORDER BY log.user_id FOR NO KEY UPDATE SKIP LOCKED
+        )
+        SELECT array_agg(DISTINCT given.call) INTO v_busy
+        FROM unnest(a_calls, a_users) AS given (call, user_id)
+        LEFT JOIN locked ON locked.user_id = given.user_id COLLATE "C"
+        WHERE locked.user_id IS NULL;
+    ELSE
+        PERFORM 1 FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
+        ORDER BY log.user_id FOR NO KEY UPDATE;
+    END IF;
+
+    -- Under the locks, so that it rises along every log.
+    v_now := tidings_notify_now();
+    WITH given AS MATERIALIZED (
+        SELECT all_given.*,
+            row_number() OVER (PARTITION BY all_given.user_id ORDER BY all_given.n) AS place,
+            max(all_given.stamp) OVER (PARTITION BY all_given.user_id ORDER BY all_given.n) AS latest
+        FROM unnest(a_calls, a_users, a_types, a_payloads, a_stamps, a_keys, a_epochs)
+            WITH ORDINALITY
+            AS all_given (call, user_id, type, payload, stamp, event_key, epoch, n)
+        WHERE v_busy IS NULL OR all_given.call <> ALL (v_busy)
+    ), total AS (
+        SELECT given.user_id COLLATE "C" AS user_id, count(*) AS events,
+            count(given.event_key) AS keyed, max(given.stamp) AS latest, min(given.epoch) AS epoch
+        FROM given GROUP BY 1
+    ), place AS MATERIALIZED (
+        SELECT log.id, log.user_id, log.top_seq, log.latest_at, log.stored_at,
+            -- Readers must notice that the end of the log may be another one now.
+            CASE WHEN log.line = v_line THEN log.epoch ELSE total.epoch END AS epoch,
+            total.events, total.keyed, total.latest
+        FROM total JOIN tidings_notify_log AS log ON log.user_id = total.user_id
+    ), changed AS (
+        UPDATE tidings_notify_log AS log SET
+            epoch = place.epoch, line = v_line,
+            top_seq = place.top_seq + place.events,
+            unread = log.unread + place.events, unseen = log.unseen + place.events,
+            revision = log.revision + place.keyed,
+            latest_at = greatest(place.latest_at, place.latest),
+            stored_at = greatest(place.stored_at, v_now),
+            changed = pg_current_xact_id()
+        FROM place WHERE log.id = place.id
+    ), added AS (
+        INSERT INTO tidings_notify_event
+            (log, seq, timestamp, latest_at, stored_at, type, event_key, payload)
+        SELECT place.id, place.top_seq + given.place, given.stamp,
+            greatest(place.latest_at, given.latest), greatest(place.stored_at, v_now),
+            given.type, given.event_key, given.payload
+        FROM given JOIN place ON place.user_id = given.user_id COLLATE "C"
+    )
+    SELECT array_agg(given.n ORDER BY given.n), array_agg(place.epoch ORDER BY given.n),
+        array_agg(place.id ORDER BY given.n),
+        array_agg(place.top_seq + given.place ORDER BY given.n)
+    INTO v_numbers, v_epochs, v_logs, v_seqs
+    FROM given JOIN place ON place.user_id = given.user_id COLLATE "C";
+
+    FOR v_index IN 1 .. coalesce(cardinality(v_numbers), 0) LOOP
+        CONTINUE WHEN a_keys[v_numbers[v_index]] IS NULL;
+        PERFORM tidings_notify_set(live.log, live.seq, 'archive', v_now)
+        FROM tidings_notify_key AS live
+        WHERE live.log = v_logs[v_index]
+            AND live.event_key = a_keys[v_numbers[v_index]] COLLATE "C";
+        INSERT INTO tidings_notify_key (log, event_key, seq)
+        VALUES (v_logs[v_index], a_keys[v_numbers[v_index]], v_seqs[v_index]);
+    END LOOP;
+    RETURN QUERY SELECT * FROM unnest(v_numbers, v_epochs, v_seqs);
+END $$;
+
+-- The same for calls of the store itself. A log that is being made by a transaction that does not end
+-- is not waited for either: the error undoes the whole batch, and calls are tried one by one.
+CREATE FUNCTION tidings_notify_append_batch(
+    a_calls integer[], a_users text[], a_types text[], a_payloads text[], a_stamps bigint[],
+    a_keys text[], a_epochs bigint[]
+) RETURNS TABLE (n bigint, epoch bigint, seq bigint)
+LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
+BEGIN
+    PERFORM tidings_notify_durable();
+    RETURN QUERY SELECT * FROM tidings_notify_append(
+        a_calls, a_users, a_types, a_payloads, a_stamps, a_keys, a_epochs, true);
+END $$;
+
+-- Changes the inbox of a user. c_ids are the numbers of events of the epochs beside them; the actions
+-- on all of them take the last one, or everything without one.
+CREATE FUNCTION tidings_notify_change(
+    c_user text, c_action text, c_epochs bigint[], c_seqs bigint[], c_at bigint
+) RETURNS TABLE (
+    changed bigint, seqs bigint[], revision bigint, unread bigint, unseen bigint, epoch bigint,
+    top_seq bigint
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_log tidings_notify_log;
+    v_last bigint;
+    v_above bigint;
+    v_changed bigint := 0;
+    v_seqs bigint[] := '{}';
+BEGIN
+    PERFORM tidings_notify_durable();
+    SELECT * INTO v_log FROM tidings_notify_log AS log WHERE log.user_id = c_user
+    FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF c_action NOT IN ('read_up_to', 'see_up_to') THEN
+        FOR v_index IN 1 .. coalesce(cardinality(c_seqs), 0) LOOP
+            IF c_epochs[v_index] = v_log.epoch
+                AND c_seqs[v_index] BETWEEN v_log.first_seq AND v_log.top_seq
+                AND tidings_notify_set(v_log.id, c_seqs[v_index], c_action, c_at)
+            THEN
+                v_seqs := v_seqs || c_seqs[v_index];
+                v_changed := v_changed + 1;
+            END IF;
+        END LOOP;
+    ELSIF c_seqs = '{}' OR c_epochs[1] = v_log.epoch THEN
+        v_last := least(coalesce(c_seqs[1], v_log.top_seq), v_log.top_seq);
+        v_seqs := ARRAY[v_last];
+        v_above := tidings_notify_unread_above(v_log, v_last);
+        IF c_action = 'read_up_to' AND v_log.unread > v_above THEN
+            v_changed := v_log.unread - v_above;
+            -- Those that were put back to unread have been changed one by one before.
+            UPDATE tidings_notify_state AS state SET read_at = c_at, is_unread = false
+            WHERE state.log = v_log.id AND state.seq BETWEEN v_log.first_seq AND v_last
+                AND state.is_unread AND state.archived_at IS NULL;
+            IF v_last > v_log.read_seq THEN
+                INSERT INTO tidings_notify_read_mark (log, up_to, at)
+                VALUES (v_log.id, v_last, c_at);
+            END IF;
+            UPDATE tidings_notify_log AS log SET
+                unread = v_above, read_seq = greatest(log.read_seq, v_last),
+                unseen = CASE WHEN v_last >= log.seen_seq THEN v_above ELSE log.unseen END
+            WHERE log.id = v_log.id;
+        ELSIF c_action = 'see_up_to' AND v_last > v_log.seen_seq THEN
+            v_changed := v_log.unseen - v_above;
+            UPDATE tidings_notify_log AS log SET seen_seq = v_last, unseen = v_above
+            WHERE log.id = v_log.id;
+        END IF;
+    END IF;
+    IF v_changed > 0 THEN
+        UPDATE tidings_notify_log AS log
+        SET revision = log.revision + 1, changed = pg_current_xact_id()
+        WHERE log.id = v_log.id;
+    END IF;
+    RETURN QUERY SELECT v_changed, v_seqs, log.revision, log.unread, log.unseen, log.epoch, log.top_seq
+    FROM tidings_notify_log AS log WHERE log.id = v_log.id;
+END $$;
+
+CREATE FUNCTION tidings_notify_deliver(d_users text[], d_epochs bigint[], d_seqs bigint[])
+RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+BEGIN
+    PERFORM tidings_notify_relaxed();
+    INSERT INTO tidings_notify_delivered AS delivered (log, epoch, seq)
+    SELECT log.id, log.epoch, max(given.seq)
+    FROM unnest(d_users, d_epochs, d_seqs) AS given (user_id, epoch, seq)
+    JOIN tidings_notify_log AS log ON log.user_id = given.user_id COLLATE "C"
+        AND log.epoch = given.epoch AND log.top_seq >= given.seq
+    GROUP BY log.id, log.epoch ORDER BY log.id
+    ON CONFLICT (log) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
+    WHERE delivered.epoch <> excluded.epoch OR delivered.seq < excluded.seq;
+END $$;
+
+-- Bisects: `latest_at` never falls along the log, and first exceeds a time at the first event stamped so.
+CREATE FUNCTION tidings_notify_cursor_before(b_user text, b_time bigint)
+RETURNS TABLE (epoch bigint, seq bigint) LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_log tidings_notify_log;
+    v_low bigint;
+    v_high bigint;
+    v_middle bigint;
+BEGIN
+    SELECT * INTO v_log FROM tidings_notify_log AS log WHERE log.user_id = b_user;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    v_low := v_log.first_seq;
+    v_high := v_log.top_seq + 1;
+    WHILE v_low < v_high LOOP
+        v_middle := v_low + (v_high - v_low) / 2;
+        IF (SELECT event.latest_at FROM tidings_notify_event AS event
+            WHERE event.log = v_log.id AND event.seq = v_middle) < b_time
+        THEN
+            v_low := v_middle + 1;
+        ELSE
+            v_high := v_middle;
+        END IF;
+    END LOOP;
+    RETURN QUERY SELECT v_log.epoch, v_low - 1;
+END $$;
+
+-- The logs above t_after whose oldest event is to go, the last log that was looked at, and whether it
+-- is the last there is.
+CREATE FUNCTION tidings_notify_aged(g_after bigint, g_cutoff bigint, g_max bigint)
+RETURNS TABLE (aged bigint[], last bigint) LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+    SELECT array_agg(page.id) FILTER (WHERE page.top_seq - page.first_seq >= g_max
+            OR (SELECT event.stored_at FROM tidings_notify_event AS event
+                WHERE event.log = page.id AND event.seq = page.first_seq) < g_cutoff),
+        max(page.id)
+    FROM (
+        SELECT log.id, log.first_seq, log.top_seq FROM tidings_notify_log AS log
+        WHERE log.id > g_after ORDER BY log.id LIMIT 4096
+    ) AS page
+$$;
+
+-- Removes the events among the oldest t_most of a log that were stored before t_cutoff, or that the
+-- log has beyond t_max, and returns how many there were.
+CREATE FUNCTION tidings_notify_trim(t_log bigint, t_cutoff bigint, t_max bigint, t_most bigint)
+RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    v_log tidings_notify_log;
+    v_last bigint;
+    v_unread bigint;
+    v_unseen bigint;
+BEGIN
+    PERFORM tidings_notify_relaxed();
+    SELECT * INTO v_log FROM tidings_notify_log AS log WHERE log.id = t_log FOR NO KEY UPDATE;
+    -- `stored_at` never falls along the log, so the old events are its beginning.
+    v_last := greatest(
+        (SELECT max(event.seq) FROM tidings_notify_event AS event
+         WHERE event.log = t_log AND event.seq >= v_log.first_seq
+            AND event.seq < v_log.first_seq + t_most AND event.stored_at < t_cutoff),
+        CASE WHEN t_max IS NOT NULL THEN
+            least(v_log.top_seq - t_max, v_log.first_seq + t_most - 1) END);
+    IF v_last IS NULL OR v_last < v_log.first_seq THEN
+        RETURN 0;
+    END IF;
+    v_unread := tidings_notify_unread_above(v_log, v_last);
+    v_unseen := CASE WHEN v_last >= v_log.seen_seq THEN v_unread ELSE v_log.unseen END;
+    DELETE FROM tidings_notify_key AS live USING tidings_notify_event AS event
+    WHERE event.log = t_log AND event.seq BETWEEN v_log.first_seq AND v_last
+        AND event.event_key IS NOT NULL AND live.log = t_log AND live.seq = event.seq
+        AND live.event_key = event.event_key COLLATE "C";
+    DELETE FROM tidings_notify_event AS event
+    WHERE event.log = t_log AND event.seq BETWEEN v_log.first_seq AND v_last;
+    DELETE FROM tidings_notify_state AS state
+    WHERE state.log = t_log AND state.seq BETWEEN v_log.first_seq AND v_last;
+    DELETE FROM tidings_notify_read_mark AS mark WHERE mark.log = t_log AND mark.up_to <= v_last;
+    UPDATE tidings_notify_log AS log SET first_seq = v_last + 1,
+        unread = v_unread, unseen = v_unseen,
+        revision = log.revision + (v_unread <> log.unread OR v_unseen <> log.unseen)::integer,
+        changed = CASE WHEN v_unread <> log.unread OR v_unseen <> log.unseen
+            THEN pg_current_xact_id() ELSE log.changed END
+    WHERE log.id = t_log;
+    RETURN v_last - v_log.first_seq + 1;
+END $$;

@@ -1,0 +1,422 @@
+//! The store on PostgreSQL, and what is particular to it.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tidings_notify::conformance::{OpenTransaction, Subject, Transactions};
+use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore, append_in};
+use tidings_notify::{
+    Changed, Draft, Event, EventKey, InboxAction, InboxQuery, Item, Notifier, Since, Store,
+    StoreError, Subscription, store_conformance,
+};
+use tidings_postgres::Client;
+
+use crate::database::Schema;
+use crate::support::{ann, draft, number, numbers, user, without_sweep};
+
+store_conformance!(conformance, subject().await);
+
+/// Two handles, as two processes would have them.
+async fn subject() -> Subject {
+    let schema = Schema::create().await;
+    let [first, second] = [schema.store().await, schema.store().await];
+    Subject::new(first)
+        .with_second_handle(second)
+        .with_transactions(Applications(schema.config()))
+        .keeping(schema)
+}
+
+/// Applications with transactions of their own.
+struct Applications(Config);
+
+struct Application {
+    client: Client,
+    events: Vec<Event>,
+}
+
+impl Application {
+    async fn begin(config: &Config, drafts: &[Draft]) -> Self {
+        let client = config.connect().await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        let events = append_in(&*client, drafts).await.unwrap();
+        Self { client, events }
+    }
+
+    async fn end(&self, statement: &str) {
+        self.client.batch_execute(statement).await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Transactions for Applications {
+    async fn append(&self, drafts: Vec<Draft>) -> Box<dyn OpenTransaction> {
+        Box::new(Application::begin(&self.0, &drafts).await)
+    }
+}
+
+#[async_trait]
+impl OpenTransaction for Application {
+    async fn commit(self: Box<Self>) {
+        self.end("COMMIT").await;
+    }
+
+    async fn roll_back(self: Box<Self>) {
+        self.end("ROLLBACK").await;
+    }
+}
+
+/// What happens within a time that a sweep of these tests does not come in.
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, work).await.expect(what)
+}
+
+async fn screen(notifier: &Notifier) -> Subscription {
+    let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    assert!(matches!(
+        screen.next().await.unwrap(),
+        Item::CaughtUp { .. }
+    ));
+    screen
+}
+
+#[tokio::test]
+async fn what_one_instance_changes_is_on_the_screens_of_another_without_a_sweep() {
+    let schema = Schema::create().await;
+    let (here, there) = (schema.store().await, schema.store().await);
+    let here = without_sweep(here).build();
+    let there = without_sweep(there).build();
+    let mut screen = screen(&here).await;
+    let event = there.push(draft(1)).await.unwrap();
+    let first = soon("the event", screen.next()).await.unwrap();
+    assert_eq!(first, Item::Event(Arc::new(event.clone())));
+    let archive = InboxAction::Archive(vec![event.id]);
+    there.change(&ann(), &archive).await.unwrap();
+    let Item::Changed(change) = soon("the change", screen.next()).await.unwrap() else {
+        panic!("expected a change");
+    };
+    assert_eq!((change.what, change.unread), (Changed::Unknown, 0));
+    let key = EventKey::new("k").unwrap();
+    there.push(draft(2).with_key(key)).await.unwrap();
+    assert_eq!(soon("the next", numbers(&mut screen, 1)).await, [2]);
+    let Item::Changed(change) = soon("the counts", screen.next()).await.unwrap() else {
+        panic!("expected a change");
+    };
+    assert_eq!((change.what, change.unread), (Changed::Replaced, 1));
+}
+
+#[tokio::test]
+async fn an_event_of_the_applications_own_transaction_is_there_after_its_commit_alone() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let other = without_sweep(schema.store().await).build();
+    let notifier = without_sweep(store.clone()).build();
+    let mut here = screen(&notifier).await;
+    let mut elsewhere = screen(&other).await;
+    for (number, end) in [(1, "ROLLBACK"), (2, "COMMIT")] {
+        let application = Application::begin(&schema.config(), &[draft(number)]).await;
+        assert_eq!(store.head(&ann()).await.unwrap().top_seq, 0);
+        application.end(end).await;
+        if end == "COMMIT" {
+            notifier.announce(&application.events);
+        }
+        store.wake([&ann()]);
+    }
+    for screen in [&mut here, &mut elsewhere] {
+        assert_eq!(soon("the event", numbers(screen, 1)).await, [2]);
+    }
+    let page = store.inbox(&ann(), &InboxQuery::default()).await.unwrap();
+    assert_eq!((page.events.len(), page.unread), (1, 1));
+}
+
+/// Also where the transaction has just created the log: there is no row yet that could be skipped.
+#[tokio::test]
+async fn a_slow_transaction_delays_only_the_users_it_writes_to() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    for round in 0..2 {
+        let slow = Application::begin(&schema.config(), &[draft(100)]).await;
+        let waiting: Vec<_> = (0..3)
+            .map(|number| {
+                let store = store.clone();
+                tokio::spawn(async move { store.append(vec![draft(number)]).await })
+            })
+            .collect();
+        for number in 0..50 {
+            let draft = draft(number).with_user(user(&format!("user-{}", number % 7)));
+            let limit = Duration::from_secs(2);
+            let appended = tokio::time::timeout(limit, store.append(vec![draft])).await;
+            appended.expect("it waits for no one else").unwrap();
+        }
+        assert!(
+            waiting.iter().all(|append| !append.is_finished()),
+            "{round}"
+        );
+        slow.end("COMMIT").await;
+        for append in waiting {
+            soon("the append", append).await.unwrap().unwrap();
+        }
+        let top = store.head(&ann()).await.unwrap().top_seq;
+        assert_eq!(top, 4 * (round + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_waits_too_long_for_a_lock_is_told_so() {
+    let schema = Schema::create().await;
+    let config = schema.config().with_answer_limit(Duration::from_secs(1));
+    let store = PostgresStore::open(config, PostgresOptions::default())
+        .await
+        .unwrap();
+    store.append(vec![draft(0)]).await.unwrap();
+    let slow = Application::begin(&schema.config(), &[draft(1)]).await;
+    let refused = store.append(vec![draft(2)]).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    slow.end("ROLLBACK").await;
+    let stored = store.append(vec![draft(3)]).await.unwrap();
+    assert_eq!(stored[0].id.seq, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_appends_share_a_transaction() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    store.append(vec![draft(0)]).await.unwrap();
+    let client = schema.config().connect().await.unwrap();
+    let transactions = async || {
+        let row = client.query_one("SELECT pg_current_xact_id()::text", &[]);
+        row.await
+            .unwrap()
+            .get::<_, String>(0)
+            .parse::<u64>()
+            .unwrap()
+    };
+    let before = transactions().await;
+    let appends = (0..500).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.append(vec![draft(number)]).await.unwrap() })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.unwrap();
+    }
+    let spent = transactions().await - before;
+    assert_eq!(store.head(&ann()).await.unwrap().top_seq, 501);
+    // Other tests use the same server.
+    assert!(spent < 400, "{spent} transactions for 500 appends");
+}
+
+/// A commit that notifies takes a lock of the whole server, so appends leave it to a transaction of its
+/// own, and many of them share one.
+#[tokio::test]
+async fn notifications_are_sent_after_the_commits_and_together() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let mut listening = schema.config().listen().await.unwrap();
+    let client = schema.config().connect().await.unwrap();
+    let row = client.query_one("SELECT tidings_notify_channel()", &[]);
+    let channel: String = row.await.unwrap().get(0);
+    let listen = format!("LISTEN \"{channel}\"");
+    let nothing = |_| std::future::ready(());
+    listening.run(&listen, nothing).await.unwrap();
+    let appends = (0..300).map(|number| {
+        let (store, user) = (store.clone(), user(&format!("user-{}", number % 50)));
+        tokio::spawn(async move { store.append(vec![draft(number).with_user(user)]).await })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.unwrap().unwrap();
+    }
+    let (mut count, mut named) = (0, std::collections::BTreeSet::new());
+    while named.len() < 50 {
+        let next = soon("a notification", listening.next()).await.unwrap();
+        named.extend(next.payload().split('\n').skip(1).map(str::to_owned));
+        count += 1;
+    }
+    assert!(count < 100, "{count} notifications for 300 appends");
+    // The application's own transaction sends none.
+    Application::begin(&schema.config(), &[draft(1)])
+        .await
+        .end("COMMIT")
+        .await;
+    store
+        .append(vec![draft(2).with_user(user("bob"))])
+        .await
+        .unwrap();
+    loop {
+        let next = soon("a notification", listening.next()).await.unwrap();
+        let users: Vec<_> = next.payload().split('\n').skip(1).collect();
+        assert!(!users.contains(&"ann"));
+        if users.contains(&"bob") {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_push_to_ten_thousand_users_is_one_call() {
+    let schema = Schema::create().await;
+    let notifier = without_sweep(schema.store().await).build();
+    let users: Vec<_> = (0..10_000).map(|n| user(&format!("user-{n}"))).collect();
+    let pushed = notifier.push_multi(users.clone(), draft(1)).await.unwrap();
+    assert_eq!(pushed.len(), 10_000);
+    let heads = notifier.store().heads(&users).await.unwrap();
+    assert!(
+        heads
+            .iter()
+            .all(|head| (head.top_seq, head.unread) == (1, 1))
+    );
+}
+
+#[tokio::test]
+async fn cleanup_leaves_each_user_the_events_that_are_allowed() {
+    let schema = Schema::create().await;
+    let options = PostgresOptions::default().with_max_events_per_user(1500);
+    let store = PostgresStore::open(schema.config(), options).await.unwrap();
+    store.append((0..4000).map(draft).collect()).await.unwrap();
+    let bob = draft(1).with_user(user("bob"));
+    store.append(vec![bob]).await.unwrap();
+    assert_eq!(store.cleanup(Timestamp::UNIX_EPOCH).await.unwrap(), 2500);
+    let head = store.head(&ann()).await.unwrap();
+    assert_eq!(
+        (head.first_seq, head.top_seq, head.unread),
+        (2501, 4000, 1500)
+    );
+    assert_eq!(store.head(&user("bob")).await.unwrap().unread, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_that_are_opened_together_make_the_tables_once() {
+    let schema = Schema::create().await;
+    let opening: Vec<_> = (0..6)
+        .map(|_| {
+            let config = schema.config();
+            tokio::spawn(PostgresStore::open(config, PostgresOptions::default()))
+        })
+        .collect();
+    for (number, opened) in (0..).zip(opening) {
+        let store = opened.await.unwrap().unwrap();
+        store.append(vec![draft(number)]).await.unwrap();
+    }
+    let store = schema.store().await;
+    assert_eq!(store.head(&ann()).await.unwrap().top_seq, 6);
+}
+
+/// Runs statements as an application in any language would.
+fn psql(schema: &Schema, statements: &str) -> Result<String, String> {
+    let output = Command::new("psql")
+        .args([
+            &schema.url(),
+            "-X",
+            "-A",
+            "-t",
+            "-q",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            statements,
+        ])
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().trim().to_owned();
+    if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_publishes_in_its_own_transaction() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    // It sweeps, as an application that does not wake relies on.
+    let notifier = Notifier::builder(Arc::new(store.clone())).build();
+    let mut screen = screen(&notifier).await;
+    let rolled_back = "BEGIN; SELECT tidings_notify('ann', 'order', '{\"n\": 1}'); ROLLBACK";
+    psql(&schema, rolled_back).unwrap();
+    assert_eq!(store.head(&ann()).await.unwrap().top_seq, 0);
+    let committed = "BEGIN;
+        CREATE TABLE paid (id text);
+        INSERT INTO paid SELECT tidings_notify('ann', 'order', '{\"n\": [2.50]}', key => 'order-2');
+        COMMIT; SELECT id FROM paid";
+    let id = psql(&schema, committed).unwrap();
+    let Item::Event(event) = soon("the event", screen.next()).await.unwrap() else {
+        panic!("expected the event");
+    };
+    assert_eq!(event.id.to_string(), id);
+    assert_eq!(event.event_type.as_str(), "order");
+    assert_eq!(event.payload.as_str(), r#"{"n": [2.50]}"#);
+    assert_eq!(event.key, Some(EventKey::new("order-2").unwrap()));
+    let page = store.inbox(&ann(), &InboxQuery::default()).await.unwrap();
+    assert_eq!((&page.events[0], page.unread), (&*event, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn psql_wakes_screens_after_its_commit() {
+    let schema = Schema::create().await;
+    let notifier = without_sweep(schema.store().await).build();
+    let mut screen = screen(&notifier).await;
+    let many = "SELECT user_id FROM tidings_notify_all(ARRAY['zoe', 'ann', 'zoe'], 'n', '7')";
+    assert_eq!(psql(&schema, many).unwrap(), "zoe\nann");
+    psql(&schema, "SELECT tidings_notify_wake('ann', 'zoe')").unwrap();
+    let Item::Event(event) = soon("the event", screen.next()).await.unwrap() else {
+        panic!("expected the event");
+    };
+    assert_eq!(number(&event), 7);
+}
+
+#[tokio::test]
+async fn the_sql_function_refuses_what_the_library_refuses() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let deep = format!("{}{}", "[".repeat(121), "]".repeat(121));
+    let long = "x".repeat(256);
+    for (arguments, reason) in [
+        ("'', 't', '1'", "user_id to have 1 to 255 bytes"),
+        (
+            &format!("'{long}', 't', '1'"),
+            "user_id to have 1 to 255 bytes",
+        ),
+        ("NULL, 't', '1'", "user_id to have 1 to 255 bytes"),
+        ("'..', 't', '1'", "looks like no other"),
+        ("' ann', 't', '1'", "looks like no other"),
+        ("E'ann\\u202e', 't', '1'", "looks like no other"),
+        (
+            "E'a\\nb', 't', '1'",
+            "user_id to have no control characters",
+        ),
+        (
+            "'ann', 'tidings.bye', '1'",
+            "type not to begin with tidings.",
+        ),
+        ("'ann', NULL, '1'", "type to have 1 to 255 bytes"),
+        ("'ann', 't', NULL", "payload to be JSON"),
+        (&format!("'ann', 't', '{deep}'"), "at most 120 levels"),
+        ("'ann', 't', '1', ''", "key to have 1 to 255 bytes"),
+        ("'ann', 't', '1', 'k', NULL", "occurred_at to be a time"),
+        ("'ann', 't', 'nonsense'", "json"),
+    ] {
+        let refused = psql(&schema, &format!("SELECT tidings_notify({arguments})")).unwrap_err();
+        assert!(refused.contains(reason), "{arguments}: {refused}");
+    }
+    assert_eq!(store.head(&ann()).await.unwrap().top_seq, 0);
+    // As deep as it may be, and brackets in strings do not count.
+    let deepest = format!(
+        "{}\"{}\\\\\\\"[{{\"{}",
+        "[".repeat(120),
+        "[".repeat(9),
+        "]".repeat(120)
+    );
+    psql(
+        &schema,
+        &format!("SELECT tidings_notify('ann', 't', E'{deepest}')"),
+    )
+    .unwrap();
+    let page = store.read(&ann(), 0, 10).await.unwrap();
+    assert_eq!(page.events.len(), 1);
+}

@@ -1,0 +1,246 @@
+//! What goes wrong between the store and its server.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore};
+use tidings_notify::{Event, GapReason, Item, Notifier, Since, Store, StoreError, Subscription};
+use tidings_test_support::{Fault, Outage, PostgresOutage, PostgresServer, Proxy};
+
+use crate::database::Schema;
+use crate::support::{ann, draft, number, numbers};
+
+/// How long a call waits for a server that is silent.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+
+async fn open(url: &str) -> PostgresStore {
+    let config = Config::new(url).unwrap().with_answer_limit(ANSWER_LIMIT);
+    let config = config.with_health_interval(Duration::from_millis(500));
+    PostgresStore::open(config, PostgresOptions::default())
+        .await
+        .unwrap()
+}
+
+fn notifier(store: &PostgresStore) -> Notifier {
+    Notifier::builder(Arc::new(store.clone()))
+        .with_poll_interval(Duration::from_millis(200))
+        .build()
+}
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let limit = Duration::from_secs(60);
+    tokio::time::timeout(limit, work).await.expect(what)
+}
+
+/// Pushes numbers until it is told to stop, each until it is stored, and returns what was stored for sure.
+async fn push_through(notifier: &Notifier, stop: &AtomicBool, first: u64) -> Vec<Event> {
+    let mut stored = Vec::new();
+    for number in first.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match notifier.push(draft(number)).await {
+            Ok(event) => stored.push(event),
+            Err(tidings_notify::Error::Store(
+                StoreError::Unavailable { .. } | StoreError::Full { .. },
+            )) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    stored
+}
+
+/// Reads a stream until it has given this event, and checks that it gives each number of the log once
+/// and in order.
+async fn read_up_to(stream: &mut Subscription, last: &Event) -> BTreeSet<u64> {
+    let mut given = BTreeSet::new();
+    let mut next = 1;
+    loop {
+        match stream.next().await.unwrap() {
+            Item::Event(event) => {
+                assert_eq!(event.id.seq, next, "in order, once, without holes");
+                next += 1;
+                given.insert(number(&event));
+                if event.id == last.id {
+                    return given;
+                }
+            }
+            Item::Gap(gap) => panic!("nothing was lost: {gap:?}"),
+            _ => {}
+        }
+    }
+}
+
+/// While the fault comes and goes, two instances push and one of them reads: everything that was stored is
+/// on the screen, in order and once.
+async fn nothing_stored_is_lost(urls: [&str; 2], fault: impl AsyncFnOnce()) {
+    let stores = [open(urls[0]).await, open(urls[1]).await];
+    let [here, there] = [notifier(&stores[0]), notifier(&stores[1])];
+    let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
+    let stop = AtomicBool::new(false);
+    let (mut pushed, more, ()) = tokio::join!(
+        push_through(&here, &stop, 0),
+        push_through(&there, &stop, 1_000_000),
+        async {
+            fault().await;
+            // Some more, afterwards.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            stop.store(true, Ordering::Relaxed);
+        }
+    );
+    assert!(!pushed.is_empty() && !more.is_empty());
+    pushed.extend(more);
+    let last = here.push(draft(9_999_999)).await.unwrap();
+    let given = soon("the last event", read_up_to(&mut stream, &last)).await;
+    for event in &pushed {
+        assert!(given.contains(&number(event)), "{event:?} is missing");
+    }
+    let head = stores[1].head(&ann()).await.unwrap();
+    assert_eq!((head.top_seq, head.unread), (last.id.seq, last.id.seq));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_sessions_lose_nothing() {
+    let schema = Schema::create().await;
+    let mark = format!("mark{:016x}", fastrand::u64(..));
+    let url = format!("{}&application_name={mark}", schema.url());
+    let client = schema.config().connect().await.unwrap();
+    nothing_stored_is_lost([&url, &url], async || {
+        let mut killed = 0_i64;
+        while killed < 20 {
+            let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE application_name = $1";
+            killed += client
+                .query_one(kill, &[&mark])
+                .await
+                .unwrap()
+                .get::<_, i64>(0);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_server_crashes_is_cut_off_stops_or_is_full() {
+    let mut outage = PostgresOutage::start().await.unwrap();
+    for fault in Fault::ALL {
+        outage
+            .server()
+            .execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            .unwrap();
+        let url = outage.url().to_owned();
+        nothing_stored_is_lost([&url, &url], async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            outage.begin(fault).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if fault == Fault::Freeze {
+                // Longer than a call waits.
+                tokio::time::sleep(ANSWER_LIMIT * 2).await;
+            }
+            outage.restore().await.unwrap();
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_cannot_be_reached_is_named_as_such() {
+    let mut outage = PostgresOutage::start().await.unwrap();
+    let store = open(outage.url()).await;
+    store.append(vec![draft(1)]).await.unwrap();
+    outage.cut().await.unwrap();
+    let refused = [
+        store.append(vec![draft(2)]).await.err(),
+        store.head(&ann()).await.err(),
+        store.cleanup(jiff::Timestamp::now()).await.err(),
+    ];
+    for error in refused {
+        assert!(
+            matches!(error, Some(StoreError::Unavailable { .. })),
+            "{error:?}"
+        );
+    }
+    outage.restore().await.unwrap();
+    soon("the server is back", async {
+        while store.append(vec![draft(3)]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listener_that_was_cut_off_comes_back_and_misses_nothing() {
+    let schema = Schema::create().await;
+    let proxy = Proxy::start(&schema.url()).await.unwrap();
+    let (here, there) = (open(proxy.url()).await, schema.store().await);
+    // It never sweeps by itself.
+    let here = crate::support::without_sweep(here).build();
+    let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
+    there.append(vec![draft(1)]).await.unwrap();
+    assert_eq!(soon("the first", numbers(&mut stream, 1)).await, [1]);
+    proxy.block();
+    there.append(vec![draft(2)]).await.unwrap();
+    proxy.restore();
+    // The connection that is made again says that wake-ups were lost.
+    assert_eq!(soon("the second", numbers(&mut stream, 1)).await, [2]);
+    there.append(vec![draft(3)]).await.unwrap();
+    assert_eq!(soon("the third", numbers(&mut stream, 1)).await, [3]);
+}
+
+/// The replica lacks the last events of its primary, and gives their numbers to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_promoted_replica_lacks_is_a_gap() {
+    let primary = PostgresServer::start().unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let store = open(proxy.url()).await;
+    let notifier = notifier(&store);
+    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
+    let stored = store.append((0..5).map(draft).collect()).await.unwrap();
+    let standby = primary.start_standby(Duration::ZERO).unwrap();
+    // From here on it gets nothing.
+    let deaf = "ALTER SYSTEM SET primary_conninfo = ''";
+    standby.execute(deaf).unwrap();
+    standby.execute("SELECT pg_reload_conf()").unwrap();
+    soon("the standby is cut off", async {
+        let senders = "SELECT count(*) FROM pg_stat_replication";
+        while primary.execute(senders).unwrap() != "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    store.append((5..8).map(draft).collect()).await.unwrap();
+    assert_eq!(
+        soon("all", numbers(&mut stream, 8)).await,
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    );
+    proxy.lead_to(&standby.url()).unwrap();
+    standby.promote().unwrap();
+    primary.crash().unwrap();
+    let mut lost = Vec::new();
+    soon("the replica takes writes", async {
+        loop {
+            match store.append((10..15).map(draft).collect()).await {
+                Ok(events) => break lost = events,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    })
+    .await;
+    assert_eq!(lost[0].id.seq, stored[4].id.seq + 1);
+    assert_ne!(lost[0].id.epoch, stored[4].id.epoch);
+    let gap = soon("the gap", async {
+        loop {
+            if let Item::Gap(gap) = stream.next().await.unwrap() {
+                break gap;
+            }
+        }
+    })
+    .await;
+    assert_eq!(gap.reason, GapReason::UnknownEpoch);
+    let kept = soon("what is kept", numbers(&mut stream, 10)).await;
+    assert_eq!(kept, [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]);
+}
