@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tidings_notify::Notifier;
+use tidings_notify::presence::Tracker;
+use tidings_notify::{Notifier, Presence};
 use tidings_webhooks::Webhooks;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,9 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) storage: Storage,
     pub(crate) notifier: Notifier,
+    pub(crate) presence: Arc<dyn Presence>,
+    /// Registers the streams of this process with `presence`.
+    pub(crate) tracker: Tracker,
     pub(crate) webhooks: Webhooks,
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,

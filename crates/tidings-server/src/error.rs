@@ -24,6 +24,9 @@ pub enum StartError {
         /// What the database reported.
         source: StorageError,
     },
+    /// Who is online cannot be kept.
+    #[error("cannot start presence")]
+    Presence(#[from] tidings_notify::presence::PresenceError),
     /// The sending of webhooks cannot be started.
     #[error("cannot start sending webhooks")]
     Webhooks(#[from] tidings_webhooks::Error),

@@ -13,6 +13,7 @@ mod frames;
 mod health;
 mod inbox;
 mod notifications;
+mod presence;
 mod sse;
 mod unversioned;
 mod websocket;
@@ -73,6 +74,8 @@ fn versioned() -> Router<SharedApp> {
         .merge(on_one("unarchive", InboxAction::Unarchive))
         .route("/v1/users/{user}/events", get(sse::events))
         .route("/v1/users/{user}/ws", get(websocket::connect))
+        .route("/v1/users/{user}/presence", get(presence::show))
+        .route("/v1/presence/query", post(presence::query))
         .merge(endpoints::routes())
         .merge(deliveries::routes())
 }

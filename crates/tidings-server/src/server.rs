@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::Notifier;
+use tidings_notify::presence::{Tracker, TrackerOptions};
+use tidings_notify::{MemoryPresence, Notifier, Presence, RoutingInfo};
 use tidings_webhooks::{Options, Webhooks};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -90,6 +91,12 @@ impl Server {
             source,
         })?;
         let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
+        let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::new());
+        let tracker = Tracker::join(
+            Arc::clone(&presence),
+            RoutingInfo::default(),
+            TrackerOptions::default(),
+        )?;
         let webhooks = Webhooks::start(
             Arc::clone(&storage.webhooks),
             storage.streams.clone(),
@@ -108,6 +115,8 @@ impl Server {
             config,
             storage,
             notifier,
+            presence,
+            tracker,
             webhooks,
             acceptor,
             readiness: Readiness::default(),
@@ -181,6 +190,9 @@ impl Server {
 
 /// Writes what is still to be written, and closes the database; returns how many deliveries wait.
 async fn close_database(app: &App) -> Option<u64> {
+    if let Err(error) = app.tracker.close().await {
+        tracing::warn!(%error, "cannot tell presence that the streams of this server have ended");
+    }
     if let Err(error) = app.notifier.close().await {
         tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");
     }

@@ -7,11 +7,13 @@
 //! |---|---|
 //! | [`notification`] | a notification, the list of the inbox, what accepting returns |
 //! | [`frames`] | what a stream sends beside notifications, and what a WebSocket client may send |
+//! | [`presence`] | who is online |
 //! | [`unversioned`] | the shape of the four unversioned routes |
 //! | [`webhook`] | endpoints, deliveries, attempts |
 
 pub(crate) mod frames;
 pub(crate) mod notification;
+pub(crate) mod presence;
 pub(crate) mod unversioned;
 pub(crate) mod webhook;
 

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
+use tidings_notify::presence::PresenceError;
 
 use crate::accept::AcceptError;
 use crate::storage::StorageError;
@@ -188,6 +189,15 @@ impl From<tidings_webhooks::Error> for ApiError {
                 "contended",
                 "other requests are changing this endpoint at the same time",
             ),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PresenceError> for ApiError {
+    fn from(error: PresenceError) -> Self {
+        match error {
+            PresenceError::Closed => Self::stopping(),
             error => Self::internal(&error),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_notify::presence::Registration;
 use tidings_notify::{EventId, Item, Subscription};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ const MAX_BATCH: usize = 128;
 /// read costs.
 const MAX_BATCH_BYTES: usize = 16 * 1024;
 
-/// A user's stream: the subscription, its permit, and what interrupts it: silence, and the stop of
+/// A user's stream: the subscription, its permit, its presence, and what interrupts it: silence, and the stop of
 /// the server.
 #[derive(Debug)]
 pub(crate) struct Feed {
@@ -29,6 +30,8 @@ pub(crate) struct Feed {
     /// The newest event that was taken and is not confirmed.
     unconfirmed: Option<EventId>,
     _permit: Permit,
+    /// Its user is online while the stream is open.
+    _registration: Registration,
 }
 
 /// When an event counts as sent, so that it is no longer undelivered.
@@ -55,6 +58,7 @@ impl Feed {
     pub(crate) fn new(
         subscription: Subscription,
         permit: Permit,
+        registration: Registration,
         receipt: Receipt,
         ping_interval: Duration,
         stopping: CancellationToken,
@@ -68,6 +72,7 @@ impl Feed {
             receipt,
             unconfirmed: None,
             _permit: permit,
+            _registration: registration,
         }
     }
 

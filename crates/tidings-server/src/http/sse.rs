@@ -64,6 +64,7 @@ pub(crate) async fn events(
     let feed = Feed::new(
         subscription,
         permit,
+        app.tracker.register(user.clone())?,
         Receipt::Written,
         app.config.ping_interval,
         app.stopping.clone(),

@@ -103,7 +103,10 @@ pub(crate) async fn open(
 ) -> Result<Response, ApiError> {
     let Upgrade { socket, connection } = upgrade;
     let admitted = match app.permits.take(&user) {
-        Ok(permit) => Ok((permit, app.notifier.subscribe(user.clone(), since).await?)),
+        Ok(permit) => {
+            let subscription = app.notifier.subscribe(user.clone(), since).await?;
+            Ok((permit, subscription, app.tracker.register(user.clone())?))
+        }
         Err(full) => Err(full),
     };
     let upgrade = socket
@@ -119,11 +122,15 @@ pub(crate) async fn open(
             let stopping = app.stopping.clone();
             let session = async {
                 match admitted {
-                    Ok((permit, subscription)) => {
-                        let ping_interval = app.config.ping_interval;
-                        let stopping = stopping.clone();
-                        let feed =
-                            Feed::new(subscription, permit, receipt, ping_interval, stopping);
+                    Ok((permit, subscription, registration)) => {
+                        let feed = Feed::new(
+                            subscription,
+                            permit,
+                            registration,
+                            receipt,
+                            app.config.ping_interval,
+                            stopping.clone(),
+                        );
                         let session = Session {
                             app,
                             user,

@@ -15,6 +15,7 @@ use super::frames::{
     WebSocketFrame,
 };
 use super::notification::{Counts, Inbox};
+use super::presence::UserPresence;
 use super::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
 use crate::storage::{DatabaseUrl, Storage};
@@ -151,6 +152,16 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
             counts: counts(),
         }),
         json(counts()),
+        json(UserPresence {
+            user_id: user.clone(),
+            online: true,
+        }),
+        json(Data {
+            data: [UserPresence {
+                user_id: user.clone(),
+                online: true,
+            }],
+        }),
         json(unversioned::Notification::from(&event)),
         json(WebSocketFrame::from(&event)),
         json(ErrorBody {

@@ -15,6 +15,7 @@ mod inbox;
 mod limits;
 mod names;
 mod pings;
+mod presence;
 mod raw;
 mod receipts;
 mod retention;
