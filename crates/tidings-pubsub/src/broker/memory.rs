@@ -30,18 +30,18 @@ impl Memory {
         Self::default()
     }
 
-    async fn deliver(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+    /// Gives a message to all mailboxes that have room, and returns what waits for room in the others.
+    fn deliver(&self, topic: &Topic, payload: Bytes) -> Result<Vec<Waiting>, Error> {
         let recipients = self.owner.shared.recipients(topic)?;
-        if recipients.is_empty() {
-            return Ok(());
+        let mut waiting = Vec::new();
+        if !recipients.is_empty() {
+            let message = Message::new(topic.clone(), payload);
+            recipients.for_each(|mailbox| waiting.extend(mailbox.deliver(message.clone())));
         }
-        let message = Message::new(topic.clone(), payload);
-        // Everyone with room is served before anyone is waited for.
-        let mut waiting: Vec<Waiting> = Vec::new();
-        recipients.for_each(|mailbox| waiting.extend(mailbox.deliver(message.clone())));
-        if waiting.is_empty() {
-            return Ok(());
-        }
+        Ok(waiting)
+    }
+
+    async fn wait_for_room(&self, waiting: Vec<Waiting>) -> Result<(), Error> {
         join_all(waiting.into_iter().map(Waiting::settle)).await;
         // Those it waited for have not got it if the broker was closed meanwhile.
         self.owner.shared.lock().map(drop)
@@ -51,7 +51,11 @@ impl Memory {
 #[async_trait]
 impl Publisher for Memory {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
-        let published = self.deliver(topic, payload).await;
+        // All with room are served before any is waited for, which is rare: its future is kept apart.
+        let published = match self.deliver(topic, payload) {
+            Ok(waiting) if !waiting.is_empty() => Box::pin(self.wait_for_room(waiting)).await,
+            delivered => delivered.map(drop),
+        };
         telemetry::published(&published);
         published
     }
