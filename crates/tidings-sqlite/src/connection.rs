@@ -23,11 +23,11 @@ pub(crate) fn open_writer(path: &Path, application_id: Option<i32>) -> Result<Co
             | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
+    configure(&connection)?;
     // Before anything is changed in it.
     if let Some(id) = application_id {
         application::claim(&mut connection, path, id)?;
     }
-    keep_statements(&connection)?;
     // A checkpoint every 4,000 pages (16 MiB) keeps the log short without a checkpoint every few
     // commits; the size limit gives the space back after a burst.
     connection.execute_batch(
@@ -49,15 +49,16 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, rusqlite::Error> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    keep_statements(&connection)?;
+    configure(&connection)?;
     connection.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -16384;")?;
     Ok(connection)
 }
 
-/// Lets prepared statements be used again as they are. Plans that depend on bound values, such as that of a
-/// `LIMIT`, would be made again by each execution.
-fn keep_statements(connection: &Connection) -> Result<(), rusqlite::Error> {
+fn configure(connection: &Connection) -> Result<(), rusqlite::Error> {
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // Plans that depend on bound values, such as that of a `LIMIT`, would be made again by each execution.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    // SQLite does not see that the file is another one. The writer looks before it moves the log there.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(())
 }

@@ -123,7 +123,8 @@ impl Database {
     ///
     /// [`Error::NotAFile`] when the path is one that SQLite takes for something else than a file,
     /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
-    /// exclusive lock was asked for and another process has it, [`Error::OtherProgram`] when the file
+    /// exclusive lock was asked for and another process has it, [`Error::HardLink`] when the file has
+    /// another name, [`Error::OtherProgram`] when it
     /// has another application id, or another program's tables, [`Error::Sqlite`] when the file cannot
     /// be opened or is no database.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
@@ -137,8 +138,8 @@ impl Database {
         let (lists, list_queue) = async_channel::bounded(READ_QUEUE);
 
         file::create(&path)?;
-        let writing = connection::open_writer(&path, options.application_id)?;
         let file = Arc::new(DatabaseFile::open(path)?);
+        let writing = connection::open_writer(file.path(), options.application_id)?;
         let for_reads = std::iter::repeat_n(read_queue, options.readers);
         let for_lists = std::iter::repeat_n(list_queue, options.list_readers);
         for queue in for_reads.chain(for_lists) {

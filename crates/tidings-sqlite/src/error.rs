@@ -20,6 +20,16 @@ pub enum Error {
         /// The path that was given.
         path: PathBuf,
     },
+    /// The file has more than one name by hard links. SQLite keeps the write-ahead log and its locks beside
+    /// one name, so whoever opens the file by another name does not see them, and both lose data.
+    #[error(
+        "the database {} has another name, a hard link: remove that, or copy the file instead",
+        path.display()
+    )]
+    HardLink {
+        /// The database file.
+        path: PathBuf,
+    },
     /// There is no database file, and none could be made.
     #[error("cannot create the database {}", path.display())]
     Create {

@@ -34,6 +34,9 @@ impl DatabaseFile {
             path: path.clone(),
             source: Arc::new(source),
         })?;
+        if has_other_names(&metadata) {
+            return Err(Error::HardLink { path });
+        }
         Ok(Self {
             log_path: beside(&path, "-wal"),
             id: FileId::of(&metadata),
@@ -134,6 +137,16 @@ fn needed_log(connection: &Connection) -> Result<u64, Error> {
     } else {
         32 + frames * (24 + page)
     })
+}
+
+#[cfg(unix)]
+fn has_other_names(metadata: &Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(metadata) > 1
+}
+
+#[cfg(not(unix))]
+fn has_other_names(_metadata: &Metadata) -> bool {
+    false
 }
 
 /// What tells one file from another of the same name.

@@ -137,11 +137,21 @@ impl Writer {
                 self.commit(&mut waiting);
             }
         }
+        self.close();
+    }
+
+    /// Moves the log into the file, unless one of the two was changed from outside: what is there may be all
+    /// that can still be saved, and another file must not get pages of this one.
+    fn close(&self) {
         let closing = "PRAGMA optimize; PRAGMA wal_checkpoint(TRUNCATE)";
-        if let Err(error) = self.connection.execute_batch(closing) {
-            tracing::debug!(
+        let outcome = self
+            .file
+            .check_with(&self.connection)
+            .and_then(|_log| Ok(self.connection.execute_batch(closing)?));
+        if let Err(error) = outcome {
+            tracing::warn!(
                 error = &error as &dyn StdError,
-                "the closing checkpoint is left to the next start"
+                "the write-ahead log stays as it is, for the next start"
             );
         }
     }

@@ -561,6 +561,68 @@ async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_w
     }
 }
 
+/// A stop that moved the log into a file from elsewhere, or cut it off, would destroy what can still be saved.
+#[cfg(unix)]
+#[tokio::test]
+async fn regression_a_stop_leaves_everything_as_it_is_after_the_file_was_changed() {
+    for harm in ["remove", "replace", "truncate log"] {
+        let folder = tempfile::tempdir().unwrap();
+        let older = folder.path().join("older.db");
+        let aside = folder.path().join("aside.db");
+        let log = folder.path().join("test.db-wal");
+        let database = open(&folder).await;
+        insert(&database, 1).await.unwrap();
+        let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+        other_process(&database)
+            .query_row(checkpoint, [], |_| Ok(()))
+            .unwrap();
+        let file = database.path().to_owned();
+        std::fs::copy(&file, &older).unwrap();
+        for n in 2..100 {
+            insert(&database, n).await.unwrap();
+        }
+        match harm {
+            "remove" => std::fs::rename(&file, &aside).unwrap(),
+            "replace" => {
+                std::fs::rename(&file, &aside).unwrap();
+                std::fs::copy(&older, &file).unwrap();
+            }
+            _ => std::fs::File::create(&log).map(drop).unwrap(),
+        }
+        let before = std::fs::read(&log).unwrap();
+        insert(&database, 100).await.expect_err(harm);
+        database.close().await;
+        assert_eq!(std::fs::read(&log).unwrap(), before, "{harm}");
+        if aside.exists() {
+            std::fs::rename(&aside, &file).unwrap();
+        } else {
+            assert_eq!(
+                std::fs::read(&file).unwrap(),
+                std::fs::read(&older).unwrap()
+            );
+        }
+        let database = open(&folder).await;
+        let kept = if harm == "truncate log" { 1 } else { 99 };
+        assert_eq!(count(&database).await, kept, "{harm}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn regression_a_file_with_another_name_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder).await;
+    let other = folder.path().join("other.db");
+    std::fs::hard_link(database.path(), &other).unwrap();
+    let refused = Database::open(&other, &Options::default()).unwrap_err();
+    assert!(matches!(refused, Error::HardLink { .. }), "{refused:?}");
+    // Whoever has it open goes on, and it can be opened again once it has one name.
+    insert(&database, 1).await.unwrap();
+    database.close().await;
+    std::fs::remove_file(&other).unwrap();
+    assert_eq!(count(&open(&folder).await).await, 1);
+}
+
 #[tokio::test]
 async fn what_another_program_compacts_is_no_harm() {
     let folder = tempfile::tempdir().unwrap();

@@ -171,8 +171,10 @@ impl Shared {
         }
     }
 
-    /// Notes that an endpoint was changed: what blocked it may not be so any more.
-    pub(crate) fn endpoint_changed(&self, endpoint: EndpointId) {
+    /// Looks at an endpoint again at once, and sends to it whatever blocked it: it was changed, or
+    /// somebody asks for an attempt.
+    pub(crate) fn unblock(&self, endpoint: EndpointId) {
+        self.dispatcher.close_circuit(endpoint.to_string());
         let lanes = self.lock();
         if let Some(lane) = lanes.known.get(&endpoint) {
             lane.unblock();
@@ -495,7 +497,8 @@ async fn renew_leases(shared: Arc<Shared>) {
                 let held: HashMap<_, _> = held.into_iter().collect();
                 for lane in shared.fed_since_before(began) {
                     match held.get(&lane.endpoint) {
-                        Some(revision) => lane.expect(*revision),
+                        Some(revision) if lane.is_using(*revision) => {}
+                        Some(_) => shared.unblock(lane.endpoint),
                         None => lane.lose(),
                     }
                 }

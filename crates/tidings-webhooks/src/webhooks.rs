@@ -231,7 +231,8 @@ impl Webhooks {
     }
 
     /// Sends a delivery again, at once and then by its schedule from the beginning, whatever became
-    /// of it. `None` when there is no such delivery, or its endpoint is disabled or removed.
+    /// of it, and whatever blocks its endpoint. `None` when there is no such delivery, or its
+    /// endpoint is disabled or removed.
     ///
     /// # Errors
     ///
@@ -240,7 +241,7 @@ impl Webhooks {
         let now = self.inner.clock.now();
         match self.inner.store.retry_delivery(id, now).await? {
             Some(endpoint) => {
-                self.inner.lanes.wake([endpoint]);
+                self.inner.lanes.unblock(endpoint);
                 self.delivery(id).await
             }
             None => Ok(None),

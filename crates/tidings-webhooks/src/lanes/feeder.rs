@@ -163,7 +163,7 @@ impl Feeder<'_> {
             replay_due = replay::step(shared, self.lane.endpoint, endpoint).await?;
             self.lane.add_work();
         }
-        self.last_full_look = (count == limit).then(Instant::now);
+        self.last_full_look = (count == limit && count > 0).then(Instant::now);
         let next_due = [work.next_due, replay_due].into_iter().flatten().min();
         Ok(self.wait(next_due, count > 0).await)
     }
@@ -236,14 +236,18 @@ impl Feeder<'_> {
     }
 
     /// Hands deliveries to the dispatcher, in order. Returns `false` when it was stopped or blocked
-    /// before the end; what was not handed over is read again later.
+    /// before the end, or the endpoint was changed; what was not handed over is read again later.
     async fn hand_over(&mut self, due: Vec<DueDelivery>) -> bool {
         for delivery in due {
             tokio::select! {
                 () = self.shared.recorder.has_room() => {}
                 () = self.lane.stop.cancelled() => return false,
             }
-            if !self.wait_for_rate().await || self.lane.view().blocked_until.is_some() {
+            if !self.wait_for_rate().await {
+                return false;
+            }
+            let view = self.lane.view();
+            if view.is_changed || view.blocked_until.is_some() {
                 return false;
             }
             match self.message(&delivery) {
@@ -334,7 +338,10 @@ impl Feeder<'_> {
             let due = [next_due, view.next_retry].into_iter().flatten().min();
             let wait = due.map(|due| clock.until(due));
             let has_work = view.has_new_work || wait.is_some_and(|wait| wait.is_zero());
-            if view.blocked_until.is_some() || (has_work && view.held <= self.room() / 2) {
+            if view.is_changed || view.blocked_until.is_some() {
+                return true;
+            }
+            if has_work && view.held <= self.room() / 2 {
                 return true;
             }
             let pause = if view.held > 0 {

@@ -41,6 +41,8 @@ struct State {
     /// What the dispatcher has, and what had an outcome that is not written yet, by the message's id.
     held: HashMap<String, Held>,
     has_new_work: bool,
+    /// Whether the endpoint was changed since the store was looked at.
+    is_changed: bool,
     /// The earliest retry that an outcome has made.
     next_retry: Option<Timestamp>,
     blocked_until: Option<Instant>,
@@ -61,6 +63,7 @@ pub(super) struct Held {
 pub(super) struct View {
     pub(super) held: usize,
     pub(super) has_new_work: bool,
+    pub(super) is_changed: bool,
     pub(super) next_retry: Option<Timestamp>,
     pub(super) blocked_until: Option<Instant>,
 }
@@ -103,6 +106,7 @@ impl Lane {
         View {
             held: state.held.len(),
             has_new_work: state.has_new_work,
+            is_changed: state.is_changed,
             next_retry: state.next_retry,
             blocked_until: state.blocked_until,
         }
@@ -112,6 +116,7 @@ impl Lane {
     pub(super) fn begin_look(&self) -> Vec<DeliveryId> {
         let mut state = self.lock();
         state.has_new_work = false;
+        state.is_changed = false;
         state.next_retry = None;
         state.held.values().map(|held| held.delivery).collect()
     }
@@ -166,18 +171,18 @@ impl Lane {
         self.lock().revision = revision;
     }
 
-    /// Looks at the endpoint again if it has another revision than the one in use.
-    pub(super) fn expect(&self, revision: u64) {
-        let is_new = self.lock().revision != revision;
-        if is_new {
-            self.add_work();
-        }
+    /// Whether this revision of the endpoint is in use.
+    pub(super) fn is_using(&self, revision: u64) -> bool {
+        self.lock().revision == revision
     }
 
-    /// The endpoint was changed: what blocked it may not be so any more.
+    /// Looks at the endpoint again at once, whatever blocked it.
     pub(super) fn unblock(&self) {
-        self.lock().blocked_until = None;
-        self.add_work();
+        let mut state = self.lock();
+        state.blocked_until = None;
+        state.is_changed = true;
+        drop(state);
+        self.contents.changed.notify_one();
     }
 
     pub(super) fn lose(&self) {

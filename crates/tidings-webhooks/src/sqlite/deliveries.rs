@@ -139,6 +139,7 @@ pub(super) fn retry(
         return Ok(None);
     };
     lanes::add_work(tx, endpoint, now)?;
+    lanes::hasten(tx, endpoint, now)?;
     Ok(Some(endpoint))
 }
 

@@ -242,7 +242,7 @@ impl Webhooks {
             let now = self.inner.clock.now();
             let store = &self.inner.store;
             if store.replace_endpoint(stored, now, notice).await? {
-                self.inner.lanes.endpoint_changed(id);
+                self.inner.lanes.unblock(id);
                 self.inner.lanes.wake(endpoints);
                 return Ok(true);
             }
@@ -294,7 +294,7 @@ impl Webhooks {
             let new = endpoint.to_stored(stored.revision)?;
             let now = self.inner.clock.now();
             if self.inner.store.replace_endpoint(new, now, notice).await? {
-                self.inner.lanes.endpoint_changed(id);
+                self.inner.lanes.unblock(id);
                 self.inner.lanes.wake(endpoints);
                 return Ok(Some(endpoint));
             }

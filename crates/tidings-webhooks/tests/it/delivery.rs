@@ -274,6 +274,63 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled() {
 }
 
 #[tokio::test]
+async fn regression_a_removed_endpoint_gets_no_other_request() {
+    let gate = tidings_test_support::Gate::new();
+    let receiver = receiver_of(Answer::ok().after(gate.clone())).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..100).await;
+    soon(receiver.request(1)).await;
+    // What it has in memory waits for the attempt under way.
+    assert!(app.webhooks.remove_endpoint(endpoint).await.unwrap());
+    app.until(endpoint, DeliveryState::Cancelled, 100).await;
+    gate.open();
+    app.stop().await;
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn regression_an_open_circuit_ends_when_somebody_asks_for_an_attempt() {
+    let refusing = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
+    let receiver = receiver_of(Answer::ok()).await;
+    let place = Place::new();
+    let breaker = tidings::circuit_breaker::CircuitBreakerConfig::default()
+        .with_max_open_for(Duration::from_secs(3600))
+        .with_open_for(Duration::from_secs(3600));
+    let lane = tidings::LaneConfig::default().with_circuit_breaker(breaker);
+    let app = place.start(schedule(&[0, 1]).with_lane(lane)).await;
+    let endpoint = app.endpoint(refusing.url("/")).await;
+    app.accept(0..3).await;
+    let until_open = async || {
+        soon(async {
+            let health = async || app.webhooks.health(endpoint).await.unwrap().unwrap();
+            while health().await.circuit != Some("open") {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    };
+    until_open().await;
+    let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
+    let attempts = refusing.requests().len();
+
+    app.webhooks.retry(failed[0].id).await.unwrap().unwrap();
+    soon(refusing.request(u64::try_from(attempts).unwrap() + 1)).await;
+    app.accept(3..10).await;
+    until_open().await;
+
+    let moved = app
+        .webhooks
+        .update_endpoint(endpoint, |settings| settings.url = receiver.url("/"))
+        .await
+        .unwrap();
+    assert!(moved.is_some());
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn regression_an_attempt_under_way_does_not_change_a_cancelled_delivery() {
     let gate = tidings_test_support::Gate::new();
     let script = Answer::new(StatusCode::BAD_GATEWAY).after(gate.clone());

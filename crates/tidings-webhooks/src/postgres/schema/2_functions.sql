@@ -318,6 +318,11 @@ BEGIN
     RETURNING endpoint INTO found_endpoint;
     IF found_endpoint IS NOT NULL THEN
         PERFORM tidings_webhook_add_work(ARRAY[found_endpoint], ARRAY[r_now]);
+        -- Somebody asks for an attempt now, whatever blocks the lane.
+        UPDATE tidings_webhook_lane SET
+            blocked_until = 0,
+            free_at = CASE WHEN owner IS NULL THEN least(next_due, r_now) ELSE free_at END
+        WHERE endpoint = found_endpoint;
     END IF;
     RETURN found_endpoint;
 END $$;
