@@ -21,7 +21,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file has more than one name by hard links. SQLite keeps the write-ahead log and its locks beside
-    /// one name, so whoever opens the file by another name does not see them, and both lose data.
+    /// one name, so a process that opens the file by another name does not see them, and both lose data.
     #[error(
         "the database {} has another name, a hard link: remove that, or copy the file instead",
         path.display()

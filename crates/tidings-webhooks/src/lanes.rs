@@ -172,7 +172,7 @@ impl Shared {
     }
 
     /// Looks at an endpoint again at once, and sends to it whatever blocked it: it was changed, or
-    /// somebody asks for an attempt.
+    /// a caller wants an attempt.
     pub(crate) fn unblock(&self, endpoint: EndpointId) {
         self.dispatcher.close_circuit(endpoint.to_string());
         let lanes = self.lock();

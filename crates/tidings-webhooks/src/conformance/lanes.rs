@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::support::{
-    Stores, add, ask, at, disabled, endpoint, finish, id, lease, made, operator, outcome, record,
+    Stores, add, ask, at, disabled, endpoint, finish, lease, made, operator, outcome, record,
     release,
 };
 use crate::store::Lease;
@@ -126,7 +126,7 @@ pub async fn work_that_comes_to_a_leased_lane_is_found_at_its_release(Stores { a
     assert_eq!(lease(&*a, "a", at(50)).await, [endpoint]);
 }
 
-/// New work does not end a block; a change of the endpoint that has it cancelled does.
+/// New work does not end a block. A change of the endpoint does, and the retry of a delivery.
 pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }: Stores) {
     let endpoint_id = operator(&*a, 1).await;
     add(&*a, &["e1"], endpoint_id, at(0)).await;
@@ -138,9 +138,20 @@ pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }:
     assert_eq!(lease(&*b, "b", at(100)).await, [endpoint_id]);
     release(&*b, "b", endpoint_id, Some(at(1000))).await;
     assert!(lease(&*a, "a", at(999)).await.is_empty());
-    let off = disabled(endpoint(1, &Owner::Operator));
-    assert!(b.replace_endpoint(off, at(200), None).await.unwrap());
-    assert_eq!(lease(&*a, "a", at(200)).await, [id(1)]);
+    let delivery = made(&*a, endpoint_id).await[0];
+    let retried = b.retry_delivery(delivery, at(200)).await.unwrap();
+    assert_eq!(retried, Some(endpoint_id));
+    assert_eq!(lease(&*a, "a", at(200)).await, [endpoint_id]);
+    release(&*a, "a", endpoint_id, Some(at(1000))).await;
+    let changed = endpoint(1, &Owner::Operator);
+    let revision = changed.revision;
+    assert!(b.replace_endpoint(changed, at(300), None).await.unwrap());
+    assert_eq!(lease(&*a, "a", at(300)).await, [endpoint_id]);
+    release(&*a, "a", endpoint_id, Some(at(1000))).await;
+    let mut off = disabled(endpoint(1, &Owner::Operator));
+    off.revision = revision + 1;
+    assert!(b.replace_endpoint(off, at(400), None).await.unwrap());
+    assert_eq!(lease(&*a, "a", at(400)).await, [endpoint_id]);
 }
 
 /// Whichever instance moves it.

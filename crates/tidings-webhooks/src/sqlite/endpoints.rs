@@ -88,9 +88,9 @@ pub(super) fn replace(
     if changed == 0 {
         return Ok(false);
     }
-    if endpoint.disabled.is_some() || endpoint.removed {
-        lanes::hasten(tx, endpoint.id, now)?;
-    } else {
+    // Whatever blocks it: its deliveries are to be cancelled, or may succeed now.
+    lanes::hasten(tx, endpoint.id, now)?;
+    if endpoint.disabled.is_none() && !endpoint.removed {
         // What it failed for may be mended: the time in which it has to succeed begins anew.
         tx.prepare_cached("UPDATE webhook_health SET failing_since = NULL WHERE endpoint = ?1")?
             .execute([endpoint.id.as_i64()])?;

@@ -291,7 +291,7 @@ async fn regression_a_removed_endpoint_gets_no_other_request() {
 }
 
 #[tokio::test]
-async fn regression_an_open_circuit_ends_when_somebody_asks_for_an_attempt() {
+async fn regression_an_open_circuit_ends_with_a_retry_or_a_change_of_the_endpoint() {
     let refusing = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
     let receiver = receiver_of(Answer::ok()).await;
     let place = Place::new();

@@ -118,13 +118,12 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    IF n_disabled_because IS NOT NULL OR n_removed THEN
-        -- Whatever blocks it, its deliveries are to be cancelled now.
-        UPDATE tidings_webhook_lane SET
-            next_due = least(next_due, n_now), blocked_until = 0,
-            free_at = CASE WHEN owner IS NULL THEN least(next_due, n_now) ELSE free_at END
-        WHERE endpoint = n_endpoint;
-    ELSE
+    -- Whatever blocks it: its deliveries are to be cancelled, or may succeed now.
+    UPDATE tidings_webhook_lane SET
+        next_due = least(next_due, n_now), blocked_until = 0,
+        free_at = CASE WHEN owner IS NULL THEN least(next_due, n_now) ELSE free_at END
+    WHERE endpoint = n_endpoint;
+    IF n_disabled_because IS NULL AND NOT n_removed THEN
         -- What it failed for may be mended: the time in which it has to succeed begins anew.
         UPDATE tidings_webhook_health SET failing_since = NULL WHERE endpoint = n_endpoint;
     END IF;
@@ -318,7 +317,7 @@ BEGIN
     RETURNING endpoint INTO found_endpoint;
     IF found_endpoint IS NOT NULL THEN
         PERFORM tidings_webhook_add_work(ARRAY[found_endpoint], ARRAY[r_now]);
-        -- Somebody asks for an attempt now, whatever blocks the lane.
+        -- The caller wants an attempt now, whatever blocks the lane.
         UPDATE tidings_webhook_lane SET
             blocked_until = 0,
             free_at = CASE WHEN owner IS NULL THEN least(next_due, r_now) ELSE free_at END
