@@ -3,11 +3,14 @@
 //! ```text
 //!            too many failures
 //!   Closed ───────────────────▶ Open ◀──────────────┐
-//!     ▲                          │ time is up       │ any failure,
-//!     │                          ▼                  │ and twice the time
+//!     ▲                          │ time is up       │ the probe fails, or
+//!     │                          ▼                  │ most of a later round
 //!     └──────────────────── HalfOpen ───────────────┘
 //!       enough successes:   1, 2, 4 … at once
 //! ```
+//!
+//! An endpoint that fails some of the time is sent to as long as it takes at least half: a recovery
+//! that no failure may disturb would hardly ever close its circuit.
 //!
 //! The breaker is a pure state machine: it admits attempts, gets their results, and is given the
 //! time. It does not sleep, and it sends nothing.
@@ -59,7 +62,7 @@ struct FailureRate {
 
 impl Default for CircuitBreakerConfig {
     /// Trips after five failures in a row or half of at least ten attempts in a minute; stays open
-    /// for 30 seconds, doubling up to ten minutes; closes once four attempts at a time succeed.
+    /// for 30 seconds, doubling up to ten minutes; closes once two of four attempts at a time succeed.
     fn default() -> Self {
         Self {
             consecutive_failures: 5,
@@ -120,9 +123,10 @@ impl CircuitBreakerConfig {
         self
     }
 
-    /// Sets how many attempts at a time must succeed before the breaker closes. It admits one
-    /// probe, then twice as many with each round that succeeds. At least 1, which closes it after
-    /// one successful probe; the default is 4.
+    /// Sets how many attempts the last round before the breaker closes has. It admits one probe,
+    /// then twice as many with each round of which at least half succeeds. When more than half of a
+    /// later round fails, it is open again for the time of the first opening. At least 1, which
+    /// closes it after one successful probe; the default is 4.
     pub fn with_ramp(mut self, ramp: u32) -> Self {
         self.ramp = ramp;
         self
@@ -188,6 +192,7 @@ enum State {
         limit: u32,
         in_flight: u32,
         successes: u32,
+        failures: u32,
     },
 }
 
@@ -283,6 +288,7 @@ impl CircuitBreaker {
                 limit: 1,
                 in_flight: 0,
                 successes: 0,
+                failures: 0,
             });
         }
         if let State::HalfOpen {
@@ -335,22 +341,26 @@ impl CircuitBreaker {
                 limit,
                 in_flight,
                 successes,
+                failures,
             } => {
                 *in_flight = in_flight.saturating_sub(1);
                 match health {
-                    Health::Unknown => {}
-                    Health::Failing => self.trip(now),
-                    Health::Healthy => {
-                        *successes += 1;
-                        if *successes < *limit {
-                            return;
-                        }
-                        if *limit >= self.config.ramp {
-                            self.close();
-                        } else {
-                            *limit = limit.saturating_mul(2).min(self.config.ramp);
-                            *successes = 0;
-                        }
+                    Health::Unknown => return,
+                    Health::Failing => *failures += 1,
+                    Health::Healthy => *successes += 1,
+                }
+                if *failures > *limit / 2 {
+                    if *limit > 1 {
+                        // It worked for the probe.
+                        self.next_open_for = self.config.open_for;
+                    }
+                    self.trip(now);
+                } else if *successes + *failures >= *limit {
+                    if *limit >= self.config.ramp {
+                        self.close();
+                    } else {
+                        *limit = limit.saturating_mul(2).min(self.config.ramp);
+                        (*successes, *failures) = (0, 0);
                     }
                 }
             }

@@ -180,6 +180,57 @@ fn recovery_ramps_up_by_doubling() {
 }
 
 #[test]
+fn a_round_goes_on_while_at_least_half_of_it_succeeds() {
+    use Health::{Failing, Healthy};
+    for (results, state) in [
+        // The probe, then a round of two, then one of four.
+        (&[Failing][..], CircuitState::Open),
+        (&[Healthy, Failing], CircuitState::HalfOpen),
+        (&[Healthy, Failing, Failing], CircuitState::Open),
+        (&[Healthy, Failing, Healthy], CircuitState::HalfOpen),
+        (
+            &[Healthy, Healthy, Failing, Failing, Failing],
+            CircuitState::HalfOpen,
+        ),
+        (
+            &[Healthy, Healthy, Failing, Failing, Failing, Failing],
+            CircuitState::Open,
+        ),
+        (
+            &[
+                Healthy, Healthy, Failing, Failing, Healthy, Failing, Healthy,
+            ],
+            CircuitState::Closed,
+        ),
+    ] {
+        let (mut breaker, now) = (breaker(plain().with_ramp(4)), Instant::now());
+        trip(&mut breaker, now);
+        let now = breaker.open_until().unwrap();
+        for health in results {
+            attempt(&mut breaker, *health, now);
+        }
+        assert_eq!(breaker.state(), state, "{results:?}");
+    }
+}
+
+#[test]
+fn a_later_round_that_fails_opens_it_for_the_first_time_again() {
+    let config = plain().with_ramp(4);
+    let (mut breaker, mut now) = (breaker(config), Instant::now());
+    trip(&mut breaker, now);
+    for _ in 0..3 {
+        now = breaker.open_until().unwrap();
+        attempt(&mut breaker, Health::Failing, now);
+    }
+    assert!(breaker.open_until().unwrap() - now > config.open_for);
+    now = breaker.open_until().unwrap();
+    for health in [Health::Healthy, Health::Failing, Health::Failing] {
+        attempt(&mut breaker, health, now);
+    }
+    assert_eq!(breaker.open_until().unwrap() - now, config.open_for);
+}
+
+#[test]
 fn what_was_admitted_before_a_change_of_state_is_ignored_after_it() {
     let (mut breaker, now) = (breaker(plain()), Instant::now());
     let [slow, slower] = [(); 2].map(|()| admitted(&mut breaker, now));
