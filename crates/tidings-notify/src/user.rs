@@ -58,7 +58,7 @@ impl UserId {
 #[non_exhaustive]
 pub enum InvalidName {
     /// The text is empty.
-    #[error("expected 1 to 255 bytes, got none")]
+    #[error("expected 1 to 255 bytes, got 0")]
     Empty,
     /// The text is longer than [`MAX_NAME_BYTES`].
     #[error("expected 1 to 255 bytes, got {length}")]

@@ -111,7 +111,7 @@ fn open_routes() -> Router<SharedApp> {
 async fn not_found(request: Request) -> ApiError {
     let path = request.uri().path();
     if path.starts_with("/v1/users//") || matches!(path, "/notifications/" | "/ws/") {
-        return ApiError::invalid("user", "expected 1 to 255 bytes, got none");
+        return ApiError::invalid("user", "expected 1 to 255 bytes, got 0");
     }
     ApiError::new(
         StatusCode::NOT_FOUND,

@@ -99,7 +99,7 @@ impl fmt::Display for GroupName {
 #[non_exhaustive]
 pub enum InvalidName {
     /// The text is empty.
-    #[error("expected 1 to {MAX_NAME_BYTES} bytes, got none")]
+    #[error("expected 1 to {MAX_NAME_BYTES} bytes, got 0")]
     Empty,
     /// The text is longer than [`MAX_NAME_BYTES`].
     #[error("expected 1 to {MAX_NAME_BYTES} bytes, got {length}")]

@@ -124,8 +124,16 @@ async fn update(
 ) -> Result<Response, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
     let mut fields = Fields::parse(&body)?;
-    let url: Option<String> = fields.take("url")?;
-    let enabled: Option<bool> = fields.take("enabled")?;
+    let url = match fields.take_change("url")? {
+        Change::Keep => None,
+        Change::Reset => return Err(ApiError::invalid("url", "expected a URL, got null")),
+        Change::Set(url) => Some::<String>(url),
+    };
+    let enabled = match fields.take_change("enabled")? {
+        Change::Keep => None,
+        Change::Reset => Some(true),
+        Change::Set(enabled) => Some(enabled),
+    };
     let is_change = !fields.is_empty() || url.is_some();
     let changes = Changes::parse(&mut fields)?;
     fields.finish()?;

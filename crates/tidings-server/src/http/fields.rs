@@ -89,6 +89,18 @@ impl<'a> Fields<'a> {
         Ok(Some(value))
     }
 
+    /// Checks that there are no other fields, before a misspelt one is reported as missing.
+    pub(crate) fn allow(&self, names: &[&str]) -> Result<(), ApiError> {
+        match self
+            .0
+            .iter()
+            .find(|(name, _)| !names.contains(&name.as_ref()))
+        {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::invalid(name.to_string(), "unknown field")),
+        }
+    }
+
     /// Checks that no field is left: a misspelt field must not be ignored.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.0.into_iter().next() {

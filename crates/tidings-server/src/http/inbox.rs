@@ -147,6 +147,11 @@ async fn up_to(app: &SharedApp, user: &UserId, body: &[u8]) -> Result<Option<Eve
         return Ok(None);
     };
     match up_to.parse() {
+        // The cursor of an inbox that was empty, and need not be any more.
+        Ok(EventId::ORIGIN) => {
+            let head = app.notifier.store().head(user).await?;
+            Ok(Some(EventId::new(head.epoch, 0)))
+        }
         Ok(id) if is_of_log(app, user, id).await? => Ok(Some(id)),
         _ => Err(ApiError::invalid(
             "up_to",

@@ -96,7 +96,18 @@ enum Recipients {
 }
 
 impl Request {
+    const FIELDS: [&str; 7] = [
+        "user_id",
+        "user_ids",
+        "type",
+        "payload",
+        "message",
+        "timestamp",
+        "key",
+    ];
+
     fn parse(mut fields: Fields<'_>) -> Result<Self, ApiError> {
+        fields.allow(&Self::FIELDS)?;
         let recipients = match (fields.take("user_id")?, fields.take("user_ids")?) {
             (Some(user), None) => Recipients::One(user),
             (None, Some(users)) => Recipients::Many(users),
@@ -131,7 +142,6 @@ impl Request {
         };
         let timestamp = fields.take("timestamp")?;
         let key = fields.take("key")?;
-        fields.finish()?;
         Ok(Self {
             recipients,
             event_type,

@@ -70,6 +70,11 @@ async fn every_setting_is_shown_changed_and_reset() {
     let disabled = server.patch(&path, &json!({ "enabled": false })).await;
     assert_eq!(disabled["enabled"], false);
     assert!(disabled["disabled_because"].is_string());
+    let enabled = server.patch(&path, &json!({ "enabled": null })).await;
+    assert_eq!(enabled["enabled"], true);
+    let null = r#"{"url":null}"#;
+    let (status, error) = errors::refusal(&server, Method::PATCH, &path, null).await;
+    assert_eq!((status, &error["field"]), (400, &json!("url")));
 }
 
 #[tokio::test]

@@ -55,7 +55,8 @@ const WRONG_NOTIFICATIONS: &[(&str, &str)] = &[
         r#"{"user_id":"a","payload":1,"timestamp":"soon"}"#,
         "timestamp",
     ),
-    (r#"{"user_id":"a","paylod":1}"#, "payload"),
+    (r#"{"user_id":"a","paylod":1}"#, "paylod"),
+    (r#"{"user":"a","payload":1}"#, "user"),
     (r#"{"user_id":"a","payload":1,"extra":1}"#, "extra"),
     (r#"{"user_id":"a","user_id":"b","payload":1}"#, "user_id"),
 ];

@@ -103,6 +103,21 @@ async fn what_came_after_the_last_shown_notification_stays_unread() {
     assert_eq!(answer.json::<Value>().await.unwrap()["unread"], 0);
 }
 
+#[tokio::test]
+async fn regression_the_cursor_of_an_empty_inbox_is_good_when_it_is_no_longer_empty() {
+    let home = Home::new();
+    let server = home.start().await;
+    let path = "/v1/users/anna/notifications";
+    let cursor = server.get(path).await["cursor"].clone();
+    for count in 0..2 {
+        for what in ["seen", "read-all"] {
+            let body = json!({ "up_to": cursor });
+            assert_eq!(change(&server, what, &body).await, (count, count));
+        }
+        server.notify("anna", json!(1)).await;
+    }
+}
+
 /// Does something with the inbox, and returns its counts.
 async fn change(server: &Server, what: &str, body: &Value) -> (u64, u64) {
     let path = format!("/v1/users/anna/notifications/{what}");
