@@ -1,4 +1,4 @@
-//! An async webhook delivery client: signed, retried, bounded, and honest about what happened.
+//! An async webhook delivery client: signed, retried, bounded, and with a report of every outcome.
 //!
 //! The problem: a webhook goes to a server that other people run. That server may be down, slow,
 //! broken or hostile, and the sender must neither lose a message without a report nor fail together

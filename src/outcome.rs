@@ -241,7 +241,7 @@ impl DeliveryError {
 
     /// The attempts, in order. Empty if nothing was tried.
     ///
-    /// Many messages may wait. So attempts after which a delivery had to wait are kept in short:
+    /// Many messages may wait. So attempts after which a delivery had to wait are kept shortened:
     /// their number, the status or the kind of error, the duration to within 0.2 %, and the time to
     /// within a second a day since the acceptance. Of more than nine of them the first and the last
     /// seven are kept; a caller that waits for the outcome, with

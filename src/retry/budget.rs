@@ -13,7 +13,7 @@ const FOR_HEALTH: f64 = 2.0;
 
 /// How many of the requests to a failing endpoint may be retries.
 ///
-/// Without a budget, an endpoint that fails gets every message many times over, on top of the new
+/// Without a budget, an endpoint that fails gets every message several times, in addition to the new
 /// ones. Each first attempt adds a share of a retry, each retry takes one, and up to ten can be
 /// saved. As long as there is credit, the older message goes first, retry or not. Without credit,
 /// new messages go first, and one retry goes out each second anyway, so that no retry waits

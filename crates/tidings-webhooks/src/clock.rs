@@ -2,7 +2,7 @@
 //!
 //! Waiting must not depend on the setting of the wall clock: a retry that is due in five seconds comes
 //! in five seconds, also when the clock is set back an hour meanwhile. So times at which something is
-//! *due* are those of a clock that is read from the wall once, when the process starts, and moved on
+//! *due* are those of a clock that is read from the wall clock once, when the process starts, and moved on
 //! by the monotonic clock; and it is never behind what the store has seen before, so that a restart,
 //! or another instance of the cluster, does not go back either. Times that are *shown* are those of
 //! the wall.
@@ -76,7 +76,7 @@ impl Clock {
         Duration::try_from(due.duration_since(self.now())).unwrap_or_default()
     }
 
-    /// What a time of this clock is on the wall.
+    /// What a time of this clock is by the wall clock.
     pub(crate) fn shown(&self, due: Timestamp) -> Timestamp {
         let wall = self.wall.now();
         wall.checked_add(due.duration_since(self.now()))

@@ -11,7 +11,7 @@ use crate::{DeliveryId, EndpointId, Owner};
 pub enum DeliveryState {
     /// There will be another attempt.
     Pending,
-    /// The endpoint took it.
+    /// The endpoint has accepted it.
     Delivered,
     /// The attempts are used up, or the endpoint is gone.
     Failed,
@@ -82,7 +82,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// How many attempts were made.
     pub attempts: u32,
-    /// When the next attempt is due, on the wall; in the past when it is late.
+    /// When the next attempt is due, by the wall clock; in the past when it is late.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,

@@ -16,7 +16,7 @@ pub enum StoreError {
     #[error("the webhook store is full")]
     Full(#[source] Cause),
     /// The store cannot be used at present: its file is locked, its disk fails, or its server cannot
-    /// be reached. What was asked may have been done where there is no word from the server.
+    /// be reached. The work may have been done although the reply did not arrive.
     #[error("the webhook store is not available")]
     Unavailable(#[source] Cause),
     /// The owner has as many endpoints as are allowed.

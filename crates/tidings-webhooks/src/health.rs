@@ -29,9 +29,9 @@ pub const MAX_COUNTED: u64 = 100_000;
 pub struct StoredHealth {
     /// How many deliveries wait, counted up to [`MAX_COUNTED`].
     pub pending: u64,
-    /// When the endpoint last took an event, on the wall.
+    /// When the endpoint last accepted an event, by the wall clock.
     pub last_success_at: Option<Timestamp>,
-    /// When an attempt last failed, on the wall.
+    /// When an attempt last failed, by the wall clock.
     pub last_failure_at: Option<Timestamp>,
     /// Since when every attempt has failed, by the clock of what is due.
     pub failing_since: Option<Timestamp>,

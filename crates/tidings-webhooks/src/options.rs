@@ -113,7 +113,7 @@ impl Options {
         self
     }
 
-    /// Sets how often to look for work of which no word came.
+    /// Sets how often to look for work whose wake-up was lost.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self

@@ -12,7 +12,7 @@ pub struct Replay {
     per_second: u32,
 }
 
-/// How fast a replay is, unless it is said.
+/// How fast a replay is by default.
 const DEFAULT_PER_SECOND: u32 = 10;
 
 /// The fastest replay.

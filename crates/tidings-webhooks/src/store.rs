@@ -102,7 +102,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// `held`; at most `limit`, and after the first at most `max_bytes` of payloads.
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError>;
 
-    /// Records attempts and what follows from them. `now` is when, `at` is when on the wall.
+    /// Records attempts and what follows from them. `now` is when, `at` is the same by the wall clock.
     /// Returns for each endpoint since when it has been failing, if it has.
     async fn record(
         &self,
@@ -187,7 +187,7 @@ pub struct StoredEndpoint {
     pub removed: bool,
     /// Rises with every change.
     pub revision: u64,
-    /// When it was made, on the wall.
+    /// When it was made, by the wall clock.
     pub created_at: Timestamp,
 }
 
@@ -203,7 +203,7 @@ pub struct Disabled {
 pub struct Notice {
     /// The event, and who gets it.
     pub addressed: Addressed,
-    /// When, on the wall.
+    /// When, by the wall clock.
     pub at: Timestamp,
 }
 
@@ -338,9 +338,9 @@ pub enum Next {
 pub struct NewReplay {
     /// Where to.
     pub endpoint: EndpointId,
-    /// From when on, on the wall.
+    /// From when on, by the wall clock.
     pub since: Timestamp,
-    /// Before when, on the wall.
+    /// Before when, by the wall clock.
     pub until: Timestamp,
     /// Most deliveries a second.
     pub per_second: u32,

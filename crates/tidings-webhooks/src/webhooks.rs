@@ -147,7 +147,8 @@ impl Webhooks {
         &self.inner.stream
     }
 
-    /// Has the stream looked at: after the commit of a transaction in which events were accepted.
+    /// Makes the fan-out read the stream. Call it after the commit of a transaction in which events were
+    /// accepted.
     pub fn wake(&self) {
         self.inner.streams.wake(&self.inner.stream);
     }

@@ -122,7 +122,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         shared.recorder.finish(entries.len());
         let gone = entries.iter().filter(|entry| entry.is_gone);
         for endpoint in gone.map(|entry| entry.lane.endpoint) {
-            shared.disable(endpoint, "the endpoint answered 410 Gone");
+            shared.disable(endpoint, "the endpoint replied 410 Gone");
         }
         let Some(limit) = shared.disable_after else {
             continue;
