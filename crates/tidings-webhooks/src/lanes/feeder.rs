@@ -405,12 +405,12 @@ fn shared_status(shared: &Shared, lane: &Lane) -> Option<CircuitState> {
 impl Shared {
     /// Gives a lane back, unless its lease was lost.
     async fn end_lane(&self, lane: &Arc<Lane>) {
-        let view = lane.view();
-        let blocked_until = view.blocked_until.map(|until| {
+        self.stop_feeding(lane);
+        // After that, so that a change of the endpoint until then counts.
+        let blocked_until = lane.view().blocked_until.map(|until| {
             let wait = until.saturating_duration_since(Instant::now());
             crate::clock::later(self.clock.now(), wait)
         });
-        self.stop_feeding(lane);
         if self.stopping.is_cancelled() {
             // It is given back at the end of the stop, when its attempts are finished.
             return;
