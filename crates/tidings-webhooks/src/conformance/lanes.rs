@@ -143,6 +143,14 @@ pub async fn a_blocked_lane_waits_until_its_endpoint_is_changed(Stores { a, b }:
     assert_eq!(retried, Some(endpoint_id));
     assert_eq!(lease(&*a, "a", at(200)).await, [endpoint_id]);
     release(&*a, "a", endpoint_id, Some(at(1000))).await;
+    // Who holds the lane may not have seen that yet.
+    b.retry_delivery(delivery, at(200)).await.unwrap();
+    release(&*a, "a", endpoint_id, Some(at(1000))).await;
+    assert_eq!(lease(&*b, "b", at(200)).await, [endpoint_id]);
+    release(&*b, "b", endpoint_id, Some(at(1000))).await;
+    assert!(lease(&*a, "a", at(999)).await.is_empty());
+    b.retry_delivery(delivery, at(200)).await.unwrap();
+    assert_eq!(lease(&*a, "a", at(200)).await, [endpoint_id]);
     let changed = endpoint(1, &Owner::Operator);
     let revision = changed.revision;
     assert!(b.replace_endpoint(changed, at(300), None).await.unwrap());

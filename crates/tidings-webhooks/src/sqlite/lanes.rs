@@ -39,7 +39,7 @@ pub(super) fn add_work(
     Ok(())
 }
 
-/// Makes a lane due, if there is one, whatever blocks it.
+/// Makes a lane due, if there is one, whatever blocks it, or is about to.
 pub(super) fn hasten(
     tx: &Transaction<'_>,
     endpoint: EndpointId,
@@ -48,6 +48,7 @@ pub(super) fn hasten(
     tx.prepare_cached(
         "UPDATE webhook_lane SET
              next_due = min(next_due, ?2), blocked_until = 0,
+             was_unblocked = owner IS NOT NULL,
              free_at = iif(owner IS NULL, min(next_due, ?2), free_at)
          WHERE endpoint = ?1",
     )?
@@ -74,7 +75,7 @@ pub(super) fn next_free(connection: &Connection) -> Result<Option<Timestamp>, St
 
 pub(super) fn lease(tx: &Transaction<'_>, lease: &Lease) -> Result<Leased, StoreError> {
     let mut statement = tx.prepare_cached(
-        "UPDATE webhook_lane SET owner = ?1, free_at = ?3 WHERE endpoint IN (
+        "UPDATE webhook_lane SET owner = ?1, free_at = ?3, was_unblocked = 0 WHERE endpoint IN (
              SELECT endpoint FROM webhook_lane WHERE free_at <= ?2 ORDER BY free_at LIMIT ?4)
          RETURNING endpoint",
     )?;
@@ -125,7 +126,13 @@ pub(super) fn release(
     let mut earliest: Option<i64> = None;
     for lane in lanes {
         let endpoint = lane.endpoint.as_i64();
-        let blocked_until = lane.blocked_until.map_or(0, micros);
+        let was_unblocked = tx
+            .prepare_cached("SELECT 1 FROM webhook_lane WHERE endpoint = ?1 AND was_unblocked = 1")?
+            .exists([endpoint])?;
+        let blocked_until = match lane.blocked_until {
+            Some(until) if !was_unblocked => micros(until),
+            _ => 0,
+        };
         let next_due = [
             next_delivery(tx, endpoint, None)?,
             next_replay(tx, endpoint)?,

@@ -16,7 +16,8 @@ pub(super) const COMPONENT: &str = "webhooks";
 /// wall. States are 0 pending, 1 delivered, 2 failed, 3 cancelled.
 ///
 /// `free_at` is when a lane may be leased: when its lease ends, or when there is something to do.
-pub(super) const STEPS: &[&str] = &["
+pub(super) const STEPS: &[&str] = &[
+    "
     CREATE TABLE webhook_clock (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         now INTEGER NOT NULL
@@ -103,7 +104,12 @@ pub(super) const STEPS: &[&str] = &["
         per_second INTEGER NOT NULL,
         resume_at INTEGER NOT NULL
     ) STRICT;
-"];
+",
+    // Whether something ended the block of a lane while it was leased: its holder may not know yet.
+    "
+    ALTER TABLE webhook_lane ADD COLUMN was_unblocked INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// A time as a column has it.
 pub(super) fn micros(time: Timestamp) -> i64 {

@@ -71,7 +71,9 @@ CREATE TABLE tidings_webhook_lane (
     next_due bigint NOT NULL,
     blocked_until bigint NOT NULL DEFAULT 0,
     owner text,
-    free_at bigint NOT NULL
+    free_at bigint NOT NULL,
+    -- Whether something ended the block while the lane was leased: its holder may not know yet.
+    was_unblocked boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 CREATE INDEX tidings_webhook_lane_free ON tidings_webhook_lane (free_at);
 CREATE INDEX tidings_webhook_lane_owner ON tidings_webhook_lane (owner) WHERE owner IS NOT NULL;

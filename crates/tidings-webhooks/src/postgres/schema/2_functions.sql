@@ -121,6 +121,7 @@ BEGIN
     -- Whatever blocks it: its deliveries are to be cancelled, or may succeed now.
     UPDATE tidings_webhook_lane SET
         next_due = least(next_due, n_now), blocked_until = 0,
+        was_unblocked = owner IS NOT NULL,
         free_at = CASE WHEN owner IS NULL THEN least(next_due, n_now) ELSE free_at END
     WHERE endpoint = n_endpoint;
     IF n_disabled_because IS NULL AND NOT n_removed THEN
@@ -137,7 +138,8 @@ RETURNS SETOF bigint LANGUAGE sql AS $$
         SELECT endpoint FROM tidings_webhook_lane WHERE free_at <= l_now
         ORDER BY free_at LIMIT l_limit FOR UPDATE SKIP LOCKED
     )
-    UPDATE tidings_webhook_lane AS lane SET owner = l_owner, free_at = l_until
+    UPDATE tidings_webhook_lane AS lane
+    SET owner = l_owner, free_at = l_until, was_unblocked = false
     FROM due WHERE lane.endpoint = due.endpoint
     RETURNING lane.endpoint;
 $$;
@@ -162,6 +164,7 @@ CREATE FUNCTION tidings_webhook_release(
 ) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     given record;
+    blocked bigint;
     coming bigint;
     earliest bigint;
 BEGIN
@@ -169,7 +172,8 @@ BEGIN
     FOR given IN
         SELECT * FROM unnest(r_endpoints, r_blocked) AS lane (endpoint, blocked) ORDER BY endpoint
     LOOP
-        PERFORM 1 FROM tidings_webhook_lane
+        SELECT CASE WHEN was_unblocked THEN 0 ELSE given.blocked END INTO blocked
+        FROM tidings_webhook_lane
         WHERE endpoint = given.endpoint AND owner = r_owner FOR UPDATE;
         CONTINUE WHEN NOT FOUND;
         -- After the lock: work that was added before is committed, and later work waits.
@@ -181,9 +185,9 @@ BEGIN
             DELETE FROM tidings_webhook_lane WHERE endpoint = given.endpoint;
         ELSE
             UPDATE tidings_webhook_lane SET owner = NULL, next_due = coming,
-                blocked_until = given.blocked, free_at = greatest(coming, given.blocked)
+                blocked_until = blocked, free_at = greatest(coming, blocked)
             WHERE endpoint = given.endpoint;
-            earliest := least(earliest, greatest(coming, given.blocked));
+            earliest := least(earliest, greatest(coming, blocked));
         END IF;
     END LOOP;
     RETURN earliest;
@@ -319,7 +323,7 @@ BEGIN
         PERFORM tidings_webhook_add_work(ARRAY[found_endpoint], ARRAY[r_now]);
         -- The caller wants an attempt now, whatever blocks the lane.
         UPDATE tidings_webhook_lane SET
-            blocked_until = 0,
+            blocked_until = 0, was_unblocked = owner IS NOT NULL,
             free_at = CASE WHEN owner IS NULL THEN least(next_due, r_now) ELSE free_at END
         WHERE endpoint = found_endpoint;
     END IF;
