@@ -142,36 +142,46 @@ pub(crate) fn masked(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads until the connection has been silent for a while, or ends.
+/// Reads until the connection ends, or has been silent for a while and the server's side has nothing left
+/// to send.
 pub(crate) async fn read_what_is_there(stream: &mut TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
     let silence = Duration::from_millis(700);
-    while let Ok(Ok(1..)) = tokio::time::timeout(silence, stream.read_buf(&mut read)).await {}
-    read
+    loop {
+        match tokio::time::timeout(silence, stream.read_buf(&mut read)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return read,
+            Err(_) if queued(stream) == 0 => return read,
+            Err(_) => {}
+        }
+    }
+}
+
+/// How many bytes the operating system has of the server for this client, sent or not, that have not
+/// arrived.
+fn queued(stream: &TcpStream) -> u64 {
+    let client = stream.local_addr().unwrap().port();
+    let server = stream.peer_addr().unwrap().port();
+    let (from, to) = (format!(":{server:04X}"), format!(":{client:04X}"));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ours = sockets.lines().skip(1).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let is_ours = fields[1].ends_with(&from) && fields[2].ends_with(&to);
+        is_ours.then(|| fields[4].to_owned())
+    });
+    ours.map_or(0, |queues| {
+        let (unsent, _) = queues.split_once(':').unwrap();
+        u64::from_str_radix(unsent, 16).unwrap()
+    })
 }
 
 /// Waits until the server can write no more to this client: what is queued for it stays the same.
 pub(crate) async fn is_full(stream: &TcpStream) {
-    let client = stream.local_addr().unwrap().port();
-    let server = stream.peer_addr().unwrap().port();
-    let (from, to) = (format!(":{server:04X}"), format!(":{client:04X}"));
-    let queued = || {
-        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let fields = |line: &str| {
-            line.split_whitespace()
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let is_ours = |fields: &Vec<String>| fields[1].ends_with(&from) && fields[2].ends_with(&to);
-        let ours = sockets.lines().skip(1).map(fields).find(is_ours).unwrap();
-        let (unsent, _) = ours[4].split_once(':').unwrap();
-        u64::from_str_radix(unsent, 16).unwrap()
-    };
     soon("a full connection", async {
         let mut before = 0;
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
-            let now = queued();
+            let now = queued(stream);
             if now > 0 && now == before {
                 return;
             }
