@@ -1,7 +1,7 @@
 //! cargo bench --bench fairness
 //!
 //! Measures how long deliveries to healthy endpoints take, with and without ten endpoints among a
-//! thousand that never answer, and prints the ratio of the two 99th percentiles. The target is at
+//! thousand that never reply, and prints the ratio of the two 99th percentiles. The target is at
 //! most 1.2.
 //!
 //! Both kinds of round alternate in one run, so that a neighbour on the same machine disturbs both
@@ -43,7 +43,7 @@ async fn main() {
         without.0, without.1
     );
     println!(
-        "ten that never answer:    p50 {:?}  p99 {:?}",
+        "ten that never reply:    p50 {:?}  p99 {:?}",
         with.0, with.1
     );
     let ratio = with.1.as_secs_f64() / without.1.as_secs_f64();

@@ -9,11 +9,11 @@ use std::os::fd::AsRawFd;
 use rlimit::Resource;
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use tidings::{Client, ErrorKind};
-use tidings_test_support::{Answer, Receiver};
+use tidings_test_support::{Receiver, Reply};
 
 #[tokio::test]
 async fn regression_a_lack_of_descriptors_is_local_trouble_and_opens_no_circuit() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
     let client = Client::builder(receiver.url("/"))
         .circuit_breaker(breaker)

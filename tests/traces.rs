@@ -18,7 +18,7 @@ use tidings::{
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
-use tidings_test_support::{Answer, Receiver, Script};
+use tidings_test_support::{Receiver, Reply, Script};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::Layer;
@@ -78,8 +78,8 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let script = Script::sequence([busy], Answer::ok());
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
+    let script = Script::sequence([busy], Reply::ok());
     let receiver = Receiver::start(script).await.unwrap();
     let twice = RetryPolicy::new(Schedule::new([Duration::ZERO]).unwrap());
     let lane = LaneConfig::default().with_retry(twice);
@@ -149,7 +149,7 @@ async fn a_layer_may_post_through_the_client_that_it_hears_of() {
     let posts = Posts::default();
     let subscriber = tracing_subscriber::registry().with(posts.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let failing = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
     let receiver = Receiver::start(failing).await.unwrap();
     let breaker = CircuitBreakerConfig::default()
         .with_consecutive_failures(1)
@@ -186,7 +186,7 @@ async fn the_traces_of_an_instance_do_not_show_its_url() {
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let signer = StandardSigner::new([Secret::generate()]).unwrap();
     let router = InstanceRouter::builder(signer).build().unwrap();
     router.start();
@@ -220,7 +220,7 @@ impl<S: tracing::Subscriber> Layer<S> for Panics {
 
 #[tokio::test]
 async fn a_layer_that_panics_costs_its_message_and_no_worker() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let client = Client::builder(receiver.url("/"))
         .workers(1)
         .build()

@@ -31,7 +31,7 @@ pub(super) const LOOKUP_TIME: Duration = Duration::from_secs(30);
 pub(super) const MAX_NAMES: usize = 4096;
 
 /// The addresses of a name, not vetted yet, or why there are none.
-pub(super) type Answer = Result<Arc<[IpAddr]>, LookupError>;
+pub(super) type Reply = Result<Arc<[IpAddr]>, LookupError>;
 
 /// Why a name was not resolved. Clones share the cause.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -72,7 +72,7 @@ struct Entry {
 
 #[derive(Debug, Clone)]
 struct Known {
-    answer: Answer,
+    reply: Reply,
     expires_at: Instant,
 }
 
@@ -89,13 +89,13 @@ impl Cache {
     /// # Cancel safety
     ///
     /// Dropping the future leaves the lookup under way.
-    pub(super) async fn resolve(&self, name: &str) -> Answer {
+    pub(super) async fn resolve(&self, name: &str) -> Reply {
         loop {
             let mut known = self.find_or_begin(name)?;
             if let Ok(known) = known.wait_for(Option::is_some).await
                 && let Some(known) = &*known
             {
-                return known.answer.clone();
+                return known.reply.clone();
             }
             // The lookup ended with its runtime, or with the entry: another one begins.
             self.remove_if_ended(name);
@@ -225,7 +225,7 @@ impl Entry {
 
 impl Known {
     fn new(found: Result<Resolved, ResolveError>, began: Instant) -> Self {
-        let (answer, ttl) = match found {
+        let (reply, ttl) = match found {
             Ok(found) if found.addresses.is_empty() => {
                 (Err(LookupError::new(None, NoAddress)), NEGATIVE_TTL)
             }
@@ -241,7 +241,7 @@ impl Known {
             }
         };
         Self {
-            answer,
+            reply,
             expires_at: Instant::now() + ttl,
         }
     }

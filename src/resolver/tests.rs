@@ -23,8 +23,8 @@ fn sockets(texts: &[&str]) -> Vec<SocketAddr> {
 
 type Script = dyn Fn(usize) -> Result<Resolved, ResolveError> + Send + Sync;
 
-/// Answers by a script, which gets the number of the lookup, each time the semaphore allows one.
-/// Names that begin with "silent" are never answered.
+/// Replies by a script, which gets the number of the lookup, each time the semaphore allows one.
+/// Names that begin with "silent" never get a reply.
 struct Scripted {
     script: Box<Script>,
     asked: Mutex<Vec<String>>,
@@ -44,12 +44,12 @@ impl Scripted {
         }
     }
 
-    /// Gives these answers in turn, the last one for ever.
-    fn new(answers: &[&[&str]]) -> Self {
-        let answers: Vec<_> = answers.iter().map(|answer| addresses(answer)).collect();
+    /// Gives these replies in turn, the last one for ever.
+    fn new(replies: &[&[&str]]) -> Self {
+        let replies: Vec<_> = replies.iter().map(|reply| addresses(reply)).collect();
         Self::by(move |number| {
-            let answer = &answers[number.min(answers.len() - 1)];
-            Ok(answer.iter().copied().collect())
+            let reply = &replies[number.min(replies.len() - 1)];
+            Ok(reply.iter().copied().collect())
         })
     }
 
@@ -192,7 +192,7 @@ async fn regression_a_lookup_that_outlasts_an_attempt_serves_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn regression_a_name_that_is_never_answered_fails_at_once_after_its_first_lookup() {
+async fn regression_a_name_that_never_gets_a_reply_fails_at_once_after_its_first_lookup() {
     let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
     let resolver = guarded(AddressPolicy::Any, &scripted);
     let start = Instant::now();
@@ -207,7 +207,7 @@ async fn regression_a_name_that_is_never_answered_fails_at_once_after_its_first_
 }
 
 #[tokio::test(start_paused = true)]
-async fn regression_many_names_that_are_never_answered_disturb_no_other() {
+async fn regression_many_names_that_never_get_a_reply_disturb_no_other() {
     let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
     let resolver = guarded(AddressPolicy::Any, &scripted);
     let mut silent = JoinSet::new();
@@ -225,7 +225,7 @@ async fn regression_many_names_that_are_never_answered_disturb_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_the_zone_s_while_other_names_are_answered_and_local_otherwise() {
+async fn silence_is_the_zone_s_while_other_names_get_replies_and_local_otherwise() {
     let scripted = Arc::new(Scripted::new(&[&[PUBLIC]]));
     let resolver = guarded(AddressPolicy::Any, &scripted);
     look_up(&resolver, "before").await.unwrap();
@@ -253,8 +253,8 @@ async fn a_failure_is_a_reply_unless_no_server_replied() {
         advance(Duration::from_secs(1)).await;
         look_up(&resolver, "a").await.unwrap_err();
         assert_eq!(resolver.kind_of_silence(since), kind);
-        let answer = resolver.cache.resolve("a").await;
-        assert_eq!(answer.unwrap_err().silent_since().is_none(), is_reply);
+        let reply = resolver.cache.resolve("a").await;
+        assert_eq!(reply.unwrap_err().silent_since().is_none(), is_reply);
     }
 }
 
@@ -265,8 +265,8 @@ async fn a_resolver_that_panics_fails_one_lookup() {
         _ => Ok(addresses(&[PUBLIC]).into_iter().collect()),
     }));
     let resolver = guarded(AddressPolicy::Any, &scripted);
-    let answer = resolver.cache.resolve("a").await;
-    assert!(answer.unwrap_err().silent_since().is_some());
+    let reply = resolver.cache.resolve("a").await;
+    assert!(reply.unwrap_err().silent_since().is_some());
     assert_eq!(look_up(&resolver, "a").await, Ok(sockets(&[PUBLIC])));
 }
 

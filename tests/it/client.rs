@@ -21,7 +21,7 @@ use tidings::{
 use tidings_notify::{
     Draft, Epoch, Event, EventId, EventType, Payload, Router, RoutingInfo, UserId,
 };
-use tidings_test_support::{Answer, Behaviour, Gate, Script};
+use tidings_test_support::{Behaviour, Gate, Reply, Script};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use wiremock::matchers::method;
@@ -42,18 +42,18 @@ fn started(builder: ClientBuilder) -> (Client, Errors) {
     (client, errors)
 }
 
-/// A server that gives some answers in turn and the last one for ever.
+/// A server that gives some replies in turn and the last one for ever.
 async fn server(statuses: &[u16]) -> MockServer {
     let server = MockServer::start().await;
     let (last, first) = statuses.split_last().unwrap();
     for status in first {
-        let answer = ResponseTemplate::new(*status);
-        let mock = Mock::given(method("POST")).respond_with(answer);
+        let reply = ResponseTemplate::new(*status);
+        let mock = Mock::given(method("POST")).respond_with(reply);
         mock.up_to_n_times(1).mount(&server).await;
     }
-    let answer = ResponseTemplate::new(*last);
+    let reply = ResponseTemplate::new(*last);
     Mock::given(method("POST"))
-        .respond_with(answer)
+        .respond_with(reply)
         .mount(&server)
         .await;
     server
@@ -204,9 +204,9 @@ async fn a_transport_error_is_retryable_and_has_its_cause() {
 #[tokio::test]
 async fn a_hint_delays_the_next_attempt() {
     let server = MockServer::start().await;
-    let answer = ResponseTemplate::new(429).insert_header("retry-after", "3600");
+    let reply = ResponseTemplate::new(429).insert_header("retry-after", "3600");
     Mock::given(method("POST"))
-        .respond_with(answer)
+        .respond_with(reply)
         .mount(&server)
         .await;
     // An hour does not fit: the delivery ends rather than coming too early.
@@ -267,7 +267,7 @@ async fn the_text_of_a_failure_gives_the_reason_once() {
 
 #[tokio::test]
 async fn clients_with_one_sender_share_its_connections() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let sender = Sender::builder().build().unwrap();
     for path in ["/a", "/b"] {
         let builder = Client::builder(receiver.url(path)).sender(sender.clone());
@@ -280,7 +280,7 @@ async fn clients_with_one_sender_share_its_connections() {
 
 #[tokio::test]
 async fn a_rate_limit_keeps_attempts_apart() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let builder = Client::builder(receiver.url("/")).rate_limit(10, Duration::from_secs(1));
     let (client, _errors) = started(builder);
     let began = Instant::now();

@@ -18,7 +18,7 @@ use tidings::{
     DeliveryError, DeliveryErrorCause, Dispatcher, DispatcherBuilder, Endpoint, EndpointId,
     LaneConfig, LaneStatus, Refusal, RetryBudget, Speed,
 };
-use tidings_test_support::{Answer, Gate};
+use tidings_test_support::{Gate, Reply};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinSet, yield_now};
 use tokio_util::task::AbortOnDropHandle;
@@ -54,9 +54,9 @@ fn at_once(attempts: u32) -> LaneConfig {
         .without_circuit_breaker()
 }
 
-/// A receiver that answers by path.
+/// A receiver that replies by path.
 ///
-/// | path | answer |
+/// | path | reply |
 /// |---|---|
 /// | `/ok/…` | 200 |
 /// | `/dead/…` | none |

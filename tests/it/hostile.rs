@@ -27,13 +27,13 @@ const SHORT: Duration = Duration::from_secs(1);
 /// What every transport must survive, over the built-in one.
 #[path = "hostile"]
 mod built_in {
-    mod answers;
     mod connections;
     mod floods;
     mod helpers;
     mod names;
     mod recovery;
     mod redirects;
+    mod replies;
     mod stalls;
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     mod tls;
@@ -65,13 +65,13 @@ mod built_in {
     reason = "the same tests over another transport"
 )]
 mod over_reqwest {
-    mod answers;
     mod connections;
     mod floods;
     mod helpers;
     mod names;
     mod recovery;
     mod redirects;
+    mod replies;
     mod stalls;
     #[cfg(any(feature = "rustls", feature = "native-tls"))]
     mod tls;

@@ -35,7 +35,7 @@ struct Server {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Answers every request once so many are there at the same time.
+/// Replies every request once so many are there at the same time.
 async fn serve(at_once: usize) -> Server {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
@@ -104,9 +104,9 @@ async fn it_is_spoken_where_the_receiver_does_and_one_connection_is_enough() {
     }
     for attempt in attempts.join_all().await {
         assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
-        let answer = attempt.result.unwrap();
+        let reply = attempt.result.unwrap();
         assert_eq!(
-            (answer.status, &answer.body_head[..]),
+            (reply.status, &reply.body_head[..]),
             (StatusCode::ACCEPTED, &b"taken"[..])
         );
     }

@@ -12,7 +12,7 @@ use http::StatusCode;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings::{Client, Dispatcher, Endpoint, LaneConfig, telemetry};
-use tidings_test_support::{Answer, Behaviour, Gate, Script, Unreachable};
+use tidings_test_support::{Behaviour, Gate, Reply, Script, Unreachable};
 use tokio::task::yield_now;
 
 use crate::support::{HOUR, at_once, in_an_hour, receiver};
@@ -52,8 +52,8 @@ fn assert_recorded(snapshotter: &Snapshotter, expected: &[(&str, i64)]) {
 async fn deliveries_and_their_attempts_are_counted_and_timed() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let script = Script::sequence([busy, Answer::ok()], Answer::new(StatusCode::NOT_FOUND));
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
+    let script = Script::sequence([busy, Reply::ok()], Reply::new(StatusCode::NOT_FOUND));
     let receiver = receiver(script).await;
     let client = Client::builder(receiver.url("/"))
         .retry(at_once(2))
@@ -86,7 +86,7 @@ async fn deliveries_and_their_attempts_are_counted_and_timed() {
 }
 
 #[tokio::test]
-async fn attempts_without_an_answer_are_counted_by_what_went_wrong() {
+async fn attempts_without_a_reply_are_counted_by_what_went_wrong() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);
     let unreachable = Unreachable::refusing().unwrap();
@@ -114,7 +114,7 @@ async fn what_waits_and_what_is_under_way_are_gauges_that_return_to_zero() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);
     let gate = Gate::new();
-    let receiver = receiver(Answer::ok().after(gate.clone())).await;
+    let receiver = receiver(Reply::ok().after(gate.clone())).await;
     let lane = LaneConfig::default().with_queue_size(3);
     let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
     dispatcher.start();
@@ -154,7 +154,7 @@ async fn what_waits_and_what_is_under_way_are_gauges_that_return_to_zero() {
 async fn what_is_given_up_is_counted_as_dropped_and_leaves_no_gauge_behind() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);
-    let receiver = receiver(Behaviour::NeverAnswer).await;
+    let receiver = receiver(Behaviour::NeverReply).await;
     let lane = LaneConfig::default().with_retry(in_an_hour());
     let dispatcher = Dispatcher::builder()
         .lane(lane)
@@ -184,8 +184,8 @@ async fn what_is_given_up_is_counted_as_dropped_and_leaves_no_gauge_behind() {
 async fn circuits_that_change_and_endpoints_that_are_gone_are_counted() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);
-    let failing = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
-    let receiver = receiver(Script::sequence([failing], Answer::gone())).await;
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let receiver = receiver(Script::sequence([failing], Reply::gone())).await;
     let breaker = CircuitBreakerConfig::default()
         .with_consecutive_failures(1)
         .with_open_for(HOUR / 10);
@@ -275,7 +275,7 @@ async fn a_recorder_may_use_the_client_that_it_records() {
     };
     let (slot, looks) = (Arc::clone(&recorder.client), Arc::clone(&recorder.looks));
     let _local = set_default_local_recorder(&recorder);
-    let failing = Answer::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
     let receiver = receiver(failing).await;
     let breaker = CircuitBreakerConfig::default()
         .with_consecutive_failures(1)

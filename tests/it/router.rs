@@ -39,7 +39,7 @@ async fn event(event_type: &str) -> Event {
     notifier.push(draft(event_type)).await.unwrap()
 }
 
-/// A server that answers `/<status>` with that status.
+/// A server that replies to `/<status>` with that status.
 async fn server() -> MockServer {
     let server = MockServer::start().await;
     for status in [200, 500] {
@@ -151,7 +151,7 @@ async fn some_failing_is_no_error() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_never_answers_does_not_keep_the_event_from_the_others() {
+async fn an_endpoint_that_never_replies_does_not_keep_the_event_from_the_others() {
     let server = server().await;
     let dead = silent().await;
     let router = router();

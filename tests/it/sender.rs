@@ -3,7 +3,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::signing::{Secret, TimestampedSigner, TimestampedVerifier, Verifier};
 use tidings::{Attempt, Endpoint, EndpointBuilder, Message, Phases, Sender, Verdict};
-use tidings_test_support::{Answer, Behaviour, Receiver, Request};
+use tidings_test_support::{Behaviour, Receiver, Reply, Request};
 use wiremock::matchers::{body_bytes, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -40,9 +40,9 @@ async fn one_post_with_the_exact_body_and_the_headers_is_sent() {
 
     assert_eq!(attempt.verdict(), Verdict::Delivered);
     assert_eq!(attempt.number, 1);
-    let answer = attempt.result.unwrap();
-    assert_eq!(answer.status, 202);
-    assert_eq!(answer.body_head, "thanks");
+    let reply = attempt.result.unwrap();
+    assert_eq!(reply.status, 202);
+    assert_eq!(reply.body_head, "thanks");
     let request = &server.received_requests().await.unwrap()[0];
     assert!(!request.headers.contains_key("accept-encoding"));
     assert!(!request.headers.contains_key("webhook-signature"));
@@ -51,7 +51,7 @@ async fn one_post_with_the_exact_body_and_the_headers_is_sent() {
 
 #[tokio::test]
 async fn headers_of_the_endpoint_take_the_place_of_the_default_ones() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     attempt(&receiver.url("/"), PATIENT).await;
     let own = Endpoint::builder(receiver.url("/"))
         .header("User-Agent", "billing/2")
@@ -115,9 +115,9 @@ async fn statuses_are_judged_and_hints_are_kept() {
         (503, Verdict::Retryable),
     ] {
         let server = MockServer::start().await;
-        let answer = ResponseTemplate::new(status).insert_header("retry-after", "120");
+        let reply = ResponseTemplate::new(status).insert_header("retry-after", "120");
         Mock::given(method("POST"))
-            .respond_with(answer)
+            .respond_with(reply)
             .mount(&server)
             .await;
         let attempt = attempt(&server.uri(), PATIENT).await;
@@ -130,11 +130,11 @@ async fn statuses_are_judged_and_hints_are_kept() {
 #[tokio::test]
 async fn an_attempt_is_recorded_as_documented_json() {
     let server = MockServer::start().await;
-    let answer = ResponseTemplate::new(503)
+    let reply = ResponseTemplate::new(503)
         .insert_header("retry-after", "7")
         .set_body_bytes(*b"no\xff");
     Mock::given(method("POST"))
-        .respond_with(answer)
+        .respond_with(reply)
         .mount(&server)
         .await;
     let attempt = attempt(&server.uri(), PATIENT).await;
@@ -157,7 +157,7 @@ async fn an_attempt_is_recorded_as_documented_json() {
 }
 
 #[tokio::test]
-async fn an_attempt_without_an_answer_is_recorded_with_its_cause_and_without_its_url() {
+async fn an_attempt_without_a_reply_is_recorded_with_its_cause_and_without_its_url() {
     let attempt = attempt("http://nowhere.invalid/?key=hidden", PATIENT).await;
     let json = serde_json::to_value(&attempt).unwrap();
     assert_eq!(

@@ -14,9 +14,9 @@ pub(crate) async fn receiver(script: impl Into<Script>) -> Receiver {
     Receiver::start(script).await.unwrap()
 }
 
-/// Takes requests and never answers.
+/// Takes requests and never replies.
 pub(crate) async fn silent() -> Receiver {
-    receiver(Behaviour::NeverAnswer).await
+    receiver(Behaviour::NeverReply).await
 }
 
 /// So many attempts, one right after the other.

@@ -12,7 +12,7 @@ use tidings::{
     Attempt, Classifier, Endpoint, EndpointBuilder, ErrorKind, HttpVersions, Message, Sender,
     Verdict,
 };
-use tidings_test_support::{Answer, Receiver, Unreachable};
+use tidings_test_support::{Receiver, Reply, Unreachable};
 
 use crate::support::receiver;
 
@@ -37,7 +37,7 @@ fn values(receiver: &Receiver, name: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn regression_the_id_is_on_every_request_signed_or_not() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let endpoint = || Endpoint::builder(receiver.url("/"));
     let timestamped = TimestampedSigner::new("key").unwrap();
     for endpoint in [
@@ -52,7 +52,7 @@ async fn regression_the_id_is_on_every_request_signed_or_not() {
 
 #[tokio::test]
 async fn several_signers_sign_one_request() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let secret = Secret::generate();
     let names = ["x-host", "x-length"].map(|name| name.parse().unwrap());
     let custom = Signer::custom(names, |input| {
@@ -77,7 +77,7 @@ async fn several_signers_sign_one_request() {
 
 #[tokio::test]
 async fn a_signer_that_fails_or_panics_sends_nothing_and_is_local_trouble() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let name = || ["x-signature".parse().unwrap()];
     for signer in [
         Signer::custom(name(), |_| Err("no key".into())),
@@ -93,7 +93,7 @@ async fn a_signer_that_fails_or_panics_sends_nothing_and_is_local_trouble() {
 
 #[tokio::test]
 async fn each_endpoint_has_its_classifier() {
-    let receiver = receiver(Answer::new(http::StatusCode::NOT_FOUND)).await;
+    let receiver = receiver(Reply::new(http::StatusCode::NOT_FOUND)).await;
     let endpoint = || Endpoint::builder(receiver.url("/"));
     for (endpoint, verdict) in [
         (endpoint(), Verdict::Permanent),
@@ -129,7 +129,7 @@ async fn regression_an_empty_body_that_found_no_connection_leaves_nothing_in_dou
 
 #[tokio::test]
 async fn http2_alone_is_not_spoken_by_a_receiver_of_http1() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     for (versions, delivers) in [
         (HttpVersions::Negotiated, true),
         (HttpVersions::Http1, true),
@@ -145,7 +145,7 @@ async fn http2_alone_is_not_spoken_by_a_receiver_of_http1() {
 
 #[tokio::test]
 async fn an_ipv6_address_in_a_url_is_called() {
-    let receiver = Receiver::builder(Answer::ok())
+    let receiver = Receiver::builder(Reply::ok())
         .with_address("[::1]:0".parse().unwrap())
         .start()
         .await
@@ -160,7 +160,7 @@ async fn an_ipv6_address_in_a_url_is_called() {
 async fn no_more_idle_connections_are_kept_than_were_allowed() {
     let mut receivers = Vec::new();
     for _ in 0..20 {
-        receivers.push(receiver(Answer::ok()).await);
+        receivers.push(receiver(Reply::ok()).await);
     }
     let sender = Sender::builder().max_idle_connections(8).build().unwrap();
     for receiver in &receivers {
@@ -180,7 +180,7 @@ async fn no_more_idle_connections_are_kept_than_were_allowed() {
 
 #[tokio::test]
 async fn without_idle_connections_each_request_has_its_own() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let builder = Sender::builder().max_idle_connections(0);
     let sender = builder.build().unwrap();
     for number in 1..4 {

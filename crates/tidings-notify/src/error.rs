@@ -72,7 +72,7 @@ impl From<tidings_postgres::Error> for StoreError {
             };
         }
         match error {
-            Error::Unsent(_) | Error::Unanswered(_) => Self::Unavailable {
+            Error::Unsent(_) | Error::NoReply(_) => Self::Unavailable {
                 source: error.into(),
             },
             refused if refused.is_read_only() => Self::Unavailable {

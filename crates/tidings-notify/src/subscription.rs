@@ -66,7 +66,7 @@ pub struct Subscription {
 struct Reading {
     /// What was known when the store was asked.
     known: Position,
-    answer: ReusableBoxFuture<'static, Result<Page, StoreError>>,
+    reply: ReusableBoxFuture<'static, Result<Page, StoreError>>,
 }
 
 /// What the reader can be given at this moment.
@@ -278,23 +278,23 @@ impl Subscription {
         let limit = max.max(self.instance.page_size).min(MAX_PAGE);
         let (store, user) = (self.instance.store.clone(), self.user.clone());
         let (after, retry_at) = (self.cursor.seq, self.retry_at.take());
-        let answer = ReusableBoxFuture::new(async move {
+        let reply = ReusableBoxFuture::new(async move {
             if let Some(at) = retry_at {
                 sleep_until(at).await;
             }
             store.read(&user, after, limit).await
         });
-        Reading { known, answer }
+        Reading { known, reply }
     }
 
     async fn finish_reading(&mut self) -> Result<(), Closed> {
-        let Some(Reading { known, answer }) = &mut self.reading else {
+        let Some(Reading { known, reply }) = &mut self.reading else {
             return Ok(());
         };
         let known = *known;
-        let answer = answer.await;
+        let reply = reply.await;
         self.reading = None;
-        match answer {
+        match reply {
             Ok(page) => {
                 self.channel.observe((&page.head).into(), known);
                 let gave_nothing = page.events.is_empty() && self.cursor.seq < page.head.top_seq;

@@ -80,15 +80,15 @@ impl Config {
     }
 
     /// Sets how long connecting, or one reply, may take. The default is five seconds.
-    pub fn with_answer_limit(mut self, limit: Duration) -> Self {
-        self.timing.answer_limit = limit;
+    pub fn with_reply_limit(mut self, limit: Duration) -> Self {
+        self.timing.reply_limit = limit;
         self
     }
 
     /// Sets how often a connection that listens is checked. The default is three seconds, the least is
     /// a millisecond.
     ///
-    /// A break that is not reported, such as a pulled cable, is noticed after this time and the answer
+    /// A break that is not reported, such as a pulled cable, is noticed after this time and the reply
     /// limit.
     pub fn with_health_interval(mut self, interval: Duration) -> Self {
         self.timing.health_interval = interval.max(Duration::from_millis(1));
@@ -96,8 +96,8 @@ impl Config {
     }
 
     /// How long connecting, or one reply, may take.
-    pub fn answer_limit(&self) -> Duration {
-        self.timing.answer_limit
+    pub fn reply_limit(&self) -> Duration {
+        self.timing.reply_limit
     }
 
     /// Both limits.
@@ -109,7 +109,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection within the answer limit, or only to a server that
+    /// [`Error::Unsent`] when there is no connection within the reply limit, or only to a server that
     /// takes no writes.
     ///
     /// # Panics
@@ -126,7 +126,7 @@ impl Config {
             .map_err(Error::unsent)
     }
 
-    /// Connects for statements that may take up to the answer limit: the server ends those that take
+    /// Connects for statements that may take up to the reply limit: the server ends those that take
     /// longer, also when the client cannot tell it to. `false` if the server refuses such a limit, as
     /// poolers do; it is not asked for then.
     pub(crate) async fn connect_limited(&self, with_limit: bool) -> Result<(Client, bool), Error> {
@@ -134,7 +134,7 @@ impl Config {
         let given = target.config.get_options().unwrap_or_default();
         if with_limit && !given.contains("statement_timeout") {
             let mut config = target.config.clone();
-            let limit = self.timing.answer_limit.as_millis().max(1);
+            let limit = self.timing.reply_limit.as_millis().max(1);
             config.options(format!("{given} -c statement_timeout={limit}"));
             match self.open_client(target, config).await {
                 Ok(client) => return Ok((client, true)),
@@ -159,7 +159,7 @@ impl Config {
         let target = self.listening.as_ref().unwrap_or(&self.statements);
         let opened = self.open(target, target.config.clone()).await;
         let (client, connection) = opened.map_err(Error::unsent)?;
-        Ok(Listening::new(client, connection, self.timing.answer_limit))
+        Ok(Listening::new(client, connection, self.timing.reply_limit))
     }
 
     async fn open_client(
@@ -181,7 +181,7 @@ impl Config {
         if tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(SslMode::Disable);
         }
-        let limit = self.timing.answer_limit;
+        let limit = self.timing.reply_limit;
         let hosts = config.get_hosts().len().max(1);
         if hosts > 1 && config.get_connect_timeout().is_none() {
             // A silent host leaves time for the others.

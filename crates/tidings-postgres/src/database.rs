@@ -45,7 +45,7 @@ impl Database {
 
     /// Runs statements on the shared connection, and returns their outcome.
     ///
-    /// A statement that takes longer than the answer limit is cancelled, and its outcome is that of the
+    /// A statement that takes longer than the reply limit is cancelled, and its outcome is that of the
     /// cancellation: [`Error::Refused`], and nothing was done. Only when the server does not reply to that
     /// either, within a fifth of the limit, the outcome is unknown. The server ends such a statement by
     /// itself at the same limit, unless a pooler is in between.
@@ -59,7 +59,7 @@ impl Database {
     /// # Errors
     ///
     /// [`Error::Unsent`] when there is no connection, [`Error::Refused`] when the server refused or
-    /// cancelled a statement, [`Error::Unanswered`] when the server does not reply in time; the next call
+    /// cancelled a statement, [`Error::NoReply`] when the server does not reply in time; the next call
     /// reconnects.
     ///
     /// # Panics
@@ -77,7 +77,7 @@ impl Database {
         F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
     {
         let client = self.client().await?;
-        let limit = self.config().answer_limit();
+        let limit = self.config().reply_limit();
         let begun = Instant::now();
         let mut running = pin!(statements(Arc::clone(&client)));
         let mut outcome = timeout_at(begun + limit, running.as_mut()).await;
@@ -92,7 +92,7 @@ impl Database {
         let error = match outcome {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of_statement(error),
-            Err(elapsed) => Error::unanswered(elapsed),
+            Err(elapsed) => Error::no_reply(elapsed),
         };
         if error.may_have_been_done() || error.is_read_only() {
             self.shared.slot.discard(&client);
@@ -129,7 +129,7 @@ impl Database {
     ///
     /// [`Error::NewerSchema`] when the database has seen more steps than there are,
     /// [`Error::Refused`] when a step fails, [`Error::Unsent`] when there is no connection,
-    /// [`Error::Unanswered`] when it broke. The call may be repeated.
+    /// [`Error::NoReply`] when it broke. The call may be repeated.
     ///
     /// # Panics
     ///

@@ -28,7 +28,7 @@ pub enum Error {
     /// The connection broke, or the server did not reply in time: the statement may have been done or
     /// not.
     #[error("the database did not reply")]
-    Unanswered(#[source] Cause),
+    NoReply(#[source] Cause),
     /// The tables were made by a newer version of this program.
     #[error(
         "the schema of `{component}` is version {found}, and this program knows versions up to {known}"
@@ -48,8 +48,8 @@ impl Error {
         Self::Unsent(source.into().into())
     }
 
-    pub(crate) fn unanswered(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unanswered(source.into().into())
+    pub(crate) fn no_reply(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::NoReply(source.into().into())
     }
 
     /// The outcome of a statement on a connection.
@@ -60,13 +60,13 @@ impl Error {
         if severity == Some(Severity::Error) {
             Self::Refused(Arc::new(error))
         } else {
-            Self::unanswered(error)
+            Self::no_reply(error)
         }
     }
 
     /// Whether the statement may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
+        matches!(self, Self::NoReply(_))
     }
 
     /// Whether the server takes no writes: it is a standby, or has become one behind a pooler.

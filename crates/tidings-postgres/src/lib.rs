@@ -5,7 +5,7 @@
 //!
 //! Every store on PostgreSQL has the same questions: where the server is and how long to wait for it,
 //! what to do when the connection breaks, whether a statement that failed may have been done after all,
-//! and how its tables are created. This crate is the one place for the answers.
+//! and how its tables are created. This crate is the one place that decides this.
 //!
 //! ```text
 //!          ┌──▶ Database ──▶ one shared connection: statements are pipelined
@@ -18,7 +18,7 @@
 //! |---|---|
 //! | [`Error::Refused`] | the server refused the statement and undid it; the connection stays usable |
 //! | [`Error::Unsent`] | there is no connection, and nothing was done |
-//! | [`Error::Unanswered`] | the connection broke or fell silent: the statement may have been done |
+//! | [`Error::NoReply`] | the connection broke or fell silent: the statement may have been done |
 //!
 //! It is not a connection pool and not an abstraction over SQL: statements speak [`tokio_postgres`].
 //!

@@ -16,19 +16,19 @@ use crate::config::Connection;
 pub struct Listening {
     client: tokio_postgres::Client,
     connection: Connection,
-    answer_limit: Duration,
+    reply_limit: Duration,
 }
 
 impl Listening {
     pub(crate) fn new(
         client: tokio_postgres::Client,
         connection: Connection,
-        answer_limit: Duration,
+        reply_limit: Duration,
     ) -> Self {
         Self {
             client,
             connection,
-            answer_limit,
+            reply_limit,
         }
     }
 
@@ -36,7 +36,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// [`Error::Unanswered`] when the connection broke, which is its end.
+    /// [`Error::NoReply`] when the connection broke, which is its end.
     ///
     /// # Cancel safety
     ///
@@ -49,13 +49,13 @@ impl Listening {
     /// notification that arrives before the reply. Without a statement it checks whether the server is
     /// still there.
     ///
-    /// The server may be silent for the answer limit at most. The reply may take longer than that while
+    /// The server may be silent for the reply limit at most. The reply may take longer than that while
     /// notifications arrive: it stands behind those that were sent before. The time in `arrived` does not
     /// count.
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] when the server refused a statement, [`Error::Unanswered`] when the connection
+    /// [`Error::Refused`] when the server refused a statement, [`Error::NoReply`] when the connection
     /// broke or fell silent, which is its end.
     ///
     /// # Cancel safety
@@ -75,8 +75,8 @@ impl Listening {
             tokio::select! {
                 biased;
                 done = &mut done => return done.map_err(Error::of_statement),
-                notification = timeout(self.answer_limit, next(&mut self.connection)) => {
-                    let notification = notification.map_err(Error::unanswered)?;
+                notification = timeout(self.reply_limit, next(&mut self.connection)) => {
+                    let notification = notification.map_err(Error::no_reply)?;
                     arrived(notification?).await;
                 }
             }
@@ -89,8 +89,8 @@ async fn next(connection: &mut Connection) -> Result<Notification, Error> {
         match poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(AsyncMessage::Notification(notification))) => return Ok(notification),
             Some(Ok(_notice)) => {}
-            Some(Err(error)) => return Err(Error::unanswered(error)),
-            None => return Err(Error::unanswered("the connection was closed")),
+            Some(Err(error)) => return Err(Error::no_reply(error)),
+            None => return Err(Error::no_reply("the connection was closed")),
         }
     }
 }

@@ -97,7 +97,7 @@ behaviours! {
             a_stopped_listener_has_handled_everything;
         closing:
             closing_ends_everything
-            closing_during_publishes_is_answered;
+            a_publish_during_closing_gets_a_reply;
     }
     with_patterns {
         a_pattern_brings_the_topics_that_match

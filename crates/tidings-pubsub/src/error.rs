@@ -16,7 +16,7 @@ pub enum Error {
     /// The connection broke, or the server did not reply in time, after the message was handed over: it
     /// may have been sent or not. Another attempt may send it twice.
     #[error("the server did not reply whether the message was sent")]
-    Unanswered(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    NoReply(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
@@ -26,13 +26,13 @@ impl Error {
     }
 
     /// Wraps the reason why there was no reply after a message was handed over.
-    pub fn unanswered(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unanswered(source.into().into())
+    pub fn no_reply(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::NoReply(source.into().into())
     }
 
     /// Whether the message may have been sent although publishing it failed.
     pub fn may_have_been_sent(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
+        matches!(self, Self::NoReply(_))
     }
 
     /// The word for it in metrics.
@@ -41,7 +41,7 @@ impl Error {
             Self::Closed => "closed",
             Self::Backend(_) => "backend",
             Self::NoPatterns => "no_patterns",
-            Self::Unanswered(_) => "unanswered",
+            Self::NoReply(_) => "no_reply",
         }
     }
 }
@@ -50,7 +50,7 @@ impl Error {
 impl From<tidings_postgres::Error> for Error {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
-            tidings_postgres::Error::Unanswered(source) => Self::Unanswered(source),
+            tidings_postgres::Error::NoReply(source) => Self::NoReply(source),
             other => Self::backend(other),
         }
     }
@@ -60,7 +60,7 @@ impl From<tidings_postgres::Error> for Error {
 impl From<tidings_redis::Error> for Error {
     fn from(error: tidings_redis::Error) -> Self {
         match error {
-            tidings_redis::Error::Unanswered(source) => Self::Unanswered(source),
+            tidings_redis::Error::NoReply(source) => Self::NoReply(source),
             other => Self::backend(other),
         }
     }

@@ -4,11 +4,11 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Longest time for connecting, and for one reply. The default is five seconds.
-    pub answer_limit: Duration,
+    pub reply_limit: Duration,
     /// How often a connection that listens is checked. The default is three seconds, the least is a
     /// millisecond.
     ///
-    /// A break that is not reported, such as a pulled cable, is noticed after this time and the answer
+    /// A break that is not reported, such as a pulled cable, is noticed after this time and the reply
     /// limit.
     pub health_interval: Duration,
 }
@@ -16,7 +16,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            answer_limit: Duration::from_secs(5),
+            reply_limit: Duration::from_secs(5),
             health_interval: Duration::from_secs(3),
         }
     }

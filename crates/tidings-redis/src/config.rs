@@ -58,15 +58,15 @@ impl Config {
 
     /// Sets how long connecting, or one reply, may take. The default is five seconds. A command that
     /// blocks needs a connection whose limit is longer than the command blocks.
-    pub fn with_answer_limit(mut self, limit: Duration) -> Self {
-        self.timing.answer_limit = limit;
+    pub fn with_reply_limit(mut self, limit: Duration) -> Self {
+        self.timing.reply_limit = limit;
         self
     }
 
     /// Sets how often a connection that listens is checked. The default is three seconds, the least is
     /// a millisecond.
     ///
-    /// A break that is not reported, such as a pulled cable, is noticed after this time and the answer
+    /// A break that is not reported, such as a pulled cable, is noticed after this time and the reply
     /// limit.
     pub fn with_health_interval(mut self, interval: Duration) -> Self {
         self.timing.health_interval = interval.max(Duration::from_millis(1));
@@ -74,8 +74,8 @@ impl Config {
     }
 
     /// How long connecting, or one reply, may take.
-    pub fn answer_limit(&self) -> Duration {
-        self.timing.answer_limit
+    pub fn reply_limit(&self) -> Duration {
+        self.timing.reply_limit
     }
 
     /// How often a connection that listens is checked.
@@ -93,7 +93,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Unsent`] when there is no connection within the answer limit,
+    /// [`Error::Unsent`] when there is no connection within the reply limit,
     /// [`Error::NotPrimary`] when the server is a replica.
     ///
     /// # Panics
@@ -110,9 +110,9 @@ impl Config {
         let broken = CancellationToken::new();
         let watched = broken.clone();
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timing.answer_limit))
+            .set_connection_timeout(Some(self.timing.reply_limit))
             // The default of half a second is less than a busy server takes.
-            .set_response_timeout(Some(self.timing.answer_limit))
+            .set_response_timeout(Some(self.timing.reply_limit))
             .set_push_sender(move |info: PushInfo| {
                 if info.kind == PushKind::Disconnection {
                     watched.cancel();
@@ -133,7 +133,7 @@ impl Config {
             }
         };
         // The library's own limit does not cover the greeting.
-        match timeout(self.timing.answer_limit, connecting).await {
+        match timeout(self.timing.reply_limit, connecting).await {
             Ok(connected) => connected,
             Err(elapsed) => Err(Error::unsent(elapsed)),
         }

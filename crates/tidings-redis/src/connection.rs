@@ -37,7 +37,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Error::NotPrimary`] when the server has become a replica, [`Error::Unanswered`] when it does
+    /// [`Error::NotPrimary`] when the server has become a replica, [`Error::NoReply`] when it does
     /// not reply.
     ///
     /// # Cancel safety

@@ -30,7 +30,7 @@ pub enum Error {
     NotPrimary,
     /// The connection broke, or the server did not reply in time: the command may have been done or not.
     #[error("the Redis server did not reply")]
-    Unanswered(#[source] Cause),
+    NoReply(#[source] Cause),
 }
 
 impl Error {
@@ -40,7 +40,7 @@ impl Error {
 
     /// Whether the command may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
-        matches!(self, Self::Unanswered(_))
+        matches!(self, Self::NoReply(_))
     }
 
     /// Whether the server takes no writes: it is a replica, or has become one.
@@ -64,7 +64,7 @@ impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(Arc::new(error)),
-            _ => Self::Unanswered(Arc::new(error)),
+            _ => Self::NoReply(Arc::new(error)),
         }
     }
 }

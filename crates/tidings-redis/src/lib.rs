@@ -5,7 +5,7 @@
 //!
 //! Every store on Redis, or on Valkey, has the same questions: where the server is and how long to wait
 //! for it, what to do when the connection breaks or its server becomes a replica, and whether a command
-//! that failed may have been done after all. This crate is the one place for the answers.
+//! that failed may have been done after all. This crate is the one place that decides this.
 //!
 //! ```text
 //! Config ──┬──▶ Server ─────────▶ one shared connection: commands are pipelined
@@ -18,7 +18,7 @@
 //! | [`Error::Refused`] | the server refused the command; the connection stays usable |
 //! | [`Error::Unsent`] | there is no connection, and nothing was done |
 //! | [`Error::NotPrimary`] | there is only a replica, and nothing was done |
-//! | [`Error::Unanswered`] | the connection broke or fell silent: the command may have been done |
+//! | [`Error::NoReply`] | the connection broke or fell silent: the command may have been done |
 //!
 //! It is not a connection pool and not an abstraction over commands: they speak [`redis`].
 //!

@@ -40,7 +40,7 @@ impl Server {
     }
 
     /// Runs commands on the shared connection, and returns their outcome. Each reply may take up to the
-    /// answer limit.
+    /// reply limit.
     ///
     /// Commands of other callers come in between. A command that blocks would delay all of them: it needs
     /// [a connection of its own](Config::connect).
@@ -48,7 +48,7 @@ impl Server {
     /// # Errors
     ///
     /// [`Error::Unsent`] when there is no connection, [`Error::NotPrimary`] when there is only a replica,
-    /// [`Error::Refused`] when the server refused a command, [`Error::Unanswered`] when the server does
+    /// [`Error::Refused`] when the server refused a command, [`Error::NoReply`] when the server does
     /// not reply in time. After a break, and when the server has become a replica, the next call
     /// reconnects.
     ///

@@ -278,8 +278,8 @@ impl Poster {
         let body = format!(
             r#"{{"user_id":"{user}","type":"order.paid","payload":{{"title":"An order was paid","body":"Three apples, 4.20","url":"https://shop.example/orders/17"}}}}"#
         );
-        let answer = self.post("/v1/notifications", &body).await;
-        let (_, id) = answer.split_once(r#"{"id":""#).unwrap();
+        let reply = self.post("/v1/notifications", &body).await;
+        let (_, id) = reply.split_once(r#"{"id":""#).unwrap();
         id.split('"').next().unwrap().to_owned()
     }
 

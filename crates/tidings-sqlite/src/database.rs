@@ -242,7 +242,7 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let (call, answer) = Call::new(job);
+        let (call, reply) = Call::new(job);
         let request = Request {
             durability,
             job: Box::new(call),
@@ -252,13 +252,13 @@ impl Database {
             .send(request)
             .await
             .map_err(|_| Error::Closed)?;
-        answer.await.map_err(|_| Error::Closed)?
+        reply.await.map_err(|_| Error::Closed)?
     }
 
     /// Drops a value once the jobs that are queued now have run, and before others can write to the file.
     /// Drops it at once if the database is closed, or the queue is full.
     pub(crate) fn drop_after_writes(&self, value: impl Send + 'static) {
-        let (call, _answer) = Call::new(move |_: &Transaction<'_>| {
+        let (call, _reply) = Call::new(move |_: &Transaction<'_>| {
             drop(value);
             Ok::<_, Error>(())
         });
@@ -359,13 +359,13 @@ where
     T: Send + 'static,
     E: From<Error> + Send + 'static,
 {
-    let (reply, answer) = oneshot::channel();
+    let (reply, replied) = oneshot::channel();
     let query: reader::Query = Box::new(move |connection| {
         // The caller may have dropped its future.
         drop(reply.send(query(connection)));
     });
     queue.send(query).await.map_err(|_| Error::Closed)?;
-    answer.await.map_err(|_| Error::Panicked)?
+    replied.await.map_err(|_| Error::Panicked)?
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {

@@ -29,7 +29,7 @@ const TURN_OF_OTHERS: Duration = Duration::from_millis(1);
 /// What a commit has to survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// Loss of power: the commit is on disk before the answer.
+    /// Loss of power: the commit is on disk before the reply.
     Full,
     /// A crash of the process. After a loss of power the newest commits may be gone, never a part
     /// of one.
@@ -62,13 +62,13 @@ pub(crate) struct Call<F, T, E> {
 
 impl<F, T, E> Call<F, T, E> {
     pub(crate) fn new(work: F) -> (Self, oneshot::Receiver<Result<T, E>>) {
-        let (reply, answer) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let call = Self {
             work: Some(work),
             result: None,
             reply,
         };
-        (call, answer)
+        (call, replied)
     }
 }
 

@@ -171,7 +171,7 @@ async fn a_list_that_takes_too_long_is_ended_and_delays_no_read() {
 }
 
 #[tokio::test]
-async fn calls_after_close_answer_closed() {
+async fn calls_after_close_reply_closed() {
     let folder = tempfile::tempdir().unwrap();
     let database = open(&folder).await;
     let clone = database.clone();

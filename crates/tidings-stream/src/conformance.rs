@@ -109,7 +109,7 @@ behaviours! { $
         closing_lets_running_handlers_acknowledge
         no_handler_starts_once_closing_has_begun
         closing_gives_up_at_its_deadline
-        consumers_close_together_and_calls_answer_closed
+        consumers_close_together_and_calls_reply_closed
         a_thousand_subscriptions_leave_nothing_behind
         one_publish_wakes_every_group
         a_returned_message_wakes_its_group

@@ -23,7 +23,7 @@ pub enum Tls {
     UnknownAuthority,
     /// A certificate for `wrong.invalid`.
     WrongName,
-    /// No certificate: takes the connection and never answers the handshake.
+    /// No certificate: takes the connection and never completes the handshake.
     Stalled,
 }
 

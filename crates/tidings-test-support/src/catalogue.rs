@@ -2,7 +2,7 @@
 //!
 //! [`script`] serves them, and the example `hostile_receiver` is a server that does nothing else.
 //! [`ENTRIES`] says what each path does and what a good sender makes of it; a request for `/`
-//! answers the same as text.
+//! returns the same as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 
-use crate::{Answer, Behaviour, Head, Script};
+use crate::{Behaviour, Head, Reply, Script};
 
 /// How long dripping behaviours wait before each byte: shorter than any sensible read timeout.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -116,7 +116,7 @@ pub fn list() -> String {
 }
 
 fn text(status: StatusCode, body: String) -> Behaviour {
-    Answer::new(status)
+    Reply::new(status)
         .with_header("content-type", "text/plain; charset=utf-8")
         .with_body(body)
         .into()
@@ -127,53 +127,53 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         path: "/ok",
         example: "/ok",
-        does: "answers 200",
+        does: "sends 200",
         wanted: "success",
-        behaviour: |_, _| Some(Answer::ok().with_body("ok").into()),
+        behaviour: |_, _| Some(Reply::ok().with_body("ok").into()),
     },
     Entry {
         path: "/status/{code}",
         example: "/status/503",
-        does: "answers with this status, 200 to 599",
+        does: "sends this status, 200 to 599",
         wanted: "retries 408, 425, 429 and 5xx; gives up on other failures",
         behaviour: |_, code| {
             let code = code.parse().ok().filter(|code| (200..600).contains(code))?;
-            Some(Answer::new(StatusCode::from_u16(code).ok()?).into())
+            Some(Reply::new(StatusCode::from_u16(code).ok()?).into())
         },
     },
     Entry {
         path: "/gone",
         example: "/gone",
-        does: "answers 410",
+        does: "sends 410",
         wanted: "disables the endpoint, keeps its backlog, tells the owner",
-        behaviour: |_, _| Some(Answer::gone().into()),
+        behaviour: |_, _| Some(Reply::gone().into()),
     },
     Entry {
         path: "/retry-after/{kind}",
         example: "/retry-after/huge",
-        does: "answers 429 with a retry-after of one of the kinds below",
+        does: "sends 429 with a retry-after of one of the kinds below",
         wanted: "never earlier than asked, capped, never a panic",
         behaviour: |_, kind| {
             let (_, value) = RETRY_AFTER.iter().find(|(name, _)| *name == kind)?;
-            Some(Answer::retry_after(*value).into())
+            Some(Reply::retry_after(*value).into())
         },
     },
     Entry {
-        path: "/never-answers",
-        example: "/never-answers",
-        does: "reads the request and never answers",
+        path: "/never-replies",
+        example: "/never-replies",
+        does: "reads the request and never replies",
         wanted: "ends the attempt at its first-byte deadline",
-        behaviour: |_, _| Some(Behaviour::NeverAnswer),
+        behaviour: |_, _| Some(Behaviour::NeverReply),
     },
     Entry {
         path: "/slow/{seconds}",
         example: "/slow/0",
-        does: "answers 200 after so many seconds, at most 600",
+        does: "sends 200 after so many seconds, at most 600",
         wanted: "holds up no other endpoint meanwhile",
         behaviour: |_, seconds| {
             let seconds = seconds.parse().ok().filter(|s| *s <= MAX_DELAY_SECONDS)?;
             let delay = Duration::from_secs(seconds);
-            Some(Answer::ok().with_delay(delay).into())
+            Some(Reply::ok().with_delay(delay).into())
         },
     },
     Entry {
@@ -186,56 +186,56 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         path: "/drips-body",
         example: "/drips-body",
-        does: "answers 200, then one byte of the body every 500 ms",
+        does: "sends 200, then one byte of the body every 500 ms",
         wanted: "success: the status decides; drops the connection soon",
         behaviour: |_, _| Some(Behaviour::DripBody { pause: PAUSE }),
     },
     Entry {
         path: "/endless-body",
         example: "/endless-body",
-        does: "answers 200 with chunks that never end",
+        does: "sends 200 with chunks that never end",
         wanted: "success; reads a few KiB and drops the connection",
         behaviour: |_, _| Some(Behaviour::EndlessBody),
     },
     Entry {
         path: "/huge-body",
         example: "/huge-body",
-        does: "answers 200 with a body of 300 MB",
+        does: "sends 200 with a body of 300 MB",
         wanted: "success; keeps the head of it, does not drain the rest",
         behaviour: |_, _| Some(Behaviour::HugeBody { bytes: 300_000_000 }),
     },
     Entry {
         path: "/gzip-bomb",
         example: "/gzip-bomb",
-        does: "answers 200 with 1 MiB of gzip that is 1 GiB decoded",
+        does: "sends 200 with 1 MiB of gzip that is 1 GiB decoded",
         wanted: "success; never decodes",
         behaviour: |_, _| Some(Behaviour::GzipBomb),
     },
     Entry {
         path: "/redirect",
         example: "/redirect",
-        does: "answers 302 to /ok",
+        does: "sends 302 to /ok",
         wanted: "a failure; does not follow, records the location",
-        behaviour: |_, _| Some(Answer::redirect(StatusCode::FOUND, "/ok").into()),
+        behaviour: |_, _| Some(Reply::redirect(StatusCode::FOUND, "/ok").into()),
     },
     Entry {
         path: "/redirect-loop",
         example: "/redirect-loop",
-        does: "answers 307 to itself",
+        does: "sends 307 to itself",
         wanted: "one request, a failure",
         behaviour: |head, _| {
             let here = Bytes::from(head.target.clone());
-            Some(Answer::redirect(StatusCode::TEMPORARY_REDIRECT, here).into())
+            Some(Reply::redirect(StatusCode::TEMPORARY_REDIRECT, here).into())
         },
     },
     Entry {
         path: "/redirect-to-metadata",
         example: "/redirect-to-metadata",
-        does: "answers 308 to the metadata service of a cloud",
+        does: "sends 308 to the metadata service of a cloud",
         wanted: "a failure; never connects there",
         behaviour: |_, _| {
             let metadata = "http://169.254.169.254/latest/meta-data/";
-            Some(Answer::redirect(StatusCode::PERMANENT_REDIRECT, metadata).into())
+            Some(Reply::redirect(StatusCode::PERMANENT_REDIRECT, metadata).into())
         },
     },
     Entry {
@@ -255,7 +255,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         path: "/hangs-up",
         example: "/hangs-up",
-        does: "reads the whole request and closes without an answer",
+        does: "reads the whole request and closes without a reply",
         wanted: "retries, marked ambiguous, with the same webhook-id",
         behaviour: |_, _| Some(Behaviour::HangUp),
     },
@@ -269,21 +269,21 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         path: "/half-body",
         example: "/half-body",
-        does: "answers 200 and closes in the middle of the body",
+        does: "sends 200 and closes in the middle of the body",
         wanted: "success: the status decides",
         behaviour: |_, _| Some(Behaviour::HalfBody),
     },
     Entry {
         path: "/endless-headers",
         example: "/endless-headers",
-        does: "answers 200 with headers that never end",
+        does: "sends 200 with headers that never end",
         wanted: "a failed attempt, within bounds",
         behaviour: |_, _| Some(Behaviour::EndlessHeaders),
     },
     Entry {
         path: "/huge-header",
         example: "/huge-header",
-        does: "answers 200 with one header of 100 MB",
+        does: "sends 200 with one header of 100 MB",
         wanted: "a failed attempt, within bounds",
         behaviour: |_, _| Some(Behaviour::HugeHeader { bytes: 100_000_000 }),
     },
@@ -304,21 +304,21 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         path: "/closes",
         example: "/closes",
-        does: "answers 200, announces connection: close, and closes",
+        does: "sends 200, announces connection: close, and closes",
         wanted: "success; a new connection next time",
-        behaviour: |_, _| Some(Answer::ok().with_close().into()),
+        behaviour: |_, _| Some(Reply::ok().with_close().into()),
     },
     Entry {
         path: "/closes-silently",
         example: "/closes-silently",
-        does: "answers 200 and closes without having announced it",
+        does: "sends 200 and closes without having announced it",
         wanted: "success; the stale connection costs the next message no attempt",
-        behaviour: |_, _| Some(Answer::ok().with_silent_close().into()),
+        behaviour: |_, _| Some(Reply::ok().with_silent_close().into()),
     },
     Entry {
         path: "/not-http",
         example: "/not-http",
-        does: "answers in another protocol",
+        does: "replies in another protocol",
         wanted: "a failed attempt, retried",
         behaviour: |_, _| {
             let greeting = Bytes::from_static(b"SSH-2.0-OpenSSH_9.2p1\r\n");
@@ -331,7 +331,7 @@ fn interim(count: u64) -> Behaviour {
     Behaviour::Interim {
         status: StatusCode::EARLY_HINTS,
         count,
-        then: Answer::ok(),
+        then: Reply::ok(),
     }
 }
 
@@ -354,7 +354,7 @@ mod tests {
 
     fn status(behaviour: &Behaviour) -> Option<u16> {
         match behaviour {
-            Behaviour::Answer(answer) => Some(answer.status.as_u16()),
+            Behaviour::Reply(reply) => Some(reply.status.as_u16()),
             _ => None,
         }
     }
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_answered_with_what_does() {
+    fn nonsense_is_refused_with_what_would_be_right() {
         for (target, expected) in [
             ("/", 200),
             ("/nothing", 404),

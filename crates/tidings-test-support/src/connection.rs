@@ -15,7 +15,7 @@ use crate::output::Output;
 use crate::performance::{Next, perform};
 use crate::receiver::Shared;
 use crate::socket::Socket;
-use crate::{Answer, Behaviour, Closed, Head, Request};
+use crate::{Behaviour, Closed, Head, Reply, Request};
 
 /// How long a connection may last, so that a sender that never lets go cannot hold it for ever.
 const MAX_AGE: Duration = Duration::from_secs(600);
@@ -65,7 +65,7 @@ pub(crate) async fn stall(mut socket: TcpStream, number: u64) -> Closed {
     Closed::unused(number)
 }
 
-/// Answers a TLS handshake; nothing when the other side does not go through with it.
+/// Replies a TLS handshake; nothing when the other side does not go through with it.
 pub(crate) async fn handshake(
     acceptor: &TlsAcceptor,
     socket: TcpStream,
@@ -145,12 +145,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Tells a sender why its request was not even read.
     async fn refuse(&mut self, error: ReadError) -> Next {
         if let ReadError::Refused(status, reason) = error {
-            let answer = Answer::new(status)
+            let reply = Reply::new(status)
                 .with_header("content-type", "text/plain")
                 .with_body(format!("{reason}\n"))
                 .with_close();
             // A sender that has let go does not want to know.
-            let _unheard = self.output.send(&answer.to_bytes(&Method::POST)).await;
+            let _unheard = self.output.send(&reply.to_bytes(&Method::POST)).await;
         }
         Next::Close
     }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Holds answers back until a test opens it, so that tests need no delays.
+/// Holds replies back until a test opens it, so that tests need no delays.
 ///
 /// Clones are the same gate. Once open it stays open.
 #[derive(Debug, Clone)]

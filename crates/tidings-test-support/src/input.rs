@@ -18,7 +18,7 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 pub(crate) enum ReadError {
     /// The connection ended or broke.
     Gone,
-    /// The request is not HTTP, or larger than a test needs: the status to answer, and why.
+    /// The request is not HTTP, or larger than a test needs: the status to reply with, and why.
     Refused(StatusCode, &'static str),
 }
 

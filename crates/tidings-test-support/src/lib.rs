@@ -1,6 +1,6 @@
 //! Receivers that a sender of webhooks must survive, and servers that a store must survive.
 //!
-//! A sender is easy to write against a receiver that answers. What sets senders apart is what they
+//! A sender is easy to write against a receiver that replies. What sets senders apart is what they
 //! do with one that stalls, drips, lies, floods or breaks off, and such a receiver is hard to find
 //! when a test needs it. A [`Receiver`] is one on demand: it listens on loopback, does to each
 //! request what its [`Script`] says, and keeps what it was sent. It writes to raw sockets, because
@@ -10,9 +10,9 @@
 //! |---|---|
 //! | [`Receiver`] | the server; it stops when it is dropped |
 //! | [`Script`] | which [`Behaviour`] the next request meets: always the same, in sequence, or by a function |
-//! | [`Behaviour`] | one way to treat one request, from a plain [`Answer`] to a gzip bomb |
+//! | [`Behaviour`] | one way to treat one request, from a plain [`Reply`] to a gzip bomb |
 //! | [`Request`] | what arrived, for the test to look at |
-//! | [`Gate`] | holds answers back until the test says so |
+//! | [`Gate`] | holds replies back until the test says so |
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address without a server: refused, or silent |
 //! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
@@ -23,25 +23,25 @@
 //! | [`Log`] | what a test has logged |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
-//! Tests wait for what happens, never for the clock: [`Receiver::request`] answers when the request
+//! Tests wait for what happens, never for the clock: [`Receiver::request`] returns when the request
 //! has arrived, [`Receiver::closed`] when the sender has let go of a connection.
 //!
 //! ```
-//! use tidings_test_support::{Answer, Behaviour, Receiver, Script};
+//! use tidings_test_support::{Reply, Behaviour, Receiver, Script};
 //! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
 //! # async fn post(url: String) -> String {
 //! #     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
 //! #     let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
 //! #     let request = format!("POST /{path} HTTP/1.1\r\ncontent-length: 2\r\n\r\nhi");
 //! #     socket.write_all(request.as_bytes()).await.unwrap();
-//! #     let mut answer = String::new();
-//! #     let _reset = socket.read_to_string(&mut answer).await;
-//! #     answer
+//! #     let mut reply = String::new();
+//! #     let _reset = socket.read_to_string(&mut reply).await;
+//! #     reply
 //! # }
 //!
 //! # async fn example() -> std::io::Result<()> {
-//! // The first request is read and then reset; every later one is answered.
-//! let script = Script::sequence([Behaviour::ResetAfterBody], Answer::ok().with_close());
+//! // The first request is read and then reset; every later one gets a reply.
+//! let script = Script::sequence([Behaviour::ResetAfterBody], Reply::ok().with_close());
 //! let receiver = Receiver::start(script).await?;
 //!
 //! assert_eq!(post(receiver.url("/hook")).await, "");
@@ -58,9 +58,8 @@
 //! ```
 //!
 //! It speaks HTTP/1.1 only. It is not a mock that checks expectations, and not a server: it keeps
-//! the last [`Receiver::KEPT`] requests in memory and answers strangers as badly as it can.
+//! the last [`Receiver::KEPT`] requests in memory and replies to strangers as badly as it can.
 
-mod answer;
 mod authority;
 mod behaviour;
 pub mod catalogue;
@@ -84,6 +83,7 @@ mod proxy;
 mod receiver;
 #[cfg(unix)]
 mod redis_server;
+mod reply;
 mod request;
 mod script;
 #[cfg(target_os = "linux")]
@@ -91,7 +91,6 @@ mod small_disk;
 mod socket;
 mod unreachable;
 
-pub use answer::Answer;
 pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
 #[cfg(target_os = "linux")]
@@ -108,6 +107,7 @@ pub use proxy::{Proxy, Welcome};
 pub use receiver::{Builder, Receiver};
 #[cfg(unix)]
 pub use redis_server::RedisServer;
+pub use reply::Reply;
 pub use request::{Closed, Head, Request};
 pub use script::Script;
 #[cfg(target_os = "linux")]

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
-use crate::answer::{Answer, Ending};
 use crate::gzip_bomb::{self, GzipBomb};
 use crate::output::Output;
+use crate::reply::{Ending, Reply};
 use crate::{Behaviour, Head};
 
 /// What to do with the connection now.
@@ -32,8 +32,8 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
     output: &mut Output<W>,
 ) -> io::Result<Next> {
     match behaviour {
-        Behaviour::Answer(answer) => return send_answer(answer, head, output).await,
-        Behaviour::NeverAnswer => std::future::pending().await,
+        Behaviour::Reply(reply) => return send_reply(reply, head, output).await,
+        Behaviour::NeverReply => std::future::pending().await,
         Behaviour::DripHead { pause } => {
             output.send(b"HTTP/1.1 200 OK\r\nx-slow: ").await?;
             output.drip(*pause).await?;
@@ -84,9 +84,9 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
             count,
             then,
         } => {
-            let interim = Answer::new(*status).to_bytes(&head.method);
+            let interim = Reply::new(*status).to_bytes(&head.method);
             output.send_repeated(&interim, *count).await?;
-            return send_answer(then, head, output).await;
+            return send_reply(then, head, output).await;
         }
         Behaviour::ResetBeforeBody | Behaviour::ResetAfterBody => return Ok(Next::Reset),
         Behaviour::HangUp => {}
@@ -101,19 +101,19 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
     Ok(Next::Close)
 }
 
-async fn send_answer<W: AsyncWrite + Unpin>(
-    answer: &Answer,
+async fn send_reply<W: AsyncWrite + Unpin>(
+    reply: &Reply,
     head: &Head,
     output: &mut Output<W>,
 ) -> io::Result<Next> {
-    if let Some(gate) = &answer.gate {
+    if let Some(gate) = &reply.gate {
         gate.opened().await;
     }
-    if !answer.delay.is_zero() {
-        tokio::time::sleep(answer.delay).await;
+    if !reply.delay.is_zero() {
+        tokio::time::sleep(reply.delay).await;
     }
-    output.send(&answer.to_bytes(&head.method)).await?;
-    Ok(match answer.ending {
+    output.send(&reply.to_bytes(&head.method)).await?;
+    Ok(match reply.ending {
         Ending::KeepAlive => Next::Request,
         Ending::Close | Ending::SilentClose => Next::Close,
     })

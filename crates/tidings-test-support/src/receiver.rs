@@ -160,7 +160,7 @@ impl Builder {
 
     /// Serves so many connections at a time, at least one; 4096 unless told otherwise.
     ///
-    /// Further ones are not accepted until one ends: the kernel makes them, and the receiver does not answer.
+    /// Further ones are not accepted until one ends: the kernel makes them, and the receiver does not reply.
     pub fn with_max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self

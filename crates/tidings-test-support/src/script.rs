@@ -2,11 +2,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::{Answer, Behaviour, Head};
+use crate::{Behaviour, Head, Reply};
 
 /// Decides which [`Behaviour`] each request meets.
 ///
-/// An [`Answer`] or a [`Behaviour`] becomes a script that always does the same.
+/// An [`Reply`] or a [`Behaviour`] becomes a script that always does the same.
 #[derive(Clone)]
 pub struct Script(Arc<dyn Fn(&Head) -> Behaviour + Send + Sync>);
 
@@ -59,8 +59,8 @@ impl From<Behaviour> for Script {
     }
 }
 
-impl From<Answer> for Script {
-    fn from(answer: Answer) -> Self {
-        Self::always(answer)
+impl From<Reply> for Script {
+    fn from(reply: Reply) -> Self {
+        Self::always(reply)
     }
 }

@@ -10,7 +10,7 @@
 //! | [`DELIVERIES_ENDED`] | counter, label [`STATE`] | deliveries that had their outcome |
 //! | [`LANES_HELD`] | gauge | lanes that this process serves |
 //! | [`OUTCOMES_UNWRITTEN`] | gauge | outcomes that wait to be written to the store |
-//! | [`ENDPOINTS_DISABLED`] | counter | endpoints that were disabled because of how they answered |
+//! | [`ENDPOINTS_DISABLED`] | counter | endpoints that were disabled because of what they replied |
 
 use crate::DeliveryState;
 
@@ -22,7 +22,7 @@ pub const DELIVERIES_ENDED: &str = "tidings.webhooks.deliveries.ended";
 pub const LANES_HELD: &str = "tidings.webhooks.lanes";
 /// Outcomes that wait to be written to the store.
 pub const OUTCOMES_UNWRITTEN: &str = "tidings.webhooks.outcomes.unwritten";
-/// Endpoints that were disabled because of how they answered.
+/// Endpoints that were disabled because of what they replied.
 pub const ENDPOINTS_DISABLED: &str = "tidings.webhooks.endpoints.disabled";
 /// How a delivery ended: `delivered`, `failed` or `cancelled`.
 pub const STATE: &str = "state";

@@ -53,7 +53,7 @@ async fn a_backoff_that_panics_ends_its_message_and_no_worker() {
 
 #[tokio::test]
 async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let resolver = PanicsOnce {
         has_panicked: AtomicBool::new(false),
         address: receiver.address().ip(),

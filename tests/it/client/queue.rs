@@ -74,11 +74,11 @@ async fn waiting_messages_fill_the_queue() {
 #[tokio::test]
 async fn enqueue_waits_for_room_and_can_be_cancelled() {
     let (first, rest) = (Gate::new(), Gate::new());
-    let answers = Script::sequence(
-        [Answer::ok().after(first.clone())],
-        Answer::ok().after(rest.clone()),
+    let replies = Script::sequence(
+        [Reply::ok().after(first.clone())],
+        Reply::ok().after(rest.clone()),
     );
-    let receiver = receiver(answers).await;
+    let receiver = receiver(replies).await;
     let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1).queue_size(1));
     client.notify("under way").unwrap();
     receiver.request(1).await;

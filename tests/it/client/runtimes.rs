@@ -79,7 +79,7 @@ fn what_a_runtime_leaves_behind_is_reported_and_handed_back() {
 #[test]
 fn a_client_can_be_stopped_from_another_runtime() {
     let (first, second) = (runtime(), runtime());
-    let receiver = second.block_on(receiver(Answer::ok()));
+    let receiver = second.block_on(receiver(Reply::ok()));
     let (client, mut errors) =
         first.block_on(async { started(Client::builder(receiver.url("/"))) });
     for _ in 0..5 {

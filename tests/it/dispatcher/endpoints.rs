@@ -69,7 +69,7 @@ async fn a_removed_endpoint_hands_back_what_waits_and_finishes_what_is_under_way
 #[tokio::test]
 async fn what_fails_after_its_endpoint_was_removed_is_not_tried_again() {
     let gate = Gate::new();
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE).after(gate.clone());
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE).after(gate.clone());
     let receiver = receiver(busy).await;
     let (dispatcher, mut errors) = started(Dispatcher::builder().lane(at_once(5)));
     let endpoint = Endpoint::new(receiver.url("/")).unwrap();
@@ -127,8 +127,8 @@ async fn what_waits_for_a_retry_is_handed_back_when_its_endpoint_is_removed() {
 
 #[tokio::test]
 async fn a_retry_is_signed_with_the_secrets_of_its_own_time() {
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let receiver = receiver(Script::sequence([busy], Answer::ok())).await;
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
+    let receiver = receiver(Script::sequence([busy], Reply::ok())).await;
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(at_once(2)));
     let (old, new) = (Secret::generate(), Secret::generate());
     let signed_with = |secret: &Secret| {

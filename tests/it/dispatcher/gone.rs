@@ -1,4 +1,4 @@
-//! Endpoints that answer `410 Gone`.
+//! Endpoints that reply `410 Gone`.
 
 use tidings_test_support::{Receiver, Script};
 
@@ -21,10 +21,10 @@ fn to(receiver: &Receiver) -> Endpoint {
 #[tokio::test]
 async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported() {
     let gate = Gate::new();
-    let receiver = receiver(Answer::gone().after(gate.clone())).await;
+    let receiver = receiver(Reply::gone().after(gate.clone())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5));
     dispatcher.insert("a", to(&receiver));
-    dispatcher.notify("a", "answered").unwrap();
+    dispatcher.notify("a", "replied").unwrap();
     receiver.request(1).await;
     for _ in 0..3 {
         dispatcher.notify("a", "waited").unwrap();
@@ -35,7 +35,7 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
 
     assert_eq!(gone.recv().await.unwrap(), "a");
     let (_, error) = errors.recv().await.unwrap();
-    assert_eq!(error.message().body(), "answered");
+    assert_eq!(error.message().body(), "replied");
     assert_eq!(error.status(), Some(StatusCode::GONE));
     for _ in 0..3 {
         let (id, error) = errors.recv().await.unwrap();
@@ -63,7 +63,7 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
 
 #[tokio::test]
 async fn an_endpoint_that_is_inserted_again_gets_messages_again() {
-    let receiver = receiver(Script::sequence([Answer::gone()], Answer::ok())).await;
+    let receiver = receiver(Script::sequence([Reply::gone()], Reply::ok())).await;
     let (dispatcher, _errors, _gone) = told(at_once(5));
     dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "x").await.unwrap_err();
@@ -76,7 +76,7 @@ async fn an_endpoint_that_is_inserted_again_gets_messages_again() {
 #[tokio::test]
 async fn those_who_wait_for_room_get_their_message_back_when_the_endpoint_is_gone() {
     let gate = Gate::new();
-    let receiver = receiver(Answer::gone().after(gate.clone())).await;
+    let receiver = receiver(Reply::gone().after(gate.clone())).await;
     let (dispatcher, _errors, _gone) = told(at_once(5).with_queue_size(2));
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "under way").unwrap();
@@ -100,12 +100,9 @@ async fn those_who_wait_for_room_get_their_message_back_when_the_endpoint_is_gon
 #[tokio::test]
 async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
     let (goes, fails) = (Gate::new(), Gate::new());
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let answers = [
-        Answer::gone().after(goes.clone()),
-        busy.after(fails.clone()),
-    ];
-    let receiver = receiver(Script::sequence(answers, Answer::ok())).await;
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
+    let replies = [Reply::gone().after(goes.clone()), busy.after(fails.clone())];
+    let receiver = receiver(Script::sequence(replies, Reply::ok())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(2, 2));
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "x").unwrap();
@@ -124,9 +121,9 @@ async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn several_answers_of_gone_are_told_once() {
+async fn several_replies_of_gone_are_told_once() {
     let gate = Gate::new();
-    let receiver = receiver(Answer::gone().after(gate.clone())).await;
+    let receiver = receiver(Reply::gone().after(gate.clone())).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(4, 4));
     dispatcher.insert("a", to(&receiver));
     for _ in 0..4 {
@@ -144,10 +141,10 @@ async fn several_answers_of_gone_are_told_once() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is() {
+async fn a_reply_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is() {
     let gate = Gate::new();
-    let old = receiver(Answer::gone().after(gate.clone())).await;
-    let new = receiver(Answer::ok()).await;
+    let old = receiver(Reply::gone().after(gate.clone())).await;
+    let new = receiver(Reply::ok()).await;
     let (dispatcher, mut errors, mut gone) = told(at_once(5));
     dispatcher.insert("a", to(&old));
     dispatcher.notify("a", "to the old one").unwrap();
@@ -162,7 +159,7 @@ async fn an_answer_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is(
 
 #[tokio::test]
 async fn a_lane_may_take_gone_for_a_failure_of_its_message_alone() {
-    let receiver = receiver(Script::sequence([Answer::gone()], Answer::ok())).await;
+    let receiver = receiver(Script::sequence([Reply::gone()], Reply::ok())).await;
     let (dispatcher, _errors, mut gone) = told(at_once(5).without_stop_when_gone());
     dispatcher.insert("a", to(&receiver));
     let error = dispatcher.deliver("a", "x").await.unwrap_err();
@@ -173,7 +170,7 @@ async fn a_lane_may_take_gone_for_a_failure_of_its_message_alone() {
 
 #[tokio::test]
 async fn a_panicking_callback_keeps_nothing_from_being_reported() {
-    let receiver = receiver(Answer::gone()).await;
+    let receiver = receiver(Reply::gone()).await;
     let builder = Dispatcher::builder().on_gone(|_| panic!("this is a test"));
     let (dispatcher, mut errors) = started(builder);
     dispatcher.insert("a", to(&receiver));

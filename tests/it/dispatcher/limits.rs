@@ -111,7 +111,7 @@ async fn retries_to_a_failing_endpoint_stay_within_their_budget() {
     assert!((60..70).contains(&attempts()), "{}", attempts());
 }
 
-/// The claim of the whole design: of a thousand endpoints ten never answer, there are fewer workers
+/// The claim of the whole design: of a thousand endpoints ten never reply, there are fewer workers
 /// than that, and everything for the others is delivered while the ten hold one attempt each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_endpoints_do_not_hold_up_the_others() {
@@ -161,10 +161,10 @@ async fn dead_endpoints_do_not_hold_up_the_others() {
 async fn a_retry_that_is_due_before_all_others_is_not_overslept() {
     let receiver = receiver(Script::sequence(
         [
-            Answer::new(StatusCode::BAD_GATEWAY),
-            Answer::new(StatusCode::BAD_GATEWAY),
+            Reply::new(StatusCode::BAD_GATEWAY),
+            Reply::new(StatusCode::BAD_GATEWAY),
         ],
-        Answer::ok(),
+        Reply::ok(),
     ))
     .await;
     let (dispatcher, _errors) = started(Dispatcher::builder().workers(1));

@@ -67,8 +67,8 @@ fn to(receiver: &Receiver) -> Endpoint {
 }
 
 /// Refuses with a status, and asks for no requests for some seconds.
-fn pausing(status: StatusCode, seconds: &'static str) -> Answer {
-    Answer::new(status).with_header("retry-after", seconds)
+fn pausing(status: StatusCode, seconds: &'static str) -> Reply {
+    Reply::new(status).with_header("retry-after", seconds)
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn every_accepted_message_leads_to_exactly_one_outcome() {
 #[tokio::test]
 async fn deliver_returns_the_outcome_and_reports_only_what_its_caller_no_longer_waits_for() {
     let gate = Gate::new();
-    let script = Script::sequence([Answer::ok()], Answer::ok().after(gate.clone()));
+    let script = Script::sequence([Reply::ok()], Reply::ok().after(gate.clone()));
     let receiver = receiver(script).await;
     let (dispatcher, reports) = reporting(Dispatcher::builder());
     dispatcher.insert("a", to(&receiver));
@@ -139,7 +139,7 @@ async fn deliver_returns_the_outcome_and_reports_only_what_its_caller_no_longer_
 
 #[tokio::test]
 async fn callbacks_that_panic_change_no_outcome() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let (tell, mut told) = mpsc::channel(10);
     let dispatcher = Dispatcher::builder()
         .workers(1)
@@ -161,7 +161,7 @@ async fn callbacks_that_panic_change_no_outcome() {
 
 #[tokio::test]
 async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let slot: Arc<std::sync::OnceLock<Dispatcher>> = Arc::default();
     let (tell, mut told) = mpsc::channel(10);
     let inside = Arc::clone(&slot);
@@ -184,7 +184,7 @@ async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
 
 #[tokio::test]
 async fn attempts_count_on_from_the_first_that_is_handed_in() {
-    let receiver = receiver(Answer::new(StatusCode::SERVICE_UNAVAILABLE)).await;
+    let receiver = receiver(Reply::new(StatusCode::SERVICE_UNAVAILABLE)).await;
     let (dispatcher, reports) = reporting(Dispatcher::builder().lane(at_once(5)));
     dispatcher.insert("a", to(&receiver));
     let message = |number| {
@@ -239,8 +239,8 @@ async fn without_retry_a_pause_fails_messages_at_once_and_says_until_when() {
         StatusCode::TOO_MANY_REQUESTS,
         StatusCode::SERVICE_UNAVAILABLE,
     ] {
-        let answer = pausing(code, "3600");
-        let receiver = receiver(answer).await;
+        let reply = pausing(code, "3600");
+        let receiver = receiver(reply).await;
         let (dispatcher, _errors) = started(Dispatcher::builder().lane(once()));
         dispatcher.insert("a", to(&receiver));
         let began = Instant::now();
@@ -266,7 +266,7 @@ async fn without_retry_a_pause_fails_messages_at_once_and_says_until_when() {
 #[tokio::test]
 async fn with_retry_the_whole_lane_waits_until_the_pause_is_over() {
     let busy = pausing(StatusCode::SERVICE_UNAVAILABLE, "1");
-    let receiver = receiver(Script::sequence([busy], Answer::ok())).await;
+    let receiver = receiver(Script::sequence([busy], Reply::ok())).await;
     let lane = at_once(2).with_in_flight(4, 4);
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(lane));
     dispatcher.insert("a", to(&receiver));
@@ -286,8 +286,8 @@ async fn with_retry_the_whole_lane_waits_until_the_pause_is_over() {
 
 #[tokio::test]
 async fn a_hint_on_another_status_pauses_nothing() {
-    let answer = pausing(StatusCode::INTERNAL_SERVER_ERROR, "3600");
-    let receiver = receiver(answer).await;
+    let reply = pausing(StatusCode::INTERNAL_SERVER_ERROR, "3600");
+    let receiver = receiver(reply).await;
     let (dispatcher, _errors) = started(Dispatcher::builder().lane(once()));
     dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "x").await.unwrap_err();

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::process::Command;
 
 use tidings::{AddressPolicy, BlockedAddress, Endpoint, ErrorKind, Sender, Verdict};
-use tidings_test_support::{Answer, Receiver};
+use tidings_test_support::{Receiver, Reply};
 
 use super::built_in::attempt;
 use super::resolver::{Names, named};
@@ -20,7 +20,7 @@ fn guarded() -> Sender {
 
 #[tokio::test]
 async fn no_spelling_of_an_inner_address_is_connected_to() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let port = receiver.address().port();
     let sender = guarded();
     for host in [
@@ -119,8 +119,8 @@ async fn every_inner_address_that_a_name_can_lead_to_is_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_bound_again_to_an_inner_address_is_never_connected_to() {
-    let receiver = receiver(Answer::ok()).await;
+async fn a_reply_that_is_bound_again_to_an_inner_address_is_never_connected_to() {
+    let receiver = receiver(Reply::ok()).await;
     let names = Names::new(&[&["127.0.0.1"], &["1.1.1.1", "127.0.0.1"]]);
     let sender = Sender::builder()
         .resolver(names.clone())
@@ -186,8 +186,8 @@ const TARGET: &str = "TIDINGS_TEST_TARGET";
 /// running program, so this runs [`beside_a_proxy`] in one of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_of_the_environment_is_not_used_and_changes_no_verdict() {
-    let proxy = receiver(Answer::ok()).await;
-    let target: Receiver = receiver(Answer::ok()).await;
+    let proxy = receiver(Reply::ok()).await;
+    let target: Receiver = receiver(Reply::ok()).await;
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args(["--exact", "--ignored", "hostile::addresses::beside_a_proxy"])

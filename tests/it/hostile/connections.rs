@@ -1,7 +1,7 @@
 //! Receivers that break off, close, and close without a word.
 
 use tidings::{Endpoint, ErrorKind, Message, Verdict};
-use tidings_test_support::{Answer, Behaviour, Gate, Script, Unreachable};
+use tidings_test_support::{Behaviour, Gate, Reply, Script, Unreachable};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -29,7 +29,7 @@ async fn a_reset_after_the_body_is_ambiguous_and_one_attempt_is_one_request() {
 
 #[tokio::test]
 async fn the_repetition_of_an_ambiguous_attempt_has_the_same_id() {
-    let receiver = receiver(Script::sequence([Behaviour::ResetAfterBody], Answer::ok())).await;
+    let receiver = receiver(Script::sequence([Behaviour::ResetAfterBody], Reply::ok())).await;
     let endpoint = Endpoint::builder(receiver.url("/"))
         .secret(tidings::signing::Secret::generate())
         .build()
@@ -59,7 +59,7 @@ async fn a_reset_before_the_body_is_retryable_and_one_attempt_is_one_request() {
 }
 
 #[tokio::test]
-async fn an_end_without_an_answer_is_ambiguous_wherever_it_comes() {
+async fn an_end_without_a_reply_is_ambiguous_wherever_it_comes() {
     for behaviour in [Behaviour::HangUp, Behaviour::HalfHead] {
         let receiver = receiver(behaviour).await;
         let attempt = attempt(&receiver.url("/")).await;
@@ -83,7 +83,7 @@ async fn another_protocol_is_told_from_http() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_while_it_lasts() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let sender = sender();
     for _ in 0..5 {
         let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
@@ -95,7 +95,7 @@ async fn a_connection_is_used_again_while_it_lasts() {
 #[tokio::test]
 async fn connections_that_fall_idle_at_once_are_all_used_again() {
     let gate = Gate::new();
-    let receiver = receiver(Answer::ok().after(gate.clone())).await;
+    let receiver = receiver(Reply::ok().after(gate.clone())).await;
     let (sender, url) = (sender(), receiver.url("/"));
     let attempts = || {
         let mut attempts = JoinSet::new();
@@ -119,7 +119,7 @@ async fn connections_that_fall_idle_at_once_are_all_used_again() {
 
 #[tokio::test]
 async fn a_connection_that_was_said_to_close_is_not_used_again() {
-    let receiver = receiver(Answer::ok().with_close()).await;
+    let receiver = receiver(Reply::ok().with_close()).await;
     let sender = sender();
     for connections in 1..4 {
         let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
@@ -130,7 +130,7 @@ async fn a_connection_that_was_said_to_close_is_not_used_again() {
 
 #[tokio::test]
 async fn a_stale_connection_of_the_pool_costs_no_attempt() {
-    let receiver = receiver(Answer::ok().with_silent_close()).await;
+    let receiver = receiver(Reply::ok().with_silent_close()).await;
     let sender = sender();
     for connection in 0..5 {
         let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
@@ -151,7 +151,7 @@ const ENDS: [Behaviour; 2] = [Behaviour::HangUp, Behaviour::ResetAfterBody];
 #[tokio::test]
 async fn regression_a_kept_connection_that_ends_is_followed_by_a_new_one_within_the_attempt() {
     for end in ENDS {
-        let script = Script::sequence([Answer::ok().into(), end], Answer::ok());
+        let script = Script::sequence([Reply::ok().into(), end], Reply::ok());
         let receiver = receiver(script).await;
         let sender = sender();
         let attempt = || attempt_by(&sender, Endpoint::builder(receiver.url("/")));
@@ -175,7 +175,7 @@ async fn regression_a_kept_connection_that_ends_is_followed_by_a_new_one_within_
 #[tokio::test]
 async fn a_request_is_sent_twice_at_most_and_only_from_a_kept_connection() {
     for end in ENDS {
-        let script = Script::sequence([Answer::ok().into(), end.clone(), end], Answer::ok());
+        let script = Script::sequence([Reply::ok().into(), end.clone(), end], Reply::ok());
         let receiver = receiver(script).await;
         let sender = sender();
         let attempt = || attempt_by(&sender, Endpoint::builder(receiver.url("/")));
@@ -188,7 +188,7 @@ async fn a_request_is_sent_twice_at_most_and_only_from_a_kept_connection() {
 
 #[tokio::test]
 async fn a_response_that_began_is_not_asked_for_again() {
-    let script = Script::sequence([Answer::ok().into(), Behaviour::HalfHead], Answer::ok());
+    let script = Script::sequence([Reply::ok().into(), Behaviour::HalfHead], Reply::ok());
     let receiver = receiver(script).await;
     let sender = sender();
     let attempt = || attempt_by(&sender, Endpoint::builder(receiver.url("/")));
@@ -200,7 +200,7 @@ async fn a_response_that_began_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn an_attempt_that_is_dropped_lets_go_of_its_connection() {
-    let receiver = receiver(Behaviour::NeverAnswer).await;
+    let receiver = receiver(Behaviour::NeverReply).await;
     let url = receiver.url("/");
     tokio::select! {
         attempt = attempt(&url) => panic!("{attempt:?}"),

@@ -1,9 +1,9 @@
-//! Receivers that answer with more than anybody asked for.
+//! Receivers that reply with more than was asked for.
 
 use bytes::Bytes;
 use http::StatusCode;
 use tidings::{ErrorKind, MAX_RESPONSE_BYTES, Verdict};
-use tidings_test_support::{Answer, Behaviour};
+use tidings_test_support::{Behaviour, Reply};
 
 use super::*;
 
@@ -50,14 +50,14 @@ async fn a_body_that_breaks_off_changes_nothing() {
 
 #[tokio::test]
 async fn a_body_whose_length_is_a_lie_changes_nothing() {
-    let answer = Answer::ok()
+    let reply = Reply::ok()
         .with_header("content-length", u64::MAX.to_string())
         .with_body("short")
         .with_close();
-    let attempt = attempt(&receiver(answer).await.url("/")).await;
+    let attempt = attempt(&receiver(reply).await.url("/")).await;
     // Some lengths are no HTTP any more: both are bounded, neither is a panic.
     match &attempt.result {
-        Ok(answer) => assert_eq!(answer.body_head, "short"),
+        Ok(reply) => assert_eq!(reply.body_head, "short"),
         Err(_) => assert_ambiguous(&attempt, ErrorKind::Protocol),
     }
 }
@@ -88,7 +88,7 @@ async fn a_header_that_is_only_long_is_taken() {
 
 #[tokio::test]
 async fn a_message_of_any_size_goes_out_whole() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let body = Bytes::from(vec![b'm'; 8 * 1024 * 1024]);
     let endpoint = Endpoint::builder(receiver.url("/")).timeout(PATIENT);
     let endpoint = endpoint.build().unwrap();
@@ -99,22 +99,22 @@ async fn a_message_of_any_size_goes_out_whole() {
 }
 
 #[tokio::test]
-async fn interim_answers_are_passed_over() {
+async fn interim_responses_are_passed_over() {
     let behaviour = Behaviour::Interim {
         status: StatusCode::PROCESSING,
         count: 100,
-        then: Answer::new(StatusCode::ACCEPTED),
+        then: Reply::new(StatusCode::ACCEPTED),
     };
     let attempt = attempt(&receiver(behaviour).await.url("/")).await;
     assert_eq!(attempt.status(), Some(StatusCode::ACCEPTED));
 }
 
 #[tokio::test]
-async fn endless_interim_answers_end_the_attempt_within_bounds() {
+async fn endless_interim_responses_end_the_attempt_within_bounds() {
     let receiver = receiver(Behaviour::Interim {
         status: StatusCode::EARLY_HINTS,
         count: u64::MAX,
-        then: Answer::ok(),
+        then: Reply::ok(),
     })
     .await;
     if IS_BUILT_IN {

@@ -1,7 +1,7 @@
 //! Names that lead nowhere, elsewhere, or to a new place each time.
 
 use tidings::{Endpoint, ErrorKind, Verdict};
-use tidings_test_support::{Answer, Unreachable};
+use tidings_test_support::{Reply, Unreachable};
 
 use super::*;
 
@@ -31,7 +31,7 @@ async fn a_name_without_an_address_is_retryable_and_leaves_nothing_in_doubt() {
 
 #[tokio::test]
 async fn a_name_that_moved_is_found_by_the_next_attempt() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let names = Names::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let sender = resolving(names.clone()).build().unwrap();
     let endpoint = || Endpoint::builder(named(receiver.address()));
@@ -45,7 +45,7 @@ async fn a_name_that_moved_is_found_by_the_next_attempt() {
 
 #[tokio::test]
 async fn of_several_addresses_one_that_works_is_enough() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let names = Names::new(&[&["127.0.0.2", "::1", "127.0.0.1"]]);
     let sender = resolving(names).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder(named(receiver.address()))).await;

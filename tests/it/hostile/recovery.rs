@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
 use tidings::signing::{Secret, Verifier};
 use tidings::{Client, ClientBuilder, DeliveryErrorCause, Message};
-use tidings_test_support::{Answer, Behaviour, Gate, Script};
+use tidings_test_support::{Behaviour, Gate, Reply, Script};
 
 use super::*;
 use crate::support::at_once;
@@ -15,7 +15,7 @@ fn client(url: String) -> ClientBuilder {
 }
 
 #[tokio::test]
-async fn a_delivery_survives_a_row_of_broken_answers_under_one_id() {
+async fn a_delivery_survives_a_row_of_broken_replies_under_one_id() {
     let script = Script::sequence(
         [
             Behaviour::ResetAfterBody,
@@ -24,9 +24,9 @@ async fn a_delivery_survives_a_row_of_broken_answers_under_one_id() {
             Behaviour::HalfHead,
             Behaviour::Raw("SSH-2.0-x\r\n\r\n".into()),
             Behaviour::EndlessHeaders,
-            Answer::retry_after("0").into(),
+            Reply::retry_after("0").into(),
         ],
-        Answer::ok(),
+        Reply::ok(),
     );
     let receiver = receiver(script).await;
     let secret = Secret::generate();
@@ -51,14 +51,14 @@ async fn a_delivery_survives_a_row_of_broken_answers_under_one_id() {
 }
 
 #[tokio::test]
-async fn after_a_failure_one_probe_goes_ahead_and_the_backlog_waits_for_its_answer() {
+async fn after_a_failure_one_probe_goes_ahead_and_the_backlog_waits_for_its_reply() {
     let probed = Gate::new();
     let script = Script::sequence(
         [
-            Answer::new(http::StatusCode::BAD_GATEWAY),
-            Answer::ok().after(probed.clone()),
+            Reply::new(http::StatusCode::BAD_GATEWAY),
+            Reply::ok().after(probed.clone()),
         ],
-        Answer::ok(),
+        Reply::ok(),
     );
     let receiver = receiver(script).await;
     let breaker = CircuitBreakerConfig::default()
@@ -94,7 +94,7 @@ async fn after_a_failure_one_probe_goes_ahead_and_the_backlog_waits_for_its_answ
 
 #[tokio::test]
 async fn a_receiver_that_is_gone_gets_one_request_and_its_owner_is_told() {
-    let receiver = receiver(Answer::gone()).await;
+    let receiver = receiver(Reply::gone()).await;
     let client = client(receiver.url("/")).retry(at_once(5)).build().unwrap();
     client.start();
     let error = client.deliver("x").await.unwrap_err();
@@ -106,7 +106,7 @@ async fn a_receiver_that_is_gone_gets_one_request_and_its_owner_is_told() {
 
 #[tokio::test]
 async fn what_was_sent_again_after_a_stop_has_the_same_id() {
-    let receiver = receiver(Script::sequence([Behaviour::NeverAnswer], Answer::ok())).await;
+    let receiver = receiver(Script::sequence([Behaviour::NeverReply], Reply::ok())).await;
     let build = || {
         let builder = client(receiver.url("/")).secret(Secret::generate());
         let client = builder.build().unwrap();

@@ -2,23 +2,23 @@
 
 use http::StatusCode;
 use tidings::{AddressPolicy, Verdict};
-use tidings_test_support::{Answer, Script};
+use tidings_test_support::{Reply, Script};
 use tokio::net::TcpStream;
 
 use super::*;
 
 #[tokio::test]
 async fn a_redirect_of_any_kind_is_recorded_and_not_followed() {
-    let elsewhere = receiver(Answer::ok()).await;
+    let elsewhere = receiver(Reply::ok()).await;
     let target = elsewhere.url("/elsewhere");
     for status in [300, 301, 302, 303, 304, 307, 308] {
         let status = StatusCode::from_u16(status).unwrap();
-        let receiver = receiver(Answer::redirect(status, target.clone())).await;
+        let receiver = receiver(Reply::redirect(status, target.clone())).await;
         let attempt = attempt(&receiver.url("/")).await;
         assert_eq!(attempt.verdict(), Verdict::Permanent, "{status}");
-        let answer = attempt.result.unwrap();
+        let reply = attempt.result.unwrap();
         assert_eq!(
-            (answer.status, answer.location.as_deref()),
+            (reply.status, reply.location.as_deref()),
             (status, Some(&*target))
         );
         assert_eq!(receiver.requests().len(), 1);
@@ -32,7 +32,7 @@ async fn a_redirect_of_any_kind_is_recorded_and_not_followed() {
 #[tokio::test]
 async fn a_loop_of_redirects_costs_one_request() {
     let receiver = receiver(Script::by(|head| {
-        Answer::redirect(StatusCode::TEMPORARY_REDIRECT, head.target.clone()).into()
+        Reply::redirect(StatusCode::TEMPORARY_REDIRECT, head.target.clone()).into()
     }))
     .await;
     let attempt = attempt(&receiver.url("/again")).await;
@@ -43,7 +43,7 @@ async fn a_loop_of_redirects_costs_one_request() {
 #[tokio::test]
 async fn a_redirect_to_a_metadata_service_is_only_written_down() {
     let metadata = "http://169.254.169.254/latest/meta-data/";
-    let receiver = receiver(Answer::redirect(StatusCode::FOUND, metadata)).await;
+    let receiver = receiver(Reply::redirect(StatusCode::FOUND, metadata)).await;
     let attempt = attempt(&receiver.url("/")).await;
     assert_eq!(attempt.verdict(), Verdict::Permanent);
     let location = attempt.result.unwrap().location.unwrap();
@@ -55,12 +55,12 @@ async fn a_redirect_to_a_metadata_service_is_only_written_down() {
 
 #[tokio::test]
 async fn a_redirect_without_or_with_a_mangled_location_is_a_failure_too() {
-    let without = Answer::new(StatusCode::FOUND);
+    let without = Reply::new(StatusCode::FOUND);
     let attempt_without = attempt(&receiver(without).await.url("/")).await;
     assert_eq!(attempt_without.verdict(), Verdict::Permanent);
     assert_eq!(attempt_without.result.unwrap().location, None);
 
-    let mangled = Answer::redirect(StatusCode::FOUND, &b"http://\xff\xfe/"[..]);
+    let mangled = Reply::redirect(StatusCode::FOUND, &b"http://\xff\xfe/"[..]);
     let attempt_mangled = attempt(&receiver(mangled).await.url("/")).await;
     assert_eq!(attempt_mangled.verdict(), Verdict::Permanent);
     assert_eq!(
@@ -73,7 +73,7 @@ async fn a_redirect_without_or_with_a_mangled_location_is_a_failure_too() {
 async fn a_location_of_any_length_is_cut() {
     let long = format!("/{}", "x".repeat(100_000));
     let attempt = attempt(
-        &receiver(Answer::redirect(StatusCode::FOUND, long))
+        &receiver(Reply::redirect(StatusCode::FOUND, long))
             .await
             .url("/"),
     )
@@ -89,8 +89,8 @@ async fn a_redirect_that_ends_where_it_began_is_no_success() {
     for status in [301, 302, 303, 307, 308] {
         let status = StatusCode::from_u16(status).unwrap();
         let receiver = receiver(Script::sequence(
-            [Answer::redirect(status, "/hook")],
-            Answer::ok(),
+            [Reply::redirect(status, "/hook")],
+            Reply::ok(),
         ))
         .await;
         let attempt = attempt(&receiver.url("/hook")).await;

@@ -6,26 +6,26 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tidings::{Resolve, ResolveError, Resolved};
 
-/// Gives its answers in turn, the last one for ever.
+/// Gives its replies in turn, the last one for ever.
 #[derive(Clone)]
 pub(crate) struct Names(Arc<Mutex<(Vec<Vec<IpAddr>>, usize)>>);
 
 impl Names {
-    pub(crate) fn new(answers: &[&[&str]]) -> Self {
+    pub(crate) fn new(replies: &[&[&str]]) -> Self {
         let address = |text: &&str| text.parse().unwrap();
-        let answer = |answer: &&[&str]| answer.iter().map(address).collect();
+        let reply = |reply: &&[&str]| reply.iter().map(address).collect();
         Self(Arc::new(Mutex::new((
-            answers.iter().map(answer).collect(),
+            replies.iter().map(reply).collect(),
             0,
         ))))
     }
 
-    fn answer(&self) -> Vec<IpAddr> {
+    fn reply(&self) -> Vec<IpAddr> {
         let mut state = self.0.lock().unwrap();
-        let (answers, asked) = &mut *state;
-        let answer = answers[(*asked).min(answers.len() - 1)].clone();
+        let (replies, asked) = &mut *state;
+        let reply = replies[(*asked).min(replies.len() - 1)].clone();
         *asked += 1;
-        answer
+        reply
     }
 
     /// How many lookups there were.
@@ -37,7 +37,7 @@ impl Names {
 #[async_trait]
 impl Resolve for Names {
     async fn resolve(&self, _name: &str) -> Result<Resolved, ResolveError> {
-        Ok(self.answer().into_iter().collect())
+        Ok(self.reply().into_iter().collect())
     }
 }
 
@@ -45,7 +45,7 @@ impl Resolve for Names {
 impl reqwest::dns::Resolve for Names {
     fn resolve(&self, _name: reqwest::dns::Name) -> reqwest::dns::Resolving {
         // The transport replaces the port.
-        let addresses = self.answer().into_iter();
+        let addresses = self.reply().into_iter();
         let sockets = addresses.map(|address| SocketAddr::new(address, 0));
         Box::pin(std::future::ready(Ok(Box::new(sockets) as _)))
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidings::{Endpoint, ErrorKind, Message, Verdict};
-use tidings_test_support::{Answer, Behaviour, Gate, Receiver, Script, Tls, Unreachable};
+use tidings_test_support::{Behaviour, Gate, Receiver, Reply, Script, Tls, Unreachable};
 
 use super::*;
 
@@ -23,7 +23,7 @@ async fn a_connection_that_never_comes_about_costs_the_connect_timeout() {
 
 #[tokio::test]
 async fn a_handshake_that_stalls_costs_the_connect_timeout() {
-    let receiver = Receiver::builder(Behaviour::NeverAnswer)
+    let receiver = Receiver::builder(Behaviour::NeverReply)
         .with_tls(Tls::Stalled)
         .start()
         .await
@@ -36,8 +36,8 @@ async fn a_handshake_that_stalls_costs_the_connect_timeout() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_costs_the_deadline_and_lets_go_of_the_connection() {
-    let receiver = receiver(Behaviour::NeverAnswer).await;
+async fn a_reply_that_never_comes_costs_the_deadline_and_lets_go_of_the_connection() {
+    let receiver = receiver(Behaviour::NeverReply).await;
     let attempt = hasty_attempt(&receiver.url("/")).await;
     assert_ambiguous(&attempt, ErrorKind::ResponseTimeout);
     assert!(attempt.elapsed >= SHORT);
@@ -47,7 +47,7 @@ async fn an_answer_that_never_comes_costs_the_deadline_and_lets_go_of_the_connec
 
 #[tokio::test]
 async fn the_first_byte_has_a_deadline_of_its_own() {
-    let receiver = receiver(Behaviour::NeverAnswer).await;
+    let receiver = receiver(Behaviour::NeverReply).await;
     let endpoint = Endpoint::builder(receiver.url("/"))
         .timeout(PATIENT)
         .first_byte_timeout(SHORT);
@@ -77,9 +77,9 @@ async fn a_body_that_drips_is_left_after_a_second_and_the_status_decides() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_late_but_in_time_is_a_success() {
+async fn a_reply_that_is_late_but_in_time_is_a_success() {
     let gate = Gate::new();
-    let receiver = receiver(Answer::ok().after(gate.clone())).await;
+    let receiver = receiver(Reply::ok().after(gate.clone())).await;
     let url = receiver.url("/");
     let (attempt, ()) = tokio::join!(attempt(&url), async {
         receiver.request(1).await;
@@ -90,8 +90,8 @@ async fn an_answer_that_is_late_but_in_time_is_a_success() {
 
 #[tokio::test]
 async fn receivers_that_stall_hold_up_no_other_attempt_of_the_same_sender() {
-    let stalled = receiver(Script::always(Behaviour::NeverAnswer)).await;
-    let healthy = receiver(Answer::ok()).await;
+    let stalled = receiver(Script::always(Behaviour::NeverReply)).await;
+    let healthy = receiver(Reply::ok()).await;
     let sender = sender();
     let mut held = tokio::task::JoinSet::new();
     for _ in 0..100 {

@@ -1,7 +1,7 @@
 //! Receivers that cannot prove who they are.
 
 use tidings::{Endpoint, ErrorKind, Verdict};
-use tidings_test_support::{Answer, Tls};
+use tidings_test_support::{Reply, Tls};
 
 use super::trust::receiver_with;
 use super::*;
@@ -60,7 +60,7 @@ async fn a_certificate_for_another_name_is_refused_and_said_to_be_so() {
 
 #[tokio::test]
 async fn plain_text_on_a_tls_port_is_refused_and_gets_no_request() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let attempt = attempt(&receiver.https_url("/")).await;
     assert_nothing_left(&attempt, ErrorKind::Tls);
     assert!(receiver.requests().is_empty());

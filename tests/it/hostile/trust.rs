@@ -3,12 +3,12 @@
 use tidings::{
     AddressPolicy, Client, DeliveryError, Dispatcher, Endpoint, ErrorKind, Receipt, Sender,
 };
-use tidings_test_support::{Answer, Receiver, Tls};
+use tidings_test_support::{Receiver, Reply, Tls};
 
 use super::*;
 
 pub(crate) async fn receiver_with(tls: Tls) -> Receiver {
-    let builder = Receiver::builder(Answer::ok()).with_tls(tls);
+    let builder = Receiver::builder(Reply::ok()).with_tls(tls);
     builder.start().await.unwrap()
 }
 
@@ -27,7 +27,7 @@ async fn the_handshake_is_timed_by_itself() {
     let second = attempt().await.phases;
     assert_eq!((second.connect, second.tls), (None, None));
 
-    let plain = crate::support::receiver(Answer::ok()).await;
+    let plain = crate::support::receiver(Reply::ok()).await;
     let attempt = attempt_by(&sender, Endpoint::builder(plain.url("/"))).await;
     assert!(attempt.phases.connect.is_some() && attempt.phases.tls.is_none());
 }

@@ -27,7 +27,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// What the first connection does with its second request. All others serve everything.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
-    /// Answers nothing any more, but for pings.
+    /// Replies nothing any more, but for pings.
     Silent,
     /// Reads nothing any more.
     Frozen,

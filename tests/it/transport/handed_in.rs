@@ -171,7 +171,7 @@ async fn regression_the_connect_timeout_applies_to_reqwest() {
 #[cfg(feature = "reqwest")]
 #[tokio::test]
 async fn regression_reqwest_follows_no_redirect_whatever_its_builder_says() {
-    let elsewhere = receiver(Answer::ok()).await;
+    let elsewhere = receiver(Reply::ok()).await;
     let redirects = reqwest::redirect::Policy::limited(10);
     let sender = Sender::builder()
         .http_client(reqwest::Client::builder().redirect(redirects))
@@ -179,7 +179,7 @@ async fn regression_reqwest_follows_no_redirect_whatever_its_builder_says() {
         .unwrap();
     for status in [301, 302, 303, 307, 308] {
         let status = StatusCode::from_u16(status).unwrap();
-        let redirect = Answer::redirect(status, elsewhere.url("/elsewhere"));
+        let redirect = Reply::redirect(status, elsewhere.url("/elsewhere"));
         let receiver = receiver(redirect).await;
         let endpoint = Endpoint::builder(receiver.url("/")).header("x-api-key", "hidden");
         let attempt = attempt_by(&sender, endpoint).await;

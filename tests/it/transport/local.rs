@@ -78,7 +78,7 @@ async fn a_deadline_that_passes_during_the_lookup_is_local_too() {
 
 #[tokio::test]
 async fn regression_without_certificate_authorities_plain_http_still_works() {
-    let receiver = receiver(Answer::ok()).await;
+    let receiver = receiver(Reply::ok()).await;
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
         .args([

@@ -11,7 +11,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_plain_request_is_forwarded_with_its_whole_url_and_the_password_of_the_proxy() {
-    let proxy = receiver(Answer::ok()).await;
+    let proxy = receiver(Reply::ok()).await;
     let url = format!("http://user:word@{}", proxy.address());
     let sender = Sender::builder().proxy(url).build().unwrap();
     // Only the proxy knows this name.
@@ -66,7 +66,7 @@ async fn a_proxy_and_an_address_policy_exclude_each_other() {
 
 #[tokio::test]
 async fn an_error_of_the_proxy_is_a_status_like_any_other() {
-    let proxy = receiver(Answer::new(StatusCode::BAD_GATEWAY)).await;
+    let proxy = receiver(Reply::new(StatusCode::BAD_GATEWAY)).await;
     let url = format!("http://{}", proxy.address());
     let sender = Sender::builder().proxy(url).build().unwrap();
     let attempt = attempt_by(&sender, Endpoint::builder("http://hooks.example.com/")).await;

@@ -106,7 +106,7 @@ pub async fn changes_are_listed_on_every_handle(subject: &Subject) {
     assert_eq!(listed["ann"].top_seq, 2);
 }
 
-/// A mark that the store did not make is answered, and says that nothing can be concluded from it.
+/// A mark that the store did not make is accepted, and says that nothing can be concluded from it.
 pub async fn changes_after_a_foreign_mark_are_a_rewind(store: &dyn Store) {
     append(store, &user("ann"), 1).await;
     let foreign = ChangeMark::from_bytes(*b"a mark of another store");

@@ -5,8 +5,8 @@ use crate::{InboxAction, InboxQuery, Store, StoreError};
 
 /// A closed store returns nothing else.
 pub async fn calls_after_close_return_closed(store: &dyn Store) {
-    fn is_closed<T>(answer: &Result<T, StoreError>) -> bool {
-        matches!(answer, Err(StoreError::Closed))
+    fn is_closed<T>(reply: &Result<T, StoreError>) -> bool {
+        matches!(reply, Err(StoreError::Closed))
     }
     let ann = user("ann");
     let event = append(store, &ann, 1).await.remove(0);

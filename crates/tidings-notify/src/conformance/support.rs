@@ -81,6 +81,6 @@ pub(super) fn numbers(events: &[Event]) -> Vec<u64> {
 }
 
 #[track_caller]
-pub(super) fn ok<T>(answer: Result<T, StoreError>) -> T {
-    answer.expect("the call succeeds")
+pub(super) fn ok<T>(reply: Result<T, StoreError>) -> T {
+    reply.expect("the call succeeds")
 }

@@ -17,7 +17,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::{Presence, PresenceError};
 use crate::{RoutingInfo, UserId};
 use keeper::Keeper;
-use roster::{Answers, Roster};
+use roster::{Replies, Roster};
 use watching::Watching;
 
 pub use options::{
@@ -64,9 +64,9 @@ impl Here {
     fn with<T>(&self, using: impl FnOnce(&mut Roster) -> T) -> Option<T> {
         let mut roster = self.lock();
         let used = using(roster.as_mut()?);
-        let answers = roster.as_mut().map(Roster::take_answers);
+        let replies = roster.as_mut().map(Roster::take_replies);
         drop(roster);
-        answers.into_iter().for_each(Answers::send);
+        replies.into_iter().for_each(Replies::send);
         Some(used)
     }
 

@@ -9,7 +9,7 @@ use crate::UserId;
 /// [`Store::changes`](crate::Store::changes).
 ///
 /// Only the store knows what it means. Marks have no order, and a mark of another store, or of
-/// another life of this one, is answered with [`Changes::rewound`].
+/// another life of this one, is reported with [`Changes::rewound`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChangeMark(Arc<[u8]>);
 

@@ -152,7 +152,7 @@ impl PostgresStore {
             config: config.clone(),
         };
         let (commit, committing) =
-            group_commit::group_commit(appending.clone(), announcer.clone(), config.answer_limit());
+            group_commit::group_commit(appending.clone(), announcer.clone(), config.reply_limit());
         let announcing = announcer.clone().run(connections.clone());
         let tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(committing)),

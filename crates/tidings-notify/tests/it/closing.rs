@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn next_after_close_answers_closed() {
+async fn next_after_close_replies_closed() {
     let notifier = without_sweep(MemoryStore::new()).build();
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     push_numbers(&notifier, 0..1).await;

@@ -53,7 +53,7 @@ impl Schema {
     /// The same, for a store.
     pub(crate) fn config(&self) -> Config {
         let config = Config::new(&self.url()).unwrap();
-        config.with_answer_limit(PATIENT)
+        config.with_reply_limit(PATIENT)
     }
 
     pub(crate) async fn store(&self) -> PostgresStore {

@@ -37,7 +37,7 @@ impl Router for Switchboard {
     }
 }
 
-/// Does not answer before it is allowed to.
+/// Does not reply before it is allowed to.
 #[derive(Debug, Clone)]
 struct Stalled {
     asked: Arc<AtomicU64>,

@@ -13,10 +13,10 @@ use crate::database::Schema;
 use crate::support::{ann, draft, number, numbers};
 
 /// How long a call waits for a server that is silent.
-const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 async fn open(url: &str) -> PostgresStore {
-    let config = Config::new(url).unwrap().with_answer_limit(ANSWER_LIMIT);
+    let config = Config::new(url).unwrap().with_reply_limit(REPLY_LIMIT);
     let config = config.with_health_interval(Duration::from_millis(500));
     PostgresStore::open(config, PostgresOptions::default())
         .await
@@ -138,7 +138,7 @@ async fn nothing_is_lost_when_the_server_crashes_is_cut_off_stops_or_is_full() {
             tokio::time::sleep(Duration::from_millis(500)).await;
             if fault == Fault::Freeze {
                 // Longer than a call waits.
-                tokio::time::sleep(ANSWER_LIMIT * 2).await;
+                tokio::time::sleep(REPLY_LIMIT * 2).await;
             }
             outage.restore().await.unwrap();
         })

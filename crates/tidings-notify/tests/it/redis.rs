@@ -30,7 +30,7 @@ pub(crate) async fn open(prefix: &str) -> RedisStore {
 }
 
 async fn open_at(url: &str, options: RedisOptions) -> RedisStore {
-    let config = Config::new(url).unwrap().with_answer_limit(PATIENT);
+    let config = Config::new(url).unwrap().with_reply_limit(PATIENT);
     RedisStore::open(config, options).await.unwrap()
 }
 
@@ -157,8 +157,8 @@ async fn a_durable_server_keeps_what_was_accepted() {
 /// Asks again while the connection is made again.
 async fn retried<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     loop {
-        if let Ok(answer) = ask().await {
-            return answer;
+        if let Ok(reply) = ask().await {
+            return reply;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -170,7 +170,7 @@ async fn every_fault_is_an_error_and_is_survived() {
     let options = RedisOptions::default();
     let config = Config::new(outage.url())
         .unwrap()
-        .with_answer_limit(Duration::from_millis(500));
+        .with_reply_limit(Duration::from_millis(500));
     let store = RedisStore::open(config, options).await.unwrap();
     for (number, fault) in (0..).zip(Fault::ALL) {
         store.append(vec![draft(number)]).await.unwrap();

@@ -57,10 +57,10 @@ struct State {
     /// What was live when the connection broke. Its subscribers get a report once it is live again.
     interrupted: HashSet<Interest>,
     /// The callers that wait until an interest is live.
-    waiting: HashMap<Interest, Vec<Answer>>,
+    waiting: HashMap<Interest, Vec<Reply>>,
 }
 
-type Answer = oneshot::Sender<Result<(), Error>>;
+type Reply = oneshot::Sender<Result<(), Error>>;
 
 /// What to subscribe to and to unsubscribe from at the server.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Remote {
     /// What the server does not know yet. What is to be left is not live from now on.
     pub(crate) fn take_changes(&self) -> Changes {
         let mut changes = Changes::default();
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         let mut state = self.lock_even_closed();
         for interest in std::mem::take(&mut state.changed) {
             if state.directory.has(&interest) {
@@ -164,7 +164,7 @@ impl Remote {
                 continue;
             }
             // A caller that waited for it has given it up in the meantime.
-            answers.extend(state.waiting.remove(&interest).unwrap_or_default());
+            replies.extend(state.waiting.remove(&interest).unwrap_or_default());
             state.interrupted.remove(&interest);
             state.refused.remove(&interest);
             state.reported.remove(&interest);
@@ -173,8 +173,8 @@ impl Remote {
             }
         }
         drop(state);
-        for answer in answers {
-            let _gone = answer.send(Ok(()));
+        for reply in replies {
+            let _gone = reply.send(Ok(()));
         }
         changes
     }
@@ -182,13 +182,13 @@ impl Remote {
     /// The server sends these from now on.
     pub(crate) fn confirm(&self, interests: &[Interest]) {
         let mut back = Vec::new();
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         let mut state = self.lock_even_closed();
         for interest in interests {
             state.live.insert(interest.clone());
             state.refused.remove(interest);
             state.reported.remove(interest);
-            answers.extend(state.waiting.remove(interest).unwrap_or_default());
+            replies.extend(state.waiting.remove(interest).unwrap_or_default());
             if !state.directory.has(interest) {
                 // Its last subscription left while it was being asked for.
                 state.changed.insert(interest.clone());
@@ -200,8 +200,8 @@ impl Remote {
         let members = state.directory.members(back);
         // Before anybody hears that it is live again.
         self.hand_over(state, members, None);
-        for answer in answers {
-            let _gone = answer.send(Ok(()));
+        for reply in replies {
+            let _gone = reply.send(Ok(()));
         }
     }
 
@@ -211,12 +211,12 @@ impl Remote {
         let mut state = self.lock_even_closed();
         state.refused.insert(interest.clone());
         let is_new = state.reported.insert(interest.clone());
-        let answers = state.waiting.remove(interest);
+        let replies = state.waiting.remove(interest);
         let is_missed = is_new && state.interrupted.contains(interest);
         let members = state.directory.members(is_missed.then_some(interest));
         self.hand_over(state, members, None);
-        for answer in answers.into_iter().flatten() {
-            let _gone = answer.send(Err(error.clone()));
+        for reply in replies.into_iter().flatten() {
+            let _gone = reply.send(Err(error.clone()));
         }
         is_new
     }
@@ -234,8 +234,8 @@ impl Remote {
     /// There is no connection: no waiting call will get anything.
     pub(crate) fn refuse_all(&self, error: &Error) {
         let waiting = std::mem::take(&mut self.lock_even_closed().waiting);
-        for answer in waiting.into_values().flatten() {
-            let _gone = answer.send(Err(error.clone()));
+        for reply in waiting.into_values().flatten() {
+            let _gone = reply.send(Err(error.clone()));
         }
     }
 
@@ -366,12 +366,12 @@ impl Member {
         let Some(entering) = self.enter(&interest)? else {
             return Ok(());
         };
-        let answer = entering.answered.await.unwrap_or(Err(Error::Closed));
-        if let (Err(_), Some(entry)) = (&answer, entering.new_entry) {
+        let reply = entering.replied.await.unwrap_or(Err(Error::Closed));
+        if let (Err(_), Some(entry)) = (&reply, entering.new_entry) {
             // Unless it has been given up and asked for again in the meantime.
             self.exit(&interest, |current| current == entry)?;
         }
-        answer
+        reply
     }
 
     /// Enters the directory. If the interest is not live, returns what resolves once it is.
@@ -383,17 +383,14 @@ impl Member {
         if state.live.contains(interest) {
             return Ok(None);
         }
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let waiting = state.waiting.entry(interest.clone()).or_default();
         // Those who gave up do not pile up while there is no connection.
-        waiting.retain(|answer| !answer.is_closed());
-        waiting.push(answer);
+        waiting.retain(|reply| !reply.is_closed());
+        waiting.push(reply);
         state.changed.insert(interest.clone());
         self.remote.changed.notify_one();
-        Ok(Some(Entering {
-            new_entry,
-            answered,
-        }))
+        Ok(Some(Entering { new_entry, replied }))
     }
 
     fn exit(&self, interest: &Interest, is_meant: impl Fn(u64) -> bool) -> Result<(), Error> {
@@ -438,7 +435,7 @@ impl Interests {
 /// What is not live yet.
 struct Entering {
     new_entry: Option<u64>,
-    answered: oneshot::Receiver<Result<(), Error>>,
+    replied: oneshot::Receiver<Result<(), Error>>,
 }
 
 #[async_trait]

@@ -32,7 +32,7 @@ pub async fn closing_ends_everything(broker: Arc<dyn Broker>) {
 }
 
 /// Publishers that call while the broker closes get a result, and nothing panics.
-pub async fn closing_during_publishes_is_answered(broker: Arc<dyn Broker>) {
+pub async fn a_publish_during_closing_gets_a_reply(broker: Arc<dyn Broker>) {
     let [topic] = topics();
     let mut subscription = subscribe(&broker, &[&topic]).await;
     let mut tasks = tokio::task::JoinSet::new();

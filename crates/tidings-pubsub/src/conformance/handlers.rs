@@ -8,21 +8,21 @@ use crate::{Broker, Message};
 
 /// No lock is held while a handler runs: it can use the broker that called it.
 pub async fn a_handler_may_subscribe_and_publish(broker: Arc<dyn Broker>) {
-    let [question, answer] = topics();
+    let [question, reply] = topics();
     let (report, mut reports) = mpsc::channel(1);
-    let (asked, answers) = (Arc::clone(&broker), answer.clone());
+    let (asked, replies) = (Arc::clone(&broker), reply.clone());
     let listener = subscribe(&broker, &[&question]).await.handle(move |_| {
-        let (broker, answer, report) = (Arc::clone(&asked), answers.clone(), report.clone());
+        let (broker, reply, report) = (Arc::clone(&asked), replies.clone(), report.clone());
         async move {
-            let mut inner = subscribe(&broker, &[&answer]).await;
-            publish(&broker, &answer, "yes").await;
-            let answer = message(&mut inner).await;
-            report.send(answer).await.expect("the test reads");
+            let mut inner = subscribe(&broker, &[&reply]).await;
+            publish(&broker, &reply, "yes").await;
+            let reply = message(&mut inner).await;
+            report.send(reply).await.expect("the test reads");
         }
     });
     publish(&broker, &question, "?").await;
-    let report = within("the handler's answer", reports.recv()).await;
-    assert_eq!(report, Some(Message::new(answer, "yes")));
+    let report = within("the handler's reply", reports.recv()).await;
+    assert_eq!(report, Some(Message::new(reply, "yes")));
     listener.stop().await;
 }
 

@@ -13,8 +13,8 @@ use tidings_test_support::{Fault, Outage, Proxy};
 /// How long a broker may take for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the brokers of these tests wait for an answer.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the brokers of these tests wait for a reply.
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often they look whether the server is there.
 pub(crate) const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
@@ -30,7 +30,7 @@ macro_rules! fault_tests {
             a_connection_that_falls_silent_is_replaced
             a_first_connection_that_fails_is_an_error_and_not_the_end
             a_subscription_during_an_outage_fails_and_harms_no_other
-            a_publish_without_an_answer_says_so
+            a_publish_without_a_reply_says_so
             a_publish_without_a_connection_was_not_sent
             a_publish_that_is_dropped_harms_no_other
             payloads_of_a_mebibyte_keep_their_order
@@ -70,7 +70,7 @@ pub(crate) async fn every_fault_is_survived<B: Broker>(
             outage.restore().await.unwrap();
             continue;
         }
-        let failed = within("an answer", broker.publish(&topic, "lost".into())).await;
+        let failed = within("a reply", broker.publish(&topic, "lost".into())).await;
         assert!(failed.is_err(), "{fault:?}");
         outage.restore().await.unwrap();
         // A server that goes on in time has lost nothing.
@@ -187,10 +187,10 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     proxy.block();
     proxy.deserted().await;
     let failed = broker.subscribe(vec![wanted.clone()], Options::default());
-    let failed = within("an answer", failed).await;
+    let failed = within("a reply", failed).await;
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     // What it has already stays, whatever becomes of asking for it again.
-    let asked = within("an answer", subscription.topics().add(&had)).await;
+    let asked = within("a reply", subscription.topics().add(&had)).await;
     assert!(
         matches!(asked, Ok(()) | Err(Error::Backend(_))),
         "{asked:?}"
@@ -205,17 +205,14 @@ pub(crate) async fn a_subscription_during_an_outage_fails_and_harms_no_other<B: 
     }
 }
 
-pub(crate) async fn a_publish_without_an_answer_says_so<B: Broker>(
-    url: &str,
-    broker: fn(&str) -> B,
-) {
+pub(crate) async fn a_publish_without_a_reply_says_so<B: Broker>(url: &str, broker: fn(&str) -> B) {
     let proxy = Proxy::start(url).await.unwrap();
     let broker = broker(proxy.url());
-    let [topic] = topics(["unanswered"]);
+    let [topic] = topics(["no_reply"]);
     publish(&broker, &topic, "one").await;
     proxy.freeze();
-    let failed = within("an answer", broker.publish(&topic, "two".into())).await;
-    assert!(matches!(failed, Err(Error::Unanswered(_))), "{failed:?}");
+    let failed = within("a reply", broker.publish(&topic, "two".into())).await;
+    assert!(matches!(failed, Err(Error::NoReply(_))), "{failed:?}");
     assert!(failed.unwrap_err().may_have_been_sent());
     publish(&broker, &topic, "three").await;
 }
@@ -231,9 +228,9 @@ pub(crate) async fn a_publish_without_a_connection_was_not_sent<B: Broker>(
     proxy.block();
     proxy.deserted().await;
     // It may take a moment until a broker knows that a connection is gone.
-    let mut failed = within("an answer", broker.publish(&topic, "two".into())).await;
+    let mut failed = within("a reply", broker.publish(&topic, "two".into())).await;
     if matches!(&failed, Err(error) if error.may_have_been_sent()) {
-        failed = within("an answer", broker.publish(&topic, "two".into())).await;
+        failed = within("a reply", broker.publish(&topic, "two".into())).await;
     }
     assert!(matches!(failed, Err(Error::Backend(_))), "{failed:?}");
     assert!(!failed.unwrap_err().may_have_been_sent());

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+    HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -27,7 +27,7 @@ pub(crate) fn broker() -> Postgres {
 fn impatient(url: &str) -> Postgres {
     let config = Config::new(url)
         .unwrap()
-        .with_answer_limit(ANSWER_LIMIT)
+        .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
     Postgres::open(config, PostgresOptions::default())
 }

@@ -7,7 +7,7 @@ use tidings_redis::Config;
 use tidings_test_support::{Fault, Log, Proxy, RedisOutage, RedisServer};
 
 use crate::faults::{
-    ANSWER_LIMIT, HEALTH_INTERVAL, message, publish, recv, subscribe, topics, within,
+    HEALTH_INTERVAL, REPLY_LIMIT, message, publish, recv, subscribe, topics, within,
 };
 
 /// The server that the tests run against.
@@ -22,7 +22,7 @@ pub(crate) fn broker() -> Redis {
 fn impatient(url: &str) -> Redis {
     let config = Config::new(url)
         .unwrap()
-        .with_answer_limit(ANSWER_LIMIT)
+        .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
     Redis::open(config, RedisOptions::default())
 }
@@ -123,7 +123,7 @@ async fn only_the_last_pattern_to_leave_is_left_in_the_server() {
     }
     assert_eq!(numpat().await, 1);
     one.topics().remove_pattern(&all).await.unwrap();
-    // Both commands travel on one connection, so this one is answered after the other.
+    // Both commands travel on one connection, so this one gets its reply after the other.
     one.topics().add(&topic).await.unwrap();
     assert_eq!(numpat().await, 1);
     drop(other);
@@ -143,7 +143,7 @@ async fn only_the_last_subscription_to_leave_a_topic_unsubscribes() {
     let second = subscribe(&broker, [&topic, &end]).await;
     assert_eq!(subscribers().await, 1);
     drop(second);
-    // Both commands travel on one connection, so this one is answered after the other.
+    // Both commands travel on one connection, so this one gets its reply after the other.
     first.topics().add(&end).await.unwrap();
     assert_eq!(subscribers().await, 1);
     publish(&broker, &topic, "still here").await;

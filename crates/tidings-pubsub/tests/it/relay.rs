@@ -50,9 +50,9 @@ async fn call(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(Done) -> Command + Send,
 ) -> Result<(), Error> {
-    let (done, answer) = oneshot::channel();
+    let (done, reply) = oneshot::channel();
     send(commands, command(done)).await?;
-    answer.await.map_err(|_| Error::Closed)
+    reply.await.map_err(|_| Error::Closed)
 }
 
 async fn run(mut commands: mpsc::Receiver<Command>) {

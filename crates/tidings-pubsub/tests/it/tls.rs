@@ -62,7 +62,7 @@ async fn works(broker: impl Broker) {
 async fn is_refused(broker: impl Broker) {
     let [topic] = topics(["secret"]);
     let subscribed = broker.subscribe(vec![topic], Options::default());
-    let refused = within("an answer", subscribed).await;
+    let refused = within("a reply", subscribed).await;
     assert!(matches!(refused, Err(Error::Backend(_))), "{refused:?}");
 }
 

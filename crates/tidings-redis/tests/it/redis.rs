@@ -17,7 +17,7 @@ fn url() -> String {
 
 fn config(url: &str) -> Config {
     let config = Config::new(url).unwrap();
-    config.with_answer_limit(Duration::from_secs(2))
+    config.with_reply_limit(Duration::from_secs(2))
 }
 
 async fn echo(server: &Server, text: &'static str) -> Result<String, Error> {
@@ -25,7 +25,7 @@ async fn echo(server: &Server, text: &'static str) -> Result<String, Error> {
         let mut echo = cmd("ECHO");
         echo.arg(text).query_async(&mut connection).await
     });
-    within("an answer", asked).await
+    within("a reply", asked).await
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -56,7 +56,7 @@ async fn a_refusal_leaves_the_connection() {
         let nonsense = cmd("NONSENSE");
         nonsense.exec_async(&mut connection).await
     });
-    let refused = within("an answer", refused).await.unwrap_err();
+    let refused = within("a reply", refused).await.unwrap_err();
     let expected = ErrorKind::Server(ServerErrorKind::ResponseError);
     assert_eq!(refused.kind(), Some(expected), "{refused:?}");
     assert!(!refused.may_have_been_done());
@@ -70,8 +70,8 @@ async fn a_silent_connection_is_replaced_and_its_commands_may_have_been_done() {
     let server = Server::new(config(proxy.url()));
     echo(&server, "hello").await.unwrap();
     proxy.freeze();
-    let unanswered = echo(&server, "hello").await.unwrap_err();
-    assert!(unanswered.may_have_been_done(), "{unanswered:?}");
+    let silent = echo(&server, "hello").await.unwrap_err();
+    assert!(silent.may_have_been_done(), "{silent:?}");
     assert_eq!(echo(&server, "hello").await.unwrap(), "hello");
     assert_eq!(proxy.accepted(), 2);
 }
@@ -91,7 +91,7 @@ async fn without_a_connection_nothing_was_done() {
 async fn connecting_to_a_silent_server_ends_at_the_limit() {
     let silent = Unreachable::silent().await.unwrap();
     let config = Config::new(&format!("redis://{}/", silent.address())).unwrap();
-    let server = Server::new(config.with_answer_limit(Duration::from_millis(50)));
+    let server = Server::new(config.with_reply_limit(Duration::from_millis(50)));
     let unsent = echo(&server, "hello").await.unwrap_err();
     assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
 }
@@ -111,7 +111,7 @@ async fn a_server_that_became_a_replica_is_connected_to_anew() {
                 .exec_async(&mut connection)
                 .await
         });
-        within("an answer", command).await
+        within("a reply", command).await
     };
     set().await.unwrap();
     old.demote().unwrap();

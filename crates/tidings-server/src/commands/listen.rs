@@ -36,7 +36,7 @@ pub(super) struct Listen {
 
     /// Status to reply with after verification, for example 503 to simulate a failing receiver
     #[arg(long, default_value_t = 204, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
-    answer: u16,
+    status: u16,
 
     /// Ends after this many webhooks
     #[arg(long, value_name = "COUNT")]
@@ -45,7 +45,7 @@ pub(super) struct Listen {
 
 struct Receiver {
     verifier: Verifier,
-    answer: StatusCode,
+    status: StatusCode,
     count: tokio::sync::mpsc::Sender<()>,
 }
 
@@ -58,7 +58,7 @@ impl Listen {
         let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {
             verifier,
-            answer: StatusCode::from_u16(self.answer)?,
+            status: StatusCode::from_u16(self.status)?,
             count,
         });
         writeln!(
@@ -123,7 +123,7 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Sta
     {
         Ok(_) => {
             report(&format!("✓ {id}  {}", String::from_utf8_lossy(&body)));
-            receiver.answer
+            receiver.status
         }
         Err(error) => {
             report(&format!("✗ {id}  not verified: {error}"));
@@ -136,6 +136,6 @@ async fn receive(State(receiver): State<Arc<Receiver>>, request: Request) -> Sta
 }
 
 fn report(line: &str) {
-    // A closed pipe must not stop the receiver from answering.
+    // A closed pipe must not stop the receiver from replying.
     let _closed = writeln!(std::io::stdout(), "{line}");
 }

@@ -21,12 +21,12 @@ function setStatus(state, text) {
 async function call(path, body) {
   const options = body === undefined ? {} : { method: "POST", body };
   const response = await fetch(path, options);
-  const answer = await response.json();
+  const reply = await response.json();
   if (!response.ok) {
-    const { field, message } = answer.error;
+    const { field, message } = reply.error;
     throw new Error(field ? `${field}: ${message}` : message);
   }
-  return answer;
+  return reply;
 }
 
 function showUnread(count) {

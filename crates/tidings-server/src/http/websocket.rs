@@ -29,8 +29,8 @@ const READ_BUFFER_BYTES: usize = 1024;
 /// Frames are collected up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 
-/// After this many unanswered pings the client is gone.
-const MAX_UNANSWERED_PINGS: u32 = 3;
+/// After this many pings without a pong the client is gone.
+const MAX_PINGS_WITHOUT_PONG: u32 = 3;
 
 /// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
 /// the offered ones is.
@@ -137,7 +137,7 @@ pub(crate) async fn open(
                             socket,
                             feed,
                             encoder,
-                            unanswered_pings: 0,
+                            pings_without_pong: 0,
                         };
                         session.run().await
                     }
@@ -179,7 +179,7 @@ struct Session<E> {
     feed: Feed,
     encoder: E,
     /// Pings since the client was last heard of.
-    unanswered_pings: u32,
+    pings_without_pong: u32,
 }
 
 impl<E: Encoder> Session<E> {
@@ -189,11 +189,11 @@ impl<E: Encoder> Session<E> {
             tokio::select! {
                 step = self.feed.step() => match step {
                     Step::Items(items) => self.send_items(&items).await?,
-                    Step::Ping if self.unanswered_pings == MAX_UNANSWERED_PINGS => {
+                    Step::Ping if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
                         return say_bye(&mut self.socket, Bye::silent(), &self.encoder).await;
                     }
                     Step::Ping => {
-                        self.unanswered_pings += 1;
+                        self.pings_without_pong += 1;
                         self.socket.send(Message::Ping(Bytes::new())).await?;
                     }
                     Step::Stop => {
@@ -201,7 +201,7 @@ impl<E: Encoder> Session<E> {
                     }
                 },
                 message = self.socket.recv() => {
-                    self.unanswered_pings = 0;
+                    self.pings_without_pong = 0;
                     match message {
                         None => return Ok(()),
                         Some(Ok(Message::Close(_))) => {

@@ -168,11 +168,11 @@ impl Bye {
         }
     }
 
-    /// The client does not answer pings: its connection is broken without either side knowing.
+    /// The client does not reply to pings: its connection is broken without either side knowing.
     pub(crate) fn silent() -> Self {
         Self {
             code: 4201,
-            reason: "the client does not answer pings",
+            reason: "the client does not reply to pings",
             reconnect_after_ms: 0,
         }
     }

@@ -1,4 +1,4 @@
-//! Who may call: keys, origins, and the names that a `--dev` server answers to.
+//! Who may call: keys, origins, and the names that a `--dev` server replies to.
 
 use std::process::Stdio;
 
@@ -24,9 +24,9 @@ async fn with_keys_a_caller_without_one_gets_nothing() {
             if let Some(header) = header {
                 request = request.header("Authorization", header);
             }
-            let answer = request.send().await.unwrap();
-            assert_eq!(answer.status(), 401, "{path} {header:?}");
-            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.status(), 401, "{path} {header:?}");
+            assert_eq!(reply.headers()["www-authenticate"], "Bearer");
         }
     }
     let request = http().get(server.at(paths[0])).bearer_auth(KEY);
@@ -53,14 +53,14 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
         (own.as_str(), 200),
     ] {
         let path = server.at("/v1/users/a/notifications");
-        let answer = http()
+        let reply = http()
             .get(path)
             .header("Origin", origin)
             .send()
             .await
             .unwrap();
-        assert_eq!(answer.status(), status, "{origin}");
-        let allowed = answer.headers().get("access-control-allow-origin");
+        assert_eq!(reply.status(), status, "{origin}");
+        let allowed = reply.headers().get("access-control-allow-origin");
         assert_eq!(allowed.is_some(), status == 200, "{origin}");
 
         let upgrade = http()
@@ -98,7 +98,7 @@ async fn an_image_on_a_strangers_page_reaches_no_stream() {
 }
 
 #[tokio::test]
-async fn a_dev_server_does_not_answer_to_foreign_names() {
+async fn a_dev_server_does_not_reply_to_foreign_names() {
     let home = Home::new();
     let server = home.start().await;
     let request = http()
@@ -154,8 +154,8 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "POST")
     };
-    let answer = preflight("http://localhost:3000").send().await.unwrap();
-    let allowed = answer.headers()["access-control-allow-headers"]
+    let reply = preflight("http://localhost:3000").send().await.unwrap();
+    let allowed = reply.headers()["access-control-allow-headers"]
         .to_str()
         .unwrap();
     for header in [
@@ -168,7 +168,7 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
         assert!(allowed.split(", ").any(|one| one == header), "{allowed}");
     }
     assert_eq!(
-        answer.headers()["access-control-expose-headers"],
+        reply.headers()["access-control-expose-headers"],
         "retry-after"
     );
     let refused = preflight("https://elsewhere.example").send().await.unwrap();

@@ -34,7 +34,7 @@ async fn get(server: &Server, path: &str) -> TcpStream {
     stream
 }
 
-/// The first line of the answer.
+/// The first line of the reply.
 async fn status(stream: &mut TcpStream) -> String {
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
@@ -59,20 +59,20 @@ async fn regression_websockets_count_as_connections() {
     for _ in 0..16 {
         let mut stream = get(&server, "/health/live").await;
         assert_eq!(
-            soon("an answer", status(&mut stream)).await,
+            soon("a reply", status(&mut stream)).await,
             "HTTP/1.1 200 OK\r\n"
         );
         idle.push(stream);
     }
     let mut one_more = get(&server, "/health/live").await;
-    let answer = timeout(Duration::from_millis(700), status(&mut one_more)).await;
+    let reply = timeout(Duration::from_millis(700), status(&mut one_more)).await;
     assert!(
-        answer.is_err(),
-        "a connection beyond the limit was served: {answer:?}"
+        reply.is_err(),
+        "a connection beyond the limit was served: {reply:?}"
     );
     sockets.pop();
     assert_eq!(
-        soon("an answer", status(&mut one_more)).await,
+        soon("a reply", status(&mut one_more)).await,
         "HTTP/1.1 200 OK\r\n"
     );
 }
@@ -102,9 +102,9 @@ async fn a_head_without_end_is_refused_early() {
     let mut stream = TcpStream::connect(address(&server)).await.unwrap();
     let head = format!("GET / HTTP/1.1\r\nX-Long: {}", "x".repeat(40_000));
     stream.write_all(head.as_bytes()).await.unwrap();
-    let answer = timeout(Duration::from_secs(5), status(&mut stream)).await;
-    let answer = answer.expect("the head is refused before its time is over");
-    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let reply = timeout(Duration::from_secs(5), status(&mut stream)).await;
+    let reply = reply.expect("the head is refused before its time is over");
+    assert!(reply.starts_with("HTTP/1.1 431"), "{reply}");
     // An ordinary long one is fine.
     let long = http()
         .get(server.at("/health/live"))
@@ -126,9 +126,9 @@ async fn a_body_that_is_announced_too_large_is_refused_at_once() {
             address(&server)
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        let answer = timeout(Duration::from_secs(5), status(&mut stream)).await;
-        let answer = answer.expect("the body is refused without being waited for");
-        assert!(answer.starts_with("HTTP/1.1 413"), "{head}: {answer}");
+        let reply = timeout(Duration::from_secs(5), status(&mut stream)).await;
+        let reply = reply.expect("the body is refused without being waited for");
+        assert!(reply.starts_with("HTTP/1.1 413"), "{head}: {reply}");
     }
 }
 
@@ -220,15 +220,15 @@ async fn many_clients_can_connect_while_the_server_is_busy() {
 }
 
 #[tokio::test]
-async fn requests_that_arrive_while_the_process_stands_still_are_answered() {
+async fn requests_that_arrive_while_the_process_stands_still_get_their_reply() {
     let home = Home::new();
     let server = home.start().await;
     let mut clients = Vec::new();
     for _ in 0..20 {
         let mut stream = get(&server, "/health/live").await;
-        let mut answer = [0; 4096];
-        let read = soon("an answer", stream.read(&mut answer)).await.unwrap();
-        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+        let mut reply = [0; 4096];
+        let read = soon("a reply", stream.read(&mut reply)).await.unwrap();
+        assert!(reply[..read].starts_with(b"HTTP/1.1 200"));
         clients.push(stream);
     }
     server.signal("-STOP").await;
@@ -243,10 +243,7 @@ async fn requests_that_arrive_while_the_process_stands_still_are_answered() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     server.signal("-CONT").await;
     for stream in &mut clients {
-        assert_eq!(
-            soon("an answer", status(stream)).await,
-            "HTTP/1.1 200 OK\r\n"
-        );
+        assert_eq!(soon("a reply", status(stream)).await, "HTTP/1.1 200 OK\r\n");
     }
 }
 
@@ -284,10 +281,10 @@ async fn an_idle_connection_stays_open_for_longer_than_a_head_may_take() {
     let home = Home::new();
     let server = home.start().await;
     let mut stream = get(&server, "/health/live").await;
-    let mut answer = [0; 4096];
-    let read = soon("an answer", stream.read(&mut answer)).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
-    assert!(answer.contains("keep-alive: timeout=75"), "{answer}");
+    let mut reply = [0; 4096];
+    let read = soon("a reply", stream.read(&mut reply)).await.unwrap();
+    let reply = String::from_utf8_lossy(&reply[..read]).to_lowercase();
+    assert!(reply.contains("keep-alive: timeout=75"), "{reply}");
     tokio::time::sleep(Duration::from_secs(11)).await;
     let head = format!(
         "GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n",
@@ -295,7 +292,7 @@ async fn an_idle_connection_stays_open_for_longer_than_a_head_may_take() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     assert_eq!(
-        soon("an answer", status(&mut stream)).await,
+        soon("a reply", status(&mut stream)).await,
         "HTTP/1.1 200 OK\r\n"
     );
 }

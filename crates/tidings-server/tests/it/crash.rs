@@ -26,17 +26,17 @@ fn user(n: usize) -> String {
     format!("user-{}", n % USERS)
 }
 
-/// Posts notifications until all are accepted, each under a key of its own: what was answered 201
-/// and what was cut off before its answer are the same to it, as they are to a careful caller.
+/// Posts notifications until all are accepted, each under a key of its own: what got 201
+/// and what was cut off before its reply are the same to it, as they are to a careful caller.
 async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
     let client = http();
-    let mut answers = Vec::new();
+    let mut replies = Vec::new();
     loop {
         let n = shared.next.fetch_add(1, Ordering::Relaxed);
         if n >= NOTIFICATIONS {
-            return answers;
+            return replies;
         }
-        let answer = loop {
+        let reply = loop {
             let mut url = shared.url.subscribe();
             let at = url.borrow_and_update().clone();
             let sent = client
@@ -47,17 +47,17 @@ async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
                 .await;
             match sent {
                 Ok(response) if response.status() == 201 => {
-                    if let Ok(answer) = response.json().await {
-                        break answer;
+                    if let Ok(reply) = response.json().await {
+                        break reply;
                     }
                 }
-                Ok(response) => panic!("{n} was answered {}", response.status()),
+                Ok(response) => panic!("{n} got {}", response.status()),
                 // The server is down: the next one will have another address.
                 Err(_) if *url.borrow() == at => url.changed().await.unwrap(),
                 Err(_) => {}
             }
         };
-        answers.push((n, answer));
+        replies.push((n, reply));
         shared.accepted.send_modify(|accepted| *accepted += 1);
     }
 }
@@ -159,9 +159,9 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
     // Every 201 names an event, and no two name the same.
     let mut id_of = HashMap::new();
     for task in posting {
-        for (n, answer) in task.await.unwrap() {
-            assert_eq!(answer["payload"], n);
-            id_of.insert(n, answer["id"].as_str().unwrap().to_owned());
+        for (n, reply) in task.await.unwrap() {
+            assert_eq!(reply["payload"], n);
+            id_of.insert(n, reply["id"].as_str().unwrap().to_owned());
         }
     }
     let ids: HashSet<_> = id_of.values().cloned().collect();
@@ -185,7 +185,7 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
             .collect();
         let dense: Vec<u64> = (1..=(NOTIFICATIONS / USERS) as u64).collect();
         assert_eq!(seqs, dense, "{}", user(n));
-        // The log holds exactly what was answered.
+        // The log holds exactly what was acknowledged.
         for event in &seen {
             let n = usize::try_from(event["payload"].as_u64().unwrap()).unwrap();
             assert_eq!(event["id"], id_of[&n]);

@@ -10,7 +10,7 @@ use tidings_test_support::DiskTrace;
 use crate::support::{Home, Server};
 
 #[tokio::test]
-async fn nothing_is_unsynced_when_a_notification_is_answered_with_201() {
+async fn nothing_is_unsynced_when_a_notification_is_acknowledged_with_201() {
     let home = Home::new();
     let trace = DiskTrace::new(&home.path().join("trace"));
     let mut command = trace.command(env!("CARGO_BIN_EXE_tidings"));

@@ -176,8 +176,8 @@ async fn every_wrong_path_and_parameter_is_refused_by_name() {
         (Method::GET, "/ws/a", 426, ""),
     ];
     for (method, path, status, field) in cases {
-        let (answered, error) = refusal(&server, method.clone(), path, "").await;
-        assert_eq!(answered, status, "{method} {path} {error}");
+        let (replied, error) = refusal(&server, method.clone(), path, "").await;
+        assert_eq!(replied, status, "{method} {path} {error}");
         assert_eq!(
             error["field"].as_str().unwrap_or_default(),
             field,
@@ -215,12 +215,12 @@ async fn a_path_that_is_not_percent_encoded_is_refused_by_name() {
         let mut stream = crate::raw::connect(&server).await;
         let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).await.unwrap();
+        assert!(reply.starts_with("HTTP/1.1 400"), "{path}: {reply}");
         assert!(
-            answer.contains(&format!(r#""field":"{field}""#)),
-            "{path}: {answer}"
+            reply.contains(&format!(r#""field":"{field}""#)),
+            "{path}: {reply}"
         );
     }
     // Every escape of a valid name is the same name.
@@ -270,9 +270,9 @@ async fn a_since_that_cannot_be_read_is_refused_and_not_guessed() {
                 .header("Upgrade", "websocket")
                 .header("Sec-WebSocket-Version", "13")
                 .header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
-            let answer = request.send().await.unwrap();
-            assert_eq!(answer.status(), 400, "{path}");
-            let error: Value = answer.json().await.unwrap();
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.status(), 400, "{path}");
+            let error: Value = reply.json().await.unwrap();
             assert_eq!(error["error"]["field"], "since", "{path}");
         }
     }

@@ -45,8 +45,8 @@ async fn reading_is_counted_once_and_reaches_the_users_other_screens() {
     screen.until("tidings.caught_up").await;
     for _ in 0..2 {
         let path = format!("/v1/users/anna/notifications/{}/read", ids[1]);
-        let answer: Value = server.post(&path, &Value::Null).await.json().await.unwrap();
-        assert_eq!(answer["unread"], 2);
+        let reply: Value = server.post(&path, &Value::Null).await.json().await.unwrap();
+        assert_eq!(reply["unread"], 2);
     }
     let (_, read) = screen.until("tidings.changed").await;
     assert_eq!(read.json()["ids"], json!([ids[1]]));
@@ -66,8 +66,8 @@ async fn read_all_empties_the_count_and_tells_the_other_screens() {
     let mut screen = server.events("anna", "").await;
     screen.until("tidings.caught_up").await;
     let path = "/v1/users/anna/notifications/read-all";
-    let answer: Value = server.post(path, &Value::Null).await.json().await.unwrap();
-    assert_eq!(answer["unread"], 0);
+    let reply: Value = server.post(path, &Value::Null).await.json().await.unwrap();
+    assert_eq!(reply["unread"], 0);
     let (_, read) = screen.until("tidings.changed").await;
     assert_eq!(read.json()["unread"], 0);
     assert!(read.json()["up_to"].is_string());
@@ -82,9 +82,9 @@ async fn read_all_empties_the_count_and_tells_the_other_screens() {
 async fn what_came_after_the_last_shown_notification_stays_unread() {
     let (_home, server, ids) = with(3).await;
     let path = "/v1/users/anna/notifications/read-all";
-    let answer = server.post(path, &json!({ "up_to": ids[1] })).await;
-    let answer: Value = answer.json().await.unwrap();
-    assert_eq!(answer["unread"], 1);
+    let reply = server.post(path, &json!({ "up_to": ids[1] })).await;
+    let reply: Value = reply.json().await.unwrap();
+    assert_eq!(reply["unread"], 1);
     let page = server.get("/v1/users/anna/notifications?unread=true").await;
     assert_eq!(payloads(page["data"].as_array().unwrap()), [3]);
     let (epoch, _) = ids[0].split_once('-').unwrap();
@@ -99,8 +99,8 @@ async fn what_came_after_the_last_shown_notification_stays_unread() {
         let error: Value = refused.json().await.unwrap();
         assert_eq!(error["error"]["field"], field);
     }
-    let answer = server.post(path, &json!({})).await;
-    assert_eq!(answer.json::<Value>().await.unwrap()["unread"], 0);
+    let reply = server.post(path, &json!({})).await;
+    assert_eq!(reply.json::<Value>().await.unwrap()["unread"], 0);
 }
 
 #[tokio::test]
@@ -230,13 +230,13 @@ async fn a_notification_replaces_the_earlier_ones_with_its_key() {
 async fn a_user_who_is_named_twice_gets_one() {
     let (_home, server, _ids) = with(0).await;
     let body = json!({ "user_ids": ["anna", "ben", "anna"], "payload": 1 });
-    let answer: Value = server
+    let reply: Value = server
         .post("/v1/notifications", &body)
         .await
         .json()
         .await
         .unwrap();
-    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    assert_eq!(reply["data"].as_array().unwrap().len(), 2);
     let count = server
         .get("/v1/users/anna/notifications/unread-count")
         .await;
@@ -303,8 +303,8 @@ async fn concurrent_repeats_under_one_key_store_one_notification() {
             .body(r#"{"user_id":"anna","payload":1}"#)
             .send()
     });
-    for answer in futures_util::future::join_all(requests).await {
-        assert_eq!(answer.unwrap().status(), 201);
+    for reply in futures_util::future::join_all(requests).await {
+        assert_eq!(reply.unwrap().status(), 201);
     }
     let count = server
         .get("/v1/users/anna/notifications/unread-count")
@@ -321,9 +321,9 @@ async fn a_batch_is_accepted_whole_or_not_at_all() {
     ]});
     let response = server.post("/v1/notifications/batch", &batch).await;
     assert_eq!(response.status(), 201);
-    let answer: Value = response.json().await.unwrap();
-    assert_eq!(answer["data"].as_array().unwrap().len(), 3);
-    assert_eq!(answer["data"][2]["payload"], json!({ "message": "hi" }));
+    let reply: Value = response.json().await.unwrap();
+    assert_eq!(reply["data"].as_array().unwrap().len(), 3);
+    assert_eq!(reply["data"][2]["payload"], json!({ "message": "hi" }));
     let broken = json!({ "notifications": [{ "user_id": "anna", "payload": 1 }, {}] });
     assert_eq!(
         server

@@ -33,7 +33,7 @@ async fn regression_a_client_that_only_listens_survives_the_pause_after_a_busy_t
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_pings_is_closed_with_a_code() {
+async fn a_client_that_replies_no_pings_is_closed_with_a_code() {
     for path in ["/v1/users/anna/ws", "/ws/anna"] {
         let home = Home::with(&["--ping-interval", "1s"]);
         let server = home.start().await;

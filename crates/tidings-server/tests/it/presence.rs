@@ -44,7 +44,7 @@ async fn many_users_are_asked_for_at_once_and_keep_their_order() {
     let body = json!({"user_ids": ["anna", "ben", "cid", "ben"]});
     let response = server.post("/v1/presence/query", &body).await;
     assert_eq!(response.status(), StatusCode::OK);
-    let answer: Value = response.json().await.unwrap();
+    let reply: Value = response.json().await.unwrap();
     let expected = [
         ("anna", false),
         ("ben", true),
@@ -52,7 +52,7 @@ async fn many_users_are_asked_for_at_once_and_keep_their_order() {
         ("ben", true),
     ]
     .map(|(user, online)| json!({"user_id": user, "online": online}));
-    assert_eq!(answer, json!({"data": expected}));
+    assert_eq!(reply, json!({"data": expected}));
 }
 
 #[tokio::test]
@@ -67,11 +67,11 @@ async fn a_question_that_is_too_long_or_malformed_is_refused_by_its_field() {
     ] {
         let response = server.post("/v1/presence/query", &body).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-        let answer: Value = response.json().await.unwrap();
-        assert_eq!(answer["error"]["field"], "user_ids");
+        let reply: Value = response.json().await.unwrap();
+        assert_eq!(reply["error"]["field"], "user_ids");
     }
     let body = json!({"user_ids": [], "more": 1});
     let response = server.post("/v1/presence/query", &body).await;
-    let answer: Value = response.json().await.unwrap();
-    assert_eq!(answer["error"]["field"], "more");
+    let reply: Value = response.json().await.unwrap();
+    assert_eq!(reply["error"]["field"], "more");
 }

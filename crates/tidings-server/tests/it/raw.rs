@@ -52,7 +52,7 @@ pub(crate) enum Frame {
     Close(u16),
 }
 
-/// A WebSocket that answers nothing by itself.
+/// A WebSocket that replies to nothing by itself.
 pub(crate) struct RawSocket(pub(crate) TcpStream);
 
 impl RawSocket {
@@ -64,11 +64,11 @@ impl RawSocket {
             address(server)
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(soon("the upgrade", stream.read_u8()).await.unwrap());
+        let mut reply = Vec::new();
+        while !reply.ends_with(b"\r\n\r\n") {
+            reply.push(soon("the upgrade", stream.read_u8()).await.unwrap());
         }
-        assert!(answer.starts_with(b"HTTP/1.1 101"), "{answer:?}");
+        assert!(reply.starts_with(b"HTTP/1.1 101"), "{reply:?}");
         Self(stream)
     }
 

@@ -140,20 +140,20 @@ async fn one_post_reaches_every_device_of_every_named_user() {
         screens.push(events);
     }
     let body = json!({ "user_ids": ["anna", "ben"], "type": "news", "payload": {"n": 1} });
-    let answer: Value = server
+    let reply: Value = server
         .post("/v1/notifications", &body)
         .await
         .json()
         .await
         .unwrap();
-    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    assert_eq!(reply["data"].as_array().unwrap().len(), 2);
     for screen in &mut screens {
         assert_eq!(screen.next().await.json()["type"], "news");
     }
 }
 
 #[tokio::test]
-async fn the_answer_tells_proxies_to_keep_out() {
+async fn the_reply_tells_proxies_to_keep_out() {
     let home = Home::new();
     let server = home.start().await;
     let response = http()

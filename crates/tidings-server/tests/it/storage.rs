@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tidings_test_support::{Answer, Gate, Receiver};
+use tidings_test_support::{Gate, Receiver, Reply};
 
 use crate::support::{Home, Server, http, soon};
 
@@ -37,7 +37,7 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         ("/v1/endpoints", json!({ "url": "http://127.0.0.1:9/" })),
     ];
     let refusals = requests.map(async |(path, body)| {
-        let refused = soon("an answer", server.post(path, &body)).await;
+        let refused = soon("a reply", server.post(path, &body)).await;
         assert_eq!(refused.status(), 503, "{path}");
         assert!(refused.headers().contains_key("retry-after"), "{path}");
         let error: Value = refused.json().await.unwrap();
@@ -90,7 +90,7 @@ async fn an_outcome_is_kept_while_the_database_is_locked() {
     let home = Home::with(&["--webhook-schedule", "0s,1s,1s,1s,1s"]);
     let server = home.start().await;
     let gate = Gate::new();
-    let receiver = Receiver::start(Answer::new(StatusCode::NO_CONTENT).after(gate.clone()));
+    let receiver = Receiver::start(Reply::new(StatusCode::NO_CONTENT).after(gate.clone()));
     let receiver = receiver.await.unwrap();
     let endpoint = json!({ "url": receiver.url("/hook") });
     assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
@@ -162,7 +162,7 @@ const ENDLESS_ATTEMPTS: &str = "
 async fn a_list_that_takes_too_long_is_ended_and_delays_no_other_request() {
     let home = Home::new();
     let server = home.start().await;
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let endpoint = json!({ "url": receiver.url("/hook") });
     assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
     server.notify("anna", json!(1)).await;

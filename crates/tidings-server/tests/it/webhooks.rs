@@ -10,7 +10,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
 use tidings::signing::{Verifier, VerifyError};
-use tidings_test_support::{Answer, Receiver, Request};
+use tidings_test_support::{Receiver, Reply, Request};
 
 use crate::support::{Server, soon};
 
@@ -25,7 +25,7 @@ pub(crate) struct Webhook(Request);
 
 impl Webhooks {
     pub(crate) async fn start() -> Self {
-        let receiver = Receiver::start(Answer::new(StatusCode::NO_CONTENT));
+        let receiver = Receiver::start(Reply::new(StatusCode::NO_CONTENT));
         Self {
             receiver: receiver.await.unwrap(),
             taken: 0,
@@ -38,7 +38,7 @@ impl Webhooks {
 
     pub(crate) fn reply_with(&self, status: u16) {
         let status = StatusCode::from_u16(status).unwrap();
-        self.receiver.switch_to(Answer::new(status));
+        self.receiver.switch_to(Reply::new(status));
     }
 
     pub(crate) async fn next(&mut self) -> Webhook {

@@ -117,7 +117,7 @@ async fn a_garbage_cursor_gets_a_gap_frame() {
 }
 
 #[tokio::test]
-async fn a_client_can_mark_as_read_and_wrong_frames_are_answered() {
+async fn a_client_can_mark_as_read_and_wrong_frames_get_an_error() {
     let home = Home::new();
     let server = home.start().await;
     let id = server.notify("anna", json!(1)).await["id"]
@@ -190,14 +190,14 @@ async fn a_frame_that_is_too_large_ends_only_its_own_socket() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_with_a_close() {
+async fn a_close_frame_gets_a_close_frame() {
     let home = Home::new();
     let server = home.start().await;
     let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
     socket.until("caught_up").await;
     socket.0.close(None).await.unwrap();
-    let answer = soon("the answer to the close", socket.0.next()).await;
-    assert!(matches!(answer, Some(Ok(Message::Close(_)))), "{answer:?}");
+    let reply = soon("the reply to the close", socket.0.next()).await;
+    assert!(matches!(reply, Some(Ok(Message::Close(_)))), "{reply:?}");
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_client_that_breaks_the_rules_is_told_so() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_marked_as_read_is_answered() {
+async fn what_cannot_be_marked_as_read_gets_an_error() {
     let home = Home::new();
     let server = home.start().await;
     let of_ben = server.notify("ben", json!(1)).await["id"].clone();
@@ -269,7 +269,7 @@ async fn the_subprotocol_is_confirmed_to_clients_that_offer_it() {
                 .insert("sec-websocket-protocol", offered);
         }
         let (_socket, response) = connect_async(request).await.unwrap();
-        let answer = response.headers().get("sec-websocket-protocol");
-        assert_eq!(answer.map(|answer| answer.to_str().unwrap()), confirmed);
+        let reply = response.headers().get("sec-websocket-protocol");
+        assert_eq!(reply.map(|reply| reply.to_str().unwrap()), confirmed);
     }
 }

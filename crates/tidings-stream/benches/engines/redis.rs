@@ -62,8 +62,8 @@ impl Raw for Alone {
             .arg("COUNT")
             .arg(batch);
         read.arg("STREAMS").arg(&self.key).arg(">");
-        let answer: Value = read.query_async(&mut connection).await.unwrap();
-        let ids = ids(&answer);
+        let reply: Value = read.query_async(&mut connection).await.unwrap();
+        let ids = ids(&reply);
         if !ids.is_empty() {
             let mut acknowledge = cmd("XACK");
             acknowledge.arg(&self.key).arg(GROUP).arg(&ids);
@@ -74,8 +74,8 @@ impl Raw for Alone {
 }
 
 /// The ids in `[[key, [[id, fields], …]]]`.
-fn ids(answer: &Value) -> Vec<&[u8]> {
-    let stream = match answer {
+fn ids(reply: &Value) -> Vec<&[u8]> {
+    let stream = match reply {
         Value::Array(streams) => streams.first(),
         Value::Map(streams) => return streams.first().map_or_else(Vec::new, |(_, m)| of(m)),
         _ => None,

@@ -47,7 +47,7 @@ pub async fn closing_lets_running_handlers_acknowledge(engine: Arc<dyn Engine>) 
     assert_eq!(
         consumer.close().await,
         report,
-        "a second call answers the same"
+        "a second call returns the same"
     );
 }
 
@@ -128,7 +128,7 @@ pub async fn closing_gives_up_at_its_deadline(engine: Arc<dyn Engine>) {
 }
 
 /// Twenty consumers close side by side; what is called afterwards returns the same error.
-pub async fn consumers_close_together_and_calls_answer_closed(engine: Arc<dyn Engine>) {
+pub async fn consumers_close_together_and_calls_reply_closed(engine: Arc<dyn Engine>) {
     const TIMEOUT: Duration = Duration::from_millis(500);
     let streams = streams(engine);
     let (first, mut seen) = recorder();

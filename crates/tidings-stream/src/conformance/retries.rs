@@ -282,7 +282,7 @@ pub async fn a_panic_is_a_failed_attempt(engine: Arc<dyn Engine>) {
     assert_eq!(error, "the handler panicked: the number is 1");
 }
 
-/// A message whose every claim ended without an answer, as when it kills its process, is a dead
+/// A message whose every claim ended without a reply, as when it kills its process, is a dead
 /// letter before it is handled again.
 pub async fn a_poison_message_dies_without_another_run(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone());

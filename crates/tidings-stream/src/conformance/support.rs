@@ -64,7 +64,7 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
         .expect("it happens within a minute")
 }
 
-/// Asks again and again until the answer is yes.
+/// Asks again and again until the reply is yes.
 pub(super) async fn until<F, Fut>(mut question: F)
 where
     F: FnMut() -> Fut,

@@ -86,7 +86,7 @@ struct StreamQueue {
 struct Request {
     messages: Vec<NewMessage>,
     retention: Option<Retention>,
-    answer: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+    reply: oneshot::Sender<Result<Vec<MessageId>, Error>>,
 }
 
 impl<A: Append> GroupCommit<A> {
@@ -109,17 +109,17 @@ impl<A: Append> GroupCommit<A> {
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let mut request = Request {
             messages,
             retention,
-            answer,
+            reply,
         };
         // A queue whose runtime ends hands back what it has not taken.
         while let Err(unsent) = self.queue(stream).send(request).await {
             request = unsent.0;
         }
-        answered
+        replied
             .await
             .unwrap_or_else(|ended| Err(Error::outcome_unknown(ended)))
     }
@@ -185,7 +185,7 @@ async fn work_off<A: Append>(
             return;
         }
         // Their callers have gone, and nothing of them has been sent.
-        waiting.retain(|request| !request.answer.is_closed());
+        waiting.retain(|request| !request.reply.is_closed());
         let mut waiting = waiting.drain(..).peekable();
         while let Some(first) = waiting.next() {
             let mut batch = Batch::new(first);
@@ -220,7 +220,7 @@ struct Batch {
 /// Who waits for which of a batch's messages.
 struct Caller {
     messages: Range<usize>,
-    answer: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+    reply: oneshot::Sender<Result<Vec<MessageId>, Error>>,
 }
 
 impl Batch {
@@ -252,7 +252,7 @@ impl Batch {
         }
         self.callers.push(Caller {
             messages: start..self.messages.len(),
-            answer: request.answer,
+            reply: request.reply,
         });
     }
 
@@ -262,7 +262,7 @@ impl Batch {
             Ok(ids) => {
                 for caller in self.callers {
                     let own = ids.get(caller.messages.clone()).map(<[_]>::to_vec);
-                    caller.answer(own.ok_or_else(|| Error::backend(TooFewIds)));
+                    caller.reply(own.ok_or_else(|| Error::backend(TooFewIds)));
                 }
             }
             // Nothing of it is in the store: each caller gets the error of its own messages.
@@ -271,13 +271,13 @@ impl Batch {
                     let own = self.messages.get(caller.messages.clone());
                     let own = own.unwrap_or_default();
                     let appended = append.append(stream, own, self.retention).await;
-                    caller.answer(appended.map_err(Error::from));
+                    caller.reply(appended.map_err(Error::from));
                 }
             }
             Err(error) => {
                 let error = Error::from(error);
                 for caller in self.callers {
-                    caller.answer(Err(error.clone()));
+                    caller.reply(Err(error.clone()));
                 }
             }
         }
@@ -285,9 +285,9 @@ impl Batch {
 }
 
 impl Caller {
-    fn answer(self, result: Result<Vec<MessageId>, Error>) {
+    fn reply(self, result: Result<Vec<MessageId>, Error>) {
         // An error means that the caller has dropped its future.
-        drop(self.answer.send(result));
+        drop(self.reply.send(result));
     }
 }
 

@@ -147,7 +147,7 @@ fn open_sqlite(path: &str, _: Duration) -> BoxFuture<'_, Option<Streams>> {
 
 fn open_postgres(url: &str, limit: Duration) -> BoxFuture<'_, Option<Streams>> {
     let config = tidings_stream::postgres::Config::new(url).unwrap();
-    let config = config.with_answer_limit(limit);
+    let config = config.with_reply_limit(limit);
     Box::pin(async {
         let engine = PostgresEngine::open(config, PostgresOptions::default()).await;
         Some(streams(engine.ok()?))
@@ -156,7 +156,7 @@ fn open_postgres(url: &str, limit: Duration) -> BoxFuture<'_, Option<Streams>> {
 
 fn open_redis(url: &str, limit: Duration) -> BoxFuture<'_, Option<Streams>> {
     let config = tidings_stream::redis::Config::new(url).unwrap();
-    let config = config.with_answer_limit(limit);
+    let config = config.with_reply_limit(limit);
     Box::pin(async {
         let engine = RedisEngine::open(config, RedisOptions::default()).await;
         Some(streams(engine.ok()?))

@@ -66,7 +66,7 @@ impl Schema {
     }
 
     pub(crate) fn config(&self) -> Config {
-        Config::new(&self.url()).unwrap().with_answer_limit(PATIENT)
+        Config::new(&self.url()).unwrap().with_reply_limit(PATIENT)
     }
 
     pub(crate) async fn engine(&self) -> PostgresEngine {
@@ -171,7 +171,7 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
         .expect("it happens within a minute")
 }
 
-/// Asks again and again until the answer is yes.
+/// Asks again and again until the reply is yes.
 pub(crate) async fn until(mut question: impl AsyncFnMut() -> bool) {
     soon(async {
         while !question().await {

@@ -27,8 +27,8 @@ pub(crate) use losses::*;
 pub(crate) use room::*;
 pub(crate) use sqlite_outage::SqliteOutage;
 
-/// How long the engines of these tests wait for an answer, where they may get none.
-pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+/// How long the engines of these tests wait for a reply, where they may get none.
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 const HEALTH_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -52,9 +52,9 @@ pub(crate) type Open = fn(&str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>>
 pub(crate) fn postgres(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>> {
     let config = tidings_stream::postgres::Config::new(url).unwrap();
     let config = config
-        .with_answer_limit(ANSWER_LIMIT)
+        .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
-    let patient = config.clone().with_answer_limit(PATIENT);
+    let patient = config.clone().with_reply_limit(PATIENT);
     Box::pin(async {
         // The first one makes the tables, which takes long on a busy machine.
         PostgresEngine::open(patient, PostgresOptions::default()).await?;
@@ -66,7 +66,7 @@ pub(crate) fn postgres(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error
 pub(crate) fn redis(url: &str) -> BoxFuture<'_, Result<Arc<dyn Engine>, Error>> {
     let config = tidings_stream::redis::Config::new(url).unwrap();
     let config = config
-        .with_answer_limit(ANSWER_LIMIT)
+        .with_reply_limit(REPLY_LIMIT)
         .with_health_interval(HEALTH_INTERVAL);
     Box::pin(async {
         let engine = RedisEngine::open(config, RedisOptions::default()).await?;

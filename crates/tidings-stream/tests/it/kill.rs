@@ -24,7 +24,7 @@ const ROUNDS: u64 = 12;
 const CONCURRENCY: usize = 8;
 
 #[test]
-fn sqlite_loses_nothing_that_a_killed_process_was_answered_for() {
+fn sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().to_str().unwrap().to_owned();
     let open = async |folder: String| {
@@ -34,21 +34,21 @@ fn sqlite_loses_nothing_that_a_killed_process_was_answered_for() {
         Arc::new(engine) as Arc<dyn Engine>
     };
     kill_again_and_again(
-        "kill::sqlite_loses_nothing_that_a_killed_process_was_answered_for",
+        "kill::sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process",
         |_| (place, folder),
         open,
     );
 }
 
 #[test]
-fn postgres_loses_nothing_that_a_killed_process_was_answered_for() {
+fn postgres_loses_nothing_that_was_acknowledged_to_a_killed_process() {
     let open = async |url: String| {
         let config = Config::new(&url).unwrap();
         let engine = PostgresEngine::open(config, PostgresOptions::default()).await;
         Arc::new(engine.unwrap()) as Arc<dyn Engine>
     };
     kill_again_and_again(
-        "kill::postgres_loses_nothing_that_a_killed_process_was_answered_for",
+        "kill::postgres_loses_nothing_that_was_acknowledged_to_a_killed_process",
         |runtime| {
             let schema = runtime.block_on(Schema::create());
             (schema.url(), schema)
@@ -58,20 +58,20 @@ fn postgres_loses_nothing_that_a_killed_process_was_answered_for() {
 }
 
 #[test]
-fn redis_loses_nothing_that_a_killed_process_was_answered_for() {
+fn redis_loses_nothing_that_was_acknowledged_to_a_killed_process() {
     let open = async |prefix: String| {
         let engine = crate::redis::open(&crate::redis::url(), &prefix).await;
         Arc::new(engine) as Arc<dyn Engine>
     };
     kill_again_and_again(
-        "kill::redis_loses_nothing_that_a_killed_process_was_answered_for",
+        "kill::redis_loses_nothing_that_was_acknowledged_to_a_killed_process",
         |_| (crate::redis::prefix(), ()),
         open,
     );
 }
 
 /// Kills a process that publishes and consumes, again and again. Every message whose publish was
-/// answered is handled, and what is handled twice was in hand when its process died.
+/// acknowledged is handled, and what is handled twice was in hand when its process died.
 ///
 /// `make` makes a place for streams, and what has to live as long as it is used; `open` opens it, in
 /// this process and in the children, which run the test of the given name.

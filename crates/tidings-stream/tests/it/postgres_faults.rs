@@ -13,7 +13,7 @@ use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
 };
 use crate::faults::{
-    ANSWER_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
+    REPLY_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
     fault_tests, impatient, nothing_acknowledged_is_lost, postgres as open,
     publishing_is_refused_for_a_while,
 };
@@ -128,7 +128,7 @@ async fn a_frozen_member_stalls_nobody() {
         };
         // The one may succeed or not; the others do, long before it gives up.
         let (_claimed, others) = tokio::join!(claiming, others);
-        assert!(others < ANSWER_LIMIT / 2, "{others:?}");
+        assert!(others < REPLY_LIMIT / 2, "{others:?}");
     }
 }
 
@@ -395,7 +395,7 @@ async fn regression_a_publish_that_was_given_up_is_not_stored_later() {
     let schema = Schema::create().await;
     let url = schema.url();
     let config = Config::new(&url).unwrap();
-    let config = config.with_answer_limit(Duration::from_secs(1));
+    let config = config.with_reply_limit(Duration::from_secs(1));
     let engine = PostgresEngine::open(config, PostgresOptions::default())
         .await
         .unwrap();

@@ -30,7 +30,7 @@ pub(crate) fn prefix() -> String {
 
 pub(crate) async fn open(url: &str, prefix: &str) -> RedisEngine {
     let options = RedisOptions::default().with_prefix(prefix);
-    let config = Config::new(url).unwrap().with_answer_limit(PATIENT);
+    let config = Config::new(url).unwrap().with_reply_limit(PATIENT);
     RedisEngine::open(config, options).await.unwrap()
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use http::StatusCode;
-use tidings_test_support::{Answer, Behaviour, Receiver};
+use tidings_test_support::{Behaviour, Receiver, Reply};
 
 use crate::client::{HELLO, connect, hello};
 
 #[tokio::test]
-async fn never_answer_sends_nothing_until_the_sender_leaves() {
-    let (receiver, client) = hello(Behaviour::NeverAnswer).await;
+async fn never_reply_sends_nothing_until_the_sender_leaves() {
+    let (receiver, client) = hello(Behaviour::NeverReply).await;
     assert_eq!(receiver.request(1).await.body, "hello");
     drop(client);
     let closed = receiver.closed(1).await;
@@ -82,10 +82,10 @@ async fn a_sender_that_does_not_drain_a_huge_body_is_known_by_the_bytes_sent() {
 #[tokio::test]
 async fn a_gzip_bomb_grows_a_thousandfold() {
     let (_receiver, mut client) = hello(Behaviour::GzipBomb).await;
-    let (answer, ended) = client.rest().await;
+    let (reply, ended) = client.rest().await;
     ended.unwrap();
-    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
-    let (head, body) = answer.split_at(end);
+    let end = reply.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4;
+    let (head, body) = reply.split_at(end);
     let expected = format!(
         "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
         body.len()
@@ -123,11 +123,11 @@ async fn a_huge_header_is_one_line() {
 }
 
 #[tokio::test]
-async fn interim_answers_come_before_the_last() {
+async fn interim_responses_come_before_the_last() {
     let behaviour = Behaviour::Interim {
         status: StatusCode::PROCESSING,
         count: 1000,
-        then: Answer::ok().with_close(),
+        then: Reply::ok().with_close(),
     };
     let (_receiver, mut client) = hello(behaviour).await;
     client
@@ -164,7 +164,7 @@ async fn hanging_up_is_an_end_in_good_order() {
 }
 
 #[tokio::test]
-async fn half_an_answer_is_sent_and_then_nothing() {
+async fn half_a_reply_is_sent_and_then_nothing() {
     let (_receiver, mut client) = hello(Behaviour::HalfHead).await;
     client.expect_last("HTTP/1.1 20").await;
     let (_receiver, mut client) = hello(Behaviour::HalfBody).await;
@@ -181,7 +181,7 @@ async fn raw_bytes_go_out_as_they_are() {
 
 #[tokio::test]
 async fn a_request_that_breaks_off_is_not_recorded() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let mut client = connect(&receiver).await;
     client.send(&HELLO[..HELLO.len() - 1]).await;
     drop(client);

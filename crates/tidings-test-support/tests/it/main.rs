@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod answers;
 mod client;
 mod hostility;
 #[cfg(target_os = "linux")]
 mod outage;
 mod receiver;
+mod replies;
 mod tls;

@@ -3,14 +3,14 @@
 use std::io;
 use std::time::Duration;
 
-use tidings_test_support::{Answer, Behaviour, Receiver, Unreachable};
+use tidings_test_support::{Behaviour, Receiver, Reply, Unreachable};
 use tokio::net::TcpStream;
 
 use crate::client::{HELLO, connect, hello};
 
 #[tokio::test]
 async fn dropping_it_ends_its_connections_and_frees_its_port() {
-    let (receiver, mut client) = hello(Behaviour::NeverAnswer).await;
+    let (receiver, mut client) = hello(Behaviour::NeverReply).await;
     receiver.request(1).await;
     let address = receiver.address();
     drop(receiver);
@@ -22,7 +22,7 @@ async fn dropping_it_ends_its_connections_and_frees_its_port() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_one_to_end() {
-    let receiver = Receiver::builder(Answer::ok())
+    let receiver = Receiver::builder(Reply::ok())
         .with_max_connections(1)
         .start()
         .await
@@ -45,7 +45,7 @@ async fn connections_beyond_the_limit_wait_for_one_to_end() {
 
 #[tokio::test]
 async fn urls_name_the_scheme_and_the_port() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let address = receiver.address();
     assert!(address.ip().is_loopback());
     assert_eq!(receiver.url("/a"), format!("http://{address}/a"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
-use tidings_test_support::{Answer, Authority, Behaviour, Receiver, Tls};
+use tidings_test_support::{Authority, Behaviour, Receiver, Reply, Tls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,7 +42,7 @@ async fn connect(
 
 /// Why a sender that trusts the receiver's authority turns it down.
 async fn fault(tls: Tls) -> CertificateError {
-    let receiver = start(tls, Answer::ok()).await;
+    let receiver = start(tls, Reply::ok()).await;
     let refused = connect(&receiver, receiver.authority().unwrap(), "localhost").await;
     let closed = receiver.closed(1).await;
     assert_eq!((closed.requests, closed.bytes_sent), (0, 0));
@@ -54,7 +54,7 @@ async fn fault(tls: Tls) -> CertificateError {
 
 #[tokio::test]
 async fn a_valid_certificate_serves_its_name_and_its_address() {
-    let receiver = start(Tls::Valid, Answer::ok().with_close()).await;
+    let receiver = start(Tls::Valid, Reply::ok().with_close()).await;
     assert!(receiver.url("/").starts_with("https://127.0.0.1:"));
     let authority = receiver.authority().unwrap();
     assert!(authority.pem().starts_with("-----BEGIN CERTIFICATE-----"));
@@ -94,7 +94,7 @@ async fn a_certificate_for_another_name_has_no_other_fault() {
         matches!(error, CertificateError::NotValidForNameContext { .. }),
         "{error:?}"
     );
-    let receiver = start(Tls::WrongName, Answer::ok()).await;
+    let receiver = start(Tls::WrongName, Reply::ok()).await;
     let authority = receiver.authority().unwrap();
     connect(&receiver, authority, "wrong.invalid")
         .await
@@ -112,8 +112,8 @@ async fn an_unknown_authority_is_not_the_one_to_trust() {
         "{error:?}"
     );
     // Nor does the authority of one receiver speak for another.
-    let other = start(Tls::Valid, Answer::ok()).await;
-    let receiver = start(Tls::Valid, Answer::ok()).await;
+    let other = start(Tls::Valid, Reply::ok()).await;
+    let receiver = start(Tls::Valid, Reply::ok()).await;
     assert!(
         connect(&receiver, other.authority().unwrap(), "localhost")
             .await
@@ -123,7 +123,7 @@ async fn an_unknown_authority_is_not_the_one_to_trust() {
 
 #[tokio::test]
 async fn a_stalled_handshake_lasts_until_the_sender_leaves() {
-    let receiver = start(Tls::Stalled, Answer::ok()).await;
+    let receiver = start(Tls::Stalled, Reply::ok()).await;
     let authority = receiver.authority().unwrap();
     tokio::select! {
         ended = connect(&receiver, authority, "localhost") => panic!("{ended:?}"),
@@ -134,8 +134,8 @@ async fn a_stalled_handshake_lasts_until_the_sender_leaves() {
 
 #[tokio::test]
 async fn plain_text_on_a_tls_port_is_no_handshake() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
-    let any = start(Tls::Valid, Answer::ok()).await;
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
+    let any = start(Tls::Valid, Reply::ok()).await;
     let refused = connect(&receiver, any.authority().unwrap(), "localhost").await;
     let error: Error = refused.unwrap_err().downcast().unwrap();
     assert!(matches!(error, Error::InvalidMessage(_)), "{error:?}");

@@ -65,9 +65,9 @@ pub(super) fn is_gone(attempt: &Attempt) -> bool {
 pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
     let mut record = AttemptRecord::new(attempt.number, attempt.started_at, attempt.elapsed);
     match &attempt.result {
-        Ok(answer) => {
-            record.status = Some(answer.status.as_u16());
-            let head = &answer.body_head[..answer.body_head.len().min(MAX_RESPONSE_BYTES)];
+        Ok(reply) => {
+            record.status = Some(reply.status.as_u16());
+            let head = &reply.body_head[..reply.body_head.len().min(MAX_RESPONSE_BYTES)];
             // PostgreSQL keeps no NUL in a text.
             record.response = String::from_utf8_lossy(head).replace('\0', "\u{fffd}");
         }

@@ -113,7 +113,7 @@ pub(super) fn failure(error: tidings_postgres::Error) -> StoreError {
         return StoreError::Full(Arc::new(error));
     }
     match error {
-        tidings_postgres::Error::Unsent(_) | tidings_postgres::Error::Unanswered(_) => {
+        tidings_postgres::Error::Unsent(_) | tidings_postgres::Error::NoReply(_) => {
             StoreError::Unavailable(Arc::new(error))
         }
         refused => StoreError::backend(refused),

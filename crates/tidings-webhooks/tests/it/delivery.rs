@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::StatusCode;
 use jiff::Timestamp;
 use tidings::signing::{TimestampedVerifier, Verifier};
-use tidings_test_support::{Answer, Script};
+use tidings_test_support::{Reply, Script};
 use tidings_webhooks::{
     DeliveryState, EndpointSettings, Format, NewEndpoint, Owner, Replay, STREAM, SignatureScheme,
 };
@@ -17,7 +17,7 @@ use crate::support::{Place, event, numbers, receiver_of, schedule, soon, user};
 
 #[tokio::test]
 async fn an_accepted_event_arrives_signed() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let (endpoint, secret) = app
@@ -55,7 +55,7 @@ async fn an_accepted_event_arrives_signed() {
 
 #[tokio::test]
 async fn an_endpoint_is_called_as_its_owner_wants() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/hook"));
@@ -88,7 +88,7 @@ async fn an_endpoint_is_called_as_its_owner_wants() {
 
 #[tokio::test]
 async fn both_signatures_are_on_a_request_at_once() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/"));
@@ -112,7 +112,7 @@ async fn both_signatures_are_on_a_request_at_once() {
 async fn regression_a_refusal_is_followed_by_the_next_attempt() {
     for status in [404, 401, 308, 409] {
         let status = StatusCode::from_u16(status).unwrap();
-        let script = Script::sequence([Answer::new(status)], Answer::new(StatusCode::NO_CONTENT));
+        let script = Script::sequence([Reply::new(status)], Reply::new(StatusCode::NO_CONTENT));
         let receiver = receiver_of(script).await;
         let place = Place::new();
         let app = place.start(schedule(&[0, 20, 20])).await;
@@ -129,14 +129,14 @@ async fn regression_a_refusal_is_followed_by_the_next_attempt() {
 
 #[tokio::test]
 async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
-    let receiver = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
+    let receiver = receiver_of(Reply::new(StatusCode::BAD_GATEWAY)).await;
     let place = Place::new();
     let app = place.start(schedule(&[0, 10, 10])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
     app.accept(0..1).await;
     let failed = app.until(endpoint, DeliveryState::Failed, 1).await;
     assert_eq!(failed[0].attempts, 3);
-    receiver.switch_to(Answer::ok());
+    receiver.switch_to(Reply::ok());
     let again = app.webhooks.retry(failed[0].id).await.unwrap().unwrap();
     assert_eq!(again.state, DeliveryState::Pending);
     let delivered = app.until(endpoint, DeliveryState::Delivered, 1).await;
@@ -146,7 +146,7 @@ async fn an_exhausted_delivery_is_kept_and_can_be_retried() {
 
 #[tokio::test]
 async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
-    let script = Script::sequence([Answer::new(StatusCode::BAD_GATEWAY)], Answer::ok());
+    let script = Script::sequence([Reply::new(StatusCode::BAD_GATEWAY)], Reply::ok());
     let receiver = receiver_of(script).await;
     let offset = Arc::new(AtomicI64::new(0));
     let wall = {
@@ -175,13 +175,13 @@ async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
     app.stop().await;
 
     // Nor does a restart on the wrong side of the change.
-    let receiver_is_down = Answer::new(StatusCode::BAD_GATEWAY);
+    let receiver_is_down = Reply::new(StatusCode::BAD_GATEWAY);
     receiver.switch_to(receiver_is_down);
     let app = place.start(schedule(&[0, 1000])).await;
     app.accept(1..2).await;
     soon(receiver.request(3)).await;
     app.stop().await;
-    receiver.switch_to(Answer::ok());
+    receiver.switch_to(Reply::ok());
     let back = || {
         Timestamp::now()
             .checked_sub(Duration::from_secs(3600))
@@ -196,8 +196,8 @@ async fn regression_setting_the_clock_back_does_not_delay_a_retry() {
 
 #[tokio::test]
 async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
-    let receiver = receiver_of(Answer::gone()).await;
-    let watcher = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::gone()).await;
+    let watcher = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0, 10_000])).await;
     let before = Timestamp::now();
@@ -215,7 +215,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
     // What comes meanwhile is kept, and not sent.
     app.accept(20..25).await;
 
-    receiver.switch_to(Answer::ok());
+    receiver.switch_to(Reply::ok());
     let replay = Replay::since(before).per_second(1000);
     assert!(!app.webhooks.replay(endpoint, replay).await.unwrap());
     let enabled = app
@@ -256,7 +256,7 @@ async fn a_gone_endpoint_is_disabled_and_what_it_missed_is_replayed() {
 
 #[tokio::test]
 async fn an_endpoint_that_fails_for_too_long_is_disabled() {
-    let receiver = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
+    let receiver = receiver_of(Reply::new(StatusCode::BAD_GATEWAY)).await;
     let place = Place::new();
     let options = schedule(&[0, 50, 50, 50, 50, 50, 50, 50]);
     let app = place
@@ -276,7 +276,7 @@ async fn an_endpoint_that_fails_for_too_long_is_disabled() {
 #[tokio::test]
 async fn regression_a_removed_endpoint_gets_no_other_request() {
     let gate = tidings_test_support::Gate::new();
-    let receiver = receiver_of(Answer::ok().after(gate.clone())).await;
+    let receiver = receiver_of(Reply::ok().after(gate.clone())).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -292,8 +292,8 @@ async fn regression_a_removed_endpoint_gets_no_other_request() {
 
 #[tokio::test]
 async fn regression_an_open_circuit_ends_with_a_retry_or_a_change_of_the_endpoint() {
-    let refusing = receiver_of(Answer::new(StatusCode::BAD_GATEWAY)).await;
-    let receiver = receiver_of(Answer::ok()).await;
+    let refusing = receiver_of(Reply::new(StatusCode::BAD_GATEWAY)).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let breaker = tidings::circuit_breaker::CircuitBreakerConfig::default()
         .with_max_open_for(Duration::from_secs(3600))
@@ -333,7 +333,7 @@ async fn regression_an_open_circuit_ends_with_a_retry_or_a_change_of_the_endpoin
 #[tokio::test]
 async fn regression_an_attempt_under_way_does_not_change_a_cancelled_delivery() {
     let gate = tidings_test_support::Gate::new();
-    let script = Answer::new(StatusCode::BAD_GATEWAY).after(gate.clone());
+    let script = Reply::new(StatusCode::BAD_GATEWAY).after(gate.clone());
     let receiver = receiver_of(script).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
@@ -383,7 +383,7 @@ async fn an_event_that_no_endpoint_can_want_costs_nothing() {
 
 #[tokio::test]
 async fn an_event_is_accepted_in_the_applications_own_transaction() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -410,7 +410,7 @@ async fn an_event_is_accepted_in_the_applications_own_transaction() {
 
 #[tokio::test]
 async fn a_rate_limit_holds() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let mut settings = EndpointSettings::new(receiver.url("/"));
@@ -426,7 +426,7 @@ async fn a_rate_limit_holds() {
 
 #[tokio::test]
 async fn a_rotated_secret_signs_beside_the_old_one() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let (endpoint, old) = app.create(EndpointSettings::new(receiver.url("/"))).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings::transport::{RequestBody, ResponseBody, Transport};
 use tidings::{AttemptError, ErrorKind};
-use tidings_test_support::{Answer, Gate};
+use tidings_test_support::{Gate, Reply};
 use tidings_webhooks::{DeliveryState, Error};
 
 use crate::support::{Place, receiver_of, schedule, soon, start};
@@ -15,7 +15,7 @@ use crate::watched::{Counts, Watched};
 #[tokio::test(flavor = "multi_thread")]
 async fn regression_an_outcome_that_cannot_be_written_is_kept() {
     let gate = Gate::new();
-    let receiver = receiver_of(Answer::ok().after(gate.clone())).await;
+    let receiver = receiver_of(Reply::ok().after(gate.clone())).await;
     let place = Place::new();
     let counts = Arc::<Counts>::default();
     let options = schedule(&[0, 10, 10, 10]);
@@ -49,7 +49,7 @@ async fn regression_an_outcome_that_cannot_be_written_is_kept() {
 
 #[tokio::test]
 async fn regression_what_cannot_be_read_fails_with_a_reason_and_alone() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let broken = app.endpoint(receiver.url("/broken")).await;

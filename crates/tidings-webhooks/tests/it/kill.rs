@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use tidings_test_support::Answer;
+use tidings_test_support::Reply;
 use tidings_webhooks::DeliveryState;
 
 use crate::support::{App, receiver_of, schedule, start};
@@ -25,7 +25,7 @@ fn nothing_that_a_killed_process_has_accepted_is_lost() {
     }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("app.db");
-    let receiver = runtime.block_on(async { receiver_of(Answer::ok()).await });
+    let receiver = runtime.block_on(async { receiver_of(Reply::ok()).await });
     let endpoint = runtime.block_on(async {
         let app = open(&file).await;
         let endpoint = app.endpoint(receiver.url("/")).await;

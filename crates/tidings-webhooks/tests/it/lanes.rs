@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use tidings_test_support::{Answer, Behaviour, Script};
+use tidings_test_support::{Behaviour, Reply, Script};
 use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
 use tokio::time::Instant;
@@ -36,8 +36,8 @@ async fn add(store: &dyn Store, endpoint: EndpointId, numbers: std::ops::Range<u
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_arrives_in_order() {
     const BURST: usize = 4000;
-    let answer = Answer::ok().with_delay(Duration::from_millis(20));
-    let receiver = receiver_of(answer).await;
+    let reply = Reply::ok().with_delay(Duration::from_millis(20));
+    let receiver = receiver_of(reply).await;
     let place = Place::new();
     let app = place.start(schedule(&[0])).await;
     let endpoint = app.endpoint(receiver.url("/")).await;
@@ -56,8 +56,8 @@ async fn a_burst_arrives_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stalled_backlog_costs_one_page() {
     const BACKLOG: usize = 100_000;
-    let stalled = receiver_of(Behaviour::NeverAnswer).await;
-    let healthy = receiver_of(Answer::ok()).await;
+    let stalled = receiver_of(Behaviour::NeverReply).await;
+    let healthy = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let counts = Arc::<Counts>::default();
     let options = || schedule(&[0, 3_600_000]).with_timeout(Duration::from_secs(600));
@@ -105,7 +105,7 @@ async fn a_stalled_backlog_costs_one_page() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn regression_what_is_due_later_is_looked_for_at_the_poll_interval() {
-    let failing = receiver_of(Answer::new(StatusCode::INTERNAL_SERVER_ERROR)).await;
+    let failing = receiver_of(Reply::new(StatusCode::INTERNAL_SERVER_ERROR)).await;
     let place = Place::new();
     let counts = Arc::<Counts>::default();
     let options = schedule(&[0, 3_600_000]);
@@ -129,8 +129,8 @@ async fn regression_what_is_due_later_is_looked_for_at_the_poll_interval() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stalled_endpoints_harm_only_themselves() {
-    let stalled = receiver_of(Behaviour::NeverAnswer).await;
-    let healthy = receiver_of(Answer::ok()).await;
+    let stalled = receiver_of(Behaviour::NeverReply).await;
+    let healthy = receiver_of(Reply::ok()).await;
     let place = Place::new();
     let options = schedule(&[0, 3_600_000]).with_workers(8);
     let app = place
@@ -175,7 +175,7 @@ async fn instances_on_postgres_share_the_lanes_and_one_at_a_time_serves_each() {
 async fn share_the_lanes(one: App, other: App) {
     const EVENTS: usize = 60;
     let delay = Duration::from_millis(5);
-    let receiver = receiver_of(Answer::ok().with_delay(delay)).await;
+    let receiver = receiver_of(Reply::ok().with_delay(delay)).await;
     let mut endpoints = Vec::new();
     for number in 0..6 {
         endpoints.push(one.endpoint(receiver.url(&format!("/{number}"))).await);
@@ -218,7 +218,7 @@ async fn share_the_lanes(one: App, other: App) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_gives_the_lanes_back_at_once() {
     let gate = tidings_test_support::Gate::new();
-    let script = Script::sequence([Answer::ok().after(gate.clone())], Answer::ok());
+    let script = Script::sequence([Reply::ok().after(gate.clone())], Reply::ok());
     let receiver = receiver_of(script).await;
     let place = Place::new();
     let long = || schedule(&[0]).with_lease(Duration::from_secs(3600));
@@ -248,7 +248,7 @@ async fn a_stop_gives_the_lanes_back_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_circuit_costs_no_attempts_and_closes_again() {
-    let refusal = Answer::new(http::StatusCode::BAD_GATEWAY);
+    let refusal = Reply::new(http::StatusCode::BAD_GATEWAY);
     let receiver = receiver_of(refusal).await;
     let place = Place::new();
     let breaker = tidings::circuit_breaker::CircuitBreakerConfig::default();
@@ -273,7 +273,7 @@ async fn an_open_circuit_costs_no_attempts_and_closes_again() {
         }
     })
     .await;
-    receiver.switch_to(Answer::ok());
+    receiver.switch_to(Reply::ok());
     let delivered = app.until(endpoint.id, DeliveryState::Delivered, 50).await;
     assert_eq!(delivered.len(), 50);
     app.stop().await;

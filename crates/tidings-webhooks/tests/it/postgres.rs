@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_test_support::{Answer, Gate, Script};
+use tidings_test_support::{Gate, Reply, Script};
 use tidings_webhooks::{DeliveryState, NewEndpoint, Owner, STREAM};
 
 use crate::database::Schema;
@@ -10,7 +10,7 @@ use crate::support::{event, numbers, receiver_of, schedule, soon, start_on_postg
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_accepted_in_the_applications_own_transaction() {
-    let receiver = receiver_of(Answer::ok()).await;
+    let receiver = receiver_of(Reply::ok()).await;
     let schema = Schema::create().await;
     let app = start_on_postgres(&schema, schedule(&[0])).await;
     let settings = tidings_webhooks::EndpointSettings::new(receiver.url("/"));
@@ -40,7 +40,7 @@ async fn an_event_is_accepted_in_the_applications_own_transaction() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lanes_of_a_crashed_instance_are_served_when_its_lease_ends() {
     // The first attempt hangs with the instance that makes it.
-    let script = Script::sequence([Answer::ok().after(Gate::new())], Answer::ok());
+    let script = Script::sequence([Reply::ok().after(Gate::new())], Reply::ok());
     let receiver = receiver_of(script).await;
     let schema = Schema::create().await;
     let options = || schedule(&[0]).with_lease(Duration::from_secs(2));

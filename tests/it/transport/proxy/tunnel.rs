@@ -9,7 +9,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_secured_request_goes_through_a_tunnel() {
-    let receiver = Receiver::builder(Answer::ok())
+    let receiver = Receiver::builder(Reply::ok())
         .with_tls(tidings_test_support::Tls::Valid)
         .start()
         .await

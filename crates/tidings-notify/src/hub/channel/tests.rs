@@ -66,7 +66,7 @@ fn next(channel: &Channel, cursor: EventId) -> Option<u64> {
 }
 
 #[test]
-fn an_old_answer_takes_nothing_back() {
+fn an_old_reply_takes_nothing_back() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 5, 0), channel.position());
     let asked = channel.position();
@@ -79,7 +79,7 @@ fn an_old_answer_takes_nothing_back() {
 }
 
 #[test]
-fn an_answer_behind_what_was_known_when_asked_is_a_rewind() {
+fn a_reply_behind_what_was_known_when_asked_is_a_rewind() {
     let channel = Channel::new(8);
     channel.offer(&[event(EPOCH, 1), event(EPOCH, 2)]);
     channel.observe(head(EPOCH, 1, 0), channel.position());

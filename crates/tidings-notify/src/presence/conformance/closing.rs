@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::support::{Handles, LONG, Told, is_online, join, ok, patient, register, user};
 use crate::presence::{Heartbeat, PresenceError, Update, WatchItem};
 
-fn is_closed<T>(answer: &Result<T, PresenceError>) -> bool {
-    matches!(answer, Err(PresenceError::Closed))
+fn is_closed<T>(reply: &Result<T, PresenceError>) -> bool {
+    matches!(reply, Err(PresenceError::Closed))
 }
 
 /// A closed presence returns nothing else, and so does a tracker over it.

@@ -52,7 +52,7 @@ pub async fn unregistering_twice_is_harmless(handles: Handles) {
     assert!(!is_online(&handles, &ann).await);
 }
 
-/// A bulk query answers for those who are asked for, in their order.
+/// A bulk query returns those who are asked for, in their order.
 pub async fn online_users_filters_and_keeps_the_order(handles: Handles) {
     let tracker = join(&handles[0], "one", patient());
     let _connections = register(&tracker, &["dan", "bob", "cid", "eve"].map(user)).await;

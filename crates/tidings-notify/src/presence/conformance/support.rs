@@ -65,7 +65,7 @@ pub(super) async fn is_online(handles: &Handles, user: &UserId) -> bool {
     is_online
 }
 
-/// Waits until the answer is yes.
+/// Waits until the reply is yes.
 pub(super) async fn until(what: &str, mut question: impl AsyncFnMut() -> bool) {
     let asking = async {
         while !question().await {
@@ -151,8 +151,8 @@ pub(super) async fn mark(presence: &dyn Presence) -> Mark {
 }
 
 #[track_caller]
-pub(super) fn ok<T>(answer: Result<T, PresenceError>) -> T {
-    answer.expect("the call succeeds")
+pub(super) fn ok<T>(reply: Result<T, PresenceError>) -> T {
+    reply.expect("the call succeeds")
 }
 
 /// Counts what a tracker tells, and notes its lease.

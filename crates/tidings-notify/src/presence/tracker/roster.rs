@@ -16,7 +16,7 @@ pub(super) struct Roster {
     users: HashMap<UserId, Entry>,
     /// Users of whom the store may know something else, each once, in the order of their changes.
     queue: VecDeque<UserId>,
-    answers: Answers,
+    replies: Replies,
     farewell: Result<(), PresenceError>,
 }
 
@@ -65,12 +65,12 @@ impl Batch {
 /// What those who waited are to be told, once no lock is held.
 #[derive(Debug, Default)]
 #[must_use = "someone waits for it"]
-pub(super) struct Answers(Vec<(Waiter, Result<(), PresenceError>)>);
+pub(super) struct Replies(Vec<(Waiter, Result<(), PresenceError>)>);
 
-impl Answers {
+impl Replies {
     fn add(&mut self, waiters: Vec<Waiter>, outcome: &Result<(), PresenceError>) {
-        let answers = waiters.into_iter().map(|waiter| (waiter, outcome.clone()));
-        self.0.extend(answers);
+        let replies = waiters.into_iter().map(|waiter| (waiter, outcome.clone()));
+        self.0.extend(replies);
     }
 
     /// Tells them. Who does not wait any more misses nothing.
@@ -86,7 +86,7 @@ impl Default for Roster {
         Self {
             users: HashMap::new(),
             queue: VecDeque::new(),
-            answers: Answers::default(),
+            replies: Replies::default(),
             farewell: Ok(()),
         }
     }
@@ -113,11 +113,11 @@ impl Roster {
         }
     }
 
-    /// Answers once the store has this user as it is here.
+    /// Replies once the store has this user as it is here.
     pub(super) fn wait(&mut self, user: &UserId, waiter: Waiter) {
         match self.users.get_mut(user) {
             Some(entry) if !entry.is_stored() => entry.waiters.push(waiter),
-            _ => self.answers.add(vec![waiter], &Ok(())),
+            _ => self.replies.add(vec![waiter], &Ok(())),
         }
         self.enqueue(user);
     }
@@ -145,8 +145,8 @@ impl Roster {
     }
 
     /// What those who waited are to be told.
-    pub(super) fn take_answers(&mut self) -> Answers {
-        std::mem::take(&mut self.answers)
+    pub(super) fn take_replies(&mut self) -> Replies {
+        std::mem::take(&mut self.replies)
     }
 
     /// Takes up to `max` users to tell the store of. Their outcome must be [recorded](Self::record)
@@ -191,10 +191,10 @@ impl Roster {
                 Ok(Standing::Lost) | Err(_) => None,
             };
             match told {
-                Ok(Standing::Kept) => self.answers.add(waiters, &Ok(())),
+                Ok(Standing::Kept) => self.replies.add(waiters, &Ok(())),
                 // It is told again at once.
                 Ok(Standing::Lost) => entry.waiters.extend(waiters),
-                Err(error) => self.answers.add(waiters, &Err(error.clone())),
+                Err(error) => self.replies.add(waiters, &Err(error.clone())),
             }
             self.settle(&user);
         }
@@ -211,7 +211,7 @@ impl Roster {
         }
     }
 
-    /// Queues a user if the store knows something else; otherwise answers those who wait, and drops the
+    /// Queues a user if the store knows something else; otherwise replies to those who wait, and drops the
     /// user if there is no connection.
     fn settle(&mut self, user: &UserId) {
         let Some(entry) = self.users.get_mut(user) else {
@@ -221,7 +221,7 @@ impl Roster {
             return self.enqueue(user);
         }
         let waiters = std::mem::take(&mut entry.waiters);
-        self.answers.add(waiters, &Ok(()));
+        self.replies.add(waiters, &Ok(()));
         if !entry.is_here() && !entry.is_queued {
             self.users.remove(user);
         }
@@ -230,7 +230,7 @@ impl Roster {
     /// Ends all registrations. What the store said to that is the roster's [farewell](Self::farewell).
     pub(super) fn close(&mut self, farewell: Result<(), PresenceError>) {
         for (_, entry) in self.users.drain() {
-            self.answers.add(entry.waiters, &Err(PresenceError::Closed));
+            self.replies.add(entry.waiters, &Err(PresenceError::Closed));
         }
         self.queue.clear();
         self.farewell = farewell;
@@ -345,17 +345,17 @@ mod tests {
         let batch = roster.take(10);
         let mut late = wait(&mut roster);
         roster.record(batch, &UNKNOWN);
-        roster.take_answers().send();
+        roster.take_replies().send();
         assert!(early.try_recv().unwrap().is_err());
         assert!(late.try_recv().is_err());
         // What is lost is told again, and only that counts.
         told(&mut roster, &Ok(Standing::Lost));
         roster.forget();
-        roster.take_answers().send();
+        roster.take_replies().send();
         assert!(late.try_recv().is_err());
         told(&mut roster, &KEPT);
         let mut satisfied = wait(&mut roster);
-        roster.take_answers().send();
+        roster.take_replies().send();
         assert!(late.try_recv().unwrap().is_ok());
         assert!(satisfied.try_recv().unwrap().is_ok());
     }

@@ -12,7 +12,7 @@ use super::grace::Grace;
 use super::watch::{Outlet, Watch, WatchItem, watch};
 use crate::presence::{Mark, Presence, PresenceError, Transition};
 
-/// Transitions in one answer of the store.
+/// Transitions in one reply of the store.
 const PAGE: usize = 1000;
 
 /// The watches of a tracker.

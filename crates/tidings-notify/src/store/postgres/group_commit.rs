@@ -32,7 +32,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(5
 /// What one caller wants.
 struct Request {
     drafts: Vec<Draft>,
-    answer: oneshot::Sender<Result<Vec<Event>, StoreError>>,
+    reply: oneshot::Sender<Result<Vec<Event>, StoreError>>,
     /// When the caller has waited too long for a lock.
     give_up_at: Instant,
     pause: Duration,
@@ -77,16 +77,16 @@ pub(super) fn group_commit(
 impl GroupCommit {
     /// Appends drafts, together with those of other callers.
     pub(super) async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let request = Request {
             drafts,
-            answer,
+            reply,
             give_up_at: Instant::now() + self.patience,
             pause: PAUSES[0],
         };
         let sent = self.requests.send(request).await;
         sent.map_err(|_ended| StoreError::Closed)?;
-        answered.await.unwrap_or(Err(StoreError::Closed))
+        replied.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
@@ -108,7 +108,7 @@ impl Worker {
             }
             self.take_again(&mut waiting);
             // Their callers have gone, and nothing of them has been sent.
-            waiting.retain(|request| !request.answer.is_closed());
+            waiting.retain(|request| !request.reply.is_closed());
             let mut waiting = waiting.drain(..).peekable();
             while let Some(first) = waiting.next() {
                 let mut batch = Batch::new(first);
@@ -144,7 +144,7 @@ impl Worker {
                     if let Some(events) = events {
                         self.announcer
                             .announce(events.iter().map(|event| &event.user));
-                        reply(request.answer, Ok(events));
+                        reply(request.reply, Ok(events));
                     } else {
                         request.drafts = drafts;
                         self.try_again(request);
@@ -171,13 +171,13 @@ impl Worker {
             }
             Err(BatchError::Failed(failure)) => {
                 for request in requests {
-                    reply(request.answer, Err(failure.clone().into()));
+                    reply(request.reply, Err(failure.clone().into()));
                 }
             }
             Err(BatchError::Unreadable(error)) => {
                 let text = error.to_string();
                 for request in requests {
-                    reply(request.answer, Err(StoreError::backend(text.clone())));
+                    reply(request.reply, Err(StoreError::backend(text.clone())));
                 }
             }
         }
@@ -188,7 +188,7 @@ impl Worker {
         if now >= request.give_up_at {
             let locked = "another transaction holds the log of one of the users";
             let source = locked.into();
-            reply(request.answer, Err(StoreError::Unavailable { source }));
+            reply(request.reply, Err(StoreError::Unavailable { source }));
             return;
         }
         let again_at = now + request.pause;
@@ -205,11 +205,11 @@ async fn until(time: Option<Instant>) {
 }
 
 fn reply(
-    answer: oneshot::Sender<Result<Vec<Event>, StoreError>>,
+    reply: oneshot::Sender<Result<Vec<Event>, StoreError>>,
     result: Result<Vec<Event>, StoreError>,
 ) {
     // An error means that the caller has dropped its future.
-    drop(answer.send(result));
+    drop(reply.send(result));
 }
 
 /// Requests that share a transaction.

@@ -47,7 +47,7 @@ impl Listener {
 
     async fn open(&self) -> Result<Listening, Error> {
         let mut listening = self.config.listen().await?;
-        // It takes no parameter. The channel is the database's own answer, letters, digits and `_`.
+        // It takes no parameter. The channel is the database's own reply, letters, digits and `_`.
         let statement = format!("LISTEN \"{}\"", self.channel);
         self.ask(&mut listening, &statement).await?;
         Ok(listening)
@@ -75,9 +75,9 @@ impl Listener {
             self.wake(notification.payload());
             std::future::ready(())
         });
-        timeout(self.config.answer_limit(), asked)
+        timeout(self.config.reply_limit(), asked)
             .await
-            .unwrap_or_else(|elapsed| Err(Error::Unanswered(Arc::new(elapsed))))
+            .unwrap_or_else(|elapsed| Err(Error::NoReply(Arc::new(elapsed))))
     }
 
     fn wake(&self, payload: &str) {

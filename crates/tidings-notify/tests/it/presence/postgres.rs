@@ -33,7 +33,7 @@ pub(super) async fn impatient(url: &str) -> Arc<dyn Presence> {
 }
 
 async fn open_with(url: &str, limit: Duration, options: PostgresOptions) -> Arc<dyn Presence> {
-    let config = Config::new(url).unwrap().with_answer_limit(limit);
+    let config = Config::new(url).unwrap().with_reply_limit(limit);
     Arc::new(PostgresPresence::open(config, options).await.unwrap())
 }
 

@@ -39,9 +39,9 @@ async fn a_silent_connection_is_replaced_and_its_statements_may_have_been_done()
     let database = database(proxy.url());
     assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
     proxy.freeze();
-    let unanswered = database.run(|client| async move { client.batch_execute("").await });
-    let unanswered = within("the limit", unanswered).await.unwrap_err();
-    assert!(unanswered.may_have_been_done(), "{unanswered:?}");
+    let silent = database.run(|client| async move { client.batch_execute("").await });
+    let silent = within("the limit", silent).await.unwrap_err();
+    assert!(silent.may_have_been_done(), "{silent:?}");
     assert_eq!(number(&database, "SELECT 1::bigint").await, 1);
     // The other one has asked the server to cancel the statement.
     assert_eq!(proxy.accepted(), 3);
@@ -63,7 +63,7 @@ async fn without_a_connection_nothing_was_done() {
     proxy.block();
     let database = database(proxy.url());
     let asked = database.run(|client| async move { client.batch_execute("").await });
-    let unsent = within("an answer", asked).await.unwrap_err();
+    let unsent = within("a reply", asked).await.unwrap_err();
     assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");
     assert!(!unsent.may_have_been_done());
     proxy.restore();
@@ -75,7 +75,7 @@ async fn connecting_to_a_silent_server_ends_at_the_limit() {
     let silent = tidings_test_support::Unreachable::silent().await.unwrap();
     let url = format!("postgres://postgres@{}/postgres", silent.address());
     let config = Config::new(&url).unwrap();
-    let database = Database::new(config.with_answer_limit(Duration::from_millis(50)));
+    let database = Database::new(config.with_reply_limit(Duration::from_millis(50)));
     let asked = database.run(|client| async move { client.batch_execute("").await });
     let unsent = within("the limit", asked).await.unwrap_err();
     assert!(matches!(unsent, Error::Unsent(_)), "{unsent:?}");

@@ -14,7 +14,7 @@ const COUNT: &str = "SELECT count(*) FROM item";
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
 
 fn impatient(url: &str) -> Database {
-    Database::new(Config::new(url).unwrap().with_answer_limit(LIMIT))
+    Database::new(Config::new(url).unwrap().with_reply_limit(LIMIT))
 }
 
 /// A server with a table that is locked until the client is dropped.
@@ -29,7 +29,7 @@ async fn locked() -> (PostgresServer, Client) {
 
 async fn insert(database: &Database) -> Result<(), Error> {
     let inserted = database.run(|client| async move { client.batch_execute(INSERT).await });
-    within("an answer", inserted).await
+    within("a reply", inserted).await
 }
 
 /// Ends the lock, and lets whatever waits for it run.

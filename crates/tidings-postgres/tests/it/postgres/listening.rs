@@ -21,7 +21,7 @@ async fn what_is_notified_arrives_in_order_even_while_a_statement_runs() {
     execute(&database, notify("one")).await;
     execute(&database, notify("two")).await;
     let pinged = listening.run("", async |it| keep(it.payload()));
-    within("an answer", pinged).await.unwrap();
+    within("a reply", pinged).await.unwrap();
     execute(&database, notify("three")).await;
     while arrived.lock().unwrap().len() < 3 {
         let notification = within("a notification", listening.next()).await.unwrap();
@@ -39,9 +39,9 @@ async fn a_refused_statement_leaves_the_connection_and_a_break_ends_it() {
     listening.run("LISTEN x", async |_| ()).await.unwrap();
     proxy.block();
     let ended = within("the end", listening.next()).await.unwrap_err();
-    assert!(matches!(ended, Error::Unanswered(_)), "{ended:?}");
+    assert!(matches!(ended, Error::NoReply(_)), "{ended:?}");
     let ended = within("the end", listening.run("", async |_| ())).await;
-    assert!(matches!(ended, Err(Error::Unanswered(_))), "{ended:?}");
+    assert!(matches!(ended, Err(Error::NoReply(_))), "{ended:?}");
 }
 
 #[tokio::test]

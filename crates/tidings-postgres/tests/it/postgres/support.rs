@@ -12,7 +12,7 @@ pub(crate) fn url() -> String {
 
 pub(crate) fn database(url: &str) -> Database {
     let config = Config::new(url).unwrap();
-    Database::new(config.with_answer_limit(Duration::from_secs(2)))
+    Database::new(config.with_reply_limit(Duration::from_secs(2)))
 }
 
 /// Makes a schema of one test's own, and returns the URL that leads to it.
@@ -25,12 +25,12 @@ pub(crate) async fn schema(name: &str) -> String {
 pub(crate) async fn execute(database: &Database, statements: impl Into<String>) {
     let statements = statements.into();
     let done = database.run(|client| async move { client.batch_execute(&statements).await });
-    within("an answer", done).await.unwrap();
+    within("a reply", done).await.unwrap();
 }
 
 pub(crate) async fn number(database: &Database, query: &'static str) -> i64 {
     let row = database.run(|client| async move { client.query_typed_one(query, &[]).await });
-    within("an answer", row).await.unwrap().get(0)
+    within("a reply", row).await.unwrap().get(0)
 }
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

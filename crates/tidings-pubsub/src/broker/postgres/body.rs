@@ -58,7 +58,7 @@ pub(super) async fn send(
     match sending().await {
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
             let creating = database.migrate("pubsub", SCHEMA);
-            let created = timeout(database.config().answer_limit(), creating).await;
+            let created = timeout(database.config().reply_limit(), creating).await;
             // Whatever became of the table, nothing of the message was sent.
             created.map_err(Error::backend)?.map_err(Error::backend)?;
             sending().await?;

@@ -52,10 +52,10 @@ impl Sender {
             // The queue's task would add its own turn to each way.
             return Ok(notify(&self.database, &envelope.channel, content).await?);
         }
-        let (answer, answered) = oneshot::channel();
-        let queued = self.queue.send(Outgoing { envelope, answer }).await;
+        let (reply, replied) = oneshot::channel();
+        let queued = self.queue.send(Outgoing { envelope, reply }).await;
         queued.map_err(|_| Error::Closed)?;
-        answered.await.unwrap_or(Err(Error::Closed))
+        replied.await.unwrap_or(Err(Error::Closed))
     }
 }
 

@@ -28,7 +28,7 @@ const SEND: &str = "
 #[derive(Debug)]
 pub(super) struct Outgoing {
     pub(super) envelope: Envelope,
-    pub(super) answer: oneshot::Sender<Result<(), Error>>,
+    pub(super) reply: oneshot::Sender<Result<(), Error>>,
 }
 
 /// How often a process deletes bodies that others have left behind, once it has used the database.
@@ -78,7 +78,7 @@ pub(super) async fn send_all(
                             let error: &dyn std::error::Error = &error;
                             tracing::warn!(error, "deleting old large messages failed, trying again");
                         }
-                        Some(now + retention.max(database.config().answer_limit()))
+                        Some(now + retention.max(database.config().reply_limit()))
                     }
                 };
             }
@@ -90,9 +90,9 @@ pub(super) async fn send_all(
 async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Send) -> bool {
     let mut has_kept = false;
     let mut batch = Batch::default();
-    for Outgoing { envelope, answer } in messages {
+    for Outgoing { envelope, reply } in messages {
         // Its caller has gone, and nothing of it has been sent.
-        if answer.is_closed() {
+        if reply.is_closed() {
             continue;
         }
         let Envelope { channel, content } = envelope;
@@ -100,13 +100,13 @@ async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Se
             Content::Inline(content) => {
                 batch.channels.push(channel);
                 batch.contents.push(content);
-                batch.answers.push(answer);
+                batch.replies.push(reply);
             }
             Content::Stored { topic, body } => {
                 std::mem::take(&mut batch).send(database).await;
                 has_kept = true;
                 let sent = body::send(database, &channel, &topic, &body).await;
-                let _gone = answer.send(sent);
+                let _gone = reply.send(sent);
             }
         }
     }
@@ -118,12 +118,12 @@ async fn send(database: &Database, messages: impl Iterator<Item = Outgoing> + Se
 struct Batch {
     channels: Vec<String>,
     contents: Vec<String>,
-    answers: Vec<oneshot::Sender<Result<(), Error>>>,
+    replies: Vec<oneshot::Sender<Result<(), Error>>>,
 }
 
 impl Batch {
     async fn send(self, database: &Database) {
-        if self.answers.is_empty() {
+        if self.replies.is_empty() {
             return;
         }
         let sent = match (&self.channels[..], &self.contents[..]) {
@@ -131,8 +131,8 @@ impl Batch {
             _ => self.notify(database).await,
         };
         let sent = sent.map_err(Error::from);
-        for answer in self.answers {
-            let _gone = answer.send(sent.clone());
+        for reply in self.replies {
+            let _gone = reply.send(sent.clone());
         }
     }
 

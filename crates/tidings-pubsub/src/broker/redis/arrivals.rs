@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn messages_that_are_faster_than_the_answers_come_after_one_report() {
+    async fn messages_that_are_faster_than_the_replies_come_after_one_report() {
         let mut fixture = Fixture::new();
         let mut subscription = fixture.subscription(&wants(&["a"], &["*"])).await;
         fixture.reconnect();

@@ -108,7 +108,7 @@ impl Broker {
         let server = Arc::<Server>::default();
         let remote = Arc::new(Remote::new(Patterns::Supported));
         let timing = Timing {
-            answer_limit: Duration::from_secs(1),
+            reply_limit: Duration::from_secs(1),
             health_interval: Duration::from_secs(1),
         };
         let task = keep_listening(TestLink(Arc::clone(&server)), Arc::clone(&remote), timing);
@@ -228,7 +228,7 @@ async fn a_subscription_that_is_given_up_while_it_is_made_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn asking_for_a_topic_and_giving_it_up_at_once_answers_both() {
+async fn asking_for_a_topic_and_giving_it_up_at_once_replies_both() {
     let broker = Broker::start();
     let subscription = broker.subscribe(&["other"]).await.unwrap();
     let a = topic("a");
@@ -345,7 +345,7 @@ async fn regression_a_topic_that_is_asked_for_again_outlives_the_failure_before(
     broker.server.account().forbidden.insert(forbidden.clone());
     let mut failing = Box::pin(subscription.topics().add(&a));
     assert!((&mut failing).now_or_never().is_none());
-    // The server has answered, but this one has not been told yet.
+    // The server has replied, but this one has not been told yet.
     settle(Duration::from_millis(1)).await;
     broker.server.account().forbidden.remove(&forbidden);
     subscription.topics().remove(&a).await.unwrap();

@@ -215,7 +215,7 @@ mod tests {
         database.migrate("idempotency", old).await.unwrap();
         let once = |key: &str| Once::new(IdempotencyKey::new(key).unwrap(), "/", b"{}");
         let fingerprint = once("one").fingerprint;
-        let answers = [
+        let replies = [
             (
                 "one",
                 r#"{"id":"00000000000000ff-7","timestamp":"2026-11-21T10:00:00Z"}"#,
@@ -231,10 +231,10 @@ mod tests {
         ];
         let now = jiff::Timestamp::now().as_microsecond();
         let write = move |tx: &Transaction<'_>| {
-            for (key, answer) in answers {
+            for (key, reply) in replies {
                 tx.execute(
                     "INSERT INTO idempotency VALUES (?1, ?2, ?3, ?4)",
-                    (key, fingerprint, answer, now),
+                    (key, fingerprint, reply, now),
                 )?;
             }
             Ok::<_, StorageError>(())
@@ -242,7 +242,7 @@ mod tests {
         database.write(write).await.unwrap();
 
         let storage = open_in(database).await.unwrap();
-        for (key, _) in answers {
+        for (key, _) in replies {
             let payload = Payload::from_value(&1).unwrap();
             let user = UserId::new("anna").unwrap();
             let drafts = vec![Draft::new(user, EventType::new("t").unwrap(), payload)];

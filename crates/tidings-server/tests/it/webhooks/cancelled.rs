@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::json;
-use tidings_test_support::{Answer, Gate, Receiver};
+use tidings_test_support::{Gate, Receiver, Reply};
 
 use super::{Webhooks, create, delivery_in};
 use crate::support::{Home, http, soon};
@@ -28,7 +28,7 @@ async fn regression_an_attempt_in_flight_does_not_undo_the_cancelling() {
     let home = Home::with(&["--webhook-schedule", "0s"]);
     let server = home.start().await;
     let gate = Gate::new();
-    let reply = Answer::new(StatusCode::INTERNAL_SERVER_ERROR).after(gate.clone());
+    let reply = Reply::new(StatusCode::INTERNAL_SERVER_ERROR).after(gate.clone());
     let receiver = Receiver::start(reply).await.unwrap();
     let body = json!({ "url": receiver.url("/hook") });
     let endpoint = create(&server, "/v1/endpoints", body).await;

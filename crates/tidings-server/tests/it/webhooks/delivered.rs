@@ -120,7 +120,7 @@ async fn a_stalled_endpoint_leaves_workers_to_the_others() {
 async fn regression_stalled_endpoints_of_one_user_do_not_delay_another_user() {
     let home = Home::new();
     let server = home.start().await;
-    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    let stalled = Receiver::start(Behaviour::NeverReply).await.unwrap();
     for n in 0..9 {
         let url = stalled.url(&format!("/{n}"));
         create(&server, "/v1/users/anna/endpoints", json!({ "url": url })).await;
@@ -147,7 +147,7 @@ async fn regression_many_endpoints_cost_nothing_before_the_response() {
     const USERS: u64 = 200;
     let home = Home::new();
     let server = home.start().await;
-    let stalled = Receiver::start(Behaviour::NeverAnswer).await.unwrap();
+    let stalled = Receiver::start(Behaviour::NeverReply).await.unwrap();
     let mut last = json!(null);
     for n in 0..100 {
         let url = stalled.url(&format!("/{n}"));
@@ -157,7 +157,7 @@ async fn regression_many_endpoints_cost_nothing_before_the_response() {
     let body = json!({ "user_ids": users, "payload": 1 });
     create(&server, "/v1/notifications", body).await;
     server.notify("anna", json!(1)).await;
-    // Both have been answered, and the deliveries are still being made.
+    // Both have got their reply, and the deliveries are still being made.
     let path = format!("/v1/endpoints/{}", last["id"].as_str().unwrap());
     let pending = async || {
         server.get(&path).await["health"]["pending"]

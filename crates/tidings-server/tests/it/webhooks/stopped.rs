@@ -11,7 +11,7 @@ use crate::support::{Home, soon};
 async fn a_stop_during_an_attempt_leaves_the_delivery_for_the_next_start() {
     let home = Home::with(&["--shutdown-timeout", "0s"]);
     let server = home.start().await;
-    // A receiver that accepts connections and never answers.
+    // A receiver that accepts connections and never replies.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     create(&server, "/v1/endpoints", json!({ "url": url })).await;
@@ -36,7 +36,7 @@ async fn an_attempt_in_flight_finishes_while_the_server_stops() {
     events.until("tidings.caught_up").await;
     let (mut connection, _) = soon("the attempt", slow.accept()).await.unwrap();
     let stopped = tokio::spawn(server.stop("-TERM"));
-    // The farewell says that the stop has begun; only now does the receiver answer.
+    // The farewell says that the stop has begun; only now does the receiver reply.
     events.until("tidings.bye").await;
     let mut request = vec![0; 65536];
     soon("the request", connection.read(&mut request))

@@ -89,9 +89,9 @@ impl Append for Appender {
             self.wakes.wake(stream);
             self.announcer.announce(stream);
         }
-        let answered = |error| AppendError::Failed(failure::column(error));
-        let first: i64 = row.try_get(0).map_err(answered)?;
-        let runs: Option<Vec<i64>> = row.try_get(1).map_err(answered)?;
+        let replied = |error| AppendError::Failed(failure::column(error));
+        let first: i64 = row.try_get(0).map_err(replied)?;
+        let runs: Option<Vec<i64>> = row.try_get(1).map_err(replied)?;
         let runs = runs.unwrap_or_else(|| vec![1, first]);
         Ok(expand(&runs, messages.len()))
     }

@@ -60,7 +60,7 @@ impl Connections {
     pub(super) fn new(database: Database, count: usize, sessions: Sessions) -> Self {
         let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
         let config = database.config().clone();
-        let patience = config.answer_limit();
+        let patience = config.reply_limit();
         let mut free: Vec<_> = (1..count)
             .map(|_| Slot::new(Database::new(config.clone())))
             .collect();
@@ -97,8 +97,8 @@ impl Connections {
             // There are as many connections as permits.
             return Err(Failure::Closed);
         };
-        let answered = slot.query(statement, parameters, self.sessions).await;
-        if let Err(error) = &answered
+        let replied = slot.query(statement, parameters, self.sessions).await;
+        if let Err(error) = &replied
             && error.may_have_been_done()
         {
             // What broke one has mostly broken all. Those that are not in use are made again, rather
@@ -107,7 +107,7 @@ impl Connections {
         }
         drop(in_use);
         drop(permit);
-        answered.map_err(Failure::Database)
+        replied.map_err(Failure::Database)
     }
 
     /// Runs a statement that returns one row.
@@ -191,7 +191,7 @@ impl Slot {
             match running.await {
                 // Nothing was done; what was prepared is gone, or returns something else by now.
                 Err(error) if is_outdated(&error) => self.statements.clear(),
-                answered => return answered,
+                replied => return replied,
             }
         }
         database

@@ -57,7 +57,7 @@ pub(super) async fn keep_listening(
 
 async fn open(config: &Config, channel: &str, listener: &Listener) -> Result<Listening, Error> {
     let mut listening = config.listen().await?;
-    // It takes no parameter. The channel is the database's own answer, letters, digits and `_`;
+    // It takes no parameter. The channel is the database's own reply, letters, digits and `_`;
     // without the quotes, an upper-case letter would make it another one.
     let statement = format!("LISTEN \"{channel}\"");
     ask(&mut listening, config, &statement, listener).await?;
@@ -91,9 +91,9 @@ async fn ask(
         listener.notify(notification.payload());
         std::future::ready(())
     });
-    timeout(config.answer_limit(), asked)
+    timeout(config.reply_limit(), asked)
         .await
-        .unwrap_or_else(|elapsed| Err(Error::Unanswered(Arc::new(elapsed))))
+        .unwrap_or_else(|elapsed| Err(Error::NoReply(Arc::new(elapsed))))
 }
 
 impl Listener {

@@ -1,7 +1,7 @@
 /// How many connections an engine has.
 ///
 /// Each is used by one call at a time; further calls wait for one, no longer than
-/// [`Config::answer_limit`](super::Config::answer_limit). One more connection listens.
+/// [`Config::reply_limit`](super::Config::reply_limit). One more connection listens.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 #[must_use]

@@ -190,7 +190,7 @@ async fn end(
         .await?
         .ok_or(Error::UnknownGroup)?;
     let places: Vec<usize> = items.into_iter().map(|item| item.0).collect();
-    answers(&row, receipts, &runs, &places)
+    replies(&row, receipts, &runs, &places)
 }
 
 /// The headers of the dead letters among the items.
@@ -268,12 +268,12 @@ pub(super) async fn extend(
         )
         .await?
         .ok_or(Error::UnknownGroup)?;
-    answers(&row, receipts, &runs, &places)
+    replies(&row, receipts, &runs, &places)
 }
 
 /// For each receipt whether it was obeyed: by the masks of the runs, and by the list of the items,
 /// which has the last word on what is in both.
-fn answers(
+fn replies(
     row: &Row,
     receipts: &[Receipt],
     runs: &[Run],

@@ -143,15 +143,13 @@ impl Append for Appender {
         // No failure is about one message of several: all were checked before.
         let call = self.call(stream, messages, retention);
         let call = call.map_err(AppendError::Failed)?;
-        let answer = self.scripts.run(Script::Append, &call).await;
+        let reply = self.scripts.run(Script::Append, &call).await;
         if !messages.is_empty() {
             // Also when it failed: it may have been done.
             self.listener.wake_unless_listening(stream);
         }
-        let answer = answer
-            .and_then(scripts::read)
-            .map_err(AppendError::Failed)?;
-        ids(answer, messages.len())
+        let reply = reply.and_then(scripts::read).map_err(AppendError::Failed)?;
+        ids(reply, messages.len())
             .ok_or_else(failure::unexpected)
             .map_err(AppendError::Failed)
     }
@@ -184,15 +182,15 @@ fn entries(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
 
 /// The ids of messages, of which those at some places repeat earlier ones. The reply has the number
 /// of the first one that does not, then place, counted from 1, and number of each that does.
-fn ids(answer: Vec<u64>, count: usize) -> Option<Vec<MessageId>> {
-    let mut answer = answer.into_iter();
-    let mut next = answer.next()?;
+fn ids(reply: Vec<u64>, count: usize) -> Option<Vec<MessageId>> {
+    let mut reply = reply.into_iter();
+    let mut next = reply.next()?;
     let mut ids = Vec::with_capacity(count);
-    let mut repeat = answer.next().zip(answer.next());
+    let mut repeat = reply.next().zip(reply.next());
     for place in 1..=count as u64 {
         let number = match repeat {
             Some((repeated, number)) if repeated == place => {
-                repeat = answer.next().zip(answer.next());
+                repeat = reply.next().zip(reply.next());
                 number
             }
             _ => {
@@ -211,8 +209,8 @@ mod tests {
 
     #[test]
     fn repeats_take_no_number() {
-        let numbers = |answer: &[u64], count| -> Option<Vec<u64>> {
-            let ids = ids(answer.to_vec(), count)?;
+        let numbers = |reply: &[u64], count| -> Option<Vec<u64>> {
+            let ids = ids(reply.to_vec(), count)?;
             Some(ids.into_iter().map(MessageId::as_u64).collect())
         };
         assert_eq!(numbers(&[7], 3), Some(vec![7, 8, 9]));

@@ -153,6 +153,6 @@ pub(super) async fn ready(scripts: &Scripts, groups: &[GroupKey]) -> Result<Vec<
     for group in groups {
         call.arg(group.stream.as_str()).arg(group.group.as_str());
     }
-    let answer = scripts.run(Script::Ready, &call).await?;
-    scripts::flags(answer, groups.len())
+    let reply = scripts.run(Script::Ready, &call).await?;
+    scripts::flags(reply, groups.len())
 }

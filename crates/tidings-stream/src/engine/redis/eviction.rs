@@ -28,8 +28,8 @@ pub(super) async fn warn(scripts: &Scripts) {
 async fn ask(scripts: &Scripts) -> Result<Option<String>, Error> {
     let mut info = cmd("INFO");
     info.arg("memory");
-    let answer: String = scripts::read(scripts.command(&info).await?)?;
-    Ok(policy(&answer))
+    let reply: String = scripts::read(scripts.command(&info).await?)?;
+    Ok(policy(&reply))
 }
 
 /// The policy by which a server evicts keys; `None` when it does not.

@@ -20,7 +20,7 @@ pub(super) fn error(error: ServerError) -> Error {
         ServerError::Refused(refusal) if refusal.code() == Some("OOM") => {
             Error::Full(Arc::new(error))
         }
-        ServerError::Unanswered(_) => Error::outcome_unknown(error),
+        ServerError::NoReply(_) => Error::outcome_unknown(error),
         _ => Error::backend(error),
     }
 }

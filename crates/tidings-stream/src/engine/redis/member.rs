@@ -32,8 +32,8 @@ pub(super) async fn check_in(
 /// The consumers of a group that are alive or hold a claim.
 pub(super) async fn list(scripts: &Scripts, group: &GroupKey) -> Result<Vec<Member>, Error> {
     let call = group::call(scripts, Script::Members, group);
-    let answer = scripts::read(scripts.run(Script::Members, &call).await?)?;
-    let members: Option<Vec<(String, bool, u64)>> = answer;
+    let reply = scripts::read(scripts.run(Script::Members, &call).await?)?;
+    let members: Option<Vec<(String, bool, u64)>> = reply;
     let members = members.ok_or(Error::UnknownGroup)?;
     let mut members: Vec<Member> = members
         .into_iter()

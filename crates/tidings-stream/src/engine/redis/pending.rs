@@ -12,7 +12,7 @@ const CHUNK: usize = 500;
 
 /// What a script says of each message: number, attempts, consumer, age, time until it is due, and
 /// last error.
-type Answer = Vec<(u64, u32, Option<String>, u64, u64, Option<String>)>;
+type Reply = Vec<(u64, u32, Option<String>, u64, u64, Option<String>)>;
 
 /// Reads a page of the pending messages of a group, in the order of their ids.
 pub(super) async fn page(
@@ -43,8 +43,8 @@ async fn chunk(
 ) -> Result<Vec<PendingMessage>, Error> {
     let mut call = group::call(scripts, Script::Pending, group);
     call.arg(after.map_or(0, MessageId::as_u64)).arg(max);
-    let answer: Option<Answer> = scripts::read(scripts.run(Script::Pending, &call).await?)?;
-    let mut pending: Vec<PendingMessage> = answer
+    let reply: Option<Reply> = scripts::read(scripts.run(Script::Pending, &call).await?)?;
+    let mut pending: Vec<PendingMessage> = reply
         .ok_or(Error::UnknownGroup)?
         .into_iter()
         .map(

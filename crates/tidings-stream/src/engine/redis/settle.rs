@@ -175,12 +175,12 @@ async fn run_and_read(
     places: &[usize],
     count: usize,
 ) -> Result<Vec<bool>, Error> {
-    let answer = scripts.run(Script::Settle, call).await?;
-    if answer == tidings_redis::redis::Value::Nil {
+    let reply = scripts.run(Script::Settle, call).await?;
+    if reply == tidings_redis::redis::Value::Nil {
         return Err(Error::UnknownGroup);
     }
     let mut obeyed = vec![false; count];
-    for (place, was_obeyed) in places.iter().zip(scripts::flags(answer, places.len())?) {
+    for (place, was_obeyed) in places.iter().zip(scripts::flags(reply, places.len())?) {
         if let Some(obeyed) = obeyed.get_mut(*place) {
             *obeyed = was_obeyed;
         }

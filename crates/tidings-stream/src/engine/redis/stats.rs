@@ -17,14 +17,14 @@ type Group = (String, u64, u64, u64, u64, u64, i64);
 pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<StreamStats, Error> {
     let mut call = scripts.call(Script::Stats);
     call.arg(stream.as_str());
-    let answer = match scripts.run(Script::Stats, &call).await? {
+    let reply = match scripts.run(Script::Stats, &call).await? {
         Value::Nil => return Ok(StreamStats::default()),
-        answer => scripts::list(answer)?,
+        reply => scripts::list(reply)?,
     };
-    let mut answer = answer.into_iter();
-    let mut next = || scripts::read(answer.next().unwrap_or_default());
+    let mut reply = reply.into_iter();
+    let mut next = || scripts::read(reply.next().unwrap_or_default());
     let (head, tail): (u64, u64) = (next()?, next()?);
-    let groups: Vec<Group> = scripts::read(Value::Array(answer.collect()))?;
+    let groups: Vec<Group> = scripts::read(Value::Array(reply.collect()))?;
     if head + 1 < tail {
         return Err(failure::unexpected());
     }

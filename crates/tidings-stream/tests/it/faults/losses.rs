@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidings_stream::{Error, Message, NewMessage, Streams, SubscribeOptions};
 use tidings_test_support::{Breakable, Fault, Outage, Server};
 
-use super::{ANSWER_LIMIT, Gate, Open, is_outage, streams};
+use super::{Gate, Open, REPLY_LIMIT, is_outage, streams};
 use crate::database::{from_start, next, recorder, soon, until};
 
 /// Options with which claims of connections that broke come back soon.
@@ -158,8 +158,8 @@ pub(crate) async fn a_store_that_stops_for_longer_than_a_claim_lasts_loses_nothi
         for _ in 0..2 {
             until_published(&streams, 50).await;
             outage.freeze().await.unwrap();
-            // Longer than its claims last, and than anybody waits for an answer.
-            tokio::time::sleep(ANSWER_LIMIT + Duration::from_millis(500)).await;
+            // Longer than its claims last, and than anybody waits for a reply.
+            tokio::time::sleep(REPLY_LIMIT + Duration::from_millis(500)).await;
             outage.restore().await.unwrap();
         }
     })
@@ -214,7 +214,7 @@ pub(crate) async fn an_acknowledgement_outlives_every_fault(
         gate.open();
         if *fault == Fault::Freeze {
             // The call fails before the store goes on.
-            tokio::time::sleep(ANSWER_LIMIT + Duration::from_millis(500)).await;
+            tokio::time::sleep(REPLY_LIMIT + Duration::from_millis(500)).await;
         }
         if *fault == Fault::Cut {
             assert_eq!(far.stats("s").await.unwrap().groups[0].pending, 1);

@@ -2,7 +2,7 @@
 --
 -- ARGV: the users
 -- Returns: 1 or 0 for each
-local answer = {}
+local reply = {}
 for place, packed in ipairs(call('HMGET', users, unpack(ARGV))) do
   local is_online = 0
   each_lease(packed or '', function(lease)
@@ -10,6 +10,6 @@ for place, packed in ipairs(call('HMGET', users, unpack(ARGV))) do
       is_online = 1
     end
   end)
-  answer[place] = is_online
+  reply[place] = is_online
 end
-return answer
+return reply

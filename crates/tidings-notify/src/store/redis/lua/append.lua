@@ -7,7 +7,7 @@ local max = tonumber(ARGV[1])
 -- In another run a log begins another epoch with its first append: an old cursor is a gap then.
 local run = run_of(ARGV[2])
 local stored_at = now()
-local logs, order, answer = {}, {}, {}
+local logs, order, reply = {}, {}, {}
 for at = 3, #ARGV, 6 do
   local user, epoch = ARGV[at], ARGV[at + 1]
   local log = logs[user]
@@ -45,8 +45,8 @@ for at = 3, #ARGV, 6 do
     log.revision = log.revision + 1
   end
   call(unpack(add))
-  table.insert(answer, log.epoch)
-  table.insert(answer, log.top)
+  table.insert(reply, log.epoch)
+  table.insert(reply, log.top)
 end
 for _, log in ipairs(order) do
   call('HSET', log.key, 'epoch', log.epoch, 'run', log.run, 'top', log.top, 'stored', log.stored,
@@ -56,4 +56,4 @@ for _, log in ipairs(order) do
   end
   note_change(log)
 end
-return answer
+return reply

@@ -26,7 +26,7 @@ end
 
 -- Repeats, by index, and the keys that are new.
 local repeats, keys = {}, {}
-local answer = { head + 1 }
+local reply = { head + 1 }
 if keyed > 0 then
   birth = stream and stream.birth or birth
   local number = head
@@ -40,8 +40,8 @@ if keyed > 0 then
     local first = taken[key] or tonumber(call('GET', key))
     if first then
       repeats[index] = true
-      table.insert(answer, index)
-      table.insert(answer, first)
+      table.insert(reply, index)
+      table.insert(reply, first)
     else
       number = number + 1
       taken[key] = number
@@ -72,4 +72,4 @@ trim(stream, time, false)
 if stream.head > head then
   wake(name)
 end
-return answer
+return reply

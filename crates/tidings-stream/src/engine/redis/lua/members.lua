@@ -24,10 +24,10 @@ for _, packed in ipairs(call('HVALS', group.retry)) do
     hold(retry.consumer, 1)
   end
 end
-local answer = {}
+local reply = {}
 for consumer, messages in pairs(pending) do
-  table.insert(answer, consumer)
-  table.insert(answer, is_alive[consumer] and '1' or '0')
-  table.insert(answer, messages)
+  table.insert(reply, consumer)
+  table.insert(reply, is_alive[consumer] and '1' or '0')
+  table.insert(reply, messages)
 end
-return answer
+return reply

@@ -10,14 +10,14 @@ if not group then
 end
 local after, most = tonumber(ARGV[3]), tonumber(ARGV[4])
 local time = now()
-local answer = {}
+local reply = {}
 local function add(number, attempts, consumer, since, due, last_error)
-  table.insert(answer, number)
-  table.insert(answer, attempts)
-  table.insert(answer, consumer)
-  table.insert(answer, math.max(0, time - since))
-  table.insert(answer, math.max(0, due - time))
-  table.insert(answer, last_error)
+  table.insert(reply, number)
+  table.insert(reply, attempts)
+  table.insert(reply, consumer)
+  table.insert(reply, math.max(0, time - since))
+  table.insert(reply, math.max(0, due - time))
+  table.insert(reply, last_error)
 end
 
 for _, member in ipairs(call('ZRANGE', group.retry_no, '(' .. text(after), '+inf', 'BYSCORE',
@@ -48,4 +48,4 @@ for _, claim in ipairs(claims) do
     break
   end
 end
-return answer
+return reply

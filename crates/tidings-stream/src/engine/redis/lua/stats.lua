@@ -8,7 +8,7 @@ local stream = find_stream(ARGV[1])
 if not stream then
   return false
 end
-local answer = { stream.head, stream.tail }
+local reply = { stream.head, stream.tail }
 for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) do
   local group = find_group(stream.name, name)
   if group then
@@ -17,15 +17,15 @@ for _, name in ipairs(call('ZRANGE', stream_key('groups', stream.name), 0, -1)) 
       pending = pending + open_count(unpack_lease(nil, packed))
     end
     local counts = call('HMGET', group.key, 'dead_lettered', 'lost_to_trim')
-    table.insert(answer, name)
-    table.insert(answer, group.cursor)
+    table.insert(reply, name)
+    table.insert(reply, group.cursor)
     local needed = first_needed(group)
-    table.insert(answer, needed)
-    table.insert(answer, pending)
-    table.insert(answer, tonumber(counts[1]) or 0)
-    table.insert(answer, tonumber(counts[2]) or 0)
+    table.insert(reply, needed)
+    table.insert(reply, pending)
+    table.insert(reply, tonumber(counts[1]) or 0)
+    table.insert(reply, tonumber(counts[2]) or 0)
     local _, appended_at = place(stream, math.max(needed, stream.tail))
-    table.insert(answer, appended_at and math.max(0, now() - appended_at) or -1)
+    table.insert(reply, appended_at and math.max(0, now() - appended_at) or -1)
   end
 end
-return answer
+return reply

@@ -1,16 +1,16 @@
-//! Receivers whose answers are hard to read.
+//! Receivers whose replies are hard to read.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use tidings::{ErrorKind, MAX_RETRY_AFTER, Verdict};
-use tidings_test_support::{Answer, Behaviour, catalogue};
+use tidings_test_support::{Behaviour, Reply, catalogue};
 
 use super::*;
 
 #[tokio::test]
 async fn gone_is_for_good() {
-    let attempt = attempt(&receiver(Answer::gone()).await.url("/")).await;
+    let attempt = attempt(&receiver(Reply::gone()).await.url("/")).await;
     assert_eq!(attempt.verdict(), Verdict::Gone);
 }
 
@@ -33,10 +33,10 @@ async fn a_wait_that_was_asked_for_is_read_capped_or_ignored() {
 
 #[tokio::test]
 async fn of_several_waits_the_longest_counts() {
-    let answer = Answer::retry_after("1")
+    let reply = Reply::retry_after("1")
         .with_header("retry-after", "soon")
         .with_header("retry-after", "120");
-    let attempt = attempt(&receiver(answer).await.url("/")).await;
+    let attempt = attempt(&receiver(reply).await.url("/")).await;
     assert_eq!(attempt.retry_after(), Some(Duration::from_secs(120)));
 }
 
@@ -60,7 +60,7 @@ async fn statuses_that_nobody_has_defined_are_judged_by_their_class() {
 }
 
 #[tokio::test]
-async fn an_answer_that_contradicts_itself_is_no_http() {
+async fn a_reply_that_contradicts_itself_is_no_http() {
     for head in [
         "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
         "HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
@@ -87,7 +87,7 @@ async fn every_path_of_the_catalogue_ends_as_it_should() {
     let sender = sender();
     for entry in catalogue::ENTRIES {
         let deadline = match entry.path() {
-            "/never-answers" | "/drips-head" => SHORT,
+            "/never-replies" | "/drips-head" => SHORT,
             "/endless-interim" if !IS_BUILT_IN => SHORT,
             _ => PATIENT,
         };

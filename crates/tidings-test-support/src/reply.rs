@@ -5,13 +5,13 @@ use http::{Method, StatusCode};
 
 use crate::Gate;
 
-/// A complete HTTP answer.
+/// A complete HTTP reply.
 ///
 /// Headers go out exactly as given, in order and unchecked. `content-length` is added unless it is
-/// among them, so that an answer can lie about its length.
+/// among them, so that a reply can lie about its length.
 #[derive(Debug, Clone)]
 #[must_use]
-pub struct Answer {
+pub struct Reply {
     pub(crate) status: StatusCode,
     headers: Vec<(String, Bytes)>,
     body: Bytes,
@@ -20,7 +20,7 @@ pub struct Answer {
     pub(crate) ending: Ending,
 }
 
-/// What becomes of the connection after an answer.
+/// What becomes of the connection after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     KeepAlive,
@@ -28,8 +28,8 @@ pub(crate) enum Ending {
     SilentClose,
 }
 
-impl Answer {
-    /// An answer with this status and an empty body, after which the connection stays open.
+impl Reply {
+    /// A reply with this status and an empty body, after which the connection stays open.
     pub fn new(status: StatusCode) -> Self {
         Self {
             status,
@@ -73,13 +73,13 @@ impl Answer {
         self
     }
 
-    /// Answers only this long after the request was read.
+    /// Replies only this long after the request was read.
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Answers only once the gate is open.
+    /// Replies only once the gate is open.
     pub fn after(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
         self
@@ -91,14 +91,14 @@ impl Answer {
         self
     }
 
-    /// Closes after the answer without having announced it, so that the sender keeps a connection
+    /// Closes after the reply without having announced it, so that the sender keeps a connection
     /// in its pool that is dead.
     pub fn with_silent_close(mut self) -> Self {
         self.ending = Ending::SilentClose;
         self
     }
 
-    /// The bytes that answer a request of this method.
+    /// The bytes that reply to a request of this method.
     pub(crate) fn to_bytes(&self, method: &Method) -> Bytes {
         let reason = self.status.canonical_reason().unwrap_or_default();
         let status_line = format!("HTTP/1.1 {} {reason}\r\n", self.status.as_u16());
@@ -143,24 +143,24 @@ fn line(bytes: &mut Vec<u8>, name: &str, value: &[u8]) {
 mod tests {
     use super::*;
 
-    fn text(answer: &Answer, method: &Method) -> String {
-        String::from_utf8(answer.to_bytes(method).into()).unwrap()
+    fn text(reply: &Reply, method: &Method) -> String {
+        String::from_utf8(reply.to_bytes(method).into()).unwrap()
     }
 
     #[test]
     fn a_length_is_added_where_http_wants_one() {
-        let answer = Answer::ok().with_header("X", "1").with_body("hi");
+        let reply = Reply::ok().with_header("X", "1").with_body("hi");
         assert_eq!(
-            text(&answer, &Method::POST),
+            text(&reply, &Method::POST),
             "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 2\r\n\r\nhi"
         );
         assert_eq!(
-            text(&answer, &Method::HEAD),
+            text(&reply, &Method::HEAD),
             "HTTP/1.1 200 OK\r\nX: 1\r\ncontent-length: 2\r\n\r\n"
         );
         assert_eq!(
             text(
-                &Answer::new(StatusCode::NO_CONTENT).with_body("hi"),
+                &Reply::new(StatusCode::NO_CONTENT).with_body("hi"),
                 &Method::POST
             ),
             "HTTP/1.1 204 No Content\r\n\r\n"
@@ -168,14 +168,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_can_lie() {
-        let answer = Answer::ok()
+    fn a_reply_can_lie() {
+        let reply = Reply::ok()
             .with_header("Content-Length", "9")
             .with_header("Connection", "keep-alive")
             .with_body("hi")
             .with_close();
         assert_eq!(
-            text(&answer, &Method::POST),
+            text(&reply, &Method::POST),
             "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: keep-alive\r\n\r\nhi"
         );
     }

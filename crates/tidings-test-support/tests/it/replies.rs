@@ -1,9 +1,9 @@
-//! The good receiver: answers, in whatever order and at whatever time a test wants them.
+//! The good receiver: replies, in whatever order and at whatever time a test wants them.
 
 use std::time::Duration;
 
 use http::StatusCode;
-use tidings_test_support::{Answer, Behaviour, Gate, Receiver, Script};
+use tidings_test_support::{Behaviour, Gate, Receiver, Reply, Script};
 use tokio::time::Instant;
 
 use crate::client::{HELLO, connect, hello};
@@ -11,8 +11,8 @@ use crate::client::{HELLO, connect, hello};
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 #[tokio::test]
-async fn requests_of_one_connection_are_answered_in_turn() {
-    let (receiver, mut client) = hello(Answer::ok()).await;
+async fn requests_of_one_connection_get_their_replies_in_turn() {
+    let (receiver, mut client) = hello(Reply::ok()).await;
     client.expect(OK).await;
     client
         .send("PUT /other?q HTTP/1.1\r\nx-id: 7\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n")
@@ -33,8 +33,8 @@ async fn requests_of_one_connection_are_answered_in_turn() {
 }
 
 #[tokio::test]
-async fn requests_sent_at_once_are_all_answered() {
-    let (receiver, mut client) = hello(Answer::ok()).await;
+async fn requests_sent_at_once_all_get_replies() {
+    let (receiver, mut client) = hello(Reply::ok()).await;
     client.send(&HELLO.repeat(3)).await;
     client.expect(&OK.repeat(4)).await;
     assert_eq!(receiver.requests().len(), 4);
@@ -42,9 +42,8 @@ async fn requests_sent_at_once_are_all_answered() {
 
 #[tokio::test]
 async fn a_sequence_ends_with_what_stays() {
-    let busy = Answer::new(StatusCode::SERVICE_UNAVAILABLE);
-    let (_receiver, mut client) =
-        hello(Script::sequence([busy, Answer::gone()], Answer::ok())).await;
+    let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
+    let (_receiver, mut client) = hello(Script::sequence([busy, Reply::gone()], Reply::ok())).await;
     client.send(&HELLO.repeat(3)).await;
     client
         .expect("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
@@ -58,7 +57,7 @@ async fn a_sequence_ends_with_what_stays() {
 #[tokio::test]
 async fn a_function_decides_by_the_head() {
     let script = Script::by(|head| match head.path() {
-        "/hook" => Answer::redirect(StatusCode::FOUND, "/there").into(),
+        "/hook" => Reply::redirect(StatusCode::FOUND, "/there").into(),
         _ => Behaviour::HangUp,
     });
     let (_receiver, mut client) = hello(script).await;
@@ -70,10 +69,10 @@ async fn a_function_decides_by_the_head() {
 }
 
 #[tokio::test]
-async fn answers_can_be_switched_while_it_runs() {
-    let (receiver, mut client) = hello(Answer::ok()).await;
+async fn replies_can_be_switched_while_it_runs() {
+    let (receiver, mut client) = hello(Reply::ok()).await;
     client.expect(OK).await;
-    receiver.switch_to(Answer::retry_after("120"));
+    receiver.switch_to(Reply::retry_after("120"));
     client.send(HELLO).await;
     client
         .expect("HTTP/1.1 429 Too Many Requests\r\nretry-after: 120\r\ncontent-length: 0\r\n\r\n")
@@ -81,9 +80,9 @@ async fn answers_can_be_switched_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_gate_holds_answers_back_until_it_opens_for_good() {
+async fn a_gate_holds_replies_back_until_it_opens_for_good() {
     let gate = Gate::new();
-    let (receiver, mut client) = hello(Answer::ok().after(gate.clone())).await;
+    let (receiver, mut client) = hello(Reply::ok().after(gate.clone())).await;
     receiver.request(1).await;
     let mut other = connect(&receiver).await;
     other.send(HELLO).await;
@@ -98,28 +97,28 @@ async fn a_gate_holds_answers_back_until_it_opens_for_good() {
 }
 
 #[tokio::test]
-async fn a_delay_passes_before_the_answer() {
+async fn a_delay_passes_before_the_reply() {
     let delay = Duration::from_millis(50);
     let started = Instant::now();
-    let (_receiver, mut client) = hello(Answer::ok().with_delay(delay)).await;
+    let (_receiver, mut client) = hello(Reply::ok().with_delay(delay)).await;
     client.expect(OK).await;
     assert!(started.elapsed() >= delay);
 }
 
 #[tokio::test]
 async fn a_connection_can_close_with_and_without_notice() {
-    let (_receiver, mut client) = hello(Answer::ok().with_close()).await;
+    let (_receiver, mut client) = hello(Reply::ok().with_close()).await;
     client
         .expect_last("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
         .await;
-    let (receiver, mut client) = hello(Answer::ok().with_silent_close()).await;
+    let (receiver, mut client) = hello(Reply::ok().with_silent_close()).await;
     client.expect_last(OK).await;
     assert_eq!(receiver.closed(1).await.requests, 1);
 }
 
 #[tokio::test]
 async fn a_client_that_expects_continue_is_told_to() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let mut client = connect(&receiver).await;
     client
         .send("POST / HTTP/1.1\r\nexpect: 100-Continue\r\ncontent-length: 5\r\n\r\n")
@@ -132,12 +131,12 @@ async fn a_client_that_expects_continue_is_told_to() {
 
 #[tokio::test]
 async fn what_is_not_http_is_refused_and_does_not_count() {
-    let receiver = Receiver::start(Answer::ok()).await.unwrap();
+    let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let mut client = connect(&receiver).await;
     client.send("SSH-2.0-OpenSSH\r\n").await;
-    let (answer, _) = client.rest().await;
-    assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
-    assert!(answer.ends_with(b"expected an HTTP/1.1 request\n"));
+    let (reply, _) = client.rest().await;
+    assert!(reply.starts_with(b"HTTP/1.1 400 Bad Request\r\n"));
+    assert!(reply.ends_with(b"expected an HTTP/1.1 request\n"));
     assert_eq!(receiver.closed(1).await.requests, 0);
     assert!(receiver.requests().is_empty());
 }
