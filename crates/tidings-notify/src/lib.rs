@@ -89,9 +89,8 @@
 //!
 //! # What it is not
 //!
-//! It has no HTTP, no framing, and no access control: a server adds these. Only the JSON of one
-//! [`Event`] stands here, because stores, routers and servers share it. It is not a message queue:
-//! events belong to one user and are read by cursor, not shared out and acknowledged.
+//! It has no HTTP and no access control: a server adds these. What goes over its wire is in [`wire`]. It is
+//! not a message queue: events belong to one user and are read by cursor, not shared out and acknowledged.
 
 mod budget;
 mod change;
@@ -117,6 +116,7 @@ mod store;
 mod subscription;
 pub mod telemetry;
 mod user;
+pub mod wire;
 
 pub use change::{Changed, InboxAction, InboxChange, InboxUpdate};
 pub use error::{Closed, Error, StoreError};

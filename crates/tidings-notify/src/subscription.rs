@@ -4,10 +4,13 @@ mod item;
 mod start;
 
 use std::collections::VecDeque;
-use std::pin::pin;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::stream::{FusedStream, Stream};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::ReusableBoxFuture;
 
@@ -34,6 +37,24 @@ const MAX_PAGE: usize = 1000;
 /// The stream gives every event after its cursor once, in the order of the log. If it cannot,
 /// because events have been removed or the cursor is not of this log, it gives an [`Item::Gap`]
 /// and continues with the oldest event that is kept.
+///
+/// It is a [`Stream`] of what [`next`](Self::next) returns, which ends where that returns an error.
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use tidings_notify::{Item, Subscription};
+///
+/// /// The types of the next ten events.
+/// async fn types(stream: Subscription) -> Vec<String> {
+///     let types = stream.filter_map(async |item| match item {
+///         Item::Event(event) => Some(event.event_type.to_string()),
+///         _ => None,
+///     });
+///     types.take(10).collect().await
+/// }
+/// ```
+///
+/// As a stream it is fused, and cancel safe: a future that was made of it and is dropped has taken nothing.
 #[derive(Debug)]
 #[must_use = "a stream that is dropped is closed"]
 pub struct Subscription {
@@ -58,7 +79,13 @@ pub struct Subscription {
     reading: Option<Reading>,
     /// When a store that failed may be asked again.
     retry_at: Option<Instant>,
+    /// Completes when the channel changes after the last look at it; not while there is none to wait for.
+    woken: Option<ReusableBoxFuture<'static, ()>>,
+    gaps: u64,
+    /// It counts as a stream of the channel.
     is_open: bool,
+    /// It has given everything that it gives.
+    has_ended: bool,
 }
 
 /// A read of the store that is under way.
@@ -106,7 +133,10 @@ impl Subscription {
             backlog_end: None,
             reading: None,
             retry_at: None,
+            woken: None,
+            gaps: 0,
             is_open: true,
+            has_ended: false,
         };
         // From here on, an error or a dropped future leaves the channel by `drop`.
         subscription.begin(since).await?;
@@ -149,6 +179,11 @@ impl Subscription {
         self.cursor
     }
 
+    /// How many gaps the stream has given: the times when a reader may have missed something.
+    pub fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
     /// Waits for the next item.
     ///
     /// # Errors
@@ -180,21 +215,46 @@ impl Subscription {
     ///
     /// As for [`next`](Self::next).
     pub async fn next_batch(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Item>, Closed> {
-        let max = max.max(1);
-        let channel = self.channel.clone();
-        loop {
+        poll_fn(|context| self.poll_batch(context, max.max(1), max_bytes)).await
+    }
+
+    fn poll_batch(
+        &mut self,
+        context: &mut Context<'_>,
+        max: usize,
+        max_bytes: usize,
+    ) -> Poll<Result<Vec<Item>, Closed>> {
+        while !self.has_ended {
             // The cursor does not move while a read of the store is under way.
-            self.finish_reading().await?;
+            if ready!(self.poll_reading(context)).is_err() {
+                break;
+            }
             // Registered before looking, so that what changes in between wakes it.
-            let mut woken = pin!(channel.woken());
-            woken.as_mut().enable();
+            let woken = self.poll_woken(context);
             match self.step(max, max_bytes) {
-                Step::Items(items) => return Ok(items),
+                Step::Items(items) => return Poll::Ready(Ok(items)),
                 Step::AskStore { known } => self.reading = Some(self.begin_reading(max, known)),
-                Step::Wait => woken.await,
-                Step::End => return Err(Closed),
+                Step::Wait => ready!(woken),
+                Step::End => break,
             }
         }
+        self.has_ended = true;
+        Poll::Ready(Err(Closed))
+    }
+
+    /// Ready if the channel has changed since the last look at it. Otherwise the task is woken when it does.
+    fn poll_woken(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(woken) = &mut self.woken else {
+            let woken = ReusableBoxFuture::new(self.channel.woken());
+            return self.woken.insert(woken).poll(context);
+        };
+        let polled = woken.poll(context);
+        if polled.is_ready() {
+            woken.set(self.channel.woken());
+            // It is ready for the change before; this one is for the next.
+            let _next = woken.poll(context);
+        }
+        polled
     }
 
     /// Records that the client has been sent everything up to this event, so that
@@ -213,7 +273,9 @@ impl Subscription {
     pub fn close(&mut self) {
         if self.is_open {
             self.is_open = false;
+            self.has_ended = true;
             self.reading = None;
+            self.woken = None;
             self.instance.hub.leave(&self.user);
             self.instance.stats.stream_closed();
             self.instance.delivered.flush_soon();
@@ -222,9 +284,6 @@ impl Subscription {
 
     /// Takes what can be given without waiting.
     fn step(&mut self, max: usize, max_bytes: usize) -> Step {
-        if !self.is_open {
-            return Step::End;
-        }
         let channel = self.channel.clone();
         let view = channel.view();
         let mut items = Vec::new();
@@ -232,6 +291,7 @@ impl Subscription {
         let mut ask_store = false;
         while items.len() < max {
             if let Some(gap) = self.gap.take() {
+                self.gaps += 1;
                 items.push(Item::Gap(gap));
             } else if self.backlog_end.is_some_and(|end| self.cursor.seq >= end) {
                 self.backlog_end = None;
@@ -287,13 +347,21 @@ impl Subscription {
         Reading { known, reply }
     }
 
-    async fn finish_reading(&mut self) -> Result<(), Closed> {
+    fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let Some(Reading { known, reply }) = &mut self.reading else {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         };
         let known = *known;
-        let reply = reply.await;
+        let reply = ready!(reply.poll(context));
         self.reading = None;
+        Poll::Ready(self.finish_reading(known, reply))
+    }
+
+    fn finish_reading(
+        &mut self,
+        known: Position,
+        reply: Result<Page, StoreError>,
+    ) -> Result<(), Closed> {
         match reply {
             Ok(page) => {
                 self.channel.observe((&page.head).into(), known);
@@ -332,6 +400,22 @@ impl Subscription {
             self.page = page.events.into_iter().map(Arc::new).collect();
             false
         }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+        // A batch has at least one item.
+        let batch = ready!(self.poll_batch(context, 1, MAX_PAGE_BYTES));
+        Poll::Ready(batch.ok().and_then(|mut items| items.pop()))
+    }
+}
+
+impl FusedStream for Subscription {
+    fn is_terminated(&self) -> bool {
+        self.has_ended
     }
 }
 

@@ -1,28 +1,54 @@
 //! What is counted, and under which names.
+//!
+//! The figures go to the recorder of the [`metrics`] crate that the program has installed, if any, for all
+//! notifiers together. [`Notifier::metrics`](crate::Notifier::metrics) has those of one notifier.
+//!
+//! | name | kind | counts |
+//! |---|---|---|
+//! | [`SUBSCRIPTION_ACTIVE`] | gauge | streams that are open now |
+//! | [`NOTIFICATION_DELIVERED`] | counter | events given to streams: one event on three screens counts three times |
+//! | [`SUBSCRIPTION_GAPS`] | counter | gaps given to streams |
+//! | [`ROUTING_SENT`] | counter | events handed to another instance |
+//! | [`ROUTING_FAILED`] | counter | events that could not be handed to another instance, which finds them in its next sweep |
+//! | [`ROUTING_DROPPED`] | counter | events that found the routing queue full; the sweep carries them |
+//! | [`SWEEP_FAILED`] | counter | sweeps that failed and were left to the next |
+//!
+//! There is no count of dropped notifications: a stream drops none. Users are no labels.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use metrics::{Key, Level, Metadata};
+
 use crate::Item;
 
-/// Streams that are open now.
+/// Gauge of open streams.
 pub const SUBSCRIPTION_ACTIVE: &str = "tidings.subscription.active";
-/// Events given to streams: one event on three screens counts three times.
+/// Counter of events given to streams.
 pub const NOTIFICATION_DELIVERED: &str = "tidings.notification.delivered";
-/// Gaps given to streams.
+/// Counter of gaps given to streams.
 pub const SUBSCRIPTION_GAPS: &str = "tidings.subscription.gaps";
-/// Events handed to another instance.
+/// Counter of events handed to another instance.
 pub const ROUTING_SENT: &str = "tidings.routing.sent";
-/// Events that could not be handed to another instance, which finds them in its next sweep.
+/// Counter of events that could not be handed to another instance.
 pub const ROUTING_FAILED: &str = "tidings.routing.failed";
-/// Events that found the routing queue full; the sweep carries them.
+/// Counter of events that found the routing queue full.
 pub const ROUTING_DROPPED: &str = "tidings.routing.dropped";
-/// Sweeps that failed and were left to the next.
+/// Counter of sweeps that failed.
 pub const SWEEP_FAILED: &str = "tidings.sweep.failed";
+
+/// The keys are made once: in memory an event is given in less time than it takes to make one.
+static ACTIVE_KEY: Key = Key::from_static_name(SUBSCRIPTION_ACTIVE);
+static DELIVERED_KEY: Key = Key::from_static_name(NOTIFICATION_DELIVERED);
+static GAPS_KEY: Key = Key::from_static_name(SUBSCRIPTION_GAPS);
+static SENT_KEY: Key = Key::from_static_name(ROUTING_SENT);
+static FAILED_KEY: Key = Key::from_static_name(ROUTING_FAILED);
+static DROPPED_KEY: Key = Key::from_static_name(ROUTING_DROPPED);
+static SWEEP_KEY: Key = Key::from_static_name(SWEEP_FAILED);
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 /// What a [`Notifier`](crate::Notifier) has done since it was built. The constants of
 /// [`telemetry`](self) name the figures.
-///
-/// There is no count of dropped notifications: a stream drops none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
@@ -73,36 +99,52 @@ impl Stats {
 
     pub(crate) fn stream_opened(&self) {
         self.opened.fetch_add(1, Ordering::AcqRel);
+        active(|gauge| gauge.increment(1.0));
     }
 
     pub(crate) fn stream_closed(&self) {
         self.closed.fetch_add(1, Ordering::AcqRel);
+        active(|gauge| gauge.decrement(1.0));
     }
 
     pub(crate) fn gave(&self, items: &[Item]) {
-        let count = |counter: &AtomicU64, is_one: fn(&Item) -> bool| {
-            let given = items.iter().filter(|item| is_one(item)).count() as u64;
-            if given > 0 {
-                counter.fetch_add(given, Ordering::Relaxed);
-            }
+        let number = |is_one: fn(&Item) -> bool| {
+            let given = items.iter().filter(|item| is_one(item));
+            given.count() as u64
         };
-        count(&self.delivered, |item| matches!(item, Item::Event(_)));
-        count(&self.gaps, |item| matches!(item, Item::Gap(_)));
+        let events = number(|item| matches!(item, Item::Event(_)));
+        count(&self.delivered, &DELIVERED_KEY, events);
+        let gaps = number(|item| matches!(item, Item::Gap(_)));
+        count(&self.gaps, &GAPS_KEY, gaps);
     }
 
     pub(crate) fn routed(&self) {
-        self.routed.fetch_add(1, Ordering::Relaxed);
+        count(&self.routed, &SENT_KEY, 1);
     }
 
     pub(crate) fn routing_failed(&self) {
-        self.routing_failed.fetch_add(1, Ordering::Relaxed);
+        count(&self.routing_failed, &FAILED_KEY, 1);
     }
 
     pub(crate) fn routing_dropped(&self) {
-        self.routing_dropped.fetch_add(1, Ordering::Relaxed);
+        count(&self.routing_dropped, &DROPPED_KEY, 1);
     }
 
     pub(crate) fn sweep_failed(&self) {
-        self.sweeps_failed.fetch_add(1, Ordering::Relaxed);
+        count(&self.sweeps_failed, &SWEEP_KEY, 1);
     }
+}
+
+fn count(counter: &AtomicU64, key: &'static Key, number: u64) {
+    if number > 0 {
+        counter.fetch_add(number, Ordering::Relaxed);
+        metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA))
+            .increment(number);
+    }
+}
+
+fn active(change: impl FnOnce(metrics::Gauge)) {
+    change(metrics::with_recorder(|recorder| {
+        recorder.register_gauge(&ACTIVE_KEY, &METADATA)
+    }));
 }

@@ -9,7 +9,6 @@ mod error;
 mod extract;
 mod feed;
 mod fields;
-mod frames;
 mod health;
 mod inbox;
 mod notifications;

@@ -1,17 +1,16 @@
 //! Everything that goes over the wire, each JSON shape and each name once.
 //!
-//! Handlers, commands and streams write and read these types only. `docs/http.md` and the console
+//! What a stream sends is in [`tidings_notify::wire`]. Handlers and commands write and read these types
+//! only. `docs/http.md` and the console
 //! repeat some of it for people and browsers; the tests below compare them with the types.
 //!
 //! | module | has |
 //! |---|---|
 //! | [`notification`] | a notification, the list of the inbox, what accepting returns |
-//! | [`frames`] | what a stream sends beside notifications, and what a WebSocket client may send |
 //! | [`presence`] | who is online |
 //! | [`unversioned`] | the shape of the four unversioned routes |
 //! | [`webhook`] | endpoints, deliveries, attempts |
 
-pub(crate) mod frames;
 pub(crate) mod notification;
 pub(crate) mod presence;
 pub(crate) mod unversioned;

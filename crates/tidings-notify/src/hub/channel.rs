@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
+use tokio::sync::futures::OwnedNotified;
 
 use super::inbox::{Counts, Inbox};
 use super::ring::Ring;
@@ -21,7 +21,7 @@ use crate::{Epoch, Event, EventId};
 #[derive(Debug)]
 pub(crate) struct Channel {
     state: Mutex<State>,
-    wake: Notify,
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -76,14 +76,14 @@ impl Channel {
         };
         Self {
             state: Mutex::new(state),
-            wake: Notify::new(),
+            wake: Arc::default(),
         }
     }
 
-    /// Completes at the next change after it was enabled. A reader enables it before looking, and
+    /// Completes at the next change after it was first polled. A reader polls it before looking, and
     /// therefore misses no change.
-    pub(crate) fn woken(&self) -> Notified<'_> {
-        self.wake.notified()
+    pub(crate) fn woken(&self) -> OwnedNotified {
+        self.wake.clone().notified_owned()
     }
 
     pub(crate) fn position(&self) -> Position {

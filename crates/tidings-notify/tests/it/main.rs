@@ -24,3 +24,4 @@ mod streams;
 mod stress;
 mod support;
 mod wakes;
+mod wire;

@@ -4,13 +4,13 @@ use std::time::Duration;
 use clap::Args;
 use reqwest::StatusCode;
 use tidings_notify::UserId;
+use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 
 use super::CommandError;
 use super::notification::Notification;
 use super::remote::{Refusal, Remote, accepted};
 use super::sse::{SseEvent, SseReader};
 use crate::error::explain;
-use crate::wire::frames::{BYE, GAP, SSE_PREFIX};
 
 /// Wait before connecting again, unless the server says how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);

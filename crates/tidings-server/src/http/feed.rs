@@ -3,18 +3,12 @@
 use std::time::Duration;
 
 use tidings_notify::presence::Registration;
+use tidings_notify::wire::{MAX_BATCH, MAX_BATCH_BYTES};
 use tidings_notify::{EventId, Item, Subscription};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::permits::Permit;
-
-/// Maximum number of items in one write. More would only delay the first of them.
-const MAX_BATCH: usize = 128;
-
-/// Maximum bytes of payloads in one write, unless it is a single event: what a client that does not
-/// read costs.
-const MAX_BATCH_BYTES: usize = 16 * 1024;
 
 /// A user's stream: the subscription, its permit, its presence, and what interrupts it: silence, and the stop of
 /// the server.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use tidings_notify::wire::Counts;
 use tidings_notify::{
     DEFAULT_INBOX_LIMIT, EventId, EventType, InboxAction, InboxQuery, MAX_INBOX_LIMIT, StoreError,
     UserId,
@@ -11,7 +12,7 @@ use super::error::ApiError;
 use super::extract::{Body, InPath, Parameters};
 use super::fields::Fields;
 use crate::app::SharedApp;
-use crate::wire::notification::{Counts, Inbox};
+use crate::wire::notification::Inbox;
 
 pub(crate) async fn list(
     State(app): State<SharedApp>,
@@ -41,13 +42,9 @@ pub(crate) async fn list(
         page => page?,
     };
     Ok(Json(Inbox {
+        counts: Counts::from(&page),
         data: page.events,
         next: page.next,
-        counts: Counts {
-            unread: page.unread,
-            unseen: page.unseen,
-            cursor: page.cursor,
-        },
     }))
 }
 

@@ -9,20 +9,16 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
-use tidings_notify::{Item, Since, UserId};
+use tidings_notify::UserId;
+use tidings_notify::wire::{Bye, EventNaming, Hello, SseWriter};
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Feed, Receipt, Step};
-use super::frames::{EventNaming, SseWriter};
 use crate::app::SharedApp;
 use crate::connections::Connection;
 use crate::permits::Full;
-use crate::wire::frames::{Bye, Control, Hello};
-
-/// How long a browser waits before it reconnects after a broken connection.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
@@ -44,23 +40,11 @@ pub(crate) async fn events(
         Ok(permit) => permit,
         Err(full) => return refusal(full),
     };
-    let since = cursor::since(
-        &headers,
-        parameters.text("last_event_id"),
-        parameters.text("since"),
-        Since::Now,
-    )?;
+    let since = cursor::since(&headers, &parameters)?;
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
     let start = subscription.hello();
     let mut opening = SseWriter::default();
-    opening.retry(RETRY);
-    opening.control(&Control::Hello(Hello {
-        user_id: &user,
-        cursor: start.cursor,
-        unread: start.unread,
-        unseen: start.unseen,
-        ping_interval: app.config.ping_interval,
-    }))?;
+    opening.hello(Hello::new(&user, start, app.config.ping_interval))?;
     let feed = Feed::new(
         subscription,
         permit,
@@ -161,18 +145,11 @@ impl SseBody {
     fn encode(&self, step: &Step) -> serde_json::Result<Bytes> {
         let mut writer = SseWriter::default();
         match step {
-            Step::Ping => return Ok(Bytes::from_static(b": ping\n")),
+            Step::Ping => writer.ping(),
             Step::Stop => writer.bye(Bye::stopping())?,
             Step::Items(items) => {
                 for item in items {
-                    match item {
-                        Item::Event(event) => writer.event(event, self.naming)?,
-                        item => {
-                            if let Some(control) = Control::of(item) {
-                                writer.control(&control)?;
-                            }
-                        }
-                    }
+                    writer.item(item, self.naming)?;
                 }
             }
         }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use tidings_notify::wire::Control;
 use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::error::ApiError;
@@ -18,7 +19,6 @@ use super::websocket::{self, Encoder};
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::Accept;
-use crate::wire::frames::Control;
 use crate::wire::unversioned::Notification;
 
 /// Notifications that one step of the list reads.

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::SinkExt;
-use serde::Serialize;
+use tidings_notify::wire::{Bye, Control, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
 
 use super::cursor;
@@ -17,8 +17,6 @@ use super::extract::{InPath, Parameters, Upgrade};
 use super::feed::{Feed, Receipt, Step};
 use super::inbox;
 use crate::app::SharedApp;
-use crate::wire::ErrorDescription;
-use crate::wire::frames::{Bye, Control, Hello, Request, WebSocketFrame};
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
 const MAX_FRAME_BYTES: usize = 4096;
@@ -48,12 +46,7 @@ pub(crate) async fn connect(
         Some("true") => Receipt::Acknowledged,
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
     };
-    let since = cursor::since(
-        &headers,
-        parameters.text("last_event_id"),
-        parameters.text("since"),
-        Since::Now,
-    )?;
+    let since = cursor::since(&headers, &parameters)?;
     open(app, user, since, receipt, upgrade, Versioned).await
 }
 
@@ -77,19 +70,12 @@ impl Encoder for Versioned {
     const HAS_REQUESTS: bool = true;
 
     fn item(&self, _user: &UserId, item: &Item) -> serde_json::Result<Option<String>> {
-        match item {
-            Item::Event(event) => text(&WebSocketFrame::from(event.as_ref())).map(Some),
-            item => Control::of(item).map_or(Ok(None), |control| self.control(control)),
-        }
+        WebSocketFrame::text_of(item)
     }
 
     fn control(&self, control: Control<'_>) -> serde_json::Result<Option<String>> {
-        text(&WebSocketFrame::from(control)).map(Some)
+        WebSocketFrame::from(control).to_text().map(Some)
     }
-}
-
-fn text(document: &impl Serialize) -> serde_json::Result<String> {
-    serde_json::to_string(document)
 }
 
 /// Subscribes and accepts the upgrade; the stream itself runs as a task of the server.
@@ -224,13 +210,8 @@ impl<E: Encoder> Session<E> {
 
     async fn greet(&mut self) -> Result<(), SocketError> {
         let start = self.feed.subscription().hello();
-        let hello = self.encoder.control(Control::Hello(Hello {
-            user_id: &self.user,
-            cursor: start.cursor,
-            unread: start.unread,
-            unseen: start.unseen,
-            ping_interval: self.app.config.ping_interval,
-        }))?;
+        let hello = Hello::new(&self.user, start, self.app.config.ping_interval);
+        let hello = self.encoder.control(Control::Hello(hello))?;
         send(&mut self.socket, hello).await
     }
 
@@ -254,8 +235,8 @@ impl<E: Encoder> Session<E> {
         let Err(error) = self.carry_out(request).await else {
             return Ok(());
         };
-        let frame = WebSocketFrame::<ErrorDescription>::from(error.into_description());
-        send(&mut self.socket, Some(text(&frame)?)).await
+        let frame = WebSocketFrame::error(error.into_description());
+        send(&mut self.socket, Some(frame.to_text()?)).await
     }
 
     async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
@@ -270,7 +251,7 @@ impl<E: Encoder> Session<E> {
             Ok(Request::Seen(id)) => {
                 inbox::see_up_to(&self.app, &self.user, id).await?;
             }
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 return Err(ApiError::new(
                     StatusCode::BAD_REQUEST,
                     "invalid_frame",

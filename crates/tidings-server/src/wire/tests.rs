@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidings_notify::{Draft, Epoch, Event, EventId, EventType, GapReason, Item, Payload, UserId};
+use tidings_notify::wire::{
+    self, Bye, Control, Counts, Hello, Request, SSE_PREFIX, WebSocketFrame,
+};
+use tidings_notify::{
+    Changed, Draft, Epoch, Event, EventId, EventType, Gap, GapReason, InboxChange, Item, Payload,
+    UserId,
+};
 use tidings_webhooks::{
     AttemptRecord, DeliveryQuery, EndpointSettings, EventPattern, NewEndpoint, Options, Owner,
     Webhooks,
 };
 
-use super::frames::{
-    self, Bye, CaughtUp, ChangedFrame, Control, GapFrame, Hello, Request, SSE_PREFIX,
-    WebSocketFrame,
-};
-use super::notification::{Counts, Inbox};
+use super::notification::Inbox;
 use super::presence::UserPresence;
 use super::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
@@ -39,40 +41,40 @@ fn event() -> Event {
     )
 }
 
-fn counts() -> Counts {
-    Counts {
+fn change() -> InboxChange {
+    InboxChange {
+        what: Changed::Read([id(17)].into()),
         unread: 2,
         unseen: 1,
         cursor: id(17),
     }
 }
 
+fn counts() -> Counts {
+    Counts::from(&change())
+}
+
+fn control(item: &Item) -> Control<'static> {
+    Control::of(item).unwrap()
+}
+
 fn controls(user: &UserId) -> [Control<'_>; 5] {
+    let start = tidings_notify::Hello {
+        cursor: id(16),
+        top: id(17),
+        unread: 3,
+        unseen: 1,
+    };
     [
-        Control::Hello(Hello {
-            user_id: user,
-            cursor: id(16),
-            unread: 3,
-            unseen: 1,
-            ping_interval: Duration::from_secs(20),
-        }),
-        Control::CaughtUp(CaughtUp { cursor: id(17) }),
-        Control::Gap(GapFrame {
+        Control::Hello(Hello::new(user, start, Duration::from_secs(20))),
+        control(&Item::CaughtUp { cursor: id(17) }),
+        control(&Item::Gap(Gap {
             from: Some(id(2)),
             to: id(9),
-            reason: GapReason::Expired.as_str(),
-        }),
-        Control::Changed(ChangedFrame {
-            change: "read",
-            ids: Some(vec![id(17)]),
-            up_to: None,
-            counts: counts(),
-        }),
-        Control::Bye(Bye {
-            code: 4200,
-            reason: "the server is stopping",
-            reconnect_after_ms: 900,
-        }),
+            reason: GapReason::Expired,
+        })),
+        control(&Item::Changed(change())),
+        Control::Bye(Bye::stopping()),
     ]
 }
 
@@ -171,7 +173,7 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
                 field: Some(String::new()),
             },
         }),
-        json(WebSocketFrame::from(ErrorDescription {
+        json(WebSocketFrame::error(ErrorDescription {
             code: "not_found",
             message: String::new(),
             field: Some(String::new()),
@@ -230,7 +232,7 @@ fn the_document_and_the_console_know_every_control_event_by_its_name() {
     );
     let framed = names_after(DOCUMENT, "{\"event\":\"");
     let mut expected: BTreeSet<_> = names.into_iter().collect();
-    expected.extend([frames::NOTIFICATION, frames::ERROR]);
+    expected.extend([wire::NOTIFICATION, wire::ERROR]);
     assert_eq!(framed, expected);
 }
 
