@@ -12,6 +12,7 @@
 )]
 
 mod cleaning;
+mod deferred;
 mod deliveries;
 mod endpoints;
 mod lanes;
@@ -20,6 +21,7 @@ mod replays;
 mod support;
 
 pub use cleaning::*;
+pub use deferred::*;
 pub use deliveries::*;
 pub use endpoints::*;
 pub use lanes::*;
@@ -38,7 +40,13 @@ macro_rules! for_each_store_behaviour {
             a_change_replaces_the_revision_that_it_names
             a_removed_endpoint_is_not_found
             those_who_listen_are_the_operator_and_the_user
+            endpoints_are_numbered_in_the_order_of_their_making
             a_notice_is_stored_with_its_change
+            deferred_events_keep_their_order
+            a_page_of_deferred_events_is_bounded
+            an_audience_names_the_users_with_deferred_events
+            a_deferral_ends_once
+            concurrent_instances_share_the_deferred_events
             a_repeated_event_makes_no_second_delivery
             concurrent_fan_outs_make_each_delivery_once
             deliveries_are_due_in_order
@@ -122,6 +130,7 @@ mod tests {
     fn every_behaviour_is_listed() {
         let files = [
             include_str!("conformance/cleaning.rs"),
+            include_str!("conformance/deferred.rs"),
             include_str!("conformance/deliveries.rs"),
             include_str!("conformance/endpoints.rs"),
             include_str!("conformance/lanes.rs"),

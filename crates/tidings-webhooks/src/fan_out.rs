@@ -4,17 +4,34 @@
 //! it. A consumer group works through that stream: it finds out which endpoints want each event, and
 //! stores the event, once, with a delivery for each of them. A message that comes again after a crash
 //! makes no second delivery, because an event and an endpoint have one.
+//!
+//! # Large fan-outs
+//!
+//! One message may become tens of thousands of deliveries, and all others would wait for it in the
+//! stream. So a message with many deliveries is *deferred*: its events are put aside in the store, which
+//! takes milliseconds, and their deliveries are made in small steps beside those of later messages
+//! (`deferred.rs`). The same is done with events of a user who has had many deliveries in one batch.
+//!
+//! The order of each user's events stays: while a user has a deferred event, the later events of this
+//! user are deferred as well, behind it.
 
-use std::collections::{BTreeSet, HashMap};
+mod deferred;
+mod listeners;
+pub(crate) mod message;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_notify::UserId;
-use tidings_stream::{BatchError, HandlerError, Message, NewMessage};
+use tidings_stream::{BatchError, HandlerError, Message};
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, later};
-use crate::pattern::any_matches;
-use crate::store::{Addressed, Listener};
-use crate::{EndpointId, EventPattern, Store, StoreError, WebhookEvent, telemetry};
+use crate::lanes::Shared;
+use crate::store::{AcceptedEvent, Addressed};
+use crate::{EndpointId, Store, StoreError, WebhookEvent, telemetry};
+use listeners::Listeners;
 
 /// The short name of the stream of accepted events.
 pub const STREAM: &str = "webhook-events";
@@ -22,43 +39,17 @@ pub const STREAM: &str = "webhook-events";
 /// The consumer group that makes deliveries of them.
 pub(crate) const GROUP: &str = "fan-out";
 
-/// Most events, and bytes of JSON, of one message of the stream, except for a larger single event.
-const EVENTS_PER_MESSAGE: usize = 256;
-const BYTES_PER_MESSAGE: usize = 256 << 10;
-
-/// Most events, and deliveries, that one transaction stores.
+/// How many events make a step: it reads endpoints once. The last message of a step may exceed it.
 const EVENTS_PER_STEP: usize = 512;
+
+/// Most deliveries that one transaction stores.
 const DELIVERIES_PER_STEP: usize = 1000;
 
-/// What is published for these events.
-pub(crate) fn messages(events: &[WebhookEvent]) -> Result<Vec<NewMessage>, serde_json::Error> {
-    let mut messages = Vec::new();
-    let mut json = String::from("[");
-    let mut count = 0;
-    for event in events {
-        let event = serde_json::to_string(event)?;
-        if count == EVENTS_PER_MESSAGE
-            || (count > 0 && json.len() + event.len() > BYTES_PER_MESSAGE)
-        {
-            json.push(']');
-            messages.push(NewMessage::new(std::mem::replace(
-                &mut json,
-                "[".to_owned(),
-            )));
-            count = 0;
-        }
-        if count > 0 {
-            json.push(',');
-        }
-        json.push_str(&event);
-        count += 1;
-    }
-    if count > 0 {
-        json.push(']');
-        messages.push(NewMessage::new(json));
-    }
-    Ok(messages)
-}
+/// Most deliveries of one message that are made directly.
+const DIRECT_OF_MESSAGE: usize = 1000;
+
+/// Most deliveries of one user that are made directly in a batch of messages.
+const DIRECT_OF_USER: usize = 4000;
 
 /// The failure of a stream in a transaction that a store has a part in.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -70,131 +61,189 @@ pub(crate) fn stream_failure(error: tidings_stream::Error) -> StoreError {
     }
 }
 
-/// Makes the deliveries of a batch of messages. Returns the endpoints that have work now.
-pub(crate) async fn fan_out(
-    store: &dyn Store,
-    clock: &Clock,
-    default_wait: Duration,
-    messages: Vec<Message>,
-) -> Result<BTreeSet<EndpointId>, BatchError> {
-    let mut unreadable = BatchError::none();
-    let mut events: Vec<WebhookEvent> = Vec::with_capacity(messages.len());
-    for message in &messages {
-        match serde_json::from_slice::<Vec<WebhookEvent>>(&message.payload) {
-            Ok(read) => events.extend(read),
-            Err(error) => unreadable.push(message.id, HandlerError::skip_retry(error)),
-        }
-    }
-    let mut endpoints = BTreeSet::new();
-    while !events.is_empty() {
-        let rest = events.split_off(events.len().min(EVENTS_PER_STEP));
-        let step = std::mem::replace(&mut events, rest);
-        let added = add(store, clock, default_wait, step).await;
-        endpoints.extend(added.map_err(HandlerError::retry)?);
-    }
-    unreadable.into_result()?;
-    Ok(endpoints)
+/// Makes the deliveries of accepted events.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    lanes: Arc<Shared>,
+    has_deferred: Notify,
 }
 
-async fn add(
-    store: &dyn Store,
-    clock: &Clock,
-    default_wait: Duration,
-    events: Vec<WebhookEvent>,
-) -> Result<BTreeSet<EndpointId>, StoreError> {
-    let users: BTreeSet<&UserId> = events.iter().filter_map(WebhookEvent::user).collect();
-    let users: Vec<UserId> = users.into_iter().cloned().collect();
-    let listeners = Listeners::new(store.listeners(&users).await?);
-    let now = clock.now();
-    let at = clock.wall.now();
-    let mut endpoints = BTreeSet::new();
-    let mut step: Vec<Addressed> = Vec::new();
-    let mut size = 0;
-    for event in events {
-        let Some(to) = listeners.of(&event) else {
-            continue;
-        };
-        let due = |wait: Option<Duration>| later(now, wait.unwrap_or(default_wait));
-        let to: Vec<_> = to.into_iter().map(|(id, wait)| (id, due(wait))).collect();
-        endpoints.extend(to.iter().map(|(id, _)| *id));
-        let mut parts = to.chunks(DELIVERIES_PER_STEP).map(<[_]>::to_vec);
-        let mut part = parts.next().unwrap_or_default();
-        loop {
-            size += part.len();
-            step.push(Addressed {
-                event: event.clone(),
-                to: part,
-            });
-            if size >= DELIVERIES_PER_STEP {
-                telemetry::deliveries_added(size);
-                store.add_deliveries(std::mem::take(&mut step), at).await?;
+/// An event, and the endpoints that get it with their first waits.
+type Wanted = (WebhookEvent, Vec<(EndpointId, Option<Duration>)>);
+
+impl FanOut {
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, lanes: Arc<Shared>) -> Self {
+        Self {
+            store,
+            clock,
+            lanes,
+            has_deferred: Notify::new(),
+        }
+    }
+
+    /// Makes the deliveries of a batch of messages, or defers them.
+    pub(crate) async fn handle(&self, messages: Vec<Message>) -> Result<(), BatchError> {
+        let mut unreadable = BatchError::none();
+        let mut shares = Shares::default();
+        let mut step = Vec::new();
+        let mut size = 0;
+        for message in &messages {
+            match message::read(message) {
+                Ok(events) => {
+                    size += events.len();
+                    step.push(events);
+                }
+                Err(error) => unreadable.push(message.id, HandlerError::skip_retry(error)),
+            }
+            if size >= EVENTS_PER_STEP {
+                let step = std::mem::take(&mut step);
+                let made = self.make_step(step, &mut shares).await;
+                made.map_err(HandlerError::retry)?;
                 size = 0;
             }
-            let Some(next) = parts.next() else { break };
-            part = next;
         }
+        let made = self.make_step(step, &mut shares).await;
+        made.map_err(HandlerError::retry)?;
+        unreadable.into_result()
     }
-    if !step.is_empty() {
-        telemetry::deliveries_added(size);
-        store.add_deliveries(step, at).await?;
-    }
-    Ok(endpoints)
-}
 
-/// Endpoints by their owner, with their patterns.
-struct Listeners {
-    of_operator: Vec<Wish>,
-    of_users: HashMap<UserId, Vec<Wish>>,
-}
-
-struct Wish {
-    id: EndpointId,
-    /// `None` when they cannot be read: then a delivery is made, which fails and says so.
-    patterns: Option<Vec<EventPattern>>,
-    first_wait: Option<Duration>,
-    enabled: bool,
-}
-
-impl Listeners {
-    fn new(listeners: Vec<Listener>) -> Self {
-        let mut of_operator = Vec::new();
-        let mut of_users: HashMap<UserId, Vec<Wish>> = HashMap::new();
-        for listener in listeners {
-            let wish = Wish {
-                id: listener.id,
-                patterns: serde_json::from_str(&listener.event_types).ok(),
-                first_wait: listener.first_wait,
-                enabled: listener.enabled,
+    async fn make_step(
+        &self,
+        messages: Vec<Vec<AcceptedEvent>>,
+        shares: &mut Shares,
+    ) -> Result<(), StoreError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let events = messages.iter().flatten().map(|accepted| &accepted.event);
+        let audience = self.store.audience(&listeners::users(events)).await?;
+        let listeners = Listeners::new(audience.listeners);
+        shares.deferred.extend(audience.deferred);
+        let mut direct = Vec::new();
+        let mut deferred = Vec::new();
+        for message in messages {
+            let Some(wanted) = wanted_directly(&listeners, &message) else {
+                let users = message
+                    .iter()
+                    .map(|accepted| accepted.event.user().cloned());
+                shares.deferred.extend(users);
+                deferred.extend(message);
+                continue;
             };
-            match listener.owner {
-                crate::Owner::Operator => of_operator.push(wish),
-                crate::Owner::User(user) => of_users.entry(user).or_default().push(wish),
-            }
-        }
-        Self {
-            of_operator,
-            of_users,
-        }
-    }
-
-    /// The enabled endpoints that want an event, with their first waits. `None` when none wants it;
-    /// empty when only disabled ones do, for which the event is kept to be replayed.
-    fn of(&self, event: &WebhookEvent) -> Option<Vec<(EndpointId, Option<Duration>)>> {
-        let of_user = event.user().and_then(|user| self.of_users.get(user));
-        let all = self.of_operator.iter().chain(of_user.into_iter().flatten());
-        let mut is_wanted = false;
-        let mut to = Vec::new();
-        for wish in all {
-            let patterns = wish.patterns.as_deref();
-            if patterns.is_none_or(|patterns| any_matches(patterns, event.event_type())) {
-                is_wanted = true;
-                if wish.enabled {
-                    to.push((wish.id, wish.first_wait));
+            for (accepted, to) in message.into_iter().zip(wanted) {
+                match to {
+                    Some(to) if shares.allow(accepted.event.user(), to.len()) => {
+                        direct.push((accepted.event, to));
+                    }
+                    Some(_) => deferred.push(accepted),
+                    None => {}
                 }
             }
         }
-        is_wanted.then_some(to)
+        // In this order: a user's deferred events come after the direct ones, also if the process ends
+        // in between.
+        self.add_directly(direct).await?;
+        if !deferred.is_empty() {
+            telemetry::events_deferred(deferred.len());
+            self.store.defer(deferred).await?;
+            self.has_deferred.notify_one();
+        }
+        Ok(())
     }
+
+    async fn add_directly(&self, wanted: Vec<Wanted>) -> Result<(), StoreError> {
+        let mut step: Vec<Addressed> = Vec::new();
+        let mut size = 0;
+        for (event, to) in wanted {
+            let to = self.address(event, to);
+            if size + to.to.len() > DELIVERIES_PER_STEP {
+                self.add(std::mem::take(&mut step), size).await?;
+                size = 0;
+            }
+            size += to.to.len();
+            step.push(to);
+        }
+        self.add(step, size).await
+    }
+
+    /// Stores events with their deliveries, in one transaction.
+    async fn add(&self, step: Vec<Addressed>, size: usize) -> Result<(), StoreError> {
+        if step.is_empty() {
+            return Ok(());
+        }
+        let endpoints = endpoints(step.iter());
+        let at = self.clock.wall.now();
+        self.store.add_deliveries(step, at).await?;
+        telemetry::deliveries_added(size);
+        self.lanes.wake(endpoints);
+        Ok(())
+    }
+
+    fn address(&self, event: WebhookEvent, to: Vec<(EndpointId, Option<Duration>)>) -> Addressed {
+        let now = self.clock.now();
+        let default_wait = self.lanes.defaults().first_wait();
+        let due = |wait: Option<Duration>| later(now, wait.unwrap_or(default_wait));
+        Addressed {
+            event,
+            to: to.into_iter().map(|(id, wait)| (id, due(wait))).collect(),
+        }
+    }
+}
+
+/// Who wants each event of a message; `None` if that is too much to be made directly.
+#[expect(
+    clippy::type_complexity,
+    reason = "one event, its endpoints, their first waits"
+)]
+fn wanted_directly(
+    listeners: &Listeners,
+    message: &[AcceptedEvent],
+) -> Option<Vec<Option<Vec<(EndpointId, Option<Duration>)>>>> {
+    let mut size = 0;
+    let mut wanted = Vec::with_capacity(message.len());
+    for accepted in message {
+        let to = listeners.of(accepted);
+        size += to.as_ref().map_or(0, Vec::len);
+        if size > DIRECT_OF_MESSAGE {
+            return None;
+        }
+        wanted.push(to);
+    }
+    Some(wanted)
+}
+
+/// What the users of a batch have had of it.
+#[derive(Default)]
+struct Shares {
+    /// Direct deliveries of each user; those of events without a user are counted together.
+    direct: HashMap<Option<UserId>, usize>,
+    /// The users that have deferred events, or had some when the batch began.
+    deferred: HashSet<Option<UserId>>,
+}
+
+impl Shares {
+    /// Takes up deliveries of a user's event if they may be made directly. If not, this event and the
+    /// later ones of the user are to be deferred.
+    fn allow(&mut self, user: Option<&UserId>, deliveries: usize) -> bool {
+        let user = user.cloned();
+        if self.deferred.contains(&user) {
+            return false;
+        }
+        let direct = self.direct.entry(user.clone()).or_default();
+        *direct += deliveries;
+        let is_allowed = *direct <= DIRECT_OF_USER;
+        if !is_allowed {
+            self.deferred.insert(user);
+        }
+        is_allowed
+    }
+}
+
+fn endpoints<'a>(addressed: impl Iterator<Item = &'a Addressed>) -> BTreeSet<EndpointId> {
+    let ids = addressed.flat_map(|addressed| &addressed.to);
+    ids.map(|(id, _)| *id).collect()
 }
 
 /// The enabled endpoints of the operator that want an event which belongs to no user, due at
@@ -204,10 +253,14 @@ pub(crate) async fn address_notice(
     clock: &Clock,
     event: WebhookEvent,
 ) -> Result<Option<Addressed>, StoreError> {
-    let listeners = Listeners::new(store.listeners(&[]).await?);
+    let listeners = Listeners::new(store.audience(&[]).await?.listeners);
     let now = clock.now();
-    Ok(listeners.of(&event).map(|to| Addressed {
+    let accepted = AcceptedEvent {
         event,
+        newest_endpoint: AcceptedEvent::EVERY_ENDPOINT,
+    };
+    Ok(listeners.of(&accepted).map(|to| Addressed {
+        event: accepted.event,
         to: to.into_iter().map(|(id, _)| (id, now)).collect(),
     }))
 }
@@ -215,59 +268,19 @@ pub(crate) async fn address_notice(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidings_notify::{EventType, Payload};
-
-    fn event(bytes: usize) -> WebhookEvent {
-        let payload = Payload::from_value(&"x".repeat(bytes)).unwrap();
-        WebhookEvent::new(&EventType::new("order.paid").unwrap(), payload)
-    }
-
-    fn read(messages: &[NewMessage]) -> Vec<Vec<WebhookEvent>> {
-        let read = |message: &NewMessage| serde_json::from_slice(message.payload()).unwrap();
-        messages.iter().map(read).collect()
-    }
 
     #[test]
-    fn events_are_published_in_order_in_messages_of_bounded_size() {
-        let events: Vec<_> = (0..600).map(|_| event(10)).collect();
-        let messages = read(&messages(&events).unwrap());
-        assert_eq!(messages.len(), 3);
-        assert_eq!(messages.concat(), events);
-
-        let events: Vec<_> = (0..3).map(|_| event(200_000)).collect();
-        let messages = super::messages(&events).unwrap();
-        assert_eq!(messages.len(), 3);
-        assert_eq!(read(&messages).concat(), events);
-        assert!(super::messages(&[]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn an_event_goes_to_whoever_wants_it_and_is_kept_for_who_is_disabled() {
-        let listener = |id, owner, event_types: &str, enabled| Listener {
-            id: EndpointId::from_i64(id),
-            owner,
-            event_types: event_types.to_owned(),
-            first_wait: None,
-            enabled,
-        };
-        let anna = UserId::new("anna").unwrap();
-        let of_anna = crate::Owner::User(anna.clone());
-        let listeners = Listeners::new(vec![
-            listener(1, crate::Owner::Operator, "[]", true),
-            listener(2, of_anna.clone(), r#"["order.*"]"#, true),
-            listener(3, of_anna.clone(), r#"["invoice.*"]"#, true),
-            listener(4, of_anna, "broken", true),
-        ]);
-        let ids = |event: &WebhookEvent| -> Option<Vec<i64>> {
-            let to = listeners.of(event)?;
-            Some(to.into_iter().map(|(id, _)| id.as_i64()).collect())
-        };
-        assert_eq!(ids(&event(1)), Some(vec![1]));
-        assert_eq!(ids(&event(1).with_user(anna)), Some(vec![1, 2, 4]));
-        let own = WebhookEvent::of_type("tidings.test".into(), Payload::parse("{}").unwrap());
-        assert_eq!(ids(&own), None);
-
-        let disabled = listener(1, crate::Owner::Operator, "[]", false);
-        assert_eq!(Listeners::new(vec![disabled]).of(&event(1)), Some(vec![]));
+    fn a_user_has_a_bounded_share_of_a_batch_and_stays_in_order() {
+        let mut shares = Shares::default();
+        let (anna, bo) = (UserId::new("anna").unwrap(), UserId::new("bo").unwrap());
+        assert!(shares.allow(Some(&anna), DIRECT_OF_USER));
+        assert!(shares.allow(Some(&bo), 1));
+        assert!(shares.allow(Some(&anna), 0));
+        assert!(!shares.allow(Some(&anna), 1));
+        // Not even an event without an endpoint, which may be for a disabled one.
+        assert!(!shares.allow(Some(&anna), 0));
+        assert!(shares.allow(None, DIRECT_OF_USER));
+        assert!(!shares.allow(None, 1));
+        assert!(shares.allow(Some(&bo), 1));
     }
 }

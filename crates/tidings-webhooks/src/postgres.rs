@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `endpoint` | one row an endpoint; a removed one stays until its deliveries are cleaned |
 //! | `event` | one row an event that an endpoint gets, or would get if it were enabled |
+//! | `deferred` | one row an event whose deliveries are made later, because they are many |
 //! | `delivery` | one row an event and endpoint: the queue and the record in one |
 //! | `attempt` | one row an attempt |
 //! | `lane` | one row an endpoint with work: when it is due, and who serves it |
@@ -17,6 +18,7 @@
 
 mod accept;
 mod connections;
+mod deferred;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -35,8 +37,8 @@ use tidings_postgres::{Config, Database};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
-    ReplayPage, ReplayStep, StoredEndpoint,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -142,17 +144,18 @@ impl Store for PostgresStore {
         outcomes::health(&self.connections, id).await
     }
 
-    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
+    async fn newest_endpoint_if_wanted(&self, users: &[UserId]) -> Result<Option<u64>, StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let row = self
+        let parameters = [(&users as _, Type::TEXT_ARRAY)];
+        let rows = self
             .connections
-            .row(endpoints::IS_WANTED, &[(&users, Type::TEXT_ARRAY)])
+            .query(endpoints::NEWEST_IF_WANTED, &parameters)
             .await?;
-        row.try_get(0).map_err(column)
+        endpoints::newest(rows.first())
     }
 
-    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
-        endpoints::listeners(&self.connections, users).await
+    async fn audience(&self, users: &[UserId]) -> Result<Audience, StoreError> {
+        endpoints::audience(&self.connections, users).await
     }
 
     async fn add_deliveries(
@@ -161,6 +164,26 @@ impl Store for PostgresStore {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         events::add(&self.connections, &events, at).await
+    }
+
+    async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
+        deferred::defer(&self.connections, &events).await
+    }
+
+    async fn deferred(
+        &self,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<DeferredEvent>, StoreError> {
+        deferred::first(&self.connections, limit, max_bytes).await
+    }
+
+    async fn add_deferred(
+        &self,
+        events: Vec<(i64, Option<Addressed>)>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        deferred::add(&self.connections, events, at).await
     }
 
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `webhook_endpoint` | one row an endpoint; a removed one stays until its deliveries are cleaned |
 //! | `webhook_event` | one row an event that an endpoint gets, or would get if it were enabled |
+//! | `webhook_newest_endpoint` | one row: the number of the newest endpoint |
+//! | `webhook_deferred` | one row an event whose deliveries are made later, because they are many |
 //! | `webhook_delivery` | one row an event and endpoint: the queue and the record in one |
 //! | `webhook_attempt` | one row an attempt |
 //! | `webhook_lane` | one row an endpoint with work: when it is due, and who serves it |
@@ -19,6 +21,7 @@
 
 mod accept;
 mod cleanup;
+mod deferred;
 mod deliveries;
 mod endpoints;
 mod events;
@@ -38,8 +41,8 @@ use tidings_sqlite::{Database, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
-    ReplayPage, ReplayStep, StoredEndpoint,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -174,16 +177,21 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
+    async fn newest_endpoint_if_wanted(&self, users: &[UserId]) -> Result<Option<u64>, StoreError> {
         let users = users.to_vec();
-        self.query(move |connection| endpoints::is_wanted(connection, users.iter()))
+        self.query(move |connection| endpoints::newest_if_wanted(connection, users.iter()))
             .await
     }
 
-    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
+    async fn audience(&self, users: &[UserId]) -> Result<Audience, StoreError> {
         let users = users.to_vec();
-        self.query(move |connection| endpoints::listeners(connection, &users))
-            .await
+        self.query(move |connection| {
+            Ok(Audience {
+                listeners: endpoints::listeners(connection, &users)?,
+                deferred: deferred::users(connection, &users)?,
+            })
+        })
+        .await
     }
 
     async fn add_deliveries(
@@ -192,6 +200,29 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         self.write_relaxed(move |tx| events::add(tx, &events, at))
+            .await
+    }
+
+    async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
+        self.write_relaxed(move |tx| deferred::defer(tx, &events))
+            .await
+    }
+
+    async fn deferred(
+        &self,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<DeferredEvent>, StoreError> {
+        self.query(move |connection| deferred::first(connection, limit, max_bytes))
+            .await
+    }
+
+    async fn add_deferred(
+        &self,
+        events: Vec<(i64, Option<Addressed>)>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write_relaxed(move |tx| deferred::add(tx, events, at))
             .await
     }
 

@@ -1,5 +1,6 @@
 //! Where endpoints, events, deliveries and lanes are kept: the operations, on plain data.
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::{
 ///   handle of every instance.
 /// - **Bounded steps.** No call changes more rows than its limit, or its arguments, allow.
 /// - **One delivery for an event and an endpoint**, however often it is added.
+/// - **Deferred events keep their order.** They are listed in the order in which they were put aside.
 /// - **What is pending has a lane.** An endpoint with a pending delivery, or with a replay, has a
 ///   lane row, which says when there is something to do. Of all handles, one at a time has the lease
 ///   of a lane, until it releases it or the lease ends.
@@ -68,16 +70,38 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// How an endpoint is doing.
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError>;
 
-    /// Whether the operator or one of these users has an endpoint that is not removed.
-    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError>;
+    /// The number of the newest endpoint of all, if the operator or one of these users has an endpoint
+    /// that is not removed. Numbers rise in the order in which endpoints are made.
+    async fn newest_endpoint_if_wanted(&self, users: &[UserId]) -> Result<Option<u64>, StoreError>;
 
-    /// The endpoints of the operator and of these users that are not removed.
-    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError>;
+    /// Which endpoints may want events of these users, and what of these users is deferred.
+    async fn audience(&self, users: &[UserId]) -> Result<Audience, StoreError>;
 
     /// Stores events, and a pending delivery for each of their addresses, in this order. Repeated
     /// events and deliveries are left as they are.
     async fn add_deliveries(&self, events: Vec<Addressed>, at: Timestamp)
     -> Result<(), StoreError>;
+
+    /// Puts events aside, in this order, until their deliveries are made. What is put aside already is
+    /// left as it is.
+    async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError>;
+
+    /// The deferred events that were put aside first, in order: at most `limit`, and after the first at
+    /// most `max_bytes` of them.
+    async fn deferred(
+        &self,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<DeferredEvent>, StoreError>;
+
+    /// Ends the deferral of events, and stores them with their deliveries as
+    /// [`add_deliveries`](Self::add_deliveries) does; those without an address are forgotten. Returns
+    /// whether all of them were deferred: if not, nothing changes.
+    async fn add_deferred(
+        &self,
+        events: Vec<(i64, Option<Addressed>)>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError>;
 
     /// Leases lanes that are due and not leased, the earliest first.
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
@@ -130,7 +154,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// The attempts of a delivery, in order; `None` when there is no such delivery.
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError>;
 
-    /// How many deliveries wait, counted up to [`MAX_COUNTED`](crate::MAX_COUNTED).
+    /// How many deliveries wait, and deferred events, each counted up to
+    /// [`MAX_COUNTED`](crate::MAX_COUNTED).
     async fn count_pending(&self) -> Result<u64, StoreError>;
 
     /// Makes a delivery due at `now`, at the beginning of its schedule, whatever became of it, if its
@@ -207,11 +232,22 @@ pub struct Notice {
     pub at: Timestamp,
 }
 
+/// Which endpoints may want the events of some users.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// The endpoints of the operator and of these users that are not removed.
+    pub listeners: Vec<Listener>,
+    /// Those of these users that have deferred events; `None` if events of no user are deferred.
+    pub deferred: HashSet<Option<UserId>>,
+}
+
 /// An endpoint that may want an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// Its name.
     pub id: EndpointId,
+    /// Its number: later ones were made later.
+    pub number: u64,
     /// Who it belongs to.
     pub owner: Owner,
     /// The patterns of its event types, a JSON array.
@@ -220,6 +256,24 @@ pub struct Listener {
     pub first_wait: Option<Duration>,
     /// Whether it gets deliveries.
     pub enabled: bool,
+}
+
+/// An event as it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedEvent {
+    /// The event.
+    pub event: WebhookEvent,
+    /// The number of the newest endpoint at that time: later ones do not get the event.
+    pub newest_endpoint: u64,
+}
+
+/// An event whose deliveries are made later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeferredEvent {
+    /// Its place in the order.
+    pub number: i64,
+    /// The event, or why it cannot be read.
+    pub event: Result<AcceptedEvent, String>,
 }
 
 /// An event, and the endpoints that get it.

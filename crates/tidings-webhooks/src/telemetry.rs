@@ -7,6 +7,7 @@
 //! | metric | kind | of |
 //! |---|---|---|
 //! | [`DELIVERIES_ADDED`] | counter | deliveries that the fan-out made |
+//! | [`EVENTS_DEFERRED`] | counter | events whose deliveries are made beside those of later events |
 //! | [`DELIVERIES_ENDED`] | counter, label [`STATE`] | deliveries that had their outcome |
 //! | [`LANES_HELD`] | gauge | lanes that this process serves |
 //! | [`OUTCOMES_UNWRITTEN`] | gauge | outcomes that wait to be written to the store |
@@ -16,6 +17,8 @@ use crate::DeliveryState;
 
 /// Deliveries that the fan-out made.
 pub const DELIVERIES_ADDED: &str = "tidings.webhooks.deliveries.added";
+/// Events whose deliveries are made beside those of later events, because they are many.
+pub const EVENTS_DEFERRED: &str = "tidings.webhooks.events.deferred";
 /// Deliveries that had their outcome.
 pub const DELIVERIES_ENDED: &str = "tidings.webhooks.deliveries.ended";
 /// Lanes that this process serves.
@@ -33,6 +36,10 @@ pub fn describe_metrics() {
         DELIVERIES_ADDED,
         "Deliveries that were made of accepted events"
     );
+    metrics::describe_counter!(
+        EVENTS_DEFERRED,
+        "Events whose deliveries are made beside those of later events, because they are many"
+    );
     metrics::describe_counter!(DELIVERIES_ENDED, "Deliveries that had their final outcome");
     metrics::describe_gauge!(LANES_HELD, "Endpoints with work that this process serves");
     metrics::describe_gauge!(
@@ -47,6 +54,10 @@ pub fn describe_metrics() {
 
 pub(crate) fn deliveries_added(count: usize) {
     metrics::counter!(DELIVERIES_ADDED).increment(count as u64);
+}
+
+pub(crate) fn events_deferred(count: usize) {
+    metrics::counter!(EVENTS_DEFERRED).increment(count as u64);
 }
 
 pub(crate) fn deliveries_ended(state: DeliveryState, count: usize) {

@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use tidings::signing::Secret;
 use tidings_notify::Payload;
 use tidings_stream::{
-    BatchError, Consumer, Message, Retention, RetryDelay, StartFrom, StreamName, Streams,
-    SubscribeOptions,
+    Consumer, Message, Retention, RetryDelay, StartFrom, StreamName, Streams, SubscribeOptions,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 use crate::clock::Clock;
-use crate::fan_out::{self, GROUP, STREAM};
+use crate::fan_out::{self, FanOut, GROUP, STREAM};
 use crate::lanes::Shared;
 use crate::store::Addressed;
 use crate::{
@@ -50,6 +49,7 @@ struct Inner {
 #[derive(Debug)]
 struct Running {
     fan_out: Consumer,
+    deferred: AbortOnDropHandle<()>,
     _feeders: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -114,7 +114,9 @@ impl Webhooks {
             Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),
             other => other?,
         }
-        let fan_out = subscribe(&store, &streams, &clock, &lanes).await?;
+        let fan_out = FanOut::new(Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
+        let fan_out = Arc::new(fan_out);
+        let consumer = subscribe(&fan_out, &streams).await?;
         let webhooks = Self {
             inner: Arc::new(Inner {
                 store,
@@ -134,8 +136,10 @@ impl Webhooks {
             .collect();
         let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
+        let deferred = tokio::spawn(async move { fan_out.make_deferred().await });
         *webhooks.running() = Some(Running {
-            fan_out,
+            fan_out: consumer,
+            deferred: AbortOnDropHandle::new(deferred),
             _feeders: webhooks.inner.lanes.abort_on_drop(),
             _tasks: tasks,
         });
@@ -169,10 +173,15 @@ impl Webhooks {
             .filter_map(WebhookEvent::user)
             .cloned()
             .collect();
-        if events.is_empty() || !self.inner.store.is_wanted(&users).await? {
+        if events.is_empty() {
             return Ok(());
         }
-        let messages = fan_out::messages(&events).map_err(StoreError::backend)?;
+        let newest_endpoint = self.inner.store.newest_endpoint_if_wanted(&users).await?;
+        let Some(newest_endpoint) = newest_endpoint else {
+            return Ok(());
+        };
+        let messages =
+            fan_out::message::write(&events, newest_endpoint).map_err(StoreError::backend)?;
         self.inner.streams.publish_batch(STREAM, messages).await?;
         Ok(())
     }
@@ -297,7 +306,8 @@ impl Webhooks {
         Ok(found.iter().find(of_event).map(|delivery| delivery.id))
     }
 
-    /// How many deliveries wait, counted up to [`MAX_COUNTED`](crate::MAX_COUNTED).
+    /// How many deliveries wait, and accepted events whose deliveries are yet to be made because they
+    /// are many; each counted up to [`MAX_COUNTED`](crate::MAX_COUNTED).
     ///
     /// # Errors
     ///
@@ -337,6 +347,8 @@ impl Webhooks {
             return StopReport::default();
         };
         let deadline = Instant::now() + limit;
+        // What is deferred stays deferred, for another instance or the next run.
+        drop(running.deferred);
         // A batch that is not done until then is made again: by another instance, or the next run.
         if tokio::time::timeout(limit, running.fan_out.close())
             .await
@@ -369,10 +381,8 @@ fn starts_on_full(error: &(dyn std::error::Error + 'static)) {
 }
 
 async fn subscribe(
-    store: &Arc<dyn Store>,
+    fan_out: &Arc<FanOut>,
     streams: &Streams,
-    clock: &Clock,
-    lanes: &Arc<Shared>,
 ) -> Result<Consumer, tidings_stream::Error> {
     let (first, longest) = FAN_OUT_DELAYS;
     let options = SubscribeOptions::default()
@@ -384,17 +394,12 @@ async fn subscribe(
         .with_retry_delay(RetryDelay::exponential(first, longest))
         .with_visibility_timeout(FAN_OUT_VISIBILITY)
         .with_shutdown_timeout(FAN_OUT_VISIBILITY);
-    let (store, clock, lanes) = (Arc::clone(store), clock.clone(), Arc::clone(lanes));
+    let fan_out = Arc::clone(fan_out);
     let handler = move |messages: Vec<Message>| {
-        let (store, clock, lanes) = (Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
+        let fan_out = Arc::clone(&fan_out);
         async move {
-            let wait = lanes.defaults().first_wait();
             let span = tracing::debug_span!("webhook_fan_out", messages = messages.len());
-            let endpoints = fan_out::fan_out(&*store, &clock, wait, messages)
-                .instrument(span)
-                .await?;
-            lanes.wake(endpoints);
-            Ok::<(), BatchError>(())
+            fan_out.handle(messages).instrument(span).await
         }
     };
     streams

@@ -98,7 +98,7 @@ pub async fn a_removed_endpoint_is_not_found(Stores { a, b }: Stores) {
     assert!(!a.replace_endpoint(removed, at(0), None).await.unwrap());
     assert_eq!(a.endpoint(id(1)).await.unwrap(), None);
     assert!(a.endpoints(&Owner::Operator).await.unwrap().is_empty());
-    assert!(!a.is_wanted(&[]).await.unwrap());
+    assert_eq!(a.newest_endpoint_if_wanted(&[]).await.unwrap(), None);
     let work = super::support::work(&*a, id(1), at(0)).await;
     assert!(work.endpoint.unwrap().removed);
 }
@@ -106,22 +106,26 @@ pub async fn a_removed_endpoint_is_not_found(Stores { a, b }: Stores) {
 /// Disabled ones listen too, so that what they miss can be replayed.
 pub async fn those_who_listen_are_the_operator_and_the_user(Stores { a, b }: Stores) {
     let (anna, bo) = (UserId::new("anna").unwrap(), UserId::new("bo").unwrap());
-    let nobody = std::slice::from_ref(&bo);
-    assert!(!a.is_wanted(nobody).await.unwrap());
+    let only_bo = std::slice::from_ref(&bo);
+    let is_wanted = async |users: &[UserId]| {
+        let newest = b.newest_endpoint_if_wanted(users).await;
+        newest.unwrap().is_some()
+    };
+    assert!(!is_wanted(only_bo).await);
     let mut of_anna = disabled(endpoint(1, &Owner::User(anna.clone())));
     of_anna.first_wait = Some(Duration::from_secs(2));
     a.insert_endpoint(of_anna, None, None).await.unwrap();
-    assert!(!b.is_wanted(nobody).await.unwrap());
-    assert!(!b.is_wanted(&[]).await.unwrap());
-    assert!(b.is_wanted(&[bo.clone(), anna.clone()]).await.unwrap());
+    assert!(!is_wanted(only_bo).await);
+    assert!(!is_wanted(&[]).await);
+    assert!(is_wanted(&[bo.clone(), anna.clone()]).await);
     operator(&*a, 2).await;
-    assert!(b.is_wanted(nobody).await.unwrap());
-    assert!(b.is_wanted(&[]).await.unwrap());
+    assert!(is_wanted(only_bo).await);
+    assert!(is_wanted(&[]).await);
 
-    let listeners = b
-        .listeners(&[bo, anna.clone(), anna.clone()])
-        .await
-        .unwrap();
+    let users = [bo, anna.clone(), anna.clone()];
+    let audience = b.audience(&users).await.unwrap();
+    assert!(audience.deferred.is_empty());
+    let listeners = audience.listeners;
     let mut seen: Vec<_> = listeners.iter().map(|it| (it.id, it.enabled)).collect();
     seen.sort_unstable();
     assert_eq!(seen, [(id(1), false), (id(2), true)]);
@@ -129,9 +133,35 @@ pub async fn those_who_listen_are_the_operator_and_the_user(Stores { a, b }: Sto
     assert_eq!(of_anna.owner, Owner::User(anna));
     assert_eq!(of_anna.event_types, r#"["order.*"]"#);
     assert_eq!(of_anna.first_wait, Some(Duration::from_secs(2)));
-    let of_operator = b.listeners(&[]).await.unwrap();
+    let of_operator = b.audience(&[]).await.unwrap().listeners;
     assert_eq!(of_operator.len(), 1);
     assert_eq!(of_operator[0].id, id(2));
+}
+
+/// So an event can name the endpoints that there were when it was accepted. Numbers are not used again.
+pub async fn endpoints_are_numbered_in_the_order_of_their_making(Stores { a, b }: Stores) {
+    let newest = async |store: &dyn crate::Store| {
+        let newest = store.newest_endpoint_if_wanted(&[]).await.unwrap();
+        newest.unwrap()
+    };
+    operator(&*a, 9).await;
+    let first = newest(&*b).await;
+    operator(&*b, 1).await;
+    let second = newest(&*a).await;
+    operator(&*a, 5).await;
+    let third = newest(&*b).await;
+    assert!(first < second && second < third);
+    let mut listeners = b.audience(&[]).await.unwrap().listeners;
+    listeners.sort_by_key(|listener| listener.number);
+    let numbers: Vec<_> = listeners.iter().map(|it| (it.id, it.number)).collect();
+    assert_eq!(numbers, [(id(9), first), (id(1), second), (id(5), third)]);
+
+    let mut removed = endpoint(5, &Owner::Operator);
+    removed.removed = true;
+    assert!(a.replace_endpoint(removed, at(0), None).await.unwrap());
+    assert!(a.clean(at(0), 100).await.unwrap() > 0);
+    operator(&*a, 6).await;
+    assert!(newest(&*a).await > third);
 }
 
 /// A change that is not made makes no event.

@@ -3,8 +3,7 @@ use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_stream::StreamName;
 
-use super::connections::column;
-use super::endpoints::IS_WANTED;
+use super::endpoints::{NEWEST_IF_WANTED, newest};
 use crate::{StoreError, WebhookEvent, fan_out};
 
 /// Accepts events within the caller's own transaction: they reach their endpoints if it commits, and
@@ -34,14 +33,13 @@ pub async fn accept_in(
     let users = events.iter().filter_map(WebhookEvent::user);
     let users: Vec<&str> = users.map(UserId::as_str).collect();
     let rows = client
-        .query_typed(IS_WANTED, &[(&users, Type::TEXT_ARRAY)])
+        .query_typed(NEWEST_IF_WANTED, &[(&users, Type::TEXT_ARRAY)])
         .await
         .map_err(StoreError::backend)?;
-    let is_wanted = rows.first().map(|row| row.try_get(0)).transpose();
-    if !is_wanted.map_err(column)?.unwrap_or(false) {
+    let Some(newest_endpoint) = newest(rows.first())? else {
         return Ok(false);
-    }
-    let messages = fan_out::messages(events).map_err(StoreError::backend)?;
+    };
+    let messages = fan_out::message::write(events, newest_endpoint).map_err(StoreError::backend)?;
     tidings_stream::postgres::publish_in(client, stream, &messages)
         .await
         .map_err(fan_out::stream_failure)?;

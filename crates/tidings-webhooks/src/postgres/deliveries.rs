@@ -122,15 +122,18 @@ pub(super) async fn count_pending(
     let most = MAX_COUNTED.cast_signed();
     let mut parameters: Vec<Parameter<'_>> = vec![(&most, Type::INT8)];
     let endpoint = endpoint.map(EndpointId::as_i64);
-    let condition = match &endpoint {
+    let (condition, deferred) = match &endpoint {
         Some(endpoint) => {
             parameters.push((endpoint, Type::INT8));
-            "AND endpoint = $2"
+            ("AND endpoint = $2", "0")
         }
-        None => "",
+        None => (
+            "",
+            "(SELECT count(*) FROM (SELECT 1 FROM tidings_webhook_deferred LIMIT $1) AS deferred)",
+        ),
     };
     let statement = format!(
-        "SELECT count(*) FROM (SELECT 1 FROM tidings_webhook_delivery
+        "SELECT count(*) + {deferred} FROM (SELECT 1 FROM tidings_webhook_delivery
              WHERE state = 0 {condition} LIMIT $1) AS waiting"
     );
     let row = connections.row(&statement, &parameters).await?;

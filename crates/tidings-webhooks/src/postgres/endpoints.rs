@@ -10,17 +10,27 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::connections::{Connections, Parameter, column};
 use super::events::Columns;
 use super::schema::{duration_micros, limit, micros, time};
-use crate::store::{Addressed, Disabled, Listener, Notice, StoredEndpoint};
+use crate::store::{Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint};
 use crate::{EndpointId, Owner, StoreError};
 
 const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_wait,
     disabled_because, removed, revision, created_at";
 
-/// Whether the operator or one of some users has an endpoint.
-pub(super) const IS_WANTED: &str = "
-    SELECT EXISTS (SELECT 1 FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed)
+/// The number of the newest endpoint, if the operator or one of some users has one.
+pub(super) const NEWEST_IF_WANTED: &str = "
+    SELECT (SELECT max(number) FROM tidings_webhook_endpoint)
+    WHERE EXISTS (SELECT 1 FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed)
         OR EXISTS (SELECT 1 FROM tidings_webhook_endpoint
             WHERE user_id = ANY ($1) AND NOT removed)";
+
+/// Reads the row of [`NEWEST_IF_WANTED`], if there is one.
+pub(super) fn newest(row: Option<&Row>) -> Result<Option<u64>, StoreError> {
+    let number: Option<i64> = match row {
+        Some(row) => row.try_get(0).map_err(column)?,
+        None => None,
+    };
+    Ok(number.map(i64::unsigned_abs))
+}
 
 /// The change and the event about it are one transaction.
 const INSERT: &str = "
@@ -136,33 +146,47 @@ pub(super) async fn list(
     rows.iter().map(from_row).collect()
 }
 
-pub(super) async fn listeners(
+pub(super) async fn audience(
     connections: &Connections,
     users: &[UserId],
-) -> Result<Vec<Listener>, StoreError> {
-    const LISTENERS: &str = "
-        SELECT endpoint, user_id, event_types, first_wait, disabled_because IS NULL
+) -> Result<Audience, StoreError> {
+    /// A row without an endpoint names a user with deferred events.
+    const AUDIENCE: &str = "
+        SELECT endpoint, user_id, event_types, first_wait, disabled_because IS NULL, number
         FROM (
             SELECT * FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed
             UNION ALL
             SELECT * FROM tidings_webhook_endpoint WHERE user_id = ANY ($1) AND NOT removed
+            ORDER BY user_id NULLS FIRST, created_at, endpoint
         ) AS listener
-        ORDER BY user_id NULLS FIRST, created_at, endpoint";
+        UNION ALL
+        SELECT NULL, user_id, NULL, NULL, NULL, NULL FROM unnest($1) AS given (user_id)
+        WHERE EXISTS (SELECT 1 FROM tidings_webhook_deferred AS deferred
+            WHERE deferred.user_id = given.user_id)
+        UNION ALL
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL
+        WHERE EXISTS (SELECT 1 FROM tidings_webhook_deferred WHERE user_id IS NULL)";
     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let rows = connections
-        .query(LISTENERS, &[(&users, Type::TEXT_ARRAY)])
+        .query(AUDIENCE, &[(&users, Type::TEXT_ARRAY)])
         .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Listener {
-                id: EndpointId::from_i64(row.try_get(0).map_err(column)?),
-                owner: owner(row.try_get(1).map_err(column)?)?,
-                event_types: row.try_get(2).map_err(column)?,
-                first_wait: first_wait(row.try_get(3).map_err(column)?),
-                enabled: row.try_get(4).map_err(column)?,
-            })
-        })
-        .collect()
+    let mut audience = Audience::default();
+    for row in &rows {
+        let owner = owner(row.try_get(1).map_err(column)?)?;
+        let Some(endpoint) = row.try_get(0).map_err(column)? else {
+            audience.deferred.insert(owner.user().cloned());
+            continue;
+        };
+        audience.listeners.push(Listener {
+            id: EndpointId::from_i64(endpoint),
+            number: row.try_get::<_, i64>(5).map_err(column)?.unsigned_abs(),
+            owner,
+            event_types: row.try_get(2).map_err(column)?,
+            first_wait: first_wait(row.try_get(3).map_err(column)?),
+            enabled: row.try_get(4).map_err(column)?,
+        });
+    }
+    Ok(audience)
 }
 
 pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {

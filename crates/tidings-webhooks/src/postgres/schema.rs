@@ -13,6 +13,7 @@ pub(super) const COMPONENT: &str = "tidings_webhooks";
 pub(super) const STEPS: &[&str] = &[
     include_str!("schema/1_tables.sql"),
     include_str!("schema/2_functions.sql"),
+    include_str!("schema/3_deferred.sql"),
 ];
 
 /// A time as a column has it.

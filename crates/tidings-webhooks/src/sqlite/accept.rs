@@ -22,10 +22,13 @@ pub fn accept_in(
     events: &[WebhookEvent],
 ) -> Result<bool, StoreError> {
     let users = events.iter().filter_map(WebhookEvent::user);
-    if events.is_empty() || !endpoints::is_wanted(tx, users)? {
+    if events.is_empty() {
         return Ok(false);
     }
-    let messages = fan_out::messages(events).map_err(StoreError::backend)?;
+    let Some(newest_endpoint) = endpoints::newest_if_wanted(tx, users)? else {
+        return Ok(false);
+    };
+    let messages = fan_out::message::write(events, newest_endpoint).map_err(StoreError::backend)?;
     tidings_stream::sqlite::publish_in(tx, stream, &messages).map_err(fan_out::stream_failure)?;
     Ok(true)
 }

@@ -113,7 +113,9 @@ pub(super) fn attempts(
 pub(super) fn count_pending(connection: &Connection) -> Result<u64, StoreError> {
     let count: i64 = connection
         .prepare_cached(
-            "SELECT count(*) FROM (SELECT 1 FROM webhook_delivery WHERE state = 0 LIMIT ?1)",
+            "SELECT (SELECT count(*) FROM (
+                 SELECT 1 FROM webhook_delivery WHERE state = 0 LIMIT ?1))
+             + (SELECT count(*) FROM (SELECT 1 FROM webhook_deferred LIMIT ?1))",
         )?
         .query_row([MAX_COUNTED.cast_signed()], |row| row.get(0))?;
     Ok(count.unsigned_abs())

@@ -46,8 +46,12 @@ pub(super) fn insert(
             return Err(StoreError::TooManyEndpoints { limit });
         }
     }
+    tx.prepare_cached("UPDATE webhook_newest_endpoint SET number = number + 1")?
+        .execute([])?;
     tx.prepare_cached(&format!(
-        "INSERT INTO webhook_endpoint ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+        "INSERT INTO webhook_endpoint ({COLUMNS}, number)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
+             (SELECT number FROM webhook_newest_endpoint))"
     ))?
     .execute((
         endpoint.id.as_i64(),
@@ -128,7 +132,21 @@ pub(super) fn list(
     Ok(found)
 }
 
-pub(super) fn is_wanted<'a>(
+/// The number of the newest endpoint, if the operator or one of these users has one.
+pub(super) fn newest_if_wanted<'a>(
+    connection: &Connection,
+    users: impl Iterator<Item = &'a UserId>,
+) -> Result<Option<u64>, StoreError> {
+    if !is_wanted(connection, users)? {
+        return Ok(None);
+    }
+    let number: i64 = connection
+        .prepare_cached("SELECT number FROM webhook_newest_endpoint")?
+        .query_row([], |row| row.get(0))?;
+    Ok(Some(number.unsigned_abs()))
+}
+
+fn is_wanted<'a>(
     connection: &Connection,
     users: impl Iterator<Item = &'a UserId>,
 ) -> Result<bool, StoreError> {
@@ -162,7 +180,7 @@ pub(super) fn listeners(
     users: &[UserId],
 ) -> Result<Vec<Listener>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT endpoint, user, event_types, first_wait, disabled_because IS NULL
+        "SELECT endpoint, user, event_types, first_wait, disabled_because IS NULL, number
          FROM webhook_endpoint WHERE user IS ?1 AND removed = 0 ORDER BY created_at, endpoint",
     )?;
     let users: BTreeSet<&str> = users.iter().map(UserId::as_str).collect();
@@ -176,6 +194,7 @@ pub(super) fn listeners(
                 event_types: row.get(2)?,
                 first_wait: first_wait(row.get(3)?),
                 enabled: row.get(4)?,
+                number: row.get::<_, i64>(5)?.unsigned_abs(),
             });
         }
     }

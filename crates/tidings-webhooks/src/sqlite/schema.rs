@@ -109,6 +109,29 @@ pub(super) const STEPS: &[&str] = &[
     "
     ALTER TABLE webhook_lane ADD COLUMN was_unblocked INTEGER NOT NULL DEFAULT 0;
 ",
+    // Endpoints are numbered in the order in which they are made. A number is used once, so the last one
+    // is kept apart from the endpoints, which may go.
+    "
+    ALTER TABLE webhook_endpoint ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+    UPDATE webhook_endpoint SET number = ordered.number FROM (
+        SELECT endpoint, row_number() OVER (ORDER BY created_at, endpoint) AS number
+        FROM webhook_endpoint) AS ordered
+    WHERE ordered.endpoint = webhook_endpoint.endpoint;
+    CREATE TABLE webhook_newest_endpoint (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        number INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO webhook_newest_endpoint (one, number)
+    SELECT 1, coalesce(max(number), 0) FROM webhook_endpoint;
+    CREATE TABLE webhook_deferred (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        user TEXT,
+        newest_endpoint INTEGER NOT NULL,
+        event TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX webhook_deferred_user ON webhook_deferred (user);
+",
 ];
 
 /// A time as a column has it.

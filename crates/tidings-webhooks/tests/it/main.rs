@@ -9,6 +9,7 @@
 mod database;
 mod delivery;
 mod durability;
+mod fan_out;
 mod faults;
 mod kill;
 mod lanes;

@@ -1,4 +1,4 @@
-//! A store that counts what it is asked, and fails when it is told to.
+//! A store that counts what it is asked, and holds steps of the fan-out back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::UserId;
+use tidings_test_support::Gate;
 use tidings_webhooks::store::{
-    Addressed, LaneQuery, LaneWork, Lease, Leased, Listener, NewReplay, Notice, Outcome, Released,
-    ReplayPage, ReplayStep, StoredEndpoint, StoredHealth,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint, StoredHealth,
 };
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -28,10 +29,20 @@ pub(crate) struct Counts {
     pub(crate) failed_records: AtomicU64,
 }
 
+/// Steps of the fan-out that wait for a gate, if they have one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holds {
+    /// The look at endpoints, with which the fan-out of a batch begins.
+    pub(crate) audience: Option<Gate>,
+    /// Making deliveries of deferred events.
+    pub(crate) deferred: Option<Gate>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Watched {
     inner: Arc<dyn Store>,
     counts: Arc<Counts>,
+    holds: Holds,
 }
 
 impl Watched {
@@ -39,7 +50,22 @@ impl Watched {
         Arc::new(Self {
             inner,
             counts: Arc::clone(counts),
+            holds: Holds::default(),
         })
+    }
+
+    pub(crate) fn hold(inner: Arc<dyn Store>, holds: &Holds) -> Arc<dyn Store> {
+        Arc::new(Self {
+            inner,
+            counts: Arc::default(),
+            holds: holds.clone(),
+        })
+    }
+}
+
+async fn pass(gate: Option<&Gate>) {
+    if let Some(gate) = gate {
+        gate.opened().await;
     }
 }
 
@@ -83,12 +109,15 @@ impl Store for Watched {
         self.inner.health(id).await
     }
 
-    async fn is_wanted(&self, users: &[UserId]) -> Result<bool, StoreError> {
-        self.inner.is_wanted(users).await
+    async fn newest_endpoint_if_wanted(&self, users: &[UserId]) -> Result<Option<u64>, StoreError> {
+        self.inner.newest_endpoint_if_wanted(users).await
     }
 
-    async fn listeners(&self, users: &[UserId]) -> Result<Vec<Listener>, StoreError> {
-        self.inner.listeners(users).await
+    async fn audience(&self, users: &[UserId]) -> Result<Audience, StoreError> {
+        if !users.is_empty() {
+            pass(self.holds.audience.as_ref()).await;
+        }
+        self.inner.audience(users).await
     }
 
     async fn add_deliveries(
@@ -97,6 +126,27 @@ impl Store for Watched {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         self.inner.add_deliveries(events, at).await
+    }
+
+    async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
+        self.inner.defer(events).await
+    }
+
+    async fn deferred(
+        &self,
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<DeferredEvent>, StoreError> {
+        self.inner.deferred(limit, max_bytes).await
+    }
+
+    async fn add_deferred(
+        &self,
+        events: Vec<(i64, Option<Addressed>)>,
+        at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        pass(self.holds.deferred.as_ref()).await;
+        self.inner.add_deferred(events, at).await
     }
 
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {

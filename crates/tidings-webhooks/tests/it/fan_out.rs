@@ -1,0 +1,199 @@
+//! Which deliveries are made of accepted events, and in which order.
+
+use std::collections::HashMap;
+
+use tidings_test_support::{Gate, Reply};
+use tidings_webhooks::{
+    Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Options,
+    Owner, WebhookEvent,
+};
+
+use crate::database::Schema;
+use crate::support::{
+    App, Place, event, receiver_of, schedule, soon, start, start_on_postgres, user,
+};
+use crate::watched::{Holds, Watched};
+
+/// Nothing is sent: the tests look at what is made.
+fn later() -> Options {
+    schedule(&[3_600_000])
+}
+
+/// Endpoints of the operator.
+async fn endpoints(app: &App, count: usize) -> Vec<EndpointId> {
+    let mut endpoints = Vec::new();
+    for number in 0..count {
+        let url = format!("https://example.com/{number}");
+        endpoints.push(app.endpoint(url).await);
+    }
+    endpoints
+}
+
+/// One event for each of many users, whose numbers are those of the users.
+fn for_users(users: usize) -> Vec<WebhookEvent> {
+    let event = |number| event(number).with_user(user(&format!("user-{number}")));
+    (0..users).map(event).collect()
+}
+
+/// Waits until all deliveries are made, and returns those of an endpoint in the order of their making.
+async fn made(app: &App, endpoint: EndpointId, count: usize) -> Vec<Delivery> {
+    app.until(endpoint, DeliveryState::Pending, count).await
+}
+
+async fn until_pending(app: &App, count: u64) {
+    soon(async {
+        while app.webhooks.pending().await.unwrap() != count {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
+/// The place of each event among the deliveries of an endpoint.
+fn places(deliveries: &[Delivery]) -> HashMap<String, usize> {
+    let ids = deliveries.iter().map(|delivery| delivery.event_id.clone());
+    ids.zip(0..).collect()
+}
+
+/// It counts deliveries, not seconds: those that are made before the one of another user.
+async fn a_large_fan_out_lets_others_pass(app: App) {
+    const ENDPOINTS: usize = 20;
+    const USERS: usize = 1024;
+    let endpoints = endpoints(&app, ENDPOINTS).await;
+    app.webhooks.accept(for_users(USERS)).await.unwrap();
+    let of_zoe = event(USERS).with_user(user("zoe"));
+    app.webhooks.accept(vec![of_zoe.clone()]).await.unwrap();
+
+    let mut all = Vec::new();
+    for endpoint in endpoints {
+        all.extend(made(&app, endpoint, USERS + 1).await);
+    }
+    assert_eq!(all.len(), ENDPOINTS * (USERS + 1));
+    all.sort_by_key(|delivery| delivery.id);
+    let place = all.iter().position(|it| it.event_id == of_zoe.id());
+    assert!(place.unwrap() < all.len() / 2, "{place:?} of {}", all.len());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_large_fan_out_lets_others_pass() {
+    let place = Place::new();
+    a_large_fan_out_lets_others_pass(place.start(later()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_large_fan_out_lets_others_pass_on_postgres() {
+    let schema = Schema::create().await;
+    a_large_fan_out_lets_others_pass(start_on_postgres(&schema, later()).await).await;
+}
+
+#[tokio::test]
+async fn a_later_event_of_a_user_stays_behind_a_large_fan_out() {
+    let place = Place::new();
+    let gate = Gate::new();
+    let holds = Holds {
+        deferred: Some(gate.clone()),
+        ..Holds::default()
+    };
+    let app = start(&place.file(), later(), |it| Watched::hold(it, &holds)).await;
+    let endpoints = endpoints(&app, 5).await;
+    app.webhooks.accept(for_users(256)).await.unwrap();
+    let of_zoe = event(256).with_user(user("zoe"));
+    let of_deferred = event(257).with_user(user("user-17"));
+    app.webhooks.accept(vec![of_zoe.clone()]).await.unwrap();
+    app.webhooks
+        .accept(vec![of_deferred.clone()])
+        .await
+        .unwrap();
+
+    // Five deliveries for zoe, and 257 events that wait.
+    until_pending(&app, 5 + 257).await;
+    for endpoint in &endpoints {
+        let made = made(&app, *endpoint, 1).await;
+        assert_eq!(made[0].event_id, of_zoe.id());
+        assert_eq!(made.len(), 1);
+    }
+    gate.open();
+    for endpoint in endpoints {
+        let places = places(&made(&app, endpoint, 258).await);
+        assert_eq!(places.len(), 258);
+        assert!(places[event(17).id()] < places[of_deferred.id()]);
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_leaves_deferred_events_to_the_next_run() {
+    let place = Place::new();
+    let holds = Holds {
+        deferred: Some(Gate::new()),
+        ..Holds::default()
+    };
+    let app = start(&place.file(), later(), |it| Watched::hold(it, &holds)).await;
+    let endpoints = endpoints(&app, 5).await;
+    app.webhooks.accept(for_users(256)).await.unwrap();
+    until_pending(&app, 256).await;
+    app.stop().await;
+
+    let app = place.start(later()).await;
+    let next = event(256).with_user(user("user-0"));
+    app.webhooks.accept(vec![next.clone()]).await.unwrap();
+    for endpoint in endpoints {
+        let places = places(&made(&app, endpoint, 257).await);
+        assert_eq!(places.len(), 257);
+        assert!(places[event(0).id()] < places[next.id()]);
+    }
+    app.stop().await;
+}
+
+/// An event with more endpoints than one step of deferred events may have.
+#[tokio::test]
+async fn an_event_that_takes_several_steps_reaches_all_its_endpoints() {
+    let place = Place::new();
+    let app = place.start(later()).await;
+    let owner = || Owner::User(user("anna"));
+    let mut endpoints = Vec::new();
+    for number in 0..501 {
+        let settings = EndpointSettings::new(format!("https://example.com/{number}"));
+        let new = NewEndpoint::new(owner(), settings);
+        let (endpoint, _) = app.webhooks.create_endpoint(new).await.unwrap();
+        endpoints.push(endpoint.id);
+    }
+    let of_anna = |number| event(number).with_user(user("anna"));
+    app.webhooks
+        .accept(vec![of_anna(0), of_anna(1)])
+        .await
+        .unwrap();
+    until_pending(&app, 1002).await;
+    for endpoint in [endpoints[0], endpoints[499], endpoints[500]] {
+        let places = places(&made(&app, endpoint, 2).await);
+        assert_eq!((places["event-0"], places["event-1"]), (0, 1));
+    }
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn regression_an_endpoint_does_not_get_what_was_accepted_before_it_was_made() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let gate = Gate::new();
+    let holds = Holds {
+        audience: Some(gate.clone()),
+        ..Holds::default()
+    };
+    let options = schedule(&[0]);
+    let app = start(&place.file(), options, |it| Watched::hold(it, &holds)).await;
+    let before = app.endpoint(receiver.url("/before")).await;
+    let of_anna = |number| event(number).with_user(user("anna"));
+    app.webhooks.accept(vec![of_anna(0)]).await.unwrap();
+    let after = app.endpoint(receiver.url("/after")).await;
+    app.webhooks.accept(vec![of_anna(1)]).await.unwrap();
+    gate.open();
+    app.until(before, DeliveryState::Delivered, 2).await;
+    app.until(after, DeliveryState::Delivered, 1).await;
+    let query = DeliveryQuery::newest(10).to(after);
+    let of_after = app.webhooks.deliveries(&query).await.unwrap();
+    assert_eq!(of_after.len(), 1);
+    assert_eq!(of_after[0].event_id, "event-1");
+    app.stop().await;
+}
