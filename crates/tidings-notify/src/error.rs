@@ -64,21 +64,14 @@ impl StoreError {
 #[cfg(feature = "postgres")]
 impl From<tidings_postgres::Error> for StoreError {
     fn from(error: tidings_postgres::Error) -> Self {
-        use tidings_postgres::Error;
-        use tidings_postgres::tokio_postgres::error::SqlState;
-        if error.code() == Some(&SqlState::DISK_FULL) {
-            return Self::Full {
-                source: error.into(),
-            };
-        }
         match error {
-            Error::Unsent(_) | Error::NoReply(_) => Self::Unavailable {
-                source: error.into(),
+            full if full.is_full() => Self::Full {
+                source: full.into(),
             },
-            refused if refused.is_read_only() => Self::Unavailable {
-                source: refused.into(),
+            unavailable if unavailable.is_unavailable() => Self::Unavailable {
+                source: unavailable.into(),
             },
-            refused => Self::backend(refused),
+            other => Self::backend(other),
         }
     }
 }

@@ -52,10 +52,11 @@ impl Error {
         Self::NoReply(source.into().into())
     }
 
-    /// The outcome of a statement on a connection.
+    /// The outcome of a statement on a connection of the caller's own: [`Refused`](Self::Refused) or
+    /// [`NoReply`](Self::NoReply).
     ///
     /// After anything worse than an error the connection is lost, and the outcome is unknown.
-    pub(crate) fn of_statement(error: tokio_postgres::Error) -> Self {
+    pub fn of_statement(error: tokio_postgres::Error) -> Self {
         let severity = error.as_db_error().and_then(DbError::parsed_severity);
         if severity == Some(Severity::Error) {
             Self::Refused(Arc::new(error))
@@ -67,6 +68,24 @@ impl Error {
     /// Whether the statement may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
         matches!(self, Self::NoReply(_))
+    }
+
+    /// Whether the disk of the server is full.
+    pub fn is_full(&self) -> bool {
+        self.code() == Some(&SqlState::DISK_FULL)
+    }
+
+    /// Whether a repeat may succeed: the server cannot be reached, did not reply, takes no writes, or
+    /// ended the statement because it took too long.
+    pub fn is_unavailable(&self) -> bool {
+        const PASSING: [&SqlState; 3] = [
+            &SqlState::QUERY_CANCELED,
+            &SqlState::LOCK_NOT_AVAILABLE,
+            &SqlState::TOO_MANY_CONNECTIONS,
+        ];
+        matches!(self, Self::Unsent(_) | Self::NoReply(_))
+            || self.is_read_only()
+            || self.code().is_some_and(|code| PASSING.contains(&code))
     }
 
     /// Whether the server takes no writes: it is a standby, or has become one behind a pooler.

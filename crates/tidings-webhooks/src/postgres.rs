@@ -46,7 +46,8 @@ use crate::{
 use connections::{Connections, column, failure};
 use schema::{limit, micros, time};
 
-pub use accept::accept_in;
+pub use accept::{Interest, accept_in, hand_over_in, interest_in};
+pub use endpoints::create_endpoint_in;
 
 /// How to use the database.
 #[derive(Debug, Clone)]

@@ -63,7 +63,7 @@ use connections::Connections;
 use group_commit::GroupCommit;
 use listen::Listener;
 
-pub use append::append_in;
+pub use append::{append_calls_in, append_in};
 
 /// Wake-ups that a notifier may fall behind, before it looks at everything.
 const WAKES: usize = 4096;

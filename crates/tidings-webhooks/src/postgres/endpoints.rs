@@ -4,17 +4,41 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings_notify::UserId;
-use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::tokio_postgres::{GenericClient, Row};
 
-use super::connections::{Connections, Parameter, column};
+use super::connections::{Connections, Parameter, column, failure};
 use super::events::Columns;
 use super::schema::{duration_micros, limit, micros, time};
 use crate::store::{Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint};
-use crate::{EndpointId, Owner, StoreError};
+use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
 const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_wait,
     disabled_because, removed, revision, created_at";
+
+/// Stores an endpoint within the caller's own transaction. Call
+/// [`Webhooks::endpoint_created`](crate::Webhooks::endpoint_created) after the commit.
+///
+/// # Errors
+///
+/// [`StoreError::TooManyEndpoints`] when its owner has as many as allowed: nothing is written then, and
+/// the transaction can go on. Any other error ends the transaction.
+///
+/// # Cancel safety
+///
+/// A dropped future may have left the endpoint in the transaction; roll back then.
+pub async fn create_endpoint_in(
+    client: &(impl GenericClient + Sync),
+    prepared: &PreparedEndpoint,
+) -> Result<(), StoreError> {
+    let insertion = Insertion::new(&prepared.stored, prepared.limit, prepared.notice.as_ref());
+    let rows = client
+        .query_typed(INSERT, &insertion.parameters())
+        .await
+        .map_err(|error| failure(tidings_postgres::Error::of_statement(error)))?;
+    let row = rows.first();
+    insertion.outcome(row.ok_or_else(|| StoreError::backend("the database returned no row"))?)
+}
 
 /// The number of the newest endpoint, if the operator or one of some users has one.
 pub(super) const NEWEST_IF_WANTED: &str = "
@@ -48,35 +72,67 @@ const REPLACE: &str = "
 pub(super) async fn insert(
     connections: &Connections,
     endpoint: &StoredEndpoint,
-    most: Option<usize>,
+    limit: Option<usize>,
     notice: Option<&Notice>,
 ) -> Result<(), StoreError> {
-    let (addressed, at) = about(notice);
-    let notice = Columns::new(addressed, at);
-    let user = endpoint.owner.user().map(UserId::as_str);
-    let because = endpoint.disabled.as_ref().map(|it| it.because.as_str());
-    let id = endpoint.id.as_i64();
-    let first_wait = endpoint.first_wait.map(duration_micros);
-    let revision = endpoint.revision.cast_signed();
-    let created_at = micros(endpoint.created_at);
-    let limit = most.map(limit);
-    let mut parameters: Vec<Parameter<'_>> = vec![
-        (&id, Type::INT8),
-        (&user, Type::TEXT),
-        (&endpoint.settings, Type::TEXT),
-        (&endpoint.event_types, Type::TEXT),
-        (&endpoint.secrets, Type::TEXT),
-        (&first_wait, Type::INT8),
-        (&because, Type::TEXT),
-        (&revision, Type::INT8),
-        (&created_at, Type::INT8),
-        (&limit, Type::INT8),
-    ];
-    parameters.extend(notice.parameters());
-    let row = connections.row(INSERT, &parameters).await?;
-    match (row.try_get(0).map_err(column)?, most) {
-        (false, Some(limit)) => Err(StoreError::TooManyEndpoints { limit }),
-        _ => Ok(()),
+    let insertion = Insertion::new(endpoint, limit, notice);
+    let row = connections.row(INSERT, &insertion.parameters()).await?;
+    insertion.outcome(&row)
+}
+
+/// The parameters of [`INSERT`].
+struct Insertion<'a> {
+    id: i64,
+    user: Option<&'a str>,
+    endpoint: &'a StoredEndpoint,
+    because: Option<&'a str>,
+    first_wait: Option<i64>,
+    revision: i64,
+    created_at: i64,
+    most: Option<usize>,
+    limit: Option<i64>,
+    notice: Columns<'a>,
+}
+
+impl<'a> Insertion<'a> {
+    fn new(endpoint: &'a StoredEndpoint, most: Option<usize>, notice: Option<&'a Notice>) -> Self {
+        let (addressed, at) = about(notice);
+        Self {
+            id: endpoint.id.as_i64(),
+            user: endpoint.owner.user().map(UserId::as_str),
+            endpoint,
+            because: endpoint.disabled.as_ref().map(|it| it.because.as_str()),
+            first_wait: endpoint.first_wait.map(duration_micros),
+            revision: endpoint.revision.cast_signed(),
+            created_at: micros(endpoint.created_at),
+            most,
+            limit: most.map(limit),
+            notice: Columns::new(addressed, at),
+        }
+    }
+
+    fn parameters(&self) -> Vec<Parameter<'_>> {
+        let mut parameters: Vec<Parameter<'_>> = vec![
+            (&self.id, Type::INT8),
+            (&self.user, Type::TEXT),
+            (&self.endpoint.settings, Type::TEXT),
+            (&self.endpoint.event_types, Type::TEXT),
+            (&self.endpoint.secrets, Type::TEXT),
+            (&self.first_wait, Type::INT8),
+            (&self.because, Type::TEXT),
+            (&self.revision, Type::INT8),
+            (&self.created_at, Type::INT8),
+            (&self.limit, Type::INT8),
+        ];
+        parameters.extend(self.notice.parameters());
+        parameters
+    }
+
+    fn outcome(&self, row: &Row) -> Result<(), StoreError> {
+        match (row.try_get(0).map_err(column)?, self.most) {
+            (false, Some(limit)) => Err(StoreError::TooManyEndpoints { limit }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -50,7 +50,7 @@ impl NewEndpoint {
 }
 
 /// A checked endpoint with its secret, to be stored by [`Webhooks::create_endpoint`] or, within the
-/// caller's own transaction, by `sqlite::create_endpoint_in`.
+/// caller's own transaction, by `sqlite::create_endpoint_in` or `postgres::create_endpoint_in`.
 #[derive(Debug, Clone)]
 pub struct PreparedEndpoint {
     endpoint: Endpoint,

@@ -55,10 +55,37 @@ pub async fn append_in(
     let rows = client
         .query_typed(APPEND_IN, &columns.parameters())
         .await
-        .map_err(StoreError::backend)?;
+        .map_err(tidings_postgres::Error::of_statement)?;
     let events = events(drafts, &rows)?;
     // All of them, because it waits for locks.
     events.into_iter().collect::<Option<_>>().ok_or(TOO_FEW)
+}
+
+/// Appends the drafts of several calls within the caller's own transaction, each call as a whole or not
+/// at all. Returns the events of each call, or `None` for a call of which nothing was appended, because
+/// another transaction holds the log of one of its users: try that one again in another transaction.
+///
+/// This is how many callers share one transaction without waiting for each other's users. Otherwise it
+/// is as [`append_in`], except that it waits for no lock longer than 20 milliseconds; it fails then.
+///
+/// # Errors
+///
+/// [`StoreError`] when the server refuses, also because another transaction is creating the log of one
+/// of the users. The transaction cannot go on then.
+///
+/// # Cancel safety
+///
+/// A dropped future may have left the events in the transaction; roll back then.
+pub async fn append_calls_in(
+    client: &(impl GenericClient + Sync),
+    calls: &[&[Draft]],
+) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
+    let columns = Columns::of(calls.iter().copied());
+    let rows = client
+        .query_typed(APPEND_BATCH, &columns.parameters())
+        .await
+        .map_err(tidings_postgres::Error::of_statement)?;
+    events_of_calls(calls.iter().copied(), &rows)
 }
 
 const TOO_FEW: StoreError = StoreError::ContractBroken {
@@ -76,12 +103,17 @@ pub(super) async fn batch(
         .query(APPEND_BATCH, &columns.parameters())
         .await
         .map_err(BatchError::Failed)?;
-    let drafts: Vec<Draft> = calls.iter().flatten().cloned().collect();
-    let mut events = events(&drafts, &rows)
-        .map_err(BatchError::Unreadable)?
-        .into_iter();
-    let of_call = |call: &Vec<Draft>| events.by_ref().take(call.len()).collect();
-    Ok(calls.iter().map(of_call).collect())
+    events_of_calls(calls.iter().map(Vec::as_slice), &rows).map_err(BatchError::Unreadable)
+}
+
+fn events_of_calls<'a>(
+    calls: impl Iterator<Item = &'a [Draft]> + Clone,
+    rows: &[Row],
+) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
+    let drafts: Vec<Draft> = calls.clone().flatten().cloned().collect();
+    let mut events = events(&drafts, rows)?.into_iter();
+    let of_call = |call: &[Draft]| events.by_ref().take(call.len()).collect();
+    Ok(calls.map(of_call).collect())
 }
 
 /// Why a batch was not appended.
