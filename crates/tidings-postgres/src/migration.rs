@@ -10,6 +10,7 @@ use crate::Error;
 /// isolation is.
 const BEGIN: &str = "
     BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+    SET LOCAL client_min_messages = warning;
     SELECT pg_advisory_xact_lock(6074931807742212);";
 
 const CREATE: &str = "

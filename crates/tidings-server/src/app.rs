@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use tidings_notify::Notifier;
 use tidings_notify::presence::Tracker;
-use tidings_notify::{Notifier, Presence};
 use tidings_webhooks::Webhooks;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,8 +20,9 @@ pub(crate) struct App {
     pub(crate) config: Config,
     pub(crate) storage: Storage,
     pub(crate) notifier: Notifier,
-    pub(crate) presence: Arc<dyn Presence>,
-    /// Registers the streams of this process with `presence`.
+    /// What this process is called among those that share the database.
+    pub(crate) instance: String,
+    /// Registers the streams of this process with the presence of the storage.
     pub(crate) tracker: Tracker,
     pub(crate) webhooks: Webhooks,
     pub(crate) acceptor: Acceptor,

@@ -8,6 +8,7 @@ use tidings::AddressPolicy;
 
 use crate::settings::file::{self, FileError};
 use crate::settings::{ApiKey, Settings};
+use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
 #[derive(Debug, Clone)]
@@ -169,6 +170,11 @@ impl TryFrom<Settings> for Config {
                 "api-key",
                 "expected at least one; to try the server on this machine, use --dev".to_owned(),
             );
+        }
+        if let DatabaseUrl::Postgres(url) = &settings.database
+            && let Some(problem) = url.problem()
+        {
+            return invalid("database", problem);
         }
         if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
             return invalid(

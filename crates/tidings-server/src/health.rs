@@ -56,7 +56,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Accept, Accepted, CreateEndpoint, Created};
+    use crate::storage::{Accept, Accepted, CreateEndpoint, Created, Turn};
 
     /// A database whose disk has stalled.
     #[derive(Debug)]
@@ -69,6 +69,10 @@ mod tests {
         }
 
         async fn create_endpoint(&self, _create: CreateEndpoint) -> Result<Created, StorageError> {
+            std::future::pending().await
+        }
+
+        async fn take_turn(&self, _turn: &Turn<'_>) -> Result<bool, StorageError> {
             std::future::pending().await
         }
 

@@ -7,11 +7,14 @@ use tidings_webhooks::Webhooks;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::SharedApp;
-use crate::storage::{Storage, StorageError};
+use crate::app::{App, SharedApp};
+use crate::storage::{Storage, StorageError, Turn};
 
 /// How often the server looks for old data.
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// How long an instance that has crashed keeps the others from it.
+const TURN: Duration = Duration::from_secs(15 * 60);
 
 /// Cleans regularly, until the server stops.
 pub(crate) async fn run(app: SharedApp) {
@@ -22,12 +25,27 @@ pub(crate) async fn run(app: SharedApp) {
             () = app.stopping.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let cutoff = Timestamp::now()
-            .checked_sub(app.config.retention)
-            .unwrap_or(Timestamp::MIN);
-        let cleaning = clean(&app.storage, &app.webhooks, cutoff);
         let stopping: &CancellationToken = &app.stopping;
-        stopping.run_until_cancelled(cleaning).await;
+        stopping.run_until_cancelled(clean_in_turn(&app)).await;
+    }
+}
+
+/// Cleans, unless another instance does it.
+async fn clean_in_turn(app: &App) {
+    let turn = Turn {
+        work: "housekeeping",
+        instance: &app.instance,
+        length: TURN,
+    };
+    match app.storage.records.take_turn(&turn).await {
+        Ok(true) => {
+            let cutoff = Timestamp::now()
+                .checked_sub(app.config.retention)
+                .unwrap_or(Timestamp::MIN);
+            clean(&app.storage, &app.webhooks, cutoff).await;
+        }
+        Ok(false) => tracing::debug!("another instance deletes old data"),
+        Err(error) => report("data", Err(error)),
     }
 }
 

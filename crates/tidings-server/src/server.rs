@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_notify::presence::{Tracker, TrackerOptions};
-use tidings_notify::{MemoryPresence, Notifier, Presence, RoutingInfo};
+use tidings_notify::{Notifier, RoutingInfo};
 use tidings_webhooks::{Options, Webhooks};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -91,10 +91,14 @@ impl Server {
             source,
         })?;
         let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
-        let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::new());
+        let presence = Arc::clone(&storage.presence);
+        let instance = format!("{:016x}", fastrand::u64(..));
         let tracker = Tracker::join(
             Arc::clone(&presence),
-            RoutingInfo::default(),
+            RoutingInfo {
+                instance_id: instance.clone(),
+                ..RoutingInfo::default()
+            },
             TrackerOptions::default(),
         )?;
         let webhooks = Webhooks::start(
@@ -115,7 +119,7 @@ impl Server {
             config,
             storage,
             notifier,
-            presence,
+            instance,
             tracker,
             webhooks,
             acceptor,

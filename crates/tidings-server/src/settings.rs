@@ -34,12 +34,14 @@ pub struct Settings {
           default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
 
-    /// Database: `sqlite:` and a file, which is created if it does not exist
+    /// Database: `sqlite:` and a file, which is created if it does not exist, or a PostgreSQL database that
+    /// several servers may share, `postgres://user:password@host/database`
     #[arg(
         long,
         env = "TIDINGS_DATABASE",
         value_name = "URL",
-        default_value = "sqlite:tidings.db"
+        default_value = "sqlite:tidings.db",
+        hide_env_values = true
     )]
     pub database: DatabaseUrl,
 

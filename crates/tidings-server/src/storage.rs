@@ -6,6 +6,7 @@
 //! | `logs` | the log and the inbox of each user |
 //! | `streams` | durable streams: the work of the fan-out |
 //! | `webhooks` | endpoints, deliveries, attempts, lanes |
+//! | `presence` | who is online |
 //! | `records` | idempotency keys, and the operations that concern several parts at once |
 //!
 //! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
@@ -14,17 +15,20 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+mod postgres;
 mod records;
 mod sqlite;
+mod stored;
 mod url;
 
 use std::sync::Arc;
 
+use tidings_notify::presence::PresenceError;
 use tidings_stream::Streams;
 
 pub use self::error::StorageError;
-pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records};
-pub use self::url::{DatabaseUrl, InvalidDatabaseUrl};
+pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
+pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 
 /// The parts that keep something, all in one database. Clones share it.
 #[derive(Debug, Clone)]
@@ -32,6 +36,7 @@ pub(crate) struct Storage {
     pub(crate) logs: Arc<dyn tidings_notify::Store>,
     pub(crate) streams: Streams,
     pub(crate) webhooks: Arc<dyn tidings_webhooks::Store>,
+    pub(crate) presence: Arc<dyn tidings_notify::Presence>,
     pub(crate) records: Arc<dyn Records>,
 }
 
@@ -40,6 +45,7 @@ impl Storage {
     pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StorageError> {
         match url {
             DatabaseUrl::Sqlite(path) => sqlite::open(path).await,
+            DatabaseUrl::Postgres(url) => postgres::open(url).await,
         }
     }
 
@@ -47,8 +53,15 @@ impl Storage {
     pub(crate) async fn close(&self) {
         self.streams.close().await;
         self.webhooks.close().await;
+        self.presence.close().await;
         self.records.close().await;
+        self.logs.close().await;
     }
+}
+
+/// What a part of the storage reports of its engine.
+fn of_engine(cause: &(dyn std::error::Error + 'static)) -> Option<StorageError> {
+    sqlite::of_engine(cause).or_else(|| postgres::of_engine(cause))
 }
 
 impl From<tidings_notify::StoreError> for StorageError {
@@ -60,7 +73,19 @@ impl From<tidings_notify::StoreError> for StorageError {
                 source: source.into(),
             },
             StoreError::Unavailable { source } => {
-                sqlite::of_engine(&*source).unwrap_or_else(|| Self::unavailable(source))
+                of_engine(&*source).unwrap_or_else(|| Self::unavailable(source))
+            }
+            error => Self::failed(error),
+        }
+    }
+}
+
+impl From<PresenceError> for StorageError {
+    fn from(error: PresenceError) -> Self {
+        match error {
+            PresenceError::Closed => Self::Closed,
+            PresenceError::Backend { source } => {
+                of_engine(&*source).unwrap_or(Self::Failed { source })
             }
             error => Self::failed(error),
         }
@@ -74,7 +99,7 @@ impl From<tidings_webhooks::StoreError> for StorageError {
             StoreError::Closed => Self::Closed,
             StoreError::Full(source) => Self::Full { source },
             StoreError::Unavailable(source) => {
-                sqlite::of_engine(&*source).unwrap_or(Self::Unavailable { source })
+                of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
             error => Self::failed(error),
         }

@@ -16,6 +16,7 @@
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address without a server: refused, or silent |
 //! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
+//! | [`Schema`] | a PostgreSQL schema for one test, on the server that all tests share |
 //! | [`RedisServer`], [`PostgresServer`], [`PgBouncer`] | a private server for one test: crash, freeze, fill, demote, standbys |
 //! | [`Outage`] | those faults in the same words for each kind of server, for one suite over all stores |
 //! | [`SmallDisk`] | a file system that a test can fill |
@@ -85,6 +86,7 @@ mod receiver;
 mod redis_server;
 mod reply;
 mod request;
+mod schema;
 mod script;
 #[cfg(target_os = "linux")]
 mod small_disk;
@@ -109,6 +111,7 @@ pub use receiver::{Builder, Receiver};
 pub use redis_server::RedisServer;
 pub use reply::Reply;
 pub use request::{Closed, Head, Request};
+pub use schema::Schema;
 pub use script::Script;
 #[cfg(target_os = "linux")]
 pub use small_disk::SmallDisk;

@@ -126,6 +126,19 @@ impl ApiError {
         )
     }
 
+    /// The database broke off in the middle of a commit.
+    fn outcome_unknown(cause: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::warn!(
+            error = cause,
+            "a request may have been stored or not, the database did not confirm it"
+        );
+        Self::unavailable(
+            "outcome_unknown",
+            "the database of the server did not confirm the request, which may have been stored or not; \
+             repeat it with the same Idempotency-Key",
+        )
+    }
+
     /// A failure of the server: the cause goes to the log, not to the caller.
     fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed");
@@ -161,6 +174,7 @@ impl From<StorageError> for ApiError {
                 "the disk of the server is full; nothing was stored",
             ),
             StorageError::Unavailable { .. } => Self::storage_unavailable(&error),
+            StorageError::OutcomeUnknown { .. } => Self::outcome_unknown(&error),
             StorageError::TooSlow => Self::unavailable(
                 "too_slow",
                 "the list took longer than the server allows; ask for fewer entries, or try again",

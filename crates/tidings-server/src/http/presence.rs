@@ -20,7 +20,7 @@ pub(crate) async fn show(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
 ) -> Result<Json<UserPresence>, ApiError> {
-    let online = app.presence.is_online(&user).await?;
+    let online = app.storage.presence.is_online(&user).await?;
     Ok(Json(UserPresence {
         user_id: user,
         online,
@@ -41,7 +41,7 @@ pub(crate) async fn query(
             format!("expected at most {MAX_USERS} users, got {}", users.len()),
         ));
     }
-    let online = app.presence.online_users(&users).await?;
+    let online = app.storage.presence.online_users(&users).await?;
     let online: HashSet<UserId> = online.into_iter().collect();
     let data = users.into_iter().map(|user_id| UserPresence {
         online: online.contains(&user_id),

@@ -25,6 +25,14 @@ pub enum StorageError {
         #[source]
         source: Cause,
     },
+    /// The database did not confirm the commit, and does not say what became of it: the call had its
+    /// whole effect or none.
+    #[error("the database did not confirm the commit, which may have been made or not")]
+    OutcomeUnknown {
+        /// What the database reported.
+        #[source]
+        source: Cause,
+    },
     /// A list took longer than it may. Nothing is wrong with the database.
     #[error("the list took too long")]
     TooSlow,

@@ -1,4 +1,5 @@
 use std::fmt::Debug;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_notify::{Draft, Event};
@@ -19,7 +20,7 @@ use crate::idempotency::Once;
 /// - **Bounded steps.** No transaction grows with the number of users, endpoints or keys that are
 ///   stored, only with the request.
 ///
-/// `storage/conformance.rs` tests both halves against it.
+/// `storage/conformance.rs` holds both engines to it.
 #[async_trait]
 pub(crate) trait Records: Debug + Send + Sync + 'static {
     /// Stores the notifications, the message that hands them to webhooks, and the idempotency key.
@@ -27,6 +28,10 @@ pub(crate) trait Records: Debug + Send + Sync + 'static {
 
     /// Stores an endpoint and the idempotency key.
     async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError>;
+
+    /// Takes a kind of work that one instance at a time does, or keeps it. Returns `false` while it is
+    /// another instance's.
+    async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError>;
 
     /// Succeeds if the database can be written now.
     async fn ready(&self) -> Result<(), StorageError>;
@@ -44,6 +49,17 @@ pub(crate) struct Accept {
     pub(crate) drafts: Vec<Draft>,
     /// The idempotency key, if the caller sent one.
     pub(crate) once: Option<Once>,
+}
+
+/// Work that one instance at a time does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn<'a> {
+    /// The name of the work.
+    pub(crate) work: &'a str,
+    /// Who wants to do it.
+    pub(crate) instance: &'a str,
+    /// How long it is that instance's, unless it takes the turn again.
+    pub(crate) length: Duration,
 }
 
 /// What became of an [`Accept`].

@@ -10,15 +10,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidings_notify::sqlite::{SqliteStore, append_in};
-use tidings_notify::{Draft, Event};
+use tidings_notify::{Draft, Event, MemoryPresence};
 use tidings_sqlite::rusqlite::{self, Transaction};
 use tidings_sqlite::{Database, Options};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, StreamName, Streams};
 use tidings_webhooks::WebhookEvent;
 
-use self::idempotency::{Known, StoredEvent};
-use super::{Accept, Accepted, CreateEndpoint, Created, Records, Storage, StorageError};
+use self::idempotency::Known;
+use super::{
+    Accept, Accepted, CreateEndpoint, Created, Records, Storage, StorageError, Turn, stored,
+};
 
 /// What the header of the file says of its program, so that the file of another is refused: "Tidg".
 const APPLICATION_ID: i32 = 0x5469_6467;
@@ -55,6 +57,8 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
+        // A file belongs to one server, and what it knows of connections ends with it.
+        presence: Arc::new(MemoryPresence::new()),
         records: Arc::new(records),
     })
 }
@@ -80,13 +84,20 @@ impl Records for SqliteRecords {
                 events,
                 has_webhooks,
             }),
-            Written::Repeated { drafts, stored } => Ok(Accepted::Repeated(again(drafts, &stored)?)),
+            Written::Repeated { drafts, stored } => {
+                Ok(Accepted::Repeated(stored::decode(drafts, &stored)?))
+            }
             Written::Conflict => Ok(Accepted::Conflict),
         }
     }
 
     async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
         self.database.write(move |tx| store(tx, &create)).await
+    }
+
+    /// A file belongs to one server.
+    async fn take_turn(&self, _turn: &Turn<'_>) -> Result<bool, StorageError> {
+        Ok(true)
     }
 
     async fn ready(&self) -> Result<(), StorageError> {
@@ -166,18 +177,6 @@ fn store(tx: &Transaction<'_>, create: &CreateEndpoint) -> Result<Created, Stora
     Ok(Created::Stored)
 }
 
-/// The notifications that the first request became: the same content, with the ids and times of then.
-fn again(drafts: Vec<Draft>, stored: &str) -> Result<Vec<Event>, StorageError> {
-    let stored: Vec<StoredEvent> = serde_json::from_str(stored).map_err(StorageError::failed)?;
-    if stored.len() != drafts.len() {
-        return Err(StorageError::failed("a stored request has another length"));
-    }
-    let events = drafts.into_iter().zip(stored);
-    Ok(events
-        .map(|(draft, StoredEvent(id, time))| Event::from_draft(draft.with_timestamp(time), id))
-        .collect())
-}
-
 impl From<tidings_sqlite::Error> for StorageError {
     fn from(error: tidings_sqlite::Error) -> Self {
         match error {
@@ -198,7 +197,6 @@ impl From<rusqlite::Error> for StorageError {
     }
 }
 
-/// What a part of the storage reports of its engine.
 pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
     let error = cause.downcast_ref::<tidings_sqlite::Error>()?;
     Some(error.clone().into())

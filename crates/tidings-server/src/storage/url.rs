@@ -8,17 +8,30 @@ use std::str::FromStr;
 pub enum DatabaseUrl {
     /// A SQLite file: `sqlite:file`, `sqlite:/absolute/file` or `sqlite:///absolute/file`.
     Sqlite(PathBuf),
+    /// A PostgreSQL database: `postgres://user:password@host:port/database`.
+    Postgres(PostgresUrl),
 }
+
+/// The URL of a PostgreSQL database. `Debug` and `Display` show neither its user nor its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PostgresUrl(String);
 
 /// The text does not name a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected `sqlite:` and the name of a file")]
+#[error("expected `sqlite:` and the name of a file, or `postgres://` and where the database is")]
 pub struct InvalidDatabaseUrl;
+
+const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
 
 impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
 
+    /// Does not look into the URL of a PostgreSQL database: an error of the command line repeats the
+    /// refused text, with the password that is in it.
     fn from_str(url: &str) -> Result<Self, InvalidDatabaseUrl> {
+        if POSTGRES.iter().any(|scheme| url.starts_with(scheme)) {
+            return Ok(Self::Postgres(PostgresUrl(url.to_owned())));
+        }
         let path = url.strip_prefix("sqlite:").ok_or(InvalidDatabaseUrl)?;
         // Between the second slash and the third there would be a host.
         let path = match path.strip_prefix("//") {
@@ -33,10 +46,44 @@ impl FromStr for DatabaseUrl {
     }
 }
 
+impl PostgresUrl {
+    /// The URL itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Why the URL cannot be used, if so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let error = tidings_postgres::Config::new(&self.0).err()?;
+        Some(crate::explain(&error))
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = POSTGRES
+            .iter()
+            .find_map(|scheme| self.0.strip_prefix(scheme));
+        let place = place.unwrap_or_default();
+        // Up to the last `@` there may be a password, whatever it is written with.
+        let place = place.rsplit('@').next().unwrap_or_default();
+        let place = place.split('?').next().unwrap_or_default();
+        write!(f, "postgres://{place}")
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({self})")
+    }
+}
+
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Sqlite(path) = self;
-        write!(f, "sqlite:{}", path.display())
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(url) => url.fmt(f),
+        }
     }
 }
 
@@ -45,20 +92,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_database_is_a_file() {
+    fn a_database_is_a_file_or_a_server() {
         let parsed = |url: &str| url.parse().ok();
         let file = |path: &str| Some(DatabaseUrl::Sqlite(path.into()));
         assert_eq!(parsed("sqlite:a.db"), file("a.db"));
         assert_eq!(parsed("sqlite:/a/b.db"), file("/a/b.db"));
         assert_eq!(parsed("sqlite:///a/b.db"), file("/a/b.db"));
+        for url in ["postgres://127.0.0.1/tidings", "postgresql:///tidings"] {
+            let server = DatabaseUrl::Postgres(PostgresUrl(url.to_owned()));
+            assert_eq!(parsed(url), Some(server));
+        }
         for url in [
             "sqlite:",
             "sqlite::memory:",
             "sqlite://a.db",
             "sqlite:a.db?mode=ro",
             "a.db",
+            "postgres:tidings",
         ] {
             assert_eq!(parsed(url), None, "{url}");
         }
+    }
+
+    #[test]
+    fn the_password_of_a_database_is_never_shown() {
+        for (url, shown) in [
+            (
+                "postgres://anna:secret@host:5432/db",
+                "postgres://host:5432/db",
+            ),
+            ("postgres://anna:se/cr?et@host/db", "postgres://host/db"),
+            (
+                "postgres://anna:s@secret@a,b:1/db?x=1",
+                "postgres://a,b:1/db",
+            ),
+            ("postgresql://host/db?password=secret", "postgres://host/db"),
+            ("postgres:///db", "postgres:///db"),
+        ] {
+            let url: DatabaseUrl = url.parse().unwrap();
+            assert_eq!(url.to_string(), shown);
+            assert!(!format!("{url:?}").contains("secret"), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_says_why_without_its_password() {
+        let problem = |url: &str| match url.parse().unwrap() {
+            DatabaseUrl::Postgres(url) => url.problem(),
+            DatabaseUrl::Sqlite(_) => None,
+        };
+        assert_eq!(problem("postgres://anna:secret@host/db"), None);
+        let port = problem("postgres://anna:secret@host:port/db").unwrap();
+        assert!(port.contains("URL") && !port.contains("secret"), "{port}");
     }
 }

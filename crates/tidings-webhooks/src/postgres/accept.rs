@@ -109,13 +109,15 @@ pub async fn hand_over_in(
     interest: &Interest,
     events: &[WebhookEvent],
 ) -> Result<bool, StoreError> {
-    let wanted = events.iter().filter(|event| interest.includes(event.user()));
+    let wanted = events
+        .iter()
+        .filter(|event| interest.includes(event.user()));
     let wanted: Vec<_> = wanted.cloned().collect();
     if wanted.is_empty() {
         return Ok(false);
     }
-    let messages = fan_out::message::write(&wanted, interest.newest_endpoint)
-        .map_err(StoreError::backend)?;
+    let messages =
+        fan_out::message::write(&wanted, interest.newest_endpoint).map_err(StoreError::backend)?;
     tidings_stream::postgres::publish_in(client, stream, &messages)
         .await
         .map_err(fan_out::stream_failure)?;

@@ -1,12 +1,11 @@
 //! The table of idempotency keys.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use tidings_notify::{Event, EventId};
+use tidings_notify::Event;
 use tidings_sqlite::rusqlite::{OptionalExtension, Transaction};
 
 use crate::idempotency::{KEPT, Once};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, stored};
 
 pub(super) const STEPS: &[&str] = &[
     "
@@ -37,16 +36,12 @@ pub(super) const STEPS: &[&str] = &[
 /// Keys that one cleaning deletes at most, so that the transaction is short.
 const CLEANED_AT_ONCE: u32 = 1000;
 
-/// What identifies an event that became of a request, beside the content of the request.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct StoredEvent(pub(super) EventId, pub(super) Timestamp);
-
 /// What the table knows of a request.
 pub(super) enum Known {
     New,
     /// The request was accepted.
     Repeated {
-        /// The [`StoredEvent`]s as JSON.
+        /// The [stored] events.
         events: String,
         /// The response, of a request that did not become notifications.
         response: Option<String>,
@@ -80,11 +75,7 @@ pub(super) fn record(
     events: &[Event],
     response: Option<&str>,
 ) -> Result<(), StorageError> {
-    let events: Vec<_> = events
-        .iter()
-        .map(|event| StoredEvent(event.id, event.timestamp))
-        .collect();
-    let events = serde_json::to_string(&events).map_err(StorageError::failed)?;
+    let events = stored::encode(events)?;
     tx.prepare_cached(
         "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, response, accepted_at)
          VALUES (?1, ?2, ?3, ?4, ?5)",

@@ -1,0 +1,306 @@
+//! The storage on a PostgreSQL database, which many instances share.
+//!
+//! | table `tidings_server_…` | holds |
+//! |---|---|
+//! | `request` | one row an idempotency key: what became of the request |
+//! | `turn` | one row a kind of work that one instance at a time does |
+//! | `probe` | the row that readiness writes |
+//!
+//! Requests to accept that wait at the same time share a transaction (`queue.rs`, `accept.rs`). Every
+//! other operation is a transaction of its own.
+
+mod accept;
+mod queue;
+mod requests;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidings_notify::postgres::{self as logs, PostgresStore};
+use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
+use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::tokio_postgres::{self, Client};
+use tidings_postgres::{Config, Database};
+use tidings_stream::postgres::{PostgresEngine, PostgresOptions};
+use tidings_stream::{ServiceConfig, Streams};
+use tidings_webhooks::postgres as webhooks;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::accept::Acceptor;
+use self::queue::Queue;
+use self::requests::Record;
+use super::{
+    Accept, Accepted, CreateEndpoint, Created, PostgresUrl, Records, Storage, StorageError, Turn,
+};
+
+const COMPONENT: &str = "tidings_server";
+
+/// The steps of the migration. One that was released is never changed; a change is another step.
+const STEPS: &[&str] = &[include_str!("postgres/schema.sql")];
+
+/// A statement must see what was committed before it, whatever the default isolation is.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+const PROBE: &str = "
+    INSERT INTO tidings_server_probe (one, at) VALUES (true, clock_timestamp())
+    ON CONFLICT (one) DO UPDATE SET at = excluded.at";
+
+const TAKE_TURN: &str = "
+    INSERT INTO tidings_server_turn AS turn (work, instance, until)
+    VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+    ON CONFLICT (work) DO UPDATE SET instance = excluded.instance, until = excluded.until
+    WHERE turn.instance = excluded.instance OR turn.until < clock_timestamp()";
+
+pub(super) async fn open(url: &PostgresUrl) -> Result<Storage, StorageError> {
+    open_in(Config::new(url.expose())?).await
+}
+
+async fn open_in(config: Config) -> Result<Storage, StorageError> {
+    let database = Database::new(config.clone());
+    database.migrate(COMPONENT, STEPS).await?;
+    let logs = PostgresStore::open(config.clone(), logs::PostgresOptions::default()).await?;
+    let engine = PostgresEngine::open(config.clone(), PostgresOptions::default()).await?;
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
+    let options = webhooks::PostgresOptions::default();
+    let webhooks = webhooks::PostgresStore::open(config.clone(), options).await?;
+    let options = presence::PostgresOptions::default();
+    let presence = PostgresPresence::open(config.clone(), options).await?;
+    let acceptor = Acceptor {
+        database: Database::new(config.clone()),
+        logs: logs.clone(),
+        stream: streams.name(tidings_webhooks::STREAM)?,
+    };
+    let (queue, accepting) = queue::queue(acceptor, config.reply_limit());
+    let records = PostgresRecords {
+        queue,
+        logs: logs.clone(),
+        database,
+        transactions: tokio::sync::Mutex::new(Database::new(config)),
+        closing: tokio_util::sync::CancellationToken::new(),
+        _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
+    };
+    Ok(Storage {
+        logs: Arc::new(logs),
+        streams,
+        webhooks: Arc::new(webhooks),
+        presence: Arc::new(presence),
+        records: Arc::new(records),
+    })
+}
+
+/// The server's own tables.
+#[derive(Debug)]
+struct PostgresRecords {
+    queue: Queue,
+    logs: PostgresStore,
+    /// For single statements, which callers may mix.
+    database: Database,
+    /// For transactions of several statements, one at a time.
+    transactions: tokio::sync::Mutex<Database>,
+    closing: tokio_util::sync::CancellationToken,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+/// What the table of requests knows of one.
+enum Known {
+    New,
+    /// Another transaction has locked the key.
+    Busy,
+    /// The request was made.
+    Repeated {
+        /// The [stored](super::stored) events.
+        events: String,
+        /// The response, of a request that did not become notifications.
+        response: Option<String>,
+    },
+    /// The key was used for another request.
+    Conflict,
+}
+
+impl PostgresRecords {
+    async fn statement<T, F>(
+        &self,
+        statement: impl FnOnce(Arc<tidings_postgres::Client>) -> F + Send,
+    ) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>> + Send,
+    {
+        let run = self
+            .closing
+            .run_until_cancelled(self.database.run(statement));
+        Ok(run.await.ok_or(StorageError::Closed)??)
+    }
+}
+
+#[async_trait]
+impl Records for PostgresRecords {
+    async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError> {
+        let accepted = self.queue.accept(accept).await?;
+        if let Accepted::Stored { events, .. } = &accepted {
+            self.logs.wake(events.iter().map(|event| &event.user));
+        }
+        Ok(accepted)
+    }
+
+    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
+        let creating = async {
+            let database = self.transactions.lock().await;
+            let run = database
+                .run(|client| transaction(client, async |client| store(client, &create).await));
+            run.await?
+        };
+        let created = self.closing.run_until_cancelled(creating).await;
+        created.ok_or(StorageError::Closed)?
+    }
+
+    async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
+        let secs = turn.length.as_secs_f64();
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&turn.work, Type::TEXT),
+            (&turn.instance, Type::TEXT),
+            (&secs, Type::FLOAT8),
+        ];
+        let taken = self
+            .statement(|client| async move { client.execute_typed(TAKE_TURN, &parameters).await });
+        Ok(taken.await? > 0)
+    }
+
+    async fn ready(&self) -> Result<(), StorageError> {
+        let probe = |client: Arc<tidings_postgres::Client>| async move {
+            client.execute_typed(PROBE, &[]).await
+        };
+        self.statement(probe).await.map(drop)
+    }
+
+    async fn clean(&self) -> Result<usize, StorageError> {
+        let clean =
+            |client: Arc<tidings_postgres::Client>| async move { requests::clean(&**client).await };
+        let removed = self.statement(clean).await?;
+        Ok(usize::try_from(removed).unwrap_or(usize::MAX))
+    }
+
+    async fn close(&self) {
+        self.queue.close().await;
+        self.closing.cancel();
+    }
+}
+
+async fn store(client: &Client, create: &CreateEndpoint) -> Result<Created, StorageError> {
+    client.batch_execute(BEGIN).await.map_err(failure)?;
+    let created = insert(client, create).await?;
+    client.batch_execute("COMMIT").await.map_err(failure)?;
+    Ok(created)
+}
+
+async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, StorageError> {
+    if let Some(once) = &create.once {
+        match requests::claim(client, &[once]).await?.pop() {
+            Some(Known::New) => {}
+            Some(Known::Conflict) => return Ok(Created::Conflict),
+            Some(Known::Repeated { response, .. }) => {
+                let lost = || StorageError::failed("a stored request has no response");
+                return Ok(Created::Repeated(response.ok_or_else(lost)?));
+            }
+            Some(Known::Busy) | None => return Err(StorageError::unavailable(SameKey)),
+        }
+    }
+    match webhooks::create_endpoint_in(client, &create.endpoint).await {
+        Ok(()) => {}
+        Err(tidings_webhooks::StoreError::TooManyEndpoints { limit }) => {
+            return Ok(Created::TooMany { limit });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if let Some(once) = &create.once {
+        let record = Record {
+            once,
+            events: &[],
+            response: Some(&create.response),
+        };
+        requests::record(client, &[record]).await?;
+    }
+    Ok(Created::Stored)
+}
+
+/// Another request with the same idempotency key is under way.
+#[derive(Debug, thiserror::Error)]
+#[error("another request with this idempotency key is in progress")]
+struct SameKey;
+
+/// Runs the statements of a transaction, with its begin and its commit among them. After an error of
+/// theirs the transaction is rolled back; if that fails too, the connection is of no more use.
+async fn transaction<T>(
+    client: Arc<tidings_postgres::Client>,
+    statements: impl AsyncFnOnce(&Client) -> Result<T, StorageError>,
+) -> Result<Result<T, StorageError>, tokio_postgres::Error> {
+    let outcome = statements(&client).await;
+    if outcome.is_err() {
+        client.batch_execute("ROLLBACK").await?;
+    }
+    Ok(outcome)
+}
+
+/// The error of a statement within a transaction.
+fn failure(error: tokio_postgres::Error) -> StorageError {
+    tidings_postgres::Error::of_statement(error).into()
+}
+
+impl From<tidings_postgres::Error> for StorageError {
+    fn from(error: tidings_postgres::Error) -> Self {
+        match error {
+            full if full.is_full() => Self::Full {
+                source: Arc::new(full),
+            },
+            unavailable if unavailable.is_unavailable() => Self::unavailable(unavailable),
+            other => Self::failed(other),
+        }
+    }
+}
+
+pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
+    let error: &tidings_postgres::Error = cause.downcast_ref()?;
+    Some(if error.may_have_been_done() {
+        let source = Arc::new(error.clone());
+        StorageError::OutcomeUnknown { source }
+    } else {
+        error.clone().into()
+    })
+}
+
+/// What PostgreSQL said, if it is behind this error.
+fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
+    let mut cause = StdError::source(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_postgres::Config;
+    use tidings_test_support::Schema;
+
+    use super::super::conformance::{self, Handles};
+
+    /// Two handles that share nothing but the database, as two instances do.
+    async fn open() -> (Schema, Handles) {
+        let schema = Schema::create().await;
+        let config = Config::new(&schema.url()).unwrap();
+        let (first, second) = tokio::join!(
+            super::open_in(config.clone()),
+            super::open_in(config.clone())
+        );
+        let handles = Handles {
+            first: first.unwrap(),
+            second: second.unwrap(),
+        };
+        (schema, handles)
+    }
+
+    conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
+}

@@ -1,0 +1,277 @@
+//! Accepting: the transaction of a batch of requests.
+//!
+//! ```text
+//! BEGIN, lock the keys and look them up        one round trip, if a request of the batch has a key
+//! append the events, ask for their endpoints   one round trip
+//! hand over to the fan-out, record the keys    one round trip, if there is something of either
+//! COMMIT                                       one round trip, and one wait for the disk
+//! ```
+//!
+//! Nothing in it notifies: the server makes commits that notify one after the other.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tidings_notify::postgres::append_calls_in;
+use tidings_notify::{Draft, Store as _};
+use tidings_postgres::Database;
+use tidings_postgres::tokio_postgres::{self, Client};
+use tidings_stream::StreamName;
+use tidings_webhooks::WebhookEvent;
+use tidings_webhooks::postgres::{hand_over_in, interest_in};
+use tokio::time::{Instant, sleep};
+
+use super::requests::{self, Record};
+use super::{BEGIN, Known, failure, transaction};
+use crate::idempotency::Once;
+use crate::storage::{Accept, Accepted, StorageError, stored};
+
+/// What became of one request of a batch.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Done(Accepted),
+    /// Another transaction holds its key, or the log of one of its users. Nothing of it was stored.
+    Busy,
+}
+
+const TRANSACTION: &str = "SELECT pg_current_xact_id()::text";
+
+const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
+
+/// The first pause between two questions about a transaction whose end is not known.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// What accepts batches, one at a time.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    /// Nothing else uses this connection: a transaction is several statements.
+    pub(super) database: Database,
+    pub(super) logs: tidings_notify::postgres::PostgresStore,
+    pub(super) stream: StreamName,
+}
+
+/// How far a transaction has come.
+#[derive(Debug, Default)]
+struct Progress {
+    id: Mutex<Option<String>>,
+    outcomes: Mutex<Option<Vec<Outcome>>>,
+    is_committing: AtomicBool,
+}
+
+impl Acceptor {
+    /// Accepts requests in one transaction, each as a whole or not at all, and returns what became of
+    /// each.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] when nothing of the whole batch was stored, or when that cannot be found out:
+    /// [`StorageError::OutcomeUnknown`].
+    pub(super) async fn accept(&self, requests: &[Accept]) -> Result<Vec<Outcome>, StorageError> {
+        let progress = Progress::default();
+        let stream = &self.stream;
+        let run = self.database.run(|client| {
+            transaction(client, async |client| {
+                self::run(client, stream, requests, &progress).await
+            })
+        });
+        match run.await {
+            Ok(outcome) => outcome,
+            Err(error)
+                if error.may_have_been_done() && progress.is_committing.load(Ordering::Relaxed) =>
+            {
+                self.find_out(progress, error).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks what became of a transaction whose commit was sent and not confirmed.
+    async fn find_out(
+        &self,
+        progress: Progress,
+        error: tidings_postgres::Error,
+    ) -> Result<Vec<Outcome>, StorageError> {
+        let unknown = || StorageError::OutcomeUnknown {
+            source: std::sync::Arc::new(error.clone()),
+        };
+        let inner =
+            |lock: Mutex<Option<_>>| lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let id: Option<String> = progress
+            .id
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (Some(id), Some(outcomes)) = (id, inner(progress.outcomes)) else {
+            return Err(unknown());
+        };
+        let limit = self.database.config().reply_limit();
+        let give_up_at = Instant::now() + limit;
+        let mut pause = PAUSE;
+        loop {
+            match self.status(&id).await.as_deref() {
+                Ok("committed") if self.is_stored(&outcomes).await => return Ok(outcomes),
+                Ok("aborted") => return Err(error.into()),
+                // It still ends, or the server cannot be asked yet.
+                Ok("in progress") | Err(_) if Instant::now() < give_up_at => {}
+                _ => return Err(unknown()),
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(limit / 4);
+        }
+    }
+
+    async fn status(&self, id: &str) -> Result<String, StorageError> {
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 1] =
+            [(&id, tokio_postgres::types::Type::TEXT)];
+        let row = self
+            .database
+            .run(|client| async move { client.query_typed_opt(STATUS, &parameters).await });
+        let row = row.await?;
+        let status = row.and_then(|row| row.try_get::<_, Option<String>>(0).transpose());
+        status
+            .transpose()
+            .map_err(StorageError::failed)?
+            .ok_or_else(|| StorageError::failed("the transaction is too old"))
+    }
+
+    /// Whether the events are there: after a failover, another transaction can have the same number.
+    async fn is_stored(&self, outcomes: &[Outcome]) -> bool {
+        let event = outcomes.iter().find_map(|outcome| match outcome {
+            Outcome::Done(Accepted::Stored { events, .. }) => events.first(),
+            _ => None,
+        });
+        let Some(event) = event else { return true };
+        let found = self.logs.find(&event.user, event.id).await;
+        found.is_ok_and(|found| found.as_ref() == Some(event))
+    }
+}
+
+async fn run(
+    client: &Client,
+    stream: &StreamName,
+    requests: &[Accept],
+    progress: &Progress,
+) -> Result<Vec<Outcome>, StorageError> {
+    let mut plan = Plan::default();
+    if requests.iter().any(|request| request.once.is_some()) {
+        let keyed: Vec<&Once> = requests.iter().filter_map(|it| it.once.as_ref()).collect();
+        let (begun, known) =
+            futures_util::join!(client.batch_execute(BEGIN), requests::claim(client, &keyed));
+        begun.map_err(failure)?;
+        plan.decide(requests, known?)?;
+    } else {
+        client.batch_execute(BEGIN).await.map_err(failure)?;
+        plan.append = (0..requests.len()).collect();
+    }
+    let drafts: Vec<&[Draft]> = plan
+        .append
+        .iter()
+        .map(|&place| requests[place].drafts.as_slice())
+        .collect();
+    let users: Vec<_> = drafts
+        .iter()
+        .flat_map(|drafts| drafts.iter().map(Draft::user))
+        .collect();
+    let (appended, interest, id) = futures_util::join!(
+        append_calls_in(client, &drafts),
+        interest_in(client, users),
+        client.query_typed_one(TRANSACTION, &[]),
+    );
+    let (appended, interest) = (appended?, interest?);
+    let id = id.and_then(|row| row.try_get(0)).map_err(failure)?;
+    put(&progress.id, id);
+
+    let mut outgoing: Vec<WebhookEvent> = Vec::new();
+    let mut outcomes: Vec<Option<Outcome>> = plan.decided;
+    outcomes.resize_with(requests.len(), || None);
+    for (&place, events) in plan.append.iter().zip(appended) {
+        outcomes[place] = Some(match events {
+            None => Outcome::Busy,
+            Some(events) => {
+                let has_webhooks = events
+                    .iter()
+                    .any(|event| interest.includes(Some(&event.user)));
+                outgoing.extend(events.iter().map(WebhookEvent::from));
+                Outcome::Done(Accepted::Stored {
+                    events,
+                    has_webhooks,
+                })
+            }
+        });
+    }
+    let outcomes: Vec<Outcome> = outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or(Outcome::Busy))
+        .collect();
+    let stored = requests.iter().zip(&outcomes);
+    let records: Vec<Record<'_>> = stored
+        .filter_map(|(request, outcome)| match (&request.once, outcome) {
+            (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
+                once,
+                events,
+                response: None,
+            }),
+            _ => None,
+        })
+        .collect();
+    let (handed_over, recorded) = futures_util::join!(
+        hand_over_in(client, stream, &interest, &outgoing),
+        requests::record(client, &records),
+    );
+    handed_over?;
+    recorded?;
+    drop(records);
+    put(&progress.outcomes, outcomes);
+    progress.is_committing.store(true, Ordering::Relaxed);
+    client.batch_execute("COMMIT").await.map_err(failure)?;
+    let outcomes = lock(&progress.outcomes).take();
+    Ok(outcomes.unwrap_or_default())
+}
+
+/// What is to be done for each request of a batch.
+#[derive(Default)]
+struct Plan {
+    decided: Vec<Option<Outcome>>,
+    /// The places of those whose events are appended.
+    append: Vec<usize>,
+}
+
+impl Plan {
+    fn decide(&mut self, requests: &[Accept], known: Vec<Known>) -> Result<(), StorageError> {
+        let mut known = known.into_iter();
+        let mut keys = HashSet::new();
+        for (place, request) in requests.iter().enumerate() {
+            let known = match &request.once {
+                None => Known::New,
+                // The first one of a batch is stored, and the others are its repeats, in a later batch.
+                Some(once) if !keys.insert(once.key.as_str()) => {
+                    known.next();
+                    Known::Busy
+                }
+                Some(_) => known.next().unwrap_or(Known::Busy),
+            };
+            self.decided.push(match known {
+                Known::New => {
+                    self.append.push(place);
+                    None
+                }
+                Known::Busy => Some(Outcome::Busy),
+                Known::Conflict => Some(Outcome::Done(Accepted::Conflict)),
+                Known::Repeated { events, .. } => {
+                    let events = stored::decode(request.drafts.clone(), &events)?;
+                    Some(Outcome::Done(Accepted::Repeated(events)))
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+fn put<T>(place: &Mutex<Option<T>>, value: T) {
+    *lock(place) = Some(value);
+}
+
+fn lock<T>(place: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Its one field is written at once, so a poisoned lock is still right.
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
