@@ -3,6 +3,7 @@
 mod head_timer;
 mod progress;
 mod transport;
+mod unread;
 
 use std::convert::Infallible;
 use std::io;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use self::head_timer::HeadTimer;
 pub(crate) use self::progress::Progress;
 use self::transport::Transport;
+use self::unread::Unread;
 use crate::app::SharedApp;
 use crate::http;
 
@@ -158,7 +160,10 @@ async fn serve(
     }));
     let of_requests = connection.clone();
     let hint = keep_alive_hint(keep_alive);
-    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+    let unread = Unread::default();
+    let watched = unread.clone();
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(|body| watched.watch(body));
         request.extensions_mut().insert(of_requests.clone());
         let (response, hint) = (service.call(request), hint.clone());
         async move {
@@ -179,7 +184,10 @@ async fn serve(
         .max_buf_size(BUFFER_BYTES)
         // A client may close its sending half when its request is complete, and still reads.
         .half_close(true)
-        .serve_connection(TokioIo::new(Transport::new(stream, progress)), service)
+        .serve_connection(
+            TokioIo::new(Transport::new(Arc::clone(&stream), progress)),
+            service,
+        )
         .with_upgrades();
     let mut http = pin!(http);
     let outcome = tokio::select! {
@@ -202,6 +210,8 @@ async fn serve(
             "a connection ended"
         );
     }
+    // A stop does not wait for it.
+    stopping.run_until_cancelled(unread.discard(&stream)).await;
 }
 
 /// The header by which proxies stop reusing the connection before it is closed under a request.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::raw::{RawSocket, address};
+use crate::raw::{RawSocket, address, connect};
 use crate::support::{Home, Server, http, soon};
 
 /// A server whose process may open this many files.
@@ -295,4 +295,82 @@ async fn an_idle_connection_stays_open_for_longer_than_a_head_may_take() {
         soon("a reply", status(&mut stream)).await,
         "HTTP/1.1 200 OK\r\n"
     );
+}
+
+/// A request with so many bytes of body that are sent without a look at the response, and the response.
+async fn send_all(server: &Server, head: &str, body: usize, chunked: bool) -> String {
+    let mut stream = connect(server).await;
+    let framing = if chunked {
+        "Transfer-Encoding: chunked".to_owned()
+    } else {
+        format!("Content-Length: {body}")
+    };
+    let host = address(server);
+    let head = format!("{head} HTTP/1.1\r\nHost: {host}\r\n{framing}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 64 << 10];
+    for _ in 0..body / piece.len() {
+        if chunked {
+            let length = format!("{:x}\r\n", piece.len());
+            stream.write_all(length.as_bytes()).await.unwrap();
+        }
+        stream.write_all(&piece).await.unwrap();
+        if chunked {
+            stream.write_all(b"\r\n").await.unwrap();
+        }
+    }
+    let mut reply = String::new();
+    soon("the response", stream.read_to_string(&mut reply))
+        .await
+        .unwrap();
+    reply
+}
+
+#[tokio::test]
+async fn regression_a_client_that_sends_everything_first_reads_the_refusal() {
+    const BODY: usize = 8 << 20;
+    const ALLOWED: usize = 960 << 10;
+    let open = Home::new();
+    let keyed = Home::with(&["--api-key", "0123456789abcdef"]);
+    let (open, keyed) = (open.start().await, keyed.start().await);
+    for chunked in [false, true] {
+        let reply = send_all(&open, "POST /v1/notifications", BODY, chunked).await;
+        assert!(reply.starts_with("HTTP/1.1 413"), "{chunked} {reply}");
+        assert!(reply.contains("body_too_large"), "{chunked} {reply}");
+    }
+    // Routes that do not read a body, and refusals that come before it.
+    for (server, head, status) in [
+        (&keyed, "POST /v1/notifications", 401),
+        (&open, "POST /v1/nothing", 404),
+        (&open, "DELETE /v1/notifications", 405),
+        (&open, "GET /health/live", 200),
+    ] {
+        let reply = send_all(server, head, ALLOWED, true).await;
+        assert!(
+            reply.starts_with(&format!("HTTP/1.1 {status}")),
+            "{head} {reply}"
+        );
+    }
+}
+
+/// A refusal does not oblige the server to read for ever.
+#[tokio::test]
+async fn a_client_that_goes_on_sending_after_a_refusal_is_cut_off() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = connect(&server).await;
+    let head = format!(
+        "POST /v1/notifications HTTP/1.1\r\nHost: {}\r\nContent-Length: 10000000000\r\n\r\n",
+        address(&server)
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![b'x'; 64 << 10];
+    let mut sent = 0;
+    soon("the end of the connection", async {
+        while stream.write_all(&piece).await.is_ok() {
+            sent += piece.len();
+        }
+    })
+    .await;
+    assert!(sent < 96 << 20, "{sent}");
 }
