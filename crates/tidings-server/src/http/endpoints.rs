@@ -29,6 +29,9 @@ use crate::wire::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, T
 /// Maximum number of endpoints of one user, or of the operator.
 const MAX_ENDPOINTS: usize = 100;
 
+/// Why an endpoint is disabled if its owner wants it.
+const BY_ITS_OWNER: &str = "disabled by its owner";
+
 /// How long the old secret signs too after a rotation, unless the caller says otherwise.
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -64,6 +67,7 @@ async fn create(
     let url: String = fields
         .take("url")?
         .ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
+    let enabled: Option<bool> = fields.take("enabled")?;
     let changes = Changes::parse(&mut fields)?;
     let secret = parse_secret(&mut fields)?;
     fields.finish()?;
@@ -73,6 +77,9 @@ async fn create(
     let mut new = NewEndpoint::new(owner, settings).with_limit(MAX_ENDPOINTS);
     if let Some(secret) = secret {
         new = new.with_secret(secret);
+    }
+    if enabled == Some(false) {
+        new = new.disabled(BY_ITS_OWNER);
     }
     let prepared = app.webhooks.prepare_endpoint(new).await?;
     let response = serde_json::to_string(&CreatedEndpoint {
@@ -149,10 +156,7 @@ async fn update(
     }
     let endpoint = match enabled {
         Some(true) => app.webhooks.enable_endpoint(id).await?,
-        Some(false) => {
-            let because = "disabled by its owner";
-            app.webhooks.disable_endpoint(id, because).await?
-        }
+        Some(false) => app.webhooks.disable_endpoint(id, BY_ITS_OWNER).await?,
         None => app.webhooks.endpoint(id).await?,
     };
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
@@ -250,7 +254,10 @@ fn parse_secret(fields: &mut Fields<'_>) -> Result<Option<Secret>, ApiError> {
     secret
         .map(|text| Secret::parse(&text))
         .transpose()
-        .map_err(|error| ApiError::invalid("secret", error.to_string()))
+        .map_err(|error| {
+            let rule = "a secret is `whsec_` and 24 to 64 bytes in base64";
+            ApiError::invalid("secret", format!("{error}; {rule}"))
+        })
 }
 
 /// The settings that a request gives.

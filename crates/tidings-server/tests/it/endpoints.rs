@@ -78,6 +78,39 @@ async fn every_setting_is_shown_changed_and_reset() {
 }
 
 #[tokio::test]
+async fn an_endpoint_can_be_made_disabled_and_enabled_later() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let off = json!({ "url": receiver.url(), "enabled": false });
+    let created = create(&server, "/v1/users/anna/endpoints", off).await;
+    assert_eq!(created["enabled"], false);
+    assert_eq!(created["disabled_because"], "disabled by its owner");
+    for on in [json!(true), Value::Null] {
+        let on = json!({ "url": "http://127.0.0.1:9/", "enabled": on });
+        let created = create(&server, "/v1/users/ben/endpoints", on).await;
+        assert_eq!(created["enabled"], true);
+    }
+    let path = format!(
+        "/v1/users/anna/endpoints/{}",
+        created["id"].as_str().unwrap()
+    );
+    let test = format!("{path}/test");
+    assert_eq!(server.post(&test, &Value::Null).await.status(), 409);
+    let mut other = Webhooks::start().await;
+    let url = json!({ "url": other.url() });
+    create(&server, "/v1/users/anna/endpoints", url).await;
+    server.notify("anna", json!("before")).await;
+    assert_eq!(other.next().await.json()["data"], "before");
+
+    let enabled = server.patch(&path, &json!({ "enabled": true })).await;
+    assert_eq!(enabled["enabled"], true);
+    assert!(enabled.get("disabled_because").is_none());
+    server.notify("anna", json!("after")).await;
+    assert_eq!(receiver.next().await.json()["data"], "after");
+}
+
+#[tokio::test]
 async fn a_wrong_setting_is_refused_by_name() {
     let home = Home::new();
     let server = home.start().await;

@@ -23,6 +23,7 @@ pub struct NewEndpoint {
     settings: EndpointSettings,
     secret: Option<Secret>,
     limit: Option<usize>,
+    disabled_because: Option<String>,
 }
 
 impl NewEndpoint {
@@ -33,6 +34,7 @@ impl NewEndpoint {
             settings,
             secret: None,
             limit: None,
+            disabled_because: None,
         }
     }
 
@@ -45,6 +47,13 @@ impl NewEndpoint {
     /// Refuses the endpoint if its owner has so many already.
     pub fn with_limit(mut self, endpoints: usize) -> Self {
         self.limit = Some(endpoints);
+        self
+    }
+
+    /// Sends nothing until the endpoint is [enabled](Webhooks::enable_endpoint), for this reason. What
+    /// is accepted until then can be replayed.
+    pub fn disabled(mut self, because: impl Into<String>) -> Self {
+        self.disabled_because = Some(because.into());
         self
     }
 }
@@ -103,8 +112,8 @@ impl Webhooks {
             id: EndpointId::random(),
             owner: new.owner,
             settings,
-            enabled: true,
-            disabled_because: None,
+            enabled: new.disabled_because.is_none(),
+            disabled_because: new.disabled_because,
             created_at: self.inner.clock.wall.now(),
             secrets: vec![SecretEntry {
                 secret: secret.clone(),
