@@ -3,6 +3,7 @@ use std::io::Write;
 use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tidings_notify::UserId;
 
 use super::CommandError;
@@ -36,7 +37,7 @@ pub(super) struct Inbox {
     #[arg(long)]
     read_all: bool,
 
-    /// Prints one JSON object a line
+    /// Prints one JSON object a line: each notification, or the counts after a change
     #[arg(long)]
     json: bool,
 
@@ -51,6 +52,7 @@ struct Page {
     unread: u64,
 }
 
+/// The counts that a change returns.
 #[derive(Debug, Deserialize)]
 struct Unread {
     unread: u64,
@@ -94,8 +96,14 @@ impl Inbox {
         let mut path = vec!["v1", "users", self.user.as_str(), "notifications"];
         path.extend(what);
         let url = self.remote.address(&path)?;
-        let Unread { unread } = self.remote.call(Method::POST, url, None).await?;
-        writeln!(std::io::stdout(), "{unread} unread")?;
+        let counts: Box<RawValue> = self.remote.call(Method::POST, url, None).await?;
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{counts}")?;
+        } else {
+            let Unread { unread } = serde_json::from_str(counts.get())?;
+            writeln!(out, "{unread} unread")?;
+        }
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! Calls a running server.
 
-use std::fmt;
+use std::error::Error;
 use std::time::Duration;
+use std::{fmt, io};
 
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -119,24 +120,53 @@ impl Remote {
             request
                 .send()
                 .await
-                .map_err(|error| self.unreachable(error))?,
+                .map_err(|error| self.unreachable(&error))?,
         )
         .await?;
-        Ok(response.json().await?)
+        response.json().await.map_err(|error| lost(&error))
     }
 
-    /// A better message than "connection refused": most likely no server runs.
-    pub(super) fn unreachable(&self, error: reqwest::Error) -> CommandError {
-        if error.is_connect() {
-            format!(
-                "no server at {}; start one with: tidings serve --dev",
-                self.url
+    /// Says why the server could not be reached. Most likely none runs.
+    pub(super) fn unreachable(&self, error: &reqwest::Error) -> CommandError {
+        let url = &self.url;
+        if !error.is_connect() {
+            return lost(error);
+        }
+        let cause = last(error);
+        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                format!("no server at {url}; start one with: tidings serve --dev").into()
+            }
+            // The handshake of TLS failed.
+            Some(io::ErrorKind::InvalidData) | None if url.scheme() == "https" => format!(
+                "no TLS at {url}: {cause}; a Tidings server speaks http, unless a proxy with a \
+                 certificate is in front of it"
             )
-            .into()
-        } else {
-            error.into()
+            .into(),
+            _ => format!("cannot connect to {url}: {cause}").into(),
         }
     }
+}
+
+/// Says how a connection ended before its response did.
+pub(super) fn lost(error: &reqwest::Error) -> CommandError {
+    let cause = last(error);
+    if error.is_timeout() {
+        "the server has not replied in time".into()
+    } else if error.is_decode() && cause.is::<serde_json::Error>() {
+        "this does not look like the reply of a Tidings server".into()
+    } else {
+        format!("lost the connection to the server: {cause}").into()
+    }
+}
+
+/// The last of the errors that are behind one: those in between are of libraries.
+fn last<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last
 }
 
 /// Returns a successful response, and turns any other into a [`Refusal`].
@@ -145,7 +175,7 @@ pub(super) async fn accepted(response: Response) -> Result<Response, CommandErro
     if status.is_success() {
         return Ok(response);
     }
-    let text = response.text().await?;
+    let text = response.text().await.map_err(|error| lost(&error))?;
     let (message, field) = match serde_json::from_str(&text) {
         Ok(ErrorBody::<ReadError> { error }) => (error.message, error.field),
         Err(_) => ("this does not look like a Tidings server".to_owned(), None),

@@ -16,8 +16,8 @@ use crate::wire::notification::MessagePayload;
 #[derive(Debug, Args)]
 pub(super) struct Send {
     /// The user; several users separated by commas
-    #[arg(value_name = "USER", value_delimiter = ',', required = true)]
-    users: Vec<UserId>,
+    #[arg(value_name = "USER", value_parser = users)]
+    users: Users,
 
     /// JSON becomes the payload as it is, any other text becomes {"message": …}
     #[arg(value_name = "TEXT")]
@@ -29,6 +29,15 @@ pub(super) struct Send {
 
     #[command(flatten)]
     remote: Remote,
+}
+
+/// One argument, so that a missing text is not taken for a missing user.
+#[derive(Debug, Clone)]
+struct Users(Vec<UserId>);
+
+fn users(text: &str) -> Result<Users, String> {
+    let users = text.split(',').map(UserId::new).collect::<Result<_, _>>();
+    users.map(Users).map_err(|error| error.to_string())
 }
 
 #[derive(Serialize)]
@@ -49,7 +58,7 @@ impl Send {
             })?,
         };
         let body = Body {
-            user_ids: &self.users,
+            user_ids: &self.users.0,
             event_type: &self.event_type,
             payload: &payload,
         };

@@ -8,7 +8,7 @@ use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 
 use super::CommandError;
 use super::notification::Notification;
-use super::remote::{Refusal, Remote, accepted};
+use super::remote::{Refusal, Remote, accepted, lost};
 use super::sse::{SseEvent, SseReader};
 use crate::error::explain;
 
@@ -90,10 +90,10 @@ impl Tail {
         let response = request
             .send()
             .await
-            .map_err(|error| self.remote.unreachable(error))?;
+            .map_err(|error| self.remote.unreachable(&error))?;
         let mut response = accepted(response).await?;
         *connected = true;
-        while let Some(bytes) = response.chunk().await? {
+        while let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? {
             for event in reader.feed(&bytes)? {
                 self.show(&event)?;
                 if event.name.is_empty() {

@@ -7,10 +7,22 @@ const element = (id) => document.getElementById(id);
 const [status, feed, empty, unread, readAll, sent] =
   ["status", "feed", "empty", "unread", "read-all", "sent"].map(element);
 
+/** What the page says on a server with keys. */
+const NEEDS_DEV =
+  "this server requires an API key, and this page cannot send one: use `curl` or `tidings`, or a server with --dev and no keys";
+
 let source = null;
 let watched = null;
 
-const inboxOf = (user) => `/v1/users/${encodeURIComponent(user)}/notifications`;
+/** The routes of a user. `.` and `..` would vanish from a URL, and lead to another route. */
+function routesOf(user) {
+  if (user === "." || user === "..") {
+    throw new Error("expected a name other than `.` and `..`");
+  }
+  return `/v1/users/${encodeURIComponent(user)}`;
+}
+
+const inboxOf = (user) => `${routesOf(user)}/notifications`;
 
 function setStatus(state, text) {
   status.dataset.state = state;
@@ -20,8 +32,13 @@ function setStatus(state, text) {
 /** Calls the server and returns its JSON; an error response becomes an Error with its message. */
 async function call(path, body) {
   const options = body === undefined ? {} : { method: "POST", body };
-  const response = await fetch(path, options);
-  const reply = await response.json();
+  const response = await fetch(path, options).catch(() => {
+    throw new Error("the server does not reply");
+  });
+  if (response.status === 401) throw new Error(NEEDS_DEV);
+  const reply = await response.json().catch(() => {
+    throw new Error(`the reply has the status ${response.status} and is not from Tidings`);
+  });
   if (!response.ok) {
     const { field, message } = reply.error;
     throw new Error(field ? `${field}: ${message}` : message);
@@ -125,6 +142,13 @@ let generation = 0;
 async function watch(user) {
   const current = ++generation;
   source?.close();
+  if (watched !== user) {
+    // What is shown belongs to the user before.
+    feed.replaceChildren();
+    showUnread(0);
+    empty.hidden = false;
+    empty.textContent = `The notifications of ${user} appear here, newest first.`;
+  }
   watched = user;
   setStatus("waiting", "connecting");
   const inbox = await call(`${inboxOf(user)}?limit=50`);
@@ -137,7 +161,7 @@ async function watch(user) {
 
   // The stream continues right after the page of the inbox, so that nothing is lost between them.
   const { cursor } = inbox;
-  const path = `/v1/users/${encodeURIComponent(user)}/events?last_event_id=${cursor}`;
+  const path = `${routesOf(user)}/events?last_event_id=${cursor}`;
   source = new EventSource(path);
   source.onopen = () => setStatus("live", `watching ${user}`);
   source.onerror = ({ target }) => {
@@ -214,7 +238,9 @@ function watchAddress() {
     const user = decodeURIComponent(location.hash.slice(1));
     if (!user) return;
     element("watch").elements.user.value = user;
-    element("send").elements.to.value ||= user;
+    // It follows the watched user, unless another one was typed.
+    const { to } = element("send").elements;
+    if (to.value === "" || to.value === watched) to.value = user;
     await watch(user);
   });
 }

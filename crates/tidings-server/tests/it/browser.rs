@@ -155,6 +155,47 @@ async fn a_person_watches_a_user_sends_one_and_reads_it() {
 }
 
 #[tokio::test]
+async fn the_page_says_in_plain_words_what_is_wrong() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!("hers")).await;
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/#anna")).await.unwrap();
+    let to = "document.querySelector('#send').elements.to.value";
+    let shows = "document.querySelector('#feed').innerText.includes('hers')";
+    browser.until("the past is shown", shows).await;
+    browser
+        .until("the form is for her", &format!("{to} === 'anna'"))
+        .await;
+    browser.type_into("#watch input", "ben").await;
+    browser.click("#watch button").await;
+    browser
+        .until("the form follows", &format!("{to} === 'ben'"))
+        .await;
+
+    browser.type_into("#watch input", "anna").await;
+    browser.click("#watch button").await;
+    browser.until("the past is shown", shows).await;
+    browser.type_into("#watch input", ".").await;
+    browser.click("#watch button").await;
+    let says = |text: &str| {
+        let status = "document.querySelector('#status').textContent";
+        format!("{status}.includes('{text}') && document.querySelector('#feed').innerText === ''")
+    };
+    let refused = says("expected a name other than `.` and `..`");
+    browser
+        .until("the name is refused, and hers are gone", &refused)
+        .await;
+
+    let keyed = Home::with(&["--api-key", "0123456789abcdef"]);
+    let keyed = keyed.start().await;
+    browser.client.goto(&keyed.at("/#anna")).await.unwrap();
+    let needs_key = says("this server requires an API key");
+    browser.until("the key is missing", &needs_key).await;
+    browser.client.clone().close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_native_event_source_resumes_exactly_over_a_kill() {
     let home = Home::new();
     // An address of its own, so that no other test takes the port while the server is down.

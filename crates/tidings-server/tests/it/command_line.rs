@@ -148,6 +148,21 @@ async fn mistakes_are_explained_in_one_line() {
         complaint.contains("no server at http://127.0.0.1:1"),
         "{complaint}"
     );
+    let tls = server.url.replace("http:", "https:");
+    for (url, says) in [
+        (tls.as_str(), "no TLS at https://"),
+        ("http://no.invalid", "cannot connect to"),
+    ] {
+        let command = binary().args(["send", "anna", "x", "--url", url]).output();
+        let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("start one with"), "{complaint}");
+    }
+    let (ok, _, complaint) = run(&server, &["send", "anna"]).await;
+    assert!(
+        !ok && complaint.contains("not provided:\n  <TEXT>"),
+        "{complaint}"
+    );
     for url in ["127.0.0.1:8080", "ftp://127.0.0.1/", "localhost"] {
         let command = binary().args(["send", "anna", "x", "--url", url]).output();
         let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
@@ -163,6 +178,53 @@ async fn mistakes_are_explained_in_one_line() {
         .unwrap();
     let complaint = String::from_utf8(bad.stderr).unwrap();
     assert!(complaint.contains("--database"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_change_of_the_inbox_prints_its_counts() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let newest = server.notify("anna", json!(2)).await;
+    let id = newest["id"].as_str().unwrap();
+    let (ok, read, _) = run(&server, &["inbox", "anna", "--read", id]).await;
+    assert!(ok && read == "1 unread\n", "{read}");
+    let (ok, counts, _) = run(&server, &["inbox", "anna", "--read-all", "--json"]).await;
+    let counts: Value = serde_json::from_str(&counts).unwrap();
+    assert!(ok);
+    assert_eq!(
+        (&counts["unread"], &counts["cursor"]),
+        (&json!(0), &newest["id"])
+    );
+}
+
+#[tokio::test]
+async fn tail_says_in_one_line_that_its_server_is_gone() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let mut tail = binary()
+        .args(["tail", "anna", "--since", "start", "--url", &server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut shown = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(tail.stderr.take().unwrap()).lines();
+    soon("a notification", shown.next_line()).await.unwrap();
+    let url = server.url.clone();
+    server.kill().await;
+    let lost = soon("a line", said.next_line()).await.unwrap().unwrap();
+    assert!(
+        lost.starts_with("lost the connection to the server: "),
+        "{lost}"
+    );
+    assert!(
+        !lost.contains("body") && lost.contains("; reconnecting in "),
+        "{lost}"
+    );
+    let gone = soon("a line", said.next_line()).await.unwrap().unwrap();
+    assert!(gone.starts_with(&format!("no server at {url}")), "{gone}");
 }
 
 #[tokio::test]
