@@ -6,6 +6,7 @@ mod cursor;
 mod deliveries;
 mod endpoints;
 mod error;
+mod expected;
 mod extract;
 mod feed;
 mod fields;

@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// How long a key is remembered: longer than the retries of any caller.
 pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
+/// The header with the key.
+pub(crate) const NAME: &str = "Idempotency-Key";
+
 /// A key: 1 to 255 visible ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdempotencyKey(Arc<str>);

@@ -115,7 +115,8 @@ pub struct AttemptRecord {
 }
 
 fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64() * 1000.0)
+    // Whole microseconds: the digits after them are those of the conversion.
+    serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }
 
 impl AttemptRecord {
@@ -187,6 +188,19 @@ impl DeliveryQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_duration_has_at_most_three_decimals() {
+        for (nanoseconds, milliseconds) in
+            [(12_345_678, "12.346"), (100, "0.0"), (7_000_000, "7.0")]
+        {
+            let record =
+                AttemptRecord::new(1, Timestamp::UNIX_EPOCH, Duration::from_nanos(nanoseconds));
+            let json = serde_json::to_string(&record).unwrap();
+            let expected = format!(r#""duration_ms":{milliseconds},"#);
+            assert!(json.contains(&expected), "{json}");
+        }
+    }
 
     #[test]
     fn states_read_back_as_written() {

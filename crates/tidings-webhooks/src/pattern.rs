@@ -84,14 +84,17 @@ pub(crate) fn any_matches(patterns: &[EventPattern], event_type: &str) -> bool {
 
 /// Refuses a list that names a pattern twice, or too many.
 pub(crate) fn check(patterns: &[EventPattern]) -> Result<(), Error> {
-    let has_double = (1..patterns.len()).any(|i| patterns[..i].contains(&patterns[i]));
-    if has_double || patterns.len() > MAX_PATTERNS {
-        return Err(Error::invalid(
-            "event_types",
-            "at most 100 patterns, each of them once",
-        ));
+    if patterns.len() > MAX_PATTERNS {
+        let expected = format!("at most {MAX_PATTERNS} types, got {}", patterns.len());
+        return Err(Error::invalid("event_types", expected));
     }
-    Ok(())
+    match (1..patterns.len()).find(|i| patterns[..*i].contains(&patterns[*i])) {
+        None => Ok(()),
+        Some(double) => {
+            let expected = format!("each type once, got `{}` twice", patterns[double]);
+            Err(Error::invalid("event_types", expected))
+        }
+    }
 }
 
 impl fmt::Display for EventPattern {

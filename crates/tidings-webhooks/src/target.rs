@@ -55,10 +55,33 @@ impl Defaults {
     pub(crate) fn normalize(&self, settings: &mut EndpointSettings) -> Result<(), Error> {
         settings.check()?;
         // Headers must leave room for those of the signatures.
-        let target = self.describe(settings, &[Secret::generate()])?.build()?;
+        let target = self.describe(settings, &[Secret::generate()])?.build();
+        let target = target.map_err(|error| match Error::from(error) {
+            Error::InvalidSetting {
+                field: "headers",
+                expected,
+            } => self.name_header(settings, expected),
+            error => error,
+        })?;
         self.addresses.check_url(target.url())?;
         settings.url = target.url().to_string();
         Ok(())
+    }
+
+    /// Says which of several headers is wrong, if one is by itself.
+    fn name_header(&self, settings: &EndpointSettings, expected: String) -> Error {
+        let is_wrong = |(name, value): &(&String, &String)| {
+            let alone = EndpointSettings {
+                headers: [((*name).clone(), (*value).clone())].into(),
+                ..settings.clone()
+            };
+            let description = self.describe(&alone, &[Secret::generate()]);
+            description.is_ok_and(|description| description.build().is_err())
+        };
+        match settings.headers.iter().find(is_wrong) {
+            Some((name, _)) => Error::invalid("headers", format!("{expected}, got `{name}`")),
+            None => Error::invalid("headers", expected),
+        }
     }
 
     /// Describes an endpoint to the sender, or says why it cannot be sent to.

@@ -13,8 +13,8 @@ pub(crate) fn since(headers: &HeaderMap, parameters: &Parameters) -> Result<Sinc
         .map(|value| String::from_utf8_lossy(value.as_bytes()));
     wire::since(
         header.as_deref(),
-        parameters.text("last_event_id"),
-        parameters.text("since"),
+        parameters.text("last_event_id")?,
+        parameters.text("since")?,
         Since::Now,
     )
     .map_err(|invalid| ApiError::invalid("since", invalid.to_string()))

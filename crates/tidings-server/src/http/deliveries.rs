@@ -30,7 +30,7 @@ async fn list(State(app): State<SharedApp>, parameters: Parameters) -> Result<Re
     if let Some(endpoint) = parameters.parsed("endpoint_id", "the id of an endpoint")? {
         query = query.to(endpoint);
     }
-    if let Some(state) = parameters.text("state") {
+    if let Some(state) = parameters.text("state")? {
         let expected = "expected pending, delivered, failed or cancelled";
         let state = DeliveryState::parse(state);
         query = query.in_state(state.ok_or_else(|| ApiError::invalid("state", expected))?);

@@ -7,6 +7,7 @@ use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
 
 use crate::accept::AcceptError;
+use crate::idempotency;
 use crate::storage::StorageError;
 use crate::wire::{ErrorBody, ErrorDescription};
 
@@ -91,9 +92,9 @@ impl ApiError {
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency_conflict",
-            "this key was used for a request with another body",
+            "this Idempotency-Key was used for a request with another body or to another route",
         )
-        .about("Idempotency-Key")
+        .about(idempotency::NAME)
     }
 
     /// The owner has as many endpoints as allowed.

@@ -19,7 +19,7 @@ use tidings_webhooks::Owner;
 
 use super::error::ApiError;
 use crate::connections::Connection;
-use crate::idempotency::IdempotencyKey;
+use crate::idempotency::{IdempotencyKey, NAME};
 
 /// A named part of the path.
 #[derive(Debug)]
@@ -127,8 +127,7 @@ fn not_text(rejection: PathRejection, wanted: &str) -> ApiError {
     ApiError::invalid(name, NOT_PERCENT_ENCODED)
 }
 
-/// The parameters of the query, by name. Unknown parameters are ignored; of a name that is given
-/// twice, the first counts.
+/// The parameters of the query, by name. Unknown parameters are ignored.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
@@ -146,10 +145,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
 }
 
 impl Parameters {
-    /// The parameter's text, if it is given.
-    pub(crate) fn text(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(given, _)| given == name);
-        found.map(|(_, value)| value.as_str())
+    /// The parameter's text, if it is given. Given twice, it is refused: one of the two would be ignored.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        let mut found = self.0.iter().filter(|(given, _)| given == name);
+        let first = found.next().map(|(_, value)| value.as_str());
+        match found.next() {
+            None => Ok(first),
+            Some(_) => Err(ApiError::invalid(name, GIVEN_TWICE)),
+        }
     }
 
     /// The parsed parameter, if it is given; `expected` is for the error.
@@ -158,7 +161,7 @@ impl Parameters {
         name: &str,
         expected: &str,
     ) -> Result<Option<T>, ApiError> {
-        self.text(name)
+        self.text(name)?
             .map(|text| {
                 text.parse()
                     .map_err(|_| ApiError::invalid(name, format!("expected {expected}")))
@@ -177,6 +180,9 @@ impl Parameters {
         }
     }
 }
+
+/// What is said of a field, a parameter or a header that may be given once.
+pub(crate) const GIVEN_TWICE: &str = "given more than once";
 
 /// Refuses a request that announces a body beyond the limit, before any of it is read: the client
 /// need not send it.
@@ -278,9 +284,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
 
 /// Reads the `Idempotency-Key` header, if there is one.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else {
+    let mut values = headers.get_all(NAME).iter();
+    let Some(value) = values.next() else {
         return Ok(None);
     };
+    if values.next().is_some() {
+        return Err(ApiError::invalid(NAME, GIVEN_TWICE));
+    }
     value
         .to_str()
         .ok()
@@ -288,7 +298,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         .map(Some)
         .ok_or_else(|| {
             ApiError::invalid(
-                "Idempotency-Key",
+                NAME,
                 "expected 1 to 255 visible ASCII characters, bare or as a quoted string",
             )
         })
@@ -299,9 +309,6 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 pub(crate) fn no_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
     match idempotency_key(headers)? {
         None => Ok(()),
-        Some(_) => Err(ApiError::invalid(
-            "Idempotency-Key",
-            "not supported by this route",
-        )),
+        Some(_) => Err(ApiError::invalid(NAME, "not supported by this route")),
     }
 }

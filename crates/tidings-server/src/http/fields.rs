@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use axum::http::StatusCode;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::expected::Field;
+use super::extract::GIVEN_TWICE;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -44,29 +46,23 @@ impl<'a> Fields<'a> {
     }
 
     /// Takes a field that may be missing; `null` counts as missing.
-    pub(crate) fn take<T: DeserializeOwned>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<Option<T>, ApiError> {
+    pub(crate) fn take<T: Field>(&mut self, name: &'static str) -> Result<Option<T>, ApiError> {
         match self.take_raw(name)? {
             None => Ok(None),
             Some(raw) if raw.get() == "null" => Ok(None),
-            Some(raw) => serde_json::from_str(raw.get())
-                .map(Some)
-                .map_err(|error| ApiError::invalid(name, reason(&error))),
+            Some(raw) => parse(name, raw).map(Some),
         }
     }
 
     /// Takes a field of which `null` means the default.
-    pub(crate) fn take_change<T: DeserializeOwned>(
+    pub(crate) fn take_change<T: Field>(
         &mut self,
         name: &'static str,
     ) -> Result<Change<T>, ApiError> {
         match self.take_raw(name)? {
             None => Ok(Change::Keep),
-            Some(raw) => serde_json::from_str(raw.get())
-                .map(|value: Option<T>| value.map_or(Change::Reset, Change::Set))
-                .map_err(|error| ApiError::invalid(name, reason(&error))),
+            Some(raw) if raw.get() == "null" => Ok(Change::Reset),
+            Some(raw) => parse(name, raw).map(Change::Set),
         }
     }
 
@@ -84,7 +80,7 @@ impl<'a> Fields<'a> {
         };
         let (_, value) = self.0.swap_remove(index);
         if self.0.iter().any(|(key, _)| key == name) {
-            return Err(ApiError::invalid(name, "given more than once"));
+            return Err(ApiError::invalid(name, GIVEN_TWICE));
         }
         Ok(Some(value))
     }
@@ -168,12 +164,29 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     ApiError::new(
         StatusCode::BAD_REQUEST,
         "invalid_json",
-        format!("the body is not valid JSON: {error}"),
+        if body.trim_ascii().is_empty() {
+            "the body is empty; expected a JSON object".to_owned()
+        } else if error.is_eof() {
+            "the body ends before the JSON is complete".to_owned()
+        } else {
+            let (line, column) = (error.line(), error.column());
+            format!("the body is not valid JSON in UTF-8, at line {line}, column {column}")
+        },
     )
 }
 
-/// The parser's error without its position, which counts from the start of the field and would
-/// mislead.
+fn parse<T: Field>(name: &'static str, raw: &RawValue) -> Result<T, ApiError> {
+    serde_json::from_str(raw.get()).map_err(|error| {
+        if T::has_rules_for(raw.get()) {
+            ApiError::invalid(name, reason(&error))
+        } else {
+            ApiError::invalid(name, format!("expected {}", T::EXPECTED))
+        }
+    })
+}
+
+/// The error of a type's rules without the position in JSON, which counts from the start of the field
+/// and would mislead.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {

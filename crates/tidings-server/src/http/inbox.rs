@@ -21,9 +21,12 @@ pub(crate) async fn list(
 ) -> Result<Json<Inbox>, ApiError> {
     let limit = parameters.limit(DEFAULT_INBOX_LIMIT, MAX_INBOX_LIMIT)?;
     let mut query = InboxQuery::default().with_limit(limit);
-    if let Some(cursor) = parameters.text("cursor") {
-        let cursor = cursor.parse::<EventId>();
-        query = query.with_cursor(cursor.map_err(|_| foreign_cursor())?);
+    if let Some(cursor) = parameters.text("cursor")? {
+        let cursor: EventId = cursor.parse().map_err(|_| foreign_cursor())?;
+        if !is_of_log(&app, &user, cursor).await? {
+            return Err(foreign_cursor());
+        }
+        query = query.with_cursor(cursor);
     }
     if parameters.parsed("unread", "true or false")? == Some(true) {
         query = query.with_unread_only();
@@ -31,7 +34,7 @@ pub(crate) async fn list(
     if parameters.parsed("archived", "true or false")? == Some(true) {
         query = query.with_archived_only();
     }
-    if let Some(event_type) = parameters.text("type") {
+    if let Some(event_type) = parameters.text("type")? {
         let event_type = EventType::new(event_type);
         query = query.with_event_type(
             event_type.map_err(|error| ApiError::invalid("type", error.to_string()))?,

@@ -31,7 +31,7 @@ pub(crate) async fn events(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let naming = match parameters.text("event") {
+    let naming = match parameters.text("event")? {
         None | Some("message") => EventNaming::Message,
         Some("type") => EventNaming::Type,
         Some(_) => return Err(ApiError::invalid("event", "expected `type` or `message`")),

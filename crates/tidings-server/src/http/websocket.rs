@@ -41,7 +41,7 @@ pub(crate) async fn connect(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let receipt = match parameters.text("ack") {
+    let receipt = match parameters.text("ack")? {
         None | Some("false") => Receipt::Written,
         Some("true") => Receipt::Acknowledged,
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),

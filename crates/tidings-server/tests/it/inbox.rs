@@ -1,7 +1,9 @@
 //! The inbox: list, page, read, read all, and the exact unread count.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::errors::refusal;
 use crate::support::{Home, Server, http, payloads};
 
 async fn with(count: u64) -> (Home, Server, Vec<String>) {
@@ -101,6 +103,27 @@ async fn what_came_after_the_last_shown_notification_stays_unread() {
     }
     let reply = server.post(path, &json!({})).await;
     assert_eq!(reply.json::<Value>().await.unwrap()["unread"], 0);
+}
+
+#[tokio::test]
+async fn a_cursor_that_is_not_of_this_log_is_refused() {
+    let home = Home::new();
+    let server = home.start().await;
+    let of_anna = server.notify("anna", json!(1)).await;
+    let of_ben = server.notify("ben", json!(1)).await;
+    let epoch = of_anna["id"].as_str().unwrap().split_once('-').unwrap().0;
+    let above = format!("{epoch}-2");
+    let path = |cursor: &str| format!("/v1/users/anna/notifications?cursor={cursor}");
+    for cursor in [&above, of_ben["id"].as_str().unwrap(), "0000000000000000-0"] {
+        let (status, error) = refusal(&server, Method::GET, &path(cursor), "").await;
+        assert_eq!(
+            (status, &error["field"]),
+            (400, &json!("cursor")),
+            "{cursor}"
+        );
+    }
+    let page = server.get(&path(of_anna["id"].as_str().unwrap())).await;
+    assert_eq!(page["data"], json!([]));
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! What an attempt means for its delivery. A pure function.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use http::StatusCode;
 use jiff::Timestamp;
 use tidings::retry::RetryPolicy;
-use tidings::{Attempt, ErrorKind};
+use tidings::{Attempt, AttemptError, ErrorKind};
 
 use crate::clock::later;
 use crate::store::Next;
@@ -71,14 +72,55 @@ pub(super) fn record(attempt: &Attempt) -> AttemptRecord {
             // PostgreSQL keeps no NUL in a text.
             record.response = String::from_utf8_lossy(head).replace('\0', "\u{fffd}");
         }
-        Err(error) => {
-            let cause = error.cause();
-            record.error = Some(if cause.is_empty() {
-                error.to_string()
-            } else {
-                format!("{error}: {cause}")
-            });
-        }
+        Err(error) => record.error = Some(explain(error)),
     }
     record
+}
+
+/// Why there was no response, for the owner of the endpoint. The layers of libraries in between say
+/// nothing to them: the last cause does, such as an expired certificate, where the kind does not say
+/// everything already.
+fn explain(error: &AttemptError) -> String {
+    let is_whole = matches!(
+        error.kind(),
+        ErrorKind::Dns
+            | ErrorKind::Refused
+            | ErrorKind::ConnectTimeout
+            | ErrorKind::ResponseTimeout
+            | ErrorKind::Redirected
+    );
+    let sources = std::iter::successors(error.source(), |source| (*source).source());
+    match sources.last() {
+        Some(cause) if !is_whole => format!("{error}: {cause}"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("client error (Connect)")]
+    struct Layer(#[source] std::io::Error);
+
+    #[test]
+    fn an_owner_reads_the_kind_and_the_last_cause() {
+        let error = |kind, cause: &str| {
+            let layer = Layer(std::io::Error::other(cause.to_owned()));
+            explain(&AttemptError::new(kind, layer))
+        };
+        assert_eq!(
+            error(ErrorKind::Tls, "invalid peer certificate: Expired"),
+            "the TLS handshake failed: invalid peer certificate: Expired"
+        );
+        assert_eq!(
+            error(ErrorKind::Dns, "no records found for Query { name: x }"),
+            "the host name could not be resolved"
+        );
+        assert_eq!(
+            error(ErrorKind::Refused, "Connection refused (os error 111)"),
+            "the connection was refused"
+        );
+    }
 }
