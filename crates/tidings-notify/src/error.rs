@@ -76,6 +76,22 @@ impl From<tidings_postgres::Error> for StoreError {
     }
 }
 
+#[cfg(feature = "redis")]
+impl From<tidings_redis::Error> for StoreError {
+    fn from(error: tidings_redis::Error) -> Self {
+        use tidings_redis::Error;
+        match error {
+            Error::Refused(refusal) if refusal.code() == Some("OOM") => Self::Full {
+                source: Error::Refused(refusal).into(),
+            },
+            Error::Unsent(_) | Error::NotPrimary => Self::Unavailable {
+                source: error.into(),
+            },
+            other => Self::backend(other),
+        }
+    }
+}
+
 #[cfg(feature = "sqlite")]
 impl From<tidings_sqlite::Error> for StoreError {
     fn from(error: tidings_sqlite::Error) -> Self {

@@ -109,8 +109,6 @@ mod notifier;
 mod payload;
 pub mod presence;
 mod router;
-#[cfg(feature = "redis")]
-mod scripts;
 mod since;
 mod store;
 mod subscription;

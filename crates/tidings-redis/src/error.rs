@@ -31,6 +31,9 @@ pub enum Error {
     /// The connection broke, or the server did not reply in time: the command may have been done or not.
     #[error("the Redis server did not reply")]
     NoReply(#[source] Cause),
+    /// The command was done, and the reply is not of the type that was asked for.
+    #[error("the Redis server replied something unexpected")]
+    Unexpected(#[source] Cause),
 }
 
 impl Error {

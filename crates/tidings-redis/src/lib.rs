@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! Config ──┬──▶ Server ─────────▶ one shared connection: commands are pipelined
+//!          │      └──▶ Scripts ─▶ what each component keeps on the server, loaded when it is missing
 //!          └──▶ connect(push) ──▶ one of the caller's own, for commands that block, and for messages
 //!                                 that are not replies (RESP3)
 //! ```
@@ -19,6 +20,7 @@
 //! | [`Error::Unsent`] | there is no connection, and nothing was done |
 //! | [`Error::NotPrimary`] | there is only a replica, and nothing was done |
 //! | [`Error::NoReply`] | the connection broke or fell silent: the command may have been done |
+//! | [`Error::Unexpected`] | the command was done, and its reply is not understood |
 //!
 //! It is not a connection pool and not an abstraction over commands: they speak [`redis`].
 //!
@@ -36,12 +38,14 @@
 mod config;
 mod connection;
 mod error;
+mod scripts;
 mod server;
 
 pub use config::Config;
 pub use connection::Connection;
 pub use error::Error;
 pub use redis;
+pub use scripts::{HASH_TAG, Script, Scripts, hash_tag};
 pub use server::Server;
 
 /// The example of the README compiles.

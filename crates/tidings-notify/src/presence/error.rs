@@ -28,6 +28,13 @@ pub enum PresenceError {
     },
 }
 
+#[cfg(feature = "redis")]
+impl From<tidings_redis::Error> for PresenceError {
+    fn from(error: tidings_redis::Error) -> Self {
+        Self::backend(error)
+    }
+}
+
 impl PresenceError {
     /// Wraps the failure of a backend.
     pub fn backend(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {

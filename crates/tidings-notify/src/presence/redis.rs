@@ -48,7 +48,7 @@ use super::{
     Heartbeat, Lease, LeaseId, Mark, Presence, PresenceError, Standing, Transitions, Update,
 };
 use crate::{RoutingInfo, UserId};
-use scripts::PresenceScripts;
+use scripts::Scripts;
 
 pub use options::RedisOptions;
 
@@ -76,7 +76,7 @@ pub struct RedisPresence {
 
 #[derive(Debug)]
 struct Shared {
-    scripts: PresenceScripts,
+    scripts: Scripts,
     kept: usize,
     closing: CancellationToken,
 }
@@ -93,7 +93,7 @@ impl RedisPresence {
     ///
     /// Outside of a Tokio runtime, which its connection needs.
     pub async fn open(config: Config, options: RedisOptions) -> Result<Self, PresenceError> {
-        let scripts = PresenceScripts::load(Server::new(config), options.root()?).await?;
+        let scripts = Scripts::load(Server::new(config), options.root()?).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 scripts,
@@ -152,6 +152,6 @@ impl Presence for RedisPresence {
 
     async fn close(&self) {
         self.shared.closing.cancel();
-        self.shared.scripts.disconnect();
+        self.shared.scripts.server().disconnect();
     }
 }

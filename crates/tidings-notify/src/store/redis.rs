@@ -71,7 +71,7 @@ use crate::{
     WakeSender, Wakes,
 };
 use reply::{HeadReply, PageReply};
-use scripts::{Script, StoreScripts};
+use scripts::{Script, Scripts};
 
 pub use options::RedisOptions;
 
@@ -102,7 +102,7 @@ pub struct RedisStore {
 
 #[derive(Debug)]
 struct Shared {
-    scripts: StoreScripts,
+    scripts: Scripts,
     max_events: u64,
     /// What counts as a run of the server; empty for each process of it.
     run: &'static str,
@@ -124,7 +124,7 @@ impl RedisStore {
     /// Outside of a Tokio runtime, which its tasks need.
     pub async fn open(config: Config, options: RedisOptions) -> Result<Self, StoreError> {
         let root = options.root()?;
-        let scripts = StoreScripts::load(Server::new(config.clone()), root).await?;
+        let scripts = Scripts::load(Server::new(config.clone()), root).await?;
         let wakes = WakeSender::new(WAKES);
         let listening = listen::keep_listening(config, scripts.key("wake"), wakes.clone());
         Ok(Self {
@@ -140,12 +140,17 @@ impl RedisStore {
     }
 
     /// Runs a call unless the store is closed, or gives it up when that happens.
-    async fn call<T>(
+    async fn call<T, E>(
         &self,
-        call: impl Future<Output = Result<T, StoreError>> + Send,
-    ) -> Result<T, StoreError> {
-        let called = self.shared.closing.run_until_cancelled(call).await;
-        called.unwrap_or(Err(StoreError::Closed))
+        call: impl Future<Output = Result<T, E>> + Send,
+    ) -> Result<T, StoreError>
+    where
+        StoreError: From<E>,
+    {
+        match self.shared.closing.run_until_cancelled(call).await {
+            Some(called) => Ok(called?),
+            None => Err(StoreError::Closed),
+        }
     }
 }
 
@@ -360,6 +365,6 @@ impl Store for RedisStore {
 
     async fn close(&self) {
         self.shared.closing.cancel();
-        self.shared.scripts.disconnect();
+        self.shared.scripts.server().disconnect();
     }
 }

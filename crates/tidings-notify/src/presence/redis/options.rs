@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use tidings_redis::{HASH_TAG, hash_tag};
+
 use crate::presence::{DEFAULT_KEPT_TRANSITIONS, PresenceError};
-use crate::scripts::{HASH_TAG, hash_tag};
 
 /// How a [`RedisPresence`](super::RedisPresence) works.
 #[derive(Debug, Clone)]
@@ -40,7 +41,7 @@ impl RedisOptions {
     /// What all keys begin with. The braces make it the hash tag.
     pub(super) fn root(&self) -> Result<Arc<str>, PresenceError> {
         hash_tag(&self.prefix).ok_or(PresenceError::InvalidOption {
-            field: "the prefix",
+            field: "prefix",
             expected: HASH_TAG,
         })
     }

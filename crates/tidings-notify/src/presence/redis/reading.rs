@@ -1,6 +1,6 @@
 //! What is asked.
 
-use super::scripts::{PresenceScripts, Script};
+use super::scripts::{Script, Scripts};
 use crate::presence::{Mark, PresenceError, Transition, Transitions};
 use crate::{RoutingInfo, UserId};
 
@@ -8,7 +8,7 @@ use crate::{RoutingInfo, UserId};
 const CHUNK: usize = 500;
 
 pub(super) async fn online_users(
-    scripts: &PresenceScripts,
+    scripts: &Scripts,
     users: &[UserId],
 ) -> Result<Vec<UserId>, PresenceError> {
     let mut online = Vec::new();
@@ -25,7 +25,7 @@ pub(super) async fn online_users(
 }
 
 pub(super) async fn locate(
-    scripts: &PresenceScripts,
+    scripts: &Scripts,
     user: &UserId,
 ) -> Result<Vec<RoutingInfo>, PresenceError> {
     let mut call = scripts.call(Script::Locate);
@@ -49,7 +49,7 @@ pub(super) async fn locate(
 type Reply = (u64, u64, bool, u64, Vec<(bool, String)>);
 
 pub(super) async fn transitions(
-    scripts: &PresenceScripts,
+    scripts: &Scripts,
     kept: usize,
     after: Option<Mark>,
     limit: usize,

@@ -1,10 +1,10 @@
 //! What instances tell.
 
-use super::scripts::{PresenceScripts, Script};
+use super::scripts::{Script, Scripts};
 use crate::presence::{Heartbeat, Lease, LeaseId, PresenceError, Standing, Update};
 
 pub(super) async fn update(
-    scripts: &PresenceScripts,
+    scripts: &Scripts,
     kept: usize,
     lease: &Lease,
     update: &Update,
@@ -21,11 +21,11 @@ pub(super) async fn update(
     for user in update.came.iter().chain(&update.left) {
         call.arg(user.as_str());
     }
-    scripts.run(Script::Update, &call).await.map(standing)
+    Ok(standing(scripts.run(Script::Update, &call).await?))
 }
 
 pub(super) async fn beat(
-    scripts: &PresenceScripts,
+    scripts: &Scripts,
     kept: usize,
     lease: &Lease,
     expected: &Heartbeat,
@@ -36,13 +36,13 @@ pub(super) async fn beat(
         .arg(kept)
         .arg(expected.version)
         .arg(expected.users);
-    scripts.run(Script::Beat, &call).await.map(standing)
+    Ok(standing(scripts.run(Script::Beat, &call).await?))
 }
 
-pub(super) async fn end(scripts: &PresenceScripts, lease: LeaseId) -> Result<(), PresenceError> {
+pub(super) async fn end(scripts: &Scripts, lease: LeaseId) -> Result<(), PresenceError> {
     let mut call = scripts.call(Script::End);
     call.arg(lease.to_string());
-    scripts.run(Script::End, &call).await
+    Ok(scripts.run(Script::End, &call).await?)
 }
 
 fn standing(is_kept: bool) -> Standing {

@@ -2,7 +2,7 @@
 
 use super::MAX_NUMBER;
 use super::reply::{self, InboxReply};
-use super::scripts::{Script, StoreScripts};
+use super::scripts::{Script, Scripts};
 use crate::budget::cost;
 use crate::{Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES, StoreError, UserId};
 
@@ -11,7 +11,7 @@ const LOOKS: usize = 1000;
 
 /// A page of the inbox. All of it is from one moment.
 pub(super) async fn page(
-    scripts: &StoreScripts,
+    scripts: &Scripts,
     user: &UserId,
     query: &InboxQuery,
 ) -> Result<InboxPage, StoreError> {
@@ -25,7 +25,7 @@ pub(super) async fn page(
 
 /// A page of the inbox; `None` if the inbox has changed between two parts of it.
 async fn unchanged_page(
-    scripts: &StoreScripts,
+    scripts: &Scripts,
     user: &UserId,
     query: &InboxQuery,
 ) -> Result<Option<InboxPage>, StoreError> {

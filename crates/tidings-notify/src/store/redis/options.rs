@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use tidings_redis::{HASH_TAG, hash_tag};
+
 use crate::StoreError;
-use crate::scripts::{HASH_TAG, hash_tag};
 
 /// Events kept of each user, unless set.
 const DEFAULT_MAX_EVENTS: u64 = 10_000;
@@ -54,7 +55,7 @@ impl RedisOptions {
     /// What all keys begin with. The braces make it the hash tag.
     pub(super) fn root(&self) -> Result<Arc<str>, StoreError> {
         hash_tag(&self.prefix).ok_or(StoreError::InvalidOption {
-            field: "the prefix",
+            field: "prefix",
             expected: HASH_TAG,
         })
     }

@@ -34,22 +34,6 @@ pub(super) fn unexpected() -> StoreError {
     StoreError::backend(Unexpected)
 }
 
-pub(super) fn error(error: tidings_redis::Error) -> StoreError {
-    match &error {
-        tidings_redis::Error::Refused(refusal) if refusal.code() == Some("OOM") => {
-            StoreError::Full {
-                source: error.into(),
-            }
-        }
-        tidings_redis::Error::Unsent(_) | tidings_redis::Error::NotPrimary => {
-            StoreError::Unavailable {
-                source: error.into(),
-            }
-        }
-        _ => StoreError::backend(error),
-    }
-}
-
 pub(super) fn head(reply: HeadReply) -> Head {
     let (epoch, first_seq, top_seq, delivered_seq, unread, unseen, revision) = reply;
     Head {

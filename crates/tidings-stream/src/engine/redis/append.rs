@@ -117,7 +117,7 @@ pub(super) async fn set_retention(
     let mut call = scripts.call(Script::SetRetention);
     call.arg(stream.as_str()).arg(birth());
     add_retention(&mut call, retention);
-    scripts.run(Script::SetRetention, &call).await.map(drop)
+    scripts.run(Script::SetRetention, &call).await
 }
 
 /// Adds the bounds of a retention to a call; empty texts are no bounds.

@@ -42,7 +42,7 @@ pub(super) async fn claim(
         .arg(under_way.max())
         .arg(time::millis(visibility))
         .arg(claim);
-    let reply: Option<Reply> = scripts::read(scripts.run(Script::Claim, &call).await?)?;
+    let reply: Option<Reply> = scripts.run(Script::Claim, &call).await?;
     let (birth, lo, hi, wait, again) = reply.ok_or(Error::UnknownGroup)?;
     let claim = claim.cast_unsigned();
     let next_due = u64::try_from(wait).ok().map(Duration::from_millis);
@@ -103,7 +103,7 @@ pub(super) async fn release(
 ) -> Result<bool, Error> {
     let mut call = group::call(scripts, Script::Release, group);
     call.arg(claim);
-    scripts::read(scripts.run(Script::Release, &call).await?)
+    scripts.run(Script::Release, &call).await
 }
 
 /// Runs of numbers that follow each other.

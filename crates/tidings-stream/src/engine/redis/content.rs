@@ -100,7 +100,7 @@ pub(super) async fn page(
     call.arg(stream.as_str())
         .arg(after.map_or(0, MessageId::as_u64))
         .arg(max);
-    let found = scripts::read(scripts.run(Script::Page, &call).await?)?;
+    let found = scripts.run(Script::Page, &call).await?;
     let Some((birth, lo, hi)): Option<(String, u64, u64)> = found else {
         return Ok(Vec::new());
     };

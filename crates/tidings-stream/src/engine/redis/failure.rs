@@ -15,12 +15,14 @@ pub(super) fn unexpected() -> Error {
     Error::backend(Unexpected)
 }
 
-pub(super) fn error(error: ServerError) -> Error {
-    match &error {
-        ServerError::Refused(refusal) if refusal.code() == Some("OOM") => {
-            Error::Full(Arc::new(error))
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        match &error {
+            ServerError::Refused(refusal) if refusal.code() == Some("OOM") => {
+                Self::Full(Arc::new(error))
+            }
+            ServerError::NoReply(_) => Self::outcome_unknown(error),
+            _ => Self::backend(error),
         }
-        ServerError::NoReply(_) => Error::outcome_unknown(error),
-        _ => Error::backend(error),
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn seek(scripts: &Scripts, group: &GroupKey, to: StartFrom) -> 
 /// Deletes a group and what it has pending.
 pub(super) async fn delete(scripts: &Scripts, group: &GroupKey) -> Result<bool, Error> {
     let call = call(scripts, Script::DeleteGroup, group);
-    scripts::read(scripts.run(Script::DeleteGroup, &call).await?)
+    scripts.run(Script::DeleteGroup, &call).await
 }
 
 /// A call of a script that is about one group.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::group;
 use super::scripts::{Script, Scripts};
-use super::{group, scripts};
 use crate::engine::{ConsumerKey, GroupKey, time};
 use crate::{Error, Member};
 
@@ -24,7 +24,7 @@ pub(super) async fn check_in(
                 .arg(group.group.as_str())
                 .arg(&**consumer);
         }
-        scripts.run(Script::CheckIn, &call).await?;
+        scripts.run::<()>(Script::CheckIn, &call).await?;
     }
     Ok(())
 }
@@ -32,7 +32,7 @@ pub(super) async fn check_in(
 /// The consumers of a group that are alive or hold a claim.
 pub(super) async fn list(scripts: &Scripts, group: &GroupKey) -> Result<Vec<Member>, Error> {
     let call = group::call(scripts, Script::Members, group);
-    let reply = scripts::read(scripts.run(Script::Members, &call).await?)?;
+    let reply = scripts.run(Script::Members, &call).await?;
     let members: Option<Vec<(String, bool, u64)>> = reply;
     let members = members.ok_or(Error::UnknownGroup)?;
     let mut members: Vec<Member> = members

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::group;
 use super::scripts::{Script, Scripts};
-use super::{group, scripts};
 use crate::engine::GroupKey;
 use crate::{Error, MessageId, PendingMessage};
 
@@ -43,7 +43,7 @@ async fn chunk(
 ) -> Result<Vec<PendingMessage>, Error> {
     let mut call = group::call(scripts, Script::Pending, group);
     call.arg(after.map_or(0, MessageId::as_u64)).arg(max);
-    let reply: Option<Reply> = scripts::read(scripts.run(Script::Pending, &call).await?)?;
+    let reply: Option<Reply> = scripts.run(Script::Pending, &call).await?;
     let mut pending: Vec<PendingMessage> = reply
         .ok_or(Error::UnknownGroup)?
         .into_iter()

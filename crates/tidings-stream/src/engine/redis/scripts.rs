@@ -2,101 +2,43 @@
 
 use std::sync::Arc;
 
-use tidings_redis::redis::{
-    Cmd, ErrorKind, FromRedisValue, Pipeline, ServerErrorKind, Value, cmd, from_redis_value,
-};
-use tidings_redis::{Error as ServerError, Server};
+use tidings_redis::Server;
+use tidings_redis::redis::{Cmd, FromRedisValue, Pipeline, Value, from_redis_value};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::failure;
 use crate::Error;
 
-/// Puts a script together from its flags and its parts.
-macro_rules! script {
-    ($flags:literal: $($part:literal)*) => {
-        concat!("#!lua", $flags, "\n", $(include_str!(concat!("lua/", $part, ".lua")), "\n"),*)
-    };
-}
-
-/// A script. Its text says what it takes and returns.
-///
-/// What takes no room to speak of, and makes some, goes on where the server has none left; appending
-/// does not, nor does the creation of a group.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Script {
-    Append,
-    SetRetention,
-    Claim,
-    Release,
-    Settle,
-    OpenGroup,
-    Seek,
-    DeleteGroup,
-    DeleteStream,
-    Ready,
-    CheckIn,
-    Members,
-    Pending,
-    Stats,
-    Page,
-    Trim,
-}
-
-impl Script {
-    fn code(self) -> &'static str {
-        match self {
-            Self::Append => script!("": "keys" "group" "stream" "append"),
-            Self::SetRetention => {
-                script!(" flags=allow-oom": "keys" "group" "stream" "set_retention")
-            }
-            Self::Release => script!(" flags=allow-oom": "keys" "group" "release"),
-            Self::Claim => script!(" flags=allow-oom": "keys" "group" "stream" "claim"),
-            Self::Settle => script!(" flags=allow-oom": "keys" "group" "stream" "settle"),
-            Self::OpenGroup => script!("": "keys" "group" "stream" "position" "open_group"),
-            Self::Seek => script!(" flags=allow-oom": "keys" "group" "stream" "position" "seek"),
-            Self::DeleteGroup => script!(" flags=allow-oom": "keys" "group" "delete_group"),
-            Self::DeleteStream => {
-                script!(" flags=allow-oom": "keys" "group" "stream" "delete_stream")
-            }
-            Self::Ready => script!(" flags=no-writes": "keys" "ready"),
-            Self::CheckIn => script!(" flags=allow-oom": "keys" "group" "check_in"),
-            Self::Members => script!(" flags=no-writes": "keys" "group" "members"),
-            Self::Pending => script!(" flags=no-writes": "keys" "group" "pending"),
-            Self::Stats => script!(" flags=no-writes": "keys" "group" "stream" "stats"),
-            Self::Page => script!(" flags=no-writes": "keys" "group" "stream" "page"),
-            Self::Trim => script!(" flags=allow-oom": "keys" "group" "stream" "trim"),
-        }
+tidings_redis::scripts! {
+    /// A script. Its text says what it takes and returns.
+    ///
+    /// What takes no room to speak of, and makes some, goes on where the server has none left; appending
+    /// does not, nor does the creation of a group.
+    pub(super) enum Script in "src/engine/redis/lua" {
+        Append = "": "keys" "group" "stream" "append",
+        SetRetention = " flags=allow-oom": "keys" "group" "stream" "set_retention",
+        Claim = " flags=allow-oom": "keys" "group" "stream" "claim",
+        Release = " flags=allow-oom": "keys" "group" "release",
+        Settle = " flags=allow-oom": "keys" "group" "stream" "settle",
+        OpenGroup = "": "keys" "group" "stream" "position" "open_group",
+        Seek = " flags=allow-oom": "keys" "group" "stream" "position" "seek",
+        DeleteGroup = " flags=allow-oom": "keys" "group" "delete_group",
+        DeleteStream = " flags=allow-oom": "keys" "group" "stream" "delete_stream",
+        Ready = " flags=no-writes": "keys" "ready",
+        CheckIn = " flags=allow-oom": "keys" "group" "check_in",
+        Members = " flags=no-writes": "keys" "group" "members",
+        Pending = " flags=no-writes": "keys" "group" "pending",
+        Stats = " flags=no-writes": "keys" "group" "stream" "stats",
+        Page = " flags=no-writes": "keys" "group" "stream" "page",
+        Trim = " flags=allow-oom": "keys" "group" "stream" "trim",
     }
-
-    const ALL: [Self; 16] = [
-        Self::Append,
-        Self::SetRetention,
-        Self::Claim,
-        Self::Release,
-        Self::Settle,
-        Self::OpenGroup,
-        Self::Seek,
-        Self::DeleteGroup,
-        Self::DeleteStream,
-        Self::Ready,
-        Self::CheckIn,
-        Self::Members,
-        Self::Pending,
-        Self::Stats,
-        Self::Page,
-        Self::Trim,
-    ];
 }
 
-/// A server that knows the scripts.
+/// A server that knows the scripts, until it is closed.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    server: Server,
-    /// What all keys of the engine begin with.
-    root: Arc<str>,
-    /// What the server calls the scripts, in the order of [`Script::ALL`]: the same on every server.
-    digests: [String; Script::ALL.len()],
+    scripts: tidings_redis::Scripts<Script>,
     closing: CancellationToken,
     running: TaskTracker,
 }
@@ -104,19 +46,8 @@ pub(super) struct Scripts {
 impl Scripts {
     /// Teaches a server the scripts.
     pub(super) async fn load(server: Server, root: Arc<str>) -> Result<Self, Error> {
-        let mut load = Pipeline::new();
-        for script in Script::ALL {
-            load.cmd("SCRIPT").arg("LOAD").arg(script.code());
-        }
-        let load = &load;
-        let digests = server
-            .run(|mut connection| async move { load.query_async(&mut connection).await })
-            .await
-            .map_err(failure::error)?;
         Ok(Self {
-            server,
-            root,
-            digests,
+            scripts: tidings_redis::Scripts::load(server, root).await?,
             closing: CancellationToken::new(),
             running: TaskTracker::new(),
         })
@@ -124,63 +55,45 @@ impl Scripts {
 
     /// A call of a script, to which its arguments are added.
     pub(super) fn call(&self, script: Script) -> Cmd {
-        let mut call = cmd("EVALSHA");
-        let digest = self.digests.get(script as usize).map_or("", |it| it);
-        call.arg(digest).arg(1).arg(&*self.root);
-        call
+        self.scripts.call(script)
     }
 
     /// The key of something that belongs to a stream.
     pub(super) fn stream_key(&self, kind: &str, stream: &str) -> String {
-        format!("{}:{kind}:{stream}", self.root)
+        format!("{}:{stream}", self.key(kind))
     }
 
     /// A key of the engine's own.
     pub(super) fn key(&self, kind: &str) -> String {
-        format!("{}:{kind}", self.root)
+        self.scripts.key(kind)
     }
 
-    /// Runs a script. It is loaded again if the server does not know it, for instance after a restart.
-    pub(super) async fn run(&self, script: Script, call: &Cmd) -> Result<Value, Error> {
+    /// Runs a script.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: Script,
+        call: &Cmd,
+    ) -> Result<T, Error> {
         let _running = self.begin()?;
-        let run = || {
-            self.server
-                .run(|mut connection| async move { call.query_async(&mut connection).await })
-        };
-        let error = match run().await {
-            Ok(value) => return Ok(value),
-            Err(error) => error,
-        };
-        if !is_unknown(&error) {
-            return Err(failure::error(error));
-        }
-        // It did nothing, so that a second time is the first.
-        let mut load = cmd("SCRIPT");
-        load.arg("LOAD").arg(script.code());
-        let load = &load;
-        self.server
-            .run(|mut connection| async move { load.exec_async(&mut connection).await })
-            .await
-            .map_err(failure::error)?;
-        run().await.map_err(failure::error)
+        Ok(self.scripts.run(script, call).await?)
     }
 
-    /// Runs commands that are no scripts, and returns what each did.
+    /// Runs commands that are not scripts, and returns what each did.
     pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Error> {
         let _running = self.begin()?;
-        self.server
-            .run(|mut connection| async move { commands.query_async(&mut connection).await })
-            .await
-            .map_err(failure::error)
+        let server = self.scripts.server();
+        let run =
+            server.run(|mut connection| async move { commands.query_async(&mut connection).await });
+        Ok(run.await?)
     }
 
-    /// Runs a command that is no script.
+    /// Runs a command that is not a script.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Error> {
         let _running = self.begin()?;
-        self.server
-            .run(|mut connection| async move { command.query_async(&mut connection).await })
-            .await
-            .map_err(failure::error)
+        let server = self.scripts.server();
+        let run =
+            server.run(|mut connection| async move { command.query_async(&mut connection).await });
+        Ok(run.await?)
     }
 
     /// Refuses further calls, waits for those that are under way, and closes the connection.
@@ -188,7 +101,7 @@ impl Scripts {
         self.closing.cancel();
         self.running.close();
         self.running.wait().await;
-        self.server.disconnect();
+        self.scripts.server().disconnect();
     }
 
     fn begin(&self) -> Result<impl Sized + use<>, Error> {
@@ -198,10 +111,6 @@ impl Scripts {
         }
         Ok(running)
     }
-}
-
-fn is_unknown(error: &ServerError) -> bool {
-    error.kind() == Some(ErrorKind::Server(ServerErrorKind::NoScript))
 }
 
 /// A reply as what it is expected to be.
@@ -229,6 +138,8 @@ pub(super) fn flags(value: Value, count: usize) -> Result<Vec<bool>, Error> {
 
 #[cfg(test)]
 mod tests {
+    use tidings_redis::Script as _;
+
     use super::*;
     use crate::engine::REDRIVE_GROUP;
     use crate::engine::redis::{append, settle, trim};

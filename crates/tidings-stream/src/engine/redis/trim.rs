@@ -27,7 +27,7 @@ async fn trim(scripts: &Scripts, stream: &str) -> Result<u64, Error> {
     call.arg(stream);
     let mut total = 0;
     loop {
-        let removed: u64 = scripts::read(scripts.run(Script::Trim, &call).await?)?;
+        let removed: u64 = scripts.run(Script::Trim, &call).await?;
         total += removed;
         if removed < CHUNK {
             return Ok(total);
