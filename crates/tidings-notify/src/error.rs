@@ -65,6 +65,7 @@ impl StoreError {
 impl From<tidings_postgres::Error> for StoreError {
     fn from(error: tidings_postgres::Error) -> Self {
         match error {
+            tidings_postgres::Error::Closed => Self::Closed,
             full if full.is_full() => Self::Full {
                 source: full.into(),
             },

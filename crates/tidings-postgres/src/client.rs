@@ -2,11 +2,16 @@ use std::fmt;
 use std::ops::Deref;
 
 use tidings_reconnect::Connection as _;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::cancel::Canceller;
 use crate::config::Connection;
+
+/// A parameter of a statement, and its type.
+pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// An open connection, with the task that reads from it and writes to it. Dropping it closes the
 /// connection.
@@ -51,6 +56,34 @@ impl Client {
     /// A dropped future may have cancelled the statement.
     pub async fn cancel(&self) -> Result<(), Error> {
         self.canceller.cancel(&self.statements.cancel_token()).await
+    }
+
+    /// Runs a statement in a transaction of its own whose isolation level is `READ COMMITTED`, whatever
+    /// the default of the session is. All of it is sent at once, so that a dropped future leaves no
+    /// transaction open.
+    ///
+    /// # Errors
+    ///
+    /// As for [`tokio_postgres::Client::query_typed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have run the statement or not.
+    pub async fn query_in_transaction(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+        let (begun, rows, ended) = tokio::join!(
+            self.statements.batch_execute(BEGIN),
+            self.statements.query_typed(statement, parameters),
+            self.statements.batch_execute("COMMIT"),
+        );
+        begun?;
+        let rows = rows?;
+        ended?;
+        Ok(rows)
     }
 }
 

@@ -29,6 +29,12 @@ pub enum Error {
     /// not.
     #[error("the database did not reply")]
     NoReply(#[source] Cause),
+    /// The connections were closed, and nothing was done.
+    #[error("the connections to the database are closed")]
+    Closed,
+    /// The statement was done, and returned no row although it always should.
+    #[error("the database returned no row")]
+    NoRow,
     /// The tables were made by a newer version of this program.
     #[error(
         "the schema of `{component}` is version {found}, and this program knows versions up to {known}"

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //!          ┌──▶ Database ──▶ one shared connection: statements are pipelined
-//! Config ──┤                    └──▶ migrate(component, steps): one of its own, while it lasts
+//! Config ──┤                    ├──▶ migrate(component, steps): one of its own, while it lasts
+//!          │                    └──▶ Connections: several, each for one statement at a time
 //!          ├──▶ connect() ────▶ one of the caller's own, for transactions
 //!          └──▶ listen() ─────▶ Listening: notifications, and the statements that ask for them
 //! ```
@@ -17,10 +18,11 @@
 //! | error | means |
 //! |---|---|
 //! | [`Error::Refused`] | the server refused the statement and undid it; the connection stays usable |
-//! | [`Error::Unsent`] | there is no connection, and nothing was done |
+//! | [`Error::Unsent`] | there is no connection, or none is free, and nothing was done |
+//! | [`Error::Closed`] | the connections were closed, and nothing was done |
 //! | [`Error::NoReply`] | the connection broke or fell silent: the statement may have been done |
 //!
-//! It is not a connection pool and not an abstraction over SQL: statements speak [`tokio_postgres`].
+//! It is not an abstraction over SQL: statements speak [`tokio_postgres`].
 //!
 //! ```no_run
 //! use tidings_postgres::{Config, Database};
@@ -39,6 +41,7 @@ mod certificates;
 mod channel_binding;
 mod client;
 mod config;
+mod connections;
 mod database;
 mod error;
 mod listening;
@@ -46,8 +49,9 @@ mod migration;
 mod tls;
 mod url;
 
-pub use client::Client;
+pub use client::{Client, Parameter};
 pub use config::Config;
+pub use connections::{Connections, Sessions};
 pub use database::Database;
 pub use error::Error;
 pub use listening::Listening;

@@ -37,6 +37,18 @@ impl StoreError {
     }
 }
 
+#[cfg(feature = "postgres")]
+impl From<tidings_postgres::Error> for StoreError {
+    fn from(error: tidings_postgres::Error) -> Self {
+        match error {
+            tidings_postgres::Error::Closed => Self::Closed,
+            full if full.is_full() => Self::Full(Arc::new(full)),
+            trouble if trouble.is_unavailable() => Self::Unavailable(Arc::new(trouble)),
+            other => Self::backend(other),
+        }
+    }
+}
+
 #[cfg(feature = "sqlite")]
 impl From<tidings_sqlite::Error> for StoreError {
     fn from(error: tidings_sqlite::Error) -> Self {

@@ -17,7 +17,6 @@
 //! the other by the server.
 
 mod accept;
-mod connections;
 mod deferred;
 mod deliveries;
 mod endpoints;
@@ -33,7 +32,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::{Config, Database};
+use tidings_postgres::{Config, Connections, Database, Sessions};
 
 use crate::health::StoredHealth;
 use crate::store::{
@@ -43,8 +42,7 @@ use crate::store::{
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
 };
-use connections::{Connections, column, failure};
-use schema::{limit, micros, time};
+use schema::{column, limit, micros, time};
 
 pub use accept::{Interest, accept_in, hand_over_in, interest_in};
 pub use endpoints::create_endpoint_in;
@@ -89,12 +87,12 @@ impl PostgresStore {
     ///
     /// Outside of a Tokio runtime, which the tasks of connections need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, StoreError> {
-        Database::new(config.clone())
-            .migrate(schema::COMPONENT, schema::STEPS)
-            .await
-            .map_err(failure)?;
+        let database = Database::new(config);
+        database.migrate(schema::COMPONENT, schema::STEPS).await?;
+        let sessions = Sessions::of(&database).await?;
+        let connections = Connections::new(database, options.connections, sessions);
         Ok(Self {
-            connections: Arc::new(Connections::new(&config, options.connections)),
+            connections: Arc::new(connections),
         })
     }
 }

@@ -39,7 +39,6 @@ mod append;
 mod change;
 mod changes;
 mod cleanup;
-mod connections;
 mod group_commit;
 mod listen;
 mod log;
@@ -49,8 +48,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tidings_postgres::Database;
 pub use tidings_postgres::{Config, tokio_postgres};
+use tidings_postgres::{Connections, Database, Sessions};
 use tokio_postgres::types::Type;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -59,7 +58,6 @@ use crate::{
     InboxUpdate, Page, Store, StoreError, UserId, WakeSender, Wakes,
 };
 use announce::Announcer;
-use connections::Connections;
 use group_commit::GroupCommit;
 use listen::Listener;
 
@@ -137,9 +135,11 @@ impl PostgresStore {
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, StoreError> {
         let database = Database::new(config.clone());
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        let connections = Arc::new(Connections::new(&config, options.connections));
-        // One that waits for the disk holds up no reader.
-        let appending = Arc::new(Connections::new(&config, 1));
+        let sessions = Sessions::of(&database).await?;
+        let connections = Arc::new(Connections::new(database, options.connections, sessions));
+        // One that waits for the disk delays no reader.
+        let appending = Connections::new(Database::new(config.clone()), 1, sessions);
+        let appending = Arc::new(appending);
         let row = connections
             .row("SELECT tidings_notify_channel()", &[])
             .await?;

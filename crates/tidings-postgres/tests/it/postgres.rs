@@ -1,4 +1,5 @@
 mod connection;
+mod connections;
 mod given_up;
 mod listening;
 mod migration;

@@ -14,19 +14,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tidings_group_commit::{Call, NotDone, Queue, Reply, Request};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Error, MessageId, NewMessage, Retention, StreamName};
-
-/// Callers that may wait in the queue of one stream before the next one waits to get in.
-const QUEUE: usize = 1024;
-
-/// Most messages of one batch, unless a single caller has more.
-const MAX_MESSAGES: usize = 1000;
-
-/// Most payload bytes of one batch, unless a single caller has more.
-const MAX_BYTES: usize = 4 << 20;
 
 /// How long a stream's task waits for another caller before it ends.
 const LINGER: Duration = Duration::from_secs(5);
@@ -78,15 +69,36 @@ pub(crate) struct GroupCommit<A> {
 type Queues = Mutex<HashMap<StreamName, StreamQueue>>;
 
 struct StreamQueue {
-    requests: mpsc::Sender<Request>,
+    queue: Queue<Messages, Appended>,
     _task: AbortOnDropHandle<()>,
 }
 
-/// What one caller wants.
-struct Request {
+/// What one caller wants to append.
+#[derive(Debug)]
+struct Messages {
     messages: Vec<NewMessage>,
     retention: Option<Retention>,
-    reply: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+}
+
+/// The ids of a caller's messages.
+type Appended = Result<Vec<MessageId>, Error>;
+
+/// The calls that wait for a stream.
+type Calls = tidings_group_commit::Calls<Messages, Appended>;
+
+impl Request for Messages {
+    fn items(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn bytes(&self) -> usize {
+        let bytes = |message: &NewMessage| message.payload.len();
+        self.messages.iter().map(bytes).sum()
+    }
+
+    fn fits(&self, earlier: &Self) -> bool {
+        self.retention == earlier.retention
+    }
 }
 
 impl<A: Append> GroupCommit<A> {
@@ -109,42 +121,42 @@ impl<A: Append> GroupCommit<A> {
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
-        let (reply, replied) = oneshot::channel();
-        let mut request = Request {
+        let mut request = Messages {
             messages,
             retention,
-            reply,
         };
-        // A queue whose runtime ends hands back what it has not taken.
-        while let Err(unsent) = self.queue(stream).send(request).await {
-            request = unsent.0;
+        loop {
+            let queue = self.queue(stream);
+            match queue.call(request).await {
+                Ok(appended) => return appended,
+                // Its runtime has ended, and what it has not taken is for the next.
+                Err(NotDone::Untaken(again)) => request = again,
+                Err(taken @ NotDone::Taken) => return Err(Error::outcome_unknown(taken)),
+            }
         }
-        replied
-            .await
-            .unwrap_or_else(|ended| Err(Error::outcome_unknown(ended)))
     }
 
-    fn queue(&self, stream: &StreamName) -> mpsc::Sender<Request> {
+    fn queue(&self, stream: &StreamName) -> Queue<Messages, Appended> {
         let mut queues = lock(&self.queues);
         // A task whose runtime has ended is gone without having said so.
         if let Some(existing) = queues.get(stream)
-            && !existing.requests.is_closed()
+            && !existing.queue.is_closed()
         {
-            return existing.requests.clone();
+            return existing.queue.clone();
         }
-        let (sender, requests) = mpsc::channel(QUEUE);
+        let (queue, calls) = tidings_group_commit::queue();
         let work = work_off(
             Arc::clone(&self.append),
             Arc::clone(&self.queues),
             stream.clone(),
-            requests,
+            calls,
         );
-        let queue = StreamQueue {
-            requests: sender.clone(),
+        let entry = StreamQueue {
+            queue: queue.clone(),
             _task: AbortOnDropHandle::new(tokio::spawn(work)),
         };
-        queues.insert(stream.clone(), queue);
-        sender
+        queues.insert(stream.clone(), entry);
+        queue
     }
 }
 
@@ -167,41 +179,32 @@ fn lock(queues: &Queues) -> MutexGuard<'_, HashMap<StreamName, StreamQueue>> {
     queues.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Appends what callers want of one stream, batch after batch, until there are no requests.
+/// Appends what callers want of one stream, batch after batch, until no caller comes any more.
 async fn work_off<A: Append>(
     append: Arc<A>,
     queues: Arc<Queues>,
     stream: StreamName,
-    mut requests: mpsc::Receiver<Request>,
+    mut calls: Calls,
 ) {
-    let mut waiting = Vec::with_capacity(QUEUE);
     loop {
-        let received = requests.recv_many(&mut waiting, QUEUE);
-        if let Ok(count) = tokio::time::timeout(LINGER, received).await {
-            if count == 0 {
+        if let Ok(has_calls) = tokio::time::timeout(LINGER, calls.wait()).await {
+            if !has_calls {
                 return;
             }
-        } else if is_done(&queues, &stream, &requests) {
+        } else if is_done(&queues, &stream, &calls) {
             return;
         }
-        // Their callers have gone, and nothing of them has been sent.
-        waiting.retain(|request| !request.reply.is_closed());
-        let mut waiting = waiting.drain(..).peekable();
-        while let Some(first) = waiting.next() {
-            let mut batch = Batch::new(first);
-            while let Some(request) = waiting.next_if(|request| batch.has_room_for(request)) {
-                batch.add(request);
-            }
-            batch.append(&*append, &stream).await;
+        while let Some(calls) = calls.next_batch() {
+            Batch::new(calls).append(&*append, &stream).await;
         }
     }
 }
 
 /// Closes a stream's queue, unless a caller is about to use it.
-fn is_done(queues: &Queues, stream: &StreamName, requests: &mpsc::Receiver<Request>) -> bool {
+fn is_done(queues: &Queues, stream: &StreamName, calls: &Calls) -> bool {
     let mut queues = lock(queues);
-    // Senders are cloned under this lock: if the map has the only one, no caller is on the way.
-    if requests.sender_strong_count() > 1 || !requests.is_empty() {
+    // Queues are cloned under this lock: if the map has the only one, no caller is on the way.
+    if calls.is_used() {
         return false;
     }
     // This task's own handle goes with it; aborting a task that returns next does nothing.
@@ -209,10 +212,9 @@ fn is_done(queues: &Queues, stream: &StreamName, requests: &mpsc::Receiver<Reque
     true
 }
 
-/// Requests of the same retention, one after the other.
+/// The messages of callers with the same retention, one after the other.
 struct Batch {
     messages: Vec<NewMessage>,
-    bytes: usize,
     retention: Option<Retention>,
     callers: Vec<Caller>,
 }
@@ -220,40 +222,31 @@ struct Batch {
 /// Who waits for which of a batch's messages.
 struct Caller {
     messages: Range<usize>,
-    reply: oneshot::Sender<Result<Vec<MessageId>, Error>>,
+    reply: Reply<Appended>,
 }
 
 impl Batch {
-    fn new(first: Request) -> Self {
+    fn new(calls: Vec<Call<Messages, Appended>>) -> Self {
         let mut batch = Self {
             messages: Vec::new(),
-            bytes: 0,
-            retention: first.retention,
-            callers: Vec::new(),
+            retention: calls.first().and_then(|call| call.request.retention),
+            callers: Vec::with_capacity(calls.len()),
         };
-        batch.add(first);
-        batch
-    }
-
-    fn has_room_for(&self, request: &Request) -> bool {
-        self.retention == request.retention
-            && self.messages.len() + request.messages.len() <= MAX_MESSAGES
-            && self.bytes + bytes(&request.messages) <= MAX_BYTES
-    }
-
-    fn add(&mut self, request: Request) {
-        self.bytes += bytes(&request.messages);
-        let start = self.messages.len();
-        if start == 0 {
-            // The usual caller is alone, and its messages need not be moved.
-            self.messages = request.messages;
-        } else {
-            self.messages.extend(request.messages);
+        for call in calls {
+            let (request, reply) = call.into_parts();
+            let start = batch.messages.len();
+            if start == 0 {
+                // The usual caller is alone, and its messages need not be moved.
+                batch.messages = request.messages;
+            } else {
+                batch.messages.extend(request.messages);
+            }
+            batch.callers.push(Caller {
+                messages: start..batch.messages.len(),
+                reply,
+            });
         }
-        self.callers.push(Caller {
-            messages: start..self.messages.len(),
-            reply: request.reply,
-        });
+        batch
     }
 
     async fn append(self, append: &impl Append, stream: &StreamName) {
@@ -262,7 +255,8 @@ impl Batch {
             Ok(ids) => {
                 for caller in self.callers {
                     let own = ids.get(caller.messages.clone()).map(<[_]>::to_vec);
-                    caller.reply(own.ok_or_else(|| Error::backend(TooFewIds)));
+                    let own = own.ok_or_else(|| Error::backend(TooFewIds));
+                    caller.reply.send(own);
                 }
             }
             // Nothing of it is in the store: each caller gets the error of its own messages.
@@ -271,28 +265,17 @@ impl Batch {
                     let own = self.messages.get(caller.messages.clone());
                     let own = own.unwrap_or_default();
                     let appended = append.append(stream, own, self.retention).await;
-                    caller.reply(appended.map_err(Error::from));
+                    caller.reply.send(appended.map_err(Error::from));
                 }
             }
             Err(error) => {
                 let error = Error::from(error);
                 for caller in self.callers {
-                    caller.reply(Err(error.clone()));
+                    caller.reply.send(Err(error.clone()));
                 }
             }
         }
     }
-}
-
-impl Caller {
-    fn reply(self, result: Result<Vec<MessageId>, Error>) {
-        // An error means that the caller has dropped its future.
-        drop(self.reply.send(result));
-    }
-}
-
-fn bytes(messages: &[NewMessage]) -> usize {
-    messages.iter().map(|message| message.payload.len()).sum()
 }
 
 /// A store that returned fewer ids than there are messages.

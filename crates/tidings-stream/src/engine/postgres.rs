@@ -63,8 +63,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_postgres::Database;
 pub use tidings_postgres::{Config, tokio_postgres};
+use tidings_postgres::{Connections, Database, Sessions};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
@@ -78,7 +78,6 @@ use crate::{
 mod announce;
 mod append;
 mod claim;
-mod connections;
 mod content;
 mod delete;
 mod failure;
@@ -96,7 +95,6 @@ mod trim;
 
 use announce::Announcer;
 use append::Appender;
-use connections::{Connections, Sessions};
 use outbox::Sequencer;
 
 pub use options::PostgresOptions;
@@ -148,14 +146,11 @@ impl PostgresEngine {
     /// Outside of a Tokio runtime, which its tasks need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, Error> {
         let database = Database::new(config.clone());
-        database
-            .migrate("tidings_stream", &schema::steps())
-            .await
-            .map_err(failure::error)?;
-        let sessions = Sessions {
-            prepare: options.prepares,
-            read_committed: connections::is_read_committed(&database).await?,
-        };
+        database.migrate("tidings_stream", &schema::steps()).await?;
+        let mut sessions = Sessions::of(&database).await?;
+        if options.prepares {
+            sessions = sessions.with_prepared_statements();
+        }
         let consuming = Connections::new(database, options.consume_connections, sessions);
         let consuming = Arc::new(consuming);
         let publishing = Arc::new(Connections::new(
@@ -163,7 +158,7 @@ impl PostgresEngine {
             options.publish_connections,
             sessions,
         ));
-        let channel = consuming.channel().await?;
+        let channel = announce::channel(&consuming).await?;
 
         let wakes = Wakes::default();
         let (announcer, announcing) = announce::announcer(Arc::clone(&consuming), channel.clone());
@@ -198,8 +193,14 @@ impl PostgresEngine {
     /// Refuses further calls with [`Error::Closed`], waits for those that are under way, and closes
     /// the connections. Dropping the last clone closes them, too, and waits for nothing.
     pub async fn close(&self) {
-        self.shared.publishing.close().await;
-        self.shared.consuming.close().await;
+        let Shared {
+            publishing,
+            consuming,
+            ..
+        } = &*self.shared;
+        publishing.close();
+        consuming.close();
+        tokio::join!(publishing.closed(), consuming.closed());
     }
 
     /// Wakes the consumers of a stream, in this process and others.

@@ -6,7 +6,7 @@ use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_stream::StreamName;
 
-use super::connections::{column, failure};
+use super::schema::column;
 use crate::{StoreError, WebhookEvent, fan_out};
 
 /// The number of the newest endpoint, whether the operator has one, and which users have.
@@ -81,7 +81,7 @@ pub async fn interest_in<'a>(
     let row = client
         .query_typed(INTEREST, &[(&users, Type::TEXT_ARRAY)])
         .await
-        .map_err(|error| failure(Error::of_statement(error)))?
+        .map_err(Error::of_statement)?
         .pop();
     let row = row.ok_or_else(|| StoreError::backend("the database returned no row"))?;
     let newest: Option<i64> = row.try_get(0).map_err(column)?;

@@ -4,10 +4,10 @@ use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Parameter};
 
-use super::connections::{Connections, Parameter, column};
 use super::events::Columns;
-use super::schema::limit;
+use super::schema::{column, limit};
 use crate::store::{AcceptedEvent, Addressed, DeferredEvent};
 use crate::{StoreError, WebhookEvent};
 
@@ -36,7 +36,8 @@ pub(super) async fn defer(
         (&events as _, Type::TEXT_ARRAY),
     ];
     let defer = "SELECT tidings_webhook_defer($1, $2, $3, $4)";
-    connections.row(defer, &parameters).await.map(drop)
+    connections.row(defer, &parameters).await?;
+    Ok(())
 }
 
 /// The first ones, as many as fit into the bounds.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Parameter};
 
-use super::connections::{Connections, Parameter, column};
 use super::endpoints;
-use super::schema::{limit, optional_time, time};
+use super::schema::{column, limit, optional_time, time};
 use crate::health::MAX_COUNTED;
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EndpointId, StoreError,

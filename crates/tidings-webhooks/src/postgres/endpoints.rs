@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{GenericClient, Row};
+use tidings_postgres::{Connections, Parameter};
 
-use super::connections::{Connections, Parameter, column, failure};
 use super::events::Columns;
-use super::schema::{duration_micros, limit, micros, time};
+use super::schema::{column, duration_micros, limit, micros, time};
 use crate::store::{Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
@@ -35,7 +35,7 @@ pub async fn create_endpoint_in(
     let rows = client
         .query_typed(INSERT, &insertion.parameters())
         .await
-        .map_err(|error| failure(tidings_postgres::Error::of_statement(error)))?;
+        .map_err(tidings_postgres::Error::of_statement)?;
     let row = rows.first();
     insertion.outcome(row.ok_or_else(|| StoreError::backend("the database returned no row"))?)
 }

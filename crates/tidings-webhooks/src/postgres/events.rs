@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Parameter};
 
-use super::connections::{Connections, Parameter};
 use super::schema::micros;
 use crate::StoreError;
 use crate::store::Addressed;
@@ -18,7 +18,8 @@ pub(super) async fn add(
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let columns = Columns::new(events, at);
-    connections.row(ADD, &columns.parameters()).await.map(drop)
+    connections.row(ADD, &columns.parameters()).await?;
+    Ok(())
 }
 
 /// Events and their addresses, column by column.

@@ -2,12 +2,12 @@
 
 use jiff::Timestamp;
 use tidings_notify::{Payload, UserId};
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::{Connections, column};
 use super::endpoints;
-use super::schema::{limit, micros, optional_time};
+use super::schema::{column, limit, micros, optional_time};
 use crate::store::{DueDelivery, LaneQuery, LaneWork, Lease, Leased, Released};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::{Connections, column};
 use super::deliveries;
-use super::schema::{count, duration_micros, micros, optional_time};
+use super::schema::{column, count, duration_micros, micros, optional_time};
 use crate::health::StoredHealth;
 use crate::store::{Next, Outcome};
 use crate::{EndpointId, StoreError};

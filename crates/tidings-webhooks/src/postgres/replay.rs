@@ -1,10 +1,10 @@
 //! Replays: a stretch of events to one endpoint, step by step.
 
 use jiff::Timestamp;
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::{Connections, column};
-use super::schema::{count, limit, micros, time};
+use super::schema::{column, count, limit, micros, time};
 use crate::store::{NewReplay, ReplayEvent, ReplayPage, ReplayStep};
 use crate::{EndpointId, StoreError};
 
@@ -107,6 +107,6 @@ pub(super) async fn step(
                 (&micros(at), Type::INT8),
             ],
         )
-        .await
-        .map(drop)
+        .await?;
+    Ok(())
 }

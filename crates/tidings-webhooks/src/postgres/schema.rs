@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tidings_postgres::tokio_postgres;
 
 use crate::StoreError;
 
@@ -15,6 +16,11 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/2_functions.sql"),
     include_str!("schema/3_deferred.sql"),
 ];
+
+/// A column that is not what it should be.
+pub(super) fn column(error: tokio_postgres::Error) -> StoreError {
+    StoreError::backend(error)
+}
 
 /// A time as a column has it.
 pub(super) fn micros(time: Timestamp) -> i64 {

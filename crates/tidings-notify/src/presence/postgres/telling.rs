@@ -1,15 +1,12 @@
 //! What instances tell.
 
 use tidings_postgres::tokio_postgres::Row;
-use tidings_postgres::tokio_postgres::types::{ToSql, Type};
-use tidings_postgres::{Client, Database, tokio_postgres};
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Database, Parameter};
 
 use super::failure;
 use crate::UserId;
 use crate::presence::{Heartbeat, Lease, LeaseId, MAX_UPDATE, PresenceError, Standing, Update};
-
-/// A parameter of a statement, and its type.
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 const UPDATE: &str = "SELECT tidings_presence_update($1, $2, $3, $4, $5, $6, $7, $8)";
 
@@ -92,27 +89,14 @@ pub(super) async fn reap(database: &Database, kept: i64) -> Result<bool, Presenc
     failure::column(rows.first().ok_or_else(failure::unexpected)?, 0)
 }
 
-/// Runs a statement in a transaction of the isolation level that the functions need, whatever the default
-/// of the session is. All of it is sent at once, so that a dropped future leaves no transaction open.
+/// Runs a statement at the isolation level that the functions need.
 async fn in_transaction(
     database: &Database,
     statement: &str,
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<Row>, PresenceError> {
-    const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
-    let run = async |client: &Client| -> Result<Vec<Row>, tokio_postgres::Error> {
-        let (begun, rows, ended) = tokio::join!(
-            client.batch_execute(BEGIN),
-            client.query_typed(statement, parameters),
-            client.batch_execute("COMMIT"),
-        );
-        begun?;
-        let rows = rows?;
-        ended?;
-        Ok(rows)
-    };
     database
-        .run(|client| async move { run(&client).await })
+        .run(|client| async move { client.query_in_transaction(statement, parameters).await })
         .await
         .map_err(PresenceError::backend)
 }

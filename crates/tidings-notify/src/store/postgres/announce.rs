@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Error};
 use tokio::sync::Notify;
 
-use super::connections::{Connections, Failure};
 use crate::{UserId, Wake};
 
 /// Shortest time between two transactions that notify.
@@ -78,8 +78,8 @@ impl Announcer {
                 .await
             {
                 Ok(_) => {}
-                Err(Failure::Closed) => return,
-                Err(Failure::Database(error)) => {
+                Err(Error::Closed) => return,
+                Err(error) => {
                     // The sweeps of the others find the changes.
                     let error: &dyn std::error::Error = &error;
                     tracing::debug!(error, "failed to notify other processes");

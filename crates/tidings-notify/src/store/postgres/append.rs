@@ -2,8 +2,8 @@
 
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{GenericClient, Row};
+use tidings_postgres::{Connections, Parameter};
 
-use super::connections::{Connections, Failure};
 use super::log::get;
 use super::schema::{epoch, epoch_column, number};
 use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError};
@@ -96,14 +96,14 @@ const TOO_FEW: StoreError = StoreError::ContractBroken {
 /// for one whose users' logs are locked by others: of that one nothing was stored.
 pub(super) async fn batch(
     connections: &Connections,
-    calls: &[Vec<Draft>],
+    calls: &[&[Draft]],
 ) -> Result<Vec<Option<Vec<Event>>>, BatchError> {
-    let columns = Columns::of(calls.iter().map(Vec::as_slice));
+    let columns = Columns::of(calls.iter().copied());
     let rows = connections
         .query(APPEND_BATCH, &columns.parameters())
         .await
         .map_err(BatchError::Failed)?;
-    events_of_calls(calls.iter().map(Vec::as_slice), &rows).map_err(BatchError::Unreadable)
+    events_of_calls(calls.iter().copied(), &rows).map_err(BatchError::Unreadable)
 }
 
 fn events_of_calls<'a>(
@@ -119,7 +119,7 @@ fn events_of_calls<'a>(
 /// Why a batch was not appended.
 #[derive(Debug)]
 pub(super) enum BatchError {
-    Failed(Failure),
+    Failed(tidings_postgres::Error),
     /// It was, and the reply makes no sense.
     Unreadable(StoreError),
 }
@@ -154,7 +154,7 @@ impl<'a> Columns<'a> {
         columns
     }
 
-    fn parameters(&self) -> [super::connections::Parameter<'_>; 7] {
+    fn parameters(&self) -> [Parameter<'_>; 7] {
         let [calls, users, types, payloads, stamps, keys, epochs] = TYPES;
         [
             (&self.calls, calls),

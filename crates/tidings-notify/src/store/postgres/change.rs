@@ -1,9 +1,9 @@
 //! Changing the inbox.
 
 use jiff::Timestamp;
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::log::get;
 use super::schema::{column, epoch, epoch_column, number};
 use crate::change::{Changed, InboxAction, InboxChange, InboxUpdate};

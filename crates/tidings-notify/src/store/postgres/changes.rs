@@ -7,9 +7,9 @@
 
 use std::fmt::{self, Display};
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::log::{delivered, get, head, head_at};
 use crate::{ChangeMark, Changes, LogChange, StoreError, UserId};
 

@@ -1,9 +1,9 @@
 //! Removing what is too old, or too much, a little at a time.
 
 use jiff::Timestamp;
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::log::get;
 use super::schema::number;
 use crate::StoreError;

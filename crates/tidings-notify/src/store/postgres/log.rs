@@ -1,9 +1,9 @@
 //! Reading logs, and the inbox, each in one statement and therefore as of one instant.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::schema::{column, epoch, number, time};
 use crate::{
     Epoch, Event, EventId, EventKey, EventType, Head, InboxPage, InboxQuery, MAX_INBOX_PAGE_BYTES,

@@ -53,8 +53,6 @@ fn stream(name: &str) -> StreamName {
     StreamName::new("app", "default", name).unwrap()
 }
 
-type Appended = Result<Vec<MessageId>, Error>;
-
 /// Starts to append messages with these payloads, one caller each.
 fn callers(
     commit: &Arc<GroupCommit<Store>>,
@@ -167,25 +165,6 @@ async fn what_nobody_waits_for_any_more_is_not_appended() {
     first.join_all().await;
     last.join_all().await;
     assert_eq!(store.batches(), [1, 1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_batch_has_a_bound_and_a_larger_one_goes_alone() {
-    let store = Store::new(AppendError::Refused);
-    let commit = Arc::new(GroupCommit::new(Arc::clone(&store)));
-    let mut appends = JoinSet::new();
-    for count in [600, 500, 500, 2 * MAX_MESSAGES] {
-        let commit = Arc::clone(&commit);
-        appends.spawn(async move {
-            let messages = vec![NewMessage::new(""); count];
-            commit.append(&stream("s"), messages, None).await
-        });
-    }
-    store.gate.add_permits(10);
-    for appended in appends.join_all().await {
-        appended.unwrap();
-    }
-    assert_eq!(store.batches(), [600, 1000, 2000]);
 }
 
 #[tokio::test(start_paused = true)]

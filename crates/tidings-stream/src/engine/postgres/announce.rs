@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Error};
 use tokio::sync::Notify;
 
-use super::connections::{Connections, Failure};
+use super::failure;
 use crate::StreamName;
 
 /// Shortest time between two transactions that notify.
@@ -79,6 +80,14 @@ impl Announcer {
     }
 }
 
+/// The name of the channel.
+pub(super) async fn channel(connections: &Connections) -> Result<String, crate::Error> {
+    let row = connections
+        .row("SELECT tidings_stream_channel()", &[])
+        .await?;
+    row.try_get(0).map_err(failure::column)
+}
+
 async fn announce_all(announcer: Announcer, connections: Arc<Connections>, channel: String) {
     loop {
         announcer.news.notified().await;
@@ -90,8 +99,8 @@ async fn announce_all(announcer: Announcer, connections: Arc<Connections>, chann
         ];
         match connections.query(NOTIFY, &parameters).await {
             Ok(_) => {}
-            Err(Failure::Closed) => return,
-            Err(Failure::Database(error)) => {
+            Err(Error::Closed) => return,
+            Err(error) => {
                 // Polling finds the messages.
                 let error: &dyn std::error::Error = &error;
                 tracing::debug!(error, "notifying other processes failed");

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::announce::Announcer;
-use super::connections::{Connections, Failure};
 use super::failure;
 use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{Wakes, headers, time};
@@ -64,7 +64,7 @@ impl Append for Appender {
         let trim_pending = bounds.map(|bounds| bounds.trim_pending);
         let row = self
             .connections
-            .query(
+            .row(
                 APPEND,
                 &[
                     (&stream.as_str(), Type::TEXT),
@@ -79,12 +79,7 @@ impl Append for Appender {
                 ],
             )
             .await
-            .map_err(|failure| match failure {
-                Failure::Closed => AppendError::Failed(Error::Closed),
-                Failure::Database(error) => failure::append_error(error),
-            })?
-            .pop()
-            .ok_or_else(|| AppendError::Failed(failure::unexpected()))?;
+            .map_err(failure::append_error)?;
         if !messages.is_empty() {
             self.wakes.wake(stream);
             self.announcer.announce(stream);

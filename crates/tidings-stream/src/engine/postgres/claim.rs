@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
 use crate::engine::lost_claims::UnderWay;

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::failure;
 use crate::engine::{GroupKey, headers};
 use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};

@@ -1,8 +1,8 @@
 //! Deleting a stream, which may hold more messages than one transaction should remove.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::failure;
 use super::trim::CHUNK;
 use crate::{Error, StreamName};

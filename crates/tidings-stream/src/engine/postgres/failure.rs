@@ -7,15 +7,6 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use crate::Error;
 use crate::engine::group_commit::AppendError;
 
-/// A result that the functions of this program do not return.
-#[derive(Debug, thiserror::Error)]
-#[error("the database returned something unexpected")]
-pub(super) struct Unexpected;
-
-pub(super) fn unexpected() -> Error {
-    Error::backend(Unexpected)
-}
-
 /// A column that is not what it should be.
 pub(super) fn column(error: tidings_postgres::tokio_postgres::Error) -> Error {
     Error::backend(error)
@@ -30,13 +21,17 @@ pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error
     }
 }
 
-pub(super) fn error(error: tidings_postgres::Error) -> Error {
-    if error.may_have_been_done() {
-        Error::outcome_unknown(error)
-    } else if error.code() == Some(&SqlState::DISK_FULL) {
-        Error::Full(Arc::new(error))
-    } else {
-        Error::backend(error)
+impl From<tidings_postgres::Error> for Error {
+    fn from(error: tidings_postgres::Error) -> Self {
+        if matches!(error, tidings_postgres::Error::Closed) {
+            Self::Closed
+        } else if error.may_have_been_done() {
+            Self::outcome_unknown(error)
+        } else if error.code() == Some(&SqlState::DISK_FULL) {
+            Self::Full(Arc::new(error))
+        } else {
+            Self::backend(error)
+        }
     }
 }
 
@@ -52,8 +47,8 @@ pub(super) fn append_error(failed: tidings_postgres::Error) -> AppendError {
             || *code == SqlState::OUT_OF_MEMORY
     });
     if is_about_content {
-        AppendError::Refused(error(failed))
+        AppendError::Refused(failed.into())
     } else {
-        AppendError::Failed(error(failed))
+        AppendError::Failed(failed.into())
     }
 }

@@ -1,9 +1,9 @@
 //! Consumer groups.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::failure;
 use crate::engine::{GroupKey, time};
 use crate::{Error, MessageId, StartFrom};
@@ -80,7 +80,7 @@ async fn ask(
         (&kind as _, Type::INT4),
         (&value as _, Type::INT8),
     ];
-    connections.row(statement, &parameters).await
+    Ok(connections.row(statement, &parameters).await?)
 }
 
 /// A place as parameters: its kind, and where.

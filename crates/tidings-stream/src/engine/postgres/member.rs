@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::{failure, group};
 use crate::engine::{ConsumerKey, GroupKey, time};
 use crate::{Error, Member};

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_reconnect::Trouble;
@@ -15,7 +16,6 @@ use tokio::sync::Notify;
 
 use super::announce::Announcer;
 use super::append::Columns;
-use super::connections::Connections;
 use super::content::MAX_BYTES;
 use super::{append, failure};
 use crate::engine::Wakes;

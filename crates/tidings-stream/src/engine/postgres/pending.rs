@@ -1,9 +1,9 @@
 //! What groups have begun and not finished.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::{failure, group};
 use crate::engine::{GroupKey, time};
 use crate::{Error, MessageId, PendingMessage};

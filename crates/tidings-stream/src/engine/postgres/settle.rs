@@ -3,10 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::receipts::{self, Run};
 use super::{content, failure};
 use crate::engine::{GroupKey, Outcome, Receipt, Settlement, headers, time};

@@ -1,9 +1,9 @@
 //! Figures of streams and groups.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::failure;
 use crate::engine::time;
 use crate::stats::Place;

@@ -1,8 +1,8 @@
 //! Removing what a stream's retention does not keep.
 
+use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::connections::Connections;
 use super::{delete, failure, member};
 use crate::Error;
 use crate::engine::trim_round::Round;

@@ -38,7 +38,7 @@ tidings_redis::scripts! {
 /// A server that knows the scripts, until it is closed.
 #[derive(Debug)]
 pub(super) struct Scripts {
-    scripts: tidings_redis::Scripts<Script>,
+    loaded: tidings_redis::Scripts<Script>,
     closing: CancellationToken,
     running: TaskTracker,
 }
@@ -47,7 +47,7 @@ impl Scripts {
     /// Teaches a server the scripts.
     pub(super) async fn load(server: Server, root: Arc<str>) -> Result<Self, Error> {
         Ok(Self {
-            scripts: tidings_redis::Scripts::load(server, root).await?,
+            loaded: tidings_redis::Scripts::load(server, root).await?,
             closing: CancellationToken::new(),
             running: TaskTracker::new(),
         })
@@ -55,7 +55,7 @@ impl Scripts {
 
     /// A call of a script, to which its arguments are added.
     pub(super) fn call(&self, script: Script) -> Cmd {
-        self.scripts.call(script)
+        self.loaded.call(script)
     }
 
     /// The key of something that belongs to a stream.
@@ -65,7 +65,7 @@ impl Scripts {
 
     /// A key of the engine's own.
     pub(super) fn key(&self, kind: &str) -> String {
-        self.scripts.key(kind)
+        self.loaded.key(kind)
     }
 
     /// Runs a script.
@@ -75,13 +75,13 @@ impl Scripts {
         call: &Cmd,
     ) -> Result<T, Error> {
         let _running = self.begin()?;
-        Ok(self.scripts.run(script, call).await?)
+        Ok(self.loaded.run(script, call).await?)
     }
 
     /// Runs commands that are not scripts, and returns what each did.
     pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Error> {
         let _running = self.begin()?;
-        let server = self.scripts.server();
+        let server = self.loaded.server();
         let run =
             server.run(|mut connection| async move { commands.query_async(&mut connection).await });
         Ok(run.await?)
@@ -90,7 +90,7 @@ impl Scripts {
     /// Runs a command that is not a script.
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Error> {
         let _running = self.begin()?;
-        let server = self.scripts.server();
+        let server = self.loaded.server();
         let run =
             server.run(|mut connection| async move { command.query_async(&mut connection).await });
         Ok(run.await?)
@@ -101,7 +101,7 @@ impl Scripts {
         self.closing.cancel();
         self.running.close();
         self.running.wait().await;
-        self.scripts.server().disconnect();
+        self.loaded.server().disconnect();
     }
 
     fn begin(&self) -> Result<impl Sized + use<>, Error> {
