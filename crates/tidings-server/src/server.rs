@@ -99,7 +99,7 @@ impl Server {
                 instance_id: instance.clone(),
                 ..RoutingInfo::default()
             },
-            TrackerOptions::default(),
+            TrackerOptions::default().with_lease_ttl(config.lease),
         )?;
         let webhooks = Webhooks::start(
             Arc::clone(&storage.webhooks),
@@ -212,6 +212,7 @@ fn webhook_options(config: &Config) -> Options {
         .with_schedule(config.webhook_schedule.iter().copied())
         .with_timeout(config.webhook_timeout)
         .with_workers(config.webhook_workers)
+        .with_lease(config.lease)
         .with_address_policy(config.address_policy())
 }
 

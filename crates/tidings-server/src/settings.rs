@@ -120,6 +120,12 @@ pub struct Settings {
           default_value = "30s", value_parser = time(0, 600))]
     pub shutdown_timeout: Duration,
 
+    /// How long an instance that has crashed keeps its webhooks and its streams' presence from the other
+    /// instances on the same database, 1s to 5m
+    #[arg(long, env = "TIDINGS_LEASE", value_name = "DURATION",
+          default_value = "30s", value_parser = time(1, 300))]
+    pub lease: Duration,
+
     /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter such as
     /// `info,tidings_server=debug`
     #[arg(

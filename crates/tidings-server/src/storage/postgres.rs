@@ -270,7 +270,14 @@ pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError
 
 /// What PostgreSQL said, if it is behind this error.
 fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
-    let mut cause = StdError::source(error);
+    let (StorageError::Full { source }
+    | StorageError::Unavailable { source }
+    | StorageError::OutcomeUnknown { source }
+    | StorageError::Failed { source }) = error
+    else {
+        return None;
+    };
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&**source);
     while let Some(error) = cause {
         if let Some(found) = error.downcast_ref() {
             return Some(found);

@@ -5,21 +5,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
+use tidings_test_support::Schema;
 use tokio::sync::watch;
 
 use crate::support::{Home, Server, http, soon};
 use crate::webhooks::Webhooks;
 
-const NOTIFICATIONS: usize = 10_000;
 const CONNECTIONS: usize = 32;
 const KILLS: usize = 10;
 const USERS: usize = 8;
 
-/// Where the server is at the moment, and how much it has accepted.
+/// Where the servers are at the moment, and how much they have accepted.
 struct Shared {
-    url: watch::Sender<String>,
+    notifications: usize,
+    urls: watch::Sender<Vec<String>>,
     accepted: watch::Sender<usize>,
     next: AtomicUsize,
+}
+
+impl Shared {
+    /// Another server than before, or the same one at another address.
+    async fn another(&self, before: &str) -> String {
+        let mut urls = self.urls.subscribe();
+        let others = |urls: &Vec<String>| urls.iter().any(|url| url != before);
+        let urls = urls.wait_for(others).await.unwrap();
+        let others: Vec<_> = urls.iter().filter(|url| *url != before).collect();
+        others[fastrand::usize(..others.len())].clone()
+    }
 }
 
 fn user(n: usize) -> String {
@@ -31,14 +43,13 @@ fn user(n: usize) -> String {
 async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
     let client = http();
     let mut replies = Vec::new();
+    let mut at = shared.another("").await;
     loop {
         let n = shared.next.fetch_add(1, Ordering::Relaxed);
-        if n >= NOTIFICATIONS {
+        if n >= shared.notifications {
             return replies;
         }
         let reply = loop {
-            let mut url = shared.url.subscribe();
-            let at = url.borrow_and_update().clone();
             let sent = client
                 .post(format!("{at}/v1/notifications"))
                 .header("Idempotency-Key", format!("notification-{n}"))
@@ -51,11 +62,14 @@ async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
                         break reply;
                     }
                 }
-                Ok(response) => panic!("{n} got {}", response.status()),
-                // The server is down: the next one will have another address.
-                Err(_) if *url.borrow() == at => url.changed().await.unwrap(),
+                Ok(response) => panic!(
+                    "{n} got {}: {}",
+                    response.status(),
+                    response.text().await.unwrap()
+                ),
                 Err(_) => {}
             }
+            at = shared.another(&at).await;
         };
         replies.push((n, reply));
         shared.accepted.send_modify(|accepted| *accepted += 1);
@@ -65,9 +79,9 @@ async fn post_all(shared: Arc<Shared>) -> Vec<(usize, Value)> {
 /// Follows a user's stream over every kill, with nothing but the last event's id.
 async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Value> {
     let mut seen: Vec<Value> = Vec::new();
+    let mut at = String::new();
     while seen.len() < expected {
-        let mut url = shared.url.subscribe();
-        let at = url.borrow_and_update().clone();
+        at = shared.another(&at).await;
         let cursor = seen
             .last()
             .map(|event| event["id"].as_str().unwrap().to_owned());
@@ -76,8 +90,6 @@ async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Val
             request = request.header("Last-Event-ID", cursor);
         }
         let Ok(mut response) = request.send().await else {
-            // The server is down: the next one will have another address.
-            url.changed().await.unwrap();
             continue;
         };
         let mut text = String::new();
@@ -103,9 +115,9 @@ async fn read_all(shared: Arc<Shared>, user: String, expected: usize) -> Vec<Val
 }
 
 /// Receives webhooks until there is one for each notification, and returns their ids.
-async fn receive_all(mut receiver: Webhooks) -> HashSet<String> {
+async fn receive_all(mut receiver: Webhooks, notifications: usize) -> HashSet<String> {
     let mut ids = HashSet::new();
-    while ids.len() < NOTIFICATIONS {
+    while ids.len() < notifications {
         let webhook = receiver.next().await;
         assert_eq!(webhook.json()["id"], webhook.id());
         ids.insert(webhook.id().to_owned());
@@ -113,31 +125,53 @@ async fn receive_all(mut receiver: Webhooks) -> HashSet<String> {
     ids
 }
 
-async fn kill_and_restart(home: &Home, shared: &Shared, mut server: Server) -> Server {
+/// Kills one server after another, each at a time of its own, and starts it again.
+async fn kill_and_restart(home: &Home, shared: &Shared, mut servers: Vec<Server>) -> Vec<Server> {
     let mut accepted = shared.accepted.subscribe();
     for kill in 1..=KILLS {
-        let due = kill * NOTIFICATIONS / (KILLS + 1);
+        let due = kill * shared.notifications / (KILLS + 1);
         accepted
             .wait_for(|accepted| *accepted >= due)
             .await
             .unwrap();
-        server.kill().await;
-        server = home.start().await;
-        shared.url.send_replace(server.url.clone());
+        servers.remove(0).kill().await;
+        servers.push(home.start().await);
+        let urls = servers.iter().map(|server| server.url.clone()).collect();
+        shared.urls.send_replace(urls);
     }
-    server
+    servers
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
     let home = Home::with(&["--webhook-schedule", "0s,100ms,100ms,1s,1s,1s,1s,1s,1s,1s"]);
-    let server = home.start().await;
+    kills_lose_nothing_repeat_nothing_and_keep_the_order(&home, 1, 10_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_kills_of_three_instances_lose_nothing_repeat_nothing_and_keep_the_order() {
+    let schema = Schema::create().await;
+    let schedule = "0s,100ms,100ms,1s,1s,1s,1s,1s,1s,1s";
+    let arguments = ["--webhook-schedule", schedule, "--lease", "2s"];
+    let home = Home::on(&schema.url(), &arguments);
+    kills_lose_nothing_repeat_nothing_and_keep_the_order(&home, 3, 5_000).await;
+}
+
+async fn kills_lose_nothing_repeat_nothing_and_keep_the_order(
+    home: &Home,
+    instances: usize,
+    notifications: usize,
+) {
+    let starting = (0..instances).map(|_| home.start());
+    let servers = futures_util::future::join_all(starting).await;
     let receiver = Webhooks::start().await;
     let endpoint = json!({ "url": receiver.url() });
-    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
-    let webhooks = tokio::spawn(receive_all(receiver));
+    let created = servers[0].post("/v1/endpoints", &endpoint).await;
+    assert_eq!(created.status(), 201);
+    let webhooks = tokio::spawn(receive_all(receiver, notifications));
     let shared = Arc::new(Shared {
-        url: watch::Sender::new(server.url.clone()),
+        notifications,
+        urls: watch::Sender::new(servers.iter().map(|server| server.url.clone()).collect()),
         accepted: watch::Sender::new(0),
         next: AtomicUsize::new(0),
     });
@@ -150,11 +184,12 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
             tokio::spawn(read_all(
                 Arc::clone(&shared),
                 user(n),
-                NOTIFICATIONS / USERS,
+                notifications / USERS,
             ))
         })
         .collect();
-    let server = kill_and_restart(&home, &shared, server).await;
+    let servers = kill_and_restart(home, &shared, servers).await;
+    let server = &servers[0];
 
     // Every 201 names an event, and no two name the same.
     let mut id_of = HashMap::new();
@@ -165,7 +200,7 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
         }
     }
     let ids: HashSet<_> = id_of.values().cloned().collect();
-    assert_eq!(ids.len(), NOTIFICATIONS);
+    assert_eq!(ids.len(), notifications);
 
     // Every reader had each event of its user once, in order, without a gap.
     for (n, task) in reading.into_iter().enumerate() {
@@ -183,7 +218,7 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
                     .unwrap()
             })
             .collect();
-        let dense: Vec<u64> = (1..=(NOTIFICATIONS / USERS) as u64).collect();
+        let dense: Vec<u64> = (1..=(notifications / USERS) as u64).collect();
         assert_eq!(seqs, dense, "{}", user(n));
         // The log holds exactly what was acknowledged.
         for event in &seen {
@@ -193,9 +228,9 @@ async fn ten_kills_lose_nothing_repeat_nothing_and_keep_the_order() {
         let count = server
             .get(&format!("/v1/users/{}/notifications/unread-count", user(n)))
             .await;
-        assert_eq!(count["unread"], NOTIFICATIONS / USERS);
+        assert_eq!(count["unread"], notifications / USERS);
     }
 
     // Every event reached the webhook at least once, under its own id.
-    assert_eq!(webhooks.await.unwrap(), ids);
+    assert_eq!(soon("the webhooks", webhooks).await.unwrap(), ids);
 }

@@ -12,6 +12,7 @@ mod durability;
 mod endpoints;
 mod errors;
 mod inbox;
+mod instances;
 mod limits;
 mod names;
 mod pings;

@@ -31,11 +31,14 @@ pub(crate) fn http() -> Client {
         .unwrap()
 }
 
-/// A folder with a database, on which servers are started one after another.
+/// A folder with a database, on which servers are started one after another, or a database on
+/// PostgreSQL, on which several run at the same time.
 #[derive(Debug)]
 pub(crate) struct Home {
     path: PathBuf,
     arguments: Vec<String>,
+    /// Not the file.
+    server: Option<String>,
     /// Removed with the home, unless it is elsewhere.
     _folder: Option<TempDir>,
 }
@@ -51,6 +54,7 @@ impl Home {
         Self {
             path: folder.path().to_owned(),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            server: None,
             _folder: Some(folder),
         }
     }
@@ -60,7 +64,16 @@ impl Home {
         Self {
             path: folder.to_owned(),
             arguments: Vec::new(),
+            server: None,
             _folder: None,
+        }
+    }
+
+    /// A home whose servers share the database of this URL, and get these arguments.
+    pub(crate) fn on(url: &str, arguments: &[&str]) -> Self {
+        Self {
+            server: Some(url.to_owned()),
+            ..Self::with(arguments)
         }
     }
 
@@ -80,10 +93,11 @@ impl Home {
     /// The command that starts a server here, on this address.
     pub(crate) fn command_at(&self, address: &str) -> Command {
         let mut command = binary();
+        let file = || format!("sqlite:{}", self.database().display());
         command
             .arg("serve")
             .args(["--listen", address, "--dev", "--database"])
-            .arg(format!("sqlite:{}", self.database().display()))
+            .arg(self.server.clone().unwrap_or_else(file))
             .args(&self.arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -13,8 +13,8 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use tidings_notify::postgres::append_calls_in;
-use tidings_notify::{Draft, Store as _};
+use tidings_notify::postgres::{append_calls_in, append_in};
+use tidings_notify::{Draft, Event, Store as _};
 use tidings_postgres::Database;
 use tidings_postgres::tokio_postgres::{self, Client};
 use tidings_stream::StreamName;
@@ -42,6 +42,18 @@ const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
 /// The first pause between two questions about a transaction whose end is not known.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
+/// What becomes of a request with a user whose log another transaction has locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Locks {
+    /// It is left out.
+    LeaveOut,
+    /// The transaction waits, and is the next one to have the log.
+    Wait,
+}
+
+/// The longest wait for one lock: most are held while another transaction commits.
+const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '100ms'";
+
 /// What accepts batches, one at a time.
 #[derive(Debug)]
 pub(super) struct Acceptor {
@@ -61,18 +73,22 @@ struct Progress {
 
 impl Acceptor {
     /// Accepts requests in one transaction, each as a whole or not at all, and returns what became of
-    /// each.
+    /// each. If it waits for locks, it waits for each one [`LOCK_LIMIT`] at most.
     ///
     /// # Errors
     ///
     /// [`StorageError`] when nothing of the whole batch was stored, or when that cannot be found out:
     /// [`StorageError::OutcomeUnknown`].
-    pub(super) async fn accept(&self, requests: &[Accept]) -> Result<Vec<Outcome>, StorageError> {
+    pub(super) async fn accept(
+        &self,
+        requests: &[Accept],
+        locks: Locks,
+    ) -> Result<Vec<Outcome>, StorageError> {
         let progress = Progress::default();
         let stream = &self.stream;
         let run = self.database.run(|client| {
             transaction(client, async |client| {
-                self::run(client, stream, requests, &progress).await
+                self::run(client, stream, requests, locks, &progress).await
             })
         });
         match run.await {
@@ -150,6 +166,7 @@ async fn run(
     client: &Client,
     stream: &StreamName,
     requests: &[Accept],
+    locks: Locks,
     progress: &Progress,
 ) -> Result<Vec<Outcome>, StorageError> {
     let mut plan = Plan::default();
@@ -173,7 +190,7 @@ async fn run(
         .flat_map(|drafts| drafts.iter().map(Draft::user))
         .collect();
     let (appended, interest, id) = futures_util::join!(
-        append_calls_in(client, &drafts),
+        append(client, &drafts, locks),
         interest_in(client, users),
         client.query_typed_one(TRANSACTION, &[]),
     );
@@ -226,6 +243,24 @@ async fn run(
     client.batch_execute("COMMIT").await.map_err(failure)?;
     let outcomes = lock(&progress.outcomes).take();
     Ok(outcomes.unwrap_or_default())
+}
+
+/// Appends the drafts of each request. Returns `None` for a request that is left out.
+async fn append(
+    client: &Client,
+    requests: &[&[Draft]],
+    locks: Locks,
+) -> Result<Vec<Option<Vec<Event>>>, StorageError> {
+    if locks == Locks::LeaveOut {
+        return Ok(append_calls_in(client, requests).await?);
+    }
+    let limited = client.batch_execute(LOCK_LIMIT);
+    let all = requests.concat();
+    let (limited, events) = futures_util::join!(limited, append_in(client, &all));
+    limited.map_err(failure)?;
+    let mut events = events?.into_iter();
+    let of_request = |drafts: &&[Draft]| Some(events.by_ref().take(drafts.len()).collect());
+    Ok(requests.iter().map(of_request).collect())
 }
 
 /// What is to be done for each request of a batch.

@@ -1,8 +1,13 @@
 //! Requests of many callers as one transaction.
 //!
 //! What arrives while a batch is under way makes the next one: a request that comes alone does not wait,
-//! and no delay is added to fill a batch. A request whose key or whose users' logs another transaction
-//! holds is left out, holds no connection, and is tried again with later batches.
+//! and no delay is added to fill a batch.
+//!
+//! A request whose key, or the log of one of whose users, another transaction holds is left out and tried
+//! again soon, because most locks are held for the time of a commit. Logs that several instances write all
+//! the time would be locked each time one looks. So a request that was left out again and again goes into
+//! a batch of such requests, which waits for its locks for a moment: the database gives them in the order
+//! of asking.
 
 use std::time::Duration;
 
@@ -10,7 +15,7 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::accept::{Acceptor, Outcome};
+use super::accept::{Acceptor, Locks, Outcome};
 use super::database_error;
 use crate::storage::{Accept, Accepted, StorageError};
 
@@ -23,12 +28,12 @@ const MAX_DRAFTS: usize = 1000;
 /// Most payload bytes of one batch, unless a single request has more.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Time until a request that was left out is tried again: at first, and at most.
-const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+/// How often a request is left out before it waits for its locks.
+const LEFT_OUT: u32 = 3;
 
-/// The least such time for a request with a user whose log another transaction is creating: that is only
-/// noticed by waiting for a moment, in which the others wait too.
-const CREATION_PAUSE: Duration = Duration::from_millis(200);
+/// Time until a request that was left out is tried again: at first, and at most. While a request waits for
+/// a lock that is not given, for a tenth of a second, the others wait too; so it waits seldom.
+const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_secs(1)];
 
 /// Another transaction did not end in time.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +45,8 @@ struct Request {
     reply: oneshot::Sender<Result<Accepted, StorageError>>,
     /// When it has waited too long for another transaction.
     give_up_at: Instant,
-    pause: Duration,
+    /// How often it was left out.
+    left_out: u32,
 }
 
 struct LeftOut {
@@ -87,7 +93,7 @@ impl Queue {
             accept,
             reply,
             give_up_at: Instant::now() + self.patience,
-            pause: PAUSES[0],
+            left_out: 0,
         };
         let requests = self.lock().clone().ok_or(StorageError::Closed)?;
         let sent = requests.send(request).await;
@@ -144,16 +150,20 @@ impl Worker {
             .into_iter()
             .partition(|it| it.again_at <= now);
         self.left_out = later;
-        waiting.splice(0..0, again.into_iter().map(|it| it.request));
+        let mut again: Vec<_> = again.into_iter().map(|it| it.request).collect();
+        // Those that wait for their locks make batches of their own.
+        again.sort_by_key(|request| locks(request) == Locks::Wait);
+        waiting.splice(0..0, again);
     }
 
     async fn accept(&mut self, batch: Batch) {
         let Batch {
-            mut callers,
+            callers,
             accepts,
+            locks,
             ..
         } = batch;
-        match self.acceptor.accept(&accepts).await {
+        match self.acceptor.accept(&accepts, locks).await {
             Ok(outcomes) => {
                 for ((caller, accept), outcome) in callers.into_iter().zip(accepts).zip(outcomes) {
                     match outcome {
@@ -170,9 +180,10 @@ impl Worker {
                         Box::pin(self.accept(Batch::new(caller.with(accept)))).await;
                     }
                 }
-                Some(&SqlState::LOCK_NOT_AVAILABLE) => {
-                    for (mut caller, accept) in callers.drain(..).zip(accepts) {
-                        caller.pause = CREATION_PAUSE;
+                // Also when another transaction is creating the log of one of the users, or each of two
+                // transactions holds what the other one waits for.
+                Some(code) if is_about_locks(code) => {
+                    for (caller, accept) in callers.into_iter().zip(accepts) {
                         self.try_again(caller.with(accept));
                     }
                 }
@@ -191,10 +202,23 @@ impl Worker {
             reply(request.reply, Err(StorageError::unavailable(Busy)));
             return;
         }
-        let again_at = now + request.pause;
-        request.pause = (request.pause * 2).min(PAUSES[1]);
+        let [first, longest] = PAUSES;
+        let pause = first
+            .saturating_mul(1 << request.left_out.min(16))
+            .min(longest);
+        let again_at = (now + pause).min(request.give_up_at);
+        request.left_out += 1;
         self.left_out.push(LeftOut { request, again_at });
     }
+}
+
+fn is_about_locks(code: &SqlState) -> bool {
+    [
+        &SqlState::LOCK_NOT_AVAILABLE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+    ]
+    .contains(&code)
 }
 
 /// Whether every request of a batch would meet this error again.
@@ -226,7 +250,7 @@ fn reply(
 struct Caller {
     reply: oneshot::Sender<Result<Accepted, StorageError>>,
     give_up_at: Instant,
-    pause: Duration,
+    left_out: u32,
 }
 
 impl Caller {
@@ -235,7 +259,7 @@ impl Caller {
             accept,
             reply: self.reply,
             give_up_at: self.give_up_at,
-            pause: self.pause,
+            left_out: self.left_out,
         }
     }
 }
@@ -244,6 +268,7 @@ impl Caller {
 struct Batch {
     callers: Vec<Caller>,
     accepts: Vec<Accept>,
+    locks: Locks,
     drafts: usize,
     bytes: usize,
 }
@@ -253,6 +278,7 @@ impl Batch {
         let mut batch = Self {
             callers: Vec::new(),
             accepts: Vec::new(),
+            locks: locks(&first),
             drafts: 0,
             bytes: 0,
         };
@@ -261,7 +287,8 @@ impl Batch {
     }
 
     fn has_room_for(&self, request: &Request) -> bool {
-        self.drafts + request.accept.drafts.len() <= MAX_DRAFTS
+        self.locks == locks(request)
+            && self.drafts + request.accept.drafts.len() <= MAX_DRAFTS
             && self.bytes + bytes(&request.accept) <= MAX_BYTES
     }
 
@@ -271,9 +298,17 @@ impl Batch {
         self.callers.push(Caller {
             reply: request.reply,
             give_up_at: request.give_up_at,
-            pause: request.pause,
+            left_out: request.left_out,
         });
         self.accepts.push(request.accept);
+    }
+}
+
+fn locks(request: &Request) -> Locks {
+    if request.left_out < LEFT_OUT {
+        Locks::LeaveOut
+    } else {
+        Locks::Wait
     }
 }
 

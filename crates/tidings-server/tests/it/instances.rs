@@ -1,0 +1,170 @@
+//! Several instances over one PostgreSQL database behave as one.
+
+use serde_json::{Value, json};
+use tidings_test_support::Schema;
+
+use crate::support::{Home, Server, http, payloads, soon};
+use crate::webhooks::Webhooks;
+
+/// A database, and instances that share it.
+struct Cluster {
+    servers: Vec<Server>,
+    home: Home,
+    /// Dropped last.
+    _schema: Schema,
+}
+
+impl Cluster {
+    async fn start(instances: usize, arguments: &[&str]) -> Self {
+        let schema = Schema::create().await;
+        let home = Home::on(&schema.url(), arguments);
+        // Together, so that they meet at the migrations.
+        let servers = (0..instances).map(|_| home.start());
+        Self {
+            servers: futures_util::future::join_all(servers).await,
+            home,
+            _schema: schema,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_notification_reaches_the_screens_of_every_instance_once_and_in_order() {
+    let cluster = Cluster::start(3, &[]).await;
+    let mut screens = Vec::new();
+    for server in &cluster.servers {
+        let mut events = server.events("anna", "").await;
+        events.until("tidings.caught_up").await;
+        screens.push(events);
+    }
+    for n in 0..60 {
+        cluster.servers[n % 3].notify("anna", json!(n)).await;
+    }
+    let expected: Vec<Value> = (0..60).map(|n| json!(n)).collect();
+    for mut screen in screens {
+        let mut seen = Vec::new();
+        while seen.len() < 60 {
+            let frame = screen.next().await;
+            if frame.name.is_empty() {
+                seen.push(frame.json());
+            }
+        }
+        assert_eq!(payloads(&seen), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_idempotency_key_is_one_on_every_instance() {
+    let cluster = Cluster::start(3, &[]).await;
+    let client = http();
+    let post = |n: usize| {
+        client
+            .post(cluster.servers[n % 3].at("/v1/notifications"))
+            .header("Idempotency-Key", "one")
+            .json(&json!({ "user_id": "anna", "payload": "once" }))
+            .send()
+    };
+    let mut ids = Vec::new();
+    for response in futures_util::future::join_all((0..12).map(post)).await {
+        let response = response.unwrap();
+        assert_eq!(response.status(), 201);
+        let body: Value = response.json().await.unwrap();
+        ids.push(body["id"].as_str().unwrap().to_owned());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    let list = cluster.servers[2].get("/v1/users/anna/notifications").await;
+    assert_eq!(list["unread"], 1);
+}
+
+#[tokio::test]
+async fn what_is_read_on_one_instance_is_read_on_the_others_and_their_screens_know() {
+    let cluster = Cluster::start(2, &[]).await;
+    let [first, second] = &cluster.servers[..] else {
+        panic!("two instances")
+    };
+    let notification = first.notify("anna", json!(1)).await;
+    let mut screen = second.events("anna", "").await;
+    screen.until("tidings.caught_up").await;
+    let id = notification["id"].as_str().unwrap();
+    let path = format!("/v1/users/anna/notifications/{id}/read");
+    assert_eq!(first.post(&path, &Value::Null).await.status(), 200);
+    let (_, changed) = screen.until("tidings.changed").await;
+    assert_eq!(changed.json()["unread"], 0);
+    let count = second
+        .get("/v1/users/anna/notifications/unread-count")
+        .await;
+    assert_eq!(count["unread"], 0);
+}
+
+#[tokio::test]
+async fn presence_counts_the_streams_of_all_instances_and_forgets_those_of_one_that_was_killed() {
+    let mut cluster = Cluster::start(2, &["--lease", "1s"]).await;
+    let second = cluster.servers.pop().unwrap();
+    let first = &cluster.servers[0];
+    let online = async |expected: bool| loop {
+        let presence = first.get("/v1/users/anna/presence").await;
+        if presence["online"] == expected {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    let stream = second.events("anna", "").await;
+    soon("anna to be online", online(true)).await;
+    second.kill().await;
+    drop(stream);
+    soon("anna to be offline", online(false)).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_gets_the_events_of_a_user_in_order_whichever_instance_accepts_them() {
+    const EVENTS: usize = 300;
+    let cluster = Cluster::start(3, &[]).await;
+    let mut receiver = Webhooks::start().await;
+    let endpoint = json!({ "url": receiver.url() });
+    let created = cluster.servers[0].post("/v1/users/anna/endpoints", &endpoint);
+    assert_eq!(created.await.status(), 201);
+    for n in 0..EVENTS {
+        cluster.servers[n % 3].notify("anna", json!(n)).await;
+    }
+    let mut order = Vec::new();
+    for _ in 0..EVENTS {
+        let webhook = soon("a webhook", receiver.next()).await;
+        order.push(webhook.json()["data"].as_u64().unwrap());
+    }
+    let displacement = order
+        .iter()
+        .zip(0_u64..)
+        .map(|(n, place)| n.abs_diff(place))
+        .sum::<u64>();
+    let mut all = order.clone();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), EVENTS, "each event is sent once");
+    // An endpoint has several requests at a time, which may pass each other.
+    assert!(displacement < 10 * EVENTS as u64, "{order:?}");
+}
+
+#[tokio::test]
+async fn the_webhooks_of_an_instance_that_stops_go_on_at_once_and_of_one_that_is_killed_within_the_lease()
+ {
+    let mut cluster = Cluster::start(2, &["--lease", "2s"]).await;
+    let mut receiver = Webhooks::start().await;
+    let endpoint = json!({ "url": receiver.url() });
+    let created = cluster.servers[0].post("/v1/endpoints", &endpoint);
+    assert_eq!(created.await.status(), 201);
+    for round in 0..4 {
+        cluster.servers[0].notify("anna", json!(round)).await;
+        // One of a round before can come again, if the instance was killed before it noted the outcome.
+        while soon("a webhook", receiver.next()).await.json()["data"] != round {}
+        // One of the two has the lane.
+        let server = cluster.servers.remove(0);
+        if round % 2 == 0 {
+            let (status, _) = server.stop("-TERM").await;
+            assert!(status.success());
+        } else {
+            server.kill().await;
+        }
+        cluster.servers.push(cluster.home.start().await);
+    }
+}
