@@ -14,6 +14,7 @@
 
 mod feeder;
 mod lane;
+mod leases;
 mod outcome;
 mod recorder;
 mod replay;
@@ -25,21 +26,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::{Attempt, DeliveryError, Dispatcher, Receipt, Sender};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::clock::{Clock, later};
-use crate::store::{Lease, Outcome, Released};
+use crate::clock::Clock;
+use crate::store::{Outcome, Released};
 use crate::target::Defaults;
 use crate::{EndpointId, Error, Options, Store};
 use lane::Lane;
 use recorder::{Entry, Recorder};
-
-/// How long a lane that is not served stays in the dispatcher, with what was learned about it.
-const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// What the tasks of an instance share.
 pub(crate) struct Shared {
@@ -148,8 +145,8 @@ impl Shared {
         self: &Arc<Self>,
     ) -> [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] {
         [
-            Box::pin(lease_lanes(Arc::clone(self))),
-            Box::pin(renew_leases(Arc::clone(self))),
+            Box::pin(leases::take(Arc::clone(self))),
+            Box::pin(leases::renew(Arc::clone(self))),
             Box::pin(recorder::run(Arc::clone(self))),
         ]
     }
@@ -318,63 +315,6 @@ impl Shared {
         self.lock().known.get(&endpoint).cloned()
     }
 
-    /// Notes that a lane has no feeder any more.
-    fn stop_feeding(&self, lane: &Lane) {
-        let mut lanes = self.lock();
-        if self.stopping.is_cancelled() {
-            return;
-        }
-        lanes.fed.remove(&lane.endpoint);
-        lanes.remembered.insert(lane.endpoint, Instant::now());
-        if lane.is_empty() {
-            lanes.known.remove(&lane.endpoint);
-        }
-    }
-
-    /// Forgets lanes that are not served and whose attempts have all ended, and after a while what
-    /// the dispatcher has learned about them.
-    fn forget_idle_lanes(&self) {
-        let mut lanes = self.lock();
-        let Lanes {
-            known,
-            fed,
-            remembered,
-            ..
-        } = &mut *lanes;
-        known.retain(|endpoint, lane| fed.contains(endpoint) || !lane.is_empty());
-        let is_old = |since: &Instant| since.elapsed() >= REMEMBERED;
-        let old: Vec<_> = remembered
-            .iter()
-            .filter(|(endpoint, since)| is_old(since) && !known.contains_key(endpoint))
-            .map(|(endpoint, _)| *endpoint)
-            .collect();
-        for endpoint in &old {
-            remembered.remove(endpoint);
-        }
-        drop(lanes);
-        for endpoint in old {
-            self.dispatcher.remove(endpoint.to_string());
-        }
-    }
-
-    /// Has the lease loop look at a time.
-    fn look_at(&self, due: Option<Timestamp>) {
-        if self.note_due(due) {
-            self.look.notify_one();
-        }
-    }
-
-    /// Notes when a lane without a lease is due. Returns whether that is earlier than was known.
-    fn note_due(&self, due: Option<Timestamp>) -> bool {
-        let Some(due) = due else { return false };
-        let mut lanes = self.lock();
-        let is_earlier = lanes.next_due.is_none_or(|next| due < next);
-        if is_earlier {
-            lanes.next_due = Some(due);
-        }
-        is_earlier
-    }
-
     fn lock(&self) -> MutexGuard<'_, Lanes> {
         // The maps are whole after every statement, so a poisoned lock is still right.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -389,150 +329,6 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a stop grants for writing the last outcomes, and for giving lanes back.
 const LAST_WRITES: Duration = Duration::from_secs(1);
-
-/// Most lanes that are leased at once.
-const LEASED_AT_ONCE: usize = 256;
-
-/// The longest wait between two looks while the store fails.
-const STORE_PAUSE: Duration = Duration::from_secs(5);
-
-/// Leases lanes that are due, and starts their feeders.
-async fn lease_lanes(shared: Arc<Shared>) {
-    let mut failures = 0_u32;
-    loop {
-        let looked = shared.look.notified();
-        let next_due = shared.lock().next_due;
-        let poll = shared.poll_interval.mul_f64(0.75 + fastrand::f64() / 2.0);
-        let mut wait = next_due.map_or(poll, |due| shared.clock.until(due).min(poll));
-        if failures > 0 {
-            wait = (shared.poll_interval * failures).min(STORE_PAUSE);
-        }
-        tokio::select! {
-            () = looked, if failures == 0 => {}
-            () = sleep(wait) => {}
-            () = shared.stopping.cancelled() => return,
-        }
-        match lease_once(&shared).await {
-            Ok(()) => failures = 0,
-            Err(crate::StoreError::Closed) => return,
-            Err(error) => {
-                failures = failures.saturating_add(1);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "webhook lanes cannot be leased, trying again"
-                );
-            }
-        }
-    }
-}
-
-async fn lease_once(shared: &Arc<Shared>) -> Result<(), crate::StoreError> {
-    let room = {
-        let mut lanes = shared.lock();
-        lanes.next_due = None;
-        shared.max_lanes.saturating_sub(lanes.fed.len())
-    };
-    if room == 0 {
-        return Ok(());
-    }
-    let now = shared.clock.now();
-    let lease = Lease {
-        instance: shared.instance.clone(),
-        now,
-        until: later(now, shared.lease),
-        limit: room.min(LEASED_AT_ONCE),
-    };
-    let leased = shared.store.lease_lanes(lease).await?;
-    for endpoint in leased.lanes {
-        shared.start_feeder(endpoint);
-    }
-    // Without a notice: the loop that has just looked goes by this time anyway.
-    shared.note_due(leased.next_due);
-    Ok(())
-}
-
-impl Shared {
-    fn start_feeder(self: &Arc<Self>, endpoint: EndpointId) {
-        let stop = self.stopping.child_token();
-        let mut lanes = self.lock();
-        if self.stopping.is_cancelled() || lanes.fed.contains(&endpoint) {
-            return;
-        }
-        let lane = Arc::new(match lanes.known.get(&endpoint) {
-            Some(earlier) => earlier.again(stop),
-            None => Lane::new(endpoint, stop),
-        });
-        lanes.known.insert(endpoint, Arc::clone(&lane));
-        lanes.fed.insert(endpoint);
-        lanes.remembered.remove(&endpoint);
-        drop(lanes);
-        let aborting = self.aborting.clone();
-        let span = tracing::debug_span!("webhook_lane", endpoint = %endpoint);
-        let feeding = feeder::feed(Arc::clone(self), lane).instrument(span);
-        self.feeders.spawn(async move {
-            tokio::select! {
-                () = feeding => {}
-                () = aborting.cancelled() => {}
-            }
-        });
-    }
-}
-
-/// Renews all leases of the instance, and notices which were lost and which endpoints have changed.
-async fn renew_leases(shared: Arc<Shared>) {
-    let interval = shared.lease / 3;
-    let mut leased_until = later(shared.clock.now(), shared.lease);
-    loop {
-        sleep(interval).await;
-        let began = Instant::now();
-        let until = later(shared.clock.now(), shared.lease);
-        let renewed = async {
-            let now = shared.store.advance_clock(shared.clock.now()).await?;
-            shared.clock.catch_up(now);
-            shared.store.renew_lanes(&shared.instance, until).await
-        };
-        match timeout(shared.lease, renewed).await {
-            Ok(Ok(held)) => {
-                leased_until = until;
-                let held: HashMap<_, _> = held.into_iter().collect();
-                for lane in shared.fed_since_before(began) {
-                    match held.get(&lane.endpoint) {
-                        Some(revision) if lane.is_using(*revision) => {}
-                        Some(_) => shared.unblock(lane.endpoint),
-                        None => lane.lose(),
-                    }
-                }
-                // A lane that was lost and leased again while its feeder was ending.
-                for endpoint in held.into_keys() {
-                    shared.start_feeder(endpoint);
-                }
-            }
-            outcome => {
-                if let Ok(Err(error)) = outcome {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the leases of webhook lanes cannot be renewed, trying again"
-                    );
-                }
-                if shared.clock.now() >= leased_until {
-                    // Another instance may have them now.
-                    for lane in shared.fed_since_before(began) {
-                        lane.lose();
-                    }
-                }
-            }
-        }
-        shared.forget_idle_lanes();
-    }
-}
-
-impl Shared {
-    fn fed_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
-        let lanes = self.lock();
-        let fed = lanes.fed.iter().filter_map(|id| lanes.known.get(id));
-        fed.filter(|lane| lane.leased_at < time).cloned().collect()
-    }
-}
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

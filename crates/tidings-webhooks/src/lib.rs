@@ -51,6 +51,8 @@ pub mod store;
 mod webhooks;
 
 mod clock;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod columns;
 mod fan_out;
 mod lanes;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -6,7 +6,6 @@ use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Parameter};
 
-use super::endpoints;
 use super::schema::{column, limit, optional_time, time};
 use crate::health::MAX_COUNTED;
 use crate::{
@@ -154,7 +153,7 @@ fn from_row(row: &Row) -> Result<Delivery, StoreError> {
         event_id: text(1)?,
         event_type: text(2)?,
         endpoint_id: EndpointId::from_i64(row.try_get(3).map_err(column)?),
-        owner: endpoints::owner(row.try_get(4).map_err(column)?)?,
+        owner: crate::columns::owner(row.try_get(4).map_err(column)?)?,
         state: DeliveryState::from_i16(state).ok_or_else(unknown)?,
         attempts: attempts.unsigned_abs(),
         next_attempt_at: optional_time(row.try_get(7).map_err(column)?)?,

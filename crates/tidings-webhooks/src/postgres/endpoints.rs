@@ -1,7 +1,5 @@
 //! Endpoints: added, changed, found.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_postgres::tokio_postgres::types::Type;
@@ -10,6 +8,7 @@ use tidings_postgres::{Connections, Parameter};
 
 use super::events::Columns;
 use super::schema::{column, duration_micros, limit, micros, time};
+use crate::columns::{first_wait, owner};
 use crate::store::{Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
@@ -243,19 +242,6 @@ pub(super) async fn audience(
         });
     }
     Ok(audience)
-}
-
-pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
-    match user {
-        None => Ok(Owner::Operator),
-        Some(user) => Ok(Owner::User(
-            UserId::stored(user).map_err(StoreError::backend)?,
-        )),
-    }
-}
-
-fn first_wait(microseconds: Option<i64>) -> Option<Duration> {
-    microseconds.map(|it| Duration::from_micros(it.unsigned_abs()))
 }
 
 fn from_row(row: &Row) -> Result<StoredEndpoint, StoreError> {

@@ -3,7 +3,6 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params_from_iter};
 
-use super::endpoints;
 use super::lanes;
 use super::schema::{limit, micros, optional_time, time};
 use crate::health::MAX_COUNTED;
@@ -154,7 +153,7 @@ fn from_row(row: &Row<'_>) -> Result<Delivery, StoreError> {
         event_id: row.get::<_, Option<String>>(1)?.unwrap_or_default(),
         event_type: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
         endpoint_id: EndpointId::from_i64(row.get(3)?),
-        owner: endpoints::owner(row.get(4)?)?,
+        owner: crate::columns::owner(row.get(4)?)?,
         state: DeliveryState::from_i16(state).ok_or_else(unknown)?,
         attempts: row.get(6)?,
         next_attempt_at: optional_time(row.get(7)?)?,

@@ -1,7 +1,6 @@
 //! Endpoints: added, changed, found.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
@@ -10,6 +9,7 @@ use tidings_notify::UserId;
 use super::events;
 use super::lanes;
 use super::schema::{duration_micros, micros, time};
+use crate::columns::{first_wait, owner};
 use crate::store::{Disabled, Listener, StoredEndpoint};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
@@ -199,19 +199,6 @@ pub(super) fn listeners(
         }
     }
     Ok(found)
-}
-
-pub(super) fn owner(user: Option<String>) -> Result<Owner, StoreError> {
-    match user {
-        None => Ok(Owner::Operator),
-        Some(user) => Ok(Owner::User(
-            UserId::stored(user).map_err(StoreError::backend)?,
-        )),
-    }
-}
-
-fn first_wait(microseconds: Option<i64>) -> Option<Duration> {
-    microseconds.map(|it| Duration::from_micros(it.unsigned_abs()))
 }
 
 fn from_row(row: &Row<'_>) -> Result<StoredEndpoint, StoreError> {

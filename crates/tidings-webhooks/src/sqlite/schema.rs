@@ -1,10 +1,6 @@
-//! The tables, and how values become columns.
+//! The tables.
 
-use std::time::Duration;
-
-use jiff::Timestamp;
-
-use crate::StoreError;
+pub(super) use crate::columns::{duration_micros, limit, micros, optional_time, time};
 
 /// Whose tables these are, in the file's list of schemas.
 pub(super) const COMPONENT: &str = "webhooks";
@@ -133,28 +129,3 @@ pub(super) const STEPS: &[&str] = &[
     CREATE INDEX webhook_deferred_user ON webhook_deferred (user);
 ",
 ];
-
-/// A time as a column has it.
-pub(super) fn micros(time: Timestamp) -> i64 {
-    time.as_microsecond()
-}
-
-/// The time in a column.
-pub(super) fn time(microseconds: i64) -> Result<Timestamp, StoreError> {
-    Timestamp::from_microsecond(microseconds).map_err(StoreError::backend)
-}
-
-/// The time in a column that may have none.
-pub(super) fn optional_time(microseconds: Option<i64>) -> Result<Option<Timestamp>, StoreError> {
-    microseconds.map(time).transpose()
-}
-
-/// A duration as a column has it.
-pub(super) fn duration_micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// A number of rows as a limit.
-pub(super) fn limit(rows: usize) -> i64 {
-    i64::try_from(rows).unwrap_or(i64::MAX)
-}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tidings_test_support::{Gate, Reply};
 use tidings_webhooks::{
     Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Options,
-    Owner, WebhookEvent,
+    Owner, STREAM, WebhookEvent,
 };
 
 use crate::database::Schema;
@@ -169,6 +169,35 @@ async fn an_event_that_takes_several_steps_reaches_all_its_endpoints() {
         let places = places(&made(&app, endpoint, 2).await);
         assert_eq!((places["event-0"], places["event-1"]), (0, 1));
     }
+    app.stop().await;
+}
+
+/// What waits for an endpoint waits in its deliveries, not in the stream of accepted events.
+#[tokio::test]
+async fn regression_a_failing_endpoint_keeps_no_message_of_the_stream() {
+    let receiver = receiver_of(Reply::new(http::StatusCode::BAD_GATEWAY)).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0, 3_600_000])).await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    for number in 0..5 {
+        app.accept(number..number + 1).await;
+        made(&app, endpoint, number + 1).await;
+    }
+    soon(async {
+        loop {
+            let stats = app.streams.stats(STREAM).await.unwrap();
+            let waits = stats.groups.iter().any(|group| group.pending > 0);
+            if !waits {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    app.accept(5..6).await;
+    let stats = app.streams.stats(STREAM).await.unwrap();
+    assert!(stats.messages <= 2, "{stats:?}");
+    assert_eq!(stats.newest.unwrap().as_u64(), 6);
     app.stop().await;
 }
 

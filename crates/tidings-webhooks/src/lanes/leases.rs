@@ -1,0 +1,217 @@
+//! Which lanes this instance serves: those whose leases it takes, keeps and loses.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
+
+use super::lane::Lane;
+use super::{Lanes, Shared, feeder};
+use crate::clock::later;
+use crate::store::Lease;
+use crate::{EndpointId, StoreError};
+
+/// How long a lane that is not served stays in the dispatcher, with what was learned about it.
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Most lanes that are leased at once.
+const LEASED_AT_ONCE: usize = 256;
+
+/// The longest wait between two looks while the store fails.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Leases lanes that are due, and starts their feeders.
+pub(super) async fn take(shared: Arc<Shared>) {
+    let mut failures = 0_u32;
+    loop {
+        let looked = shared.look.notified();
+        let next_due = shared.lock().next_due;
+        let poll = shared.poll_interval.mul_f64(0.75 + fastrand::f64() / 2.0);
+        let mut wait = next_due.map_or(poll, |due| shared.clock.until(due).min(poll));
+        if failures > 0 {
+            wait = (shared.poll_interval * failures).min(STORE_PAUSE);
+        }
+        tokio::select! {
+            () = looked, if failures == 0 => {}
+            () = sleep(wait) => {}
+            () = shared.stopping.cancelled() => return,
+        }
+        match take_once(&shared).await {
+            Ok(()) => failures = 0,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                failures = failures.saturating_add(1);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "webhook lanes cannot be leased, trying again"
+                );
+            }
+        }
+    }
+}
+
+async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
+    let room = {
+        let mut lanes = shared.lock();
+        lanes.next_due = None;
+        shared.max_lanes.saturating_sub(lanes.fed.len())
+    };
+    if room == 0 {
+        return Ok(());
+    }
+    let now = shared.clock.now();
+    let lease = Lease {
+        instance: shared.instance.clone(),
+        now,
+        until: later(now, shared.lease),
+        limit: room.min(LEASED_AT_ONCE),
+    };
+    let leased = shared.store.lease_lanes(lease).await?;
+    for endpoint in leased.lanes {
+        shared.start_feeder(endpoint);
+    }
+    // Without a notice: the loop that has just looked goes by this time anyway.
+    shared.note_due(leased.next_due);
+    Ok(())
+}
+
+/// Renews all leases of the instance, and notices which were lost and which endpoints have changed.
+pub(super) async fn renew(shared: Arc<Shared>) {
+    let interval = shared.lease / 3;
+    let mut leased_until = later(shared.clock.now(), shared.lease);
+    loop {
+        sleep(interval).await;
+        let began = Instant::now();
+        let until = later(shared.clock.now(), shared.lease);
+        let renewed = async {
+            let now = shared.store.advance_clock(shared.clock.now()).await?;
+            shared.clock.catch_up(now);
+            shared.store.renew_lanes(&shared.instance, until).await
+        };
+        match timeout(shared.lease, renewed).await {
+            Ok(Ok(held)) => {
+                leased_until = until;
+                let held: HashMap<_, _> = held.into_iter().collect();
+                for lane in shared.fed_since_before(began) {
+                    match held.get(&lane.endpoint) {
+                        Some(revision) if lane.is_using(*revision) => {}
+                        Some(_) => shared.unblock(lane.endpoint),
+                        None => lane.lose(),
+                    }
+                }
+                // A lane that was lost and leased again while its feeder was ending.
+                for endpoint in held.into_keys() {
+                    shared.start_feeder(endpoint);
+                }
+            }
+            outcome => {
+                if let Ok(Err(error)) = outcome {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the leases of webhook lanes cannot be renewed, trying again"
+                    );
+                }
+                if shared.clock.now() >= leased_until {
+                    // Another instance may have them now.
+                    for lane in shared.fed_since_before(began) {
+                        lane.lose();
+                    }
+                }
+            }
+        }
+        shared.forget_idle_lanes();
+    }
+}
+
+impl Shared {
+    fn start_feeder(self: &Arc<Self>, endpoint: EndpointId) {
+        let stop = self.stopping.child_token();
+        let mut lanes = self.lock();
+        if self.stopping.is_cancelled() || lanes.fed.contains(&endpoint) {
+            return;
+        }
+        let lane = Arc::new(match lanes.known.get(&endpoint) {
+            Some(earlier) => earlier.again(stop),
+            None => Lane::new(endpoint, stop),
+        });
+        lanes.known.insert(endpoint, Arc::clone(&lane));
+        lanes.fed.insert(endpoint);
+        lanes.remembered.remove(&endpoint);
+        drop(lanes);
+        let aborting = self.aborting.clone();
+        let span = tracing::debug_span!("webhook_lane", endpoint = %endpoint);
+        let feeding = feeder::feed(Arc::clone(self), lane).instrument(span);
+        self.feeders.spawn(async move {
+            tokio::select! {
+                () = feeding => {}
+                () = aborting.cancelled() => {}
+            }
+        });
+    }
+
+    /// Notes that a lane has no feeder any more.
+    pub(super) fn stop_feeding(&self, lane: &Lane) {
+        let mut lanes = self.lock();
+        if self.stopping.is_cancelled() {
+            return;
+        }
+        lanes.fed.remove(&lane.endpoint);
+        lanes.remembered.insert(lane.endpoint, Instant::now());
+        if lane.is_empty() {
+            lanes.known.remove(&lane.endpoint);
+        }
+    }
+
+    /// Forgets lanes that are not served and whose attempts have all ended, and after a while what
+    /// the dispatcher has learned about them.
+    fn forget_idle_lanes(&self) {
+        let mut lanes = self.lock();
+        let Lanes {
+            known,
+            fed,
+            remembered,
+            ..
+        } = &mut *lanes;
+        known.retain(|endpoint, lane| fed.contains(endpoint) || !lane.is_empty());
+        let is_old = |since: &Instant| since.elapsed() >= REMEMBERED;
+        let old: Vec<_> = remembered
+            .iter()
+            .filter(|(endpoint, since)| is_old(since) && !known.contains_key(endpoint))
+            .map(|(endpoint, _)| *endpoint)
+            .collect();
+        for endpoint in &old {
+            remembered.remove(endpoint);
+        }
+        drop(lanes);
+        for endpoint in old {
+            self.dispatcher.remove(endpoint.to_string());
+        }
+    }
+
+    fn fed_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
+        let lanes = self.lock();
+        let fed = lanes.fed.iter().filter_map(|id| lanes.known.get(id));
+        fed.filter(|lane| lane.leased_at < time).cloned().collect()
+    }
+
+    /// Has the lease loop look at a time.
+    pub(super) fn look_at(&self, due: Option<Timestamp>) {
+        if self.note_due(due) {
+            self.look.notify_one();
+        }
+    }
+
+    /// Notes when a lane without a lease is due. Returns whether that is earlier than was known.
+    fn note_due(&self, due: Option<Timestamp>) -> bool {
+        let Some(due) = due else { return false };
+        let mut lanes = self.lock();
+        let is_earlier = lanes.next_due.is_none_or(|next| due < next);
+        if is_earlier {
+            lanes.next_due = Some(due);
+        }
+        is_earlier
+    }
+}
