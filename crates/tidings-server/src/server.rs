@@ -45,7 +45,7 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leftovers {
-    /// Streams that were told to reconnect.
+    /// Streams that got the request to reconnect.
     pub streams: usize,
     /// Requests and streams that did not end in time and were dropped.
     pub cut_off: usize,
@@ -59,7 +59,7 @@ impl fmt::Display for Leftovers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "streams told to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
+            "streams asked to reconnect: {}, connections dropped: {}, webhook attempts abandoned: {}, \
              pending deliveries: ",
             self.streams, self.cut_off, self.unfinished_attempts
         )?;
@@ -195,7 +195,7 @@ impl Server {
 /// Writes what is still to be written, and closes the database; returns how many deliveries wait.
 async fn close_database(app: &App) -> Option<u64> {
     if let Err(error) = app.tracker.close().await {
-        tracing::warn!(%error, "cannot tell presence that the streams of this server have ended");
+        tracing::warn!(%error, "cannot report to presence that the streams of this server have ended");
     }
     if let Err(error) = app.notifier.close().await {
         tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");

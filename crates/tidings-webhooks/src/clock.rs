@@ -84,7 +84,7 @@ impl Clock {
     }
 }
 
-/// A time that much later; the end of time when there is none.
+/// The time after a wait, or the latest time that there is.
 pub(crate) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).map_or(Timestamp::MAX, to_microseconds)
 }

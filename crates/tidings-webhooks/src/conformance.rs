@@ -3,7 +3,7 @@
 //! Run them on a store of your own with
 //! [`store_conformance_tests!`](crate::store_conformance_tests), which makes a test of each. Each
 //! function is given two handles of one store without contents, as two instances have them, and
-//! panics where the store fails. None of them waits for time to pass: stores are told the time.
+//! panics where the store fails. None of them waits for time to pass: each call gets the time as a parameter.
 
 #![allow(
     clippy::unwrap_used,

@@ -52,7 +52,7 @@ impl DeliveryState {
         }
     }
 
-    /// The state that is called so.
+    /// The state with this word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.as_str() == word)
     }

@@ -24,7 +24,7 @@ pub struct EndpointHealth {
 /// Counting waiting deliveries stops here, so that its cost is bounded.
 pub const MAX_COUNTED: u64 = 100_000;
 
-/// What a store knows of the health of an endpoint.
+/// The health of an endpoint as a store keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredHealth {
     /// How many deliveries wait, counted up to [`MAX_COUNTED`].

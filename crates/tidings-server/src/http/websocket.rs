@@ -164,7 +164,7 @@ struct Session<E> {
     socket: WebSocket,
     feed: Feed,
     encoder: E,
-    /// Pings since the client was last heard of.
+    /// Pings since the last pong.
     pings_without_pong: u32,
 }
 

@@ -102,7 +102,7 @@ struct PostgresRecords {
     _accepting: AbortOnDropHandle<()>,
 }
 
-/// What the table of requests knows of one.
+/// A request as the table keeps it.
 enum Known {
     New,
     /// Another transaction has locked the key.

@@ -57,7 +57,7 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
-        // A file belongs to one server, and what it knows of connections ends with it.
+        // A file belongs to one server, and its presence ends with it.
         presence: Arc::new(MemoryPresence::new()),
         records: Arc::new(records),
     })

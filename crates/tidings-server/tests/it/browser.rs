@@ -271,10 +271,10 @@ async fn regression_watching_twice_at_once_opens_one_stream() {
     let shown = browser.client.execute(shown, vec![]).await.unwrap();
     assert_eq!(shown, json!(2));
     browser.client.clone().close().await.unwrap();
-    // Only one stream is told to reconnect.
+    // Only one stream is asked to reconnect.
     let (_, log) = server.stop("-TERM").await;
     assert!(
-        log.contains("streams told to reconnect: 1") || log.contains("reconnect: 0"),
+        log.contains("streams asked to reconnect: 1") || log.contains("reconnect: 0"),
         "{log}"
     );
 }

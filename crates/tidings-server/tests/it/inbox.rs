@@ -170,7 +170,7 @@ async fn notifications_are_archived_and_come_back_on_every_screen() {
         ("read", "read", (2, 2), vec![3, 2, 1]),
         ("unread", "unread", (3, 3), vec![3, 2, 1]),
     ] {
-        // Repeating it changes nothing, and tells no one.
+        // Repeating it changes nothing, and sends nothing.
         for _ in 0..2 {
             assert_eq!(change(&server, &of(&ids[1], what), nothing).await, counts);
         }

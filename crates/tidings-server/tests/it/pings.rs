@@ -1,4 +1,4 @@
-//! Connections of which nothing is heard, and clients that ask too much of a connection.
+//! Connections that are silent, and clients that ask too much of a connection.
 
 use std::time::Duration;
 

@@ -29,7 +29,7 @@ async fn streams_get_a_farewell_with_a_hint_to_come_back_and_then_the_server_end
         assert_eq!(u16::from(socket.close_frame().await.code), 4200);
         let (status, text) = stopped.await.unwrap();
         assert!(status.success(), "{signal} {text}");
-        assert!(text.contains("streams told to reconnect: 2"), "{text}");
+        assert!(text.contains("streams asked to reconnect: 2"), "{text}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What happens when the database cannot be used: callers are told to come back, and no outcome is
+//! What happens when the database cannot be used: callers get 503 with `Retry-After`, and no outcome is
 //! lost.
 
 use std::time::Duration;

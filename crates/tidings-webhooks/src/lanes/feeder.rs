@@ -205,7 +205,7 @@ impl Feeder<'_> {
         }
     }
 
-    /// Reads the endpoint, and tells the dispatcher of it.
+    /// Reads the endpoint, and adds it to the dispatcher.
     fn read(&mut self, stored: &StoredEndpoint) {
         self.lane.uses(stored.revision);
         self.target_is_of = Some((stored.revision, Instant::now()));

@@ -19,7 +19,7 @@ pub(super) struct Lane {
     pub(super) endpoint: EndpointId,
     /// Its name in the dispatcher.
     pub(super) key: tidings::EndpointId,
-    /// When its lease was taken: a renewal that began before does not know of it.
+    /// When its lease was taken: a renewal that began earlier does not include it.
     pub(super) leased_at: Instant,
     /// Ends the feeder, which then gives the lane back if it still has it.
     pub(super) stop: CancellationToken,

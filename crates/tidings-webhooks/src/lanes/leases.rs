@@ -73,7 +73,7 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     for endpoint in leased.lanes {
         shared.start_feeder(endpoint);
     }
-    // Without a notice: the loop that has just looked goes by this time anyway.
+    // Nothing is woken: the loop that has just looked waits until this time.
     shared.note_due(leased.next_due);
     Ok(())
 }

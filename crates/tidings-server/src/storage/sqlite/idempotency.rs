@@ -36,7 +36,7 @@ pub(super) const STEPS: &[&str] = &[
 /// Keys that one cleaning deletes at most, so that the transaction is short.
 const CLEANED_AT_ONCE: u32 = 1000;
 
-/// What the table knows of a request.
+/// A request as the table keeps it.
 pub(super) enum Known {
     New,
     /// The request was accepted.
