@@ -19,9 +19,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
-use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{self, Client};
-use tidings_postgres::{Config, Database};
+use tidings_postgres::{Config, Database, Parameter};
 use tidings_stream::postgres::{PostgresEngine, PostgresOptions};
 use tidings_stream::{ServiceConfig, Streams};
 use tidings_webhooks::postgres as webhooks;
@@ -156,7 +156,7 @@ impl Records for PostgresRecords {
 
     async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
         let secs = turn.length.as_secs_f64();
-        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+        let parameters: [Parameter<'_>; 3] = [
             (&turn.work, Type::TEXT),
             (&turn.instance, Type::TEXT),
             (&secs, Type::FLOAT8),

@@ -15,8 +15,9 @@ use std::sync::{Mutex, PoisonError};
 
 use tidings_notify::postgres::{append_calls_in, append_in};
 use tidings_notify::{Draft, Event, Store as _};
-use tidings_postgres::Database;
-use tidings_postgres::tokio_postgres::{self, Client};
+use tidings_postgres::tokio_postgres::Client;
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Database, Parameter};
 use tidings_stream::StreamName;
 use tidings_webhooks::WebhookEvent;
 use tidings_webhooks::postgres::{hand_over_in, interest_in};
@@ -81,7 +82,7 @@ impl Acceptor {
     /// [`StorageError::OutcomeUnknown`].
     pub(super) async fn accept(
         &self,
-        requests: &[Accept],
+        requests: &[&Accept],
         locks: Locks,
     ) -> Result<Vec<Outcome>, StorageError> {
         let progress = Progress::default();
@@ -137,8 +138,7 @@ impl Acceptor {
     }
 
     async fn status(&self, id: &str) -> Result<String, StorageError> {
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), _); 1] =
-            [(&id, tokio_postgres::types::Type::TEXT)];
+        let parameters: [Parameter<'_>; 1] = [(&id, Type::TEXT)];
         let row = self
             .database
             .run(|client| async move { client.query_typed_opt(STATUS, &parameters).await });
@@ -165,7 +165,7 @@ impl Acceptor {
 async fn run(
     client: &Client,
     stream: &StreamName,
-    requests: &[Accept],
+    requests: &[&Accept],
     locks: Locks,
     progress: &Progress,
 ) -> Result<Vec<Outcome>, StorageError> {
@@ -272,7 +272,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn decide(&mut self, requests: &[Accept], known: Vec<Known>) -> Result<(), StorageError> {
+    fn decide(&mut self, requests: &[&Accept], known: Vec<Known>) -> Result<(), StorageError> {
         let mut known = known.into_iter();
         let mut keys = HashSet::new();
         for (place, request) in requests.iter().enumerate() {

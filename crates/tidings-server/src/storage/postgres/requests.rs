@@ -1,7 +1,8 @@
 //! The table of requests that were made under an idempotency key.
 
 use tidings_notify::Event;
-use tidings_postgres::tokio_postgres::types::{ToSql, Type};
+use tidings_postgres::Parameter;
+use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{GenericClient, Row};
 
 use super::{Known, failure};
@@ -32,8 +33,7 @@ pub(super) async fn claim(
     requests: &[&Once],
 ) -> Result<Vec<Known>, StorageError> {
     let keys: Vec<&str> = requests.iter().map(|once| once.key.as_str()).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&keys, Type::TEXT_ARRAY), (&kept(), Type::FLOAT8)];
+    let parameters: [Parameter<'_>; 2] = [(&keys, Type::TEXT_ARRAY), (&kept(), Type::FLOAT8)];
     let rows = client.query_typed(CLAIM, &parameters).await;
     let rows = rows.map_err(failure)?;
     if rows.len() != requests.len() {
@@ -82,7 +82,7 @@ pub(super) async fn record(
     let events = records.iter().map(|it| stored::encode(it.events));
     let events: Vec<String> = events.collect::<Result<_, _>>()?;
     let responses: Vec<Option<&str>> = records.iter().map(|it| it.response).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 4] = [
+    let parameters: [Parameter<'_>; 4] = [
         (&keys, Type::TEXT_ARRAY),
         (&fingerprints, Type::BYTEA_ARRAY),
         (&events, Type::TEXT_ARRAY),
@@ -96,8 +96,7 @@ pub(super) async fn record(
 pub(super) async fn clean(
     client: &(impl GenericClient + Sync),
 ) -> Result<u64, tidings_postgres::tokio_postgres::Error> {
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&kept(), Type::FLOAT8), (&CLEANED_AT_ONCE, Type::INT8)];
+    let parameters: [Parameter<'_>; 2] = [(&kept(), Type::FLOAT8), (&CLEANED_AT_ONCE, Type::INT8)];
     client.execute_typed(CLEAN, &parameters).await
 }
 
