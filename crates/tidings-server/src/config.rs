@@ -82,7 +82,7 @@ impl Config {
         self.max_connections + self.other_descriptors()
     }
 
-    /// Lowers the limits of connections and streams to what a process with so many descriptors can
+    /// Lowers the limits of connections and streams to what a process with this number of descriptors can
     /// serve. Some are kept for everything else, and some connections for requests.
     pub(crate) fn fit_into(&mut self, descriptors: usize) {
         if descriptors >= self.needed_descriptors() {

@@ -71,7 +71,7 @@ impl Connection {
     }
 
     /// Waits until the client has closed the connection, or its sending half only: the two look the same
-    /// until something is written. Waits for ever if the client has sent what is not read yet.
+    /// until something is written. Waits for ever if bytes of the client are unread.
     pub(crate) async fn client_has_ended(&self) {
         if let Some(socket) = self.0.socket.upgrade()
             && let Ok(1..) = socket.peek(&mut [0]).await

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::storage::{Records, StorageError};
 
-/// How long a result is kept: the database is tried once in this time, however many requests ask.
+/// How long a result is kept: the database is tried once in this time, for any number of requests.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// How long the database may take.

@@ -192,7 +192,7 @@ impl Server {
     }
 }
 
-/// Writes what is still to be written, and closes the database; returns how many deliveries wait.
+/// Finishes the writes in the queue, and closes the database. Returns how many deliveries wait.
 async fn close_database(app: &App) -> Option<u64> {
     if let Err(error) = app.tracker.close().await {
         tracing::warn!(%error, "cannot report to presence that the streams of this server have ended");

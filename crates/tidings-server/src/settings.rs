@@ -207,7 +207,7 @@ fn count(
     }
 }
 
-/// A time between so many seconds.
+/// A time from `min` to `max` seconds.
 fn time(
     min: u64,
     max: u64,
@@ -230,7 +230,7 @@ fn time(
 ///
 /// # Errors
 ///
-/// A text that says what was expected.
+/// A text that says what is expected.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     text.parse::<Span>()
         .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))

@@ -55,7 +55,7 @@ impl Serialize for Owner {
 pub struct Endpoint {
     /// Its name.
     pub id: EndpointId,
-    /// Who it belongs to.
+    /// Its owner.
     #[serde(rename = "user_id")]
     pub owner: Owner,
     /// What its owner chose.

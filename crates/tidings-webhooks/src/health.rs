@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// How an endpoint is doing.
+/// The health of an endpoint.
 ///
 /// As JSON: `{"circuit","pending","last_success_at","last_failure_at","success_rate"}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -168,8 +168,8 @@ impl Shared {
         }
     }
 
-    /// Looks at an endpoint again at once, and sends to it whatever blocked it: it was changed, or
-    /// a caller wants an attempt.
+    /// Looks at an endpoint again at once, and ends its block: it was changed, or a caller wants an
+    /// attempt.
     pub(crate) fn unblock(&self, endpoint: EndpointId) {
         self.dispatcher.close_circuit(endpoint.to_string());
         let lanes = self.lock();

@@ -1,8 +1,8 @@
 //! Webhooks that outlive a process.
 //!
 //! An application accepts events in its own transactions. They reach every endpoint that wants them,
-//! however long an endpoint is down and however often the application is restarted, and several
-//! instances of the application share the work.
+//! also after long failures of the endpoint and restarts of the application. Several instances of the
+//! application share the work.
 //!
 //! ```text
 //! your transaction ──▶ stream of accepted events ──▶ fan-out ──▶ deliveries ──▶ lanes ──▶ endpoints
@@ -16,16 +16,16 @@
 //! | what happens | what follows |
 //! |---|---|
 //! | an event is accepted | one message on a durable stream, and nothing if no endpoint can want it |
-//! | the fan-out comes to it | the event is stored once, and a pending delivery for each endpoint |
+//! | the fan-out handles it | the event is stored once, and a pending delivery for each endpoint |
 //! | a delivery is due | the instance that has the endpoint's lane makes an attempt |
 //! | 2xx | it is **delivered** |
 //! | 410 | it has **failed**, and the endpoint is disabled |
-//! | anything else | the next attempt comes by the [schedule](Options::with_schedule); after the last it has **failed**, and is kept |
+//! | anything else | the next attempt follows the [schedule](Options::with_schedule); after the last it has **failed**, and is kept |
 //! | the endpoint is disabled or removed | it is **cancelled** |
 //! | [`retry`](Webhooks::retry), [`replay`](Webhooks::replay) | it is pending again |
 //!
 //! Deliveries are *at least once*, under the event's id as `webhook-id`. First attempts go out in the
-//! order of acceptance; several under way at once, or a retry, break it.
+//! order of acceptance. Several attempts in progress at once, or a retry, change that order.
 //!
 //! # Stores
 //!

@@ -87,7 +87,7 @@ impl Options {
         self
     }
 
-    /// Sets which addresses requests may go to. URLs that strangers chose need
+    /// Sets which addresses requests may go to. URLs from users of the application need
     /// [`AddressPolicy::PublicOnly`].
     pub fn with_address_policy(mut self, policy: AddressPolicy) -> Self {
         self.addresses = policy;
@@ -100,7 +100,7 @@ impl Options {
         self
     }
 
-    /// Leaves failing endpoints enabled, however long they fail.
+    /// Never disables an endpoint because it fails.
     pub fn without_disabling(mut self) -> Self {
         self.disable_after = None;
         self
@@ -126,7 +126,7 @@ impl Options {
     }
 
     /// Sets how an endpoint is treated: the limit on its attempts under way, and its circuit breaker.
-    /// Its queue and its retries are decided here, whatever the configuration says.
+    /// Its queue and its retries in this configuration are ignored.
     pub fn with_lane(mut self, lane: LaneConfig) -> Self {
         self.lane = lane;
         self
@@ -141,8 +141,8 @@ impl Options {
         self
     }
 
-    /// Replaces the wall clock, for tests: times that are shown are read from it. Waiting does not
-    /// follow it.
+    /// Replaces the wall clock, for tests. Times that are shown are read from it; waiting does not
+    /// use it.
     pub fn with_wall_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.wall = Wall::new(now);
         self

@@ -24,7 +24,7 @@ use crate::{
 /// - **Bounded steps.** No call changes more rows than its limit, or its arguments, allow.
 /// - **One delivery for an event and an endpoint**, however often it is added.
 /// - **Deferred events keep their order.** They are listed in the order in which they were put aside.
-/// - **What is pending has a lane.** An endpoint with a pending delivery, or with a replay, has a
+/// - **Pending work has a lane.** An endpoint with a pending delivery, or with a replay, has a
 ///   lane row, which says when there is something to do. Of all handles, one at a time has the lease
 ///   of a lane, until it releases it or the lease ends.
 /// - **An outcome changes a pending delivery only.** The attempt is recorded in any case.
@@ -67,7 +67,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// The endpoints of an owner that are not removed, the oldest first.
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError>;
 
-    /// How an endpoint is doing.
+    /// The health of an endpoint.
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError>;
 
     /// The number of the newest endpoint of all, if the operator or one of these users has an endpoint
@@ -106,8 +106,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Leases lanes that are due and not leased, the earliest first.
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
 
-    /// Prolongs all leases of an instance, and returns what it has with the revision of each
-    /// endpoint.
+    /// Renews all leases of an instance, and returns their endpoints, each with its revision.
     async fn renew_lanes(
         &self,
         instance: &str,
@@ -158,8 +157,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`MAX_COUNTED`](crate::MAX_COUNTED).
     async fn count_pending(&self) -> Result<u64, StoreError>;
 
-    /// Makes a delivery due at `now`, at the beginning of its schedule, whatever became of it, if its
-    /// endpoint is enabled. Returns the endpoint.
+    /// Makes a delivery due at `now`, at the beginning of its schedule, in any state, if its endpoint is
+    /// enabled. Returns the endpoint.
     async fn retry_delivery(
         &self,
         id: DeliveryId,
@@ -182,7 +181,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// unless the replay still stands where `from` says.
     async fn replay(&self, step: ReplayStep, at: Timestamp) -> Result<(), StoreError>;
 
-    /// Forgets deliveries that ended before `cutoff`, with their attempts, and events that were
+    /// Deletes deliveries that ended before `cutoff`, with their attempts, and events that were
     /// accepted before it and have no delivery: at most `limit` of each. Returns how many.
     async fn clean(&self, cutoff: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
@@ -359,7 +358,7 @@ pub struct DueDelivery {
     pub event: Result<WebhookEvent, String>,
 }
 
-/// What became of an attempt, or of a delivery without one.
+/// The result of an attempt, or of a delivery without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The delivery.
@@ -386,8 +385,8 @@ pub enum Next {
     },
 }
 
-/// A replay to begin: what was accepted in a stretch of time goes to an endpoint, except what was
-/// delivered to it or still waits.
+/// A replay to begin: the events of a range of time go to an endpoint, except those that were delivered
+/// to it or are pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewReplay {
     /// Where to.

@@ -67,7 +67,7 @@ pub struct StopReport {
 /// Messages that one call of the fan-out takes.
 const FAN_OUT_BATCH: usize = 512;
 
-/// How long a batch of the fan-out stays with an instance that has crashed.
+/// How long other instances wait for a batch of an instance that has crashed.
 const FAN_OUT_VISIBILITY: Duration = Duration::from_secs(30);
 
 /// How long the fan-out waits after a failure of the store, and how long at most.
@@ -186,7 +186,7 @@ impl Webhooks {
         Ok(())
     }
 
-    /// How an endpoint is doing; `None` when there is no such endpoint.
+    /// The health of an endpoint; `None` when there is no such endpoint.
     ///
     /// # Errors
     ///
@@ -240,8 +240,8 @@ impl Webhooks {
         Ok(self.inner.store.attempts(id).await?)
     }
 
-    /// Sends a delivery again, at once and then by its schedule from the beginning, whatever became
-    /// of it, and whatever blocks its endpoint. `None` when there is no such delivery, or its
+    /// Sends a delivery again, at once and then by its schedule from the beginning. Its state, and a block
+    /// of its endpoint, do not matter. `None` when there is no such delivery, or its
     /// endpoint is disabled or removed.
     ///
     /// # Errors
@@ -258,9 +258,9 @@ impl Webhooks {
         }
     }
 
-    /// Sends to an endpoint what was accepted in a stretch of time and did not reach it: what
-    /// failed, what was cancelled, and what came while it was disabled. It takes the place of an
-    /// earlier replay. Returns whether there is such an endpoint and it is enabled.
+    /// Sends events of a range of time to an endpoint that did not get them: failed and cancelled
+    /// deliveries, and events that were accepted while the endpoint was disabled. It replaces an earlier
+    /// replay. Returns whether there is such an endpoint and it is enabled.
     ///
     /// # Errors
     ///
@@ -275,7 +275,7 @@ impl Webhooks {
         Ok(has_begun)
     }
 
-    /// Sends a `tidings.test` event to an endpoint, whatever types of events it wants. `None` when
+    /// Sends a `tidings.test` event to an endpoint, also if it does not want this type. `None` when
     /// there is no such endpoint or it is disabled.
     ///
     /// # Errors
@@ -316,8 +316,8 @@ impl Webhooks {
         Ok(self.inner.store.count_pending().await?)
     }
 
-    /// Forgets deliveries that ended before `cutoff`, with their attempts, and events that were
-    /// accepted before it and went nowhere. Returns how many. Works in bounded steps, between which
+    /// Deletes deliveries that ended before `cutoff`, with their attempts, and events that were
+    /// accepted before it and have no delivery. Returns how many. Works in bounded steps, between which
     /// other calls get their turn.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ struct Parts<'a> {
     payload: &'a RawValue,
 }
 
-/// One line: a mark if unread, time, id, type and payload. What is no notification is shown as it is.
+/// One line: a mark if unread, time, id, type and payload. Other JSON is shown unchanged.
 impl fmt::Display for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Ok(parts) = serde_json::from_str::<Parts<'_>>(self.json()) else {

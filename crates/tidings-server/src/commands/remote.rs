@@ -91,11 +91,11 @@ impl Remote {
             .build()?)
     }
 
-    /// A URL of the server: each element of `path` is one segment, whatever characters it contains.
+    /// A URL of the server: each element of `path` is one segment, with any characters.
     pub(super) fn address(&self, path: &[&str]) -> Result<Url, CommandError> {
         if path.iter().any(|name| matches!(*name, "." | "..")) {
             // A URL would lose them, and with them mean another route.
-            return Err("`.` and `..` name nothing".into());
+            return Err("expected a name other than `.` and `..`".into());
         }
         let mut url = self.url.clone();
         url.path_segments_mut()
@@ -139,7 +139,7 @@ impl Remote {
             }
             // The handshake of TLS failed.
             Some(io::ErrorKind::InvalidData) | None if url.scheme() == "https" => format!(
-                "no TLS at {url}: {cause}; a Tidings server speaks http, unless a proxy with a \
+                "no TLS at {url}: {cause}; a Tidings server uses http, unless a proxy with a \
                  certificate is in front of it"
             )
             .into(),

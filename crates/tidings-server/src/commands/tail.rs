@@ -53,7 +53,7 @@ impl Tail {
             let outcome = self.follow(&mut reader, &mut left, &mut connected).await;
             connected_before |= connected;
             if connected {
-                // However it ended: the server was there.
+                // The server was there, also if the connection broke.
                 wait = reader.retry.unwrap_or(DEFAULT_WAIT);
             }
             if let Err(error) = outcome {

@@ -17,7 +17,7 @@ use crate::settings::ApiKey;
 /// The checks of a request before any handler runs.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// Digests of the keys; comparing digests takes the same time whatever is sent.
+    /// Digests of the keys; comparing digests takes the same time for every input.
     keys: Vec<[u8; 32]>,
     origins: Vec<String>,
     dev: bool,

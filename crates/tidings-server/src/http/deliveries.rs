@@ -1,4 +1,4 @@
-//! `/v1/deliveries`: what was posted, and what came back.
+//! `/v1/deliveries`: deliveries, and the attempts with their responses.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -65,7 +65,7 @@ async fn attempts(
     Ok(Json(Data { data }).into_response())
 }
 
-/// Sends a delivery again, whatever its state.
+/// Sends a delivery again, in any state.
 async fn retry(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,

@@ -1,4 +1,4 @@
-//! What is said of a field whose value has the wrong type, in words of ours and not of a library.
+//! The error texts for fields with a value of the wrong type. No text of a library reaches a caller.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -13,8 +13,8 @@ pub(crate) trait Field: DeserializeOwned {
     /// What the error says after "expected".
     const EXPECTED: &'static str;
 
-    /// Whether the type has rules of its own, and the value has the JSON type that they are about. Then
-    /// the error of the type itself says what is wrong.
+    /// Whether the type has further rules, and the value has the right JSON type for them. Then the error
+    /// of the type says which rule is broken.
     fn has_rules_for(_json: &str) -> bool {
         false
     }

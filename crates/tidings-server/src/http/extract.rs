@@ -1,4 +1,4 @@
-//! What handlers take from a request; each refusal has the shape of every other error.
+//! The parts of a request that handlers use. Each refusal has the shape of every other error.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -181,7 +181,7 @@ impl Parameters {
     }
 }
 
-/// What is said of a field, a parameter or a header that may be given once.
+/// The error text for a field, a parameter or a header that is given twice.
 pub(crate) const GIVEN_TWICE: &str = "given more than once";
 
 /// Refuses a request that announces a body beyond the limit, before any of it is read: the client
@@ -304,8 +304,8 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
         })
 }
 
-/// Refuses the `Idempotency-Key` header where it has no effect: a caller who relies on it would do twice
-/// what it wants to do once.
+/// Refuses the `Idempotency-Key` header where it has no effect: a caller that relies on it would do
+/// something twice.
 pub(crate) fn no_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
     match idempotency_key(headers)? {
         None => Ok(()),

@@ -33,10 +33,10 @@ pub(crate) async fn create(
     let mut fields = Fields::parse(&body)?;
     let user = fields
         .take("user_id")?
-        .ok_or_else(|| ApiError::invalid("user_id", "expected the user's id"))?;
+        .ok_or_else(|| ApiError::invalid("user_id", "expected the id of a user"))?;
     let message = fields
         .take("message")?
-        .ok_or_else(|| ApiError::invalid("message", "expected a text"))?;
+        .ok_or_else(|| ApiError::invalid("message", "expected a string"))?;
     // Clients of this route may post a whole notification; its other fields are ignored.
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
     let once = idempotency_key(&headers)?.map(|key| Once::new(key, "/notifications", &body));

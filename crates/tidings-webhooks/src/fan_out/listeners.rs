@@ -12,12 +12,12 @@ use crate::{EndpointId, EventPattern, Owner, WebhookEvent};
 /// Endpoints by their owner, with their patterns.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    of_operator: Vec<Wish>,
-    of_users: HashMap<UserId, Vec<Wish>>,
+    of_operator: Vec<Subscriber>,
+    of_users: HashMap<UserId, Vec<Subscriber>>,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct Subscriber {
     id: EndpointId,
     number: u64,
     /// `None` when they cannot be read: then a delivery is made, which fails with that reason.
@@ -29,9 +29,9 @@ struct Wish {
 impl Listeners {
     pub(super) fn new(listeners: Vec<Listener>) -> Self {
         let mut of_operator = Vec::new();
-        let mut of_users: HashMap<UserId, Vec<Wish>> = HashMap::new();
+        let mut of_users: HashMap<UserId, Vec<Subscriber>> = HashMap::new();
         for listener in listeners {
-            let wish = Wish {
+            let subscriber = Subscriber {
                 id: listener.id,
                 number: listener.number,
                 patterns: serde_json::from_str(&listener.event_types).ok(),
@@ -39,8 +39,8 @@ impl Listeners {
                 is_enabled: listener.enabled,
             };
             match listener.owner {
-                Owner::Operator => of_operator.push(wish),
-                Owner::User(user) => of_users.entry(user).or_default().push(wish),
+                Owner::Operator => of_operator.push(subscriber),
+                Owner::User(user) => of_users.entry(user).or_default().push(subscriber),
             }
         }
         Self {
@@ -60,12 +60,12 @@ impl Listeners {
         let all = self.of_operator.iter().chain(of_user.into_iter().flatten());
         let mut is_wanted = false;
         let mut to = Vec::new();
-        for wish in all.filter(|wish| wish.number <= accepted.newest_endpoint) {
-            let patterns = wish.patterns.as_deref();
+        for subscriber in all.filter(|it| it.number <= accepted.newest_endpoint) {
+            let patterns = subscriber.patterns.as_deref();
             if patterns.is_none_or(|patterns| any_matches(patterns, event.event_type())) {
                 is_wanted = true;
-                if wish.is_enabled {
-                    to.push((wish.id, wish.first_wait));
+                if subscriber.is_enabled {
+                    to.push((subscriber.id, subscriber.first_wait));
                 }
             }
         }

@@ -26,7 +26,7 @@ const PAGE_BYTES: usize = 256 << 10;
 /// How long a lane without work stays here, because more often follows soon.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// How often to look meanwhile for what another instance has added.
+/// How often to look for work that another instance has added, meanwhile.
 const GRACE_LOOK: Duration = Duration::from_millis(250);
 
 /// A lane that is blocked for longer is given back until then.
@@ -178,7 +178,7 @@ impl Feeder<'_> {
         if is_closed { self.page.min(most) } else { 1 }
     }
 
-    /// Learns from the dispatcher until when nothing is to be sent, if a lane comes back to it.
+    /// Asks the dispatcher until when nothing is to be sent, if it remembers the lane.
     fn look_at_circuit(&mut self) {
         let status = self.shared.dispatcher.status(&self.lane.key);
         if let Some(until) = status.and_then(|status| status.blocked_until) {
@@ -372,7 +372,7 @@ impl Feeder<'_> {
         }
     }
 
-    /// Cancels what waits for an endpoint that is removed or disabled.
+    /// Cancels the pending deliveries of an endpoint that is removed or disabled.
     async fn cancel(&self, work: &LaneWork) -> Result<(), StoreError> {
         let shared = self.shared;
         // Attempts under way are finished, and recorded.

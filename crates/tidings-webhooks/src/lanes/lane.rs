@@ -112,7 +112,7 @@ impl Lane {
         }
     }
 
-    /// Begins another look at the store: what was known of it is forgotten. Returns what is held.
+    /// Begins another look at the store, and forgets what the last one found. Returns what is held.
     pub(super) fn begin_look(&self) -> Vec<DeliveryId> {
         let mut state = self.lock();
         state.has_new_work = false;
@@ -176,7 +176,7 @@ impl Lane {
         self.lock().revision == revision
     }
 
-    /// Looks at the endpoint again at once, whatever blocked it.
+    /// Looks at the endpoint again at once, and ends its block.
     pub(super) fn unblock(&self) {
         let mut state = self.lock();
         state.blocked_until = None;

@@ -12,7 +12,7 @@ use crate::{
     Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
 };
 
-/// How often a change is tried again that others were faster with.
+/// How often a change is tried again if another one was made at the same time.
 const MAX_CONTENTION: u32 = 16;
 
 /// An endpoint to be made.
@@ -44,7 +44,7 @@ impl NewEndpoint {
         self
     }
 
-    /// Refuses the endpoint if its owner has so many already.
+    /// Refuses the endpoint if its owner already has this number of endpoints.
     pub fn with_limit(mut self, endpoints: usize) -> Self {
         self.limit = Some(endpoints);
         self
@@ -130,8 +130,8 @@ impl Webhooks {
         })
     }
 
-    /// Has the event about a new endpoint sent: after the commit of a transaction in which the endpoint
-    /// was stored.
+    /// Sends the event about a new endpoint. Call it after the commit of the transaction that stored the
+    /// endpoint.
     pub fn endpoint_created(&self, prepared: &PreparedEndpoint) {
         self.inner.lanes.wake(addressees(prepared.notice.as_ref()));
     }
@@ -164,7 +164,7 @@ impl Webhooks {
         Ok(read.collect())
     }
 
-    /// Changes the settings of an endpoint. `change` may be called more than once, when others
+    /// Changes the settings of an endpoint. `change` may be called more than once, if other calls
     /// change the endpoint at the same time. `None` when there is no such endpoint.
     ///
     /// # Errors
@@ -187,8 +187,8 @@ impl Webhooks {
         .await
     }
 
-    /// Posts to an endpoint again. What was cancelled when it was disabled, and what came since, can
-    /// be [replayed](Self::replay). `None` when there is no such endpoint.
+    /// Enables an endpoint again. Deliveries that were cancelled when it was disabled, and events that were
+    /// accepted since, can be [replayed](Self::replay). `None` when there is no such endpoint.
     ///
     /// # Errors
     ///
@@ -202,8 +202,8 @@ impl Webhooks {
         .await
     }
 
-    /// Posts nothing more to an endpoint, and cancels what waits for it, step by step. Events that
-    /// come meanwhile are kept, to be [replayed](Self::replay). `None` when there is no such
+    /// Disables an endpoint, and cancels its pending deliveries in steps. Events that are accepted from then
+    /// on are kept, and can be [replayed](Self::replay). `None` when there is no such
     /// endpoint; one that is disabled keeps its first reason.
     ///
     /// # Errors
@@ -231,7 +231,7 @@ impl Webhooks {
         Ok(disabled)
     }
 
-    /// Removes an endpoint, and cancels what waits for it, step by step. Its deliveries stay until
+    /// Removes an endpoint, and cancels its pending deliveries in steps. Its deliveries stay until
     /// they are cleaned. Returns whether there was one. One that cannot be read can be removed.
     ///
     /// # Errors
@@ -282,7 +282,7 @@ impl Webhooks {
         Ok(rotated.map(|_| secret))
     }
 
-    /// Changes an endpoint, again if others have changed it meanwhile. `change` returns whether
+    /// Changes an endpoint, and tries again if another call changed it at the same time. `change` returns whether
     /// there is anything to store.
     async fn change(
         &self,

@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use tidings_test_support::{Gate, Reply};
+use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{
     Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Options,
     Owner, STREAM, WebhookEvent,
 };
 
-use crate::database::Schema;
 use crate::support::{
     App, Place, event, receiver_of, schedule, soon, start, start_on_postgres, user,
 };

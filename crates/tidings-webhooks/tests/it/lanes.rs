@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use tidings_test_support::{Behaviour, Reply, Script};
+use tidings_test_support::{Behaviour, Reply, Schema, Script};
 use tidings_webhooks::store::Addressed;
 use tidings_webhooks::{DeliveryState, EndpointId, EndpointSettings, Store};
 use tokio::time::Instant;
 
-use crate::database::Schema;
 use crate::support::{
     App, Place, event, numbers, receiver_of, schedule, soon, start, start_on_postgres,
 };

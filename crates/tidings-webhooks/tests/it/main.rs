@@ -6,7 +6,6 @@
     reason = "a test fails by panicking, and tells its parent what it does"
 )]
 
-mod database;
 mod delivery;
 mod durability;
 mod fan_out;

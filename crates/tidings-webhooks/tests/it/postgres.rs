@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use tidings_test_support::{Gate, Reply, Script};
+use tidings_test_support::{Gate, Reply, Schema, Script};
 use tidings_webhooks::{DeliveryState, NewEndpoint, Owner, STREAM};
 
-use crate::database::Schema;
-use crate::support::{event, numbers, receiver_of, schedule, soon, start_on_postgres, user};
+use crate::support::{
+    config, event, numbers, receiver_of, schedule, soon, start_on_postgres, user,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_is_accepted_in_the_applications_own_transaction() {
@@ -16,7 +17,7 @@ async fn an_event_is_accepted_in_the_applications_own_transaction() {
     let settings = tidings_webhooks::EndpointSettings::new(receiver.url("/"));
     let new = NewEndpoint::new(Owner::User(user("anna")), settings);
     let (endpoint, _) = app.webhooks.create_endpoint(new).await.unwrap();
-    let client = schema.config().connect().await.unwrap();
+    let client = config(&schema).connect().await.unwrap();
     for (number, name, end) in [
         (0, "anna", "ROLLBACK"),
         (1, "bo", "COMMIT"),

@@ -10,14 +10,13 @@ use tidings_sqlite::Database;
 use tidings_stream::postgres::{PostgresEngine, PostgresOptions as EngineOptions};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, Streams};
-use tidings_test_support::{Receiver, Script};
+use tidings_test_support::{Receiver, Schema, Script};
+use tidings_webhooks::postgres::{PostgresOptions, PostgresStore};
 use tidings_webhooks::sqlite::SqliteStore;
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, Endpoint, EndpointId,
     EndpointSettings, NewEndpoint, Options, Owner, Store, WebhookEvent, Webhooks,
 };
-
-use crate::database::Schema;
 
 /// Longest wait for what is to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -75,11 +74,22 @@ pub(crate) async fn start(
     }
 }
 
+/// Where a connection finds its tables in a schema.
+pub(crate) fn config(schema: &Schema) -> tidings_postgres::Config {
+    tidings_postgres::Config::new(&schema.url()).unwrap()
+}
+
+/// A store in a schema.
+pub(crate) async fn store(schema: &Schema) -> PostgresStore {
+    let store = PostgresStore::open(config(schema), PostgresOptions::default());
+    store.await.unwrap()
+}
+
 /// Starts an instance on PostgreSQL.
 pub(crate) async fn start_on_postgres(schema: &Schema, options: Options) -> App {
-    let engine = PostgresEngine::open(schema.config(), EngineOptions::default());
+    let engine = PostgresEngine::open(config(schema), EngineOptions::default());
     let streams = Streams::new(Arc::new(engine.await.unwrap()), ServiceConfig::default());
-    let store: Arc<dyn Store> = Arc::new(schema.store().await);
+    let store: Arc<dyn Store> = Arc::new(store(schema).await);
     let webhooks = Webhooks::start(Arc::clone(&store), streams.clone(), options)
         .await
         .unwrap();
