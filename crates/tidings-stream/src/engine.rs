@@ -23,6 +23,8 @@ mod headers;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod lost_claims;
 pub(crate) mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod numbering;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]

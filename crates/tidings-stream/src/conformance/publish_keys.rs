@@ -48,6 +48,79 @@ pub async fn a_publish_key_appends_once(engine: Arc<dyn Engine>) {
     assert_eq!(kept.iter().map(number).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }
 
+/// In a large batch every other message repeats one that was published before, in an order of their own,
+/// some repeat one of the same batch, and some have no key: each gets the id that it should.
+pub async fn large_batches_of_repeats_get_their_ids(engine: Arc<dyn Engine>) {
+    const COUNT: u64 = 2000;
+    let streams = streams(engine);
+    let key = |number: u64| keyed("", &format!("k{number}"), HOUR);
+    let known: Vec<NewMessage> = (0..COUNT).map(key).collect();
+    let known = streams.publish_batch("s", known).await.unwrap();
+    let mut batch = Vec::new();
+    let mut expected = Vec::new();
+    let mut next = COUNT;
+    let mut new = || {
+        next += 1;
+        MessageId::from_u64(next)
+    };
+    for number in 0..COUNT {
+        let repeated = COUNT - 1 - number;
+        batch.push(key(repeated));
+        expected.push(known[usize::try_from(repeated).unwrap()]);
+        batch.push(key(COUNT + number));
+        expected.push(new());
+        match number % 3 {
+            0 => {
+                batch.push(NewMessage::new(""));
+                expected.push(new());
+            }
+            1 => {
+                batch.push(key(COUNT + number));
+                expected.push(expected[expected.len() - 1]);
+            }
+            _ => {}
+        }
+    }
+    let ids = streams.publish_batch("s", batch.clone()).await.unwrap();
+    assert_eq!(ids, expected);
+    // All of it again: only what has no key is new.
+    let again: Vec<MessageId> = batch
+        .iter()
+        .zip(expected)
+        .map(|(message, id)| match message.publish_key() {
+            Some(_) => id,
+            None => new(),
+        })
+        .collect();
+    assert_eq!(streams.publish_batch("s", batch).await.unwrap(), again);
+    let kept = streams.stats("s").await.unwrap();
+    assert_eq!(kept.newest, again.iter().max().copied());
+}
+
+/// Large batches of the same keys that are published at the same time are appended once.
+pub async fn concurrent_batches_of_one_set_of_keys_append_once(engine: Arc<dyn Engine>) {
+    const COUNT: usize = 1500;
+    let streams = streams(engine);
+    let publishers: Vec<_> = (0..4)
+        .map(|shift| {
+            let streams = streams.clone();
+            let key =
+                move |number: usize| keyed("", &((number + shift * 400) % COUNT).to_string(), HOUR);
+            let batch: Vec<NewMessage> = (0..COUNT).map(key).collect();
+            let published = async move { streams.publish_batch("s", batch).await };
+            (shift, tokio::spawn(published))
+        })
+        .collect();
+    let mut ids_of_keys: Option<Vec<MessageId>> = None;
+    for (shift, publisher) in publishers {
+        let mut ids = publisher.await.unwrap().unwrap();
+        ids.rotate_right(shift * 400 % COUNT);
+        let first = ids_of_keys.get_or_insert_with(|| ids.clone());
+        assert_eq!(*first, ids);
+    }
+    assert_eq!(streams.stats("s").await.unwrap().messages, COUNT as u64);
+}
+
 /// Once its window has passed, a key is as good as new, with or without the janitor.
 pub async fn a_publish_key_is_free_after_its_window(engine: Arc<dyn Engine>) {
     let streams = streams(engine);

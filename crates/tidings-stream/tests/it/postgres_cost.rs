@@ -111,7 +111,8 @@ impl Counted {
             format!("tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000, 32768)");
         let ready = format!("tidings_stream_ready('{{{name}}}', '{{g}}')");
         let append = format!(
-            "tidings_stream_append('{name}', NULL, NULL, false, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL)"
+            "tidings_stream_append('{name}', NULL, NULL, false, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL,
+                NULL)"
         );
         let idle = [
             self.pages(None, &claim).await,
@@ -144,14 +145,30 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
         counted.client.query_one(&size, &[]).await.unwrap().get(0)
     };
     // A large batch that is published again.
-    let append = format!(
-        "tidings_stream_append('{name}', NULL, NULL, NULL, array_fill('a'::bytea, '{{20000}}'),
-            array_fill(NULL::bytea, '{{20000}}'), (SELECT array_agg(n) FROM generate_series(1, 20000) n),
-            (SELECT array_agg(n::text) FROM generate_series(1, 20000) n),
-            array_fill(3600000::bigint, '{{20000}}'))"
-    );
-    let (first, again) = (size(&append).await, size(&append).await);
-    assert!(first < 1000 && again < 1000, "{first}, {again}");
+    let keys = |every: u32| {
+        format!(
+            "(SELECT array_agg((n * {every})::text ORDER BY n) FROM generate_series(1, 20000) n)"
+        )
+    };
+    let append = |keys: &str, foreseen: &str| {
+        format!(
+            "tidings_stream_append('{name}', NULL, NULL, NULL, array_fill('a'::bytea, '{{20000}}'),
+                array_fill(NULL::bytea, '{{20000}}'),
+                (SELECT array_agg(n) FROM generate_series(1, 20000) n), {keys},
+                array_fill(3600000::bigint, '{{20000}}'), {foreseen})"
+        )
+    };
+    // All of these keys are new, every other one of those, and then none.
+    for every in [2, 1, 1] {
+        let keys = keys(every);
+        let known = format!("tidings_stream_known('{name}', {keys})");
+        let appended = size(&append(&keys, &known)).await;
+        assert!(appended < 1000, "{appended}");
+    }
+    // It is an error, and not a large reply, if the keys are not what they were.
+    let surprising = format!("SELECT * FROM {}", append(&keys(1), "NULL"));
+    let refused = counted.client.batch_execute(&surprising).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "TD001");
     // Messages that have failed, with all that their handlers have said.
     let consumer = ConsumerKey {
         group: counted.key.clone(),
@@ -302,7 +319,7 @@ async fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
     let aged = Retention::default().with_max_age(Duration::from_millis(1));
     counted.engine.set_retention(stream, aged).await.unwrap();
     let append = format!(
-        "tidings_stream_append('{}', NULL, NULL, NULL, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL)",
+        "tidings_stream_append('{}', NULL, NULL, NULL, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL, NULL)",
         stream.as_str()
     );
     let before = counted.pages(None, &append).await;

@@ -1,5 +1,6 @@
 //! Appending to a stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidings_postgres::Connections;
@@ -8,14 +9,27 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::announce::Announcer;
 use super::failure;
 use crate::engine::group_commit::{Append, AppendError};
-use crate::engine::{Wakes, headers, time};
+use crate::engine::{Wakes, headers, numbering, time};
 use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 
 /// Most payload bytes of one batch (256 MiB): the server has all of it in its memory.
 const MAX_BATCH_BYTES: usize = 256 << 20;
 
+/// Most messages with publish keys of a batch whose ids may all be in the reply. The database returns no more
+/// than so many: what it sends while it holds the lock of the stream has to fit into the buffers of the
+/// connection, or a client that is stopped stops all others.
+const MAX_UNFORESEEN: usize = 500;
+
+/// How often a batch is tried whose keys others change at the same time.
+const TRIES: u32 = 5;
+
+/// What the database says of such a batch.
+const KEYS_HAVE_CHANGED: &str = "TD001";
+
 const APPEND: &str =
-    "SELECT first, runs FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    "SELECT first, unforeseen FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+const KNOWN: &str = "SELECT tidings_stream_known($1, $2)";
 
 const SET_RETENTION: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
 
@@ -62,51 +76,94 @@ impl Append for Appender {
         let max_len = bounds.as_ref().and_then(|bounds| bounds.max_len);
         let max_age = bounds.as_ref().and_then(|bounds| bounds.max_age);
         let trim_pending = bounds.map(|bounds| bounds.trim_pending);
-        let row = self
-            .connections
-            .row(
-                APPEND,
-                &[
-                    (&stream.as_str(), Type::TEXT),
-                    (&max_len, Type::INT8),
-                    (&max_age, Type::INT8),
-                    (&trim_pending, Type::BOOL),
-                    (&columns.payloads, Type::BYTEA_ARRAY),
-                    (&columns.headers, Type::BYTEA_ARRAY),
-                    (&columns.ends, Type::INT8_ARRAY),
-                    (&columns.keys, Type::TEXT_ARRAY),
-                    (&columns.windows, Type::INT8_ARRAY),
-                ],
-            )
-            .await
-            .map_err(failure::append_error)?;
+        let mut tries = 1;
+        let (row, foreseen) = loop {
+            let foreseen = match &columns.keys {
+                Some(keys) if columns.keyed() > MAX_UNFORESEEN => {
+                    Some(self.foresee(stream, keys).await?)
+                }
+                _ => None,
+            };
+            let parameters = [
+                (&stream.as_str() as _, Type::TEXT),
+                (&max_len as _, Type::INT8),
+                (&max_age as _, Type::INT8),
+                (&trim_pending as _, Type::BOOL),
+                (&columns.payloads as _, Type::BYTEA_ARRAY),
+                (&columns.headers as _, Type::BYTEA_ARRAY),
+                (&columns.ends as _, Type::INT8_ARRAY),
+                (&columns.keys as _, Type::TEXT_ARRAY),
+                (&columns.windows as _, Type::INT8_ARRAY),
+                (&foreseen as _, Type::INT8_ARRAY),
+            ];
+            match self.connections.row(APPEND, &parameters).await {
+                Ok(row) => break (row, foreseen.unwrap_or_default()),
+                // Nothing of it was appended.
+                Err(error)
+                    if tries < TRIES
+                        && error
+                            .code()
+                            .is_some_and(|it| it.code() == KEYS_HAVE_CHANGED) =>
+                {
+                    tries += 1;
+                }
+                Err(error) => return Err(failure::append_error(error)),
+            }
+        };
         if !messages.is_empty() {
             self.wakes.wake(stream);
             self.announcer.announce(stream);
         }
         let replied = |error| AppendError::Failed(failure::column(error));
         let first: i64 = row.try_get(0).map_err(replied)?;
-        let runs: Option<Vec<i64>> = row.try_get(1).map_err(replied)?;
-        let runs = runs.unwrap_or_else(|| vec![1, first]);
-        Ok(expand(&runs, messages.len()))
+        let unforeseen: Option<Vec<i64>> = row.try_get(1).map_err(replied)?;
+        let unforeseen = unforeseen.unwrap_or_default();
+        let pairs = unforeseen.chunks_exact(2);
+        let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
+        let expected = |place: usize, before: &[MessageId]| {
+            let expected = foreseen.get(place).copied().flatten()?;
+            match usize::try_from(-expected) {
+                Ok(earlier) => before.get(earlier.checked_sub(1)?).copied(),
+                Err(_positive) => Some(MessageId::from_u64(expected.cast_unsigned())),
+            }
+        };
+        let first = first.cast_unsigned();
+        Ok(numbering::ids(first, messages.len(), pairs, expected))
     }
 }
 
-/// The ids of so many messages. Each run is the place of its first message, counted from 1, and the number
-/// of that; those after it follow.
-fn expand(runs: &[i64], count: usize) -> Vec<MessageId> {
-    let mut runs = runs.chunks_exact(2).peekable();
-    let (mut place, mut next) = (0, 0);
-    (0..count)
-        .map(|_| {
-            place += 1;
-            if let Some(run) = runs.next_if(|run| run[0] == place) {
-                next = run[1].cast_unsigned();
-            }
-            next += 1;
-            MessageId::from_u64(next - 1)
-        })
-        .collect()
+impl Appender {
+    /// What is to be expected of messages with publish keys: the number of the one that a message repeats;
+    /// minus the place, counted from 1, of an earlier one of the same batch that has its key; or `None` for
+    /// one that is new.
+    async fn foresee(
+        &self,
+        stream: &StreamName,
+        keys: &[Option<&str>],
+    ) -> Result<Vec<Option<i64>>, AppendError> {
+        let parameters = [
+            (&stream.as_str() as _, Type::TEXT),
+            (&keys as _, Type::TEXT_ARRAY),
+        ];
+        let known = self.connections.row(KNOWN, &parameters).await;
+        // Nothing was to be appended yet, so that the outcome is known.
+        let known = known.map_err(|error| {
+            AppendError::Failed(match error {
+                tidings_postgres::Error::Closed => Error::Closed,
+                error => Error::backend(error),
+            })
+        })?;
+        let known: Option<Vec<Option<i64>>> = known
+            .try_get(0)
+            .map_err(|error| AppendError::Failed(failure::column(error)))?;
+        let known = known.unwrap_or_default();
+        let mut first_places: HashMap<&str, i64> = HashMap::with_capacity(keys.len());
+        let expected = (1..).zip(keys).zip(known).map(|((place, key), known)| {
+            let first = *first_places.entry((*key)?).or_insert(place);
+            known.or((first < place).then_some(-first))
+        });
+        Ok(expected.collect())
+    }
 }
 
 /// A retention as columns.
@@ -182,20 +239,9 @@ impl<'a> Columns<'a> {
             }),
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_of_numbers_are_expanded() {
-        let ids = |runs: &[i64], count| -> Vec<u64> {
-            let ids = expand(runs, count).into_iter();
-            ids.map(MessageId::as_u64).collect()
-        };
-        assert_eq!(ids(&[1, 7], 3), [7, 8, 9]);
-        assert_eq!(ids(&[1, 7, 3, 2, 4, 50], 5), [7, 8, 2, 50, 51]);
-        assert_eq!(ids(&[1, 1], 0), [0; 0]);
+    /// How many messages have a publish key.
+    fn keyed(&self) -> usize {
+        self.keys.iter().flatten().flatten().count()
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tidings_redis::redis::Cmd;
 
+use super::failure;
 use super::listen::Listener;
 use super::scripts::{Script, Scripts};
-use super::{failure, scripts};
 use crate::engine::group_commit::{Append, AppendError};
-use crate::engine::{headers, time};
+use crate::engine::{headers, numbering, time};
 use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 
 /// Most payload bytes of one batch (256 MiB). The server has all of it in its memory twice, and does
@@ -148,10 +148,20 @@ impl Append for Appender {
             // Also when it failed: it may have been done.
             self.listener.wake_unless_listening(stream);
         }
-        let reply = reply.and_then(scripts::read).map_err(AppendError::Failed)?;
-        ids(reply, messages.len())
-            .ok_or_else(failure::unexpected)
-            .map_err(AppendError::Failed)
+        // The number of the first that does not repeat an earlier one, then place and number of each that
+        // does.
+        let reply: Vec<u64> = reply.map_err(AppendError::Failed)?;
+        let (first, repeats) = reply
+            .split_first()
+            .ok_or_else(|| AppendError::Failed(failure::unexpected()))?;
+        let repeats = repeats.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        let nothing_foreseen = |_: usize, _: &[MessageId]| None;
+        Ok(numbering::ids(
+            *first,
+            messages.len(),
+            repeats,
+            nothing_foreseen,
+        ))
     }
 }
 
@@ -180,44 +190,9 @@ fn entries(sizes: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
     entries
 }
 
-/// The ids of messages, of which those at some places repeat earlier ones. The reply has the number
-/// of the first one that does not, then place, counted from 1, and number of each that does.
-fn ids(reply: Vec<u64>, count: usize) -> Option<Vec<MessageId>> {
-    let mut reply = reply.into_iter();
-    let mut next = reply.next()?;
-    let mut ids = Vec::with_capacity(count);
-    let mut repeat = reply.next().zip(reply.next());
-    for place in 1..=count as u64 {
-        let number = match repeat {
-            Some((repeated, number)) if repeated == place => {
-                repeat = reply.next().zip(reply.next());
-                number
-            }
-            _ => {
-                next += 1;
-                next - 1
-            }
-        };
-        ids.push(MessageId::from_u64(number));
-    }
-    Some(ids)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn repeats_take_no_number() {
-        let numbers = |reply: &[u64], count| -> Option<Vec<u64>> {
-            let ids = ids(reply.to_vec(), count)?;
-            Some(ids.into_iter().map(MessageId::as_u64).collect())
-        };
-        assert_eq!(numbers(&[7], 3), Some(vec![7, 8, 9]));
-        assert_eq!(numbers(&[7, 1, 2, 3, 7], 4), Some(vec![2, 7, 7, 8]));
-        assert_eq!(numbers(&[7], 0), Some(vec![]));
-        assert_eq!(numbers(&[], 1), None);
-    }
 
     #[test]
     fn small_messages_share_entries_and_large_ones_do_not() {

@@ -147,21 +147,22 @@ BEGIN
 END $$;
 
 -- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
--- to each. Returns the number of the first; if some repeat earlier ones, the runs of numbers that follow each
--- other, each as the place of its first message and the number of that: what is returned under the lock
--- of the stream is to fit into the buffers of a connection.
+-- to each. Returns the number of the first; and of each message whose number is neither the next one nor
+-- what p_known expects of it, its place and its number: those that repeat earlier ones. p_known has a
+-- number, or minus the place of an earlier message of the same key. What is returned under the lock of the
+-- stream is to fit into the buffers of a connection, so more than 500 such messages are an error.
 CREATE FUNCTION tidings_stream_write(
     p_stream tidings_stream, p_payloads bytea[], p_headers bytea[], p_ends bigint[],
-    p_keys text[], p_windows bigint[],
-    OUT first bigint, OUT runs bigint[], OUT head bigint
+    p_keys text[], p_windows bigint[], p_known bigint[],
+    OUT first bigint, OUT unforeseen bigint[], OUT head bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_bytes bigint;
     v_now bigint := tidings_stream_now();
-    v_known bigint;
+    v_number bigint;
+    v_expected bigint;
     v_numbers bigint[];
     v_kept boolean[];
-    v_repeats boolean := false;
 BEGIN
     SELECT h.number, h.bytes INTO head, v_bytes
         FROM tidings_stream_head(p_stream.stream_id, p_stream.tail) h;
@@ -180,36 +181,56 @@ BEGIN
         RETURN;
     END IF;
     FOR i IN 1 .. cardinality(p_payloads) LOOP
-        v_kept[i] := true;
+        v_number := NULL;
         IF p_keys[i] IS NOT NULL THEN
-            SELECT number INTO v_known FROM tidings_stream_publish_key
+            SELECT number INTO v_number FROM tidings_stream_publish_key
                 WHERE stream_id = p_stream.stream_id AND key = p_keys[i] AND expires > v_now;
-            IF FOUND THEN
-                v_repeats := true;
-                v_kept[i] := false;
-                v_numbers[i] := v_known;
-                CONTINUE;
+            IF NOT FOUND THEN
+                INSERT INTO tidings_stream_publish_key AS k
+                    VALUES (p_stream.stream_id, p_keys[i], head + 1, v_now + p_windows[i])
+                    ON CONFLICT (stream_id, key)
+                        DO UPDATE SET number = excluded.number, expires = excluded.expires;
             END IF;
-            INSERT INTO tidings_stream_publish_key AS k
-                VALUES (p_stream.stream_id, p_keys[i], head + 1, v_now + p_windows[i])
-                ON CONFLICT (stream_id, key)
-                    DO UPDATE SET number = excluded.number, expires = excluded.expires;
         END IF;
-        head := head + 1;
-        v_numbers[i] := head;
+        v_kept[i] := v_number IS NULL;
+        v_expected := p_known[i];
+        IF v_expected < 0 THEN
+            v_expected := v_numbers[-v_expected];
+        END IF;
+        v_expected := coalesce(v_expected, head + 1);
+        IF v_kept[i] THEN
+            head := head + 1;
+            v_number := head;
+        END IF;
+        v_numbers[i] := v_number;
+        IF v_number <> v_expected THEN
+            IF cardinality(unforeseen) >= 1000 THEN
+                RAISE 'too many publish keys are not what they were' USING ERRCODE = 'TD001';
+            END IF;
+            unforeseen := unforeseen || ARRAY[i, v_number];
+        END IF;
     END LOOP;
     INSERT INTO tidings_stream_message
         SELECT p_stream.stream_id, u.number, v_now, v_bytes + u.bytes, u.headers, u.payload
         FROM unnest(p_payloads, p_headers, p_ends, v_numbers, v_kept)
             AS u (payload, headers, bytes, number, kept)
         WHERE u.kept;
-    IF v_repeats THEN
-        SELECT array_agg(part ORDER BY run.place, kind) INTO runs FROM (
-            SELECT n AS place, number, lag(number) OVER (ORDER BY n) + 1 AS follows
-            FROM unnest(v_numbers) WITH ORDINALITY AS numbered (number, n)) AS run,
-            LATERAL (VALUES (1, run.place), (2, run.number)) AS half (kind, part)
-            WHERE run.number IS DISTINCT FROM run.follows;
-    END IF;
+END $$;
+
+-- The numbers of the messages that were published under some keys; NULL for those whose windows have
+-- ended, and for keys that are NULL.
+CREATE FUNCTION tidings_stream_known(p_stream text, p_keys text[]) RETURNS bigint[]
+LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_stream_id bigint;
+    v_now bigint := tidings_stream_now();
+BEGIN
+    SELECT stream_id INTO v_stream_id FROM tidings_stream WHERE name = p_stream;
+    RETURN (
+        SELECT array_agg((SELECT k.number FROM tidings_stream_publish_key k
+            WHERE k.stream_id = v_stream_id AND k.key = asked.key AND k.expires > v_now) ORDER BY place)
+        FROM unnest(p_keys) WITH ORDINALITY AS asked (key, place));
 END $$;
 
 -- Stores the retention of a locked stream.
@@ -234,7 +255,7 @@ END $$;
 CREATE FUNCTION tidings_stream_append(
     p_stream text, p_max_len bigint, p_max_age bigint, p_trim_pending boolean,
     p_payloads bytea[], p_headers bytea[], p_ends bigint[], p_keys text[], p_windows bigint[],
-    OUT first bigint, OUT runs bigint[]
+    p_known bigint[], OUT first bigint, OUT unforeseen bigint[]
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
@@ -246,8 +267,9 @@ BEGIN
     IF p_trim_pending IS NOT NULL THEN
         v_stream := tidings_stream_keep(v_stream, p_max_len, p_max_age, p_trim_pending);
     END IF;
-    SELECT w.first, w.runs, w.head INTO first, runs, v_head
-        FROM tidings_stream_write(v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows) w;
+    SELECT w.first, w.unforeseen, w.head INTO first, unforeseen, v_head
+        FROM tidings_stream_write(
+            v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows, p_known) w;
     IF v_stream.max_len IS NOT NULL OR v_stream.max_age IS NOT NULL THEN
         PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
     END IF;
