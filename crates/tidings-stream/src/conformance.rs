@@ -30,6 +30,7 @@
 
 mod admin;
 mod batches;
+mod cancellation;
 mod delivery;
 mod engine;
 mod groups;
@@ -61,6 +62,7 @@ behaviours! { $
         five_messages_make_the_round_trip
         payloads_and_headers_arrive_as_they_were_sent
         what_is_too_large_is_refused
+        the_largest_headers_outlive_death_and_return
         large_messages_do_not_wait_for_a_poll
         ids_are_dense_and_a_batch_is_contiguous
         a_batch_is_published_whole_or_not_at_all
@@ -117,6 +119,8 @@ behaviours! { $
     publish_keys:
         a_publish_key_appends_once
         a_publish_key_is_free_after_its_window
+        large_batches_of_repeats_get_their_ids
+        concurrent_batches_of_one_set_of_keys_append_once
         concurrent_publishes_under_one_key_append_once;
     batches:
         batches_hold_what_is_there
@@ -145,6 +149,10 @@ behaviours! { $
         settled_parts_of_a_claim_do_not_come_again
         extending_a_claim_keeps_it
         a_group_that_is_gone_is_an_error;
+    cancellation:
+        a_dropped_settlement_is_done_whole_or_not_at_all
+        a_dropped_claim_hands_back_what_it_took
+        a_dropped_append_is_done_whole_or_not_at_all;
     histories:
         random_histories_end_as_in_memory;
 }

@@ -1,9 +1,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::support::{NEVER, contents, from_start, number, numbered, recorder, streams, subscribe};
+use super::support::{
+    NEVER, contents, from_start, number, numbered, recorder, streams, subscribe, until,
+};
 use crate::engine::Engine;
-use crate::{Error, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MessageId, NewMessage};
+use crate::{
+    Error, HandlerError, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Message, MessageId,
+    NewMessage, Redrive, dead_letter,
+};
 
 /// Five messages arrive, first attempts all.
 pub async fn five_messages_make_the_round_trip(engine: Arc<dyn Engine>) {
@@ -70,6 +75,37 @@ pub async fn what_is_too_large_is_refused(engine: Arc<dyn Engine>) {
         assert!(matches!(refused, Error::TooLarge { field, .. } if field == wrong));
     }
     assert_eq!(streams.stats("s").await.unwrap().messages, 1);
+}
+
+/// Headers of the largest size, all of them characters that a store may have to escape, come with the
+/// message, with its dead letter, which has more, and with the message that is brought back.
+pub async fn the_largest_headers_outlive_death_and_return(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let headers = Headers::from([(
+        "\u{1}".into(),
+        "\u{1}\"\\\0".repeat(MAX_HEADER_BYTES / 4 - 1),
+    )]);
+    let published = NewMessage::new("").with_headers(headers.clone());
+    streams.publish("s", published).await.unwrap();
+    let (recorder, mut seen) = recorder();
+    let handler = move |message: Message| {
+        let recorder = recorder.clone();
+        async move {
+            recorder.note(message).await;
+            Err(HandlerError::skip_retry("x".repeat(2000)))
+        }
+    };
+    let consumer = subscribe(&streams, "s", "g", from_start(), handler).await;
+    assert_eq!(seen.next().await.headers, headers);
+    until(|| async { streams.stats("s.dead").await.unwrap().messages == 1 }).await;
+    let letter = streams.read("s.dead", None, 1).await.unwrap().remove(0);
+    assert_eq!(NewMessage::revived(&letter).headers(), &headers);
+    assert_eq!(letter.headers[dead_letter::ERROR].len(), 1024);
+    let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
+    assert_eq!((redriven.moved, redriven.skipped), (1, 0));
+    let returned = seen.next().await;
+    assert_eq!((returned.id.as_u64(), returned.headers), (2, headers));
+    consumer.close().await;
 }
 
 /// Large messages arrive at once, however an engine divides them into claims.

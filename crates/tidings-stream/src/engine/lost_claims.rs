@@ -15,12 +15,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Claimed, GroupKey, Receipt};
-use crate::MessageId;
+use super::{Claimed, ConsumerKey, GroupKey, Receipt};
+use crate::{Error, MessageId};
 
 /// How long a claim is remembered beyond its end. The server may execute it late, after a release that
 /// found nothing.
 const MEMORY: Duration = Duration::from_secs(60);
+
+/// Time after which a release that found nothing is tried again: it doubles from the first to the last. Each
+/// costs the next claim a round trip.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Most claims that are remembered of one group. More mean that the store is down for long; then the
 /// oldest is forgotten, and its attempts count.
@@ -52,6 +57,36 @@ struct Claim {
     is_under_way: bool,
     /// When it is to be handed back, if not at once.
     held_until: Option<Instant>,
+    /// When a release that found nothing is tried again, and how long after that once more.
+    next_try: Instant,
+    pause: Duration,
+}
+
+/// How a store makes claims under numbers that the client has drawn.
+pub(super) trait ClaimByNumber: Sync {
+    /// Claims messages, and reads them.
+    fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        number: i64,
+        under_way: &mut UnderWay<'_>,
+        visibility: Duration,
+    ) -> impl Future<Output = Result<Claimed, Error>> + Send;
+
+    /// Hands back what a claim has taken. Returns whether there was anything.
+    fn release(
+        &self,
+        group: &GroupKey,
+        number: i64,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Makes a claim last for at least so long, and returns whether it could.
+    fn extend(
+        &self,
+        group: &GroupKey,
+        receipt: Receipt,
+        visibility: Duration,
+    ) -> impl Future<Output = bool> + Send;
 }
 
 /// A claim under way. Unless its messages are handed over, it is lost when this is dropped.
@@ -68,8 +103,42 @@ pub(super) struct UnderWay<'a> {
 }
 
 impl LostClaims {
+    /// Hands lost claims of the group back, and claims messages under a number.
+    pub(super) async fn claim(
+        &self,
+        store: &impl ClaimByNumber,
+        number: i64,
+        consumer: &ConsumerKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        let group = &consumer.group;
+        for number in self.of(group) {
+            let was_found = store.release(group, number).await?;
+            self.handed_back(group, number, was_found);
+        }
+        let mut under_way = self.begin(group, number, max, visibility);
+        let claimed = store
+            .claim(consumer, number, &mut under_way, visibility)
+            .await;
+        let error = match claimed {
+            Ok(claimed) => return Ok(under_way.handed_over(claimed)),
+            Err(error) => error,
+        };
+        if let Some((receipt, pause)) = under_way.failed() {
+            // Longer than it is held back, so that the attempt can be uncounted before it ends.
+            let lasting = visibility.saturating_add(pause * 2);
+            if store.extend(group, receipt, lasting).await {
+                under_way.hold(pause);
+            }
+        } else if under_way.to_read.is_none() && !error.may_have_been_done() {
+            under_way.took_nothing();
+        }
+        Err(error)
+    }
+
     /// Notes a claim that is about to be made, for up to `max` messages.
-    pub(super) fn begin<'a>(
+    fn begin<'a>(
         &'a self,
         group: &'a GroupKey,
         number: i64,
@@ -88,6 +157,8 @@ impl LostClaims {
             forget_at: forget_at.unwrap_or(now + MEMORY),
             is_under_way: true,
             held_until: None,
+            next_try: now,
+            pause: FIRST_PAUSE,
         });
         let limit = of_group.limit.filter(|limit| *limit < max);
         UnderWay {
@@ -101,14 +172,16 @@ impl LostClaims {
     }
 
     /// The lost claims of a group, which are to be handed back.
-    pub(super) fn of(&self, group: &GroupKey) -> Vec<i64> {
+    fn of(&self, group: &GroupKey) -> Vec<i64> {
         let now = Instant::now();
         let mut groups = self.lock();
         let Some(of_group) = groups.get_mut(group) else {
             return Vec::new();
         };
         let is_lost = |claim: &&Claim| {
-            !claim.is_under_way && claim.held_until.is_none_or(|until| until <= now)
+            !claim.is_under_way
+                && claim.next_try <= now
+                && claim.held_until.is_none_or(|until| until <= now)
         };
         let lost: Vec<Claim> = of_group.claims.iter().filter(is_lost).copied().collect();
         if lost.iter().any(|claim| claim.held_until.is_some()) {
@@ -120,13 +193,15 @@ impl LostClaims {
 
     /// Notes that a lost claim was handed back, or that there was nothing of it: then it is remembered
     /// for a while, because it may still be executed.
-    pub(super) fn handed_back(&self, group: &GroupKey, number: i64, was_found: bool) {
+    fn handed_back(&self, group: &GroupKey, number: i64, was_found: bool) {
         let now = Instant::now();
         let mut groups = self.lock();
         if let Some(of_group) = groups.get_mut(group) {
             for claim in &mut of_group.claims {
                 if claim.number == number {
                     claim.held_until = None;
+                    claim.next_try = now + claim.pause;
+                    claim.pause = (claim.pause * 2).min(LAST_PAUSE);
                 }
             }
             of_group
@@ -157,7 +232,7 @@ impl UnderWay<'_> {
     }
 
     /// Forgets the claim, because its messages are handed over.
-    pub(super) fn handed_over(self, mut claimed: Claimed) -> Claimed {
+    fn handed_over(self, mut claimed: Claimed) -> Claimed {
         let now = Instant::now();
         if let Some(of_group) = self.claims.lock().get_mut(self.group) {
             let read = |id| claimed.deliveries.iter().any(|it| it.receipt.id == id);
@@ -178,13 +253,13 @@ impl UnderWay<'_> {
     }
 
     /// Forgets the claim, because it certainly took nothing.
-    pub(super) fn took_nothing(self) {
+    fn took_nothing(self) {
         self.claims.handed_back(self.group, self.number, true);
     }
 
     /// Notes that the claim failed. If it had taken a single message, which could not be read, returns
     /// its receipt and for how long it is to be held back.
-    pub(super) fn failed(&self) -> Option<(Receipt, Duration)> {
+    fn failed(&self) -> Option<(Receipt, Duration)> {
         let (messages, first) = self.to_read?;
         let mut groups = self.claims.lock();
         let of_group = groups.get_mut(self.group)?;
@@ -204,7 +279,7 @@ impl UnderWay<'_> {
     }
 
     /// Holds the claim back, which lasts for longer than that now.
-    pub(super) fn hold(self, pause: Duration) {
+    fn hold(self, pause: Duration) {
         let until = Instant::now() + pause;
         tracing::error!(
             stream = %self.group.stream, group = %self.group.group,
@@ -231,5 +306,75 @@ impl Drop for UnderWay<'_> {
                 claim.is_under_way = false;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::GroupName;
+
+    /// A store whose claims fail as it is told, and that finds nothing to hand back.
+    struct Failing {
+        error: fn() -> Error,
+        releases: AtomicU64,
+    }
+
+    impl ClaimByNumber for Failing {
+        async fn claim(
+            &self,
+            _: &ConsumerKey,
+            _: i64,
+            _: &mut UnderWay<'_>,
+            _: Duration,
+        ) -> Result<Claimed, Error> {
+            Err((self.error)())
+        }
+
+        async fn release(&self, _: &GroupKey, _: i64) -> Result<bool, Error> {
+            self.releases.fetch_add(1, Ordering::Relaxed);
+            Ok(false)
+        }
+
+        async fn extend(&self, _: &GroupKey, _: Receipt, _: Duration) -> bool {
+            false
+        }
+    }
+
+    /// How many releases it takes to claim so often, each second once, while claims fail like this.
+    async fn releases(error: fn() -> Error, claims: i64) -> u64 {
+        let consumer = ConsumerKey {
+            group: GroupKey {
+                stream: "app.default.s".parse().unwrap(),
+                group: GroupName::new("g").unwrap(),
+            },
+            consumer: "c".into(),
+        };
+        let store = Failing {
+            error,
+            releases: AtomicU64::new(0),
+        };
+        let lost = LostClaims::default();
+        for number in 0..claims {
+            let visibility = Duration::from_secs(30);
+            let claimed = lost.claim(&store, number, &consumer, 1, visibility).await;
+            claimed.unwrap_err();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        store.releases.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_that_certainly_took_nothing_is_not_handed_back() {
+        assert_eq!(releases(|| Error::backend(std::fmt::Error), 60).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_found_is_looked_for_less_and_less_often() {
+        // Each is looked for after 0, 1, 2, 3, 5, 8 … seconds, rather than each second.
+        let releases = releases(|| Error::outcome_unknown(std::fmt::Error), 60).await;
+        assert!((60..60 * 12).contains(&releases), "{releases}");
     }
 }

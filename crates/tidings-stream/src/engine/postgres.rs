@@ -259,29 +259,9 @@ impl Engine for PostgresEngine {
         let Shared {
             consuming, lost, ..
         } = &*self.shared;
-        let group = &consumer.group;
-        for number in lost.of(group) {
-            let was_found = claim::release(consuming, group, number).await?;
-            lost.handed_back(group, number, was_found);
-        }
         let number = claim::draw_number();
-        let mut under_way = lost.begin(group, number, max, visibility);
-        let claimed = claim::claim(consuming, consumer, number, &mut under_way, visibility).await;
-        match claimed {
-            Ok(claimed) => return Ok(under_way.handed_over(claimed)),
-            Err(Error::UnknownGroup) => under_way.took_nothing(),
-            Err(_) => {
-                if let Some((receipt, pause)) = under_way.failed() {
-                    // Longer than it is held back, so that the attempt can be uncounted before it ends.
-                    let lasting = visibility.saturating_add(pause * 2);
-                    let extended = settle::extend(consuming, group, &[receipt], lasting).await;
-                    if extended.is_ok_and(|obeyed| obeyed == [true]) {
-                        under_way.hold(pause);
-                    }
-                }
-            }
-        }
-        claimed
+        lost.claim(&**consuming, number, consumer, max, visibility)
+            .await
     }
 
     async fn settle(

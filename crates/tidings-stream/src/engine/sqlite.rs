@@ -54,6 +54,9 @@ mod schema;
 mod settle;
 mod stats;
 mod trim;
+mod undelivered;
+
+use undelivered::Undelivered;
 
 /// Streams on a SQLite file, beside whatever else lives there. Clones share it.
 #[derive(Debug, Clone)]
@@ -197,11 +200,18 @@ impl Engine for SqliteEngine {
         max: usize,
         visibility: Duration,
     ) -> Result<Claimed, Error> {
+        let undelivered = Undelivered::new(&self.database, &self.wakes, &consumer.group);
+        let taken = undelivered.taken();
         let consumer = consumer.clone();
         let visibility = time::millis(visibility);
-        self.database
-            .write_relaxed(move |tx| claim::claim(tx, &consumer, max, visibility))
-            .await
+        let claiming = self.database.write_relaxed(move |tx| {
+            let claimed = claim::claim(tx, &consumer, max, visibility)?;
+            taken.note(&claimed);
+            Ok(claimed)
+        });
+        let claimed = claiming.await;
+        undelivered.delivered();
+        claimed
     }
 
     async fn settle(

@@ -9,7 +9,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
-use crate::engine::lost_claims::UnderWay;
+use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
@@ -22,12 +22,33 @@ const RELEASE: &str = "SELECT tidings_stream_release_claim($1, $2, $3)";
 
 const READY: &str = "SELECT tidings_stream_ready($1, $2)";
 
+impl ClaimByNumber for Connections {
+    async fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        number: i64,
+        under_way: &mut UnderWay<'_>,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        claim(self, consumer, number, under_way, visibility).await
+    }
+
+    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
+        release(self, group, number).await
+    }
+
+    async fn extend(&self, group: &GroupKey, receipt: Receipt, visibility: Duration) -> bool {
+        let extended = settle::extend(self, group, &[receipt], visibility).await;
+        extended.is_ok_and(|obeyed| obeyed == [true])
+    }
+}
+
 /// Claims what comes again and is due, then new messages.
 ///
 /// New messages come with the reply if they are small. What is large, or redelivered, is read by another
 /// statement: a client that stops in the middle of receiving a reply makes the server keep its
 /// transaction open, and the lock of the group.
-pub(super) async fn claim(
+async fn claim(
     connections: &Connections,
     consumer: &ConsumerKey,
     number: i64,
@@ -65,11 +86,7 @@ pub(super) async fn claim(
 
 /// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
 /// anything.
-pub(super) async fn release(
-    connections: &Connections,
-    group: &GroupKey,
-    number: i64,
-) -> Result<bool, Error> {
+async fn release(connections: &Connections, group: &GroupKey, number: i64) -> Result<bool, Error> {
     let parameters = [
         (&group.stream.as_str() as _, Type::TEXT),
         (&group.group.as_str() as _, Type::TEXT),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
 use super::{group, scripts, settle};
-use crate::engine::lost_claims::UnderWay;
+use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
 use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
@@ -26,8 +26,29 @@ struct Expected {
     last_error: Option<String>,
 }
 
+impl ClaimByNumber for Scripts {
+    async fn claim(
+        &self,
+        consumer: &ConsumerKey,
+        number: i64,
+        under_way: &mut UnderWay<'_>,
+        visibility: Duration,
+    ) -> Result<Claimed, Error> {
+        claim(self, consumer, number, under_way, visibility).await
+    }
+
+    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
+        release(self, group, number).await
+    }
+
+    async fn extend(&self, group: &GroupKey, receipt: Receipt, visibility: Duration) -> bool {
+        let extended = settle::extend(self, group, &[receipt], visibility).await;
+        extended.is_ok_and(|obeyed| obeyed == [true])
+    }
+}
+
 /// Claims messages, then reads them.
-pub(super) async fn claim(
+async fn claim(
     scripts: &Scripts,
     consumer: &ConsumerKey,
     claim: i64,
@@ -96,11 +117,7 @@ pub(super) async fn claim(
 
 /// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
 /// anything.
-pub(super) async fn release(
-    scripts: &Scripts,
-    group: &GroupKey,
-    claim: i64,
-) -> Result<bool, Error> {
+async fn release(scripts: &Scripts, group: &GroupKey, claim: i64) -> Result<bool, Error> {
     let mut call = group::call(scripts, Script::Release, group);
     call.arg(claim);
     scripts.run(Script::Release, &call).await
