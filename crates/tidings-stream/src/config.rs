@@ -296,7 +296,8 @@ impl SubscribeOptions {
         self
     }
 
-    /// Sets how long closing waits for handlers that are running. The default is 30 seconds.
+    /// Sets how long closing waits for handlers that are running; zero drops them at once. The default
+    /// is 30 seconds.
     pub fn with_shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self

@@ -85,6 +85,10 @@ impl Consumer {
     /// they ended, and then drops those that are left. Their messages are delivered again at once,
     /// with the attempt counted.
     ///
+    /// It takes at most four seconds longer than that timeout, whatever the store does: what a store that
+    /// does not reply has not taken by then counts as [abandoned](CloseReport::abandoned), and comes again
+    /// when its claim expires.
+    ///
     /// Handlers are [told](crate::Context::closing) that this has begun, and no other starts. A second
     /// call waits for the same end and returns the same report.
     ///

@@ -358,7 +358,27 @@ pub(crate) async fn closing_in_an_outage_does_not_wait<B: Broker>(
     assert_eq!(subscription.recv().await, None);
 }
 
-/// Topics that no other test has.
+/// The same while the broker tries to connect again to a server that is frozen.
+pub(crate) async fn closing_while_reconnecting_does_not_wait<B: Broker>(
+    outage: &mut dyn Outage,
+    broker: fn(&str) -> B,
+) {
+    let broker = broker(outage.url());
+    let [topic] = topics(["closing"]);
+    let mut subscription = subscribe(&broker, [&topic]).await;
+    outage.begin(Fault::Freeze).await.unwrap();
+    let lost = within("a reply", broker.publish(&topic, "lost".into())).await;
+    assert!(lost.is_err());
+    let closing = tokio::time::Instant::now();
+    let waiting = broker.publish(&topic, "never".into());
+    let (published, ()) = tokio::join!(waiting, broker.close());
+    assert!(matches!(published, Err(Error::Closed)), "{published:?}");
+    while subscription.recv().await.is_some() {}
+    let took = closing.elapsed();
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    outage.restore().await.unwrap();
+}
+
 /// Wherever a publish is dropped, its message arrives once or not at all, and each one after it arrives. A
 /// message that is too large for a notification of PostgreSQL takes more steps.
 pub(crate) async fn a_publish_that_is_dropped_harms_no_other<B: Broker>(
@@ -398,6 +418,7 @@ pub(crate) async fn a_publish_that_is_dropped_harms_no_other<B: Broker>(
     }
 }
 
+/// Topics that no other test has.
 pub(crate) fn topics<const N: usize>(names: [&str; N]) -> [Topic; N] {
     use std::sync::atomic::{AtomicU64, Ordering};
     static LAST: AtomicU64 = AtomicU64::new(0);

@@ -245,6 +245,12 @@ async fn every_fault_is_survived() {
     crate::faults::every_fault_is_survived(&mut outage, impatient, &[Fault::Fill]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_while_reconnecting_does_not_wait() {
+    let mut outage = PostgresOutage::start().await.unwrap();
+    crate::faults::closing_while_reconnecting_does_not_wait(&mut outage, impatient).await;
+}
+
 /// Fetched one after the other within the loop that listens, they take several times as long as the server
 /// may be silent, and so does the reply to a ping behind them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -325,3 +325,9 @@ async fn every_fault_is_survived() {
     let mut outage = RedisOutage::start().await.unwrap();
     crate::faults::every_fault_is_survived(&mut outage, impatient, &[Fault::Fill]).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_while_reconnecting_does_not_wait() {
+    let mut outage = RedisOutage::start().await.unwrap();
+    crate::faults::closing_while_reconnecting_does_not_wait(&mut outage, impatient).await;
+}

@@ -1,5 +1,6 @@
 //! Claiming what free handlers can start on, and the order of closing.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,21 @@ pub(crate) async fn run<H: BatchHandler>(
     // In a task of its own, so that it costs the one that claims nothing.
     let keeping = tokio::spawn(overdue::keep(Arc::clone(&subscription)));
     let keeping = AbortOnDropHandle::new(keeping);
-    let reason = dispatch.claim_until_closing(wakes, registration).await;
+    let wait = subscription.options.shutdown_timeout;
+    let mut closing_since = None;
+    let reason = {
+        let mut claiming = pin!(dispatch.claim_until_closing(wakes, registration));
+        tokio::select! {
+            biased;
+            reason = &mut claiming => reason,
+            () = subscription.closing.cancelled() => {
+                closing_since = Some(Instant::now());
+                // A claim that is under way gets time, since what it takes can be handed back then.
+                let ended = tokio::time::timeout(wait.max(GRACE), claiming).await;
+                ended.unwrap_or(EndReason::Closed)
+            }
+        }
+    };
     // Where it could not go on, handlers are told to close, too.
     subscription.closing.cancel();
 
@@ -68,7 +83,7 @@ pub(crate) async fn run<H: BatchHandler>(
     // With the last handler that has it, the queue of ends is closed.
     drop(work);
     running.close();
-    let wait = subscription.options.shutdown_timeout;
+    let wait = wait.saturating_sub(closing_since.map_or(Duration::ZERO, |since| since.elapsed()));
     if tokio::time::timeout(wait, running.wait()).await.is_err() {
         abort.cancel();
         // What does not react blocks its thread, and cannot be waited for.
@@ -170,7 +185,8 @@ impl<H: BatchHandler> Dispatch<H> {
             let room = free.num_permits() * options.max_batch;
             // The store's clock for the claim starts later than this one.
             let lease_end = Instant::now() + options.visibility_timeout;
-            // A claim is never broken off: what it has taken must be handled or handed back.
+            // A claim is broken off by the end of closing alone: what it has taken must be handled or handed
+            // back.
             let wait = match engine
                 .claim(consumer, room, options.visibility_timeout)
                 .await

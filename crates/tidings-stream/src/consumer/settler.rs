@@ -252,7 +252,11 @@ impl Settler<'_> {
     async fn settle(&mut self, chunk: &[Settling]) -> Result<Vec<bool>, Error> {
         let group = self.subscription.group();
         let settlements = chunk.iter().map(|end| end.settlement.clone()).collect();
-        let settled = self.subscription.engine.settle(group, settlements).await;
+        let settling = self.subscription.engine.settle(group, settlements);
+        // Once it gives up, it does not wait for a store that does not reply, either.
+        let Some(settled) = self.give_up.run_until_cancelled(settling).await else {
+            return Err(Error::Closed);
+        };
         // A chunk has dead letters or others.
         let (trouble, what) = match chunk.first().map(|end| &end.settlement.outcome) {
             Some(Outcome::Dead { .. }) => (&mut self.letter_trouble, "dead letters"),

@@ -1,6 +1,6 @@
 //! How consumers treat their engine and their handlers, on an engine that is watched or disturbed.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -170,6 +170,76 @@ async fn regression_a_handler_ends_before_its_claim_when_the_store_hangs() {
     until(async || consumer.stats().acknowledged == 1).await;
     consumer.close().await;
     assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
+}
+
+/// Does not reply to some calls any more, once it is told so.
+#[derive(Debug)]
+struct Silent {
+    calls: &'static [&'static str],
+    begun: AtomicBool,
+    called: Notify,
+}
+
+#[async_trait]
+impl Hook for Silent {
+    async fn before(&self, call: &'static str, _: usize) -> Result<(), Error> {
+        if self.begun.load(Ordering::Relaxed) && self.calls.contains(&call) {
+            self.called.notify_one();
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+/// Closing ends in its time although the store does not reply to a claim, to an end or to the last check-in.
+#[tokio::test(start_paused = true)]
+async fn regression_closing_ends_in_time_whatever_the_store_does() {
+    let timeout = Duration::from_secs(5);
+    for calls in [
+        &["claim"][..],
+        &["settle"],
+        &["check_in"],
+        &["claim", "settle", "extend", "check_in", "ready"],
+    ] {
+        let engine = Wrapped::new(Silent {
+            calls,
+            begun: AtomicBool::new(false),
+            called: Notify::new(),
+        });
+        let streams = streams(engine.clone());
+        streams.publish("s", NewMessage::new("")).await.unwrap();
+        let (begun, mut handlers) = tokio::sync::mpsc::channel(16);
+        let handler = with_context(move |message: Message, context: Context| {
+            let begun = begun.clone();
+            async move {
+                begun.send(message.id).await?;
+                context.closing().cancelled().await;
+                Ok(())
+            }
+        });
+        let options = from_start()
+            .with_concurrency(2)
+            .with_shutdown_timeout(timeout);
+        let consumer = streams.subscribe("s", "g", options, handler).await.unwrap();
+        handlers.recv().await.unwrap();
+        engine.hook.begun.store(true, Ordering::Relaxed);
+        if calls.contains(&"claim") {
+            streams.publish("s", NewMessage::new("")).await.unwrap();
+            engine.hook.called.notified().await;
+        }
+        let closing = Instant::now();
+        let report = soon(consumer.close()).await;
+        let took = closing.elapsed();
+        assert!(
+            took <= timeout + Duration::from_secs(4),
+            "{calls:?}: {took:?}"
+        );
+        let is_recorded = !calls.contains(&"settle");
+        assert_eq!(
+            (report.finished == 1, report.abandoned),
+            (is_recorded, u64::from(!is_recorded))
+        );
+    }
 }
 
 /// Counts claims that take longer than they last.

@@ -29,6 +29,7 @@ fault_tests! { RedisOutage, open;
     a_store_that_falls_silent_is_an_error_within_the_limit
     regression_claims_whose_reply_is_lost_keep_their_attempts
     a_listener_whose_connection_falls_silent_comes_back
+    regression_closing_ends_in_time_while_the_store_is_frozen
     a_full_store_fails_publishing_by_name_and_loses_no_acknowledgement(true)
     regression_a_dead_letter_without_room_holds_up_no_acknowledgement(true)
 }

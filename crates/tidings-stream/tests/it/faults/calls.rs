@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Outcome, Settlement};
 use tidings_stream::{Error, NewMessage, StartFrom, Streams};
-use tidings_test_support::{Breakable, Outage, Server};
+use tidings_test_support::{Breakable, Fault, Outage, Server};
+use tokio::time::Instant;
 
-use super::{Open, is_outage, streams};
+use super::{Gate, Open, is_outage, streams};
 use crate::database::{NEVER, from_start, key, name, next, numbered, recorder, soon, until};
 
 /// In the references, every caller after a first connection that failed waits for ever.
@@ -59,6 +60,41 @@ pub(crate) async fn a_store_that_falls_silent_is_an_error_within_the_limit<S: Se
     append().await.unwrap();
     look().await.unwrap();
     engine.stats(&stream).await.unwrap();
+}
+
+/// Closing takes its own time, and not that of calls to a server that does not reply, to which the engine
+/// tries to connect again meanwhile. What it could not record comes again.
+pub(crate) async fn regression_closing_ends_in_time_while_the_store_is_frozen(
+    outage: &mut dyn Outage,
+    open: Open,
+) {
+    let near = streams(open, outage.url()).await;
+    near.publish("s", NewMessage::new("")).await.unwrap();
+    let (gate, mut begun) = Gate::new();
+    let timeout = Duration::from_millis(500);
+    let options = from_start()
+        .with_concurrency(2)
+        .with_visibility_timeout(Duration::from_secs(5))
+        .with_shutdown_timeout(timeout);
+    let consumer = near.subscribe("s", "g", options, gate.handler()).await;
+    let consumer = consumer.unwrap();
+    soon(begun.recv()).await.unwrap();
+    outage.begin(Fault::Freeze).await.unwrap();
+    let lost = soon(near.publish("s", NewMessage::new(""))).await;
+    assert!(is_outage(&lost.unwrap_err()));
+    gate.open();
+    let closing = Instant::now();
+    let report = soon(consumer.close()).await;
+    let took = closing.elapsed();
+    assert!(took < timeout + Duration::from_millis(4500), "{took:?}");
+    assert_eq!((report.finished, report.abandoned), (0, 1));
+    outage.restore().await.unwrap();
+    let far = streams(open, &outage.direct_url()).await;
+    let (recorder, mut seen) = recorder();
+    let consumer = far.subscribe("s", "g", from_start(), recorder).await;
+    // What the publish that got no reply has stored may come before.
+    while next(&mut seen).await.unwrap().id.as_u64() != 1 {}
+    consumer.unwrap().close().await;
 }
 
 /// A claim whose reply was lost was given to no handler: its attempts do not count.
