@@ -12,7 +12,7 @@ pub enum Error {
     /// A name cannot be used.
     #[error("the name in `{field}` cannot be used")]
     InvalidName {
-        /// Which name: `app`, `namespace`, `stream` or `group`.
+        /// Which name: `app`, `namespace`, `stream`, `group` or `dead_letter_stream`.
         field: &'static str,
         /// What is wrong with it.
         #[source]
@@ -26,10 +26,10 @@ pub enum Error {
         /// The range.
         expected: &'static str,
     },
-    /// A part of a message is larger than any engine takes.
+    /// A part of a message is larger than any engine takes, or a batch larger than this one takes.
     #[error("expected `{field}` of at most {limit} bytes, got {length}")]
     TooLarge {
-        /// Which part: `payload`, `headers` or `publish_key`.
+        /// Which part: `payload`, `headers` or `publish_key`; or `batch`, for all messages of a publish.
         field: &'static str,
         /// Its length in bytes.
         length: usize,

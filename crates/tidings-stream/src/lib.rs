@@ -1,7 +1,8 @@
 //! Durable streams with consumer groups.
 //!
-//! A stream is a log of messages. A consumer works through it as a member of a *consumer group*: the members of one group share its messages, and different groups get every message
-//! each. A group is durable: it has a position in the stream, and a set of messages that it has
+//! A stream is a log of messages. A consumer works through it as a member of a *consumer group*: the
+//! members of one group share its messages, and different groups get every message each. A group is
+//! durable: it has a position in the stream, and a set of messages that it has
 //! claimed and not finished.
 //!
 //! ```text

@@ -97,9 +97,10 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] after closing began, [`Error::InvalidName`], [`Error::TooLarge`],
-    /// [`Error::Full`] if the store has no room, [`Error::OutcomeUnknown`] if it did not reply,
-    /// [`Error::Backend`] if it fails.
+    /// [`Error::Closed`] after closing began; [`Error::InvalidName`]; [`Error::TooLarge`] and
+    /// [`Error::InvalidOption`] for a part of the message, or for a batch that the store cannot take at
+    /// once (256 MiB on PostgreSQL and Redis, and 100,000 messages on Redis); [`Error::Full`] if the store
+    /// has no room; [`Error::OutcomeUnknown`] if it did not reply; [`Error::Backend`] if it fails.
     ///
     /// # Cancel safety
     ///
@@ -135,7 +136,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// As for [`publish`](Self::publish).
+    /// As for [`publish`](Self::publish), without those about messages.
     ///
     /// # Cancel safety
     ///
@@ -174,8 +175,9 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] after closing began, [`Error::InvalidName`], [`Error::InvalidOption`],
-    /// [`Error::StartAhead`], [`Error::Full`] or [`Error::Backend`] from the store.
+    /// [`Error::Closed`] after closing began; [`Error::InvalidName`], also where `<stream>.dead` would be too
+    /// long; [`Error::InvalidOption`]; [`Error::StartAhead`]; [`Error::Full`], [`Error::OutcomeUnknown`] or
+    /// [`Error::Backend`] from the store. The call can be repeated.
     ///
     /// # Cancel safety
     ///
@@ -244,7 +246,16 @@ impl Streams {
         options.check()?;
         let key = self.group(stream, group)?;
         let dead_letters = match &options.dead_letter_stream {
-            Some(name) => self.name(name)?,
+            Some(name) => self.name(name).map_err(|error| match error {
+                Error::InvalidName {
+                    field: "stream",
+                    source,
+                } => Error::InvalidName {
+                    field: "dead_letter_stream",
+                    source,
+                },
+                other => other,
+            })?,
             None => key.stream.dead_letter(),
         };
         if dead_letters == key.stream {

@@ -11,8 +11,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] for an application or namespace that cannot be used, [`Error::Closed`]
-    /// or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`] for an application or namespace that cannot be used, [`Error::Closed`],
+    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn list(&self) -> Result<Vec<StreamName>, Error> {
         // The shortest name that the settings make, less its own part.
         let probe = self.name("x")?;
@@ -24,7 +28,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
         self.shared.engine.stats(&self.name(stream)?).await
     }
@@ -36,7 +45,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have deleted it.
     pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.delete_group(&group).await
@@ -47,7 +61,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have trimmed some streams and others not.
     pub async fn trim(&self) -> Result<u64, Error> {
         self.shared.engine.trim().await
     }
@@ -60,8 +79,8 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::StartAhead`], [`Error::InvalidName`], [`Error::Closed`] or
-    /// [`Error::Backend`] from the store.
+    /// [`Error::UnknownGroup`], [`Error::StartAhead`], [`Error::InvalidName`], and errors of
+    /// the store: [`Error::Closed`], [`Error::OutcomeUnknown`] and [`Error::Backend`].
     ///
     /// # Cancel safety
     ///
@@ -78,7 +97,8 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
     ///
     /// # Cancel safety
     ///
@@ -92,7 +112,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn read(
         &self,
         stream: &str,
@@ -110,8 +135,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from
-    /// the store.
+    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
+    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn pending(
         &self,
         stream: &str,
@@ -129,8 +158,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`] or [`Error::Backend`] from
-    /// the store.
+    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
+    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
     pub async fn members(&self, stream: &str, group: &str) -> Result<Vec<Member>, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.members(&group).await
