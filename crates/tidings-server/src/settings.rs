@@ -45,15 +45,15 @@ pub struct Settings {
     )]
     pub database: DatabaseUrl,
 
-    /// For development, on loopback only: requires no key, trusts pages of this machine, and allows
+    /// For development, on loopback only: requires no API key, trusts web pages of this machine, and allows
     /// webhooks to private addresses
     #[arg(long, env = "TIDINGS_DEV", value_name = "BOOL", default_value = "false",
           num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set,
           value_parser = BoolishValueParser::new())]
     pub dev: bool,
 
-    /// Key that callers send as `Authorization: Bearer KEY`, at least 16 characters; may be given
-    /// several times, or in the variable separated by commas
+    /// API key that callers send as `Authorization: Bearer KEY`, at least 16 characters; may be given
+    /// several times, or several in the variable, separated by commas
     #[arg(long = "api-key", env = "TIDINGS_API_KEY", value_name = "KEY", value_delimiter = ',',
           hide_env_values = true, value_parser = StringValueParser::new().map(ApiKey))]
     pub api_keys: Vec<ApiKey>,
