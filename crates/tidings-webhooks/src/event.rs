@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// What is posted to endpoints: an event as it was accepted.
 ///
-/// It is stored once, however many endpoints get it and however often.
+/// It is stored once, for any number of endpoints and attempts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WebhookEvent {
     pub(crate) id: String,

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A lane has one instance at a time, so that its endpoint has one circuit breaker, one limit and one
-//! order in the whole cluster. In memory it is a page, however long its backlog is; while its endpoint
+//! order in the whole cluster. In memory it is one page, for a backlog of any length; while its endpoint
 //! is blocked it is a row with a time. The lease is renewed by one heartbeat for all lanes of the
 //! instance, and ends by itself when the instance has crashed.
 

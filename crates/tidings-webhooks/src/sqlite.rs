@@ -1,4 +1,4 @@
-//! The store on a SQLite file, beside whatever else lives there.
+//! The store on a SQLite file, which may have other tables too.
 //!
 //! | table | holds |
 //! |---|---|
@@ -16,7 +16,7 @@
 //! # Restarts
 //!
 //! The file `<database>.webhooks.lock` shows whether another store is open on the same database, in
-//! this process or another. When none is, whatever lane is leased belongs to a process that has
+//! this process or another. If none is, every leased lane belongs to a process that has
 //! ended, and is free at once. When one is, leases end by their time.
 
 mod accept;

@@ -22,7 +22,7 @@ use crate::{
 /// - **Read your writes.** A call that begins after a write has returned sees that write, on every
 ///   handle of every instance.
 /// - **Bounded steps.** No call changes more rows than its limit, or its arguments, allow.
-/// - **One delivery for an event and an endpoint**, however often it is added.
+/// - **One delivery for an event and an endpoint**, also if it is added again.
 /// - **Deferred events keep their order.** They are listed in the order in which they were put aside.
 /// - **Pending work has a lane.** An endpoint with a pending delivery, or with a replay, has a
 ///   lane row, which says when there is something to do. Of all handles, one at a time has the lease

@@ -104,7 +104,7 @@ pub(crate) async fn require_key(
     let refusal = ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "expected a valid key as `Authorization: Bearer KEY`",
+        "expected a valid API key as `Authorization: Bearer KEY`",
     );
     let mut response = refusal.into_response();
     response

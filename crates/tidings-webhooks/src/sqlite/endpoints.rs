@@ -157,7 +157,7 @@ fn is_wanted<'a>(
     if has(None)? {
         return Ok(true);
     }
-    // Most often no user has one, however many users there are.
+    // Most often no user has one: one query is enough then.
     let any = "SELECT EXISTS (SELECT 1 FROM webhook_endpoint
         WHERE user IS NOT NULL AND removed = 0)";
     if !connection

@@ -39,7 +39,7 @@ pub(super) fn add_work(
     Ok(())
 }
 
-/// Makes a lane due, if there is one, whatever blocks it, or is about to.
+/// Makes a lane due, if there is one, and ends its block, also one that its holder is about to report.
 pub(super) fn hasten(
     tx: &Transaction<'_>,
     endpoint: EndpointId,
