@@ -133,12 +133,12 @@ impl Remote {
             return lost(error);
         }
         let cause = last(error);
-        match cause.downcast_ref::<io::Error>().map(io::Error::kind) {
+        match kind(cause) {
             Some(io::ErrorKind::ConnectionRefused) => {
                 format!("no server at {url}; start one with: tidings serve --dev").into()
             }
             // The handshake of TLS failed.
-            Some(io::ErrorKind::InvalidData) | None if url.scheme() == "https" => format!(
+            Some(io::ErrorKind::InvalidData) if url.scheme() == "https" => format!(
                 "no TLS at {url}: {cause}; a Tidings server uses http, unless a proxy with a \
                  certificate is in front of it"
             )
@@ -158,6 +158,15 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
     } else {
         format!("lost the connection to the server: {cause}").into()
     }
+}
+
+/// What the operating system or the TLS library reported: some layers wrap one `io::Error` in another.
+fn kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut error: &io::Error = error.downcast_ref()?;
+    while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        error = inner;
+    }
+    Some(error.kind())
 }
 
 /// The last of the errors that are behind one: those in between are of libraries.
