@@ -390,7 +390,7 @@ async fn through_client(setup: &Setup, workers: usize, end: Instant) -> u32 {
         .secret(setup.secret.clone())
         .sender(setup.sender.clone())
         .workers(workers)
-        .on_error(|_, error| panic!("{error}"))
+        .on_error(|error| panic!("{error}"))
         .build()
         .expect("these settings fit");
     client.start();

@@ -20,7 +20,7 @@ fn enqueue(criterion: &mut Criterion) {
     let started = || {
         let client = Client::builder("http://127.0.0.1:9/")
             .queue_size(MESSAGES)
-            .on_error(|_, _| {})
+            .on_error(drop)
             .build()
             .expect("these settings fit");
         runtime.block_on(async { client.start() });

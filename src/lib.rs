@@ -36,7 +36,7 @@
 //! let client = Client::builder("https://example.com/hooks")
 //!     .secret(Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?)
 //!     .retry(tidings::retry::RetryPolicy::default())
-//!     .on_error(|message, error| eprintln!("{}: {error}", message.id()))
+//!     .on_error(|error| eprintln!("{error}"))
 //!     .build()?;
 //! client.start();
 //! client.notify("event occurred")?;

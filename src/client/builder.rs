@@ -23,7 +23,8 @@ pub const DEFAULT_QUEUE_SIZE: usize = 1000;
 /// # Callbacks
 ///
 /// A callback is called on a worker and must not block it. A panic in a callback is logged and has
-/// no further effect.
+/// no further effect. Callbacks are those of a [`DispatcherBuilder`](crate::DispatcherBuilder)
+/// without the endpoint's id.
 #[must_use]
 pub struct ClientBuilder {
     endpoint: EndpointBuilder,
@@ -150,15 +151,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what is called with each message that failed for good, and why. Without it, such
-    /// messages are logged.
-    pub fn on_error(
-        mut self,
-        on_error: impl Fn(Message, DeliveryError) + Send + Sync + 'static,
-    ) -> Self {
-        self.pool.callbacks.error = Some(Box::new(move |_, error| {
-            on_error(error.message().clone(), error);
-        }));
+    /// Sets what is called with each message that failed for good, which is in the error. Without
+    /// it, such messages are logged.
+    pub fn on_error(mut self, on_error: impl Fn(DeliveryError) + Send + Sync + 'static) -> Self {
+        self.pool.callbacks.error = Some(Box::new(move |_, error| on_error(error)));
         self
     }
 

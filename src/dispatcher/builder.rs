@@ -114,8 +114,9 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Sets what is called with each message that failed for good, and why. Without it, such
-    /// messages are logged.
+    /// Sets what is called with each message that failed for good, which is in the error. Without
+    /// it, such messages are logged.
+    ///
     /// An endpoint that is removed fails what waits for it, on the thread that removes it.
     pub fn on_error(
         mut self,

@@ -35,7 +35,7 @@ type Errors = mpsc::Receiver<(Message, DeliveryError)>;
 fn started(builder: ClientBuilder) -> (Client, Errors) {
     let (report, errors) = mpsc::channel(10_000);
     let client = builder
-        .on_error(move |message, error| report.try_send((message, error)).unwrap())
+        .on_error(move |error| report.try_send((error.message().clone(), error)).unwrap())
         .build()
         .unwrap();
     client.start();
@@ -222,7 +222,7 @@ async fn a_panicking_callback_kills_no_worker() {
     let server = server(&[404, 404, 200]).await;
     let client = Client::builder(server.uri())
         .workers(1)
-        .on_error(|_, _| panic!("this is a test"))
+        .on_error(|_| panic!("this is a test"))
         .build()
         .unwrap();
     client.start();

@@ -57,7 +57,7 @@ async fn deliveries_and_their_attempts_are_counted_and_timed() {
     let receiver = receiver(script).await;
     let client = Client::builder(receiver.url("/"))
         .retry(at_once(2))
-        .on_error(|_, _| {})
+        .on_error(drop)
         .build()
         .unwrap();
     client.start();
@@ -92,7 +92,7 @@ async fn attempts_without_a_reply_are_counted_by_what_went_wrong() {
     let unreachable = Unreachable::refusing().unwrap();
     let hangs_up = receiver(Behaviour::HangUp).await;
     for url in [unreachable.url("/"), hangs_up.url("/")] {
-        let client = Client::builder(url).on_error(|_, _| {}).build().unwrap();
+        let client = Client::builder(url).on_error(drop).build().unwrap();
         client.start();
         client.deliver("x").await.unwrap_err();
         client.stop().await;
@@ -282,7 +282,7 @@ async fn a_recorder_may_use_the_client_that_it_records() {
         .with_open_for(HOUR / 10);
     let client = Client::builder(receiver.url("/"))
         .circuit_breaker(breaker)
-        .on_error(|_, _| {})
+        .on_error(drop)
         .build()
         .unwrap();
     slot.set(client.clone()).ok().unwrap();
