@@ -4,6 +4,9 @@
 //! them. Another port can be given as an argument; 0 picks a free one.
 #![allow(clippy::print_stdout, reason = "an example talks to its reader")]
 
+use std::error::Error;
+use std::process::ExitCode;
+
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -12,11 +15,27 @@ use axum::routing::post;
 use tidings::signing::{Secret, Verifier};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let port = std::env::args().nth(1);
-    let port = port.as_deref().unwrap_or("8787");
-    let port: u16 =
-        (port.parse()).map_err(|_| format!("expected a port of 0 to 65535, got {port:?}"))?;
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let port = match &arguments[..] {
+        [] => Some(8787),
+        [port] => port.parse().ok(),
+        _ => None,
+    };
+    let Some(port) = port else {
+        eprintln!("expected one argument at most, a port of 0 to 65535");
+        return ExitCode::FAILURE;
+    };
+    match serve(port).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(port: u16) -> Result<(), Box<dyn Error>> {
     let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")?;
 
     let app = Router::new()
