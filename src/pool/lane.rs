@@ -2,6 +2,7 @@
 //! and leaves it to others to act.
 
 mod limit;
+mod probes;
 mod queue;
 mod rate;
 
@@ -19,6 +20,7 @@ use crate::circuit_breaker::{
 use crate::retry::{Budget, RetryBudget, RetryPolicy, with_jitter};
 use crate::{Attempt, DeliveryErrorCause, Endpoint, EndpointId, ErrorKind, Verdict};
 use limit::Limit;
+use probes::Probes;
 use queue::{Queue, Source};
 use rate::Rate;
 
@@ -44,6 +46,7 @@ pub(crate) struct Lane {
     /// Counts the changes of the endpoint: what the old one replied says nothing about the new one.
     version: u64,
     queue: Queue,
+    probes: Probes,
     rng: fastrand::Rng,
 }
 
@@ -109,6 +112,7 @@ impl Lane {
             is_gone: false,
             version: 0,
             queue: Queue::new(),
+            probes: Probes::new(),
             rng: fastrand::Rng::new(),
         }
     }
@@ -224,7 +228,15 @@ impl Lane {
         if let Some(until) = self.rate.as_ref().and_then(|rate| rate.blocked_until(now)) {
             return Next::Wait(earlier(due, Some(until)));
         }
-        let Some(source) = self.queue.choose(self.budget.as_ref(), now) else {
+        let circuit = self.circuit_state();
+        // The circuit breaker bounds the probes, so that the budget does not.
+        let chosen = if circuit.is_some_and(is_probed) {
+            let is_first = circuit == Some(CircuitState::Open);
+            self.queue.choose_first(self.probes.next(is_first))
+        } else {
+            self.queue.choose(self.budget.as_ref(), now)
+        };
+        let Some(source) = chosen else {
             let due_since = self.queue.retries_due_since();
             let trickle = self.budget.as_ref().zip(due_since);
             let trickle = trickle.and_then(|(budget, since)| budget.trickle_at(since));
@@ -247,6 +259,7 @@ impl Lane {
         let Some(mut delivery) = self.queue.take(source) else {
             return Next::Empty;
         };
+        self.probes.sent(source);
         if let Some(budget) = &mut self.budget {
             match source {
                 Source::Fresh => budget.sent_first(),
@@ -282,6 +295,10 @@ impl Lane {
     ) -> Settled {
         self.in_flight = self.in_flight.saturating_sub(1);
         let health = health(&attempt);
+        if self.circuit_state().is_some_and(is_probed) && health != Health::Unknown {
+            let worked = health == Health::Healthy;
+            self.probes.ended(Source::of(&delivery), worked);
+        }
         self.record(permit, health, now);
         let is_current = version == self.version;
         if is_current {
@@ -408,6 +425,11 @@ impl Lane {
             blocked_until: self.blocked_until(now),
         }
     }
+}
+
+/// Whether attempts find out whether an endpoint has recovered.
+fn is_probed(circuit: CircuitState) -> bool {
+    circuit != CircuitState::Closed
 }
 
 /// What an attempt says about the health of its endpoint.

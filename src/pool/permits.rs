@@ -88,6 +88,10 @@ impl Permits {
             own.forget();
             Some(QueuePermit(Arc::clone(self)))
         };
+        if self.all.is_none() {
+            // Closing its only semaphore ends the wait.
+            return acquire.await;
+        }
         tokio::select! {
             biased;
             () = self.closed.cancelled() => None,

@@ -44,16 +44,20 @@ impl Pool {
     /// Reports a delivery that succeeded.
     pub(super) fn delivered(&self, id: &EndpointId, mut delivery: Delivery, last: Attempt) {
         let (span, reply) = (delivery.span(), delivery.take_reply());
+        let (age, attempts) = (delivery.age(), delivery.attempt_count());
+        catch(|| telemetry::delivered(age, attempts));
+        // Its place is free before anything is called that may want it.
+        drop(delivery.permit.take());
+        if reply.is_none() && self.callbacks.delivered.is_none() {
+            // The receipt would be made for nothing.
+            return;
+        }
         let mut attempts = delivery.earlier_attempts();
         attempts.push(last);
-        let age = delivery.age();
         let receipt = Receipt {
             message: delivery.message,
             attempts,
         };
-        catch(|| telemetry::delivered(age, receipt.attempt_count()));
-        // Its place is free before anything is called that may want it.
-        drop(delivery.permit);
         // A caller of `deliver` that no longer waits leaves the receipt to the callback.
         let unclaimed = match reply {
             Some(reply) => reply.send(Ok(receipt)).err().and_then(Result::ok),

@@ -32,8 +32,17 @@ impl Worker {
         }
     }
 
-    /// Works until nothing is left to do.
+    /// Works until nothing is left to do, or the pool is aborted.
     pub(super) async fn run(self) {
+        // One wait for all deliveries. What is under way is abandoned when its future is dropped.
+        tokio::select! {
+            biased;
+            () = self.work() => {}
+            () = self.pool.abort.cancelled() => {}
+        }
+    }
+
+    async fn work(&self) {
         let mut rng = Rng::new();
         loop {
             // Pinned where it is made, here and below: as a part of another future it would be moved,
@@ -80,32 +89,45 @@ impl Drop for Worker {
     }
 }
 
+/// What a worker found.
+enum Look {
+    /// Something to do, or that nothing will come any more.
+    Found(Option<Work>),
+    /// Nothing yet.
+    Nothing,
+}
+
 impl Pool {
     /// Waits for something to do; `None` when nothing is left.
     async fn next(&self) -> Option<Work> {
+        if let Look::Found(work) = self.look() {
+            return work;
+        }
         loop {
             let mut changed = pin!(self.changed.notified());
             // Before the look at the lanes, so that no change after it is missed.
             changed.as_mut().enable();
-            if self.abort.is_cancelled() {
-                return None;
-            }
-            let (work, is_over) = self.change(|state| {
-                let draining = state.phase == Phase::Stopping;
-                let now = Instant::now();
-                state.scheduler.wake(now);
-                let work = state.scheduler.pick(now, draining);
-                let is_over = work.is_none() && draining && state.scheduler.queued() == 0;
-                (work, is_over)
-            });
-            if work.is_some() || is_over {
+            if let Look::Found(work) = self.look() {
                 return work;
             }
-            tokio::select! {
-                () = changed => {}
-                () = self.abort.cancelled() => return None,
-            }
+            changed.await;
         }
+    }
+
+    fn look(&self) -> Look {
+        if self.abort.is_cancelled() {
+            return Look::Found(None);
+        }
+        self.change(|state| {
+            let draining = state.phase == Phase::Stopping;
+            let now = Instant::now();
+            state.scheduler.wake(now);
+            let work = state.scheduler.pick(now, draining);
+            if work.is_none() && !(draining && state.scheduler.queued() == 0) {
+                return Look::Nothing;
+            }
+            Look::Found(work)
+        })
     }
 }
 
@@ -138,14 +160,13 @@ impl<'a> UnderWay<'a> {
             return;
         };
         let number = delivery.next_attempt();
-        let (started_at, began) = (Timestamp::now(), Instant::now());
-        let made = catch_async(pin!(self.until_aborted(endpoint, number, began))).await;
+        let began = Instant::now();
+        let made = catch_async(pin!(self.make(endpoint, number, began))).await;
         let attempt = match made {
-            Some(Some(attempt)) => attempt,
-            Some(None) => return,
+            Some(attempt) => attempt,
             None => {
                 panics::log("a resolver, a signer, a transport or a tracing layer");
-                let attempt = panicked(number, started_at, began.elapsed());
+                let attempt = panicked(number, began.elapsed());
                 catch(|| telemetry::attempted(&attempt));
                 attempt
             }
@@ -155,13 +176,8 @@ impl<'a> UnderWay<'a> {
         self.settle(attempt, rng);
     }
 
-    /// Makes an attempt; `None` if the pool is aborted first.
-    async fn until_aborted(
-        &mut self,
-        endpoint: &Endpoint,
-        number: u32,
-        began: Instant,
-    ) -> Option<Attempt> {
+    /// Makes an attempt, and notes meanwhile if it takes long.
+    async fn make(&mut self, endpoint: &Endpoint, number: u32, began: Instant) -> Attempt {
         let message = self.message.clone();
         let attempt = pin!(self.pool.sender.attempt(endpoint, &message, number));
         let mut attempt = pin!(attempt.instrument(self.span.clone()));
@@ -176,8 +192,7 @@ impl<'a> UnderWay<'a> {
             };
             tokio::select! {
                 biased;
-                attempt = &mut attempt => return Some(attempt),
-                () = self.pool.abort.cancelled() => return None,
+                attempt = &mut attempt => return attempt,
                 () = check => check_after = self.check_late(began.elapsed()),
             }
         }
@@ -248,11 +263,12 @@ fn next_delay(
 }
 
 /// The record of an attempt in which the caller's code panicked.
-fn panicked(number: u32, started_at: Timestamp, elapsed: Duration) -> Attempt {
+fn panicked(number: u32, elapsed: Duration) -> Attempt {
+    let now = Timestamp::now();
     let error = AttemptError::new(ErrorKind::Local, Panicked).ambiguous(true);
     Attempt {
         number,
-        started_at,
+        started_at: now.saturating_sub(elapsed).unwrap_or(now),
         elapsed,
         phases: Phases::default(),
         verdict: Verdict::Retryable,

@@ -33,6 +33,24 @@ pub(super) enum Source {
     Retries,
 }
 
+impl Source {
+    /// Where a delivery came from whose attempt is over.
+    pub(super) fn of(delivery: &Delivery) -> Self {
+        if delivery.has_waited() {
+            Self::Retries
+        } else {
+            Self::Fresh
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Fresh => Self::Retries,
+            Self::Retries => Self::Fresh,
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn new() -> Self {
         Self {
@@ -115,6 +133,17 @@ impl Queue {
         } else {
             fresh.map(|_| Source::Fresh)
         }
+    }
+
+    /// Chooses what goes next of what is due: from one source as long as something is due there.
+    pub(super) fn choose_first(&self, source: Source) -> Option<Source> {
+        let is_due = |source| match source {
+            Source::Fresh => !self.fresh.is_empty(),
+            Source::Retries => !self.due.is_empty(),
+        };
+        [source, source.other()]
+            .into_iter()
+            .find(|source| is_due(*source))
     }
 
     pub(super) fn take(&mut self, source: Source) -> Option<Box<Delivery>> {

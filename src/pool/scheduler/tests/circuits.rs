@@ -1,0 +1,127 @@
+//! Lanes whose circuits open and recover.
+
+use super::*;
+
+#[test]
+fn a_recovering_endpoint_gets_its_backlog_by_the_ramp() {
+    const BACKLOG: usize = 1000;
+
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(4);
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    for _ in 0..BACKLOG {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    for _ in 0..4 {
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 503, FAST);
+    }
+    assert!(bench.begin().is_empty());
+    // Retries are due earlier, and wait for the circuit as well.
+    bench.now += 33 * SECOND;
+    bench.scheduler.wake(bench.now);
+    let mut rounds = Vec::new();
+    while bench.scheduler.queued() > 0 {
+        assert!(rounds.len() < BACKLOG, "{rounds:?}");
+        let begun = bench.begin().len();
+        rounds.push(begun);
+        for _ in 0..begun {
+            bench.end("a", 200, FAST);
+        }
+        bench.now += SECOND;
+        bench.scheduler.wake(bench.now);
+    }
+    // One probe; then at most twice as many each round trip, and never more than the limit.
+    assert_eq!(rounds[..5], [1, 2, 4, 8, 16], "{rounds:?}");
+    assert!(rounds.iter().all(|begun| *begun <= 32), "{rounds:?}");
+    assert_eq!(rounds.iter().sum::<usize>(), BACKLOG);
+}
+
+#[test]
+fn endpoints_that_failed_at_the_same_time_are_not_probed_at_the_same_time() {
+    const ENDPOINTS: usize = 100;
+
+    let open_for = 30 * SECOND;
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(open_for);
+    let mut bench = Bench::new(limits(1000, 64));
+    let began = bench.now;
+    for host in 0..ENDPOINTS {
+        let name = host.to_string();
+        let id = bench
+            .scheduler
+            .add(lane(&name, host, with_breaker(breaker)));
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        assert_eq!(bench.begin(), [name.as_str()]);
+        bench.end(&name, 503, FAST);
+        // Something else waits beside the retry.
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        assert!(bench.begin().is_empty());
+    }
+    let mut probes = Vec::new();
+    while probes.len() < ENDPOINTS {
+        bench.now = bench.scheduler.next_timer().unwrap();
+        bench.scheduler.wake(bench.now);
+        for name in bench.begin() {
+            probes.push(bench.now - began);
+            bench.end(&name, 200, FAST);
+        }
+    }
+    probes.truncate(ENDPOINTS);
+    assert!(probes[0] >= open_for, "{:?}", probes[0]);
+    let spread = probes[ENDPOINTS - 1].saturating_sub(probes[0]);
+    assert!(spread >= SECOND, "{spread:?}");
+    assert!(probes[ENDPOINTS - 1] <= open_for + open_for / 10);
+}
+
+#[test]
+fn regression_an_endpoint_that_fails_the_first_attempt_of_every_message_recovers() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(2);
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    let mut states = vec![CircuitState::Closed];
+    // One new message a second, for five minutes.
+    for _ in 0..300 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        bench.scheduler.wake(bench.now);
+        while !bench.begin().is_empty() {
+            while let Some((_, first, _)) = bench.under_way.first() {
+                let status = if first.next_attempt() == 1 { 503 } else { 200 };
+                bench.settle(0, attempt(status, FAST));
+                let lane = bench.scheduler.lane(id).unwrap();
+                states.extend(lane.circuit_state());
+            }
+        }
+        bench.now += SECOND;
+    }
+    states.dedup();
+    let closings = (states.iter()).filter(|state| **state == CircuitState::Closed);
+    // Half of each round are new messages, and the other half those that failed before.
+    assert!(closings.count() > 3, "{states:?}");
+}
+
+#[test]
+fn an_endpoint_that_fails_with_its_oldest_messages_is_probed_with_new_ones() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(2);
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    for number in 0..2 {
+        let message = Message::from("x").with_id(format!("bad{number}")).unwrap();
+        bench.scheduler.push(id, delivery(message));
+    }
+    let mut delivered = 0;
+    for _ in 0..300 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+        bench.scheduler.wake(bench.now);
+        while !bench.begin().is_empty() {
+            while let Some((_, first, _)) = bench.under_way.first() {
+                let is_bad = first.message.id().starts_with("bad");
+                delivered += usize::from(!is_bad);
+                bench.settle(0, attempt(if is_bad { 503 } else { 200 }, FAST));
+            }
+        }
+        bench.now += SECOND;
+    }
+    assert!(delivered > 100, "{delivered}");
+}

@@ -1,0 +1,134 @@
+//! Lanes that share the limit of a host.
+
+use super::*;
+
+#[test]
+fn lanes_of_one_host_share_its_limit_in_turn() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(2),
+        ..limits(16, 16)
+    });
+    for name in ["a", "b", "c"] {
+        bench.add(name, 1, (2, 2), 2);
+    }
+    bench.add("other", 2, (1, 1), 1);
+    let mut begun = bench.begin();
+    begun.sort();
+    assert_eq!(begun, ["a", "b", "other"]);
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.begin(), ["c"]);
+}
+
+#[test]
+fn stalled_endpoints_of_a_host_leave_room_for_the_healthy_ones_there() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(8),
+        ..limits(64, 64)
+    });
+    let healthy = bench.prove("healthy", 1, (1, 32));
+    for number in 0..100 {
+        bench.add(&format!("stalled{number}"), 1, (1, 32), 10);
+    }
+    // Six are new; as late ones they are slow, and six is more than the half that slow ones get.
+    assert_eq!(bench.begin().len(), 6);
+    bench.stall(SECOND);
+    assert!(bench.begin().is_empty());
+    for _ in 0..10 {
+        bench.scheduler.push(healthy, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["healthy", "healthy"]);
+    bench.end("healthy", 200, FAST);
+    assert_eq!(bench.begin(), ["healthy"]);
+    // What waits at the host takes turns with the healthy one as soon as there is room.
+    while let Some(index) = (bench.under_way.iter()).position(|(id, ..)| id.as_str() != "healthy") {
+        bench.settle(index, attempt(503, 30 * SECOND));
+    }
+    let begun = bench.begin();
+    assert!(begun.iter().any(|name| name.starts_with("stalled")));
+    assert_eq!(bench.under_way.len(), 8);
+}
+
+#[test]
+fn a_lane_with_another_host_no_longer_waits_for_the_old_one() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    bench.add("a", 1, (1, 1), 1);
+    let moved = bench.add("b", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["a"]);
+    bench.scheduler.change(moved, endpoint(2), None);
+    assert_eq!(bench.begin(), ["b"]);
+    bench.end("a", 200, FAST);
+    bench.end("b", 200, FAST);
+    assert!(bench.scheduler.hosts.is_empty());
+}
+
+#[test]
+fn regression_room_at_a_host_is_not_lost_to_a_lane_whose_endpoint_is_gone() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    bench.add("gone", 1, (2, 2), 2);
+    assert_eq!(bench.begin(), ["gone"]);
+    // Both wait for room at the host, the lane that will be gone in front.
+    bench.add("other", 1, (1, 1), 1);
+    assert!(bench.begin().is_empty());
+    bench.end("gone", 410, FAST);
+    assert_eq!(bench.begin(), ["other"]);
+}
+
+#[test]
+fn a_permit_of_a_host_is_not_lost_to_a_lane_that_waits_for_the_end_of_a_slow_attempt() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(4, 1)
+    });
+    // The only slow attempt that may be under way is at another host.
+    let other = bench.add("other", 2, (1, 1), 1);
+    bench.begin();
+    bench.end("other", 200, 2 * SECOND);
+    let slow = bench.add("slow", 1, (1, 1), 1);
+    bench.begin();
+    bench.end("slow", 200, 2 * SECOND);
+    bench.scheduler.push(other, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["other"]);
+    let quick = bench.prove("quick", 1, (1, 1));
+    let busy = bench.prove("busy", 1, (1, 1));
+    bench.scheduler.push(busy, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["busy"]);
+    // Both wait for the host, the slow lane in front.
+    bench.end("other", 200, FAST);
+    bench.scheduler.push(slow, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    bench.scheduler.push(quick, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    let taken = bench.add("taken", 3, (1, 1), 1);
+    bench.begin();
+    bench.end("taken", 200, 2 * SECOND);
+    bench.scheduler.push(taken, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["taken"]);
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["quick"]);
+}
+
+#[test]
+fn a_permit_of_a_host_is_not_lost_to_a_lane_that_has_to_wait_for_its_circuit() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(16, 16)
+    });
+    let breaker = CircuitBreakerConfig::default();
+    bench.add("busy", 1, (1, 1), 1);
+    assert_eq!(bench.begin(), ["busy"]);
+    // Both wait for the host, the lane with the open circuit in front.
+    let open = bench.scheduler.add(lane("open", 1, with_breaker(breaker)));
+    bench.scheduler.push(open, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    bench.add("other", 1, (1, 1), 1);
+    assert!(bench.begin().is_empty());
+    assert!(bench.scheduler.switch_circuit(open, true));
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["other"]);
+}

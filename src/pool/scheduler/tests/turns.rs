@@ -1,0 +1,47 @@
+//! How often each lane goes.
+
+use super::*;
+
+#[test]
+fn lanes_take_turns_however_much_waits_in_them() {
+    let mut bench = Bench::new(limits(8, 8));
+    let a = bench.prove("a", 1, (4, 4));
+    let b = bench.prove("b", 2, (4, 4));
+    for id in [a, a, a, a, a, b, b] {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["a", "b", "a", "b", "a", "a"]);
+}
+
+#[test]
+fn a_lane_begins_with_one_attempt_and_doubles() {
+    let mut bench = Bench::new(limits(64, 8));
+    bench.add("a", 1, (1, 32), 100);
+    for expected in [1, 2, 4, 8, 16, 32, 32] {
+        let begun = bench.begin().len();
+        assert_eq!(begun, expected);
+        for _ in 0..begun {
+            bench.end("a", 200, FAST);
+        }
+    }
+}
+
+#[test]
+fn a_rate_limit_spreads_the_attempts_of_a_lane() {
+    let mut bench = Bench::new(limits(64, 8));
+    let settings = LaneSettings {
+        rate: Some(RateLimit::new(4, SECOND)),
+        ..settings((32, 32))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    for _ in 0..8 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    let began = bench.now;
+    for number in 0..8 {
+        assert_eq!(bench.begin(), ["a"]);
+        assert_eq!(bench.now, began + number * SECOND / 4);
+        bench.now = bench.scheduler.next_timer().unwrap_or(bench.now);
+        bench.scheduler.wake(bench.now);
+    }
+}
