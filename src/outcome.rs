@@ -186,11 +186,11 @@ pub enum DeliveryErrorCause {
     /// not or can no longer wait.
     #[error("the endpoint asked for no requests for a while")]
     RetryAfter,
-    /// The client stopped, or its runtime ended, before the final outcome was known.
+    /// Sending stopped, or its runtime ended, before the final outcome was known.
     #[error("sending stopped first")]
     Abandoned,
-    /// The client was not started, so nothing was tried.
-    #[error("the client is not started")]
+    /// Sending was not started, so nothing was tried.
+    #[error("sending was not started")]
     NotStarted,
     /// The endpoint was removed from the dispatcher before the final outcome was known, or was not
     /// there.

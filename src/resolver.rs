@@ -151,7 +151,6 @@ impl Service<dns::Name> for GuardedResolver {
 
     fn call(&mut self, name: dns::Name) -> Self::Future {
         let resolver = self.clone();
-        // Asked for here: a connection that outlives its attempt goes on in a task of its own.
         let progress = Progress::current();
         Box::pin(async move {
             let start = Instant::now();

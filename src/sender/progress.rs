@@ -1,16 +1,14 @@
 //! How far an attempt has come.
 //!
 //! hyper does not report what it does, but it calls what it was given: the resolver when it needs an
-//! address, the connector when it needs a new connection, the body once it writes the request. The
-//! first two are called while the attempt's own task polls the request, so that a task-local value
-//! leads from there to the attempt; the body holds it.
+//! address, the body once it writes the request. The resolver and the connector are called while the
+//! attempt's own task waits for a new connection, so that a task-local value leads from there to the
+//! attempt; the body holds it.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Phases;
@@ -33,9 +31,6 @@ pub(crate) struct Progress {
     /// When the request began to leave; `None` inside when only that it did is known.
     sent: OnceLock<Option<Instant>>,
     responded: OnceLock<Instant>,
-    interim_responses: AtomicU32,
-    /// Wakes the attempt when there were too many of them.
-    flood: Notify,
 }
 
 /// The endpoint accepted the TCP connection.
@@ -57,8 +52,6 @@ impl Progress {
             connected: OnceLock::new(),
             sent: OnceLock::new(),
             responded: OnceLock::new(),
-            interim_responses: AtomicU32::new(0),
-            flood: Notify::new(),
         }
     }
 
@@ -103,34 +96,13 @@ impl Progress {
 
     /// There is a TCP connection, after so long.
     pub(crate) fn reached(&self, took: Duration) {
-        if !self.found_another() {
-            let at = Instant::now();
-            mark(&self.reached, Reached { at, took });
-        }
+        let at = Instant::now();
+        mark(&self.reached, Reached { at, took });
     }
 
     /// There is a connection that can be used.
     pub(crate) fn connected(&self) {
-        if !self.found_another() {
-            mark(&self.connected, Instant::now());
-        }
-    }
-
-    /// Whether the request found an idle connection meanwhile, and did not wait for a new one.
-    fn found_another(&self) -> bool {
-        self.sent.get().copied().flatten().is_some()
-    }
-
-    /// An interim response arrived. More than so many end the attempt.
-    pub(crate) fn interim_response(&self, most: u32) {
-        if self.interim_responses.fetch_add(1, Ordering::Relaxed) == most {
-            self.flood.notify_one();
-        }
-    }
-
-    /// Waits until there were too many interim responses.
-    pub(crate) async fn flooded(&self) {
-        self.flood.notified().await;
+        mark(&self.connected, Instant::now());
     }
 
     /// The request begins to leave.

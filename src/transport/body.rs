@@ -7,9 +7,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-use super::built_in::Lease;
+use super::built_in::LeasedBody;
 use crate::sender::Progress;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -68,11 +67,7 @@ impl Body for RequestBody {
 pub struct ResponseBody(Inner);
 
 enum Inner {
-    BuiltIn {
-        body: Incoming,
-        /// The connection is in use until the body is dropped.
-        _lease: Option<Lease>,
-    },
+    BuiltIn(LeasedBody),
     Boxed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
     Empty,
 }
@@ -92,11 +87,8 @@ impl ResponseBody {
         Self(Inner::Empty)
     }
 
-    pub(super) fn built_in(body: Incoming, lease: Option<Lease>) -> Self {
-        Self(Inner::BuiltIn {
-            body,
-            _lease: lease,
-        })
+    pub(super) fn built_in(body: LeasedBody) -> Self {
+        Self(Inner::BuiltIn(body))
     }
 }
 
@@ -109,9 +101,7 @@ impl Body for ResponseBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.get_mut().0 {
-            Inner::BuiltIn { body, .. } => {
-                Pin::new(body).poll_frame(context).map_err(BoxError::from)
-            }
+            Inner::BuiltIn(body) => Pin::new(body).poll_frame(context).map_err(BoxError::from),
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
             Inner::Empty => Poll::Ready(None),
         }

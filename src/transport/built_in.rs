@@ -1,56 +1,47 @@
 //! The built-in transport: hyper, with our own resolver, connector and limits.
 //!
 //! ```text
-//! BuiltIn ─▶ pool of connections (hyper-util) ─▶ Connector ─▶ TLS ─▶ TCP, or a proxy ─▶ GuardedResolver
+//! BuiltIn ─▶ Connections ─▶ Connector ─▶ TLS ─▶ TCP, or a proxy ─▶ GuardedResolver
 //! ```
 
+mod connection;
 mod connections;
 mod connector;
-mod exchange;
 mod failure;
+mod kept;
+mod lease;
 mod metered;
 mod proxy;
 mod tls;
 
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, Uri, header};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Uri, header};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::Connection;
+use tower_service::Service;
 
 use super::{RequestBody, ResponseBody};
 use crate::resolver::GuardedResolver;
 use crate::sender::Progress;
 use crate::{AttemptError, ConfigError, ErrorKind};
+use connection::{Http1, Http2};
+use connections::Connections;
 use connector::Connector;
-use exchange::Exchange;
+use kept::{Bounds, Origin};
+use lease::Lease;
 
-pub(crate) use connections::{Connections, Lease};
 pub(super) use failure::find;
 #[cfg(feature = "reqwest")]
 pub(super) use failure::{is_local, of_exchange};
+pub(super) use lease::LeasedBody;
 pub(crate) use proxy::Proxy;
 pub(crate) use tls::TlsSettings;
-
-/// Most bytes of a head. Those of a response to a webhook take a few hundred.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-
-/// What a receiver may send ahead over HTTP/2: more than is read of a response's body, and for all
-/// responses together.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
-
-/// How often an HTTP/2 connection with requests under way is asked whether it still works, and how
-/// long it may take to reply.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Most interim responses (1xx) before the final one. HTTP sets no limit; nothing uses more than a
-/// few.
-const MAX_INTERIM_RESPONSES: u32 = 100;
 
 /// Which versions of HTTP the built-in transport speaks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -84,38 +75,30 @@ pub(crate) struct OnNewConnection;
 /// Follows no redirect and decodes nothing.
 #[derive(Debug)]
 pub(crate) struct BuiltIn {
-    pooled: legacy::Client<Connector, RequestBody>,
-    /// Keeps no connections, so that each request gets a new one.
-    unpooled: legacy::Client<Connector, RequestBody>,
-    resolver: GuardedResolver,
+    connector: Connector,
     connections: Connections,
+    resolver: GuardedResolver,
     proxy: Option<Proxy>,
     versions: HttpVersions,
 }
 
+/// Why there is no response.
+enum Failure {
+    /// The request is as it was before.
+    NotSent(Request<RequestBody>, hyper::Error),
+    Failed(hyper::Error),
+}
+
 impl BuiltIn {
     pub(crate) fn new(settings: Settings, resolver: GuardedResolver) -> Result<Self, ConfigError> {
-        let connections = Connections::new(settings.max_idle);
-        let connector = Connector::new(&settings, resolver.clone(), connections.clone())?;
-        let build = |max_idle_per_host| {
-            legacy::Client::builder(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(settings.idle_timeout)
-                .pool_max_idle_per_host(max_idle_per_host)
-                .http1_max_buf_size(MAX_HEAD_BYTES)
-                .http2_only(settings.http_versions == HttpVersions::Http2)
-                .http2_initial_stream_window_size(STREAM_WINDOW)
-                .http2_initial_connection_window_size(CONNECTION_WINDOW)
-                .http2_keep_alive_interval(PING_INTERVAL)
-                .http2_keep_alive_timeout(PING_TIMEOUT)
-                .build(connector.clone())
-        };
         Ok(Self {
-            pooled: build(settings.max_idle_per_host),
-            unpooled: build(0),
+            connector: Connector::new(&settings, resolver.clone())?,
+            connections: Connections::new(Bounds {
+                max_idle: settings.max_idle,
+                max_idle_per_origin: settings.max_idle_per_host,
+                idle_timeout: settings.idle_timeout,
+            }),
             resolver,
-            connections,
             proxy: settings.proxy,
             versions: settings.http_versions,
         })
@@ -126,59 +109,109 @@ impl BuiltIn {
         mut request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, AttemptError> {
         let progress = Arc::clone(request.body().progress());
-        let client = match request.extensions_mut().remove::<OnNewConnection>() {
-            Some(OnNewConnection) => &self.unpooled,
-            None => &self.pooled,
-        };
-        if let Some(authorization) = self.proxy_authorization(request.uri()) {
+        let must_be_new = request
+            .extensions_mut()
+            .remove::<OnNewConnection>()
+            .is_some();
+        let uri = request.uri().clone();
+        let origin = Origin::of(&uri)
+            .ok_or_else(|| AttemptError::new(ErrorKind::InvalidRequest, "a URL without a host"))?;
+        let is_forwarded = uri.scheme() == Some(&Scheme::HTTP);
+        let proxy = self.proxy.as_ref().filter(|_| is_forwarded);
+        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization.clone()) {
             let headers = request.headers_mut();
             headers.insert(header::PROXY_AUTHORIZATION, authorization);
         }
-        let counting = Arc::clone(&progress);
-        hyper::ext::on_informational(&mut request, move |_| {
-            counting.interim_response(MAX_INTERIM_RESPONSES);
-        });
-        let captured = capture_connection(&mut request);
-        let host = request.uri().host().unwrap_or_default().to_owned();
-        let mut exchange = Exchange::new(
-            captured,
-            request.body(),
-            &self.resolver,
-            host,
-            self.versions,
-        );
-        let response = {
-            let mut response = pin!(progress.observe(client.request(request)));
-            tokio::select! {
-                biased;
-                response = exchange.watch(response.as_mut()) => response,
-                () = progress.flooded() => {
-                    return Err(AttemptError::new(ErrorKind::Protocol, Flood));
+        loop {
+            let kept = (!must_be_new).then(|| self.connections.take(&origin));
+            let mut lease = match kept.flatten() {
+                Some(lease) => lease,
+                None => self.connect(&origin, &uri, &progress, must_be_new).await?,
+            };
+            if let Some(host) = lease.host() {
+                let host = host.clone();
+                request.headers_mut().insert(header::HOST, host);
+                if proxy.is_none() {
+                    let path = uri.path_and_query().cloned();
+                    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
                 }
             }
-        };
-        match response {
-            Ok(response) => {
-                let lease = exchange.succeed();
-                Ok(response.map(|body| ResponseBody::built_in(body, lease)))
+            match exchange(&mut lease, request, &progress).await {
+                Ok(response) => {
+                    let leased = |body| ResponseBody::built_in(LeasedBody::new(body, lease));
+                    return Ok(response.map(leased));
+                }
+                // Its connection had ended before.
+                Err(Failure::NotSent(unsent, _)) if lease.is_kept() => {
+                    request = unsent;
+                    request.headers_mut().remove(header::HOST);
+                    *request.uri_mut() = uri.clone();
+                }
+                Err(Failure::NotSent(_, error) | Failure::Failed(error)) => {
+                    let kind = if lease.is_flooded() {
+                        ErrorKind::Protocol
+                    } else {
+                        failure::of_exchange(&error)
+                    };
+                    let is_stale = kind == ErrorKind::Reset && lease.was_stale(&error);
+                    let was_refused = failure::is_refused(&error);
+                    return Err(AttemptError::new(kind, error)
+                        .on_stale_connection(is_stale)
+                        .refused(was_refused));
+                }
             }
+        }
+    }
+
+    /// Makes a new connection, or finds that another request has made one that can be shared, unless
+    /// it must be new.
+    async fn connect(
+        &self,
+        origin: &Origin,
+        uri: &Uri,
+        progress: &Arc<Progress>,
+        must_be_new: bool,
+    ) -> Result<Lease, AttemptError> {
+        let unreached = Unreached {
+            resolver: &self.resolver,
+            host: uri.host(),
+        };
+        let mut connector = self.connector.clone();
+        let connecting = progress.observe(async move {
+            poll_fn(|context| connector.poll_ready(context)).await?;
+            connector.call(uri.clone()).await
+        });
+        let stream = match connecting.await {
+            Ok(stream) => stream,
             Err(error) => {
-                let kind = if exchange.is_flooded() {
-                    ErrorKind::Protocol
-                } else {
-                    failure::kind(&error, |since| self.resolver.kind_of_silence(since))
-                };
+                let kind =
+                    failure::of_connection(&error, |since| self.resolver.kind_of_silence(since));
+                if !kind.is_connect() {
+                    unreached.keep();
+                }
                 if failure::is_exhaustion(&error) {
                     // What is short is what idle connections hold.
                     self.connections.close_idle();
                 }
-                let is_stale = exchange.fail(kind, &error);
-                let was_refused = failure::is_refused(&error);
-                Err(AttemptError::new(kind, error)
-                    .on_stale_connection(is_stale)
-                    .refused(was_refused))
+                return Err(AttemptError::new(kind, error));
             }
+        };
+        unreached.keep();
+        let speaks_http2 =
+            self.versions == HttpVersions::Http2 || stream.connected().is_negotiated_h2();
+        let failed = |error| AttemptError::new(failure::of_exchange(&error), error);
+        if !speaks_http2 {
+            let host = HeaderValue::from_str(origin.authority.as_str())
+                .map_err(|source| AttemptError::new(ErrorKind::InvalidRequest, source))?;
+            let connection = Http1::new(stream, host).await.map_err(failed)?;
+            return Ok(self.connections.lease(origin, connection));
         }
+        let shared = (!must_be_new).then(|| self.connections.take(origin));
+        if let Some(lease) = shared.flatten() {
+            return Ok(lease);
+        }
+        let connection = Http2::new(stream).await.map_err(failed)?;
+        Ok(self.connections.share(origin, connection))
     }
 
     /// What kind of failure it is that nothing was sent in time.
@@ -188,16 +221,56 @@ impl BuiltIn {
             None => ErrorKind::ConnectTimeout,
         }
     }
+}
 
-    /// What the proxy wants to see on a request that is not tunnelled.
-    fn proxy_authorization(&self, uri: &Uri) -> Option<http::HeaderValue> {
-        let is_plain = uri.scheme() == Some(&http::uri::Scheme::HTTP);
-        let proxy = self.proxy.as_ref().filter(|_| is_plain)?;
-        proxy.authorization.clone()
+/// A host to which no connection was made: it may have moved, so that its name is resolved anew next
+/// time.
+struct Unreached<'a> {
+    resolver: &'a GuardedResolver,
+    host: Option<&'a str>,
+}
+
+impl Unreached<'_> {
+    /// Its address is right.
+    fn keep(mut self) {
+        self.host = None;
     }
 }
 
-/// The receiver said "wait" too often.
-#[derive(Debug, thiserror::Error)]
-#[error("more than {MAX_INTERIM_RESPONSES} interim responses")]
-struct Flood;
+impl Drop for Unreached<'_> {
+    fn drop(&mut self) {
+        if let Some(host) = self.host {
+            self.resolver.forget(host);
+        }
+    }
+}
+
+/// Sends a request over a connection.
+async fn exchange(
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    progress: &Progress,
+) -> Result<Response<Incoming>, Failure> {
+    let is_empty = request.body().is_empty();
+    let mut response = pin!(lease.send(request));
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if !has_waited {
+            // The other tasks go first, and read what has arrived for them. The next requests leave
+            // together then, and do not wake the receiver one by one, which costs more.
+            has_waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = response.as_mut().poll(context);
+        if polled.is_pending() && is_empty {
+            // Nothing of its body will be asked for.
+            progress.assume_sent();
+        }
+        polled.map_err(|mut error| match error.take_message() {
+            Some(request) => Failure::NotSent(request, error.into_error()),
+            None => Failure::Failed(error.into_error()),
+        })
+    })
+    .await
+}

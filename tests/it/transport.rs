@@ -1,6 +1,7 @@
 //! What can be set about how requests are sent.
 
 mod handed_in;
+mod idle;
 mod local;
 mod proxy;
 
@@ -154,41 +155,6 @@ async fn an_ipv6_address_in_a_url_is_called() {
     assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
     let host = receiver.address().to_string();
     assert_eq!(values(&receiver, "host"), [host]);
-}
-
-#[tokio::test]
-async fn no_more_idle_connections_are_kept_than_were_allowed() {
-    let mut receivers = Vec::new();
-    for _ in 0..20 {
-        receivers.push(receiver(Reply::ok()).await);
-    }
-    let sender = Sender::builder().max_idle_connections(8).build().unwrap();
-    for receiver in &receivers {
-        let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
-        assert_eq!(attempt.verdict(), Verdict::Delivered);
-    }
-    // Those that were used first have been closed.
-    for receiver in &receivers[..12] {
-        receiver.closed(1).await;
-    }
-    // The last one is used again.
-    let last = receivers.last().unwrap();
-    let attempt = attempt_by(&sender, Endpoint::builder(last.url("/"))).await;
-    assert_eq!(attempt.verdict(), Verdict::Delivered);
-    assert_eq!(last.connections(), 1);
-}
-
-#[tokio::test]
-async fn without_idle_connections_each_request_has_its_own() {
-    let receiver = receiver(Reply::ok()).await;
-    let builder = Sender::builder().max_idle_connections(0);
-    let sender = builder.build().unwrap();
-    for number in 1..4 {
-        let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
-        assert_eq!(attempt.verdict(), Verdict::Delivered);
-        receiver.closed(number).await;
-        assert_eq!(receiver.connections(), number);
-    }
 }
 
 #[tokio::test]

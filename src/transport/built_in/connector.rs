@@ -17,12 +17,11 @@ use http::uri::Scheme;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-use super::connections::Connections;
-use super::metered::Metered;
 use super::proxy::Proxy;
 use super::tls::{Secured, Tls};
 use super::{Settings, tls};
@@ -74,13 +73,9 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(
-        settings: &Settings,
-        resolver: GuardedResolver,
-        connections: Connections,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn new(settings: &Settings, resolver: GuardedResolver) -> Result<Self, ConfigError> {
         let timeout = settings.connect_timeout;
-        let tcp = Tcp::new(resolver, settings.proxy.clone(), timeout, connections);
+        let tcp = Tcp::new(resolver, settings.proxy.clone(), timeout);
         let Tls { secured, unusable } = tls::secured(tcp, &settings.tls, settings.http_versions)?;
         Ok(Self {
             secured,
@@ -106,7 +101,6 @@ impl Service<Uri> for Connector {
             let error = ConnectError::TlsUnavailable(Arc::clone(reason));
             return Box::pin(async { Err(error) });
         }
-        // Asked for here: a connection that outlives its attempt goes on in a task of its own.
         let progress = Progress::current();
         let connecting = timeout(self.timeout, self.secured.call(uri));
         Box::pin(async move {
@@ -145,12 +139,7 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
-    fn new(
-        resolver: GuardedResolver,
-        proxy: Option<Proxy>,
-        timeout: Duration,
-        connections: Connections,
-    ) -> Self {
+    fn new(resolver: GuardedResolver, proxy: Option<Proxy>, timeout: Duration) -> Self {
         let mut connector = HttpConnector::new_with_resolver(resolver);
         // With TLS or not is decided above.
         connector.enforce_http(false);
@@ -160,17 +149,14 @@ impl Tcp {
         // Shared between the addresses of a name, so that the first one cannot use up all of it.
         connector.set_connect_timeout(Some(timeout));
         Self {
-            direct: Direct {
-                connector,
-                connections,
-            },
+            direct: Direct(connector),
             proxy,
         }
     }
 }
 
 impl Service<Uri> for Tcp {
-    type Response = TokioIo<Metered>;
+    type Response = TokioIo<TcpStream>;
     type Error = TcpError;
     type Future = Connecting<Self::Response, TcpError>;
 
@@ -196,13 +182,7 @@ impl Service<Uri> for Tcp {
                         .map_err(|error| TcpError::Failed(error.into()))
                 })
             }
-            Some(proxy) => {
-                let connecting = ToProxy(self.direct.clone()).call(proxy.uri.clone());
-                Box::pin(async {
-                    let stream = connecting.await?;
-                    Ok(TokioIo::new(stream.into_inner().proxied()))
-                })
-            }
+            Some(proxy) => ToProxy(self.direct.clone()).call(proxy.uri.clone()),
         };
         Box::pin(async move {
             let stream = connecting.await?;
@@ -216,30 +196,23 @@ impl Service<Uri> for Tcp {
 
 /// Makes TCP connections to the host of a URL.
 #[derive(Debug, Clone)]
-struct Direct {
-    connector: HttpConnector<GuardedResolver>,
-    connections: Connections,
-}
+struct Direct(HttpConnector<GuardedResolver>);
 
 impl Service<Uri> for Direct {
-    type Response = TokioIo<Metered>;
+    type Response = TokioIo<TcpStream>;
     type Error = TcpError;
     type Future = Connecting<Self::Response, TcpError>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TcpError>> {
-        self.connector
-            .poll_ready(context)
-            .map_err(|error| TcpError::Failed(error.into()))
+        let polled = self.0.poll_ready(context);
+        polled.map_err(|error| TcpError::Failed(error.into()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.connector.call(uri);
-        let connections = self.connections.clone();
-        Box::pin(async move {
+        let connecting = self.0.call(uri);
+        Box::pin(async {
             let connected = connecting.await;
-            let stream = connected.map_err(|error| TcpError::Failed(error.into()))?;
-            let metered = Metered::new(stream.into_inner(), connections.open());
-            Ok(TokioIo::new(metered))
+            connected.map_err(|error| TcpError::Failed(error.into()))
         })
     }
 }
@@ -249,7 +222,7 @@ impl Service<Uri> for Direct {
 struct ToProxy(Direct);
 
 impl Service<Uri> for ToProxy {
-    type Response = TokioIo<Metered>;
+    type Response = TokioIo<TcpStream>;
     type Error = TcpError;
     type Future = Connecting<Self::Response, TcpError>;
 

@@ -3,7 +3,6 @@
 use std::error::Error as StdError;
 use std::io;
 
-use hyper_util::client::legacy;
 use tokio::time::Instant;
 
 use super::connector::{ConnectError, TcpError};
@@ -11,10 +10,10 @@ use crate::ErrorKind;
 use crate::address_guard::BlockedAddress;
 use crate::resolver::LookupError;
 
-/// The kind of a failed request. When no name server replied to a lookup that began at some time,
-/// `of_silence` decides.
-pub(super) fn kind(
-    error: &legacy::Error,
+/// The kind of a connection that could not be made. When no name server replied to a lookup that
+/// began at some time, `of_silence` decides.
+pub(super) fn of_connection(
+    error: &ConnectError,
     of_silence: impl FnOnce(Instant) -> ErrorKind,
 ) -> ErrorKind {
     if find::<BlockedAddress>(error).is_some() {
@@ -30,23 +29,20 @@ pub(super) fn kind(
         // Inside a tunnel.
         return ErrorKind::Local;
     }
-    match find::<ConnectError>(error) {
-        Some(ConnectError::TimedOut {
+    match error {
+        ConnectError::TimedOut {
             lookup_pending_since: Some(since),
             ..
-        }) => of_silence(*since),
-        Some(ConnectError::TimedOut { .. }) => ErrorKind::ConnectTimeout,
-        Some(ConnectError::Tls(_)) => ErrorKind::Tls,
-        Some(ConnectError::TlsUnavailable(_) | ConnectError::Tcp(TcpError::Proxy(_))) => {
-            ErrorKind::Local
-        }
-        Some(ConnectError::Tcp(TcpError::Failed(_))) => match find::<io::Error>(error) {
+        } => of_silence(*since),
+        ConnectError::TimedOut { .. } => ErrorKind::ConnectTimeout,
+        ConnectError::Tls(_) => ErrorKind::Tls,
+        ConnectError::TlsUnavailable(_) | ConnectError::Tcp(TcpError::Proxy(_)) => ErrorKind::Local,
+        ConnectError::Tcp(TcpError::Failed(_)) => match find::<io::Error>(error) {
             Some(io) if is_local(io) => ErrorKind::Local,
             Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
             Some(io) if io.kind() == io::ErrorKind::TimedOut => ErrorKind::ConnectTimeout,
             _ => ErrorKind::Connect,
         },
-        None => of_exchange(error),
     }
 }
 
@@ -60,22 +56,22 @@ pub(in crate::transport) fn of_exchange(error: &(dyn StdError + 'static)) -> Err
 }
 
 /// Whether the receiver said, over HTTP/2, that it did nothing with the request.
-pub(super) fn is_refused(error: &legacy::Error) -> bool {
+pub(super) fn is_refused(error: &hyper::Error) -> bool {
     http2(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// Whether a failure over HTTP/2 is one of the whole connection, and not of one request.
-pub(super) fn ends_connection(error: &legacy::Error) -> bool {
+pub(super) fn ends_connection(error: &hyper::Error) -> bool {
     http2(error).is_none_or(|error| error.is_go_away() || error.is_io())
 }
 
 /// The error of HTTP/2 that another one wraps.
-fn http2(error: &legacy::Error) -> Option<&h2::Error> {
+fn http2(error: &hyper::Error) -> Option<&h2::Error> {
     find(error)
 }
 
 /// Whether the machine is short of what each connection needs.
-pub(super) fn is_exhaustion(error: &legacy::Error) -> bool {
+pub(super) fn is_exhaustion(error: &ConnectError) -> bool {
     find::<io::Error>(error)
         .is_some_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable || is_limit(error))
 }
@@ -110,11 +106,11 @@ fn is_limit(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(10024 | 10055))
 }
 
-/// The first error of a type in a chain, the outermost left out.
+/// The first error of a type in a chain.
 pub(in crate::transport) fn find<'a, E: StdError + 'static>(
     error: &'a (dyn StdError + 'static),
 ) -> Option<&'a E> {
-    let mut next = error.source();
+    let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);

@@ -128,7 +128,7 @@ async fn a_tower_service_is_a_transport() {
     let ok = attempt_by(&sender, Endpoint::builder("http://example.com/")).await;
     assert_eq!(ok.status(), Some(StatusCode::NO_CONTENT));
     let refused = attempt_by(&sender, Endpoint::builder("http://example.com/refused")).await;
-    assert_eq!(refused.error_kind(), Some(ErrorKind::Connect));
+    assert_eq!(refused.error_kind(), Some(ErrorKind::Refused));
     assert!(!refused.is_ambiguous());
 }
 
