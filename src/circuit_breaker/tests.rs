@@ -92,6 +92,23 @@ fn a_failure_rate_trips_it_once_there_are_enough_attempts() {
 }
 
 #[test]
+fn a_success_never_trips_it_although_it_completes_the_attempts_that_are_enough() {
+    let config = plain()
+        .with_consecutive_failures(100)
+        .with_failure_rate(0.5, 4, 60 * SECOND);
+    let (mut breaker, now) = (breaker(config), Instant::now());
+    for health in [
+        Health::Failing,
+        Health::Failing,
+        Health::Failing,
+        Health::Healthy,
+    ] {
+        attempt(&mut breaker, health, now);
+        assert_eq!(breaker.state(), CircuitState::Closed);
+    }
+}
+
+#[test]
 fn failures_outside_the_window_are_forgotten() {
     let config = plain()
         .with_consecutive_failures(100)

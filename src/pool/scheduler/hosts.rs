@@ -181,13 +181,17 @@ mod tests {
 
     #[test]
     fn slow_and_new_attempts_leave_room_for_quick_ones() {
-        // The limit, and how many attempts can be under way that are slow, new, and quick after them.
-        for (limit, slow, new, quick) in [
-            (1, 1, 0, 0),
-            (2, 1, 1, 0),
-            (4, 2, 1, 1),
-            (5, 3, 1, 1),
-            (64, 32, 16, 16),
+        let slow_first = [Speed::Slow, Speed::New, Speed::Quick];
+        let new_first = [Speed::New, Speed::Slow, Speed::Quick];
+        // The limit, and how many attempts of each speed can be under way that begin in this order.
+        for (limit, order, expected) in [
+            (1, slow_first, [1, 0, 0]),
+            (2, slow_first, [1, 1, 0]),
+            (4, slow_first, [2, 1, 1]),
+            (5, slow_first, [3, 1, 1]),
+            (64, slow_first, [32, 16, 16]),
+            (4, new_first, [3, 0, 1]),
+            (64, new_first, [48, 0, 16]),
         ] {
             let mut hosts = Hosts::new(Some(limit));
             let host: Arc<str> = "a".into();
@@ -199,8 +203,7 @@ mod tests {
                 }
                 begun
             };
-            let begun = [Speed::Slow, Speed::New, Speed::Quick].map(&mut fill);
-            assert_eq!(begun, [slow, new, quick], "{limit}");
+            assert_eq!(order.map(&mut fill), expected, "{limit}, {order:?}");
         }
     }
 

@@ -94,9 +94,8 @@ impl Lease {
             Connection::Http2(shared) => {
                 let mut requests = shared.connection.requests.clone();
                 let result = requests.try_send_request(request).await;
-                // A failure may be that of one request, but not if that was not even sent.
-                let error = result.as_ref().err();
-                shared.is_good = error.is_none_or(|error| error.message().is_none());
+                // A failure may be that of one request. A connection that failed is closed.
+                shared.is_good = true;
                 result
             }
         }

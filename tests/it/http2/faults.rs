@@ -37,7 +37,7 @@ enum Fault {
     GoAway,
     /// Closes.
     Closed,
-    /// Breaks the request off with an error of its own.
+    /// Breaks the request off with an error of its own, and serves the others.
     InternalError,
 }
 
@@ -116,7 +116,7 @@ async fn fail(mut connection: Http2, fault: Fault) {
         }
         Fault::InternalError => {
             response.send_reset(Reason::INTERNAL_ERROR);
-            while connection.accept().await.is_some() {}
+            serve(connection).await;
         }
         Fault::GoAway => {
             connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -188,6 +188,9 @@ async fn a_request_that_was_broken_off_is_not_sent_again() {
     let second = attempt(&sender, &server, PATIENT).await;
     let told = (second.error_kind(), second.is_ambiguous());
     assert_eq!(told, (Some(ErrorKind::Reset), true), "{second:?}");
+    // That says nothing about the connection.
+    let third = attempt(&sender, &server, PATIENT).await;
+    assert_eq!(third.verdict(), Verdict::Delivered, "{third:?}");
     assert_eq!(server.connections(), 1);
 }
 
