@@ -119,7 +119,8 @@ impl SenderBuilder {
         self
     }
 
-    /// Sets how long an unused connection is kept. More than zero; the default is 90 seconds.
+    /// Sets how long an unused connection is kept, to within a second. More than zero; the default
+    /// is 90 seconds.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self

@@ -14,15 +14,12 @@ mod metered;
 mod proxy;
 mod tls;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri, header};
-use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::Connection;
 use tower_service::Service;
 
@@ -82,13 +79,6 @@ pub(crate) struct BuiltIn {
     versions: HttpVersions,
 }
 
-/// Why there is no response.
-enum Failure {
-    /// The request is as it was before.
-    NotSent(Request<RequestBody>, hyper::Error),
-    Failed(hyper::Error),
-}
-
 impl BuiltIn {
     pub(crate) fn new(settings: Settings, resolver: GuardedResolver) -> Result<Self, ConfigError> {
         Ok(Self {
@@ -136,30 +126,33 @@ impl BuiltIn {
                     *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
                 }
             }
-            match exchange(&mut lease, request, &progress).await {
+            let mut error = match lease.send(request).await {
                 Ok(response) => {
                     let leased = |body| ResponseBody::built_in(LeasedBody::new(body, lease));
                     return Ok(response.map(leased));
                 }
+                Err(error) => error,
+            };
+            if lease.is_kept()
+                && let Some(unsent) = error.take_message()
+            {
                 // Its connection had ended before.
-                Err(Failure::NotSent(unsent, _)) if lease.is_kept() => {
-                    request = unsent;
-                    request.headers_mut().remove(header::HOST);
-                    *request.uri_mut() = uri.clone();
-                }
-                Err(Failure::NotSent(_, error) | Failure::Failed(error)) => {
-                    let kind = if lease.is_flooded() {
-                        ErrorKind::Protocol
-                    } else {
-                        failure::of_exchange(&error)
-                    };
-                    let is_stale = kind == ErrorKind::Reset && lease.was_stale(&error);
-                    let was_refused = failure::is_refused(&error);
-                    return Err(AttemptError::new(kind, error)
-                        .on_stale_connection(is_stale)
-                        .refused(was_refused));
-                }
+                request = unsent;
+                request.headers_mut().remove(header::HOST);
+                *request.uri_mut() = uri.clone();
+                continue;
             }
+            let error = error.into_error();
+            let kind = if lease.is_flooded() {
+                ErrorKind::Protocol
+            } else {
+                failure::of_exchange(&error)
+            };
+            let is_stale = kind == ErrorKind::Reset && lease.was_stale(&error);
+            let was_refused = failure::is_refused(&error);
+            return Err(AttemptError::new(kind, error)
+                .on_stale_connection(is_stale)
+                .refused(was_refused));
         }
     }
 
@@ -243,34 +236,4 @@ impl Drop for Unreached<'_> {
             self.resolver.forget(host);
         }
     }
-}
-
-/// Sends a request over a connection.
-async fn exchange(
-    lease: &mut Lease,
-    request: Request<RequestBody>,
-    progress: &Progress,
-) -> Result<Response<Incoming>, Failure> {
-    let is_empty = request.body().is_empty();
-    let mut response = pin!(lease.send(request));
-    let mut has_waited = false;
-    poll_fn(|context| {
-        if !has_waited {
-            // The other tasks go first, and read what has arrived for them. The next requests leave
-            // together then, and do not wake the receiver one by one, which costs more.
-            has_waited = true;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let polled = response.as_mut().poll(context);
-        if polled.is_pending() && is_empty {
-            // Nothing of its body will be asked for.
-            progress.assume_sent();
-        }
-        polled.map_err(|mut error| match error.take_message() {
-            Some(request) => Failure::NotSent(request, error.into_error()),
-            None => Failure::Failed(error.into_error()),
-        })
-    })
-    .await
 }

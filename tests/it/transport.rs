@@ -13,7 +13,7 @@ use tidings::{
     Attempt, Classifier, Endpoint, EndpointBuilder, ErrorKind, HttpVersions, Message, Sender,
     Verdict,
 };
-use tidings_test_support::{Receiver, Reply, Unreachable};
+use tidings_test_support::{Behaviour, Receiver, Reply, Unreachable};
 
 use crate::support::receiver;
 
@@ -126,6 +126,17 @@ async fn regression_an_empty_body_that_found_no_connection_leaves_nothing_in_dou
     let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
     let told = (attempt.error_kind(), attempt.is_ambiguous());
     assert_eq!(told, (Some(ErrorKind::ConnectTimeout), false));
+}
+
+#[tokio::test]
+async fn an_empty_body_whose_request_gets_no_response_may_have_arrived() {
+    let receiver = receiver(Behaviour::NeverReply).await;
+    let endpoint = Endpoint::builder(receiver.url("/")).timeout(Duration::from_secs(1));
+    let sender = Sender::builder().build().unwrap();
+    let endpoint = endpoint.build().unwrap();
+    let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
+    let told = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(told, (Some(ErrorKind::ResponseTimeout), true));
 }
 
 #[tokio::test]

@@ -208,6 +208,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_promised_to_slow_and_new_lanes_counts() {
+        for (speed, under_way) in [(Speed::New, 2), (Speed::Slow, 1)] {
+            let mut hosts = Hosts::new(Some(4));
+            let host: Arc<str> = "a".into();
+            for _ in 0..under_way {
+                hosts.acquire(&host, speed);
+            }
+            hosts.block(&host, speed, LaneId(1));
+            let mut promised = Attempts::default();
+            promised.add(speed);
+            assert_eq!(hosts.next_unblocked(&host, promised), None);
+            let lane = hosts.next_unblocked(&host, Attempts::default());
+            assert_eq!(lane, Some(LaneId(1)));
+        }
+    }
+
+    #[test]
     fn a_late_attempt_of_a_new_lane_leaves_no_more_room_to_new_ones() {
         let mut hosts = Hosts::new(Some(4));
         let host: Arc<str> = "a".into();

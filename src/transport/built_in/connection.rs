@@ -80,7 +80,7 @@ impl Http1 {
 
     /// Whether another request may use it, as far as is known.
     pub(super) fn is_ready(&self) -> bool {
-        self.driver.is_some() && self.requests.is_ready()
+        self.requests.is_ready()
     }
 
     /// Looks whether another request may use it, while none does. Nothing is woken by it then.
@@ -110,10 +110,6 @@ impl Http2 {
             meter,
             _driver: AbortOnDropHandle::new(driver),
         })
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.requests.is_closed()
     }
 }
 

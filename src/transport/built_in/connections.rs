@@ -23,10 +23,7 @@ type LeftConnection = Left<Box<Http1>, Arc<Http2>>;
 pub(super) struct Connections(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    state: Mutex<State>,
-    period: Duration,
-}
+struct Inner(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -41,29 +38,17 @@ impl Connections {
             kept: Kept::new(bounds),
             sweeper: None,
         };
-        Self(Arc::new(Inner {
-            state: Mutex::new(state),
-            period: bounds.idle_timeout.min(SWEEP),
-        }))
+        Self(Arc::new(Inner(Mutex::new(state))))
     }
 
-    /// Leases a connection that was kept.
+    /// Leases a connection that was kept. It may have ended: then nothing is sent over it.
     pub(super) fn take(&self, origin: &Origin) -> Option<Lease> {
-        loop {
-            let found = self.0.lock().kept.take(origin)?;
-            let home = self.home(origin);
-            match found {
-                Found::Unshared(connection) => {
-                    return Some(Lease::of_http1(connection, home, true));
-                }
-                Found::Shared(connection, _) if connection.is_closed() => {
-                    self.discard(origin, &connection);
-                }
-                Found::Shared(connection, users) => {
-                    return Some(Lease::of_http2(connection, users, home, true));
-                }
-            }
-        }
+        let found = self.0.lock().kept.take(origin)?;
+        let home = self.home(origin);
+        Some(match found {
+            Found::Unshared(connection) => Lease::of_http1(connection, home, true),
+            Found::Shared(connection, users) => Lease::of_http2(connection, users, home, true),
+        })
     }
 
     /// Leases a new connection of HTTP/1.
@@ -132,7 +117,7 @@ impl Inner {
         let (expired, mut suspects) = {
             let mut state = self.lock();
             let expired = state.kept.take_expired(now);
-            let until = now.checked_sub(self.period);
+            let until = now.checked_sub(SWEEP);
             let suspects = until.map(|until| state.kept.take_suspects(until));
             (expired, suspects.unwrap_or_default())
         };
@@ -146,13 +131,13 @@ impl Inner {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that can panic runs under the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn sweep(connections: Weak<Inner>) {
-    while let Some(period) = connections.upgrade().map(|connections| connections.period) {
-        sleep(period).await;
+    loop {
+        sleep(SWEEP).await;
         let Some(connections) = connections.upgrade() else {
             return;
         };

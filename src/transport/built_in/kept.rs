@@ -363,8 +363,22 @@ mod tests {
         assert_eq!(kept.idle, 0);
         assert_eq!(kept.leave(&a, &2, now), []);
         assert_eq!(kept.idle, 1);
+        assert_eq!((kept.take(&a), kept.idle), (Some(Found::Shared(2, 1)), 0));
+        assert_eq!((kept.leave(&a, &2, now), kept.idle), (vec![], 1));
         assert_eq!(kept.share(&a, 3, now), [Left::Shared(2)]);
         assert_eq!((kept.take(&a), kept.idle), (Some(Found::Shared(3, 2)), 0));
+    }
+
+    #[test]
+    fn a_shared_connection_in_use_is_never_closed() {
+        let (mut kept, start) = (kept(8), Instant::now());
+        let [a, b] = ["https://a.test/", "https://b.test/"].map(origin);
+        kept.share(&a, 1, start);
+        kept.put(&b, 2, at(start, 1));
+        assert_eq!(kept.take_excess(0), [Left::Unshared(2)]);
+        kept.put(&b, 3, at(start, 1));
+        assert_eq!(kept.take_expired(at(start, 60)), [Left::Unshared(3)]);
+        assert_eq!(kept.take(&a), Some(Found::Shared(1, 2)));
     }
 
     #[test]
@@ -398,12 +412,14 @@ mod tests {
         let (mut kept, start, a) = (kept(8), Instant::now(), origin("http://a.test/"));
         kept.put(&a, 1, start);
         kept.put(&a, 2, at(start, 1));
-        let mut suspects = kept.take_suspects(start);
-        assert_eq!((suspects.len(), kept.idle), (1, 1));
-        assert_eq!(*suspects[0].connection(), 1);
+        kept.put(&a, 3, at(start, 2));
+        let mut suspects = kept.take_suspects(at(start, 1));
+        assert_eq!((suspects.len(), kept.idle), (2, 1));
+        assert_eq!([0, 1].map(|index| *suspects[index].connection()), [1, 2]);
         kept.restore(suspects);
-        assert_eq!(kept.idle, 2);
-        assert_eq!(kept.take(&a), Some(Found::Unshared(2)));
-        assert_eq!(kept.take(&a), Some(Found::Unshared(1)));
+        assert_eq!(kept.idle, 3);
+        for connection in [3, 2, 1] {
+            assert_eq!(kept.take(&a), Some(Found::Unshared(connection)));
+        }
     }
 }

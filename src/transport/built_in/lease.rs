@@ -82,20 +82,46 @@ impl Lease {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        let progress = Arc::clone(request.body().progress());
+        let is_empty = request.body().is_empty();
+        let mark = |is_pending| {
+            if is_pending && is_empty {
+                // Nothing of its body will be asked for.
+                progress.assume_sent();
+            }
+        };
         match &mut self.connection {
             Connection::Http1(connection, _) => {
                 let mut response = pin!(connection.requests.try_send_request(request));
+                let mut has_waited = false;
                 poll_fn(|context| {
+                    if !has_waited {
+                        // The other tasks go first, and read what has arrived for them. The next
+                        // requests leave together then, and do not wake the receiver one by one,
+                        // which costs more.
+                        has_waited = true;
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                     connection.drive(context);
-                    response.as_mut().poll(context)
+                    let polled = response.as_mut().poll(context);
+                    mark(polled.is_pending());
+                    polled
                 })
                 .await
             }
             Connection::Http2(shared) => {
                 let mut requests = shared.connection.requests.clone();
-                let result = requests.try_send_request(request).await;
-                // A failure may be that of one request. A connection that failed is closed.
-                shared.is_good = true;
+                let mut response = pin!(requests.try_send_request(request));
+                let result = poll_fn(|context| {
+                    let polled = response.as_mut().poll(context);
+                    mark(polled.is_pending());
+                    polled
+                })
+                .await;
+                // A failure may be that of one request, but not if that was not even sent.
+                let error = result.as_ref().err();
+                shared.is_good = error.is_none_or(|error| error.message().is_none());
                 result
             }
         }
@@ -152,8 +178,8 @@ impl Lease {
 
     /// The response was read to its end.
     fn finish(self) {
-        if let Connection::Http1(mut connection, home) = self.connection
-            && (connection.is_ready() || connection.check())
+        if let Connection::Http1(connection, home) = self.connection
+            && connection.is_ready()
         {
             home.connections.put(&home.origin, connection);
         }

@@ -230,6 +230,21 @@ async fn interim(mut connection: Http2, count: usize) {
 }
 
 #[tokio::test]
+async fn a_flood_on_a_kept_connection_is_not_asked_for_again() {
+    let server = Server::start(|_, mut connection| async move {
+        reply(connection.accept().await.unwrap().unwrap());
+        interim(connection, usize::MAX).await;
+    })
+    .await;
+    let sender = sender();
+    attempt(&sender, &server, PATIENT).await;
+    let second = attempt(&sender, &server, PATIENT).await;
+    let told = (second.error_kind(), second.is_ambiguous());
+    assert_eq!(told, (Some(ErrorKind::Protocol), true), "{second:?}");
+    assert_eq!(server.connections(), 1);
+}
+
+#[tokio::test]
 async fn interim_responses_are_passed_over() {
     let server = Server::start(|_, connection| interim(connection, 3)).await;
     let attempt = attempt(&sender(), &server, PATIENT).await;

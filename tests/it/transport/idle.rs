@@ -4,10 +4,11 @@ use std::io;
 
 use tidings::MAX_RESPONSE_BYTES;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
-use tidings_test_support::{Behaviour, Script, Tls};
+use tidings_test_support::{Script, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use super::*;
 
@@ -62,6 +63,7 @@ async fn a_connection_that_was_idle_for_too_long_is_closed() {
 async fn a_connection_that_the_receiver_has_closed_is_closed_without_another_request() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (over, is_over) = oneshot::channel();
     let receiving = async {
         let (mut stream, _) = listener.accept().await?;
         let mut request = Vec::new();
@@ -71,15 +73,20 @@ async fn a_connection_that_the_receiver_has_closed_is_closed_without_another_req
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
             .await?;
+        is_over.await.map_err(io::Error::other)?;
         // The half of it: what the sender closes is read as the end of the stream.
         stream.shutdown().await?;
         stream.read_to_end(&mut request).await?;
         io::Result::Ok(())
     };
     let sender = Sender::builder().build().unwrap();
-    let (received, attempt) = tokio::join!(receiving, attempt_by(&sender, Endpoint::builder(url)));
+    let attempting = async {
+        let attempt = attempt_by(&sender, Endpoint::builder(url)).await;
+        assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+        over.send(()).unwrap();
+    };
+    let (received, ()) = tokio::join!(receiving, attempting);
     received.unwrap();
-    assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
 }
 
 #[test]

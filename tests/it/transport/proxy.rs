@@ -5,7 +5,7 @@ mod tunnel;
 
 use http::StatusCode;
 use tidings::AddressPolicy;
-use tidings_test_support::{Behaviour, Script};
+use tidings_test_support::Script;
 
 use super::*;
 

@@ -87,8 +87,8 @@ fn regression_an_endpoint_that_fails_the_first_attempt_of_every_message_recovers
         bench.scheduler.wake(bench.now);
         while !bench.begin().is_empty() {
             while let Some((_, first, _)) = bench.under_way.first() {
-                let status = if first.next_attempt() == 1 { 503 } else { 200 };
-                bench.settle(0, attempt(status, FAST));
+                let is_first = first.next_attempt() == 1;
+                bench.settle(0, attempt(if is_first { 503 } else { 200 }, FAST));
                 let lane = bench.scheduler.lane(id).unwrap();
                 states.extend(lane.circuit_state());
             }
