@@ -162,15 +162,12 @@ impl<'a> UnderWay<'a> {
         let number = delivery.next_attempt();
         let began = Instant::now();
         let made = catch_async(pin!(self.make(endpoint, number, began))).await;
-        let attempt = match made {
-            Some(attempt) => attempt,
-            None => {
-                panics::log("a resolver, a signer, a transport or a tracing layer");
-                let attempt = panicked(number, began.elapsed());
-                catch(|| telemetry::attempted(&attempt));
-                attempt
-            }
-        };
+        let attempt = made.unwrap_or_else(|| {
+            panics::log("a resolver, a signer, a transport or a tracing layer");
+            let attempt = panicked(number, began.elapsed());
+            catch(|| telemetry::attempted(&attempt));
+            attempt
+        });
         self.pool
             .attempted(&self.id, &self.message, &attempt, &self.span);
         self.settle(attempt, rng);
