@@ -86,8 +86,8 @@ impl Consumer {
     /// with the attempt counted.
     ///
     /// It takes at most four seconds longer than that timeout, whatever the store does: what a store that
-    /// does not reply has not taken by then counts as [abandoned](CloseReport::abandoned), and comes again
-    /// when its claim expires.
+    /// does not reply has not taken by then counts as [abandoned](CloseReport::abandoned). It comes again
+    /// when its claim expires, unless the store has taken it after all.
     ///
     /// Handlers are [told](crate::Context::closing) that this has begun, and no other starts. A second
     /// call waits for the same end and returns the same report.
