@@ -55,6 +55,7 @@ macro_rules! for_each_store_behaviour {
             deliveries_are_listed_newest_first
             a_finished_delivery_is_retried
             waiting_deliveries_are_counted
+            one_instance_leads
             a_lane_has_one_instance
             concurrent_leases_share_the_lanes
             a_lease_ends_by_its_time

@@ -136,6 +136,21 @@ impl Shared {
         self.aborting.clone().drop_guard()
     }
 
+    /// What this instance is called in leases.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// How long a lease lasts.
+    pub(crate) fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// How often to look for work whose wake-up was lost.
+    pub(crate) fn poll_interval(&self) -> Duration {
+        self.poll_interval
+    }
+
     pub(crate) fn defaults(&self) -> &Defaults {
         &self.defaults
     }

@@ -7,6 +7,7 @@
 //! | `deferred` | one row an event whose deliveries are made later, because they are many |
 //! | `delivery` | one row an event and endpoint: the queue and the record in one |
 //! | `attempt` | one row an attempt |
+//! | `leader` | one row: which instance makes deliveries |
 //! | `lane` | one row an endpoint with work: when it is due, and who serves it |
 //! | `health` | one row an endpoint that was ever called |
 //! | `replay` | one row a replay that is under way |
@@ -36,7 +37,7 @@ use tidings_postgres::{Config, Connections, Database, Sessions};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
     NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
 };
 use crate::{
@@ -183,6 +184,38 @@ impl Store for PostgresStore {
         at: Timestamp,
     ) -> Result<bool, StoreError> {
         deferred::add(&self.connections, events, at).await
+    }
+
+    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+        // Those that wait for the lead only read.
+        let rows = self
+            .connections
+            .query(
+                "INSERT INTO tidings_webhook_leader AS leader (one, instance, until)
+                 SELECT true, $1, $3 WHERE NOT EXISTS (
+                     SELECT FROM tidings_webhook_leader WHERE instance <> $1 AND until > $2)
+                 ON CONFLICT (one) DO UPDATE
+                 SET instance = excluded.instance, until = excluded.until
+                 WHERE leader.instance = $1 OR leader.until <= $2
+                 RETURNING one",
+                &[
+                    (&lead.instance, Type::TEXT),
+                    (&micros(lead.now), Type::INT8),
+                    (&micros(lead.until), Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(!rows.is_empty())
+    }
+
+    async fn resign(&self, instance: &str) -> Result<(), StoreError> {
+        let resign = "DELETE FROM tidings_webhook_leader WHERE instance = $1";
+        let resigned = self
+            .connections
+            .query(resign, &[(&instance, Type::TEXT)])
+            .await?;
+        drop(resigned);
+        Ok(())
     }
 
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {

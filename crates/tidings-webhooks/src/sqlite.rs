@@ -8,6 +8,7 @@
 //! | `webhook_deferred` | one row an event whose deliveries are made later, because they are many |
 //! | `webhook_delivery` | one row an event and endpoint: the queue and the record in one |
 //! | `webhook_attempt` | one row an attempt |
+//! | `webhook_leader` | one row: which instance makes deliveries |
 //! | `webhook_lane` | one row an endpoint with work: when it is due, and who serves it |
 //! | `webhook_health` | one row an endpoint that was ever called |
 //! | `webhook_replay` | one row a replay that is under way |
@@ -26,6 +27,7 @@ mod deliveries;
 mod endpoints;
 mod events;
 mod lanes;
+mod leader;
 mod outcomes;
 mod replay;
 mod schema;
@@ -41,7 +43,7 @@ use tidings_sqlite::{Database, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
     NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
 };
 use crate::{
@@ -223,6 +225,22 @@ impl Store for SqliteStore {
         at: Timestamp,
     ) -> Result<bool, StoreError> {
         self.write_relaxed(move |tx| deferred::add(tx, events, at))
+            .await
+    }
+
+    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+        let asked = lead.clone();
+        // Those that wait for the lead write nothing.
+        let is_free = move |connection: &Connection| leader::is_free(connection, &asked);
+        Ok(self.query(is_free).await?
+            && self
+                .write_relaxed(move |tx| leader::lead(tx, &lead))
+                .await?)
+    }
+
+    async fn resign(&self, instance: &str) -> Result<(), StoreError> {
+        let instance = instance.to_owned();
+        self.write_relaxed(move |tx| leader::resign(tx, &instance))
             .await
     }
 

@@ -103,6 +103,13 @@ pub trait Store: Debug + Send + Sync + 'static {
         at: Timestamp,
     ) -> Result<bool, StoreError>;
 
+    /// Makes an instance the one that makes deliveries of accepted events, or keeps it so, until a time.
+    /// Returns `false` while another instance is.
+    async fn lead(&self, lead: Lead) -> Result<bool, StoreError>;
+
+    /// Ends the lead of an instance at once.
+    async fn resign(&self, instance: &str) -> Result<(), StoreError>;
+
     /// Leases lanes that are due and not leased, the earliest first.
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
 
@@ -295,6 +302,17 @@ pub struct Lease {
     pub until: Timestamp,
     /// At most so many.
     pub limit: usize,
+}
+
+/// Asks for the lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lead {
+    /// Who asks: a name that no other instance has.
+    pub instance: String,
+    /// When.
+    pub now: Timestamp,
+    /// When the lead ends, unless it is asked for again.
+    pub until: Timestamp,
 }
 
 /// The lanes that were leased.

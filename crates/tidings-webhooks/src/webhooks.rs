@@ -4,17 +4,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::signing::Secret;
 use tidings_notify::Payload;
-use tidings_stream::{
-    Consumer, Message, Retention, RetryDelay, StartFrom, StreamName, Streams, SubscribeOptions,
-};
+use tidings_stream::{Retention, StreamName, Streams};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::Instrument;
 
 use crate::clock::Clock;
-use crate::fan_out::{self, FanOut, GROUP, STREAM};
+use crate::fan_out::leader::Leader;
+use crate::fan_out::{self, FanOut, STREAM};
 use crate::lanes::Shared;
 use crate::store::Addressed;
 use crate::{
@@ -48,8 +46,8 @@ struct Inner {
 
 #[derive(Debug)]
 struct Running {
-    fan_out: Consumer,
-    deferred: AbortOnDropHandle<()>,
+    leader: AbortOnDropHandle<()>,
+    leading: CancellationToken,
     _feeders: DropGuard,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -63,15 +61,6 @@ pub struct StopReport {
     /// Outcomes that the store did not take. Their deliveries come again.
     pub unwritten_outcomes: usize,
 }
-
-/// Messages that one call of the fan-out takes.
-const FAN_OUT_BATCH: usize = 512;
-
-/// How long other instances wait for a batch of an instance that has crashed.
-const FAN_OUT_VISIBILITY: Duration = Duration::from_secs(30);
-
-/// How long the fan-out waits after a failure of the store, and how long at most.
-const FAN_OUT_DELAYS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
 /// Endpoints that wait to be disabled.
 const DISABLING: usize = 1024;
@@ -115,8 +104,13 @@ impl Webhooks {
             other => other?,
         }
         let fan_out = FanOut::new(Arc::clone(&store), clock.clone(), Arc::clone(&lanes));
-        let fan_out = Arc::new(fan_out);
-        let consumer = subscribe(&fan_out, &streams).await?;
+        let leading = CancellationToken::new();
+        let leader = Leader {
+            fan_out: Arc::new(fan_out),
+            streams: streams.clone(),
+            closing: leading.clone(),
+        };
+        leader.prepare().await?;
         let webhooks = Self {
             inner: Arc::new(Inner {
                 store,
@@ -136,10 +130,9 @@ impl Webhooks {
             .collect();
         let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
-        let deferred = tokio::spawn(async move { fan_out.make_deferred().await });
         *webhooks.running() = Some(Running {
-            fan_out: consumer,
-            deferred: AbortOnDropHandle::new(deferred),
+            leader: AbortOnDropHandle::new(tokio::spawn(leader.run())),
+            leading,
             _feeders: webhooks.inner.lanes.abort_on_drop(),
             _tasks: tasks,
         });
@@ -347,13 +340,9 @@ impl Webhooks {
             return StopReport::default();
         };
         let deadline = Instant::now() + limit;
-        // What is deferred stays deferred, for another instance or the next run.
-        drop(running.deferred);
+        running.leading.cancel();
         // A batch that is not done until then is made again: by another instance, or the next run.
-        if tokio::time::timeout(limit, running.fan_out.close())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(limit, running.leader).await.is_err() {
             tracing::warn!("the webhook fan-out did not end in time");
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -378,33 +367,6 @@ impl Webhooks {
 
 fn starts_on_full(error: &(dyn std::error::Error + 'static)) {
     tracing::warn!(error, "starting although the store is full");
-}
-
-async fn subscribe(
-    fan_out: &Arc<FanOut>,
-    streams: &Streams,
-) -> Result<Consumer, tidings_stream::Error> {
-    let (first, longest) = FAN_OUT_DELAYS;
-    let options = SubscribeOptions::default()
-        .with_start(StartFrom::Earliest)
-        // One batch at a time: deliveries are made in the order of acceptance.
-        .with_concurrency(1)
-        .with_max_batch(FAN_OUT_BATCH)
-        .with_unlimited_retries()
-        .with_retry_delay(RetryDelay::exponential(first, longest))
-        .with_visibility_timeout(FAN_OUT_VISIBILITY)
-        .with_shutdown_timeout(FAN_OUT_VISIBILITY);
-    let fan_out = Arc::clone(fan_out);
-    let handler = move |messages: Vec<Message>| {
-        let fan_out = Arc::clone(&fan_out);
-        async move {
-            let span = tracing::debug_span!("webhook_fan_out", messages = messages.len());
-            fan_out.handle(messages).instrument(span).await
-        }
-    };
-    streams
-        .subscribe_batch(STREAM, GROUP, options, handler)
-        .await
 }
 
 /// Disables endpoints that are gone or have failed for too long.

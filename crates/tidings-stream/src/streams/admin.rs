@@ -38,6 +38,27 @@ impl Streams {
         self.shared.engine.stats(&self.name(stream)?).await
     }
 
+    /// Creates a group that is to have messages from `start` on, unless it exists. A subscription does this
+    /// by itself; a group that is created before has what is published until then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::StartAhead`], [`Error::Full`], [`Error::Closed`] or
+    /// [`Error::Backend`] from the store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may have created it.
+    pub async fn create_group(
+        &self,
+        stream: &str,
+        group: &str,
+        start: StartFrom,
+    ) -> Result<(), Error> {
+        let group = self.group(stream, group)?;
+        self.shared.engine.open_group(&group, start).await
+    }
+
     /// Deletes a group, with its position and what it has pending; `false` when there is none.
     ///
     /// Its consumers should be closed first: those that are left end with [`Error::UnknownGroup`]. The

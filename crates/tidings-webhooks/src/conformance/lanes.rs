@@ -4,7 +4,7 @@ use super::support::{
     Stores, add, ask, at, disabled, endpoint, finish, lease, made, operator, outcome, record,
     release,
 };
-use crate::store::Lease;
+use crate::store::{Lead, Lease};
 use crate::{DeliveryState, Owner};
 
 /// The one that asks first, once the lane is due.
@@ -22,6 +22,27 @@ pub async fn a_lane_has_one_instance(Stores { a, b }: Stores) {
     assert!(lease(&*a, "a", at(11)).await.is_empty());
     release(&*b, "b", endpoint, None).await;
     assert_eq!(lease(&*a, "a", at(11)).await, [endpoint]);
+}
+
+/// The one that asks first, until its time is over or it resigns.
+pub async fn one_instance_leads(Stores { a, b }: Stores) {
+    let ask = |instance: &str, now, until| Lead {
+        instance: instance.to_owned(),
+        now: at(now),
+        until: at(until),
+    };
+    assert!(a.lead(ask("a", 0, 10)).await.unwrap());
+    assert!(!b.lead(ask("b", 5, 15)).await.unwrap());
+    assert!(a.lead(ask("a", 6, 16)).await.unwrap());
+    assert!(!b.lead(ask("b", 15, 25)).await.unwrap());
+    assert!(b.lead(ask("b", 16, 26)).await.unwrap());
+    assert!(!a.lead(ask("a", 17, 27)).await.unwrap());
+    // Only its own.
+    a.resign("a").await.unwrap();
+    assert!(!a.lead(ask("a", 18, 28)).await.unwrap());
+    b.resign("b").await.unwrap();
+    let (one, other) = tokio::join!(a.lead(ask("a", 19, 29)), b.lead(ask("b", 19, 29)));
+    assert!(one.unwrap() != other.unwrap());
 }
 
 /// Each lane goes to one of those who ask at the same time, and the limit holds.

@@ -56,13 +56,14 @@ pub(super) fn hasten(
     Ok(())
 }
 
-/// Ends all leases: who had them is gone.
+/// Ends all leases, and the lead: who had them is gone.
 pub(super) fn free_all(tx: &Transaction<'_>) -> Result<(), StoreError> {
     tx.execute(
         "UPDATE webhook_lane SET owner = NULL, free_at = max(next_due, blocked_until)
          WHERE owner IS NOT NULL",
         [],
     )?;
+    tx.execute("DELETE FROM webhook_leader", [])?;
     Ok(())
 }
 

@@ -128,4 +128,12 @@ pub(super) const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX webhook_deferred_user ON webhook_deferred (user);
 ",
+    // Which instance makes deliveries of accepted events.
+    "
+    CREATE TABLE webhook_leader (
+        one INTEGER PRIMARY KEY CHECK (one = 1),
+        instance TEXT NOT NULL,
+        until INTEGER NOT NULL
+    ) STRICT;
+",
 ];

@@ -1,6 +1,7 @@
 //! Which deliveries are made of accepted events, and in which order.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{
@@ -224,4 +225,34 @@ async fn regression_an_endpoint_does_not_get_what_was_accepted_before_it_was_mad
     assert_eq!(of_after.len(), 1);
     assert_eq!(of_after[0].event_id, "event-1");
     app.stop().await;
+}
+
+/// Three instances, none of which has to be the one that an event was accepted by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_are_made_in_the_order_of_acceptance_whichever_instance_accepts() {
+    const EVENTS: usize = 600;
+    let schema = Schema::create().await;
+    let options = || later().with_lease(Duration::from_secs(2));
+    let mut apps = Vec::new();
+    for _ in 0..3 {
+        apps.push(start_on_postgres(&schema, options()).await);
+    }
+    let endpoint = apps[0].endpoint("https://example.com/".to_owned()).await;
+    let mut number = 0;
+    for stopped in 0..3 {
+        for _ in 0..EVENTS / 3 {
+            apps[number % apps.len()].accept(number..number + 1).await;
+            number += 1;
+        }
+        // The others go on, whether the one that stops makes deliveries or not.
+        if stopped < 2 {
+            let app = apps.remove(0);
+            app.webhooks.stop_within(Duration::from_secs(10)).await;
+        }
+    }
+    let places = places(&made(&apps[0], endpoint, EVENTS).await);
+    let order: Vec<usize> = (0..EVENTS)
+        .map(|number| places[event(number).id()])
+        .collect();
+    assert!(order.is_sorted(), "{order:?}");
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_test_support::Gate;
 use tidings_webhooks::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lease, Leased,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
     NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint, StoredHealth,
 };
 use tidings_webhooks::{
@@ -147,6 +147,14 @@ impl Store for Watched {
     ) -> Result<bool, StoreError> {
         pass(self.holds.deferred.as_ref()).await;
         self.inner.add_deferred(events, at).await
+    }
+
+    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+        self.inner.lead(lead).await
+    }
+
+    async fn resign(&self, instance: &str) -> Result<(), StoreError> {
+        self.inner.resign(instance).await
     }
 
     async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
