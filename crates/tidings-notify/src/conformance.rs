@@ -99,6 +99,8 @@ macro_rules! store_conformance {
                 cleanup_counts_every_state,
                 cleanup_of_a_long_log_removes_exactly_the_old,
                 cleanup_counts_age_from_storing_and_not_from_the_stamp,
+                a_limit_leaves_the_newest_events,
+                unread_events_outlive_limit_and_age,
             }
             lifecycle {
                 calls_after_close_return_closed,

@@ -6,6 +6,8 @@ mod memory;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod retention;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod wakes;

@@ -1,7 +1,8 @@
 //! Removing old events.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
+use super::Subject;
 use super::support::{append, at_second, draft, head, inbox, next_moment, now, ok, seqs, user};
 use crate::{EventId, EventKey, InboxAction, InboxQuery, Store};
 
@@ -125,4 +126,81 @@ pub async fn cleanup_counts_age_from_storing_and_not_from_the_stamp(store: &dyn 
     assert_eq!(ok(store.cleanup(between).await), 2);
     assert_eq!(seqs(&ok(store.read(&ann, 0, 10).await).events), [3, 4]);
     assert_eq!(ok(store.cleanup(next_moment()).await), 2);
+}
+
+/// A limit on the number leaves the newest events of each user, also for other handles, with exact counts. What
+/// is gone is a gap up to the first event that is kept. For stores that have such a limit.
+pub async fn a_limit_leaves_the_newest_events(subject: &Subject) {
+    let Some((max, limited)) = subject.limited() else {
+        return;
+    };
+    let (store, ann, bob) = (subject.store(), user("ann"), user("bob"));
+    let events = append(limited, &ann, 3 * max).await;
+    append(limited, &bob, max).await;
+    let first = usize::try_from(2 * max).expect("it is small");
+    let read = InboxAction::Read(vec![events[0].id, events[first].id]);
+    ok(limited.change(&ann, &read, now()).await);
+    ok(limited.cleanup(Timestamp::UNIX_EPOCH).await);
+
+    let head_of_ann = head(store, &ann).await;
+    assert_eq!(
+        (head_of_ann.first_seq, head_of_ann.top_seq),
+        (2 * max + 1, 3 * max)
+    );
+    assert_eq!(head_of_ann.before_first(), events[first - 1].id);
+    assert_eq!((head_of_ann.unread, head_of_ann.unseen), (max - 1, max - 1));
+    let page = ok(store.read(&ann, 0, events.len()).await);
+    assert_eq!(seqs(&page.events), seqs(&events[first..]));
+    let gone = events[first - 1].id;
+    assert_eq!(ok(store.find(&ann, gone).await), None);
+    let head_of_bob = head(store, &bob).await;
+    assert_eq!(
+        (head_of_bob.first_seq, head_of_bob.unread),
+        (1, max),
+        "another log is as long as it may be"
+    );
+    assert_eq!(ok(limited.cleanup(Timestamp::UNIX_EPOCH).await), 0);
+    // The limit goes on to hold, one by one.
+    append(limited, &ann, 1).await;
+    ok(limited.cleanup(Timestamp::UNIX_EPOCH).await);
+    assert_eq!(head(store, &ann).await.first_seq, 2 * max + 2);
+}
+
+/// A store that keeps what is unread removes nothing from the oldest unread event of the inbox on, neither by
+/// number nor by age. For stores that can.
+pub async fn unread_events_outlive_limit_and_age(subject: &Subject) {
+    let Some((max, keeping)) = subject.unread_kept() else {
+        return;
+    };
+    let (store, ann, bob) = (subject.store(), user("ann"), user("bob"));
+    let events = append(keeping, &ann, 2 * max).await;
+    let id = |seq: u64| events[usize::try_from(seq).expect("it is small") - 1].id;
+    assert_eq!(ok(keeping.cleanup(next_moment()).await), 0);
+    assert_eq!(head(store, &ann).await.first_seq, 1);
+
+    let change = async |action| ok(keeping.change(&ann, &action, now()).await);
+    // The limit is applied with the next append, or with the next cleanup.
+    let removed_up_to = async |last| {
+        append(keeping, &ann, 1).await;
+        // Another log is not held up by this one.
+        append(keeping, &bob, 1).await;
+        ok(keeping.change(&bob, &InboxAction::ReadAll, now()).await);
+        ok(keeping.cleanup(next_moment()).await);
+        assert_eq!(head(store, &ann).await.first_seq, last + 1);
+        let head_of_bob = head(store, &bob).await;
+        assert_eq!(head_of_bob.first_seq, head_of_bob.top_seq + 1);
+    };
+    change(InboxAction::ReadUpTo(id(max))).await;
+    change(InboxAction::Unread(vec![id(3)])).await;
+    removed_up_to(2).await;
+    assert_eq!(head(store, &ann).await.unread, max + 2);
+    // One that was archived before it was read does not count as unread.
+    change(InboxAction::Archive(vec![id(3), id(max + 1)])).await;
+    removed_up_to(max + 1).await;
+    change(InboxAction::Unarchive(vec![id(max + 1)])).await;
+    assert_eq!(head(store, &ann).await.unread, max + 1);
+    change(InboxAction::ReadAll).await;
+    ok(keeping.cleanup(next_moment()).await);
+    let after = head(store, &ann).await;
+    assert_eq!((after.first_seq, after.unread), (after.top_seq + 1, 0));
 }

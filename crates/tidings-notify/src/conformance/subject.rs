@@ -12,8 +12,16 @@ pub struct Subject {
     store: Arc<dyn Store>,
     second: Arc<dyn Store>,
     transactions: Option<Arc<dyn Transactions>>,
+    limited: Option<Limited>,
+    keeping: Option<Limited>,
     /// What the store needs, for as long as the subject is used.
     kept: Box<dyn Any + Send + Sync>,
+}
+
+/// A handle that keeps so many events of each user.
+pub(super) struct Limited {
+    pub(super) max: u64,
+    pub(super) store: Arc<dyn Store>,
 }
 
 /// How the suite holds a transaction open, for stores whose writers run at the same time.
@@ -41,6 +49,8 @@ impl Subject {
             second: store.clone(),
             store,
             transactions: None,
+            limited: None,
+            keeping: None,
             kept: Box::new(()),
         }
     }
@@ -59,6 +69,22 @@ impl Subject {
         self
     }
 
+    /// Adds a handle of the same store that keeps at most so many events of each user, at the latest after
+    /// a [`cleanup`](Store::cleanup); at least four.
+    pub fn with_limit(mut self, max: u64, store: impl Store) -> Self {
+        let store = Arc::new(store);
+        self.limited = Some(Limited { max, store });
+        self
+    }
+
+    /// Adds a handle of the same store that keeps at most so many events of each user, but the oldest
+    /// unread event and what came after it in any case.
+    pub fn with_unread_kept(mut self, max: u64, store: impl Store) -> Self {
+        let store = Arc::new(store);
+        self.keeping = Some(Limited { max, store });
+        self
+    }
+
     /// Keeps a value for as long as the store is used, for instance its folder.
     pub fn keeping(mut self, kept: impl Any + Send + Sync) -> Self {
         self.kept = Box::new(kept);
@@ -71,6 +97,16 @@ impl Subject {
 
     pub(super) fn second(&self) -> &dyn Store {
         &*self.second
+    }
+
+    pub(super) fn limited(&self) -> Option<(u64, &dyn Store)> {
+        let limited = self.limited.as_ref()?;
+        Some((limited.max, &*limited.store))
+    }
+
+    pub(super) fn unread_kept(&self) -> Option<(u64, &dyn Store)> {
+        let keeping = self.keeping.as_ref()?;
+        Some((keeping.max, &*keeping.store))
     }
 
     pub(super) fn transactions(&self) -> Option<&dyn Transactions> {

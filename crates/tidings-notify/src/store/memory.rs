@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::log::Log;
+use self::log::{Kept, Log};
 use crate::budget::{Budget, cost};
 use crate::event::to_microseconds;
 use crate::{
@@ -28,6 +28,7 @@ const DEFAULT_MAX_EVENTS: usize = 10_000;
 pub struct MemoryStore {
     logs: Arc<Mutex<Logs>>,
     max_events: usize,
+    keeps_unread: bool,
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +52,7 @@ impl MemoryStore {
         Self {
             logs: Arc::default(),
             max_events: DEFAULT_MAX_EVENTS,
+            keeps_unread: false,
         }
     }
 
@@ -59,6 +61,19 @@ impl MemoryStore {
     pub fn with_max_events_per_user(mut self, max: usize) -> Self {
         self.max_events = max.max(1);
         self
+    }
+
+    /// Keeps the oldest unread event of every inbox, and what came after it, whatever the number and the
+    /// age: a user who reads nothing has a log without a limit.
+    #[must_use]
+    pub fn with_unread_kept(mut self) -> Self {
+        self.keeps_unread = true;
+        self
+    }
+
+    fn may_go(&self, kept: &Kept) -> bool {
+        let event = &kept.event;
+        !self.keeps_unread || event.read_at.is_some() || event.archived_at.is_some()
     }
 
     fn open(&self) -> Result<MutexGuard<'_, Logs>, StoreError> {
@@ -73,11 +88,11 @@ impl MemoryStore {
 }
 
 impl Logs {
-    fn append(&mut self, draft: Draft, stored_at: Timestamp, max_events: usize) -> Event {
+    fn append(&mut self, draft: Draft, stored_at: Timestamp, store: &MemoryStore) -> Event {
         let user = draft.user.clone();
         let log = self.by_user.entry(user.clone()).or_insert_with(Log::new);
         let event = log.append(draft, stored_at);
-        log.drop_while(|log, _| log.events.len() > max_events);
+        log.drop_while(|log, kept| log.events.len() > store.max_events && store.may_go(kept));
         self.note_change(&user);
         event
     }
@@ -99,7 +114,7 @@ impl Store for MemoryStore {
         let mut logs = self.open()?;
         // Under the lock, so that the times rise along every log.
         let now = to_microseconds(Timestamp::now());
-        let append = |draft| logs.append(draft, now, self.max_events);
+        let append = |draft| logs.append(draft, now, self);
         Ok(drafts.into_iter().map(append).collect())
     }
 
@@ -231,7 +246,8 @@ impl Store for MemoryStore {
             let Some(log) = logs.by_user.get_mut(&user) else {
                 continue;
             };
-            let (dropped, counts_changed) = log.drop_while(|_, kept| kept.stored_at < cutoff);
+            let (dropped, counts_changed) =
+                log.drop_while(|_, kept| kept.stored_at < cutoff && self.may_go(kept));
             removed += dropped;
             if counts_changed {
                 logs.note_change(&user);

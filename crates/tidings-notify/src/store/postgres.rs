@@ -53,6 +53,7 @@ use tidings_postgres::{Connections, Database, Sessions};
 use tokio_postgres::types::Type;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::retention::Retention;
 use crate::{
     ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
     InboxUpdate, Page, Store, StoreError, UserId, WakeSender, Wakes,
@@ -71,7 +72,7 @@ const WAKES: usize = 4096;
 #[must_use]
 pub struct PostgresOptions {
     connections: usize,
-    max_events: Option<u64>,
+    retention: Retention,
 }
 
 impl Default for PostgresOptions {
@@ -79,7 +80,7 @@ impl Default for PostgresOptions {
     fn default() -> Self {
         Self {
             connections: 4,
-            max_events: None,
+            retention: Retention::default(),
         }
     }
 }
@@ -95,7 +96,14 @@ impl PostgresOptions {
     /// Sets how many events of each user a [`cleanup`](Store::cleanup) leaves, however young they are;
     /// at least one.
     pub fn with_max_events_per_user(mut self, max: u64) -> Self {
-        self.max_events = Some(max.max(1));
+        self.retention.max_events = Some(max.max(1));
+        self
+    }
+
+    /// Has a [`cleanup`](Store::cleanup) leave the oldest unread event of every inbox, and what came after it,
+    /// whatever the number and the age: a user who reads nothing has a log without a limit.
+    pub fn with_unread_kept(mut self) -> Self {
+        self.retention.keeps_unread = true;
         self
     }
 }
@@ -116,7 +124,7 @@ struct Shared {
     commit: GroupCommit,
     announcer: Announcer,
     wakes: WakeSender,
-    max_events: Option<u64>,
+    retention: Retention,
     /// Appending, announcing, listening; none once the store is closed.
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
@@ -166,7 +174,7 @@ impl PostgresStore {
                 commit,
                 announcer,
                 wakes,
-                max_events: options.max_events,
+                retention: options.retention,
                 tasks: Mutex::new(tasks),
             }),
         })
@@ -267,7 +275,7 @@ impl Store for PostgresStore {
     }
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
-        cleanup::run(self.connections(), cutoff, self.shared.max_events).await
+        cleanup::run(self.connections(), cutoff, self.shared.retention).await
     }
 
     /// Refuses later calls on this store and its clones, and ends its connections.

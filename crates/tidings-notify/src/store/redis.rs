@@ -104,6 +104,7 @@ pub struct RedisStore {
 struct Shared {
     scripts: Scripts,
     max_events: u64,
+    keeps_unread: bool,
     /// What counts as a run of the server; empty for each process of it.
     run: &'static str,
     wakes: WakeSender,
@@ -131,6 +132,7 @@ impl RedisStore {
             shared: Arc::new(Shared {
                 scripts,
                 max_events: options.max_events,
+                keeps_unread: options.keeps_unread,
                 run: options.run,
                 wakes,
                 closing: CancellationToken::new(),
@@ -159,7 +161,9 @@ impl Store for RedisStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
         let scripts = &self.shared.scripts;
         let mut call = scripts.call(Script::Append);
-        call.arg(self.shared.max_events).arg(self.shared.run);
+        call.arg(self.shared.max_events)
+            .arg(self.shared.keeps_unread)
+            .arg(self.shared.run);
         for draft in &drafts {
             call.arg(draft.user.as_str())
                 .arg(Epoch::random().as_u64())
@@ -350,15 +354,17 @@ impl Store for RedisStore {
 
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
         let scripts = &self.shared.scripts;
-        let mut removed = 0;
+        let (mut removed, mut passed_over) = (0, 0);
         loop {
             let mut call = scripts.call(Script::Cleanup);
-            call.arg(cutoff.as_microsecond());
-            let (count, has_more): (u64, bool) =
-                self.call(scripts.run(Script::Cleanup, &call)).await?;
-            removed += count;
-            if !has_more {
-                return Ok(removed);
+            call.arg(cutoff.as_microsecond())
+                .arg(self.shared.keeps_unread)
+                .arg(passed_over);
+            let found: Option<u64> = self.call(scripts.run(Script::Cleanup, &call)).await?;
+            match found {
+                Some(0) => passed_over += 1,
+                Some(count) => removed += count,
+                None => return Ok(removed),
             }
         }
     }

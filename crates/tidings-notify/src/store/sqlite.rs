@@ -23,6 +23,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction};
 use tidings_sqlite::Database;
 
+use super::retention::Retention;
 use crate::{
     ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
     InboxUpdate, Page, Store, StoreError, UserId,
@@ -38,6 +39,7 @@ pub use append::append_in;
 pub struct SqliteStore {
     database: Database,
     closed: Arc<AtomicBool>,
+    retention: Retention,
 }
 
 impl SqliteStore {
@@ -52,7 +54,24 @@ impl SqliteStore {
         Ok(Self {
             database,
             closed: Arc::default(),
+            retention: Retention::default(),
         })
+    }
+
+    /// Sets how many events of each user a [`cleanup`](Store::cleanup) of this handle leaves, however young
+    /// they are; at least one. Without it, events are removed by their age alone.
+    #[must_use]
+    pub fn with_max_events_per_user(mut self, max: u64) -> Self {
+        self.retention.max_events = Some(max.max(1));
+        self
+    }
+
+    /// Has a [`cleanup`](Store::cleanup) of this handle leave the oldest unread event of every inbox, and what
+    /// came after it, whatever the number and the age: a user who reads nothing has a log without a limit.
+    #[must_use]
+    pub fn with_unread_kept(mut self) -> Self {
+        self.retention.keeps_unread = true;
+        self
     }
 
     async fn query<T, F>(&self, query: F) -> Result<T, StoreError>

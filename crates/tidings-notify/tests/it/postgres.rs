@@ -23,8 +23,13 @@ store_conformance!(conformance, subject().await);
 async fn subject() -> Subject {
     let schema = Schema::create().await;
     let [first, second] = [schema.store().await, schema.store().await];
+    let limited = PostgresOptions::default().with_max_events_per_user(5);
+    let keeping = limited.clone().with_unread_kept();
+    let [limited, keeping] = [limited, keeping].map(|it| PostgresStore::open(schema.config(), it));
     Subject::new(first)
         .with_second_handle(second)
+        .with_limit(5, limited.await.unwrap())
+        .with_unread_kept(5, keeping.await.unwrap())
         .with_transactions(Applications(schema.config()))
         .keeping(schema)
 }

@@ -49,7 +49,14 @@ pub(crate) async fn node() -> (RedisServer, MutexGuard<'static, ()>) {
 /// Two handles of an empty store.
 pub(crate) async fn subject() -> Subject {
     let prefix = prefix();
-    Subject::new(open(&prefix).await).with_second_handle(open(&prefix).await)
+    let limited = RedisOptions::default()
+        .with_prefix(&*prefix)
+        .with_max_events_per_user(5);
+    let keeping = limited.clone().with_unread_kept();
+    Subject::new(open(&prefix).await)
+        .with_second_handle(open(&prefix).await)
+        .with_limit(5, open_at(&url(), limited).await)
+        .with_unread_kept(5, open_at(&url(), keeping).await)
 }
 
 #[tokio::test]

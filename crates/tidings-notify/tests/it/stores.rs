@@ -8,16 +8,27 @@ use tidings_notify::{
 
 use crate::support::{ann, draft, fresh_sqlite, numbers, open_sqlite, push_numbers, without_sweep};
 
-store_conformance!(memory, Subject::new(MemoryStore::new()));
+store_conformance!(memory, memory_subject());
 store_conformance!(sqlite, sqlite_subject().await);
 store_conformance!(redis, crate::redis::subject().await);
+
+fn memory_subject() -> Subject {
+    let store = MemoryStore::new();
+    let limited = store.clone().with_max_events_per_user(5);
+    Subject::new(store)
+        .with_limit(5, limited.clone())
+        .with_unread_kept(5, limited.with_unread_kept())
+}
 
 /// Two handles on one file, as two processes would have them.
 async fn sqlite_subject() -> Subject {
     let (store, folder) = fresh_sqlite().await;
     let second = SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    let limited = second.clone().with_max_events_per_user(5);
     Subject::new(store)
         .with_second_handle(second)
+        .with_limit(5, limited.clone())
+        .with_unread_kept(5, limited.with_unread_kept())
         .keeping(folder)
 }
 

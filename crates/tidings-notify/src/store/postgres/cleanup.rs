@@ -7,21 +7,23 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::log::get;
 use super::schema::number;
 use crate::StoreError;
+use crate::store::retention::Retention;
 
 /// Events removed in one transaction, for which appends to that log wait.
 const EVENTS_PER_STEP: i64 = 1000;
 
-const AGED: &str = "SELECT aged, last FROM tidings_notify_aged($1, $2, $3)";
+const AGED: &str = "SELECT aged, last FROM tidings_notify_aged($1, $2, $3, $4)";
 
-const TRIM: &str = "SELECT tidings_notify_trim($1, $2, $3, $4)";
+const TRIM: &str = "SELECT tidings_notify_trim($1, $2, $3, $4, $5)";
 
 pub(super) async fn run(
     connections: &Connections,
     cutoff: Timestamp,
-    max_events: Option<u64>,
+    retention: Retention,
 ) -> Result<u64, StoreError> {
     let cutoff = cutoff.as_microsecond();
-    let max = max_events.map(super::schema::column);
+    let max = retention.max_events.map(super::schema::column);
+    let keep = retention.keeps_unread;
     let mut removed = 0;
     let mut after = 0_i64;
     loop {
@@ -29,6 +31,7 @@ pub(super) async fn run(
             (&after as _, Type::INT8),
             (&cutoff as _, Type::INT8),
             (&max as _, Type::INT8),
+            (&keep as _, Type::BOOL),
         ];
         let row = connections.row(AGED, &parameters).await?;
         let Some(last) = get::<Option<i64>>(&row, 1)? else {
@@ -40,6 +43,7 @@ pub(super) async fn run(
                     (&log as _, Type::INT8),
                     (&cutoff as _, Type::INT8),
                     (&max as _, Type::INT8),
+                    (&keep as _, Type::BOOL),
                     (&EVENTS_PER_STEP as _, Type::INT8),
                 ];
                 let row = connections.row(TRIM, &parameters).await?;

@@ -13,6 +13,7 @@ const DEFAULT_MAX_EVENTS: u64 = 10_000;
 pub struct RedisOptions {
     prefix: Arc<str>,
     pub(super) max_events: u64,
+    pub(super) keeps_unread: bool,
     pub(super) run: &'static str,
 }
 
@@ -21,6 +22,7 @@ impl Default for RedisOptions {
         Self {
             prefix: "tidings:notify".into(),
             max_events: DEFAULT_MAX_EVENTS,
+            keeps_unread: false,
             run: "",
         }
     }
@@ -41,6 +43,13 @@ impl RedisOptions {
     /// what a Redis server has least of.
     pub fn with_max_events_per_user(mut self, max: u64) -> Self {
         self.max_events = max.clamp(1, super::MAX_NUMBER);
+        self
+    }
+
+    /// Keeps the oldest unread event of every inbox, and what came after it, whatever the number and the
+    /// age: a user who reads nothing has a log without a limit.
+    pub fn with_unread_kept(mut self) -> Self {
+        self.keeps_unread = true;
         self
     }
 

@@ -318,24 +318,39 @@ BEGIN
     RETURN QUERY SELECT v_log.epoch, v_low - 1;
 END $$;
 
--- The logs above t_after whose oldest event is to go, the last log that was looked at, and whether it
--- is the last there is.
-CREATE FUNCTION tidings_notify_aged(g_after bigint, g_cutoff bigint, g_max bigint)
+-- The number of the first event from u_first to u_last that is unread in the inbox.
+CREATE FUNCTION tidings_notify_first_unread(
+    u_log bigint, u_read_seq bigint, u_first bigint, u_last bigint
+) RETURNS bigint LANGUAGE sql STABLE SET enable_seqscan = off AS $$
+    SELECT min(event.seq) FROM tidings_notify_event AS event
+    LEFT JOIN tidings_notify_state AS state ON state.log = event.log AND state.seq = event.seq
+    WHERE event.log = u_log AND event.seq BETWEEN u_first AND u_last
+        AND state.archived_at IS NULL AND state.read_at IS NULL
+        AND (event.seq > u_read_seq OR state.is_unread)
+$$;
+
+-- The logs above g_after whose oldest event is to go, and the last log that was looked at. g_keep keeps what
+-- is unread.
+CREATE FUNCTION tidings_notify_aged(g_after bigint, g_cutoff bigint, g_max bigint, g_keep boolean)
 RETURNS TABLE (aged bigint[], last bigint) LANGUAGE sql STABLE SET enable_seqscan = off AS $$
-    SELECT array_agg(page.id) FILTER (WHERE page.top_seq - page.first_seq >= g_max
-            OR (SELECT event.stored_at FROM tidings_notify_event AS event
-                WHERE event.log = page.id AND event.seq = page.first_seq) < g_cutoff),
+    SELECT array_agg(page.id) FILTER (
+            WHERE (page.top_seq - page.first_seq >= g_max
+                OR (SELECT event.stored_at FROM tidings_notify_event AS event
+                    WHERE event.log = page.id AND event.seq = page.first_seq) < g_cutoff)
+            AND NOT (g_keep AND tidings_notify_first_unread(
+                page.id, page.read_seq, page.first_seq, page.first_seq) IS NOT NULL)),
         max(page.id)
     FROM (
-        SELECT log.id, log.first_seq, log.top_seq FROM tidings_notify_log AS log
+        SELECT log.id, log.first_seq, log.top_seq, log.read_seq FROM tidings_notify_log AS log
         WHERE log.id > g_after ORDER BY log.id LIMIT 4096
     ) AS page
 $$;
 
 -- Removes the events among the oldest t_most of a log that were stored before t_cutoff, or that the
--- log has beyond t_max, and returns how many there were.
-CREATE FUNCTION tidings_notify_trim(t_log bigint, t_cutoff bigint, t_max bigint, t_most bigint)
-RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
+-- log has beyond t_max, up to the first that is unread if t_keep says so, and returns how many there were.
+CREATE FUNCTION tidings_notify_trim(
+    t_log bigint, t_cutoff bigint, t_max bigint, t_keep boolean, t_most bigint
+) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_log tidings_notify_log;
     v_last bigint;
@@ -351,6 +366,10 @@ BEGIN
             AND event.seq < v_log.first_seq + t_most AND event.stored_at < t_cutoff),
         CASE WHEN t_max IS NOT NULL THEN
             least(v_log.top_seq - t_max, v_log.first_seq + t_most - 1) END);
+    IF t_keep THEN
+        v_last := least(v_last, tidings_notify_first_unread(
+            t_log, v_log.read_seq, v_log.first_seq, v_last) - 1);
+    END IF;
     IF v_last IS NULL OR v_last < v_log.first_seq THEN
         RETURN 0;
     END IF;

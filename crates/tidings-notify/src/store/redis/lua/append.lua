@@ -1,14 +1,15 @@
 -- Appends events to the logs of users, all or none.
 --
--- ARGV: most events of a log, run of the server or an empty text, then for each event: user, an epoch for a log that has none, type, payload,
---       timestamp, and key, which is empty if there is none
+-- ARGV: most events of a log, '1' to keep what is unread, run of the server or an empty text, then for each
+--       event: user, an epoch for a log that has none, type, payload, timestamp, and key, which is empty if
+--       there is none
 -- Returns: epoch and number of each
 local max = tonumber(ARGV[1])
 -- In another run a log begins another epoch with its first append: an old cursor is a gap then.
-local run = run_of(ARGV[2])
+local run = run_of(ARGV[3])
 local stored_at = now()
 local logs, order, reply = {}, {}, {}
-for at = 3, #ARGV, 6 do
+for at = 4, #ARGV, 6 do
   local user, epoch = ARGV[at], ARGV[at + 1]
   local log = logs[user]
   if not log then
@@ -52,7 +53,10 @@ for _, log in ipairs(order) do
   call('HSET', log.key, 'epoch', log.epoch, 'run', log.run, 'top', log.top, 'stored', log.stored,
     'latest', log.latest, 'revision', log.revision)
   if log.top - log.first >= max then
-    trim(log, log.top - max + 1)
+    local first = before_unread(log, log.top - max + 1, ARGV[2], #ARGV)
+    if first > log.first then
+      trim(log, first)
+    end
   end
   note_change(log)
 end

@@ -2,16 +2,16 @@ local CHUNK = 500
 
 -- Removes some events that were stored before a time.
 --
--- ARGV: the time
--- Returns: how many were removed, and 1 when there may be more
-local user = call('ZRANGE', oldest, '-inf', '(' .. ARGV[1], 'BYSCORE', 'LIMIT', 0, 1)[1]
+-- ARGV: the time, '1' to keep what is unread, and how many logs to pass over
+-- Returns: how many were removed, 0 when the log is to be passed over, or nothing when there is no other
+local user = call('ZRANGE', oldest, '-inf', '(' .. ARGV[1], 'BYSCORE', 'LIMIT', ARGV[3], 1)[1]
 if not user then
-  return { 0, 0 }
+  return false
 end
 local log = find_log(user)
 if not log then
   call('ZREM', oldest, user)
-  return { 0, 1 }
+  return 0
 end
 local first = log.first
 for _, entry in ipairs(call('XRANGE', log.events, '-', '+', 'COUNT', CHUNK)) do
@@ -20,8 +20,9 @@ for _, entry in ipairs(call('XRANGE', log.events, '-', '+', 'COUNT', CHUNK)) do
   end
   first = tonumber(entry[1]:match('^%d+')) + 1
 end
+first = before_unread(log, first, ARGV[2], CHUNK)
 local removed = first - log.first
-if trim(log, first) then
+if removed > 0 and trim(log, first) then
   note_change(log)
 end
-return { removed, 1 }
+return removed

@@ -49,6 +49,22 @@ local function note_change(log)
   redis.pcall('PUBLISH', root .. ':wake', log.user)
 end
 
+-- Up to which number the events before `first` may be removed: to the first that is unread in the inbox, if
+-- these are kept. Then it looks at `most` events and some more.
+local function before_unread(log, first, keep, most)
+  if keep ~= '1' then
+    return first
+  end
+  first = math.min(first, log.first + most + 1000)
+  for seq = log.first, first - 1 do
+    local read, archived = state_of(log, seq)
+    if read == '' and archived == '' then
+      return seq
+    end
+  end
+  return first
+end
+
 -- Removes the events before a number, and all that was kept of them. Whether the counts change counts as a
 -- change of the inbox.
 local function trim(log, first)
