@@ -151,8 +151,8 @@ impl PostgresStore {
         let row = connections
             .row("SELECT tidings_notify_channel()", &[])
             .await?;
-        let announcer = Announcer::new();
         let wakes = WakeSender::new(WAKES);
+        let announcer = Announcer::new(wakes.clone());
         let listener = Listener {
             channel: log::get(&row, 0)?,
             wakes: wakes.clone(),

@@ -51,6 +51,12 @@ impl WakeSender {
         drop(self.0.send(wake));
     }
 
+    /// Whether there is more than one receiver.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn has_several_receivers(&self) -> bool {
+        self.0.receiver_count() > 1
+    }
+
     /// A receiver of the hints from now on.
     pub fn receiver(&self) -> Wakes {
         Wakes(self.0.subscribe())

@@ -13,14 +13,21 @@ use tokio::runtime::Runtime;
 use crate::database::Schema;
 use crate::support::{draft, fresh_sqlite, open_sqlite, user};
 
-const USERS: usize = 2;
+pub(crate) const USERS: usize = 2;
 
 /// One thing that happens to one user's inbox, through the first handle or the second.
 #[derive(Debug, Clone)]
-struct Step {
+pub(crate) struct Step {
     user: usize,
     second: bool,
     kind: Kind,
+}
+
+impl Step {
+    /// Whether it removes events of all users, log by log.
+    pub(crate) fn is_trim(&self) -> bool {
+        matches!(self.kind, Kind::Trim | Kind::TrimBefore(_))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -42,9 +49,23 @@ enum Kind {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let trim = (1..20_usize).prop_map(Kind::TrimBefore);
+    vec(step(prop_oneof![25 => kind(), 2 => trim]), 1..60)
+}
+
+/// A history that depends on nothing but its length: what is removed is removed whole.
+pub(crate) fn steps_of_length(length: usize) -> impl Strategy<Value = Vec<Step>> {
+    vec(step(kind()), length)
+}
+
+fn step(kind: impl Strategy<Value = Kind>) -> impl Strategy<Value = Step> {
+    (0..USERS, any::<bool>(), kind).prop_map(|(user, second, kind)| Step { user, second, kind })
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
     let back = || 0..14_u64;
     let ids = move || vec(back(), 0..5);
-    let kind = prop_oneof![
+    prop_oneof![
         6 => vec(prop::option::of(0..3_u8), 1..5).prop_map(Kind::Append),
         3 => ids().prop_map(Kind::Read),
         3 => ids().prop_map(Kind::Unread),
@@ -55,18 +76,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => back().prop_map(Kind::SeeUpTo),
         1 => Just(Kind::SeeAll),
         1 => Just(Kind::Trim),
-        2 => (1..20_usize).prop_map(Kind::TrimBefore),
-    ];
-    let step = (0..USERS, any::<bool>(), kind).prop_map(|(user, second, kind)| Step {
-        user,
-        second,
-        kind,
-    });
-    vec(step, 1..60)
+    ]
 }
 
 /// An event as the model has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Modelled {
     seq: u64,
     key: Option<u8>,
@@ -77,7 +91,7 @@ struct Modelled {
 }
 
 /// One user's inbox, event by event, and nothing counted in advance.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq)]
 struct Model {
     events: Vec<Modelled>,
     top: u64,
@@ -161,21 +175,21 @@ impl Model {
 }
 
 /// A store under test: two handles, and the model beside them.
-struct World<'a> {
+pub(crate) struct World<'a> {
     handles: [&'a dyn Store; 2],
     users: Vec<UserId>,
     models: Vec<Model>,
     epochs: Vec<Epoch>,
-    /// A time before each step, and after everything that came before it.
+    /// A time after each step, and before everything that comes after it.
     times: Vec<Timestamp>,
 }
 
 impl<'a> World<'a> {
-    fn new(first: &'a dyn Store, second: &'a dyn Store) -> Self {
+    pub(crate) fn new(first: &'a dyn Store, second: &'a dyn Store, history: u64) -> Self {
         Self {
             handles: [first, second],
             users: (0..USERS)
-                .map(|_| user(&format!("{:016x}", fastrand::u64(..))))
+                .map(|number| user(&format!("{history:016x}-{number}")))
                 .collect(),
             models: (0..USERS).map(|_| Model::default()).collect(),
             epochs: vec![Epoch::NONE; USERS],
@@ -183,10 +197,36 @@ impl<'a> World<'a> {
         }
     }
 
-    async fn take(&mut self, step: &Step) {
+    /// Continues after steps that the store has taken.
+    pub(crate) async fn resume(&mut self, taken: &[Step]) {
+        for step in taken {
+            self.model(step);
+        }
+        for (epoch, user) in self.epochs.iter_mut().zip(&self.users) {
+            *epoch = self.handles[0].head(user).await.unwrap().epoch;
+        }
+    }
+
+    /// The time that a step writes into the inbox: the same whenever the step is taken.
+    fn at(&self) -> Timestamp {
+        let number = i64::try_from(self.times.len()).unwrap();
+        Timestamp::from_second(1_800_000_000 + number).unwrap()
+    }
+
+    /// Takes a step in the model alone.
+    fn model(&mut self, step: &Step) {
+        let (number, at) = (self.times.len(), self.at());
+        for (user, model) in self.models.iter_mut().enumerate() {
+            if step.is_trim() || user == step.user {
+                model.apply(&step.kind, number, at);
+            }
+        }
+        self.times.push(next_microsecond());
+    }
+
+    pub(crate) async fn take(&mut self, step: &Step) {
         let number = self.times.len();
-        let now = next_microsecond();
-        self.times.push(now);
+        let at = self.at();
         let store = self.handles[usize::from(step.second)];
         let (user, top) = (&self.users[step.user], self.models[step.user].top);
         let id = |back: u64| EventId::new(self.epochs[step.user], top.saturating_sub(back));
@@ -213,8 +253,11 @@ impl<'a> World<'a> {
                 None
             }
             Kind::TrimBefore(steps) => {
+                // The time after the step before.
                 let kept = number.saturating_sub(*steps);
-                store.cleanup(self.times[kept]).await.unwrap();
+                if let Some(before) = kept.checked_sub(1) {
+                    store.cleanup(self.times[before]).await.unwrap();
+                }
                 None
             }
             Kind::Read(back) => Some(InboxAction::Read(ids(back))),
@@ -227,14 +270,12 @@ impl<'a> World<'a> {
             Kind::SeeAll => Some(InboxAction::SeeAll),
         };
         let before = store.head(user).await.unwrap();
-        let of_all = matches!(step.kind, Kind::Trim | Kind::TrimBefore(_));
-        for (user, model) in self.models.iter_mut().enumerate() {
-            if of_all || user == step.user {
-                model.apply(&step.kind, number, now);
-            }
-        }
-        if let Some(action) = action {
-            let update = store.change(user, &action, now).await.unwrap();
+        let update = match &action {
+            Some(action) => Some(store.change(user, action, at).await.unwrap()),
+            None => None,
+        };
+        self.model(step);
+        if let Some(update) = update {
             let counts = (update.change.unread, update.change.unseen);
             assert_eq!(counts, self.models[step.user].counts(), "{action:?}");
             assert_eq!(update.change.cursor, before.top());
@@ -247,7 +288,7 @@ impl<'a> World<'a> {
     }
 
     /// The other handle sees what the model has.
-    async fn check(&self, user: usize, second: bool) {
+    pub(crate) async fn check(&self, user: usize, second: bool) {
         let store = self.handles[usize::from(!second)];
         let (name, model) = (&self.users[user], &self.models[user]);
         let head = store.head(name).await.unwrap();
@@ -304,7 +345,7 @@ fn next_microsecond() -> Timestamp {
 }
 
 async fn follow(steps: &[Step], first: &dyn Store, second: &dyn Store) {
-    let mut world = World::new(first, second);
+    let mut world = World::new(first, second, fastrand::u64(..));
     for step in steps {
         world.take(step).await;
     }

@@ -16,10 +16,10 @@ use crate::support::{
 
 /// Delivers to notifiers of this process by the name of their instance.
 #[derive(Debug, Clone, Default)]
-struct Switchboard(Arc<Mutex<HashMap<String, Notifier>>>);
+pub(crate) struct Switchboard(Arc<Mutex<HashMap<String, Notifier>>>);
 
 impl Switchboard {
-    fn connect(&self, instance: &str, notifier: &Notifier) {
+    pub(crate) fn connect(&self, instance: &str, notifier: &Notifier) {
         self.0
             .lock()
             .unwrap()

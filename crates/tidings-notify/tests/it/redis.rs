@@ -29,7 +29,7 @@ pub(crate) async fn open(prefix: &str) -> RedisStore {
     open_at(&url(), RedisOptions::default().with_prefix(prefix)).await
 }
 
-async fn open_at(url: &str, options: RedisOptions) -> RedisStore {
+pub(crate) async fn open_at(url: &str, options: RedisOptions) -> RedisStore {
     let config = Config::new(url).unwrap().with_reply_limit(PATIENT);
     RedisStore::open(config, options).await.unwrap()
 }

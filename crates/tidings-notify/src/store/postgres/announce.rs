@@ -11,7 +11,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Error};
 use tokio::sync::Notify;
 
-use crate::{UserId, Wake};
+use crate::{UserId, Wake, WakeSender};
 
 /// Shortest time between two transactions that notify.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -35,26 +35,37 @@ const NOTIFY: &str = "SELECT count(pg_notify(tidings_notify_channel(), payload))
 #[derive(Debug, Clone)]
 pub(super) struct Announcer {
     users: Arc<Mutex<BTreeSet<UserId>>>,
+    /// Those who listen to this store and its clones.
+    wakes: WakeSender,
     news: Arc<Notify>,
     sender: Arc<str>,
 }
 
 impl Announcer {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(wakes: WakeSender) -> Self {
         Self {
             users: Arc::default(),
+            wakes,
             news: Arc::default(),
             sender: format!("{:016x}", crate::Epoch::random().as_u64()).into(),
         }
     }
 
-    /// Has users announced.
+    /// Has users announced: to other processes, and here if several notifiers share the store. A single
+    /// one knows what it has changed itself.
     pub(super) fn announce<'a>(&self, changed: impl IntoIterator<Item = &'a UserId>) {
+        let is_shared = self.wakes.has_several_receivers();
         let mut users = self.lock();
         for user in changed {
             // One more than can be named means all of them.
             if users.len() > MAX_USERS {
+                if is_shared {
+                    self.wakes.send(Wake::Lost);
+                }
                 break;
+            }
+            if is_shared {
+                self.wakes.send(Wake::Changed(user.clone()));
             }
             users.insert(user.clone());
         }

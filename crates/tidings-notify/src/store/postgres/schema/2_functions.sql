@@ -6,10 +6,19 @@ CREATE FUNCTION tidings_notify_now() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint
 $$;
 
--- The timeline that the server writes.
-CREATE FUNCTION tidings_notify_line() RETURNS integer LANGUAGE sql VOLATILE AS $$
-    SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
-$$;
+-- The timeline that the server writes. Services that forbid both ways to ask, or have no such thing, do not
+-- hand over to a copy that lacks something: there it is always 0.
+CREATE FUNCTION tidings_notify_line() RETURNS integer LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+EXCEPTION WHEN OTHERS THEN
+    BEGIN
+        -- As of the last checkpoint, which a server that was promoted begins at once.
+        RETURN (SELECT timeline_id FROM pg_control_checkpoint());
+    EXCEPTION WHEN OTHERS THEN
+        RETURN 0;
+    END;
+END $$;
 
 -- The channel of the wake-ups of these tables, whatever else is in the database.
 CREATE FUNCTION tidings_notify_channel() RETURNS text LANGUAGE sql STABLE AS $$

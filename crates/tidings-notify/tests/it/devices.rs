@@ -1,0 +1,255 @@
+//! Devices of a user on several instances: over each store, and by each way in which instances hear of each
+//! other, every device gets each event once and in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tidings_notify::{
+    ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
+    InboxUpdate, Item, MemoryStore, Notifier, Page, Presence, Since, SqliteStore, Store,
+    StoreError, Subscription, UserId,
+};
+
+use crate::database::Schema;
+use crate::instances::Switchboard;
+use crate::support::{NEVER, connect, draft, number, open_sqlite, presence, user};
+
+const INSTANCES: usize = 3;
+const EVENTS: u8 = 30;
+
+/// Names that a layer below might take for something else.
+const NAMES: [&str; 6] = ["ann", "Ann", "*", "a:b{c}%20", "e\u{301}", "\u{e9}"];
+
+/// How the instances hear of what the others have stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Presence names the instances, and a router carries events to them.
+    Router,
+    /// The application passes on hints.
+    Hints,
+    /// The store wakes.
+    Wakes,
+    /// Nothing but the sweep.
+    Sweep,
+}
+
+async fn three<S: Store>(open: impl AsyncFn() -> S) -> [Arc<dyn Store>; INSTANCES] {
+    [
+        Arc::new(open().await),
+        Arc::new(open().await),
+        Arc::new(open().await),
+    ]
+}
+
+#[tokio::test]
+async fn every_device_gets_each_event_once_over_memory() {
+    for way in [Way::Router, Way::Hints, Way::Sweep] {
+        let store = MemoryStore::new();
+        deliver(three(async || store.clone()).await, way).await;
+    }
+}
+
+#[tokio::test]
+async fn every_device_gets_each_event_once_over_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = async || SqliteStore::open(open_sqlite(&folder)).await.unwrap();
+    for way in [Way::Router, Way::Hints, Way::Sweep] {
+        deliver(three(open).await, way).await;
+    }
+}
+
+#[tokio::test]
+async fn every_device_gets_each_event_once_over_postgres() {
+    let schema = Schema::create().await;
+    for way in [Way::Router, Way::Wakes, Way::Sweep] {
+        deliver(three(async || schema.store().await).await, way).await;
+    }
+}
+
+#[tokio::test]
+async fn every_device_gets_each_event_once_over_redis() {
+    let prefix = crate::redis::prefix();
+    for way in [Way::Router, Way::Wakes, Way::Sweep] {
+        deliver(three(async || crate::redis::open(&prefix).await).await, way).await;
+    }
+}
+
+/// Notifiers of one process may share a store.
+#[tokio::test]
+async fn regression_clones_of_a_store_wake_each_other() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    deliver(three(async || store.clone()).await, Way::Wakes).await;
+    let store = crate::redis::open(&crate::redis::prefix()).await;
+    deliver(three(async || store.clone()).await, Way::Wakes).await;
+}
+
+/// Pushes from all instances at the same time to devices on all of them.
+async fn deliver(stores: [Arc<dyn Store>; INSTANCES], way: Way) {
+    let limit = Duration::from_secs(60);
+    let done = tokio::time::timeout(limit, deliver_all(stores, way)).await;
+    done.unwrap_or_else(|_| panic!("{way:?} brings nothing within a minute"));
+}
+
+async fn deliver_all(stores: [Arc<dyn Store>; INSTANCES], way: Way) {
+    let users = NAMES.map(|name| user(&format!("{name}{:x}", fastrand::u64(..))));
+    let (presence, board) = (presence(), Switchboard::default());
+    let instances: Vec<_> = stores
+        .into_iter()
+        .enumerate()
+        .map(|(at, store)| instance(store, way, &at.to_string(), &presence, &board))
+        .collect();
+    let mut devices = Vec::new();
+    let mut leases = Vec::new();
+    for (at, instance) in instances.iter().enumerate() {
+        for user in &users {
+            leases.push(connect(&presence, user.clone(), &at.to_string()).await);
+            for _ in 0..2 {
+                devices.push(
+                    instance
+                        .subscribe(user.clone(), Since::Start)
+                        .await
+                        .unwrap(),
+                );
+            }
+        }
+    }
+    let pushing = instances.iter().enumerate().map(async |(at, instance)| {
+        for number in 0..u64::from(EVENTS) {
+            for user in &users {
+                let draft = draft(at as u64 * u64::from(EVENTS) + number).with_user(user.clone());
+                instance.push(draft).await.unwrap();
+                if way == Way::Hints {
+                    for instance in &instances {
+                        instance.hint(user);
+                    }
+                }
+            }
+        }
+    });
+    let receiving = join_all(devices.iter_mut().map(all_events));
+    let (_, received) = tokio::join!(join_all(pushing), receiving);
+    for (device, events) in devices.iter().zip(received) {
+        check(device.user(), &events);
+    }
+    for instance in &instances {
+        instance.close().await.unwrap();
+    }
+}
+
+fn instance(
+    store: Arc<dyn Store>,
+    way: Way,
+    name: &str,
+    presence: &Arc<dyn Presence>,
+    board: &Switchboard,
+) -> Notifier {
+    let store = match way {
+        Way::Wakes => store,
+        _ => Arc::new(Silent(store)),
+    };
+    let builder = match way {
+        Way::Sweep => Notifier::builder(store).with_poll_interval(Duration::from_millis(20)),
+        _ => Notifier::builder(store).with_poll_interval(NEVER),
+    };
+    let builder = match way {
+        Way::Router => builder
+            .with_presence(presence.clone())
+            .with_router(Arc::new(board.clone()))
+            .with_instance_id(name),
+        _ => builder,
+    };
+    let notifier = builder.build();
+    board.connect(name, &notifier);
+    notifier
+}
+
+async fn all_events(device: &mut Subscription) -> Vec<Arc<Event>> {
+    let mut events = Vec::new();
+    while events.len() < INSTANCES * usize::from(EVENTS) {
+        match device.next().await.unwrap() {
+            Item::Event(event) => events.push(event),
+            Item::Gap(gap) => panic!("{gap:?}"),
+            _ => {}
+        }
+    }
+    events
+}
+
+/// Dense numbers from one, each instance's events in their order, and no other user's.
+fn check(user: &UserId, events: &[Arc<Event>]) {
+    let mut last = BTreeMap::new();
+    for (event, seq) in events.iter().zip(1..) {
+        assert_eq!((event.id.seq, &event.user), (seq, user));
+        let (instance, number) = (
+            number(event) / u64::from(EVENTS),
+            number(event) % u64::from(EVENTS),
+        );
+        let earlier = last.insert(instance, number);
+        assert_eq!(earlier.map_or(0, |earlier| earlier + 1), number, "{user}");
+    }
+}
+
+/// A store that never wakes.
+#[derive(Debug)]
+struct Silent(Arc<dyn Store>);
+
+#[async_trait]
+impl Store for Silent {
+    async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
+        self.0.append(drafts).await
+    }
+
+    async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
+        self.0.read(user, after, limit).await
+    }
+
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<Head>, StoreError> {
+        self.0.heads(users).await
+    }
+
+    async fn find(&self, user: &UserId, id: EventId) -> Result<Option<Event>, StoreError> {
+        self.0.find(user, id).await
+    }
+
+    async fn inbox(&self, user: &UserId, query: &InboxQuery) -> Result<InboxPage, StoreError> {
+        self.0.inbox(user, query).await
+    }
+
+    async fn change(
+        &self,
+        user: &UserId,
+        action: &InboxAction,
+        at: Timestamp,
+    ) -> Result<InboxUpdate, StoreError> {
+        self.0.change(user, action, at).await
+    }
+
+    async fn mark_delivered(&self, marks: Vec<(UserId, EventId)>) -> Result<(), StoreError> {
+        self.0.mark_delivered(marks).await
+    }
+
+    async fn cursor_before(&self, user: &UserId, time: Timestamp) -> Result<EventId, StoreError> {
+        self.0.cursor_before(user, time).await
+    }
+
+    async fn mark(&self) -> Result<ChangeMark, StoreError> {
+        self.0.mark().await
+    }
+
+    async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
+        self.0.changes(after, limit).await
+    }
+
+    async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError> {
+        self.0.cleanup(cutoff).await
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
