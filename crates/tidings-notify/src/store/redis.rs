@@ -55,6 +55,7 @@ mod options;
 mod reply;
 mod scripts;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -160,27 +161,48 @@ impl RedisStore {
 impl Store for RedisStore {
     async fn append(&self, drafts: Vec<Draft>) -> Result<Vec<Event>, StoreError> {
         let scripts = &self.shared.scripts;
+        let mut places = HashMap::new();
+        let mut users = Vec::new();
+        for draft in &drafts {
+            places.entry(&draft.user).or_insert_with(|| {
+                users.push(&draft.user);
+                users.len()
+            });
+        }
         let mut call = scripts.call(Script::Append);
         call.arg(self.shared.max_events)
             .arg(self.shared.keeps_unread)
-            .arg(self.shared.run);
+            .arg(self.shared.run)
+            .arg(users.len());
+        for user in &users {
+            call.arg(user.as_str()).arg(Epoch::random().as_u64());
+        }
         for draft in &drafts {
-            call.arg(draft.user.as_str())
-                .arg(Epoch::random().as_u64())
+            call.arg(places[&draft.user])
                 .arg(draft.event_type.as_str())
                 .arg(draft.payload.as_str())
                 .arg(draft.timestamp.as_microsecond())
                 .arg(draft.key.as_ref().map_or("", |key| key.as_str()));
         }
-        let ids: Vec<u64> = self.call(scripts.run(Script::Append, &call)).await?;
-        let ids = ids.chunks_exact(2);
-        if ids.len() != drafts.len() {
+        let tops: Vec<u64> = self.call(scripts.run(Script::Append, &call)).await?;
+        let tops: Vec<_> = tops.chunks_exact(2).collect();
+        if tops.len() != users.len() {
             return Err(reply::unexpected());
         }
-        let event = |(draft, id): (Draft, &[u64])| {
-            Event::from_draft(draft, EventId::new(Epoch::from_u64(id[0]), id[1]))
-        };
-        Ok(drafts.into_iter().zip(ids).map(event).collect())
+        // The events of a user are those up to the top: counted from the end.
+        let mut later = vec![0; users.len()];
+        let mut ids = Vec::with_capacity(drafts.len());
+        for draft in drafts.iter().rev() {
+            let place = places[&draft.user] - 1;
+            let (epoch, top) = (Epoch::from_u64(tops[place][0]), tops[place][1]);
+            let seq = top.checked_sub(later[place]);
+            ids.push(EventId::new(epoch, seq.ok_or_else(reply::unexpected)?));
+            later[place] += 1;
+        }
+        let events = drafts.into_iter().zip(ids.into_iter().rev());
+        Ok(events
+            .map(|(draft, id)| Event::from_draft(draft, id))
+            .collect())
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {

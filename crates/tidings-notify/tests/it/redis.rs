@@ -6,7 +6,8 @@ use std::time::Duration;
 use tidings_notify::conformance::Subject;
 use tidings_notify::redis::{Config, RedisOptions, RedisStore};
 use tidings_notify::{
-    GapReason, Head, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError, Wake,
+    EventKey, GapReason, Head, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError,
+    Wake,
 };
 use tidings_test_support::{Fault, Outage, RedisOutage, RedisServer};
 use tokio::sync::{Mutex, MutexGuard};
@@ -201,6 +202,60 @@ async fn every_fault_is_an_error_and_is_survived() {
     }
     let head: Head = store.head(&ann()).await.unwrap();
     assert_eq!(head.unread, 0);
+}
+
+/// Whichever key is lost, events go on to be stored, and what a reader does not get is a gap.
+#[tokio::test]
+async fn regression_a_lost_key_is_a_gap_and_stops_no_log() {
+    let server = RedisServer::start().await.unwrap();
+    for kind in [
+        "log", "event", "row", "open", "state", "mark", "keyed", "changed", "oldest", "meta",
+    ] {
+        server.command(&["FLUSHALL"]).unwrap();
+        let store = open_at(&server.url(), RedisOptions::default()).await;
+        let notifier = Notifier::builder(Arc::new(store.clone()))
+            .with_poll_interval(Duration::from_millis(20))
+            .build();
+        let keyed = |number| draft(number).with_key(EventKey::new("k").unwrap());
+        let mut events = store.append((0..4).map(draft).collect()).await.unwrap();
+        events.extend(store.append((4..6).map(keyed).collect()).await.unwrap());
+        for action in [
+            InboxAction::ReadUpTo(events[1].id),
+            InboxAction::Unread(vec![events[0].id]),
+            InboxAction::Archive(vec![events[2].id]),
+        ] {
+            notifier.change(&ann(), &action).await.unwrap();
+        }
+        let keys = server.command(&["KEYS", "*"]).unwrap();
+        let is_lost =
+            |key: &&str| key.ends_with(&format!(":{kind}")) || key.contains(&format!(":{kind}:"));
+        let key = keys
+            .lines()
+            .find(is_lost)
+            .unwrap_or_else(|| panic!("{kind} in {keys}"));
+        server.command(&["DEL", key]).unwrap();
+
+        let since = Since::After(events[1].id);
+        let mut reader = notifier.subscribe(ann(), since).await.unwrap();
+        notifier.push(keyed(9)).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.last() != Some(&9) {
+            if let Item::Event(event) = reader.next().await.unwrap() {
+                seen.push(crate::support::number(&event));
+            }
+        }
+        assert!(
+            seen == [2, 3, 4, 5, 9] || reader.gaps() > 0,
+            "{kind}: {seen:?}"
+        );
+        let all = InboxAction::ReadAll;
+        let update = notifier.change(&ann(), &all).await.unwrap();
+        assert_eq!(update.change.unread, 0, "{kind}");
+        let page = store.read(&ann(), 0, 10).await.unwrap();
+        let first = page.events[0].id.seq;
+        assert_eq!(page.head.first_seq, first, "{kind}");
+        store.cleanup(jiff::Timestamp::now()).await.unwrap();
+    }
 }
 
 /// A node of a cluster refuses a script that touches keys of several slots.

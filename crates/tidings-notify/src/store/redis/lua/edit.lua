@@ -41,12 +41,24 @@ local function remove_keyed(log, name, seq)
   end
 end
 
--- Notes that a log has changed, and wakes those who listen. A user that may not use channels gets an error,
+-- Notes that logs have changed, and wakes those who listen. A user that may not use channels gets an error,
 -- which must not end the script.
+local function note_changes(logs)
+  local number = call('HINCRBY', meta, 'number', #logs) - #logs
+  local add, channel = {}, root .. ':wake'
+  for place, log in ipairs(logs) do
+    add[#add + 1], add[#add + 2] = number + place, log.user
+    -- More arguments than that have no room on Lua's stack.
+    if #add == 1000 or place == #logs then
+      call('ZADD', changed, unpack(add))
+      add = {}
+    end
+    redis.pcall('PUBLISH', channel, log.user)
+  end
+end
+
 local function note_change(log)
-  local number = call('HINCRBY', meta, 'number', 1)
-  call('ZADD', changed, number, log.user)
-  redis.pcall('PUBLISH', root .. ':wake', log.user)
+  note_changes({ log })
 end
 
 -- Up to which number the events before `first` may be removed: to the first that is unread in the inbox, if

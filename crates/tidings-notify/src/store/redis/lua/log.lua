@@ -23,13 +23,19 @@ local function find_log(user)
     return nil
   end
   local number = function(at) return tonumber(found[at]) end
-  return {
+  local log = {
     user = user, key = key, epoch = found[1], run = found[2], first = number(3), top = number(4),
     delivered = number(5), seen = number(6), revision = number(7), read = number(8), stored = number(9),
     latest = number(10), events = key_of('event', user), rows = key_of('row', user),
     open = key_of('open', user), states = key_of('state', user), marks = key_of('mark', user),
     keyed = key_of('keyed', user),
   }
+  -- Events that the server has lost, or that were deleted by hand, are gone like those that are too old.
+  if call('XLEN', log.events) <= log.top - log.first then
+    local left = call('XRANGE', log.events, '-', '+', 'COUNT', 1)[1]
+    log.first = left and tonumber(left[1]:match('^%d+')) or log.top + 1
+  end
+  return log
 end
 
 -- How many events above a number are in the inbox and unread. Of those above everything that was marked as
