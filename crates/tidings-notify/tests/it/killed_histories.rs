@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Lines, Read};
 use std::panic::AssertUnwindSafe;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
@@ -49,8 +50,14 @@ impl Victim for RedisServer {
 }
 
 async fn open_sqlite(path: &str) -> Arc<dyn Store> {
-    let database = Database::open(path, &Options::default()).unwrap();
-    Arc::new(SqliteStore::open(database).await.unwrap())
+    let options = Options::default();
+    let mut opened = Database::open(path, &options);
+    // The last process may still be closing the file.
+    while opened.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        opened = Database::open(path, &options);
+    }
+    Arc::new(SqliteStore::open(opened.unwrap()).await.unwrap())
 }
 
 #[tokio::test]
@@ -139,6 +146,7 @@ impl Writer {
             .env(CHILD, format!("{number} {from} {place}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // What it says when its server is killed is expected.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
