@@ -180,7 +180,7 @@ async fn all_events(device: &mut Subscription) -> Vec<Arc<Event>> {
     events
 }
 
-/// Dense numbers from one, each instance's events in their order, and no other user's.
+/// Dense numbers from one, the events of each instance in their order, and no events of another user.
 fn check(user: &UserId, events: &[Arc<Event>]) {
     let mut last = BTreeMap::new();
     for (event, seq) in events.iter().zip(1..) {
