@@ -17,16 +17,19 @@
 //!
 //! | sending threads | requests at a time | rate, of hyper | of Go | CPU, of hyper | of reqwest | of Go |
 //! |---|---|---|---|---|---|---|
-//! | 1 | 1 | 0.75 | 1.09 | 1.55 | 0.94 | 0.95 |
-//! | 1 | 10 | 0.71 | 1.63 | 1.42 | 0.93 | 0.62 |
-//! | 1 | 64 | 0.77 | 1.85 | 1.35 | 0.90 | 0.56 |
-//! | 2 | 64 | 0.87 | 1.43 | 1.41 | 0.83 | 0.68 |
+//! | 1 | 1 | 0.85 | 1.30 | 1.55 | 0.92 | 0.73 |
+//! | 1 | 10 | 0.87 | 1.95 | 1.15 | 0.76 | 0.51 |
+//! | 1 | 64 | 0.89 | 2.19 | 1.12 | 0.75 | 0.46 |
+//! | 2 | 64 | 0.94 | 1.54 | 1.24 | 0.73 | 0.60 |
 //!
-//! The aim of 0.95 of bare hyper is missed. `Sender` alone has 0.81 to 0.92: it observes which
-//! connection a request gets (hyper-util's `capture_connection`, about 1 us), times the phases, and
-//! bounds time and bytes. The rest is the queue: a lock to take a delivery, one to settle it, and
-//! with one request at a time a wake-up of the worker. A connection pool of our own would know the
-//! connection without asking.
+//! `Sender` alone has 0.96 to 1.01: an attempt drives its own connection, which saves what its phases,
+//! times and bounds cost. The aim of 0.95 of bare hyper is missed by `Client` because of the queue,
+//! 1.7 us for each delivery: a lock to accept it, one to take it and one to settle it, and the task that
+//! fills the full queue is woken for each free place. With one request at a time that wake-up and the
+//! worker's are not shared with other deliveries.
+//!
+//! Sending and receiving share two cores here, so that waking the receiver costs the sender more than
+//! anything else: requests that left one by one, and not together, had 0.7 of the rate.
 
 #![allow(clippy::print_stdout, reason = "a benchmark that talks to a person")]
 
