@@ -25,8 +25,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tidings_pubsub::{
-    Broker, Memory, Namespace, Options, Postgres, PostgresOptions, Received, Redis, RedisOptions,
-    Subscription, Topic,
+    Broker, Memory, Namespace, Options, Postgres, PostgresOptions, Publisher, Received, Redis,
+    RedisOptions, Subscription, Topic,
 };
 use tokio::time::Instant;
 
@@ -46,6 +46,7 @@ async fn main() {
     if is_chosen("memory") {
         let raw = memory::Raw::new();
         compare("memory", &Memory::new(), &raw, 400_000).await;
+        called_directly(&Memory::new()).await;
     }
     if is_chosen("redis") {
         let url = std::env::var("REDIS_URL").expect("scripts/services sets REDIS_URL");
@@ -64,6 +65,23 @@ async fn main() {
         let raw = postgres::Raw::connect(&url).await;
         compare("PostgreSQL", &broker, &raw, 8_000).await;
     }
+}
+
+/// What a call through the trait costs, which allocates, beside one of the broker itself.
+async fn called_directly(broker: &Memory) {
+    const COUNT: usize = 2_000_000;
+    let topic = &topic("bench");
+    let payload = || Bytes::from_static(&PAYLOAD);
+    println!("\n{:<32}{:>12}{:>12}   ratio", "memory", "trait", "itself");
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let through = async || Publisher::publish(broker, topic, payload()).await.unwrap();
+        let itself = async || Memory::publish(broker, topic, payload()).await.unwrap();
+        let left = rate(COUNT, 1, through).await;
+        let right = rate(COUNT, 1, itself).await;
+        rounds.push((left, right, right / left));
+    }
+    print("publish/s without a subscriber", rounds);
 }
 
 /// The engine alone, as one would use it by hand.

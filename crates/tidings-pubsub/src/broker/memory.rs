@@ -30,6 +30,25 @@ impl Memory {
         Self::default()
     }
 
+    /// Publishes as [`Publisher::publish`] does, without the allocation of a call through the trait.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Publisher::publish`].
+    pub async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
+        // All with room are served before any is waited for, which is rare: its future is kept apart.
+        let published = match self.deliver(topic, payload) {
+            Ok(waiting) if !waiting.is_empty() => Box::pin(self.wait_for_room(waiting)).await,
+            delivered => delivered.map(drop),
+        };
+        telemetry::published(&published);
+        published
+    }
+
     /// Gives a message to all mailboxes that have room, and returns what waits for room in the others.
     fn deliver(&self, topic: &Topic, payload: Bytes) -> Result<Vec<Waiting>, Error> {
         let recipients = self.owner.shared.recipients(topic)?;
@@ -51,13 +70,7 @@ impl Memory {
 #[async_trait]
 impl Publisher for Memory {
     async fn publish(&self, topic: &Topic, payload: Bytes) -> Result<(), Error> {
-        // All with room are served before any is waited for, which is rare: its future is kept apart.
-        let published = match self.deliver(topic, payload) {
-            Ok(waiting) if !waiting.is_empty() => Box::pin(self.wait_for_room(waiting)).await,
-            delivered => delivered.map(drop),
-        };
-        telemetry::published(&published);
-        published
+        Self::publish(self, topic, payload).await
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tidings_pubsub::{
-    Broker, Error, Lagged, Memory, Message, Namespace, Options, Overflow, Publisher, Received,
-    Subscriber, Subscription, Topic,
+    Broker, Error, Lagged, Memory, Message, Namespace, Options, Overflow, Received, Subscriber,
+    Subscription, Topic,
 };
 use tokio::time::Instant;
 

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings_pubsub::telemetry::{DELIVERED, DROPPED, ERROR_TYPE, LAGGED, OVERFLOW, PUBLISHED};
-use tidings_pubsub::{
-    Broker, Memory, Namespace, Options, Overflow, Publisher, Received, Subscriber,
-};
+use tidings_pubsub::{Broker, Memory, Namespace, Options, Overflow, Received, Subscriber};
 
 /// The counters that are not zero, since the last call, by their names and labels.
 fn counters(snapshotter: &Snapshotter) -> BTreeMap<String, u64> {
