@@ -289,10 +289,15 @@ fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tidings_notify::{Draft, EventType, Payload, UserId};
     use tidings_postgres::Config;
-    use tidings_test_support::Schema;
+    use tidings_test_support::{PostgresServer, Schema};
 
     use super::super::conformance::{self, Handles};
+    use super::super::{Accept, Accepted};
 
     /// Two handles that share nothing but the database, as two instances do.
     async fn open() -> (Schema, Handles) {
@@ -310,4 +315,37 @@ mod tests {
     }
 
     conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
+
+    /// The commit waits for a standby that does not exist, when its connection ends: it has been made.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_is_not_confirmed_is_looked_up() {
+        let server = PostgresServer::start().unwrap();
+        let storage = super::open_in(Config::new(&server.url()).unwrap())
+            .await
+            .unwrap();
+        server
+            .execute("ALTER SYSTEM SET synchronous_standby_names = 'missing'")
+            .unwrap();
+        server.execute("SELECT pg_reload_conf()").unwrap();
+        let user = UserId::new("anna").unwrap();
+        let event_type = EventType::new("count").unwrap();
+        let draft = Draft::new(user.clone(), event_type, Payload::from_value(&1).unwrap());
+        let accept = Accept {
+            drafts: vec![draft],
+            once: None,
+        };
+        let records = Arc::clone(&storage.records);
+        let accepting = tokio::spawn(async move { records.accept(accept).await });
+        let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE wait_event = 'SyncRep'";
+        while server.execute(ended).unwrap().trim() == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let accepted = accepting.await.unwrap().unwrap();
+        let Accepted::Stored { events, .. } = accepted else {
+            panic!("expected stored notifications, got {accepted:?}")
+        };
+        let found = storage.logs.find(&user, events[0].id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(&events[0]));
+    }
 }
