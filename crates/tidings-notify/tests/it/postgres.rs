@@ -7,10 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_notify::conformance::{OpenTransaction, Subject, Transactions};
-use tidings_notify::postgres::{Config, PostgresOptions, PostgresStore, append_in};
+use tidings_notify::postgres::{
+    Config, PostgresOptions, PostgresStore, append_calls_in, append_in,
+};
 use tidings_notify::{
-    Changed, Draft, Event, EventKey, InboxAction, InboxQuery, Item, Notifier, Since, Store,
-    StoreError, Subscription, store_conformance,
+    Changed, Draft, Event, EventKey, EventType, InboxAction, InboxQuery, Item, Notifier, Payload,
+    Since, Store, StoreError, Subscription, store_conformance,
 };
 use tidings_postgres::Client;
 
@@ -138,6 +140,91 @@ async fn an_event_of_the_applications_own_transaction_is_there_after_its_commit_
 }
 
 /// Also where the transaction has just created the log: there is no row yet that could be skipped.
+fn draft_of(name: &str, number: u64) -> Draft {
+    let payload = Payload::from_value(&number).unwrap();
+    Draft::new(user(name), EventType::new("test.number").unwrap(), payload)
+}
+
+/// What is left out takes nothing from the others, however many users it has.
+#[tokio::test]
+async fn regression_each_call_of_a_shared_transaction_gets_its_own_events() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let users = ["a", "b", "c", "d", "e", "f"];
+    let drafts = users.map(|name| draft_of(name, 0)).to_vec();
+    store.append(drafts).await.unwrap();
+    let slow = Application::begin(&schema.config(), &[draft_of("b", 1)]).await;
+
+    let calls = [
+        vec![draft_of("a", 1), draft_of("b", 2), draft_of("c", 3)],
+        vec![draft_of("d", 4)],
+        vec![draft_of("e", 5), draft_of("f", 6)],
+    ];
+    let client = schema.config().connect().await.unwrap();
+    client.batch_execute("BEGIN").await.unwrap();
+    let slices: Vec<&[Draft]> = calls.iter().map(Vec::as_slice).collect();
+    let appended = append_calls_in(&*client, &slices).await.unwrap();
+    client.batch_execute("COMMIT").await.unwrap();
+    let is_of = |event: &Event, draft: &Draft| {
+        (&event.user, &event.payload) == (draft.user(), draft.payload())
+    };
+    assert_eq!(appended.len(), calls.len());
+    assert_eq!(appended[0], None);
+    for (events, drafts) in appended.iter().zip(&calls).skip(1) {
+        let events = events.as_ref().unwrap();
+        assert_eq!(events.len(), drafts.len());
+        assert!(
+            events
+                .iter()
+                .zip(drafts)
+                .all(|(event, draft)| is_of(event, draft))
+        );
+    }
+    slow.end("ROLLBACK").await;
+}
+
+/// The same through the store, where calls that are left out come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_appends_beside_a_locked_log_return_their_own_events() {
+    let schema = Schema::create().await;
+    let store = schema.store().await;
+    let names: Vec<String> = (0..12).map(|n| format!("user-{n}")).collect();
+    let drafts = names.iter().map(|name| draft_of(name, 0)).collect();
+    store.append(drafts).await.unwrap();
+    let slow = Application::begin(&schema.config(), &[draft_of("user-1", 1)]).await;
+
+    let mut appends = Vec::new();
+    for (round, number) in (0..40).zip(100..) {
+        let one = 3 + round % 9;
+        let users = if round % 4 == 0 { 0..3 } else { one..one + 1 };
+        let drafts: Vec<Draft> = users.map(|n| draft_of(&names[n], number)).collect();
+        let store = store.clone();
+        appends.push(tokio::spawn(async move {
+            let events = store.append(drafts.clone()).await.unwrap();
+            (drafts, events)
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    slow.end("ROLLBACK").await;
+    let mut total = 0;
+    for append in appends {
+        let (drafts, events) = soon("an append", append).await.unwrap();
+        assert_eq!(events.len(), drafts.len());
+        total += drafts.len();
+        for (event, draft) in events.iter().zip(&drafts) {
+            assert_eq!(
+                (&event.user, &event.payload),
+                (draft.user(), draft.payload())
+            );
+        }
+    }
+    let mut stored = 0;
+    for name in &names {
+        stored += store.head(&user(name)).await.unwrap().top_seq - 1;
+    }
+    assert_eq!(stored, u64::try_from(total).unwrap(), "each is stored once");
+}
+
 #[tokio::test]
 async fn a_slow_transaction_delays_only_the_users_it_writes_to() {
     let schema = Schema::create().await;

@@ -112,7 +112,11 @@ fn events_of_calls<'a>(
 ) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
     let drafts: Vec<Draft> = calls.clone().flatten().cloned().collect();
     let mut events = events(&drafts, rows)?.into_iter();
-    let of_call = |call: &[Draft]| events.by_ref().take(call.len()).collect();
+    let of_call = |call: &[Draft]| {
+        // All that are the call's, before one that is missing ends the collecting.
+        let own: Vec<Option<Event>> = events.by_ref().take(call.len()).collect();
+        own.into_iter().collect()
+    };
     Ok(calls.map(of_call).collect())
 }
 
