@@ -45,6 +45,7 @@ mod tests {
     #[test]
     fn the_first_probe_is_of_the_kind_that_worked_and_the_others_take_turns() {
         let mut probes = Probes::new();
+        assert_eq!(probes.next(true), Source::Retries);
         for (source, worked, first) in [
             (Source::Retries, false, Source::Fresh),
             (Source::Fresh, true, Source::Fresh),

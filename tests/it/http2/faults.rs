@@ -182,6 +182,27 @@ async fn a_kept_connection_that_ends_is_followed_by_a_new_one_within_the_attempt
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_has_ended_before_the_next_request_is_not_used_for_it() {
+    let server = Server::start(|number, mut connection| async move {
+        if number == 1 {
+            let first = connection.accept().await.unwrap().unwrap();
+            reply(first);
+            connection.graceful_shutdown();
+            while connection.accept().await.is_some() {}
+        } else {
+            serve(connection).await;
+        }
+    })
+    .await;
+    let sender = sender();
+    for number in 1..=2 {
+        let attempt = attempt(&sender, &server, PATIENT).await;
+        assert_eq!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");
+        assert_eq!(server.connections(), number);
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_was_broken_off_is_not_sent_again() {
     let (server, sender) = (Server::with(Fault::InternalError).await, sender());
     attempt(&sender, &server, PATIENT).await;

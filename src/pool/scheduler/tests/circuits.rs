@@ -125,3 +125,60 @@ fn an_endpoint_that_fails_with_its_oldest_messages_is_probed_with_new_ones() {
     }
     assert!(delivered > 100, "{delivered}");
 }
+
+/// A lane whose circuit closes with its first good probe, and its bench.
+fn probed() -> (Bench, LaneId) {
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_ramp(1);
+    let mut bench = Bench::new(limits(64, 64));
+    let id = bench.scheduler.add(lane("a", 1, with_breaker(breaker)));
+    (bench, id)
+}
+
+fn push(bench: &mut Bench, id: LaneId, name: &str) {
+    let message = Message::from("x").with_id(name).unwrap();
+    bench.scheduler.push(id, delivery(message));
+}
+
+/// Lets one attempt begin once the circuit allows it, and returns whose it is.
+fn probe(bench: &mut Bench, id: LaneId) -> String {
+    let is_open = |bench: &Bench| {
+        let lane = bench.scheduler.lane(id).unwrap();
+        lane.circuit_state() == Some(CircuitState::Open)
+    };
+    for _ in 0..1000 {
+        bench.scheduler.wake(bench.now);
+        if !bench.begin().is_empty() {
+            let [(_, delivery, _)] = &bench.under_way[..] else {
+                panic!("more than one attempt began");
+            };
+            return delivery.message.id().to_owned();
+        }
+        assert!(is_open(bench));
+        bench.now += SECOND;
+    }
+    panic!("no attempt began");
+}
+
+#[test]
+fn the_first_probe_is_of_the_kind_that_worked_when_the_endpoint_was_last_probed() {
+    let (mut bench, id) = probed();
+    push(&mut bench, id, "a");
+    assert_eq!(probe(&mut bench, id), "a");
+    bench.end("a", 503, FAST);
+    push(&mut bench, id, "b");
+    assert_eq!(probe(&mut bench, id), "a");
+    bench.end("a", 503, FAST);
+    // The retry did not work, the new message does.
+    assert_eq!(probe(&mut bench, id), "b");
+    bench.end("a", 200, FAST);
+    assert_eq!(probe(&mut bench, id), "a");
+    bench.end("a", 200, FAST);
+    // What fails while the circuit is closed says nothing about probes.
+    push(&mut bench, id, "c");
+    assert_eq!(probe(&mut bench, id), "c");
+    bench.end("a", 503, FAST);
+    push(&mut bench, id, "d");
+    assert_eq!(probe(&mut bench, id), "d");
+}
