@@ -278,12 +278,11 @@ impl Plan {
         for (place, request) in requests.iter().enumerate() {
             let known = match &request.once {
                 None => Known::New,
-                // The first one of a batch is stored, and the others are its repeats, in a later batch.
-                Some(once) if !keys.insert(once.key.as_str()) => {
-                    known.next();
-                    Known::Busy
-                }
-                Some(_) => known.next().unwrap_or(Known::Busy),
+                Some(once) => match known.next() {
+                    // The first one of a batch is stored, and the others are its repeats in the next.
+                    Some(Known::New) if !keys.insert(once.key.as_str()) => Known::Busy,
+                    known => known.unwrap_or(Known::Busy),
+                },
             };
             self.decided.push(match known {
                 Known::New => {
