@@ -70,7 +70,16 @@ impl SqliteStore {
     /// cannot be made, or were made by a newer version.
     pub async fn open(database: Database) -> Result<Self, StoreError> {
         database.migrate(schema::COMPONENT, schema::STEPS).await?;
-        let liveness = Liveness::register(&database, "webhooks", lanes::free_all).await?;
+        let liveness = match Liveness::register(&database, "webhooks", lanes::free_all).await {
+            // A process must be able to start on a full disk. The leases of the earlier run end by their time.
+            Err(StoreError::Full(_)) => {
+                Liveness::register(&database, "webhooks", |_: &Transaction<'_>| {
+                    Ok::<(), StoreError>(())
+                })
+                .await?
+            }
+            registered => registered?,
+        };
         Ok(Self {
             database,
             closed: Arc::default(),

@@ -229,7 +229,7 @@ async fn regression_an_endpoint_does_not_get_what_was_accepted_before_it_was_mad
 
 /// Three instances, none of which has to be the one that an event was accepted by.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deliveries_are_made_in_the_order_of_acceptance_whichever_instance_accepts() {
+async fn deliveries_on_postgres_are_made_in_the_order_of_acceptance_whichever_instance_accepts() {
     const EVENTS: usize = 600;
     let schema = Schema::create().await;
     let options = || later().with_lease(Duration::from_secs(2));
