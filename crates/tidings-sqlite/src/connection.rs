@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::{Error, application};
 
@@ -24,6 +24,7 @@ pub(crate) fn open_writer(path: &Path, application_id: Option<i32>) -> Result<Co
     )?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     configure(&connection)?;
+    check_header(&connection, path)?;
     // Before anything is changed in it.
     if let Some(id) = application_id {
         application::claim(&mut connection, path, id)?;
@@ -40,6 +41,20 @@ pub(crate) fn open_writer(path: &Path, application_id: Option<i32>) -> Result<Co
          PRAGMA journal_size_limit = 67108864;",
     )?;
     Ok(connection)
+}
+
+/// Reads the header of the file, which refuses one that is no database.
+fn check_header(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let version = connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0));
+    match version {
+        Ok(_) => Ok(()),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            Err(Error::NotADatabase {
+                path: path.to_owned(),
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Opens a connection that can only read. The file must exist.

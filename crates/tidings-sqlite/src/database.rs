@@ -121,25 +121,30 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAFile`] when the path is one that SQLite takes for something else than a file,
+    /// [`Error::NotAFile`] when the path leads to a folder or a device, or is one that SQLite takes for
+    /// something else than a file,
     /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
     /// exclusive lock was asked for and another process has it, [`Error::HardLink`] when the file has
-    /// another name, [`Error::OtherProgram`] when it
+    /// another name, [`Error::NotADatabase`] when it is no SQLite database, [`Error::OtherProgram`] when it
     /// has another application id, or another program's tables, [`Error::Sqlite`] when the file cannot
-    /// be opened or is no database.
+    /// be opened.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
         let path = file::real_path(path.as_ref())?;
-        let lock = options.exclusive.then(|| file::lock(&path)).transpose()?;
-        // Freed by the last thread, before it counts as ended: what is queued is written before another process may begin.
-        let lock = Arc::new(lock);
         let (alive, threads) = async_channel::bounded(1);
         let (writes, write_queue) = async_channel::bounded(WRITE_QUEUE);
         let (reads, read_queue) = async_channel::bounded(READ_QUEUE);
         let (lists, list_queue) = async_channel::bounded(READ_QUEUE);
 
+        file::check(&path)?;
         file::create(&path)?;
+        // Before the lock, so that a file that is refused gets no lock file beside it. A database in use is
+        // not changed by this.
+        let writing = connection::open_writer(&path, options.application_id)?;
+        let lock = options.exclusive.then(|| file::lock(&path)).transpose()?;
+        // Freed by the last thread, before it counts as ended: what is queued is written before another
+        // process may begin.
+        let lock = Arc::new(lock);
         let file = Arc::new(DatabaseFile::open(path)?);
-        let writing = connection::open_writer(file.path(), options.application_id)?;
         let for_reads = std::iter::repeat_n(read_queue, options.readers);
         let for_lists = std::iter::repeat_n(list_queue, options.list_readers);
         for queue in for_reads.chain(for_lists) {

@@ -13,8 +13,8 @@ pub enum Error {
     /// The job panicked. Nothing of it was committed.
     #[error("a database job panicked")]
     Panicked,
-    /// The path is empty, `:memory:` or a `file:` URI, which SQLite may take for a database without a
-    /// file.
+    /// The path leads to a folder or a device, or it is empty, `:memory:` or a `file:` URI, which SQLite
+    /// may take for a database without a file.
     #[error("expected the path of a database file, got `{}`", path.display())]
     NotAFile {
         /// The path that was given.
@@ -23,7 +23,7 @@ pub enum Error {
     /// The file has more than one name by hard links. SQLite keeps the write-ahead log and its locks beside
     /// one name, so a process that opens the file by another name does not see them, and both lose data.
     #[error(
-        "the database {} has another name, a hard link: remove that, or copy the file instead",
+        "the database {} has a second name (a hard link): remove that name, or copy the file",
         path.display()
     )]
     HardLink {
@@ -57,6 +57,12 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a database thread")]
     Thread(#[source] Arc<std::io::Error>),
+    /// The file is something else than a SQLite database.
+    #[error("the file {} is not a SQLite database", path.display())]
+    NotADatabase {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is the database of another program.
     #[error("the file {} is a database of another program", path.display())]
     OtherProgram {

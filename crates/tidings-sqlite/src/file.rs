@@ -34,9 +34,6 @@ impl DatabaseFile {
             path: path.clone(),
             source: Arc::new(source),
         })?;
-        if has_other_names(&metadata) {
-            return Err(Error::HardLink { path });
-        }
         Ok(Self {
             log_path: beside(&path, "-wal"),
             id: FileId::of(&metadata),
@@ -208,6 +205,29 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
         target = folder.join(link);
     }
     Err(failed(io::Error::other("too many symbolic links")))
+}
+
+/// Fewest bytes of a database: one page of the smallest size.
+const MIN_DATABASE_BYTES: u64 = 512;
+
+/// Refuses what cannot be a database, before anything is made beside it.
+pub(crate) fn check(path: &Path) -> Result<(), Error> {
+    let Ok(metadata) = std::fs::metadata(path) else {
+        // It will be made, or the attempt says why not.
+        return Ok(());
+    };
+    let path = path.to_owned();
+    if !metadata.is_file() {
+        return Err(Error::NotAFile { path });
+    }
+    if has_other_names(&metadata) {
+        return Err(Error::HardLink { path });
+    }
+    // SQLite would overwrite a file that is shorter than a page.
+    if (1..MIN_DATABASE_BYTES).contains(&metadata.len()) {
+        return Err(Error::NotADatabase { path });
+    }
+    Ok(())
 }
 
 /// Makes an empty file, which is an empty database, unless there is one.

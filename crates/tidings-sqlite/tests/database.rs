@@ -253,6 +253,40 @@ fn names_of_databases_without_a_file_are_refused() {
     }
 }
 
+#[test]
+fn what_is_no_database_is_refused_by_what_it_is_and_gets_no_files_beside_it() {
+    let options = Options::default()
+        .with_exclusive_lock()
+        .with_application_id(1);
+    for (bytes, is_folder) in [
+        (0, true),
+        (1, false),
+        (511, false),
+        (512, false),
+        (5000, false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = std::fs::canonicalize(folder.path()).unwrap().join("a.db");
+        let text = vec![b'x'; bytes];
+        if is_folder {
+            std::fs::create_dir(&path).unwrap();
+        } else {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let refused = Database::open(&path, &options).unwrap_err().to_string();
+        let path_text = path.display();
+        let says = if is_folder {
+            format!("expected the path of a database file, got `{path_text}`")
+        } else {
+            assert_eq!(std::fs::read(&path).unwrap(), text);
+            format!("the file {path_text} is not a SQLite database")
+        };
+        assert_eq!(refused, says);
+        let beside = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(beside, 1, "{bytes} bytes");
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn what_is_made_belongs_to_the_owner_alone() {
