@@ -23,6 +23,7 @@
 mod control;
 mod sse;
 mod start;
+mod time;
 mod websocket;
 
 pub use control::{
@@ -31,6 +32,7 @@ pub use control::{
 };
 pub use sse::{EventNaming, SSE_PREFIX, SseWriter, server_sent_events};
 pub use start::{InvalidSince, since};
+pub use time::parse_time;
 pub use websocket::{ERROR, Request, WebSocketFrame};
 
 /// Most items in one write. More would only delay the first of them.

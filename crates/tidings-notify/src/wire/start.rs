@@ -1,7 +1,6 @@
 //! Where a stream starts.
 
-use jiff::Timestamp;
-
+use super::time::parse_time;
 use crate::{EventId, Since};
 
 /// The start was written by hand, and cannot be read.
@@ -60,15 +59,13 @@ fn looks_like_id(text: &str) -> bool {
 
 fn named(since: &str) -> Result<Since, InvalidSince> {
     match since {
-        "now" | "" => Ok(Since::Now),
+        "now" => Ok(Since::Now),
         "start" => Ok(Since::Start),
         "undelivered" => Ok(Since::Undelivered),
-        // A `+` that is not percent-encoded arrives as a blank.
-        time => time
-            .replace(' ', "+")
-            .parse::<Timestamp>()
+        // A `+` that is not percent-encoded arrives as a space.
+        time => parse_time(&time.replace(' ', "+"))
             .map(Since::Time)
-            .map_err(|_| InvalidSince),
+            .ok_or(InvalidSince),
     }
 }
 
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn since_has_words_times_and_cursors() {
         assert_eq!(start(None, None, None), Since::Now);
-        assert_eq!(start(None, Some(""), Some("")), Since::Now);
+        assert_eq!(start(None, Some(""), Some("now")), Since::Now);
         assert_eq!(start(None, None, Some("start")), Since::Start);
         assert_eq!(start(None, None, Some("undelivered")), Since::Undelivered);
         let time = "2026-11-21T10:00:00Z";
@@ -125,10 +122,10 @@ mod tests {
             start(None, None, Some(time)),
             Since::Time(time.parse().unwrap())
         );
-        let (escaped, blank) = ("2026-11-21T10:00:00+02:00", "2026-11-21T10:00:00 02:00");
+        let (escaped, space) = ("2026-11-21T10:00:00+02:00", "2026-11-21T10:00:00 02:00");
         assert_eq!(
             start(None, None, Some(escaped)),
-            start(None, None, Some(blank))
+            start(None, None, Some(space))
         );
         for id in [
             THREE,
@@ -142,6 +139,7 @@ mod tests {
     #[test]
     fn a_since_that_is_neither_word_nor_time_nor_id_is_refused() {
         for text in [
+            "",
             "yesterday",
             "2026-11-21",
             "1700000000",
@@ -150,6 +148,8 @@ mod tests {
             "ff-1",
             "-",
             "2026-11",
+            "2026-11-21 10:00:00Z",
+            "2026-11-21T10:00:60Z",
         ] {
             assert!(since(None, None, Some(text), Since::Now).is_err(), "{text}");
         }

@@ -1,0 +1,85 @@
+//! Times as requests write them.
+
+use jiff::Timestamp;
+
+/// Parses a time in [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339#section-5.6), and nothing that only
+/// looks like one: no space in place of the `T`, no leap second, no name of a time zone.
+///
+/// ```
+/// use tidings_notify::wire::parse_time;
+///
+/// assert_eq!(
+///     parse_time("2026-11-21T12:00:00.5+02:00"),
+///     parse_time("2026-11-21T10:00:00.5Z")
+/// );
+/// assert_eq!(parse_time("2026-11-21 10:00:00Z"), None);
+/// ```
+pub fn parse_time(text: &str) -> Option<Timestamp> {
+    const MOMENT: &str = "0000-00-00T00:00:00";
+    let (moment, rest) = text.split_at_checked(MOMENT.len())?;
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => fraction.trim_start_matches(|digit: char| digit.is_ascii_digit()),
+        None => rest,
+    };
+    let is_offset = match offset.strip_prefix(['+', '-']) {
+        Some(offset) => has_shape(offset, "00:00"),
+        None => offset.eq_ignore_ascii_case("Z"),
+    };
+    let is_time = has_shape(moment, MOMENT) && !moment.ends_with("60") && is_offset;
+    is_time.then(|| text.parse().ok()).flatten()
+}
+
+/// Whether the text has a digit where the shape has one, and else the same characters.
+fn has_shape(text: &str, shape: &str) -> bool {
+    let fits = |(found, shape): (u8, u8)| match shape {
+        b'0' => found.is_ascii_digit(),
+        _ => found.eq_ignore_ascii_case(&shape),
+    };
+    text.len() == shape.len() && text.bytes().zip(shape.bytes()).all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_rfc_3339_are_read() {
+        let ten = "2026-11-21T10:00:00Z".parse().ok();
+        for text in [
+            "2026-11-21T10:00:00Z",
+            "2026-11-21t10:00:00z",
+            "2026-11-21T10:00:00.000Z",
+            "2026-11-21T10:00:00.000000000+00:00",
+            "2026-11-21T12:30:00+02:30",
+            "2026-11-20T22:00:00-12:00",
+        ] {
+            assert_eq!(parse_time(text), ten, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_time_is_refused() {
+        for text in [
+            "",
+            "2026-11-21",
+            "2026-11-21T10:00:00",
+            "2026-11-21 10:00:00Z",
+            "2026-11-21T10:00Z",
+            "2026-11-21T10:00:60Z",
+            "2026-11-21T10:00:00.Z",
+            "2026-11-21T10:00:00,5Z",
+            "2026-11-21T10:00:00+02",
+            "2026-11-21T10:00:00+0200",
+            "2026-11-21T10:00:00+02:00:00",
+            "2026-11-21T10:00:00Z[UTC]",
+            "20261121T100000Z",
+            "+002026-11-21T10:00:00Z",
+            "2026-02-30T10:00:00Z",
+            "2026-11-21T24:00:00Z",
+            "2026-11-21T10:00:00Z ",
+            "2026-11-21T10:00:00Ä",
+        ] {
+            assert_eq!(parse_time(text), None, "{text}");
+        }
+    }
+}
