@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -81,6 +81,23 @@ impl EndpointSettings {
             timeout: None,
             schedule: None,
         }
+    }
+
+    /// Checks what an endpoint must not get any more, although one that is stored may have it.
+    pub(crate) fn check_new(&self) -> Result<(), Error> {
+        let is_bare = |it: &EventPattern| it.as_str() == pattern::RESERVED_PREFIX;
+        if self.event_types.iter().any(is_bare) {
+            let expected = "`tidings.*` for all events about endpoints, got `tidings.`";
+            return Err(Error::invalid("event_types", expected));
+        }
+        let mut names = HashSet::new();
+        for name in self.headers.keys() {
+            if !names.insert(name.to_ascii_lowercase()) {
+                let expected = format!("each header once, got `{name}` twice");
+                return Err(Error::invalid("headers", expected));
+            }
+        }
+        Ok(())
     }
 
     /// Checks what does not depend on the options, in which the URL is written as it is called.
@@ -189,6 +206,22 @@ mod tests {
         assert_eq!(field(|it| it.url.clone_from(&long)), Some("url"));
         let headers = (0..33).map(|n| (n.to_string(), String::new())).collect();
         assert_eq!(field(|it| it.headers = headers), Some("headers"));
+    }
+
+    #[test]
+    fn what_matches_nothing_or_is_given_twice_is_refused_of_new_settings() {
+        let mut settings = EndpointSettings::new("https://example.com");
+        assert!(settings.check_new().is_ok());
+        settings.event_types = vec![EventPattern::new("tidings.").unwrap()];
+        let error = settings.check_new().unwrap_err();
+        assert_eq!(error.field(), Some("event_types"));
+        settings.event_types.clear();
+        settings.headers = ["X-Team", "x-team"]
+            .map(|name| (name.into(), "a".into()))
+            .into();
+        let error = settings.check_new().unwrap_err();
+        assert_eq!(error.field(), Some("headers"));
+        assert!(error.to_string().contains("`x-team` twice"), "{error}");
     }
 
     #[test]

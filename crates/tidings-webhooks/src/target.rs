@@ -53,6 +53,7 @@ impl Defaults {
 
     /// Checks settings, and writes the URL as it is called.
     pub(crate) fn normalize(&self, settings: &mut EndpointSettings) -> Result<(), Error> {
+        settings.check_new()?;
         settings.check()?;
         // Headers must leave room for those of the signatures.
         let target = self.describe(settings, &[Secret::generate()])?.build();
