@@ -462,7 +462,14 @@ mod tests {
         let both = builder()
             .secret(Secret::generate())
             .signer(named("x-timestamp", "x-signature"));
-        assert_eq!(both.clone().build().unwrap().signers().len(), 2);
+        let signed = both.clone().build().unwrap();
+        let all = (signed.signers().iter()).map(|signer| {
+            let headers = signer.header_names().iter();
+            headers.map(HeaderName::as_str).collect::<Vec<_>>()
+        });
+        let standard = vec!["webhook-id", "webhook-timestamp", "webhook-signature"];
+        let timestamped = vec!["x-timestamp", "x-signature"];
+        assert_eq!(all.collect::<Vec<_>>(), [standard, timestamped]);
         assert_eq!(refused(both.clone().header("X-Signature", "x")), "header");
         let twice = both.signer(named("x-other", "x-signature"));
         assert_eq!(refused(twice), "signer");

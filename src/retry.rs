@@ -173,6 +173,8 @@ mod tests {
         assert_eq!(delay(9 * SECOND + Duration::from_nanos(1), None), None);
         assert_eq!(delay(Duration::ZERO, Some(11 * SECOND)), None);
         assert_eq!(delay(Duration::MAX, None), None);
+        assert_eq!(policy.max_age(), Some(10 * SECOND));
+        assert_eq!(RetryPolicy::default().max_age(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! deadline has to pass it is a short one, and what comes after it is far away.
 
 mod addresses;
-mod resolver;
+pub(crate) mod resolver;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod trust;
 

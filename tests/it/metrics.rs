@@ -13,6 +13,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tidings::circuit_breaker::CircuitBreakerConfig;
 use tidings::{Client, Dispatcher, Endpoint, LaneConfig, telemetry};
 use tidings_test_support::{Behaviour, Gate, Reply, Script, Unreachable};
+use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
 use crate::support::{HOUR, at_once, in_an_hour, receiver};
@@ -293,6 +294,50 @@ async fn a_recorder_may_use_the_client_that_it_records() {
     client.notify("x").unwrap_err();
     // At least the queue twice, an attempt, the circuit, two deliveries and a refusal.
     assert!(looks.load(Ordering::SeqCst) >= 7);
+}
+
+/// Panics each time that something is recorded about an attempt or a delivery.
+struct Panics;
+
+impl Recorder for Panics {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        panic!("this is a test")
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        panic!("this is a test")
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        panic!("this is a test")
+    }
+}
+
+#[tokio::test]
+async fn a_recorder_that_panics_loses_no_outcome_and_no_worker() {
+    let receiver = receiver(Reply::ok()).await;
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let (tell, mut told) = mpsc::channel(10);
+    let client = Client::builder(receiver.url("/"))
+        .workers(1)
+        .circuit_breaker(breaker)
+        .on_error(move |error| tell.try_send(error.message().clone()).unwrap())
+        .build()
+        .unwrap();
+    client.start();
+    {
+        let _local = set_default_local_recorder(&Panics);
+        client.notify("first").unwrap();
+        client.deliver("second").await.unwrap_err();
+        assert_eq!(told.recv().await.unwrap().body(), "first");
+    }
+    client.deliver("third").await.unwrap();
+    client.stop().await;
+    assert_eq!(receiver.requests().len(), 3);
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod handed_in;
 mod idle;
 mod local;
 mod proxy;
+#[cfg(any(feature = "rustls", feature = "native-tls"))]
+mod tls;
 
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tidings::{
 };
 use tidings_test_support::{Behaviour, Receiver, Reply, Unreachable};
 
+use crate::hostile::resolver::{Names, named};
 use crate::support::receiver;
 
 async fn attempt_by(sender: &Sender, endpoint: EndpointBuilder) -> Attempt {
@@ -126,6 +129,24 @@ async fn regression_an_empty_body_that_found_no_connection_leaves_nothing_in_dou
     let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
     let told = (attempt.error_kind(), attempt.is_ambiguous());
     assert_eq!(told, (Some(ErrorKind::ConnectTimeout), false));
+}
+
+#[tokio::test]
+async fn a_name_whose_address_did_not_connect_before_the_deadline_is_resolved_anew() {
+    let unreachable = Unreachable::silent().await.unwrap();
+    let address = unreachable.address();
+    let names = Names::new(&[&[&address.ip().to_string()]]);
+    let sender = Sender::builder()
+        .resolver(names.clone())
+        .connect_timeout(Duration::from_secs(60));
+    let sender = sender.build().unwrap();
+    for (lookups, body) in [(1, ""), (2, "x"), (3, "")] {
+        let endpoint = Endpoint::builder(named(address)).timeout(Duration::from_millis(200));
+        let endpoint = endpoint.build().unwrap();
+        let attempt = sender.attempt(&endpoint, &Message::from(body), 1).await;
+        assert_eq!(attempt.error_kind(), Some(ErrorKind::ConnectTimeout));
+        assert_eq!(names.asked(), lookups);
+    }
 }
 
 #[tokio::test]

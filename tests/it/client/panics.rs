@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use fastrand::Rng;
+use http::{Request, Response};
+use http_body_util::Empty;
 use tidings::retry::{Backoff, RetryPolicy};
-use tidings::{Resolve, ResolveError, Resolved};
+use tidings::transport::{RequestBody, ResponseBody, Transport};
+use tidings::{AttemptError, Resolve, ResolveError, Resolved};
 
 use super::*;
 
@@ -30,6 +33,24 @@ impl Resolve for PanicsOnce {
         let panics = !self.has_panicked.swap(true, Ordering::SeqCst);
         assert!(!panics, "this is a test");
         Ok([self.address].into_iter().collect())
+    }
+}
+
+/// Panics with its first request, and replies to the others.
+#[derive(Default)]
+struct TransportPanics {
+    has_panicked: AtomicBool,
+}
+
+#[async_trait]
+impl Transport for TransportPanics {
+    async fn send(
+        &self,
+        _request: Request<RequestBody>,
+    ) -> Result<Response<ResponseBody>, AttemptError> {
+        let panics = !self.has_panicked.swap(true, Ordering::SeqCst);
+        assert!(!panics, "this is a test");
+        Ok(Response::new(ResponseBody::new(Empty::new())))
     }
 }
 
@@ -70,5 +91,24 @@ async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
     assert_eq!(last.status(), Some(StatusCode::OK));
     assert!((1..=2).contains(&receipt.attempts.len()));
     client.deliver("y").await.unwrap();
+    timeout(SOON, client.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transport_that_panics_costs_one_attempt_and_no_worker() {
+    let sender = Sender::builder().transport(TransportPanics::default());
+    let builder = Client::builder("http://receiver.test/")
+        .workers(1)
+        .retry(at_once(3))
+        .sender(sender.build().unwrap());
+    let (client, _errors) = started(builder);
+    let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
+    let [first, last] = &receipt.attempts[..] else {
+        panic!("{receipt:?}");
+    };
+    // Whether the request was sent is not known.
+    assert_eq!(first.error_kind(), Some(ErrorKind::Local));
+    assert!(first.is_ambiguous());
+    assert_eq!(last.status(), Some(StatusCode::OK));
     timeout(SOON, client.stop()).await.unwrap();
 }

@@ -191,7 +191,9 @@ async fn attempts_count_on_from_the_first_that_is_handed_in() {
         let number = NonZeroU32::new(number).unwrap();
         Message::from("x").with_first_attempt(number)
     };
+    assert_eq!(Message::from("x").first_attempt(), NonZeroU32::MIN);
     let first = message(4).with_id("fourth").unwrap();
+    assert_eq!(first.first_attempt().get(), 4);
     dispatcher.notify("a", first).unwrap();
     let last = message(u32::MAX).with_id("last").unwrap();
     dispatcher.notify("a", last).unwrap();
