@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{LookupIpStrategy, ResolverOpts};
 use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use tokio::time::Instant;
 
 use super::{Resolve, ResolveError, Resolved};
@@ -67,12 +68,29 @@ async fn look_up(resolver: &TokioResolver, name: &str) -> Result<Resolved, Resol
             Ok(found.iter().collect::<Resolved>().with_ttl(ttl))
         }
         // The server replied, if only that it cannot find out.
-        Err(
-            error @ (NetError::Dns(DnsError::NoRecordsFound(_) | DnsError::ResponseCode(_))
-            | NetError::Proto(_)),
-        ) => Err(ResolveError::NotFound(error.into())),
+        Err(NetError::Dns(DnsError::NoRecordsFound(reply))) => negative(reply.response_code),
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => negative(code),
+        Err(error @ NetError::Proto(_)) => Err(ResolveError::NotFound(error.into())),
         Err(error) => Err(unavailable(error)),
     }
+}
+
+/// What a reply without addresses says by its code.
+fn negative(code: ResponseCode) -> Result<Resolved, ResolveError> {
+    let failure = match code {
+        ResponseCode::NoError => return Ok(Resolved::default()),
+        ResponseCode::NXDomain => Failure::NoSuchName,
+        code => Failure::Code(code),
+    };
+    Err(ResolveError::NotFound(failure.into()))
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the name does not exist")]
+    NoSuchName,
+    #[error("the name server replied: {0}")]
+    Code(ResponseCode),
 }
 
 fn unavailable(error: NetError) -> ResolveError {
@@ -84,6 +102,7 @@ mod tests {
     use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
     use hickory_resolver::net::runtime::TokioRuntimeProvider;
     use tokio::net::UdpSocket;
+    use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
 
@@ -123,21 +142,33 @@ mod tests {
             "{silent:?}"
         );
 
-        let replies = tokio::spawn(async move {
-            let mut packet = [0; 512];
-            loop {
-                let (length, from) = server.recv_from(&mut packet).await.unwrap();
-                // RFC 1035, section 4.1.1: a response, and the code NXDOMAIN.
-                packet[2] |= 0x80;
-                packet[3] = 3;
-                server.send_to(&packet[..length], from).await.unwrap();
-            }
-        });
-        let unknown = look_up(&resolver, "b.example.com.").await;
-        assert!(
-            matches!(unknown, Err(ResolveError::NotFound(_))),
-            "{unknown:?}"
-        );
-        replies.abort();
+        // The codes of RFC 1035, section 4.1.1: no error, a failure of the server, no such name.
+        for (code, text) in [
+            (0, None),
+            (2, Some("the name server replied: Server Failure")),
+            (3, Some("the name does not exist")),
+        ] {
+            let server = socket().await;
+            let resolver = asking(&server);
+            let _replies = AbortOnDropHandle::new(tokio::spawn(async move {
+                let mut packet = [0; 512];
+                loop {
+                    let (length, from) = server.recv_from(&mut packet).await.unwrap();
+                    // It is a response, with this code.
+                    packet[2] |= 0x80;
+                    packet[3] = code;
+                    server.send_to(&packet[..length], from).await.unwrap();
+                }
+            }));
+            let failure = match look_up(&resolver, "b.example.com.").await {
+                Ok(found) => {
+                    assert!(found.addresses.is_empty(), "{found:?}");
+                    None
+                }
+                Err(ResolveError::NotFound(failure)) => Some(failure.to_string()),
+                Err(error) => panic!("{error:?}"),
+            };
+            assert_eq!(failure.as_deref(), text);
+        }
     }
 }

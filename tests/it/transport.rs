@@ -1,5 +1,6 @@
 //! What can be set about how requests are sent.
 
+mod causes;
 mod handed_in;
 mod idle;
 mod local;

@@ -6,6 +6,7 @@
 //! ```
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -131,6 +132,39 @@ fn classify(error: impl Into<BoxError>) -> ConnectError {
     }
 }
 
+/// An error of a library that only names the step that failed. Its text is that of its cause.
+#[derive(Debug)]
+struct Step<E>(E);
+
+impl<E: StdError> fmt::Display for Step<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.source() {
+            Some(cause) => fmt::Display::fmt(cause, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl<E: StdError> StdError for Step<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+type TunnelError = <Tunnel<ToProxy> as Service<Uri>>::Error;
+
+fn of_tunnel(error: TunnelError) -> TcpError {
+    TcpError::Failed(match error {
+        TunnelError::ProxyAuthRequired => "the proxy asks for a user name and a password".into(),
+        TunnelError::ProxyHeadersTooLong => "the proxy replied with too large a head".into(),
+        TunnelError::TunnelUnexpectedEof => "the proxy closed the connection".into(),
+        TunnelError::TunnelUnsuccessful => "the proxy opened no tunnel".into(),
+        TunnelError::MissingHost | TunnelError::ConnectFailed(_) | TunnelError::Io(_) => {
+            Step(error).into()
+        }
+    })
+}
+
 /// Makes TCP connections, to the receiver or through a proxy.
 #[derive(Debug, Clone)]
 pub(super) struct Tcp {
@@ -176,11 +210,7 @@ impl Service<Uri> for Tcp {
                     tunnel = tunnel.with_auth(authorization.clone());
                 }
                 let tunneling = tunnel.call(uri);
-                Box::pin(async {
-                    tunneling
-                        .await
-                        .map_err(|error| TcpError::Failed(error.into()))
-                })
+                Box::pin(async { tunneling.await.map_err(of_tunnel) })
             }
             Some(proxy) => ToProxy(self.direct.clone()).call(proxy.uri.clone()),
         };
@@ -205,14 +235,14 @@ impl Service<Uri> for Direct {
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), TcpError>> {
         let polled = self.0.poll_ready(context);
-        polled.map_err(|error| TcpError::Failed(error.into()))
+        polled.map_err(|error| TcpError::Failed(Step(error).into()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
         Box::pin(async {
             let connected = connecting.await;
-            connected.map_err(|error| TcpError::Failed(error.into()))
+            connected.map_err(|error| TcpError::Failed(Step(error).into()))
         })
     }
 }
