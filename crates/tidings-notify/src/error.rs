@@ -85,12 +85,32 @@ impl From<tidings_redis::Error> for StoreError {
             Error::Refused(refusal) if refusal.code() == Some("OOM") => Self::Full {
                 source: Error::Refused(refusal).into(),
             },
-            Error::Unsent(_) | Error::NotPrimary => Self::Unavailable {
-                source: error.into(),
+            unavailable if is_unavailable(&unavailable) => Self::Unavailable {
+                source: unavailable.into(),
             },
             other => Self::backend(other),
         }
     }
+}
+
+/// Whether the server is away, is a replica, or has not read its data yet.
+#[cfg(feature = "redis")]
+fn is_unavailable(error: &tidings_redis::Error) -> bool {
+    use tidings_redis::Error;
+    use tidings_redis::redis::{ErrorKind, ServerErrorKind};
+    let is_away = matches!(
+        error,
+        Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_)
+    );
+    let is_starting = matches!(
+        error.kind(),
+        Some(ErrorKind::Server(
+            ServerErrorKind::BusyLoading
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::MasterDown
+        ))
+    );
+    is_away || is_starting || error.is_read_only()
 }
 
 #[cfg(feature = "sqlite")]

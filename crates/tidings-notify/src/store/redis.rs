@@ -35,7 +35,8 @@
 //!
 //! Whether something is gone cannot be known, so it is not assumed that nothing is: the first append to a
 //! log after a restart or a failover begins another epoch, and sweeps begin anew. A reader with an older
-//! cursor gets a gap, and then what is kept. Where a restart loses nothing and there is no failover, say
+//! cursor gets a gap, and then what is kept. Both are noticed by the server's replication id, which also
+//! changes when a server gets its first replica: that costs such a gap as well. Where a restart loses nothing and there is no failover, say
 //! so by [`RedisOptions::with_durable_server`]. Set `maxmemory-policy noeviction`: any other one lets the
 //! server remove parts of logs.
 //!
@@ -106,7 +107,7 @@ struct Shared {
     scripts: Scripts,
     max_events: u64,
     keeps_unread: bool,
-    /// What counts as a run of the server; empty for each process of it.
+    /// What counts as one history of the server's data; empty for its replication id.
     run: &'static str,
     wakes: WakeSender,
     closing: CancellationToken,

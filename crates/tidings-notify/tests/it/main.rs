@@ -20,6 +20,7 @@ mod postgres_roles;
 mod presence;
 mod pushing;
 mod redis;
+mod redis_failover;
 mod resuming;
 mod send_sync;
 mod stores;

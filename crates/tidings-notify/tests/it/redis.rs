@@ -163,7 +163,7 @@ async fn a_durable_server_keeps_what_was_accepted() {
 }
 
 /// Asks again while the connection is made again.
-async fn retried<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+pub(crate) async fn retried<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
     loop {
         if let Ok(reply) = ask().await {
             return reply;
@@ -192,6 +192,9 @@ async fn every_fault_is_an_error_and_is_survived() {
                 .change(&ann(), &all, jiff::Timestamp::now())
                 .await
                 .unwrap();
+        } else {
+            let is_named = matches!(refused, StoreError::Unavailable { .. });
+            assert!(is_named, "{fault:?}: {refused:?}");
         }
         outage.restore().await.unwrap();
         let page = retried(async || store.read(&ann(), 0, 100).await).await;

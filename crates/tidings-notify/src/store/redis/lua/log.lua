@@ -7,11 +7,11 @@ local function key_of(kind, user)
   return root .. ':' .. kind .. ':' .. user
 end
 
--- What tells one life of the server's data from the next: given, when the data outlives the server; else the
--- process of the server, because after a restart or on a replica that was promoted, the newest of it may be
--- gone without a sign.
+-- What tells one history of the server's data from the next: given, when the data outlives the server; else
+-- the id that replicas compare. A server draws another one when it starts, and when it is promoted, because
+-- the newest of the data may be gone then without a sign.
 local function run_of(given)
-  return given ~= '' and given or call('INFO', 'server'):match('run_id:(%x+)')
+  return given ~= '' and given or call('INFO', 'replication'):match('master_replid:(%x+)')
 end
 
 -- The log of a user, or nil. Everything in it but the epoch and the run is a number.
