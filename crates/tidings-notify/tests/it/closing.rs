@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::{
-    Closed, Error, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since, Store, StoreError,
-};
+use tidings_notify::{Closed, Error, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since};
 
 use crate::support::{
     ann, draft, event_numbers, fresh_sqlite, numbers, push_numbers, without_sweep,
@@ -82,21 +80,6 @@ async fn a_backlog_is_given_in_full_after_the_notifier_was_closed() {
     }
     assert_eq!(event_numbers(&items), (0..10).collect::<Vec<_>>());
     assert!(matches!(items.last(), Some(Item::CaughtUp { .. })));
-}
-
-#[tokio::test(start_paused = true)]
-async fn closing_a_store_ends_its_streams() {
-    let store = MemoryStore::new();
-    let notifier = Notifier::builder(Arc::new(store.clone())).build();
-    let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
-    stream.next().await.unwrap();
-    store.close().await;
-    assert_eq!(stream.next().await, Err(Closed));
-    let refused = notifier.push(draft(1)).await;
-    assert!(
-        matches!(refused, Err(Error::Store(StoreError::Closed))),
-        "{refused:?}"
-    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ mod delivered;
 mod devices;
 mod durability;
 mod events;
+mod every_store;
 mod histories;
 mod inbox;
 mod inbox_histories;

@@ -1,16 +1,13 @@
 //! Where a stream begins, and what it says when it cannot begin there.
 
-use std::sync::Arc;
-
 use jiff::{SignedDuration, Timestamp};
 use tidings_notify::{
     Epoch, Event, EventId, Gap, GapReason, Item, MAX_PAGE_BYTES, MemoryStore, Notifier, Since,
-    SqliteStore, Store, Subscription,
+    Store, Subscription,
 };
 
 use crate::support::{
-    NEVER, ann, draft, event_numbers, fresh_sqlite, items_at_hand, numbers, push_numbers,
-    without_sweep,
+    ann, draft, event_numbers, fresh_sqlite, items_at_hand, numbers, push_numbers, without_sweep,
 };
 
 fn years_ago(years: i64) -> Timestamp {
@@ -40,46 +37,6 @@ async fn first_gap(stream: &mut Subscription) -> Gap {
     match stream.next().await.unwrap() {
         Item::Gap(gap) => gap,
         other => panic!("expected a gap first, got {other:?}"),
-    }
-}
-
-fn stores_of(sqlite: SqliteStore) -> [Arc<dyn Store>; 2] {
-    [Arc::new(MemoryStore::new()), Arc::new(sqlite)]
-}
-
-#[tokio::test]
-async fn resuming_after_the_first_of_three_gives_exactly_the_next_two() {
-    let (sqlite, _folder) = fresh_sqlite().await;
-    for store in stores_of(sqlite) {
-        let notifier = Notifier::builder(store).with_poll_interval(NEVER).build();
-        let events = push_numbers(&notifier, 0..3).await;
-        let mut stream = notifier
-            .subscribe(ann(), Since::After(events[0].id))
-            .await
-            .unwrap();
-        assert_eq!(stream.hello().cursor, events[0].id);
-        assert_eq!(numbers(&mut stream, 2).await, [1, 2]);
-        assert_eq!(
-            stream.next().await.unwrap(),
-            Item::CaughtUp {
-                cursor: events[2].id
-            }
-        );
-        push_numbers(&notifier, 3..4).await;
-        assert_eq!(numbers(&mut stream, 1).await, [3]);
-    }
-}
-
-#[tokio::test]
-async fn regression_a_stream_without_a_cursor_gets_new_events_only_on_every_store() {
-    let (sqlite, _folder) = fresh_sqlite().await;
-    for store in stores_of(sqlite) {
-        let notifier = Notifier::builder(store).with_poll_interval(NEVER).build();
-        let events = push_numbers(&notifier, 0..3).await;
-        let mut stream = notifier.subscribe(ann(), Since::default()).await.unwrap();
-        assert_eq!(stream.hello().cursor, events[2].id);
-        push_numbers(&notifier, 3..4).await;
-        assert_eq!(numbers(&mut stream, 1).await, [3]);
     }
 }
 
