@@ -193,22 +193,31 @@ async fn regression_appends_beside_a_locked_log_return_their_own_events() {
     store.append(drafts).await.unwrap();
     let slow = Application::begin(&schema.config(), &[draft_of("user-1", 1)]).await;
 
-    let mut appends = Vec::new();
+    let (mut waiting, mut free) = (Vec::new(), Vec::new());
     for (round, number) in (0..40).zip(100..) {
         let one = 3 + round % 9;
-        let users = if round % 4 == 0 { 0..3 } else { one..one + 1 };
+        let is_waiting = round % 4 == 0;
+        let users = if is_waiting { 0..3 } else { one..one + 1 };
         let drafts: Vec<Draft> = users.map(|n| draft_of(&names[n], number)).collect();
         let store = store.clone();
-        appends.push(tokio::spawn(async move {
+        let append = tokio::spawn(async move {
             let events = store.append(drafts.clone()).await.unwrap();
             (drafts, events)
-        }));
+        });
+        let appends = if is_waiting { &mut waiting } else { &mut free };
+        appends.push(append);
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut appended = Vec::new();
+    for append in free {
+        appended.push(soon("an append beside the lock", append).await.unwrap());
+    }
+    assert!(waiting.iter().all(|append| !append.is_finished()));
     slow.end("ROLLBACK").await;
+    for append in waiting {
+        appended.push(soon("an append", append).await.unwrap());
+    }
     let mut total = 0;
-    for append in appends {
-        let (drafts, events) = soon("an append", append).await.unwrap();
+    for (drafts, events) in appended {
         assert_eq!(events.len(), drafts.len());
         total += drafts.len();
         for (event, draft) in events.iter().zip(&drafts) {
