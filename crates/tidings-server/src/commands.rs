@@ -19,6 +19,9 @@ use crate::config::{self, ConfigError};
 /// A command's failure: its text is for the person at the terminal.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Most events that a command can be asked to wait for.
+const MAX_COUNT: u64 = 1_000_000_000;
+
 /// Delivers every notification to open screens, the inbox and webhooks
 #[derive(Debug, Parser)]
 #[command(name = "tidings", version, about, max_term_width = 100)]

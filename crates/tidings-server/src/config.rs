@@ -248,6 +248,10 @@ mod tests {
             assert!(refused.contains("line 1"), "{refused}");
             assert!(refused.contains(key), "{refused}");
         }
+        let (_folder, flag) = file("API_KEY = \"0123456789abcdef\"");
+        let refused = refused(&[&flag]);
+        let says = "line 1: unknown setting `API_KEY`, expected `api-key`";
+        assert!(refused.ends_with(says), "{refused}");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Errors for people: why a server did not start, and any error as one line of text.
 
+use std::error::Error as StdError;
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tidings_postgres::tokio_postgres::{self, error::DbError};
+use tidings_sqlite::rusqlite;
 
 use crate::storage::{DatabaseUrl, StorageError};
 
@@ -32,14 +37,41 @@ pub enum StartError {
     Webhooks(#[from] tidings_webhooks::Error),
 }
 
-/// Writes an error and its causes on one line: `error: cause: cause of the cause`.
-pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+/// Writes an error and its causes on one line: `error: cause: cause of the cause`. Layers of database
+/// libraries that add nothing are left out.
+pub fn explain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
+    let mut last = text.clone();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
         cause = error.source();
+        if let Some(said) = said(error).filter(|said| *said != last) {
+            text.push_str(": ");
+            text.push_str(&said);
+            last = said;
+        }
     }
     text
+}
+
+/// What a cause says to an operator. `None` if it says less than its own cause, or repeats it as a code.
+fn said(error: &(dyn StdError + 'static)) -> Option<String> {
+    let error = shared(error);
+    if let Some(reply) = error.downcast_ref::<DbError>() {
+        return Some(format!("PostgreSQL replied: {}", reply.message()));
+    }
+    let is_layer = error.is::<tokio_postgres::Error>() && error.source().is_some();
+    let is_code = error.is::<rusqlite::ffi::Error>();
+    (!is_layer && !is_code).then(|| error.to_string())
+}
+
+/// The error in an `Arc`, which is an error by itself.
+fn shared<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+    if let Some(error) = error.downcast_ref::<Arc<dyn StdError + Send + Sync>>() {
+        shared(&**error)
+    } else if let Some(error) = error.downcast_ref::<Arc<tokio_postgres::Error>>() {
+        &**error
+    } else {
+        error
+    }
 }

@@ -10,11 +10,13 @@ pub(crate) mod file;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{BoolishValueParser, StringValueParser, TypedValueParser};
+use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
+use tracing_subscriber::EnvFilter;
 
 use crate::storage::DatabaseUrl;
 
@@ -29,7 +31,8 @@ pub struct Settings {
     #[arg(long, env = "TIDINGS_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Address and port to listen on; port 0 picks a free port and prints it
+    /// Address and port to listen on, for instance `0.0.0.0:8080` or `localhost:8080`; port 0 picks a free
+    /// port and prints it
     #[arg(long, env = "TIDINGS_LISTEN", value_name = "ADDRESS:PORT",
           default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
@@ -45,11 +48,11 @@ pub struct Settings {
     )]
     pub database: DatabaseUrl,
 
-    /// For development, on loopback only: requires no API key, trusts web pages of this machine, and allows
-    /// webhooks to private addresses
+    /// For development, on loopback only: requires no API key, trusts web pages that are served from this
+    /// machine, and allows webhooks to private addresses
     #[arg(long, env = "TIDINGS_DEV", value_name = "BOOL", default_value = "false",
           num_args = 0..=1, default_missing_value = "true", action = ArgAction::Set,
-          value_parser = BoolishValueParser::new())]
+          value_parser = switch)]
     pub dev: bool,
 
     /// API key that callers send as `Authorization: Bearer KEY`, at least 16 characters; may be given
@@ -66,17 +69,17 @@ pub struct Settings {
 
     /// Maximum size of a request body in bytes
     #[arg(long, env = "TIDINGS_MAX_BODY_BYTES", value_name = "BYTES",
-          default_value = "1048576", value_parser = count(1 << 10, 1 << 26))]
+          default_value = "1048576", value_parser = count(1 << 10, 1_usize << 26))]
     pub max_body_bytes: usize,
 
     /// Maximum number of open streams (SSE and WebSocket)
     #[arg(long, env = "TIDINGS_MAX_STREAMS", value_name = "COUNT",
-          default_value = "10000", value_parser = count(1, 1_000_000))]
+          default_value = "10000", value_parser = count(1, 1_000_000_usize))]
     pub max_streams: usize,
 
     /// Maximum number of open streams of one user
     #[arg(long, env = "TIDINGS_MAX_STREAMS_PER_USER", value_name = "COUNT",
-          default_value = "100", value_parser = count(1, 100_000))]
+          default_value = "100", value_parser = count(1, 100_000_usize))]
     pub max_streams_per_user: usize,
 
     /// Longest silence on a stream before a ping, 1s to 25s
@@ -90,7 +93,7 @@ pub struct Settings {
           default_value = "75s", value_parser = time(5, 3600))]
     pub keep_alive: Duration,
 
-    /// How long notifications and finished deliveries are kept, at least 1h
+    /// How long notifications and finished deliveries are kept, 1h to 36500d
     #[arg(long, env = "TIDINGS_RETENTION", value_name = "DURATION",
           default_value = "90d", value_parser = time(HOUR, 36_500 * DAY))]
     pub retention: Duration,
@@ -102,7 +105,7 @@ pub struct Settings {
 
     /// Maximum number of webhook requests in flight, 1 to 1024
     #[arg(long, env = "TIDINGS_WEBHOOK_WORKERS", value_name = "COUNT",
-          default_value = "64", value_parser = count(1, 1024))]
+          default_value = "64", value_parser = count(1, 1024_usize))]
     pub webhook_workers: usize,
 
     /// Waiting time before each webhook attempt, separated by commas
@@ -112,7 +115,7 @@ pub struct Settings {
 
     /// Allows webhooks to loopback, private and link-local addresses [default: only with --dev]
     #[arg(long, env = "TIDINGS_WEBHOOK_PRIVATE_ADDRESSES", value_name = "BOOL",
-          num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+          num_args = 0..=1, default_missing_value = "true", value_parser = switch)]
     pub webhook_private_addresses: Option<bool>,
 
     /// How long a stopping server waits for work in progress, up to 10m
@@ -120,8 +123,8 @@ pub struct Settings {
           default_value = "30s", value_parser = time(0, 600))]
     pub shutdown_timeout: Duration,
 
-    /// How long an instance that has crashed keeps its webhooks and its streams' presence from the other
-    /// instances on the same database, 1s to 5m
+    /// Several servers on one database: how long after the crash of one the others wait before they send
+    /// its webhooks and count its users as offline, 1s to 5m
     #[arg(long, env = "TIDINGS_LEASE", value_name = "DURATION",
           default_value = "30s", value_parser = time(1, 300))]
     pub lease: Duration,
@@ -132,7 +135,8 @@ pub struct Settings {
         long,
         env = "TIDINGS_LOG",
         value_name = "FILTER",
-        default_value = "warn"
+        default_value = "warn",
+        value_parser = log_filter
     )]
     pub log: String,
 
@@ -181,8 +185,41 @@ impl fmt::Debug for ApiKey {
 }
 
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    // No other name is looked up: what it leads to can change.
+    let text = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
     text.parse()
-        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080")
+        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080 or localhost:8080")
+}
+
+/// A setting that is on or off, in the words that environment variables use.
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "y" | "t" | "1" => Ok(true),
+        "false" | "no" | "off" | "n" | "f" | "0" => Ok(false),
+        _ => Err("expected true or false"),
+    }
+}
+
+/// Checks a filter. The library takes a misspelt level for the name of a module, so a name must have a
+/// level here.
+fn log_filter(text: &str) -> Result<String, &'static str> {
+    let is_complete = |part: &str| {
+        part.contains(['=', '['])
+            || part
+                .trim()
+                .parse::<tracing::level_filters::LevelFilter>()
+                .is_ok()
+    };
+    if text.split(',').all(is_complete) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(
+            "expected error, warn, info, debug, trace or off, or a filter such as `info,tidings_server=debug`",
+        )
+    }
 }
 
 /// Origins are compared as text, so an origin must be spelled as browsers send it.
@@ -195,14 +232,18 @@ fn origin(text: &str) -> Result<String, &'static str> {
     }
 }
 
-fn count(
-    min: usize,
-    max: usize,
-) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync + 'static {
+/// A whole number from `min` to `max`.
+pub(crate) fn count<T>(
+    min: T,
+    max: T,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
     move |text| {
         let value = text.parse().ok();
         value
-            .filter(|value| (min..=max).contains(value))
+            .filter(|value| (&min..=&max).contains(&value))
             .ok_or_else(|| format!("expected {min} to {max}"))
     }
 }
@@ -218,12 +259,23 @@ fn time(
         if (min..=max).contains(&value) {
             return Ok(value);
         }
-        let text = |duration| match jiff::SignedDuration::try_from(duration) {
-            Ok(duration) => format!("{duration:#}"),
-            Err(_) => format!("{duration:?}"),
-        };
-        Err(format!("expected {} to {}", text(min), text(max)))
+        Err(format!(
+            "expected {} to {}",
+            duration_text(min),
+            duration_text(max)
+        ))
     }
+}
+
+/// The largest unit of which the duration is a multiple, as [`parse_duration`] reads it.
+fn duration_text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let units = [(DAY, "d"), (HOUR, "h"), (60, "m")];
+    let unit = units
+        .iter()
+        .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    let (unit, name) = unit.unwrap_or(&(1, "s"));
+    format!("{}{name}", seconds / unit)
 }
 
 /// Reads `30s`, `5m`, `1h 30m`, `90d`; a day has 24 hours.

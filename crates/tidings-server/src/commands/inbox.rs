@@ -4,11 +4,12 @@ use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidings_notify::UserId;
+use tidings_notify::{MAX_INBOX_LIMIT, UserId};
 
 use super::CommandError;
 use super::notification::Notification;
 use super::remote::Remote;
+use crate::settings::count;
 
 /// Shows a user's inbox, newest first.
 #[derive(Debug, Args)]
@@ -26,8 +27,8 @@ pub(super) struct Inbox {
     event_type: Option<String>,
 
     /// How many notifications to show, 1 to 1000
-    #[arg(long, default_value_t = 20, value_name = "COUNT")]
-    limit: u32,
+    #[arg(long, default_value = "20", value_name = "COUNT", value_parser = count(1, MAX_INBOX_LIMIT))]
+    limit: usize,
 
     /// Marks this notification as read, instead of listing
     #[arg(long, value_name = "ID", conflicts_with = "read_all")]

@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use tidings::signing::{Secret, Verifier};
 use tokio::net::TcpListener;
 
-use super::CommandError;
+use super::{CommandError, MAX_COUNT};
+use crate::settings::count;
+use crate::wire::webhook::SECRET_RULE;
 
 /// Maximum size of a webhook body.
 const MAX_BODY_BYTES: usize = 16 << 20;
@@ -20,11 +22,11 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 #[derive(Debug, Args)]
 pub(super) struct Listen {
     /// Port on 127.0.0.1 to listen on; 0 picks a free port
-    #[arg(long, default_value_t = 9000, value_name = "PORT")]
+    #[arg(long, default_value = "9000", value_name = "PORT", value_parser = count(0_u16, u16::MAX))]
     port: u16,
 
-    /// Secret of the endpoint; may be given several times during a rotation. Without it, a new secret
-    /// is generated and printed
+    /// Secret of the endpoint; may be given several times while secrets are rotated. Without it, a new
+    /// secret is generated and printed
     #[arg(
         long,
         env = "TIDINGS_SECRET",
@@ -35,11 +37,11 @@ pub(super) struct Listen {
     secret: Vec<String>,
 
     /// Status to reply with after verification, for example 503 to simulate a failing receiver
-    #[arg(long, default_value_t = 204, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
+    #[arg(long, default_value = "204", value_name = "STATUS", value_parser = count(200_u16, 599))]
     status: u16,
 
     /// Ends after this many webhooks
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, MAX_COUNT))]
     count: Option<u64>,
 }
 
@@ -100,7 +102,7 @@ impl Listen {
             )?;
             return Ok(Verifier::new(secret));
         };
-        let refused = |error| format!("--secret: {error}");
+        let refused = |error| format!("--secret: {error}; {SECRET_RULE}");
         let mut verifier = Verifier::new(first.map_err(refused)?);
         for secret in secrets {
             verifier = verifier.with_secret(secret.map_err(refused)?);

@@ -152,11 +152,17 @@ impl Remote {
 pub(super) fn lost(error: &reqwest::Error) -> CommandError {
     let cause = last(error);
     if error.is_timeout() {
-        "the server has not replied in time".into()
-    } else if error.is_decode() && cause.is::<serde_json::Error>() {
-        "this does not look like the reply of a Tidings server".into()
-    } else {
-        format!("lost the connection to the server: {cause}").into()
+        return "the server did not reply in time".into();
+    }
+    if error.is_decode() && cause.is::<serde_json::Error>() {
+        return "this does not look like the reply of a Tidings server".into();
+    }
+    // What the operating system reports helps; how a library noticed the end does not.
+    match cause.downcast_ref::<io::Error>() {
+        Some(cause) if cause.raw_os_error().is_some() => {
+            format!("lost the connection to the server: {cause}").into()
+        }
+        _ => "lost the connection to the server".into(),
     }
 }
 

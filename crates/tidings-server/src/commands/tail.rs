@@ -6,11 +6,12 @@ use reqwest::StatusCode;
 use tidings_notify::UserId;
 use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 
-use super::CommandError;
 use super::notification::Notification;
 use super::remote::{Refusal, Remote, accepted, lost};
 use super::sse::{SseEvent, SseReader};
+use super::{CommandError, MAX_COUNT};
 use crate::error::explain;
+use crate::settings::count;
 
 /// Wait before connecting again, unless the server says how long.
 const DEFAULT_WAIT: Duration = Duration::from_secs(1);
@@ -34,7 +35,7 @@ pub(super) struct Tail {
     json: bool,
 
     /// Ends after this many notifications
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, MAX_COUNT))]
     count: Option<u64>,
 
     #[command(flatten)]

@@ -10,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use jiff::Timestamp;
 use tidings::signing::Secret;
 use tidings_webhooks::{
     Endpoint, EndpointId, EndpointSettings, EventPattern, Format, NewEndpoint, Owner, Replay,
@@ -18,13 +17,16 @@ use tidings_webhooks::{
 };
 
 use super::error::ApiError;
-use super::extract::{Body, InPath, OwnerInPath, idempotency_key, no_idempotency_key};
+use super::expected::Time;
+use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, idempotency_key};
 use super::fields::{Change, Fields};
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::{CreateEndpoint, Created};
 use crate::wire::Data;
-use crate::wire::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
+use crate::wire::webhook::{
+    CreatedEndpoint, EndpointWithHealth, RotatedSecret, SECRET_RULE, TestDelivery,
+};
 
 /// Maximum number of endpoints of one user, or of the operator.
 const MAX_ENDPOINTS: usize = 100;
@@ -64,13 +66,12 @@ async fn create(
         Once::new(key, &route, &body)
     });
     let mut fields = Fields::parse(&body)?;
-    let url: String = fields
-        .take("url")?
-        .ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
+    let url: Option<String> = fields.take("url")?;
     let enabled: Option<bool> = fields.take("enabled")?;
     let changes = Changes::parse(&mut fields)?;
     let secret = parse_secret(&mut fields)?;
     fields.finish()?;
+    let url = url.ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
 
     let mut settings = EndpointSettings::new(url);
     changes.apply(&mut settings);
@@ -127,6 +128,7 @@ async fn update(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
+    _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
@@ -166,6 +168,7 @@ async fn remove(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
+    _: NoIdempotencyKey,
 ) -> Result<StatusCode, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
     if app.webhooks.remove_endpoint(id).await? {
@@ -179,10 +182,9 @@ async fn rotate_secret(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
-    headers: HeaderMap,
+    _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let mut fields = Fields::parse_optional(&body)?;
     let secret = parse_secret(&mut fields)?;
@@ -198,9 +200,9 @@ async fn send_test(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
-    headers: HeaderMap,
+    _: NoIdempotencyKey,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let delivery = app.webhooks.send_test(id).await?;
     let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
@@ -211,19 +213,19 @@ async fn replay(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
-    headers: HeaderMap,
+    _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    no_idempotency_key(&headers)?;
     let id = find(&app, &owner, &id).await?.id;
     let mut fields = Fields::parse(&body)?;
-    let since: Option<Timestamp> = fields.take("since")?;
-    let until: Option<Timestamp> = fields.take("until")?;
+    let since = fields.take("since")?;
+    let until = fields.take("until")?;
     let per_second: Option<u32> = fields.take("per_second")?;
     fields.finish()?;
-    let since = since.ok_or_else(|| ApiError::invalid("since", "expected a time in RFC 3339"))?;
+    let Time(since) =
+        since.ok_or_else(|| ApiError::invalid("since", "expected a time in RFC 3339"))?;
     let mut replay = Replay::since(since);
-    if let Some(until) = until {
+    if let Some(Time(until)) = until {
         replay = replay.until(until);
     }
     if let Some(per_second) = per_second {
@@ -254,10 +256,7 @@ fn parse_secret(fields: &mut Fields<'_>) -> Result<Option<Secret>, ApiError> {
     secret
         .map(|text| Secret::parse(&text))
         .transpose()
-        .map_err(|error| {
-            let rule = "a secret is `whsec_` and 24 to 64 bytes in base64";
-            ApiError::invalid("secret", format!("{error}; {rule}"))
-        })
+        .map_err(|error| ApiError::invalid("secret", format!("{error}; {SECRET_RULE}")))
 }
 
 /// The settings that a request gives.

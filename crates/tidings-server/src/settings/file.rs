@@ -53,7 +53,7 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
             .get_arguments()
             .find(|flag| flag.get_long() == Some(name) && name != "config")
             .map(|flag| flag.get_id().clone())
-            .ok_or_else(|| malformed(position, format!("unknown setting `{name}`")))?;
+            .ok_or_else(|| malformed(position, unknown(&command, name)))?;
         let values = texts(value).map_err(|at| {
             malformed(
                 at,
@@ -64,6 +64,20 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         command = command.mut_arg(flag, |flag| flag.default_values(values));
     }
     Ok(command)
+}
+
+/// Environment variables are spelt with underscores, flags and keys with hyphens.
+fn unknown(command: &Command, name: &str) -> String {
+    let hyphens = name.to_lowercase().replace('_', "-");
+    let is_flag = command
+        .get_arguments()
+        .any(|flag| flag.get_long() == Some(&hyphens) && hyphens != name);
+    let hint = if is_flag {
+        format!(", expected `{hyphens}`")
+    } else {
+        String::new()
+    };
+    format!("unknown setting `{name}`{hint}")
 }
 
 /// A value, or the values of an array, as they would stand on the command line; the error is the

@@ -4,6 +4,9 @@
 use serde::Serialize;
 use tidings_webhooks::{DeliveryId, Endpoint, EndpointHealth};
 
+/// How a secret is written, for errors about one.
+pub(crate) const SECRET_RULE: &str = "a secret is `whsec_` and 24 to 64 bytes in base64";
+
 /// The response that creates an endpoint: the one place that shows its secret, besides a rotation.
 #[derive(Debug, Serialize)]
 pub(crate) struct CreatedEndpoint {
