@@ -1,7 +1,9 @@
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 use super::CommandError;
@@ -34,19 +36,34 @@ impl Serve {
         }
         writeln!(
             std::io::stderr(),
-            "stopping: waiting up to {} s for work in progress (signal again to stop at once)",
+            "stopping: waiting up to {} s for work in progress (press Ctrl+C again to stop at once)",
             config.shutdown_timeout.as_secs()
         )?;
+        let again = async {
+            let first = Instant::now();
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if first.elapsed() >= SAME_REQUEST {
+                    break;
+                }
+            }
+        };
         tokio::select! {
             leftovers = server.shutdown() => {
                 writeln!(std::io::stderr(), "stopped: {leftovers}")?;
                 Ok(())
             }
-            _ = terminate.recv() => Err("stopped at once; the next start continues".into()),
-            _ = interrupt.recv() => Err("stopped at once; the next start continues".into()),
+            () = again => Err("stopped at once; the next start continues".into()),
         }
     }
 }
+
+/// A signal that comes this soon after the first is the same request: a terminal and a supervisor, or the
+/// group of processes and one of them, get it each.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// Raises the limit of open files to what the limits of streams and workers need. If the system does
 /// not allow it, lowers the limits and warns.
@@ -71,12 +88,7 @@ fn fit_into_file_limit(config: &mut Config) {
 
 /// The library crates only emit events; the binary decides where they go.
 fn start_log(config: &Config) -> Result<(), CommandError> {
-    let filter = EnvFilter::try_new(&config.log).map_err(|error| {
-        format!(
-            "--log: expected a level or a filter, got `{}`: {error}",
-            config.log
-        )
-    })?;
+    let filter = EnvFilter::try_new(&config.log)?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

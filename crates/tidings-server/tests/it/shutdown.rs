@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::raw::{RawSocket, is_full, unread_events};
-use crate::support::Home;
+use crate::raw::{RawSocket, connect, is_full, unread_events};
+use crate::support::{Home, Server, signal_process, soon};
 use crate::websocket::Socket;
 
 #[tokio::test]
@@ -33,8 +34,57 @@ async fn streams_get_a_farewell_with_a_hint_to_come_back_and_then_the_server_end
     }
 }
 
+/// A request whose body has not arrived, which a stop waits for.
+async fn unfinished_request(server: &Server) -> TcpStream {
+    let mut stream = connect(server).await;
+    let head = "POST /v1/notifications HTTP/1.1\r\nHost: localhost\r\nContent-Length: 27\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Its head is read once a later connection has been served.
+    server.notify("anna", json!(1)).await;
+    stream
+}
+
 #[tokio::test]
-async fn a_reader_goes_on_exactly_over_a_restart() {
+async fn a_signal_that_comes_twice_at_once_is_one_request_to_stop() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = unfinished_request(&server).await;
+    let mut events = server.events("anna", "").await;
+    events.until("tidings.caught_up").await;
+    server.signal("-TERM").await;
+    server.signal("-INT").await;
+    events.until("tidings.bye").await;
+    stream
+        .write_all(br#""user_id":"a","payload":1}"#)
+        .await
+        .unwrap();
+    let mut reply = String::new();
+    soon("the response", stream.read_to_string(&mut reply))
+        .await
+        .unwrap();
+    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    let (status, text) = server.ended().await;
+    assert!(status.success(), "{text}");
+}
+
+#[tokio::test]
+async fn a_later_signal_stops_at_once() {
+    let home = Home::new();
+    let server = home.start().await;
+    let _unfinished = unfinished_request(&server).await;
+    let id = server.process_id();
+    let stopped = tokio::spawn(server.stop("-TERM"));
+    // Signals are ignored for a moment, and what is in progress lasts longer.
+    while !stopped.is_finished() {
+        let _gone = signal_process("-INT", id).await;
+    }
+    let (status, text) = stopped.await.unwrap();
+    assert!(!status.success(), "{text}");
+    assert!(text.contains("stopped at once"), "{text}");
+}
+
+#[tokio::test]
+async fn a_reader_continues_exactly_over_a_restart() {
     let home = Home::new();
     let server = home.start().await;
     server.notify("anna", json!(1)).await;

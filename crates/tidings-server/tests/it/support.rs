@@ -163,9 +163,13 @@ impl Server {
         format!("{}{path}", self.url)
     }
 
+    pub(crate) fn process_id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// Sends the process a signal.
     pub(crate) async fn signal(&self, signal: &str) {
-        send(signal, &self.process.id().unwrap().to_string()).await;
+        assert!(signal_process(signal, self.process_id()).await);
     }
 
     /// The memory of the process, in bytes.
@@ -199,7 +203,7 @@ impl Server {
         let id = self.process.id().unwrap();
         let children = format!("/proc/{id}/task/{id}/children");
         let child = std::fs::read_to_string(children).unwrap();
-        send(signal, child.trim()).await;
+        assert!(signal_process(signal, child.trim().parse().unwrap()).await);
     }
 
     /// Asks a server that runs under another process to stop, and gives its last line on standard error,
@@ -217,7 +221,8 @@ impl Server {
         }
     }
 
-    async fn ended(mut self) -> (std::process::ExitStatus, String) {
+    /// The exit status of a process that was asked to stop, and what it said on standard error.
+    pub(crate) async fn ended(mut self) -> (std::process::ExitStatus, String) {
         let mut stderr = self.process.stderr.take().unwrap();
         let mut text = String::new();
         soon("the end of the server", stderr.read_to_string(&mut text))
@@ -290,10 +295,13 @@ impl Server {
     }
 }
 
-/// Sends a process a signal.
-async fn send(signal: &str, process: &str) {
-    let sent = Command::new("kill").args([signal, process]).status().await;
-    assert!(sent.unwrap().success());
+/// Sends a process a signal; returns whether there is such a process.
+pub(crate) async fn signal_process(signal: &str, process: u32) -> bool {
+    let kill = Command::new("kill")
+        .args([signal, &process.to_string()])
+        .stderr(Stdio::null())
+        .status();
+    kill.await.unwrap().success()
 }
 
 /// One frame of an event stream.
