@@ -5,6 +5,7 @@ mod idempotency;
 mod migration;
 
 use std::error::Error as StdError;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,7 +39,20 @@ pub(super) async fn open(path: &Path) -> Result<Storage, StorageError> {
         .with_readers(READERS)
         .with_list_readers(LIST_READERS);
     let database = Database::open(path, &options)?;
+    warn_if_others_can_read(database.path());
     open_in(database).await
+}
+
+/// The server makes its file for its own user. One that existed, such as a backup, keeps its mode.
+fn warn_if_others_can_read(path: &Path) {
+    let mode = std::fs::metadata(path).map_or(0, |file| file.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            mode = format!("{:o}", mode & 0o777),
+            "other users of this machine can read or write the database, which contains secrets; run chmod 600"
+        );
+    }
 }
 
 /// Opens the parts in a database that is already open.

@@ -212,6 +212,19 @@ async fn a_file_that_is_gone_is_noticed_and_posts_are_refused() {
 }
 
 #[tokio::test]
+async fn a_database_that_others_can_read_is_reported_at_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let home = Home::new();
+    let (_, text) = home.start().await.stop("-TERM").await;
+    assert!(!text.contains("chmod"), "{text}");
+    let everybody = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(home.database(), everybody).unwrap();
+    let (_, text) = home.start().await.stop("-TERM").await;
+    assert!(text.contains("chmod 600") && text.contains("644"), "{text}");
+}
+
+#[tokio::test]
 async fn the_database_of_another_program_is_refused() {
     let home = Home::new();
     let other = Connection::open(home.database()).unwrap();
