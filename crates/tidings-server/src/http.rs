@@ -30,7 +30,7 @@ use tidings_notify::{InboxAction, UserId};
 
 use self::access::Access;
 use self::error::ApiError;
-use self::extract::InPath;
+use self::extract::{InPath, NoFields};
 use crate::app::SharedApp;
 
 /// Builds the service for all requests.
@@ -82,9 +82,10 @@ fn versioned() -> Router<SharedApp> {
 
 /// The route that does something with one notification.
 fn on_one(name: &str, action: inbox::OnOne) -> Router<SharedApp> {
-    let handler = async move |State(app), InPath::<UserId>(user), InPath::<String>(id)| {
-        inbox::on_one(app, user, id, action).await
-    };
+    let handler =
+        async move |State(app), InPath::<UserId>(user), InPath::<String>(id), NoFields| {
+            inbox::on_one(app, user, id, action).await
+        };
     let path = format!("/v1/users/{{user}}/notifications/{{id}}/{name}");
     Router::new().route(&path, post(handler))
 }

@@ -37,8 +37,14 @@ impl Access {
         if self.keys.is_empty() {
             return true;
         }
-        let sent = headers.get(header::AUTHORIZATION).and_then(bearer);
-        let Some(sent) = sent else { return false };
+        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
+        // With two keys, a proxy may have checked the other one.
+        let (Some(sent), None) = (sent.next(), sent.next()) else {
+            return false;
+        };
+        let Some(sent) = bearer(sent) else {
+            return false;
+        };
         let digest: [u8; 32] = Sha256::digest(sent).into();
         let known = self
             .keys
@@ -61,7 +67,7 @@ impl Access {
     }
 }
 
-/// The key in `Bearer KEY`. The scheme has no case, and several blanks may follow it.
+/// The key in `Bearer KEY`. The scheme has no case, and several spaces may follow it.
 fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, key) = value.as_bytes().split_at_checked("Bearer".len())?;
     let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer") && key.starts_with(b" ");
@@ -104,7 +110,7 @@ pub(crate) async fn require_key(
     let refusal = ApiError::new(
         StatusCode::UNAUTHORIZED,
         "unauthorized",
-        "expected a valid API key as `Authorization: Bearer KEY`",
+        "expected one header `Authorization: Bearer KEY` with a valid API key",
     );
     let mut response = refusal.into_response();
     response
@@ -235,6 +241,10 @@ mod tests {
             headers.insert(header::AUTHORIZATION, HeaderValue::from_static(sent));
             assert_eq!(access(false).admits(&headers), admitted, "{sent}");
         }
+        let key = HeaderValue::from_static("Bearer 0123456789abcdef");
+        headers.insert(header::AUTHORIZATION, key.clone());
+        headers.append(header::AUTHORIZATION, key);
+        assert!(!access(false).admits(&headers), "given twice");
     }
 
     #[test]

@@ -4,13 +4,12 @@ use axum::http::HeaderMap;
 use tidings_notify::{Since, wire};
 
 use super::error::ApiError;
-use super::extract::Parameters;
+use super::extract::{Parameters, header_once};
 
 /// Reads the `Last-Event-ID` header, and the parameters `last_event_id` and `since`. See [`wire::since`].
 pub(crate) fn since(headers: &HeaderMap, parameters: &Parameters) -> Result<Since, ApiError> {
-    let header = headers
-        .get("last-event-id")
-        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let header = header_once(headers, "Last-Event-ID")?;
+    let header = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
     wire::since(
         header.as_deref(),
         parameters.text("last_event_id")?,

@@ -1,14 +1,13 @@
 //! `/v1/deliveries`: deliveries, and the attempts with their responses.
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
-use super::extract::{InPath, Parameters, no_idempotency_key};
+use super::extract::{InPath, NoFields, NoIdempotencyKey, Parameters};
 use crate::app::SharedApp;
 use crate::wire::{Data, Page};
 
@@ -69,9 +68,9 @@ async fn attempts(
 async fn retry(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
-    headers: HeaderMap,
+    _: NoIdempotencyKey,
+    _: NoFields,
 ) -> Result<Response, ApiError> {
-    no_idempotency_key(&headers)?;
     let id = delivery_id(&id)?;
     match app.webhooks.retry(id).await? {
         Some(delivery) => Ok(Json(delivery).into_response()),

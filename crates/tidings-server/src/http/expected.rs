@@ -4,9 +4,23 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use tidings_notify::wire::parse_time;
 use tidings_notify::{EventKey, EventType, UserId};
 use tidings_webhooks::{EventPattern, Format, SignatureScheme};
+
+/// A time in RFC 3339.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Time(pub(crate) Timestamp);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let time = parse_time(&text).ok_or_else(|| D::Error::custom(Self::EXPECTED))?;
+        Ok(Self(time))
+    }
+}
 
 /// A type that a field of a request may have.
 pub(crate) trait Field: DeserializeOwned {
@@ -45,7 +59,7 @@ field!(
     r#"an array of "standard", "timestamped", or both"#
 );
 field!(
-    Timestamp,
+    Time,
     "a time in RFC 3339 such as 2026-11-21T10:00:00Z, at the latest 9999-12-30T22:00:00Z"
 );
 field!(UserId, "a string", is_string);

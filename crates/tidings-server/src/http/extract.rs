@@ -18,6 +18,7 @@ use tidings_notify::UserId;
 use tidings_webhooks::Owner;
 
 use super::error::ApiError;
+use super::fields::Fields;
 use crate::connections::Connection;
 use crate::idempotency::{IdempotencyKey, NAME};
 
@@ -273,24 +274,43 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         let required =
             |message| ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
         let Some(connection) = parts.extensions.get().cloned() else {
-            return Err(required("this connection cannot be upgraded".to_owned()));
+            return Err(required("this connection cannot be upgraded"));
         };
         let socket = WebSocketUpgrade::from_request_parts(parts, state).await;
-        let socket = socket
-            .map_err(|rejection: WebSocketUpgradeRejection| required(rejection.body_text()))?;
+        let socket = socket.map_err(|rejection| required(needed_for_upgrade(&rejection)))?;
         Ok(Self { socket, connection })
+    }
+}
+
+/// What a request lacks to become a WebSocket.
+fn needed_for_upgrade(rejection: &WebSocketUpgradeRejection) -> &'static str {
+    use WebSocketUpgradeRejection as Rejection;
+    match rejection {
+        Rejection::InvalidWebSocketVersionHeader(_) => "expected `Sec-WebSocket-Version: 13`",
+        Rejection::WebSocketKeyHeaderMissing(_) => "expected the header Sec-WebSocket-Key",
+        Rejection::ConnectionNotUpgradable(_) => "this connection cannot be upgraded",
+        _ => "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
+    }
+}
+
+/// A header, if there is one. Given twice, it is refused: one of the two would be ignored.
+pub(crate) fn header_once<'a>(
+    headers: &'a HeaderMap,
+    name: &'static str,
+) -> Result<Option<&'a HeaderValue>, ApiError> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next();
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(ApiError::invalid(name, GIVEN_TWICE)),
     }
 }
 
 /// Reads the `Idempotency-Key` header, if there is one.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
-    let mut values = headers.get_all(NAME).iter();
-    let Some(value) = values.next() else {
+    let Some(value) = header_once(headers, NAME)? else {
         return Ok(None);
     };
-    if values.next().is_some() {
-        return Err(ApiError::invalid(NAME, GIVEN_TWICE));
-    }
     value
         .to_str()
         .ok()
@@ -306,9 +326,30 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyK
 
 /// Refuses the `Idempotency-Key` header where it has no effect: a caller that relies on it would do
 /// something twice.
-pub(crate) fn no_idempotency_key(headers: &HeaderMap) -> Result<(), ApiError> {
-    match idempotency_key(headers)? {
-        None => Ok(()),
-        Some(_) => Err(ApiError::invalid(NAME, "not supported by this route")),
+#[derive(Debug)]
+pub(crate) struct NoIdempotencyKey;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoIdempotencyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        match idempotency_key(&parts.headers)? {
+            None => Ok(Self),
+            Some(_) => Err(ApiError::invalid(NAME, "not supported by this route")),
+        }
+    }
+}
+
+/// Refuses a body with fields where none has an effect. Many clients send `{}` or `null` with each POST.
+#[derive(Debug)]
+pub(crate) struct NoFields;
+
+impl<S: Send + Sync> FromRequest<S> for NoFields {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Body(body) = Body::from_request(request, state).await?;
+        Fields::parse_optional(&body)?.finish()?;
+        Ok(Self)
     }
 }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use tidings_notify::{Draft, EventKey, EventType, Payload, UserId};
 
 use super::error::ApiError;
+use super::expected::Time;
 use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
 use crate::app::SharedApp;
@@ -52,10 +53,10 @@ pub(crate) async fn create_batch(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let mut fields = Fields::parse(&body)?;
-    let notifications = fields
-        .take_raw("notifications")?
-        .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
+    let notifications = fields.take_raw("notifications")?;
     fields.finish()?;
+    let notifications = notifications
+        .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
     let mut batch = Batch::default();
     let notifications = elements("notifications", notifications)?;
     for (index, element) in notifications.into_iter().enumerate() {
@@ -140,7 +141,7 @@ impl Request {
                 return Err(ApiError::invalid("message", expected));
             }
         };
-        let timestamp = fields.take("timestamp")?;
+        let timestamp = fields.take("timestamp")?.map(|Time(timestamp)| timestamp);
         let key = fields.take("key")?;
         Ok(Self {
             recipients,

@@ -7,7 +7,7 @@ use axum::extract::State;
 use tidings_notify::UserId;
 
 use super::error::ApiError;
-use super::extract::{Body, InPath};
+use super::extract::{Body, InPath, NoIdempotencyKey};
 use super::fields::Fields;
 use crate::app::SharedApp;
 use crate::wire::Data;
@@ -29,6 +29,7 @@ pub(crate) async fn show(
 
 pub(crate) async fn query(
     State(app): State<SharedApp>,
+    _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<Json<Data<Vec<UserPresence>>>, ApiError> {
     let mut fields = Fields::parse(&body)?;

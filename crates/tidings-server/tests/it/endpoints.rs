@@ -238,13 +238,20 @@ async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
     let body = json!({ "url": "http://127.0.0.1:9000/" });
     let created = create(&server, "/v1/endpoints", body).await;
     let id = created["id"].as_str().unwrap();
-    for path in [
-        format!("/v1/endpoints/{id}/test"),
-        format!("/v1/endpoints/{id}/replay"),
-        format!("/v1/endpoints/{id}/secret/rotate"),
-        "/v1/deliveries/dlv_0000000000000001/retry".to_owned(),
+    let endpoint = format!("/v1/endpoints/{id}");
+    for (method, path) in [
+        (Method::PATCH, endpoint.clone()),
+        (Method::DELETE, endpoint.clone()),
+        (Method::POST, format!("{endpoint}/test")),
+        (Method::POST, format!("{endpoint}/replay")),
+        (Method::POST, format!("{endpoint}/secret/rotate")),
+        (
+            Method::POST,
+            "/v1/deliveries/dlv_0000000000000001/retry".to_owned(),
+        ),
+        (Method::POST, "/v1/presence/query".to_owned()),
     ] {
-        let request = http().post(server.at(&path));
+        let request = http().request(method, server.at(&path));
         let request = request
             .header("Idempotency-Key", "order-17")
             .json(&json!({}));

@@ -94,6 +94,18 @@ const WRONG_ELSEWHERE: &[(&str, &str, &str)] = &[
         "event_types",
     ),
     ("/v1/users/a/endpoints", r#"{"url":""}"#, "url"),
+    // A misspelt field is named, and not another one as missing.
+    ("/v1/endpoints", r#"{"ulr":"http://h/"}"#, "ulr"),
+    (
+        "/v1/notifications/batch",
+        r#"{"notification":[{"user_id":"a","payload":1}]}"#,
+        "notification",
+    ),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[{"user_id":"a","paylod":1}]}"#,
+        "notifications[0].paylod",
+    ),
 ];
 
 /// Values of a wrong type, and what the message says. No text of a library reaches a caller.
@@ -151,6 +163,18 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         r#"{"user_id":"a","payload":1,"timestamp":"9999-12-31T23:59:59Z"}"#,
         "timestamp",
         "at the latest 9999-12-30T22:00:00Z",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","payload":1,"timestamp":"2026-11-21 10:00:00Z"}"#,
+        "timestamp",
+        "expected a time in RFC 3339 such as",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","payload":1,"timestamp":"2026-11-21T10:00:60Z"}"#,
+        "timestamp",
+        "expected a time in RFC 3339 such as",
     ),
     (
         "/v1/notifications",
@@ -225,6 +249,18 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         r#"{"url":"http://h/","event_types":["a","b","a"]}"#,
         "event_types",
         "expected each type once, got `a` twice",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","event_types":["tidings."]}"#,
+        "event_types",
+        "expected `tidings.*` for all events about endpoints, got `tidings.`",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","headers":{"X-Team":"a","x-team":"b"}}"#,
+        "headers",
+        "expected each header once, got `x-team` twice",
     ),
     (
         "/v1/endpoints",
@@ -337,6 +373,14 @@ async fn what_is_given_twice_is_refused_by_name() {
     assert_eq!(reply.status(), 400);
     let error: Value = reply.json().await.unwrap();
     assert_eq!(error["error"]["field"], "Idempotency-Key");
+    let request = http()
+        .get(server.at("/v1/users/a/events"))
+        .header("Last-Event-ID", "00000000000000ff-1")
+        .header("Last-Event-ID", "00000000000000ff-2");
+    let reply = request.send().await.unwrap();
+    assert_eq!(reply.status(), 400);
+    let error: Value = reply.json().await.unwrap();
+    assert_eq!(error["error"]["field"], "Last-Event-ID");
     assert_eq!(server.get("/v1/users/a/notifications").await["unread"], 0);
 }
 
@@ -502,11 +546,76 @@ async fn bodies_that_are_not_plain_json_text_are_refused_by_what_they_are() {
 }
 
 #[tokio::test]
+async fn a_body_with_fields_is_refused_where_none_has_an_effect() {
+    let home = Home::new();
+    let server = home.start().await;
+    let event = server.notify("a", Value::Null).await;
+    let one = format!(
+        "/v1/users/a/notifications/{}",
+        event["id"].as_str().unwrap()
+    );
+    for action in ["read", "unread", "archive", "unarchive"] {
+        let path = format!("{one}/{action}");
+        assert_refused(&server, &path, r#"{"up_to":"x"}"#, "up_to").await;
+        assert_refused(&server, &path, "x", "").await;
+        for body in ["", "{}", "null"] {
+            let request = http().post(server.at(&path)).body(body);
+            assert_eq!(request.send().await.unwrap().status(), 200, "{path} {body}");
+        }
+    }
+    for path in ["/v1/endpoints/ep_0/test", "/v1/deliveries/dlv_0/retry"] {
+        assert_refused(&server, path, r#"{"type":"x"}"#, "type").await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_websocket_gets_to_know_what_it_lacks() {
+    let home = Home::new();
+    let server = home.start().await;
+    let upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")];
+    let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
+    for (headers, says) in [
+        (
+            &[][..],
+            "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
+        ),
+        (
+            &upgrade[..1],
+            "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
+        ),
+        (&upgrade[..], "expected the header Sec-WebSocket-Key"),
+        (
+            &[upgrade[0], upgrade[1], key][..],
+            "expected `Sec-WebSocket-Version: 13`",
+        ),
+    ] {
+        for path in ["/v1/users/a/ws", "/ws/a"] {
+            let mut request = http().get(server.at(path));
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.status(), 426, "{path}");
+            let error: Value = reply.json().await.unwrap();
+            assert_eq!(error["error"]["message"], says, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_since_that_cannot_be_read_is_refused_and_not_guessed() {
     let home = Home::new();
     let server = home.start().await;
     for stream in ["events", "ws"] {
-        for since in ["2026-11-21", "1700000000", "10m", "NOW", "yesterday"] {
+        for since in [
+            "",
+            "2026-11-21",
+            "1700000000",
+            "10m",
+            "NOW",
+            "yesterday",
+            "2026-11-21T10:00:60Z",
+        ] {
             let path = format!("/v1/users/a/{stream}?since={since}");
             let request = http()
                 .get(server.at(&path))
