@@ -8,11 +8,11 @@ use super::log::get;
 use super::schema::{epoch, epoch_column, number};
 use crate::{Draft, Epoch, Event, EventId, EventKey, StoreError};
 
-const APPEND_IN: &str = "SELECT n, epoch, seq
+const APPEND_IN: &str = "SELECT places, epochs, seqs
     FROM tidings_notify_append($1, $2, $3, $4, $5, $6, $7, false)";
 
-const APPEND_BATCH: &str =
-    "SELECT n, epoch, seq FROM tidings_notify_append_batch($1, $2, $3, $4, $5, $6, $7)";
+const APPEND_BATCH: &str = "SELECT places, epochs, seqs
+    FROM tidings_notify_append($1, $2, $3, $4, $5, $6, $7, true)";
 
 const TYPES: [Type; 7] = [
     Type::INT4_ARRAY,
@@ -56,7 +56,8 @@ pub async fn append_in(
         .query_typed(APPEND_IN, &columns.parameters())
         .await
         .map_err(tidings_postgres::Error::of_statement)?;
-    let events = events(drafts, &rows)?;
+    let drafts: Vec<&Draft> = drafts.iter().collect();
+    let events = events(&drafts, &rows)?;
     // All of them, because it waits for locks.
     events.into_iter().collect::<Option<_>>().ok_or(TOO_FEW)
 }
@@ -110,7 +111,7 @@ fn events_of_calls<'a>(
     calls: impl Iterator<Item = &'a [Draft]> + Clone,
     rows: &[Row],
 ) -> Result<Vec<Option<Vec<Event>>>, StoreError> {
-    let drafts: Vec<Draft> = calls.clone().flatten().cloned().collect();
+    let drafts: Vec<&Draft> = calls.clone().flatten().collect();
     let mut events = events(&drafts, rows)?.into_iter();
     let of_call = |call: &[Draft]| {
         // All that are the call's, before one that is missing ends the collecting.
@@ -172,15 +173,18 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The event of each draft, if it was appended. A row has the place of its draft, counted from one.
-fn events(drafts: &[Draft], rows: &[Row]) -> Result<Vec<Option<Event>>, StoreError> {
+/// The event of each draft, if it was appended. The only row has the places of those drafts, counted from
+/// one, and the epoch and the number of each.
+fn events(drafts: &[&Draft], rows: &[Row]) -> Result<Vec<Option<Event>>, StoreError> {
+    let row = rows.first().ok_or(TOO_FEW)?;
+    let [places, epochs, seqs]: [Vec<i64>; 3] = [get(row, 0)?, get(row, 1)?, get(row, 2)?];
     let mut events = vec![None; drafts.len()];
-    for row in rows {
-        let place = usize::try_from(get::<i64>(row, 0)? - 1).ok();
+    for (place, id) in places.into_iter().zip(epochs.into_iter().zip(seqs)) {
+        let place = usize::try_from(place - 1).ok();
         let place = place.and_then(|place| Some((events.get_mut(place)?, drafts.get(place)?)));
         let (event, draft) = place.ok_or(TOO_FEW)?;
-        let id = EventId::new(epoch(get(row, 1)?), number(get(row, 2)?));
-        *event = Some(Event::from_draft(draft.clone(), id));
+        let id = EventId::new(epoch(id.0), number(id.1));
+        *event = Some(Event::from_draft((*draft).clone(), id));
     }
     Ok(events)
 }

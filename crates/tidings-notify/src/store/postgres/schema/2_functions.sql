@@ -110,113 +110,131 @@ BEGIN
     RETURN true;
 END $$;
 
--- Appends drafts of several calls, each call as a whole or not at all, and returns a row for each
--- draft that was appended. A call waits for logs that others have locked, or is left out if a_skip
--- says so.
-CREATE FUNCTION tidings_notify_append(
-    a_calls integer[], a_users text[], a_types text[], a_payloads text[], a_stamps bigint[],
-    a_keys text[], a_epochs bigint[], a_skip boolean
-) RETURNS TABLE (n bigint, epoch bigint, seq bigint)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
-#variable_conflict use_column
-DECLARE
-    v_now bigint;
-    v_line integer := tidings_notify_line();
-    v_busy integer[];
-    v_numbers bigint[];
-    v_epochs bigint[];
-    v_logs bigint[];
-    v_seqs bigint[];
+-- Makes logs for those of the users who have none, and returns whether it has made any.
+CREATE FUNCTION tidings_notify_begin(b_users text[], b_epochs bigint[], b_line integer)
+RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $$
 BEGIN
     INSERT INTO tidings_notify_log (user_id, epoch, line)
-    SELECT given.user_id, min(given.epoch), v_line
-    FROM unnest(a_users, a_epochs) AS given (user_id, epoch)
+    SELECT given.user_id, min(given.epoch), b_line
+    FROM unnest(b_users, b_epochs) AS given (user_id, epoch)
     WHERE NOT EXISTS (
         SELECT FROM tidings_notify_log AS log WHERE log.user_id = given.user_id COLLATE "C")
     GROUP BY given.user_id ORDER BY given.user_id COLLATE "C"
     ON CONFLICT (user_id) DO NOTHING;
-
-    IF a_skip THEN
-        WITH locked AS MATERIALIZED (
-            SELECT log.user_id FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
-            ORDER BY log.user_id FOR NO KEY UPDATE SKIP LOCKED
-        )
-        SELECT array_agg(DISTINCT given.call) INTO v_busy
-        FROM unnest(a_calls, a_users) AS given (call, user_id)
-        LEFT JOIN locked ON locked.user_id = given.user_id COLLATE "C"
-        WHERE locked.user_id IS NULL;
-    ELSE
-        PERFORM 1 FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
-        ORDER BY log.user_id FOR NO KEY UPDATE;
-    END IF;
-
-    -- Under the locks, so that it rises along every log.
-    v_now := tidings_notify_now();
-    WITH given AS MATERIALIZED (
-        SELECT all_given.*,
-            row_number() OVER (PARTITION BY all_given.user_id ORDER BY all_given.n) AS place,
-            max(all_given.stamp) OVER (PARTITION BY all_given.user_id ORDER BY all_given.n) AS latest
-        FROM unnest(a_calls, a_users, a_types, a_payloads, a_stamps, a_keys, a_epochs)
-            WITH ORDINALITY
-            AS all_given (call, user_id, type, payload, stamp, event_key, epoch, n)
-        WHERE v_busy IS NULL OR all_given.call <> ALL (v_busy)
-    ), total AS (
-        SELECT given.user_id COLLATE "C" AS user_id, count(*) AS events,
-            count(given.event_key) AS keyed, max(given.stamp) AS latest, min(given.epoch) AS epoch
-        FROM given GROUP BY 1
-    ), place AS MATERIALIZED (
-        SELECT log.id, log.user_id, log.top_seq, log.latest_at, log.stored_at,
-            -- Readers must notice that the end of the log may be another one now.
-            CASE WHEN log.line = v_line THEN log.epoch ELSE total.epoch END AS epoch,
-            total.events, total.keyed, total.latest
-        FROM total JOIN tidings_notify_log AS log ON log.user_id = total.user_id
-    ), changed AS (
-        UPDATE tidings_notify_log AS log SET
-            epoch = place.epoch, line = v_line,
-            top_seq = place.top_seq + place.events,
-            unread = log.unread + place.events, unseen = log.unseen + place.events,
-            revision = log.revision + place.keyed,
-            latest_at = greatest(place.latest_at, place.latest),
-            stored_at = greatest(place.stored_at, v_now),
-            changed = pg_current_xact_id()
-        FROM place WHERE log.id = place.id
-    ), added AS (
-        INSERT INTO tidings_notify_event
-            (log, seq, timestamp, latest_at, stored_at, type, event_key, payload)
-        SELECT place.id, place.top_seq + given.place, given.stamp,
-            greatest(place.latest_at, given.latest), greatest(place.stored_at, v_now),
-            given.type, given.event_key, given.payload
-        FROM given JOIN place ON place.user_id = given.user_id COLLATE "C"
-    )
-    SELECT array_agg(given.n ORDER BY given.n), array_agg(place.epoch ORDER BY given.n),
-        array_agg(place.id ORDER BY given.n),
-        array_agg(place.top_seq + given.place ORDER BY given.n)
-    INTO v_numbers, v_epochs, v_logs, v_seqs
-    FROM given JOIN place ON place.user_id = given.user_id COLLATE "C";
-
-    FOR v_index IN 1 .. coalesce(cardinality(v_numbers), 0) LOOP
-        CONTINUE WHEN a_keys[v_numbers[v_index]] IS NULL;
-        PERFORM tidings_notify_set(live.log, live.seq, 'archive', v_now)
-        FROM tidings_notify_key AS live
-        WHERE live.log = v_logs[v_index]
-            AND live.event_key = a_keys[v_numbers[v_index]] COLLATE "C";
-        INSERT INTO tidings_notify_key (log, event_key, seq)
-        VALUES (v_logs[v_index], a_keys[v_numbers[v_index]], v_seqs[v_index]);
-    END LOOP;
-    RETURN QUERY SELECT * FROM unnest(v_numbers, v_epochs, v_seqs);
+    RETURN FOUND;
 END $$;
 
--- The same for calls of the store itself. A log that is being made by a transaction that does not end
--- is not waited for either: the error undoes the whole batch, and calls are tried one by one.
-CREATE FUNCTION tidings_notify_append_batch(
+-- The same, without waiting for a transaction that makes one of these logs and does not end: the error
+-- undoes the whole batch, and calls are tried one by one.
+CREATE FUNCTION tidings_notify_begin_soon(b_users text[], b_epochs bigint[], b_line integer)
+RETURNS boolean LANGUAGE sql SET lock_timeout = '20ms' AS $$
+    SELECT tidings_notify_begin(b_users, b_epochs, b_line)
+$$;
+
+-- Appends drafts of several calls, each call as a whole or not at all. Returns of each draft that was
+-- appended its place among all, and epoch and number. A call waits for logs that others have locked, or
+-- is left out if a_skip says so.
+CREATE FUNCTION tidings_notify_append(
     a_calls integer[], a_users text[], a_types text[], a_payloads text[], a_stamps bigint[],
-    a_keys text[], a_epochs bigint[]
-) RETURNS TABLE (n bigint, epoch bigint, seq bigint)
-LANGUAGE plpgsql SET lock_timeout = '20ms' AS $$
+    a_keys text[], a_epochs bigint[], a_skip boolean
+) RETURNS TABLE (places bigint[], epochs bigint[], seqs bigint[])
+LANGUAGE plpgsql SET enable_seqscan = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_line integer := tidings_notify_line();
+    v_now bigint;
+    v_only integer[];
+    v_busy integer[];
+    v_keyed bigint;
+    v_places bigint[];
+    v_epochs bigint[];
+    v_logs bigint[];
+    v_seqs bigint[];
 BEGIN
-    PERFORM tidings_notify_durable();
-    RETURN QUERY SELECT * FROM tidings_notify_append(
-        a_calls, a_users, a_types, a_payloads, a_stamps, a_keys, a_epochs, true);
+    places := '{}';
+    epochs := '{}';
+    seqs := '{}';
+    IF a_skip THEN
+        PERFORM tidings_notify_durable();
+    ELSE
+        PERFORM tidings_notify_begin(a_users, a_epochs, v_line);
+        PERFORM FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
+        ORDER BY log.user_id FOR NO KEY UPDATE;
+    END IF;
+    LOOP
+        v_now := tidings_notify_now();
+        WITH given AS MATERIALIZED (
+            SELECT one.call, one.user_id COLLATE "C" AS user_id, one.type, one.payload, one.stamp,
+                one.event_key, one.epoch, one.n
+            FROM unnest(a_calls, a_users, a_types, a_payloads, a_stamps, a_keys, a_epochs)
+                WITH ORDINALITY AS one (call, user_id, type, payload, stamp, event_key, epoch, n)
+            WHERE v_only IS NULL OR one.call = ANY (v_only)
+        ), locked AS MATERIALIZED (
+            SELECT log.id, log.user_id, log.epoch, log.line, log.top_seq, log.latest_at,
+                log.stored_at
+            FROM tidings_notify_log AS log WHERE log.user_id = ANY (a_users)
+            ORDER BY log.user_id FOR NO KEY UPDATE SKIP LOCKED
+        ), busy AS MATERIALIZED (
+            SELECT DISTINCT given.call FROM given
+            WHERE given.user_id NOT IN (SELECT locked.user_id FROM locked)
+        ), placed AS MATERIALIZED (
+            SELECT given.n, given.type, given.payload, given.stamp, given.event_key,
+                locked.id, locked.top_seq, greatest(locked.stored_at, v_now) AS stored_at,
+                -- Readers must notice that the end of the log may be another one now.
+                CASE WHEN locked.line = v_line THEN locked.epoch
+                    ELSE min(given.epoch) OVER (PARTITION BY locked.id) END AS epoch,
+                locked.top_seq + row_number() OVER so_far AS seq,
+                greatest(locked.latest_at, max(given.stamp) OVER so_far) AS latest_at
+            FROM given JOIN locked ON locked.user_id = given.user_id
+            WHERE given.call NOT IN (SELECT busy.call FROM busy)
+            WINDOW so_far AS (PARTITION BY locked.id ORDER BY given.n)
+        ), changed AS (
+            UPDATE tidings_notify_log AS log SET
+                epoch = total.epoch, line = v_line, top_seq = total.top_seq,
+                unread = log.unread + total.events, unseen = log.unseen + total.events,
+                revision = log.revision + total.keyed,
+                latest_at = total.latest_at, stored_at = total.stored_at,
+                changed = pg_current_xact_id()
+            FROM (
+                SELECT placed.id, min(placed.epoch) AS epoch, max(placed.seq) AS top_seq,
+                    max(placed.latest_at) AS latest_at, max(placed.stored_at) AS stored_at,
+                    count(*) AS events, count(placed.event_key) AS keyed
+                FROM placed GROUP BY placed.id
+            ) AS total
+            WHERE log.id = total.id
+        ), added AS (
+            INSERT INTO tidings_notify_event
+                (log, seq, timestamp, latest_at, stored_at, type, event_key, payload)
+            SELECT placed.id, placed.seq, placed.stamp, placed.latest_at, placed.stored_at,
+                placed.type, placed.event_key, placed.payload
+            FROM placed
+        )
+        SELECT array_agg(it.n), array_agg(it.epoch), array_agg(it.id), array_agg(it.seq),
+            count(it.event_key), (SELECT array_agg(busy.call) FROM busy)
+        INTO v_places, v_epochs, v_logs, v_seqs, v_keyed, v_busy
+        FROM (SELECT placed.n, placed.epoch, placed.id, placed.seq, placed.event_key FROM placed
+            ORDER BY placed.n) AS it;
+
+        IF v_keyed > 0 THEN
+            FOR v_index IN 1 .. cardinality(v_places) LOOP
+                CONTINUE WHEN a_keys[v_places[v_index]] IS NULL;
+                PERFORM tidings_notify_set(live.log, live.seq, 'archive', v_now)
+                FROM tidings_notify_key AS live
+                WHERE live.log = v_logs[v_index]
+                    AND live.event_key = a_keys[v_places[v_index]] COLLATE "C";
+                INSERT INTO tidings_notify_key (log, event_key, seq)
+                VALUES (v_logs[v_index], a_keys[v_places[v_index]], v_seqs[v_index]);
+            END LOOP;
+        END IF;
+        places := places || v_places;
+        epochs := epochs || v_epochs;
+        seqs := seqs || v_seqs;
+        -- Those that are left are locked by others, or are to be made.
+        EXIT WHEN v_busy IS NULL OR v_only IS NOT NULL
+            OR NOT tidings_notify_begin_soon(a_users, a_epochs, v_line);
+        v_only := v_busy;
+    END LOOP;
+    RETURN NEXT;
 END $$;
 
 -- Changes the inbox of a user. c_ids are the numbers of events of the epochs beside them; the actions

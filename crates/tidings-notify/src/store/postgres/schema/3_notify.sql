@@ -67,7 +67,7 @@ BEGIN
         FROM unnest(user_ids) WITH ORDINALITY AS one (name, n) GROUP BY one.name) AS given;
     PERFORM tidings_notify_check(one.name, 'user_id') FROM unnest(v_users) AS one (name);
     RETURN QUERY
-    SELECT v_users[stored.n], lpad(to_hex(stored.epoch), 16, '0') || '-' || stored.seq
+    SELECT v_users[one.place], lpad(to_hex(one.epoch), 16, '0') || '-' || one.seq
     FROM tidings_notify_append(
         array_fill(0, ARRAY[cardinality(v_users)]),
         v_users,
@@ -78,7 +78,7 @@ BEGIN
         ARRAY(SELECT ('x' || translate(left(gen_random_uuid()::text, 18), '-', ''))::bit(64)::bigint
             FROM unnest(v_users)),
         false
-    ) AS stored
+    ) AS stored, unnest(stored.places, stored.epochs, stored.seqs) AS one (place, epoch, seq)
     WHERE cardinality(v_users) > 0;
 END $$;
 
