@@ -1,5 +1,6 @@
 //! What is measured on every engine.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tidings_notify::{
 };
 use tokio::time::Instant;
 
-use crate::raw::{Raw, TYPE, payload};
+use crate::raw::Raw;
 
 const ROUNDS: usize = 5;
 const BATCH: usize = 100;
@@ -21,8 +22,9 @@ pub(crate) fn user(number: usize) -> UserId {
 }
 
 pub(crate) fn draft(user: UserId) -> Draft {
-    let payload = Payload::parse(&payload()).unwrap();
-    Draft::new(user, EventType::new(TYPE).unwrap(), payload)
+    // 256 bytes of JSON.
+    let payload = Payload::parse(&format!("\"{}\"", "x".repeat(254))).unwrap();
+    Draft::new(user, EventType::new("bench.event").unwrap(), payload)
 }
 
 fn drafts(users: usize, events: usize) -> Vec<Draft> {
@@ -41,12 +43,13 @@ pub(crate) async fn append(store: &Arc<dyn Store>, alone: &impl Raw, batches: us
         for at_a_time in [1, 8] {
             let mut rounds = Vec::new();
             for _ in 0..ROUNDS {
-                let raw = rate(batches, at_a_time, async || {
-                    alone.append(users, BATCH).await;
+                let input = || (0..batches).map(|_| drafts(users, BATCH)).collect();
+                let raw = rate(input(), at_a_time, async |batch| {
+                    assert_eq!(alone.append(batch).await, BATCH);
                 });
                 let raw = raw.await;
-                let ours = rate(batches, at_a_time, async || {
-                    store.append(drafts(users, BATCH)).await.unwrap();
+                let ours = rate(input(), at_a_time, async |batch| {
+                    assert_eq!(store.append(batch).await.unwrap().len(), BATCH);
                 });
                 let ours = ours.await;
                 rounds.push((raw, ours, ours / raw));
@@ -57,16 +60,19 @@ pub(crate) async fn append(store: &Arc<dyn Store>, alone: &impl Raw, batches: us
     }
 }
 
-/// Events per second.
-async fn rate(batches: usize, at_a_time: usize, call: impl AsyncFn()) -> f64 {
+/// Events per second. What is appended is there before.
+async fn rate(batches: Vec<Vec<Draft>>, at_a_time: usize, call: impl AsyncFn(Vec<Draft>)) -> f64 {
+    let events = (batches.len() * BATCH) as f64;
+    let batches = RefCell::new(batches);
+    let next = || batches.borrow_mut().pop();
     let started = Instant::now();
     join_all((0..at_a_time).map(|_| async {
-        for _ in 0..batches / at_a_time {
-            call().await;
+        while let Some(batch) = next() {
+            call(batch).await;
         }
     }))
     .await;
-    (batches * BATCH) as f64 / started.elapsed().as_secs_f64()
+    events / started.elapsed().as_secs_f64()
 }
 
 fn print_ratio(what: &str, mut rounds: Vec<(f64, f64, f64)>) {
@@ -144,11 +150,13 @@ pub(crate) async fn many(store: &Arc<dyn Store>, alone: &impl Raw) {
     let notifier = notifier(store);
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
+        let (batch, users) = (drafts(USERS, USERS), (0..USERS).map(user));
+        let (users, draft) = (users.collect::<Vec<_>>(), draft(user(0)));
         let started = Instant::now();
-        alone.append(USERS, USERS).await;
+        assert_eq!(alone.append(batch).await, USERS);
         let raw = USERS as f64 / started.elapsed().as_secs_f64();
         let started = Instant::now();
-        let pushed = notifier.push_multi((0..USERS).map(user), draft(user(0)));
+        let pushed = notifier.push_multi(users, draft);
         assert_eq!(pushed.await.unwrap().len(), USERS);
         let ours = USERS as f64 / started.elapsed().as_secs_f64();
         rounds.push((raw, ours, ours / raw));

@@ -51,7 +51,7 @@ async fn main() {
     let folder = tempfile::tempdir_in(".").unwrap();
     if chosen.has("memory") {
         let (store, alone) = memory::engines();
-        measure("memory", store, &alone, &chosen, 400).await;
+        measure("memory", store, &alone, &chosen, 2000).await;
     }
     if chosen.has("sqlite") {
         let (store, alone) = sqlite::engines(folder.path()).await;

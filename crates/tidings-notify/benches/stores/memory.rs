@@ -2,14 +2,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use tidings_notify::{MemoryStore, Store};
+use tidings_notify::{Draft, Epoch, Event, EventId, MemoryStore, Store, UserId};
 
-use crate::raw::{Raw, TYPE, payload};
+use crate::raw::Raw;
 
 /// A ring for each user behind one lock.
-pub(crate) struct Alone(Mutex<HashMap<String, VecDeque<Kept>>>);
+pub(crate) struct Alone(Mutex<HashMap<UserId, Log>>);
 
-type Kept = (u64, Arc<str>, Timestamp, Arc<str>);
+struct Log {
+    top: EventId,
+    events: VecDeque<(Timestamp, Event)>,
+}
 
 const MOST: usize = 10_000;
 
@@ -19,16 +22,23 @@ pub(crate) fn engines() -> (Arc<dyn Store>, Alone) {
 }
 
 impl Raw for Alone {
-    async fn append(&self, users: usize, events: usize) {
+    async fn append(&self, drafts: Vec<Draft>) -> usize {
         let mut logs = self.0.lock().unwrap();
-        let payload: Arc<str> = payload().into();
-        for number in 0..events {
-            let log = logs.entry(format!("user-{}", number % users)).or_default();
-            let next = log.back().map_or(1, |(last, ..)| last + 1);
-            log.push_back((next, TYPE.into(), Timestamp::now(), payload.clone()));
-            if log.len() > MOST {
-                log.pop_front();
+        let now = Timestamp::now();
+        let append = |draft: Draft| {
+            let log = logs.entry(draft.user().clone()).or_insert_with(|| Log {
+                top: EventId::new(Epoch::random(), 0),
+                events: VecDeque::new(),
+            });
+            log.top.seq += 1;
+            let event = Event::from_draft(draft, log.top);
+            log.events.push_back((now, event.clone()));
+            if log.events.len() > MOST {
+                log.events.pop_front();
             }
-        }
+            event
+        };
+        let events: Vec<Event> = drafts.into_iter().map(append).collect();
+        events.len()
     }
 }

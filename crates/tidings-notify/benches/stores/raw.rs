@@ -1,16 +1,11 @@
 //! The engine alone.
 
-/// What every event carries: 256 bytes of JSON.
-pub(crate) fn payload() -> String {
-    format!("\"{}\"", "x".repeat(254))
-}
+use tidings_notify::Draft;
 
-/// The type of every event.
-pub(crate) const TYPE: &str = "bench.event";
-
-/// An engine as one would use it by hand for a log: events with a number that is drawn in the same
-/// transaction, a type, a time and a payload, on disk when the call returns.
+/// An engine as one would use it by hand for a log, on disk when the call returns: numbers that are drawn in
+/// the same transaction, and the columns and indexes that resuming, sweeps, the inbox and cleaning up need.
+/// Calls that wait at the same time share a transaction where a commit is what costs most.
 pub(crate) trait Raw {
-    /// Appends so many events to the logs of so many users, by turns.
-    async fn append(&self, users: usize, events: usize);
+    /// Appends events to the logs of their users, and returns how many have an id now.
+    async fn append(&self, drafts: Vec<Draft>) -> usize;
 }

@@ -1,11 +1,12 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidings_notify::Store;
 use tidings_notify::redis::{Config, RedisOptions, RedisStore};
+use tidings_notify::{Draft, Store};
 use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{self, cmd};
 
-use crate::raw::{Raw, TYPE, payload};
+use crate::raw::Raw;
 
 /// One connection, and a script that draws the numbers.
 pub(crate) struct Alone {
@@ -15,14 +16,27 @@ pub(crate) struct Alone {
     key: String,
 }
 
+/// ARGV: how many users; for each of them the name and how many events; for each event which user, type,
+/// payload and timestamp.
 const APPEND: &str = "
-    local reply = {}
-    for at = 3, #ARGV, 2 do
-      local user = ARGV[at]
-      local seq = redis.call('HINCRBY', KEYS[1] .. ':log:' .. user, 'top', 1)
-      redis.call('XADD', KEYS[1] .. ':event:' .. user, 'MAXLEN', '~', 10000, seq .. '-0',
-        't', ARGV[1], 'a', ARGV[2], 'p', ARGV[at + 1])
-      table.insert(reply, seq)
+    local call, root = redis.call, KEYS[1]
+    local time = call('TIME')
+    local now, count = time[1] * 1000000 + time[2], tonumber(ARGV[1])
+    local changes = call('HINCRBY', root .. ':meta', 'number', count) - count
+    local names, tops, reply = {}, {}, {}
+    for place = 1, count do
+      local name, events = ARGV[2 * place], tonumber(ARGV[2 * place + 1])
+      local top = call('HINCRBY', root .. ':log:' .. name, 'top', events)
+      names[place], tops[place], reply[place] = root .. ':event:' .. name, top - events, top
+      call('ZADD', root .. ':changed', changes + place, name)
+      redis.pcall('PUBLISH', root .. ':wake', name)
+    end
+    for at = 2 + 2 * count, #ARGV, 4 do
+      local place = tonumber(ARGV[at])
+      local seq = tops[place] + 1
+      tops[place] = seq
+      call('XADD', names[place], 'MAXLEN', '~', 10000, seq .. '-0',
+        't', ARGV[at + 1], 'p', ARGV[at + 2], 'a', ARGV[at + 3], 's', now, 'l', now)
     end
     return reply";
 
@@ -48,18 +62,31 @@ pub(crate) async fn engines() -> (Arc<dyn Store>, Alone) {
 }
 
 impl Raw for Alone {
-    async fn append(&self, users: usize, events: usize) {
+    async fn append(&self, drafts: Vec<Draft>) -> usize {
+        let mut places = HashMap::new();
+        let mut users: Vec<(&str, usize)> = Vec::new();
         let mut call = cmd("EVALSHA");
-        call.arg(&self.append)
-            .arg(1)
-            .arg(&self.key)
-            .arg(TYPE)
-            .arg(0);
-        for event in 0..events {
-            call.arg(format!("user-{}", event % users)).arg(payload());
+        call.arg(&self.append).arg(1).arg(&self.key);
+        for draft in &drafts {
+            let place = *places.entry(draft.user()).or_insert_with(|| {
+                users.push((draft.user().as_str(), 0));
+                users.len() - 1
+            });
+            users[place].1 += 1;
+        }
+        call.arg(users.len());
+        for (name, events) in &users {
+            call.arg(*name).arg(*events);
+        }
+        for draft in &drafts {
+            call.arg(places[draft.user()] + 1)
+                .arg(draft.event_type().as_str())
+                .arg(draft.payload().as_str())
+                .arg(draft.timestamp().as_microsecond());
         }
         let mut connection = self.connection.clone();
-        let seqs: Vec<u64> = call.query_async(&mut connection).await.unwrap();
-        assert_eq!(seqs.len(), events);
+        let tops: Vec<u64> = call.query_async(&mut connection).await.unwrap();
+        assert_eq!(tops.len(), users.len());
+        drafts.len()
     }
 }

@@ -2,10 +2,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use rusqlite::{Connection, params};
-use tidings_notify::{SqliteStore, Store};
+use tidings_notify::{Draft, SqliteStore, Store};
 use tidings_sqlite::{Database, Options};
 
-use crate::raw::{Raw, TYPE, payload};
+use crate::raw::Raw;
 
 /// One connection, used from the caller's own thread.
 pub(crate) struct Alone(Mutex<Connection>);
@@ -29,7 +29,7 @@ pub(crate) async fn engines(folder: &Path) -> (Arc<dyn Store>, Alone) {
 }
 
 impl Raw for Alone {
-    async fn append(&self, users: usize, events: usize) {
+    async fn append(&self, drafts: Vec<Draft>) -> usize {
         let mut connection = self.0.lock().unwrap();
         let transaction = connection.transaction().unwrap();
         {
@@ -42,15 +42,17 @@ impl Raw for Alone {
             let mut insert = transaction
                 .prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5)")
                 .unwrap();
-            let payload = payload();
-            for event in 0..events {
-                let user = format!("user-{}", event % users);
-                let seq: i64 = number.query_row([&user], |row| row.get(0)).unwrap();
+            for draft in &drafts {
+                let user = draft.user().as_str();
+                let seq: i64 = number.query_row([user], |row| row.get(0)).unwrap();
+                let at = draft.timestamp().as_microsecond();
+                let (kind, payload) = (draft.event_type().as_str(), draft.payload().as_str());
                 insert
-                    .execute(params![user, seq, seq, TYPE, payload])
+                    .execute(params![user, seq, at, kind, payload])
                     .unwrap();
             }
         }
         transaction.commit().unwrap();
+        drafts.len()
     }
 }
