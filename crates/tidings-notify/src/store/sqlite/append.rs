@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::change::{archive, save_counts};
+use super::change::{self, save_counts};
 use super::log::{epoch, find_log};
 use super::schema::{MAX_SEQ, key};
 use super::state::State;
@@ -75,7 +75,7 @@ fn replace(
         .collect::<Result<_, _>>()?;
     for seq in earlier {
         let state = State::of(tx, &log, seq)?;
-        archive(tx, &mut log, seq, state, place.stored_at)?;
+        change::replace(tx, &mut log, seq, state, place.stored_at)?;
     }
     tx.prepare_cached("INSERT INTO notify_key (log, event_key, seq) VALUES (?1, ?2, ?3)")?
         .execute((log.id, key.as_str(), place.seq))?;

@@ -78,129 +78,110 @@ impl Log {
     }
 }
 
-/// Changes one event that is in this state, and returns whether it changed.
-type One = fn(&Transaction<'_>, &mut Log, u64, State, i64) -> Result<bool, StoreError>;
+/// The state that an event gets; `None` if it does not change.
+type Next = fn(&Log, u64, State, i64) -> Option<State>;
 
 fn each(
     tx: &Transaction<'_>,
     log: &mut Log,
     ids: &[EventId],
     at: i64,
-    one: One,
+    next: Next,
     what: fn(Arc<[EventId]>) -> Changed,
 ) -> Result<(u64, Changed), StoreError> {
     let mut changed = Vec::new();
-    for id in ids
-        .iter()
-        .copied()
-        .filter(|id| log.has(*id))
-        .collect::<Vec<_>>()
-    {
+    for id in ids.iter().copied() {
+        if !log.has(id) {
+            continue;
+        }
         let state = State::of(tx, log, id.seq)?;
-        if one(tx, log, id.seq, state, at)? {
+        if let Some(next) = next(log, id.seq, state, at) {
+            set(tx, log, id.seq, state, next)?;
             changed.push(id);
         }
     }
     Ok((changed.len() as u64, what(changed.into())))
 }
 
-fn read(
-    tx: &Transaction<'_>,
-    log: &mut Log,
-    seq: u64,
-    state: State,
-    at: i64,
-) -> Result<bool, StoreError> {
-    if state.is_read(log, seq) {
-        return Ok(false);
-    }
+fn read(log: &Log, seq: u64, state: State, at: i64) -> Option<State> {
     let read = State {
         read_at: Some(at),
         is_unread: false,
         ..state
     };
-    save(tx, log, seq, read)?;
-    if state.archived_at.is_none() {
-        log.count(seq, false);
-    }
-    Ok(true)
+    (!state.is_read(log, seq)).then_some(read)
 }
 
-fn unread(
-    tx: &Transaction<'_>,
-    log: &mut Log,
-    seq: u64,
-    state: State,
-    _: i64,
-) -> Result<bool, StoreError> {
-    if !state.is_read(log, seq) {
-        return Ok(false);
-    }
+fn unread(log: &Log, seq: u64, state: State, _: i64) -> Option<State> {
     let unread = State {
         read_at: None,
         is_unread: true,
         ..state
     };
-    save(tx, log, seq, unread)?;
-    if state.archived_at.is_none() {
-        log.count(seq, true);
-    }
-    Ok(true)
+    state.is_read(log, seq).then_some(unread)
 }
 
-/// Archives an event, also one that a later event replaces.
-pub(super) fn archive(
+fn archive(log: &Log, seq: u64, state: State, at: i64) -> Option<State> {
+    let archived = State {
+        archived_at: Some(at),
+        is_unread: !state.is_read(log, seq),
+        ..state
+    };
+    state.archived_at.is_none().then_some(archived)
+}
+
+fn unarchive(_: &Log, _: u64, state: State, _: i64) -> Option<State> {
+    let back = State {
+        archived_at: None,
+        ..state
+    };
+    state.archived_at.is_some().then_some(back)
+}
+
+/// Archives an event that a later one replaces, and counts it no more.
+pub(super) fn replace(
     tx: &Transaction<'_>,
     log: &mut Log,
     seq: u64,
     state: State,
     at: i64,
-) -> Result<bool, StoreError> {
-    if state.archived_at.is_some() {
-        return Ok(false);
+) -> Result<(), StoreError> {
+    match archive(log, seq, state, at) {
+        Some(archived) => set(tx, log, seq, state, archived),
+        None => Ok(()),
     }
-    let is_unread = !state.is_read(log, seq);
-    let archived = State {
-        archived_at: Some(at),
-        is_unread,
-        ..state
-    };
-    save(tx, log, seq, archived)?;
-    tx.prepare_cached(
-        "DELETE FROM notify_key WHERE log = ?1 AND seq = ?2
-         AND event_key = (SELECT event_key FROM notify_event WHERE key = ?3)",
-    )?
-    .execute((log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?))?;
-    if is_unread {
-        log.count(seq, false);
-    }
-    Ok(true)
 }
 
-fn unarchive(
+/// Gives an event another state. An event in the archive has no key, and is not counted.
+fn set(
     tx: &Transaction<'_>,
     log: &mut Log,
     seq: u64,
-    state: State,
-    _: i64,
-) -> Result<bool, StoreError> {
-    if state.archived_at.is_none() {
-        return Ok(false);
-    }
-    let back = State {
-        archived_at: None,
-        ..state
+    before: State,
+    after: State,
+) -> Result<(), StoreError> {
+    let is_counted = |state: State| !state.is_read(log, seq) && state.archived_at.is_none();
+    let (was_counted, is_counted) = (is_counted(before), is_counted(after));
+    save(tx, log, seq, after)?;
+    let statement = match (before.archived_at, after.archived_at) {
+        (None, Some(_)) => Some(
+            "DELETE FROM notify_key WHERE log = ?1 AND seq = ?2
+             AND event_key = (SELECT event_key FROM notify_event WHERE key = ?3)",
+        ),
+        (Some(_), None) => Some(
+            "INSERT INTO notify_key (log, event_key, seq)
+             SELECT ?1, event_key, ?2 FROM notify_event WHERE key = ?3 AND event_key IS NOT NULL",
+        ),
+        _ => None,
     };
-    save(tx, log, seq, back)?;
-    tx.prepare_cached(
-        "INSERT INTO notify_key (log, event_key, seq)
-         SELECT ?1, event_key, ?2 FROM notify_event WHERE key = ?3 AND event_key IS NOT NULL",
-    )?
-    .execute((log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?))?;
-    if !state.is_read(log, seq) {
-        log.count(seq, true);
+    if let Some(statement) = statement {
+        let row = (log.id, clamp_seq(seq), key(log.id, clamp_seq(seq))?);
+        tx.prepare_cached(statement)?.execute(row)?;
     }
-    Ok(true)
+    if was_counted != is_counted {
+        log.count(seq, is_counted);
+    }
+    Ok(())
 }
 
 fn save(tx: &Transaction<'_>, log: &Log, seq: u64, state: State) -> Result<(), StoreError> {
