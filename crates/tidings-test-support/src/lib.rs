@@ -111,7 +111,7 @@ pub use receiver::{Builder, Receiver};
 pub use redis_server::RedisServer;
 pub use reply::Reply;
 pub use request::{Closed, Head, Request};
-pub use schema::Schema;
+pub use schema::{Schema, connect};
 pub use script::Script;
 #[cfg(target_os = "linux")]
 pub use small_disk::SmallDisk;

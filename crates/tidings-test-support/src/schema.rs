@@ -1,6 +1,6 @@
 use std::env;
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{Client, NoTls};
 
 /// A PostgreSQL schema for one test, on the server that `DATABASE_URL` names, which goes when it is
 /// dropped.
@@ -50,6 +50,15 @@ impl Schema {
         format!("{server}{separator}options=-csearch_path%3D%22{name}%22")
     }
 
+    /// A connection that finds its tables here.
+    ///
+    /// # Panics
+    ///
+    /// If the server cannot be used.
+    pub async fn client(&self) -> Client {
+        connect(&self.url()).await
+    }
+
     /// Runs statements in this schema.
     ///
     /// # Panics
@@ -73,7 +82,16 @@ impl Drop for Schema {
                 .enable_all()
                 .build()
                 .expect("a runtime can be made");
-            runtime.block_on(run(&server, &statement));
+            runtime.block_on(async {
+                // Another program may be cleaning these tables at the moment, which is a deadlock.
+                for _ in 0..3 {
+                    let client = connect(&server).await;
+                    if client.batch_execute(&statement).await.is_ok() {
+                        return;
+                    }
+                }
+                run(&server, &statement).await;
+            });
         });
         // A test that has failed should say why, and not this.
         let is_dropped = dropping.join().is_ok() || std::thread::panicking();
@@ -81,16 +99,23 @@ impl Drop for Schema {
     }
 }
 
-async fn run(url: &str, statements: &str) {
+/// Connects to a server, without TLS.
+///
+/// # Panics
+///
+/// If the server cannot be used.
+pub async fn connect(url: &str) -> Client {
     let connected = tokio_postgres::connect(url, NoTls).await;
     let (client, connection) = connected.expect("the server takes a connection");
-    let running = async {
-        client
-            .batch_execute(statements)
-            .await
-            .expect("the server runs the statements");
-        drop(client);
-    };
-    let (connection, ()) = tokio::join!(connection, running);
-    connection.expect("the connection ends in good order");
+    // It ends with the client.
+    tokio::spawn(connection);
+    client
+}
+
+async fn run(url: &str, statements: &str) {
+    connect(url)
+        .await
+        .batch_execute(statements)
+        .await
+        .expect("the server runs the statements");
 }

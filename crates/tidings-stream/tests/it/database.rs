@@ -1,17 +1,18 @@
 //! A PostgreSQL schema for one test, and what tests of that engine do with it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidings_stream::engine::{Engine, GroupKey};
-use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions};
 use tidings_stream::{
     Context, GroupName, Handler, HandlerError, Message, NewMessage, ServiceConfig, StartFrom,
     StreamName, Streams, SubscribeOptions,
 };
+pub(crate) use tidings_test_support::connect;
 use tokio::sync::mpsc;
-use tokio_postgres::NoTls;
 
 /// Longer than any test.
 pub(crate) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -24,45 +25,23 @@ pub(crate) const PATIENT: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A schema of its own on the server of `DATABASE_URL`, which goes when it is dropped.
-pub(crate) struct Schema {
-    server: String,
-    name: String,
+pub(crate) struct Schema(tidings_test_support::Schema);
+
+impl Deref for Schema {
+    type Target = tidings_test_support::Schema;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl Schema {
     pub(crate) async fn create() -> Self {
-        let server = std::env::var("DATABASE_URL").expect(
-            "DATABASE_URL names a PostgreSQL server; `scripts/services` runs a command with one",
-        );
-        Self::create_on(&server).await
+        Self(tidings_test_support::Schema::create().await)
     }
 
     pub(crate) async fn create_on(server: &str) -> Self {
-        // Upper case: names must not be folded anywhere.
-        let schema = Self {
-            server: server.to_owned(),
-            name: format!("Test{:016x}", fastrand::u64(..)),
-        };
-        run(
-            &schema.server,
-            &format!("CREATE SCHEMA \"{}\"", schema.name),
-        )
-        .await;
-        schema
-    }
-
-    /// The URL of a connection that finds its tables here.
-    pub(crate) fn url(&self) -> String {
-        self.url_at(&self.server)
-    }
-
-    /// The same by way of another server, such as a proxy.
-    pub(crate) fn url_at(&self, server: &str) -> String {
-        let separator = if server.contains('?') { '&' } else { '?' };
-        format!(
-            "{server}{separator}options=-csearch_path%3D%22{}%22",
-            self.name
-        )
+        Self(tidings_test_support::Schema::create_on(server).await)
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -78,46 +57,6 @@ impl Schema {
     pub(crate) async fn streams(&self) -> Streams {
         Streams::new(Arc::new(self.engine().await), ServiceConfig::default())
     }
-
-    /// A connection of the test's own.
-    pub(crate) async fn client(&self) -> tokio_postgres::Client {
-        connect(&self.url()).await
-    }
-}
-
-impl Drop for Schema {
-    fn drop(&mut self) {
-        // A test that has failed may have left a transaction open, which is not to hold it up.
-        let statement = format!(
-            "SET lock_timeout = '10s'; DROP SCHEMA \"{}\" CASCADE",
-            self.name
-        );
-        let server = self.server.clone();
-        let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.unwrap().block_on(run(&server, &statement));
-        });
-        // A test that has failed should say why, and not this.
-        let dropped = dropping.join().is_ok() || std::thread::panicking();
-        assert!(dropped, "the schema of a test is left over");
-    }
-}
-
-pub(crate) async fn connect(url: &str) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    // It ends with the client.
-    tokio::spawn(connection);
-    client
-}
-
-async fn run(server: &str, statement: &str) {
-    connect(server)
-        .await
-        .batch_execute(statement)
-        .await
-        .unwrap();
 }
 
 /// An engine on a schema of its own, for the conformance tests. It has all of its connections: one of
