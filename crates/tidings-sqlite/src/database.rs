@@ -177,17 +177,6 @@ impl Database {
         self.shared.file.path()
     }
 
-    /// Whether the file is still the one that was opened, in full: checks that neither it nor its
-    /// write-ahead log was removed, replaced or truncated. It asks the file system only, which takes some
-    /// microseconds. Each write checks the same, and fails rather than being lost.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::FileChanged`] if it is not.
-    pub fn check_file(&self) -> Result<(), Error> {
-        self.shared.file.check()
-    }
-
     /// How many bytes the write-ahead log has. It grows for as long as a reader, of whatever process, holds
     /// an old snapshot.
     pub fn log_bytes(&self) -> u64 {

@@ -143,11 +143,6 @@ impl Error {
         }
     }
 
-    /// Whether the row would have broken a `UNIQUE`, `CHECK` or foreign key constraint.
-    pub fn is_constraint_violation(&self) -> bool {
-        self.code() == Some(ErrorCode::ConstraintViolation)
-    }
-
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Sqlite(source) => source.sqlite_error_code(),

@@ -53,20 +53,8 @@ impl DatabaseFile {
         std::fs::metadata(&self.log_path).map_or(0, |metadata| metadata.len())
     }
 
-    /// Whether file and log are still those that were opened, in full, as far as the file system says.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let (length, log_length) = self.lengths()?;
-        let is_whole = length >= self.length.load(Ordering::Relaxed)
-            && log_length >= self.log_length.load(Ordering::Relaxed);
-        if is_whole {
-            Ok(())
-        } else {
-            Err(self.changed())
-        }
-    }
-
-    /// Checks, and asks SQLite itself where something is shorter than it was: it may have done that.
-    /// Returns the length of the log.
+    /// Checks that file and log are still those that were opened, in full. Asks SQLite itself where
+    /// something is shorter than it was: it may have done that. Returns the length of the log.
     pub(crate) fn check_with(&self, connection: &Connection) -> Result<u64, Error> {
         let (length, log_length) = self.lengths()?;
         if length < self.length.load(Ordering::Relaxed) && !self.is_whole() {

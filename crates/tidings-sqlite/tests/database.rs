@@ -13,6 +13,14 @@ use tokio::time::Instant;
 
 const SCHEMA: &[&str] = &["CREATE TABLE item (n INTEGER PRIMARY KEY) STRICT"];
 
+/// Whether the row was there before.
+fn is_duplicate(error: &Error) -> bool {
+    let Error::Sqlite(source) = error else {
+        return false;
+    };
+    source.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
 async fn open(folder: &tempfile::TempDir) -> Database {
     let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
     database.migrate("test", SCHEMA).await.unwrap();
@@ -87,7 +95,7 @@ async fn a_job_that_fails_is_rolled_back_alone() {
     holder.unwrap();
     good.unwrap();
     last.unwrap();
-    assert!(bad.unwrap_err().is_constraint_violation());
+    assert!(is_duplicate(&bad.unwrap_err()));
     assert!(matches!(panicking.unwrap_err(), Error::Panicked));
     assert_eq!(count(&database).await, 2);
 }
@@ -437,7 +445,7 @@ async fn regression_a_lock_of_another_process_is_called_busy_and_nothing_is_stor
     insert(&database, 1).await.unwrap();
     // What is wrong with the caller's statement is not local trouble.
     let duplicate = insert(&database, 1).await.unwrap_err();
-    assert!(duplicate.is_constraint_violation() && !duplicate.is_unavailable());
+    assert!(is_duplicate(&duplicate) && !duplicate.is_unavailable());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -561,7 +569,6 @@ async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_w
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
             .unwrap();
         insert(&database, 2).await.unwrap();
-        database.check_file().unwrap();
         let file = database.path().to_owned();
         let log = folder.path().join("test.db-wal");
         let truncate = |path| {
@@ -581,11 +588,6 @@ async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_w
             "remove log" => std::fs::remove_file(&log).unwrap(),
             _ => truncate(&log).unwrap(),
         }
-        let noticed = database.check_file().expect_err(harm);
-        assert!(
-            matches!(noticed, Error::FileChanged { .. }),
-            "{harm}: {noticed:?}"
-        );
         let refused = insert(&database, 3).await.expect_err(harm);
         assert!(
             matches!(refused, Error::FileChanged { .. }),
@@ -673,7 +675,6 @@ async fn what_another_program_compacts_is_no_harm() {
     run("DELETE FROM item WHERE n > 40000").await.unwrap();
     other.execute_batch(compact).unwrap();
     run("INSERT INTO item VALUES (100)").await.unwrap();
-    database.check_file().unwrap();
     assert_eq!(count(&database).await, 11);
 }
 
