@@ -2,6 +2,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tidings::retry::Schedule;
 use tidings::{AddressPolicy, LaneConfig, SenderBuilder};
 
 use crate::clock::Wall;
@@ -37,26 +38,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        const MINUTE: u64 = 60;
-        const HOUR: u64 = 60 * MINUTE;
-        let waits = [
-            0,
-            5,
-            5 * MINUTE,
-            30 * MINUTE,
-            2 * HOUR,
-            5 * HOUR,
-            10 * HOUR,
-            14 * HOUR,
-            20 * HOUR,
-            24 * HOUR,
-        ];
+        const DAY: u64 = 24 * 60 * 60;
+        let retries = Schedule::standard_webhooks();
         Self {
-            schedule: waits.map(Duration::from_secs).to_vec(),
+            schedule: [&[Duration::ZERO], retries.delays()].concat(),
             timeout: Duration::from_secs(20),
             workers: 64,
             addresses: AddressPolicy::Any,
-            disable_after: Some(Duration::from_secs(5 * 24 * HOUR)),
+            disable_after: Some(Duration::from_secs(5 * DAY)),
             lease: Duration::from_secs(30),
             poll_interval: Duration::from_secs(1),
             max_lanes: 10_000,
