@@ -43,7 +43,7 @@ use crate::{
 /// # Pauses
 ///
 /// `Retry-After` on a 429 or 503 response pauses the client for that time, at most a day. Messages
-/// go on waiting, as far as the retry policy's maximum age allows; without a retry policy they fail
+/// keep waiting, as far as the retry policy's maximum age allows; without a retry policy they fail
 /// as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
 ///
 /// # An endpoint that is gone
@@ -129,7 +129,7 @@ impl Client {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery goes on, and its outcome is reported to a callback.
+    /// delivery continues, and its outcome is reported to a callback.
     pub async fn deliver(
         &self,
         message: impl Into<Message> + Send,
@@ -146,7 +146,7 @@ impl Client {
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
     ///
-    /// Retries go on by their schedule, so this takes as long as the retry policy allows; an open
+    /// Retries continue by their schedule, so this takes as long as the retry policy allows; an open
     /// circuit is not waited for, and fails what meets it. [`stop_within`](Self::stop_within) sets
     /// a limit. Stopping is final; stopping again waits for the same end.
     ///

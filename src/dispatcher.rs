@@ -42,7 +42,7 @@ use crate::{
 /// | new: none has ended yet | have at most half of the workers, all new lanes together |
 /// | slow: two in a row took longer, or two under way do; for a new lane, one | have no worker: they run beside the workers, and their number is [limited](DispatcherBuilder::max_slow) |
 ///
-/// An attempt that turns out to be slow gives its worker back after that second and goes on beside
+/// An attempt that turns out to be slow gives its worker back after that second and continues beside
 /// the others. So an endpoint that does not reply keeps a worker for a second, twice if it replied
 /// before, and after that none. Only when more attempts are slow than
 /// the limit allows do they keep the workers that they have.
@@ -64,7 +64,7 @@ use crate::{
 /// # Pauses
 ///
 /// `Retry-After` on a 429 or 503 response pauses the whole lane for that time, at most a day. What
-/// waits goes on waiting, as far as its retry policy's maximum age allows; without a retry policy
+/// waits keeps waiting, as far as its retry policy's maximum age allows; without a retry policy
 /// it fails as [`RetryAfter`](crate::DeliveryErrorCause::RetryAfter), without an attempt.
 ///
 /// # Bounds
@@ -227,7 +227,7 @@ impl Dispatcher {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery goes on, and its outcome is reported to a callback.
+    /// delivery continues, and its outcome is reported to a callback.
     pub async fn deliver(
         &self,
         endpoint: impl AsRef<str> + Send,
@@ -248,7 +248,7 @@ impl Dispatcher {
     /// [`close_circuit`](Self::close_circuit). Attempts under way are finished. Returns `false` if
     /// there is no such endpoint, or it has no circuit breaker.
     ///
-    /// What waits for the endpoint goes on waiting, for as long as its retry policy's maximum age
+    /// What waits for the endpoint keeps waiting, for as long as its retry policy's maximum age
     /// allows; without a retry policy it fails.
     pub fn open_circuit(&self, id: impl AsRef<str>) -> bool {
         self.inner.pool.switch_circuit(id.as_ref(), true)
@@ -267,7 +267,7 @@ impl Dispatcher {
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
     ///
-    /// Retries go on by their schedule and their budget, so this takes as long as they allow; open
+    /// Retries continue by their schedule and their budget, so this takes as long as they allow; open
     /// circuits are not waited for, and fail what meets them. [`stop_within`](Self::stop_within)
     /// sets a limit. Stopping is final; stopping again waits for the same end.
     ///

@@ -275,7 +275,7 @@ fn parse_url(text: &str) -> Result<Url, ConfigError> {
     let expected = |expected| ConfigError::new("url", expected);
     // Such texts would be repaired silently, and mean another URL than the one that was written.
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(expected("no blanks and no control characters"));
+        return Err(expected("no spaces and no control characters"));
     }
     if text.contains('\\') {
         return Err(expected("no backslashes"));

@@ -2,7 +2,7 @@
 //!
 //! A lane that may have something to do is in the ready queue. A worker takes the first one, asks it
 //! for an attempt, and puts it back at the end if there may be more: round robin, where each turn is
-//! one attempt, whatever its size. A lane that cannot go on leaves the queue, and comes back with
+//! one attempt, whatever its size. A lane that cannot continue leaves the queue, and comes back with
 //! the event that changes that: a new delivery, the end of an attempt, a time, or a permit of its
 //! host. So nothing here looks at all lanes, and each lane has one timer, however much waits in it.
 //!

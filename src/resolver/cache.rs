@@ -144,7 +144,7 @@ impl Cache {
         let (resolve, state) = (Arc::clone(&self.resolve), Arc::downgrade(&self.state));
         let name = name.to_owned();
         tokio::spawn(async move {
-            // In a task of its own: should it panic, this one goes on.
+            // In a task of its own: should it panic, this one continues.
             let lookup = tokio::spawn(async move { resolve.resolve(&name).await });
             let lookup = AbortOnDropHandle::new(lookup);
             let mut has_panicked = false;

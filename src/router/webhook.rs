@@ -119,7 +119,7 @@ impl WebhookRouter {
 impl Router for WebhookRouter {
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the deliveries that were queued to go on; their failures are
+    /// Dropping the future leaves the deliveries that were queued to continue; their failures are
     /// reported to the dispatcher's error callback.
     async fn route(&self, _to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let matching = self.matching(&event.event_type);

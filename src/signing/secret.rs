@@ -101,8 +101,8 @@ pub enum InvalidSecret {
     /// The text or the bytes are empty.
     #[error("expected a secret, got an empty text")]
     Empty,
-    /// It has blanks or quotation marks around it.
-    #[error("expected no blanks and no quotation marks around the secret")]
+    /// It has spaces or quotation marks around it.
+    #[error("expected no spaces and no quotation marks around the secret")]
     Surrounded,
     /// It begins like a signature.
     #[error("expected a secret without `v1,` before it")]

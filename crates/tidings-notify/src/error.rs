@@ -7,7 +7,7 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the notification store is closed")]
     Closed,
-    /// The disk is full. Reads go on; writes succeed again once there is room.
+    /// The disk is full. Reads continue; writes succeed again once there is room.
     #[error("the notification store is full")]
     Full {
         /// The backend's error.

@@ -9,7 +9,7 @@ pub const DEFAULT_INBOX_LIMIT: usize = 50;
 pub const MAX_INBOX_LIMIT: usize = 1000;
 
 /// Most bytes of payloads in a page of the inbox, except when it has one event only: 4 MiB. A page
-/// that is cut by it goes on like any other.
+/// that is cut by it continues like any other.
 pub const MAX_INBOX_PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// What to list of a user's inbox: by default the newest 50 events that are not archived, read or not,

@@ -12,7 +12,7 @@ pub const MAX_NAME_BYTES: usize = 255;
 ///
 /// An opaque string of 1 to 255 bytes, compared byte by byte: no case is folded and no form of Unicode
 /// is changed into another. What a path of a URL, a form or the eye would take for another name is not
-/// allowed: `.` and `..`, a blank at either end, control characters, and characters that change the
+/// allowed: `.` and `..`, a space at either end, control characters, and characters that change the
 /// direction of the text. Clones share the text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -72,8 +72,8 @@ pub enum InvalidName {
     /// The text is `.` or `..`, which a path of a URL does not keep. User ids only.
     #[error("expected a name other than `.` and `..`")]
     Dots,
-    /// The text begins or ends with a blank. User ids only.
-    #[error("expected no blank at either end")]
+    /// The text begins or ends with white space. User ids only.
+    #[error("expected no space at either end")]
     Blank,
     /// The text has a character that changes its direction, so that it looks like another. User ids only.
     #[error("expected no character that changes the direction of text")]

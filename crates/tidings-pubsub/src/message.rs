@@ -49,7 +49,7 @@ impl fmt::Debug for Message {
 pub enum Received {
     /// A message.
     Message(Message),
-    /// Messages are missing here. The subscription goes on.
+    /// Messages are missing here. The subscription continues.
     Lagged(Lagged),
 }
 

@@ -35,7 +35,7 @@ impl<C, E> Slot<C, E> {
         }
     }
 
-    /// Drops this connection, if the slot still has it. Callers that use it may go on with it.
+    /// Drops this connection, if the slot still has it. Callers that use it may continue with it.
     pub fn discard(&self, connection: &Arc<C>) {
         let discarded = self
             .lock()

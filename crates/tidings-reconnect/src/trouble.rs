@@ -6,7 +6,7 @@ use tokio::time::Instant;
 /// that accepts every connection and drops it would flood the log otherwise.
 pub(crate) const STEADY: Duration = Duration::from_secs(10);
 
-/// An outage that goes on is reported again after this time at the earliest.
+/// An outage that continues is reported again after this time at the earliest.
 const REPORT_AGAIN: Duration = Duration::from_secs(600);
 
 /// Says which failures of something that is tried again and again to log: an outage is reported once when
@@ -29,7 +29,7 @@ const REPORT_AGAIN: Duration = Duration::from_secs(600);
 pub struct Trouble {
     /// Since when it works, after a failure.
     works_since: Option<Instant>,
-    /// When the outage was reported that goes on, or ended a moment ago.
+    /// When the outage was reported that continues, or ended a moment ago.
     reported: Option<Instant>,
     /// Whether the end of the outage is worth a report.
     is_down: bool,

@@ -103,7 +103,7 @@ pub struct Settings {
           default_value = "20s", value_parser = time(1, 60))]
     pub webhook_timeout: Duration,
 
-    /// Maximum number of webhook requests in flight, 1 to 1024
+    /// Maximum number of webhook requests at the same time, 1 to 1024
     #[arg(long, env = "TIDINGS_WEBHOOK_WORKERS", value_name = "COUNT",
           default_value = "64", value_parser = count(1, 1024_usize))]
     pub webhook_workers: usize,
@@ -129,7 +129,7 @@ pub struct Settings {
           default_value = "30s", value_parser = time(1, 300))]
     pub lease: Duration,
 
-    /// What to log on standard error: a level (error, warn, info, debug, trace) or a filter such as
+    /// What to log on standard error: a level (error, warn, info, debug, trace, off) or a filter such as
     /// `info,tidings_server=debug`
     #[arg(
         long,

@@ -82,7 +82,7 @@ pub enum Error {
     /// A [`list`](crate::Database::list) took longer than it may.
     #[error("the query took too long")]
     TooSlow,
-    /// The disk, or the space that the database may take, is full. Nothing was done. Reads go on; writes
+    /// The disk, or the space that the database may take, is full. Nothing was done. Reads continue; writes
     /// succeed again once there is room.
     #[error("the disk of the database is full")]
     Full(#[source] Arc<rusqlite::Error>),
@@ -111,7 +111,7 @@ pub enum Error {
 impl Error {
     /// Whether the disk, or the space that the database may take, is full.
     ///
-    /// Reads go on; writes succeed again once there is room.
+    /// Reads continue; writes succeed again once there is room.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }

@@ -1,7 +1,7 @@
 //! Keeping the write-ahead log short.
 //!
 //! SQLite's own checkpoints do not wait: readers that overlap without end, or one that holds an old
-//! snapshot, let the log grow for as long as they go on.
+//! snapshot, let the log grow for as long as they continue.
 
 use std::time::Duration;
 

@@ -50,7 +50,7 @@ impl Drop for Snapshot<'_> {
 /// Serves the queue until it is closed and empty.
 pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Query>) {
     while let Ok(query) = queue.recv_blocking() {
-        // A panic drops the sender of the result, which is the caller's error; the thread goes on.
+        // A panic drops the sender of the result, which is the caller's error; the thread continues.
         if catch_unwind(AssertUnwindSafe(|| query(&mut connection))).is_err() {
             tracing::error!("a database query panicked");
         }

@@ -652,7 +652,7 @@ async fn regression_a_file_with_another_name_is_refused() {
     std::fs::hard_link(database.path(), &other).unwrap();
     let refused = Database::open(&other, &Options::default()).unwrap_err();
     assert!(matches!(refused, Error::HardLink { .. }), "{refused:?}");
-    // The handle that has it open goes on, and it can be opened again once it has one name.
+    // The handle that has it open continues, and it can be opened again once it has one name.
     insert(&database, 1).await.unwrap();
     database.close().await;
     std::fs::remove_file(&other).unwrap();

@@ -89,7 +89,7 @@ impl Retention {
     }
 
     /// Keeps to the bounds even where that removes messages that a group has yet to handle. They
-    /// are counted as [`lost_to_trim`](crate::GroupStats::lost_to_trim), and the group goes on
+    /// are counted as [`lost_to_trim`](crate::GroupStats::lost_to_trim), and the group continues
     /// behind them.
     pub fn with_pending_trimmed(mut self) -> Self {
         self.trim_pending = true;
@@ -112,7 +112,7 @@ impl Retention {
     }
 }
 
-/// Where a new group begins, or one that [seeks](crate::Streams::seek) goes on. A group that exists
+/// Where a new group begins, or one that [seeks](crate::Streams::seek) continues. A group that exists
 /// subscribes at its own position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -278,7 +278,7 @@ impl SubscribeOptions {
     /// It is the time after which the messages of a crashed process come back.
     ///
     /// A handler that blocks its thread for longer cannot be stopped, so its claim is extended for it. If
-    /// that fails and its own consumer claims the message again, the handler goes on with the new claim,
+    /// that fails and its own consumer claims the message again, the handler continues with the new claim,
     /// and what it decides holds. If another consumer claims it, the message is handled twice.
     pub fn with_visibility_timeout(mut self, timeout: Duration) -> Self {
         self.visibility_timeout = timeout;

@@ -101,7 +101,7 @@ impl Consumer {
     }
 
     /// Waits until the consumer has ended, and returns when and why: it was closed, or it could not
-    /// go on. A consumer that cannot go on closes by itself; subscribe again to restore its group.
+    /// continue. A consumer that cannot continue closes by itself; subscribe again to restore its group.
     ///
     /// Errors of the store that may pass do not end a consumer. It tries again.
     ///
@@ -146,7 +146,7 @@ pub struct Ended {
 pub enum EndReason {
     /// It was closed, or dropped, or all consumers were closed.
     Closed,
-    /// It could not go on: [`Error::UnknownGroup`] if its group was deleted or the store has lost it,
+    /// It could not continue: [`Error::UnknownGroup`] if its group was deleted or the store has lost it,
     /// [`Error::Closed`] if the store was closed.
     Failed(Error),
     /// The runtime shut down.

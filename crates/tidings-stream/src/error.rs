@@ -48,7 +48,7 @@ pub enum Error {
     /// The group was deleted, or never created, or the store has lost it.
     #[error("the consumer group does not exist")]
     UnknownGroup,
-    /// The store has no room left. Reads go on; publishing succeeds again once there is room.
+    /// The store has no room left. Reads continue; publishing succeeds again once there is room.
     #[error("the store is full")]
     Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The store did not reply: it may have done what it was asked or not. A publish that is repeated

@@ -16,7 +16,7 @@ pub enum Fault {
     Cut,
     /// The server does nothing; its connections stay open.
     Freeze,
-    /// The server refuses whatever needs room. It goes on with the rest.
+    /// The server refuses whatever needs room. It continues with the rest.
     Fill,
 }
 
@@ -203,7 +203,7 @@ pub trait Server: Debug + Send + Sync + 'static {
     /// When the server does not do it.
     fn freeze(&self) -> io::Result<()>;
 
-    /// Lets them go on.
+    /// Lets them continue.
     ///
     /// # Errors
     ///

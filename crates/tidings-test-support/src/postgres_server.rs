@@ -174,7 +174,7 @@ impl PostgresServer {
         self.signal("-STOP")
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     ///
     /// # Errors
     ///

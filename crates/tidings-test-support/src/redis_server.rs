@@ -96,11 +96,11 @@ impl RedisServer {
         self.signal("-STOP")
     }
 
-    /// Lets it go on.
+    /// Lets it continue.
     ///
     /// # Errors
     ///
-    /// When the operating system does not let it go on.
+    /// When the operating system does not let it continue.
     pub fn thaw(&self) -> io::Result<()> {
         self.signal("-CONT")
     }

@@ -12,7 +12,7 @@ pub enum StoreError {
     /// The store was closed.
     #[error("the webhook store is closed")]
     Closed,
-    /// The store has no room left. Reads go on; writes succeed again once there is room.
+    /// The store has no room left. Reads continue; writes succeed again once there is room.
     #[error("the webhook store is full")]
     Full(#[source] Cause),
     /// The store cannot be used at present: its file is locked, its disk fails, or its server cannot

@@ -24,7 +24,7 @@ pub struct EventPattern(Arc<str>);
 /// A text that cannot be a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "expected an event type, or a type that ends with `.*`, of 1 to 255 bytes without blanks at \
+    "expected an event type, or a type that ends with `.*`, of 1 to 255 bytes without spaces at \
      its ends and without control characters"
 )]
 pub struct InvalidPattern;
@@ -41,7 +41,7 @@ impl EventPattern {
     /// # Errors
     ///
     /// [`InvalidPattern`] when the text is empty, longer than 255 bytes, has a control character, a
-    /// blank at an end, or a `*` that does not stand alone after the last full stop.
+    /// space at an end, or a `*` that does not stand alone after the last full stop.
     pub fn new(pattern: impl AsRef<str>) -> Result<Self, InvalidPattern> {
         let pattern = pattern.as_ref();
         let stem = match pattern.strip_suffix('*') {

@@ -4,7 +4,7 @@ use super::queue::Source;
 ///
 /// An endpoint may fail with all of one kind: with messages that it has never seen, or with those
 /// that have failed before. So the first probe is of the kind that worked last, and retries and new
-/// messages take turns after it: a round of which half succeeds goes on to the next one.
+/// messages take turns after it: a round of which half succeeds is followed by the next one.
 #[derive(Debug)]
 pub(super) struct Probes {
     worked: Source,

@@ -125,7 +125,7 @@ impl Hosts {
 impl Attempts {
     /// Whether an attempt of a speed may begin. Slow ones get half of the limit, and with those of
     /// new lanes three quarters, so that however many endpoints of a host are stalled, the others
-    /// go on.
+    /// continue.
     fn have_room(self, speed: Speed, limit: usize) -> bool {
         let half = limit.div_ceil(2);
         let three_quarters = limit - limit / 4;

@@ -68,7 +68,7 @@ impl Http1 {
         })
     }
 
-    /// Lets it go on as far as it can.
+    /// Lets it continue as far as it can.
     pub(super) fn drive(&mut self, context: &mut Context<'_>) {
         if let Some(driver) = &mut self.driver
             && Pin::new(driver).poll(context).is_ready()

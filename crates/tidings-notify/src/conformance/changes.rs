@@ -58,7 +58,7 @@ pub async fn changes_name_each_log_that_changed(store: &dyn Store) {
     assert_eq!((state("ann"), state("bob")), ((2, 2), (3, 0)));
 }
 
-/// A limit cuts the list, and the next call goes on, also between logs that changed at once.
+/// A limit cuts the list, and the next call continues, also between logs that changed at once.
 pub async fn changes_come_in_pages(store: &dyn Store) {
     let mut follower = Follower::new(store).await;
     let names: HashSet<_> = (0..7).map(|n| format!("user-{n}")).collect();

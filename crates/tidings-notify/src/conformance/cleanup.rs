@@ -160,7 +160,7 @@ pub async fn a_limit_leaves_the_newest_events(subject: &Subject) {
         "another log is as long as it may be"
     );
     assert_eq!(ok(limited.cleanup(Timestamp::UNIX_EPOCH).await), 0);
-    // The limit goes on to hold, one by one.
+    // The limit continues to hold, one by one.
     append(limited, &ann, 1).await;
     ok(limited.cleanup(Timestamp::UNIX_EPOCH).await);
     assert_eq!(head(store, &ann).await.first_seq, 2 * max + 2);

@@ -28,7 +28,7 @@ pub async fn inbox_pages_go_from_new_to_old_without_repeats(store: &dyn Store) {
     assert_eq!((exact.events.len(), exact.next), (7, None));
 }
 
-/// Large payloads end a page before the limit does, and the next page goes on.
+/// Large payloads end a page before the limit does, and the next page continues.
 pub async fn inbox_ends_a_page_of_large_payloads_early(store: &dyn Store) {
     let ann = user("ann");
     let (half, whole) = (MAX_INBOX_PAGE_BYTES / 2, MAX_INBOX_PAGE_BYTES);

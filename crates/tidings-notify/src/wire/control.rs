@@ -223,7 +223,7 @@ impl From<&InboxPage> for Counts {
     }
 }
 
-/// The client's token expires: the stream ends then, and never goes on as another user.
+/// The client's token expires: the stream ends then, and never continues as another user.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[non_exhaustive]
 pub struct Expiring {

@@ -1,5 +1,5 @@
 //! Random histories of the inbox that are cut off by kills, of the process that writes and of its server, and
-//! go on from what is stored. The writer is this test binary again; a variable says where it goes on.
+//! continue from what is stored. The writer is this test binary again; a variable says where it continues.
 
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::panic::AssertUnwindSafe;

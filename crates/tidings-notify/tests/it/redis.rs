@@ -186,7 +186,7 @@ async fn every_fault_is_an_error_and_is_survived() {
         let refused = store.append(vec![draft(99)]).await.unwrap_err();
         if fault == Fault::Fill {
             assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
-            // What takes no room goes on.
+            // What takes no room continues.
             let all = InboxAction::ReadAll;
             store
                 .change(&ann(), &all, jiff::Timestamp::now())
@@ -207,7 +207,7 @@ async fn every_fault_is_an_error_and_is_survived() {
     assert_eq!(head.unread, 0);
 }
 
-/// Whichever key is lost, events go on to be stored, and what a reader does not get is a gap.
+/// Whichever key is lost, events continue to be stored, and what a reader does not get is a gap.
 #[tokio::test]
 async fn regression_a_lost_key_is_a_gap_and_stops_no_log() {
     let server = RedisServer::start().await.unwrap();

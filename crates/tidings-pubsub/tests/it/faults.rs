@@ -50,7 +50,7 @@ macro_rules! fault_tests {
 pub(crate) use fault_tests;
 
 /// Whatever happens to the server, a publish fails within its limits and names what is known, and
-/// subscriptions go on afterwards. Nothing that a broker does needs room for long: faults in `harmless` do
+/// subscriptions continue afterwards. Nothing that a broker does needs room for long: faults in `harmless` do
 /// not stop it.
 pub(crate) async fn every_fault_is_survived<B: Broker>(
     outage: &mut dyn Outage,
@@ -73,7 +73,7 @@ pub(crate) async fn every_fault_is_survived<B: Broker>(
         let failed = within("a reply", broker.publish(&topic, "lost".into())).await;
         assert!(failed.is_err(), "{fault:?}");
         outage.restore().await.unwrap();
-        // A server that goes on in time has lost nothing.
+        // A server that continues in time has lost nothing.
         if fault != Fault::Freeze {
             let lagged = Received::Lagged(Lagged::unknown());
             within("the report of the gap", async {

@@ -26,8 +26,8 @@ pub(super) struct Remote {
     )]
     url: Url,
 
-    /// API key of the server; not needed for a server with --dev. If there are several, separated by commas
-    /// as in the setting of the server, the first one is sent
+    /// API key of the server; not needed for a server with --dev. Of several keys, separated by commas, the
+    /// first is sent
     #[arg(
         long,
         env = "TIDINGS_API_KEY",

@@ -227,7 +227,7 @@ impl<E: Encoder> Session<E> {
         Ok(())
     }
 
-    /// Carries out a request. If it fails, the client gets an error frame, and the stream goes on.
+    /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
     async fn handle(&mut self, request: &str) -> Result<(), SocketError> {
         if !E::HAS_REQUESTS {
             return Ok(());

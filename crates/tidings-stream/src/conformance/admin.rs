@@ -54,7 +54,7 @@ pub async fn a_group_may_start_at_a_time(engine: Arc<dyn Engine>) {
     consumer.close().await;
 }
 
-/// A group that seeks goes on from there: back over what it has done, ahead over what it has not,
+/// A group that seeks continues from there: back over what it has done, ahead over what it has not,
 /// with a consumer at work. Nothing that it had pending is left.
 pub async fn a_group_seeks(engine: Arc<dyn Engine>) {
     let streams = streams(engine.clone());

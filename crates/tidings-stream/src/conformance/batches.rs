@@ -134,7 +134,7 @@ pub async fn a_long_batch_keeps_its_messages(engine: Arc<dyn Engine>) {
     consumer.close().await;
 }
 
-/// A paused consumer claims nothing, and what came meanwhile is there when it goes on; the others
+/// A paused consumer claims nothing, and what came meanwhile is there when it continues; the others
 /// of its group are not held up.
 pub async fn a_paused_consumer_claims_nothing(engine: Arc<dyn Engine>) {
     let streams = streams(engine);

@@ -80,7 +80,7 @@ pub async fn a_group_may_start_after_a_message(engine: Arc<dyn Engine>) {
     assert!(seen.rest().await.is_empty());
 }
 
-/// The start is only for a new group: one that exists goes on where it was.
+/// The start is only for a new group: one that exists continues where it was.
 pub async fn a_group_that_exists_keeps_its_position(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(3)).await.unwrap();

@@ -141,7 +141,7 @@ pub async fn a_pending_message_is_not_trimmed(engine: Arc<dyn Engine>) {
 }
 
 /// With the protection lifted, a message that is trimmed while a group retries it is counted as
-/// lost, and the group goes on.
+/// lost, and the group continues.
 pub async fn regression_a_trimmed_pending_message_does_not_stop_its_group(engine: Arc<dyn Engine>) {
     let hard = Retention::default().with_max_len(2).with_pending_trimmed();
     let streams = streams(engine).with_retention(hard);

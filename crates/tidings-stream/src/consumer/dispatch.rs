@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Works through the group's messages until closing, or until that cannot go on, then closes.
+/// Works through the group's messages until closing, or until that cannot continue, then closes.
 pub(crate) async fn run<H: BatchHandler>(
     subscription: Arc<Subscription>,
     handler: H,
@@ -76,7 +76,7 @@ pub(crate) async fn run<H: BatchHandler>(
             }
         }
     };
-    // Where it could not go on, handlers are told to close, too.
+    // Where it could not continue, handlers are told to close, too.
     subscription.closing.cancel();
 
     let Dispatch { running, work, .. } = dispatch;
@@ -224,7 +224,7 @@ impl<H: BatchHandler> Dispatch<H> {
                 Err(error @ (Error::Closed | Error::UnknownGroup)) => {
                     tracing::error!(
                         stream = %key.stream, group = %key.group,
-                        error = &error as &dyn std::error::Error, "a consumer cannot go on"
+                        error = &error as &dyn std::error::Error, "a consumer cannot continue"
                     );
                     return EndReason::Failed(error);
                 }
@@ -259,7 +259,7 @@ impl<H: BatchHandler> Dispatch<H> {
     }
 
     /// The messages that no handler of this consumer has. One that blocks its thread may have let its claim
-    /// expire: its message is neither handled again beside it nor taken for poison. If it has ended
+    /// expire: its message is not handled again beside it, and is not dead-lettered. If it has ended
     /// meanwhile, what it decided holds.
     async fn without_handlers(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
         // Only what comes again can have a handler.

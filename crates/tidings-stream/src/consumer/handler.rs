@@ -51,7 +51,7 @@ impl Context {
         Self { closing }
     }
 
-    /// A token that is cancelled when closing begins. The handler may go on for as long as the
+    /// A token that is cancelled when closing begins. The handler may continue for as long as the
     /// [shutdown timeout](crate::SubscribeOptions::with_shutdown_timeout) says, or save what it has
     /// done and return.
     pub fn closing(&self) -> &CancellationToken {

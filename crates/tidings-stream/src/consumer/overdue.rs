@@ -3,7 +3,7 @@
 //! A handler whose time is up is dropped before its claims expire, at whatever await it has reached.
 //! One that blocks its thread reaches none. It cannot be stopped, and a second run beside it would
 //! only do its work twice, so its claims are extended for it from another thread. If they expire all
-//! the same and its own consumer claims a message again, the handler goes on with the new receipt. If
+//! the same and its own consumer claims a message again, the handler continues with the new receipt. If
 //! the handler returns while that claim is under way, what it has decided is recorded with the new
 //! receipt.
 
@@ -57,7 +57,7 @@ struct Late {
 /// What becomes of a message that its own consumer has claimed again.
 #[derive(Debug)]
 pub(super) enum Again {
-    /// Its handler runs and goes on with the new receipt.
+    /// Its handler runs and continues with the new receipt.
     Running,
     /// Its handler has ended, and this is how, with the new receipt.
     Ended(Settling),

@@ -28,7 +28,7 @@
 //! A claim whose messages cannot be read is handed back without counting an attempt, and the next one
 //! takes half as many. A message that cannot even be read alone, because the connection is too slow
 //! for it or its entry is broken, is held back with a line in the log, for a second at first and up to about
-//! an hour later, while later messages go on. It is never dead-lettered for that: no handler has seen
+//! an hour later, while later messages continue. It is never dead-lettered for that: no handler has seen
 //! it, and a server that is slow for a while looks the same.
 //!
 //! # Requirements
@@ -39,7 +39,7 @@
 //!
 //! Set `maxmemory-policy noeviction`: any other one lets the server remove parts of streams, and opening
 //! logs a warning. At `maxmemory` publishing returns [`Error::Full`], while claiming, settling (dead
-//! letters included) and trimming go on.
+//! letters included) and trimming continue.
 //!
 //! # Durability
 //!

@@ -96,7 +96,7 @@ impl Streams {
     /// handled, or ahead, to skip what it has not. What it has pending is dropped: handlers that run
     /// finish, and their ends count for nothing.
     ///
-    /// Figures such as [`dead_lettered`](crate::GroupStats::dead_lettered) go on.
+    /// Figures such as [`dead_lettered`](crate::GroupStats::dead_lettered) continue.
     ///
     /// # Errors
     ///

@@ -72,11 +72,11 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::InvalidOption`] when the target is the dead-letter stream
     /// itself, [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What had been
-    /// moved by then stays moved; calling again goes on.
+    /// moved by then stays moved; calling again continues.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops after some letters; calling again goes on, with up to 100 of them
+    /// Dropping the future stops after some letters; calling again continues, with up to 100 of them
     /// half a minute later.
     pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven, Error> {
         self.ensure_open()?;

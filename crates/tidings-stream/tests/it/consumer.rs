@@ -416,7 +416,7 @@ async fn regression_a_handler_that_returns_while_its_message_is_claimed_again_ha
             let (runs, receiver) = (Arc::clone(&runs), Arc::clone(&receiver));
             async move {
                 runs.fetch_add(1, Ordering::SeqCst);
-                // The runtime goes on beside it, timers included.
+                // The runtime continues beside it, timers included.
                 tokio::task::block_in_place(|| receiver.lock().unwrap().recv())?;
                 Ok(())
             }
@@ -460,7 +460,7 @@ async fn regression_a_name_without_room_for_its_dead_letters_is_refused() {
     assert!(letters[0].headers[dead_letter::STREAM].ends_with(&long));
 }
 
-/// Housekeeping goes on when the runtime of the first call has ended.
+/// Housekeeping continues when the runtime of the first call has ended.
 #[test]
 fn regression_polling_outlives_the_runtime_of_the_first_call() {
     let runtime = || {

@@ -114,7 +114,7 @@ struct Feeder<'a> {
 
 impl Feeder<'_> {
     /// Looks at the store, feeds what is due, and waits until there is a reason to look again.
-    /// Returns whether to go on.
+    /// Returns whether to continue.
     async fn step(&mut self) -> Result<bool, StoreError> {
         let shared = self.shared;
         if self.lane.stop.is_cancelled() {
@@ -310,7 +310,7 @@ impl Feeder<'_> {
         });
     }
 
-    /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to go on.
+    /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to continue.
     async fn wait_for_rate(&mut self) -> bool {
         let Some(rate) = self.target.as_ref().ok().and_then(|it| it.rate_limit) else {
             return true;
@@ -325,7 +325,7 @@ impl Feeder<'_> {
         true
     }
 
-    /// Waits for a reason to look at the store again. Returns whether to go on: a lane that has had
+    /// Waits for a reason to look at the store again. Returns whether to continue: a lane that has had
     /// nothing to do for a while is given back.
     async fn wait(&mut self, next_due: Option<Timestamp>, has_fed: bool) -> bool {
         let clock = &self.shared.clock;

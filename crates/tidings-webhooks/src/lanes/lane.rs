@@ -58,7 +58,7 @@ pub(super) struct Held {
     pub(super) retry: Arc<RetryPolicy>,
 }
 
-/// What the feeder looks at when it decides whether to go on.
+/// What the feeder looks at when it decides whether to continue.
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) held: usize,

@@ -21,7 +21,7 @@ const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_
 /// # Errors
 ///
 /// [`StoreError::TooManyEndpoints`] when its owner has as many as allowed: nothing is written then, and
-/// the transaction can go on. Any other error ends the transaction.
+/// the transaction can continue. Any other error ends the transaction.
 ///
 /// # Cancel safety
 ///

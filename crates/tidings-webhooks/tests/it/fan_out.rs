@@ -244,7 +244,7 @@ async fn deliveries_on_postgres_are_made_in_the_order_of_acceptance_whichever_in
             apps[number % apps.len()].accept(number..number + 1).await;
             number += 1;
         }
-        // The others go on, whether the one that stops makes deliveries or not.
+        // The others continue, whether the one that stops makes deliveries or not.
         if stopped < 2 {
             let app = apps.remove(0);
             app.webhooks.stop_within(Duration::from_secs(10)).await;

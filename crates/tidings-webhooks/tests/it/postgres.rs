@@ -49,7 +49,7 @@ async fn the_lanes_of_a_crashed_instance_are_served_when_its_lease_ends() {
     let endpoint = crashed.endpoint(receiver.url("/")).await;
     crashed.accept(0..3).await;
     soon(receiver.request(1)).await;
-    // Nothing is given back, and nothing goes on.
+    // Nothing is given back, and nothing continues.
     drop(crashed);
     soon(receiver.closed(1)).await;
     let other = start_on_postgres(&schema, options()).await;

@@ -10,7 +10,7 @@ fn a_pause_holds_the_lane_and_its_retries_and_no_other_lane() {
     assert_eq!(bench.begin(), ["a", "b", "a"]);
     let asked_at = bench.now;
     bench.settle(0, pausing(429, 60 * SECOND));
-    // What was under way goes on, and its success changes nothing.
+    // What was under way continues, and its success changes nothing.
     bench.end("a", 200, FAST);
     bench.end("b", 200, FAST);
     assert!(bench.begin().is_empty());

@@ -79,7 +79,7 @@ pub async fn an_ended_lease_is_lost(handles: Handles) {
     ok(handles[0].end(ok(LeaseId::random())).await);
 }
 
-/// An instance that the store has forgotten must not go on as if nothing had happened.
+/// An instance that the store has forgotten must not continue as if nothing had happened.
 pub async fn a_lease_that_the_store_does_not_have_is_lost(handles: Handles) {
     let mut told = Told::new("one", LONG);
     told.version = 3;

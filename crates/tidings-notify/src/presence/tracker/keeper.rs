@@ -164,7 +164,7 @@ impl Keeper {
                 self.pause = None;
                 self.backoff.reset();
                 if self.trouble.worked() {
-                    tracing::info!("presence can be told of connections again");
+                    tracing::info!("connections can be reported to presence again");
                 }
             }
             Err(error) => {
@@ -172,7 +172,7 @@ impl Keeper {
                 if self.trouble.failed() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "failed to tell presence of connections, trying again"
+                        "failed to report connections to presence, trying again"
                     );
                 }
             }

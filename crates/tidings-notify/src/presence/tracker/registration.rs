@@ -35,7 +35,7 @@ impl Registration {
     /// # Errors
     ///
     /// [`PresenceError::Closed`] when the tracker or the store was closed,
-    /// [`PresenceError::Backend`] when the store fails. The registration goes on, and the store is
+    /// [`PresenceError::Backend`] when the store fails. The registration continues, and the store is
     /// told later.
     ///
     /// # Cancel safety

@@ -125,7 +125,7 @@ fn payloads(sender: &str, users: &BTreeSet<UserId>) -> Vec<String> {
     payloads
 }
 
-/// Reads a notification. Those of the sender `own`, and what is none, are ignored.
+/// Reads a notification. Those of the sender `own` are ignored, and so is text that is no notification.
 pub(super) fn read(payload: &str, own: &str) -> Vec<Wake> {
     match payload.split_once(SEPARATOR) {
         None => Vec::new(),

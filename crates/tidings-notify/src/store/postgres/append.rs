@@ -39,7 +39,7 @@ const TYPES: [Type; 7] = [
 ///
 /// # Errors
 ///
-/// [`StoreError`] when the server refuses. The transaction cannot go on then.
+/// [`StoreError`] when the server refuses. The transaction cannot continue then.
 ///
 /// # Cancel safety
 ///
@@ -72,7 +72,7 @@ pub async fn append_in(
 /// # Errors
 ///
 /// [`StoreError`] when the server refuses, also because another transaction is creating the log of one
-/// of the users. The transaction cannot go on then.
+/// of the users. The transaction cannot continue then.
 ///
 /// # Cancel safety
 ///

@@ -16,7 +16,7 @@ pub(super) type EventReply = (u64, String, String, i64, String, String, String);
 
 pub(super) type PageReply = (HeadReply, Vec<EventReply>);
 
-/// Head, events, below which number to go on, and whether it ended because the page is full.
+/// Head, events, below which number to continue, and whether it ended because the page is full.
 pub(super) type InboxReply = (HeadReply, Vec<EventReply>, u64, bool);
 
 /// Head, how many events changed, the number up to which, and the places of single ones.

@@ -1,7 +1,7 @@
 //! The scripts of the store.
 
 tidings_redis::scripts! {
-    /// A script. Its text says what it takes and returns. What takes no room to speak of goes on where the
+    /// A script. Its text says what it takes and returns. What takes no room to speak of continues where the
     /// server has none left.
     pub(super) enum Script in "src/store/redis/lua" {
         Append = "": "log" "edit" "append",

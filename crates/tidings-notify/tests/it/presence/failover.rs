@@ -43,7 +43,7 @@ async fn a_promoted_replica_of_redis_is_told_what_it_lacks() {
     instance.expect_told_again().await;
 }
 
-/// An instance with connections, which goes on while its server is replaced.
+/// An instance with connections, which continues while its server is replaced.
 struct Instance {
     presence: Arc<dyn Presence>,
     tracker: Tracker,

@@ -38,7 +38,7 @@ async fn every_fault_is_survived(
         outage.begin(fault).await.unwrap();
         drop(bob);
         let cid = tracker.register(user("cid")).unwrap();
-        // It says so, and goes on.
+        // It says so, and continues.
         let stored = tokio::time::timeout(Duration::from_secs(30), cid.stored()).await;
         assert!(stored.unwrap().is_err(), "{fault:?}");
         outage.restore().await.unwrap();

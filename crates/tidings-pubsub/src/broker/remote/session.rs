@@ -159,7 +159,7 @@ async fn follow_one_by_one<S: Session>(
     }
     if let Some((topic, error)) = first {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, %topic, refused, "the server does not let us listen to some topics");
+        tracing::warn!(error, %topic, refused, "the server does not allow listening to some topics");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use crate::Error;
 tidings_redis::scripts! {
     /// A script. Its text says what it takes and returns.
     ///
-    /// What takes no room to speak of, and makes some, goes on where the server has none left; appending
+    /// What takes no room to speak of, and makes some, continues where the server has none left; appending
     /// does not, nor does the creation of a group.
     pub(super) enum Script in "src/engine/redis/lua" {
         Append = "": "keys" "group" "stream" "append",

@@ -251,7 +251,7 @@ pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<(), Error>
     if recovered > 0 {
         tracing::info!(
             messages = recovered,
-            "messages that an earlier run had claimed come again"
+            "messages that an earlier run had claimed are delivered again"
         );
     }
     Ok(())

@@ -83,7 +83,7 @@ impl Drop for Undelivered {
                 Err(Error::Closed | Error::UnknownGroup) => {}
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "failed to hand a claim back, it runs out");
+                    tracing::warn!(error, "cannot give a claim back, it will expire");
                 }
             }
         });

@@ -32,7 +32,7 @@ pub(crate) async fn nothing_acknowledged_is_lost(
         .await
         .unwrap();
     let is_over = Arc::new(AtomicBool::new(false));
-    // A task of its own, which goes on while `disturb` blocks its thread.
+    // A task of its own, which continues while `disturb` blocks its thread.
     let publishing = tokio::spawn(publish_pairs(streams.clone(), Arc::clone(&is_over)));
     disturb.await;
     is_over.store(true, Ordering::Relaxed);
@@ -148,7 +148,7 @@ pub(crate) async fn a_store_that_crashes_loses_nothing_that_it_has_accepted(
 }
 
 /// Everything that is claimed comes again by its timeout, and what handlers have finished in the
-/// meantime is recorded once the store goes on.
+/// meantime is recorded once the store continues.
 pub(crate) async fn a_store_that_stops_for_longer_than_a_claim_lasts_loses_nothing(
     outage: &mut dyn Outage,
     open: Open,
@@ -213,7 +213,7 @@ pub(crate) async fn an_acknowledgement_outlives_every_fault(
         let acknowledged = consumer.stats().acknowledged;
         gate.open();
         if *fault == Fault::Freeze {
-            // The call fails before the store goes on.
+            // The call fails before the store continues.
             tokio::time::sleep(REPLY_LIMIT + Duration::from_millis(500)).await;
         }
         if *fault == Fault::Cut {
