@@ -37,8 +37,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use config::{MAX_WORKERS, PoolConfig, check_queue_size};
@@ -69,8 +69,6 @@ pub(crate) struct Pool {
     changed: Notify,
     /// Wakes the timer when it sleeps for too long.
     timer: Notify,
-    /// Interrupts everything that is under way.
-    abort: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -81,6 +79,10 @@ struct State {
     ids: HashMap<EndpointId, LaneId>,
     /// Workers whose tasks have not ended.
     workers: usize,
+    /// Whether everything that is under way is interrupted.
+    is_aborted: bool,
+    /// What interrupts the tasks.
+    interrupts: Vec<AbortHandle>,
     /// Until when the timer sleeps.
     timer: Option<Instant>,
     /// How many messages waited when that was reported last.
@@ -124,6 +126,8 @@ impl Pool {
                 scheduler: Scheduler::new(limits),
                 ids: HashMap::new(),
                 workers: 0,
+                is_aborted: false,
+                interrupts: Vec::new(),
                 timer: None,
                 reported_queued: 0,
                 abandoned: Vec::new(),
@@ -131,7 +135,6 @@ impl Pool {
             }),
             changed: Notify::new(),
             timer: Notify::new(),
-            abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })
     }
@@ -155,11 +158,21 @@ impl Pool {
         };
         // Without the lock: a runtime that is ending drops the tasks at once, and with them the
         // workers.
-        for _ in 0..workers {
-            self.tasks.spawn_on(Worker::new(self).run(), &runtime);
-        }
-        self.tasks.spawn_on(timer::run(Arc::clone(self)), &runtime);
+        let timer = timer::run(Arc::clone(self));
+        let mut interrupts = vec![self.tasks.spawn_on(timer, &runtime).abort_handle()];
+        interrupts.extend((0..workers).map(|_| {
+            let worker = self.tasks.spawn_on(Worker::new(self).run(), &runtime);
+            worker.abort_handle()
+        }));
         drop(starting);
+        let is_aborted = {
+            let mut state = self.lock();
+            state.interrupts = interrupts;
+            state.is_aborted
+        };
+        if is_aborted {
+            self.interrupt();
+        }
     }
 
     /// Adds an endpoint that is not there yet. Returns the permits of its queue.
@@ -275,7 +288,7 @@ impl Pool {
     pub(crate) async fn stop_within(&self, limit: Duration) -> Vec<Abandoned> {
         self.begin_stop();
         if timeout(limit, self.tasks.wait()).await.is_err() {
-            self.abort.cancel();
+            self.interrupt();
             self.tasks.wait().await;
         }
         self.abandon_rest();
@@ -284,8 +297,22 @@ impl Pool {
 
     /// Ends everything: the workers report what they hold as they end, the rest is reported here.
     pub(crate) fn abort(&self) {
-        self.abort.cancel();
+        self.interrupt();
         self.abandon_rest();
+    }
+
+    /// Interrupts everything that is under way: dropping a delivery in the hands of a worker abandons
+    /// it.
+    fn interrupt(&self) {
+        let interrupts = {
+            let mut state = self.lock();
+            state.is_aborted = true;
+            std::mem::take(&mut state.interrupts)
+        };
+        // Without the lock, because it calls the runtime.
+        for interrupt in interrupts {
+            interrupt.abort();
+        }
     }
 
     pub(crate) fn queued(&self) -> usize {

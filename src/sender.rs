@@ -231,6 +231,9 @@ fn request(
 }
 
 fn span(endpoint: &Endpoint, message: &Message, number: u32) -> Span {
+    if !telemetry::are_spans_wanted() {
+        return Span::none();
+    }
     let span = tracing::debug_span!(
         "attempt",
         { telemetry::HTTP_REQUEST_METHOD } = "POST",

@@ -64,14 +64,16 @@ impl Delivery {
         permit: QueuePermit,
         reply: Option<Reply>,
     ) -> Box<Self> {
-        let span = tracing::debug_span!(
-            "delivery",
-            // The only endpoint of a client has no name.
-            { telemetry::ENDPOINT_ID } = (!endpoint.is_empty()).then_some(endpoint),
-            { telemetry::MESSAGE_ID } = message.id(),
-            { telemetry::MESSAGE_TYPE } = message.event_type(),
-        );
-        let span = (!span.is_disabled()).then_some(span);
+        let span = telemetry::are_spans_wanted().then(|| {
+            tracing::debug_span!(
+                "delivery",
+                // The only endpoint of a client has no name.
+                { telemetry::ENDPOINT_ID } = (!endpoint.is_empty()).then_some(endpoint),
+                { telemetry::MESSAGE_ID } = message.id(),
+                { telemetry::MESSAGE_TYPE } = message.event_type(),
+            )
+        });
+        let span = span.filter(|span| !span.is_disabled());
         let is_observed = reply.is_some() || span.is_some();
         let now = Moment::now();
         Box::new(Self {
@@ -117,13 +119,16 @@ impl Delivery {
     }
 
     pub(super) fn age(&self) -> Duration {
-        self.accepted_at.elapsed()
+        self.age_at(Instant::now())
+    }
+
+    pub(super) fn age_at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.accepted_at.into())
     }
 
     /// Keeps in short an attempt that ended now, and after which it has to wait.
     pub(super) fn keep(&mut self, attempt: &Attempt, now: Instant) {
-        let age = now.saturating_duration_since(self.accepted_at.into());
-        let began_after = age.saturating_sub(attempt.elapsed);
+        let began_after = self.age_at(now).saturating_sub(attempt.elapsed);
         self.earlier.push(attempt, began_after, self.has_caller());
     }
 

@@ -81,12 +81,12 @@ pub(super) enum Next {
 /// What became of a delivery after an attempt.
 #[derive(Debug)]
 pub(super) enum Settled {
-    Delivered(Box<Delivery>, Attempt),
-    Failed(Box<Delivery>, Attempt, Failure),
+    Delivered(Box<Delivery>),
+    Failed(Box<Delivery>, Failure),
     /// It waits in the lane for its next attempt.
     Waits,
     /// It failed because the endpoint is gone, and so does everything that waited.
-    Gone(Box<Delivery>, Attempt, Vec<Delivery>),
+    Gone(Box<Delivery>, Vec<Delivery>),
 }
 
 impl Lane {
@@ -289,12 +289,12 @@ impl Lane {
         mut delivery: Box<Delivery>,
         version: u64,
         permit: Option<Permit>,
-        attempt: Attempt,
+        attempt: &Attempt,
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Settled {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let health = health(&attempt);
+        let health = health(attempt);
         if self.circuit_state().is_some_and(is_probed) && health != Health::Unknown {
             let worked = health == Health::Healthy;
             self.probes.ended(Source::of(&delivery), worked);
@@ -302,19 +302,19 @@ impl Lane {
         self.record(permit, health, now);
         let is_current = version == self.version;
         if is_current {
-            self.learn(&attempt, health);
-            self.pause(&attempt, now);
+            self.learn(attempt, health);
+            self.pause(attempt, now);
         }
         let verdict = attempt.verdict();
         if verdict == Verdict::Delivered {
-            return Settled::Delivered(delivery, attempt);
+            return Settled::Delivered(delivery);
         }
         if self.is_gone && verdict == Verdict::Retryable {
-            return Settled::Failed(delivery, attempt, DeliveryErrorCause::Gone.into());
+            return Settled::Failed(delivery, DeliveryErrorCause::Gone.into());
         }
         if verdict == Verdict::Gone && is_current && self.stops_when_gone && !self.is_gone {
             self.is_gone = true;
-            return Settled::Gone(delivery, attempt, self.drain());
+            return Settled::Gone(delivery, self.drain());
         }
         let due = (verdict == Verdict::Retryable)
             .then_some(retry_after)
@@ -322,10 +322,10 @@ impl Lane {
             // A wait that the clock cannot hold is one without end.
             .and_then(|delay| now.checked_add(delay));
         let Some(due) = due else {
-            let failure = self.failure(cause_of(&attempt), now);
-            return Settled::Failed(delivery, attempt, failure);
+            let failure = self.failure(cause_of(attempt), now);
+            return Settled::Failed(delivery, failure);
         };
-        delivery.keep(&attempt, now);
+        delivery.keep(attempt, now);
         self.queue.push_retry(delivery, due);
         Settled::Waits
     }

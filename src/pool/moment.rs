@@ -16,10 +16,6 @@ impl Moment {
     pub(super) fn now() -> Self {
         Instant::now().into()
     }
-
-    pub(super) fn elapsed(self) -> Duration {
-        Instant::from(self).elapsed()
-    }
 }
 
 impl From<Instant> for Moment {

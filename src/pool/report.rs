@@ -1,3 +1,4 @@
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::Pool;
@@ -42,9 +43,15 @@ impl Pool {
     }
 
     /// Reports a delivery that succeeded.
-    pub(super) fn delivered(&self, id: &EndpointId, mut delivery: Delivery, last: Attempt) {
+    pub(super) fn delivered(
+        &self,
+        id: &EndpointId,
+        mut delivery: Delivery,
+        last: Attempt,
+        now: Instant,
+    ) {
         let (span, reply) = (delivery.span(), delivery.take_reply());
-        let (age, attempts) = (delivery.age(), delivery.attempt_count());
+        let (age, attempts) = (delivery.age_at(now), delivery.attempt_count());
         catch(|| telemetry::delivered(age, attempts));
         // Its place is free before anything is called that may want it.
         drop(delivery.permit.take());

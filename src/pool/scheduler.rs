@@ -57,6 +57,8 @@ pub(crate) struct Scheduler {
 #[derive(Debug)]
 pub(crate) struct AttemptPermit {
     lane: LaneId,
+    /// When the right was given.
+    pub(super) began: Instant,
     pub(super) host: Arc<str>,
     /// Of the endpoint.
     version: u64,
@@ -267,7 +269,7 @@ impl Scheduler {
             match next {
                 Next::Attempt(delivery, circuit) => {
                     self.queued -= 1;
-                    let Some((endpoint, permit)) = self.begin(id, circuit) else {
+                    let Some((endpoint, permit)) = self.begin(id, circuit, now) else {
                         continue;
                     };
                     self.make_ready(id);
@@ -325,7 +327,7 @@ impl Scheduler {
         &mut self,
         mut permit: AttemptPermit,
         delivery: Box<Delivery>,
-        attempt: Attempt,
+        attempt: &Attempt,
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Settled {
@@ -344,7 +346,7 @@ impl Scheduler {
             .settle(delivery, version, circuit, attempt, retry_after, now);
         match &settled {
             Settled::Waits => self.queued += 1,
-            Settled::Gone(_, _, left) => self.queued -= left.len(),
+            Settled::Gone(_, left) => self.queued -= left.len(),
             Settled::Delivered(..) | Settled::Failed(..) => {}
         }
         self.end(&permit);
@@ -360,11 +362,17 @@ impl Scheduler {
         self.end(&permit);
     }
 
-    fn begin(&mut self, id: LaneId, circuit: Option<Permit>) -> Option<(Endpoint, AttemptPermit)> {
+    fn begin(
+        &mut self,
+        id: LaneId,
+        circuit: Option<Permit>,
+        now: Instant,
+    ) -> Option<(Endpoint, AttemptPermit)> {
         let slot = self.lanes.get(&id)?;
         let speed = slot.speed();
         let permit = AttemptPermit {
             lane: id,
+            began: now,
             host: Arc::clone(&slot.host),
             version: slot.lane.version(),
             retry: slot.lane.retry().cloned(),
@@ -415,13 +423,14 @@ impl Scheduler {
         let Some(slot) = self.lanes.get(&id) else {
             return;
         };
-        let (place, speed, host) = (slot.place, slot.speed(), Arc::clone(&slot.host));
-        match place {
+        let speed = slot.speed();
+        match slot.place {
             Place::Ready(position) if position.speed() != speed => {
                 self.make_idle(id);
                 self.make_ready(id);
             }
             Place::Blocked(position) if position.speed() != speed => {
+                let host = Arc::clone(&slot.host);
                 self.make_idle(id);
                 self.block(id, &host, speed);
             }
@@ -484,15 +493,13 @@ impl Scheduler {
 }
 
 /// The outcome of an attempt whose lane was removed in the meantime.
-fn settle_without_lane(delivery: Box<Delivery>, attempt: Attempt) -> Settled {
+fn settle_without_lane(delivery: Box<Delivery>, attempt: &Attempt) -> Settled {
     match attempt.verdict() {
-        Verdict::Delivered => Settled::Delivered(delivery, attempt),
-        Verdict::Retryable => {
-            Settled::Failed(delivery, attempt, DeliveryErrorCause::Removed.into())
-        }
+        Verdict::Delivered => Settled::Delivered(delivery),
+        Verdict::Retryable => Settled::Failed(delivery, DeliveryErrorCause::Removed.into()),
         Verdict::Permanent | Verdict::Gone => {
-            let cause = cause_of(&attempt);
-            Settled::Failed(delivery, attempt, cause.into())
+            let cause = cause_of(attempt);
+            Settled::Failed(delivery, cause.into())
         }
     }
 }

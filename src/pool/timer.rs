@@ -29,7 +29,6 @@ pub(super) async fn run(pool: Arc<Pool>) {
         tokio::select! {
             () = due => {}
             () = pool.timer.notified() => {}
-            () = pool.abort.cancelled() => return,
         }
     }
 }

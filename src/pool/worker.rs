@@ -1,4 +1,4 @@
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 use jiff::Timestamp;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use super::delivery::Delivery;
 use super::lane::Settled;
@@ -14,9 +14,7 @@ use super::panics::{self, catch, catch_async};
 use super::scheduler::{AttemptPermit, Work};
 use super::{Phase, Pool};
 use crate::retry::RetryPolicy;
-use crate::{
-    Attempt, AttemptError, Endpoint, EndpointId, ErrorKind, Message, Phases, Verdict, telemetry,
-};
+use crate::{Attempt, AttemptError, Endpoint, EndpointId, ErrorKind, Phases, Verdict, telemetry};
 
 /// One of the tasks that work. When the last of them ends, by itself or with its runtime, so does
 /// the pool.
@@ -32,17 +30,9 @@ impl Worker {
         }
     }
 
-    /// Works until nothing is left to do, or the pool is aborted.
+    /// Works until nothing is left to do. An abort of the pool drops the future, and with it what is
+    /// under way, which is abandoned then.
     pub(super) async fn run(self) {
-        // One wait for all deliveries. What is under way is abandoned when its future is dropped.
-        tokio::select! {
-            biased;
-            () = self.work() => {}
-            () = self.pool.abort.cancelled() => {}
-        }
-    }
-
-    async fn work(&self) {
         let mut rng = Rng::new();
         loop {
             // Pinned where it is made, here and below: as a part of another future it would be moved,
@@ -115,10 +105,10 @@ impl Pool {
     }
 
     fn look(&self) -> Look {
-        if self.abort.is_cancelled() {
-            return Look::Found(None);
-        }
         self.change(|state| {
+            if state.is_aborted {
+                return Look::Found(None);
+            }
             let draining = state.phase == Phase::Stopping;
             let now = Instant::now();
             state.scheduler.wake(now);
@@ -129,57 +119,18 @@ impl Pool {
             Look::Found(work)
         })
     }
-}
 
-/// A delivery in the hands of a worker. If it is dropped before its end, by an abort or with its
-/// runtime, it is abandoned and not lost.
-struct UnderWay<'a> {
-    pool: &'a Pool,
-    id: EndpointId,
-    message: Message,
-    span: Span,
-    held: Option<(Box<Delivery>, AttemptPermit)>,
-}
-
-impl<'a> UnderWay<'a> {
-    fn new(pool: &'a Pool, id: EndpointId, delivery: Box<Delivery>, permit: AttemptPermit) -> Self {
-        let under_way = Self {
-            pool,
-            id,
-            message: delivery.message.clone(),
-            span: delivery.span(),
-            held: Some((delivery, permit)),
+    /// Waits for an attempt, and notes meanwhile if it takes long.
+    async fn watch(
+        &self,
+        mut attempt: Pin<&mut impl Future<Output = Attempt>>,
+        permit: &mut AttemptPermit,
+    ) -> Attempt {
+        let Some(isolation) = self.limits.isolation else {
+            return attempt.await;
         };
-        catch(|| telemetry::in_flight(true));
-        under_way
-    }
-
-    /// Makes an attempt and settles it. A panic in the caller's code is a failed attempt.
-    async fn attempt(mut self, endpoint: &Endpoint, rng: &mut Rng) {
-        let Some((delivery, _)) = &self.held else {
-            return;
-        };
-        let number = delivery.next_attempt();
-        let began = Instant::now();
-        let made = catch_async(pin!(self.make(endpoint, number, began))).await;
-        let attempt = made.unwrap_or_else(|| {
-            panics::log("a resolver, a signer, a transport or a tracing layer");
-            let attempt = panicked(number, began.elapsed());
-            catch(|| telemetry::attempted(&attempt));
-            attempt
-        });
-        self.pool
-            .attempted(&self.id, &self.message, &attempt, &self.span);
-        self.settle(attempt, rng);
-    }
-
-    /// Makes an attempt, and notes meanwhile if it takes long.
-    async fn make(&mut self, endpoint: &Endpoint, number: u32, began: Instant) -> Attempt {
-        let message = self.message.clone();
-        let attempt = pin!(self.pool.sender.attempt(endpoint, &message, number));
-        let mut attempt = pin!(attempt.instrument(self.span.clone()));
-        let isolation = self.pool.limits.isolation;
-        let mut check_after = isolation.map(|isolation| isolation.slow_after);
+        let began = permit.began;
+        let mut check_after = Some(isolation.slow_after);
         loop {
             let check = async {
                 match check_after.and_then(|after| began.checked_add(after)) {
@@ -190,17 +141,55 @@ impl<'a> UnderWay<'a> {
             tokio::select! {
                 biased;
                 attempt = &mut attempt => return attempt,
-                () = check => check_after = self.check_late(began.elapsed()),
+                // The worker that this attempt held may be another's now.
+                () = check => check_after = self.change(|state| {
+                    state.scheduler.check_late(permit, began.elapsed())
+                }),
             }
         }
     }
+}
 
-    /// Notes that there is no response yet, and returns after how long to check again.
-    fn check_late(&mut self, elapsed: Duration) -> Option<Duration> {
-        let (_, permit) = self.held.as_mut()?;
-        // The worker that this attempt held may be another's now.
-        self.pool
-            .change(|state| state.scheduler.check_late(permit, elapsed))
+/// A delivery in the hands of a worker. If it is dropped before its end, by an abort or with its
+/// runtime, it is abandoned and not lost.
+struct UnderWay<'a> {
+    pool: &'a Pool,
+    id: EndpointId,
+    held: Option<(Box<Delivery>, AttemptPermit)>,
+}
+
+impl<'a> UnderWay<'a> {
+    fn new(pool: &'a Pool, id: EndpointId, delivery: Box<Delivery>, permit: AttemptPermit) -> Self {
+        let under_way = Self {
+            pool,
+            id,
+            held: Some((delivery, permit)),
+        };
+        catch(|| telemetry::in_flight(true));
+        under_way
+    }
+
+    /// Makes an attempt and settles it. A panic in the caller's code is a failed attempt.
+    async fn attempt(mut self, endpoint: &Endpoint, rng: &mut Rng) {
+        let Some((delivery, permit)) = &mut self.held else {
+            return;
+        };
+        let (pool, began) = (self.pool, permit.began);
+        let (message, span) = (&delivery.message, delivery.span());
+        let number = delivery.next_attempt();
+        let made = {
+            let attempt = pin!(pool.sender.attempt(endpoint, message, number));
+            let attempt = pin!(attempt.instrument(span.clone()));
+            catch_async(pin!(pool.watch(attempt, permit))).await
+        };
+        let attempt = made.unwrap_or_else(|| {
+            panics::log("a resolver, a signer, a transport or a tracing layer");
+            let attempt = panicked(number, began.elapsed());
+            catch(|| telemetry::attempted(&attempt));
+            attempt
+        });
+        pool.attempted(&self.id, message, &attempt, &span);
+        self.settle(attempt, rng);
     }
 
     fn settle(mut self, attempt: Attempt, rng: &mut Rng) {
@@ -214,19 +203,22 @@ impl<'a> UnderWay<'a> {
             .filter(|_| attempt.verdict() == Verdict::Retryable)
             .and_then(|retry| next_delay(retry, &delivery, &attempt, rng));
         let host = Arc::clone(&permit.host);
-        let settled = self.pool.change(|state| {
+        let (settled, now) = self.pool.change(|state| {
             let now = Instant::now();
-            (state.scheduler).settle(permit, delivery, attempt, retry_after, now)
+            let settled = (state.scheduler).settle(permit, delivery, &attempt, retry_after, now);
+            (settled, now)
         });
         let (pool, id) = (self.pool, &self.id);
         match settled {
             // After an abort the last worker that ends abandons it.
             Settled::Waits => {}
-            Settled::Delivered(delivery, attempt) => pool.delivered(id, *delivery, attempt),
-            Settled::Failed(delivery, attempt, failure) => {
+            Settled::Delivered(delivery) => {
+                pool.delivered(id, *delivery, attempt, now);
+            }
+            Settled::Failed(delivery, failure) => {
                 pool.fail(id, *delivery, Some(attempt), failure);
             }
-            Settled::Gone(delivery, attempt, left) => {
+            Settled::Gone(delivery, left) => {
                 pool.fail_as_gone(id, &host, *delivery, attempt, left);
             }
         }

@@ -159,10 +159,10 @@ impl Bench {
         let index = (self.under_way.iter())
             .position(|(id, ..)| id.as_str() == name)
             .unwrap();
-        self.settle(index, attempt(status, elapsed));
+        self.settle(index, &attempt(status, elapsed));
     }
 
-    fn settle(&mut self, index: usize, attempt: Attempt) -> Settled {
+    fn settle(&mut self, index: usize, attempt: &Attempt) -> Settled {
         let (_, delivery, permit) = self.under_way.remove(index);
         let age = self
             .now

@@ -29,7 +29,7 @@ fn what_the_old_endpoint_replies_says_nothing_about_the_new_one() {
     // A new destination begins with one attempt at a time.
     let new = (1, Some(CircuitState::Closed), None);
     assert_eq!(lane(&bench), new);
-    bench.settle(0, pausing(503, 60 * SECOND));
+    bench.settle(0, &pausing(503, 60 * SECOND));
     bench.end("a", 200, FAST);
     bench.end("a", 500, FAST);
     assert_eq!(lane(&bench), new);
@@ -123,20 +123,20 @@ fn of_what_is_under_way_when_an_endpoint_is_gone_only_failures_that_would_wait_a
     let mut bench = Bench::new(limits(16, 8));
     bench.add("a", 1, (5, 5), 6);
     assert_eq!(bench.begin().len(), 5);
-    let Settled::Gone(_, _, left) = bench.settle(0, attempt(410, FAST)) else {
+    let Settled::Gone(_, left) = bench.settle(0, &attempt(410, FAST)) else {
         panic!("it is not gone");
     };
     assert_eq!(left.len(), 1);
     let cause = |settled| match settled {
-        Settled::Failed(_, _, failure) => failure.cause,
+        Settled::Failed(_, failure) => failure.cause,
         other => panic!("{other:?}"),
     };
-    let retryable = cause(bench.settle(0, attempt(503, FAST)));
+    let retryable = cause(bench.settle(0, &attempt(503, FAST)));
     assert!(matches!(retryable, DeliveryErrorCause::Gone));
     for status in [400, 410] {
-        let permanent = cause(bench.settle(0, attempt(status, FAST)));
+        let permanent = cause(bench.settle(0, &attempt(status, FAST)));
         assert!(matches!(permanent, DeliveryErrorCause::Status(code) if code == status));
     }
-    let delivered = bench.settle(0, attempt(200, FAST));
+    let delivered = bench.settle(0, &attempt(200, FAST));
     assert!(matches!(delivered, Settled::Delivered(..)));
 }

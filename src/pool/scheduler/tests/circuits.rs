@@ -88,7 +88,7 @@ fn regression_an_endpoint_that_fails_the_first_attempt_of_every_message_recovers
         while !bench.begin().is_empty() {
             while let Some((_, first, _)) = bench.under_way.first() {
                 let is_first = first.next_attempt() == 1;
-                bench.settle(0, attempt(if is_first { 503 } else { 200 }, FAST));
+                bench.settle(0, &attempt(if is_first { 503 } else { 200 }, FAST));
                 let lane = bench.scheduler.lane(id).unwrap();
                 states.extend(lane.circuit_state());
             }
@@ -118,7 +118,7 @@ fn an_endpoint_that_fails_with_its_oldest_messages_is_probed_with_new_ones() {
             while let Some((_, first, _)) = bench.under_way.first() {
                 let is_bad = first.message.id().starts_with("bad");
                 delivered += usize::from(!is_bad);
-                bench.settle(0, attempt(if is_bad { 503 } else { 200 }, FAST));
+                bench.settle(0, &attempt(if is_bad { 503 } else { 200 }, FAST));
             }
         }
         bench.now += SECOND;

@@ -185,7 +185,7 @@ proptest! {
                 (false, true) => attempt(200, FAST),
                 (false, false) => unsent(),
             };
-            if let Settled::Waits = bench.settle(0, attempt) {
+            if let Settled::Waits = bench.settle(0, &attempt) {
                 due.insert(name, bench.last_due.unwrap());
             }
         }
@@ -217,12 +217,12 @@ fn end(
     ms: u64,
     outcomes: &mut BTreeMap<String, u32>,
 ) {
-    match bench.settle(which, attempt(status, Duration::from_millis(ms))) {
+    match bench.settle(which, &attempt(status, Duration::from_millis(ms))) {
         Settled::Waits => {}
-        Settled::Delivered(delivery, _) | Settled::Failed(delivery, ..) => {
+        Settled::Delivered(delivery) | Settled::Failed(delivery, _) => {
             *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
         }
-        Settled::Gone(delivery, _, left) => {
+        Settled::Gone(delivery, left) => {
             for delivery in left.iter().chain([&*delivery]) {
                 *outcomes.get_mut(delivery.message.id()).unwrap() += 1;
             }

@@ -41,7 +41,7 @@ fn stalled_endpoints_of_a_host_leave_room_for_the_healthy_ones_there() {
     assert_eq!(bench.begin(), ["healthy"]);
     // What waits at the host takes turns with the healthy one as soon as there is room.
     while let Some(index) = (bench.under_way.iter()).position(|(id, ..)| id.as_str() != "healthy") {
-        bench.settle(index, attempt(503, 30 * SECOND));
+        bench.settle(index, &attempt(503, 30 * SECOND));
     }
     let begun = bench.begin();
     assert!(begun.iter().any(|name| name.starts_with("stalled")));

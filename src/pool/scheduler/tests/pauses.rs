@@ -9,7 +9,7 @@ fn a_pause_holds_the_lane_and_its_retries_and_no_other_lane() {
     bench.add("b", 2, (1, 1), 1);
     assert_eq!(bench.begin(), ["a", "b", "a"]);
     let asked_at = bench.now;
-    bench.settle(0, pausing(429, 60 * SECOND));
+    bench.settle(0, &pausing(429, 60 * SECOND));
     // What was under way continues, and its success changes nothing.
     bench.end("a", 200, FAST);
     bench.end("b", 200, FAST);
@@ -35,7 +35,7 @@ fn a_delivery_that_may_not_wait_for_the_end_of_a_pause_fails_in_time() {
     bench.scheduler.push(id, delivery(Message::from("x")));
     bench.scheduler.push(id, delivery(Message::from("y")));
     bench.begin();
-    bench.settle(0, pausing(503, 60 * SECOND));
+    bench.settle(0, &pausing(503, 60 * SECOND));
     assert!(bench.scheduler.pick(bench.now, false).is_none());
     bench.now = bench.scheduler.next_timer().unwrap();
     bench.scheduler.wake(bench.now);

@@ -58,7 +58,7 @@ fn a_due_retry_goes_out_although_new_messages_keep_coming() {
             bench.now += 20 * SECOND;
             bench.scheduler.wake(bench.now);
             bench.begin();
-            bench.settle(0, unsent());
+            bench.settle(0, &unsent());
         }
         push(&mut bench, "fails");
         assert_eq!(bench.begin(), ["a"]);
@@ -71,7 +71,7 @@ fn a_due_retry_goes_out_although_new_messages_keep_coming() {
             assert_eq!(bench.begin(), ["a"]);
             let is_retry = bench.under_way[0].1.message.id() == "fails";
             // It says nothing about the endpoint, and so adds no credit.
-            bench.settle(0, unsent());
+            bench.settle(0, &unsent());
             if is_retry {
                 break;
             }
