@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_stream::engine::{Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::engine::{Claimed, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::redis::RedisEngine;
-use tidings_stream::{Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions};
+use tidings_stream::{Headers, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions};
 use tidings_test_support::RedisServer;
 use tokio::time::Instant;
 
@@ -130,6 +130,94 @@ async fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
     }
     assert_eq!(costs[0], costs[1]);
     assert_eq!(engine.stats(&key.stream).await.unwrap().messages, 20_022);
+}
+
+/// A publish that has little to trim does not ask all groups what they need.
+#[tokio::test]
+async fn regression_many_groups_cost_a_publisher_little() {
+    const GROUPS: u64 = 200;
+    let server = RedisServer::start().await.unwrap();
+    let engine = open(&server.url(), "groups").await;
+    let client = Client::connect(&server.url()).await;
+    let thousand = Retention::default().with_max_len(1000);
+    let stream = key("s", "g").stream;
+    let append = async |count| {
+        let appending = engine.append(&stream, numbered(count), Some(thousand));
+        appending.await.unwrap();
+    };
+    append(1000).await;
+    for number in 0..GROUPS {
+        let group = key("s", &format!("g{number}"));
+        engine.open_group(&group, StartFrom::Latest).await.unwrap();
+    }
+    commands(&client).await;
+    for _ in 0..100 {
+        append(1).await;
+    }
+    let total: u64 = commands(&client).await.values().sum();
+    assert!(total < GROUPS * 100, "{total}");
+    let kept = engine.stats(&stream).await.unwrap().messages;
+    assert!((1000..=1010).contains(&kept), "{kept}");
+}
+
+/// Processes are told of a message only if a consumer waits for one, once each time.
+#[tokio::test]
+async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
+    let server = RedisServer::start().await.unwrap();
+    let engine = open(&server.url(), "woken").await;
+    let client = Client::connect(&server.url()).await;
+    let (key, letters) = (key("s", "g"), key("s.dead", "g"));
+    for key in [&key, &letters] {
+        engine.open_group(key, StartFrom::Earliest).await.unwrap();
+    }
+    let append = async |count| {
+        for _ in 0..count {
+            let appending = engine.append(&key.stream, numbered(1), None);
+            appending.await.unwrap();
+        }
+    };
+    let claim = async |key, max| engine.claim(&consumer(key), max, NEVER).await.unwrap();
+    let settle = async |claimed: &Claimed, outcome: Outcome| {
+        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
+            receipt: delivery.receipt,
+            outcome: outcome.clone(),
+        });
+        engine.settle(&key, settlements.collect()).await.unwrap();
+    };
+    let published = async || commands(&client).await.get("publish").copied().unwrap_or(0);
+    append(50).await;
+    let claimed = claim(&key, 50).await;
+    assert_eq!(claimed.deliveries.len(), 50);
+    append(50).await;
+    assert_eq!(
+        published().await,
+        0,
+        "every claim has got what it asked for"
+    );
+    for _ in 0..3 {
+        claim(&key, 1000).await;
+        claim(&key, 1000).await;
+        append(50).await;
+        assert_eq!(published().await, 1);
+    }
+    // What comes again and dead letters wake in the same way.
+    settle(&claimed, Outcome::Released).await;
+    assert_eq!(published().await, 0);
+    let claimed = claim(&key, 1000).await;
+    assert!(claim(&key, 1000).await.deliveries.is_empty());
+    settle(&claimed, Outcome::Released).await;
+    assert_eq!(published().await, 1);
+    let dead = Outcome::Dead {
+        to: letters.stream.clone(),
+        provenance: Headers::new(),
+    };
+    let claimed = claim(&key, 10).await;
+    settle(&claimed, dead.clone()).await;
+    assert_eq!(published().await, 0);
+    assert_eq!(claim(&letters, 1000).await.deliveries.len(), 10);
+    let claimed = claim(&key, 10).await;
+    settle(&claimed, dead).await;
+    assert_eq!(published().await, 1);
 }
 
 /// Counts what consumers ask.

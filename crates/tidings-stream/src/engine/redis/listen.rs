@@ -1,7 +1,8 @@
 //! Listening for what streams get, from this process or another.
 //!
 //! The scripts themselves publish the name of a stream that has something new, on one channel for
-//! all streams, so that a wake-up can come neither before its message nor without it.
+//! all streams, so that a wake-up can come neither before its message nor without it. They do so only if a
+//! consumer waits: a stream whose consumers are all at work costs no process anything.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

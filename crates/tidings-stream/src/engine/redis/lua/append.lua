@@ -70,6 +70,6 @@ if ARGV[5] ~= '' then
 end
 trim(stream, time, false)
 if stream.head > head then
-  wake(name)
+  wake_waiting(name)
 end
 return reply

@@ -105,6 +105,8 @@ local wait = -1
 if bytes >= MAX_BYTES or lost > 0 or room == 0 and most > MAX_RANGE then
   wait = 0
 elseif room > 0 then
+  -- Its consumer waits now.
+  call('HSETNX', stream.key, 'awaited', 1)
   local next_due = call('ZRANGE', group.due, 0, 0, 'WITHSCORES')[2]
   wait = next_due and math.max(0, next_due - time) or -1
 end

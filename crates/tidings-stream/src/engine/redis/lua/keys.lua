@@ -21,7 +21,17 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A user that may not use channels gets an error, which must not end the script: consumers poll then.
+-- Wakes the consumers of a stream in all processes. A user that may not use channels gets an error, which
+-- must not end the script: consumers poll then. Returns whether that worked.
 local function wake(stream)
-  redis.pcall('PUBLISH', root .. ':wake', stream)
+  return type(redis.pcall('PUBLISH', root .. ':wake', stream)) == 'number'
+end
+
+-- The same if any consumer has found nothing more since that was done last: while all are at work, nothing is
+-- published. Each of those that are woken claims, and so is woken again.
+local function wake_waiting(stream)
+  local key = stream_key('stream', stream)
+  if call('HGET', key, 'awaited') and wake(stream) then
+    call('HDEL', key, 'awaited')
+  end
 end

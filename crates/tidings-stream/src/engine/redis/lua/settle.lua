@@ -225,7 +225,7 @@ end
 for _, letter in ipairs(order) do
   save_head(letter)
   trim(letter, time, false)
-  wake(letter.name)
+  wake_waiting(letter.name)
 end
 if dead > 0 then
   call('HINCRBY', group.key, 'dead_lettered', dead)
@@ -234,6 +234,6 @@ if lost > 0 then
   call('HINCRBY', group.key, 'lost_to_trim', lost)
 end
 if has_returned then
-  wake(name)
+  wake_waiting(name)
 end
 return table.concat(obeyed)

@@ -2,7 +2,8 @@
 --
 -- stream: hash; birth, which no other stream has, nor a later one of the same name; head, the number
 --         of the newest message; tail, that of the oldest kept, head + 1 when none is; oldest_at, when
---         that one was appended, '' when it has to be looked up; max_len, max_age, trim_pending
+--         that one was appended, '' when it has to be looked up; max_len, max_age, trim_pending;
+--         awaited, if a consumer has found nothing more and was not woken since
 -- log:    the messages, a Redis stream; an entry has those of one append that follow each other, up to
 --         a number and a size that the client decides on: headers as a field, payload as its value. Its
 --         id is <number of the first>-<milliseconds since 1970>
