@@ -1,6 +1,6 @@
 //! `scripts/services cargo bench -p tidings-stream --all-features`: what streams add to their
-//! engines. Names as arguments choose engines, and of `publish`, `consume` and `history` what is
-//! measured: `… --bench engines -- sqlite consume`.
+//! engines. Names as arguments choose engines, of `publish`, `consume` and `history` what is measured,
+//! and lines of it by callers and batch: `… --bench engines -- sqlite consume 1x100`.
 //!
 //! Each figure stands beside that of the engine alone, doing the least that the same promise takes,
 //! in the same round. The ratio is the median of the rounds, and 1.00 means that streams cost
@@ -51,40 +51,64 @@ async fn main() {
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
+    let (lines, wanted): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .partition(|name| name.starts_with(|first: char| first.is_ascii_digit()));
     let (parts, engines): (Vec<_>, Vec<_>) = wanted
         .into_iter()
         .partition(|name| PARTS.contains(&&**name));
+    let choice = Choice { parts, lines };
     let is_wanted = |name: &str| engines.is_empty() || engines.iter().any(|other| other == name);
     if is_wanted("memory") {
         let (engine, raw) = memory::engines();
-        compare("memory", engine, &raw, &parts).await;
+        compare("memory", engine, &raw, &choice).await;
     }
     if is_wanted("sqlite") {
         let folder = tempfile::tempdir().unwrap();
         let (engine, raw) = sqlite::engines(folder.path()).await;
-        compare("SQLite", engine, &raw, &parts).await;
+        compare("SQLite", engine, &raw, &choice).await;
     }
     if is_wanted("postgres") {
         let (engine, raw) = postgres::engines().await;
-        compare("PostgreSQL", engine, &raw, &parts).await;
+        compare("PostgreSQL", engine, &raw, &choice).await;
     }
     if is_wanted("redis") {
         let (engine, raw) = redis::engines().await;
-        compare("Redis", engine, &raw, &parts).await;
+        compare("Redis", engine, &raw, &choice).await;
     }
 }
 
-async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, parts: &[String]) {
+/// What is measured of an engine; everything of which nothing is named.
+struct Choice {
+    parts: Vec<String>,
+    lines: Vec<String>,
+}
+
+impl Choice {
+    fn has(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|it| it == part)
+    }
+
+    fn has_line(&self, callers: usize, batch: usize) -> bool {
+        self.lines.is_empty() || self.lines.contains(&format!("{callers}x{batch}"))
+    }
+}
+
+async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, choice: &Choice) {
     let ours = streams::Ours::new(engine).await;
     println!("\n{name}, messages/s of 256 bytes      alone     streams   ratio");
-    let is_wanted = |part: &str| parts.is_empty() || parts.iter().any(|other| other == part);
-    if is_wanted("publish") {
+    if choice.has("publish") {
         for (publishers, batch) in PUBLISHING {
+            if !choice.has_line(publishers, batch) {
+                continue;
+            }
             let ratio = rounds::publishing(raw, &ours, publishers, batch).await;
             let what = format!("publish, {publishers} × {batch}");
             print(&what, &ratio);
         }
-        if let Some(alone) = rounds::one_per_transaction(raw).await {
+        if choice.lines.is_empty()
+            && let Some(alone) = rounds::one_per_transaction(raw).await
+        {
             let ours = rounds::publishing(raw, &ours, 1, 100).await;
             let times = ours.streams / alone;
             println!(
@@ -92,13 +116,16 @@ async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, parts: &[S
             );
         }
     }
-    if is_wanted("consume") {
+    if choice.has("consume") {
         for (handlers, batch) in CONSUMING {
+            if !choice.has_line(handlers, batch) {
+                continue;
+            }
             let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
             print(&format!("consume, {handlers} × {batch}"), &ratio);
         }
     }
-    if is_wanted("history") {
+    if choice.has("history") && choice.lines.is_empty() {
         let empty = (ours.publishing().await, ours.consuming().await);
         ours.fill(HISTORY).await;
         let full = (ours.publishing().await, ours.consuming().await);

@@ -80,7 +80,7 @@ async fn claim(
     if let Some((messages, first)) = ticket.size() {
         under_way.took(messages, first);
     }
-    let new = content::inline(&row, 6)?;
+    let new = content::inline(&row, 6, ticket.new.0)?;
     ticket.redeem(connections, group, new).await
 }
 

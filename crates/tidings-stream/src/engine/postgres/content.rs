@@ -64,19 +64,18 @@ impl Content {
     }
 }
 
-/// The messages that a row has in columns from one on: numbers, times, headers, payloads. `None` if it
-/// has none.
-pub(super) fn inline(row: &Row, first: usize) -> Result<Option<Vec<Content>>, Error> {
+/// The messages that a row has in columns from one on: numbers, times, headers, payloads. Without numbers
+/// they are those from `lo` on. `None` if it has none.
+pub(super) fn inline(row: &Row, first: usize, lo: i64) -> Result<Option<Vec<Content>>, Error> {
     let column = failure::column;
     let numbers: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
     let times: Option<Vec<i64>> = row.try_get(first + 1).map_err(column)?;
     let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 2).map_err(column)?;
     let payloads: Option<Vec<&[u8]>> = row.try_get(first + 3).map_err(column)?;
-    let (Some(numbers), Some(times), Some(headers), Some(payloads)) =
-        (numbers, times, headers, payloads)
-    else {
+    let (Some(times), Some(headers), Some(payloads)) = (times, headers, payloads) else {
         return Ok(None);
     };
+    let numbers = numbers.unwrap_or_else(|| (lo..).take(times.len()).collect());
     numbers
         .into_iter()
         .zip(times)

@@ -38,7 +38,7 @@ CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint L
     CROSS JOIN LATERAL (
         SELECT hi, first_open FROM tidings_stream_lease WHERE group_id = g.group_id
         ORDER BY hi DESC LIMIT 1) newest
-    CROSS JOIN LATERAL tidings_stream_floor(g.group_id) floor
+    LEFT JOIN LATERAL tidings_stream_floor(g.group_id) floor ON true
     LEFT JOIN LATERAL (
         SELECT number FROM tidings_stream_retry
         WHERE group_id = g.group_id AND number >= floor.lowest

@@ -47,7 +47,8 @@ END $$;
 -- Claims what is due again, then new messages. The claim's number is even; it is one more for
 -- messages that have a row of their own. p_budget bounds the bytes, which the last message may overrun.
 -- The content of new messages is returned if it has p_inline bytes at most, and has to be asked
--- for otherwise. Returns NULL for a group that does not exist.
+-- for otherwise; its numbers are NULL if none between o_lo and o_hi is missing. Returns NULL for a group
+-- that does not exist.
 CREATE FUNCTION tidings_stream_claim(
     p_stream text, p_group text, p_claim bigint, p_consumer text, p_max bigint, p_visibility bigint,
     p_budget bigint, p_inline bigint,
@@ -93,7 +94,7 @@ BEGIN
         THEN
             v_next := v_newest.next_deadline;
         END IF;
-        v_floor := tidings_stream_floor(v_group_id);
+        SELECT * INTO v_floor FROM tidings_stream_floor(v_group_id);
         o_next_due := least(v_next, v_floor.claimed,
             tidings_stream_first_due(v_group_id, v_floor.waiting)) - v_now;
         RETURN;
@@ -115,7 +116,7 @@ BEGIN
     IF FOUND THEN
         v_next := v_newest.next_deadline;
     END IF;
-    v_floor := tidings_stream_floor(v_group_id);
+    SELECT * INTO v_floor FROM tidings_stream_floor(v_group_id);
     v_waiting := v_floor.waiting;
     v_claimed := v_floor.claimed;
 
@@ -150,7 +151,9 @@ BEGIN
     END IF;
 
     -- What comes again: it was given back, or its claim has expired.
-    IF v_claimed <= v_now OR tidings_stream_first_due(v_group_id, v_waiting) <= v_now THEN
+    IF v_claimed <= v_now OR EXISTS (SELECT 1 FROM tidings_stream_retry
+        WHERE group_id = v_group_id AND claim IS NULL AND due BETWEEN v_waiting AND v_now)
+    THEN
         WITH due AS MATERIALIZED (
             SELECT r.number, r.due, tidings_stream_size(m.headers, m.payload) AS size
             FROM (
@@ -233,8 +236,9 @@ BEGIN
             END IF;
             v_bytes := v_bytes + v_end - v_start;
             IF v_end - v_start <= p_inline THEN
-                SELECT array_agg(number), array_agg(created_at), array_agg(headers), array_agg(payload)
-                    INTO o_new, o_times, o_headers, o_payloads
+                SELECT array_agg(created_at), array_agg(headers), array_agg(payload),
+                        CASE WHEN count(*) < o_hi - o_lo + 1 THEN array_agg(number) END
+                    INTO o_times, o_headers, o_payloads, o_new
                     FROM (SELECT number, created_at, headers, payload FROM tidings_stream_message
                         WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
                         ORDER BY number) AS content;

@@ -50,8 +50,9 @@ BEGIN
     INSERT INTO tidings_stream_lease
         VALUES (p_group_id, p_position, p_position + 1, 0, '', tidings_stream_now(), NULL, '', NULL,
             p_position);
-    PERFORM tidings_stream_set_floor(p_group_id, (tidings_stream_floor(p_group_id)).floor_id,
-        tidings_stream_now(), NULL, p_position + 1);
+    PERFORM tidings_stream_set_floor(
+        p_group_id, (SELECT floor_id FROM tidings_stream_floor(p_group_id)), tidings_stream_now(), NULL,
+        p_position + 1);
 END $$;
 
 -- Creates a group, and the stream, unless they exist. Returns NULL, or the number of the newest
