@@ -1,14 +1,34 @@
 //! The engines of this crate, against the contract of engines.
 
 use std::sync::Arc;
+
+use async_trait::async_trait;
 use tempfile::TempDir;
 use tidings_sqlite::{Database, Options};
 use tidings_stream::MemoryEngine;
-use tidings_stream::engine::Engine;
+use tidings_stream::engine::{Engine, Wakes};
 use tidings_stream::postgres::PostgresOptions;
 use tidings_stream::sqlite::SqliteEngine;
 
-use crate::database::{Schema, fresh_engine, fresh_engine_with};
+use crate::database::{Schema, fresh_engine, fresh_engine_with, warm_engine};
+use crate::wrapped::{Hook, Wrapped};
+
+/// Two handles that take turns, as if they were two processes: whatever one has done, the other goes on with.
+#[derive(Debug)]
+struct Turns;
+
+impl Hook for Turns {}
+
+/// The same where only a poll finds what another process has done.
+#[derive(Debug)]
+struct TurnsWithoutNews(Wakes);
+
+#[async_trait]
+impl Hook for TurnsWithoutNews {
+    async fn after(&self, _: &'static str) {
+        self.0.wake_all();
+    }
+}
 
 tidings_stream::conformance_tests! {
     /// Streams in memory, by a clock that jumps to the next event.
@@ -28,12 +48,18 @@ tidings_stream::conformance_tests! {
 }
 
 tidings_stream::conformance_tests! {
-    /// Streams in a file, on several threads.
+    /// Streams in a file, over two handles on several threads.
     #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
-    async fn sqlite_on_two_threads() -> (Arc<dyn Engine>, TempDir) {
+    async fn sqlite_over_two_handles() -> (Arc<dyn Engine>, TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(folder.path().join("test.db"), &Options::default()).unwrap();
-        (Arc::new(SqliteEngine::open(database).await.unwrap()), folder)
+        let mut engines = Vec::new();
+        for _ in 0..2 {
+            let path = folder.path().join("test.db");
+            let database = Database::open(path, &Options::default()).unwrap();
+            engines.push(SqliteEngine::open(database).await.unwrap());
+        }
+        let wakes = engines[0].wakes().clone();
+        (Wrapped::taking_turns(engines, TurnsWithoutNews(wakes)), folder)
     }
 }
 
@@ -45,10 +71,15 @@ tidings_stream::conformance_tests! {
 }
 
 tidings_stream::conformance_tests! {
-    /// Streams in a PostgreSQL database, on several threads.
+    /// Streams in a PostgreSQL database, over two handles on several threads.
     #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
-    async fn postgres_on_two_threads() -> (Arc<dyn Engine>, Schema) {
-        fresh_engine().await
+    async fn postgres_over_two_handles() -> (Arc<dyn Engine>, Schema) {
+        let schema = Schema::create().await;
+        let mut engines = Vec::new();
+        for _ in 0..2 {
+            engines.push(warm_engine(&schema, PostgresOptions::default()).await);
+        }
+        (Wrapped::taking_turns(engines, Turns), schema)
     }
 }
 
@@ -67,9 +98,14 @@ tidings_stream::conformance_tests! {
 }
 
 tidings_stream::conformance_tests! {
-    /// Streams on a Redis server, on several threads.
+    /// Streams on a Redis server, over two handles on several threads.
     #[tokio_test(flavor = "multi_thread", worker_threads = 2)]
-    async fn redis_on_two_threads() -> (Arc<dyn Engine>, ()) {
-        (Arc::new(crate::redis::engine().await), ())
+    async fn redis_over_two_handles() -> (Arc<dyn Engine>, ()) {
+        let (url, prefix) = (crate::redis::url(), crate::redis::prefix());
+        let engines = vec![
+            crate::redis::open(&url, &prefix).await,
+            crate::redis::open(&url, &prefix).await,
+        ];
+        (Wrapped::taking_turns(engines, Turns), ())
     }
 }

@@ -67,15 +67,21 @@ pub(crate) async fn fresh_engine() -> (Arc<dyn Engine>, Schema) {
 
 pub(crate) async fn fresh_engine_with(options: PostgresOptions) -> (Arc<dyn Engine>, Schema) {
     let schema = Schema::create().await;
+    let engine = warm_engine(&schema, options).await;
+    (Arc::new(engine), schema)
+}
+
+/// An engine that has all of its connections.
+pub(crate) async fn warm_engine(schema: &Schema, options: PostgresOptions) -> PostgresEngine {
     let engine = PostgresEngine::open(schema.config(), options).await;
-    let engine = Arc::new(engine.unwrap());
+    let engine = engine.unwrap();
     let key = GroupKey {
         stream: StreamName::new("app", "default", "none").unwrap(),
         group: GroupName::new("none").unwrap(),
     };
     join_all((0..8).map(|_| engine.stats(&key.stream))).await;
     join_all((0..8).map(|_| engine.delete_group(&key))).await;
-    (engine, schema)
+    engine
 }
 
 pub(crate) fn name(stream: &str) -> StreamName {

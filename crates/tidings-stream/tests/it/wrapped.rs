@@ -1,7 +1,8 @@
-//! An engine inside of another, to watch or to disturb how it is called.
+//! Engines inside of another, to watch or to disturb how they are called.
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,10 +24,11 @@ pub(crate) trait Hook: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, _call: &'static str) {}
 }
 
-/// An engine with a hook.
+/// Engines with a hook: handles of one store, which take turns to be called.
 #[derive(Debug)]
 pub(crate) struct Wrapped<H, E = MemoryEngine> {
-    engine: E,
+    engines: Vec<E>,
+    turn: AtomicUsize,
     pub(crate) hook: H,
     /// Where consumers wait; not the wake-ups of the engine inside if they are to be lost.
     wakes: Wakes,
@@ -39,7 +41,8 @@ impl<H: Hook> Wrapped<H> {
 
     pub(crate) fn losing_wake_ups(hook: H) -> Arc<Self> {
         Arc::new(Self {
-            engine: MemoryEngine::new(),
+            engines: vec![MemoryEngine::new()],
+            turn: AtomicUsize::new(0),
             hook,
             wakes: Wakes::default(),
         })
@@ -48,12 +51,23 @@ impl<H: Hook> Wrapped<H> {
 
 impl<H: Hook, E: Engine> Wrapped<H, E> {
     pub(crate) fn around(engine: E, hook: H) -> Arc<Self> {
-        let wakes = engine.wakes().clone();
+        Self::taking_turns(vec![engine], hook)
+    }
+
+    /// Consumers wait at the first one.
+    pub(crate) fn taking_turns(engines: Vec<E>, hook: H) -> Arc<Self> {
+        let wakes = engines[0].wakes().clone();
         Arc::new(Self {
-            engine,
+            engines,
+            turn: AtomicUsize::new(0),
             hook,
             wakes,
         })
+    }
+
+    fn next(&self) -> &E {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        &self.engines[turn % self.engines.len()]
     }
 }
 
@@ -64,7 +78,7 @@ macro_rules! pass_on {
             $(async fn $method(&self $(, $name: $type)*) -> Result<$output, Error> {
                 let messages = [$($messages)?].first().copied().unwrap_or(0);
                 self.hook.before(stringify!($method), messages).await?;
-                let result = self.engine.$method($($name),*).await;
+                let result = self.next().$method($($name),*).await;
                 self.hook.after(stringify!($method)).await;
                 result
             })*
