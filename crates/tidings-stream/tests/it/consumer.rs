@@ -13,6 +13,7 @@ use tidings_stream::{
     NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions, dead_letter,
     telemetry, with_context,
 };
+use tidings_test_support::Log;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -528,6 +529,41 @@ async fn a_handler_is_told_that_closing_has_begun() {
     let report = soon(consumer.close()).await;
     assert_eq!((report.finished, report.abandoned), (1, 0));
     assert_eq!(consumer.stats().retried, 1);
+}
+
+/// Each call of a handler runs in a span that says what it is for.
+#[tokio::test]
+async fn a_handler_runs_in_a_span_of_its_message() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    streams.publish_batch("s", numbered(2)).await.unwrap();
+    let handler = |message: Message| async move {
+        tracing::info!("it is handled");
+        match message.attempt {
+            1 => Err(HandlerError::retry_after(Duration::ZERO, "again")),
+            _ => Ok(()),
+        }
+    };
+    let consumer = streams
+        .subscribe("s", "g", from_start(), handler)
+        .await
+        .unwrap();
+    until(async || consumer.stats().acknowledged == 2).await;
+    consumer.close().await;
+    let lines = log.lines("it is handled");
+    assert_eq!(lines.len(), 4);
+    for (id, attempt) in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        let fields = [
+            "process{".to_owned(),
+            "messaging.destination.name=app.default.s ".to_owned(),
+            "messaging.consumer.group.name=g ".to_owned(),
+            format!("messaging.message.id={id} "),
+            format!("tidings.stream.attempt={attempt}}}"),
+        ];
+        let has_all = |line: &&String| fields.iter().all(|field| line.contains(field));
+        assert_eq!(lines.iter().filter(has_all).count(), 1, "{lines:#?}");
+    }
 }
 
 /// What is published, handled and settled is counted, by stream and group.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::postgres::{PostgresEngine, tokio_postgres};
-use tidings_stream::{Retention, StartFrom};
+use tidings_stream::{NewMessage, Retention, StartFrom};
 
 use crate::database::{NEVER, Schema, key, numbered};
 
@@ -187,6 +187,23 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
     let claim = format!("tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, 32768)");
     let claimed = size(&claim).await;
     assert!((1000..32 << 10).contains(&claimed), "{claimed}");
+    // Content that is large has to be asked for, also where its first message is gone.
+    let other = key("t", "g");
+    let opening = counted.engine.open_group(&other, StartFrom::Earliest);
+    opening.await.unwrap();
+    let large = vec![NewMessage::new(vec![1; 40 << 10]); 3];
+    let appending = counted.engine.append(&other.stream, large, None);
+    appending.await.unwrap();
+    let remove = "DELETE FROM tidings_stream_message m USING tidings_stream s
+        WHERE m.stream_id = s.stream_id AND s.name = 'app.default.t' AND number = 1";
+    assert_eq!(counted.client.execute(remove, &[]).await.unwrap(), 1);
+    let name = other.stream.as_str();
+    let claim = format!(
+        "tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, {})",
+        64 << 10
+    );
+    let claimed = size(&claim).await;
+    assert!(claimed < 1000, "{claimed}");
 }
 
 /// A column of JSON.

@@ -287,10 +287,17 @@ async fn regression_holes_are_skipped_and_counted() {
         group: key.clone(),
         consumer: "c".into(),
     };
-    let mut claimed = Vec::new();
+    let (mut claimed, mut settlements) = (Vec::new(), Vec::new());
     for _ in 0..8 {
         let found = engine.claim(&consumer, 2, NEVER).await.unwrap().deliveries;
         for delivery in found {
+            settlements.push(Settlement {
+                receipt: delivery.receipt,
+                outcome: Outcome::Dead {
+                    to: key.stream.dead_letter(),
+                    provenance: Headers::new(),
+                },
+            });
             let id = delivery.message.id.as_u64();
             assert_eq!(
                 delivery.message.payload,
@@ -307,6 +314,10 @@ async fn regression_holes_are_skipped_and_counted() {
         group.lost_to_trim, 5,
         "the newest one was never there for the group"
     );
+    engine.settle(&key, settlements.into()).await.unwrap();
+    let letters = engine.read(&key.stream.dead_letter(), None, 10).await;
+    let letters: Vec<_> = letters.unwrap().into_iter().map(|it| it.payload).collect();
+    assert_eq!(letters, ["4", "5", "8", "9"]);
 }
 
 /// Dead letters lock their streams in the order in which the outbox does, whatever the alphabet of the
@@ -522,5 +533,54 @@ async fn consumers_go_on_at_a_standby_that_is_promoted() {
         &["claiming failed", "lost the notification connection"],
     );
     assert_eq!(log.lines("claiming works again").len(), 1);
+    consumer.close().await;
+}
+
+/// The standby that was promoted lagged behind: what it had not got is lost, and numbers are given again. What
+/// is published afterwards arrives.
+#[tokio::test]
+async fn consumers_go_on_at_a_standby_that_lagged_behind() {
+    let primary = PostgresServer::start().unwrap();
+    let proxy = Proxy::start(&primary.url()).await.unwrap();
+    let streams = open_streams(proxy.url()).await;
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", impatient(), recorder)
+        .await
+        .unwrap();
+    let publish_and_see = async |count: u64, seen: &mut _| {
+        let ids = streams.publish_batch("s", numbered(count)).await.unwrap();
+        let mut missing: BTreeSet<_> = ids.into_iter().collect();
+        while !missing.is_empty() {
+            missing.remove(&next(seen).await.unwrap().id);
+        }
+    };
+    publish_and_see(10, &mut seen).await;
+    let standby = primary.start_standby(Duration::ZERO).unwrap();
+    let stop_receiving = "ALTER SYSTEM SET primary_conninfo = ''";
+    standby.execute(stop_receiving).unwrap();
+    standby.execute("SELECT pg_reload_conf()").unwrap();
+    let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
+    until(async || standby.execute(receivers).unwrap().trim() == "0").await;
+    publish_and_see(5, &mut seen).await;
+
+    proxy.lead_to(&standby.url()).unwrap();
+    primary.crash().unwrap();
+    standby.promote().unwrap();
+    let mut published = None;
+    until(async || {
+        let message = NewMessage::new("afterwards");
+        published = streams.publish("s", message).await.ok();
+        published.is_some()
+    })
+    .await;
+    assert_eq!(published.unwrap().as_u64(), 11);
+    // The standby may not have got the last acknowledgements.
+    until(async || next(&mut seen).await.unwrap().payload == "afterwards").await;
+    until(async || {
+        let stats = streams.stats("s").await;
+        stats.is_ok_and(|stats| (stats.groups[0].lag, stats.groups[0].pending) == (0, 0))
+    })
+    .await;
     consumer.close().await;
 }

@@ -423,6 +423,39 @@ async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
     assert!(claim(&engine, &key, 100).await.is_empty());
 }
 
+/// The same in the middle. A dead letter is a copy of its message, whatever was removed before that.
+#[tokio::test]
+async fn regression_holes_are_skipped_and_counted() {
+    let prefix = prefix();
+    let engine = open(&url(), &prefix).await;
+    let client = Client::connect(&url()).await;
+    let key = key("s", "g");
+    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
+    let appending = engine.append(&key.stream, numbered(40), None);
+    appending.await.unwrap();
+    let log = format!("{{{prefix}}}:log:{}", key.stream);
+    let found: Vec<(String, Vec<Vec<u8>>)> = client.run(&["XRANGE", &log, "17", "17"]).await;
+    assert_eq!(found[0].1.len(), 2 * 16, "sixteen messages are an entry");
+    client.run::<u64>(&["XDEL", &log, &found[0].0]).await;
+    let claimed = engine.claim(&consumer(&key), 100, NEVER).await.unwrap();
+    let expected: Vec<String> = (1..=16).chain(33..=40).map(|it| it.to_string()).collect();
+    let payloads = claimed.deliveries.iter().map(|it| &it.message.payload);
+    assert!(payloads.eq(&expected));
+    let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
+        receipt: delivery.receipt,
+        outcome: Outcome::Dead {
+            to: key.stream.dead_letter(),
+            provenance: Headers::new(),
+        },
+    });
+    engine.settle(&key, settlements.collect()).await.unwrap();
+    let letters = engine.read(&key.stream.dead_letter(), None, 100).await;
+    let letters = letters.unwrap();
+    assert!(letters.iter().map(|it| &it.payload).eq(&expected));
+    let group = engine.stats(&key.stream).await.unwrap().groups.remove(0);
+    assert_eq!((group.lost_to_trim, group.pending, group.lag), (16, 0, 0));
+}
+
 /// What is in the headers of a letter survives the server's own reading of them.
 #[tokio::test]
 async fn a_dead_letter_has_the_headers_of_its_message() {

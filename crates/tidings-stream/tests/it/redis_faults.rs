@@ -97,9 +97,11 @@ async fn regression_a_server_that_lost_everything_ends_its_consumers() {
     consumer.close().await;
 }
 
-/// A user that may not use channels polls, in place of not being let in.
+/// A user that may not use channels polls, in place of not being let in, and one log line says so.
 #[tokio::test]
 async fn regression_a_user_without_channels_polls() {
+    let log = Log::default();
+    let _listening = log.listen();
     let server = RedisServer::start().await.unwrap();
     let client = Client::connect(&server.url()).await;
     let user = [
@@ -113,7 +115,7 @@ async fn regression_a_user_without_channels_polls() {
         "resetchannels",
     ];
     client.run::<()>(&user).await;
-    let url = server.url().replace("redis://", "redis://quiet:secret@");
+    let url = format!("{}?user=quiet&pass=secret", server.url());
     let here = open_streams(&url).await;
     let there = open_streams(&url).await;
     let (recorder, mut seen) = recorder();
@@ -124,7 +126,17 @@ async fn regression_a_user_without_channels_polls() {
         assert_eq!(next(&mut seen).await.unwrap().id, id);
     }
     until(async || consumer.stats().acknowledged == 2).await;
+    // Both listeners try several times more.
+    let connections = async || -> u64 {
+        let statistics: String = client.run(&["INFO", "stats"]).await;
+        let received = statistics.split("total_connections_received:").nth(1);
+        received.unwrap().lines().next().unwrap().parse().unwrap()
+    };
+    let before = connections().await;
+    until(async || connections().await >= before + 4).await;
     consumer.close().await;
+    let lines = log.lines("lost the notification connection, falling back to polling");
+    assert_eq!(lines.len(), 2, "one of each engine: {lines:#?}");
 }
 
 #[tokio::test]
@@ -228,6 +240,29 @@ async fn a_busy_server_is_an_error_and_not_the_end() {
     until(async || append().await.is_ok()).await;
 }
 
+/// A stream that cannot be trimmed does not keep the others from it.
+#[tokio::test]
+async fn regression_one_broken_stream_does_not_end_the_trimming() {
+    let server = RedisServer::start().await.unwrap();
+    let client = Client::connect(&server.url()).await;
+    let streams = open_streams(&server.url()).await;
+    let thousand = Retention::default().with_max_len(1000);
+    for stream in ["a", "b", "c"] {
+        // A publish leaves some more than are to be kept, and the janitor does not.
+        streams.set_retention(stream, thousand).await.unwrap();
+        streams.publish_batch(stream, numbered(1005)).await.unwrap();
+    }
+    let log = "{tidings:stream}:log:app.default.b";
+    client.run::<()>(&["RENAME", log, "aside"]).await;
+    client.run::<()>(&["SET", log, "no stream"]).await;
+    streams.trim().await.unwrap_err();
+    let messages = async |stream| streams.stats(stream).await.unwrap().messages;
+    assert_eq!((messages("a").await, messages("c").await), (1000, 1000));
+    client.run::<()>(&["RENAME", "aside", log]).await;
+    assert_eq!(messages("b").await, 1005);
+    assert_eq!(streams.trim().await.unwrap(), 5);
+}
+
 /// A message whose content cannot be read stops no other, and none loses an attempt by it.
 #[tokio::test]
 async fn regression_a_message_that_cannot_be_read_stops_no_other() {
@@ -298,5 +333,49 @@ async fn consumers_go_on_at_a_master_that_was_demoted() {
         &["claiming failed", "lost the notification connection"],
     );
     assert_eq!(log.lines("claiming works again").len(), 1);
+    consumer.close().await;
+}
+
+/// A replica that lagged behind has become the master, which a snapshot stands for: what it had not got is
+/// lost, and numbers are given again. What is published afterwards arrives.
+#[tokio::test]
+async fn consumers_go_on_at_a_replica_that_lagged_behind() {
+    let mut server = RedisServer::start().await.unwrap();
+    let client = Client::connect(&server.url()).await;
+    let streams = open_streams(&server.url()).await;
+    let (recorder, mut seen) = recorder();
+    let consumer = streams
+        .subscribe("s", "g", impatient(), recorder)
+        .await
+        .unwrap();
+    let publish_and_see = async |count: u64, seen: &mut _| {
+        let ids = streams.publish_batch("s", numbered(count)).await.unwrap();
+        let mut missing: BTreeSet<_> = ids.into_iter().collect();
+        while !missing.is_empty() {
+            missing.remove(&next(seen).await.unwrap().id);
+        }
+    };
+    publish_and_see(10, &mut seen).await;
+    until(async || streams.stats("s").await.unwrap().groups[0].pending == 0).await;
+    client.run::<()>(&["SAVE"]).await;
+    publish_and_see(5, &mut seen).await;
+    server.stop().unwrap();
+    server.start_again().await.unwrap();
+    let mut published = None;
+    until(async || {
+        let message = NewMessage::new("afterwards");
+        published = streams.publish("s", message).await.ok();
+        published.is_some()
+    })
+    .await;
+    let message = next(&mut seen).await.unwrap();
+    assert_eq!((Some(message.id), message.attempt), (published, 1));
+    assert_eq!(message.payload, "afterwards");
+    assert_eq!(message.id.as_u64(), 11);
+    until(async || {
+        let group = streams.stats("s").await.unwrap().groups.remove(0);
+        (group.lag, group.pending) == (0, 0)
+    })
+    .await;
     consumer.close().await;
 }

@@ -325,6 +325,33 @@ async fn regression_a_dead_letter_without_room_holds_up_no_acknowledgement() {
     consumer.close().await;
 }
 
+/// A stream that cannot be trimmed does not keep the others from it.
+#[tokio::test]
+async fn regression_one_broken_stream_does_not_end_the_trimming() {
+    let folder = tempfile::tempdir().unwrap();
+    let (database, streams) = open_streams(folder.path()).await;
+    for stream in ["a", "b", "c"] {
+        streams.publish_batch(stream, numbered(5)).await.unwrap();
+    }
+    let execute = |statements: &'static str| {
+        database.write(move |tx| {
+            tx.execute_batch(statements)?;
+            Ok::<_, Error>(())
+        })
+    };
+    let bound_and_break = "UPDATE stream SET max_len = 2;
+        CREATE TRIGGER broken BEFORE DELETE ON stream_message
+            WHEN old.key >> 40 = (SELECT stream_id FROM stream WHERE name = 'app.default.b')
+        BEGIN SELECT RAISE(ABORT, 'broken'); END;";
+    execute(bound_and_break).await.unwrap();
+    streams.trim().await.unwrap_err();
+    let messages = async |stream| streams.stats(stream).await.unwrap().messages;
+    assert_eq!((messages("a").await, messages("b").await), (2, 5));
+    assert_eq!(messages("c").await, 2);
+    execute("DROP TRIGGER broken").await.unwrap();
+    assert_eq!(streams.trim().await.unwrap(), 3);
+}
+
 /// A batch that the disk has no room for leaves none of its messages behind.
 #[tokio::test]
 async fn a_batch_that_does_not_fit_is_refused_as_a_whole() {

@@ -184,3 +184,20 @@ async fn an_idle_stream_costs_nothing_after_a_while_and_can_be_used_again() {
         assert!(lock(&commit.queues).is_empty());
     }
 }
+
+/// The task of a stream is gone with the runtime of the first call, and the next call makes another.
+#[test]
+fn regression_appending_outlives_the_runtime_of_the_first_call() {
+    let store = Store::new(AppendError::Refused);
+    store.gate.add_permits(2);
+    let commit = GroupCommit::new(store);
+    for number in 1..=2 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (stream, messages) = (stream("s"), vec![NewMessage::new("")]);
+        let appended = runtime.block_on(commit.append(&stream, messages, None));
+        assert_eq!(appended.unwrap(), [MessageId::from_u64(number)]);
+    }
+}

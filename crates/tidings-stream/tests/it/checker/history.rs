@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tidings_stream::{
-    CloseReport, Error, HandlerError, Message, NewMessage, RetryDelay, StartFrom, Streams,
-    SubscribeOptions,
+    CloseReport, Error, HandlerError, Message, NewMessage, Redrive, Retention, RetryDelay,
+    StartFrom, Streams, SubscribeOptions,
 };
 
 use super::record::{Call, Event, Record};
@@ -134,19 +134,40 @@ impl History {
     /// while the server is broken.
     async fn operate(&self, streams: &Streams) {
         let scratch = format!("scratch{}", fastrand::u32(..));
+        let few = Retention::default().with_max_len(10);
+        let message = || NewMessage::new("scratch");
         while !self.is_over() {
-            match fastrand::u32(..9) {
+            match fastrand::u32(..15) {
                 0 => drop(streams.stats(STREAM).await),
                 1 => drop(streams.pending(STREAM, GROUPS[0], None, 100).await),
                 2 => drop(streams.members(STREAM, GROUPS[1]).await),
                 3 => drop(streams.list().await),
                 4 => drop(streams.read(STREAM, None, 100).await),
                 5 => drop(streams.trim().await),
-                6 => drop(streams.publish(&scratch, NewMessage::new("scratch")).await),
+                6 => drop(streams.publish(&scratch, message()).await),
                 7 => drop(streams.delete_stream(&scratch).await),
-                _ => drop(streams.seek(&scratch, "g", StartFrom::Earliest).await),
+                8 => drop(streams.seek(&scratch, "g", StartFrom::Earliest).await),
+                9 => drop(streams.create_group(&scratch, "g", StartFrom::Latest).await),
+                10 => drop(streams.delete_group(&scratch, "g").await),
+                11 => drop(streams.set_retention(&scratch, few).await),
+                12 => drop(streams.publish_batch(&scratch, vec![message(); 20]).await),
+                13 => drop(bury(streams, &scratch).await),
+                _ => drop(
+                    streams
+                        .redrive(&format!("{scratch}.dead"), Redrive::default())
+                        .await,
+                ),
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(..20))).await;
         }
     }
+}
+
+/// Makes dead letters for a moment.
+async fn bury(streams: &Streams, stream: &str) -> Result<CloseReport, Error> {
+    let handler = |_: Vec<Message>| async { Err(HandlerError::skip_retry("buried").into()) };
+    let consumer = streams.subscribe_batch(stream, "g", options(), handler);
+    let consumer = consumer.await?;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    Ok(consumer.close().await)
 }
