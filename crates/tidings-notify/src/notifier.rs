@@ -4,7 +4,7 @@ mod builder;
 mod routing;
 mod sweep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -77,7 +77,8 @@ impl Notifier {
     /// find it in the next sweep.
     pub async fn push(&self, draft: Draft) -> Result<Event, Error> {
         self.check_open()?;
-        if self.online(vec![draft.user.clone()]).await.is_empty() {
+        let online = self.online(std::slice::from_ref(&draft.user)).await;
+        if online.is_some_and(|online| !online.contains(&draft.user)) {
             return Err(Error::Offline);
         }
         let mut events = self.append(vec![draft]).await?;
@@ -103,27 +104,22 @@ impl Notifier {
         draft: Draft,
     ) -> Result<Vec<Pushed>, Error> {
         self.check_open()?;
-        let mut named = HashSet::new();
-        let users: Vec<_> = users
-            .into_iter()
-            .filter(|user| named.insert(user.clone()))
-            .collect();
-        let online = self.online(users.clone()).await;
-        let drafts = online
-            .iter()
-            .map(|user| draft.clone().with_user(user.clone()))
-            .collect();
+        let mut users: Vec<_> = users.into_iter().collect();
+        let mut named = HashSet::with_capacity(users.len());
+        users.retain(|user| named.insert(user.clone()));
+        let online = self.online(&users).await;
+        let is_online = |user: &&UserId| online.as_ref().is_none_or(|it| it.contains(*user));
+        let of_user = |user: &UserId| draft.clone().with_user(user.clone());
+        let drafts = users.iter().filter(is_online).map(of_user).collect();
         let events = self.append(drafts).await?;
         self.announce(&events);
-        let mut stored: HashMap<_, _> = events
-            .into_iter()
-            .map(|event| (event.user.clone(), event))
-            .collect();
-        let outcomes = users.into_iter().map(|user| match stored.remove(&user) {
+        // In the order of the drafts, and so of the users.
+        let mut stored = events.into_iter().peekable();
+        let outcome = |user| match stored.next_if(|event| event.user == user) {
             Some(event) => Pushed::Stored(event),
             None => Pushed::Skipped(user),
-        });
-        Ok(outcomes.collect())
+        };
+        Ok(users.into_iter().map(outcome).collect())
     }
 
     /// Delivers events that are stored already, for instance by `sqlite::append_in` once its
@@ -266,25 +262,18 @@ impl Notifier {
         }
     }
 
-    /// Those of the users who should get an event, in the same order.
-    async fn online(&self, users: Vec<UserId>) -> Vec<UserId> {
-        let Some(presence) = &self.inner.skip_offline else {
-            return users;
-        };
-        match presence.online_users(&users).await {
-            Ok(online) => {
-                // In the order of the caller's users, whatever the tracker's order is.
-                let online: HashSet<_> = online.into_iter().collect();
-                let is_online = |user: &UserId| online.contains(user);
-                users.into_iter().filter(is_online).collect()
-            }
+    /// Which of the users should get an event; `None` is all of them.
+    async fn online(&self, users: &[UserId]) -> Option<HashSet<UserId>> {
+        let presence = self.inner.skip_offline.as_ref()?;
+        match presence.online_users(users).await {
+            Ok(online) => Some(online.into_iter().collect()),
             Err(error) => {
                 // An event too many is better than a lost one.
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "failed to look up presence, so no user is skipped"
                 );
-                users
+                None
             }
         }
     }

@@ -2,7 +2,7 @@
 
 mod log;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -34,10 +34,23 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Logs {
     by_user: HashMap<UserId, Log>,
-    /// Who changed at which mark, each user once.
-    changes: BTreeMap<u64, UserId>,
-    mark: u64,
+    changes: ChangedUsers,
     is_closed: bool,
+}
+
+/// Who changed at which mark, in order. Of each user the last one counts: the log has its mark.
+#[derive(Debug, Default)]
+struct ChangedUsers {
+    mark: u64,
+    users: VecDeque<(u64, UserId)>,
+}
+
+impl ChangedUsers {
+    fn note(&mut self, log: &mut Log, user: &UserId) {
+        self.mark += 1;
+        log.changed = self.mark;
+        self.users.push_back((self.mark, user.clone()));
+    }
 }
 
 impl Default for MemoryStore {
@@ -88,23 +101,45 @@ impl MemoryStore {
 }
 
 impl Logs {
-    fn append(&mut self, draft: Draft, stored_at: Timestamp, store: &MemoryStore) -> Event {
-        let user = draft.user.clone();
-        let log = self.by_user.entry(user.clone()).or_insert_with(Log::new);
-        let event = log.append(draft, stored_at);
-        log.drop_while(|log, kept| log.events.len() > store.max_events && store.may_go(kept));
-        self.note_change(&user);
-        event
+    fn append(
+        &mut self,
+        drafts: Vec<Draft>,
+        stored_at: Timestamp,
+        store: &MemoryStore,
+    ) -> Vec<Event> {
+        let begun = self.changes.mark;
+        let append = |draft: Draft| {
+            let entry = self.by_user.entry(draft.user.clone());
+            let log = entry.or_insert_with(Log::new);
+            let event = log.append(draft, stored_at);
+            log.drop_while(|log, kept| log.events.len() > store.max_events && store.may_go(kept));
+            // Once for all events of a call.
+            if log.changed <= begun {
+                self.changes.note(log, &event.user);
+            }
+            event
+        };
+        let events = drafts.into_iter().map(append).collect();
+        self.forget_overtaken();
+        events
     }
 
     fn note_change(&mut self, user: &UserId) {
-        let Some(log) = self.by_user.get_mut(user) else {
-            return;
-        };
-        self.mark += 1;
-        self.changes.remove(&log.changed);
-        log.changed = self.mark;
-        self.changes.insert(self.mark, user.clone());
+        if let Some(log) = self.by_user.get_mut(user) {
+            self.changes.note(log, user);
+        }
+        self.forget_overtaken();
+    }
+
+    /// Forgets changes that later ones of the same users have overtaken, once they are most of all.
+    fn forget_overtaken(&mut self) {
+        if self.changes.users.len() > 2 * self.by_user.len() + 1024 {
+            let by_user = &self.by_user;
+            let is_last = |(mark, user): &(u64, UserId)| {
+                by_user.get(user).is_some_and(|log| log.changed == *mark)
+            };
+            self.changes.users.retain(is_last);
+        }
     }
 }
 
@@ -114,8 +149,7 @@ impl Store for MemoryStore {
         let mut logs = self.open()?;
         // Under the lock, so that the times rise along every log.
         let now = to_microseconds(Timestamp::now());
-        let append = |draft| logs.append(draft, now, self);
-        Ok(drafts.into_iter().map(append).collect())
+        Ok(logs.append(drafts, now, self))
     }
 
     async fn read(&self, user: &UserId, after: u64, limit: usize) -> Result<Page, StoreError> {
@@ -204,35 +238,40 @@ impl Store for MemoryStore {
     }
 
     async fn mark(&self) -> Result<ChangeMark, StoreError> {
-        Ok(ChangeMark::from_u64(self.open()?.mark))
+        Ok(ChangeMark::from_u64(self.open()?.changes.mark))
     }
 
     async fn changes(&self, after: &ChangeMark, limit: usize) -> Result<Changes, StoreError> {
         let logs = self.open()?;
-        let newest = ChangeMark::from_u64(logs.mark);
-        let Some(after) = after.as_u64().filter(|after| *after <= logs.mark) else {
+        let newest = logs.changes.mark;
+        let Some(after) = after.as_u64().filter(|after| *after <= newest) else {
             return Ok(Changes {
-                mark: newest,
+                mark: ChangeMark::from_u64(newest),
                 logs: Vec::new(),
                 more: false,
                 rewound: true,
             });
         };
-        let mut last = logs.mark;
+        let noted = &logs.changes.users;
+        let first = noted.partition_point(|(mark, _)| *mark <= after);
+        let mut last = newest;
         let mut changed = Vec::new();
-        for (at, user) in logs.changes.range(after + 1..).take(limit) {
-            last = *at;
-            if let Some(log) = logs.by_user.get(user) {
-                changed.push(LogChange {
-                    user: user.clone(),
-                    head: log.head(),
-                });
-            }
+        let later = noted.range(first..);
+        let later = later.filter_map(|(mark, user)| {
+            let log = logs.by_user.get(user)?;
+            (log.changed == *mark).then_some((*mark, user, log))
+        });
+        for (mark, user, log) in later.take(limit) {
+            last = mark;
+            changed.push(LogChange {
+                user: user.clone(),
+                head: log.head(),
+            });
         }
         Ok(Changes {
             mark: ChangeMark::from_u64(last),
             logs: changed,
-            more: last < logs.mark,
+            more: last < newest,
             rewound: false,
         })
     }

@@ -6,7 +6,9 @@ use tidings_notify::{
     InboxAction, Item, MemoryStore, Since, SqliteStore, Store, store_conformance,
 };
 
-use crate::support::{ann, draft, fresh_sqlite, numbers, open_sqlite, push_numbers, without_sweep};
+use crate::support::{
+    ann, draft, fresh_sqlite, numbers, open_sqlite, push_numbers, user, without_sweep,
+};
 
 store_conformance!(memory, memory_subject());
 store_conformance!(sqlite, sqlite_subject().await);
@@ -121,4 +123,24 @@ async fn a_database_failure_names_the_full_disk() {
     );
     assert_eq!(store.head(&ann()).await.unwrap().top_seq, 0);
     assert_eq!(store.cleanup(Timestamp::now()).await.unwrap(), 0);
+}
+
+/// A store in memory forgets changes that later ones have overtaken, and no other.
+#[tokio::test]
+async fn a_user_who_changes_often_hides_no_other() {
+    let store = MemoryStore::new();
+    let begun = store.mark().await.unwrap();
+    let of_bob = draft(0).with_user(user("bob"));
+    store.append(vec![of_bob]).await.unwrap();
+    for number in 0..5_000 {
+        store.append(vec![draft(number)]).await.unwrap();
+    }
+    let all = store.changes(&begun, 10).await.unwrap();
+    let users: Vec<_> = all.logs.iter().map(|log| log.user.as_str()).collect();
+    assert_eq!(users, ["bob", "ann"]);
+    let first = store.changes(&begun, 1).await.unwrap();
+    assert!(first.more);
+    let rest = store.changes(&first.mark, 1).await.unwrap();
+    assert_eq!(rest.logs[0].user, ann());
+    assert!(!rest.more);
 }
