@@ -25,6 +25,16 @@ impl Epoch {
         Self(drawn.max(1))
     }
 
+    /// Draws several with one question to the random source.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn several(count: usize) -> Vec<Self> {
+        let mut drawn = vec![[0; 8]; count];
+        getrandom::fill(drawn.as_flattened_mut())
+            .expect("the operating system has a random source");
+        let epoch = |bytes| Self(u64::from_ne_bytes(bytes).max(1));
+        drawn.into_iter().map(epoch).collect()
+    }
+
     /// The epoch as a number, for stores.
     pub fn as_u64(self) -> u64 {
         self.0

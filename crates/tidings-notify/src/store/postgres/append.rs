@@ -153,9 +153,10 @@ impl<'a> Columns<'a> {
                 columns.payloads.push(draft.payload.as_str());
                 columns.stamps.push(draft.timestamp.as_microsecond());
                 columns.keys.push(draft.key.as_ref().map(EventKey::as_str));
-                columns.epochs.push(epoch_column(Epoch::random()));
             }
         }
+        let epochs = Epoch::several(columns.calls.len());
+        columns.epochs = epochs.into_iter().map(epoch_column).collect();
         columns
     }
 

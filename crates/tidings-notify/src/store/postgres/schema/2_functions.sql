@@ -146,6 +146,7 @@ DECLARE
     v_only integer[];
     v_busy integer[];
     v_keyed bigint;
+    v_one record;
     v_places bigint[];
     v_epochs bigint[];
     v_logs bigint[];
@@ -182,7 +183,7 @@ BEGIN
                 locked.id, locked.top_seq, greatest(locked.stored_at, v_now) AS stored_at,
                 -- Readers must notice that the end of the log may be another one now.
                 CASE WHEN locked.line = v_line THEN locked.epoch
-                    ELSE min(given.epoch) OVER (PARTITION BY locked.id) END AS epoch,
+                    ELSE first_value(given.epoch) OVER so_far END AS epoch,
                 locked.top_seq + row_number() OVER so_far AS seq,
                 greatest(locked.latest_at, max(given.stamp) OVER so_far) AS latest_at
             FROM given JOIN locked ON locked.user_id = given.user_id
@@ -209,21 +210,23 @@ BEGIN
                 placed.type, placed.event_key, placed.payload
             FROM placed
         )
-        SELECT array_agg(it.n), array_agg(it.epoch), array_agg(it.id), array_agg(it.seq),
-            count(it.event_key), (SELECT array_agg(busy.call) FROM busy)
+        SELECT array_agg(placed.n), array_agg(placed.epoch), array_agg(placed.id),
+            array_agg(placed.seq), count(placed.event_key),
+            (SELECT array_agg(busy.call) FROM busy)
         INTO v_places, v_epochs, v_logs, v_seqs, v_keyed, v_busy
-        FROM (SELECT placed.n, placed.epoch, placed.id, placed.seq, placed.event_key FROM placed
-            ORDER BY placed.n) AS it;
+        FROM placed;
 
         IF v_keyed > 0 THEN
-            FOR v_index IN 1 .. cardinality(v_places) LOOP
-                CONTINUE WHEN a_keys[v_places[v_index]] IS NULL;
+            FOR v_one IN
+                SELECT one.log, one.seq, a_keys[one.place] AS event_key
+                FROM unnest(v_places, v_logs, v_seqs) AS one (place, log, seq)
+                WHERE a_keys[one.place] IS NOT NULL ORDER BY one.place
+            LOOP
                 PERFORM tidings_notify_set(live.log, live.seq, 'archive', v_now)
                 FROM tidings_notify_key AS live
-                WHERE live.log = v_logs[v_index]
-                    AND live.event_key = a_keys[v_places[v_index]] COLLATE "C";
+                WHERE live.log = v_one.log AND live.event_key = v_one.event_key COLLATE "C";
                 INSERT INTO tidings_notify_key (log, event_key, seq)
-                VALUES (v_logs[v_index], a_keys[v_places[v_index]], v_seqs[v_index]);
+                VALUES (v_one.log, v_one.event_key, v_one.seq);
             END LOOP;
         END IF;
         places := places || v_places;

@@ -79,7 +79,8 @@ BEGIN
             FROM unnest(v_users)),
         false
     ) AS stored, unnest(stored.places, stored.epochs, stored.seqs) AS one (place, epoch, seq)
-    WHERE cardinality(v_users) > 0;
+    WHERE cardinality(v_users) > 0
+    ORDER BY one.place;
 END $$;
 
 -- Appends an event for one user, in the transaction of the caller, and returns its id.
