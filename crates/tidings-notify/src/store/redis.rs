@@ -175,8 +175,8 @@ impl Store for RedisStore {
             .arg(self.shared.keeps_unread)
             .arg(self.shared.run)
             .arg(users.len());
-        for user in &users {
-            call.arg(user.as_str()).arg(Epoch::random().as_u64());
+        for (user, epoch) in users.iter().zip(Epoch::several(users.len())) {
+            call.arg(user.as_str()).arg(epoch.as_u64());
         }
         for draft in &drafts {
             call.arg(places[&draft.user])

@@ -98,6 +98,27 @@ async fn a_change_wakes_every_handle() {
     assert_eq!(wakes.next().await, Some(Wake::Changed(ann)));
 }
 
+/// An append for many users is few messages.
+#[tokio::test]
+async fn one_message_wakes_many_users() {
+    let server = RedisServer::start().await.unwrap();
+    let store = open_at(&server.url(), RedisOptions::default()).await;
+    let mut wakes = store.wakes().unwrap();
+    while wakes.next().await != Some(Wake::Lost) {}
+    let users: Vec<_> = (0..700).map(|n| user(&format!("u {n}"))).collect();
+    let drafts = users.iter().map(|user| draft(1).with_user(user.clone()));
+    server.command(&["CONFIG", "RESETSTAT"]).unwrap();
+    store.append(drafts.collect()).await.unwrap();
+    for user in users {
+        assert_eq!(wakes.next().await, Some(Wake::Changed(user)));
+    }
+    let statistics = server.command(&["INFO", "commandstats"]).unwrap();
+    assert!(
+        statistics.contains("cmdstat_publish:calls=2,"),
+        "{statistics}"
+    );
+}
+
 #[tokio::test]
 async fn an_event_reaches_a_screen_on_another_instance_by_a_wake_up() {
     let prefix = prefix();

@@ -42,11 +42,12 @@ async fn listen(config: &Config, channel: &str, wakes: &WakeSender) -> Result<Co
 
 fn notify(wakes: &WakeSender, info: PushInfo) {
     if info.kind == PushKind::Message
-        && let Some(Value::BulkString(name)) = info.data.into_iter().nth(1)
-        && let Ok(name) = str::from_utf8(&name)
-        && let Ok(user) = UserId::stored(name)
+        && let Some(Value::BulkString(names)) = info.data.into_iter().nth(1)
+        && let Ok(names) = str::from_utf8(&names)
     {
-        wakes.send(Wake::Changed(user));
+        for user in names.lines().filter_map(|name| UserId::stored(name).ok()) {
+            wakes.send(Wake::Changed(user));
+        }
     }
 }
 

@@ -7,24 +7,31 @@
 local max = tonumber(ARGV[1])
 -- In another run a log begins another epoch with its first append: an old cursor is a gap then.
 local run = run_of(ARGV[3])
+-- Numbers are passed on as texts where there is one: the server is slow at writing them.
 local stored_at = now()
+local stored_text = string.format('%.0f', stored_at)
 local users = tonumber(ARGV[4])
+
+local function begin_log(user, epoch)
+  -- There is something only if the log was lost and the rest was not.
+  call('UNLINK', key_of('event', user), key_of('row', user), key_of('open', user), key_of('state', user),
+    key_of('mark', user), key_of('keyed', user))
+  call('HSET', key_of('log', user), 'epoch', epoch, 'run', run, 'first', 1, 'top', 0, 'stored', 0, 'latest', 0,
+    'revision', 0, 'read', 0, 'seen', 0, 'delivered', 0)
+  return read_log(user)
+end
+
 local logs, reply = {}, {}
 for place = 1, users do
   local user, epoch = ARGV[3 + 2 * place], ARGV[4 + 2 * place]
-  local log = find_log(user)
-  if not log then
-    -- There is something only if the log was lost and the rest was not.
-    call('UNLINK', key_of('event', user), key_of('row', user), key_of('open', user), key_of('state', user),
-      key_of('mark', user), key_of('keyed', user))
-    call('HSET', key_of('log', user), 'epoch', epoch, 'run', run, 'first', 1, 'top', 0, 'delivered', 0,
-      'seen', 0, 'revision', 0, 'read', 0, 'stored', 0, 'latest', 0)
-    log = find_log(user)
-  end
+  local log = read_log(user) or begin_log(user, epoch)
   if log.run ~= run then
     log.epoch, log.run = epoch, run
+    call('HSET', log.key, 'epoch', epoch, 'run', run)
   end
-  log.stored = math.max(log.stored, stored_at)
+  if stored_at > log.stored then
+    log.stored, log.stored_text = stored_at, stored_text
+  end
   logs[place] = log
 end
 for at = 5 + 2 * users, #ARGV, 5 do
@@ -32,27 +39,29 @@ for at = 5 + 2 * users, #ARGV, 5 do
   local seq, timestamp, name = log.top + 1, tonumber(ARGV[at + 3]), ARGV[at + 4]
   log.top = seq
   -- The first of all has no earlier one to be compared with: times may be before 1970.
-  log.latest = (seq == log.first) and timestamp or math.max(log.latest, timestamp)
+  if seq == log.first or timestamp > log.latest then
+    log.latest, log.latest_text = timestamp, ARGV[at + 3]
+  end
   if seq == log.first then
-    call('ZADD', oldest, log.stored, log.user)
+    call('ZADD', oldest, log.stored_text, log.user)
   end
   if name == '' then
     call('XADD', log.events, seq .. '-0', 't', ARGV[at + 1], 'p', ARGV[at + 2], 'a', ARGV[at + 3],
-      's', log.stored, 'l', log.latest)
+      's', log.stored_text, 'l', log.latest_text)
   else
     for earlier in (call('HGET', log.keyed, name) or ''):gmatch('%d+') do
       local read = state_of(log, tonumber(earlier))
-      set_state(log, tonumber(earlier), read, string.format('%.0f', log.stored))
+      set_state(log, tonumber(earlier), read, log.stored_text)
     end
     call('HSET', log.keyed, name, ',' .. seq .. ',')
     log.revision = log.revision + 1
+    call('HSET', log.key, 'revision', log.revision)
     call('XADD', log.events, seq .. '-0', 't', ARGV[at + 1], 'p', ARGV[at + 2], 'a', ARGV[at + 3],
-      's', log.stored, 'l', log.latest, 'k', name)
+      's', log.stored_text, 'l', log.latest_text, 'k', name)
   end
 end
 for place, log in ipairs(logs) do
-  call('HSET', log.key, 'epoch', log.epoch, 'run', log.run, 'top', log.top, 'stored', log.stored,
-    'latest', log.latest, 'revision', log.revision)
+  call('HSET', log.key, 'top', log.top, 'stored', log.stored_text, 'latest', log.latest_text)
   if log.top - log.first >= max then
     local first = before_unread(log, log.top - max + 1, ARGV[2], #ARGV)
     if first > log.first then

@@ -41,19 +41,20 @@ local function remove_keyed(log, name, seq)
   end
 end
 
--- Notes that logs have changed, and wakes those who listen. A user that may not use channels gets an error,
--- which must not end the script.
+-- Notes that logs have changed, and wakes those who listen, with the names of many users in a message: none
+-- has a line end. A user that may not use channels gets an error, which must not end the script.
 local function note_changes(logs)
   local number = call('HINCRBY', meta, 'number', #logs) - #logs
-  local add, channel = {}, root .. ':wake'
+  local add, names, count = {}, {}, 0
   for place, log in ipairs(logs) do
-    add[#add + 1], add[#add + 2] = number + place, log.user
+    count = count + 1
+    add[2 * count - 1], add[2 * count], names[count] = number + place, log.user, log.user
     -- More arguments than that have no room on Lua's stack.
-    if #add == 1000 or place == #logs then
+    if count == 500 or place == #logs then
       call('ZADD', changed, unpack(add))
-      add = {}
+      redis.pcall('PUBLISH', root .. ':wake', table.concat(names, '\n'))
+      add, names, count = {}, {}, 0
     end
-    redis.pcall('PUBLISH', channel, log.user)
   end
 end
 

@@ -14,24 +14,48 @@ local function run_of(given)
   return given ~= '' and given or call('INFO', 'replication'):match('master_replid:(%x+)')
 end
 
--- The log of a user, or nil. Everything in it but the epoch and the run is a number.
-local function find_log(user)
+-- What of a log is made, or looked up, when it is first asked for: its keys, and numbers that few need.
+local KINDS = {
+  rows = 'row', open = 'open', states = 'state', marks = 'mark', keyed = 'keyed',
+}
+local NUMBERS = { delivered = true, seen = true, read = true }
+local lazily = {
+  __index = function(log, name)
+    local value
+    if KINDS[name] then
+      value = key_of(KINDS[name], log.user)
+    elseif NUMBERS[name] then
+      value = tonumber(call('HGET', log.key, name))
+    end
+    log[name] = value
+    return value
+  end,
+}
+
+-- The log of a user as it was written last, or nil, with these numbers that few need. Everything in it but
+-- the epoch, the run and the texts is a number.
+local function read_log(user, ...)
   local key = key_of('log', user)
-  local found = call('HMGET', key, 'epoch', 'run', 'first', 'top', 'delivered', 'seen', 'revision', 'read',
-    'stored', 'latest')
+  local found = call('HMGET', key, 'epoch', 'run', 'first', 'top', 'stored', 'latest', 'revision', ...)
   if not found[1] then
     return nil
   end
-  local number = function(at) return tonumber(found[at]) end
   local log = {
-    user = user, key = key, epoch = found[1], run = found[2], first = number(3), top = number(4),
-    delivered = number(5), seen = number(6), revision = number(7), read = number(8), stored = number(9),
-    latest = number(10), events = key_of('event', user), rows = key_of('row', user),
-    open = key_of('open', user), states = key_of('state', user), marks = key_of('mark', user),
-    keyed = key_of('keyed', user),
+    user = user, key = key, epoch = found[1], run = found[2], first = tonumber(found[3]), top = tonumber(found[4]),
+    stored = tonumber(found[5]), stored_text = found[5], latest = tonumber(found[6]), latest_text = found[6],
+    revision = tonumber(found[7]), events = key_of('event', user),
   }
+  for at = 1, select('#', ...) do
+    log[select(at, ...)] = tonumber(found[7 + at])
+  end
+  return setmetatable(log, lazily)
+end
+
+-- The log of a user, or nil.
+local function find_log(user)
+  local log = read_log(user, 'delivered', 'seen', 'read')
   -- Events that the server has lost, or that were deleted by hand, are gone like those that are too old.
-  if call('XLEN', log.events) <= log.top - log.first then
+  if log and call('XLEN', log.events) <= log.top - log.first then
     local left = call('XRANGE', log.events, '-', '+', 'COUNT', 1)[1]
     log.first = left and tonumber(left[1]:match('^%d+')) or log.top + 1
   end
