@@ -22,6 +22,7 @@ mod presence;
 mod pushing;
 mod redis;
 mod redis_failover;
+mod redis_faults;
 mod resuming;
 mod send_sync;
 mod stores;

@@ -13,7 +13,7 @@ use crate::database::Schema;
 use crate::support::{ann, draft, number, numbers};
 
 /// How long a call waits for a server that is silent.
-const REPLY_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const REPLY_LIMIT: Duration = Duration::from_secs(2);
 
 async fn open(url: &str) -> PostgresStore {
     let config = Config::new(url).unwrap().with_reply_limit(REPLY_LIMIT);
@@ -23,8 +23,12 @@ async fn open(url: &str) -> PostgresStore {
         .unwrap()
 }
 
-fn notifier(store: &PostgresStore) -> Notifier {
-    Notifier::builder(Arc::new(store.clone()))
+async fn two(url: &str) -> [Arc<dyn Store>; 2] {
+    [Arc::new(open(url).await), Arc::new(open(url).await)]
+}
+
+fn notifier(store: Arc<dyn Store>) -> Notifier {
+    Notifier::builder(store)
         .with_poll_interval(Duration::from_millis(200))
         .build()
 }
@@ -75,9 +79,8 @@ async fn read_up_to(stream: &mut Subscription, last: &Event) -> BTreeSet<u64> {
 
 /// While the fault comes and goes, two instances push and one of them reads: everything that was stored is
 /// on the screen, in order and once.
-async fn nothing_stored_is_lost(urls: [&str; 2], fault: impl AsyncFnOnce()) {
-    let stores = [open(urls[0]).await, open(urls[1]).await];
-    let [here, there] = [notifier(&stores[0]), notifier(&stores[1])];
+pub(crate) async fn nothing_stored_is_lost(stores: [Arc<dyn Store>; 2], fault: impl AsyncFnOnce()) {
+    let [here, there] = stores.clone().map(notifier);
     let mut stream = here.subscribe(ann(), Since::Now).await.unwrap();
     let stop = AtomicBool::new(false);
     let (mut pushed, more, ()) = tokio::join!(
@@ -107,7 +110,7 @@ async fn killed_sessions_lose_nothing() {
     let mark = format!("mark{:016x}", fastrand::u64(..));
     let url = format!("{}&application_name={mark}", schema.url());
     let client = schema.config().connect().await.unwrap();
-    nothing_stored_is_lost([&url, &url], async || {
+    nothing_stored_is_lost(two(&url).await, async || {
         let mut killed = 0_i64;
         while killed < 20 {
             let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -132,18 +135,21 @@ async fn nothing_is_lost_when_the_server_crashes_is_cut_off_stops_or_is_full() {
             .execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             .unwrap();
         let url = outage.url().to_owned();
-        nothing_stored_is_lost([&url, &url], async || {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            outage.begin(fault).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            if fault == Fault::Freeze {
-                // Longer than a call waits.
-                tokio::time::sleep(REPLY_LIMIT * 2).await;
-            }
-            outage.restore().await.unwrap();
-        })
-        .await;
+        let stores = two(&url).await;
+        nothing_stored_is_lost(stores, async || come_and_go(&mut outage, fault).await).await;
     }
+}
+
+/// The fault comes while events are pushed, and goes again.
+pub(crate) async fn come_and_go(outage: &mut dyn Outage, fault: Fault) {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    outage.begin(fault).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    if fault == Fault::Freeze {
+        // Longer than a call waits.
+        tokio::time::sleep(REPLY_LIMIT * 2).await;
+    }
+    outage.restore().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -197,7 +203,7 @@ async fn what_a_promoted_replica_lacks_is_a_gap() {
     let primary = PostgresServer::start().unwrap();
     let proxy = Proxy::start(&primary.url()).await.unwrap();
     let store = open(proxy.url()).await;
-    let notifier = notifier(&store);
+    let notifier = notifier(Arc::new(store.clone()));
     let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let stored = store.append((0..5).map(draft).collect()).await.unwrap();
     let standby = primary.start_standby(Duration::ZERO).unwrap();

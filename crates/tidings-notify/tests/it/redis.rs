@@ -6,10 +6,9 @@ use std::time::Duration;
 use tidings_notify::conformance::Subject;
 use tidings_notify::redis::{Config, RedisOptions, RedisStore};
 use tidings_notify::{
-    EventKey, GapReason, Head, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError,
-    Wake,
+    EventKey, GapReason, InboxAction, InboxQuery, Item, Notifier, Since, Store, StoreError, Wake,
 };
-use tidings_test_support::{Fault, Outage, RedisOutage, RedisServer};
+use tidings_test_support::RedisServer;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::database::PATIENT;
@@ -191,41 +190,6 @@ pub(crate) async fn retried<T>(mut ask: impl AsyncFnMut() -> Result<T, StoreErro
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test]
-async fn every_fault_is_an_error_and_is_survived() {
-    let mut outage = RedisOutage::start().await.unwrap();
-    let options = RedisOptions::default();
-    let config = Config::new(outage.url())
-        .unwrap()
-        .with_reply_limit(Duration::from_millis(500));
-    let store = RedisStore::open(config, options).await.unwrap();
-    for (number, fault) in (0..).zip(Fault::ALL) {
-        store.append(vec![draft(number)]).await.unwrap();
-        outage.begin(fault).await.unwrap();
-        let refused = store.append(vec![draft(99)]).await.unwrap_err();
-        if fault == Fault::Fill {
-            assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
-            // What takes no room continues.
-            let all = InboxAction::ReadAll;
-            store
-                .change(&ann(), &all, jiff::Timestamp::now())
-                .await
-                .unwrap();
-        } else {
-            let is_named = matches!(refused, StoreError::Unavailable { .. });
-            assert!(is_named, "{fault:?}: {refused:?}");
-        }
-        outage.restore().await.unwrap();
-        let page = retried(async || store.read(&ann(), 0, 100).await).await;
-        // A frozen server may have done what it was told.
-        let seen: Vec<u64> = page.events.iter().map(crate::support::number).collect();
-        let known: Vec<u64> = seen.iter().copied().filter(|n| *n != 99).collect();
-        assert_eq!(known, (0..=number).collect::<Vec<_>>(), "{fault:?}");
-    }
-    let head: Head = store.head(&ann()).await.unwrap();
-    assert_eq!(head.unread, 0);
 }
 
 /// Whichever key is lost, events continue to be stored, and what a reader does not get is a gap.
