@@ -175,7 +175,10 @@ async fn regression_closing_the_notifier_gives_what_was_waiting_first() {
 #[tokio::test]
 async fn closing_a_store_ends_its_streams() {
     on_every_store(async |name, store| {
-        let notifier = notifier(store.clone());
+        // The next sweep notices.
+        let notifier = Notifier::builder(store.clone())
+            .with_poll_interval(Duration::from_millis(10))
+            .build();
         let mut stream = notifier.subscribe(ann(), Since::Now).await.unwrap();
         store.close().await;
         while stream.next().await.is_ok() {}
