@@ -131,6 +131,8 @@ pub use payload::{InvalidPayload, MAX_DEPTH, Payload};
 pub use presence::{MemoryPresence, Presence};
 pub use router::{RouteError, Router, RoutingInfo};
 pub use since::Since;
+#[cfg(feature = "import")]
+pub use store::import;
 #[cfg(feature = "postgres")]
 pub use store::postgres::{self, PostgresStore};
 #[cfg(feature = "redis")]

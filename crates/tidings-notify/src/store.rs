@@ -1,5 +1,7 @@
 //! The contract of stores, and the stores.
 
+#[cfg(feature = "import")]
+pub mod import;
 mod mark;
 mod memory;
 #[cfg(feature = "postgres")]

@@ -1,5 +1,6 @@
 //! The commands of the `tidings` binary.
 
+mod import;
 mod inbox;
 mod listen;
 mod notification;
@@ -42,6 +43,8 @@ enum Command {
     Inbox(inbox::Inbox),
     /// Receives webhooks on this machine, verifies and prints them
     Listen(listen::Listen),
+    /// Moves everything in a SQLite file to an empty PostgreSQL database
+    Import(import::Import),
 }
 
 impl Cli {
@@ -77,6 +80,7 @@ impl Cli {
             Command::Tail(command) => command.run().await,
             Command::Inbox(command) => command.run().await,
             Command::Listen(command) => command.run().await,
+            Command::Import(command) => command.run().await,
         }
     }
 }

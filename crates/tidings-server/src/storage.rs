@@ -15,6 +15,7 @@
 #[cfg(test)]
 mod conformance;
 mod error;
+mod import;
 mod postgres;
 mod records;
 mod sqlite;
@@ -27,6 +28,7 @@ use tidings_notify::presence::PresenceError;
 use tidings_stream::Streams;
 
 pub use self::error::StorageError;
+pub(crate) use self::import::import;
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
 

@@ -20,6 +20,8 @@ use crate::{
 mod group_commit;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod headers;
+#[cfg(feature = "import")]
+pub mod import;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod lost_claims;
 pub(crate) mod memory;

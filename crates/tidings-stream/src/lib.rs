@@ -134,6 +134,8 @@ pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptio
 pub use consumer::batch_handler::{BatchError, BatchHandler, batch_with_context};
 pub use consumer::handler::{Context, Handler, HandlerError, WithContext, with_context};
 pub use consumer::{CloseReport, Consumer, ConsumerStats, EndReason, Ended};
+#[cfg(feature = "import")]
+pub use engine::import;
 pub use engine::memory::MemoryEngine;
 #[cfg(feature = "postgres")]
 pub use engine::postgres;

@@ -62,6 +62,8 @@ pub mod telemetry;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "import")]
+pub mod import;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]

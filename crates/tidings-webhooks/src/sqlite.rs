@@ -30,7 +30,7 @@ mod lanes;
 mod leader;
 mod outcomes;
 mod replay;
-mod schema;
+pub(crate) mod schema;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -12,7 +12,7 @@ mod change;
 mod cleanup;
 mod inbox;
 mod log;
-mod schema;
+pub(super) mod schema;
 mod state;
 
 use std::sync::Arc;

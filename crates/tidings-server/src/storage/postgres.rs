@@ -53,10 +53,14 @@ const TAKE_TURN: &str = "
     WHERE turn.instance = excluded.instance OR turn.until < clock_timestamp()";
 
 pub(super) async fn open(url: &PostgresUrl) -> Result<Storage, StorageError> {
-    open_in(Config::new(url.expose())?).await
+    let config = Config::new(url.expose())?;
+    if tidings_import::is_unfinished(&Database::new(config.clone())).await? {
+        return Err(StorageError::failed(tidings_import::Error::Unfinished));
+    }
+    open_in(config).await
 }
 
-async fn open_in(config: Config) -> Result<Storage, StorageError> {
+pub(super) async fn open_in(config: Config) -> Result<Storage, StorageError> {
     let database = Database::new(config.clone());
     database.migrate(COMPONENT, STEPS).await?;
     let logs = PostgresStore::open(config.clone(), logs::PostgresOptions::default()).await?;

@@ -1,7 +1,7 @@
 //! The storage on one SQLite file. Everything in it is written by one thread, in one transaction
 //! per group of waiting calls.
 
-mod idempotency;
+pub(super) mod idempotency;
 mod migration;
 
 use std::error::Error as StdError;
@@ -33,14 +33,19 @@ const READERS: usize = 4;
 const LIST_READERS: usize = 2;
 
 pub(super) async fn open(path: &Path) -> Result<Storage, StorageError> {
+    let database = database(path)?;
+    warn_if_others_can_read(database.path());
+    open_in(database).await
+}
+
+/// Opens the file, which then belongs to this process, and leaves its tables as they are.
+pub(super) fn database(path: &Path) -> Result<Database, tidings_sqlite::Error> {
     let options = Options::default()
         .with_application_id(APPLICATION_ID)
         .with_exclusive_lock()
         .with_readers(READERS)
         .with_list_readers(LIST_READERS);
-    let database = Database::open(path, &options)?;
-    warn_if_others_can_read(database.path());
-    open_in(database).await
+    Database::open(path, &options)
 }
 
 /// The server makes its file for its own user. One that existed, such as a backup, keeps its mode.
@@ -57,7 +62,9 @@ fn warn_if_others_can_read(path: &Path) {
 
 /// Opens the parts in a database that is already open.
 pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError> {
-    database.migrate("idempotency", idempotency::STEPS).await?;
+    database
+        .migrate(idempotency::COMPONENT, idempotency::STEPS)
+        .await?;
     let logs = SqliteStore::open(database.clone()).await?;
     let engine = SqliteEngine::open(database.clone()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());

@@ -50,7 +50,7 @@ mod group;
 mod lease;
 mod member;
 mod pending;
-mod schema;
+pub(super) mod schema;
 mod settle;
 mod stats;
 mod trim;
@@ -74,7 +74,7 @@ impl SqliteEngine {
     /// [`Error::Backend`] when the file was written by a newer version or the database fails,
     /// [`Error::Closed`] when it is closed.
     pub async fn open(database: Database) -> Result<Self, Error> {
-        database.migrate("stream", schema::STEPS).await?;
+        database.migrate(schema::COMPONENT, schema::STEPS).await?;
         let liveness = Liveness::register(&database, "streams", lease::bring_back_all).await?;
         Ok(Self {
             database,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(all(
+    feature = "import",
     feature = "sqlite",
     feature = "postgres",
     feature = "redis",
@@ -19,6 +20,7 @@ mod outage_log;
 mod postgres;
 mod postgres_cost;
 mod postgres_faults;
+mod postgres_import;
 mod redis;
 mod redis_cost;
 mod redis_faults;

@@ -3,7 +3,7 @@
 pub(super) use crate::columns::{duration_micros, limit, micros, optional_time, time};
 
 /// Whose tables these are, in the file's list of schemas.
-pub(super) const COMPONENT: &str = "webhooks";
+pub(crate) const COMPONENT: &str = "webhooks";
 
 /// What made the tables; a released step never changes.
 ///
@@ -12,7 +12,7 @@ pub(super) const COMPONENT: &str = "webhooks";
 /// wall. States are 0 pending, 1 delivered, 2 failed, 3 cancelled.
 ///
 /// `free_at` is when a lane may be leased: when its lease ends, or when there is something to do.
-pub(super) const STEPS: &[&str] = &[
+pub(crate) const STEPS: &[&str] = &[
     "
     CREATE TABLE webhook_clock (
         one INTEGER PRIMARY KEY CHECK (one = 1),

@@ -3,14 +3,14 @@
 use crate::StoreError;
 
 /// Whose tables these are, in the file's list of schemas.
-pub(super) const COMPONENT: &str = "notify";
+pub(in crate::store) const COMPONENT: &str = "notify";
 
 /// What made the tables; a released step never changes.
 ///
 /// Times are in microseconds since 1970. An event keeps two times beside its own, neither of which
 /// ever falls along the log: `latest_at`, the greatest timestamp so far, by which a time is found by
 /// bisection, and `stored_at`, from which its age counts.
-pub(super) const STEPS: &[&str] = &[
+pub(in crate::store) const STEPS: &[&str] = &[
     "
     CREATE TABLE notify_log (
         id INTEGER PRIMARY KEY,

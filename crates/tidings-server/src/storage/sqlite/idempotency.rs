@@ -7,7 +7,10 @@ use tidings_sqlite::rusqlite::{OptionalExtension, Transaction};
 use crate::idempotency::{KEPT, Once};
 use crate::storage::{StorageError, stored};
 
-pub(super) const STEPS: &[&str] = &[
+/// Whose table this is, in the file's list of schemas.
+pub(in crate::storage) const COMPONENT: &str = "idempotency";
+
+pub(in crate::storage) const STEPS: &[&str] = &[
     "
     CREATE TABLE idempotency (
         key TEXT PRIMARY KEY,

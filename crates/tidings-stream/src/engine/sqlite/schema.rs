@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use crate::engine::time;
 use crate::{Error, Retention, StreamName};
 
-pub(super) const STEPS: &[&str] = &["
+/// Whose tables these are, in the file's list of schemas.
+pub(in crate::engine) const COMPONENT: &str = "stream";
+
+pub(in crate::engine) const STEPS: &[&str] = &["
 CREATE TABLE stream (
     stream_id   INTEGER PRIMARY KEY,
     name        TEXT NOT NULL UNIQUE,

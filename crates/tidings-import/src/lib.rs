@@ -1,0 +1,31 @@
+//! Moving the tables of a SQLite file to a PostgreSQL database.
+//!
+//! **Internal to Tidings: no semver promise.** Use the command `tidings import`; this crate is published
+//! because the command depends on it.
+//!
+//! A component that keeps its data on both engines describes its tables as a [`Part`]: where each row
+//! goes, and how to see that a database is empty or in use. [`Source`] is the file, and
+//! [`run`] copies all parts.
+//!
+//! # An import is whole or refused
+//!
+//! Rows are copied in transactions of bounded size, so others can see a part of them. The table
+//! `tidings_import` marks such a database: it is made before the first row, and dropped in the transaction that
+//! ends the import. A program that uses the database asks [`is_unfinished`] first. The next import into a
+//! marked database removes what the last one has left, and begins anew.
+
+mod error;
+mod part;
+mod rows;
+mod source;
+mod target;
+
+pub use error::Error;
+pub use part::{Part, Sequence, Table};
+pub use source::Source;
+pub use target::{Progress, is_unfinished, run};
+
+/// The README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

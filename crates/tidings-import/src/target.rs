@@ -1,0 +1,209 @@
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::SinkExt;
+use tidings_postgres::tokio_postgres::error::SqlState;
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Client, Config, Database};
+use tokio::sync::mpsc;
+
+use crate::rows::{self, Chunk};
+use crate::{Error, Part, Source, Table};
+
+/// Chunks that are read ahead.
+const AHEAD: usize = 2;
+
+/// How long the import waits for locks of others.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+const IS_UNFINISHED: &str = "SELECT to_regclass('tidings_import') IS NOT NULL";
+
+/// Held by the session, so that it ends with the import. The tables of another schema have another one.
+const LOCK: &str =
+    "SELECT pg_advisory_lock(hashtextextended(current_schema()::text, 6074931807742215))";
+
+/// How far an import is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// The table that is being filled.
+    pub table: &'static str,
+    /// Rows that are in the database.
+    pub rows: u64,
+    /// Rows that will be.
+    pub of: u64,
+}
+
+/// Whether an import into the database was begun and not finished. It must not be used then.
+///
+/// # Errors
+///
+/// Those of [`Database::run`].
+///
+/// # Cancel safety
+///
+/// Dropping the future changes nothing.
+pub async fn is_unfinished(database: &Database) -> Result<bool, tidings_postgres::Error> {
+    let asked = database.run(|client| async move { client.query_typed(IS_UNFINISHED, &[]).await });
+    let row = asked.await?.pop().ok_or(tidings_postgres::Error::NoRow)?;
+    row.try_get(0)
+        .map_err(tidings_postgres::Error::of_statement)
+}
+
+/// Copies the rows of all parts to a database whose tables are there, and returns how many there were.
+///
+/// The connection keeps its session: a pooler in between must not hand it to others.
+///
+/// # Errors
+///
+/// [`Error::NotEmpty`], [`Error::InUse`] or [`Error::Running`], after which nothing has changed. After any other error the
+/// database is [unfinished](is_unfinished), and the import can be repeated.
+///
+/// # Cancel safety
+///
+/// A dropped future leaves an unfinished database.
+pub async fn run(
+    source: &Source,
+    target: &Config,
+    mut report: impl FnMut(Progress),
+) -> Result<u64, Error> {
+    let client = target.connect().await?;
+    lock(&client).await?;
+    let parts = source.parts;
+    begin(&client, parts).await?;
+    let mut progress = Progress {
+        table: "",
+        rows: 0,
+        of: 0,
+    };
+    for table in tables(parts) {
+        let count = format!("SELECT count(*) FROM {}", table.from);
+        progress.of += source.number(count).await?.unsigned_abs();
+    }
+    for table in tables(parts) {
+        progress.table = table.name;
+        report(progress);
+        fill(source, &client, table, |rows| {
+            progress.rows += rows as u64;
+            report(progress);
+        })
+        .await?;
+        batch(&client, &format!("ANALYZE {}", table.name)).await?;
+    }
+    finish(source, &client).await?;
+    Ok(progress.rows)
+}
+
+fn tables(parts: &'static [Part]) -> impl Iterator<Item = &'static Table> {
+    parts.iter().flat_map(|part| part.tables)
+}
+
+/// Keeps other imports out. The session of one that was killed may last a moment longer.
+async fn lock(client: &Client) -> Result<(), Error> {
+    let timeout = LOCK_TIMEOUT.as_millis();
+    batch(client, &format!("SET lock_timeout = {timeout}")).await?;
+    match client.batch_execute(LOCK).await {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Err(Error::Running),
+        locked => locked.map_err(Error::statement),
+    }
+}
+
+/// Marks the database, after a look at what is in it, and removes what an earlier import has left.
+async fn begin(client: &Client, parts: &'static [Part]) -> Result<(), Error> {
+    batch(client, "SET synchronous_commit = off; BEGIN").await?;
+    for part in parts {
+        if let Some(is_in_use) = part.is_in_use
+            && is_true(client, is_in_use).await?
+        {
+            return Err(Error::InUse);
+        }
+    }
+    if !is_true(client, IS_UNFINISHED).await? {
+        for part in parts {
+            if is_true(client, part.has_data).await? {
+                let component = part.component;
+                return Err(Error::NotEmpty { component });
+            }
+        }
+        batch(client, "CREATE TABLE tidings_import ()").await?;
+    }
+    let names: Vec<_> = tables(parts).map(|table| table.name).collect();
+    batch(client, &format!("TRUNCATE {}", names.join(", "))).await?;
+    batch(client, "COMMIT").await
+}
+
+/// Copies the rows of one table, each chunk in a transaction of its own.
+async fn fill(
+    source: &Source,
+    client: &Client,
+    table: &'static Table,
+    mut copied: impl FnMut(usize),
+) -> Result<(), Error> {
+    let with: Option<String> = match table.with {
+        None => None,
+        Some(query) => Some(value(client, query).await?),
+    };
+    let (sender, mut chunks) = mpsc::channel::<Chunk>(AHEAD);
+    let reading = source.database.read(move |connection| {
+        rows::read(connection, table, with.as_deref(), &sender).map_err(tidings_sqlite::Error::from)
+    });
+    let copy = format!("COPY {} ({}) FROM STDIN", table.name, table.columns);
+    let writing = async {
+        while let Some(Chunk { rows, text }) = chunks.recv().await {
+            let sink = client.copy_in::<str, Bytes>(&copy).await;
+            let mut sink = pin!(sink.map_err(Error::statement)?);
+            sink.send(text).await.map_err(Error::statement)?;
+            sink.finish().await.map_err(Error::statement)?;
+            copied(rows);
+        }
+        Ok(())
+    };
+    let reading = async { reading.await.map_err(Error::Source) };
+    tokio::try_join!(reading, writing).map(drop)
+}
+
+/// Sets the sequences and removes the mark, in one transaction that is on disk when it returns.
+async fn finish(source: &Source, client: &Client) -> Result<(), Error> {
+    batch(
+        client,
+        "RESET synchronous_commit; BEGIN;
+         SELECT set_config('synchronous_commit', 'local', true)
+         WHERE current_setting('synchronous_commit') = 'off'",
+    )
+    .await?;
+    for sequence in source.parts.iter().flat_map(|part| part.sequences) {
+        let last = source.number(sequence.last.to_owned()).await?;
+        if last > 0 {
+            let set = "SELECT setval(pg_get_serial_sequence($1, $2), $3)";
+            let parameters: [tidings_postgres::Parameter<'_>; 3] = [
+                (&sequence.table, Type::TEXT),
+                (&sequence.column, Type::TEXT),
+                (&last, Type::INT8),
+            ];
+            let set = client.query_typed(set, &parameters).await;
+            set.map_err(Error::statement)?;
+        }
+    }
+    batch(client, "DROP TABLE tidings_import; COMMIT").await
+}
+
+async fn batch(client: &Client, statements: &str) -> Result<(), Error> {
+    let done = client.batch_execute(statements).await;
+    done.map_err(Error::statement)
+}
+
+async fn is_true(client: &Client, query: &str) -> Result<bool, Error> {
+    value(client, query).await
+}
+
+/// The one value that a query returns.
+async fn value<T>(client: &Client, query: &str) -> Result<T, Error>
+where
+    T: for<'a> tidings_postgres::tokio_postgres::types::FromSql<'a>,
+{
+    let rows = client.query_typed(query, &[]).await;
+    let row = rows.map_err(Error::statement)?.pop();
+    let row = row.ok_or(tidings_postgres::Error::NoRow)?;
+    row.try_get(0).map_err(Error::statement)
+}

@@ -1,0 +1,80 @@
+//! Moving everything in a SQLite file to a PostgreSQL database.
+
+use std::path::{Path, PathBuf};
+
+use tidings_import::{Part, Progress, Source, Table};
+use tidings_postgres::Config;
+
+use super::sqlite::idempotency::{COMPONENT, STEPS};
+use super::{PostgresUrl, StorageError, postgres, sqlite};
+
+/// The parts in the order in which they are copied.
+const PARTS: &[Part] = &[
+    tidings_notify::import::PART,
+    tidings_webhooks::import::PART,
+    tidings_stream::import::PART,
+    REQUESTS,
+];
+
+/// The idempotency keys.
+const REQUESTS: Part = Part {
+    component: COMPONENT,
+    version: STEPS.len(),
+    has_data: "SELECT EXISTS (SELECT FROM tidings_server_request)",
+    is_in_use: None,
+    tables: &[Table {
+        name: "tidings_server_request",
+        columns: "key, fingerprint, events, response, accepted_at",
+        select: "key, fingerprint, events, response, \
+                 strftime('%Y-%m-%dT%H:%M:%fZ', accepted_at / 1000000.0, 'unixepoch')",
+        from: "idempotency",
+        with: None,
+    }],
+    sequences: &[],
+};
+
+/// Why nothing was imported, or not everything.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ImportError {
+    #[error("there is no file {}", path.display())]
+    NoFile { path: PathBuf },
+    #[error("cannot open the file")]
+    Source(#[source] StorageError),
+    #[error("cannot use the database")]
+    Target(#[source] StorageError),
+    #[error(transparent)]
+    Copy(#[from] tidings_import::Error),
+}
+
+/// Copies everything, and returns how many rows there were.
+pub(crate) async fn import(
+    from: &Path,
+    to: &PostgresUrl,
+    report: impl FnMut(Progress),
+) -> Result<u64, ImportError> {
+    // Opening would make a file.
+    if !from.is_file() {
+        let path = from.to_owned();
+        return Err(ImportError::NoFile { path });
+    }
+    let file = sqlite::database(from).map_err(|error| ImportError::Source(error.into()))?;
+    let source = Source::check(file.clone(), PARTS).await?;
+    // Ends the claims of a server that has crashed.
+    let opened = sqlite::open_in(file).await.map_err(ImportError::Source)?;
+    let imported = fill(&source, to, report).await;
+    opened.close().await;
+    imported
+}
+
+async fn fill(
+    source: &Source,
+    to: &PostgresUrl,
+    report: impl FnMut(Progress),
+) -> Result<u64, ImportError> {
+    let unusable = |error: tidings_postgres::Error| ImportError::Target(error.into());
+    let config = Config::new(to.expose()).map_err(unusable)?;
+    // Makes the tables.
+    let target = postgres::open_in(config.clone()).await;
+    target.map_err(ImportError::Target)?.close().await;
+    Ok(tidings_import::run(source, &config, report).await?)
+}

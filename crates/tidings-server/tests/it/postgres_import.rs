@@ -1,0 +1,398 @@
+//! `tidings import`: everything in a file goes on in a PostgreSQL database.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tidings_test_support::Schema;
+use tokio::process::Command;
+
+use crate::support::{Home, Server, binary, http, payloads, soon};
+use crate::webhooks::Webhooks;
+
+/// The command that imports the file of a home.
+fn command(home: &Home, schema: &Schema) -> Command {
+    let mut command = binary();
+    command
+        .args(["import", "--from"])
+        .arg(format!("sqlite:{}", home.database().display()))
+        .args(["--to", &schema.url()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end; gives what it printed, or why it failed.
+async fn import(home: &Home, schema: &Schema) -> Result<String, String> {
+    let output = soon("the import", command(home, schema).output()).await;
+    let output = output.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    if output.status.success() {
+        Ok(String::from_utf8(output.stdout).unwrap())
+    } else {
+        Err(stderr)
+    }
+}
+
+/// What a client sees of these users, of all endpoints, and of the deliveries to them.
+async fn seen(server: &Server, users: &[&str], endpoints: &[&str]) -> BTreeMap<String, Value> {
+    let mut paths = vec!["/v1/endpoints".to_owned()];
+    for user in users {
+        for list in [
+            "notifications",
+            "notifications?unread=true",
+            "notifications?archived=true",
+            "notifications/unread-count",
+            "endpoints",
+        ] {
+            paths.push(format!("/v1/users/{user}/{list}"));
+        }
+    }
+    for endpoint in endpoints {
+        paths.push(format!("/v1/deliveries?endpoint_id={endpoint}"));
+    }
+    let mut seen = BTreeMap::new();
+    for path in paths {
+        let mut list = server.get(&path).await;
+        if path.starts_with("/v1/deliveries") {
+            for delivery in list["data"].as_array_mut().unwrap() {
+                let id = delivery["id"].as_str().unwrap();
+                let path = format!("/v1/deliveries/{id}/attempts");
+                seen.insert(path.clone(), server.get(&path).await);
+                // Shown by the clock of the process, which differs by microseconds.
+                delivery["next_attempt_at"] = json!(delivery["next_attempt_at"].is_string());
+            }
+        }
+        seen.insert(path, list);
+    }
+    seen
+}
+
+/// When the only delivery to an endpoint is attempted next, in seconds.
+async fn next_attempt(server: &Server, endpoint: &str) -> i64 {
+    let path = format!("/v1/deliveries?endpoint_id={endpoint}");
+    let time = server.get(&path).await["data"][0]["next_attempt_at"].clone();
+    let time: jiff::Timestamp = time.as_str().unwrap().parse().unwrap();
+    time.as_second()
+}
+
+async fn change(server: &Server, path: &str) {
+    let response = server.post(path, &json!({})).await;
+    assert_eq!(response.status(), 200, "{path}");
+}
+
+async fn endpoint(server: &Server, path: &str, body: Value) -> String {
+    let response = server.post(path, &body).await;
+    assert_eq!(response.status(), 201);
+    let created: Value = response.json().await.unwrap();
+    created["id"].as_str().unwrap().to_owned()
+}
+
+/// Waits until the only delivery to an endpoint has been attempted and is in this state.
+async fn attempted(server: &Server, endpoint: &str, state: &str) {
+    let path = format!("/v1/deliveries?endpoint_id={endpoint}");
+    soon(state, async {
+        loop {
+            let delivery = server.get(&path).await["data"][0].clone();
+            if delivery["state"] == state && delivery["attempts"] == 1 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// Posts under an idempotency key; gives the response.
+async fn repeatable(server: &Server) -> String {
+    let request = http().post(server.at("/v1/notifications"));
+    let request = request.header("Idempotency-Key", "order-17");
+    let body = json!({ "user_id": "anna", "type": "order", "payload": "once" });
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    response.text().await.unwrap()
+}
+
+/// A log with each state of the inbox; gives the ids of its first events.
+async fn fill_inbox(server: &Server) -> Vec<String> {
+    let mut ids = Vec::new();
+    for n in 0..8 {
+        let stored = server.notify("anna", json!(n)).await;
+        ids.push(stored["id"].as_str().unwrap().to_owned());
+    }
+    let of = |id: &str, action: &str| format!("/v1/users/anna/notifications/{id}/{action}");
+    let seen_up_to = json!({ "up_to": ids[4] });
+    let path = "/v1/users/anna/notifications/seen";
+    assert_eq!(server.post(path, &seen_up_to).await.status(), 200);
+    let path = "/v1/users/anna/notifications/read-all";
+    let up_to = json!({ "up_to": ids[2] });
+    assert_eq!(server.post(path, &up_to).await.status(), 200);
+    change(server, &of(&ids[1], "unread")).await;
+    change(server, &of(&ids[3], "archive")).await;
+    change(server, &of(&ids[5], "read")).await;
+    for text in ["first", "second"] {
+        let body = json!({ "user_id": "anna", "payload": text, "key": "state" });
+        assert_eq!(server.post("/v1/notifications", &body).await.status(), 201);
+    }
+    ids
+}
+
+#[tokio::test]
+async fn everything_in_a_file_goes_on_in_the_database() {
+    const BURST: usize = 40;
+    let home = Home::new();
+    let server = home.start().await;
+    let mut delivered = Webhooks::start().await;
+    let mut failing = Webhooks::start().await;
+    let mut gone = Webhooks::start().await;
+    let mut late = Webhooks::start().await;
+    failing.reply_with(503);
+    gone.reply_with(410);
+    late.reply_with(503);
+
+    // Endpoints whose deliveries are delivered, failed, and pending for an hour and for a moment.
+    let to = |receiver: &Webhooks, schedule: &[u64]| json!({ "url": receiver.url(), "schedule": schedule, "event_types": ["paid"] });
+    let paid = json!({ "user_id": "ben", "type": "paid", "payload": { "text": "a\tb\\n\n\r\u{1f600}\\N" } });
+    let endpoints = [
+        endpoint(&server, "/v1/endpoints", to(&delivered, &[0])).await,
+        endpoint(&server, "/v1/users/ben/endpoints", to(&failing, &[0, 3600])).await,
+        endpoint(&server, "/v1/users/ben/endpoints", to(&gone, &[0])).await,
+    ];
+    let soon_due = endpoint(
+        &server,
+        "/v1/users/ben/endpoints",
+        to(&late, &[0, 1, 1, 1, 1, 1, 1, 1, 1]),
+    )
+    .await;
+    assert_eq!(server.post("/v1/notifications", &paid).await.status(), 201);
+    for (endpoint, state) in endpoints.iter().zip(["delivered", "pending", "failed"]) {
+        attempted(&server, endpoint, state).await;
+    }
+    delivered.next().await;
+    failing.next().await;
+    gone.next().await;
+    let first_attempt = late.next().await.id().to_owned();
+
+    let ids = fill_inbox(&server).await;
+    let first_reply = repeatable(&server).await;
+    let mut screen = server.events("anna", "?since=start").await;
+    let (before, _) = screen.until("tidings.caught_up").await;
+    assert_eq!(before.len(), 11);
+
+    let users = ["anna", "ben", "cleo"];
+    // Those of the operator get what comes later.
+    let of_ben: Vec<&str> = endpoints[1..].iter().map(String::as_str).collect();
+    let expected = seen(&server, &users[..2], &of_ben).await;
+    let next = next_attempt(&server, &endpoints[1]).await;
+    // Accepted, and the server is killed before it has sent all of it.
+    let mut burst = Webhooks::start().await;
+    let path = "/v1/users/cleo/endpoints";
+    endpoint(&server, path, json!({ "url": burst.url() })).await;
+    let notifications: Vec<_> = (0..BURST)
+        .map(|n| json!({ "user_id": "cleo", "payload": n }))
+        .collect();
+    let body = json!({ "notifications": notifications });
+    let response = server.post("/v1/notifications/batch", &body).await;
+    assert_eq!(response.status(), 201);
+    server.kill().await;
+    late.reply_with(204);
+    failing.reply_with(204);
+
+    let schema = Schema::create().await;
+    let printed = import(&home, &schema).await.unwrap();
+    assert!(printed.starts_with("Imported "), "{printed}");
+    let home = Home::on(&schema.url(), &[]);
+    let server = home.start().await;
+    assert_eq!(seen(&server, &users[..2], &of_ben).await, expected);
+    assert!((next_attempt(&server, &endpoints[1]).await - next).abs() <= 1);
+
+    // The reader continues where it was, and there is no new epoch.
+    let cursor = &ids[5];
+    let mut screen = server.events_after("anna", "", Some(cursor)).await;
+    let (rest, _) = screen.until("tidings.caught_up").await;
+    assert_eq!(payloads(&rest), payloads(&before[6..]));
+    assert_eq!(repeatable(&server).await, first_reply);
+    let after = server.notify("anna", json!("after")).await;
+    let epoch = ids[0].split('-').next().unwrap();
+    assert_eq!(after["id"], format!("{epoch}-12"));
+    assert_eq!(screen.next().await.json()["payload"], "after");
+    let mut resumed = server.events_after("anna", "", Some(&ids[0])).await;
+    let (rest, _) = resumed.until("tidings.caught_up").await;
+    assert_eq!(rest.len(), 11);
+
+    // What was pending is sent, once; what waits for an hour waits.
+    assert_eq!(late.next().await.id(), first_attempt);
+    delivered_at_last(&server, &soon_due).await;
+    let mut sent = BTreeMap::<u64, usize>::new();
+    while sent.len() < BURST {
+        let webhook = soon("a webhook of the burst", burst.next()).await;
+        *sent
+            .entry(webhook.json()["data"].as_u64().unwrap())
+            .or_default() += 1;
+    }
+    let list = server
+        .get(&format!("/v1/deliveries?endpoint_id={}", endpoints[1]))
+        .await;
+    assert_eq!(list["data"][0]["attempts"], 1);
+
+    // New rows get new numbers.
+    let response = server.post("/v1/notifications", &paid).await;
+    assert_eq!(response.status(), 201);
+    delivered.next().await;
+    let path = "/v1/users/dora/endpoints";
+    endpoint(&server, path, json!({ "url": burst.url() })).await;
+    server.notify("dora", json!("new")).await;
+    loop {
+        let webhook = soon("a webhook of a new endpoint", burst.next()).await;
+        if webhook.json()["data"] == "new" {
+            break;
+        }
+    }
+}
+
+async fn delivered_at_last(server: &Server, endpoint: &str) {
+    let path = format!("/v1/deliveries?endpoint_id={endpoint}&state=delivered");
+    soon("the last attempt", async {
+        while server.get(&path).await["data"][0].is_null() {}
+    })
+    .await;
+}
+
+/// Fills a file with rows that take a while to copy.
+fn fill(home: &Home, rows: u32) {
+    let connection = Connection::open(home.database()).unwrap();
+    let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+        INSERT INTO idempotency (key, fingerprint, events, accepted_at)
+        SELECT 'key-' || n, zeroblob(32), '[]', ?2 FROM n";
+    let now = jiff::Timestamp::now().as_microsecond();
+    connection.execute(sql, (rows, now)).unwrap();
+}
+
+#[tokio::test]
+async fn an_interrupted_import_is_not_taken_for_a_whole_one_and_can_be_repeated() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    server.stop("-TERM").await;
+    fill(&home, 300_000);
+    let schema = Schema::create().await;
+    let mut importing = command(&home, &schema).spawn().unwrap();
+    let begun = schema.execute(
+        "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+            WHERE relname = 'tidings_import' AND nspname = current_schema())
+            LOOP PERFORM pg_sleep(0.002); END LOOP; END $$",
+    );
+    soon("the begin of the import", begun).await;
+    importing.kill().await.unwrap();
+    // It is an error if the import has ended.
+    schema.execute("SELECT 'tidings_import'::regclass").await;
+
+    let refused = Home::on(&schema.url(), &[]).command().output();
+    let refused = soon("the refusal", refused).await.unwrap();
+    assert!(!refused.status.success());
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        stderr.contains("an import into the database was not finished: run it again"),
+        "{stderr}"
+    );
+
+    import(&home, &schema).await.unwrap();
+    let server = Home::on(&schema.url(), &[]).start().await;
+    let list = server.get("/v1/users/anna/notifications").await;
+    assert_eq!(payloads(list["data"].as_array().unwrap()), [1]);
+    schema
+        .execute(
+            "DO $$ BEGIN ASSERT (SELECT count(*) FROM tidings_server_request) = 300000; END $$",
+        )
+        .await;
+}
+
+#[tokio::test]
+async fn an_import_is_refused_from_a_file_in_use_a_missing_one_and_one_of_another_version() {
+    let home = Home::new();
+    let schema = Schema::create().await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(
+        refused.starts_with("tidings: there is no file "),
+        "{refused}"
+    );
+    assert!(!home.database().exists());
+
+    let server = home.start().await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(
+        refused.contains("is in use by another process"),
+        "{refused}"
+    );
+    server.stop("-TERM").await;
+
+    let set_version = |version: &str| {
+        let connection = Connection::open(home.database()).unwrap();
+        let sql = "UPDATE tidings_schema SET version = version + ?1 WHERE component = 'notify'";
+        connection.execute(sql, [version]).unwrap();
+    };
+    set_version("-1");
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(
+        refused.contains("the file is of an earlier version"),
+        "{refused}"
+    );
+    set_version("2");
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert!(
+        refused.contains("the file is of a later version"),
+        "{refused}"
+    );
+    set_version("-1");
+
+    std::fs::write(home.path().join("other.db"), "").unwrap();
+    let output = binary()
+        .args(["import", "--from"])
+        .arg(format!("sqlite:{}", home.path().join("other.db").display()))
+        .args(["--to", &schema.url()])
+        .output();
+    let stderr = String::from_utf8(output.await.unwrap().stderr).unwrap();
+    assert!(
+        stderr.contains("the file has no data of Tidings"),
+        "{stderr}"
+    );
+    // Nothing has happened to the database meanwhile.
+    schema
+        .execute("DO $$ BEGIN ASSERT to_regclass('tidings_schema') IS NULL; END $$")
+        .await;
+}
+
+#[tokio::test]
+async fn an_import_is_refused_into_a_database_that_has_data_or_a_server() {
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    let schema = Schema::create().await;
+    let server = Home::on(&schema.url(), &[]).start().await;
+    // It makes deliveries from its start on, or soon after it.
+    schema
+        .execute(
+            "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM tidings_webhook_leader) LOOP
+                PERFORM pg_sleep(0.01); END LOOP; END $$",
+        )
+        .await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert_eq!(
+        refused,
+        "tidings: a server uses the database: stop it first\n"
+    );
+    server.notify("anna", json!(1)).await;
+    server.stop("-TERM").await;
+    let refused = import(&home, &schema).await.unwrap_err();
+    assert_eq!(
+        refused,
+        "tidings: the database has data of `notify` already: import into an empty database\n"
+    );
+    // A server that was started and has stored nothing is no obstacle.
+    let schema = Schema::create().await;
+    Home::on(&schema.url(), &[])
+        .start()
+        .await
+        .stop("-TERM")
+        .await;
+    import(&home, &schema).await.unwrap();
+}

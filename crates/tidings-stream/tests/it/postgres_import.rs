@@ -1,0 +1,132 @@
+//! Streams of a file go on in a PostgreSQL database.
+
+use std::time::Duration;
+
+use tidings_import::{Part, Source};
+use tidings_sqlite::{Database, Options};
+use tidings_stream::engine::{ConsumerKey, Delivery, Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions};
+use tidings_stream::sqlite::SqliteEngine;
+use tidings_stream::{GroupName, NewMessage, StartFrom, StreamName, import};
+use tidings_test_support::Schema;
+
+const PARTS: &[Part] = &[import::PART];
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn message(n: u32) -> NewMessage {
+    NewMessage::new(vec![0, 255, b'\\', b'\n', b'0' + u8::try_from(n).unwrap()])
+        .with_header("n", n.to_string())
+}
+
+fn keyed(n: u32) -> NewMessage {
+    message(n).with_publish_key("once", HOUR)
+}
+
+fn numbers(deliveries: &[Delivery]) -> Vec<(&str, u32)> {
+    let number = |delivery: &Delivery| delivery.message.headers["n"].clone();
+    let mut numbers = Vec::new();
+    for delivery in deliveries {
+        assert_eq!(delivery.message.payload[4], number(delivery).as_bytes()[0]);
+        numbers.push((&*delivery.message.headers["n"], delivery.message.attempt));
+    }
+    numbers
+}
+
+#[tokio::test]
+async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("test.db");
+    let stream = StreamName::new("test", "import", "orders").unwrap();
+    let other = StreamName::new("test", "import", "other").unwrap();
+    let deleted = StreamName::new("test", "import", "deleted").unwrap();
+    let consumer = ConsumerKey {
+        group: GroupKey {
+            stream: stream.clone(),
+            group: GroupName::new("group").unwrap(),
+        },
+        consumer: "first".into(),
+    };
+
+    let database = Database::open(&path, &Options::default()).unwrap();
+    let engine = SqliteEngine::open(database.clone()).await.unwrap();
+    for (stream, count) in [(&other, 2), (&stream, 6), (&deleted, 3)] {
+        let messages = (1..=count).map(message).collect();
+        engine.append(stream, messages, None).await.unwrap();
+    }
+    let once = engine.append(&stream, vec![keyed(7)], None).await.unwrap();
+    engine.delete_stream(&deleted).await.unwrap();
+    engine
+        .open_group(&consumer.group, StartFrom::Earliest)
+        .await
+        .unwrap();
+    let claimed = engine.claim(&consumer, 4, HOUR).await.unwrap();
+    let settled = |n: usize, outcome| Settlement {
+        receipt: claimed.deliveries[n].receipt,
+        outcome,
+    };
+    let retry = Outcome::Retry {
+        delay: Duration::ZERO,
+        error: Some("a\tproblem".to_owned()),
+    };
+    let settlements = [settled(0, Outcome::Acknowledged), settled(1, retry)];
+    let obeyed = engine.settle(&consumer.group, settlements.into()).await;
+    assert_eq!(obeyed.unwrap(), [true, true]);
+    // The process ends with two messages in its hands.
+    drop(engine);
+    database.close().await;
+
+    let database = Database::open(&path, &Options::default()).unwrap();
+    let source = Source::check(database.clone(), PARTS).await.unwrap();
+    let engine = SqliteEngine::open(database).await.unwrap();
+    let schema = Schema::create().await;
+    let config = Config::new(&schema.url()).unwrap();
+    let open = || PostgresEngine::open(config.clone(), PostgresOptions::default());
+    open().await.unwrap().close().await;
+    tidings_import::run(&source, &config, |_| {}).await.unwrap();
+    drop(engine);
+
+    let engine = open().await.unwrap();
+    let names = engine.list("").await.unwrap();
+    assert_eq!(names, [stream.clone(), other.clone()]);
+    let again = engine.append(&stream, vec![keyed(7)], None).await.unwrap();
+    assert_eq!(again, once);
+    let new = engine
+        .append(&stream, vec![message(8)], None)
+        .await
+        .unwrap();
+    assert!(new[0] > once[0]);
+    let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
+    let mut found = numbers(&claimed.deliveries);
+    found.sort_unstable();
+    let expected = [
+        ("2", 2),
+        ("3", 2),
+        ("4", 2),
+        ("5", 1),
+        ("6", 1),
+        ("7", 1),
+        ("8", 1),
+    ];
+    assert_eq!(found, expected);
+    let errors = claimed.deliveries.iter();
+    let errors: Vec<_> = errors.filter_map(|it| it.last_error.as_deref()).collect();
+    assert_eq!(errors, ["a\tproblem"]);
+    let kept = engine.read(&other, None, 10).await.unwrap();
+    assert_eq!(kept.len(), 2);
+    // A new stream and a new group get ids of their own.
+    let group = GroupKey {
+        stream: deleted.clone(),
+        group: consumer.group.group.clone(),
+    };
+    engine
+        .append(&deleted, vec![message(9)], None)
+        .await
+        .unwrap();
+    engine
+        .open_group(&group, StartFrom::Earliest)
+        .await
+        .unwrap();
+    let consumer = ConsumerKey { group, ..consumer };
+    let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
+    assert_eq!(numbers(&claimed.deliveries), [("9", 1)]);
+}
