@@ -15,6 +15,7 @@ mod inbox;
 mod limits;
 mod names;
 mod pings;
+mod postgres_balanced;
 mod postgres_import;
 mod postgres_instances;
 mod presence;

@@ -280,18 +280,8 @@ impl Server {
         query: &str,
         last_event_id: Option<&str>,
     ) -> Events {
-        let mut request = http().get(self.at(&format!("/v1/users/{user}/events{query}")));
-        if let Some(id) = last_event_id {
-            request = request.header("Last-Event-ID", id);
-        }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Events {
-            response,
-            text: String::new(),
-            whole: VecDeque::new(),
-        }
+        let url = self.at(&format!("/v1/users/{user}/events{query}"));
+        Events::open(&url, last_event_id).await.unwrap()
     }
 }
 
@@ -348,6 +338,25 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// Opens the stream of this URL.
+    pub(crate) async fn open(
+        url: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, reqwest::Error> {
+        let mut request = http().get(url);
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        let response = request.send().await?.error_for_status()?;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Ok(Self {
+            response,
+            text: String::new(),
+            whole: VecDeque::new(),
+        })
+    }
+
     /// The next frame with an event in it; `None` when the stream has ended.
     pub(crate) async fn try_next(&mut self) -> Result<Option<Frame>, reqwest::Error> {
         loop {
