@@ -141,7 +141,7 @@ pub use store::redis::{self, RedisStore};
 pub use store::sqlite::{self, SqliteStore};
 pub use store::{
     ChangeMark, Changes, Head, LogChange, MAX_PAGE_BYTES, MemoryStore, Page, Store, Wake,
-    WakeSender, Wakes,
+    WakeChannel, WakeSender, Wakes,
 };
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};

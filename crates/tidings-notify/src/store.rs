@@ -4,6 +4,8 @@
 pub mod import;
 mod mark;
 mod memory;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod message;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -26,7 +28,7 @@ use crate::{
 
 pub use mark::{ChangeMark, Changes, LogChange};
 pub use memory::MemoryStore;
-pub use wakes::{Wake, WakeSender, Wakes};
+pub use wakes::{Wake, WakeChannel, WakeSender, Wakes};
 
 /// Most bytes of payloads in a [`Page`], except when it has one event only: 256 KiB, so that what a
 /// slow reader holds in memory stays small however large its events are.

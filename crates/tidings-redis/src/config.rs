@@ -73,6 +73,11 @@ impl Config {
         self
     }
 
+    /// The number of the database. Channels do not belong to one.
+    pub fn database(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+
     /// How long connecting, or one reply, may take.
     pub fn reply_limit(&self) -> Duration {
         self.timing.reply_limit

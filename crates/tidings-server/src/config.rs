@@ -176,6 +176,15 @@ impl TryFrom<Settings> for Config {
         {
             return invalid("database", problem);
         }
+        if let Some(url) = &settings.redis {
+            if let Some(problem) = url.problem() {
+                return invalid("redis", problem);
+            }
+            if matches!(settings.database, DatabaseUrl::Sqlite(_)) {
+                let expected = "only beside a PostgreSQL database: a file has one instance";
+                return invalid("redis", expected.to_owned());
+            }
+        }
         if !(1..=MAX_ATTEMPTS).contains(&settings.webhook_schedule.len()) {
             return invalid(
                 "webhook-schedule",
@@ -308,6 +317,8 @@ mod tests {
             "--webhook-workers=0",
             "--webhook-schedule=8d",
             "--database=tidings.db",
+            "--redis=localhost:6379",
+            "--redis=redis://localhost/",
             "--allow-origin=example.com",
         ] {
             let (name, _) = flag.split_once('=').unwrap();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use tidings_postgres::tokio_postgres::{self, error::DbError};
 use tidings_sqlite::rusqlite;
 
-use crate::storage::{DatabaseUrl, StorageError};
+use tidings_notify::presence::PresenceError;
+
+use crate::storage::{DatabaseUrl, RedisUrl, StorageError};
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +31,17 @@ pub enum StartError {
         /// What the database reported.
         source: StorageError,
     },
+    /// The Redis server cannot be used.
+    #[error("cannot use the Redis server {url}")]
+    Redis {
+        /// Which server.
+        url: RedisUrl,
+        /// What it reported.
+        source: PresenceError,
+    },
     /// Who is online cannot be kept.
     #[error("cannot start presence")]
-    Presence(#[from] tidings_notify::presence::PresenceError),
+    Presence(#[from] PresenceError),
     /// The sending of webhooks cannot be started.
     #[error("cannot start sending webhooks")]
     Webhooks(#[from] tidings_webhooks::Error),

@@ -88,7 +88,7 @@ mod tests {
 
     async fn open(folder: &tempfile::TempDir) -> (Storage, Webhooks) {
         let url = DatabaseUrl::Sqlite(folder.path().join("tidings.db"));
-        let storage = Storage::open(&url).await.unwrap();
+        let storage = Storage::open(&url, None).await.unwrap();
         let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
         let webhooks = Webhooks::start(store, streams, Options::default()).await;
         (storage, webhooks.unwrap())

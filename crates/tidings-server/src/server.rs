@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::health::Readiness;
 use crate::permits::Permits;
-use crate::storage::Storage;
+use crate::storage::{Redis, Storage};
 use crate::{connections, retention};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
@@ -85,7 +85,14 @@ impl Server {
         };
         let listener = connections::listen(config.listen).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
-        let storage = Storage::open(&config.database).await;
+        let redis = match &config.redis {
+            Some(url) => Some(Redis::open(url).await.map_err(|source| StartError::Redis {
+                url: url.clone(),
+                source,
+            })?),
+            None => None,
+        };
+        let storage = Storage::open(&config.database, redis).await;
         let storage = storage.map_err(|source| StartError::Storage {
             database: config.database.clone(),
             source,

@@ -18,7 +18,7 @@ use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
 use tracing_subscriber::EnvFilter;
 
-use crate::storage::DatabaseUrl;
+use crate::storage::{DatabaseUrl, RedisUrl};
 
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
@@ -47,6 +47,16 @@ pub struct Settings {
         hide_env_values = true
     )]
     pub database: DatabaseUrl,
+
+    /// Redis server that carries wake-ups between instances and keeps who is online, beside a PostgreSQL
+    /// database: `redis://user:password@host/number`, or `rediss://` for TLS
+    #[arg(
+        long,
+        env = "TIDINGS_REDIS",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub redis: Option<RedisUrl>,
 
     /// For development, on loopback only: requires no API key, trusts web pages that are served from this
     /// machine, and allows webhooks to private addresses

@@ -10,7 +10,8 @@
 //! | `records` | idempotency keys, and the operations that concern several parts at once |
 //!
 //! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
-//! engine has a file here; `conformance` holds all of them to the same contract.
+//! engine has a file here; `conformance` holds all of them to the same contract. Beside PostgreSQL, a
+//! [`Redis`] server can keep the presence and carry wake-ups.
 
 #[cfg(test)]
 mod conformance;
@@ -18,6 +19,7 @@ mod error;
 mod import;
 mod postgres;
 mod records;
+mod redis;
 mod sqlite;
 mod stored;
 mod url;
@@ -30,7 +32,8 @@ use tidings_stream::Streams;
 pub use self::error::StorageError;
 pub(crate) use self::import::import;
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
-pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, PostgresUrl};
+pub(crate) use self::redis::Redis;
+pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl};
 
 /// The parts that keep something, all in one database. Clones share it.
 #[derive(Debug, Clone)]
@@ -43,11 +46,15 @@ pub(crate) struct Storage {
 }
 
 impl Storage {
-    /// Opens the database, creates or migrates its tables, and keeps the data of earlier versions.
-    pub(crate) async fn open(url: &DatabaseUrl) -> Result<Self, StorageError> {
+    /// Opens the database, creates or migrates its tables, and keeps the data of earlier versions. A file
+    /// has no use for Redis.
+    pub(crate) async fn open(
+        url: &DatabaseUrl,
+        redis: Option<Redis>,
+    ) -> Result<Self, StorageError> {
         match url {
             DatabaseUrl::Sqlite(path) => sqlite::open(path).await,
-            DatabaseUrl::Postgres(url) => postgres::open(url).await,
+            DatabaseUrl::Postgres(url) => postgres::open(url, redis).await,
         }
     }
 

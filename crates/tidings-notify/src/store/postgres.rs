@@ -29,6 +29,10 @@
 //! a transaction of its own for all changes within some milliseconds: the server makes commits that
 //! notify one after the other. Notifications that are lost are made good by sweeps.
 //!
+//! Where many instances make many changes, another
+//! [channel](PostgresOptions::with_wake_channel) takes this work from the database; `NOTIFY` is used only
+//! while the channel does not work.
+//!
 //! # A replica that is promoted
 //!
 //! It may lack the newest events of the server that it replaces. So a log gets a new epoch with its
@@ -56,7 +60,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::retention::Retention;
 use crate::{
     ChangeMark, Changes, Draft, Event, EventId, Head, InboxAction, InboxPage, InboxQuery,
-    InboxUpdate, Page, Store, StoreError, UserId, WakeSender, Wakes,
+    InboxUpdate, Page, Store, StoreError, UserId, WakeChannel, WakeSender, Wakes,
 };
 use announce::Announcer;
 use group_commit::GroupCommit;
@@ -73,6 +77,7 @@ const WAKES: usize = 4096;
 pub struct PostgresOptions {
     connections: usize,
     retention: Retention,
+    channel: Option<Arc<dyn WakeChannel>>,
 }
 
 impl Default for PostgresOptions {
@@ -81,6 +86,7 @@ impl Default for PostgresOptions {
         Self {
             connections: 4,
             retention: Retention::default(),
+            channel: None,
         }
     }
 }
@@ -106,6 +112,13 @@ impl PostgresOptions {
         self.retention.keeps_unread = true;
         self
     }
+
+    /// Sends wake-ups over this channel, and by `NOTIFY` only when it fails. What other processes send is
+    /// heard from both.
+    pub fn with_wake_channel(mut self, channel: Arc<dyn WakeChannel>) -> Self {
+        self.channel = Some(channel);
+        self
+    }
 }
 
 /// Keeps the logs in a PostgreSQL database.
@@ -125,7 +138,7 @@ struct Shared {
     announcer: Announcer,
     wakes: WakeSender,
     retention: Retention,
-    /// Appending, announcing, listening; none once the store is closed.
+    /// Appending, announcing, listening; empty once the store is closed.
     tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
 }
 
@@ -161,12 +174,17 @@ impl PostgresStore {
         };
         let (commit, committing) =
             group_commit::group_commit(appending.clone(), announcer.clone(), config.reply_limit());
-        let announcing = announcer.clone().run(connections.clone());
-        let tasks = vec![
+        let heard = options.channel.as_ref().map(|channel| channel.wakes());
+        let announcing = announcer.clone().run(connections.clone(), options.channel);
+        let mut tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(committing)),
             AbortOnDropHandle::new(tokio::spawn(announcing)),
             AbortOnDropHandle::new(tokio::spawn(listener.run())),
         ];
+        if let Some(heard) = heard {
+            let passing_on = tokio::spawn(pass_on(heard, wakes.clone()));
+            tasks.push(AbortOnDropHandle::new(passing_on));
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 connections,
@@ -289,5 +307,12 @@ impl Store for PostgresStore {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         tasks.clear();
+    }
+}
+
+/// Passes on what a channel hears, until the channel is closed.
+async fn pass_on(mut heard: Wakes, wakes: WakeSender) {
+    while let Some(wake) = heard.next().await {
+        wakes.send(wake);
     }
 }

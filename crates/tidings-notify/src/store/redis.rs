@@ -55,6 +55,7 @@ mod listen;
 mod options;
 mod reply;
 mod scripts;
+mod wakes;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -63,19 +64,22 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 pub use tidings_redis::Config;
 use tidings_redis::Server;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::change::Changed;
 use crate::{
     ChangeMark, Changes, Draft, Epoch, Event, EventId, Head, InboxAction, InboxChange, InboxPage,
-    InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId,
+    InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId, Wake,
     WakeSender, Wakes,
 };
+use listen::Listener;
 use reply::{HeadReply, PageReply};
 use scripts::{Script, Scripts};
 
 pub use options::RedisOptions;
+pub use wakes::RedisWakes;
 
 /// Hints that a reader may fall behind.
 const WAKES: usize = 1024;
@@ -129,7 +133,13 @@ impl RedisStore {
         let root = options.root()?;
         let scripts = Scripts::load(Server::new(config.clone()), root).await?;
         let wakes = WakeSender::new(WAKES);
-        let listening = listen::keep_listening(config, scripts.key("wake"), wakes.clone());
+        let listener = Listener {
+            config,
+            channel: scripts.key("wake"),
+            read: changed,
+            wakes: wakes.clone(),
+            connected: watch::Sender::new(None),
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 scripts,
@@ -138,7 +148,7 @@ impl RedisStore {
                 run: options.run,
                 wakes,
                 closing: CancellationToken::new(),
-                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
+                _listening: AbortOnDropHandle::new(tokio::spawn(listener.run())),
             }),
         })
     }
@@ -396,4 +406,10 @@ impl Store for RedisStore {
         self.shared.closing.cancel();
         self.shared.scripts.server().disconnect();
     }
+}
+
+/// The hints of a message, which has the name of a user on each line.
+fn changed(names: &str) -> Vec<Wake> {
+    let users = names.lines().map(UserId::stored);
+    users.filter_map(Result::ok).map(Wake::Changed).collect()
 }

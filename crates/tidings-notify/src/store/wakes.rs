@@ -1,8 +1,11 @@
 //! Wake-ups that a store hears from outside.
 
+use std::fmt;
+
+use async_trait::async_trait;
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::UserId;
+use crate::{StoreError, UserId};
 
 /// A hint that something has changed in a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,4 +64,21 @@ impl WakeSender {
     pub fn receiver(&self) -> Wakes {
         Wakes(self.0.subscribe())
     }
+}
+
+/// Carries hints between the processes that share a store, beside the store. Used as
+/// `Arc<dyn WakeChannel>`.
+///
+/// A hint may be lost or repeated, and may come back to the process that sent it.
+#[async_trait]
+pub trait WakeChannel: fmt::Debug + Send + Sync + 'static {
+    /// Sends hints to the other processes.
+    ///
+    /// # Errors
+    ///
+    /// When some of them were not sent. The caller may send them another way; it does not repeat them.
+    async fn send(&self, wakes: &[Wake]) -> Result<(), StoreError>;
+
+    /// What the other processes send from now on, and [`Wake::Lost`] whenever the connection was broken.
+    fn wakes(&self) -> Wakes;
 }

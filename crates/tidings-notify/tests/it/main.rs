@@ -23,6 +23,7 @@ mod pushing;
 mod redis;
 mod redis_failover;
 mod redis_faults;
+mod redis_wakes;
 mod resuming;
 mod send_sync;
 mod stores;

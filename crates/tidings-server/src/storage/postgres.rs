@@ -17,6 +17,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
 use tidings_postgres::tokio_postgres::types::Type;
@@ -31,7 +32,8 @@ use self::accept::Acceptor;
 use self::queue::Queue;
 use self::requests::Record;
 use super::{
-    Accept, Accepted, CreateEndpoint, Created, PostgresUrl, Records, Storage, StorageError, Turn,
+    Accept, Accepted, CreateEndpoint, Created, PostgresUrl, Records, Redis, Storage, StorageError,
+    Turn,
 };
 
 const COMPONENT: &str = "tidings_server";
@@ -52,24 +54,27 @@ const TAKE_TURN: &str = "
     ON CONFLICT (work) DO UPDATE SET instance = excluded.instance, until = excluded.until
     WHERE turn.instance = excluded.instance OR turn.until < clock_timestamp()";
 
-pub(super) async fn open(url: &PostgresUrl) -> Result<Storage, StorageError> {
+pub(super) async fn open(url: &PostgresUrl, redis: Option<Redis>) -> Result<Storage, StorageError> {
     let config = Config::new(url.expose())?;
     if tidings_import::is_unfinished(&Database::new(config.clone())).await? {
         return Err(StorageError::failed(tidings_import::Error::Unfinished));
     }
-    open_in(config).await
+    open_in(config, redis).await
 }
 
-pub(super) async fn open_in(config: Config) -> Result<Storage, StorageError> {
+pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Storage, StorageError> {
     let database = Database::new(config.clone());
     database.migrate(COMPONENT, STEPS).await?;
-    let logs = PostgresStore::open(config.clone(), logs::PostgresOptions::default()).await?;
+    let options = logs::PostgresOptions::default();
+    let (presence, options): (Arc<dyn Presence>, _) = match redis {
+        Some(redis) => (redis.presence, options.with_wake_channel(redis.wakes)),
+        None => (presence_in(&config).await?, options),
+    };
+    let logs = PostgresStore::open(config.clone(), options).await?;
     let engine = PostgresEngine::open(config.clone(), PostgresOptions::default()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let options = webhooks::PostgresOptions::default();
     let webhooks = webhooks::PostgresStore::open(config.clone(), options).await?;
-    let options = presence::PostgresOptions::default();
-    let presence = PostgresPresence::open(config.clone(), options).await?;
     let acceptor = Acceptor {
         database: Database::new(config.clone()),
         logs: logs.clone(),
@@ -88,9 +93,15 @@ pub(super) async fn open_in(config: Config) -> Result<Storage, StorageError> {
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
-        presence: Arc::new(presence),
+        presence,
         records: Arc::new(records),
     })
+}
+
+async fn presence_in(config: &Config) -> Result<Arc<dyn Presence>, StorageError> {
+    let options = presence::PostgresOptions::default();
+    let presence = PostgresPresence::open(config.clone(), options).await?;
+    Ok(Arc::new(presence))
 }
 
 /// The server's own tables.
@@ -308,8 +319,8 @@ mod tests {
         let schema = Schema::create().await;
         let config = Config::new(&schema.url()).unwrap();
         let (first, second) = tokio::join!(
-            super::open_in(config.clone()),
-            super::open_in(config.clone())
+            super::open_in(config.clone(), None),
+            super::open_in(config.clone(), None)
         );
         let handles = Handles {
             first: first.unwrap(),
@@ -324,7 +335,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_commit_that_is_not_confirmed_is_looked_up() {
         let server = PostgresServer::start().unwrap();
-        let storage = super::open_in(Config::new(&server.url()).unwrap())
+        let storage = super::open_in(Config::new(&server.url()).unwrap(), None)
             .await
             .unwrap();
         server

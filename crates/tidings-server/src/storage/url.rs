@@ -21,7 +21,18 @@ pub struct PostgresUrl(String);
 #[error("expected `sqlite:` and the name of a file, or `postgres://` and where the database is")]
 pub struct InvalidDatabaseUrl;
 
+/// The URL of a Redis server, `redis://user:password@host:port/number` or `rediss://…` for TLS. `Debug` and
+/// `Display` show neither its user nor its password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl(String);
+
+/// The text does not name a Redis server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `redis://` or `rediss://`, and where the server is")]
+pub struct InvalidRedisUrl;
+
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
+const REDIS: [&str; 2] = ["redis://", "rediss://"];
 
 impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
@@ -59,16 +70,55 @@ impl PostgresUrl {
     }
 }
 
+impl FromStr for RedisUrl {
+    type Err = InvalidRedisUrl;
+
+    /// Does not look into the URL, as with a database.
+    fn from_str(url: &str) -> Result<Self, InvalidRedisUrl> {
+        if !REDIS.iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(InvalidRedisUrl);
+        }
+        Ok(Self(url.to_owned()))
+    }
+}
+
+impl RedisUrl {
+    /// The URL itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Why the URL cannot be used, if so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let error = tidings_redis::Config::new(&self.0).err()?;
+        Some(crate::explain(&error))
+    }
+}
+
+/// Writes a URL without the user, the password and the parameters.
+fn write_place(f: &mut fmt::Formatter<'_>, url: &str) -> fmt::Result {
+    let (scheme, place) = url.split_once("://").unwrap_or_default();
+    // Up to the last `@` there may be a password, whatever it is written with.
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let place = place.split('?').next().unwrap_or_default();
+    write!(f, "{scheme}://{place}")
+}
+
 impl fmt::Display for PostgresUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = POSTGRES
-            .iter()
-            .find_map(|scheme| self.0.strip_prefix(scheme));
-        let place = place.unwrap_or_default();
-        // Up to the last `@` there may be a password, whatever it is written with.
-        let place = place.rsplit('@').next().unwrap_or_default();
-        let place = place.split('?').next().unwrap_or_default();
-        write!(f, "postgres://{place}")
+        write_place(f, &self.0)
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_place(f, &self.0)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RedisUrl({self})")
     }
 }
 
@@ -126,13 +176,28 @@ mod tests {
                 "postgres://anna:s@secret@a,b:1/db?x=1",
                 "postgres://a,b:1/db",
             ),
-            ("postgresql://host/db?password=secret", "postgres://host/db"),
+            (
+                "postgresql://host/db?password=secret",
+                "postgresql://host/db",
+            ),
             ("postgres:///db", "postgres:///db"),
         ] {
             let url: DatabaseUrl = url.parse().unwrap();
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("secret"), "{url:?}");
         }
+        let url: RedisUrl = "rediss://:se@cret@host:1/2".parse().unwrap();
+        assert_eq!(url.to_string(), "rediss://host:1/2");
+        assert_eq!(format!("{url:?}"), "RedisUrl(rediss://host:1/2)");
+    }
+
+    #[test]
+    fn a_redis_server_is_named_by_its_url() {
+        assert_eq!("host:6379".parse::<RedisUrl>(), Err(InvalidRedisUrl));
+        let url = |text: &str| text.parse::<RedisUrl>().unwrap();
+        assert_eq!(url("redis://anna:secret@host/1").problem(), None);
+        let problem = url("redis://anna:secret@host/one").problem().unwrap();
+        assert!(!problem.contains("secret"), "{problem}");
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn names_after<'a>(text: &'a str, marker: &str) -> BTreeSet<&'a str> {
 async fn webhook_shapes() -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let url = DatabaseUrl::Sqlite(folder.path().join("tidings.db"));
-    let storage = Storage::open(&url).await.unwrap();
+    let storage = Storage::open(&url, None).await.unwrap();
     let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
     let webhooks = Webhooks::start(store, streams, Options::default()).await;
     let webhooks = webhooks.unwrap();

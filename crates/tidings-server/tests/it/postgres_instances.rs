@@ -1,7 +1,7 @@
 //! Several instances over one PostgreSQL database behave as one.
 
 use serde_json::{Value, json};
-use tidings_test_support::Schema;
+use tidings_test_support::{RedisServer, Schema};
 
 use crate::support::{Home, Server, http, payloads, soon};
 use crate::webhooks::Webhooks;
@@ -12,25 +12,51 @@ struct Cluster {
     home: Home,
     /// Dropped last.
     _schema: Schema,
+    redis: Option<RedisServer>,
 }
 
 impl Cluster {
     async fn start(instances: usize, arguments: &[&str]) -> Self {
+        Self::beside(None, instances, arguments).await
+    }
+
+    async fn with_redis(instances: usize, arguments: &[&str]) -> Self {
+        let redis = RedisServer::start().await.unwrap();
+        Self::beside(Some(redis), instances, arguments).await
+    }
+
+    async fn beside(redis: Option<RedisServer>, instances: usize, arguments: &[&str]) -> Self {
         let schema = Schema::create().await;
-        let home = Home::on(&schema.url(), arguments);
+        let url = redis.as_ref().map(RedisServer::url);
+        let flag = url.map(|url| format!("--redis={url}"));
+        let arguments: Vec<&str> = arguments.iter().copied().chain(flag.as_deref()).collect();
+        let home = Home::on(&schema.url(), &arguments);
         // Together, so that they meet at the migrations.
         let servers = (0..instances).map(|_| home.start());
         Self {
             servers: futures_util::future::join_all(servers).await,
             home,
             _schema: schema,
+            redis,
         }
     }
 }
 
 #[tokio::test]
 async fn a_notification_reaches_the_screens_of_every_instance_once_and_in_order() {
-    let cluster = Cluster::start(3, &[]).await;
+    reaches_the_screens_of_every_instance(&Cluster::start(3, &[]).await).await;
+}
+
+#[tokio::test]
+async fn a_notification_reaches_the_screens_of_every_instance_by_way_of_redis() {
+    let cluster = Cluster::with_redis(3, &[]).await;
+    reaches_the_screens_of_every_instance(&cluster).await;
+    let stats = cluster.redis.as_ref().unwrap();
+    let commands = stats.command(&["INFO", "commandstats"]).unwrap();
+    assert!(commands.contains("cmdstat_publish"), "{commands}");
+}
+
+async fn reaches_the_screens_of_every_instance(cluster: &Cluster) {
     let mut screens = Vec::new();
     for server in &cluster.servers {
         let mut events = server.events("anna", "").await;
@@ -99,7 +125,29 @@ async fn what_is_read_on_one_instance_is_read_on_the_others_and_their_screens_kn
 
 #[tokio::test]
 async fn presence_counts_the_streams_of_all_instances_and_forgets_those_of_one_that_was_killed() {
-    let mut cluster = Cluster::start(2, &["--lease", "1s"]).await;
+    presence_is_one(Cluster::start(2, &["--lease", "1s"]).await).await;
+}
+
+#[tokio::test]
+async fn presence_on_redis_is_that_of_all_instances_and_is_told_again_after_a_flush() {
+    let cluster = Cluster::with_redis(2, &["--lease", "1s"]).await;
+    let stream = cluster.servers[0].events("bob", "").await;
+    let is_online = async || {
+        let presence = cluster.servers[1].get("/v1/users/bob/presence").await;
+        presence["online"] == true
+    };
+    soon("bob to be online", async { while !is_online().await {} }).await;
+    let redis = cluster.redis.as_ref().unwrap();
+    redis.command(&["FLUSHALL"]).unwrap();
+    soon("bob to be online again", async {
+        while !is_online().await {}
+    })
+    .await;
+    drop(stream);
+    presence_is_one(cluster).await;
+}
+
+async fn presence_is_one(mut cluster: Cluster) {
     let second = cluster.servers.pop().unwrap();
     let first = &cluster.servers[0];
     let online = async |expected: bool| loop {

@@ -1,4 +1,4 @@
-//! Notifying other processes of the users whose logs have changed.
+//! Telling other processes which users' logs have changed.
 //!
 //! A notification is sent by a transaction of its own, after the one that it is about: the server
 //! commits transactions that notify one after the other. Changes within some milliseconds share one.
@@ -11,22 +11,14 @@ use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Error};
 use tokio::sync::Notify;
 
-use crate::{UserId, Wake, WakeSender};
+use crate::store::message;
+use crate::{UserId, Wake, WakeChannel, WakeSender};
 
 /// Shortest time between two transactions that notify.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Longest notification, in bytes: PostgreSQL takes less than 8000.
-const MAX_BYTES: usize = 7900;
-
 /// Most users that one transaction names. Beyond that it says that any may have changed.
 const MAX_USERS: usize = 1024;
-
-/// What comes between the parts of a notification, and is in no name.
-const SEPARATOR: char = '\n';
-
-/// A notification that any log may have changed.
-const ALL: &str = "*";
 
 const NOTIFY: &str = "SELECT count(pg_notify(tidings_notify_channel(), payload))
     FROM unnest($1::text[]) AS payload";
@@ -47,7 +39,7 @@ impl Announcer {
             users: Arc::default(),
             wakes,
             news: Arc::default(),
-            sender: format!("{:016x}", crate::Epoch::random().as_u64()).into(),
+            sender: message::sender().into(),
         }
     }
 
@@ -78,22 +70,29 @@ impl Announcer {
         Arc::clone(&self.sender)
     }
 
-    /// Announces for as long as it is polled.
-    pub(super) async fn run(self, connections: Arc<Connections>) {
+    /// Announces for as long as it is polled: over the channel if there is one, and by the database if
+    /// that fails.
+    pub(super) async fn run(
+        self,
+        connections: Arc<Connections>,
+        channel: Option<Arc<dyn WakeChannel>>,
+    ) {
         loop {
             self.news.notified().await;
-            let users = std::mem::take(&mut *self.lock());
-            let payloads = payloads(&self.sender, &users);
-            match connections
-                .query(NOTIFY, &[(&payloads, Type::TEXT_ARRAY)])
-                .await
-            {
-                Ok(_) => {}
-                Err(Error::Closed) => return,
-                Err(error) => {
-                    // The sweeps of the others find the changes.
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, "failed to notify other processes");
+            let wakes = wakes(std::mem::take(&mut *self.lock()));
+            if !is_sent(channel.as_deref(), &wakes).await {
+                let payloads = message::write(&self.sender, &wakes);
+                match connections
+                    .query(NOTIFY, &[(&payloads, Type::TEXT_ARRAY)])
+                    .await
+                {
+                    Ok(_) => {}
+                    Err(Error::Closed) => return,
+                    Err(error) => {
+                        // The sweeps of the others find the changes.
+                        let error: &dyn std::error::Error = &error;
+                        tracing::debug!(error, "failed to notify other processes");
+                    }
                 }
             }
             tokio::time::sleep(PAUSE).await;
@@ -106,78 +105,34 @@ impl Announcer {
     }
 }
 
-/// The notifications for some users.
-fn payloads(sender: &str, users: &BTreeSet<UserId>) -> Vec<String> {
+fn wakes(users: BTreeSet<UserId>) -> Vec<Wake> {
     if users.len() > MAX_USERS {
-        return vec![format!("{sender}{SEPARATOR}{ALL}")];
+        return vec![Wake::Lost];
     }
-    let mut payloads: Vec<String> = Vec::new();
-    for user in users {
-        let name = user.as_str();
-        match payloads.last_mut() {
-            Some(last) if last.len() + 1 + name.len() <= MAX_BYTES => {
-                last.push(SEPARATOR);
-                last.push_str(name);
-            }
-            _ => payloads.push(format!("{sender}{SEPARATOR}{name}")),
-        }
-    }
-    payloads
+    users.into_iter().map(Wake::Changed).collect()
 }
 
-/// Reads a notification. Those of the sender `own` are ignored, and so is text that is no notification.
-pub(super) fn read(payload: &str, own: &str) -> Vec<Wake> {
-    match payload.split_once(SEPARATOR) {
-        None => Vec::new(),
-        Some((sender, _)) if sender == own => Vec::new(),
-        Some((_, ALL)) => vec![Wake::Lost],
-        Some((_, names)) => {
-            let users = names.split(SEPARATOR).map(UserId::stored);
-            users.filter_map(Result::ok).map(Wake::Changed).collect()
-        }
+/// Sends over the channel, if there is one.
+async fn is_sent(channel: Option<&dyn WakeChannel>, wakes: &[Wake]) -> bool {
+    let Some(channel) = channel else {
+        return false;
+    };
+    let sent = channel.send(wakes).await;
+    if let Err(error) = &sent {
+        let error: &dyn std::error::Error = error;
+        tracing::debug!(error, "failed to wake other processes over the channel");
     }
+    sent.is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn users(count: usize, length: usize) -> BTreeSet<UserId> {
-        (0..count)
-            .map(|number| UserId::new(format!("{number:0length$}")).unwrap())
-            .collect()
-    }
-
     #[test]
-    fn every_user_is_announced_in_notifications_that_fit() {
-        for (count, length) in [(1, 1), (3, 255), (100, 255), (MAX_USERS, 10)] {
-            let users = users(count, length);
-            let mut announced = BTreeSet::new();
-            for payload in payloads("me", &users) {
-                assert!(payload.len() < 8000);
-                assert_eq!(read(&payload, "me"), []);
-                for wake in read(&payload, "you") {
-                    match wake {
-                        Wake::Changed(user) => announced.insert(user),
-                        Wake::Lost => panic!("all of them have names"),
-                    };
-                }
-            }
-            assert_eq!(announced, users);
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_named_means_all() {
-        let many = payloads("me", &users(MAX_USERS + 1, 10));
-        assert_eq!(many.len(), 1);
-        assert_eq!(read(&many[0], "you"), [Wake::Lost]);
-    }
-
-    #[test]
-    fn what_strangers_send_is_nothing() {
-        assert_eq!(read("", "me"), []);
-        assert_eq!(read("hello", "me"), []);
-        assert_eq!(read("x\n", "me"), []);
+    fn more_users_than_can_be_named_are_all() {
+        let users = |count| (0..count).map(|n: usize| UserId::new(n.to_string()).unwrap());
+        assert_eq!(wakes(users(MAX_USERS).collect()).len(), MAX_USERS);
+        assert_eq!(wakes(users(MAX_USERS + 1).collect()), [Wake::Lost]);
     }
 }

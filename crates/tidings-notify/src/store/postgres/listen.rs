@@ -6,7 +6,7 @@ use tidings_postgres::{Config, Error, Listening};
 use tidings_reconnect::Reconnect;
 use tokio::time::timeout;
 
-use super::announce;
+use crate::store::message;
 use crate::{Wake, WakeSender};
 
 /// Whom a notification wakes.
@@ -81,7 +81,7 @@ impl Listener {
     }
 
     fn wake(&self, payload: &str) {
-        for wake in announce::read(payload, &self.own) {
+        for wake in message::read(payload, &self.own) {
             self.wakes.send(wake);
         }
     }

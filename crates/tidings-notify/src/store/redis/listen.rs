@@ -1,53 +1,76 @@
-//! Listening for wake-ups, which the scripts publish on one channel.
+//! Listening for wake-ups on one channel.
 
 use tidings_reconnect::Reconnect;
+use tidings_redis::redis::aio::MultiplexedConnection;
 use tidings_redis::redis::{PushInfo, PushKind, Value};
 use tidings_redis::{Config, Connection, Error};
+use tokio::sync::watch;
 
-use crate::{UserId, Wake, WakeSender};
+use crate::{Wake, WakeSender};
 
-/// Listens for as long as it is polled, on one connection that is made again when it breaks. Without one,
-/// the sweep finds what has changed.
-pub(super) async fn keep_listening(config: Config, channel: String, wakes: WakeSender) {
-    let mut reconnect = Reconnect::new();
-    loop {
-        let error = match listen(&config, &channel, &wakes).await {
-            Ok(connection) => {
-                if reconnect.connected() {
-                    tracing::info!("restored the notification connection");
+/// Listens on a channel.
+pub(super) struct Listener<R> {
+    pub(super) config: Config,
+    pub(super) channel: String,
+    /// Reads the hints of a message.
+    pub(super) read: R,
+    pub(super) wakes: WakeSender,
+    /// The connection, while it is there.
+    pub(super) connected: watch::Sender<Option<MultiplexedConnection>>,
+}
+
+impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
+    /// Listens for as long as it is polled, on one connection that is made again when it breaks. Without
+    /// one, the sweep finds what has changed.
+    pub(super) async fn run(self) {
+        let mut reconnect = Reconnect::new();
+        loop {
+            let error = match self.open().await {
+                Ok(connection) => {
+                    if reconnect.connected() {
+                        tracing::info!("restored the notification connection");
+                    }
+                    self.connected.send_replace(Some(connection.multiplexed()));
+                    // Those of the time in between are lost.
+                    self.wakes.send(Wake::Lost);
+                    let error = broken(&connection, &self.config).await;
+                    self.connected.send_replace(None);
+                    error
                 }
-                // Those of the time in between are lost.
-                wakes.send(Wake::Lost);
-                broken(&connection, &config).await
+                Err(error) => Some(error),
+            };
+            if reconnect.failed() {
+                tracing::warn!(
+                    error = error.as_ref().map(|error| error as &dyn std::error::Error),
+                    "lost the notification connection, falling back to polling"
+                );
             }
-            Err(error) => Some(error),
-        };
-        if reconnect.failed() {
-            tracing::warn!(
-                error = error.as_ref().map(|error| error as &dyn std::error::Error),
-                "lost the notification connection, falling back to polling"
-            );
+            reconnect.pause().await;
         }
-        reconnect.pause().await;
+    }
+
+    /// Connects and subscribes to the channel.
+    async fn open(&self) -> Result<Connection, Error> {
+        let (wakes, read) = (self.wakes.clone(), self.read.clone());
+        let hear = move |info| {
+            for wake in message(info).as_deref().map(&read).unwrap_or_default() {
+                wakes.send(wake);
+            }
+        };
+        let connection = self.config.connect(hear).await?;
+        connection.multiplexed().subscribe(&self.channel).await?;
+        Ok(connection)
     }
 }
 
-/// Connects and subscribes to the channel.
-async fn listen(config: &Config, channel: &str, wakes: &WakeSender) -> Result<Connection, Error> {
-    let wakes = wakes.clone();
-    let connection = config.connect(move |info| notify(&wakes, info)).await?;
-    connection.multiplexed().subscribe(channel).await?;
-    Ok(connection)
-}
-
-fn notify(wakes: &WakeSender, info: PushInfo) {
-    if info.kind == PushKind::Message
-        && let Some(Value::BulkString(names)) = info.data.into_iter().nth(1)
-        && let Ok(names) = str::from_utf8(&names)
-    {
-        for user in names.lines().filter_map(|name| UserId::stored(name).ok()) {
-            wakes.send(Wake::Changed(user));
-        }
+/// The text of a message; nothing if it is something else.
+fn message(info: PushInfo) -> Option<String> {
+    if info.kind != PushKind::Message {
+        return None;
+    }
+    match info.data.into_iter().nth(1) {
+        Some(Value::BulkString(text)) => String::from_utf8(text).ok(),
+        _ => None,
     }
 }
 
