@@ -74,7 +74,7 @@ async fn fill(
     let unusable = |error: tidings_postgres::Error| ImportError::Target(error.into());
     let config = Config::new(to.expose()).map_err(unusable)?;
     // Makes the tables.
-    let target = postgres::open_in(config.clone()).await;
+    let target = postgres::open_in(config.clone(), None).await;
     target.map_err(ImportError::Target)?.close().await;
     Ok(tidings_import::run(source, &config, report).await?)
 }

@@ -21,18 +21,18 @@ pub struct PostgresUrl(String);
 #[error("expected `sqlite:` and the name of a file, or `postgres://` and where the database is")]
 pub struct InvalidDatabaseUrl;
 
-/// The URL of a Redis server, `redis://user:password@host:port/number` or `rediss://…` for TLS. `Debug` and
-/// `Display` show neither its user nor its password.
+/// The URL of a Redis server: `redis://user:password@host:port/number`, `rediss://…` for TLS, or
+/// `redis+unix:///path`. `Debug` and `Display` show neither its user nor its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
 
 /// The text does not name a Redis server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected `redis://` or `rediss://`, and where the server is")]
+#[error("expected `redis://`, `rediss://` or `redis+unix://`, and where the server is")]
 pub struct InvalidRedisUrl;
 
 const POSTGRES: [&str; 2] = ["postgres://", "postgresql://"];
-const REDIS: [&str; 2] = ["redis://", "rediss://"];
+const REDIS: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
 
 impl FromStr for DatabaseUrl {
     type Err = InvalidDatabaseUrl;
