@@ -1,0 +1,163 @@
+//! Three instances over one PostgreSQL, whose surroundings break under load.
+
+use std::time::Duration;
+
+use tidings_test_support::{
+    Fault, Outage, PostgresOutage, PostgresServer, Proxy, RedisOutage, Schema,
+};
+
+use crate::load::{Load, Tolerance};
+use crate::support::{Home, Server, http, soon};
+
+const ARGUMENTS: [&str; 4] = [
+    "--webhook-schedule",
+    "0s,100ms,100ms,1s,1s,1s,1s,1s,1s,1s",
+    "--lease",
+    "2s",
+];
+
+const REFUSALS: Tolerance = Tolerance {
+    refusals: true,
+    rewinds: false,
+};
+
+/// Most lines of a log that an instance may write for one outage: its loops report one each.
+const LINES: usize = 20;
+
+async fn three(home: &Home) -> Vec<Server> {
+    let starting = (0..3).map(|_| home.start());
+    futures_util::future::join_all(starting).await
+}
+
+/// Waits until every server says whether it is ready.
+async fn readiness(servers: &[Server], expected: u16) {
+    for server in servers {
+        let asked = async {
+            while http()
+                .get(server.at("/health/ready"))
+                .send()
+                .await
+                .unwrap()
+                .status()
+                != expected
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        soon("another readiness", asked).await;
+    }
+}
+
+/// Stops the servers, and checks that they wrote few lines for each of the outages.
+async fn stop(servers: Vec<Server>, outages: usize) {
+    for server in servers {
+        let (status, log) = server.stop("-TERM").await;
+        assert!(status.success(), "{log}");
+        let lines = log.lines().count();
+        assert!(lines <= outages * LINES, "{lines} lines: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_the_database_is_survived_under_load() {
+    let mut outage = PostgresOutage::start().await.unwrap();
+    let home = Home::on(outage.url(), &ARGUMENTS);
+    let servers = three(&home).await;
+    let load = Load::start(&servers, 4000, REFUSALS).await;
+    for (n, fault) in Fault::ALL.into_iter().enumerate() {
+        load.has_reached(20 * n + 10).await;
+        outage.begin(fault).await.unwrap();
+        readiness(&servers, 503).await;
+        outage.restore().await.unwrap();
+        readiness(&servers, 200).await;
+    }
+    load.finish(&servers[0]).await;
+    stop(servers, Fault::ALL.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_of_redis_goes_unnoticed_under_load() {
+    let (schema, mut outage) = (Schema::create().await, RedisOutage::start().await.unwrap());
+    let beside = format!("--redis={}", outage.url());
+    let arguments: Vec<&str> = ARGUMENTS.into_iter().chain([&*beside]).collect();
+    let home = Home::on(&schema.url(), &arguments);
+    let servers = three(&home).await;
+    let load = Load::start(&servers, 4000, Tolerance::default()).await;
+    for (n, fault) in Fault::ALL.into_iter().enumerate() {
+        load.has_reached(20 * n + 10).await;
+        outage.begin(fault).await.unwrap();
+        load.has_reached(20 * n + 20).await;
+        readiness(&servers, 200).await;
+        outage.restore().await.unwrap();
+        outage.server().command(&["FLUSHALL"]).unwrap();
+    }
+    load.finish(&servers[0]).await;
+    stop(servers, Fault::ALL.len()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_to_a_synchronous_standby_loses_nothing_that_was_accepted() {
+    let primary = PostgresServer::start().unwrap();
+    let standby = primary.start_standby(Duration::ZERO).unwrap();
+    primary
+        .execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        .unwrap();
+    primary.execute("SELECT pg_reload_conf()").unwrap();
+    let way = Proxy::start(&primary.url()).await.unwrap();
+    let home = Home::on(way.url(), &ARGUMENTS);
+    let servers = three(&home).await;
+    let tolerance = Tolerance {
+        refusals: true,
+        rewinds: true,
+    };
+    let load = Load::start(&servers, 2000, tolerance).await;
+    load.has_reached(40).await;
+    primary.crash().unwrap();
+    readiness(&servers, 503).await;
+    standby.promote().unwrap();
+    way.lead_to(&standby.url()).unwrap();
+    readiness(&servers, 200).await;
+    load.finish(&servers[0]).await;
+    stop(servers, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_is_cut_off_from_the_database_leaves_its_work_to_the_others() {
+    let schema = Schema::create().await;
+    let database = std::env::var("DATABASE_URL").unwrap();
+    let way = Proxy::start(&database).await.unwrap();
+    let home = Home::on(&schema.url(), &ARGUMENTS);
+    let mut servers = three(&home).await;
+    let far = Home::on(&schema.url_at(way.url()), &ARGUMENTS);
+    servers.push(far.start().await);
+    // Callers who meet it wait for the reply limit.
+    let load = Load::start(&servers, 800, REFUSALS).await;
+    load.has_reached(20).await;
+    way.freeze();
+    load.has_reached(40).await;
+    way.block();
+    readiness(&servers[3..], 503).await;
+    readiness(&servers[..3], 200).await;
+    load.has_reached(60).await;
+    way.restore();
+    readiness(&servers, 200).await;
+    load.finish(&servers[3]).await;
+    stop(servers, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_loses_nothing_and_posts_no_webhook_twice() {
+    let schema = Schema::create().await;
+    let home = Home::on(&schema.url(), &ARGUMENTS);
+    let mut servers = three(&home).await;
+    let load = Load::start(&servers, 4000, REFUSALS).await;
+    for n in 0..6 {
+        load.has_reached(15 * n + 10).await;
+        let (status, log) = servers.remove(0).stop("-TERM").await;
+        assert!(status.success(), "{log}");
+        servers.push(home.start().await);
+        load.move_to(&servers);
+    }
+    assert_eq!(load.finish(&servers[0]).await, 0, "repeated webhooks");
+    stop(servers, 1).await;
+}
