@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
@@ -52,17 +53,23 @@ impl Delivered {
 
     /// Writes marks whenever there are some.
     pub(crate) async fn run(&self, store: &dyn Store) {
+        let mut trouble = Trouble::new();
         loop {
             self.work.notified().await;
             // In either case they are written now; the wait only gathers more.
             let _gathered = timeout(FLUSH_INTERVAL, self.hurry.notified()).await;
-            if let Err(error) = self.flush(store).await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to store delivery marks, trying again in a second"
-                );
+            let flushed = self.flush(store).await;
+            if let Err(error) = flushed {
+                if trouble.failed() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to store delivery marks, trying again each second"
+                    );
+                }
                 sleep(FLUSH_INTERVAL).await;
                 self.work.notify_one();
+            } else if trouble.worked() {
+                tracing::info!("delivery marks can be stored again");
             }
         }
     }

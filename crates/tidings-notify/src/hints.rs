@@ -102,7 +102,7 @@ pub(crate) async fn read(instance: &Instance) {
         match instance.refresh(&user).await {
             Ok(()) => {}
             Err(StoreError::Closed) => return,
-            Err(error) => tracing::warn!(
+            Err(error) => tracing::debug!(
                 error = &error as &dyn std::error::Error,
                 user = %user,
                 "failed to read a log after a wake-up, which is left to the sweep"

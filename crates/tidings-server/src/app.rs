@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::accept::Acceptor;
 use crate::config::Config;
 use crate::health::Readiness;
+use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::storage::Storage;
 
@@ -28,6 +29,7 @@ pub(crate) struct App {
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
     pub(crate) readiness: Readiness,
+    pub(crate) outage: Outage,
     /// Cancelled when streams must end with a `bye`.
     pub(crate) stopping: CancellationToken,
     /// Cancelled when every open connection must be dropped.

@@ -41,13 +41,6 @@ impl Readiness {
             return result.clone();
         }
         let result = records.ready().await;
-        if let Err(error) = &result {
-            let error: &dyn std::error::Error = error;
-            tracing::warn!(
-                error,
-                "the database cannot be written, the server is not ready"
-            );
-        }
         *last = Some((Instant::now(), result.clone()));
         result
     }

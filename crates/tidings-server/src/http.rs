@@ -23,7 +23,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
 use tidings_notify::{InboxAction, UserId};
@@ -32,6 +32,9 @@ use self::access::Access;
 use self::error::ApiError;
 use self::extract::{InPath, NoFields};
 use crate::app::SharedApp;
+
+/// The route that writes to the database although it is a `GET`.
+const READY: &str = "/health/ready";
 
 /// Builds the service for all requests.
 pub(crate) fn router(app: SharedApp) -> Router {
@@ -50,7 +53,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
             extract::check_length,
         ))
         .layer(from_fn_with_state(access, access::check_origin))
-        .layer(from_fn(log_request))
+        .layer(from_fn_with_state(Arc::clone(&app), log_request))
         .with_state(app)
 }
 
@@ -103,7 +106,7 @@ fn unversioned_routes() -> Router<SharedApp> {
 fn open_routes() -> Router<SharedApp> {
     Router::new()
         .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
+        .route(READY, get(health::ready))
         .route("/", get(console::page))
         .route("/console/console.css", get(console::style))
         .route("/console/console.js", get(console::script))
@@ -129,8 +132,12 @@ async fn method_not_allowed(method: Method) -> ApiError {
     )
 }
 
-/// Logs each response. The query is left out: it can contain secrets.
-async fn log_request(request: Request, next: axum::middleware::Next) -> Response {
+/// Logs each response, and what it says of the database. The query is left out: it can contain secrets.
+async fn log_request(
+    State(app): State<SharedApp>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let start = tokio::time::Instant::now();
@@ -142,5 +149,11 @@ async fn log_request(request: Request, next: axum::middleware::Next) -> Response
         elapsed = ?start.elapsed(),
         "request finished"
     );
+    let writes = method != Method::GET || path == READY;
+    match response.extensions().get() {
+        Some(cause) => app.outage.failed(cause),
+        None if writes && response.status().is_success() => app.outage.worked(),
+        None => {}
+    }
     response
 }

@@ -35,6 +35,7 @@ mod error;
 mod health;
 mod http;
 mod idempotency;
+mod outage;
 mod permits;
 mod retention;
 mod server;

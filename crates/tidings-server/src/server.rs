@@ -17,6 +17,7 @@ use crate::app::{App, SharedApp};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::health::Readiness;
+use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::storage::{Redis, Storage};
 use crate::{connections, retention};
@@ -131,6 +132,7 @@ impl Server {
             webhooks,
             acceptor,
             readiness: Readiness::default(),
+            outage: Outage::default(),
             stopping: CancellationToken::new(),
             cutting_off: CancellationToken::new(),
             tasks,

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings::{Attempt, DeliveryError, Dispatcher, Receipt, Sender};
+use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -34,7 +35,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::store::{Outcome, Released};
 use crate::target::Defaults;
-use crate::{EndpointId, Error, Options, Store};
+use crate::{EndpointId, Error, Options, Store, StoreError};
 use lane::Lane;
 use recorder::{Entry, Recorder};
 
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     dispatcher: Dispatcher,
     recorder: Recorder,
     lanes: Mutex<Lanes>,
+    /// What the loops of the lanes have learned of the store.
+    trouble: Mutex<Trouble>,
     /// Has the lease loop look at once.
     look: Notify,
     /// No lane is leased any more.
@@ -77,6 +80,26 @@ struct Lanes {
 }
 
 impl Shared {
+    /// Logs that the store does not do what a loop needs: once an outage, whatever the number of lanes.
+    fn store_failed(&self, error: &StoreError, what: &'static str) {
+        // The value is whole after every statement, so a poisoned lock is still right.
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let error: &dyn std::error::Error = error;
+        if trouble.failed() {
+            tracing::warn!(error, what, "the webhook store does not work, trying again");
+        } else {
+            tracing::debug!(error, what, "the webhook store does not work");
+        }
+    }
+
+    /// Logs the end of an outage.
+    fn store_worked(&self) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.worked() {
+            tracing::info!("the webhook store works again");
+        }
+    }
+
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
@@ -119,6 +142,7 @@ impl Shared {
             dispatcher,
             recorder: Recorder::default(),
             lanes: Mutex::default(),
+            trouble: Mutex::default(),
             look: Notify::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_reconnect::Trouble;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -26,23 +27,31 @@ pub(crate) async fn run(instance: &Arc<Instance>, poll_interval: Duration) {
     let mut ticks = interval(poll_interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut mark = None;
+    let mut trouble = Trouble::new();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = instance.hints.sweep_wanted() => {}
         }
         match sweep(instance, mark.as_ref()).await {
-            Ok(next) => mark = Some(next),
+            Ok(next) => {
+                mark = Some(next);
+                if trouble.worked() {
+                    tracing::info!("sweeps of the notification store work again");
+                }
+            }
             Err(StoreError::Closed) => {
                 instance.hub.close();
                 return;
             }
             Err(error) => {
                 instance.stats.sweep_failed();
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a sweep of the notification store failed, trying again at the next interval"
-                );
+                if trouble.failed() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "a sweep of the notification store failed, trying again at each interval"
+                    );
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use tidings_notify::presence::PresenceError;
 
 use crate::accept::AcceptError;
 use crate::idempotency;
+use crate::outage::Cause;
 use crate::storage::StorageError;
 use crate::wire::{ErrorBody, ErrorDescription};
 
@@ -18,6 +19,8 @@ pub(crate) struct ApiError {
     description: ErrorDescription,
     /// Seconds after which a repeat may succeed.
     retry_after: Option<u16>,
+    /// What is wrong with the database, if that is the reason.
+    cause: Option<Cause>,
 }
 
 /// When a caller may repeat a request that the server could not store.
@@ -33,6 +36,7 @@ impl ApiError {
                 field: None,
             },
             retry_after: None,
+            cause: None,
         }
     }
 
@@ -82,9 +86,16 @@ impl ApiError {
         match error {
             StorageError::Failed { .. } => {
                 Self::unavailable("not_ready", "the database of the server cannot be written")
+                    .because_of(error)
             }
             error => error.clone().into(),
         }
+    }
+
+    /// What is wrong with the database.
+    fn because_of(mut self, cause: &(dyn std::error::Error + 'static)) -> Self {
+        self.cause = Some(Cause::new(cause));
+        self
     }
 
     /// The idempotency key was used for another request.
@@ -115,31 +126,6 @@ impl ApiError {
         )
     }
 
-    /// Another process holds the lock of the database, for instance.
-    fn storage_unavailable(cause: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::warn!(
-            error = cause,
-            "refused a request, the database is not available"
-        );
-        Self::unavailable(
-            "storage_unavailable",
-            "the database of the server is not available; nothing was stored",
-        )
-    }
-
-    /// The database broke off in the middle of a commit.
-    fn outcome_unknown(cause: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::warn!(
-            error = cause,
-            "a request may have been stored or not, the database did not confirm it"
-        );
-        Self::unavailable(
-            "outcome_unknown",
-            "the database of the server did not confirm the request, which may have been stored or not; \
-             repeat it with the same Idempotency-Key",
-        )
-    }
-
     /// A failure of the server: the cause goes to the log, not to the caller.
     fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed");
@@ -162,6 +148,9 @@ impl IntoResponse for ApiError {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if let Some(cause) = self.cause {
+            response.extensions_mut().insert(cause);
+        }
         response
     }
 }
@@ -173,9 +162,19 @@ impl From<StorageError> for ApiError {
             StorageError::Full { .. } => Self::unavailable(
                 "storage_full",
                 "the disk of the server is full; nothing was stored",
-            ),
-            StorageError::Unavailable { .. } => Self::storage_unavailable(&error),
-            StorageError::OutcomeUnknown { .. } => Self::outcome_unknown(&error),
+            )
+            .because_of(&error),
+            StorageError::Unavailable { .. } => Self::unavailable(
+                "storage_unavailable",
+                "the database of the server is not available; nothing was stored",
+            )
+            .because_of(&error),
+            StorageError::OutcomeUnknown { .. } => Self::unavailable(
+                "outcome_unknown",
+                "the database of the server did not confirm the request, which may have been stored or not; \
+                 repeat it with the same Idempotency-Key",
+            )
+            .because_of(&error),
             StorageError::TooSlow => Self::unavailable(
                 "too_slow",
                 "the list took longer than the server allows; ask for fewer entries, or try again",
@@ -213,7 +212,7 @@ impl From<PresenceError> for ApiError {
     fn from(error: PresenceError) -> Self {
         match error {
             PresenceError::Closed => Self::stopping(),
-            error => Self::internal(&error),
+            error => StorageError::from(error).into(),
         }
     }
 }

@@ -3,15 +3,16 @@
 //! Nothing that was accepted is there, so that a flush or a loss of the server loses nothing: the
 //! presence is told again by the next heartbeats, and wake-ups take the way through the database.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 
 use tidings_notify::presence::PresenceError;
 use tidings_notify::presence::redis::{RedisOptions, RedisPresence};
 use tidings_notify::redis::RedisWakes;
 use tidings_notify::{Presence, WakeChannel};
-use tidings_redis::Config;
+use tidings_redis::{Config, Error};
 
-use super::RedisUrl;
+use super::{RedisUrl, StorageError};
 
 /// A Redis server that instances share.
 #[derive(Debug)]
@@ -32,4 +33,14 @@ impl Redis {
             wakes: Arc::new(RedisWakes::new(config, channel)),
         })
     }
+}
+
+pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
+    let error: &Error = cause.downcast_ref()?;
+    Some(match error {
+        Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_) => {
+            StorageError::unavailable(error.clone())
+        }
+        error => StorageError::failed(error.clone()),
+    })
 }

@@ -62,14 +62,10 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
     };
     loop {
         match feeder.step().await {
-            Ok(true) => {}
+            Ok(true) => shared.store_worked(),
             Ok(false) => break,
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    endpoint = %lane.endpoint,
-                    "a webhook lane cannot be served, trying again"
-                );
+                shared.store_failed(&error, "reading due deliveries");
                 tokio::select! {
                     () = sleep(STORE_PAUSE) => {}
                     () = lane.stop.cancelled() => break,
@@ -429,11 +425,8 @@ impl Shared {
             .await
         {
             Ok(next_due) => self.look_at(next_due),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                endpoint = %lane.endpoint,
-                "a webhook lane cannot be given back, its lease has to end"
-            ),
+            // Its lease has to end.
+            Err(error) => self.store_failed(&error, "handing back a lane"),
         }
     }
 }

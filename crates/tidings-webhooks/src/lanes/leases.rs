@@ -40,14 +40,14 @@ pub(super) async fn take(shared: Arc<Shared>) {
             () = shared.stopping.cancelled() => return,
         }
         match take_once(&shared).await {
-            Ok(()) => failures = 0,
+            Ok(()) => {
+                failures = 0;
+                shared.store_worked();
+            }
             Err(StoreError::Closed) => return,
             Err(error) => {
                 failures = failures.saturating_add(1);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "webhook lanes cannot be leased, trying again"
-                );
+                shared.store_failed(&error, "leasing lanes");
             }
         }
     }
@@ -109,10 +109,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             }
             outcome => {
                 if let Ok(Err(error)) = outcome {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the leases of webhook lanes cannot be renewed, trying again"
-                    );
+                    shared.store_failed(&error, "renewing leases");
                 }
                 if shared.clock.now() >= leased_until {
                     // Another instance may have them now.

@@ -147,11 +147,7 @@ async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<ji
         match shared.store.record(outcomes, now, at).await {
             Ok(news) => return news,
             Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    unwritten = shared.recorder.unwritten(),
-                    "outcomes of webhook attempts cannot be written, trying again"
-                );
+                shared.store_failed(&error, "writing outcomes of attempts");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -1,0 +1,39 @@
+//! What the log says of a database that does not work: one line when that begins and one when it ends,
+//! whatever the number of requests.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidings_reconnect::Trouble;
+
+/// What requests have learned of the database.
+#[derive(Debug, Default)]
+pub(crate) struct Outage(Mutex<Trouble>);
+
+/// Why the database could not do what a request needed. An extension of its response.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause(Arc<str>);
+
+impl Cause {
+    pub(crate) fn new(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self(crate::explain(error).into())
+    }
+}
+
+impl Outage {
+    pub(crate) fn failed(&self, Cause(cause): &Cause) {
+        // The value is whole after every statement, so a poisoned lock is still right.
+        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.failed() {
+            tracing::warn!(%cause, "the database does not work, requests get 503 until it does");
+        } else {
+            tracing::debug!(%cause, "refused a request, the database does not work");
+        }
+    }
+
+    pub(crate) fn worked(&self) {
+        let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.worked() {
+            tracing::info!("the database works again");
+        }
+    }
+}
