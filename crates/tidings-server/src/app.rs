@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::config::Config;
+use crate::farewell::Farewell;
 use crate::health::Readiness;
 use crate::outage::Outage;
 use crate::permits::Permits;
@@ -30,8 +31,10 @@ pub(crate) struct App {
     pub(crate) permits: Arc<Permits>,
     pub(crate) readiness: Readiness,
     pub(crate) outage: Outage,
-    /// Cancelled when streams must end with a `bye`.
+    /// Cancelled when the server stops.
     pub(crate) stopping: CancellationToken,
+    /// When each stream must end with a `bye` then.
+    pub(crate) farewell: Farewell,
     /// Cancelled when every open connection must be dropped.
     pub(crate) cutting_off: CancellationToken,
     /// Connections, streams and accepted requests that a stop waits for.

@@ -32,6 +32,7 @@ pub mod commands;
 pub mod config;
 mod connections;
 mod error;
+mod farewell;
 mod health;
 mod http;
 mod idempotency;

@@ -16,6 +16,7 @@ use crate::accept::Acceptor;
 use crate::app::{App, SharedApp};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::farewell::Farewell;
 use crate::health::Readiness;
 use crate::outage::Outage;
 use crate::permits::Permits;
@@ -134,6 +135,7 @@ impl Server {
             readiness: Readiness::default(),
             outage: Outage::default(),
             stopping: CancellationToken::new(),
+            farewell: Farewell::default(),
             cutting_off: CancellationToken::new(),
             tasks,
         });
@@ -162,7 +164,8 @@ impl Server {
     /// Stops within the configured time, and returns what was left unfinished.
     ///
     /// The server takes no new connections and starts no new webhook attempts. It finishes requests
-    /// and attempts, and ends streams with a `bye`; what does not end in time is dropped. Everything
+    /// and attempts, and ends streams with a `bye`, a thousand in a second or all within half the time; what
+    /// does not end in time is dropped. Everything
     /// that was accepted is on disk, so nothing is lost.
     pub async fn shutdown(self) -> Leftovers {
         let deadline = Instant::now() + self.app.config.shutdown_timeout;
@@ -181,7 +184,9 @@ impl Server {
             app.tasks.close();
             app.tasks.wait().await;
         };
-        let (webhooks, connections) = tokio::join!(webhooks, timeout_at(deadline, connections));
+        let farewell = app.farewell.say(streams, app.config.shutdown_timeout / 2);
+        let (webhooks, connections, ()) =
+            tokio::join!(webhooks, timeout_at(deadline, connections), farewell);
         let cut_off = match connections {
             Ok(()) => 0,
             Err(_) => drop_connections(&self.app).await,

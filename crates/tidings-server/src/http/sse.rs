@@ -51,7 +51,7 @@ pub(crate) async fn events(
         app.tracker.register(user.clone())?,
         Receipt::Written,
         app.config.ping_interval,
-        app.stopping.clone(),
+        app.farewell.group(),
     );
     let body = SseBody {
         opening: Some(opening.into_string()),

@@ -105,7 +105,7 @@ pub(crate) async fn open(
     let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
     Ok(upgrade.on_upgrade(move |mut socket| {
         let run = async move {
-            let stopping = app.stopping.clone();
+            let stopping = app.farewell.group();
             let session = async {
                 match admitted {
                     Ok((permit, subscription, registration)) => {

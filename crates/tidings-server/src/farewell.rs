@@ -1,0 +1,83 @@
+//! The pace at which streams are asked to reconnect when the server stops, so that the other instances, or
+//! the next run, do not get all of them at once.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Streams leave in so many groups.
+const GROUPS: u32 = 64;
+
+/// Streams that are asked to reconnect in a second: each costs the server that it goes to a read or two of
+/// the database.
+const PACE: f64 = 1000.0;
+
+/// The groups of the streams. A group is told by its token that it is time to leave.
+#[derive(Debug)]
+pub(crate) struct Farewell([CancellationToken; GROUPS as usize]);
+
+impl Default for Farewell {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| CancellationToken::new()))
+    }
+}
+
+impl Farewell {
+    /// A group for another stream.
+    pub(crate) fn group(&self) -> CancellationToken {
+        self.0[fastrand::usize(..self.0.len())].clone()
+    }
+
+    /// Tells one group after another, for so many streams in all, within the time limit.
+    pub(crate) async fn say(&self, streams: usize, limit: Duration) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "there are less than 2^52 streams"
+        )]
+        let seconds = streams as f64 / PACE;
+        let pause = Duration::from_secs_f64(seconds).min(limit) / GROUPS;
+        for group in &self.0 {
+            group.cancel();
+            // A timer is never shorter than a millisecond.
+            if pause >= Duration::from_millis(1) {
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How many of a hundred streams have been told after this time.
+    async fn told(streams: usize, limit: Duration, after: Duration) -> usize {
+        let farewell = Farewell::default();
+        let groups: Vec<_> = (0..6400)
+            .map(|n| farewell.0[n % farewell.0.len()].clone())
+            .collect();
+        let _out_of_time = tokio::time::timeout(after, farewell.say(streams, limit)).await;
+        groups.iter().filter(|group| group.is_cancelled()).count() / 64
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_streams_are_told_one_thousand_a_second() {
+        let long = Duration::from_secs(60);
+        assert_eq!(told(10_000, long, Duration::from_millis(4999)).await, 50);
+        assert_eq!(told(10_000, long, Duration::from_millis(9999)).await, 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_told_within_the_limit_and_few_at_once() {
+        let started = Instant::now();
+        let limit = Duration::from_secs(3);
+        assert_eq!(told(1_000_000, limit, Duration::from_secs(4)).await, 100);
+        assert!(started.elapsed() <= limit + Duration::from_millis(64));
+        let started = Instant::now();
+        assert_eq!(told(50, limit, limit).await, 100);
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+}
