@@ -99,6 +99,10 @@ pub use message::{Lagged, Message, Received};
 pub use options::{Options, Overflow};
 pub use pattern::Pattern;
 pub use subscription::Subscription;
+#[cfg(feature = "postgres")]
+pub use tidings_postgres::Config as PostgresConfig;
+#[cfg(feature = "redis")]
+pub use tidings_redis::Config as RedisConfig;
 pub use topic::{InvalidTopic, MAX_TOPIC_BYTES, Namespace, Topic};
 pub use topics::Topics;
 

@@ -14,6 +14,9 @@ use crate::{Lagged, Message, Options, Overflow, Received, telemetry};
 /// Messages that may wait for room where no publisher can: see [`Mailbox::post`].
 const MAX_LINE: usize = 1024;
 
+/// Longest time that a message waits for room: no clock counts every duration that there is.
+const MAX_WAIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The bounded buffer between a broker and one [`Subscription`](crate::Subscription).
 ///
 /// Brokers put messages in; the subscription takes them out. Clones are the same mailbox. None of
@@ -97,7 +100,7 @@ impl Mailbox {
                     return Some(Waiting {
                         mailbox: self.clone(),
                         message: Some(message),
-                        limit,
+                        limit: limit.min(MAX_WAIT),
                     });
                 }
             }
@@ -133,7 +136,7 @@ impl Mailbox {
         } else if state.line.len() < MAX_LINE {
             let missed = std::mem::take(&mut state.missed);
             let letter = Letter { missed, message };
-            state.line.push_back((now + limit, letter));
+            state.line.push_back((now + limit.min(MAX_WAIT), letter));
         } else {
             state.missed.messages += 1;
             dropped += 1;

@@ -52,7 +52,7 @@ pub enum Overflow {
     DropOldest,
     /// It is dropped: the subscriber sees what came first.
     DropNewest,
-    /// Its publisher waits for room, at most this long, before it is dropped. All others have their
+    /// Its publisher waits for room, at most this long, before it is dropped; a year is the longest. All others have their
     /// copies by then, but the publisher's next message is late for all of them.
     ///
     /// Over a network the publisher cannot be made to wait: there the message itself waits, in a line

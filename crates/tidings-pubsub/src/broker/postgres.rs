@@ -53,11 +53,12 @@ const SEND_QUEUE: usize = 1024;
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_postgres::Config;
-/// use tidings_pubsub::{Namespace, Options, Postgres, PostgresOptions, Publisher, Subscriber};
+/// use tidings_pubsub::{
+///     Namespace, Options, Postgres, PostgresConfig, PostgresOptions, Publisher, Subscriber,
+/// };
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let config = Config::new("postgres://tidings@127.0.0.1/tidings")?;
+/// let config = PostgresConfig::new("postgres://tidings@127.0.0.1/tidings")?;
 /// let broker = Postgres::open(config, PostgresOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
 /// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;

@@ -44,11 +44,12 @@ use crate::{Broker, Error, Options, Publisher, Subscriber, Subscription, Topic, 
 /// Clones are the same broker. Dropping the last one closes it.
 ///
 /// ```no_run
-/// use tidings_pubsub::{Namespace, Options, Publisher, Redis, RedisOptions, Subscriber};
-/// use tidings_redis::Config;
+/// use tidings_pubsub::{
+///     Namespace, Options, Publisher, Redis, RedisConfig, RedisOptions, Subscriber,
+/// };
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let config = Config::new("redis://127.0.0.1/")?;
+/// let config = RedisConfig::new("redis://127.0.0.1/")?;
 /// let broker = Redis::open(config, RedisOptions::default());
 /// # let orders = Namespace::default().topic("orders").unwrap();
 /// let mut subscription = broker.subscribe(vec![orders.clone()], Options::default()).await?;

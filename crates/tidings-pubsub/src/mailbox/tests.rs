@@ -90,6 +90,29 @@ async fn messages_wait_in_line_for_as_long_as_they_may() {
     assert_eq!(take(&mailbox), None);
 }
 
+/// As who wants to wait for ever would write it.
+#[tokio::test]
+async fn regression_the_longest_duration_is_a_limit() {
+    let overflow = Overflow::Wait(Duration::MAX);
+    let mailbox = Mailbox::new(Options::default().with_capacity(1).with_overflow(overflow));
+    for number in 0..2 {
+        mailbox.post(message(number));
+    }
+    for number in 0..2 {
+        assert_eq!(take(&mailbox), Some(Ok(number)));
+    }
+    mailbox.post(message(2));
+    let waiting = mailbox.deliver(message(3)).unwrap().settle();
+    let reading = async {
+        for number in 2..4 {
+            while take(&mailbox) != Some(Ok(number)) {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::join!(waiting, reading);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_line_is_bounded() {
     let mailbox = waits(2);
