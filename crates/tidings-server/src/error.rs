@@ -47,8 +47,8 @@ pub enum StartError {
     Webhooks(#[from] tidings_webhooks::Error),
 }
 
-/// Writes an error and its causes on one line: `error: cause: cause of the cause`. Layers of database
-/// libraries that add nothing are left out.
+/// Writes an error and its causes on one line: `error: cause: cause of the cause`. Layers that add nothing
+/// are left out.
 pub fn explain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut last = text.clone();
@@ -70,7 +70,8 @@ fn said(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(reply) = error.downcast_ref::<DbError>() {
         return Some(format!("PostgreSQL replied: {}", reply.message()));
     }
-    let is_layer = error.is::<tokio_postgres::Error>() && error.source().is_some();
+    let is_layer = (error.is::<tokio_postgres::Error>() && error.source().is_some())
+        || matches!(error.downcast_ref(), Some(StorageError::Failed { .. }));
     let is_code = error.is::<rusqlite::ffi::Error>();
     (!is_layer && !is_code).then(|| error.to_string())
 }
