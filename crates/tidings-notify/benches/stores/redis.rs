@@ -23,13 +23,17 @@ const APPEND: &str = "
     local time = call('TIME')
     local now, count = time[1] * 1000000 + time[2], tonumber(ARGV[1])
     local changes = call('HINCRBY', root .. ':meta', 'number', count) - count
-    local names, tops, reply = {}, {}, {}
+    local names, tops, reply, add, wake = {}, {}, {}, {}, {}
     for place = 1, count do
       local name, events = ARGV[2 * place], tonumber(ARGV[2 * place + 1])
       local top = call('HINCRBY', root .. ':log:' .. name, 'top', events)
       names[place], tops[place], reply[place] = root .. ':event:' .. name, top - events, top
-      call('ZADD', root .. ':changed', changes + place, name)
-      redis.pcall('PUBLISH', root .. ':wake', name)
+      add[2 * place - 1], add[2 * place], wake[place] = changes + place, name, name
+    end
+    for from = 1, count, 500 do
+      local to = math.min(from + 499, count)
+      call('ZADD', root .. ':changed', unpack(add, 2 * from - 1, 2 * to))
+      redis.pcall('PUBLISH', root .. ':wake', table.concat(wake, '\\n', from, to))
     end
     for at = 2 + 2 * count, #ARGV, 4 do
       local place = tonumber(ARGV[at])
