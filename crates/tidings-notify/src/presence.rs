@@ -23,7 +23,10 @@
 //! | the store cannot be reached | connections are counted all the same, and told to it later |
 //! | a user reconnects within the grace time | [`Watch`] reports nothing |
 //!
-//! When a lease ends is judged by the store's clock alone; clocks of instances are never compared.
+//! When a lease ends is judged by the store's clock alone; clocks of instances are never compared. It is the
+//! server's, and setting it changes how long a lease lasts until the next heartbeat: set forward, users who
+//! are online seem offline until then; set back, those of an instance that crashes before then stay online
+//! for as much longer. [`MemoryPresence`], heartbeats and grace go by the monotonic clock, which is never set.
 //!
 //! # Example
 //!

@@ -140,6 +140,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// never goes back along a log. The event's own timestamp does not matter: an event that was
     /// accepted late, or is stamped in the future, is kept as long as any other.
     ///
+    /// That clock is the server's for PostgreSQL and Redis, and the system's for the other stores. When
+    /// it is set back, the next events of a log count as stored when its newest was: they are kept longer
+    /// by as much, and none goes too early.
+    ///
     /// Works in bounded steps, between which other calls are served. A cancelled call has done some
     /// of them.
     async fn cleanup(&self, cutoff: Timestamp) -> Result<u64, StoreError>;

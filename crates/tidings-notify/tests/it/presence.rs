@@ -1,5 +1,6 @@
 //! Who is online, and where.
 
+mod clock;
 mod failover;
 mod faults;
 mod killed;

@@ -274,3 +274,30 @@ impl Log {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::{EventType, Payload, UserId};
+
+    #[test]
+    fn events_stored_after_the_clock_was_set_back_age_from_the_latest_time() {
+        let draft = Draft::new(
+            UserId::new("ann").unwrap(),
+            EventType::new("test").unwrap(),
+            Payload::parse("1").unwrap(),
+        );
+        let at = |hour| Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour);
+        let mut log = Log::new();
+        for hour in [5, 6, 5, 7] {
+            log.append(draft.clone(), at(hour));
+        }
+        let stored: Vec<_> = log.events.iter().map(|kept| kept.stored_at).collect();
+        assert_eq!(stored, [5, 6, 6, 7].map(at));
+        let dropped = log.drop_while(|_, kept| kept.stored_at < at(6));
+        assert_eq!(dropped, (1, true));
+        assert_eq!((log.first_seq, log.head().unread), (2, 3));
+    }
+}

@@ -40,15 +40,15 @@ pub(super) async fn fresh() -> ([Arc<dyn Presence>; 2], ()) {
 }
 
 /// A connection of the test's own.
-struct Client(MultiplexedConnection);
+pub(super) struct Client(MultiplexedConnection);
 
 impl Client {
-    async fn connect(url: &str) -> Self {
+    pub(super) async fn connect(url: &str) -> Self {
         let config = Config::new(url).unwrap();
         Self(config.connect(drop).await.unwrap().multiplexed())
     }
 
-    async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
+    pub(super) async fn run<T: FromRedisValue>(&self, command: &[&str]) -> T {
         let (name, arguments) = command.split_first().unwrap();
         let mut connection = self.0.clone();
         cmd(name)
