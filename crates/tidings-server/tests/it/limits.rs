@@ -15,6 +15,8 @@ async fn a_stream_too_many_is_told_to_back_off_in_a_way_that_browsers_survive() 
     let bye = server.events("anna", "").await.next().await;
     assert_eq!(bye.name, "tidings.bye");
     assert_eq!(bye.json()["code"], 4100);
+    assert_eq!(bye.retry, bye.json()["reconnect_after_ms"].as_u64());
+    assert!(bye.retry.is_some_and(|wait| wait > 0));
     let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
     assert_eq!(u16::from(socket.close_frame().await.code), 4100);
 
