@@ -11,7 +11,7 @@
 //!
 //! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
 //! engine has a file here; `conformance` holds all of them to the same contract. Beside PostgreSQL, a
-//! [`Redis`] server can keep the presence and carry wake-ups.
+//! Redis server can keep the presence and carry wake-ups.
 
 #[cfg(test)]
 mod conformance;
