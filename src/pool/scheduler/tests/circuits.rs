@@ -38,6 +38,50 @@ fn a_recovering_endpoint_gets_its_backlog_by_the_ramp() {
 }
 
 #[test]
+fn a_stop_fails_what_meets_an_open_circuit_and_waits_for_a_probe_under_way() {
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let settings = LaneSettings {
+        in_flight: (4, 4),
+        ..with_breaker(breaker)
+    };
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    for _ in 0..4 {
+        bench.scheduler.push(id, delivery(Message::from("x")));
+    }
+    let Some(Work::Attempt {
+        id: name,
+        delivery,
+        permit,
+        ..
+    }) = bench.scheduler.pick(bench.now, true)
+    else {
+        panic!("nothing goes");
+    };
+    bench.under_way.push((name, delivery, permit));
+    bench.end("a", 503, FAST);
+    let open = bench.scheduler.pick(bench.now, true);
+    assert!(matches!(open, Some(Work::Fail { .. })), "{open:?}");
+
+    bench.now += 40 * SECOND;
+    bench.scheduler.wake(bench.now);
+    let Some(Work::Attempt {
+        id: name,
+        delivery,
+        permit,
+        ..
+    }) = bench.scheduler.pick(bench.now, true)
+    else {
+        panic!("no probe goes");
+    };
+    bench.under_way.push((name, delivery, permit));
+    let half_open = bench.scheduler.pick(bench.now, true);
+    assert!(half_open.is_none(), "{half_open:?}");
+    bench.end("a", 200, FAST);
+    assert_eq!(bench.begin(), ["a", "a"]);
+}
+
+#[test]
 fn endpoints_that_failed_at_the_same_time_are_not_probed_at_the_same_time() {
     const ENDPOINTS: usize = 100;
 

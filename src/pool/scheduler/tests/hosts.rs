@@ -132,3 +132,23 @@ fn a_permit_of_a_host_is_not_lost_to_a_lane_that_has_to_wait_for_its_circuit() {
     bench.end("busy", 200, FAST);
     assert_eq!(bench.begin(), ["other"]);
 }
+
+#[test]
+fn a_lane_that_turns_slow_while_it_waits_for_its_host_leaves_the_room_to_a_quick_one() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(2),
+        ..limits(8, 8)
+    });
+    let slow = bench.prove("slow", 1, (4, 4));
+    let quick = bench.prove("quick", 1, (1, 1));
+    for _ in 0..3 {
+        bench.scheduler.push(slow, delivery(Message::from("x")));
+    }
+    assert_eq!(bench.begin(), ["slow", "slow"]);
+    bench.scheduler.push(quick, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    bench.stall(2 * SECOND);
+    // Half of the room is for slow lanes, and the other attempt holds it.
+    bench.end("slow", 200, 2 * SECOND);
+    assert_eq!(bench.begin(), ["quick"]);
+}

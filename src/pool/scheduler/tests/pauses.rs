@@ -24,6 +24,17 @@ fn a_pause_holds_the_lane_and_its_retries_and_no_other_lane() {
 }
 
 #[test]
+fn a_shorter_pause_that_is_asked_for_later_does_not_end_a_longer_one() {
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.add("a", 1, (2, 2), 2);
+    assert_eq!(bench.begin(), ["a", "a"]);
+    bench.settle(0, &pausing(429, 60 * SECOND));
+    bench.settle(0, &pausing(429, 10 * SECOND));
+    let until = bench.scheduler.lane(id).unwrap().blocked_until(bench.now);
+    assert!(until.unwrap() >= bench.now + 60 * SECOND);
+}
+
+#[test]
 fn a_delivery_that_may_not_wait_for_the_end_of_a_pause_fails_in_time() {
     let mut bench = Bench::new(limits(8, 8));
     let retry = RetryPolicy::new(Exponential::new(FAST, FAST).unwrap());
