@@ -76,7 +76,11 @@ impl<S: tracing::Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
 #[tokio::test]
 async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     let spans = Spans::default();
-    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    // The level of the spans, and no more than that.
+    let level = tracing_subscriber::filter::LevelFilter::DEBUG;
+    let subscriber = tracing_subscriber::registry()
+        .with(spans.clone())
+        .with(level);
     let _default = tracing::subscriber::set_default(subscriber);
     let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
     let script = Script::sequence([busy], Reply::ok());
