@@ -148,11 +148,11 @@ pub async fn a_dropped_append_is_done_whole_or_not_at_all(engine: Arc<dyn Engine
         let appended = engine.append(&key.stream, numbered(3), None);
         if let Some(appended) = poll_up_to(polls, appended).await {
             let ids = appended.unwrap();
-            // What was dropped before is there by now, or never.
+            // What was dropped before is there, or never will be, or comes later by way of another handle.
             let kept = contents(&streams, "s").await;
             let payloads: Vec<u64> = kept.iter().map(number).collect();
             assert_eq!(payloads, [1, 2, 3].repeat(kept.len() / 3));
-            assert_eq!(kept.last().unwrap().id, ids[2]);
+            assert!(kept.iter().any(|message| message.id == ids[2]));
             return;
         }
     }
