@@ -152,7 +152,7 @@ pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
 pub use stats::{GroupStats, Member, PendingMessage, StreamStats};
 pub use streams::{Redrive, Redriven, Streams};
 
-/// The example of the README compiles.
+/// The example of the README runs.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
