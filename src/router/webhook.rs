@@ -18,8 +18,15 @@ use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 /// | some did | `Ok`, and a warning for each that did not |
 /// | none did | an error with a [`BroadcastError`] in it |
 ///
-/// Every endpoint is tried as often as its lane's retry policy allows, and routing ends when the
-/// last one has its outcome. The routing information is not used. An endpoint that is
+/// Every endpoint is tried as often as its lane's retry policy allows, and `route` returns when the last
+/// delivery has its final outcome. An endpoint that is down holds it for as long as its retry policy and its
+/// circuit allow: while the circuit is open no attempt is made, and none is counted.
+/// [`RetryPolicy::with_max_age`](crate::retry::RetryPolicy::with_max_age) bounds that time, also behind an
+/// open circuit; [`with_max_attempts`](crate::retry::RetryPolicy::with_max_attempts) bounds the attempts.
+/// [`LaneConfig::without_retry`](crate::LaneConfig::without_retry) makes one attempt, and none at all while
+/// the circuit is open.
+///
+/// The routing information is not used. An endpoint that is
 /// [gone](Dispatcher#endpoints-that-are-gone) did not accept the event until it is inserted again;
 /// [remove](Self::remove) it to be no longer warned. Clones share the endpoints.
 ///
