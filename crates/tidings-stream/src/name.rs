@@ -10,6 +10,9 @@ pub const MAX_NAME_BYTES: usize = 255;
 /// What [`StreamName::dead_letter`] appends.
 const DEAD_LETTER_SUFFIX: &str = ".dead";
 
+/// The start of the names of groups that this package makes for itself.
+const RESERVED_PREFIX: &str = "tidings.";
+
 /// The full name of a stream, `<app>.<namespace>.<name>`. Clones share the text.
 ///
 /// Application and namespace hold no full stop and the name may, so two different triples never
@@ -82,6 +85,14 @@ impl GroupName {
         Ok(Self(name.into()))
     }
 
+    /// Takes a name that the application may give to a group of its own.
+    pub(crate) fn of_application(name: &str) -> Result<Self, Error> {
+        if name.starts_with(RESERVED_PREFIX) {
+            return Err(invalid("group", InvalidName::Reserved));
+        }
+        Self::new(name)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -113,6 +124,9 @@ pub enum InvalidName {
     /// The text has a full stop, which separates the parts of a name.
     #[error("expected no full stop")]
     FullStop,
+    /// The text begins with `tidings.`, as the names of groups do that this package makes for itself.
+    #[error("expected a name that does not begin with `{RESERVED_PREFIX}`")]
+    Reserved,
 }
 
 fn check_prefix(field: &'static str, text: &str) -> Result<(), Error> {

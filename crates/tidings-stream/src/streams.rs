@@ -176,7 +176,7 @@ impl Streams {
     /// # Errors
     ///
     /// [`Error::Closed`] after closing began; [`Error::InvalidName`], also where `<stream>.dead` would be too
-    /// long; [`Error::InvalidOption`]; [`Error::StartAhead`]; [`Error::Full`], [`Error::OutcomeUnknown`] or
+    /// long, and for a group whose name begins with `tidings.`; [`Error::InvalidOption`]; [`Error::StartAhead`]; [`Error::Full`], [`Error::OutcomeUnknown`] or
     /// [`Error::Backend`] from the store. The call can be repeated.
     ///
     /// # Cancel safety
@@ -244,7 +244,7 @@ impl Streams {
     ) -> Result<Consumer, Error> {
         self.ensure_open()?;
         options.check()?;
-        let key = self.group(stream, group)?;
+        let key = self.own_group(stream, group)?;
         let dead_letters = match &options.dead_letter_stream {
             Some(name) => self.name(name).map_err(|error| match error {
                 Error::InvalidName {
@@ -361,6 +361,14 @@ impl Streams {
                 Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
         }
         Ok(())
+    }
+
+    /// A group that the application makes.
+    fn own_group(&self, stream: &str, group: &str) -> Result<GroupKey, Error> {
+        Ok(GroupKey {
+            stream: self.name(stream)?,
+            group: GroupName::of_application(group)?,
+        })
     }
 
     fn group(&self, stream: &str, group: &str) -> Result<GroupKey, Error> {

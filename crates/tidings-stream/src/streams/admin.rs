@@ -43,8 +43,8 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::StartAhead`], [`Error::Full`], [`Error::Closed`] or
-    /// [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], also for a group whose name begins with `tidings.`; [`Error::StartAhead`],
+    /// [`Error::Full`], [`Error::Closed`] or [`Error::Backend`] from the store.
     ///
     /// # Cancel safety
     ///
@@ -55,7 +55,7 @@ impl Streams {
         group: &str,
         start: StartFrom,
     ) -> Result<(), Error> {
-        let group = self.group(stream, group)?;
+        let group = self.own_group(stream, group)?;
         self.shared.engine.open_group(&group, start).await
     }
 

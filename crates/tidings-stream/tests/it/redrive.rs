@@ -1,11 +1,15 @@
 //! Bringing dead letters back, on an engine that is watched or disturbed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_stream::engine::{ConsumerKey, Engine};
-use tidings_stream::{Redrive, ServiceConfig, StartFrom, Streams};
+use tidings_stream::{
+    Error, InvalidName, MemoryEngine, Message, Redrive, ServiceConfig, StartFrom, Streams,
+    SubscribeOptions,
+};
 
 use crate::database::{key, numbered};
 use crate::wrapped::{Hook, Wrapped};
@@ -50,4 +54,26 @@ async fn regression_a_redrive_brings_what_a_crashed_one_had_claimed() {
     let redriven = streams.redrive("s.dead", redrive).await.unwrap();
     assert_eq!(redriven.moved, 150);
     assert_eq!(streams.stats("t").await.unwrap().messages, 150);
+}
+
+/// A subscriber in the group that remembers what was brought back would take letters from it.
+#[tokio::test]
+async fn regression_groups_of_the_package_take_no_subscribers() {
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+    let is_reserved = |error: &Error| {
+        let source = InvalidName::Reserved;
+        matches!(error, Error::InvalidName { field: "group", source: it } if *it == source)
+    };
+    for group in ["tidings.redrive", "tidings.", "tidings.later"] {
+        let handler = |_: Message| async { Ok(()) };
+        let subscribing = streams.subscribe("s", group, SubscribeOptions::default(), handler);
+        let error = subscribing.await.unwrap_err();
+        assert!(is_reserved(&error), "{error:?}");
+        let creating = streams.create_group("s", group, StartFrom::Latest);
+        let error = creating.await.unwrap_err();
+        assert!(is_reserved(&error), "{error:?}");
+    }
+    assert!(streams.list().await.unwrap().is_empty());
+    let creating = streams.create_group("s", "tidings", StartFrom::Latest);
+    creating.await.unwrap();
 }
