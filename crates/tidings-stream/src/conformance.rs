@@ -129,6 +129,7 @@ behaviours! { $
         a_long_batch_keeps_its_messages
         a_paused_consumer_claims_nothing
         dead_letters_are_brought_back
+        regression_a_refused_redrive_leaves_nothing
         regression_redriving_keeps_no_letter_from_being_trimmed;
     admin:
         a_group_may_start_at_a_time

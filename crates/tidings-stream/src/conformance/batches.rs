@@ -234,6 +234,37 @@ pub async fn dead_letters_are_brought_back(engine: Arc<dyn Engine>) {
     ));
 }
 
+/// A stream that does not exist, or whose messages do not say where they came from, is refused, and stays
+/// as it was. One that is empty has nothing to bring back.
+pub async fn regression_a_refused_redrive_leaves_nothing(engine: Arc<dyn Engine>) {
+    use crate::{Error, Redrive, Retention};
+    let streams = streams(engine);
+    let redrive = |stream| streams.redrive(stream, Redrive::default());
+    let unknown = redrive("unknown").await.unwrap_err();
+    assert!(matches!(unknown, Error::UnknownStream), "{unknown:?}");
+    let elsewhere = Redrive::default().with_target("elsewhere");
+    let unknown = streams.redrive("unknown", elsewhere).await.unwrap_err();
+    assert!(matches!(unknown, Error::UnknownStream), "{unknown:?}");
+    assert!(streams.list().await.unwrap().is_empty());
+
+    let ten = Retention::default().with_max_len(10);
+    streams.set_retention("empty", ten).await.unwrap();
+    assert_eq!(redrive("empty").await.unwrap().moved, 0);
+    assert!(streams.stats("empty").await.unwrap().groups.is_empty());
+
+    streams.publish_batch("s", numbered(250)).await.unwrap();
+    let refused = redrive("s").await.unwrap_err();
+    let is_about_target = matches!(
+        refused,
+        Error::InvalidOption {
+            field: "target",
+            ..
+        }
+    );
+    assert!(is_about_target, "{refused:?}");
+    assert!(streams.stats("s").await.unwrap().groups.is_empty());
+}
+
 /// What has been brought back, or will be, does not keep the dead-letter stream from being trimmed.
 pub async fn regression_redriving_keeps_no_letter_from_being_trimmed(engine: Arc<dyn Engine>) {
     use crate::{NewMessage, Redrive, Retention};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Streams;
 use crate::dead_letter;
 use crate::engine::{self, ConsumerKey, Delivery, GroupKey, Outcome, Settlement};
-use crate::{Error, Headers, StartFrom, StreamName};
+use crate::{Error, Headers, Message, MessageId, StartFrom, StreamName};
 
 /// Letters that are moved at a time.
 const BATCH: u64 = 100;
@@ -70,9 +70,12 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::InvalidOption`] when the target is the dead-letter stream
-    /// itself, [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What had been
-    /// moved by then stays moved; calling again continues.
+    /// [`Error::UnknownStream`] when there is no such stream, as before its first letter;
+    /// [`Error::InvalidOption`] when the target is the dead-letter stream itself, or when there is no target
+    /// and no message says which stream it came from. These change nothing.
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What
+    /// had been moved by then stays moved; calling again continues.
     ///
     /// # Cancel safety
     ///
@@ -89,9 +92,23 @@ impl Streams {
             });
         }
         let store = &self.shared.engine;
-        store.open_group(&group, StartFrom::Earliest).await?;
+        let stats = store.stats(&group.stream).await?;
         // What dies again while this runs is not brought back for ever.
-        let end = store.stats(&group.stream).await?.newest;
+        let end = stats.newest;
+        if end.is_none() {
+            let names = store.list(group.stream.as_str()).await?;
+            let exists = names.contains(&group.stream);
+            return exists.then(Redriven::default).ok_or(Error::UnknownStream);
+        }
+        let is_first = stats.groups.iter().all(|it| it.name != group.group);
+        // A group that is made for nothing would stay.
+        if is_first && target.is_none() && !self.holds_letter(&group.stream, end).await? {
+            return Err(Error::InvalidOption {
+                field: "target",
+                expected: "set, because no message says which stream it came from",
+            });
+        }
+        store.open_group(&group, StartFrom::Earliest).await?;
         let consumer = ConsumerKey {
             group: group.clone(),
             consumer: engine::REDRIVE_GROUP.into(),
@@ -131,14 +148,40 @@ impl Streams {
         }
         Ok(done)
     }
+
+    /// Whether one of the messages up to `end` says which stream it came from, or may do so because it
+    /// cannot be read: claims come past it.
+    async fn holds_letter(
+        &self,
+        stream: &StreamName,
+        end: Option<MessageId>,
+    ) -> Result<bool, Error> {
+        let page_size = usize::try_from(BATCH).unwrap_or(usize::MAX);
+        let mut after = None;
+        while after < end {
+            let page = match self.shared.engine.read(stream, after, page_size).await {
+                Err(Error::Backend(_)) => return Ok(true),
+                page => page?,
+            };
+            let Some(last) = page.last() else { break };
+            after = Some(last.id);
+            if page.iter().any(|it| origin(it, stream).is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The stream that a message of a dead-letter stream came from.
+fn origin(message: &Message, dead_letters: &StreamName) -> Option<StreamName> {
+    let origin = message.headers.get(dead_letter::STREAM)?.parse().ok()?;
+    (origin != *dead_letters).then_some(origin)
 }
 
 /// Moves a letter where it belongs: without provenance it is the message that it was.
 fn fate(letter: &Delivery, group: &GroupKey, target: Option<&StreamName>) -> Outcome {
-    let origin = || {
-        let origin = letter.message.headers.get(dead_letter::STREAM)?;
-        origin.parse().ok().filter(|origin| *origin != group.stream)
-    };
+    let origin = || origin(&letter.message, &group.stream);
     match target.cloned().or_else(origin) {
         Some(to) => Outcome::Dead {
             to,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::{
-    Error, InvalidName, MemoryEngine, Message, Redrive, ServiceConfig, StartFrom, Streams,
-    SubscribeOptions,
+    Error, HandlerError, InvalidName, MemoryEngine, Message, NewMessage, Redrive, ServiceConfig,
+    StartFrom, Streams, SubscribeOptions,
 };
 
 use crate::database::{key, numbered};
@@ -76,4 +76,34 @@ async fn regression_groups_of_the_package_take_no_subscribers() {
     assert!(streams.list().await.unwrap().is_empty());
     let creating = streams.create_group("s", "tidings", StartFrom::Latest);
     creating.await.unwrap();
+}
+
+/// Has a message that cannot be read.
+#[derive(Debug)]
+struct Unreadable;
+
+#[async_trait]
+impl Hook for Unreadable {
+    async fn before(&self, call: &'static str, _messages: usize) -> Result<(), Error> {
+        match call {
+            "read" => Err(Error::backend(std::io::Error::other("unreadable"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Letters come back although the search for the first one met a message that cannot be read.
+#[tokio::test]
+async fn what_cannot_be_read_does_not_stop_a_redrive() {
+    let streams = Streams::new(Wrapped::new(Unreadable), ServiceConfig::default());
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    let options = SubscribeOptions::default().with_start(StartFrom::Earliest);
+    let bury = |_: Message| async { Err(HandlerError::skip_retry("not today")) };
+    let consumer = streams.subscribe("s", "g", options, bury).await.unwrap();
+    while consumer.stats().dead_lettered == 0 {
+        tokio::task::yield_now().await;
+    }
+    consumer.close().await;
+    let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
+    assert_eq!(redriven.moved, 1);
 }
