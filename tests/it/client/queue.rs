@@ -15,6 +15,23 @@ async fn starting_twice_adds_no_workers() {
 }
 
 #[tokio::test]
+async fn ten_workers_a_queue_of_a_thousand_and_thirty_seconds_are_the_defaults() {
+    let receiver = silent().await;
+    let (client, _errors) = started(Client::builder(receiver.url("/")));
+    for number in 1..=10 {
+        client.notify("under way").unwrap();
+        receiver.request(number).await;
+    }
+    for _ in 0..1000 {
+        client.notify("queued").unwrap();
+    }
+    assert_eq!(client.notify("x").unwrap_err().reason(), Refusal::QueueFull);
+    assert_eq!(client.queued(), 1000);
+    let endpoint = tidings::Endpoint::new(receiver.url("/")).unwrap();
+    assert_eq!(endpoint.timeout(), Duration::from_secs(30));
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_and_hands_the_message_back() {
     let receiver = silent().await;
     let (client, _errors) = started(Client::builder(receiver.url("/")).workers(1).queue_size(2));
