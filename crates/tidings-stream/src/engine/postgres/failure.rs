@@ -12,9 +12,11 @@ pub(super) fn column(error: tidings_postgres::tokio_postgres::Error) -> Error {
     Error::backend(error)
 }
 
-/// The error of a statement on a connection of the caller's.
+/// The error of a statement on a connection of the caller's. Its code is among its sources, as with any
+/// other connection.
 pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error {
-    if error.code() == Some(&SqlState::DISK_FULL) {
+    let error = tidings_postgres::Error::of_statement(error);
+    if error.is_full() {
         Error::Full(Arc::new(error))
     } else {
         Error::backend(error)
