@@ -7,6 +7,7 @@
 
 pub(crate) mod file;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{StringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
 use tracing_subscriber::EnvFilter;
@@ -44,7 +46,8 @@ pub struct Settings {
         env = "TIDINGS_DATABASE",
         value_name = "URL",
         default_value = "sqlite:tidings.db",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown(DatabaseUrl::from_str)
     )]
     pub database: DatabaseUrl,
 
@@ -54,7 +57,8 @@ pub struct Settings {
         long,
         env = "TIDINGS_REDIS",
         value_name = "URL",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown(RedisUrl::from_str)
     )]
     pub redis: Option<RedisUrl>,
 
@@ -191,6 +195,35 @@ impl ApiKey {
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
+    }
+}
+
+/// Parses a value that may contain a password, which the error therefore does not repeat.
+#[derive(Clone, Copy)]
+pub(crate) struct Unshown<T, E>(pub(crate) fn(&str) -> Result<T, E>);
+
+impl<T, E> TypedValueParser for Unshown<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: fmt::Display + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        let refused = |reason: String| {
+            let name = argument.map(ToString::to_string).unwrap_or_default();
+            let text = format!("invalid value for '{name}': {reason}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        };
+        let text = value
+            .to_str()
+            .ok_or_else(|| refused("expected UTF-8".to_owned()))?;
+        (self.0)(text).map_err(|error| refused(error.to_string()))
     }
 }
 

@@ -1,4 +1,5 @@
 use std::io::{IsTerminal, Write};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -6,6 +7,7 @@ use tidings_import::Progress;
 use tokio::time::Instant;
 
 use super::CommandError;
+use crate::settings::Unshown;
 use crate::storage::{DatabaseUrl, import};
 
 /// Cells of the bar on a terminal.
@@ -22,7 +24,7 @@ const IN_LOG: Duration = Duration::from_secs(1);
 )]
 pub(super) struct Import {
     /// The file, for instance `sqlite:tidings.db`
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = Unshown(DatabaseUrl::from_str))]
     from: DatabaseUrl,
 
     /// The database, `postgres://user:password@host/database`
@@ -30,7 +32,8 @@ pub(super) struct Import {
         long,
         env = "TIDINGS_DATABASE",
         value_name = "URL",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown(DatabaseUrl::from_str)
     )]
     to: DatabaseUrl,
 }

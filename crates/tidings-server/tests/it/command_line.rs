@@ -232,6 +232,22 @@ async fn every_wrong_argument_is_refused_in_words_of_ours() {
     }
 }
 
+#[tokio::test]
+async fn a_url_that_is_refused_is_not_repeated_with_its_password() {
+    for (setting, url) in [
+        ("TIDINGS_DATABASE", "mysql://anna:hunter2@host/db"),
+        ("TIDINGS_DATABASE", "POSTGRES://anna:hunter2@host/db"),
+        ("TIDINGS_REDIS", "http://anna:hunter2@host/1"),
+    ] {
+        let command = binary().args(["serve", "--dev"]).env(setting, url).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{url}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("expected `"), "{complaint}");
+        assert!(!complaint.contains("hunter2"), "{complaint}");
+    }
+}
+
 /// What one start of a server says of its database.
 async fn refused_database(url: &str) -> String {
     let command = binary()
