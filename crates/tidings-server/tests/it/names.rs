@@ -90,8 +90,8 @@ async fn a_mistyped_url_is_refused_by_what_is_wrong_and_any_other_shown_as_it_is
     let server = home.start().await;
     let long = format!("http://{}.example/", "a".repeat(64));
     for (url, reason) in [
-        (" http://127.0.0.1/a", "no blanks"),
-        ("http://127.0.0.1/a\nb", "no blanks"),
+        (" http://127.0.0.1/a", "no spaces"),
+        ("http://127.0.0.1/a\nb", "no spaces"),
         ("http:\\\\127.0.0.1\\x", "no backslashes"),
         ("http:127.0.0.1/x", "absolute"),
         ("http:///127.0.0.1/x", "a host after"),
@@ -143,8 +143,8 @@ async fn a_mistyped_secret_is_refused_by_what_is_wrong_and_never_repeated() {
     let server = home.start().await;
     for (secret, reason) in [
         (format!("v1,{SECRET}"), "without `v1,`"),
-        (format!(" {SECRET}"), "no blanks"),
-        (format!("{SECRET}\n"), "no blanks"),
+        (format!(" {SECRET}"), "no spaces"),
+        (format!("{SECRET}\n"), "no spaces"),
         (format!("\"{SECRET}\""), "quotation marks"),
         (
             SECRET.replace("MfKQ9r8G", "MfKQ9r8_"),
