@@ -19,7 +19,7 @@ mod error;
 mod import;
 mod postgres;
 mod records;
-mod redis;
+pub(crate) mod redis;
 mod sqlite;
 mod stored;
 mod url;
@@ -70,9 +70,7 @@ impl Storage {
 
 /// What a part of the storage reports of its engine.
 fn of_engine(cause: &(dyn std::error::Error + 'static)) -> Option<StorageError> {
-    sqlite::of_engine(cause)
-        .or_else(|| postgres::of_engine(cause))
-        .or_else(|| redis::of_engine(cause))
+    sqlite::of_engine(cause).or_else(|| postgres::of_engine(cause))
 }
 
 impl From<tidings_notify::StoreError> for StorageError {

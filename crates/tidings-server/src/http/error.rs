@@ -9,7 +9,7 @@ use tidings_notify::presence::PresenceError;
 use crate::accept::AcceptError;
 use crate::idempotency;
 use crate::outage::Cause;
-use crate::storage::StorageError;
+use crate::storage::{StorageError, redis};
 use crate::wire::{ErrorBody, ErrorDescription};
 
 /// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
@@ -169,6 +169,11 @@ impl From<StorageError> for ApiError {
                 "the database of the server is not available; nothing was stored",
             )
             .because_of(&error),
+            StorageError::Locked => Self::unavailable(
+                "locked",
+                "another transaction holds the log of one of the users, or the idempotency key; nothing \
+                 was stored",
+            ),
             StorageError::OutcomeUnknown { .. } => Self::unavailable(
                 "outcome_unknown",
                 "the database of the server did not confirm the request, which may have been stored or not; \
@@ -212,6 +217,10 @@ impl From<PresenceError> for ApiError {
     fn from(error: PresenceError) -> Self {
         match error {
             PresenceError::Closed => Self::stopping(),
+            error if redis::is_unavailable(&error) => Self::unavailable(
+                "presence_unavailable",
+                "the Redis server, which knows who is online, is not available",
+            ),
             error => StorageError::from(error).into(),
         }
     }

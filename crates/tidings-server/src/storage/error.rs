@@ -25,6 +25,9 @@ pub enum StorageError {
         #[source]
         source: Cause,
     },
+    /// Another transaction holds the log of one of the users, or the idempotency key. A repeat may succeed.
+    #[error("another transaction holds the log of one of the users, or the idempotency key")]
+    Locked,
     /// The database did not confirm the commit, and does not say what became of it: the call had its
     /// whole effect or none.
     #[error("the database did not confirm the commit, which may have been made or not")]

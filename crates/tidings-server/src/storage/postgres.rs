@@ -217,7 +217,7 @@ async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, Sto
                 let lost = || StorageError::failed("a stored request has no response");
                 return Ok(Created::Repeated(response.ok_or_else(lost)?));
             }
-            Some(Known::Busy) | None => return Err(StorageError::unavailable(SameKey)),
+            Some(Known::Busy) | None => return Err(StorageError::Locked),
         }
     }
     match webhooks::create_endpoint_in(client, &create.endpoint).await {
@@ -237,11 +237,6 @@ async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, Sto
     }
     Ok(Created::Stored)
 }
-
-/// Another request with the same idempotency key is under way.
-#[derive(Debug, thiserror::Error)]
-#[error("another request with this idempotency key is in progress")]
-struct SameKey;
 
 /// Runs the statements of a transaction, with its begin and its commit among them. After an error of
 /// theirs the transaction is rolled back; if that fails too, the connection is of no more use.
@@ -294,8 +289,14 @@ fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
     };
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&**source);
     while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
+        // A source that is shared is an error of its own, with the same text.
+        let shared: Option<&Arc<dyn StdError + Send + Sync>> = error.downcast_ref();
+        let found = match shared {
+            Some(shared) => shared.downcast_ref(),
+            None => error.downcast_ref(),
+        };
+        if found.is_some() {
+            return found;
         }
         cause = error.source();
     }
@@ -313,6 +314,24 @@ mod tests {
 
     use super::super::conformance::{self, Handles};
     use super::super::{Accept, Accepted};
+
+    /// What another package wraps in errors of its own keeps its code, by which a batch is tried again.
+    #[tokio::test]
+    async fn regression_the_code_of_a_statement_is_found_behind_the_errors_of_other_packages() {
+        let (schema, _handles) = open().await;
+        let client = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+        client.batch_execute("BEGIN").await.unwrap();
+        client.batch_execute("SELECT 1 / 0").await.unwrap_err();
+        let stream = tidings_stream::StreamName::new("app", "default", "webhook-events");
+        let message = tidings_stream::NewMessage::new("x");
+        let failed =
+            tidings_stream::postgres::publish_in(&*client, &stream.unwrap(), &[message]).await;
+        let failed = tidings_webhooks::StoreError::backend(failed.unwrap_err());
+        let error = super::StorageError::from(failed);
+        let code = super::database_error(&error).and_then(tidings_postgres::Error::code);
+        let code = code.map(tidings_postgres::tokio_postgres::error::SqlState::code);
+        assert_eq!(code, Some("25P02"), "{error:?}");
+    }
 
     /// Two handles that share nothing but the database, as two instances do.
     async fn open() -> (Schema, Handles) {

@@ -12,7 +12,7 @@ use tidings_notify::redis::RedisWakes;
 use tidings_notify::{Presence, WakeChannel};
 use tidings_redis::{Config, Error};
 
-use super::{RedisUrl, StorageError};
+use super::RedisUrl;
 
 /// A Redis server that instances share.
 #[derive(Debug)]
@@ -35,12 +35,12 @@ impl Redis {
     }
 }
 
-pub(super) fn of_engine(cause: &(dyn StdError + 'static)) -> Option<StorageError> {
-    let error: &Error = cause.downcast_ref()?;
-    Some(match error {
-        Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_) => {
-            StorageError::unavailable(error.clone())
-        }
-        error => StorageError::failed(error.clone()),
-    })
+/// Whether the reason of the error is a server that cannot be reached, does not reply, or is a replica. The
+/// tracker of the presence logs the outage.
+pub(crate) fn is_unavailable(error: &PresenceError) -> bool {
+    let cause = error.source();
+    matches!(
+        cause.and_then(|cause| cause.downcast_ref()),
+        Some(Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_))
+    )
 }

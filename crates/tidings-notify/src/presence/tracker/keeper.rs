@@ -69,7 +69,8 @@ impl Keeper {
                 () = here.closing.cancelled() => break,
                 _ = beats.tick() => true,
                 () = here.wake.notified(), if pause.is_none() => false,
-                () = until(pause), if pause.is_some() => false,
+                // A heartbeat, so that the store is asked also when there is nothing to tell.
+                () = until(pause), if pause.is_some() => true,
             };
             let kept = tokio::select! {
                 biased;

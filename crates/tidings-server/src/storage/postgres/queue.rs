@@ -4,7 +4,8 @@
 //! again soon, because most locks are held for the time of a commit. Logs that several instances write all
 //! the time would be locked each time one looks. So a request that was left out again and again goes into
 //! a batch of such requests, which waits for its locks for a moment: the database gives them in the order
-//! of asking.
+//! of asking. The others wait behind that batch. So once it did not get its locks, for instance because an
+//! application keeps a transaction open, no batch waits for a while.
 
 use std::time::Duration;
 
@@ -20,14 +21,11 @@ use crate::storage::{Accept, Accepted, StorageError};
 /// How often a request is left out before it waits for its locks.
 const LEFT_OUT: u32 = 3;
 
-/// Time until a request that was left out is tried again: at first, and at most. While a request waits for
-/// a lock that is not given, for a tenth of a second, the others wait too; so it waits seldom.
+/// Time until a request that was left out is tried again: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_secs(1)];
 
-/// Another transaction did not end in time.
-#[derive(Debug, thiserror::Error)]
-#[error("another transaction holds the log of one of the users, or the idempotency key")]
-struct Busy;
+/// How long no batch waits for locks after one has not got them, in a tenth of a second.
+const REST: Duration = Duration::from_secs(1);
 
 /// What one caller wants to have accepted.
 #[derive(Debug)]
@@ -37,18 +35,17 @@ struct Waiting {
     give_up_at: Instant,
     /// How often it was left out.
     left_out: u32,
+    /// What becomes of it if a log is locked.
+    locks: Locks,
 }
 
 type Reply = Result<Accepted, StorageError>;
 type Call = tidings_group_commit::Call<Waiting, Reply>;
 
 impl Waiting {
-    fn locks(&self) -> Locks {
-        if self.left_out < LEFT_OUT {
-            Locks::LeaveOut
-        } else {
-            Locks::Wait
-        }
+    /// Whether it was left out so often that it waits for its locks, together with its like.
+    fn must_wait(&self) -> bool {
+        self.left_out >= LEFT_OUT
     }
 }
 
@@ -63,7 +60,7 @@ impl Request for Waiting {
     }
 
     fn fits(&self, earlier: &Self) -> bool {
-        self.locks() == earlier.locks()
+        self.locks == earlier.locks
     }
 }
 
@@ -91,8 +88,12 @@ pub(super) fn queue(
     };
     let working = async move {
         let _ended = ended.drop_guard();
-        let left_out = Vec::new();
-        Worker { acceptor, left_out }.run(taken).await;
+        let worker = Worker {
+            acceptor,
+            left_out: Vec::new(),
+            waits_from: Instant::now(),
+        };
+        worker.run(taken).await;
     };
     (queue, working)
 }
@@ -103,6 +104,7 @@ impl Queue {
             accept,
             give_up_at: Instant::now() + self.patience,
             left_out: 0,
+            locks: Locks::LeaveOut,
         };
         let calls = self.lock().clone().ok_or(StorageError::Closed)?;
         let called = calls.call(request).await;
@@ -133,6 +135,8 @@ struct LeftOut {
 struct Worker {
     acceptor: Acceptor,
     left_out: Vec<LeftOut>,
+    /// Before this time no batch waits for locks.
+    waits_from: Instant,
 }
 
 impl Worker {
@@ -158,14 +162,21 @@ impl Worker {
             .into_iter()
             .partition(|it| it.again_at <= now);
         self.left_out = later;
-        again.sort_by_key(|it| it.call.request.locks() == Locks::Wait);
+        for LeftOut { call, .. } in &mut again {
+            call.request.locks = if call.request.must_wait() {
+                Locks::Wait
+            } else {
+                Locks::LeaveOut
+            };
+        }
+        again.sort_by_key(|it| it.call.request.locks == Locks::Wait);
         again.into_iter().map(|it| it.call)
     }
 
-    async fn accept(&mut self, calls: Vec<Call>) {
+    async fn accept(&mut self, mut calls: Vec<Call>) {
         let locks = calls
             .first()
-            .map_or(Locks::LeaveOut, |call| call.request.locks());
+            .map_or(Locks::LeaveOut, |call| call.request.locks);
         let requests: Vec<&Accept> = calls.iter().map(|call| &call.request.accept).collect();
         match self.acceptor.accept(&requests, locks).await {
             Ok(outcomes) => {
@@ -177,17 +188,32 @@ impl Worker {
                 }
             }
             Err(error) => match database_error(&error).and_then(tidings_postgres::Error::code) {
+                // Those whose logs are free need not wait for the others.
+                Some(code) if locks == Locks::Wait && is_about_locks(code) => {
+                    self.waits_from = Instant::now() + REST;
+                    for call in &mut calls {
+                        call.request.locks = Locks::LeaveOut;
+                    }
+                    Box::pin(self.accept(calls)).await;
+                }
                 // Some request of the batch may be the reason, so that the others are worth another
-                // attempt without it.
-                Some(code) if calls.len() > 1 && !is_for_all(code) => {
+                // attempt without it, unless all have waited for locks already.
+                Some(code)
+                    if calls.len() > 1
+                        && !is_for_all(code)
+                        && !(is_about_locks(code)
+                            && calls.iter().all(|call| call.request.must_wait())) =>
+                {
                     for call in calls {
                         Box::pin(self.accept(vec![call])).await;
                     }
                 }
                 // Also when another transaction is creating the log of one of the users, or each of two
-                // transactions holds what the other one waits for.
+                // transactions holds what the other one waits for. Looking has cost a wait, so that the
+                // request does not meet the others again.
                 Some(code) if is_about_locks(code) => {
-                    for call in calls {
+                    for mut call in calls {
+                        call.request.left_out = call.request.left_out.max(LEFT_OUT);
                         self.try_again(call);
                     }
                 }
@@ -204,12 +230,16 @@ impl Worker {
         let now = Instant::now();
         let request = &mut call.request;
         if now >= request.give_up_at {
-            call.reply(Err(StorageError::unavailable(Busy)));
+            call.reply(Err(StorageError::Locked));
             return;
         }
         let [first, longest] = PAUSES;
         let pause = first.saturating_mul(1 << request.left_out.min(16));
-        let again_at = (now + pause.min(longest)).min(request.give_up_at);
+        let mut again_at = now + pause.min(longest);
+        if request.must_wait() {
+            again_at = again_at.max(self.waits_from);
+        }
+        let again_at = again_at.min(request.give_up_at);
         request.left_out += 1;
         self.left_out.push(LeftOut { call, again_at });
     }
