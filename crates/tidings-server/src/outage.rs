@@ -1,5 +1,5 @@
-//! What the log says of a database that does not work: one line when that begins and one when it ends,
-//! whatever the number of requests.
+//! What the log says of requests that are refused because the database does not work: one line when that
+//! begins and one when it ends, whatever their number.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
