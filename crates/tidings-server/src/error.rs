@@ -47,6 +47,26 @@ pub enum StartError {
     Webhooks(#[from] tidings_webhooks::Error),
 }
 
+/// Looks for an error of this type in an error and its causes.
+pub(crate) fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+) -> Option<&'a T> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // A cause that is shared is an error of its own, with the same text.
+        let shared: Option<&Arc<dyn StdError + Send + Sync>> = error.downcast_ref();
+        let found = match shared {
+            Some(shared) => shared.downcast_ref(),
+            None => error.downcast_ref(),
+        };
+        if found.is_some() {
+            return found;
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// Writes an error and its causes on one line: `error: cause: cause of the cause`. Layers that add nothing
 /// are left out.
 pub fn explain(error: &(dyn StdError + 'static)) -> String {

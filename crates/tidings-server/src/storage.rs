@@ -110,7 +110,11 @@ impl From<tidings_webhooks::StoreError> for StorageError {
             StoreError::Unavailable(source) => {
                 of_engine(&*source).unwrap_or(Self::Unavailable { source })
             }
-            error => Self::failed(error),
+            // Also what the streams report of the database while they hand an event over.
+            error => match crate::error::find::<tidings_postgres::Error>(&error) {
+                Some(reported) => reported.clone().into(),
+                None => Self::failed(error),
+            },
         }
     }
 }

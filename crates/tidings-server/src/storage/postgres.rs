@@ -287,20 +287,7 @@ fn database_error(error: &StorageError) -> Option<&tidings_postgres::Error> {
     else {
         return None;
     };
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(&**source);
-    while let Some(error) = cause {
-        // A source that is shared is an error of its own, with the same text.
-        let shared: Option<&Arc<dyn StdError + Send + Sync>> = error.downcast_ref();
-        let found = match shared {
-            Some(shared) => shared.downcast_ref(),
-            None => error.downcast_ref(),
-        };
-        if found.is_some() {
-            return found;
-        }
-        cause = error.source();
-    }
-    None
+    crate::error::find(&**source)
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Nothing that was accepted is there, so that a flush or a loss of the server loses nothing: the
 //! presence is told again by the next heartbeats, and wake-ups take the way through the database.
 
-use std::error::Error as StdError;
 use std::sync::Arc;
 
 use tidings_notify::presence::PresenceError;
@@ -38,9 +37,8 @@ impl Redis {
 /// Whether the reason of the error is a server that cannot be reached, does not reply, or is a replica. The
 /// tracker of the presence logs the outage.
 pub(crate) fn is_unavailable(error: &PresenceError) -> bool {
-    let cause = error.source();
     matches!(
-        cause.and_then(|cause| cause.downcast_ref()),
+        crate::error::find(error),
         Some(Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_))
     )
 }

@@ -11,7 +11,7 @@ struct Cluster {
     servers: Vec<Server>,
     home: Home,
     /// Dropped last.
-    _schema: Schema,
+    schema: Schema,
     redis: Option<RedisServer>,
 }
 
@@ -36,7 +36,7 @@ impl Cluster {
         Self {
             servers: futures_util::future::join_all(servers).await,
             home,
-            _schema: schema,
+            schema,
             redis,
         }
     }
@@ -215,4 +215,50 @@ async fn the_webhooks_of_an_instance_that_stops_go_on_at_once_and_of_one_that_is
         }
         cluster.servers.push(cluster.home.start().await);
     }
+}
+
+#[tokio::test]
+async fn presence_is_refused_by_name_while_redis_is_away_and_nothing_else_is() {
+    let mut cluster = Cluster::with_redis(1, &[]).await;
+    let server = cluster.servers.pop().unwrap();
+    cluster.redis.as_mut().unwrap().stop().unwrap();
+    let presence = http().get(server.at("/v1/users/anna/presence")).send();
+    let presence = presence.await.unwrap();
+    assert_eq!(presence.status(), 503);
+    let body: Value = presence.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "presence_unavailable");
+    server.notify("anna", json!(1)).await;
+    server.get("/health/ready").await;
+    let (_, log) = server.stop("-TERM").await;
+    assert!(!log.contains("the database"), "{log}");
+}
+
+#[tokio::test]
+async fn regression_a_log_that_an_application_holds_delays_its_own_user_alone() {
+    let cluster = Cluster::start(1, &[]).await;
+    let server = &cluster.servers[0];
+    let config = tidings_postgres::Config::new(&cluster.schema.url()).unwrap();
+    let application = config.connect().await.unwrap();
+    let hold = "BEGIN; SELECT tidings_notify('anna', 'test', '1')";
+    application.batch_execute(hold).await.unwrap();
+    let body = json!({ "user_id": "anna", "payload": 1 });
+    let refused = (0..20).map(|_| server.post("/v1/notifications", &body));
+    let refused = futures_util::future::join_all(refused);
+    // Enough for the requests above to be left out again and again meanwhile.
+    let others = async {
+        for n in 0..100 {
+            server.notify("bob", json!(n)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = others => {}
+        _ = refused => panic!("the others waited until anna's requests were refused"),
+    }
+    let response = server.post("/v1/notifications", &body).await;
+    assert_eq!(response.status(), 503);
+    let refusal: Value = response.json().await.unwrap();
+    assert_eq!(refusal["error"]["code"], "locked");
+    application.batch_execute("ROLLBACK").await.unwrap();
+    server.notify("anna", json!(1)).await;
 }

@@ -10,6 +10,7 @@ use tidings_notify::presence::{
     PresenceError, Standing, Tracker, TrackerOptions, Transitions, Update, WatchItem,
 };
 use tidings_notify::{MemoryPresence, Presence, RoutingInfo, UserId};
+use tidings_test_support::Log;
 use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{ann, place, user};
@@ -108,6 +109,24 @@ async fn an_outage_fails_no_registration_and_is_made_good() {
     connection.stored().await.unwrap();
     let online = presence.online_users(&[ann(), user("bob")]).await.unwrap();
     assert_eq!(online, [ann()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_an_outage_is_said_to_be_over_when_the_store_has_replied() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let (presence, tracker) = flaky();
+    let connection = tracker.register(ann()).unwrap();
+    connection.stored().await.unwrap();
+    presence.is_down.store(true, Ordering::SeqCst);
+    // There is nothing to report, and heartbeats fail.
+    sleep(Duration::from_secs(60)).await;
+    let over = "connections can be reported to presence again";
+    assert_eq!(log.lines("failed to report connections").len(), 1);
+    assert!(log.lines(over).is_empty());
+    presence.is_down.store(false, Ordering::SeqCst);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(log.lines(over).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
