@@ -14,6 +14,9 @@ const MAX_HEADER_BYTES: usize = 8 << 10;
 /// Longest description, in bytes.
 const MAX_DESCRIPTION_BYTES: usize = 1000;
 
+/// Most waits of a schedule, the one before the first attempt included.
+const MAX_WAITS: usize = 100;
+
 /// Longest URL, in bytes.
 const MAX_URL_BYTES: usize = 2048;
 
@@ -96,6 +99,11 @@ impl EndpointSettings {
                 let expected = format!("each header once, got `{name}` twice");
                 return Err(Error::invalid("headers", expected));
             }
+        }
+        let waits = self.schedule.as_ref().map_or(0, Vec::len);
+        if waits > MAX_WAITS {
+            let expected = format!("at most {MAX_WAITS} waits, got {waits}");
+            return Err(Error::invalid("schedule", expected));
         }
         Ok(())
     }
@@ -222,6 +230,16 @@ mod tests {
         let error = settings.check_new().unwrap_err();
         assert_eq!(error.field(), Some("headers"));
         assert!(error.to_string().contains("`x-team` twice"), "{error}");
+    }
+
+    #[test]
+    fn a_new_schedule_has_a_hundred_waits_at_most() {
+        let mut settings = EndpointSettings::new("https://example.com");
+        settings.schedule = Some(vec![Duration::from_secs(1); 100]);
+        assert!(settings.check_new().is_ok() && settings.check().is_ok());
+        settings.schedule = Some(vec![Duration::from_secs(1); 101]);
+        let error = settings.check_new().unwrap_err();
+        assert_eq!(error.field(), Some("schedule"));
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::{
 /// How often a change is tried again if another one was made at the same time.
 const MAX_CONTENTION: u32 = 16;
 
+/// Longest time for which an old secret signs too. A longer one is a mistake.
+const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// An endpoint to be made.
 #[derive(Debug, Clone)]
 #[must_use]
@@ -260,17 +263,22 @@ impl Webhooks {
     }
 
     /// Signs with another secret from now on, a new one unless the caller has one, and with the old
-    /// ones as well for `overlap`. Returns the secret; `None` when there is no such endpoint.
+    /// ones as well for `overlap`, at most 30 days. Returns the secret; `None` when there is no such endpoint.
     ///
     /// # Errors
     ///
-    /// [`Error::Store`], [`Error::Unreadable`], [`Error::Contended`].
+    /// [`Error::InvalidSetting`] for `overlap_ms`, [`Error::Store`], [`Error::Unreadable`],
+    /// [`Error::Contended`].
     pub async fn rotate_secret(
         &self,
         id: EndpointId,
         secret: Option<Secret>,
         overlap: Duration,
     ) -> Result<Option<Secret>, Error> {
+        if overlap > MAX_OVERLAP {
+            let expected = format!("at most {} (30 days)", MAX_OVERLAP.as_millis());
+            return Err(Error::invalid("overlap_ms", expected));
+        }
         let secret = secret_or_new(secret);
         let now = self.inner.clock.wall.now();
         let rotated = self
