@@ -63,13 +63,13 @@ impl Delivered {
                 if trouble.failed() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "failed to store delivery marks, trying again each second"
+                        "failed to store which notifications were sent, trying again each second"
                     );
                 }
                 sleep(FLUSH_INTERVAL).await;
                 self.work.notify_one();
             } else if trouble.worked() {
-                tracing::info!("delivery marks can be stored again");
+                tracing::info!("which notifications were sent can be stored again");
             }
         }
     }

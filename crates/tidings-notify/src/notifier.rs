@@ -229,7 +229,7 @@ impl Notifier {
     ///
     /// # Errors
     ///
-    /// [`Error::Store`] when the delivery marks could not be stored.
+    /// [`Error::Store`] when it could not be stored which events were sent.
     ///
     /// # Cancel safety
     ///

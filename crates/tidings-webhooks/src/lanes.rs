@@ -239,7 +239,7 @@ impl Shared {
         self.stopping.cancel();
         self.feeders.close();
         if timeout(limit, self.feeders.wait()).await.is_err() {
-            tracing::warn!("some webhook lanes still wait for the store");
+            tracing::warn!("stopping although the webhook store has not replied");
         }
         let keys = self.dispatcher.endpoints();
         for key in keys {
@@ -265,11 +265,11 @@ impl Shared {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "the webhook lanes cannot be given back, their leases have to end"
+                "failed to release the endpoints of this instance, others send to them when its lease has ended"
             ),
             Err(_elapsed) => {
                 tracing::warn!(
-                    "the webhook lanes cannot be given back in time, their leases have to end"
+                    "the webhook store did not reply in time, other instances send to the endpoints of this one when its lease has ended"
                 );
             }
         }

@@ -343,7 +343,9 @@ impl Webhooks {
         running.leading.cancel();
         // A batch that is not done until then is made again: by another instance, or the next run.
         if tokio::time::timeout(limit, running.leader).await.is_err() {
-            tracing::warn!("the webhook fan-out did not end in time");
+            tracing::warn!(
+                "stopping although deliveries of new events are still being made, which the next start or another instance repeats"
+            );
         }
         let left = deadline.saturating_duration_since(Instant::now());
         let (abandoned_attempts, unwritten_outcomes) = self.inner.lanes.stop(left).await;

@@ -58,7 +58,7 @@ async fn route(instance: Arc<Instance>, routes: Arc<Routes>, event: Arc<Event>) 
             instance.stats.routing_failed();
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "failed to locate a user's connections"
+                "failed to look up which instances have connections of a user"
             );
             return;
         }
@@ -82,14 +82,14 @@ async fn send(instance: &Instance, routes: &Routes, place: &RoutingInfo, event: 
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 instance = to,
-                "failed to route an event, which is left to the other instance's sweep"
+                "failed to send an event to another instance, which will find it in the store"
             );
         }
         Err(_elapsed) => {
             instance.stats.routing_failed();
             tracing::warn!(
                 instance = to,
-                "timed out routing an event, which is left to the other instance's sweep"
+                "another instance did not take an event in time, and will find it in the store"
             );
         }
     }

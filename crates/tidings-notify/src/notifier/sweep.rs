@@ -37,7 +37,7 @@ pub(crate) async fn run(instance: &Arc<Instance>, poll_interval: Duration) {
             Ok(next) => {
                 mark = Some(next);
                 if trouble.worked() {
-                    tracing::info!("sweeps of the notification store work again");
+                    tracing::info!("looking for changes in the notification store works again");
                 }
             }
             Err(StoreError::Closed) => {
@@ -49,7 +49,7 @@ pub(crate) async fn run(instance: &Arc<Instance>, poll_interval: Duration) {
                 if trouble.failed() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "a sweep of the notification store failed, trying again at each interval"
+                        "failed to look for changes in the notification store, trying again at each interval"
                     );
                 }
             }
@@ -78,7 +78,7 @@ async fn sweep(
         } = instance.store.changes(&mark, CHANGES_PER_QUERY).await?;
         if rewound {
             tracing::warn!(
-                "the notification store was rewound to an older state, checking all logs with streams"
+                "the notification store is in an older state than before, as after a restored backup; checking the logs of all open streams"
             );
             check_all(instance).await?;
             return Ok(next);

@@ -9,7 +9,7 @@ pub enum PresenceError {
     #[error("the user is not online")]
     NotFound,
     /// The store or the tracker was closed.
-    #[error("the presence tracker is closed")]
+    #[error("presence is closed")]
     Closed,
     /// An option is not within its range.
     #[error("expected {field} to be {expected}")]
@@ -20,7 +20,7 @@ pub enum PresenceError {
         expected: &'static str,
     },
     /// The backend failed.
-    #[error("the presence tracker failed")]
+    #[error("the store of presence failed")]
     Backend {
         /// The backend's error.
         #[source]

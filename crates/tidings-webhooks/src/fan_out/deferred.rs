@@ -39,7 +39,7 @@ impl FanOut {
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "cannot make the deliveries of deferred events, trying again"
+                        "cannot make the deliveries of events with many endpoints, trying again"
                     );
                     tokio::time::sleep(PAUSE).await;
                     continue;
@@ -70,7 +70,7 @@ impl FanOut {
                     tracing::error!(
                         number,
                         reason,
-                        "a deferred event cannot be read, its webhooks are not sent"
+                        "an accepted event cannot be read, its webhooks are not sent"
                     );
                     None
                 }

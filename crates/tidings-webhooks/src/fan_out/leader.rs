@@ -59,7 +59,10 @@ impl Leader {
                 Err(error) => {
                     if failures == 0 {
                         let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "cannot lead the webhook fan-out, trying again");
+                        tracing::warn!(
+                            error,
+                            "cannot make the deliveries of new events, trying again"
+                        );
                     }
                     failures = failures.saturating_add(1);
                     (poll * failures).min(LONGEST_PAUSE)
@@ -113,7 +116,9 @@ impl Leader {
             match self.ask().await {
                 Ok(Some(renewed)) => until = renewed,
                 Ok(None) => {
-                    tracing::warn!("another instance has taken over the webhook fan-out");
+                    tracing::warn!(
+                        "another instance makes the deliveries of new events now, because the lease of this one has ended"
+                    );
                     return Ok(());
                 }
                 Err(error) if self.fan_out.clock.now() >= until => return Err(error),
@@ -121,7 +126,7 @@ impl Leader {
                     let error: &dyn std::error::Error = &error;
                     tracing::warn!(
                         error,
-                        "the lead of the webhook fan-out cannot be renewed, trying again"
+                        "cannot renew the lease for making deliveries, trying again"
                     );
                 }
             }

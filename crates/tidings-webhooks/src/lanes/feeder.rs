@@ -426,7 +426,7 @@ impl Shared {
         {
             Ok(next_due) => self.look_at(next_due),
             // Its lease has to end.
-            Err(error) => self.store_failed(&error, "handing back a lane"),
+            Err(error) => self.store_failed(&error, "releasing an endpoint"),
         }
     }
 }

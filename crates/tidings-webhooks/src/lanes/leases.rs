@@ -47,7 +47,7 @@ pub(super) async fn take(shared: Arc<Shared>) {
             Err(StoreError::Closed) => return,
             Err(error) => {
                 failures = failures.saturating_add(1);
-                shared.store_failed(&error, "leasing lanes");
+                shared.store_failed(&error, "taking endpoints");
             }
         }
     }
@@ -109,7 +109,7 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             }
             outcome => {
                 if let Ok(Err(error)) = outcome {
-                    shared.store_failed(&error, "renewing leases");
+                    shared.store_failed(&error, "renewing the lease of endpoints");
                 }
                 if shared.clock.now() >= leased_until {
                     // Another instance may have them now.

@@ -165,7 +165,7 @@ impl Keeper {
                 self.pause = None;
                 self.backoff.reset();
                 if self.trouble.worked() {
-                    tracing::info!("connections can be reported to presence again");
+                    tracing::info!("who is online can be stored again");
                 }
             }
             Err(error) => {
@@ -173,7 +173,7 @@ impl Keeper {
                 if self.trouble.failed() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "failed to report connections to presence, trying again"
+                        "failed to store who is online, trying again"
                     );
                 }
             }

@@ -88,14 +88,14 @@ impl Watching {
         match state.read(&*self.presence).await {
             Ok(()) => {
                 if state.trouble.worked() {
-                    tracing::info!("presence can be watched again");
+                    tracing::info!("changes of who is online can be read again");
                 }
             }
             Err(error) => {
                 if state.trouble.failed() {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
-                        "failed to ask who came online and went offline, trying again"
+                        "failed to read who came online and went offline, trying again"
                     );
                 }
             }

@@ -26,7 +26,9 @@ impl Listener {
             let error = match self.open().await {
                 Ok(mut listening) => {
                     if reconnect.connected() {
-                        tracing::info!("restored the notification connection");
+                        tracing::info!(
+                            "restored the connection on which PostgreSQL announces changes"
+                        );
                     }
                     // Notifications of the time in between are lost.
                     self.wakes.send(Wake::Lost);
@@ -38,7 +40,7 @@ impl Listener {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(
                     error,
-                    "lost the notification connection, falling back to polling"
+                    "lost the connection on which PostgreSQL announces changes, polling until it is back"
                 );
             }
             reconnect.pause().await;

@@ -28,7 +28,7 @@ impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
             let error = match self.open().await {
                 Ok(connection) => {
                     if reconnect.connected() {
-                        tracing::info!("restored the notification connection");
+                        tracing::info!("restored the connection on which Redis announces changes");
                     }
                     self.connected.send_replace(Some(connection.multiplexed()));
                     // Those of the time in between are lost.
@@ -42,7 +42,7 @@ impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
             if reconnect.failed() {
                 tracing::warn!(
                     error = error.as_ref().map(|error| error as &dyn std::error::Error),
-                    "lost the notification connection, falling back to polling"
+                    "lost the connection on which Redis announces changes, polling until it is back"
                 );
             }
             reconnect.pause().await;
