@@ -280,6 +280,48 @@ mod tests {
     }
 
     #[test]
+    fn only_true_and_false_switch_a_setting_in_the_file() {
+        for value in ["\"true\"", "\"yes\"", "\"on\"", "1", "[true]", "\"\""] {
+            for name in ["dev", "webhook-private-addresses"] {
+                let (_folder, flag) = file(&format!("\n{name} = {value}\n"));
+                let refused = refused(&[&flag, "--dev"]);
+                let says =
+                    format!("line 2: {name}: expected true or false, without quotation marks");
+                assert!(refused.ends_with(&says), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_configuration_is_refused_in_plain_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidings.toml");
+        let flag = format!("--config={}", path.display());
+        let refusal = |says: &str| {
+            let refused = refused(&[&flag, "--dev"]);
+            assert!(refused.ends_with(says), "{refused}");
+        };
+        refusal(": no such file or folder");
+        std::fs::write(&path, b"# f\xfcr\n").unwrap();
+        refusal("line 1: expected text in UTF-8");
+        std::fs::write(&path, b"max-streams = 7\n# \xff").unwrap();
+        refusal("line 2: expected text in UTF-8");
+        for text in [
+            "listen: 127.0.0.1:0",
+            "{\"listen\": 1}",
+            "listen = \"127",
+            "a = 1\na = 2",
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let refused = refused(&[&flag, "--dev"]);
+            assert!(refused.contains(": expected TOML: "), "{refused}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        refusal(": expected a file, got a folder");
+    }
+
+    #[test]
     fn a_mistake_in_the_file_shows_no_key() {
         for keys in ["[\"a-secret-0123456789\", {}]", "[\"secret\"]"] {
             let (_folder, flag) = file(&format!("dev = true\napi-key = {keys}\n"));
@@ -320,6 +362,7 @@ mod tests {
             "--redis=localhost:6379",
             "--redis=redis://localhost/",
             "--allow-origin=example.com",
+            "--allow-origin=null",
         ] {
             let (name, _) = flag.split_once('=').unwrap();
             assert!(refused(&["--dev", flag]).contains(name), "{flag}");

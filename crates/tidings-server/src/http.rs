@@ -5,6 +5,7 @@ mod console;
 mod cursor;
 mod deliveries;
 mod endpoints;
+mod entries;
 mod error;
 mod expected;
 mod extract;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use tidings_notify::{InboxAction, UserId};
@@ -53,6 +54,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
             extract::check_length,
         ))
         .layer(from_fn_with_state(access, access::check_origin))
+        .layer(from_fn(extract::check_host))
         .layer(from_fn_with_state(Arc::clone(&app), log_request))
         .with_state(app)
 }

@@ -5,6 +5,7 @@
 //! [`Config`](crate::Config) is what the server runs on, after the checks that concern more than one
 //! setting.
 
+pub(crate) mod environment;
 pub(crate) mod file;
 
 use std::ffi::OsStr;
@@ -265,10 +266,11 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Origins are compared as text, so an origin must be spelled as browsers send it.
+/// Origins are compared as text, so an origin must be spelled as browsers send it. `null`, which a file and
+/// every page in a sandbox sends, is no origin to trust.
 fn origin(text: &str) -> Result<String, &'static str> {
     let spelled = url::Url::parse(text).map(|url| url.origin().ascii_serialization());
-    if text == "null" || spelled.as_deref() == Ok(text) {
+    if spelled.as_deref() == Ok(text) {
         Ok(text.to_owned())
     } else {
         Err("expected an origin such as `https://app.example.com`")

@@ -1,6 +1,5 @@
 //! `/v1/endpoints` and `/v1/users/{user}/endpoints`: where events are posted.
 
-use std::collections::BTreeMap;
 use std::convert::identity;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tidings_webhooks::{
 };
 
 use super::error::ApiError;
-use super::expected::Time;
+use super::expected::{Texts, Time};
 use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, idempotency_key};
 use super::fields::{Change, Fields};
 use crate::app::SharedApp;
@@ -265,7 +264,7 @@ struct Changes {
     description: Change<String>,
     event_types: Change<Vec<EventPattern>>,
     format: Change<Format>,
-    headers: Change<BTreeMap<String, String>>,
+    headers: Change<Texts>,
     signatures: Change<Vec<SignatureScheme>>,
     rate_limit: Change<NonZeroU32>,
     timeout_ms: Change<u64>,
@@ -297,7 +296,9 @@ impl Changes {
         self.format
             .apply(&mut settings.format, default.format, identity);
         self.headers
-            .apply(&mut settings.headers, default.headers, identity);
+            .apply(&mut settings.headers, default.headers, |Texts(headers)| {
+                headers
+            });
         self.signatures
             .apply(&mut settings.signatures, default.signatures, identity);
         self.rate_limit.apply(&mut settings.rate_limit, None, Some);

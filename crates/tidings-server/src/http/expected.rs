@@ -1,14 +1,18 @@
 //! The error texts for fields with a value of the wrong type. No text of a library reaches a caller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use tidings_notify::wire::parse_time;
-use tidings_notify::{EventKey, EventType, UserId};
+use tidings_notify::{EventKey, EventType, InvalidPayload, Payload, UserId};
 use tidings_webhooks::{EventPattern, Format, SignatureScheme};
+
+use super::entries::Entries;
+use super::extract::GIVEN_TWICE;
 
 /// A time in RFC 3339.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +26,22 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// Texts by name. A name that is given twice is refused: one of the two would be ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Texts(pub(crate) BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut texts = BTreeMap::new();
+        for (name, text) in Entries::<String>::deserialize(deserializer)?.0 {
+            if texts.insert(name, text).is_some() {
+                return Err(D::Error::custom(GIVEN_TWICE));
+            }
+        }
+        Ok(Self(texts))
+    }
+}
+
 /// A type that a field of a request may have.
 pub(crate) trait Field: DeserializeOwned {
     /// What the error says after "expected".
@@ -31,6 +51,58 @@ pub(crate) trait Field: DeserializeOwned {
     /// of the type says which rule is broken.
     fn has_rules_for(_json: &str) -> bool {
         false
+    }
+
+    /// The part of a value that is wrong, if the value has parts.
+    fn wrong_part(_json: &str) -> Option<Mistake> {
+        None
+    }
+}
+
+/// What is wrong with a value.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    /// The part, as it follows the name of the field: `[1]`, `.name`, or nothing for the whole value.
+    pub(crate) part: String,
+    pub(crate) message: String,
+}
+
+impl Mistake {
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            part: String::new(),
+            message: message.into(),
+        }
+    }
+
+    fn within(self, part: &str) -> Self {
+        let part = format!("{part}{}", self.part);
+        Self { part, ..self }
+    }
+}
+
+/// Parses a value, or says what is wrong with it.
+pub(crate) fn parse<T: Field>(json: &str) -> Result<T, Mistake> {
+    serde_json::from_str(json).map_err(|error| {
+        T::wrong_part(json).unwrap_or_else(|| Mistake::new(message::<T>(json, &error)))
+    })
+}
+
+fn message<T: Field>(json: &str, error: &serde_json::Error) -> String {
+    match Payload::parse(json) {
+        Err(half @ InvalidPayload::LoneSurrogate) => half.to_string(),
+        _ if T::has_rules_for(json) => reason(error),
+        _ => format!("expected {}", T::EXPECTED),
+    }
+}
+
+/// The error of a type's rules without the position in JSON, which counts from the start of the field
+/// and would mislead.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => text,
     }
 }
 
@@ -51,13 +123,8 @@ field!(bool, "true or false");
 field!(u32, "a whole number from 0 to 4294967295");
 field!(u64, "a whole number, 0 or more");
 field!(NonZeroU32, "a whole number from 1 to 4294967295");
-field!(Vec<u64>, "an array of whole numbers, 0 or more");
-field!(BTreeMap<String, String>, "an object whose values are strings");
 field!(Format, r#""envelope" or "raw""#);
-field!(
-    Vec<SignatureScheme>,
-    r#"an array of "standard", "timestamped", or both"#
-);
+field!(SignatureScheme, r#""standard" or "timestamped""#);
 field!(
     Time,
     "a time in RFC 3339 such as 2026-11-21T10:00:00Z, at the latest 9999-12-30T22:00:00Z"
@@ -65,17 +132,50 @@ field!(
 field!(UserId, "a string", is_string);
 field!(EventType, "a string", is_string);
 field!(EventKey, "a string", is_string);
-field!(Vec<UserId>, "an array of strings", is_array_of_strings);
-field!(
-    Vec<EventPattern>,
-    "an array of strings",
-    is_array_of_strings
-);
+field!(EventPattern, "a string", is_string);
 
 fn is_string(json: &str) -> bool {
     json.starts_with('"')
 }
 
-fn is_array_of_strings(json: &str) -> bool {
-    serde_json::from_str::<Vec<String>>(json).is_ok()
+macro_rules! array {
+    ($element:ty, $expected:expr) => {
+        impl Field for Vec<$element> {
+            const EXPECTED: &'static str = $expected;
+
+            fn wrong_part(json: &str) -> Option<Mistake> {
+                let elements: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+                let mut elements = elements.into_iter().enumerate();
+                elements.find_map(|(index, element)| {
+                    let mistake = parse::<$element>(element.get()).err()?;
+                    Some(mistake.within(&format!("[{index}]")))
+                })
+            }
+        }
+    };
+}
+
+array!(u64, "an array of whole numbers, 0 or more");
+array!(UserId, "an array of strings");
+array!(EventPattern, "an array of strings");
+array!(
+    SignatureScheme,
+    r#"an array of "standard", "timestamped", or both"#
+);
+
+impl Field for Texts {
+    const EXPECTED: &'static str = "an object whose values are strings";
+
+    fn wrong_part(json: &str) -> Option<Mistake> {
+        let Entries(entries) = serde_json::from_str::<Entries<&RawValue>>(json).ok()?;
+        let mut names = HashSet::new();
+        entries.iter().find_map(|(name, value)| {
+            let mistake = match parse::<String>(value.get()) {
+                Err(mistake) => mistake,
+                Ok(_) if names.insert(name) => return None,
+                Ok(_) => Mistake::new(GIVEN_TWICE),
+            };
+            Some(mistake.within(&format!(".{name}")))
+        })
+    }
 }

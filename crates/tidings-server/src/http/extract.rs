@@ -185,6 +185,15 @@ impl Parameters {
 /// The error text for a field, a parameter or a header that is given twice.
 pub(crate) const GIVEN_TWICE: &str = "given more than once";
 
+/// Refuses a request that names its server twice: a proxy may have checked the other name
+/// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
+pub(crate) async fn check_host(request: Request, next: Next) -> Response {
+    match header_once(request.headers(), "Host") {
+        Ok(_) => next.run(request).await,
+        Err(twice) => twice.into_response(),
+    }
+}
+
 /// Refuses a request that announces a body beyond the limit, before any of it is read: the client
 /// need not send it.
 pub(crate) async fn check_length(

@@ -1,21 +1,19 @@
 //! Reads a JSON object field by field, so that every error names its field.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use axum::http::StatusCode;
-use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use tidings_notify::InvalidPayload;
 
+use super::entries::Entries;
 use super::error::ApiError;
-use super::expected::Field;
+use super::expected::{self, Field};
 use super::extract::GIVEN_TWICE;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The fields of a JSON object that have not been taken yet.
 #[derive(Debug)]
-pub(crate) struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Fields<'a> {
     /// Reads a request body, which must be one JSON object.
@@ -35,14 +33,19 @@ impl<'a> Fields<'a> {
 
     /// Reads a value within a body that must be a JSON object.
     pub(crate) fn of(value: &'a RawValue) -> Result<Self, ApiError> {
-        let mut parser = serde_json::Deserializer::from_str(value.get());
-        parser.deserialize_map(ObjectVisitor).map_err(|_| {
-            ApiError::new(
+        match serde_json::from_str(value.get()) {
+            Ok(Entries(fields)) => Ok(Self(fields)),
+            Err(_) => Err(ApiError::new(
                 StatusCode::BAD_REQUEST,
                 "invalid_body",
-                "expected a JSON object",
-            )
-        })
+                if value.get().starts_with('{') {
+                    // The value is valid JSON, so only a name can be wrong.
+                    format!("the name of a field: {}", InvalidPayload::LoneSurrogate)
+                } else {
+                    "expected a JSON object".to_owned()
+                },
+            )),
+        }
     }
 
     /// Takes a field that may be missing; `null` counts as missing.
@@ -90,10 +93,10 @@ impl<'a> Fields<'a> {
         match self
             .0
             .iter()
-            .find(|(name, _)| !names.contains(&name.as_ref()))
+            .find(|(name, _)| !names.contains(&name.as_str()))
         {
             None => Ok(()),
-            Some((name, _)) => Err(ApiError::invalid(name.to_string(), "unknown field")),
+            Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
         }
     }
 
@@ -123,25 +126,6 @@ impl<T: Clone> Change<T> {
             Self::Reset => *setting = default,
             Self::Set(value) => *setting = convert(value.clone()),
         }
-    }
-}
-
-/// Keeps every key with its value, repeated keys too, without parsing the values.
-struct ObjectVisitor;
-
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut fields = Vec::new();
-        while let Some(field) = map.next_entry()? {
-            fields.push(field);
-        }
-        Ok(Fields(fields))
     }
 }
 
@@ -175,24 +159,9 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     )
 }
 
-fn parse<T: Field>(name: &'static str, raw: &RawValue) -> Result<T, ApiError> {
-    serde_json::from_str(raw.get()).map_err(|error| {
-        if T::has_rules_for(raw.get()) {
-            ApiError::invalid(name, reason(&error))
-        } else {
-            ApiError::invalid(name, format!("expected {}", T::EXPECTED))
-        }
-    })
-}
-
-/// The error of a type's rules without the position in JSON, which counts from the start of the field
-/// and would mislead.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((reason, _)) => reason.to_owned(),
-        None => text,
-    }
+fn parse<T: Field>(name: &str, raw: &RawValue) -> Result<T, ApiError> {
+    expected::parse(raw.get())
+        .map_err(|mistake| ApiError::invalid(format!("{name}{}", mistake.part), mistake.message))
 }
 
 #[cfg(test)]

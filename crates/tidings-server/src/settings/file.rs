@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Command;
+use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -34,26 +34,32 @@ pub enum FileError {
 
 /// Makes the values of the file the defaults of the command's flags.
 pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| FileError::Unreadable {
+    let bytes = std::fs::read(path).map_err(|source| FileError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
     let malformed = |position: usize, message: String| FileError::Malformed {
         path: path.to_owned(),
-        line: text[..position].lines().count().max(1),
+        line: bytes[..position].split(|byte| *byte == b'\n').count(),
         message,
     };
-    let table = DeTable::parse(&text).map_err(|error| {
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| malformed(error.valid_up_to(), "expected text in UTF-8".to_owned()))?;
+    let table = DeTable::parse(text).map_err(|error| {
         let start = error.span().map_or(0, |span| span.start);
-        malformed(start, error.message().to_owned())
+        malformed(start, format!("expected TOML: {}", error.message()))
     })?;
     for (key, value) in table.get_ref() {
         let (name, position) = (key.get_ref().as_ref(), key.span().end);
         let flag = command
             .get_arguments()
             .find(|flag| flag.get_long() == Some(name) && name != "config")
-            .map(|flag| flag.get_id().clone())
             .ok_or_else(|| malformed(position, unknown(&command, name)))?;
+        if is_switch(flag) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
+            let message = format!("{name}: expected true or false, without quotation marks");
+            return Err(malformed(position, message));
+        }
+        let flag = flag.get_id().clone();
         let values = texts(value).map_err(|at| {
             malformed(
                 at,
@@ -64,6 +70,12 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         command = command.mut_arg(flag, |flag| flag.default_values(values));
     }
     Ok(command)
+}
+
+/// Whether a setting is on or off. Its flag needs no value.
+fn is_switch(flag: &Arg) -> bool {
+    flag.get_num_args()
+        .is_some_and(|values| values.min_values() == 0)
 }
 
 /// Environment variables are spelt with underscores, flags and keys with hyphens.

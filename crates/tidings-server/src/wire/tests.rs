@@ -1,8 +1,10 @@
 //! `docs/http.md` and the console against the types.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tidings_notify::wire::{
     self, Bye, Control, Counts, Hello, Request, SSE_PREFIX, WebSocketFrame,
@@ -234,6 +236,62 @@ fn the_document_and_the_console_know_every_control_event_by_its_name() {
     let mut expected: BTreeSet<_> = names.into_iter().collect();
     expected.extend([wire::NOTIFICATION, wire::ERROR]);
     assert_eq!(framed, expected);
+}
+
+/// Every status with its codes in the source of the handlers, where each code follows its status.
+fn coded_errors() -> BTreeSet<(u16, String)> {
+    let by_name: BTreeMap<_, _> = (100..600)
+        .filter_map(|code| StatusCode::from_u16(code).ok())
+        .filter_map(|code| {
+            Some((
+                code.canonical_reason()?.to_uppercase().replace(' ', "_"),
+                code,
+            ))
+        })
+        .collect();
+    let mut errors = BTreeSet::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http.rs");
+    let folder = root.with_extension("").read_dir().unwrap();
+    let files = folder.map(|file| file.unwrap().path());
+    for file in files.chain([root]) {
+        let source = std::fs::read_to_string(file).unwrap();
+        let source = source.split("#[cfg(test)]").next().unwrap();
+        for (constructor, fixed) in [("StatusCode::", None), ("unavailable(", Some(503))] {
+            for call in source.split(constructor).skip(1) {
+                let name_end = call.find(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+                let (name, rest) = call.split_at(name_end.unwrap_or(call.len()));
+                let rest = rest.trim_start_matches(',').trim_start();
+                let Some((code, _)) = rest.strip_prefix('"').and_then(|rest| rest.split_once('"'))
+                else {
+                    continue;
+                };
+                let status = fixed.unwrap_or_else(|| by_name[name].as_u16());
+                errors.insert((status, code.to_owned()));
+            }
+        }
+    }
+    errors
+}
+
+#[test]
+fn the_document_lists_every_error_code_with_its_status_and_no_other() {
+    let (_, section) = DOCUMENT.split_once("\n## Errors\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let is_code = |text: &&str| text.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let mut listed = BTreeSet::new();
+    for row in section.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let Some((status, codes)) = row.split_once(" | ") else {
+            continue;
+        };
+        let Ok(status) = status.parse::<u16>() else {
+            continue;
+        };
+        let codes = codes.split('`').skip(1).step_by(2).filter(is_code);
+        listed.extend(codes.map(|code| (status, code.to_owned())));
+    }
+    let coded = coded_errors();
+    assert!(coded.len() > 20, "{coded:?}");
+    assert_eq!(listed, coded);
 }
 
 #[test]

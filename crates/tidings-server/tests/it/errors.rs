@@ -42,7 +42,7 @@ const WRONG_NOTIFICATIONS: &[(&str, &str)] = &[
     (r#"{"user_id":{},"payload":1}"#, "user_id"),
     (r#"{"user_ids":[],"payload":1}"#, "user_ids"),
     (r#"{"user_ids":"a","payload":1}"#, "user_ids"),
-    (r#"{"user_ids":["a",""],"payload":1}"#, "user_ids"),
+    (r#"{"user_ids":["a",""],"payload":1}"#, "user_ids[1]"),
     (
         r#"{"user_id":"a","user_ids":["a"],"payload":1}"#,
         "user_ids",
@@ -91,7 +91,7 @@ const WRONG_ELSEWHERE: &[(&str, &str, &str)] = &[
     (
         "/v1/endpoints",
         r#"{"url":"http://127.0.0.1:1","event_types":[1]}"#,
-        "event_types",
+        "event_types[0]",
     ),
     ("/v1/users/a/endpoints", r#"{"url":""}"#, "url"),
     // A misspelt field is named, and not another one as missing.
@@ -131,8 +131,8 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (
         "/v1/notifications",
         r#"{"user_ids":["a",7],"payload":1}"#,
-        "user_ids",
-        "expected an array of strings",
+        "user_ids[1]",
+        "expected a string",
     ),
     (
         "/v1/notifications",
@@ -241,7 +241,7 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (
         "/v1/endpoints",
         r#"{"url":"http://h/","event_types":["or*der"]}"#,
-        "event_types",
+        "event_types[0]",
         "expected an event type",
     ),
     (
@@ -294,9 +294,39 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "/v1/endpoints",
-        r#"{"url":"http://h/","signatures":["none"]}"#,
+        r#"{"url":"http://h/","signatures":["standard","none"]}"#,
+        "signatures[1]",
+        r#"expected "standard" or "timestamped""#,
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","signatures":"standard"}"#,
         "signatures",
         r#"expected an array of "standard", "timestamped", or both"#,
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","headers":{"x-a":"1","x-b":2}}"#,
+        "headers.x-b",
+        "expected a string",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","headers":{"x-a":"1","x-a":"2"}}"#,
+        "headers.x-a",
+        "given more than once",
+    ),
+    (
+        "/v1/presence/query",
+        r#"{"user_ids":["a","b",""]}"#,
+        "user_ids[2]",
+        "expected 1 to 255 bytes, got 0",
+    ),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[{"user_ids":["a",null],"payload":1}]}"#,
+        "notifications[0].user_ids[1]",
+        "expected a string",
     ),
     (
         "/v1/endpoints",
@@ -313,6 +343,12 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
     (
         "/v1/endpoints",
         r#"{"url":"http://h/","schedule":[1.5]}"#,
+        "schedule[0]",
+        "expected a whole number, 0 or more",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","schedule":5}"#,
         "schedule",
         "expected an array of whole numbers, 0 or more",
     ),
@@ -382,6 +418,166 @@ async fn what_is_given_twice_is_refused_by_name() {
     let error: Value = reply.json().await.unwrap();
     assert_eq!(error["error"]["field"], "Last-Event-ID");
     assert_eq!(server.get("/v1/users/a/notifications").await["unread"], 0);
+}
+
+/// Half of a surrogate pair is no text. Each of these is valid JSON by its grammar.
+const HALF_PAIRS: &[(&str, &str, &str)] = &[
+    (
+        "/v1/notifications",
+        r#"{"user_id":"\ud800","payload":1}"#,
+        "user_id",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_ids":["a","\udc00"],"payload":1}"#,
+        "user_ids[1]",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","message":"\ud800"}"#,
+        "message",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","payload":"\ud800"}"#,
+        "payload",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","type":"\ud83dx","payload":1}"#,
+        "type",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","key":"\ud83d\u0041","payload":1}"#,
+        "key",
+    ),
+    (
+        "/v1/notifications",
+        r#"{"user_id":"a","timestamp":"\ud800","payload":1}"#,
+        "timestamp",
+    ),
+    ("/v1/notifications", r#"{"\ud800":"a","payload":1}"#, ""),
+    (
+        "/v1/notifications/batch",
+        r#"{"notifications":[{"user_id":"a","message":"\ud800"}]}"#,
+        "notifications[0].message",
+    ),
+    ("/v1/endpoints", r#"{"url":"http://h/\ud800"}"#, "url"),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","description":"\ud800"}"#,
+        "description",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","headers":{"x-a":"\ud800"}}"#,
+        "headers.x-a",
+    ),
+    (
+        "/v1/endpoints",
+        r#"{"url":"http://h/","headers":{"\ud800":"a"}}"#,
+        "headers",
+    ),
+    (
+        "/v1/users/a/notifications/seen",
+        r#"{"up_to":"\ud800"}"#,
+        "up_to",
+    ),
+    (
+        "/notifications",
+        r#"{"user_id":"a","message":"\ud800"}"#,
+        "message",
+    ),
+];
+
+#[tokio::test]
+async fn half_of_a_surrogate_pair_is_refused_in_every_field() {
+    let home = Home::new();
+    let server = home.start().await;
+    for (path, body, field) in HALF_PAIRS {
+        let (status, error) = refusal(&server, Method::POST, path, body).await;
+        assert_eq!(status, 400, "{path} {body} {error}");
+        assert_eq!(
+            error["field"].as_str().unwrap_or_default(),
+            *field,
+            "{body} {error}"
+        );
+        let message = error["message"].as_str().unwrap();
+        assert!(
+            message.contains("expected surrogates in pairs"),
+            "{body} {error}"
+        );
+    }
+    let whole = r#"{"user_id":"\ud83d\ude00","message":"\ud83d\ude00"}"#;
+    let request = http().post(server.at("/v1/notifications")).body(whole);
+    assert_eq!(request.send().await.unwrap().status(), 201);
+}
+
+#[tokio::test]
+async fn limits_of_webhooks_end_where_the_document_says() {
+    let home = Home::new();
+    let server = home.start().await;
+    let with_waits = |waits: usize| {
+        serde_json::json!({ "url": "http://h/", "schedule": vec![1; waits] }).to_string()
+    };
+    let (status, error) = refusal(&server, Method::POST, "/v1/endpoints", &with_waits(101)).await;
+    assert_eq!(
+        (status, &error["field"]),
+        (400, &"schedule".into()),
+        "{error}"
+    );
+    let request = http()
+        .post(server.at("/v1/endpoints"))
+        .body(with_waits(100));
+    let endpoint: Value = request.send().await.unwrap().json().await.unwrap();
+    let path = format!("/v1/endpoints/{}", endpoint["id"].as_str().unwrap());
+    let (status, error) = refusal(&server, Method::PATCH, &path, &with_waits(101)).await;
+    assert_eq!(
+        (status, &error["field"]),
+        (400, &"schedule".into()),
+        "{error}"
+    );
+
+    let rotate = format!("{path}/secret/rotate");
+    let month = 30 * 24 * 3600 * 1000_u64;
+    let body = |overlap: u64| format!(r#"{{"overlap_ms":{overlap}}}"#);
+    for overlap in [month + 1, u64::MAX] {
+        let (status, error) = refusal(&server, Method::POST, &rotate, &body(overlap)).await;
+        assert_eq!(
+            (status, &error["field"]),
+            (400, &"overlap_ms".into()),
+            "{error}"
+        );
+    }
+    for overlap in [0, month] {
+        let request = http().post(server.at(&rotate)).body(body(overlap));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_names_two_hosts_is_refused() {
+    let home = Home::new();
+    let server = home.start().await;
+    for path in ["/v1/users/a/notifications", "/health/live", "/"] {
+        for (hosts, status) in [
+            ("Host: localhost\r\n", "200"),
+            ("Host: localhost\r\nHost: localhost\r\n", "400"),
+            ("Host: localhost\r\nhost: example.com\r\n", "400"),
+        ] {
+            let mut stream = crate::raw::connect(&server).await;
+            let head = format!("GET {path} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.unwrap();
+            assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{reply}");
+            assert!(
+                status == "200" || reply.contains(r#""field":"Host""#),
+                "{reply}"
+            );
+        }
+    }
 }
 
 async fn assert_refused(server: &Server, path: &str, body: &str, field: &str) {
