@@ -209,7 +209,7 @@ impl Server {
 /// Finishes the writes in the queue, and closes the database. Returns how many deliveries wait.
 async fn close_database(app: &App) -> Option<u64> {
     if let Err(error) = app.tracker.close().await {
-        tracing::warn!(%error, "cannot report to presence that the streams of this server have ended");
+        tracing::warn!(%error, "cannot store that the streams of this server have ended; their users count as online until its lease ends");
     }
     if let Err(error) = app.notifier.close().await {
         tracing::warn!(%error, "cannot store which notifications were sent; some will count as undelivered again");

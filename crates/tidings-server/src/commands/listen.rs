@@ -12,6 +12,7 @@ use tidings::signing::{Secret, Verifier};
 use tokio::net::TcpListener;
 
 use super::{CommandError, MAX_COUNT};
+use crate::error::said_by_system;
 use crate::settings::count;
 use crate::wire::webhook::SECRET_RULE;
 
@@ -55,7 +56,10 @@ impl Listen {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))
             .await
-            .map_err(|error| format!("cannot listen on port {}: {error}", self.port))?;
+            .map_err(|error| {
+                let reason = said_by_system(&error);
+                format!("cannot listen on port {}: {reason}", self.port)
+            })?;
         let verifier = self.verifier()?;
         let (count, mut counted) = tokio::sync::mpsc::channel(64);
         let receiver = Arc::new(Receiver {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::CommandError;
+use crate::error::{explain, said_by_system};
 use crate::wire::{ErrorBody, ReadError};
 
 /// Which server a command calls.
@@ -143,7 +144,7 @@ impl Remote {
                  certificate is in front of it"
             )
             .into(),
-            _ => format!("cannot connect to {url}: {cause}").into(),
+            _ => format!("cannot connect to {url}: {}", explain(cause)).into(),
         }
     }
 }
@@ -159,9 +160,11 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
     }
     // What the operating system reports helps; how a library noticed the end does not.
     match cause.downcast_ref::<io::Error>() {
-        Some(cause) if cause.raw_os_error().is_some() => {
-            format!("lost the connection to the server: {cause}").into()
-        }
+        Some(cause) if cause.raw_os_error().is_some() => format!(
+            "lost the connection to the server: {}",
+            said_by_system(cause)
+        )
+        .into(),
         _ => "lost the connection to the server".into(),
     }
 }

@@ -1,13 +1,13 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, CommandFactory};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
 
-use super::CommandError;
-use crate::settings::LogFormat;
+use super::{Cli, CommandError};
+use crate::settings::{LogFormat, environment};
 use crate::{Config, Server, Settings};
 
 /// Runs the server.
@@ -24,6 +24,7 @@ impl Serve {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let mut config = Config::try_from(self.settings)?;
         start_log(&config)?;
+        warn_of_unknown_variables();
         // Before the server starts, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -98,6 +99,17 @@ fn start_log(config: &Config) -> Result<(), CommandError> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
+}
+
+/// A misspelt variable has no effect, and nothing else would show it.
+fn warn_of_unknown_variables() {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    for variable in environment::unknown(&Cli::command(), names) {
+        tracing::warn!(
+            variable,
+            "unknown environment variable, which has no effect; tidings serve --help lists those of the settings"
+        );
+    }
 }
 
 /// Prints the address, the database, and what to try next.

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::StatusCode;
-use tidings_notify::UserId;
+use serde::Deserialize;
 use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
+use tidings_notify::{GapReason, UserId};
 
 use super::notification::Notification;
 use super::remote::{Refusal, Remote, accepted, lost};
@@ -115,12 +116,12 @@ impl Tail {
             GAP => writeln!(
                 std::io::stderr(),
                 "some notifications are missing here: {}",
-                event.data
+                cause_of_gap(reason(&event.data))
             )?,
             BYE => writeln!(
                 std::io::stderr(),
                 "the server ended the stream: {}",
-                event.data
+                reason(&event.data)
             )?,
             _ if !event.name.is_empty() => {}
             _ if self.json => writeln!(out, "{}", event.data)?,
@@ -132,6 +133,42 @@ impl Tail {
         out.flush()?;
         Ok(())
     }
+}
+
+/// Why there is a gap, or the server ends a stream.
+fn reason(data: &str) -> String {
+    #[derive(Deserialize)]
+    struct Frame {
+        reason: String,
+    }
+    match serde_json::from_str(data) {
+        Ok(Frame { reason }) => reason,
+        Err(_of_another_version) => data.to_owned(),
+    }
+}
+
+/// The reason of a gap in words. One of a later version stays as it is.
+fn cause_of_gap(reason: String) -> String {
+    let known = [
+        (
+            GapReason::Expired,
+            "they are older than what the server keeps",
+        ),
+        (
+            GapReason::Ahead,
+            "the database of the server was put back to an older copy",
+        ),
+        (
+            GapReason::UnknownEpoch,
+            "the server has another database than before",
+        ),
+        (
+            GapReason::Invalid,
+            "the id to start after is not one of this server",
+        ),
+    ];
+    let words = known.iter().find(|(name, _)| name.as_str() == reason);
+    words.map_or(reason, |(_, words)| (*words).to_owned())
 }
 
 /// Whether a repeat would fail in the same way.
