@@ -5,12 +5,10 @@ mod builder;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 
 use crate::circuit_breaker::CircuitState;
-use crate::pool::{Permits, Pool, QueuePermit, Reply};
+use crate::pool::{Permits, Pool, QueuePermit};
 use crate::{
     Closed, ConfigError, DeliveryError, EndpointId, Message, NotifyError, Receipt, Refusal,
 };
@@ -98,7 +96,7 @@ impl Client {
     pub fn notify(&self, message: impl Into<Message>) -> Result<(), NotifyError> {
         let permit = self.inner.permits.try_acquire();
         let permit = permit.ok_or(Refusal::QueueFull);
-        self.accept(message.into(), permit, None)
+        self.accept(message.into(), permit)
             .map_err(|(message, refusal)| NotifyError::refused(message, refusal))
     }
 
@@ -115,7 +113,7 @@ impl Client {
     pub async fn enqueue(&self, message: impl Into<Message> + Send) -> Result<(), NotifyError> {
         let message = message.into();
         let permit = self.permit().await;
-        self.accept(message, permit, None)
+        self.accept(message, permit)
             .map_err(|(message, closed)| NotifyError::refused(message, closed))
     }
 
@@ -129,19 +127,16 @@ impl Client {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery continues, and its outcome is reported to a callback.
+    /// delivery continues, and its outcome is reported to a callback: within the drop if it has
+    /// arrived by then.
     pub async fn deliver(
         &self,
         message: impl Into<Message> + Send,
     ) -> Result<Receipt, DeliveryError> {
         let message = message.into();
         let permit = self.permit().await;
-        let (reply, outcome) = oneshot::channel();
-        self.accept(message.clone(), permit, Some(reply))
-            .map_err(|(message, closed)| DeliveryError::refused(message, closed))?;
-        // The pool drops no delivery without an outcome.
-        let outcome = outcome.await;
-        outcome.unwrap_or_else(|_| Err(DeliveryError::refused(message, Closed::Stopped)))
+        let Inner { pool, id, .. } = &*self.inner;
+        pool.deliver(id.as_str(), message, permit)?.await
     }
 
     /// Refuses new messages and waits until every accepted one has its final outcome.
@@ -191,10 +186,9 @@ impl Client {
         &self,
         message: Message,
         permit: Result<QueuePermit, R>,
-        reply: Option<Reply>,
     ) -> Result<(), (Message, R)> {
         let id = self.inner.id.as_str();
-        self.inner.pool.accept(id, message, permit, reply)
+        self.inner.pool.accept(id, message, permit, None)
     }
 }
 

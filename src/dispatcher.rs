@@ -7,13 +7,14 @@ mod status;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
 pub use builder::DispatcherBuilder;
 pub use lane_config::LaneConfig;
 pub use status::{LaneStatus, Speed};
 
-use crate::pool::{LaneSettings, Pool, QueueSpace, Reply};
+use crate::pool::{Awaited, LaneSettings, Outcome, Pool, QueuePermit, QueueSpace};
 use crate::{
     Closed, ConfigError, DeliveryError, Endpoint, EndpointId, Message, NotifyError, Receipt,
     Refusal,
@@ -213,7 +214,10 @@ impl Dispatcher {
         endpoint: impl AsRef<str> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<(), NotifyError> {
-        (self.put(endpoint.as_ref(), message.into(), None).await)
+        let (endpoint, message) = (endpoint.as_ref(), message.into());
+        let permit = self.permit(endpoint).await;
+        (self.inner.pool)
+            .accept(endpoint, message, permit, None)
             .map_err(|(message, closed)| NotifyError::refused(message, closed))
     }
 
@@ -227,21 +231,16 @@ impl Dispatcher {
     /// # Cancel safety
     ///
     /// When the future is dropped before the message is queued, nothing is sent. Later, the
-    /// delivery continues, and its outcome is reported to a callback.
+    /// delivery continues, and its outcome is reported to a callback: within the drop if it has
+    /// arrived by then.
     pub async fn deliver(
         &self,
         endpoint: impl AsRef<str> + Send,
         message: impl Into<Message> + Send,
     ) -> Result<Receipt, DeliveryError> {
-        let message = message.into();
-        let (reply, outcome) = oneshot::channel();
-        (self
-            .put(endpoint.as_ref(), message.clone(), Some(reply))
-            .await)
-            .map_err(|(message, closed)| DeliveryError::refused(message, closed))?;
-        // The pool drops no delivery without an outcome.
-        let outcome = outcome.await;
-        outcome.unwrap_or_else(|_| Err(DeliveryError::refused(message, Closed::Stopped)))
+        let (endpoint, message) = (endpoint.as_ref(), message.into());
+        let permit = self.permit(endpoint).await;
+        self.inner.pool.deliver(endpoint, message, permit)?.await
     }
 
     /// Opens the circuit of an endpoint by hand: nothing is sent to it, not even a probe, until
@@ -291,18 +290,31 @@ impl Dispatcher {
         self.inner.pool.stop_within(limit).await
     }
 
-    async fn put(
+    /// Queues a message like [`deliver`](Self::deliver) unless there is no free place until a time, and
+    /// returns a future that waits for the final outcome.
+    pub(crate) async fn deliver_queued_by(
         &self,
-        endpoint: &str,
+        deadline: Instant,
+        endpoint: &EndpointId,
         message: Message,
-        reply: Option<Reply>,
-    ) -> Result<(), (Message, Closed)> {
-        let permit = match self.inner.pool.permits(endpoint) {
-            // The queue is closed when its lane is removed, whether or not another has its name.
-            Ok(permits) => permits.acquire().await.ok_or(Closed::UnknownEndpoint),
-            Err(closed) => Err(closed),
+    ) -> Result<Awaited<'_>, DeliveryError> {
+        let endpoint = endpoint.as_str();
+        let permit = match timeout_at(deadline, self.permit(endpoint)).await {
+            Ok(permit) => permit.map_err(Refusal::from),
+            Err(_elapsed) => Err(Refusal::QueueFull),
         };
-        self.inner.pool.accept(endpoint, message, permit, reply)
+        self.inner.pool.deliver(endpoint, message, permit)
+    }
+
+    /// Reports an outcome that a caller of [`deliver`](Self::deliver) got and does not return.
+    pub(crate) fn report(&self, endpoint: &EndpointId, outcome: Outcome) {
+        self.inner.pool.report(endpoint, outcome, &Span::none());
+    }
+
+    async fn permit(&self, endpoint: &str) -> Result<QueuePermit, Closed> {
+        // The queue is closed when its lane is removed, whether or not another has its name.
+        let permit = self.inner.pool.permits(endpoint)?.acquire().await;
+        permit.ok_or(Closed::UnknownEndpoint)
     }
 }
 

@@ -119,13 +119,14 @@ impl From<Closed> for Refusal {
     }
 }
 
-impl From<Closed> for DeliveryErrorCause {
-    fn from(closed: Closed) -> Self {
-        match closed {
-            Closed::NotStarted => Self::NotStarted,
-            Closed::Stopped => Self::Abandoned,
-            Closed::UnknownEndpoint => Self::Removed,
-            Closed::Gone => Self::Gone,
+impl From<Refusal> for DeliveryErrorCause {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotStarted => Self::NotStarted,
+            Refusal::QueueFull => Self::QueueFull,
+            Refusal::Stopped => Self::Abandoned,
+            Refusal::UnknownEndpoint => Self::Removed,
+            Refusal::Gone => Self::Gone,
         }
     }
 }
@@ -192,6 +193,9 @@ pub enum DeliveryErrorCause {
     /// Sending was not started, so nothing was tried.
     #[error("sending was not started")]
     NotStarted,
+    /// The queue had no free place for as long as the caller waited, so nothing was tried.
+    #[error("the queue is full")]
+    QueueFull,
     /// The endpoint was removed from the dispatcher before the final outcome was known, or was not
     /// there.
     #[error("the endpoint was removed")]
@@ -214,9 +218,10 @@ impl DeliveryError {
     }
 
     /// A message that was not accepted by a call that waits for the outcome, which counts it.
-    pub(crate) fn refused(message: Message, closed: Closed) -> Self {
-        telemetry::dropped(Refusal::from(closed).as_str());
-        Self::new(message, Vec::new(), closed.into())
+    pub(crate) fn refused(message: Message, reason: impl Into<Refusal>) -> Self {
+        let reason = reason.into();
+        telemetry::dropped(reason.as_str());
+        Self::new(message, Vec::new(), reason.into())
     }
 
     pub(crate) fn with_interrupted_attempt(mut self) -> Self {
@@ -295,6 +300,7 @@ impl DeliveryError {
             DeliveryErrorCause::CircuitOpen
             | DeliveryErrorCause::RetryAfter
             | DeliveryErrorCause::Abandoned
+            | DeliveryErrorCause::QueueFull
             | DeliveryErrorCause::NotStarted => true,
             DeliveryErrorCause::Removed | DeliveryErrorCause::Gone => false,
         }

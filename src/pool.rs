@@ -18,6 +18,7 @@
 //! | `worker` | makes the attempts |
 //! | `timer` | wakes lanes whose time has come |
 //! | `report` | calls what waits for an outcome: callers, callbacks, traces, metrics |
+//! | `reply` | brings an outcome to the caller that waits for it |
 //! | `panics` | catches panics of the caller's code |
 
 mod config;
@@ -26,6 +27,7 @@ mod lane;
 mod moment;
 mod panics;
 mod permits;
+mod reply;
 mod report;
 mod scheduler;
 mod timer;
@@ -42,14 +44,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 pub(crate) use config::{MAX_WORKERS, PoolConfig, check_queue_size};
-pub(crate) use delivery::Reply;
 pub(crate) use lane::{LaneSettings, RateLimit};
 pub(crate) use permits::{Permits, QueuePermit, QueueSpace};
+use reply::Reply;
+pub(crate) use reply::{Awaited, Outcome};
 pub(crate) use report::Callbacks;
 pub(crate) use scheduler::{Isolation, LaneId, Limits};
 
 use crate::{
-    Closed, DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Sender, telemetry,
+    Closed, DeliveryError, DeliveryErrorCause, Endpoint, EndpointId, LaneStatus, Message, Refusal,
+    Sender, telemetry,
 };
 use delivery::Delivery;
 use lane::Lane;
@@ -265,6 +269,21 @@ impl Pool {
         match refused {
             None => Ok(()),
             Some((delivery, closed)) => Err((delivery.message, closed.into())),
+        }
+    }
+
+    /// Puts a message that has a permit into a lane, as [`accept`](Self::accept) does, and returns a
+    /// future that waits for its final outcome.
+    pub(crate) fn deliver<R: From<Closed> + Into<Refusal>>(
+        &self,
+        id: &str,
+        message: Message,
+        permit: Result<QueuePermit, R>,
+    ) -> Result<Awaited<'_>, DeliveryError> {
+        let (reply, awaited) = Awaited::new(self, message.clone());
+        match self.accept(id, message, permit, Some(reply)) {
+            Ok(()) => Ok(awaited),
+            Err((message, refusal)) => Err(DeliveryError::refused(message, refusal)),
         }
     }
 

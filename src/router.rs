@@ -16,7 +16,9 @@ use crate::{Client, Message};
 /// Routes an event by one signed POST to the client's endpoint.
 ///
 /// The result is `Ok` once the endpoint has accepted the event, after as many attempts as the
-/// client's retry policy allows. Where the event is headed does not matter: there is one endpoint.
+/// client's retry policy allows. To wait for less time, drop the future: the delivery continues, and
+/// its outcome is reported to a callback. Where the event is headed does not matter: there is one
+/// endpoint.
 #[async_trait]
 impl Router for Client {
     async fn route(&self, _to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {

@@ -3,16 +3,14 @@ mod history;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::moment::Moment;
 use super::permits::QueuePermit;
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, Message, Receipt, telemetry};
+use super::reply::Reply;
+use crate::{Attempt, DeliveryErrorCause, Message, telemetry};
 use history::History;
-
-pub(crate) type Reply = oneshot::Sender<Result<Receipt, DeliveryError>>;
 
 /// A message on its way.
 ///

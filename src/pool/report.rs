@@ -4,6 +4,7 @@ use tracing::Span;
 use super::Pool;
 use super::delivery::{Delivery, Failure, cause_of};
 use super::panics::{self, catch};
+use super::reply::{Outcome, Reply};
 use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
 use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, Receipt, telemetry};
@@ -65,15 +66,7 @@ impl Pool {
             message: delivery.message,
             attempts,
         };
-        // A caller of `deliver` that no longer waits leaves the receipt to the callback.
-        let unclaimed = match reply {
-            Some(reply) => reply.send(Ok(receipt)).err().and_then(Result::ok),
-            None => Some(receipt),
-        };
-        if let (Some(on_delivered), Some(receipt)) = (&self.callbacks.delivered, unclaimed) {
-            let mut on_delivered = Some(|| on_delivered(id, receipt));
-            call("on_delivered", &span, &mut on_delivered);
-        }
+        self.conclude(id, reply, Ok(receipt), &span);
     }
 
     /// Reports a delivery that failed for good, with the attempt that it failed with.
@@ -170,24 +163,36 @@ impl Pool {
         drop(delivery.permit);
         let error = error(delivery.message);
         catch(|| telemetry::failed(error.cause(), age, error.attempt_count()));
+        self.conclude(id, reply, Err(error), &span);
+    }
+
+    /// Hands an outcome to the caller that waits for it, and reports it if there is none.
+    fn conclude(&self, id: &EndpointId, reply: Option<Reply>, outcome: Outcome, span: &Span) {
         let unclaimed = match reply {
-            Some(reply) => reply.send(Err(error)).err().and_then(Result::err),
-            None => Some(error),
+            Some(reply) => reply.send(id, outcome, span),
+            None => Some(outcome),
         };
-        let Some(error) = unclaimed else {
-            return;
-        };
-        if let Some(on_error) = &self.callbacks.error {
-            call("on_error", &span, &mut Some(|| on_error(id, error)));
-        } else {
-            catch(|| {
-                span.in_scope(|| {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "a message was not delivered"
-                    );
-                });
-            });
+        if let Some(outcome) = unclaimed {
+            self.report(id, outcome, span);
+        }
+    }
+
+    /// Reports an outcome that no caller has seen.
+    pub(crate) fn report(&self, id: &EndpointId, outcome: Outcome, span: &Span) {
+        match outcome {
+            Ok(receipt) => {
+                if let Some(on_delivered) = &self.callbacks.delivered {
+                    let mut on_delivered = Some(|| on_delivered(id, receipt));
+                    call("on_delivered", span, &mut on_delivered);
+                }
+            }
+            Err(error) => {
+                if let Some(on_error) = &self.callbacks.error {
+                    call("on_error", span, &mut Some(|| on_error(id, error)));
+                } else {
+                    catch(|| span.in_scope(|| log_failure(id, &error)));
+                }
+            }
         }
     }
 }
@@ -210,10 +215,22 @@ fn call<F: FnOnce()>(name: &'static str, span: &Span, callback: &mut Option<F>) 
     }
 }
 
+/// The only endpoint of a client has no name.
+fn name(id: &EndpointId) -> Option<&str> {
+    Some(id.as_str()).filter(|id| !id.is_empty())
+}
+
+fn log_failure(id: &EndpointId, error: &DeliveryError) {
+    tracing::warn!(
+        { telemetry::ENDPOINT_ID } = name(id),
+        error = error as &dyn std::error::Error,
+        "a message was not delivered"
+    );
+}
+
 fn log_circuit(change: &CircuitChange) {
     telemetry::circuit_changed(change.to);
-    // The only endpoint of a client has no name.
-    let id = Some(change.id.as_str()).filter(|id| !id.is_empty());
+    let id = name(&change.id);
     match (change.from, change.to) {
         _ if change.by_hand => {}
         (CircuitState::Closed, CircuitState::Open) => tracing::warn!(

@@ -2,29 +2,33 @@ use std::collections::{BTreeSet, HashMap};
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tidings_notify::{Event, EventType, RouteError, Router, RoutingInfo};
-use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
-use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
+use crate::pool::Outcome;
+use crate::{DEFAULT_TIMEOUT, DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
+
+/// What takes the place of a longer wait: the clocks of all systems can hold it.
+const MAX_LONGEST_WAIT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Routes each event to every endpoint whose filter accepts it, to all at the same time.
+///
+/// `route` returns when every endpoint has accepted the event or failed for good, and after the
+/// [longest wait](Self::with_longest_wait) at the latest:
 ///
 /// | endpoints that match | outcome |
 /// |---|---|
 /// | none | `Ok` |
-/// | all accepted the event | `Ok` |
-/// | some did | `Ok`, and a warning for each that did not |
-/// | none did | an error with a [`BroadcastError`] in it |
+/// | at least one accepted the event | `Ok` |
+/// | none did so far | an error with a [`BroadcastError`] in it |
 ///
-/// Every endpoint is tried as often as its lane's retry policy allows, and `route` returns when the last
-/// delivery has its final outcome. An endpoint that is down holds it for as long as its retry policy and its
-/// circuit allow: while the circuit is open no attempt is made, and none is counted.
-/// [`RetryPolicy::with_max_age`](crate::retry::RetryPolicy::with_max_age) bounds that time, also behind an
-/// open circuit; [`with_max_attempts`](crate::retry::RetryPolicy::with_max_attempts) bounds the attempts.
-/// [`LaneConfig::without_retry`](crate::LaneConfig::without_retry) makes one attempt, and none at all while
-/// the circuit is open.
+/// An endpoint without an outcome by then is tried further, as long as its lane's retry policy
+/// allows. What `route` does not return is reported to the dispatcher's callbacks: the failures
+/// beside an endpoint that accepted the event, and every outcome that comes later.
 ///
 /// The routing information is not used. An endpoint that is
 /// [gone](Dispatcher#endpoints-that-are-gone) did not accept the event until it is inserted again;
@@ -46,6 +50,7 @@ use crate::{DeliveryError, Dispatcher, Endpoint, EndpointId, Message};
 #[derive(Debug, Clone)]
 pub struct WebhookRouter {
     dispatcher: Dispatcher,
+    longest_wait: Duration,
     filters: Arc<RwLock<HashMap<EndpointId, EventFilter>>>,
 }
 
@@ -78,8 +83,19 @@ impl WebhookRouter {
     pub fn new(dispatcher: Dispatcher) -> Self {
         Self {
             dispatcher,
+            longest_wait: DEFAULT_TIMEOUT,
             filters: Arc::default(),
         }
+    }
+
+    /// Sets how long `route` waits, first for a place in the queue of each endpoint and then for the
+    /// outcomes. An endpoint without a free place by then does not get the event, which is a
+    /// failure. The default is 30 seconds; with [`Duration::MAX`] `route` waits for the final outcome
+    /// of each delivery, which may take as long as the retry policy allows.
+    #[must_use]
+    pub fn with_longest_wait(mut self, longest_wait: Duration) -> Self {
+        self.longest_wait = longest_wait;
+        self
     }
 
     /// Adds an endpoint, or changes it and its filter. Returns `true` if it was added.
@@ -126,59 +142,108 @@ impl WebhookRouter {
 impl Router for WebhookRouter {
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the deliveries that were queued to continue; their failures are
-    /// reported to the dispatcher's error callback.
+    /// Dropping the future leaves the deliveries that were queued to continue. Every outcome, also
+    /// one that the future has got, is reported to the dispatcher's callbacks.
     async fn route(&self, _to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let matching = self.matching(&event.event_type);
         if matching.is_empty() {
             return Ok(());
         }
         let message = Message::from_event(event);
-        let endpoints = matching.len();
-        let mut deliveries = JoinSet::new();
-        for id in matching {
-            let (dispatcher, message) = (self.dispatcher.clone(), message.clone());
-            deliveries.spawn(async move {
-                let outcome = dispatcher.deliver(&id, message).await;
-                outcome.err().map(|error| (id, error))
-            });
+        let deadline = Instant::now() + self.longest_wait.min(MAX_LONGEST_WAIT);
+        let mut deliveries: FuturesUnordered<_> = (matching.into_iter())
+            .map(|id| deliver(&self.dispatcher, id, message.clone(), deadline))
+            .collect();
+        let mut pending = Vec::new();
+        let mut unreturned = Unreturned {
+            dispatcher: &self.dispatcher,
+            outcomes: Vec::new(),
+        };
+        while let Some((id, outcome)) = deliveries.next().await {
+            match outcome {
+                Some(outcome) => unreturned.outcomes.push((id, outcome)),
+                None => pending.push(id),
+            }
         }
-        // A task neither panics nor is aborted while this waits for it.
-        let failures: Vec<_> = deliveries.join_all().await.into_iter().flatten().collect();
-        if failures.len() == endpoints {
-            return Err(RouteError::new(BroadcastError { failures }));
+        let outcomes = std::mem::take(&mut unreturned.outcomes);
+        let is_accepted = outcomes.iter().any(|(_, outcome)| outcome.is_ok());
+        let failures =
+            (outcomes.into_iter()).filter_map(|(id, outcome)| Some((id, outcome.err()?)));
+        if is_accepted {
+            (unreturned.outcomes).extend(failures.map(|(id, error)| (id, Err(error))));
+            Ok(())
+        } else {
+            Err(RouteError::new(BroadcastError {
+                failures: failures.collect(),
+                pending,
+            }))
         }
-        for (endpoint, error) in failures {
-            tracing::warn!(
-                %endpoint,
-                error = &error as &dyn StdError,
-                "an endpoint did not get an event that others got"
-            );
-        }
-        Ok(())
     }
 }
 
-/// No endpoint accepted an event.
+/// Waits for the outcome of a delivery until a time. Without one by then, the delivery continues and
+/// its outcome is reported.
+async fn deliver(
+    dispatcher: &Dispatcher,
+    id: EndpointId,
+    message: Message,
+    deadline: Instant,
+) -> (EndpointId, Option<Outcome>) {
+    let queued = dispatcher.deliver_queued_by(deadline, &id, message).await;
+    let outcome = match queued {
+        Ok(awaited) => timeout_at(deadline, awaited).await.ok(),
+        Err(refused) => Some(Err(refused)),
+    };
+    (id, outcome)
+}
+
+/// Outcomes that no caller has seen. What is left of them in the end is reported.
+struct Unreturned<'a> {
+    dispatcher: &'a Dispatcher,
+    outcomes: Vec<(EndpointId, Outcome)>,
+}
+
+impl Drop for Unreturned<'_> {
+    fn drop(&mut self) {
+        for (id, outcome) in self.outcomes.drain(..) {
+            self.dispatcher.report(&id, outcome);
+        }
+    }
+}
+
+/// No endpoint accepted an event, or none yet.
 #[derive(Debug)]
 pub struct BroadcastError {
     failures: Vec<(EndpointId, DeliveryError)>,
+    pending: Vec<EndpointId>,
 }
 
 impl BroadcastError {
-    /// The endpoints, and why each of them does not have the event. There is at least one.
+    /// The endpoints that failed for good, and why.
     pub fn failures(&self) -> &[(EndpointId, DeliveryError)] {
         &self.failures
+    }
+
+    /// The endpoints that had no outcome after the
+    /// [longest wait](WebhookRouter::with_longest_wait), in no order. They are tried further.
+    pub fn pending(&self) -> &[EndpointId] {
+        &self.pending
     }
 }
 
 impl fmt::Display for BroadcastError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (failed, pending) = (self.failures.len(), self.pending.len());
         write!(
             f,
             "none of {} endpoints accepted the event",
-            self.failures.len()
-        )
+            failed + pending
+        )?;
+        if pending == 0 {
+            Ok(())
+        } else {
+            write!(f, " in time: {failed} failed, {pending} are still tried")
+        }
     }
 }
 

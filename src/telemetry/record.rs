@@ -112,6 +112,7 @@ pub(crate) fn failed(cause: &DeliveryErrorCause, age: Duration, attempts: u32) {
         DeliveryErrorCause::RetryAfter => "retry_after".into(),
         DeliveryErrorCause::Abandoned => return dropped("abandoned"),
         DeliveryErrorCause::NotStarted => return dropped("not_started"),
+        DeliveryErrorCause::QueueFull => return dropped("queue_full"),
         DeliveryErrorCause::Removed => return dropped("removed"),
         DeliveryErrorCause::Gone => return dropped("gone"),
     };

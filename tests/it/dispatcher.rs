@@ -5,6 +5,7 @@ mod endpoints;
 mod gone;
 mod limits;
 mod outcomes;
+mod unclaimed;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -12,11 +12,12 @@ use tidings::router::{
 use tidings::signing::{
     Secret, Signer, StandardSigner, TimestampedSigner, TimestampedVerifier, Verifier, VerifyError,
 };
-use tidings::{Dispatcher, Endpoint, LaneConfig};
+use tidings::{DeliveryErrorCause, Dispatcher, Endpoint, EndpointId, LaneConfig};
 use tidings_notify::{
     Draft, Event, EventType, Item, MemoryStore, Notifier, Payload, RouteError, Router, RoutingInfo,
     Since, UserId,
 };
+use tokio::sync::mpsc;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -150,6 +151,102 @@ async fn some_failing_is_no_error() {
     assert_eq!(router.remove("200"), Some(Vec::new()));
     assert_eq!(router.remove("200"), None);
     route(&router, &event("x").await).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn failures_beside_an_endpoint_that_accepted_the_event_are_reported() {
+    let server = server().await;
+    let (report, mut reports) = mpsc::channel(10);
+    let lane = LaneConfig::default().without_retry();
+    let dispatcher = Dispatcher::builder()
+        .lane(lane)
+        .on_error(move |id, error| report.try_send((id.to_string(), error)).unwrap())
+        .build()
+        .unwrap();
+    dispatcher.start();
+    let router = WebhookRouter::new(dispatcher);
+    router.insert("fails", endpoint(&server, 500), EventFilter::all());
+    let event = event("x").await;
+    // This one is returned.
+    route(&router, &event).await.unwrap_err();
+    router.insert("works", endpoint(&server, 200), EventFilter::all());
+    route(&router, &event).await.unwrap();
+    let (id, error) = reports.try_recv().unwrap();
+    assert_eq!(
+        (id.as_str(), error.message().id()),
+        ("fails", &*event.id.to_string())
+    );
+    assert!(reports.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_route_waits_no_longer_than_the_longest_wait_and_what_is_left_continues() {
+    let dead = silent().await;
+    let server = server().await;
+    let (report, mut reports) = mpsc::channel(10);
+    let dispatcher = Dispatcher::builder()
+        .on_error(move |id, error| report.try_send((id.to_string(), error)).unwrap())
+        .build()
+        .unwrap();
+    dispatcher.start();
+    let router = WebhookRouter::new(dispatcher).with_longest_wait(Duration::from_millis(50));
+    let down = Endpoint::new(dead.url("/")).unwrap();
+    for id in ["down", "b-down"] {
+        router.insert(id, down.clone(), EventFilter::all());
+    }
+    let event = event("x").await;
+    let error = route(&router, &event).await.unwrap_err();
+    let error = error.source().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "none of 2 endpoints accepted the event in time: 0 failed, 2 are still tried"
+    );
+    let error = error.downcast_ref::<BroadcastError>().unwrap();
+    let mut pending: Vec<_> = error.pending().iter().map(EndpointId::as_str).collect();
+    pending.sort_unstable();
+    assert_eq!(pending, ["b-down", "down"]);
+    assert!(error.failures().is_empty());
+
+    // One that accepted it is enough.
+    router.remove("b-down");
+    router.insert("works", endpoint(&server, 200), EventFilter::all());
+    route(&router, &event).await.unwrap();
+
+    router.dispatcher().stop_within(Duration::ZERO).await;
+    let mut reported = Vec::new();
+    while let Ok((id, _)) = reports.try_recv() {
+        reported.push(id);
+    }
+    reported.sort_unstable();
+    assert_eq!(reported, ["b-down", "down", "down"]);
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_queue_is_full_does_not_get_the_event_and_that_is_a_failure() {
+    let dead = silent().await;
+    let lane = LaneConfig::default().with_queue_size(1);
+    let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
+    dispatcher.start();
+    let router = WebhookRouter::new(dispatcher).with_longest_wait(Duration::from_millis(50));
+    router.insert(
+        "full",
+        Endpoint::new(dead.url("/")).unwrap(),
+        EventFilter::all(),
+    );
+    router.dispatcher().notify("full", "first").unwrap();
+    let error = route(&router, &event("x").await).await.unwrap_err();
+    let error = error.source().unwrap().downcast_ref::<BroadcastError>();
+    let [(id, failure)] = error.unwrap().failures() else {
+        panic!("{error:?}");
+    };
+    assert_eq!(id.as_str(), "full");
+    assert!(matches!(failure.cause(), DeliveryErrorCause::QueueFull));
+    assert!(failure.is_retryable() && !failure.was_attempted());
+    assert_eq!(
+        failure.to_string().split_once(": ").unwrap().1,
+        "the queue is full"
+    );
+    assert!(error.unwrap().pending().is_empty());
 }
 
 #[tokio::test]
