@@ -48,7 +48,7 @@ impl Canceller {
         let mut outcome = Ok(());
         for index in 0..count {
             if let Err(error) = self.cancel_at(index, token).await {
-                outcome = Err(Error::unsent(error));
+                outcome = Err(Error::Unsent(error.into()));
             }
         }
         outcome

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_reconnect::Timing;
+use tidings_reconnect::{Obstacle, Timing};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 
@@ -11,7 +11,7 @@ use crate::client::Client;
 use crate::listening::Listening;
 use crate::tls::{Stream, Tls};
 use crate::url::{Target, parse};
-use crate::{Error, client};
+use crate::{Error, client, reason};
 
 /// The connection as the client library makes it: its owner reads and writes.
 pub(crate) type Connection =
@@ -123,7 +123,7 @@ impl Config {
         let statements = &self.statements;
         self.open_client(statements, statements.config.clone())
             .await
-            .map_err(Error::unsent)
+            .map_err(Error::from)
     }
 
     /// Connects for statements that may take up to the reply limit: the server ends those that take
@@ -140,7 +140,7 @@ impl Config {
                 Ok(client) => return Ok((client, true)),
                 Err(Failure::Library(error))
                     if error.code() == Some(&SqlState::PROTOCOL_VIOLATION) => {}
-                Err(failure) => return Err(Error::unsent(failure)),
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok((self.connect().await?, false))
@@ -158,7 +158,7 @@ impl Config {
     pub async fn listen(&self) -> Result<Listening, Error> {
         let target = self.listening.as_ref().unwrap_or(&self.statements);
         let opened = self.open(target, target.config.clone()).await;
-        let (client, connection) = opened.map_err(Error::unsent)?;
+        let (client, connection) = opened?;
         Ok(Listening::new(client, connection, self.timing.reply_limit))
     }
 
@@ -190,7 +190,7 @@ impl Config {
         let connecting = config.connect(Tls::new(tls));
         match tokio::time::timeout(limit, connecting).await {
             Ok(connected) => connected.map_err(Failure::Library),
-            Err(elapsed) => Err(Failure::Late(elapsed)),
+            Err(_elapsed) => Err(Failure::Late),
         }
     }
 
@@ -200,18 +200,17 @@ impl Config {
 }
 
 /// Why there is no connection.
-#[derive(Debug)]
 enum Failure {
     Library(tokio_postgres::Error),
-    Late(tokio::time::error::Elapsed),
+    Late,
 }
 
-impl From<Failure> for Box<dyn std::error::Error + Send + Sync> {
+impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Library(error) => error.into(),
-            Failure::Late(elapsed) => elapsed.into(),
-        }
+        Self::Unsent(match failure {
+            Failure::Library(error) => reason::of_connecting(error),
+            Failure::Late => Arc::new(Obstacle::Late),
+        })
     }
 }
 

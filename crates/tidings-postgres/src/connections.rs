@@ -11,6 +11,7 @@ use tokio_postgres::{Row, Statement};
 use tokio_util::task::TaskTracker;
 
 use crate::client::Parameter;
+use crate::reason::Reason;
 use crate::{Client, Database, Error};
 
 /// How often a statement is tried that the server ended because it was in another's way.
@@ -132,7 +133,7 @@ impl Connections {
         let _running = self.running.token();
         let _permit = match tokio::time::timeout(self.patience, self.permits.acquire()).await {
             Ok(permit) => permit.map_err(|_closed| Error::Closed)?,
-            Err(elapsed) => return Err(Error::unsent(elapsed)),
+            Err(_elapsed) => return Err(Error::Unsent(Arc::new(Reason::AllInUse))),
         };
         let mut in_use = InUse {
             connections: self,

@@ -92,7 +92,7 @@ impl Database {
         let error = match outcome {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => Error::of_statement(error),
-            Err(elapsed) => Error::no_reply(elapsed),
+            Err(_elapsed) => Error::late(),
         };
         if error.may_have_been_done() || error.is_read_only() {
             self.shared.slot.discard(&client);

@@ -1,8 +1,11 @@
 use std::sync::Arc;
 
+use tidings_reconnect::Obstacle;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-type Cause = Arc<dyn std::error::Error + Send + Sync>;
+use crate::reason;
+
+pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Why a call to PostgreSQL failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,7 +26,7 @@ pub enum Error {
     #[error("the database refused a statement")]
     Refused(#[source] Arc<tokio_postgres::Error>),
     /// There is no connection, so nothing was done. The call may be repeated.
-    #[error("the database cannot be reached")]
+    #[error("cannot connect to the database")]
     Unsent(#[source] Cause),
     /// The connection broke, or the server did not reply in time: the statement may have been done or
     /// not.
@@ -50,12 +53,18 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn unsent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unsent(source.into().into())
+    /// The server did not reply within the limit of the caller.
+    pub fn late() -> Self {
+        Self::NoReply(Arc::new(Obstacle::Late))
     }
 
-    pub(crate) fn no_reply(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::NoReply(source.into().into())
+    /// The connection broke.
+    pub(crate) fn broken(error: tokio_postgres::Error) -> Self {
+        Self::NoReply(reason::of_silence(error))
+    }
+
+    pub(crate) fn closed_by_server() -> Self {
+        Self::NoReply(Arc::new(Obstacle::Ended))
     }
 
     /// The outcome of a statement on a connection of the caller's own: [`Refused`](Self::Refused) or
@@ -67,7 +76,7 @@ impl Error {
         if severity == Some(Severity::Error) {
             Self::Refused(Arc::new(error))
         } else {
-            Self::no_reply(error)
+            Self::broken(error)
         }
     }
 

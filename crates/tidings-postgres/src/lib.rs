@@ -46,6 +46,7 @@ mod database;
 mod error;
 mod listening;
 mod migration;
+mod reason;
 mod tls;
 mod url;
 

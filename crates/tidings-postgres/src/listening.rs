@@ -76,7 +76,7 @@ impl Listening {
                 biased;
                 done = &mut done => return done.map_err(Error::of_statement),
                 notification = timeout(self.reply_limit, next(&mut self.connection)) => {
-                    let notification = notification.map_err(Error::no_reply)?;
+                    let notification = notification.map_err(|_elapsed| Error::late())?;
                     arrived(notification?).await;
                 }
             }
@@ -89,8 +89,8 @@ async fn next(connection: &mut Connection) -> Result<Notification, Error> {
         match poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(AsyncMessage::Notification(notification))) => return Ok(notification),
             Some(Ok(_notice)) => {}
-            Some(Err(error)) => return Err(Error::no_reply(error)),
-            None => return Err(Error::no_reply("the connection was closed")),
+            Some(Err(error)) => return Err(Error::broken(error)),
+            None => return Err(Error::closed_by_server()),
         }
     }
 }

@@ -9,17 +9,20 @@
 //! | [`Reconnect`] | a loop that must have a connection: when to try again, and what to log |
 //! | [`Trouble`] | which failures of a loop to log |
 //! | [`Backoff`] | the pauses between attempts |
+//! | [`Obstacle`] | what keeps a program from its server, in plain words |
 //! | [`Timing`] | how long to wait for a reply, and how often to check a silent connection |
 //!
 //! It does not know what the connection is to.
 
 mod backoff;
+mod obstacle;
 mod reconnect;
 mod slot;
 mod timing;
 mod trouble;
 
 pub use backoff::Backoff;
+pub use obstacle::Obstacle;
 pub use reconnect::Reconnect;
 pub use slot::{Connection, Slot};
 pub use timing::Timing;

@@ -3,15 +3,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    PushKind, TlsCertificates,
-};
-use tidings_reconnect::Timing;
+use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, TlsCertificates};
+use tidings_reconnect::{Obstacle, Timing};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Connection, Error};
+use crate::{Connection, Error, reason, url};
 
 /// Where Redis is, and how long to wait for it.
 #[derive(Clone)]
@@ -29,9 +26,14 @@ impl Config {
     ///
     /// [`Error::Invalid`] when it is not such a URL.
     pub fn new(url: &str) -> Result<Self, Error> {
-        let info = resp3(url)?;
+        let invalid = |source| Error::Invalid {
+            field: "the URL of Redis",
+            expected: "`redis://host:port/`",
+            source: Some(source),
+        };
+        let info = url::read(url).map_err(|fault| invalid(Arc::new(fault)))?;
         Ok(Self {
-            client: Client::open(info).map_err(invalid_url)?,
+            client: Client::open(info).map_err(|error| invalid(Arc::new(error)))?,
             timing: Timing::default(),
         })
     }
@@ -48,10 +50,10 @@ impl Config {
         };
         let info = self.client.get_connection_info().clone();
         self.client =
-            Client::build_with_tls(info, certificates).map_err(|source| Error::Invalid {
+            Client::build_with_tls(info, certificates).map_err(|_says_no_more| Error::Invalid {
                 field: "root_certificates",
                 expected: "certificates in PEM, with a URL that begins with `rediss:`",
-                source: Arc::new(source),
+                source: None,
             })?;
         Ok(self)
     }
@@ -130,17 +132,19 @@ impl Config {
             .client
             .get_multiplexed_async_connection_with_config(&config);
         let connecting = async {
-            let multiplexed = connecting.await.map_err(Error::unsent)?;
+            let connected = connecting.await;
+            let multiplexed = connected
+                .map_err(|error| Error::Unsent(reason::of_connecting(error, self.database())))?;
             let connection = Connection::new(multiplexed, broken);
             match connection.ping().await {
-                Err(error) if error.may_have_been_done() => Err(Error::unsent(error)),
+                Err(Error::NoReply(reason)) => Err(Error::Unsent(reason)),
                 pinged => pinged.map(|()| connection),
             }
         };
         // The library's own limit does not cover the greeting.
         match timeout(self.timing.reply_limit, connecting).await {
             Ok(connected) => connected,
-            Err(elapsed) => Err(Error::unsent(elapsed)),
+            Err(_elapsed) => Err(Error::Unsent(Arc::new(Obstacle::Late))),
         }
     }
 }
@@ -151,24 +155,6 @@ impl fmt::Debug for Config {
         f.debug_struct("Config")
             .field("timing", &self.timing)
             .finish_non_exhaustive()
-    }
-}
-
-/// From RESP3 on, messages can share a connection with replies.
-fn resp3(url: &str) -> Result<ConnectionInfo, Error> {
-    let info = url.into_connection_info().map_err(invalid_url)?;
-    let settings = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    Ok(info.set_redis_settings(settings))
-}
-
-fn invalid_url(source: redis::RedisError) -> Error {
-    Error::Invalid {
-        field: "the URL of Redis",
-        expected: "`redis://host:port/`",
-        source: Arc::new(source),
     }
 }
 

@@ -2,7 +2,9 @@ use std::sync::Arc;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
-type Cause = Arc<dyn std::error::Error + Send + Sync>;
+use crate::reason::{self, Reply};
+
+pub(crate) type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// Why a call to Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,15 +17,15 @@ pub enum Error {
         field: &'static str,
         /// What it must be.
         expected: &'static str,
-        /// What is wrong with it.
-        source: Cause,
+        /// What is wrong with it, if there is more to say.
+        source: Option<Cause>,
     },
     /// The server refused the command. The connection stays usable. Other commands of a pipeline may have
     /// been done, unless it is a transaction.
-    #[error("the Redis server refused a command")]
-    Refused(#[source] Arc<RedisError>),
+    #[error("the Redis server refused a command: {}", Reply(.0))]
+    Refused(Arc<RedisError>),
     /// There is no connection, so nothing was done. The call may be repeated.
-    #[error("the Redis server cannot be reached")]
+    #[error("cannot connect to the Redis server")]
     Unsent(#[source] Cause),
     /// The server is a replica, so nothing was done. The call may be repeated once there is a primary.
     #[error("the Redis server is a replica")]
@@ -37,10 +39,6 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn unsent(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::Unsent(source.into().into())
-    }
-
     /// Whether the command may have been done although the call failed.
     pub fn may_have_been_done(&self) -> bool {
         matches!(self, Self::NoReply(_))
@@ -67,7 +65,7 @@ impl From<RedisError> for Error {
     fn from(error: RedisError) -> Self {
         match error.kind() {
             ErrorKind::Server(_) | ErrorKind::Extension => Self::Refused(Arc::new(error)),
-            _ => Self::NoReply(Arc::new(error)),
+            _ => Self::NoReply(reason::of_silence(error)),
         }
     }
 }

@@ -38,8 +38,10 @@
 mod config;
 mod connection;
 mod error;
+mod reason;
 mod scripts;
 mod server;
+mod url;
 
 pub use config::Config;
 pub use connection::Connection;

@@ -126,7 +126,7 @@ impl Database {
     /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
     /// exclusive lock was asked for and another process has it, [`Error::HardLink`] when the file has
     /// another name, [`Error::NotADatabase`] when it is no SQLite database, [`Error::OtherProgram`] when it
-    /// has another application id, or another program's tables, [`Error::Sqlite`] when the file cannot
+    /// has another application id, or another program's tables, [`Error::Unusable`] when the file cannot
     /// be opened.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, Error> {
         let path = file::real_path(path.as_ref())?;

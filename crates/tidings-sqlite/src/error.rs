@@ -3,6 +3,8 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
+use crate::Fault;
+
 /// Why a call to a [`Database`](crate::Database) failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -35,9 +37,8 @@ pub enum Error {
     Create {
         /// The database file.
         path: PathBuf,
-        /// The error of the operating system.
-        #[source]
-        source: Arc<std::io::Error>,
+        /// What is wrong with it.
+        source: Fault,
     },
     /// Another process has the file open for itself.
     #[error("the database {} is in use by another process", path.display())]
@@ -50,9 +51,8 @@ pub enum Error {
     Lock {
         /// The lock file.
         path: PathBuf,
-        /// The error of the operating system.
-        #[source]
-        source: Arc<std::io::Error>,
+        /// What is wrong with it.
+        source: Fault,
     },
     /// A thread could not be started.
     #[error("cannot start a database thread")]
@@ -102,6 +102,9 @@ pub enum Error {
     /// the whole transaction. Nothing of this job was committed; the call may be repeated.
     #[error("the transaction was rolled back by a failing disk")]
     RolledBack,
+    /// The file cannot be used as it is, or not at the moment.
+    #[error("the database file cannot be used")]
+    Unusable(#[source] Fault),
     /// SQLite failed. One failed commit is the result of every job of its transaction, so the cause is
     /// shared.
     #[error("the database failed")]
@@ -131,22 +134,8 @@ impl Error {
             | Self::RolledBack
             | Self::TooSlow
             | Self::FileChanged { .. } => true,
-            _ => matches!(
-                self.code(),
-                Some(
-                    ErrorCode::SystemIoFailure
-                        | ErrorCode::CannotOpen
-                        | ErrorCode::OutOfMemory
-                        | ErrorCode::ReadOnly
-                )
-            ),
-        }
-    }
-
-    fn code(&self) -> Option<ErrorCode> {
-        match self {
-            Self::Sqlite(source) => source.sqlite_error_code(),
-            _ => None,
+            Self::Unusable(fault) => fault.may_pass(),
+            _ => false,
         }
     }
 }
@@ -154,6 +143,9 @@ impl Error {
 impl From<rusqlite::Error> for Error {
     fn from(source: rusqlite::Error) -> Self {
         let code = source.sqlite_error_code();
+        if let Some(fault) = code.and_then(Fault::of_sqlite) {
+            return Self::Unusable(fault);
+        }
         let source = Arc::new(source);
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(source),

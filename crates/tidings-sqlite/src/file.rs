@@ -3,12 +3,11 @@
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
 
-use crate::{Error, connection};
+use crate::{Error, Fault, connection};
 
 /// Links that a path may go through, as for the operating system.
 const MAX_LINKS: usize = 40;
@@ -32,7 +31,7 @@ impl DatabaseFile {
     pub(crate) fn open(path: PathBuf) -> Result<Self, Error> {
         let metadata = std::fs::metadata(&path).map_err(|source| Error::Create {
             path: path.clone(),
-            source: Arc::new(source),
+            source: Fault::from(source),
         })?;
         Ok(Self {
             log_path: beside(&path, "-wal"),
@@ -170,10 +169,11 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
             path: path.to_owned(),
         });
     }
-    let failed = |source| Error::Create {
+    let refused = |source| Error::Create {
         path: path.to_owned(),
-        source: Arc::new(source),
+        source,
     };
+    let failed = |error| refused(Fault::from(error));
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
         match std::fs::canonicalize(&target) {
@@ -192,7 +192,7 @@ pub(crate) fn real_path(path: &Path) -> Result<PathBuf, Error> {
         // A link to a file that does not exist yet.
         target = folder.join(link);
     }
-    Err(failed(io::Error::other("too many symbolic links")))
+    Err(refused(Fault::Links))
 }
 
 /// Fewest bytes of a database: one page of the smallest size.
@@ -228,7 +228,7 @@ pub(crate) fn create(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(Error::Create {
             path: path.to_owned(),
-            source: Arc::new(source),
+            source: Fault::from(source),
         }),
     }
 }
@@ -238,7 +238,7 @@ pub(crate) fn lock(path: &Path) -> Result<File, Error> {
     let lock_path = beside(path, ".lock");
     let broken = |source| Error::Lock {
         path: lock_path.clone(),
-        source: Arc::new(source),
+        source: Fault::from(source),
     };
     let file = owner_only()
         .create(true)

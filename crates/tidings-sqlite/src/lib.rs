@@ -44,6 +44,7 @@ mod application;
 mod connection;
 mod database;
 mod error;
+mod fault;
 mod file;
 mod liveness;
 mod log;
@@ -53,6 +54,7 @@ mod writer;
 
 pub use database::{Database, Options};
 pub use error::Error;
+pub use fault::Fault;
 pub use liveness::Liveness;
 pub use rusqlite;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rusqlite::{Connection, StatementStatus};
-use tidings_sqlite::{Database, Error, Options, rusqlite};
+use tidings_sqlite::{Database, Error, Fault, Options, rusqlite};
 use tokio::time::Instant;
 
 const SCHEMA: &[&str] = &["CREATE TABLE item (n INTEGER PRIMARY KEY) STRICT"];
@@ -245,7 +245,22 @@ async fn a_folder_that_does_not_exist_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("missing").join("test.db");
     let refused = Database::open(path, &Options::default()).unwrap_err();
-    assert!(matches!(refused, Error::Create { .. }), "{refused:?}");
+    let Error::Create { source, .. } = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(source.to_string(), "its folder does not exist");
+}
+
+#[tokio::test]
+async fn a_log_that_is_no_file_is_explained_in_words_of_the_house() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("test.db-wal")).unwrap();
+    let path = folder.path().join("test.db");
+    let refused = Database::open(path, &Options::default()).unwrap_err();
+    let Error::Unusable(fault) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(matches!(fault, Fault::Disk | Fault::CannotOpen), "{fault}");
 }
 
 #[test]

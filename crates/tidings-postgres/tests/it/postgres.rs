@@ -5,4 +5,5 @@ mod listening;
 mod migration;
 mod primary;
 mod support;
+mod texts;
 mod tls;

@@ -4,3 +4,4 @@
 
 mod redis;
 mod scripts;
+mod texts;

@@ -79,7 +79,7 @@ impl Listener {
         });
         timeout(self.config.reply_limit(), asked)
             .await
-            .unwrap_or_else(|elapsed| Err(Error::NoReply(Arc::new(elapsed))))
+            .unwrap_or_else(|_elapsed| Err(Error::late()))
     }
 
     fn wake(&self, payload: &str) {

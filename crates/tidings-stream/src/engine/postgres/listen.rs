@@ -93,7 +93,7 @@ async fn ask(
     });
     timeout(config.reply_limit(), asked)
         .await
-        .unwrap_or_else(|elapsed| Err(Error::NoReply(Arc::new(elapsed))))
+        .unwrap_or_else(|_elapsed| Err(Error::late()))
 }
 
 impl Listener {
