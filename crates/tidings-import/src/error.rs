@@ -46,6 +46,14 @@ pub enum Error {
     /// An earlier import into the database was interrupted.
     #[error("an import into the database was not finished: run it again")]
     Unfinished,
+    /// An import of another file into the database was interrupted.
+    #[error(
+        "an import of {file} into the database was not finished: run it again, or make the database anew"
+    )]
+    OtherFile {
+        /// The other file.
+        file: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the file")]
     Source(#[from] tidings_sqlite::Error),

@@ -12,7 +12,7 @@
 //! Rows are copied in transactions of bounded size, so others can see a part of them. The table
 //! `tidings_import` marks such a database: it is made before the first row, and dropped in the transaction that
 //! ends the import. A program that uses the database asks [`is_unfinished`] first. The next import into a
-//! marked database removes what the last one has left, and begins anew.
+//! marked database must be of the same file; it removes what the last one has left, and begins anew.
 
 mod error;
 mod part;

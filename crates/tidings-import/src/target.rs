@@ -57,8 +57,8 @@ pub async fn is_unfinished(database: &Database) -> Result<bool, tidings_postgres
 ///
 /// # Errors
 ///
-/// [`Error::NotEmpty`], [`Error::InUse`] or [`Error::Running`], after which nothing has changed. After any other error the
-/// database is [unfinished](is_unfinished), and the import can be repeated.
+/// [`Error::NotEmpty`], [`Error::OtherFile`], [`Error::InUse`] or [`Error::Running`], after which nothing has changed. After
+/// any other error the database is [unfinished](is_unfinished), and the import can be repeated.
 ///
 /// # Cancel safety
 ///
@@ -71,7 +71,7 @@ pub async fn run(
     let client = target.connect().await?;
     lock(&client).await?;
     let parts = source.parts;
-    begin(&client, parts).await?;
+    begin(&client, source).await?;
     let mut progress = Progress {
         table: "",
         rows: 0,
@@ -110,7 +110,9 @@ async fn lock(client: &Client) -> Result<(), Error> {
 }
 
 /// Marks the database, after a look at what is in it, and removes what an earlier import has left.
-async fn begin(client: &Client, parts: &'static [Part]) -> Result<(), Error> {
+async fn begin(client: &Client, source: &Source) -> Result<(), Error> {
+    let parts = source.parts;
+    let file = source.database.path().display().to_string();
     batch(client, "SET synchronous_commit = off; BEGIN").await?;
     for part in parts {
         if let Some(is_in_use) = part.is_in_use
@@ -119,14 +121,22 @@ async fn begin(client: &Client, parts: &'static [Part]) -> Result<(), Error> {
             return Err(Error::InUse);
         }
     }
-    if !is_true(client, IS_UNFINISHED).await? {
+    if is_true(client, IS_UNFINISHED).await? {
+        let begun: String = value(client, "SELECT file FROM tidings_import").await?;
+        if begun != file {
+            return Err(Error::OtherFile { file: begun });
+        }
+    } else {
         for part in parts {
             if is_true(client, part.has_data).await? {
                 let component = part.component;
                 return Err(Error::NotEmpty { component });
             }
         }
-        batch(client, "CREATE TABLE tidings_import ()").await?;
+        batch(client, "CREATE TABLE tidings_import (file text NOT NULL)").await?;
+        let mark = "INSERT INTO tidings_import VALUES ($1)";
+        let marked = client.query_typed(mark, &[(&file, Type::TEXT)]).await;
+        marked.map_err(Error::statement)?;
     }
     let names: Vec<_> = tables(parts).map(|table| table.name).collect();
     batch(client, &format!("TRUNCATE {}", names.join(", "))).await?;

@@ -68,7 +68,10 @@ impl Import {
 /// What is shown on standard error: a bar on a terminal, otherwise a line a second.
 struct Bar {
     is_terminal: bool,
+    /// When the last line was written.
     shown: Option<Instant>,
+    /// What was reported since.
+    latest: Option<Progress>,
 }
 
 impl Bar {
@@ -76,10 +79,12 @@ impl Bar {
         Self {
             is_terminal: std::io::stderr().is_terminal(),
             shown: None,
+            latest: None,
         }
     }
 
     fn show(&mut self, progress: Progress) {
+        self.latest = Some(progress);
         let pause = if self.is_terminal {
             ON_TERMINAL
         } else {
@@ -89,6 +94,13 @@ impl Bar {
             return;
         }
         self.shown = Some(Instant::now());
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let Some(progress) = self.latest.take() else {
+            return;
+        };
         let Progress {
             table, rows, of, ..
         } = progress;
@@ -97,8 +109,11 @@ impl Bar {
         let _written = write!(std::io::stderr(), "{line}");
     }
 
-    fn end(&self) {
-        if self.is_terminal && self.shown.is_some() {
+    /// A log gets what was reported last; a terminal is cleared.
+    fn end(&mut self) {
+        if !self.is_terminal {
+            self.write();
+        } else if self.shown.is_some() {
             let _written = write!(std::io::stderr(), "\r\x1b[K");
         }
     }

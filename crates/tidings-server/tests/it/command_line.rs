@@ -272,6 +272,7 @@ async fn a_file_that_cannot_be_the_database_is_explained_in_words_of_ours() {
     std::fs::write(folder.join("text.db"), "x".repeat(4096)).unwrap();
     std::fs::write(folder.join("byte.db"), "x").unwrap();
     std::fs::create_dir(folder.join("folder.db")).unwrap();
+    std::fs::write(folder.join("zero.db"), [0; 1000]).unwrap();
     let shown = folder.display();
     for (file, says) in [
         (
@@ -281,6 +282,10 @@ async fn a_file_that_cannot_be_the_database_is_explained_in_words_of_ours() {
         (
             "byte.db",
             format!("the file {shown}/byte.db is not a SQLite database"),
+        ),
+        (
+            "zero.db",
+            format!("the file {shown}/zero.db is not a SQLite database"),
         ),
         (
             "folder.db",
@@ -301,7 +306,30 @@ async fn a_file_that_cannot_be_the_database_is_explained_in_words_of_ours() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     left.sort();
-    assert_eq!(left, ["byte.db", "folder.db", "text.db"]);
+    assert_eq!(left, ["byte.db", "folder.db", "text.db", "zero.db"]);
+}
+
+#[tokio::test]
+async fn a_database_that_was_cut_is_refused_and_left_as_it_is() {
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    let whole = std::fs::read(home.database()).unwrap();
+    let cut = home.path().join("cut.db");
+    for length in [1, 100, 511, 512, 1000, 4095, 4096, whole.len() / 2] {
+        std::fs::write(&cut, &whole[..length]).unwrap();
+        let said = refused_database(&format!("sqlite:{}", cut.display())).await;
+        assert_eq!(said.lines().count(), 1, "{length}: {said}");
+        assert!(std::fs::read(&cut).unwrap() == whole[..length], "{length}");
+    }
+    // An empty file is a new database.
+    std::fs::write(&cut, "").unwrap();
+    let mut command = binary();
+    command
+        .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--database"])
+        .arg(format!("sqlite:{}", cut.display()))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Server::of(command).await;
 }
 
 /// Replies to the first message of each client as PostgreSQL refuses one.

@@ -296,6 +296,17 @@ async fn an_interrupted_import_is_not_taken_for_a_whole_one_and_can_be_repeated(
         "{stderr}"
     );
 
+    // Nor can another file take its place unseen.
+    let other = Home::new();
+    other.start().await.stop("-TERM").await;
+    let refused = import(&other, &schema).await.unwrap_err();
+    let file = std::fs::canonicalize(home.database()).unwrap();
+    let says = format!(
+        "tidings: an import of {} into the database was not finished",
+        file.display()
+    );
+    assert!(refused.contains(&says), "{refused}");
+
     import(&home, &schema).await.unwrap();
     let server = Home::on(&schema.url(), &[]).start().await;
     let list = server.get("/v1/users/anna/notifications").await;
@@ -305,6 +316,18 @@ async fn an_interrupted_import_is_not_taken_for_a_whole_one_and_can_be_repeated(
             "DO $$ BEGIN ASSERT (SELECT count(*) FROM tidings_server_request) = 300000; END $$",
         )
         .await;
+}
+
+#[tokio::test]
+async fn the_progress_of_a_short_import_ends_at_its_end() {
+    let home = Home::new();
+    home.start().await.stop("-TERM").await;
+    fill(&home, 1000);
+    let schema = Schema::create().await;
+    let output = soon("the import", command(&home, &schema).output()).await;
+    let stderr = String::from_utf8(output.unwrap().stderr).unwrap();
+    let last = stderr.lines().last().unwrap();
+    assert!(last.starts_with("100 % · "), "{stderr}");
 }
 
 #[tokio::test]
