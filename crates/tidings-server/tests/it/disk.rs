@@ -10,11 +10,7 @@ use tidings_test_support::SmallDisk;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::support::{Home, Server, http, payloads, soon};
-
-async fn readiness(server: &Server) -> Response {
-    http().get(server.at("/health/ready")).send().await.unwrap()
-}
+use crate::support::{Home, Server, payloads};
 
 async fn unread(server: &Server) -> u64 {
     let count = server
@@ -45,19 +41,6 @@ async fn is_refused_as(response: Response, code: &str) {
     assert_eq!(error["error"]["code"], code);
 }
 
-/// Waits until `/health/ready` replies with this status: its last reply is repeated for a second.
-async fn until_ready_is(server: &Server, status: StatusCode) -> Response {
-    soon("another readiness", async {
-        loop {
-            let ready = readiness(server).await;
-            if ready.status() == status {
-                return ready;
-            }
-        }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_disk_that_fills_is_reported_and_recovered_from() {
     let disk = SmallDisk::mount(16 << 20).unwrap();
@@ -66,7 +49,7 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     server.notify("anna", json!(1)).await;
     disk.fill().unwrap();
     let accepted = 1 + post_until_full(&server, 10).await;
-    let not_ready = until_ready_is(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    let not_ready = server.until_ready_is(503).await;
     is_refused_as(not_ready, "storage_full").await;
     // What is there can be read.
     assert_eq!(unread(&server).await, accepted);
@@ -77,7 +60,7 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     disk.make_room().unwrap();
     server.notify("anna", json!("room")).await;
     assert_eq!(payloads(&[events.next().await.json()]), ["room"]);
-    until_ready_is(&server, StatusCode::OK).await;
+    server.until_ready_is(200).await;
 }
 
 #[tokio::test]
@@ -96,13 +79,13 @@ async fn a_server_starts_on_a_full_disk_and_recovers_when_there_is_room() {
     assert_eq!(unread(&server).await, accepted);
     let page = server.get("/v1/users/anna/notifications?limit=1").await;
     assert_eq!(page["data"].as_array().unwrap().len(), 1);
-    let not_ready = until_ready_is(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    let not_ready = server.until_ready_is(503).await;
     is_refused_as(not_ready, "storage_full").await;
     assert_eq!(post_until_full(&server, 10).await, 0);
 
     disk.make_room().unwrap();
     server.notify("anna", json!("room")).await;
-    until_ready_is(&server, StatusCode::OK).await;
+    server.until_ready_is(200).await;
 }
 
 /// The command, whose writes never reach the disk from the hundredth sync on.
@@ -144,7 +127,7 @@ async fn a_disk_that_hangs_does_not_hang_the_stop() {
         assert!(posts < 200, "the disk does not hang");
     }
     assert_eq!(
-        readiness(&server).await.status(),
+        server.ready().await.status(),
         StatusCode::SERVICE_UNAVAILABLE
     );
     // The tracer keeps the thread that hangs, and with it the process.
@@ -181,7 +164,7 @@ async fn a_database_that_is_removed_or_truncated_is_noticed() {
         let body = json!({ "user_id": "anna", "payload": 2 });
         let refused = server.post("/v1/notifications", &body).await;
         assert_eq!(refused.status(), 503, "{what}");
-        assert_eq!(readiness(&server).await.status(), 503, "{what}");
+        assert_eq!(server.ready().await.status(), 503, "{what}");
         let (_, log) = server.stop("-TERM").await;
         assert!(
             log.contains("removed, replaced or truncated"),

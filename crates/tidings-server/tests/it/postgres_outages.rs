@@ -7,7 +7,7 @@ use tidings_test_support::{
 };
 
 use crate::load::{Load, Tolerance};
-use crate::support::{Home, Server, http, soon};
+use crate::support::{Home, Server};
 
 const ARGUMENTS: [&str; 4] = [
     "--webhook-schedule",
@@ -29,22 +29,10 @@ async fn three(home: &Home) -> Vec<Server> {
     futures_util::future::join_all(starting).await
 }
 
-/// Waits until every server says whether it is ready.
+/// Waits until `/health/ready` of every server replies with this status.
 async fn readiness(servers: &[Server], expected: u16) {
     for server in servers {
-        let asked = async {
-            while http()
-                .get(server.at("/health/ready"))
-                .send()
-                .await
-                .unwrap()
-                .status()
-                != expected
-            {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        soon("another readiness", asked).await;
+        server.until_ready_is(expected).await;
     }
 }
 

@@ -68,21 +68,11 @@ async fn readiness_follows_the_database() {
     let home = Home::new();
     let server = home.start().await;
     let locked = lock(&home);
-    let ready = http().get(server.at("/health/ready")).send().await.unwrap();
+    let ready = server.ready().await;
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(ready.headers().contains_key("retry-after"));
     drop(locked);
-    soon("the readiness", async {
-        while http()
-            .get(server.at("/health/ready"))
-            .send()
-            .await
-            .unwrap()
-            .status()
-            != 200
-        {}
-    })
-    .await;
+    server.until_ready_is(200).await;
 }
 
 #[tokio::test]
@@ -207,7 +197,7 @@ async fn a_file_that_is_gone_is_noticed_and_posts_are_refused() {
     let body = json!({ "user_id": "anna", "payload": 2 });
     let response = server.post("/v1/notifications", &body).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let ready = http().get(server.at("/health/ready")).send().await.unwrap();
+    let ready = server.ready().await;
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 

@@ -248,6 +248,23 @@ impl Server {
         response.json().await.unwrap()
     }
 
+    pub(crate) async fn ready(&self) -> Response {
+        http().get(self.at("/health/ready")).send().await.unwrap()
+    }
+
+    /// Waits until `/health/ready` replies with this status: its last reply is repeated for a second.
+    pub(crate) async fn until_ready_is(&self, status: u16) -> Response {
+        soon("another readiness", async {
+            loop {
+                let ready = self.ready().await;
+                if ready.status() == status {
+                    return ready;
+                }
+            }
+        })
+        .await
+    }
+
     /// Posts a notification that must be accepted.
     pub(crate) async fn notify(&self, user: &str, payload: Value) -> Value {
         let body = json!({ "user_id": user, "type": "test", "payload": payload });

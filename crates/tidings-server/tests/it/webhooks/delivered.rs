@@ -141,7 +141,7 @@ async fn regression_stalled_endpoints_of_one_user_do_not_delay_another_user() {
     }
 }
 
-/// The response does not wait for deliveries, and neither does anybody else's.
+/// Neither the response nor those to others wait for deliveries.
 #[tokio::test]
 async fn regression_many_endpoints_cost_nothing_before_the_response() {
     const USERS: u64 = 200;
