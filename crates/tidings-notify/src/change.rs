@@ -1,4 +1,4 @@
-//! Changes of the inbox: what a caller can do, and what the user's streams are told.
+//! Changes of the inbox: what a caller can do, and what the user's streams get.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct InboxUpdate {
     pub changed: u64,
     /// The log's [revision](crate::Head::revision) afterwards. Unchanged when nothing changed.
     pub revision: u64,
-    /// What to tell the user's streams. Its counts are exact even when nothing changed.
+    /// What the user's streams get. Its counts are exact even when nothing changed.
     pub change: InboxChange,
 }
 
@@ -87,7 +87,7 @@ pub enum Changed {
     /// Events with a key, which the stream has given before this change, have replaced earlier events
     /// with the same key.
     Replaced,
-    /// Not known: the change was made elsewhere, or the reader lags too far behind to be told each
+    /// Not known: the change was made elsewhere, or the reader lags too far behind to get each
     /// one. The counts are right; a caller that shows single events reads the inbox again.
     Unknown,
 }

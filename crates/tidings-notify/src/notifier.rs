@@ -150,7 +150,7 @@ impl Notifier {
                 let run: Vec<_> = run.iter().cloned().map(Arc::new).collect();
                 channel.offer(&run);
                 if run.iter().any(|event| event.key.is_some()) {
-                    // Earlier events may have been archived: the streams are told the counts.
+                    // Earlier events may have been archived: the streams get the counts.
                     self.inner.instance.hint(&first.user);
                 }
             }
@@ -187,7 +187,7 @@ impl Notifier {
         Subscription::open(instance.clone(), tasks.clone(), user, &since).await
     }
 
-    /// Changes a user's inbox, and tells the user's streams: on this instance at once, on others by
+    /// Changes a user's inbox, and reports it to the user's streams: on this instance at once, on others by
     /// their next wake-up or sweep.
     ///
     /// # Errors

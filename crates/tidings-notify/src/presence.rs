@@ -4,7 +4,7 @@
 //!
 //! Each process that holds connections of users is an **instance**, and holds one **lease** in the
 //! store that all instances share. A [`Tracker`] keeps it: it counts the connections of each user,
-//! tells the store of the first and of the last one, and renews the lease by a heartbeat, which is
+//! writes the first and the last one to the store, and renews the lease by a heartbeat, which is
 //! one call for any number of connections.
 //!
 //! ```text
@@ -18,9 +18,9 @@
 //! | if | then |
 //! |---|---|
 //! | an instance crashes | its users are offline when its lease ends, unless another instance has them |
-//! | the store loses data (a flush, a failover, an eviction) | the next heartbeat notices, and tells it everything again |
+//! | the store loses data (a flush, a failover, an eviction) | the next heartbeat notices, and everything is written again |
 //! | an instance was paused until its lease ended | the same |
-//! | the store cannot be reached | connections are counted all the same, and told to it later |
+//! | the store cannot be reached | connections are counted all the same, and written later |
 //! | a user reconnects within the grace time | [`Watch`] reports nothing |
 //!
 //! When a lease ends is judged by the store's clock alone; clocks of instances are never compared. It is the
@@ -98,7 +98,7 @@ pub use tracker::{
 };
 pub use transition::{DEFAULT_KEPT_TRANSITIONS, Mark, Transition, Transitions};
 
-/// Where instances tell which users they have, and ask for those of all. Used as
+/// Where instances write which users they have, and read those of all. Used as
 /// `Arc<dyn Presence>`.
 ///
 /// An application registers connections with a [`Tracker`], and calls [`online_users`] and [`locate`];
@@ -108,7 +108,7 @@ pub use transition::{DEFAULT_KEPT_TRANSITIONS, Mark, Transition, Transitions};
 ///
 /// - A user is online while a lease that has not ended has the user. A lease ends when it was not
 ///   renewed for its time to live, by the store's clock, or by [`end`].
-/// - What one instance tells is independent of what others tell: a user may be at many instances.
+/// - What one instance writes is independent of what others write: a user may be at many instances.
 /// - [`update`] and [`end`] may be repeated without harm. An update takes effect as a whole or not at
 ///   all, and not after a later one of the same lease.
 /// - A user has one **transition** with the first lease and one when the last is gone, so that those

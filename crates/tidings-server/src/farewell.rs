@@ -13,7 +13,7 @@ const GROUPS: u32 = 64;
 /// the database.
 const PACE: f64 = 1000.0;
 
-/// The groups of the streams. A group is told by its token that it is time to leave.
+/// The groups of the streams. The token of a group is cancelled when it is time to leave.
 #[derive(Debug)]
 pub(crate) struct Farewell([CancellationToken; GROUPS as usize]);
 
@@ -29,7 +29,7 @@ impl Farewell {
         self.0[fastrand::usize(..self.0.len())].clone()
     }
 
-    /// Tells one group after another, for so many streams in all, within the time limit.
+    /// Cancels one group after another, for so many streams in all, within the time limit.
     pub(crate) async fn say(&self, streams: usize, limit: Duration) {
         #[expect(
             clippy::cast_precision_loss,
@@ -53,8 +53,8 @@ mod tests {
 
     use super::*;
 
-    /// How many of a hundred streams have been told after this time.
-    async fn told(streams: usize, limit: Duration, after: Duration) -> usize {
+    /// How many of a hundred streams have been asked to leave after this time.
+    async fn asked(streams: usize, limit: Duration, after: Duration) -> usize {
         let farewell = Farewell::default();
         let groups: Vec<_> = (0..6400)
             .map(|n| farewell.0[n % farewell.0.len()].clone())
@@ -66,18 +66,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_streams_are_told_one_thousand_a_second() {
         let long = Duration::from_secs(60);
-        assert_eq!(told(10_000, long, Duration::from_millis(4999)).await, 50);
-        assert_eq!(told(10_000, long, Duration::from_millis(9999)).await, 100);
+        assert_eq!(asked(10_000, long, Duration::from_millis(4999)).await, 50);
+        assert_eq!(asked(10_000, long, Duration::from_millis(9999)).await, 100);
     }
 
     #[tokio::test(start_paused = true)]
     async fn all_are_told_within_the_limit_and_few_at_once() {
         let started = Instant::now();
         let limit = Duration::from_secs(3);
-        assert_eq!(told(1_000_000, limit, Duration::from_secs(4)).await, 100);
+        assert_eq!(asked(1_000_000, limit, Duration::from_secs(4)).await, 100);
         assert!(started.elapsed() <= limit + Duration::from_millis(64));
         let started = Instant::now();
-        assert_eq!(told(50, limit, limit).await, 100);
+        assert_eq!(asked(50, limit, limit).await, 100);
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }

@@ -145,7 +145,7 @@ pub const ENTRIES: &[Entry] = &[
         path: "/gone",
         example: "/gone",
         does: "sends 410",
-        wanted: "disables the endpoint, keeps its backlog, tells the owner",
+        wanted: "disables the endpoint, keeps its backlog, notifies the owner",
         behaviour: |_, _| Some(Reply::gone().into()),
     },
     Entry {

@@ -11,7 +11,7 @@ use crate::{Closed, Request};
 /// Requests, and ended connections, that are kept for a look back.
 pub(crate) const KEPT: usize = 10_000;
 
-/// How long a test may wait before it is told that what it waits for does not happen.
+/// How long a test may wait before it fails because what it waits for does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A log to which connections add, and in which tests wait.

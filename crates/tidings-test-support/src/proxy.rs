@@ -14,7 +14,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::socket::Socket;
 
-/// A way to a server that can be cut, frozen and blocked: forwards connections until told otherwise,
+/// A way to a server that can be cut, frozen and blocked: forwards connections until the test changes that,
 /// and ends with its last connection when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {

@@ -11,12 +11,12 @@ use crate::authority::{self, Reception};
 use crate::journal::{self, Journal};
 use crate::{Authority, Closed, Request, Script, Tls, connection};
 
-/// Connections that are served at a time, unless told otherwise.
+/// Connections that are served at a time, unless set otherwise.
 const MAX_CONNECTIONS: usize = 4096;
 
 /// A server that treats requests as its [`Script`] says, and keeps what it got.
 ///
-/// It listens on a free port of 127.0.0.1, unless told otherwise. Dropping it stops it and resets
+/// It listens on a free port of 127.0.0.1, unless another address is given. Dropping it stops it and resets
 /// or closes its connections at once.
 #[derive(Debug)]
 pub struct Receiver {
@@ -158,7 +158,7 @@ impl Builder {
         self
     }
 
-    /// Serves so many connections at a time, at least one; 4096 unless told otherwise.
+    /// Serves so many connections at a time, at least one; 4096 by default.
     ///
     /// Further ones are not accepted until one ends: the kernel makes them, and the receiver does not reply.
     pub fn with_max_connections(mut self, connections: usize) -> Self {

@@ -218,7 +218,7 @@ async fn serve(mut socket: TcpStream, times: Arc<Times>) -> Result<Infallible, s
 }
 
 async fn arrive(times: &Times, id: String) {
-    // An event may arrive before its poster has been told of the commit.
+    // An event may arrive before its poster learns of the commit.
     let accepted = loop {
         let accepted = times.accepted.lock().unwrap().remove(&id);
         match accepted {

@@ -18,7 +18,7 @@ pub(super) struct Inbox {
     end: u64,
     /// The number up to which events may have changed since they were appended.
     changed_through: u64,
-    /// The log was rewound and readers have not been told the counts since.
+    /// The log was rewound and readers have not got the counts since.
     is_stale: bool,
 }
 
@@ -130,7 +130,7 @@ impl Inbox {
     /// Takes in a new change that was made through this instance, and returns what changed.
     ///
     /// Each event with a key is a change of its own: `keyed` is how many there were since the state
-    /// that is known, if that can be told.
+    /// that is known, if it can be computed.
     pub(super) fn apply(&mut self, update: &InboxUpdate, keyed: Option<u64>) -> Changed {
         let mut change = update.change.clone();
         let follows = |known: Known| {

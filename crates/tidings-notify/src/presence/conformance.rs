@@ -88,7 +88,7 @@ behaviours! { $
         a_lease_that_the_store_does_not_have_is_lost
         an_update_may_be_repeated_and_is_not_overtaken
         a_heartbeat_notices_what_is_missing
-        what_is_lost_is_told_again_with_the_next_heartbeat
+        what_is_lost_is_written_again_with_the_next_heartbeat
         ten_thousand_connections_are_one_refresh;
     transitions:
         transitions_are_those_of_the_first_and_the_last_instance
@@ -101,7 +101,7 @@ behaviours! { $
         a_reconnect_within_the_grace_time_is_not_reported
         a_user_who_stays_away_is_reported_after_the_grace_time
         users_of_a_crashed_instance_are_reported
-        a_slow_watch_is_told_that_it_lags;
+        a_slow_watch_gets_a_report_that_it_lags;
     closing:
         calls_after_close_return_closed
         a_closed_tracker_takes_its_users_offline;

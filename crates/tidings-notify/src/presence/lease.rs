@@ -1,4 +1,4 @@
-//! What an instance tells the store.
+//! What an instance writes to the store.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub const MAX_UPDATE: usize = 500;
 /// An instance's claim that it is alive, and has the users that it has named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// A new one each time that an instance begins, or tells everything again.
+    /// A new one each time that an instance begins, or writes everything again.
     pub id: LeaseId,
     /// Where the connections are.
     pub routing: RoutingInfo,
@@ -83,13 +83,13 @@ pub struct Heartbeat {
     pub users: u64,
 }
 
-/// Whether the store has a lease as the instance has told it.
+/// Whether the store has a lease as the instance has written it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an instance whose lease is lost has to tell everything again"]
+#[must_use = "an instance whose lease is lost has to write everything again"]
 pub enum Standing {
     /// It has.
     Kept,
     /// The lease has ended, or the store has lost a part of it. The instance must begin another lease
-    /// and tell everything again.
+    /// and write everything again.
     Lost,
 }

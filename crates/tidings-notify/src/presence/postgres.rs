@@ -27,14 +27,14 @@
 //!
 //! # Connections
 //!
-//! Two: one to tell, one to ask. They are made when they are first needed, and made again when they
+//! Two: one for writes, one for reads. They are made when they are first needed, and made again when they
 //! break; the call that was under way then fails. Statements are not prepared, so a pooler that shares
 //! sessions may be in between.
 
 mod failure;
 mod options;
 mod reading;
-mod telling;
+mod writing;
 
 use std::sync::Arc;
 
@@ -80,9 +80,9 @@ pub struct PostgresPresence {
 
 #[derive(Debug)]
 struct Shared {
-    /// For updates and heartbeats, which no long question is to hold up.
-    telling: Database,
-    asking: Database,
+    /// For updates and heartbeats, which no long query may delay.
+    writes: Database,
+    reads: Database,
     kept: i64,
     closing: CancellationToken,
 }
@@ -99,13 +99,13 @@ impl PostgresPresence {
     ///
     /// Outside of a Tokio runtime, which its connections need.
     pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, PresenceError> {
-        let telling = Database::new(config.clone());
-        let migrated = telling.migrate("tidings_presence", &STEPS).await;
+        let writes = Database::new(config.clone());
+        let migrated = writes.migrate("tidings_presence", &STEPS).await;
         migrated.map_err(PresenceError::backend)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                telling,
-                asking: Database::new(config),
+                writes,
+                reads: Database::new(config),
                 kept: options.kept_transitions,
                 closing: CancellationToken::new(),
             }),
@@ -125,28 +125,28 @@ impl PostgresPresence {
 #[async_trait]
 impl Presence for PostgresPresence {
     async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError> {
-        let Shared { telling, kept, .. } = &*self.shared;
-        self.call(telling::update(telling, *kept, lease, update))
+        let Shared { writes, kept, .. } = &*self.shared;
+        self.call(writing::update(writes, *kept, lease, update))
             .await
     }
 
     async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError> {
-        let Shared { telling, kept, .. } = &*self.shared;
-        self.call(telling::beat(telling, *kept, lease, expected))
+        let Shared { writes, kept, .. } = &*self.shared;
+        self.call(writing::beat(writes, *kept, lease, expected))
             .await
     }
 
     async fn end(&self, lease: LeaseId) -> Result<(), PresenceError> {
-        self.call(telling::end(&self.shared.telling, lease)).await
+        self.call(writing::end(&self.shared.writes, lease)).await
     }
 
     async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {
-        self.call(reading::online_users(&self.shared.asking, users))
+        self.call(reading::online_users(&self.shared.reads, users))
             .await
     }
 
     async fn locate(&self, user: &UserId) -> Result<Vec<RoutingInfo>, PresenceError> {
-        self.call(reading::locate(&self.shared.asking, user)).await
+        self.call(reading::locate(&self.shared.reads, user)).await
     }
 
     async fn transitions(
@@ -154,20 +154,20 @@ impl Presence for PostgresPresence {
         after: Option<Mark>,
         limit: usize,
     ) -> Result<Transitions, PresenceError> {
-        let Shared { asking, kept, .. } = &*self.shared;
-        self.call(reading::transitions(asking, *kept, after, limit))
+        let Shared { reads, kept, .. } = &*self.shared;
+        self.call(reading::transitions(reads, *kept, after, limit))
             .await
     }
 
     async fn close(&self) {
         let Shared {
-            telling,
-            asking,
+            writes,
+            reads,
             closing,
             ..
         } = &*self.shared;
         closing.cancel();
-        telling.disconnect();
-        asking.disconnect();
+        writes.disconnect();
+        reads.disconnect();
     }
 }

@@ -24,8 +24,8 @@
 //! # Losses
 //!
 //! A heartbeat compares the version of the lease, the number of its users and the epoch of the table of
-//! users with what the instance has told. So it notices when all keys are gone or any of them, and when a
-//! replica was promoted that had not got everything, and the instance tells everything again. Keys that
+//! users with what the instance has written. So it notices when all keys are gone or any of them, and when a
+//! replica was promoted that had not got everything, and the instance writes everything again. Keys that
 //! no instance renews expire after a day.
 //!
 //! # Requirements
@@ -35,7 +35,7 @@
 mod options;
 mod reading;
 mod scripts;
-mod telling;
+mod writing;
 
 use std::sync::Arc;
 
@@ -117,18 +117,18 @@ impl RedisPresence {
 impl Presence for RedisPresence {
     async fn update(&self, lease: &Lease, update: &Update) -> Result<Standing, PresenceError> {
         let Shared { scripts, kept, .. } = &*self.shared;
-        self.call(telling::update(scripts, *kept, lease, update))
+        self.call(writing::update(scripts, *kept, lease, update))
             .await
     }
 
     async fn beat(&self, lease: &Lease, expected: &Heartbeat) -> Result<Standing, PresenceError> {
         let Shared { scripts, kept, .. } = &*self.shared;
-        self.call(telling::beat(scripts, *kept, lease, expected))
+        self.call(writing::beat(scripts, *kept, lease, expected))
             .await
     }
 
     async fn end(&self, lease: LeaseId) -> Result<(), PresenceError> {
-        self.call(telling::end(&self.shared.scripts, lease)).await
+        self.call(writing::end(&self.shared.scripts, lease)).await
     }
 
     async fn online_users(&self, users: &[UserId]) -> Result<Vec<UserId>, PresenceError> {

@@ -30,7 +30,7 @@ pub use watch::{Watch, WatchItem};
 /// instances. Clones are the same tracker.
 ///
 /// Dropping the last clone ends the heartbeat: the users of this instance are offline when its lease
-/// ends. [`close`](Self::close) tells it at once.
+/// ends. [`close`](Self::close) ends it at once.
 #[derive(Debug, Clone)]
 pub struct Tracker {
     inner: Arc<Inner>,
@@ -44,12 +44,12 @@ struct Inner {
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-/// The connections here, as registrations and the task that tells the store share them.
+/// The connections here, as registrations and the task that writes to the store share them.
 #[derive(Debug)]
 struct Here {
     /// `None` once the tracker was closed.
     roster: Mutex<Option<Roster>>,
-    /// Notified when there is something to tell.
+    /// Notified when there is something to write.
     wake: Notify,
     closing: CancellationToken,
 }
@@ -60,7 +60,7 @@ impl Here {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses the roster, and then tells those who wait. Returns `None` when the tracker was closed.
+    /// Uses the roster, and then replies to those who wait. Returns `None` when the tracker was closed.
     fn with<T>(&self, using: impl FnOnce(&mut Roster) -> T) -> Option<T> {
         let mut roster = self.lock();
         let used = using(roster.as_mut()?);
@@ -70,7 +70,7 @@ impl Here {
         Some(used)
     }
 
-    /// Changes the roster, and wakes the task that tells the store. Returns `None` when the tracker was
+    /// Changes the roster, and wakes the task that writes to the store. Returns `None` when the tracker was
     /// closed.
     fn change<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> Option<T> {
         if self.closing.is_cancelled() {
@@ -83,10 +83,10 @@ impl Here {
 
     /// Waits until the store has the connections of this user as they are now.
     async fn stored(&self, user: &UserId) -> Result<(), PresenceError> {
-        let (told, telling) = oneshot::channel();
-        self.change(|roster| roster.wait(user, told))
+        let (waiter, outcome) = oneshot::channel();
+        self.change(|roster| roster.wait(user, waiter))
             .ok_or(PresenceError::Closed)?;
-        telling.await.unwrap_or(Err(PresenceError::Closed))
+        outcome.await.unwrap_or(Err(PresenceError::Closed))
     }
 }
 
@@ -132,7 +132,7 @@ impl Tracker {
     }
 
     /// Registers a connection of a user, until the registration ends. It counts from now on, and the
-    /// store is told of it in the background, again and again if need be; to wait for that, call
+    /// store gets it in the background, by several tries if need be; to wait for that, call
     /// [`Registration::stored`].
     ///
     /// # Errors
@@ -179,11 +179,11 @@ impl Tracker {
     ///
     /// # Errors
     ///
-    /// [`PresenceError`] when the store could not be told; then the lease ends by itself.
+    /// [`PresenceError`] when the store could not be reached; then the lease ends by itself.
     ///
     /// # Cancel safety
     ///
-    /// The tracker is closed when the future is dropped; the store may or may not have been told.
+    /// The tracker is closed when the future is dropped; the lease in the store may or may not have been ended.
     pub async fn close(&self) -> Result<(), PresenceError> {
         let Inner { here, running, .. } = &*self.inner;
         here.closing.cancel();

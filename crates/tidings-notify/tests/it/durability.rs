@@ -32,7 +32,7 @@ async fn accept_until_killed(path: &str) {
 
 #[tokio::test]
 async fn what_was_accepted_survives_a_killed_process() {
-    // The child is this test binary, told by a variable to write to the parent's file.
+    // The child is this test binary, with the path of the parent's file in a variable.
     if let Ok(path) = std::env::var(CHILD) {
         accept_until_killed(&path).await;
     }

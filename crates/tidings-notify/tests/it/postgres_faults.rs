@@ -38,7 +38,7 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(limit, work).await.expect(what)
 }
 
-/// Pushes numbers until it is told to stop, each until it is stored, and returns what was stored for sure.
+/// Pushes numbers until the test stops it, each until it is stored, and returns what was stored for sure.
 async fn push_through(notifier: &Notifier, stop: &AtomicBool, first: u64) -> Vec<Event> {
     let mut stored = Vec::new();
     for number in first.. {

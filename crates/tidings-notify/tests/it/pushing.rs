@@ -1,4 +1,4 @@
-//! Pushing: stored first, then told; who is skipped; what a batch is.
+//! Pushing: stored first, then sent; who is skipped; what a batch is.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

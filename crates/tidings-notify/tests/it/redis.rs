@@ -132,7 +132,7 @@ async fn an_event_reaches_a_screen_on_another_instance_by_a_wake_up() {
     assert_eq!(numbers(&mut screen, 20).await, (0..20).collect::<Vec<_>>());
 }
 
-/// After a restart the newest events may be gone, and nothing tells.
+/// After a restart the newest events may be gone, and nothing reports it.
 #[tokio::test]
 async fn a_server_that_lost_its_newest_events_shows_a_gap() {
     let mut server = RedisServer::start().await.unwrap();

@@ -37,7 +37,7 @@ async fn every_fault_is_an_error_and_is_survived() {
         }
         outage.restore().await.unwrap();
         let page = retried(async || store.read(&ann(), 0, 100).await).await;
-        // A frozen server may have done what it was told.
+        // A frozen server may have done what was asked.
         let seen: Vec<u64> = page.events.iter().map(crate::support::number).collect();
         let known: Vec<u64> = seen.iter().copied().filter(|n| *n != 99).collect();
         assert_eq!(known, (0..=number).collect::<Vec<_>>(), "{fault:?}");

@@ -132,7 +132,7 @@ pub(crate) async fn fresh_sqlite() -> (SqliteStore, tempfile::TempDir) {
     (store, folder)
 }
 
-/// A memory store that counts its calls, holds reads back and fails when told to.
+/// A memory store that counts its calls, holds reads back and fails on demand.
 #[derive(Debug, Clone)]
 pub(crate) struct Observed {
     pub(crate) inner: MemoryStore,

@@ -1,7 +1,7 @@
 //! What a Redis server does beside a database: it keeps who is online, and carries wake-ups.
 //!
 //! Nothing that was accepted is there, so that a flush or a loss of the server loses nothing: the
-//! presence is told again by the next heartbeats, and wake-ups take the way through the database.
+//! presence is written again at the next heartbeats, and wake-ups go through the database.
 
 use std::sync::Arc;
 

@@ -49,7 +49,7 @@ fn nothing_that_a_killed_process_has_accepted_is_lost() {
         // The leases of the dead last an hour, and still nothing waits for them.
         let app = open(&file).await;
         let accepted: BTreeSet<_> = accepted.iter().map(|it| format!("event-{it}")).collect();
-        // A child has accepted more than it could tell before its death, so a number does not do.
+        // A child has accepted more than it could report before its death, so a number does not do.
         let mut count = accepted.len();
         let delivered = loop {
             let delivered = app.until(endpoint, DeliveryState::Delivered, count).await;

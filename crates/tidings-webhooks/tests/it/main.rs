@@ -3,7 +3,7 @@
 #![allow(
     clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test fails by panicking, and tells its parent what it does"
+    reason = "a test fails by panicking, and prints what it does for its parent"
 )]
 
 mod delivery;

@@ -3,7 +3,7 @@
 use std::slice;
 use std::time::Duration;
 
-use super::support::{Handles, LONG, Told, is_online, join, ok, patient, register, user};
+use super::support::{Handles, LONG, Writer, is_online, join, ok, patient, register, user};
 use crate::presence::{Heartbeat, PresenceError, Update, WatchItem};
 
 fn is_closed<T>(reply: &Result<T, PresenceError>) -> bool {
@@ -14,7 +14,7 @@ fn is_closed<T>(reply: &Result<T, PresenceError>) -> bool {
 pub async fn calls_after_close_return_closed(handles: Handles) {
     let [presence, _other] = &handles;
     let ann = user("ann");
-    let Told { lease, .. } = Told::new("one", LONG);
+    let Writer { lease, .. } = Writer::new("one", LONG);
     let tracker = join(presence, "one", patient());
     let mut connection = ok(tracker.register(ann.clone()));
     ok(connection.stored().await);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::support::{
-    Handles, LONG, Observed, Told, is_online, join, mark, ok, patient, place, register, since,
+    Handles, LONG, Observed, Writer, is_online, join, mark, ok, patient, place, register, since,
     until, user, users,
 };
 use crate::Presence;
@@ -18,14 +18,14 @@ const SHORT: Duration = Duration::from_millis(700);
 /// A crash is noticed after the time to live, by the store's clock alone.
 pub async fn users_go_offline_when_their_lease_ends_and_not_before(handles: Handles) {
     let (ann, bob) = (user("ann"), user("bob"));
-    let mut lasting = Told::new("lasting", LONG);
-    lasting.tell(&*handles[0], &["bob"], &[]).await;
-    let told = Instant::now();
-    let mut crashed = Told::new("crashed", SHORT);
-    crashed.tell(&*handles[0], &["ann", "bob"], &[]).await;
+    let mut lasting = Writer::new("lasting", LONG);
+    lasting.write(&*handles[0], &["bob"], &[]).await;
+    let written = Instant::now();
+    let mut crashed = Writer::new("crashed", SHORT);
+    crashed.write(&*handles[0], &["ann", "bob"], &[]).await;
     loop {
         let is_online = ok(handles[1].is_online(&ann).await);
-        let elapsed = told.elapsed();
+        let elapsed = written.elapsed();
         if !is_online {
             assert!(elapsed >= SHORT, "offline after {elapsed:?}");
             break;
@@ -39,13 +39,13 @@ pub async fn users_go_offline_when_their_lease_ends_and_not_before(handles: Hand
 
 /// A heartbeat is for all users of an instance.
 pub async fn one_heartbeat_keeps_all_users_online(handles: Handles) {
-    let mut told = Told::new("one", SHORT);
-    told.tell(&*handles[0], &["ann", "bob"], &[]).await;
+    let mut writer = Writer::new("one", SHORT);
+    writer.write(&*handles[0], &["ann", "bob"], &[]).await;
     let end = Instant::now() + SHORT * 3;
     let mut in_time = Instant::now();
     while Instant::now() < end {
         sleep_until(in_time + SHORT / 4).await;
-        let standing = told.beat(&*handles[0], 2).await;
+        let standing = writer.beat(&*handles[0], 2).await;
         let online = ok(handles[1].online_users(&["ann", "bob"].map(user)).await);
         // On a machine that stood still the lease has ended, as it should.
         if in_time.elapsed() < SHORT {
@@ -60,20 +60,20 @@ pub async fn one_heartbeat_keeps_all_users_online(handles: Handles) {
 
 /// The end is final.
 pub async fn an_ended_lease_is_lost(handles: Handles) {
-    let mut told = Told::new("one", LONG);
-    told.tell(&*handles[0], &["ann"], &[]).await;
+    let mut writer = Writer::new("one", LONG);
+    writer.write(&*handles[0], &["ann"], &[]).await;
     for _ in 0..2 {
-        ok(handles[1].end(told.lease.id).await);
+        ok(handles[1].end(writer.lease.id).await);
         assert!(!is_online(&handles, &user("ann")).await);
     }
-    assert_eq!(told.beat(&*handles[0], 1).await, Standing::Lost);
+    assert_eq!(writer.beat(&*handles[0], 1).await, Standing::Lost);
     let update = Update {
         confirmed: 1,
         version: 2,
         came: vec![user("bob")],
         left: Vec::new(),
     };
-    let standing = ok(handles[0].update(&told.lease, &update).await);
+    let standing = ok(handles[0].update(&writer.lease, &update).await);
     assert_eq!(standing, Standing::Lost);
     assert!(!is_online(&handles, &user("bob")).await);
     ok(handles[0].end(ok(LeaseId::random())).await);
@@ -81,16 +81,16 @@ pub async fn an_ended_lease_is_lost(handles: Handles) {
 
 /// An instance that the store has forgotten must not continue as if nothing had happened.
 pub async fn a_lease_that_the_store_does_not_have_is_lost(handles: Handles) {
-    let mut told = Told::new("one", LONG);
-    told.version = 3;
-    assert_eq!(told.beat(&*handles[0], 0).await, Standing::Lost);
+    let mut writer = Writer::new("one", LONG);
+    writer.version = 3;
+    assert_eq!(writer.beat(&*handles[0], 0).await, Standing::Lost);
     let update = Update {
         confirmed: 3,
         version: 4,
         came: vec![user("ann")],
         left: Vec::new(),
     };
-    let standing = ok(handles[0].update(&told.lease, &update).await);
+    let standing = ok(handles[0].update(&writer.lease, &update).await);
     assert_eq!(standing, Standing::Lost);
     assert!(!is_online(&handles, &user("ann")).await);
 }
@@ -98,9 +98,9 @@ pub async fn a_lease_that_the_store_does_not_have_is_lost(handles: Handles) {
 /// A call whose outcome is unknown may have been made, may not, or may be made later.
 pub async fn an_update_may_be_repeated_and_is_not_overtaken(handles: Handles) {
     let (ann, bob) = (user("ann"), user("bob"));
-    let mut told = Told::new("one", LONG);
+    let mut writer = Writer::new("one", LONG);
     let first = mark(&*handles[0]).await;
-    told.tell(&*handles[0], &["ann"], &["nobody"]).await;
+    writer.write(&*handles[0], &["ann"], &["nobody"]).await;
     let update = |confirmed, version, came: &[&str], left: &[&str]| Update {
         confirmed,
         version,
@@ -110,38 +110,38 @@ pub async fn an_update_may_be_repeated_and_is_not_overtaken(handles: Handles) {
     // The second was made, and the instance does not know.
     for version in [2, 3] {
         let update = update(1, version, &["ann", "bob"], &[]);
-        let standing = ok(handles[0].update(&told.lease, &update).await);
+        let standing = ok(handles[0].update(&writer.lease, &update).await);
         assert_eq!(standing, Standing::Kept);
     }
-    told.version = 3;
-    assert_eq!(told.beat(&*handles[0], 2).await, Standing::Kept);
+    writer.version = 3;
+    assert_eq!(writer.beat(&*handles[0], 2).await, Standing::Kept);
     assert_eq!(since(&*handles[1], first).await.len(), 2);
     // One that was given up comes late.
     for late in [
         update(1, 2, &[], &["ann", "bob"]),
         update(0, 1, &[], &["ann"]),
     ] {
-        let standing = ok(handles[0].update(&told.lease, &late).await);
+        let standing = ok(handles[0].update(&writer.lease, &late).await);
         assert_eq!(standing, Standing::Lost);
     }
     assert!(is_online(&handles, &ann).await && is_online(&handles, &bob).await);
-    assert_eq!(told.beat(&*handles[0], 2).await, Standing::Kept);
+    assert_eq!(writer.beat(&*handles[0], 2).await, Standing::Kept);
 }
 
-/// A store that was set back has another version, or other users, than the instance has told.
+/// A store that was set back has another version, or other users, than the instance has written.
 pub async fn a_heartbeat_notices_what_is_missing(handles: Handles) {
-    let mut told = Told::new("one", LONG);
-    told.tell(&*handles[0], &["ann", "bob"], &[]).await;
-    told.tell(&*handles[0], &[], &["bob"]).await;
-    assert_eq!(told.beat(&*handles[0], 1).await, Standing::Kept);
-    assert_eq!(told.beat(&*handles[0], 2).await, Standing::Lost);
-    told.version = 3;
-    assert_eq!(told.beat(&*handles[0], 1).await, Standing::Lost);
+    let mut writer = Writer::new("one", LONG);
+    writer.write(&*handles[0], &["ann", "bob"], &[]).await;
+    writer.write(&*handles[0], &[], &["bob"]).await;
+    assert_eq!(writer.beat(&*handles[0], 1).await, Standing::Kept);
+    assert_eq!(writer.beat(&*handles[0], 2).await, Standing::Lost);
+    writer.version = 3;
+    assert_eq!(writer.beat(&*handles[0], 1).await, Standing::Lost);
     assert!(is_online(&handles, &user("ann")).await);
 }
 
 /// A user who is connected is not offline for ever.
-pub async fn what_is_lost_is_told_again_with_the_next_heartbeat(handles: Handles) {
+pub async fn what_is_lost_is_written_again_with_the_next_heartbeat(handles: Handles) {
     let ann = user("ann");
     let observed = Observed::new(&handles[0]);
     let presence: Arc<dyn Presence> = observed.clone();
@@ -170,12 +170,12 @@ pub async fn ten_thousand_connections_are_one_refresh(handles: Handles) {
         patient().with_lease_ttl(Duration::from_secs(9)),
     );
     let _connections = register(&tracker, &users).await;
-    let told = observed.updates.load(Ordering::SeqCst);
+    let before = observed.updates.load(Ordering::SeqCst);
     let beats = observed.beats.load(Ordering::SeqCst);
     until("a heartbeat was sent", async || {
         observed.beats.load(Ordering::SeqCst) > beats
     })
     .await;
-    assert_eq!(observed.updates.load(Ordering::SeqCst), told);
+    assert_eq!(observed.updates.load(Ordering::SeqCst), before);
     assert_eq!(ok(handles[1].online_users(&users).await).len(), 10_000);
 }

@@ -83,12 +83,12 @@ pub(super) async fn next(watch: &mut Watch) -> WatchItem {
 }
 
 /// A lease, and the version that the store has of it.
-pub(super) struct Told {
+pub(super) struct Writer {
     pub(super) lease: Lease,
     pub(super) version: u64,
 }
 
-impl Told {
+impl Writer {
     pub(super) fn new(instance: &str, ttl: Duration) -> Self {
         Self {
             lease: Lease {
@@ -100,13 +100,13 @@ impl Told {
         }
     }
 
-    /// Tells who came and who left.
-    pub(super) async fn tell(&mut self, presence: &dyn Presence, came: &[&str], left: &[&str]) {
+    /// Writes who came and who left.
+    pub(super) async fn write(&mut self, presence: &dyn Presence, came: &[&str], left: &[&str]) {
         let users = |names: &[&str]| names.iter().map(|name| user(name)).collect();
-        self.tell_users(presence, users(came), users(left)).await;
+        self.write_users(presence, users(came), users(left)).await;
     }
 
-    pub(super) async fn tell_users(
+    pub(super) async fn write_users(
         &mut self,
         presence: &dyn Presence,
         came: Vec<UserId>,
@@ -155,7 +155,7 @@ pub(super) fn ok<T>(reply: Result<T, PresenceError>) -> T {
     reply.expect("the call succeeds")
 }
 
-/// Counts what a tracker tells, and notes its lease.
+/// Counts what a tracker writes, and notes its lease.
 #[derive(Debug)]
 pub(super) struct Observed {
     inner: Arc<dyn Presence>,
@@ -176,7 +176,7 @@ impl Observed {
 
     pub(super) fn lease(&self) -> LeaseId {
         let lease = *self.lease.lock().expect("no test panics with the lock");
-        lease.expect("the tracker has told something")
+        lease.expect("the tracker has written something")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::support::{Handles, LONG, Told, mark, ok, since, user, users};
+use super::support::{Handles, LONG, Writer, mark, ok, since, user, users};
 use crate::presence::{Mark, Transition};
 
 fn online(name: &str) -> Transition {
@@ -22,15 +22,15 @@ fn offline(name: &str) -> Transition {
 /// Only these make a difference to anyone else.
 pub async fn transitions_are_those_of_the_first_and_the_last_instance(handles: Handles) {
     let [one, other] = &handles;
-    let mut here = Told::new("here", LONG);
-    let mut there = Told::new("there", LONG);
-    here.tell(&**one, &["before"], &[]).await;
+    let mut here = Writer::new("here", LONG);
+    let mut there = Writer::new("there", LONG);
+    here.write(&**one, &["before"], &[]).await;
     let begun = mark(&**other).await;
-    here.tell(&**one, &["ann"], &[]).await;
-    there.tell(&**other, &["ann"], &[]).await;
-    here.tell(&**one, &[], &["ann"]).await;
-    there.tell(&**other, &[], &["nobody"]).await;
-    there.tell(&**other, &["bob"], &["ann"]).await;
+    here.write(&**one, &["ann"], &[]).await;
+    there.write(&**other, &["ann"], &[]).await;
+    here.write(&**one, &[], &["ann"]).await;
+    there.write(&**other, &[], &["nobody"]).await;
+    there.write(&**other, &["bob"], &["ann"]).await;
     let mut seen = since(&**one, begun).await;
     assert_eq!(seen, since(&**other, begun).await);
     assert_eq!(seen.remove(0), online("ann"));
@@ -42,10 +42,10 @@ pub async fn transitions_are_those_of_the_first_and_the_last_instance(handles: H
 /// A reader who was away reads on from its mark.
 pub async fn transitions_come_in_pages(handles: Handles) {
     let [one, other] = &handles;
-    let mut told = Told::new("one", LONG);
+    let mut writer = Writer::new("one", LONG);
     let mut mark = mark(&**other).await;
     for name in ["1", "2", "3", "4", "5"] {
-        told.tell(&**one, &[name], &[]).await;
+        writer.write(&**one, &[name], &[]).await;
     }
     for (names, has_more) in [
         (&["1", "2"][..], true),
@@ -63,8 +63,8 @@ pub async fn transitions_come_in_pages(handles: Handles) {
 
 /// A store that was set back, or begun anew, says so.
 pub async fn a_mark_of_another_store_is_lossy(handles: Handles) {
-    let mut told = Told::new("one", LONG);
-    told.tell(&*handles[0], &["ann"], &[]).await;
+    let mut writer = Writer::new("one", LONG);
+    writer.write(&*handles[0], &["ann"], &[]).await;
     let now = mark(&*handles[0]).await;
     for wrong in [
         Mark {
@@ -82,17 +82,19 @@ pub async fn a_mark_of_another_store_is_lossy(handles: Handles) {
     }
 }
 
-/// An instance that has crashed tells nothing: others do it.
+/// An instance that has crashed writes nothing: others do it.
 pub async fn users_of_an_ended_lease_get_their_transitions(handles: Handles) {
     let users = users(1_200);
     let [one, other] = &handles;
-    let mut crashed = Told::new("crashed", LONG);
-    let mut lasting = Told::new("lasting", LONG);
+    let mut crashed = Writer::new("crashed", LONG);
+    let mut lasting = Writer::new("lasting", LONG);
     for chunk in users.chunks(400) {
-        crashed.tell_users(&**one, chunk.to_vec(), Vec::new()).await;
+        crashed
+            .write_users(&**one, chunk.to_vec(), Vec::new())
+            .await;
     }
     lasting
-        .tell_users(&**one, users[..200].to_vec(), Vec::new())
+        .write_users(&**one, users[..200].to_vec(), Vec::new())
         .await;
     let begun = mark(&**other).await;
     ok(one.end(crashed.lease.id).await);
@@ -113,7 +115,7 @@ pub async fn concurrent_updates_leave_alternating_transitions(handles: Handles) 
         let presence = handles[number % 2].clone();
         let names = names.clone();
         tokio::spawn(async move {
-            let mut told = Told::new("any", LONG);
+            let mut writer = Writer::new("any", LONG);
             for round in 0..ROUNDS {
                 // Who is here changes with the round, in another way at each instance.
                 let (here, away): (Vec<_>, Vec<_>) = (0..names.len())
@@ -121,7 +123,7 @@ pub async fn concurrent_updates_leave_alternating_transitions(handles: Handles) 
                 let pick = |chosen: Vec<usize>| chosen.into_iter().map(|user| &*names[user]);
                 let here: Vec<&str> = pick(here).collect();
                 let away: Vec<&str> = pick(away).collect();
-                told.tell(&*presence, &here, &away).await;
+                writer.write(&*presence, &here, &away).await;
             }
         })
     });

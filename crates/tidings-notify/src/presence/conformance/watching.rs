@@ -61,7 +61,7 @@ pub async fn a_user_who_stays_away_is_reported_after_the_grace_time(handles: Han
     assert!(left.elapsed() >= GRACE, "after {:?}", left.elapsed());
 }
 
-/// It cannot tell anyone itself.
+/// It cannot write that itself.
 pub async fn users_of_a_crashed_instance_are_reported(handles: Handles) {
     const TTL: Duration = Duration::from_millis(600);
     let options = patient().with_grace(Duration::ZERO);
@@ -77,7 +77,7 @@ pub async fn users_of_a_crashed_instance_are_reported(handles: Handles) {
 }
 
 /// A reader costs no more than its buffer, and is not left in the dark.
-pub async fn a_slow_watch_is_told_that_it_lags(handles: Handles) {
+pub async fn a_slow_watch_gets_a_report_that_it_lags(handles: Handles) {
     let here = join(
         &handles[0],
         "one",

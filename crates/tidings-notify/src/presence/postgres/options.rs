@@ -18,7 +18,7 @@ impl Default for PostgresOptions {
 
 impl PostgresOptions {
     /// Sets how many transitions are kept for those who watch. The default is
-    /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind is told that reports are missing.
+    /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind gets a report that others are missing.
     pub fn with_kept_transitions(mut self, kept: usize) -> Self {
         self.kept_transitions = i64::try_from(kept).unwrap_or(i64::MAX);
         self

@@ -6,7 +6,7 @@ use tidings_postgres::Database;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::{ToSql, Type};
 
-use super::{failure, telling};
+use super::{failure, writing};
 use crate::presence::{Mark, PresenceError, Transition, Transitions};
 use crate::{RoutingInfo, UserId};
 
@@ -81,7 +81,7 @@ pub(super) async fn transitions(
     after: Option<Mark>,
     limit: usize,
 ) -> Result<Transitions, PresenceError> {
-    let has_ended = telling::reap(database, kept).await?;
+    let has_ended = writing::reap(database, kept).await?;
     // Nothing comes after the largest number, so that a question without a mark gets no transition.
     let from = after.map_or(i64::MAX, |mark| mark.number.cast_signed());
     let epoch = after.map_or(0, |mark| mark.epoch.cast_signed());

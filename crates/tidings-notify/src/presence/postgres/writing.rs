@@ -1,4 +1,4 @@
-//! What instances tell.
+//! What instances write.
 
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;

@@ -32,7 +32,7 @@ impl RedisOptions {
     }
 
     /// Sets how many transitions are kept for those who watch. The default is
-    /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind is told that reports are missing.
+    /// [`DEFAULT_KEPT_TRANSITIONS`]. A watch that is further behind gets a report that others are missing.
     pub fn with_kept_transitions(mut self, kept: usize) -> Self {
         self.kept_transitions = kept;
         self

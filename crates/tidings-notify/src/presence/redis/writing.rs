@@ -1,4 +1,4 @@
-//! What instances tell.
+//! What instances write.
 
 use super::scripts::{Script, Scripts};
 use crate::presence::{Heartbeat, Lease, LeaseId, PresenceError, Standing, Update};

@@ -13,7 +13,7 @@ use crate::presence::{
     Heartbeat, Lease, LeaseId, MAX_UPDATE, Presence, PresenceError, Standing, Update,
 };
 
-/// The only one who tells the store of this instance's lease, so that one call follows the other.
+/// The only task that writes this instance's lease to the store, so that one call follows the other.
 pub(super) struct Keeper {
     presence: Arc<dyn Presence>,
     here: Arc<Here>,
@@ -28,7 +28,7 @@ pub(super) struct Keeper {
     pause: Option<Instant>,
 }
 
-/// A lease that the store was told of.
+/// A lease that was written to the store.
 struct Held {
     lease: Lease,
     /// The version of the last update that succeeded, and of the last one that was tried.
@@ -69,7 +69,7 @@ impl Keeper {
                 () = here.closing.cancelled() => break,
                 _ = beats.tick() => true,
                 () = here.wake.notified(), if pause.is_none() => false,
-                // A heartbeat, so that the store is asked also when there is nothing to tell.
+                // A heartbeat, so that the store is asked also when there is nothing to write.
                 () = until(pause), if pause.is_some() => true,
             };
             let kept = tokio::select! {
@@ -85,12 +85,12 @@ impl Keeper {
 
     /// Brings the store up to date, and renews the lease if it is time.
     async fn keep(&mut self, is_beat: bool) -> Result<(), PresenceError> {
-        // What was lost is told again at once. If that is lost as well, it waits for the next heartbeat.
+        // What was lost is written again at once. If that is lost as well, it waits for the next heartbeat.
         for _ in 0..2 {
-            let is_told = self.here.with(|roster| roster.is_told()).unwrap_or(true);
+            let is_written = self.here.with(|roster| roster.is_written()).unwrap_or(true);
             let standing = match &self.lease {
-                Some(held) if is_beat && is_told => self.beat(held).await?,
-                _ => self.tell().await?,
+                Some(held) if is_beat && is_written => self.beat(held).await?,
+                _ => self.write().await?,
             };
             if standing == Standing::Kept {
                 if let Some(old) = self.old {
@@ -99,7 +99,7 @@ impl Keeper {
                 }
                 break;
             }
-            tracing::debug!("presence has lost this instance, which tells it everything again");
+            tracing::debug!("presence has lost this instance, which writes everything again");
             self.old = self.lease.take().map(|held| held.lease.id);
             self.here.with(Roster::forget);
         }
@@ -115,17 +115,17 @@ impl Keeper {
         self.presence.beat(&held.lease, &expected).await
     }
 
-    /// Tells the store what it does not know yet.
-    async fn tell(&mut self) -> Result<Standing, PresenceError> {
+    /// Writes to the store what it does not have yet.
+    async fn write(&mut self) -> Result<Standing, PresenceError> {
         loop {
             let batch = self.here.with(|roster| roster.take(MAX_UPDATE));
             let Some(batch) = batch.filter(|batch| !batch.is_empty()) else {
                 return Ok(Standing::Kept);
             };
             // It is dropped only by a tracker that is closed, and whose roster is given up.
-            let told = self.update(&batch).await;
-            self.here.with(|roster| roster.record(batch, &told));
-            if told? == Standing::Lost {
+            let standing = self.update(&batch).await;
+            self.here.with(|roster| roster.record(batch, &standing));
+            if standing? == Standing::Lost {
                 return Ok(Standing::Lost);
             }
         }

@@ -35,8 +35,8 @@ impl Registration {
     /// # Errors
     ///
     /// [`PresenceError::Closed`] when the tracker or the store was closed,
-    /// [`PresenceError::Backend`] when the store fails. The registration continues, and the store is
-    /// told later.
+    /// [`PresenceError::Backend`] when the store fails. The registration continues, and the user is
+    /// written later.
     ///
     /// # Cancel safety
     ///
@@ -50,11 +50,11 @@ impl Registration {
     /// # Errors
     ///
     /// [`PresenceError::Closed`] when the tracker or the store was closed,
-    /// [`PresenceError::Backend`] when the store fails; it is told later.
+    /// [`PresenceError::Backend`] when the store fails; it gets the change later.
     ///
     /// # Cancel safety
     ///
-    /// The registration has ended when the future is dropped, and the store is told in the background.
+    /// The registration has ended when the future is dropped, and the store gets the change in the background.
     pub async fn unregister(&mut self) -> Result<(), PresenceError> {
         if self.release() {
             self.here.stored(&self.user).await?;

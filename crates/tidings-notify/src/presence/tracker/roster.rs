@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use crate::UserId;
 use crate::presence::{PresenceError, Standing};
 
-/// Who is to be told the outcome of a call to the store.
+/// Gets the outcome of a call to the store.
 pub(super) type Waiter = oneshot::Sender<Result<(), PresenceError>>;
 
-/// The connections of an instance, and which users the store has yet to be told of.
+/// The connections of an instance, and which users still have to be written to the store.
 #[derive(Debug)]
 pub(super) struct Roster {
     users: HashMap<UserId, Entry>,
@@ -39,12 +39,12 @@ impl Entry {
     }
 }
 
-/// Users of whom the store is told at once.
+/// Users that are written to the store together.
 #[derive(Debug, Default)]
-pub(super) struct Batch(Vec<Told>);
+pub(super) struct Batch(Vec<BatchUser>);
 
 #[derive(Debug)]
-struct Told {
+struct BatchUser {
     user: UserId,
     is_here: bool,
     waiters: Vec<Waiter>,
@@ -57,12 +57,12 @@ impl Batch {
 
     /// Those who are here, or those who are not.
     pub(super) fn users(&self, is_here: bool) -> Vec<UserId> {
-        let chosen = self.0.iter().filter(|told| told.is_here == is_here);
-        chosen.map(|told| told.user.clone()).collect()
+        let chosen = self.0.iter().filter(|user| user.is_here == is_here);
+        chosen.map(|user| user.user.clone()).collect()
     }
 }
 
-/// What those who waited are to be told, once no lock is held.
+/// The outcomes for those who waited, to be sent once no lock is held.
 #[derive(Debug, Default)]
 #[must_use = "someone waits for it"]
 pub(super) struct Replies(Vec<(Waiter, Result<(), PresenceError>)>);
@@ -73,7 +73,7 @@ impl Replies {
         self.0.extend(replies);
     }
 
-    /// Tells them. Who does not wait any more misses nothing.
+    /// Sends them. It does not matter if a waiter has gone.
     pub(super) fn send(self) {
         for (waiter, outcome) in self.0 {
             let _gone = waiter.send(outcome);
@@ -135,7 +135,7 @@ impl Roster {
     }
 
     /// Whether the store knows everything.
-    pub(super) fn is_told(&self) -> bool {
+    pub(super) fn is_written(&self) -> bool {
         self.queue.is_empty()
     }
 
@@ -144,12 +144,12 @@ impl Roster {
         self.users.len()
     }
 
-    /// What those who waited are to be told.
+    /// Takes the outcomes for those who waited.
     pub(super) fn take_replies(&mut self) -> Replies {
         std::mem::take(&mut self.replies)
     }
 
-    /// Takes up to `max` users to tell the store of. Their outcome must be [recorded](Self::record)
+    /// Takes up to `max` users to write to the store. Their outcome must be [recorded](Self::record)
     /// before the next ones are taken.
     pub(super) fn take(&mut self, max: usize) -> Batch {
         let mut batch = Batch::default();
@@ -165,7 +165,7 @@ impl Roster {
             } else {
                 let waiters = std::mem::take(&mut entry.waiters);
                 let is_here = entry.is_here();
-                batch.0.push(Told {
+                batch.0.push(BatchUser {
                     user,
                     is_here,
                     waiters,
@@ -176,8 +176,8 @@ impl Roster {
     }
 
     /// Records what became of a batch.
-    pub(super) fn record(&mut self, batch: Batch, told: &Result<Standing, PresenceError>) {
-        for Told {
+    pub(super) fn record(&mut self, batch: Batch, standing: &Result<Standing, PresenceError>) {
+        for BatchUser {
             user,
             is_here,
             waiters,
@@ -186,13 +186,13 @@ impl Roster {
             let Some(entry) = self.users.get_mut(&user) else {
                 continue;
             };
-            entry.stored = match told {
+            entry.stored = match standing {
                 Ok(Standing::Kept) => Some(is_here),
                 Ok(Standing::Lost) | Err(_) => None,
             };
-            match told {
+            match standing {
                 Ok(Standing::Kept) => self.replies.add(waiters, &Ok(())),
-                // It is told again at once.
+                // It is written again at once.
                 Ok(Standing::Lost) => entry.waiters.extend(waiters),
                 Err(error) => self.replies.add(waiters, &Err(error.clone())),
             }
@@ -200,7 +200,7 @@ impl Roster {
         }
     }
 
-    /// The store has nothing any more: it is to be told everything again.
+    /// The store has nothing any more: everything is to be written again.
     pub(super) fn forget(&mut self) {
         let users: Vec<UserId> = self.users.keys().cloned().collect();
         for user in users {
@@ -252,7 +252,7 @@ mod tests {
         UserId::new(name).unwrap()
     }
 
-    fn told(roster: &mut Roster, outcome: &Result<Standing, PresenceError>) -> [Vec<UserId>; 2] {
+    fn written(roster: &mut Roster, outcome: &Result<Standing, PresenceError>) -> [Vec<UserId>; 2] {
         let batch = roster.take(10);
         let users = [batch.users(true), batch.users(false)];
         roster.record(batch, outcome);
@@ -264,44 +264,44 @@ mod tests {
         let (mut roster, ann) = (Roster::default(), user("ann"));
         roster.connect(&ann);
         roster.connect(&ann);
-        assert_eq!(told(&mut roster, &KEPT), [vec![ann.clone()], vec![]]);
+        assert_eq!(written(&mut roster, &KEPT), [vec![ann.clone()], vec![]]);
         roster.disconnect(&ann);
-        assert!(roster.is_told());
+        assert!(roster.is_written());
         roster.disconnect(&ann);
-        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_told()), (0, true));
+        assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_written()), (0, true));
     }
 
     #[test]
-    fn who_has_left_before_the_store_was_told_is_not_mentioned() {
+    fn who_has_left_before_the_write_is_not_mentioned() {
         let (mut roster, ann) = (Roster::default(), user("ann"));
         roster.connect(&ann);
         roster.disconnect(&ann);
-        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![]]);
-        assert_eq!((roster.len(), roster.is_told()), (0, true));
+        assert_eq!(written(&mut roster, &KEPT), [vec![], vec![]]);
+        assert_eq!((roster.len(), roster.is_written()), (0, true));
     }
 
     #[test]
     fn what_may_not_have_been_heard_is_said_again() {
         let (mut roster, ann) = (Roster::default(), user("ann"));
         roster.connect(&ann);
-        assert_eq!(told(&mut roster, &UNKNOWN), [vec![ann.clone()], vec![]]);
+        assert_eq!(written(&mut roster, &UNKNOWN), [vec![ann.clone()], vec![]]);
         // The store may have heard of her all the same.
         roster.disconnect(&ann);
-        assert_eq!(told(&mut roster, &UNKNOWN), [vec![], vec![ann.clone()]]);
-        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_told()), (0, true));
+        assert_eq!(written(&mut roster, &UNKNOWN), [vec![], vec![ann.clone()]]);
+        assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_written()), (0, true));
     }
 
     #[test]
-    fn who_changes_while_the_store_is_told_comes_again() {
+    fn who_changes_while_the_store_is_written_comes_again() {
         let (mut roster, ann) = (Roster::default(), user("ann"));
         roster.connect(&ann);
         let batch = roster.take(10);
         roster.disconnect(&ann);
         roster.record(batch, &KEPT);
-        assert_eq!(told(&mut roster, &KEPT), [vec![], vec![ann]]);
-        assert_eq!((roster.len(), roster.is_told()), (0, true));
+        assert_eq!(written(&mut roster, &KEPT), [vec![], vec![ann]]);
+        assert_eq!((roster.len(), roster.is_written()), (0, true));
     }
 
     #[test]
@@ -318,15 +318,15 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_has_lost_everything_is_told_everything() {
+    fn a_store_that_has_lost_everything_is_written_everything() {
         let (mut roster, [ann, bob, cid]) = (Roster::default(), ["ann", "bob", "cid"].map(user));
         for user in [&ann, &bob, &cid] {
             roster.connect(user);
         }
-        told(&mut roster, &KEPT);
+        written(&mut roster, &KEPT);
         roster.disconnect(&bob);
         roster.forget();
-        let [mut came, left] = told(&mut roster, &KEPT);
+        let [mut came, left] = written(&mut roster, &KEPT);
         came.sort();
         assert_eq!([came, left], [vec![ann, cid], vec![]]);
         assert_eq!(roster.len(), 2);
@@ -348,12 +348,12 @@ mod tests {
         roster.take_replies().send();
         assert!(early.try_recv().unwrap().is_err());
         assert!(late.try_recv().is_err());
-        // What is lost is told again, and only that counts.
-        told(&mut roster, &Ok(Standing::Lost));
+        // What is lost is written again, and only that counts.
+        written(&mut roster, &Ok(Standing::Lost));
         roster.forget();
         roster.take_replies().send();
         assert!(late.try_recv().is_err());
-        told(&mut roster, &KEPT);
+        written(&mut roster, &KEPT);
         let mut satisfied = wait(&mut roster);
         roster.take_replies().send();
         assert!(late.try_recv().unwrap().is_ok());

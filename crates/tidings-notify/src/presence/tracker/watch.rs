@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_slow_reader_is_told_where_reports_are_missing() {
+    async fn a_slow_reader_sees_where_reports_are_missing() {
         let (mut outlet, mut watch) = watch(2);
         let online = |name: &str| WatchItem::Online(UserId::new(name).unwrap());
         for name in ["1", "2", "3", "4"] {

@@ -206,7 +206,7 @@ pub(super) async fn inbox(
         .before
         .map_or(i64::MAX, |before| column(before.seq.saturating_sub(1)));
     let event_type = query.event_type.as_ref().map(EventType::as_str);
-    // One event more than asked for tells whether there is a next page.
+    // One event more than asked for shows whether there is a next page.
     let limit = i64::try_from(query.limit)
         .unwrap_or(i64::MAX)
         .saturating_add(1);

@@ -29,7 +29,7 @@ pub(super) fn page(
     let mut events = Events::new(connection, user, &log)?;
     for stretch in stretches(query, &log, newest) {
         let mut statement = connection.prepare_cached(&stretch.select(query))?;
-        // One event more than asked for tells whether there is a next page.
+        // One event more than asked for shows whether there is a next page.
         let wanted = query.limit - page.events.len() + 1;
         let mut rows = statement.query(named_params! {
             ":first": key(log.id, clamp_seq(stretch.first))?,
@@ -55,7 +55,7 @@ struct Stretch {
     rows: &'static str,
 }
 
-/// SQLite is told which index to use, as it has no statistics to choose by.
+/// The statement names the index, because SQLite has no statistics to choose by.
 const ALL: &str = "notify_event AS e NOT INDEXED LEFT JOIN notify_state AS s ON s.key = e.key
     WHERE s.archived_at IS NULL";
 const NOT_READ: &str = "notify_event AS e NOT INDEXED LEFT JOIN notify_state AS s ON s.key = e.key

@@ -14,7 +14,7 @@ use crate::support::{ann, place, user};
 
 /// A standby has nothing of tables that are not logged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_promoted_standby_of_postgres_is_told_everything() {
+async fn a_promoted_standby_of_postgres_gets_everything() {
     let primary = PostgresServer::start().unwrap();
     let way = Proxy::start(&primary.url()).await.unwrap();
     let instance = Instance::start(postgres::impatient(way.url()).await).await;
@@ -23,11 +23,11 @@ async fn a_promoted_standby_of_postgres_is_told_everything() {
     way.lead_to(&standby.url()).unwrap();
     primary.crash().unwrap();
     standby.promote().unwrap();
-    instance.expect_told_again().await;
+    instance.expect_written_again().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_promoted_replica_of_redis_is_told_what_it_lacks() {
+async fn a_promoted_replica_of_redis_gets_what_it_lacks() {
     let mut primary = RedisServer::start().await.unwrap();
     let replica = RedisServer::start().await.unwrap();
     let way = Proxy::start(&primary.url()).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_promoted_replica_of_redis_is_told_what_it_lacks() {
     way.lead_to(&replica.url()).unwrap();
     primary.stop().unwrap();
     replica.promote().unwrap();
-    instance.expect_told_again().await;
+    instance.expect_written_again().await;
 }
 
 /// An instance with connections, which continues while its server is replaced.
@@ -79,7 +79,7 @@ impl Instance {
         self
     }
 
-    async fn expect_told_again(mut self) {
+    async fn expect_written_again(mut self) {
         let everyone = ["ann", "bob", "cid"].map(user);
         let lagged = async { while self.watch.next().await.unwrap() != Lagged {} };
         soon(lagged).await;

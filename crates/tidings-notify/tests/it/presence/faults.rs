@@ -11,18 +11,18 @@ use super::{postgres, quick, redis, soon, until_online, until_reported};
 use crate::support::{ann, place, user};
 
 #[tokio::test]
-async fn postgres_is_told_again_after_every_fault() {
+async fn postgres_is_written_again_after_every_fault() {
     let mut outage = PostgresOutage::start().await.unwrap();
     every_fault_is_survived(&mut outage, async |url| postgres::impatient(&url).await).await;
 }
 
 #[tokio::test]
-async fn redis_is_told_again_after_every_fault() {
+async fn redis_is_written_again_after_every_fault() {
     let mut outage = RedisOutage::start().await.unwrap();
     every_fault_is_survived(&mut outage, async |url| redis::impatient(&url).await).await;
 }
 
-/// Connections come and go while the server is away. When it is back, it is told.
+/// Connections come and go while the server is away. When it is back, it gets them.
 async fn every_fault_is_survived(
     outage: &mut dyn Outage,
     open: impl AsyncFn(String) -> Arc<dyn Presence>,
@@ -53,9 +53,9 @@ async fn every_fault_is_survived(
     }
 }
 
-/// A server without its data is told everything, and those who watch hear that something is missing.
+/// A server without its data gets everything again, and watches get a report that something is missing.
 #[tokio::test]
-async fn redis_is_told_again_after_a_restart_without_its_data() {
+async fn redis_is_written_again_after_a_restart_without_its_data() {
     let mut server = RedisServer::start().await.unwrap();
     let presence = redis::impatient(&server.url()).await;
     let tracker = quick(&presence, "one");

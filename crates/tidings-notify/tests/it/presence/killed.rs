@@ -1,5 +1,5 @@
-//! Instances that are killed, and such that stand still. Each is this test binary again, which a variable
-//! tells where presence is.
+//! Instances that are killed, and such that stand still. Each is this test binary again, with the place
+//! of presence in a variable.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};

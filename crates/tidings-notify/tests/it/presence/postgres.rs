@@ -106,7 +106,7 @@ async fn sessions_may_have_another_isolation_level() {
 }
 
 #[tokio::test]
-async fn a_watch_is_told_of_what_is_no_longer_kept() {
+async fn a_watch_reports_what_is_no_longer_kept() {
     let schema = Schema::create().await;
     let options = PostgresOptions::default().with_kept_transitions(3);
     let presence = open_with(&schema.url(), PATIENT, options).await;

@@ -237,7 +237,7 @@ async fn a_server_that_was_set_back_is_corrected_and_the_gap_reported() {
 }
 
 #[tokio::test]
-async fn a_watch_is_told_of_what_is_no_longer_kept() {
+async fn a_watch_reports_what_is_no_longer_kept() {
     let options = RedisOptions::default()
         .with_prefix(prefix())
         .with_kept_transitions(3);

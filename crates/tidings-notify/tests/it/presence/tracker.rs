@@ -15,14 +15,14 @@ use tokio::time::{Instant, advance, sleep};
 
 use crate::support::{ann, place, user};
 
-/// A presence that can be out of reach, and may have done all the same what it was told.
+/// A presence that can be out of reach, and may have stored an update all the same.
 #[derive(Debug, Default)]
 struct Flaky {
     inner: MemoryPresence,
     is_down: AtomicBool,
-    /// What is told is done, and only the reply is lost.
+    /// An update is stored, and only the reply is lost.
     loses_replies: AtomicBool,
-    told: AtomicUsize,
+    updates: AtomicUsize,
 }
 
 impl Flaky {
@@ -34,7 +34,7 @@ impl Flaky {
     }
 
     fn check(&self) -> Result<(), PresenceError> {
-        self.told.fetch_add(1, Ordering::SeqCst);
+        self.updates.fetch_add(1, Ordering::SeqCst);
         if self.is_down.load(Ordering::SeqCst) {
             return Err(PresenceError::backend("out of reach"));
         }
@@ -101,9 +101,9 @@ async fn an_outage_fails_no_registration_and_is_made_good() {
     ));
     assert!(bob.unregister().await.is_err());
     // It is not asked without end.
-    let told = presence.told.load(Ordering::SeqCst);
+    let updates = presence.updates.load(Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
-    assert!(presence.told.load(Ordering::SeqCst) - told < 40);
+    assert!(presence.updates.load(Ordering::SeqCst) - updates < 40);
     presence.is_down.store(false, Ordering::SeqCst);
     sleep(DEFAULT_LEASE_TTL / 3 + Duration::from_secs(1)).await;
     connection.stored().await.unwrap();
@@ -119,10 +119,10 @@ async fn regression_an_outage_is_said_to_be_over_when_the_store_has_replied() {
     let connection = tracker.register(ann()).unwrap();
     connection.stored().await.unwrap();
     presence.is_down.store(true, Ordering::SeqCst);
-    // There is nothing to report, and heartbeats fail.
+    // There is nothing to write, and heartbeats fail.
     sleep(Duration::from_secs(60)).await;
-    let over = "connections can be reported to presence again";
-    assert_eq!(log.lines("failed to report connections").len(), 1);
+    let over = "who is online can be stored again";
+    assert_eq!(log.lines("failed to store who is online").len(), 1);
     assert!(log.lines(over).is_empty());
     presence.is_down.store(false, Ordering::SeqCst);
     sleep(Duration::from_secs(60)).await;
@@ -148,10 +148,10 @@ async fn a_lost_reply_does_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tracker_without_connections_tells_nothing() {
+async fn a_tracker_without_connections_writes_nothing() {
     let (presence, tracker) = flaky();
     sleep(DEFAULT_LEASE_TTL * 10).await;
-    assert_eq!(presence.told.load(Ordering::SeqCst), 0);
+    assert_eq!(presence.updates.load(Ordering::SeqCst), 0);
     drop(tracker);
 }
 
@@ -199,19 +199,19 @@ async fn watches_cost_one_question_for_each_interval() {
     for _ in 0..100 {
         watches.push(tracker.watch().await.unwrap());
     }
-    let told = || presence.told.load(Ordering::SeqCst);
-    let before = told();
+    let updates = || presence.updates.load(Ordering::SeqCst);
+    let before = updates();
     sleep(DEFAULT_WATCH_INTERVAL * 50).await;
-    assert!((49..=51).contains(&(told() - before)), "{}", told());
+    assert!((49..=51).contains(&(updates() - before)), "{}", updates());
     drop(watches);
     sleep(DEFAULT_WATCH_INTERVAL * 2).await;
-    let before = told();
+    let before = updates();
     sleep(DEFAULT_WATCH_INTERVAL * 50).await;
-    assert_eq!(told(), before);
+    assert_eq!(updates(), before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_is_told_of_what_the_store_no_longer_keeps() {
+async fn a_watch_reports_what_the_store_no_longer_keeps() {
     let presence: Arc<dyn Presence> = Arc::new(MemoryPresence::new().with_kept_transitions(3));
     let slow = TrackerOptions::default().with_watch_interval(Duration::from_secs(3600));
     let tracker = Tracker::join(presence, place("one"), slow).unwrap();

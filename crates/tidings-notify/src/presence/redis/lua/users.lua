@@ -1,7 +1,7 @@
 -- The table of users, and the log of those who came online or went offline.
 
 -- Begins another epoch: leases of the one before are lost, and so are marks. The users stay until their
--- instances have told of them again.
+-- instances have written them again.
 local function begin_epoch()
   local time = call('TIME')
   local started = string.format('%.0f', (time[1] % 4194304) * 1000000 + time[2] + 1)

@@ -7,8 +7,8 @@ local function key_of(kind, user)
   return root .. ':' .. kind .. ':' .. user
 end
 
--- What tells one history of the server's data from the next: given, when the data outlives the server; else
--- the id that replicas compare. A server draws another one when it starts, and when it is promoted, because
+-- What differs between one history of the server's data and the next: given, when the data outlives the
+-- server; else the id that replicas compare. A server draws another one when it starts, and when it is promoted, because
 -- the newest of the data may be gone then without a sign.
 local function run_of(given)
   return given ~= '' and given or call('INFO', 'replication'):match('master_replid:(%x+)')
