@@ -9,6 +9,7 @@ use url::Url;
 
 pub use id::EndpointId;
 
+use crate::message::content_type;
 use crate::signing::{Secret, Signer, StandardSigner, WEBHOOK_ID};
 use crate::{Classifier, ConfigError};
 
@@ -208,6 +209,8 @@ impl EndpointBuilder {
 
     /// Sets the deadline of a whole attempt, from resolving the host name to the end of the
     /// response. More than zero, at most an hour; the default is 30 seconds.
+    ///
+    /// A body that drips does not use it up: the status decides, and the body gets a second at most.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -231,7 +234,7 @@ impl EndpointBuilder {
     ///   another signer;
     /// - `header` when a name or value cannot be a header, or the name belongs to the transport, to
     ///   a signer or to a setting of its own;
-    /// - `content_type` when it cannot be the value of a header;
+    /// - `content_type` when it is not a media type;
     /// - `timeout`, `first_byte_timeout` when out of range.
     pub fn build(self) -> Result<Endpoint, ConfigError> {
         let url = parse_url(&self.url)?;
@@ -251,9 +254,8 @@ impl EndpointBuilder {
         }
         let content_type = match self.content_type {
             None => DEFAULT_CONTENT_TYPE,
-            Some(text) => HeaderValue::try_from(text).map_err(|source| {
-                ConfigError::new("content_type", "a media type").with_source(source)
-            })?,
+            Some(text) => content_type::parse(&text)
+                .map_err(|_| ConfigError::new("content_type", content_type::EXPECTED))?,
         };
         let first_byte_timeout = self.first_byte_timeout.unwrap_or(self.timeout);
         check_timeout("timeout", self.timeout)?;

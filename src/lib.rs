@@ -86,7 +86,7 @@ pub use client::{Client, ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 pub use dispatcher::{Dispatcher, DispatcherBuilder, LaneConfig, LaneStatus, Speed};
 pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuilder, EndpointId};
 pub use error::ConfigError;
-pub use message::{InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
+pub use message::{InvalidContentType, InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub(crate) use outcome::Closed;
 pub use outcome::{DeliveryError, DeliveryErrorCause, NotifyError, Receipt, Refusal};
 pub use resolver::{Resolve, ResolveError, Resolved};

@@ -1,3 +1,4 @@
+pub(crate) mod content_type;
 mod names;
 
 use std::fmt;
@@ -9,6 +10,7 @@ use http::HeaderValue;
 use serde::Serialize;
 use tidings_notify::{Event, EventType, Payload, UserId};
 
+pub use content_type::InvalidContentType;
 use names::Names;
 
 /// Longest message id, in bytes.
@@ -122,13 +124,22 @@ impl Message {
     }
 
     /// Sets what the body is, instead of the endpoint's default.
-    pub fn with_content_type(mut self, content_type: HeaderValue) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidContentType`] unless it is a media type, such as `application/json` or
+    /// `text/plain; charset=utf-8`.
+    pub fn with_content_type(
+        mut self,
+        content_type: impl AsRef<str>,
+    ) -> Result<Self, InvalidContentType> {
+        let content_type = content_type::parse(content_type.as_ref())?;
         self.content_type = Some(if content_type == **JSON {
             Arc::clone(&JSON)
         } else {
             Arc::new(content_type)
         });
-        self
+        Ok(self)
     }
 
     /// Sets the number of the first attempt, for a message of which a durable queue has made
@@ -292,9 +303,8 @@ mod tests {
 
     #[test]
     fn the_content_type_of_json_is_shared() {
-        let json = HeaderValue::from_static("application/json");
-        let message = Message::from("{}").with_content_type(json);
-        assert!(Arc::ptr_eq(&message.content_type.unwrap(), &JSON));
+        let message = Message::from("{}").with_content_type("application/json");
+        assert!(Arc::ptr_eq(&message.unwrap().content_type.unwrap(), &JSON));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderValue;
 use tidings_notify::{Event, RouteError, Router, RoutingInfo};
 use tokio::time::Instant;
 
@@ -179,12 +178,11 @@ impl Router for InstanceRouter {
     async fn route(&self, to: &RoutingInfo, event: &Event) -> Result<(), RouteError> {
         let url = (self.inner.resolver)(to).ok_or(UnknownInstance)?;
         let lane = self.lane(&to.instance_id, url).map_err(RouteError::new)?;
-        let body = serde_json::to_vec(event).map_err(RouteError::new)?;
-        let message = Message::new(body)
+        let message = Message::json(event)
+            .map_err(RouteError::new)?
             .with_id(event.id.to_string())
             .map_err(RouteError::new)?
-            .with_type(&event.event_type)
-            .with_content_type(HeaderValue::from_static("application/json"));
+            .with_type(&event.event_type);
         self.inner
             .dispatcher
             .deliver(lane, message)

@@ -1,5 +1,4 @@
 use bytes::Bytes;
-use http::HeaderValue;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidings::{InvalidMessageId, Message};
@@ -103,23 +102,19 @@ impl WebhookEvent {
 
     /// The event as a message to send.
     pub(crate) fn render(&self, format: Format) -> Result<Message, InvalidMessageId> {
-        let body = match format {
-            Format::Raw => self.payload.as_str().as_bytes().to_vec(),
-            Format::Envelope => {
-                let envelope = Envelope {
-                    id: &self.id,
-                    event_type: &self.event_type,
-                    timestamp: self.timestamp,
-                    user_id: self.user.as_ref(),
-                    data: &self.payload,
-                };
-                serde_json::to_vec(&envelope)
-                    .expect("a struct of texts and of checked JSON always has a JSON form")
-            }
+        let message = match format {
+            Format::Raw => Message::json(&self.payload),
+            Format::Envelope => Message::json(&Envelope {
+                id: &self.id,
+                event_type: &self.event_type,
+                timestamp: self.timestamp,
+                user_id: self.user.as_ref(),
+                data: &self.payload,
+            }),
         };
-        let mut message = Message::new(body)
-            .with_id(self.id.as_str())?
-            .with_content_type(HeaderValue::from_static("application/json"));
+        let mut message = message
+            .expect("texts and checked JSON always have a JSON form")
+            .with_id(self.id.as_str())?;
         // The type is for traces; our own types are not types of applications.
         if let Ok(event_type) = EventType::new(&self.event_type) {
             message = message.with_type(&event_type);
