@@ -175,7 +175,7 @@ struct Failed {
 #[non_exhaustive]
 pub enum DeliveryErrorCause {
     /// The endpoint replied to the last attempt, and not with success.
-    #[error("{0}")]
+    #[error("{}", status_text(*.0))]
     Status(StatusCode),
     /// The last attempt got no response.
     #[error(transparent)]
@@ -188,7 +188,7 @@ pub enum DeliveryErrorCause {
     #[error("the endpoint asked for no requests for a while")]
     RetryAfter,
     /// Sending stopped, or its runtime ended, before the final outcome was known.
-    #[error("sending stopped first")]
+    #[error("sending stopped before the outcome was known")]
     Abandoned,
     /// Sending was not started, so nothing was tried.
     #[error("sending was not started")]
@@ -204,6 +204,14 @@ pub enum DeliveryErrorCause {
     /// was known. The message that got this reply has [`Status`](DeliveryErrorCause::Status).
     #[error("the endpoint is gone")]
     Gone,
+}
+
+/// The number of a status, and its name if HTTP gives it one.
+fn status_text(status: StatusCode) -> String {
+    match status.canonical_reason() {
+        Some(reason) => format!("{} {reason}", status.as_str()),
+        None => status.as_str().to_owned(),
+    }
 }
 
 impl DeliveryError {

@@ -2,9 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{DecodeError, Engine};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -75,9 +75,12 @@ impl Secret {
             None if text.contains('_') => return Err(InvalidSecret::Prefix),
             None => text,
         };
-        let bytes = BASE64
-            .decode(encoded)
-            .map_err(|_| InvalidSecret::NotBase64)?;
+        let bytes = BASE64.decode(encoded).map_err(|error| match error {
+            DecodeError::InvalidByte(..) => InvalidSecret::NotBase64,
+            DecodeError::InvalidLength(_)
+            | DecodeError::InvalidLastSymbol { .. }
+            | DecodeError::InvalidPadding => InvalidSecret::CutOff,
+        })?;
         Self::from_bytes(bytes)
     }
 
@@ -113,8 +116,14 @@ pub enum InvalidSecret {
     /// What follows the prefix is not base64.
     #[error("expected base64 of the standard alphabet, with `+` and `/` instead of `-` and `_`")]
     NotBase64,
+    /// The base64 ends in the middle of a byte.
+    #[error("expected the whole secret, got base64 that is cut off")]
+    CutOff,
     /// It has too few or too many bytes.
-    #[error("expected {MIN_BYTES} to {MAX_BYTES} bytes, got {length}")]
+    #[error(
+        "expected {MIN_BYTES} to {MAX_BYTES} bytes, got {length}{}",
+        if *length < MIN_BYTES { ", as if it were cut off" } else { "" }
+    )]
     Length {
         /// How many bytes it has.
         length: usize,
@@ -184,6 +193,17 @@ mod tests {
         ] {
             assert_eq!(Secret::parse(text).unwrap_err(), reason, "{text}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_which_a_part_is_missing_is_called_cut_off() {
+        let whole = Secret::generate().expose();
+        for length in PREFIX.len() + 1..whole.len() {
+            let said = Secret::parse(&whole[..length]).unwrap_err().to_string();
+            assert!(said.contains("cut off"), "{length}: {said}");
+        }
+        let long = InvalidSecret::Length { length: 65 };
+        assert_eq!(long.to_string(), "expected 24 to 64 bytes, got 65");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use tower_service::Service;
 
 use super::built_in::{find, is_local, of_exchange};
 use super::{RequestBody, ResponseBody, Transport};
@@ -66,7 +68,41 @@ fn attempt_error(error: reqwest::Error, is_secured: bool) -> AttemptError {
     } else {
         of_exchange(&error)
     };
-    AttemptError::new(kind, error)
+    AttemptError::new(kind, Failed(error))
+}
+
+/// An error of reqwest. It begins with what failed: the errors around that only name a step.
+#[derive(Debug)]
+struct Failed(reqwest::Error);
+
+impl Failed {
+    fn what_failed(&self) -> &(dyn StdError + 'static) {
+        let mut error: &(dyn StdError + 'static) = &self.0;
+        while is_step(error)
+            && let Some(cause) = error.source()
+        {
+            error = cause;
+        }
+        error
+    }
+}
+
+fn is_step(error: &(dyn StdError + 'static)) -> bool {
+    error.is::<reqwest::Error>()
+        || error.is::<legacy::Error>()
+        || error.is::<<HttpConnector as Service<Uri>>::Error>()
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.what_failed(), f)
+    }
+}
+
+impl StdError for Failed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.what_failed().source()
+    }
 }
 
 fn of_connection(error: &reqwest::Error, is_secured: bool) -> ErrorKind {

@@ -255,7 +255,7 @@ async fn the_text_of_a_failure_gives_the_reason_once() {
     assert_ne!(error.source().unwrap().to_string(), cause.to_string());
     client.stop().await;
     let error = client.deliver(message.clone()).await.unwrap_err();
-    let text = "message m-2 was not delivered: sending stopped first";
+    let text = "message m-2 was not delivered: sending stopped before the outcome was known";
     assert_eq!(error.to_string(), text);
     let error = client.notify(message).unwrap_err();
     assert_eq!(
@@ -263,6 +263,19 @@ async fn the_text_of_a_failure_gives_the_reason_once() {
         "message m-2 was not accepted: sending has stopped"
     );
     assert!(!error.is_full() && !error.is_retryable());
+}
+
+#[tokio::test]
+async fn a_status_without_a_name_is_said_by_its_number() {
+    for (reply, expected) in [
+        ("HTTP/1.1 700 Whatever\r\ncontent-length: 0\r\n\r\n", "700"),
+        ("HTTP/1.1 404\r\ncontent-length: 0\r\n\r\n", "404 Not Found"),
+    ] {
+        let receiver = receiver(Behaviour::Raw(reply.into())).await;
+        let (client, _errors) = started(Client::builder(receiver.url("/")));
+        let error = client.deliver("x").await.unwrap_err();
+        assert_eq!(error.cause().to_string(), expected);
+    }
 }
 
 #[tokio::test]
@@ -305,6 +318,7 @@ async fn bad_settings_are_refused_by_name() {
         (builder().queue_size(usize::MAX), "queue_size"),
         (builder().timeout(Duration::ZERO), "timeout"),
         (builder().content_type("a\nb"), "content_type"),
+        (builder().content_type(""), "content_type"),
         (builder().header("a b", "c"), "header"),
         (builder().rate_limit(0, HOUR), "rate_limit"),
         (

@@ -32,6 +32,25 @@ async fn a_cause_begins_with_what_failed() {
     assert_eq!(cause(&blocked), "the address 10.0.0.1 is not allowed");
 }
 
+/// As above, over another HTTP client.
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn a_cause_over_reqwest_begins_with_what_failed() {
+    let sender = Sender::builder().http_client(reqwest::Client::builder());
+    let sender = sender.build().unwrap();
+    let unreachable = Unreachable::refusing().unwrap();
+    let refused = attempt_by(&sender, Endpoint::builder(unreachable.url("/"))).await;
+    let said = cause(&refused);
+    assert!(said.starts_with("Connection refused"), "{said}");
+    for behaviour in [Behaviour::HangUp, Behaviour::Raw("nonsense\r\n\r\n".into())] {
+        let receiver = receiver(behaviour).await;
+        let failed = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
+        let said = cause(&failed);
+        assert!(!said.contains("sending request"), "{said}");
+        assert!(!said.contains("client error"), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_proxy_is_named_where_it_is_what_failed() {
     let unreachable = Unreachable::refusing().unwrap();

@@ -191,7 +191,7 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     (&["inbox", "a", "--limit", "1001"], "expected 1 to 1000"),
     (
         &["listen", "--port", "0", "--secret", "abc"],
-        "--secret: expected 24 to 64 bytes, got 2; a secret is `whsec_` and 24 to 64 bytes in base64",
+        "--secret: expected 24 to 64 bytes, got 2, as if it were cut off; a secret is `whsec_` and 24 to 64 bytes in base64",
     ),
     (
         &["listen", "--port", "0", "--secret", "whsec_!"],
