@@ -23,7 +23,7 @@ use crate::{
 /// Sends messages to many endpoints in the background. A failing endpoint does not delay the others.
 ///
 /// Each endpoint has a **lane**: a queue of its own, a limit on the attempts under way that adapts
-/// to how the endpoint is doing, a [retry budget](crate::RetryBudget) and a
+/// to how the endpoint is doing, a [retry budget](crate::retry::RetryBudget) and a
 /// [circuit breaker](crate::circuit_breaker). All lanes share the workers:
 ///
 /// ```text

@@ -90,7 +90,6 @@ pub use message::{InvalidContentType, InvalidMessageId, MAX_MESSAGE_ID_BYTES, Me
 pub(crate) use outcome::Closed;
 pub use outcome::{DeliveryError, DeliveryErrorCause, NotifyError, Receipt, Refusal};
 pub use resolver::{Resolve, ResolveError, Resolved};
-pub use retry::RetryBudget;
 pub use sender::{Sender, SenderBuilder};
 pub use transport::HttpVersions;
 

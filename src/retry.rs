@@ -15,7 +15,7 @@
 //! use tidings::retry::{RetryPolicy, Schedule};
 //!
 //! let schedule = Schedule::standard_webhooks();
-//! let wait = schedule.delay(1, &mut fastrand::Rng::new()).unwrap();
+//! let wait = schedule.delay(1, fastrand::f64()).unwrap();
 //! assert!(wait >= Duration::from_secs(5));
 //!
 //! let policy = RetryPolicy::new(schedule).with_max_age(Duration::from_secs(3 * 24 * 3600));
@@ -32,8 +32,6 @@ use std::fmt::Debug;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-
-use fastrand::Rng;
 
 pub(crate) use budget::Budget;
 pub use budget::RetryBudget;
@@ -59,7 +57,9 @@ const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(5).expect("five is not 
 pub trait Backoff: Debug + Send + Sync + 'static {
     /// Returns the wait after so many failed attempts, of which there is at least one; `None` to give
     /// up.
-    fn delay(&self, failures: u32, rng: &mut Rng) -> Option<Duration>;
+    ///
+    /// `random` is a number from 0 up to but not including 1, drawn anew for each wait.
+    fn delay(&self, failures: u32, random: f64) -> Option<Duration>;
 }
 
 /// Whether, and when, a failed delivery is tried again.
@@ -103,7 +103,8 @@ impl RetryPolicy {
     /// How long to wait before the next attempt, or `None` to give up.
     ///
     /// `attempts` is how many were made, `age` the time since the delivery was accepted, and
-    /// `not_before` what the endpoint asked for with `Retry-After`. The result is the larger of
+    /// `not_before` what the endpoint asked for with `Retry-After`; `random` is a number from 0
+    /// up to but not including 1, drawn anew for each call. The result is the larger of
     /// that and the backoff. Up to a tenth of the endpoint's wait, at most 30 seconds, is added to
     /// it, so that the deliveries that it put off do not come back all at once; nothing is ever
     /// taken from it.
@@ -112,13 +113,13 @@ impl RetryPolicy {
         attempts: u32,
         age: Duration,
         not_before: Option<Duration>,
-        rng: &mut Rng,
+        random: f64,
     ) -> Option<Duration> {
         if attempts >= self.max_attempts.get() {
             return None;
         }
-        let backoff = self.backoff.delay(attempts.max(1), rng)?;
-        let hint = not_before.map_or(Duration::ZERO, |wait| with_jitter(wait, rng));
+        let backoff = self.backoff.delay(attempts.max(1), random)?;
+        let hint = not_before.map_or(Duration::ZERO, |wait| with_jitter(wait, random));
         let delay = backoff.max(hint);
         let fits = |max: Duration| age.checked_add(delay).is_some_and(|then| then <= max);
         self.max_age.is_none_or(fits).then_some(delay)
@@ -126,9 +127,18 @@ impl RetryPolicy {
 }
 
 /// A wait that the endpoint asked for, longer by up to a tenth.
-pub(crate) fn with_jitter(wait: Duration, rng: &mut Rng) -> Duration {
+pub(crate) fn with_jitter(wait: Duration, random: f64) -> Duration {
     let spread = (wait / 10).min(MAX_HINT_JITTER);
-    wait.saturating_add(spread.mul_f64(rng.f64()))
+    wait.saturating_add(spread.mul_f64(fraction(random)))
+}
+
+/// The nearest number from 0 up to but not including 1; 0 for what is no number.
+fn fraction(random: f64) -> f64 {
+    if random.is_nan() {
+        0.0
+    } else {
+        random.clamp(0.0, 1.0 - f64::EPSILON)
+    }
 }
 
 impl Default for RetryPolicy {
@@ -140,7 +150,6 @@ impl Default for RetryPolicy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fastrand::Rng;
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -149,7 +158,7 @@ mod tests {
     struct Always(Duration);
 
     impl Backoff for Always {
-        fn delay(&self, _failures: u32, _rng: &mut Rng) -> Option<Duration> {
+        fn delay(&self, _failures: u32, _random: f64) -> Option<Duration> {
             Some(self.0)
         }
     }
@@ -157,8 +166,7 @@ mod tests {
     #[test]
     fn the_last_attempt_is_not_followed_by_another() {
         let policy = RetryPolicy::default();
-        let mut rng = Rng::with_seed(1);
-        let mut delay = |attempts| policy.next_delay(attempts, Duration::ZERO, None, &mut rng);
+        let delay = |attempts| policy.next_delay(attempts, Duration::ZERO, None, 0.5);
         assert!(delay(4).is_some());
         assert_eq!(delay(5), None);
         assert_eq!(delay(u32::MAX), None);
@@ -167,8 +175,7 @@ mod tests {
     #[test]
     fn a_delivery_is_given_up_when_its_next_attempt_would_come_too_late() {
         let policy = RetryPolicy::new(Always(SECOND)).with_max_age(10 * SECOND);
-        let mut rng = Rng::with_seed(1);
-        let mut delay = |age, hint| policy.next_delay(1, age, hint, &mut rng);
+        let delay = |age, hint| policy.next_delay(1, age, hint, 0.5);
         assert_eq!(delay(9 * SECOND, None), Some(SECOND));
         assert_eq!(delay(9 * SECOND + Duration::from_nanos(1), None), None);
         assert_eq!(delay(Duration::ZERO, Some(11 * SECOND)), None);
@@ -179,15 +186,27 @@ mod tests {
 
     #[test]
     fn up_to_a_tenth_of_a_hint_is_added_and_at_most_half_a_minute() {
-        let mut rng = Rng::with_seed(1);
         for (hint, most) in [(10, 1000), (300, 30_000), (3600, 30_000)] {
-            let hint = hint * SECOND;
-            let added: Vec<_> = (0..200)
-                .map(|_| with_jitter(hint, &mut rng).saturating_sub(hint).as_millis())
-                .collect();
-            let (least, largest) = (added.iter().min().unwrap(), added.iter().max().unwrap());
-            assert!(*least < most / 10, "{least}");
-            assert!((most * 9 / 10..=most).contains(largest), "{largest}");
+            let added = |random| with_jitter(hint * SECOND, random).saturating_sub(hint * SECOND);
+            assert_eq!(added(0.0), Duration::ZERO);
+            assert_eq!(added(0.5).as_millis(), most / 2);
+            assert!((most - 1..=most).contains(&added(0.999_999).as_millis()));
+        }
+    }
+
+    #[test]
+    fn any_number_is_a_random_one() {
+        let policy = RetryPolicy::new(Exponential::new(SECOND, Duration::MAX).unwrap());
+        for (random, least) in [
+            (f64::NAN, 0),
+            (f64::NEG_INFINITY, 0),
+            (-0.1, 0),
+            (1.0, 1 << 62),
+            (f64::INFINITY, 1 << 62),
+        ] {
+            let delay = policy.next_delay(64, Duration::ZERO, None, random).unwrap();
+            assert!(delay.as_secs() >= least, "{random}");
+            assert!(least > 0 || delay.is_zero(), "{random}");
         }
     }
 
@@ -197,12 +216,11 @@ mod tests {
             hint in 0_u64..100_000,
             backoff in 0_u64..100_000,
             attempts in 0_u32..99,
-            seed in any::<u64>(),
+            random in 0.0..1.0,
         ) {
             let (hint, backoff) = (Duration::from_secs(hint), Duration::from_secs(backoff));
             let policy = RetryPolicy::new(Always(backoff));
-            let mut rng = Rng::with_seed(seed);
-            let delay = policy.next_delay(attempts, Duration::ZERO, Some(hint), &mut rng).unwrap();
+            let delay = policy.next_delay(attempts, Duration::ZERO, Some(hint), random).unwrap();
             prop_assert!(delay >= hint.max(backoff));
             prop_assert!(delay <= backoff.max(hint + (hint / 10).min(MAX_HINT_JITTER)));
         }

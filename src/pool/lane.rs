@@ -379,7 +379,7 @@ impl Lane {
             Some(StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
         );
         if let Some(wait) = attempt.retry_after().filter(|_| is_asked) {
-            let until = now.checked_add(with_jitter(wait, &mut self.rng));
+            let until = now.checked_add(with_jitter(wait, self.rng.f64()));
             self.paused_until = self.paused_until.max(until);
         }
     }

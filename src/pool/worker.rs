@@ -201,7 +201,7 @@ impl<'a> UnderWay<'a> {
             .retry
             .as_ref()
             .filter(|_| attempt.verdict() == Verdict::Retryable)
-            .and_then(|retry| next_delay(retry, &delivery, &attempt, rng));
+            .and_then(|retry| next_delay(retry, &delivery, &attempt, rng.f64()));
         let host = Arc::clone(&permit.host);
         let (settled, now) = self.pool.change(|state| {
             let now = Instant::now();
@@ -241,10 +241,10 @@ fn next_delay(
     retry: &RetryPolicy,
     delivery: &Delivery,
     attempt: &Attempt,
-    rng: &mut Rng,
+    random: f64,
 ) -> Option<Duration> {
     let (age, hint) = (delivery.age(), attempt.retry_after());
-    let delay = catch(|| retry.next_delay(attempt.number, age, hint, rng));
+    let delay = catch(|| retry.next_delay(attempt.number, age, hint, random));
     delay.unwrap_or_else(|| {
         panics::log("a backoff");
         None

@@ -1,8 +1,6 @@
 use std::time::Duration;
 
-use fastrand::Rng;
-
-use super::Backoff;
+use super::{Backoff, fraction};
 use crate::ConfigError;
 
 /// Waits that grow by a factor up to a ceiling, each drawn between zero and that: *full jitter*.
@@ -72,15 +70,14 @@ impl Default for Exponential {
 }
 
 impl Backoff for Exponential {
-    fn delay(&self, failures: u32, rng: &mut Rng) -> Option<Duration> {
-        Some(self.ceiling(failures).mul_f64(rng.f64()))
+    fn delay(&self, failures: u32, random: f64) -> Option<Duration> {
+        Some(self.ceiling(failures).mul_f64(fraction(random)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fastrand::Rng;
     use proptest::prelude::*;
 
     #[test]
@@ -110,12 +107,12 @@ mod tests {
             more in any::<u64>(),
             factor in 1.0..1e300,
             failures in any::<u32>(),
-            seed in any::<u64>(),
+            random in 0.0..1.0,
         ) {
             let base = Duration::from_nanos(base);
             let max = base + Duration::from_nanos(more);
             let backoff = Exponential::new(base, max).unwrap().with_factor(factor).unwrap();
-            let delay = backoff.delay(failures, &mut Rng::with_seed(seed)).unwrap();
+            let delay = backoff.delay(failures, random).unwrap();
             prop_assert!(delay <= max);
         }
     }

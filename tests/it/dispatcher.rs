@@ -15,9 +15,10 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{StatusCode, Uri};
 use tidings::circuit_breaker::{CircuitBreakerConfig, CircuitState};
+use tidings::retry::RetryBudget;
 use tidings::{
     DeliveryError, DeliveryErrorCause, Dispatcher, DispatcherBuilder, Endpoint, EndpointId,
-    LaneConfig, LaneStatus, Refusal, RetryBudget, Speed,
+    LaneConfig, LaneStatus, Refusal, Speed,
 };
 use tidings_test_support::{Gate, Reply};
 use tokio::sync::{Semaphore, mpsc};

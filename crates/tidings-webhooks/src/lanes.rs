@@ -315,8 +315,7 @@ impl Shared {
             return;
         };
         let now = self.clock.now();
-        let mut random = fastrand::Rng::new();
-        let next = outcome::decide(attempt, held.tries, &held.retry, now, &mut random);
+        let next = outcome::decide(attempt, held.tries, &held.retry, now, fastrand::f64());
         if outcome::is_local(attempt) {
             let cause = attempt
                 .result

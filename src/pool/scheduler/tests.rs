@@ -169,7 +169,7 @@ impl Bench {
             .saturating_duration_since(delivery.accepted_at.into());
         let retry_after = permit.retry.as_ref().and_then(|retry| {
             let hint = attempt.retry_after();
-            retry.next_delay(delivery.next_attempt(), age, hint, &mut self.rng)
+            retry.next_delay(delivery.next_attempt(), age, hint, self.rng.f64())
         });
         self.last_due = retry_after.map(|wait| self.now + wait);
         (self.scheduler).settle(permit, delivery, attempt, retry_after, self.now)

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use fastrand::Rng;
 use http::{Request, Response};
 use http_body_util::Empty;
 use tidings::retry::{Backoff, RetryPolicy};
@@ -16,7 +15,7 @@ use super::*;
 struct Panics;
 
 impl Backoff for Panics {
-    fn delay(&self, _failures: u32, _rng: &mut Rng) -> Option<Duration> {
+    fn delay(&self, _failures: u32, _random: f64) -> Option<Duration> {
         panic!("this is a test")
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn decide(
     tries: u32,
     retry: &RetryPolicy,
     now: Timestamp,
-    random: &mut fastrand::Rng,
+    random: f64,
 ) -> Next {
     let finish = |state, reason: Option<&str>| Next::Finish {
         state,
