@@ -222,6 +222,16 @@ async fn a_route_waits_no_longer_than_the_longest_wait_and_what_is_left_continue
 }
 
 #[tokio::test]
+async fn a_route_without_a_longest_wait_waits_for_the_outcome() {
+    let server = server().await;
+    let router = router().with_longest_wait(Duration::MAX);
+    router.insert("works", endpoint(&server, 200), EventFilter::all());
+    route(&router, &event("x").await).await.unwrap();
+    router.insert("works", endpoint(&server, 500), EventFilter::all());
+    route(&router, &event("x").await).await.unwrap_err();
+}
+
+#[tokio::test]
 async fn an_endpoint_whose_queue_is_full_does_not_get_the_event_and_that_is_a_failure() {
     let dead = silent().await;
     let lane = LaneConfig::default().with_queue_size(1);
