@@ -1,11 +1,14 @@
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Route, Sender};
 use crate::resolver::{GuardedResolver, NameServers, Resolve};
 use crate::transport::Transport;
-use crate::transport::built_in::{BuiltIn, HttpVersions, Proxy, Settings, TlsSettings};
+use crate::transport::built_in::{
+    BuiltIn, HttpVersions, LocalAddresses, Proxy, Settings, TlsSettings,
+};
 use crate::{AddressPolicy, ConfigError};
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +31,7 @@ pub struct SenderBuilder {
     tls: TlsSettings,
     proxy: Option<String>,
     http_versions: Option<HttpVersions>,
+    local_addresses: LocalAddresses,
     idle_timeout: Option<Duration>,
     max_idle: Option<usize>,
     max_idle_per_host: Option<usize>,
@@ -50,6 +54,7 @@ impl SenderBuilder {
             tls: TlsSettings::default(),
             proxy: None,
             http_versions: None,
+            local_addresses: LocalAddresses::default(),
             idle_timeout: None,
             max_idle: None,
             max_idle_per_host: None,
@@ -116,6 +121,19 @@ impl SenderBuilder {
     /// Sets which versions of HTTP are spoken. The default is [`HttpVersions::Negotiated`].
     pub fn http_versions(mut self, versions: HttpVersions) -> Self {
         self.http_versions = Some(versions);
+        self
+    }
+
+    /// Sends from this address of the machine, which receivers may know and allow. Calling it once
+    /// for each version of IP sets both; without one the system chooses.
+    ///
+    /// An address that the machine does not have fails each attempt as
+    /// [`Local`](crate::ErrorKind::Local).
+    pub fn local_address(mut self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.local_addresses.v4 = Some(address),
+            IpAddr::V6(address) => self.local_addresses.v6 = Some(address),
+        }
         self
     }
 
@@ -232,6 +250,7 @@ impl SenderBuilder {
             tls: self.tls,
             proxy,
             http_versions: self.http_versions.unwrap_or_default(),
+            local_addresses: self.local_addresses,
             idle_timeout: self.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             max_idle: self.max_idle.unwrap_or(DEFAULT_MAX_IDLE),
             max_idle_per_host: self.max_idle_per_host.unwrap_or(DEFAULT_MAX_IDLE_PER_HOST),
@@ -250,6 +269,7 @@ impl SenderBuilder {
             || !self.tls.is_default()
             || self.proxy.is_some()
             || self.http_versions.is_some()
+            || self.local_addresses != LocalAddresses::default()
             || self.idle_timeout.is_some()
             || self.max_idle.is_some()
             || self.max_idle_per_host.is_some();
@@ -271,6 +291,7 @@ impl fmt::Debug for SenderBuilder {
             .field("connect_timeout", &self.connect_timeout)
             .field("tls", &self.tls)
             .field("http_versions", &self.http_versions)
+            .field("local_addresses", &self.local_addresses)
             .field("idle_timeout", &self.idle_timeout)
             .field("max_idle", &self.max_idle)
             .field("max_idle_per_host", &self.max_idle_per_host)

@@ -15,6 +15,7 @@ mod proxy;
 mod tls;
 
 use std::future::poll_fn;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,13 @@ pub enum HttpVersions {
     Http2,
 }
 
+/// Which addresses of this machine connections come from; the system chooses those that are not set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LocalAddresses {
+    pub(crate) v4: Option<Ipv4Addr>,
+    pub(crate) v6: Option<Ipv6Addr>,
+}
+
 /// What the built-in transport is made of.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -60,6 +68,7 @@ pub(crate) struct Settings {
     pub(crate) tls: TlsSettings,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) http_versions: HttpVersions,
+    pub(crate) local_addresses: LocalAddresses,
     pub(crate) idle_timeout: Duration,
     pub(crate) max_idle: usize,
     pub(crate) max_idle_per_host: usize,

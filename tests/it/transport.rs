@@ -190,6 +190,37 @@ async fn an_ipv6_address_in_a_url_is_called() {
     assert_eq!(values(&receiver, "host"), [host]);
 }
 
+/// Other systems have no second loopback address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn connections_come_from_the_local_address_that_is_set() {
+    let v6 = std::net::Ipv6Addr::LOCALHOST.into();
+    for local in [vec![[127, 0, 0, 2].into()], vec![v6, [127, 0, 0, 3].into()]] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let builder = local
+            .iter()
+            .copied()
+            .fold(Sender::builder(), |builder, address| {
+                builder.local_address(address)
+            });
+        let sender = builder.build().unwrap();
+        let accepting = async { listener.accept().await.unwrap().1 };
+        let endpoint = Endpoint::builder(url);
+        let (peer, _) = tokio::join!(accepting, attempt_by(&sender, endpoint));
+        assert_eq!(Some(&peer.ip()), local.last());
+    }
+}
+
+#[tokio::test]
+async fn a_local_address_that_the_machine_does_not_have_is_its_own_trouble() {
+    let receiver = receiver(Reply::ok()).await;
+    let sender = Sender::builder().local_address([192, 0, 2, 1].into());
+    let sender = sender.build().unwrap();
+    let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
+    assert_eq!(attempt.error_kind(), Some(ErrorKind::Local));
+}
+
 #[tokio::test]
 async fn settings_out_of_range_are_refused() {
     for (builder, field) in [

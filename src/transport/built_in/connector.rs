@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use super::proxy::Proxy;
 use super::tls::{Secured, Tls};
-use super::{Settings, tls};
+use super::{LocalAddresses, Settings, tls};
 use crate::ConfigError;
 use crate::resolver::GuardedResolver;
 use crate::sender::Progress;
@@ -76,7 +76,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(settings: &Settings, resolver: GuardedResolver) -> Result<Self, ConfigError> {
         let timeout = settings.connect_timeout;
-        let tcp = Tcp::new(resolver, settings.proxy.clone(), timeout);
+        let tcp = Tcp::new(resolver, settings);
         let Tls { secured, unusable } = tls::secured(tcp, &settings.tls, settings.http_versions)?;
         Ok(Self {
             secured,
@@ -173,7 +173,7 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
-    fn new(resolver: GuardedResolver, proxy: Option<Proxy>, timeout: Duration) -> Self {
+    fn new(resolver: GuardedResolver, settings: &Settings) -> Self {
         let mut connector = HttpConnector::new_with_resolver(resolver);
         // With TLS or not is decided above.
         connector.enforce_http(false);
@@ -181,10 +181,16 @@ impl Tcp {
         connector.set_keepalive(Some(KEEPALIVE));
         connector.set_keepalive_interval(Some(KEEPALIVE));
         // Shared between the addresses of a name, so that the first one cannot use up all of it.
-        connector.set_connect_timeout(Some(timeout));
+        connector.set_connect_timeout(Some(settings.connect_timeout));
+        let LocalAddresses { v4, v6 } = settings.local_addresses;
+        match (v4, v6) {
+            (Some(v4), Some(v6)) => connector.set_local_addresses(v4, v6),
+            (Some(v4), None) => connector.set_local_address(Some(v4.into())),
+            (None, v6) => connector.set_local_address(v6.map(Into::into)),
+        }
         Self {
             direct: Direct(connector),
-            proxy,
+            proxy: settings.proxy.clone(),
         }
     }
 }

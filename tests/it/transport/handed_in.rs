@@ -143,6 +143,7 @@ async fn a_transport_takes_no_setting_that_it_could_not_keep() {
         (builder().root_certificates("x"), "transport"),
         (builder().proxy("http://127.0.0.1:1"), "transport"),
         (builder().max_idle_connections(1), "transport"),
+        (builder().local_address([127, 0, 0, 1].into()), "transport"),
         (
             builder().connect_timeout(Duration::from_secs(1)),
             "connect_timeout",
