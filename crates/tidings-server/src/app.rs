@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
+use crate::access::Access;
 use crate::config::Config;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
@@ -20,6 +21,7 @@ use crate::storage::Storage;
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) config: Config,
+    pub(crate) access: Arc<Access>,
     pub(crate) storage: Storage,
     pub(crate) notifier: Notifier,
     /// What this process is called among those that share the database.

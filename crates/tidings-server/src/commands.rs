@@ -9,6 +9,7 @@ mod send;
 mod serve;
 mod sse;
 mod tail;
+mod token;
 
 use std::ffi::OsString;
 
@@ -34,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the server
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Sends a notification to one or more users
     Send(send::Send),
     /// Prints a user's notifications as they arrive
@@ -43,6 +44,8 @@ enum Command {
     Inbox(inbox::Inbox),
     /// Receives webhooks on this machine, verifies and prints them
     Listen(listen::Listen),
+    /// Makes a token of a user, for trying out
+    Token(token::Token),
     /// Moves everything in a SQLite file to an empty PostgreSQL database
     Import(import::Import),
 }
@@ -80,6 +83,7 @@ impl Cli {
             Command::Tail(command) => command.run().await,
             Command::Inbox(command) => command.run().await,
             Command::Listen(command) => command.run().await,
+            Command::Token(command) => command.run(),
             Command::Import(command) => command.run().await,
         }
     }

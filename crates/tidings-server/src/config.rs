@@ -171,6 +171,17 @@ impl TryFrom<Settings> for Config {
                 "expected at least one; to try the server on this machine, use --dev".to_owned(),
             );
         }
+        let jwt = &settings.jwt;
+        let needs_keys = [
+            ("jwt-issuer", jwt.signing.issuer.is_some()),
+            ("jwt-audience", jwt.signing.audience.is_some()),
+            ("jwt-cookie", jwt.cookie.is_some()),
+        ];
+        let useless = needs_keys.iter().find(|(_, is_given)| *is_given);
+        if let (Some((setting, _)), false) = (useless, jwt.has_keys()) {
+            let expected = "only beside --jwt-secret, --jwt-public-key or --jwt-jwks";
+            return invalid(setting, expected.to_owned());
+        }
         if let DatabaseUrl::Postgres(url) = &settings.database
             && let Some(problem) = url.problem()
         {

@@ -11,6 +11,7 @@ use tidings_sqlite::rusqlite;
 
 use tidings_notify::presence::PresenceError;
 
+use crate::access::AccessError;
 use crate::storage::{DatabaseUrl, RedisUrl, StorageError};
 
 /// Why a server did not start.
@@ -41,6 +42,9 @@ pub enum StartError {
         /// What it reported.
         source: PresenceError,
     },
+    /// The keys of callers cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Who is online cannot be kept.
     #[error("cannot start presence")]
     Presence(#[from] PresenceError),

@@ -14,7 +14,9 @@ mod fields;
 mod health;
 mod inbox;
 mod notifications;
+mod origin;
 mod presence;
+mod routes;
 mod sse;
 mod unversioned;
 mod websocket;
@@ -26,26 +28,16 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
-use tidings_notify::{InboxAction, UserId};
 
-use self::access::Access;
 use self::error::ApiError;
-use self::extract::{InPath, NoFields};
+use self::origin::Origins;
+use self::routes::READY;
 use crate::app::SharedApp;
-
-/// The route that writes to the database although it is a `GET`.
-const READY: &str = "/health/ready";
 
 /// Builds the service for all requests.
 pub(crate) fn router(app: SharedApp) -> Router {
-    let access = Arc::new(Access::new(&app.config));
-    let keyed = versioned()
-        .merge(unversioned_routes())
-        .layer(from_fn_with_state(Arc::clone(&access), access::require_key));
-    Router::new()
-        .merge(keyed)
-        .merge(open_routes())
+    let origins = Arc::new(Origins::new(&app.config));
+    routes::router(&app.access)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
@@ -53,65 +45,10 @@ pub(crate) fn router(app: SharedApp) -> Router {
             app.config.max_body_bytes,
             extract::check_length,
         ))
-        .layer(from_fn_with_state(access, access::check_origin))
+        .layer(from_fn_with_state(origins, origin::check_origin))
         .layer(from_fn(extract::check_host))
         .layer(from_fn_with_state(Arc::clone(&app), log_request))
         .with_state(app)
-}
-
-fn versioned() -> Router<SharedApp> {
-    Router::new()
-        .route("/v1/notifications", post(notifications::create))
-        .route("/v1/notifications/batch", post(notifications::create_batch))
-        .route("/v1/users/{user}/notifications", get(inbox::list))
-        .route(
-            "/v1/users/{user}/notifications/read-all",
-            post(inbox::read_all),
-        )
-        .route(
-            "/v1/users/{user}/notifications/unread-count",
-            get(inbox::unread_count),
-        )
-        .route("/v1/users/{user}/notifications/seen", post(inbox::seen))
-        .merge(on_one("read", InboxAction::Read))
-        .merge(on_one("unread", InboxAction::Unread))
-        .merge(on_one("archive", InboxAction::Archive))
-        .merge(on_one("unarchive", InboxAction::Unarchive))
-        .route("/v1/users/{user}/events", get(sse::events))
-        .route("/v1/users/{user}/ws", get(websocket::connect))
-        .route("/v1/users/{user}/presence", get(presence::show))
-        .route("/v1/presence/query", post(presence::query))
-        .merge(endpoints::routes())
-        .merge(deliveries::routes())
-}
-
-/// The route that does something with one notification.
-fn on_one(name: &str, action: inbox::OnOne) -> Router<SharedApp> {
-    let handler =
-        async move |State(app), InPath::<UserId>(user), InPath::<String>(id), NoFields| {
-            inbox::on_one(app, user, id, action).await
-        };
-    let path = format!("/v1/users/{{user}}/notifications/{{id}}/{name}");
-    Router::new().route(&path, post(handler))
-}
-
-/// The four routes of the service that Tidings replaces.
-fn unversioned_routes() -> Router<SharedApp> {
-    Router::new()
-        .route("/notifications", post(unversioned::create))
-        .route("/notifications/{user}", get(unversioned::list))
-        .route("/notifications/{user}/{id}/read", post(unversioned::read))
-        .route("/ws/{user}", get(unversioned::connect))
-}
-
-/// The routes that require no key.
-fn open_routes() -> Router<SharedApp> {
-    Router::new()
-        .route("/health/live", get(health::live))
-        .route(READY, get(health::ready))
-        .route("/", get(console::page))
-        .route("/console/console.css", get(console::style))
-        .route("/console/console.js", get(console::script))
 }
 
 async fn not_found(request: Request) -> ApiError {

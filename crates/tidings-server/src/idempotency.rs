@@ -11,7 +11,7 @@ pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// The header with the key.
 pub(crate) const NAME: &str = "Idempotency-Key";
 
-/// A key: 1 to 255 visible ASCII characters.
+/// A key: 1 to 255 visible ASCII characters, after what tells the keys of its caller from those of others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdempotencyKey(Arc<str>);
 
@@ -37,6 +37,14 @@ impl IdempotencyKey {
     pub(crate) fn new(key: &str) -> Option<Self> {
         let usable = (1..=255).contains(&key.len()) && key.chars().all(|c| c.is_ascii_graphic());
         usable.then(|| Self(key.into()))
+    }
+
+    /// The key of one caller among those of others.
+    pub(crate) fn within(self, namespace: &str) -> Self {
+        if namespace.is_empty() {
+            return self;
+        }
+        Self(format!("{namespace}{}", self.0).into())
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -18,6 +18,7 @@
 //! | `wire` | every JSON shape and every name that goes over the wire |
 //! | `server` | the order of start and stop |
 //! | `storage` | everything that is kept, as operations on plain data; SQLite behind them |
+//! | `access` | who may call: API keys, tokens of users |
 //! | `accept` | stores notifications, then wakes streams and webhooks |
 //! | `idempotency` | what makes a request repeatable |
 //! | `permits` | how many streams may be open |
@@ -27,6 +28,7 @@
 //! | `commands` | the command line |
 
 mod accept;
+pub mod access;
 mod app;
 pub mod commands;
 pub mod config;

@@ -13,6 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::accept::Acceptor;
+use crate::access::Access;
 use crate::app::{App, SharedApp};
 use crate::config::Config;
 use crate::error::StartError;
@@ -39,6 +40,8 @@ pub struct Server {
     accepting: CancellationToken,
     accept_loop: AbortOnDropHandle<()>,
     _retention: AbortOnDropHandle<()>,
+    /// Keeps the keys of callers up to date.
+    _access: AbortOnDropHandle<()>,
     /// Ends the connections when the server is dropped.
     _cutting_off: DropGuard,
 }
@@ -87,6 +90,7 @@ impl Server {
         };
         let listener = connections::listen(config.listen).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
+        let access = Arc::new(Access::open(&config).await?);
         let redis = match &config.redis {
             Some(url) => Some(Redis::open(url).await.map_err(|source| StartError::Redis {
                 url: url.clone(),
@@ -126,6 +130,7 @@ impl Server {
         let app = Arc::new(App {
             permits: Permits::new(config.max_streams, config.max_streams_per_user),
             config,
+            access: Arc::clone(&access),
             storage,
             notifier,
             instance,
@@ -153,6 +158,7 @@ impl Server {
             accepting,
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
+            _access: AbortOnDropHandle::new(tokio::spawn(async move { access.run().await })),
         })
     }
 

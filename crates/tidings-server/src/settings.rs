@@ -7,6 +7,7 @@
 
 pub(crate) mod environment;
 pub(crate) mod file;
+pub mod jwt;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,10 +22,11 @@ use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
 use tracing_subscriber::EnvFilter;
 
+use self::jwt::JwtSettings;
 use crate::storage::{DatabaseUrl, RedisUrl};
 
 const HOUR: u64 = 60 * 60;
-const DAY: u64 = 24 * HOUR;
+pub(crate) const DAY: u64 = 24 * HOUR;
 
 /// The settings of `serve`, each in its range.
 #[derive(Debug, Clone, Args)]
@@ -81,6 +83,10 @@ pub struct Settings {
     #[arg(long = "allow-origin", env = "TIDINGS_ALLOW_ORIGIN", value_name = "ORIGIN",
           value_delimiter = ',', value_parser = origin)]
     pub allow_origins: Vec<String>,
+
+    /// How tokens of users are verified.
+    #[command(flatten)]
+    pub jwt: JwtSettings,
 
     /// Maximum size of a request body in bytes
     #[arg(long, env = "TIDINGS_MAX_BODY_BYTES", value_name = "BYTES",
@@ -294,7 +300,7 @@ where
 }
 
 /// A time from `min` to `max` seconds.
-fn time(
+pub(crate) fn time(
     min: u64,
     max: u64,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {

@@ -274,6 +274,11 @@ impl Bye {
         Self::new(4201, reason, Duration::ZERO)
     }
 
+    /// The client's token has expired. To reconnect with it is of no use; a client may connect with a new one.
+    pub fn expired() -> Self {
+        Self::new(4003, "the token has expired", Duration::from_secs(1))
+    }
+
     /// A limit on open streams is reached.
     pub fn full(reason: &'static str) -> Self {
         let wait = Duration::from_millis(fastrand::u64(10_000..30_000));

@@ -108,7 +108,7 @@ fn every_item_has_a_frame_of_its_own_name() {
         frame(Control::Expiring(Expiring::new(at.parse().unwrap()))),
         json!({ "event": "expiring", "expires_at": at })
     );
-    let bye = Bye::new(4003, "the token has expired", Duration::from_secs(1));
+    let bye = Bye::expired();
     assert_eq!(
         frame(Control::Bye(bye)),
         json!({

@@ -1,278 +1,129 @@
-//! Who may call: the keys of servers, and the origins of web pages.
+//! Lets a request through to its handler if its caller may use the route.
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
-use url::Url;
+use tidings_notify::UserId;
 
 use super::error::ApiError;
-use crate::config::Config;
-use crate::settings::ApiKey;
+use super::extract::InPath;
+use super::origin::is_cross_site;
+use crate::access::credential::{Credential, Place, Unclear};
+use crate::access::{Access, Caller, Forbidden, Refusal, Scope, TokenRule};
 
-/// The checks of a request before any handler runs.
-#[derive(Debug)]
-pub(crate) struct Access {
-    /// Digests of the keys; comparing digests takes the same time for every input.
-    keys: Vec<[u8; 32]>,
-    origins: Vec<String>,
-    dev: bool,
+/// What a route demands of its callers.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub(super) access: Arc<Access>,
+    pub(super) scope: Scope,
+    /// Whether the user in the path may use it with a token.
+    pub(super) is_of_a_user: bool,
 }
 
-impl Access {
-    pub(crate) fn new(config: &Config) -> Self {
-        let digest = |key: &ApiKey| Sha256::digest(key.expose()).into();
-        Self {
-            keys: config.api_keys.iter().map(digest).collect(),
-            origins: config.allow_origins.clone(),
-            dev: config.dev,
+/// Finds out who calls, and refuses the request if they may not use the route. The handler gets the
+/// [`Caller`] as an extension.
+pub(super) async fn authorize(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match gate.admit(&mut parts).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            next.run(Request::from_parts(parts, body)).await
+        }
+        Err(refused) => refused,
+    }
+}
+
+impl Gate {
+    async fn admit(&self, parts: &mut Parts) -> Result<Caller, Response> {
+        if is_cross_site(&parts.headers) {
+            return Err(not_from_a_page(
+                "requests from pages of other sites are not allowed",
+            ));
+        }
+        let refused = |refusal| refuse(refusal, parts.uri.path());
+        let sent = self
+            .access
+            .credential(&parts.headers, &parts.uri)
+            .map_err(refused)?;
+        if sent.as_ref().is_some_and(|sent| is_forgeable(sent, parts)) {
+            return Err(not_from_a_page(
+                "a token in a cookie is accepted from pages of trusted origins only, which send an Origin header",
+            ));
+        }
+        let caller = self.access.identify(sent).await.map_err(refused)?;
+        // A user that cannot be read is the handler's to refuse.
+        let user = if self.is_of_a_user {
+            InPath::<UserId>::from_request_parts(parts, &()).await.ok()
+        } else {
+            None
+        };
+        let user = user.as_ref().map(|InPath(user)| user);
+        match caller.check(self.scope, user) {
+            Ok(()) => Ok(caller),
+            Err(rule) => Err(forbid(rule, parts.uri.path())),
         }
     }
-
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        if self.keys.is_empty() {
-            return true;
-        }
-        let mut sent = headers.get_all(header::AUTHORIZATION).iter();
-        // With two keys, a proxy may have checked the other one.
-        let (Some(sent), None) = (sent.next(), sent.next()) else {
-            return false;
-        };
-        let Some(sent) = bearer(sent) else {
-            return false;
-        };
-        let digest: [u8; 32] = Sha256::digest(sent).into();
-        let known = self
-            .keys
-            .iter()
-            .fold(Choice::from(0), |found, key| found | key.ct_eq(&digest));
-        known.into()
-    }
-
-    /// Whether a page of this origin may call: the server's own pages, those that were listed, and
-    /// with `--dev` every page from a loopback address.
-    fn trusts(&self, origin: &str, host: Option<&str>) -> bool {
-        if self.origins.iter().any(|listed| listed == origin) {
-            return true;
-        }
-        let Ok(url) = Url::parse(origin) else {
-            return false;
-        };
-        let own = origin.split_once("://").map(|(_, authority)| authority);
-        own.is_some_and(|own| Some(own) == host) || (self.dev && is_loopback(&url))
-    }
 }
 
-/// The key in `Bearer KEY`. The scheme has no case, and several spaces may follow it.
-fn bearer(value: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, key) = value.as_bytes().split_at_checked("Bearer".len())?;
-    let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer") && key.starts_with(b" ");
-    is_bearer.then(|| key.trim_ascii_start())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+/// Whether the page of another site could have caused the request: a browser adds the cookie by itself.
+/// [`check_origin`](super::origin::check_origin) has refused every `Origin` that is not trusted.
+fn is_forgeable(sent: &Credential, parts: &Parts) -> bool {
+    let headers = &parts.headers;
+    if sent.place != Place::Cookie || headers.contains_key(header::ORIGIN) {
+        return false;
     }
+    let only_reads = matches!(parts.method, Method::GET | Method::HEAD);
+    let is_upgrade = headers.contains_key(header::UPGRADE);
+    !only_reads || is_upgrade || is_same_site(headers)
 }
 
-/// Whether a browser reports that a page of another site caused the request, without an `Origin`: by
-/// an image, a link or a frame. Such a request must not open a stream, because that has effects.
-fn is_cross_site(headers: &HeaderMap) -> bool {
+/// Whether a browser reports that the page of a sibling host caused the request.
+fn is_same_site(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-    site == Some(b"cross-site") && !headers.contains_key(header::ORIGIN)
+    site == Some(b"same-site")
 }
 
-/// Refuses requests without a valid key, if the server has keys.
-pub(crate) async fn require_key(
-    State(access): State<Arc<Access>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if is_cross_site(request.headers()) {
-        return ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "requests from pages of other sites are not allowed",
-        )
-        .into_response();
-    }
-    if access.admits(request.headers()) {
-        return next.run(request).await;
-    }
-    let refusal = ApiError::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "expected one header `Authorization: Bearer KEY` with a valid API key",
-    );
-    let mut response = refusal.into_response();
-    response
-        .headers_mut()
-        .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    response
+fn not_from_a_page(message: &'static str) -> Response {
+    tracing::info!(rule = message, "refused a request by its origin");
+    ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message).into_response()
 }
 
-/// Refuses requests from pages of untrusted origins, and lets pages of trusted origins read
-/// responses.
-///
-/// Browsers attach `Origin` to WebSocket upgrades and to every request that changes something, also
-/// where they ask for no permission first. With `--dev` the server needs no key, so the name it is
-/// called by is checked too: a page whose own name was pointed at this machine has a foreign `Host`.
-pub(crate) async fn check_origin(
-    State(access): State<Arc<Access>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let host = host_of(&request);
-    if access.dev && access.keys.is_empty() && !is_loopback_host(host.as_deref()) {
-        tracing::info!(
-            host,
-            "refused a request by its Host header; a server with --dev accepts loopback names only, \
-             use --api-key instead"
-        );
-        return ApiError::new(
-            StatusCode::FORBIDDEN,
-            "host_not_allowed",
-            "a server with --dev accepts loopback host names only",
-        )
-        .into_response();
-    }
-    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
-        return next.run(request).await;
+/// The caller may not use the route.
+fn forbid(rule: Forbidden, path: &str) -> Response {
+    tracing::info!(%rule, url.path = path, "refused a caller");
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", rule.to_string()).into_response()
+}
+
+/// It is not known who calls.
+fn refuse(refusal: Refusal, path: &str) -> Response {
+    let (rule, challenge) = match refusal {
+        Refusal::Token(TokenRule::NoKeys) => {
+            return ApiError::no_token_keys().into_response();
+        }
+        Refusal::Token(rule) => (
+            rule.to_string(),
+            format!("Bearer error=\"invalid_token\", error_description=\"{rule}\""),
+        ),
+        Refusal::Missing | Refusal::Unclear(Unclear::Header) | Refusal::UnknownKey => (
+            "expected one header `Authorization: Bearer KEY` with a valid API key".to_owned(),
+            "Bearer".to_owned(),
+        ),
+        Refusal::Unclear(Unclear::Several) => (
+            "expected one API key or token, got several".to_owned(),
+            "Bearer".to_owned(),
+        ),
     };
-    let trusted = origin
-        .to_str()
-        .is_ok_and(|origin| access.trusts(origin, host.as_deref()));
-    if !trusted {
-        tracing::info!(
-            ?origin,
-            "refused a request from a page of another origin; --allow-origin allows it"
-        );
-        return ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
-            "requests from pages of this origin are not allowed; see --allow-origin",
-        )
-        .into_response();
+    tracing::info!(rule, url.path = path, "refused a caller");
+    let refused = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", rule);
+    let mut response = refused.into_response();
+    // No rule has characters that a header cannot have.
+    if let Ok(challenge) = HeaderValue::try_from(challenge) {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
-    let is_preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if is_preflight {
-        preflight_response()
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after"),
-    );
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
     response
-}
-
-/// The name that the server was called by: `Host`, or `:authority` in HTTP/2.
-fn host_of(request: &Request) -> Option<String> {
-    match request.headers().get(header::HOST) {
-        Some(host) => host.to_str().ok().map(str::to_owned),
-        None => request.uri().authority().map(ToString::to_string),
-    }
-}
-
-fn is_loopback_host(host: Option<&str>) -> bool {
-    host.and_then(|host| Url::parse(&format!("http://{host}")).ok())
-        .is_some_and(|url| is_loopback(&url))
-}
-
-fn preflight_response() -> Response {
-    (
-        StatusCode::NO_CONTENT,
-        [
-            (
-                header::ACCESS_CONTROL_ALLOW_METHODS,
-                "GET, POST, PATCH, DELETE",
-            ),
-            (
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "authorization, baggage, content-type, idempotency-key, last-event-id, traceparent, \
-                 tracestate, x-request-id, x-requested-with",
-            ),
-            (header::ACCESS_CONTROL_MAX_AGE, "600"),
-        ],
-    )
-        .into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn access(dev: bool) -> Access {
-        Access {
-            keys: vec![Sha256::digest("0123456789abcdef").into()],
-            origins: vec!["https://app.example.com".to_owned()],
-            dev,
-        }
-    }
-
-    #[test]
-    fn only_a_known_key_is_admitted() {
-        let mut headers = HeaderMap::new();
-        assert!(!access(false).admits(&headers));
-        for (sent, admitted) in [
-            ("Bearer 0123456789abcdef", true),
-            ("bearer 0123456789abcdef", true),
-            ("BEARER   0123456789abcdef", true),
-            ("Bearer0123456789abcdef", false),
-            ("Bearer 0123456789abcdeF", false),
-            ("Bearer ", false),
-            ("Basic 0123456789abcdef", false),
-        ] {
-            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(sent));
-            assert_eq!(access(false).admits(&headers), admitted, "{sent}");
-        }
-        let key = HeaderValue::from_static("Bearer 0123456789abcdef");
-        headers.insert(header::AUTHORIZATION, key.clone());
-        headers.append(header::AUTHORIZATION, key);
-        assert!(!access(false).admits(&headers), "given twice");
-    }
-
-    #[test]
-    fn own_listed_and_in_dev_loopback_origins_are_trusted() {
-        let host = Some("tidings.example.com:8080");
-        for (origin, normally, in_dev) in [
-            ("http://tidings.example.com:8080", true, true),
-            ("https://app.example.com", true, true),
-            ("http://localhost:3000", false, true),
-            ("http://[::1]:3000", false, true),
-            ("https://evil.example.com", false, false),
-            ("http://localhost.evil.example.com", false, false),
-            ("null", false, false),
-            ("", false, false),
-        ] {
-            assert_eq!(access(false).trusts(origin, host), normally, "{origin}");
-            assert_eq!(access(true).trusts(origin, host), in_dev, "{origin}");
-        }
-    }
-
-    #[test]
-    fn loopback_hosts_are_told_from_names_that_point_there() {
-        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
-            assert!(is_loopback_host(Some(host)), "{host}");
-        }
-        for host in ["rebind.example.com", "10.0.0.1", ""] {
-            assert!(!is_loopback_host(Some(host)), "{host}");
-        }
-        assert!(!is_loopback_host(None));
-    }
 }

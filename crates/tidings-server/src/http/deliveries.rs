@@ -1,9 +1,8 @@
 //! `/v1/deliveries`: deliveries, and the attempts with their responses.
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
@@ -14,15 +13,10 @@ use crate::wire::{Data, Page};
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 500;
 
-pub(crate) fn routes() -> Router<SharedApp> {
-    Router::new()
-        .route("/v1/deliveries", get(list))
-        .route("/v1/deliveries/{id}", get(show))
-        .route("/v1/deliveries/{id}/attempts", get(attempts))
-        .route("/v1/deliveries/{id}/retry", post(retry))
-}
-
-async fn list(State(app): State<SharedApp>, parameters: Parameters) -> Result<Response, ApiError> {
+pub(super) async fn list(
+    State(app): State<SharedApp>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
     let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
     // One more than the page shows whether there is a next page.
     let mut query = DeliveryQuery::newest(limit + 1);
@@ -47,7 +41,7 @@ async fn list(State(app): State<SharedApp>, parameters: Parameters) -> Result<Re
     Ok(Json(Page { data, next }).into_response())
 }
 
-async fn show(
+pub(super) async fn show(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
@@ -55,7 +49,7 @@ async fn show(
     Ok(Json(delivery.ok_or_else(unknown_delivery)?).into_response())
 }
 
-async fn attempts(
+pub(super) async fn attempts(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
 ) -> Result<Response, ApiError> {
@@ -65,7 +59,7 @@ async fn attempts(
 }
 
 /// Sends a delivery again, in any state.
-async fn retry(
+pub(super) async fn retry(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
     _: NoIdempotencyKey,

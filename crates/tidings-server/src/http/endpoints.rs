@@ -4,11 +4,10 @@ use std::convert::identity;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::Json;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use tidings::signing::Secret;
 use tidings_webhooks::{
     Endpoint, EndpointId, EndpointSettings, EventPattern, Format, NewEndpoint, Owner, Replay,
@@ -19,6 +18,7 @@ use super::error::ApiError;
 use super::expected::{Texts, Time};
 use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, idempotency_key};
 use super::fields::{Change, Fields};
+use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::{CreateEndpoint, Created};
@@ -36,28 +36,14 @@ const BY_ITS_OWNER: &str = "disabled by its owner";
 /// How long the old secret signs too after a rotation, unless the caller says otherwise.
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The routes, once for the operator and once for each user.
-pub(crate) fn routes() -> Router<SharedApp> {
-    let mut router = Router::new();
-    for all in ["/v1/endpoints", "/v1/users/{user}/endpoints"] {
-        let one = format!("{all}/{{id}}");
-        router = router
-            .route(all, get(list).post(create))
-            .route(&one, get(show).patch(update).delete(remove))
-            .route(&format!("{one}/secret/rotate"), post(rotate_secret))
-            .route(&format!("{one}/test"), post(send_test))
-            .route(&format!("{one}/replay"), post(replay));
-    }
-    router
-}
-
-async fn create(
+pub(super) async fn create(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     OwnerInPath(owner): OwnerInPath,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let once = idempotency_key(&headers)?.map(|key| {
+    let once = idempotency_key(&headers, &caller)?.map(|key| {
         let route = match &owner {
             Owner::User(user) => format!("/v1/users/{user}/endpoints"),
             Owner::Operator => "/v1/endpoints".to_owned(),
@@ -104,7 +90,7 @@ async fn create(
     Ok((StatusCode::CREATED, content_type, response).into_response())
 }
 
-async fn list(
+pub(super) async fn list(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
 ) -> Result<Response, ApiError> {
@@ -112,7 +98,7 @@ async fn list(
     Ok(Json(Data { data }).into_response())
 }
 
-async fn show(
+pub(super) async fn show(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
@@ -123,7 +109,7 @@ async fn show(
     Ok(Json(EndpointWithHealth { endpoint, health }).into_response())
 }
 
-async fn update(
+pub(super) async fn update(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
@@ -163,7 +149,7 @@ async fn update(
     Ok(Json(endpoint.ok_or_else(unknown_endpoint)?).into_response())
 }
 
-async fn remove(
+pub(super) async fn remove(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
@@ -177,7 +163,7 @@ async fn remove(
     }
 }
 
-async fn rotate_secret(
+pub(super) async fn rotate_secret(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
@@ -195,7 +181,7 @@ async fn rotate_secret(
     Ok(Json(RotatedSecret { secret }).into_response())
 }
 
-async fn send_test(
+pub(super) async fn send_test(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
@@ -208,7 +194,7 @@ async fn send_test(
     Ok((StatusCode::ACCEPTED, Json(TestDelivery { delivery_id })).into_response())
 }
 
-async fn replay(
+pub(super) async fn replay(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,

@@ -81,6 +81,14 @@ impl ApiError {
         Self::unavailable("stopping", "the server is stopping")
     }
 
+    /// No token can be verified yet.
+    pub(crate) fn no_token_keys() -> Self {
+        Self::unavailable(
+            "token_keys_unavailable",
+            "the server could not load the keys for tokens (--jwt-jwks)",
+        )
+    }
+
     /// The database cannot be written.
     pub(crate) fn not_ready(error: &StorageError) -> Self {
         match error {

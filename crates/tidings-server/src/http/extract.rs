@@ -19,6 +19,7 @@ use tidings_webhooks::Owner;
 
 use super::error::ApiError;
 use super::fields::Fields;
+use crate::access::Caller;
 use crate::connections::Connection;
 use crate::idempotency::{IdempotencyKey, NAME};
 
@@ -315,8 +316,16 @@ pub(crate) fn header_once<'a>(
     }
 }
 
-/// Reads the `Idempotency-Key` header, if there is one.
-pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
+/// Reads the `Idempotency-Key` header, if there is one, as the key of this caller.
+pub(crate) fn idempotency_key(
+    headers: &HeaderMap,
+    caller: &Caller,
+) -> Result<Option<IdempotencyKey>, ApiError> {
+    let key = sent_idempotency_key(headers)?;
+    Ok(key.map(|key| key.within(&caller.namespace())))
+}
+
+fn sent_idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {
     let Some(value) = header_once(headers, NAME)? else {
         return Ok(None);
     };
@@ -342,7 +351,7 @@ impl<S: Send + Sync> FromRequestParts<S> for NoIdempotencyKey {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        match idempotency_key(&parts.headers)? {
+        match sent_idempotency_key(&parts.headers)? {
             None => Ok(Self),
             Some(_) => Err(ApiError::invalid(NAME, "not supported by this route")),
         }

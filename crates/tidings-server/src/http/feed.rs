@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidings_notify::presence::Registration;
-use tidings_notify::wire::{MAX_BATCH, MAX_BATCH_BYTES};
+use tidings_notify::wire::{Bye, MAX_BATCH, MAX_BATCH_BYTES};
 use tidings_notify::{EventId, Item, Subscription};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Due, Expiry};
 use crate::permits::Permit;
 
 /// A user's stream: the subscription, its permit, its presence, and what interrupts it: silence, and the stop of
@@ -18,6 +20,8 @@ pub(crate) struct Feed {
     ping_interval: Duration,
     ping: std::pin::Pin<Box<Sleep>>,
     stopping: CancellationToken,
+    /// Of the client's token, if it has one.
+    expiry: Option<Expiry>,
     /// The server stops, and the last batch has been taken.
     is_last: bool,
     receipt: Receipt,
@@ -44,8 +48,10 @@ pub(crate) enum Step {
     Items(Vec<Item>),
     /// Nothing was sent for the ping interval; the connection must be kept alive.
     Ping,
-    /// The server stops: send `bye` and end.
-    Stop,
+    /// The client's token expires at this time.
+    Expiring(Timestamp),
+    /// The stream ends: send `bye`.
+    End(Bye),
 }
 
 impl Feed {
@@ -56,12 +62,14 @@ impl Feed {
         receipt: Receipt,
         ping_interval: Duration,
         stopping: CancellationToken,
+        expiry: Option<Expiry>,
     ) -> Self {
         Self {
             subscription,
             ping_interval,
             ping: Box::pin(tokio::time::sleep(ping_interval)),
             stopping,
+            expiry,
             is_last: false,
             receipt,
             unconfirmed: None,
@@ -88,16 +96,21 @@ impl Feed {
     /// Cancel safe: a dropped call takes nothing from the stream.
     pub(crate) async fn step(&mut self) -> Step {
         if self.is_last {
-            return Step::Stop;
+            return Step::End(Bye::stopping());
         }
         let step = tokio::select! {
-            // Events that are already there are sent before the `bye`.
+            // Nothing is sent after the end of a token. Events that are already there are sent before the
+            // `bye` of a stop.
             biased;
+            due = due(&mut self.expiry) => match due {
+                Due::Warning(at) => Step::Expiring(at),
+                Due::End => return Step::End(Bye::expired()),
+            },
             items = self.subscription.next_batch(MAX_BATCH, MAX_BATCH_BYTES) => match items {
                 Ok(items) => Step::Items(items),
-                Err(_closed) => Step::Stop,
+                Err(_closed) => Step::End(Bye::stopping()),
             },
-            () = self.stopping.cancelled() => Step::Stop,
+            () = self.stopping.cancelled() => Step::End(Bye::stopping()),
             () = &mut self.ping => Step::Ping,
         };
         self.ping
@@ -128,5 +141,13 @@ impl Feed {
     pub(crate) fn acknowledge(&mut self, id: EventId) {
         self.receipt = Receipt::Acknowledged;
         self.subscription.sent(id);
+    }
+}
+
+/// Waits for what is due before the end of a token; for ever if there is none.
+async fn due(expiry: &mut Option<Expiry>) -> Due {
+    match expiry {
+        Some(expiry) => expiry.due().await,
+        None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::expected::Time;
 use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
+use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::Accept;
@@ -30,11 +31,13 @@ const MAX_STORED_BYTES: usize = 16 << 20;
 
 pub(crate) async fn create(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let request = Request::parse(Fields::parse(&body)?)?;
-    let once = idempotency_key(&headers)?.map(|key| Once::new(key, "/v1/notifications", &body));
+    let once =
+        idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/v1/notifications", &body));
     let is_list = matches!(request.recipients, Recipients::Many(_));
     let mut batch = Batch::default();
     batch.add(request)?;
@@ -49,6 +52,7 @@ pub(crate) async fn create(
 
 pub(crate) async fn create_batch(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
@@ -68,8 +72,8 @@ pub(crate) async fn create_batch(
     if batch.drafts.is_empty() {
         return Err(ApiError::invalid("notifications", "expected at least one"));
     }
-    let once =
-        idempotency_key(&headers)?.map(|key| Once::new(key, "/v1/notifications/batch", &body));
+    let once = idempotency_key(&headers, &caller)?
+        .map(|key| Once::new(key, "/v1/notifications/batch", &body));
     let drafts = batch.drafts;
     let data = app.acceptor.accept(Accept { drafts, once }).await?;
     Ok(created(&Data { data }))

@@ -10,12 +10,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use tidings_notify::UserId;
-use tidings_notify::wire::{Bye, EventNaming, Hello, SseWriter};
+use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Feed, Receipt, Step};
+use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::Connection;
 use crate::permits::Full;
@@ -27,6 +28,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn events(
     State(app): State<SharedApp>,
     Extension(connection): Extension<Connection>,
+    Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
     headers: HeaderMap,
@@ -52,6 +54,7 @@ pub(crate) async fn events(
         Receipt::Written,
         app.config.ping_interval,
         app.farewell.group(),
+        caller.expiry(),
     );
     let body = SseBody {
         opening: Some(opening.into_string()),
@@ -132,7 +135,7 @@ impl SseBody {
                 }
             }
         };
-        self.ended = matches!(step, Step::Stop);
+        self.ended = matches!(step, Step::End(_));
         match self.encode(&step) {
             Ok(chunk) => Some(chunk),
             Err(error) => {
@@ -146,7 +149,8 @@ impl SseBody {
         let mut writer = SseWriter::default();
         match step {
             Step::Ping => writer.ping(),
-            Step::Stop => writer.bye(Bye::stopping())?,
+            Step::Expiring(at) => writer.control(&Control::Expiring(Expiring::new(*at)))?,
+            Step::End(bye) => writer.bye(*bye)?,
             Step::Items(items) => {
                 for item in items {
                     writer.item(item, self.naming)?;

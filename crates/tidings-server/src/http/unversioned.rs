@@ -2,7 +2,7 @@
 //! clients keep working.
 
 use axum::body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
@@ -16,6 +16,7 @@ use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
 use super::websocket::{self, Encoder};
+use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::Accept;
@@ -27,6 +28,7 @@ const PAGE: usize = 256;
 /// `POST /notifications`.
 pub(crate) async fn create(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
@@ -39,7 +41,8 @@ pub(crate) async fn create(
         .ok_or_else(|| ApiError::invalid("message", "expected a string"))?;
     // Clients of this route may post a whole notification; its other fields are ignored.
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
-    let once = idempotency_key(&headers)?.map(|key| Once::new(key, "/notifications", &body));
+    let once =
+        idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/notifications", &body));
     let drafts = vec![draft];
     let events = app.acceptor.accept(Accept { drafts, once }).await?;
     Ok(created(&events.first().map(Notification::from)))
@@ -144,11 +147,12 @@ pub(crate) async fn read(
 /// `GET /ws/{user}`: what has not been sent to any connection of the user, then live notifications.
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let (since, receipt) = (Since::Undelivered, Receipt::Written);
-    websocket::open(app, user, since, receipt, upgrade, Unversioned).await
+    websocket::open(app, &caller, user, since, receipt, upgrade, Unversioned).await
 }
 
 /// Bare notifications, and nothing else.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::SinkExt;
-use tidings_notify::wire::{Bye, Control, Hello, Request, WebSocketFrame};
+use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
 
 use super::cursor;
@@ -16,6 +16,7 @@ use super::error::ApiError;
 use super::extract::{InPath, Parameters, Upgrade};
 use super::feed::{Feed, Receipt, Step};
 use super::inbox;
+use crate::access::Caller;
 use crate::app::SharedApp;
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
@@ -36,6 +37,7 @@ const PROTOCOL: &str = "tidings.v1";
 
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
+    Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
     headers: HeaderMap,
@@ -47,7 +49,7 @@ pub(crate) async fn connect(
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
     };
     let since = cursor::since(&headers, &parameters)?;
-    open(app, user, since, receipt, upgrade, Versioned).await
+    open(app, &caller, user, since, receipt, upgrade, Versioned).await
 }
 
 /// Which documents go over a socket.
@@ -81,6 +83,7 @@ impl Encoder for Versioned {
 /// Subscribes and accepts the upgrade; the stream itself runs as a task of the server.
 pub(crate) async fn open(
     app: SharedApp,
+    caller: &Caller,
     user: UserId,
     since: Since,
     receipt: Receipt,
@@ -95,6 +98,7 @@ pub(crate) async fn open(
         }
         Err(full) => Err(full),
     };
+    let expiry = caller.expiry();
     let upgrade = socket
         .protocols([PROTOCOL])
         .max_message_size(MAX_FRAME_BYTES)
@@ -116,6 +120,7 @@ pub(crate) async fn open(
                             receipt,
                             app.config.ping_interval,
                             stopping.clone(),
+                            expiry,
                         );
                         let session = Session {
                             app,
@@ -182,8 +187,12 @@ impl<E: Encoder> Session<E> {
                         self.pings_without_pong += 1;
                         self.socket.send(Message::Ping(Bytes::new())).await?;
                     }
-                    Step::Stop => {
-                        return say_bye(&mut self.socket, Bye::stopping(), &self.encoder).await;
+                    Step::Expiring(at) => {
+                        let expiring = Control::Expiring(Expiring::new(at));
+                        send(&mut self.socket, self.encoder.control(expiring)?).await?;
+                    }
+                    Step::End(bye) => {
+                        return say_bye(&mut self.socket, bye, &self.encoder).await;
                     }
                 },
                 message = self.socket.recv() => {

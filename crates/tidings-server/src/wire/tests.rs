@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tidings_notify::wire::{
-    self, Bye, Control, Counts, Hello, Request, SSE_PREFIX, WebSocketFrame,
+    self, Bye, Control, Counts, Expiring, Hello, Request, SSE_PREFIX, WebSocketFrame,
 };
 use tidings_notify::{
     Changed, Draft, Epoch, Event, EventId, EventType, Gap, GapReason, InboxChange, Item, Payload,
@@ -60,7 +60,7 @@ fn control(item: &Item) -> Control<'static> {
     Control::of(item).unwrap()
 }
 
-fn controls(user: &UserId) -> [Control<'_>; 5] {
+fn controls(user: &UserId) -> [Control<'_>; 6] {
     let start = tidings_notify::Hello {
         cursor: id(16),
         top: id(17),
@@ -76,6 +76,7 @@ fn controls(user: &UserId) -> [Control<'_>; 5] {
             reason: GapReason::Expired,
         })),
         control(&Item::Changed(change())),
+        Control::Expiring(Expiring::new("2026-11-21T10:00:00Z".parse().unwrap())),
         Control::Bye(Bye::stopping()),
     ]
 }
@@ -252,7 +253,9 @@ fn coded_errors() -> BTreeSet<(u16, String)> {
     let mut errors = BTreeSet::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http.rs");
     let folder = root.with_extension("").read_dir().unwrap();
-    let files = folder.map(|file| file.unwrap().path());
+    let files = folder
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.is_file());
     for file in files.chain([root]) {
         let source = std::fs::read_to_string(file).unwrap();
         let source = source.split("#[cfg(test)]").next().unwrap();

@@ -28,6 +28,7 @@ mod shutdown;
 mod sse;
 mod storage;
 mod support;
+mod tokens;
 mod unversioned;
 mod webhooks;
 mod websocket;

@@ -13,7 +13,7 @@ use crate::raw::{RawSocket, masked};
 use crate::support::{Home, Server, soon};
 
 /// A client's end of a socket.
-pub(crate) struct Socket(WebSocketStream<MaybeTlsStream<TcpStream>>);
+pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
     pub(crate) async fn open(server: &Server, path: &str) -> Self {

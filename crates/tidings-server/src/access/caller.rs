@@ -1,0 +1,106 @@
+//! Who calls, and what they may do.
+
+use tidings_notify::UserId;
+
+use super::expiry::Expiry;
+use super::token::Token;
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// A server with an API key, or anything on this machine with `--dev`.
+    Operator,
+    /// A user with a token.
+    User(Token),
+}
+
+/// What a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Sending notifications.
+    Publish,
+    /// Inboxes and what is done in them, streams, presence.
+    Read,
+    /// Webhook endpoints and their deliveries.
+    Endpoints,
+}
+
+/// Why a caller may not use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Forbidden {
+    #[error("a token is for the routes below /v1/users/{{sub}} only")]
+    NotForUsers,
+    #[error("the token is of another user than the one in the path")]
+    AnotherUser,
+    #[error("the token has no claim `\"endpoints\": true`")]
+    NoEndpoints,
+}
+
+impl Caller {
+    /// Whether the caller may use a route with this scope; `user` is the user in its path, if the route
+    /// belongs to that user.
+    pub(crate) fn check(&self, scope: Scope, user: Option<&UserId>) -> Result<(), Forbidden> {
+        let Self::User(token) = self else {
+            return Ok(());
+        };
+        let user = user.ok_or(Forbidden::NotForUsers)?;
+        if *user != token.user {
+            return Err(Forbidden::AnotherUser);
+        }
+        if scope == Scope::Endpoints && !token.has_endpoints {
+            return Err(Forbidden::NoEndpoints);
+        }
+        Ok(())
+    }
+
+    /// When a stream of the caller must end, if it must.
+    pub(crate) fn expiry(&self) -> Option<Expiry> {
+        match self {
+            Self::Operator => None,
+            Self::User(token) => Some(Expiry::new(token.expires_at)),
+        }
+    }
+
+    /// What tells the idempotency keys of one caller from those of others. No key has a space in it.
+    pub(crate) fn namespace(&self) -> String {
+        match self {
+            Self::Operator => String::new(),
+            Self::User(token) => format!("user {} ", token.user),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn user(name: &str) -> UserId {
+        UserId::new(name).unwrap()
+    }
+
+    #[test]
+    fn a_user_may_use_their_own_routes_and_endpoints_with_a_claim() {
+        let token = |has_endpoints| {
+            Caller::User(Token {
+                user: user("anna"),
+                expires_at: Timestamp::MAX,
+                has_endpoints,
+            })
+        };
+        let (anna, ben) = (user("anna"), user("ben"));
+        let plain = token(false);
+        assert_eq!(plain.check(Scope::Read, Some(&anna)), Ok(()));
+        let another = plain.check(Scope::Read, Some(&ben));
+        assert_eq!(another, Err(Forbidden::AnotherUser));
+        let other = plain.check(Scope::Publish, None);
+        assert_eq!(other, Err(Forbidden::NotForUsers));
+        let endpoints = plain.check(Scope::Endpoints, Some(&anna));
+        assert_eq!(endpoints, Err(Forbidden::NoEndpoints));
+        assert_eq!(token(true).check(Scope::Endpoints, Some(&anna)), Ok(()));
+        let another = token(true).check(Scope::Endpoints, Some(&ben));
+        assert_eq!(another, Err(Forbidden::AnotherUser));
+        assert_eq!(Caller::Operator.check(Scope::Publish, None), Ok(()));
+    }
+}

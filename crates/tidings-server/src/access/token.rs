@@ -1,0 +1,261 @@
+//! Tokens of users: JSON Web Tokens, verified by RFC 7519 and RFC 8725.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::{Algorithm, Validation};
+use serde::Deserialize;
+use serde_json::Value;
+use tidings_notify::UserId;
+
+use super::jwks::Jwks;
+use super::verification_keys::VerificationKey;
+
+/// The longest token: it must fit into the head of a request, beside other headers.
+const MAX_BYTES: usize = 8 * 1024;
+
+/// How far the clock of the issuer may be from ours.
+const LEEWAY: SignedDuration = SignedDuration::from_secs(5);
+
+/// What a valid token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// Whose it is (`sub`).
+    pub(crate) user: UserId,
+    /// Until when the server accepts it: `exp` and the leeway.
+    pub(crate) expires_at: Timestamp,
+    /// Whether the user may use their endpoints (`endpoints`).
+    pub(crate) has_endpoints: bool,
+}
+
+/// The rule by which a token is refused. Nothing of the token is in its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenRule {
+    #[error("the token is longer than {MAX_BYTES} bytes")]
+    TooLong,
+    #[error("the token is not a JSON Web Token")]
+    Malformed,
+    #[error("the token is not signed (alg is none)")]
+    Unsigned,
+    #[error("the alg of the token is not HS256, RS256, ES256 or EdDSA")]
+    UnsupportedAlgorithm,
+    #[error("the server has no key for the alg of the token")]
+    WrongAlgorithm,
+    #[error("the token has a crit header")]
+    Critical,
+    #[error("the server has no key with the kid of the token")]
+    UnknownKey,
+    #[error("the server could not load the keys for tokens")]
+    NoKeys,
+    #[error("the signature of the token is wrong")]
+    WrongSignature,
+    #[error("the token has no exp that is a number")]
+    NoExpiry,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token is not valid yet (nbf)")]
+    NotYetValid,
+    #[error("the token has another iss than --jwt-issuer, or none")]
+    WrongIssuer,
+    #[error("the token has another aud than --jwt-audience")]
+    WrongAudience,
+    #[error("the token has no sub that is a string")]
+    NoSubject,
+    #[error("the sub of the token is not the id of a user")]
+    InvalidSubject,
+}
+
+/// Verifies tokens.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(super) keys: Vec<VerificationKey>,
+    pub(super) jwks: Option<Jwks>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+}
+
+/// The part of the header that decides how the token is verified.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: Option<String>,
+    crit: Option<Value>,
+}
+
+/// The claims, of any type: the rule that a wrong one breaks is for this module to find.
+#[derive(Deserialize)]
+struct Claims {
+    sub: Option<Value>,
+    exp: Option<Value>,
+    endpoints: Option<Value>,
+}
+
+impl Tokens {
+    pub(crate) async fn verify(&self, token: &str) -> Result<Token, TokenRule> {
+        if token.len() > MAX_BYTES {
+            return Err(TokenRule::TooLong);
+        }
+        let header = Header::read(token).ok_or(TokenRule::Malformed)?;
+        let algorithm = header.algorithm()?;
+        let keys = self.keys_for(algorithm, header.kid.as_deref()).await?;
+        let validation = self.validation(algorithm);
+        for key in &keys {
+            match jsonwebtoken::decode::<Claims>(token, key.key(), &validation) {
+                Ok(decoded) => return decoded.claims.check(),
+                Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
+                Err(error) => return Err(TokenRule::of(error.kind())),
+            }
+        }
+        Err(TokenRule::WrongSignature)
+    }
+
+    /// The keys that may have signed a token with this header, at least one. A key that is not known may be
+    /// new in the key set.
+    async fn keys_for(
+        &self,
+        algorithm: Algorithm,
+        id: Option<&str>,
+    ) -> Result<Vec<VerificationKey>, TokenRule> {
+        let found = self.matching(algorithm, id);
+        let Some(jwks) = &self.jwks else {
+            return self.or_why_none(found, algorithm);
+        };
+        // Secrets are in no key set.
+        if !found.is_empty() || algorithm == Algorithm::HS256 {
+            return self.or_why_none(found, algorithm);
+        }
+        jwks.refresh().await;
+        self.or_why_none(self.matching(algorithm, id), algorithm)
+    }
+
+    fn matching(&self, algorithm: Algorithm, id: Option<&str>) -> Vec<VerificationKey> {
+        let loaded = self.loaded();
+        let keys = self
+            .keys
+            .iter()
+            .chain(loaded.iter().flat_map(|keys| keys.iter()));
+        keys.filter(|key| key.matches(algorithm, id))
+            .cloned()
+            .collect()
+    }
+
+    fn loaded(&self) -> Option<std::sync::Arc<[VerificationKey]>> {
+        self.jwks.as_ref().and_then(Jwks::keys)
+    }
+
+    fn or_why_none(
+        &self,
+        found: Vec<VerificationKey>,
+        algorithm: Algorithm,
+    ) -> Result<Vec<VerificationKey>, TokenRule> {
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let loaded = self.loaded();
+        if self.jwks.is_some() && loaded.is_none() && algorithm != Algorithm::HS256 {
+            return Err(TokenRule::NoKeys);
+        }
+        let mut keys = self
+            .keys
+            .iter()
+            .chain(loaded.iter().flat_map(|keys| keys.iter()));
+        if keys.any(|key| key.algorithm() == algorithm) {
+            Err(TokenRule::UnknownKey)
+        } else {
+            Err(TokenRule::WrongAlgorithm)
+        }
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = LEEWAY.as_secs().unsigned_abs();
+        validation.validate_nbf = true;
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        validation
+    }
+}
+
+impl Header {
+    fn read(token: &str) -> Option<Self> {
+        let (header, _) = token.split_once('.')?;
+        let text = BASE64_URL_SAFE_NO_PAD.decode(header).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn algorithm(&self) -> Result<Algorithm, TokenRule> {
+        // What it names must be understood, and this server understands no extension.
+        if self.crit.is_some() {
+            return Err(TokenRule::Critical);
+        }
+        match self.alg.as_str() {
+            "HS256" => Ok(Algorithm::HS256),
+            "RS256" => Ok(Algorithm::RS256),
+            "ES256" => Ok(Algorithm::ES256),
+            "EdDSA" => Ok(Algorithm::EdDSA),
+            none if none.eq_ignore_ascii_case("none") => Err(TokenRule::Unsigned),
+            _ => Err(TokenRule::UnsupportedAlgorithm),
+        }
+    }
+}
+
+impl Claims {
+    /// Reads the claims of a token that is valid otherwise.
+    fn check(self) -> Result<Token, TokenRule> {
+        let Some(Value::String(sub)) = self.sub else {
+            return Err(TokenRule::NoSubject);
+        };
+        let user = UserId::new(sub).map_err(|_| TokenRule::InvalidSubject)?;
+        let exp = self.exp.as_ref().and_then(Value::as_f64);
+        let exp = time(exp.ok_or(TokenRule::NoExpiry)?);
+        let expires_at = exp.saturating_add(LEEWAY).unwrap_or(Timestamp::MAX);
+        // The library counts whole seconds. A stream ends at this time, and no other may begin after it.
+        if expires_at <= Timestamp::now() {
+            return Err(TokenRule::Expired);
+        }
+        Ok(Token {
+            user,
+            expires_at,
+            has_endpoints: self.endpoints == Some(Value::Bool(true)),
+        })
+    }
+}
+
+/// The time of a number of seconds since 1970, or the last one there is.
+fn time(seconds: f64) -> Timestamp {
+    let duration = SignedDuration::try_from_secs_f64(seconds).ok();
+    duration
+        .and_then(|duration| Timestamp::from_duration(duration).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+impl TokenRule {
+    fn of(kind: &ErrorKind) -> Self {
+        match kind {
+            ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => {
+                match claim.as_str() {
+                    "iss" => Self::WrongIssuer,
+                    "aud" => Self::WrongAudience,
+                    "nbf" => Self::NotYetValid,
+                    _ => Self::NoExpiry,
+                }
+            }
+            ErrorKind::ExpiredSignature => Self::Expired,
+            ErrorKind::ImmatureSignature => Self::NotYetValid,
+            ErrorKind::InvalidIssuer => Self::WrongIssuer,
+            ErrorKind::InvalidAudience => Self::WrongAudience,
+            ErrorKind::InvalidAlgorithm => Self::WrongAlgorithm,
+            _ => Self::Malformed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
