@@ -120,7 +120,7 @@ async fn a_wrong_setting_is_refused_by_name() {
     for (name, value) in [
         ("url", json!("ftp://example.com")),
         ("url", json!("")),
-        ("event_types", json!([" order"])),
+        ("event_types[0]", json!([" order"])),
         ("event_types", json!(["order", "order"])),
         ("format", json!("xml")),
         ("headers", json!({ "webhook-id": "mine" })),
@@ -130,11 +130,12 @@ async fn a_wrong_setting_is_refused_by_name() {
         ("schedule", json!([])),
         ("paylod", json!(1)),
     ] {
+        let field = name.split('[').next().unwrap();
         let mut body = good.clone();
-        body[name] = value.clone();
+        body[field] = value.clone();
         let refused = refusal(&server, Method::POST, "/v1/endpoints", &body).await;
         assert_eq!(refused, (400, name.to_owned()), "{value}");
-        let body = json!({ name: value });
+        let body = json!({ field: value });
         let refused = refusal(&server, Method::PATCH, &path, &body).await;
         assert_eq!(refused, (400, name.to_owned()), "{value}");
     }
