@@ -423,6 +423,43 @@ mod tests {
     }
 
     #[test]
+    fn the_error_says_what_a_refused_url_should_have() {
+        for (url, expected) in [
+            ("example.com", "an absolute http or https URL"),
+            ("http://", "a host after `://`"),
+            ("http://:80/", "a host after `://`"),
+            ("http://example.com:99999/", "a port from 1 to 65535"),
+            ("http://example.com:0/", "a port other than 0"),
+            ("http://exa<mple.com/", "a valid host name"),
+            ("http://256.0.0.1/", "a valid IP address"),
+            ("http://[::g]/", "a valid IP address"),
+            ("http://user@example.com/", "no user name and no password"),
+        ] {
+            let error = Endpoint::new(url).unwrap_err();
+            let said = error.to_string();
+            let expected = format!("`url`: expected {expected}");
+            assert!(said.starts_with(&expected), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_is_no_longer_than_a_name_server_can_be_asked_for() {
+        let label = |length| "x".repeat(length);
+        let name = |last| [label(63), label(63), label(63), label(last)].join(".");
+        for (name, is_allowed) in [
+            (label(63), true),
+            (label(64), false),
+            (name(61), true),
+            (name(62), false),
+            (format!("{}.", name(61)), true),
+            ("a..b".to_owned(), false),
+        ] {
+            let endpoint = Endpoint::new(format!("http://{name}/"));
+            assert_eq!(endpoint.is_ok(), is_allowed, "{name}");
+        }
+    }
+
+    #[test]
     fn headers_of_the_transport_and_of_the_signature_are_refused() {
         let builder = || Endpoint::builder("http://example.com");
         for name in [
@@ -486,6 +523,9 @@ mod tests {
         let builder = || Endpoint::builder("http://example.com");
         assert_eq!(refused(builder().timeout(Duration::ZERO)), "timeout");
         assert_eq!(refused(builder().timeout(Duration::MAX)), "timeout");
+        assert!(builder().timeout(MAX_TIMEOUT).build().is_ok());
+        let longer = MAX_TIMEOUT + Duration::from_nanos(1);
+        assert_eq!(refused(builder().timeout(longer)), "timeout");
         let builder = builder().first_byte_timeout(Duration::ZERO);
         assert_eq!(refused(builder), "first_byte_timeout");
     }

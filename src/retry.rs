@@ -204,7 +204,7 @@ mod tests {
             (1.0, 1 << 62),
             (f64::INFINITY, 1 << 62),
         ] {
-            let delay = policy.next_delay(64, Duration::ZERO, None, random).unwrap();
+            let delay = policy.next_delay(90, Duration::ZERO, None, random).unwrap();
             assert!(delay.as_secs() >= least, "{random}");
             assert!(least > 0 || delay.is_zero(), "{random}");
         }

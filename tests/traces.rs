@@ -186,6 +186,40 @@ async fn a_layer_may_post_through_the_client_that_it_hears_of() {
 }
 
 #[tokio::test]
+async fn warnings_name_the_endpoint_if_it_has_a_name() {
+    let posts = Posts::default();
+    let subscriber = tracing_subscriber::registry().with(posts.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let receiver = Receiver::start(failing).await.unwrap();
+    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+    let lane = LaneConfig::default()
+        .without_retry()
+        .with_circuit_breaker(breaker);
+    let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
+    dispatcher.start();
+    dispatcher.insert("billing", Endpoint::new(receiver.url("/")).unwrap());
+    dispatcher.notify("billing", "x").unwrap();
+    dispatcher.stop().await;
+    let client = Client::builder(receiver.url("/"))
+        .circuit_breaker(breaker)
+        .build()
+        .unwrap();
+    client.start();
+    client.notify("x").unwrap();
+    client.stop().await;
+    let texts = posts.texts.lock().unwrap();
+    for text in ["the circuit opened", "a message was not delivered"] {
+        let said: Vec<_> = texts.iter().filter(|said| said.contains(text)).collect();
+        let named: Vec<_> = (said.iter())
+            .map(|said| said.contains(telemetry::ENDPOINT_ID) && said.contains("billing"))
+            .collect();
+        assert_eq!(named, [true, false], "{said:?}");
+        assert!(!said[1].contains(telemetry::ENDPOINT_ID), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_traces_of_an_instance_do_not_show_its_url() {
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());

@@ -44,8 +44,17 @@ mod tests {
 
     use super::*;
 
-    /// A few bytes, and then nothing and no end.
-    struct Stalled(Option<Bytes>);
+    /// Some chunks, the last one first, and then nothing and no end.
+    struct Stalled(Vec<Bytes>);
+
+    /// Chunks of so many bytes.
+    fn chunks(lengths: &[usize]) -> Stalled {
+        let chunks = lengths
+            .iter()
+            .rev()
+            .map(|length| vec![b'x'; *length].into());
+        Stalled(chunks.collect())
+    }
 
     impl Body for Stalled {
         type Data = Bytes;
@@ -55,7 +64,7 @@ mod tests {
             mut self: Pin<&mut Self>,
             _context: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            match self.0.take() {
+            match self.0.pop() {
                 Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
                 None => Poll::Pending,
             }
@@ -65,7 +74,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_stalls_gets_a_second_but_no_time_beyond_the_deadline() {
         for (left, expected) in [(30_000, 1000), (1000, 1000), (300, 300), (0, 0)] {
-            let body = Stalled(Some(Bytes::from_static(b"first")));
+            let body = Stalled(vec![Bytes::from_static(b"first")]);
             let start = Instant::now();
             let head = read_head(body, start, start + Duration::from_millis(left)).await;
             assert_eq!(start.elapsed(), Duration::from_millis(expected));
@@ -73,11 +82,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn of_a_chunk_beyond_the_limit_the_beginning_is_kept() {
-        let body = Stalled(Some(Bytes::from(vec![b'x'; 10 * MAX_RESPONSE_BYTES])));
-        let start = Instant::now();
-        let head = read_head(body, start, start + Duration::from_secs(60)).await;
-        assert_eq!(head.len(), MAX_RESPONSE_BYTES);
+    #[tokio::test(start_paused = true)]
+    async fn at_the_limit_nothing_more_is_waited_for_and_what_lies_beyond_is_not_kept() {
+        for lengths in [
+            &[10 * MAX_RESPONSE_BYTES][..],
+            &[MAX_RESPONSE_BYTES],
+            &[MAX_RESPONSE_BYTES - 1, 2],
+            &[1, 10 * MAX_RESPONSE_BYTES],
+        ] {
+            let start = Instant::now();
+            let deadline = start + Duration::from_secs(60);
+            let head = read_head(chunks(lengths), start, deadline).await;
+            assert_eq!(head.len(), MAX_RESPONSE_BYTES, "{lengths:?}");
+            assert_eq!(start.elapsed(), Duration::ZERO, "{lengths:?}");
+        }
     }
 }
