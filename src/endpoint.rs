@@ -358,6 +358,11 @@ fn parse_header(
 ) -> Result<(HeaderName, HeaderValue), ConfigError> {
     let name = HeaderName::try_from(name)
         .map_err(|source| ConfigError::new("header", "a header name").with_source(source))?;
+    // Over HTTP/2, a request with spaces there is malformed.
+    if value.trim_matches([' ', '\t']) != value {
+        let expected = "a header value without spaces at its ends";
+        return Err(ConfigError::new("header", expected));
+    }
     let value = HeaderValue::try_from(value).map_err(|source| {
         ConfigError::new("header", "a header value, without control characters").with_source(source)
     })?;
@@ -474,7 +479,14 @@ mod tests {
         ] {
             assert_eq!(refused(builder().header(name, "x")), "header", "{name}");
         }
-        assert_eq!(refused(builder().header("x-ok", "a\nb")), "header");
+        for value in ["a\nb", "a\0", " a", "a ", "a\t"] {
+            assert_eq!(
+                refused(builder().header("x-ok", value)),
+                "header",
+                "{value:?}"
+            );
+        }
+        assert!(builder().header("x-ok", "").build().is_ok());
         let endpoint = builder().header("Authorization", "Bearer x").build();
         assert_eq!(endpoint.unwrap().headers()["authorization"], "Bearer x");
     }

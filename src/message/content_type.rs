@@ -14,7 +14,7 @@ pub(crate) fn parse(text: &str) -> Result<HeaderValue, InvalidContentType> {
     let is_media_type = (essence.trim_end_matches(' ').split_once('/'))
         .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
     let is_shown = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-    if is_media_type && parameters.bytes().all(is_shown) {
+    if is_media_type && parameters.bytes().all(is_shown) && !text.ends_with(' ') {
         HeaderValue::from_str(text).map_err(|_| InvalidContentType)
     } else {
         Err(InvalidContentType)
@@ -50,6 +50,8 @@ mod tests {
             "text/",
             "text/plain/more",
             " text/plain",
+            "text/plain ",
+            "text/plain; a=b ",
             "text /plain",
             "text/pl\u{e4}in",
             "text/plain; name=\u{e4}",

@@ -72,6 +72,7 @@ async fn notify_needs_a_start_and_hands_the_message_back() {
     let message = Message::from("x");
     let error = client.notify(message.clone()).unwrap_err();
     assert_eq!(error.reason(), Refusal::NotStarted);
+    assert!(error.is_retryable() && !error.is_full());
     assert_eq!(error.into_message(), message);
     assert_eq!(
         client.enqueue("x").await.unwrap_err().reason(),
@@ -101,6 +102,7 @@ async fn deliver_returns_every_attempt_under_one_id_each_signed_anew() {
         .map(|attempt| attempt.number)
         .collect();
     assert_eq!(numbers, [1, 2, 3]);
+    assert_eq!(receipt.attempt_count(), 3);
     for request in server.received_requests().await.unwrap() {
         assert_eq!(request.headers["webhook-id"], "m-1");
         assert!(request.headers.contains_key("webhook-signature"));

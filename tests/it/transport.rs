@@ -215,10 +215,17 @@ async fn connections_come_from_the_local_address_that_is_set() {
 #[tokio::test]
 async fn a_local_address_that_the_machine_does_not_have_is_its_own_trouble() {
     let receiver = receiver(Reply::ok()).await;
-    let sender = Sender::builder().local_address([192, 0, 2, 1].into());
-    let sender = sender.build().unwrap();
-    let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
-    assert_eq!(attempt.error_kind(), Some(ErrorKind::Local));
+    let elsewhere = std::net::IpAddr::from([192, 0, 2, 1]);
+    let builders = [
+        Sender::builder().local_address(elsewhere),
+        #[cfg(feature = "reqwest")]
+        Sender::builder().http_client(reqwest::Client::builder().local_address(elsewhere)),
+    ];
+    for builder in builders {
+        let sender = builder.build().unwrap();
+        let attempt = attempt_by(&sender, Endpoint::builder(receiver.url("/"))).await;
+        assert_eq!(attempt.error_kind(), Some(ErrorKind::Local), "{attempt:?}");
+    }
 }
 
 #[tokio::test]

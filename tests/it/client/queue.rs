@@ -42,6 +42,7 @@ async fn a_full_queue_refuses_and_hands_the_message_back() {
     let message = Message::from("third");
     let error = client.notify(message.clone()).unwrap_err();
     assert_eq!(error.reason(), Refusal::QueueFull);
+    assert!(error.is_full() && error.is_retryable());
     assert_eq!(error.into_message(), message);
     assert_eq!(client.queued(), 2);
 }
