@@ -79,11 +79,15 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Stores events, and a pending delivery for each of their addresses, in this order. Repeated
     /// events and deliveries are left as they are.
+    ///
+    /// On return they survive a crash of the store: the caller acknowledges the message that named them,
+    /// maybe only after the store is there again.
     async fn add_deliveries(&self, events: Vec<Addressed>, at: Timestamp)
     -> Result<(), StoreError>;
 
     /// Puts events aside, in this order, until their deliveries are made. What is put aside already is
-    /// left as it is.
+    /// left as it is. On return they survive a crash of the store, as with
+    /// [`add_deliveries`](Self::add_deliveries).
     async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError>;
 
     /// The deferred events that were put aside first, in order: at most `limit`, and after the first at

@@ -10,7 +10,7 @@ use crate::StoreError;
 use crate::store::Addressed;
 
 const ADD: &str = "SELECT tidings_webhook_add($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-    FROM (SELECT tidings_webhook_relaxed() OFFSET 0) AS relaxed";
+    FROM (SELECT tidings_webhook_durable() OFFSET 0) AS durable";
 
 pub(super) async fn add(
     connections: &Connections,

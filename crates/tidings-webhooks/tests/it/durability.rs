@@ -9,7 +9,7 @@ use tidings_stream::postgres::{PostgresEngine, PostgresOptions as EngineOptions}
 use tidings_stream::{ServiceConfig, Streams};
 use tidings_test_support::{PostgresServer, TracedReply};
 use tidings_webhooks::postgres::{PostgresOptions, PostgresStore, accept_in};
-use tidings_webhooks::store::StoredEndpoint;
+use tidings_webhooks::store::{AcceptedEvent, Addressed, StoredEndpoint};
 use tidings_webhooks::{EndpointId, Owner, STREAM, Store};
 
 use crate::support::event;
@@ -78,4 +78,51 @@ async fn a_commit_that_postgres_reports_before_it_is_on_disk_is_seen() {
     let commits = commits_with("SET synchronous_commit = off").await;
     assert_eq!(commits.len(), COMMITS, "{commits:?}");
     assert!(!commits.iter().all(is_durable), "{commits:?}");
+}
+
+/// The fan-out acknowledges its message after this, over another connection, and also after the server has
+/// crashed and is there again. So it is not enough that a crash undoes later commits too.
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_deliveries_and_deferred_events_survive_a_crash_of_postgres() {
+    let server = PostgresServer::start().unwrap();
+    // Nothing comes to the disk unless a commit waits for it.
+    server
+        .execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+        .unwrap();
+    server.execute("SELECT pg_reload_conf()").unwrap();
+    let config = Config::new(&server.url()).unwrap();
+    let open = || PostgresStore::open(config.clone(), PostgresOptions::default());
+    let store = open().await.unwrap();
+    store.insert_endpoint(endpoint(), None, None).await.unwrap();
+    for session in ["on", "off"] {
+        let own = format!("ALTER ROLE postgres SET synchronous_commit = '{session}'");
+        server.execute(&own).unwrap();
+        let store = open().await.unwrap();
+        let (added, deferred) = (event(1), event(2));
+        let addressed = Addressed {
+            event: added.clone(),
+            to: vec![(endpoint().id, Timestamp::now())],
+        };
+        store
+            .add_deliveries(vec![addressed], Timestamp::now())
+            .await
+            .unwrap();
+        server.crash().unwrap();
+        server.start_again().unwrap();
+        let count = |table: &str, id: &str| {
+            let count = format!("SELECT count(*) FROM {table} WHERE id = '{id}'");
+            server.execute(&count).unwrap()
+        };
+        assert_eq!(count("tidings_webhook_event", added.id()), "1");
+
+        let aside = AcceptedEvent {
+            event: deferred.clone(),
+            newest_endpoint: 1,
+        };
+        let store = open().await.unwrap();
+        store.defer(vec![aside]).await.unwrap();
+        server.crash().unwrap();
+        server.start_again().unwrap();
+        assert_eq!(count("tidings_webhook_deferred", deferred.id()), "1");
+    }
 }

@@ -1,10 +1,16 @@
 -- Every change is one call of a function, so that it is one short transaction. Rows are locked in
 -- this order, and several of a table by their keys: endpoints, events, deliveries, lanes, health.
--- What a loss of power may undo does not wait for the disk; it is undone together with all later
--- commits, so that an event is never done with before its deliveries are made.
+-- What a crash of the server may undo does not wait for the disk.
 
 CREATE FUNCTION tidings_webhook_relaxed() RETURNS void LANGUAGE sql AS $$
     SELECT set_config('synchronous_commit', 'off', true);
+$$;
+
+-- What the fan-out has made waits for the disk, even where commits usually do not: afterwards the message is
+-- acknowledged, by a client that outlives a crash of the server.
+CREATE FUNCTION tidings_webhook_durable() RETURNS void LANGUAGE sql AS $$
+    SELECT set_config('synchronous_commit', 'on', true)
+    WHERE current_setting('synchronous_commit') = 'off';
 $$;
 
 -- Notes that endpoints have something to do. It locks each lane even where nothing changes, so that
@@ -91,7 +97,8 @@ CREATE FUNCTION tidings_webhook_insert_endpoint(
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF n_limit IS NOT NULL THEN
-        PERFORM pg_advisory_xact_lock(hashtextextended(coalesce(n_user, ''), 6074931807742213));
+        PERFORM pg_advisory_xact_lock(hashtextextended(
+            concat(current_schema(), ' ', n_user), 6074931807742213));
         IF (SELECT count(*) FROM tidings_webhook_endpoint
             WHERE user_id IS NOT DISTINCT FROM n_user AND NOT removed) >= n_limit
         THEN

@@ -14,7 +14,7 @@ CREATE INDEX tidings_webhook_deferred_user ON tidings_webhook_deferred (user_id)
 CREATE FUNCTION tidings_webhook_defer(
     d_ids text[], d_users text[], d_newest_endpoints bigint[], d_events text[]
 ) RETURNS void LANGUAGE sql AS $$
-    SELECT tidings_webhook_relaxed();
+    SELECT tidings_webhook_durable();
     -- Numbers follow the order in which the events were given, locks that of their ids.
     INSERT INTO tidings_webhook_deferred (number, id, user_id, newest_endpoint, event)
     SELECT new.number, new.id, new.user_id, new.newest_endpoint, new.event
