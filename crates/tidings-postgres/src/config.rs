@@ -105,6 +105,20 @@ impl Config {
         self.timing
     }
 
+    /// What begins a transaction of several statements, each of which sees what was committed before it,
+    /// whatever the defaults of the session are.
+    ///
+    /// If the next statement does not come within the [reply limit](Self::reply_limit), the server ends
+    /// the transaction and its session. Otherwise the locks of a client that is cut off would stay for as
+    /// long as its connection, which can be hours.
+    pub fn begin(&self) -> String {
+        let limit = self.timing.reply_limit.as_millis().max(1);
+        format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+             SET LOCAL idle_in_transaction_session_timeout = {limit};"
+        )
+    }
+
     /// Connects, for statements. The connection is closed when the [`Client`] is dropped.
     ///
     /// # Errors

@@ -140,8 +140,9 @@ impl Database {
     /// Dropping the future leaves all of it done or nothing.
     pub async fn migrate(&self, component: &'static str, steps: &[&str]) -> Result<(), Error> {
         // Statements of other callers would join the transaction on the shared connection.
-        let client = self.shared.config.connect().await?;
-        migration::apply(&client, component, steps).await
+        let config = &self.shared.config;
+        let client = config.connect().await?;
+        migration::apply(&client, &config.begin(), component, steps).await
     }
 
     /// Closes the connection once the calls that use it have ended. The next call reconnects.

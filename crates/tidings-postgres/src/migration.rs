@@ -6,10 +6,8 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::Error;
 
 /// A migration holds this lock for as long as its transaction lasts: a session may be shared behind a
-/// pooler. Each statement must see what was committed while it waited for the lock, whatever the default
-/// isolation is.
-const BEGIN: &str = "
-    BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+/// pooler. Each statement must see what was committed while it waited for the lock.
+const LOCK: &str = "
     SET LOCAL client_min_messages = warning;
     SELECT pg_advisory_xact_lock(6074931807742212);";
 
@@ -29,6 +27,7 @@ const RECORD: &str = "
 /// ends with the connection, which is not used again.
 pub(crate) async fn apply(
     client: &tokio_postgres::Client,
+    begin: &str,
     component: &'static str,
     steps: &[&str],
 ) -> Result<(), Error> {
@@ -38,7 +37,8 @@ pub(crate) async fn apply(
         Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => {}
         Err(error) => return Err(error),
     }
-    batch(client, BEGIN).await?;
+    batch(client, begin).await?;
+    batch(client, LOCK).await?;
     batch(client, CREATE).await?;
     // Another process may have been faster.
     for step in unseen(client, component, steps).await? {

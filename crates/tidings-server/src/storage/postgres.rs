@@ -41,9 +41,6 @@ const COMPONENT: &str = "tidings_server";
 /// The steps of the migration. One that was released is never changed; a change is another step.
 const STEPS: &[&str] = &[include_str!("postgres/schema.sql")];
 
-/// A statement must see what was committed before it, whatever the default isolation is.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-
 const PROBE: &str = "
     INSERT INTO tidings_server_probe (one, at) VALUES (true, clock_timestamp())
     ON CONFLICT (one) DO UPDATE SET at = excluded.at";
@@ -75,16 +72,19 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let options = webhooks::PostgresOptions::default();
     let webhooks = webhooks::PostgresStore::open(config.clone(), options).await?;
-    let acceptor = Acceptor {
+    let stream = streams.name(tidings_webhooks::STREAM)?;
+    let acceptor = || Acceptor {
         database: Database::new(config.clone()),
+        begin: config.begin(),
         logs: logs.clone(),
-        stream: streams.name(tidings_webhooks::STREAM)?,
+        stream: stream.clone(),
     };
-    let (queue, accepting) = queue::queue(acceptor, config.reply_limit());
+    let (queue, accepting) = queue::queue(acceptor(), acceptor(), config.reply_limit());
     let records = PostgresRecords {
         queue,
         logs: logs.clone(),
         database,
+        begin: config.begin(),
         transactions: tokio::sync::Mutex::new(Database::new(config)),
         closing: tokio_util::sync::CancellationToken::new(),
         _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
@@ -111,6 +111,8 @@ struct PostgresRecords {
     logs: PostgresStore,
     /// For single statements, which callers may mix.
     database: Database,
+    /// What begins a transaction.
+    begin: String,
     /// For transactions of several statements, one at a time.
     transactions: tokio::sync::Mutex<Database>,
     closing: tokio_util::sync::CancellationToken,
@@ -161,8 +163,11 @@ impl Records for PostgresRecords {
     async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
         let creating = async {
             let database = self.transactions.lock().await;
-            let run = database
-                .run(|client| transaction(client, async |client| store(client, &create).await));
+            let run = database.run(|client| {
+                transaction(client, async |client| {
+                    store(client, &self.begin, &create).await
+                })
+            });
             run.await?
         };
         let created = self.closing.run_until_cancelled(creating).await;
@@ -201,8 +206,12 @@ impl Records for PostgresRecords {
     }
 }
 
-async fn store(client: &Client, create: &CreateEndpoint) -> Result<Created, StorageError> {
-    client.batch_execute(BEGIN).await.map_err(failure)?;
+async fn store(
+    client: &Client,
+    begin: &str,
+    create: &CreateEndpoint,
+) -> Result<Created, StorageError> {
+    client.batch_execute(begin).await.map_err(failure)?;
     let created = insert(client, create).await?;
     client.batch_execute("COMMIT").await.map_err(failure)?;
     Ok(created)
@@ -318,6 +327,26 @@ mod tests {
         let code = super::database_error(&error).and_then(tidings_postgres::Error::code);
         let code = code.map(tidings_postgres::tokio_postgres::error::SqlState::code);
         assert_eq!(code, Some("25P02"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn regression_keys_of_another_schema_of_the_database_are_other_keys() {
+        let (schema, _handles) = open().await;
+        let (other, _others) = open().await;
+        let key = crate::idempotency::IdempotencyKey::new("key").unwrap();
+        let once = crate::idempotency::Once::new(key, "/v1/notifications", b"body");
+        let elsewhere = Config::new(&other.url()).unwrap().connect().await.unwrap();
+        elsewhere.batch_execute("BEGIN").await.unwrap();
+        let claimed = super::requests::claim(&*elsewhere, &[&once]).await.unwrap();
+        assert!(matches!(claimed[0], super::Known::New));
+        let here = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+        here.batch_execute("BEGIN").await.unwrap();
+        let claimed = super::requests::claim(&*here, &[&once]).await.unwrap();
+        assert!(matches!(claimed[0], super::Known::New));
+        // Nothing is left that the schemas' end would wait for.
+        for client in [here, elsewhere] {
+            client.batch_execute("ROLLBACK").await.unwrap();
+        }
     }
 
     /// Two handles that share nothing but the database, as two instances do.

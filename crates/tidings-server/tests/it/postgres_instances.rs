@@ -1,7 +1,9 @@
 //! Several instances over one PostgreSQL database behave as one.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tidings_test_support::{RedisServer, Schema};
+use tidings_test_support::{PostgresServer, RedisServer, Schema};
 
 use crate::support::{Home, Server, http, payloads, soon};
 use crate::webhooks::Webhooks;
@@ -155,7 +157,7 @@ async fn presence_is_one(mut cluster: Cluster) {
         if presence["online"] == expected {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     };
     let stream = second.events("anna", "").await;
     soon("anna to be online", online(true)).await;
@@ -261,4 +263,43 @@ async fn regression_a_log_that_an_application_holds_delays_its_own_user_alone() 
     assert_eq!(refusal["error"]["code"], "locked");
     application.batch_execute("ROLLBACK").await.unwrap();
     server.notify("anna", json!(1)).await;
+}
+
+/// Each commit waits for a standby that is far away, and holds its logs meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regression_logs_that_every_instance_writes_all_the_time_are_never_refused() {
+    const POSTERS: usize = 45;
+    const EACH: usize = 8;
+    let database = PostgresServer::start().unwrap();
+    let _standby = database.start_standby(Duration::from_millis(150)).unwrap();
+    let home = Home::on(&database.url(), &[]);
+    let servers = futures_util::future::join_all((0..3).map(|_| home.start())).await;
+    for setting in [
+        "synchronous_commit = remote_apply",
+        "synchronous_standby_names = '*'",
+    ] {
+        let set = format!("ALTER SYSTEM SET {setting}");
+        database.execute(&set).unwrap();
+    }
+    database.execute("SELECT pg_reload_conf()").unwrap();
+    let posting = (0..POSTERS).map(|poster| {
+        let server = &servers[poster % servers.len()];
+        async move {
+            for n in 0..EACH {
+                let users: Vec<_> = (n..n + 3).map(|n| format!("user-{}", n % 4)).collect();
+                let body = json!({ "user_ids": users, "payload": poster });
+                let response = server.post("/v1/notifications", &body).await;
+                let status = response.status();
+                assert_eq!(status, 201, "{}", response.text().await.unwrap());
+            }
+        }
+    });
+    futures_util::future::join_all(posting).await;
+    for n in 0..4 {
+        let path = format!("/v1/users/user-{n}/notifications/unread-count");
+        assert_eq!(
+            servers[0].get(&path).await["unread"],
+            POSTERS * EACH * 3 / 4
+        );
+    }
 }

@@ -101,3 +101,22 @@ async fn behind_a_pooler_it_is_cancelled_as_well_and_nothing_is_set_on_shared_se
     assert_eq!(setting.await.unwrap(), "0");
     assert_eq!(unlock(&server, holder).await, 0);
 }
+
+/// A client that is cut off, or whose process is frozen, sends nothing more and closes nothing.
+#[tokio::test]
+async fn regression_a_transaction_whose_client_sends_nothing_more_is_ended_with_its_locks() {
+    let server = PostgresServer::start().unwrap();
+    server.execute("CREATE TABLE item (n bigint)").unwrap();
+    let config = Config::new(&server.url()).unwrap().with_reply_limit(LIMIT);
+    let silent = config.connect().await.unwrap();
+    silent.batch_execute(&config.begin()).await.unwrap();
+    let lock = "LOCK TABLE item IN EXCLUSIVE MODE";
+    silent.batch_execute(lock).await.unwrap();
+    let patient = Database::new(
+        Config::new(&server.url())
+            .unwrap()
+            .with_reply_limit(LIMIT * 10),
+    );
+    within("the lock", insert(&patient)).await.unwrap();
+    silent.batch_execute("COMMIT").await.unwrap_err();
+}

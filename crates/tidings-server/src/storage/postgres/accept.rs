@@ -24,7 +24,7 @@ use tidings_webhooks::postgres::{hand_over_in, interest_in};
 use tokio::time::{Instant, sleep};
 
 use super::requests::{self, Record};
-use super::{BEGIN, Known, failure, transaction};
+use super::{Known, failure, transaction};
 use crate::idempotency::Once;
 use crate::storage::{Accept, Accepted, StorageError, stored};
 
@@ -52,14 +52,17 @@ pub(super) enum Locks {
     Wait,
 }
 
-/// The longest wait for one lock: most are held while another transaction commits.
-const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '100ms'";
+/// The longest wait for one lock. Most are held while another transaction commits, and a log that several
+/// instances write has a queue of them; meanwhile the locks that the transaction has got delay others.
+const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '500ms'";
 
 /// What accepts batches, one at a time.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     /// Nothing else uses this connection: a transaction is several statements.
     pub(super) database: Database,
+    /// What begins a transaction.
+    pub(super) begin: String,
     pub(super) logs: tidings_notify::postgres::PostgresStore,
     pub(super) stream: StreamName,
 }
@@ -86,10 +89,9 @@ impl Acceptor {
         locks: Locks,
     ) -> Result<Vec<Outcome>, StorageError> {
         let progress = Progress::default();
-        let stream = &self.stream;
         let run = self.database.run(|client| {
             transaction(client, async |client| {
-                self::run(client, stream, requests, locks, &progress).await
+                self.run(client, requests, locks, &progress).await
             })
         });
         match run.await {
@@ -101,6 +103,91 @@ impl Acceptor {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    async fn run(
+        &self,
+        client: &Client,
+        requests: &[&Accept],
+        locks: Locks,
+        progress: &Progress,
+    ) -> Result<Vec<Outcome>, StorageError> {
+        let mut plan = Plan::default();
+        if requests.iter().any(|request| request.once.is_some()) {
+            let keyed: Vec<&Once> = requests.iter().filter_map(|it| it.once.as_ref()).collect();
+            let (begun, known) = futures_util::join!(
+                client.batch_execute(&self.begin),
+                requests::claim(client, &keyed)
+            );
+            begun.map_err(failure)?;
+            plan.decide(requests, known?)?;
+        } else {
+            client.batch_execute(&self.begin).await.map_err(failure)?;
+            plan.append = (0..requests.len()).collect();
+        }
+        let drafts: Vec<&[Draft]> = plan
+            .append
+            .iter()
+            .map(|&place| requests[place].drafts.as_slice())
+            .collect();
+        let users: Vec<_> = drafts
+            .iter()
+            .flat_map(|drafts| drafts.iter().map(Draft::user))
+            .collect();
+        let (appended, interest, id) = futures_util::join!(
+            append(client, &drafts, locks),
+            interest_in(client, users),
+            client.query_typed_one(TRANSACTION, &[]),
+        );
+        let (appended, interest) = (appended?, interest?);
+        let id = id.and_then(|row| row.try_get(0)).map_err(failure)?;
+        put(&progress.id, id);
+
+        let mut outgoing: Vec<WebhookEvent> = Vec::new();
+        let mut outcomes: Vec<Option<Outcome>> = plan.decided;
+        outcomes.resize_with(requests.len(), || None);
+        for (&place, events) in plan.append.iter().zip(appended) {
+            outcomes[place] = Some(match events {
+                None => Outcome::Busy,
+                Some(events) => {
+                    let has_webhooks = events
+                        .iter()
+                        .any(|event| interest.includes(Some(&event.user)));
+                    outgoing.extend(events.iter().map(WebhookEvent::from));
+                    Outcome::Done(Accepted::Stored {
+                        events,
+                        has_webhooks,
+                    })
+                }
+            });
+        }
+        let outcomes: Vec<Outcome> = outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or(Outcome::Busy))
+            .collect();
+        let stored = requests.iter().zip(&outcomes);
+        let records: Vec<Record<'_>> = stored
+            .filter_map(|(request, outcome)| match (&request.once, outcome) {
+                (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
+                    once,
+                    events,
+                    response: None,
+                }),
+                _ => None,
+            })
+            .collect();
+        let (handed_over, recorded) = futures_util::join!(
+            hand_over_in(client, &self.stream, &interest, &outgoing),
+            requests::record(client, &records),
+        );
+        handed_over?;
+        recorded?;
+        drop(records);
+        put(&progress.outcomes, outcomes);
+        progress.is_committing.store(true, Ordering::Relaxed);
+        client.batch_execute("COMMIT").await.map_err(failure)?;
+        let outcomes = lock(&progress.outcomes).take();
+        Ok(outcomes.unwrap_or_default())
     }
 
     /// Asks what became of a transaction whose commit was sent and not confirmed.
@@ -160,89 +247,6 @@ impl Acceptor {
         let found = self.logs.find(&event.user, event.id).await;
         found.is_ok_and(|found| found.as_ref() == Some(event))
     }
-}
-
-async fn run(
-    client: &Client,
-    stream: &StreamName,
-    requests: &[&Accept],
-    locks: Locks,
-    progress: &Progress,
-) -> Result<Vec<Outcome>, StorageError> {
-    let mut plan = Plan::default();
-    if requests.iter().any(|request| request.once.is_some()) {
-        let keyed: Vec<&Once> = requests.iter().filter_map(|it| it.once.as_ref()).collect();
-        let (begun, known) =
-            futures_util::join!(client.batch_execute(BEGIN), requests::claim(client, &keyed));
-        begun.map_err(failure)?;
-        plan.decide(requests, known?)?;
-    } else {
-        client.batch_execute(BEGIN).await.map_err(failure)?;
-        plan.append = (0..requests.len()).collect();
-    }
-    let drafts: Vec<&[Draft]> = plan
-        .append
-        .iter()
-        .map(|&place| requests[place].drafts.as_slice())
-        .collect();
-    let users: Vec<_> = drafts
-        .iter()
-        .flat_map(|drafts| drafts.iter().map(Draft::user))
-        .collect();
-    let (appended, interest, id) = futures_util::join!(
-        append(client, &drafts, locks),
-        interest_in(client, users),
-        client.query_typed_one(TRANSACTION, &[]),
-    );
-    let (appended, interest) = (appended?, interest?);
-    let id = id.and_then(|row| row.try_get(0)).map_err(failure)?;
-    put(&progress.id, id);
-
-    let mut outgoing: Vec<WebhookEvent> = Vec::new();
-    let mut outcomes: Vec<Option<Outcome>> = plan.decided;
-    outcomes.resize_with(requests.len(), || None);
-    for (&place, events) in plan.append.iter().zip(appended) {
-        outcomes[place] = Some(match events {
-            None => Outcome::Busy,
-            Some(events) => {
-                let has_webhooks = events
-                    .iter()
-                    .any(|event| interest.includes(Some(&event.user)));
-                outgoing.extend(events.iter().map(WebhookEvent::from));
-                Outcome::Done(Accepted::Stored {
-                    events,
-                    has_webhooks,
-                })
-            }
-        });
-    }
-    let outcomes: Vec<Outcome> = outcomes
-        .into_iter()
-        .map(|outcome| outcome.unwrap_or(Outcome::Busy))
-        .collect();
-    let stored = requests.iter().zip(&outcomes);
-    let records: Vec<Record<'_>> = stored
-        .filter_map(|(request, outcome)| match (&request.once, outcome) {
-            (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
-                once,
-                events,
-                response: None,
-            }),
-            _ => None,
-        })
-        .collect();
-    let (handed_over, recorded) = futures_util::join!(
-        hand_over_in(client, stream, &interest, &outgoing),
-        requests::record(client, &records),
-    );
-    handed_over?;
-    recorded?;
-    drop(records);
-    put(&progress.outcomes, outcomes);
-    progress.is_committing.store(true, Ordering::Relaxed);
-    client.batch_execute("COMMIT").await.map_err(failure)?;
-    let outcomes = lock(&progress.outcomes).take();
-    Ok(outcomes.unwrap_or_default())
 }
 
 /// Appends the drafts of each request. Returns `None` for a request that is left out.

@@ -2,18 +2,20 @@
 //!
 //! A request whose key, or the log of one of whose users, another transaction holds is left out and tried
 //! again soon, because most locks are held for the time of a commit. Logs that several instances write all
-//! the time would be locked each time one looks. So a request that was left out again and again goes into
-//! a batch of such requests, which waits for its locks for a moment: the database gives them in the order
-//! of asking. The others wait behind that batch. So once it did not get its locks, for instance because an
-//! application keeps a transaction open, no batch waits for a while.
+//! the time would be locked each time one looks. So a request that was left out again and again waits for
+//! its locks (`waiters.rs`).
+
+mod waiters;
 
 use std::time::Duration;
 
 use tidings_group_commit::{Calls, Request};
+use tidings_notify::{Draft, UserId};
 use tidings_postgres::tokio_postgres::error::SqlState;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::waiters::Waiters;
 use super::accept::{Acceptor, Locks, Outcome};
 use super::database_error;
 use crate::storage::{Accept, Accepted, StorageError};
@@ -24,9 +26,6 @@ const LEFT_OUT: u32 = 3;
 /// Time until a request that was left out is tried again: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_secs(1)];
 
-/// How long no batch waits for locks after one has not got them, in a tenth of a second.
-const REST: Duration = Duration::from_secs(1);
-
 /// What one caller wants to have accepted.
 #[derive(Debug)]
 struct Waiting {
@@ -35,17 +34,21 @@ struct Waiting {
     give_up_at: Instant,
     /// How often it was left out.
     left_out: u32,
-    /// What becomes of it if a log is locked.
-    locks: Locks,
+    /// Whether it has waited for its locks and not got them.
+    has_waited: bool,
 }
 
 type Reply = Result<Accepted, StorageError>;
 type Call = tidings_group_commit::Call<Waiting, Reply>;
 
 impl Waiting {
-    /// Whether it was left out so often that it waits for its locks, together with its like.
+    /// Whether it was left out so often that it waits for its locks.
     fn must_wait(&self) -> bool {
         self.left_out >= LEFT_OUT
+    }
+
+    fn users(&self) -> impl Iterator<Item = &UserId> {
+        self.accept.drafts.iter().map(Draft::user)
     }
 }
 
@@ -58,10 +61,6 @@ impl Request for Waiting {
         let drafts = self.accept.drafts.iter();
         drafts.map(|draft| draft.payload().as_str().len()).sum()
     }
-
-    fn fits(&self, earlier: &Self) -> bool {
-        self.locks == earlier.locks
-    }
 }
 
 /// Takes requests, until it is closed.
@@ -73,10 +72,11 @@ pub(super) struct Queue {
     patience: Duration,
 }
 
-/// A queue, and the task that works it off until it is closed. A request waits `patience` at most for
-/// other transactions.
+/// A queue, and the task that works it off until it is closed. `waiting` accepts those that wait for their
+/// locks. A request waits `patience` at most for other transactions.
 pub(super) fn queue(
     acceptor: Acceptor,
+    waiting: Acceptor,
     patience: Duration,
 ) -> (Queue, impl Future<Output = ()> + Send) {
     let (calls, taken) = tidings_group_commit::queue();
@@ -91,7 +91,7 @@ pub(super) fn queue(
         let worker = Worker {
             acceptor,
             left_out: Vec::new(),
-            waits_from: Instant::now(),
+            waiters: Waiters::new(waiting),
         };
         worker.run(taken).await;
     };
@@ -104,7 +104,7 @@ impl Queue {
             accept,
             give_up_at: Instant::now() + self.patience,
             left_out: 0,
-            locks: Locks::LeaveOut,
+            has_waited: false,
         };
         let calls = self.lock().clone().ok_or(StorageError::Closed)?;
         let called = calls.call(request).await;
@@ -132,117 +132,111 @@ struct LeftOut {
     again_at: Instant,
 }
 
+/// What became of the calls of a transaction that have no reply yet. Nothing of them was stored.
+#[derive(Default)]
+struct Missed {
+    /// Their keys or logs are held at the moment.
+    busy: Vec<Call>,
+    /// The transaction has waited for a lock in vain.
+    locked: Vec<Call>,
+}
+
 struct Worker {
     acceptor: Acceptor,
     left_out: Vec<LeftOut>,
-    /// Before this time no batch waits for locks.
-    waits_from: Instant,
+    waiters: Waiters,
 }
 
 impl Worker {
     async fn run(mut self, mut calls: Calls<Waiting, Reply>) {
         let mut is_open = true;
-        while is_open || !self.left_out.is_empty() {
+        while is_open || !self.left_out.is_empty() || !self.waiters.is_idle() {
             let again_at = self.left_out.iter().map(|it| it.again_at).min();
             tokio::select! {
                 has_calls = calls.wait(), if is_open => is_open = has_calls,
+                missed = self.waiters.missed() => self.try_again(missed),
                 () = until(again_at) => {}
             }
-            calls.put_first(self.take_again());
+            let (wait, again): (Vec<_>, Vec<_>) =
+                self.take_due().partition(|call| call.request.must_wait());
+            self.waiters.add(wait);
+            calls.put_first(again.into_iter());
             while let Some(batch) = calls.next_batch() {
-                self.accept(batch).await;
+                let batch = self.waiters.take_theirs(batch);
+                let missed = accept(&self.acceptor, batch, Locks::LeaveOut).await;
+                self.try_again(missed);
             }
+            self.waiters.go_on();
         }
     }
 
-    /// Takes what is to be tried again by now; those that wait for their locks come together.
-    fn take_again(&mut self) -> impl DoubleEndedIterator<Item = Call> + use<> {
+    /// Takes what is to be tried again by now.
+    fn take_due(&mut self) -> impl Iterator<Item = Call> + use<> {
         let now = Instant::now();
-        let (mut again, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_out)
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.left_out)
             .into_iter()
             .partition(|it| it.again_at <= now);
         self.left_out = later;
-        for LeftOut { call, .. } in &mut again {
-            call.request.locks = if call.request.must_wait() {
-                Locks::Wait
-            } else {
-                Locks::LeaveOut
-            };
-        }
-        again.sort_by_key(|it| it.call.request.locks == Locks::Wait);
-        again.into_iter().map(|it| it.call)
+        due.into_iter().map(|it| it.call)
     }
 
-    async fn accept(&mut self, mut calls: Vec<Call>) {
-        let locks = calls
-            .first()
-            .map_or(Locks::LeaveOut, |call| call.request.locks);
-        let requests: Vec<&Accept> = calls.iter().map(|call| &call.request.accept).collect();
-        match self.acceptor.accept(&requests, locks).await {
-            Ok(outcomes) => {
-                for (call, outcome) in calls.into_iter().zip(outcomes) {
-                    match outcome {
-                        Outcome::Done(accepted) => call.reply(Ok(accepted)),
-                        Outcome::Busy => self.try_again(call),
-                    }
+    fn try_again(&mut self, missed: Missed) {
+        self.waiters.add(missed.locked);
+        let now = Instant::now();
+        for mut call in missed.busy {
+            let request = &mut call.request;
+            if now >= request.give_up_at {
+                call.reply(Err(StorageError::Locked));
+                continue;
+            }
+            let [first, longest] = PAUSES;
+            let pause = first.saturating_mul(1 << request.left_out.min(16));
+            let again_at = (now + pause.min(longest)).min(request.give_up_at);
+            request.left_out += 1;
+            self.left_out.push(LeftOut { call, again_at });
+        }
+    }
+}
+
+/// Accepts the requests in one transaction, if possible, and replies. Returns those that have no reply yet.
+async fn accept(acceptor: &Acceptor, calls: Vec<Call>, locks: Locks) -> Missed {
+    let mut missed = Missed::default();
+    if calls.is_empty() {
+        return missed;
+    }
+    let requests: Vec<&Accept> = calls.iter().map(|call| &call.request.accept).collect();
+    match acceptor.accept(&requests, locks).await {
+        Ok(outcomes) => {
+            for (call, outcome) in calls.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Done(accepted) => call.reply(Ok(accepted)),
+                    Outcome::Busy => missed.busy.push(call),
                 }
             }
-            Err(error) => match database_error(&error).and_then(tidings_postgres::Error::code) {
-                // Those whose logs are free need not wait for the others.
-                Some(code) if locks == Locks::Wait && is_about_locks(code) => {
-                    self.waits_from = Instant::now() + REST;
-                    for call in &mut calls {
-                        call.request.locks = Locks::LeaveOut;
-                    }
-                    Box::pin(self.accept(calls)).await;
-                }
-                // Some request of the batch may be the reason, so that the others are worth another
-                // attempt without it, unless all have waited for locks already.
-                Some(code)
-                    if calls.len() > 1
-                        && !is_for_all(code)
-                        && !(is_about_locks(code)
-                            && calls.iter().all(|call| call.request.must_wait())) =>
-                {
-                    for call in calls {
-                        Box::pin(self.accept(vec![call])).await;
-                    }
-                }
-                // Also when another transaction is creating the log of one of the users, or each of two
-                // transactions holds what the other one waits for. Looking has cost a wait, so that the
-                // request does not meet the others again.
-                Some(code) if is_about_locks(code) => {
-                    for mut call in calls {
-                        call.request.left_out = call.request.left_out.max(LEFT_OUT);
-                        self.try_again(call);
-                    }
-                }
-                _ => {
-                    for call in calls {
-                        call.reply(Err(error.clone()));
-                    }
-                }
-            },
         }
+        Err(error) => match database_error(&error).and_then(tidings_postgres::Error::code) {
+            // Also when another transaction is creating the log of one of the users, or each of two
+            // transactions holds what the other one waits for.
+            Some(code) if is_about_locks(code) && (locks == Locks::Wait || calls.len() == 1) => {
+                missed.locked = calls;
+            }
+            // Some request of the batch may be the reason, so that the others are worth another
+            // attempt without it.
+            Some(code) if calls.len() > 1 && !is_for_all(code) => {
+                for call in calls {
+                    let alone = Box::pin(accept(acceptor, vec![call], Locks::LeaveOut)).await;
+                    missed.busy.extend(alone.busy);
+                    missed.locked.extend(alone.locked);
+                }
+            }
+            _ => {
+                for call in calls {
+                    call.reply(Err(error.clone()));
+                }
+            }
+        },
     }
-
-    fn try_again(&mut self, mut call: Call) {
-        let now = Instant::now();
-        let request = &mut call.request;
-        if now >= request.give_up_at {
-            call.reply(Err(StorageError::Locked));
-            return;
-        }
-        let [first, longest] = PAUSES;
-        let pause = first.saturating_mul(1 << request.left_out.min(16));
-        let mut again_at = now + pause.min(longest);
-        if request.must_wait() {
-            again_at = again_at.max(self.waits_from);
-        }
-        let again_at = again_at.min(request.give_up_at);
-        request.left_out += 1;
-        self.left_out.push(LeftOut { call, again_at });
-    }
+    missed
 }
 
 fn is_about_locks(code: &SqlState) -> bool {

@@ -18,7 +18,8 @@ CREATE TABLE tidings_server_turn (
 CREATE TABLE tidings_server_probe (one boolean PRIMARY KEY CHECK (one), at timestamptz NOT NULL);
 
 -- Locks keys until the end of the transaction, and returns a row for each key: whether it is locked now,
--- and what was stored under it. A key that another transaction has locked is not waited for.
+-- and what was stored under it. A key that another transaction has locked is not waited for. Locks of
+-- this kind are those of the whole database, so they are named after the schema too.
 CREATE FUNCTION tidings_server_claim(c_keys text[], c_kept interval) RETURNS TABLE (
     n bigint, is_locked boolean, fingerprint bytea, events text, response text
 ) LANGUAGE plpgsql SET enable_seqscan = off AS $$
@@ -26,7 +27,8 @@ DECLARE
     v_locked boolean[];
 BEGIN
     SELECT array_agg(pg_try_advisory_xact_lock(
-            hashtextextended(given.key, 6074931807742214)) ORDER BY given.n)
+            hashtextextended(concat(current_schema(), ' ', given.key), 6074931807742214)
+        ) ORDER BY given.n)
     INTO v_locked FROM unnest(c_keys) WITH ORDINALITY AS given (key, n);
     -- A statement of its own, which sees what was committed before the locks were there.
     RETURN QUERY
