@@ -1,14 +1,14 @@
 use std::fmt;
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings_reconnect::Trouble;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::consumer::outage::{Outages, Part};
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::telemetry::GroupTelemetry;
 use crate::{Error, Message, MessageId, StreamName, SubscribeOptions};
@@ -18,6 +18,7 @@ pub(crate) mod batch_handler;
 mod dispatch;
 pub(crate) mod handler;
 pub(crate) mod janitor;
+pub(crate) mod outage;
 pub(crate) mod overdue;
 pub(crate) mod poller;
 mod settler;
@@ -213,8 +214,9 @@ pub(crate) struct Subscription {
     pub(crate) counters: Counters,
     pub(crate) overdue: overdue::Overdue,
     pub(crate) telemetry: GroupTelemetry,
-    /// Failures to extend claims, whichever handler has them.
-    pub(crate) extending: Mutex<Trouble>,
+    pub(crate) outages: Outages,
+    /// The extending of claims, whichever handler has them.
+    pub(crate) extending: Mutex<Part>,
 }
 
 impl Subscription {
@@ -228,34 +230,21 @@ impl Subscription {
         &self.consumer.group
     }
 
-    /// Logs that claims were extended if that ends an outage.
+    /// Records that claims were extended.
     fn extended(&self) {
-        // The state is whole after every call, so a poisoned lock can be used.
-        let mut trouble = self
-            .extending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let is_over = trouble.worked();
-        drop(trouble);
-        if is_over {
-            let GroupKey { stream, group } = self.group();
-            tracing::info!(%stream, %group, "extending claims works again");
-        }
+        self.lock_extending().worked();
     }
 
-    /// Logs that claims could not be extended if that begins an outage.
+    /// Records that claims could not be extended.
     fn not_extended(&self, error: &Error) {
-        let mut trouble = self
-            .extending
+        self.lock_extending().failed(error);
+    }
+
+    fn lock_extending(&self) -> MutexGuard<'_, Part> {
+        // The state is whole after every call, so a poisoned lock can be used.
+        self.extending
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let has_begun = trouble.failed();
-        drop(trouble);
-        if has_begun {
-            let GroupKey { stream, group } = self.group();
-            let error: &dyn std::error::Error = error;
-            tracing::warn!(%stream, %group, error, "extending claims failed, trying again");
-        }
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use uuid::Uuid;
 
+use crate::consumer::outage::Outages;
 use crate::consumer::overdue::Overdue;
 use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
 use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor};
@@ -39,6 +40,7 @@ struct Shared {
     /// The sum of the reports of consumers that were still open when closing began.
     closed: Arc<Mutex<CloseReport>>,
     poller: Poller,
+    outages: Outages,
     /// The tasks of the janitor and the poller, started by the first call that needs a runtime anyway,
     /// and again once the runtime of that call has ended.
     housekeeping: Mutex<Option<[AbortOnDropHandle<()>; 2]>>,
@@ -55,6 +57,7 @@ impl Streams {
                 consumers: TaskTracker::new(),
                 closed: Arc::default(),
                 poller: Poller::default(),
+                outages: Outages::default(),
                 housekeeping: Mutex::default(),
                 _closing: closing.clone().drop_guard(),
                 closing,
@@ -296,7 +299,8 @@ impl Streams {
             paused: watch::Sender::new(false),
             counters: Counters::default(),
             overdue: Overdue::default(),
-            extending: Mutex::default(),
+            extending: Mutex::new(self.shared.outages.part("extending claims")),
+            outages: self.shared.outages.clone(),
         });
         let (report, ended) = watch::channel(None);
         let running = consumer::run(Arc::clone(&subscription), handler, wakes, registration);
@@ -350,13 +354,22 @@ impl Streams {
         if !tasks.as_ref().is_some_and(are_running) {
             let Shared {
                 engine,
+                outages,
                 closing,
                 poller,
                 ..
             } = &*self.shared;
             let interval = self.config.janitor_interval;
-            let janitor = janitor::run(Arc::downgrade(engine), interval, closing.clone());
-            let polling = poller.clone().run(Arc::downgrade(engine), closing.clone());
+            let janitor = janitor::run(
+                Arc::downgrade(engine),
+                interval,
+                outages.clone(),
+                closing.clone(),
+            );
+            let polling =
+                poller
+                    .clone()
+                    .run(Arc::downgrade(engine), outages.clone(), closing.clone());
             *tasks =
                 Some([tokio::spawn(janitor), tokio::spawn(polling)].map(AbortOnDropHandle::new));
         }

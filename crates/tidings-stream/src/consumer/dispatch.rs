@@ -159,7 +159,8 @@ impl<H: BatchHandler> Dispatch<H> {
         let key = &consumer.group;
         let permits = Arc::new(Semaphore::new(options.concurrency));
         let mut pause = FIRST_PAUSE;
-        let (mut trouble, mut slowness) = (Trouble::new(), Trouble::new());
+        let mut claiming = self.subscription.outages.part("claiming");
+        let mut slowness = Trouble::new();
         let most = (MAX_CLAIM / options.max_batch).clamp(1, options.concurrency);
         let free = async || {
             self.subscription.unpaused().await;
@@ -195,11 +196,7 @@ impl<H: BatchHandler> Dispatch<H> {
                     deliveries,
                     next_due,
                 }) => {
-                    if trouble.worked() {
-                        tracing::info!(
-                            stream = %key.stream, group = %key.group, "claiming works again"
-                        );
-                    }
+                    claiming.worked();
                     let may_have_more = deliveries.len() >= room;
                     let deliveries = self.without_handlers(deliveries).await;
                     if !deliveries.is_empty() && Instant::now() >= lease_end {
@@ -229,13 +226,7 @@ impl<H: BatchHandler> Dispatch<H> {
                     return EndReason::Failed(error);
                 }
                 Err(error) => {
-                    if trouble.failed() {
-                        tracing::error!(
-                            stream = %key.stream, group = %key.group,
-                            error = &error as &dyn std::error::Error,
-                            "claiming failed, trying again"
-                        );
-                    }
+                    claiming.failed(&error);
                     drop(free);
                     self.pause(&mut pause).await;
                     continue;

@@ -3,9 +3,9 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use tidings_reconnect::Trouble;
 use tokio_util::sync::CancellationToken;
 
+use super::outage::Outages;
 use crate::Error;
 use crate::engine::Engine;
 
@@ -13,8 +13,13 @@ use crate::engine::Engine;
 ///
 /// It does not keep the engine alive: a store whose last handle was dropped can be opened again at
 /// once, although an aborted task is dropped only when its runtime comes to it.
-pub(crate) async fn run(engine: Weak<dyn Engine>, interval: Duration, closing: CancellationToken) {
-    let mut trouble = Trouble::new();
+pub(crate) async fn run(
+    engine: Weak<dyn Engine>,
+    interval: Duration,
+    outages: Outages,
+    closing: CancellationToken,
+) {
+    let mut trimming = outages.part("trimming");
     // Spread over the interval's second half, so that processes that start together do not trim
     // together.
     while closing
@@ -29,20 +34,13 @@ pub(crate) async fn run(engine: Weak<dyn Engine>, interval: Duration, closing: C
         };
         match engine.trim().await {
             Ok(removed) => {
-                if trouble.worked() {
-                    tracing::info!("trimming works again");
-                }
+                trimming.worked();
                 if removed > 0 {
                     tracing::debug!(removed, "old messages were trimmed");
                 }
             }
             Err(Error::Closed) => return,
-            Err(error) => {
-                if trouble.failed() {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "trimming failed, trying again");
-                }
-            }
+            Err(error) => trimming.failed(&error),
         }
     }
 }

@@ -8,11 +8,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::outage::Outages;
 use crate::Error;
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 
@@ -87,9 +87,14 @@ impl Poller {
     }
 
     /// Polls and checks in until closing. It does not keep the engine alive.
-    pub(crate) async fn run(self, engine: Weak<dyn Engine>, closing: CancellationToken) {
-        let polling = self.poll(&engine);
-        let checking_in = self.check_in(&engine);
+    pub(crate) async fn run(
+        self,
+        engine: Weak<dyn Engine>,
+        outages: Outages,
+        closing: CancellationToken,
+    ) {
+        let polling = self.poll(&engine, &outages);
+        let checking_in = self.check_in(&engine, &outages);
         tokio::select! {
             () = closing.cancelled() => {}
             () = polling => {}
@@ -98,8 +103,8 @@ impl Poller {
     }
 
     /// Ends when the engine has gone or is closed.
-    async fn poll(&self, engine: &Weak<dyn Engine>) {
-        let mut trouble = Trouble::new();
+    async fn poll(&self, engine: &Weak<dyn Engine>, outages: &Outages) {
+        let mut polling = outages.part("polling");
         loop {
             let (due, next) = self.due();
             if due.is_empty() {
@@ -115,9 +120,7 @@ impl Poller {
             let groups: Arc<[GroupKey]> = due.iter().map(|(_, group)| group.clone()).collect();
             match engine.ready(groups).await {
                 Ok(ready) => {
-                    if trouble.worked() {
-                        tracing::info!("polling works again");
-                    }
+                    polling.worked();
                     let numbers = due.iter().map(|(number, _)| *number);
                     self.notify(
                         numbers
@@ -127,19 +130,14 @@ impl Poller {
                 }
                 Err(Error::Closed) => return,
                 // Waiting consumers are polled for again.
-                Err(error) => {
-                    if trouble.failed() {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, groups = due.len(), "polling failed, trying again");
-                    }
-                }
+                Err(error) => polling.failed(&error),
             }
         }
     }
 
     /// Checks all consumers in. Ends when the engine has gone or is closed.
-    async fn check_in(&self, engine: &Weak<dyn Engine>) {
-        let mut trouble = Trouble::new();
+    async fn check_in(&self, engine: &Weak<dyn Engine>, outages: &Outages) {
+        let mut checking_in = outages.part("checking in");
         loop {
             tokio::time::sleep(CHECK_IN_INTERVAL).await;
             let Some(engine) = engine.upgrade() else {
@@ -157,18 +155,9 @@ impl Poller {
                 continue;
             }
             match engine.check_in(consumers, CHECK_IN_TTL).await {
-                Ok(()) => {
-                    if trouble.worked() {
-                        tracing::info!("checking in works again");
-                    }
-                }
+                Ok(()) => checking_in.worked(),
                 Err(Error::Closed) => return,
-                Err(error) => {
-                    if trouble.failed() {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "checking in failed, trying again");
-                    }
-                }
+                Err(error) => checking_in.failed(&error),
             }
         }
     }

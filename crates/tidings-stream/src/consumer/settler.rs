@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tidings_reconnect::Trouble;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::outage::Part;
 use super::{CloseReport, Subscription, after};
 use crate::engine::{Outcome, Settlement};
 use crate::{Error, MessageId, telemetry};
@@ -158,8 +158,8 @@ pub(super) async fn run(
         backlog: VecDeque::new(),
         pause: FIRST_PAUSE,
         next_try: None,
-        trouble: Trouble::new(),
-        letter_trouble: Trouble::new(),
+        ends: subscription.outages.part("recording how messages ended"),
+        letters: subscription.outages.part("recording dead letters"),
     };
     let mut batches = Vec::new();
     loop {
@@ -193,9 +193,9 @@ struct Settler<'a> {
     pause: Duration,
     /// When the backlog is tried again; `None` if there is none.
     next_try: Option<Instant>,
-    /// Failures to record anything but dead letters, and dead letters.
-    trouble: Trouble,
-    letter_trouble: Trouble,
+    /// Recording anything but dead letters, and dead letters.
+    ends: Part,
+    letters: Part,
 }
 
 impl Settler<'_> {
@@ -258,21 +258,15 @@ impl Settler<'_> {
             return Err(Error::Closed);
         };
         // A chunk has dead letters or others.
-        let (trouble, what) = match chunk.first().map(|end| &end.settlement.outcome) {
-            Some(Outcome::Dead { .. }) => (&mut self.letter_trouble, "dead letters"),
-            _ => (&mut self.trouble, "ends"),
+        let part = if chunk.first().is_some_and(Settling::is_letter) {
+            &mut self.letters
+        } else {
+            &mut self.ends
         };
         match &settled {
-            Ok(_) if trouble.worked() => tracing::info!(
-                stream = %group.stream, group = %group.group, what,
-                "recording how messages ended works again"
-            ),
-            Err(error) if trouble.failed() => tracing::error!(
-                stream = %group.stream, group = %group.group, what, messages = chunk.len(),
-                error = error as &dyn std::error::Error,
-                "recording how messages ended failed, trying again"
-            ),
-            Ok(_) | Err(_) => {}
+            Ok(_) => part.worked(),
+            Err(error) if is_final(error) => {}
+            Err(error) => part.failed(error),
         }
         settled
     }

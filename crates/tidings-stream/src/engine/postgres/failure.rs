@@ -37,6 +37,15 @@ impl From<tidings_postgres::Error> for Error {
     }
 }
 
+/// Whether the reason of an error is that the database is away for a while.
+pub(super) fn is_outage(error: &Error) -> bool {
+    let (Error::Backend(source) | Error::OutcomeUnknown(source)) = error else {
+        return false;
+    };
+    let database: Option<&tidings_postgres::Error> = source.downcast_ref();
+    database.is_some_and(tidings_postgres::Error::is_unavailable)
+}
+
 /// Whether some message may be the reason why a batch failed. The first two characters of a code are
 /// its class.
 pub(super) fn append_error(failed: tidings_postgres::Error) -> AppendError {

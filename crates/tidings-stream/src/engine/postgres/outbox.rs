@@ -163,7 +163,8 @@ pub(super) fn sequencer(
                 }
                 Err(Error::Closed) => return,
                 Err(error) => {
-                    if trouble.failed() {
+                    // An outage of the database is reported by what listens and by what calls.
+                    if !failure::is_outage(&error) && trouble.failed() {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
                             "emptying the outbox of transactions failed, trying again"
