@@ -46,6 +46,12 @@ impl StreamName {
         &self.0
     }
 
+    /// Its own part, `<name>`: what calls of a handle with this application and namespace take.
+    pub fn name(&self) -> &str {
+        let mut parts = self.0.splitn(3, '.');
+        parts.nth(2).unwrap_or_default()
+    }
+
     /// The name as a label of metrics.
     pub(crate) fn label(&self) -> metrics::SharedString {
         Arc::clone(&self.0).into()
@@ -164,6 +170,7 @@ mod tests {
             let full = StreamName::new("app", "default", name).unwrap();
             assert_eq!(full.as_str(), format!("app.default.{name}"));
             assert_eq!(full.to_string().parse::<StreamName>().unwrap(), full);
+            assert_eq!(full.name(), name);
         }
     }
 

@@ -1,13 +1,11 @@
 //! Looking at streams and groups, and moving them by hand.
 
 use super::Streams;
-use crate::{
-    Error, Member, Message, MessageId, PendingMessage, StartFrom, StreamName, StreamStats,
-};
+use crate::{Error, Member, Message, MessageId, PendingMessage, StartFrom, StreamStats};
 
 impl Streams {
-    /// The streams of this handle's application and namespace, in the order of their names. Dead
-    /// letters are streams like any other.
+    /// The streams of this handle's application and namespace, in the order of their names, as the other
+    /// calls of this handle take them. Dead letters are streams like any other.
     ///
     /// # Errors
     ///
@@ -17,11 +15,12 @@ impl Streams {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
-    pub async fn list(&self) -> Result<Vec<StreamName>, Error> {
+    pub async fn list(&self) -> Result<Vec<String>, Error> {
         // The shortest name that the settings make, less its own part.
         let probe = self.name("x")?;
         let prefix = &probe.as_str()[..probe.as_str().len() - 1];
-        self.shared.engine.list(prefix).await
+        let names = self.shared.engine.list(prefix).await?;
+        Ok(names.iter().map(|name| name.name().to_owned()).collect())
     }
 
     /// Figures of a stream and its groups. A stream that does not exist has none.

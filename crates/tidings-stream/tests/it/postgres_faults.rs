@@ -241,7 +241,7 @@ async fn regression_a_pooler_gets_its_sessions_back_unchanged() {
     next(&mut seen).await.unwrap();
     until(async || consumer.stats().acknowledged == 1).await;
     streams.trim().await.unwrap();
-    assert_eq!(streams.list().await.unwrap(), [name("s")]);
+    assert_eq!(streams.list().await.unwrap(), ["s"]);
     assert_eq!(streams.members("s", "g").await.unwrap().len(), 1);
     consumer.close().await;
     streams.delete_stream("s").await.unwrap();

@@ -37,11 +37,12 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
     WHERE s.name = p_stream ORDER BY g.name
 $$;
 
--- The streams whose names begin with a prefix, in order. No name has the character that ends the range.
+-- The streams whose names begin with a prefix, in order. What follows the prefix in a name is shorter than
+-- what ends the range, of which each character is the last one.
 CREATE FUNCTION tidings_stream_list(p_prefix text) RETURNS SETOF text LANGUAGE sql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
     SELECT name FROM tidings_stream
-    WHERE name >= p_prefix AND name < p_prefix || U&'\+10FFFF' AND name >= ' ' ORDER BY name
+    WHERE name >= p_prefix AND name < p_prefix || repeat(U&'\+10FFFF', 200) AND name >= ' ' ORDER BY name
 $$;
 
 -- A page of what a group has begun and not finished.
