@@ -62,6 +62,7 @@ behaviours! { $
         five_messages_make_the_round_trip
         payloads_and_headers_arrive_as_they_were_sent
         what_is_too_large_is_refused
+        regression_a_publisher_cannot_steer_a_redrive
         the_largest_headers_outlive_death_and_return
         large_messages_do_not_wait_for_a_poll
         ids_are_dense_and_a_batch_is_contiguous

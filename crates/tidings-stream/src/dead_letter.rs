@@ -6,7 +6,8 @@ use crate::Headers;
 use crate::consumer::Origin;
 use crate::engine::GroupKey;
 
-/// The start of every header that the move to a dead-letter stream adds.
+/// The start of every header that the move to a dead-letter stream adds. Publishers may not send such headers:
+/// they say where a redrive publishes.
 pub(crate) const PREFIX: &str = "x-dlq-";
 
 /// Longest [`ERROR`] header, in bytes.

@@ -145,8 +145,8 @@ pub use engine::redis;
 pub use engine::sqlite;
 pub use error::Error;
 pub use message::{
-    Headers, InvalidMessageId, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES,
-    MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,
+    Headers, InvalidMessageId, MAX_BATCH_BYTES, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES,
+    MAX_PUBLISH_KEY_BYTES, MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,
 };
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
 pub use stats::{GroupStats, Member, PendingMessage, StreamStats};

@@ -17,6 +17,11 @@ pub const MAX_PAYLOAD_BYTES: usize = 16 << 20;
 /// Longest headers of one message, keys and values together, in bytes (64 KiB).
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
 
+/// Largest batch of one publish, in bytes of payloads and headers (256 MiB).
+///
+/// A store takes a batch at once. It holds all of it in memory, or locks others out until it is written.
+pub const MAX_BATCH_BYTES: usize = 256 << 20;
+
 /// Longest publish key, in bytes.
 pub const MAX_PUBLISH_KEY_BYTES: usize = 255;
 
@@ -159,8 +164,19 @@ impl NewMessage {
         self.publish_key.as_ref()
     }
 
-    /// Refuses what is too large for any engine.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// The bytes of its payload and headers.
+    pub(crate) fn bytes(&self) -> usize {
+        self.payload.len() + self.header_bytes()
+    }
+
+    /// The bytes of its headers, keys and values together.
+    fn header_bytes(&self) -> usize {
+        let bytes = self.headers.iter();
+        bytes.map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    /// Refuses what no engine takes, and what only a death may add.
+    fn check(&self) -> Result<(), Error> {
         if self.payload.len() > MAX_PAYLOAD_BYTES {
             return Err(Error::TooLarge {
                 field: "payload",
@@ -168,11 +184,17 @@ impl NewMessage {
                 limit: MAX_PAYLOAD_BYTES,
             });
         }
-        let length: usize = self
+        if self
             .headers
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
+            .keys()
+            .any(|key| dead_letter::is_provenance(key))
+        {
+            return Err(Error::InvalidOption {
+                field: "headers",
+                expected: "without keys that begin with `x-dlq-`, which dead letters get when they die",
+            });
+        }
+        let length = self.header_bytes();
         if length > MAX_HEADER_BYTES {
             return Err(Error::TooLarge {
                 field: "headers",
@@ -182,6 +204,22 @@ impl NewMessage {
         }
         self.publish_key.as_ref().map_or(Ok(()), PublishKey::check)
     }
+}
+
+/// Refuses messages that no engine takes, one by one or together.
+pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<(), Error> {
+    for message in messages {
+        message.check()?;
+    }
+    let length = messages.iter().map(NewMessage::bytes).sum();
+    if length > MAX_BATCH_BYTES {
+        return Err(Error::TooLarge {
+            field: "batch",
+            length,
+            limit: MAX_BATCH_BYTES,
+        });
+    }
+    Ok(())
 }
 
 impl PublishKey {
@@ -300,6 +338,19 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_with_its_headers() {
+        let payload = Bytes::from(vec![0; MAX_PAYLOAD_BYTES]);
+        let mut batch = vec![NewMessage::new(payload); MAX_BATCH_BYTES / MAX_PAYLOAD_BYTES];
+        check_batch(&batch).unwrap();
+        batch.push(NewMessage::new("").with_header("k", ""));
+        let refused = check_batch(&batch).unwrap_err();
+        let expected = MAX_BATCH_BYTES + 1;
+        assert!(
+            matches!(refused, Error::TooLarge { field: "batch", length, .. } if length == expected)
+        );
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::telemetry::GroupTelemetry;
 use crate::{
     BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
-    ServiceConfig, StreamName, SubscribeOptions, batch_with_context, telemetry,
+    ServiceConfig, StreamName, SubscribeOptions, batch_with_context, message, telemetry,
 };
 
 mod admin;
@@ -101,9 +101,9 @@ impl Streams {
     /// # Errors
     ///
     /// [`Error::Closed`] after closing began; [`Error::InvalidName`]; [`Error::TooLarge`] and
-    /// [`Error::InvalidOption`] for a part of the message, or for a batch that the store cannot take at
-    /// once (256 MiB on PostgreSQL and Redis, and 100,000 messages on Redis); [`Error::Full`] if the store
-    /// has no room; [`Error::OutcomeUnknown`] if it did not reply; [`Error::Backend`] if it fails.
+    /// [`Error::InvalidOption`] for a part of the message, for headers that begin with `x-dlq-`, or for a
+    /// batch of more than [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) (on Redis also of more than 100,000
+    /// messages); [`Error::Full`] if the store has no room; [`Error::OutcomeUnknown`] if it did not reply; [`Error::Backend`] if it fails.
     ///
     /// # Cancel safety
     ///
@@ -157,9 +157,7 @@ impl Streams {
     ) -> Result<Vec<MessageId>, Error> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
-        for message in &messages {
-            message.check()?;
-        }
+        message::check_batch(&messages)?;
         let count = messages.len();
         let appended = self
             .shared
@@ -354,9 +352,9 @@ impl Streams {
         if !tasks.as_ref().is_some_and(are_running) {
             let Shared {
                 engine,
-                outages,
                 closing,
                 poller,
+                outages,
                 ..
             } = &*self.shared;
             let interval = self.config.janitor_interval;

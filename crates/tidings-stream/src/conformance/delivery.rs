@@ -6,8 +6,8 @@ use super::support::{
 };
 use crate::engine::Engine;
 use crate::{
-    Error, HandlerError, Headers, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Message, MessageId,
-    NewMessage, Redrive, dead_letter,
+    Error, HandlerError, Headers, MAX_BATCH_BYTES, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, Message,
+    MessageId, NewMessage, Redrive, dead_letter,
 };
 
 /// Five messages arrive, first attempts all.
@@ -24,6 +24,11 @@ pub async fn five_messages_make_the_round_trip(engine: Arc<dyn Engine>) {
         [1, 2, 3, 4, 5]
     );
     assert!(messages.iter().all(|message| message.attempt == 1));
+    // By the clock of the store, which may be another machine's.
+    let stored = streams.read("s", None, 5).await.unwrap();
+    let times = |messages: &[Message]| messages.iter().map(|it| it.created_at).collect::<Vec<_>>();
+    assert_eq!(times(&messages), times(&stored));
+    assert!(times(&messages).is_sorted());
     assert!(
         messages
             .iter()
@@ -74,7 +79,42 @@ pub async fn what_is_too_large_is_refused(engine: Arc<dyn Engine>) {
         let refused = streams.publish("s", message).await.unwrap_err();
         assert!(matches!(refused, Error::TooLarge { field, .. } if field == wrong));
     }
+    let piece = NewMessage::new(vec![1; MAX_PAYLOAD_BYTES]);
+    let batch = vec![piece; MAX_BATCH_BYTES / MAX_PAYLOAD_BYTES + 1];
+    let refused = streams.publish_batch("s", batch).await.unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { field: "batch", .. }));
     assert_eq!(streams.stats("s").await.unwrap().messages, 1);
+}
+
+/// Headers of dead letters say where a redrive publishes, so only a death may add them: a publisher that sends
+/// them is refused, whatever stream it publishes to.
+pub async fn regression_a_publisher_cannot_steer_a_redrive(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let forged = || NewMessage::new("").with_header(dead_letter::STREAM, "app.default.private");
+    let other = NewMessage::new("").with_header("x-dlq-later", "");
+    for stream in ["s", "s.dead"] {
+        for batch in [
+            vec![forged()],
+            vec![NewMessage::new(""), forged()],
+            vec![other.clone()],
+        ] {
+            let refused = streams.publish_batch(stream, batch).await.unwrap_err();
+            let is_about_headers = matches!(
+                refused,
+                Error::InvalidOption {
+                    field: "headers",
+                    ..
+                }
+            );
+            assert!(is_about_headers, "{refused:?}");
+        }
+    }
+    assert!(streams.list().await.unwrap().is_empty());
+    // Others with the same start are the application's own.
+    let own = NewMessage::new("")
+        .with_header("x-dlq", "")
+        .with_header("X-DLQ-stream", "s");
+    streams.publish("s", own).await.unwrap();
 }
 
 /// Headers of the largest size, all of them characters that a store may have to escape, come with the

@@ -92,8 +92,7 @@ impl Request for Messages {
     }
 
     fn bytes(&self) -> usize {
-        let bytes = |message: &NewMessage| message.payload.len();
-        self.messages.iter().map(bytes).sum()
+        self.messages.iter().map(NewMessage::bytes).sum()
     }
 
     fn fits(&self, earlier: &Self) -> bool {

@@ -218,7 +218,6 @@ impl Engine for PostgresEngine {
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, Error> {
-        append::check(&messages)?;
         self.shared.commit.append(stream, messages, retention).await
     }
 

@@ -37,7 +37,7 @@ use super::trim_round::Round;
 use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
-    StreamName, StreamStats,
+    StreamName, StreamStats, message,
 };
 
 mod append;
@@ -125,9 +125,7 @@ pub fn publish_in(
     stream: &StreamName,
     messages: &[NewMessage],
 ) -> Result<Vec<MessageId>, Error> {
-    for message in messages {
-        message.check()?;
-    }
+    message::check_batch(messages)?;
     if messages.is_empty() {
         return Ok(Vec::new());
     }

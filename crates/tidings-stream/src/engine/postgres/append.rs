@@ -12,9 +12,6 @@ use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{Wakes, headers, numbering, time};
 use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 
-/// Most payload bytes of one batch (256 MiB): the server has all of it in its memory.
-const MAX_BATCH_BYTES: usize = 256 << 20;
-
 /// Most messages with publish keys of a batch whose ids may all be in the reply. The database returns no more
 /// than so many: what it sends while it holds the lock of the stream has to fit into the buffers of the
 /// connection, or a client that is stopped stops all others.
@@ -32,19 +29,6 @@ const APPEND: &str =
 const KNOWN: &str = "SELECT tidings_stream_known($1, $2)";
 
 const SET_RETENTION: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
-
-/// Refuses a batch that the server could not take.
-pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
-    let length = messages.iter().map(|message| message.payload.len()).sum();
-    if length > MAX_BATCH_BYTES {
-        return Err(Error::TooLarge {
-            field: "batch",
-            length,
-            limit: MAX_BATCH_BYTES,
-        });
-    }
-    Ok(())
-}
 
 /// Appends batches, and wakes the consumers that wait for them.
 #[derive(Debug)]

@@ -17,9 +17,9 @@ use tokio::sync::Notify;
 use super::announce::Announcer;
 use super::append::Columns;
 use super::content::MAX_BYTES;
-use super::{append, failure};
+use super::failure;
 use crate::engine::Wakes;
-use crate::{Error, NewMessage, StreamName};
+use crate::{Error, NewMessage, StreamName, message};
 
 /// Most messages that get their numbers in one transaction.
 const BATCH: i64 = 500;
@@ -78,10 +78,7 @@ pub async fn publish_in(
     stream: &StreamName,
     messages: &[NewMessage],
 ) -> Result<(), Error> {
-    for message in messages {
-        message.check()?;
-    }
-    append::check(messages)?;
+    message::check_batch(messages)?;
     if messages.is_empty() {
         return Ok(());
     }

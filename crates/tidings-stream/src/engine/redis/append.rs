@@ -11,12 +11,8 @@ use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{headers, numbering, time};
 use crate::{Error, MessageId, NewMessage, Retention, StreamName};
 
-/// Most payload bytes of one batch (256 MiB). The server has all of it in its memory twice, and does
-/// nothing else while it takes it in.
-const MAX_BATCH_BYTES: usize = 256 << 20;
-
 /// Most messages of one batch: together with the bound on bytes, what the server takes in within about
-/// a second.
+/// a second, in which it does nothing else.
 const MAX_BATCH_MESSAGES: usize = 100_000;
 
 /// Most messages of one entry of a log, and most bytes of them unless it is one. A command per message
@@ -27,16 +23,8 @@ const MAX_ENTRY_BYTES: usize = 4096;
 /// Most payload bytes of a message that shares an entry, as the scripts know it.
 pub(super) const LARGE: usize = 1024;
 
-/// Refuses a batch that the server could not take, or not without holding up all other clients.
+/// Refuses a batch that would hold up all other clients.
 pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
-    let length = messages.iter().map(|message| message.payload.len()).sum();
-    if length > MAX_BATCH_BYTES {
-        return Err(Error::TooLarge {
-            field: "batch",
-            length,
-            limit: MAX_BATCH_BYTES,
-        });
-    }
     if messages.len() > MAX_BATCH_MESSAGES {
         return Err(Error::InvalidOption {
             field: "batch",
@@ -214,11 +202,6 @@ mod tests {
         assert!(matches!(
             check(&many).unwrap_err(),
             Error::InvalidOption { field: "batch", .. }
-        ));
-        let large = vec![NewMessage::new(bytes::Bytes::from(vec![0; 16 << 20])); 17];
-        assert!(matches!(
-            check(&large).unwrap_err(),
-            Error::TooLarge { field: "batch", .. }
         ));
     }
 }
