@@ -368,6 +368,24 @@ mod tests {
         let options = SubscribeOptions::default();
         assert_eq!(options.max_attempts(), Some(4));
         assert_eq!(options.delay_after(1), Duration::from_secs(30));
+        assert_eq!(options.start, StartFrom::Latest);
+        assert_eq!(options.concurrency, 1);
+        assert_eq!(options.poll_interval, Duration::from_secs(1));
+        assert_eq!(options.visibility_timeout, Duration::from_secs(30));
+        assert_eq!(options.shutdown_timeout, Duration::from_secs(30));
+        assert_eq!(options.dead_letter_stream, None);
+        options.check().unwrap();
+        let config = ServiceConfig::default();
+        assert_eq!((&*config.app, &*config.namespace), ("app", "default"));
+        assert_eq!(config.retention, None);
+        assert_eq!(config.janitor_interval, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn zero_handlers_and_batches_of_none_are_one() {
+        let options = SubscribeOptions::default();
+        let options = options.with_concurrency(0).with_max_batch(0);
+        assert_eq!((options.concurrency, options.max_batch), (1, 1));
         options.check().unwrap();
     }
 

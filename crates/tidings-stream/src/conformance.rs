@@ -100,6 +100,7 @@ behaviours! { $
         concurrent_dead_letters_all_arrive
         claims_never_exceed_free_handlers;
     trim:
+        everything_is_kept_by_default
         trimming_by_length_keeps_the_newest
         trimming_by_age_removes_the_old
         the_last_retention_wins

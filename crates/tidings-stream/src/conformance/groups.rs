@@ -89,7 +89,13 @@ pub async fn a_group_that_exists_keeps_its_position(engine: Arc<dyn Engine>) {
     seen.take(3).await;
     consumer.close().await;
     streams.publish("s", NewMessage::new("4")).await.unwrap();
-    for start in [StartFrom::Latest, StartFrom::Earliest] {
+    let first = MessageId::from_u64(1);
+    let starts = [
+        StartFrom::Latest,
+        StartFrom::Earliest,
+        StartFrom::After(first),
+    ];
+    for start in starts {
         let (recorder, mut seen) = recorder();
         let options = from_start().with_start(start);
         let consumer = subscribe(&streams, "s", "g", options, recorder).await;

@@ -25,6 +25,21 @@ pub async fn trimming_by_length_keeps_the_newest(engine: Arc<dyn Engine>) {
     }
 }
 
+/// A stream of which no retention was ever given keeps everything, read or not.
+pub async fn everything_is_kept_by_default(engine: Arc<dyn Engine>) {
+    let config = ServiceConfig::default().with_janitor_interval(Duration::from_millis(1));
+    let streams = Streams::new(engine, config);
+    let (recorder, mut seen) = recorder();
+    let consumer = subscribe(&streams, "s", "g", from_start(), recorder).await;
+    streams.publish_batch("s", numbered(200)).await.unwrap();
+    seen.take(200).await;
+    consumer.close().await;
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    assert_eq!(streams.trim().await.unwrap(), 0);
+    let stats = streams.stats("s").await.unwrap();
+    assert_eq!((stats.messages, stats.oldest.unwrap().as_u64()), (201, 1));
+}
+
 /// What has passed the age goes with a later publish.
 pub async fn trimming_by_age_removes_the_old(engine: Arc<dyn Engine>) {
     let streams = streams(engine);

@@ -17,7 +17,7 @@ use tidings_test_support::Log;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::database::{Schema, key, numbered, soon, until};
+use crate::database::{Schema, key, next, numbered, recorder, soon, until};
 use crate::wrapped::{Hook, Wrapped};
 
 fn from_start() -> SubscribeOptions {
@@ -240,6 +240,19 @@ async fn regression_closing_ends_in_time_whatever_the_store_does() {
             (report.finished == 1, report.abandoned),
             (is_recorded, u64::from(!is_recorded))
         );
+        // What was handled and not recorded comes again when its claim has expired.
+        engine.hook.begun.store(false, Ordering::Relaxed);
+        let (pass_on, mut seen) = recorder();
+        let again = streams.subscribe("s", "g", from_start(), pass_on).await;
+        let again = again.unwrap();
+        if !is_recorded {
+            let mut message = next(&mut seen).await.unwrap();
+            while message.id.as_u64() != 1 {
+                message = next(&mut seen).await.unwrap();
+            }
+            assert_eq!(message.attempt, 2);
+        }
+        again.close().await;
     }
 }
 

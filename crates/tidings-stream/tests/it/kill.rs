@@ -2,20 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_sqlite::{Database, Options};
 use tidings_stream::engine::Engine;
-use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions};
-use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{Message, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::database::Schema;
+use crate::place::{Place, open};
 
 /// Tells the child where the streams are.
 const CHILD: &str = "TIDINGS_STREAM_TEST_CHILD";
@@ -25,70 +21,42 @@ const CONCURRENCY: usize = 8;
 
 #[test]
 fn sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().to_str().unwrap().to_owned();
-    let open = async |folder: String| {
-        let path = Path::new(&folder).join("test.db");
-        let database = Database::open(path, &Options::default()).unwrap();
-        let engine = SqliteEngine::open(database).await.unwrap();
-        Arc::new(engine) as Arc<dyn Engine>
-    };
     kill_again_and_again(
         "kill::sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |_| (place, folder),
-        open,
+        |_| Place::sqlite(),
     );
 }
 
 #[test]
 fn postgres_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    let open = async |url: String| {
-        let config = Config::new(&url).unwrap();
-        let engine = PostgresEngine::open(config, PostgresOptions::default()).await;
-        Arc::new(engine.unwrap()) as Arc<dyn Engine>
-    };
     kill_again_and_again(
         "kill::postgres_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |runtime| {
-            let schema = runtime.block_on(Schema::create());
-            (schema.url(), schema)
-        },
-        open,
+        |runtime| runtime.block_on(Place::postgres()),
     );
 }
 
 #[test]
 fn redis_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    let open = async |prefix: String| {
-        let engine = crate::redis::open(&crate::redis::url(), &prefix).await;
-        Arc::new(engine) as Arc<dyn Engine>
-    };
     kill_again_and_again(
         "kill::redis_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |_| (crate::redis::prefix(), ()),
-        open,
+        |_| Place::redis(),
     );
 }
 
 /// Kills a process that publishes and consumes, again and again. Every message whose publish was
 /// acknowledged is handled, and what is handled twice was in hand when its process died.
 ///
-/// `make` makes a place for streams, and what has to live as long as it is used; `open` opens it, in
-/// this process and in the children, which run the test of the given name.
-fn kill_again_and_again<G>(
-    test: &str,
-    make: impl FnOnce(&Runtime) -> (String, G),
-    open: impl AsyncFn(String) -> Arc<dyn Engine>,
-) {
+/// The children run the test of the given name, in the place that `make` makes.
+fn kill_again_and_again(test: &str, make: impl FnOnce(&Runtime) -> Place) {
     let runtime = Runtime::new().unwrap();
     if let Ok(place) = std::env::var(CHILD) {
-        runtime.block_on(async { publish_and_consume_until_killed(open(place).await).await });
+        runtime.block_on(async { publish_and_consume_until_killed(open(&place).await).await });
     }
-    let (place, _guard) = make(&runtime);
+    let place = make(&runtime);
     let mut published = BTreeSet::new();
     let mut handled = Vec::new();
     for round in 0..ROUNDS {
-        let mut child = spawn_child(test, &place);
+        let mut child = spawn_child(test, place.text());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // Death comes after a number of lines, not after a time.
         let mut left = 40 + round * 17;
@@ -108,7 +76,7 @@ fn kill_again_and_again<G>(
         }
         child.wait().unwrap();
     }
-    runtime.block_on(async { handle_the_rest(open(place).await, &mut handled).await });
+    runtime.block_on(async { handle_the_rest(open(place.text()).await, &mut handled).await });
     assert!(published.len() as u64 >= ROUNDS, "{}", published.len());
     let distinct: BTreeSet<u64> = handled.iter().copied().collect();
     let missing: Vec<_> = published.difference(&distinct).collect();
