@@ -24,9 +24,9 @@ pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 /// Most events that a command can be asked to wait for.
 const MAX_COUNT: u64 = 1_000_000_000;
 
-/// Delivers every notification to open screens, the inbox and webhooks
+/// Delivers each notification to a user's open screens, inbox and webhooks
 #[derive(Debug, Parser)]
-#[command(name = "tidings", version, about, max_term_width = 100)]
+#[command(name = "tidings", version, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -144,8 +144,8 @@ pub struct Settings {
           default_value = "30s", value_parser = time(0, 600))]
     pub shutdown_timeout: Duration,
 
-    /// Several servers on one database: how long after the crash of one the others wait before they send
-    /// its webhooks and count its users as offline, 1s to 5m
+    /// With several servers on one database: how long the others wait after a server has crashed, before they
+    /// send its webhooks and count its users as offline, 1s to 5m
     #[arg(long, env = "TIDINGS_LEASE", value_name = "DURATION",
           default_value = "30s", value_parser = time(1, 300))]
     pub lease: Duration,

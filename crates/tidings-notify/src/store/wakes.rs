@@ -43,7 +43,7 @@ pub struct WakeSender(broadcast::Sender<Wake>);
 
 impl WakeSender {
     /// A sender whose receivers may each fall this many hints behind, at least one, before they are
-    /// told that some are lost.
+    /// informed that some are lost.
     pub fn new(capacity: usize) -> Self {
         Self(broadcast::Sender::new(capacity.max(1)))
     }

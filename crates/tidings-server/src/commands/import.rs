@@ -20,7 +20,7 @@ const IN_LOG: Duration = Duration::from_secs(1);
 /// Moves everything in a SQLite file to an empty PostgreSQL database.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "No server may use the file or the database meanwhile. The file stays as it is. An import that was interrupted is begun anew by the same command; until one has ended, no server starts on the database."
+    after_help = "Stop all servers on the file and on the database first. The file is not changed. If an import is interrupted, run the same command again: it begins anew. No server starts on the database until an import has ended."
 )]
 pub(super) struct Import {
     /// The file, for instance `sqlite:tidings.db`

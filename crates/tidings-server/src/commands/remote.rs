@@ -9,6 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tidings_reconnect::Obstacle;
 
 use super::CommandError;
 use crate::error::{explain, said_by_system};
@@ -133,18 +134,17 @@ impl Remote {
         if !error.is_connect() {
             return lost(error);
         }
-        let cause = last(error);
-        match kind(cause) {
-            Some(io::ErrorKind::ConnectionRefused) => {
+        match Obstacle::find(error) {
+            Some(Obstacle::NotListening) => {
                 format!("no server at {url}; start one with: tidings serve --dev").into()
             }
-            // The handshake of TLS failed.
-            Some(io::ErrorKind::InvalidData) if url.scheme() == "https" => format!(
-                "no TLS at {url}: {cause}; a Tidings server uses http, unless a proxy with a \
-                 certificate is in front of it"
+            Some(Obstacle::NotTls) => format!(
+                "no TLS at {url}; a Tidings server uses http, unless a proxy with a certificate is in \
+                 front of it"
             )
             .into(),
-            _ => format!("cannot connect to {url}: {}", explain(cause)).into(),
+            Some(obstacle) => format!("cannot connect to {url}: {obstacle}").into(),
+            None => format!("cannot connect to {url}: {}", explain(last(error))).into(),
         }
     }
 }
@@ -167,15 +167,6 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
         .into(),
         _ => "lost the connection to the server".into(),
     }
-}
-
-/// What the operating system or the TLS library reported: some layers wrap one `io::Error` in another.
-fn kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
-    let mut error: &io::Error = error.downcast_ref()?;
-    while let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        error = inner;
-    }
-    Some(error.kind())
 }
 
 /// The last of the errors that are behind one: those in between are of libraries.

@@ -151,7 +151,10 @@ async fn mistakes_are_explained_in_one_line() {
     let tls = server.url.replace("http:", "https:");
     for (url, says) in [
         (tls.as_str(), "no TLS at https://"),
-        ("http://no.invalid", "cannot connect to"),
+        (
+            "http://no.invalid",
+            "cannot connect to http://no.invalid/: the host of the URL has no address that can be found\n",
+        ),
     ] {
         let command = binary().args(["send", "anna", "x", "--url", url]).output();
         let complaint = String::from_utf8(command.await.unwrap().stderr).unwrap();
