@@ -3,35 +3,45 @@
 //! | module | has |
 //! |---|---|
 //! | `credential` | where a request has what proves who calls |
-//! | `api_keys` | the API keys |
+//! | `api_keys`, `stored_keys`, `new_key` | the API keys: of the configuration, of the database, new ones |
+//! | `scope` | what a key must be allowed to do |
 //! | `token` | tokens of users: the rules |
 //! | `verification_keys`, `jwks` | the keys that verify tokens, and where they come from |
 //! | `caller` | who calls, and what they may do |
-//! | `expiry` | the end of a token while a stream is open |
+//! | `validity` | the end of a permission while a stream is open |
 //! | `issue` | makes a token for trying out |
 
 mod api_keys;
 mod caller;
 pub(crate) mod credential;
-mod expiry;
 mod issue;
 mod jwks;
+mod new_key;
+mod scope;
+mod stored_keys;
 mod token;
+mod validity;
 mod verification_keys;
 
+use std::sync::Arc;
+
 use self::api_keys::ApiKeys;
-pub(crate) use self::caller::{Caller, Forbidden, Scope};
+pub(crate) use self::caller::{Caller, Forbidden};
 use self::credential::{Credential, Place, Unclear};
-pub(crate) use self::expiry::{Due, Expiry};
 pub(crate) use self::issue::NewToken;
 pub use self::jwks::JwksError;
 use self::jwks::{Jwks, Pace};
+pub(crate) use self::new_key::new_key;
+pub(crate) use self::scope::{Scope, Scopes};
+use self::stored_keys::StoredKeys;
 pub(crate) use self::token::TokenRule;
 use self::token::Tokens;
+pub(crate) use self::validity::{Due, Validity};
 pub use self::verification_keys::KeyFileError;
 use self::verification_keys::VerificationKey;
 use crate::config::Config;
 use crate::settings::jwt::{JwksSource, JwtSettings, UnusableSecret};
+use crate::storage::{ApiKeyStore, StorageError, StoredKey};
 
 /// Finds out who calls.
 #[derive(Debug)]
@@ -45,7 +55,7 @@ pub(crate) struct Access {
 }
 
 /// Why a request is refused before its handler runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Refusal {
     /// It has no credential.
     Missing,
@@ -53,6 +63,10 @@ pub(crate) enum Refusal {
     Unclear(Unclear),
     /// It has a key that the server does not know.
     UnknownKey,
+    /// It has a key whose time is over.
+    ExpiredKey,
+    /// The database could not be asked for its key.
+    Storage(StorageError),
     /// It has a token that breaks a rule.
     Token(TokenRule),
 }
@@ -67,6 +81,9 @@ pub enum AccessError {
     /// A public key cannot be used.
     #[error(transparent)]
     PublicKey(#[from] KeyFileError),
+    /// The keys in the database cannot be read.
+    #[error("cannot read the API keys in the database")]
+    Keys(#[source] StorageError),
     /// The key set cannot be used.
     #[error("--jwt-jwks: cannot load the keys from {source_name}")]
     Jwks {
@@ -80,10 +97,15 @@ pub enum AccessError {
 impl Access {
     /// Reads the keys that the configuration names. A URL may be out of reach: then tokens are refused until
     /// its keys can be loaded.
-    pub(crate) async fn open(config: &Config) -> Result<Self, AccessError> {
+    pub(crate) async fn open(
+        config: &Config,
+        store: Arc<dyn ApiKeyStore>,
+    ) -> Result<Self, AccessError> {
+        let tokens = tokens(&config.jwt).await?;
+        let stored = StoredKeys::open(store).await.map_err(AccessError::Keys)?;
         Ok(Self {
-            api_keys: ApiKeys::new(&config.api_keys),
-            tokens: tokens(&config.jwt).await?,
+            api_keys: ApiKeys::new(&config.api_keys, stored),
+            tokens,
             cookie: config.jwt.cookie.clone(),
             is_open: config.api_keys.is_empty(),
         })
@@ -91,9 +113,37 @@ impl Access {
 
     /// Keeps what was loaded up to date. Never returns.
     pub(crate) async fn run(&self) {
-        match self.tokens.as_ref().and_then(|tokens| tokens.jwks.as_ref()) {
-            Some(jwks) => jwks.run().await,
-            None => std::future::pending().await,
+        let key_set = async {
+            if let Some(jwks) = self.tokens.as_ref().and_then(|tokens| tokens.jwks.as_ref()) {
+                jwks.run().await;
+            }
+        };
+        tokio::join!(self.api_keys.stored.run(), key_set);
+    }
+
+    /// Stores a key, which this instance accepts at once. Returns `false` if there are too many.
+    pub(crate) async fn create_key(
+        &self,
+        key: &StoredKey,
+        limit: u32,
+    ) -> Result<bool, StorageError> {
+        let is_created = self.api_keys.stored.store().create(key, limit).await?;
+        self.learn_of_change().await;
+        Ok(is_created)
+    }
+
+    /// Removes a key, which this instance refuses at once. Returns `false` if there is none.
+    pub(crate) async fn revoke_key(&self, id: &str) -> Result<bool, StorageError> {
+        let is_removed = self.api_keys.stored.store().remove(id).await?;
+        self.learn_of_change().await;
+        Ok(is_removed)
+    }
+
+    /// The change is stored, also if it cannot be read just now. Then this instance learns of it as the
+    /// others do.
+    async fn learn_of_change(&self) {
+        if let Err(error) = self.api_keys.stored.refresh().await {
+            tracing::debug!(%error, "cannot read the API keys after a change");
         }
     }
 
@@ -105,7 +155,7 @@ impl Access {
     ) -> Result<Option<Credential>, Refusal> {
         let found = match &self.tokens {
             Some(_) => credential::anywhere(headers, uri, self.cookie.as_deref()),
-            None if self.is_open => Ok(None),
+            None if self.is_open => credential::in_header(headers).or(Ok(None)),
             None => credential::in_header(headers),
         };
         found.map_err(Refusal::Unclear)
@@ -120,8 +170,10 @@ impl Access {
                 Err(Refusal::Missing)
             };
         };
-        if place == Place::Header && self.api_keys.contains(&text) {
-            return Ok(Caller::Operator);
+        if place == Place::Header
+            && let Some(caller) = self.api_keys.identify(&text).await?
+        {
+            return Ok(caller);
         }
         match &self.tokens {
             // A key that is mistyped is called a key, unless it could be a token.

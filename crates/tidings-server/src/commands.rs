@@ -2,6 +2,7 @@
 
 mod import;
 mod inbox;
+mod key;
 mod listen;
 mod notification;
 mod remote;
@@ -44,6 +45,8 @@ enum Command {
     Inbox(inbox::Inbox),
     /// Receives webhooks on this machine, verifies and prints them
     Listen(listen::Listen),
+    /// Manages API keys
+    Key(key::Key),
     /// Makes a token of a user, for trying out
     Token(token::Token),
     /// Moves everything in a SQLite file to an empty PostgreSQL database
@@ -83,6 +86,7 @@ impl Cli {
             Command::Tail(command) => command.run().await,
             Command::Inbox(command) => command.run().await,
             Command::Listen(command) => command.run().await,
+            Command::Key(command) => command.run().await,
             Command::Token(command) => command.run(),
             Command::Import(command) => command.run().await,
         }

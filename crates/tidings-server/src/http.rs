@@ -1,6 +1,7 @@
 //! The HTTP interface: the handler of each route, and what applies to all routes.
 
 mod access;
+mod api_keys;
 mod console;
 mod cursor;
 mod deliveries;

@@ -90,7 +90,6 @@ impl Server {
         };
         let listener = connections::listen(config.listen).map_err(cannot_listen)?;
         let address = listener.local_addr().map_err(cannot_listen)?;
-        let access = Arc::new(Access::open(&config).await?);
         let redis = match &config.redis {
             Some(url) => Some(Redis::open(url).await.map_err(|source| StartError::Redis {
                 url: url.clone(),
@@ -103,6 +102,7 @@ impl Server {
             database: config.database.clone(),
             source,
         })?;
+        let access = Arc::new(Access::open(&config, Arc::clone(&storage.api_keys)).await?);
         let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
         let presence = Arc::clone(&storage.presence);
         let instance = format!("{:016x}", fastrand::u64(..));
@@ -144,6 +144,10 @@ impl Server {
             cutting_off: CancellationToken::new(),
             tasks,
         });
+        let stopping = app.stopping.clone();
+        let access = tokio::spawn(async move {
+            stopping.run_until_cancelled(access.run()).await;
+        });
         let accepting = CancellationToken::new();
         let accept_loop = tokio::spawn(connections::accept(
             listener,
@@ -158,7 +162,7 @@ impl Server {
             accepting,
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
-            _access: AbortOnDropHandle::new(tokio::spawn(async move { access.run().await })),
+            _access: AbortOnDropHandle::new(access),
         })
     }
 

@@ -7,12 +7,14 @@
 //! | `streams` | durable streams: the work of the fan-out |
 //! | `webhooks` | endpoints, deliveries, attempts, lanes |
 //! | `presence` | who is online |
+//! | `api_keys` | API keys, by their digests |
 //! | `records` | idempotency keys, and the operations that concern several parts at once |
 //!
 //! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
 //! engine has a file here; `conformance` holds all of them to the same contract. Beside PostgreSQL, a
 //! Redis server can keep the presence and carry wake-ups.
 
+mod api_keys;
 #[cfg(test)]
 mod conformance;
 mod error;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use tidings_notify::presence::PresenceError;
 use tidings_stream::Streams;
 
+pub(crate) use self::api_keys::{ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
 pub(crate) use self::import::import;
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
@@ -43,6 +46,7 @@ pub(crate) struct Storage {
     pub(crate) webhooks: Arc<dyn tidings_webhooks::Store>,
     pub(crate) presence: Arc<dyn tidings_notify::Presence>,
     pub(crate) records: Arc<dyn Records>,
+    pub(crate) api_keys: Arc<dyn ApiKeyStore>,
 }
 
 impl Storage {

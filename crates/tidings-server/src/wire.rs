@@ -6,11 +6,13 @@
 //!
 //! | module | has |
 //! |---|---|
+//! | [`api_key`] | API keys |
 //! | [`notification`] | a notification, the list of the inbox, what accepting returns |
 //! | [`presence`] | who is online |
 //! | [`unversioned`] | the shape of the four unversioned routes |
 //! | [`webhook`] | endpoints, deliveries, attempts |
 
+pub(crate) mod api_key;
 pub(crate) mod notification;
 pub(crate) mod presence;
 pub(crate) mod unversioned;

@@ -274,9 +274,15 @@ impl Bye {
         Self::new(4201, reason, Duration::ZERO)
     }
 
-    /// The client's token has expired. To reconnect with it is of no use; a client may connect with a new one.
+    /// The client's token or key has expired. To reconnect with it is of no use; a client may connect with a
+    /// new one.
     pub fn expired() -> Self {
-        Self::new(4003, "the token has expired", Duration::from_secs(1))
+        Self::new(4003, "the token or key has expired", Duration::from_secs(1))
+    }
+
+    /// The client's key was revoked.
+    pub fn revoked() -> Self {
+        Self::new(4004, "the key was revoked", Duration::from_secs(1))
     }
 
     /// A limit on open streams is reached.

@@ -112,7 +112,7 @@ fn every_item_has_a_frame_of_its_own_name() {
     assert_eq!(
         frame(Control::Bye(bye)),
         json!({
-            "event": "bye", "code": 4003, "reason": "the token has expired",
+            "event": "bye", "code": 4003, "reason": "the token or key has expired",
             "reconnect_after_ms": 1000
         })
     );

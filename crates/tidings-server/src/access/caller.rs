@@ -1,33 +1,30 @@
 //! Who calls, and what they may do.
 
+use std::sync::Arc;
+
 use tidings_notify::UserId;
 
-use super::expiry::Expiry;
+use super::scope::Scope;
+use super::stored_keys::KnownKey;
 use super::token::Token;
+use super::validity::Validity;
 
 /// Who calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Caller {
-    /// A server with an API key, or anything on this machine with `--dev`.
+    /// A server with an API key of the configuration, or anything on this machine with `--dev`.
     Operator,
+    /// A server with an API key of the database.
+    Key(Arc<KnownKey>),
     /// A user with a token.
     User(Token),
-}
-
-/// What a route is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// Sending notifications.
-    Publish,
-    /// Inboxes and what is done in them, streams, presence.
-    Read,
-    /// Webhook endpoints and their deliveries.
-    Endpoints,
 }
 
 /// Why a caller may not use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Forbidden {
+    #[error("the API key does not have the scope `{0}`")]
+    NoScope(Scope),
     #[error("a token is for the routes below /v1/users/{{sub}} only")]
     NotForUsers,
     #[error("the token is of another user than the one in the path")]
@@ -40,8 +37,11 @@ impl Caller {
     /// Whether the caller may use a route with this scope; `user` is the user in its path, if the route
     /// belongs to that user.
     pub(crate) fn check(&self, scope: Scope, user: Option<&UserId>) -> Result<(), Forbidden> {
-        let Self::User(token) = self else {
-            return Ok(());
+        let token = match self {
+            Self::Operator => return Ok(()),
+            Self::Key(known) if known.key.scopes.contains(scope) => return Ok(()),
+            Self::Key(_) => return Err(Forbidden::NoScope(scope)),
+            Self::User(token) => token,
         };
         let user = user.ok_or(Forbidden::NotForUsers)?;
         if *user != token.user {
@@ -53,11 +53,12 @@ impl Caller {
         Ok(())
     }
 
-    /// When a stream of the caller must end, if it must.
-    pub(crate) fn expiry(&self) -> Option<Expiry> {
+    /// How long a stream of the caller may be open.
+    pub(crate) fn validity(&self) -> Validity {
         match self {
-            Self::Operator => None,
-            Self::User(token) => Some(Expiry::new(token.expires_at)),
+            Self::Operator => Validity::new(None, None),
+            Self::Key(known) => Validity::new(known.key.expires_at, Some(known.revoked.clone())),
+            Self::User(token) => Validity::new(Some(token.expires_at), None),
         }
     }
 
@@ -65,6 +66,7 @@ impl Caller {
     pub(crate) fn namespace(&self) -> String {
         match self {
             Self::Operator => String::new(),
+            Self::Key(known) => format!("key {} ", known.key.id),
             Self::User(token) => format!("user {} ", token.user),
         }
     }

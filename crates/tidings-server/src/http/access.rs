@@ -104,6 +104,8 @@ fn refuse(refusal: Refusal, path: &str) -> Response {
         Refusal::Token(TokenRule::NoKeys) => {
             return ApiError::no_token_keys().into_response();
         }
+        Refusal::Storage(error) => return ApiError::from(error).into_response(),
+        Refusal::ExpiredKey => ("the API key has expired".to_owned(), "Bearer".to_owned()),
         Refusal::Token(rule) => (
             rule.to_string(),
             format!("Bearer error=\"invalid_token\", error_description=\"{rule}\""),

@@ -125,6 +125,15 @@ impl ApiError {
         )
     }
 
+    /// There are as many API keys as allowed.
+    pub(crate) fn too_many_keys(limit: u32) -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "too_many_keys",
+            format!("there are at most {limit} API keys; revoke one that is no longer used"),
+        )
+    }
+
     /// The endpoint takes no deliveries.
     pub(crate) fn endpoint_disabled() -> Self {
         Self::new(
@@ -135,7 +144,7 @@ impl ApiError {
     }
 
     /// A failure of the server: the cause goes to the log, not to the caller.
-    fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
+    pub(crate) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -9,7 +9,7 @@ use tidings_notify::{EventId, Item, Subscription};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Due, Expiry};
+use crate::access::{Due, Validity};
 use crate::permits::Permit;
 
 /// A user's stream: the subscription, its permit, its presence, and what interrupts it: silence, and the stop of
@@ -20,8 +20,8 @@ pub(crate) struct Feed {
     ping_interval: Duration,
     ping: std::pin::Pin<Box<Sleep>>,
     stopping: CancellationToken,
-    /// Of the client's token, if it has one.
-    expiry: Option<Expiry>,
+    /// How long the client's permission lasts.
+    validity: Validity,
     /// The server stops, and the last batch has been taken.
     is_last: bool,
     receipt: Receipt,
@@ -48,7 +48,7 @@ pub(crate) enum Step {
     Items(Vec<Item>),
     /// Nothing was sent for the ping interval; the connection must be kept alive.
     Ping,
-    /// The client's token expires at this time.
+    /// The client's permission ends at this time.
     Expiring(Timestamp),
     /// The stream ends: send `bye`.
     End(Bye),
@@ -62,14 +62,14 @@ impl Feed {
         receipt: Receipt,
         ping_interval: Duration,
         stopping: CancellationToken,
-        expiry: Option<Expiry>,
+        validity: Validity,
     ) -> Self {
         Self {
             subscription,
             ping_interval,
             ping: Box::pin(tokio::time::sleep(ping_interval)),
             stopping,
-            expiry,
+            validity,
             is_last: false,
             receipt,
             unconfirmed: None,
@@ -99,12 +99,13 @@ impl Feed {
             return Step::End(Bye::stopping());
         }
         let step = tokio::select! {
-            // Nothing is sent after the end of a token. Events that are already there are sent before the
+            // Nothing is sent after the end of a permission. Events that are already there are sent before the
             // `bye` of a stop.
             biased;
-            due = due(&mut self.expiry) => match due {
+            due = self.validity.due() => match due {
                 Due::Warning(at) => Step::Expiring(at),
-                Due::End => return Step::End(Bye::expired()),
+                Due::Expired => return Step::End(Bye::expired()),
+                Due::Revoked => return Step::End(Bye::revoked()),
             },
             items = self.subscription.next_batch(MAX_BATCH, MAX_BATCH_BYTES) => match items {
                 Ok(items) => Step::Items(items),
@@ -141,13 +142,5 @@ impl Feed {
     pub(crate) fn acknowledge(&mut self, id: EventId) {
         self.receipt = Receipt::Acknowledged;
         self.subscription.sent(id);
-    }
-}
-
-/// Waits for what is due before the end of a token; for ever if there is none.
-async fn due(expiry: &mut Option<Expiry>) -> Due {
-    match expiry {
-        Some(expiry) => expiry.due().await,
-        None => std::future::pending().await,
     }
 }

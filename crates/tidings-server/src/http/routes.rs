@@ -14,8 +14,8 @@ use tidings_notify::{InboxAction, UserId};
 use super::access::{self, Gate};
 use super::extract::{InPath, NoFields};
 use super::{
-    console, deliveries, endpoints, health, inbox, notifications, presence, sse, unversioned,
-    websocket,
+    api_keys, console, deliveries, endpoints, health, inbox, notifications, presence, sse,
+    unversioned, websocket,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
@@ -99,6 +99,7 @@ pub(super) fn all() -> Vec<Route> {
         routes.extend(of_endpoints(all));
     }
     routes.extend(of_deliveries());
+    routes.extend(of_keys());
     routes.extend(unversioned());
     routes.extend(open());
     routes
@@ -161,6 +162,16 @@ fn of_deliveries() -> Vec<Route> {
         get(one, scope, deliveries::show),
         get(&format!("{one}/attempts"), scope, deliveries::attempts),
         post(&format!("{one}/retry"), scope, deliveries::retry),
+    ]
+}
+
+fn of_keys() -> Vec<Route> {
+    let scope = Scope::Admin;
+    let one = "/v1/keys/{id}";
+    vec![
+        get("/v1/keys", scope, api_keys::list),
+        post("/v1/keys", scope, api_keys::create),
+        Route::new(Method::DELETE, one, Some(scope), api_keys::revoke),
     ]
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn events(
         Receipt::Written,
         app.config.ping_interval,
         app.farewell.group(),
-        caller.expiry(),
+        caller.validity(),
     );
     let body = SseBody {
         opening: Some(opening.into_string()),

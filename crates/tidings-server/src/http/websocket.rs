@@ -98,7 +98,7 @@ pub(crate) async fn open(
         }
         Err(full) => Err(full),
     };
-    let expiry = caller.expiry();
+    let validity = caller.validity();
     let upgrade = socket
         .protocols([PROTOCOL])
         .max_message_size(MAX_FRAME_BYTES)
@@ -120,7 +120,7 @@ pub(crate) async fn open(
                             receipt,
                             app.config.ping_interval,
                             stopping.clone(),
-                            expiry,
+                            validity,
                         );
                         let session = Session {
                             app,

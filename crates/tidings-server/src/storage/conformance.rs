@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use tidings_notify::{Draft, Event, EventType, Payload, UserId};
 use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, STREAM, Webhooks};
 
-use super::{Accept, Accepted, CreateEndpoint, Created, Storage, StorageError, Turn};
+use super::{Accept, Accepted, CreateEndpoint, Created, Storage, StorageError, StoredKey, Turn};
+use crate::access::{Scope, Scopes, new_key};
 use crate::idempotency::{IdempotencyKey, Once};
 
 /// Two handles of one new database.
@@ -257,6 +258,52 @@ pub(super) async fn work_of_one_instance_is_done_by_one_at_a_time(handles: Handl
     assert!(second.take_turn(&turn("b", hour)).await.unwrap());
 }
 
+fn api_key(name: &str, expires_at: Option<Timestamp>) -> StoredKey {
+    let scopes = Scopes::new(vec![Scope::Publish, Scope::Admin]).unwrap();
+    new_key(name.to_owned(), scopes, expires_at).unwrap().1
+}
+
+pub(super) async fn keys_are_listed_on_every_handle_until_they_are_removed(handles: Handles) {
+    let (first, second) = (&handles.first.api_keys, &handles.second.api_keys);
+    assert_eq!(second.all().await.unwrap(), []);
+    let future = "2099-01-01T00:00:00.123456Z".parse().unwrap();
+    let (one, two) = (
+        api_key("o'ne \"\u{e9}\"", None),
+        api_key("two", Some(future)),
+    );
+    assert!(first.create(&one, 10).await.unwrap());
+    assert!(second.create(&two, 10).await.unwrap());
+    assert_eq!(first.all().await.unwrap(), [one.clone(), two.clone()]);
+    assert_eq!(second.all().await.unwrap(), [one.clone(), two.clone()]);
+    assert!(second.remove(&one.id).await.unwrap());
+    assert!(!first.remove(&one.id).await.unwrap());
+    assert_eq!(first.all().await.unwrap(), [two]);
+}
+
+pub(super) async fn there_are_at_most_so_many_keys(handles: Handles) {
+    let keys = &handles.first.api_keys;
+    let (one, two) = (api_key("one", None), api_key("two", None));
+    assert!(!keys.create(&one, 0).await.unwrap());
+    assert!(keys.create(&one, 1).await.unwrap());
+    assert!(!keys.create(&two, 1).await.unwrap());
+    assert_eq!(keys.all().await.unwrap(), [one]);
+}
+
+pub(super) async fn the_latest_use_of_a_key_is_kept(handles: Handles) {
+    let (one, two) = (api_key("one", None), api_key("two", None));
+    for key in [&one, &two] {
+        assert!(handles.first.api_keys.create(key, 10).await.unwrap());
+    }
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let uses = [(one.id.clone(), at(200)), ("key_gone".to_owned(), at(200))];
+    handles.first.api_keys.record_use(&uses).await.unwrap();
+    let earlier = [(one.id.clone(), at(100)), (two.id.clone(), at(100))];
+    handles.second.api_keys.record_use(&earlier).await.unwrap();
+    let keys = handles.first.api_keys.all().await.unwrap();
+    let stored: Vec<_> = keys.iter().map(|key| key.last_used_at).collect();
+    assert_eq!(stored, [Some(at(200)), Some(at(100))]);
+}
+
 pub(super) async fn a_closed_storage_refuses(handles: Handles) {
     handles.first.records.ready().await.unwrap();
     handles.second.records.ready().await.unwrap();
@@ -265,6 +312,8 @@ pub(super) async fn a_closed_storage_refuses(handles: Handles) {
     let refused = handles.first.records.accept(plain(vec![draft("anna", 1)]));
     assert!(matches!(refused.await, Err(StorageError::Closed)));
     let refused = handles.first.records.ready().await;
+    assert!(matches!(refused, Err(StorageError::Closed)));
+    let refused = handles.first.api_keys.all().await;
     assert!(matches!(refused, Err(StorageError::Closed)));
 }
 
@@ -282,6 +331,9 @@ macro_rules! suite {
             keys_are_shared_by_all_operations,
             an_endpoint_too_many_leaves_its_key_unused,
             old_keys_are_cleaned_and_young_ones_kept,
+            keys_are_listed_on_every_handle_until_they_are_removed,
+            there_are_at_most_so_many_keys,
+            the_latest_use_of_a_key_is_kept,
             a_closed_storage_refuses,
         );
     };

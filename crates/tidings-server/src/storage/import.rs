@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tidings_import::{Part, Progress, Source, Table};
 use tidings_postgres::Config;
 
-use super::sqlite::idempotency::{COMPONENT, STEPS};
+use super::sqlite::{api_keys, idempotency};
 use super::{PostgresUrl, StorageError, postgres, sqlite};
 
 /// The parts in the order in which they are copied.
@@ -14,12 +14,13 @@ const PARTS: &[Part] = &[
     tidings_webhooks::import::PART,
     tidings_stream::import::PART,
     REQUESTS,
+    API_KEYS,
 ];
 
 /// The idempotency keys.
 const REQUESTS: Part = Part {
-    component: COMPONENT,
-    version: STEPS.len(),
+    component: idempotency::COMPONENT,
+    version: idempotency::STEPS.len(),
     has_data: "SELECT EXISTS (SELECT FROM tidings_server_request)",
     is_in_use: None,
     tables: &[Table {
@@ -28,6 +29,22 @@ const REQUESTS: Part = Part {
         select: "key, fingerprint, events, response, \
                  strftime('%Y-%m-%dT%H:%M:%fZ', accepted_at / 1000000.0, 'unixepoch')",
         from: "idempotency",
+        with: None,
+    }],
+    sequences: &[],
+};
+
+/// The API keys.
+const API_KEYS: Part = Part {
+    component: api_keys::COMPONENT,
+    version: api_keys::STEPS.len(),
+    has_data: "SELECT EXISTS (SELECT FROM tidings_server_api_key)",
+    is_in_use: None,
+    tables: &[Table {
+        name: "tidings_server_api_key",
+        columns: "id, name, digest, prefix, scopes, created_at, expires_at, last_used_at",
+        select: "id, name, digest, prefix, scopes, created_at, expires_at, last_used_at",
+        from: "api_key",
         with: None,
     }],
     sequences: &[],

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `request` | one row an idempotency key: what became of the request |
 //! | `turn` | one row a kind of work that one instance at a time does |
+//! | `api_key` | one row an API key, without the key |
 //! | `probe` | the row that readiness writes |
 //!
 //! Requests to accept that wait at the same time share a transaction (`queue.rs`, `accept.rs`). Every
 //! other operation is a transaction of its own.
 
 mod accept;
+mod api_keys;
 mod queue;
 mod requests;
 
@@ -32,14 +34,17 @@ use self::accept::Acceptor;
 use self::queue::Queue;
 use self::requests::Record;
 use super::{
-    Accept, Accepted, CreateEndpoint, Created, PostgresUrl, Records, Redis, Storage, StorageError,
-    Turn,
+    Accept, Accepted, ApiKeyStore, CreateEndpoint, Created, PostgresUrl, Records, Redis, Storage,
+    StorageError, Turn,
 };
 
 const COMPONENT: &str = "tidings_server";
 
 /// The steps of the migration. One that was released is never changed; a change is another step.
-const STEPS: &[&str] = &[include_str!("postgres/schema.sql")];
+const STEPS: &[&str] = &[
+    include_str!("postgres/schema.sql"),
+    include_str!("postgres/api_keys.sql"),
+];
 
 const PROBE: &str = "
     INSERT INTO tidings_server_probe (one, at) VALUES (true, clock_timestamp())
@@ -80,7 +85,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         stream: stream.clone(),
     };
     let (queue, accepting) = queue::queue(acceptor(), acceptor(), config.reply_limit());
-    let records = PostgresRecords {
+    let records = Arc::new(PostgresRecords {
         queue,
         logs: logs.clone(),
         database,
@@ -88,13 +93,14 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         transactions: tokio::sync::Mutex::new(Database::new(config)),
         closing: tokio_util::sync::CancellationToken::new(),
         _accepting: AbortOnDropHandle::new(tokio::spawn(accepting)),
-    };
+    });
     Ok(Storage {
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
         presence,
-        records: Arc::new(records),
+        api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
+        records,
     })
 }
 

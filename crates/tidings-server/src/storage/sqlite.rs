@@ -1,6 +1,7 @@
 //! The storage on one SQLite file. Everything in it is written by one thread, in one transaction
 //! per group of waiting calls.
 
+pub(super) mod api_keys;
 pub(super) mod idempotency;
 mod migration;
 
@@ -20,7 +21,8 @@ use tidings_webhooks::WebhookEvent;
 
 use self::idempotency::Known;
 use super::{
-    Accept, Accepted, CreateEndpoint, Created, Records, Storage, StorageError, Turn, stored,
+    Accept, Accepted, ApiKeyStore, CreateEndpoint, Created, Records, Storage, StorageError, Turn,
+    stored,
 };
 
 /// What the header of the file says of its program, so that the file of another is refused: "Tidg".
@@ -65,22 +67,26 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
     database
         .migrate(idempotency::COMPONENT, idempotency::STEPS)
         .await?;
+    database
+        .migrate(api_keys::COMPONENT, api_keys::STEPS)
+        .await?;
     let logs = SqliteStore::open(database.clone()).await?;
     let engine = SqliteEngine::open(database.clone()).await?;
     let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
     let webhooks = tidings_webhooks::sqlite::SqliteStore::open(database.clone()).await?;
     migration::import_webhooks(&database, &streams).await?;
-    let records = SqliteRecords {
+    let records = Arc::new(SqliteRecords {
         stream: streams.name(tidings_webhooks::STREAM)?,
         database,
-    };
+    });
     Ok(Storage {
         logs: Arc::new(logs),
         streams,
         webhooks: Arc::new(webhooks),
         // A file belongs to one server, and its presence ends with it.
         presence: Arc::new(MemoryPresence::new()),
-        records: Arc::new(records),
+        api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
+        records,
     })
 }
 

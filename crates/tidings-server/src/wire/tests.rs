@@ -18,10 +18,12 @@ use tidings_webhooks::{
     Webhooks,
 };
 
+use super::api_key::{ApiKey, CreatedApiKey};
 use super::notification::Inbox;
 use super::presence::UserPresence;
 use super::webhook::{CreatedEndpoint, EndpointWithHealth, RotatedSecret, TestDelivery};
 use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
+use crate::access::{Scope, Scopes, new_key};
 use crate::storage::{DatabaseUrl, Storage};
 
 const DOCUMENT: &str = include_str!("../../../../docs/http.md");
@@ -54,6 +56,11 @@ fn change() -> InboxChange {
 
 fn counts() -> Counts {
     Counts::from(&change())
+}
+
+fn api_key() -> ApiKey {
+    let scopes = Scopes::new(vec![Scope::Publish, Scope::Read]).unwrap();
+    ApiKey::from(new_key("shop".to_owned(), scopes, None).unwrap().1)
 }
 
 fn control(item: &Item) -> Control<'static> {
@@ -167,6 +174,11 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
                 online: true,
             }],
         }),
+        json(CreatedApiKey {
+            described: api_key(),
+            key: "tk_…".to_owned(),
+        }),
+        json(Data { data: [api_key()] }),
         json(unversioned::Notification::from(&event)),
         json(WebSocketFrame::from(&event)),
         json(ErrorBody {

@@ -364,14 +364,18 @@ impl Events {
         if let Some(id) = last_event_id {
             request = request.header("Last-Event-ID", id);
         }
-        let response = request.send().await?.error_for_status()?;
+        Ok(Self::of(request.send().await?.error_for_status()?))
+    }
+
+    /// The stream that a response has.
+    pub(crate) fn of(response: Response) -> Self {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Ok(Self {
+        Self {
             response,
             text: String::new(),
             whole: VecDeque::new(),
-        })
+        }
     }
 
     /// The next frame with an event in it; `None` when the stream has ended.

@@ -172,7 +172,7 @@ async fn a_stream_is_warned_and_ends_when_its_token_expires() {
     assert_eq!(before.len(), 1);
     assert!(expiring["expires_at"].is_string());
     let (_, bye) = socket.until("bye").await;
-    assert_eq!(bye["reason"], "the token has expired");
+    assert_eq!(bye["reason"], "the token or key has expired");
     assert_eq!(u16::from(socket.close_frame_only().await.code), 4003);
 
     // The browser tries again by itself, and stops at this status.

@@ -37,8 +37,21 @@ impl Running {
     /// A request to a route, of the user anna if it has one.
     fn request(&self, route: &Route) -> RequestBuilder {
         let path = route.path.replace("{user}", "anna").replace("{id}", "1");
-        let url = format!("http://{}{path}", self.server.address());
-        self.client.request(route.method.clone(), url)
+        self.client.request(route.method.clone(), self.url(&path))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.address())
+    }
+
+    /// Makes a key with this scope; gives its id, and the key.
+    async fn new_key(&self, scope: Scope) -> (String, String) {
+        let body = json!({ "name": "test", "scopes": [scope] });
+        let request = self.client.post(self.url("/v1/keys")).bearer_auth(KEY);
+        let response = request.json(&body).send().await.unwrap();
+        let created: Value = response.json().await.unwrap();
+        let text = |name: &str| created[name].as_str().unwrap().to_owned();
+        (text("id"), text("key"))
     }
 }
 
@@ -70,6 +83,15 @@ async fn no_route_lets_a_wrong_caller_through() {
     let endpoints = json!({ "endpoints": true });
     let nothing = json!({});
     let refused = StatusCode::UNAUTHORIZED;
+    let mut keys = Vec::new();
+    for scope in Scope::ALL {
+        let (_, key) = running.new_key(scope).await;
+        keys.push(key);
+    }
+    let (id, revoked) = running.new_key(Scope::Read).await;
+    let url = running.url(&format!("/v1/keys/{id}"));
+    let revoke = running.client.delete(url).bearer_auth(KEY);
+    assert_eq!(status(revoke).await, StatusCode::NO_CONTENT);
     for route in all() {
         let name = format!("{} {}", route.method, route.path);
         if route.scope.is_none() {
@@ -100,6 +122,16 @@ async fn no_route_lets_a_wrong_caller_through() {
         assert_eq!(is_let_through(plain), expected, "{name}: {plain}");
         let key = with(KEY).await;
         assert!(is_let_through(key), "{name}: {key}");
+        for (scope, key) in Scope::ALL.into_iter().zip(&keys) {
+            let status = with(key).await;
+            let expected = route.scope == Some(scope);
+            assert_eq!(
+                is_let_through(status),
+                expected,
+                "{name}, {scope}: {status}"
+            );
+        }
+        assert_eq!(with(&revoked).await, refused, "{name}");
     }
 }
 

@@ -1,0 +1,95 @@
+//! What a route is for, and therefore what a key must be allowed to do.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What a route is for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scope {
+    /// Sends notifications
+    Publish,
+    /// Reads and changes inboxes, opens streams, asks who is online
+    Read,
+    /// Manages webhook endpoints and their deliveries
+    Endpoints,
+    /// Manages API keys, and so can get every scope
+    Admin,
+}
+
+impl Scope {
+    pub(crate) const ALL: [Self; 4] = [Self::Publish, Self::Read, Self::Endpoints, Self::Admin];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Read => "read",
+            Self::Endpoints => "endpoints",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The scopes of a key: at least one, each once, in their order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Scopes(Vec<Scope>);
+
+impl Scopes {
+    /// `None` if there is none, or one twice.
+    pub(crate) fn new(mut scopes: Vec<Scope>) -> Option<Self> {
+        let given = scopes.len();
+        scopes.sort_unstable();
+        scopes.dedup();
+        (given > 0 && scopes.len() == given).then_some(Self(scopes))
+    }
+
+    pub(crate) fn contains(&self, scope: Scope) -> bool {
+        self.0.contains(&scope)
+    }
+
+    /// Reads what [`Display`](fmt::Display) has written.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let scope = |name: &str| Scope::ALL.into_iter().find(|scope| scope.as_str() == name);
+        Self::new(text.split(',').map(scope).collect::<Option<_>>()?)
+    }
+}
+
+/// Separated by commas.
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|scope| scope.as_str()).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_are_a_set_with_one_spelling() {
+        let scopes = Scopes::new(vec![Scope::Read, Scope::Publish]).unwrap();
+        assert_eq!(scopes.to_string(), "publish,read");
+        assert_eq!(Scopes::parse("publish,read"), Some(scopes.clone()));
+        assert!(scopes.contains(Scope::Read) && !scopes.contains(Scope::Admin));
+        assert_eq!(Scopes::new(vec![]), None);
+        assert_eq!(Scopes::new(vec![Scope::Read, Scope::Read]), None);
+        for text in ["", "read,", "Read", "read,read", "other"] {
+            assert_eq!(Scopes::parse(text), None, "{text}");
+        }
+        for scope in Scope::ALL {
+            let json = serde_json::to_value(scope).unwrap();
+            assert_eq!(json, scope.as_str());
+        }
+    }
+}

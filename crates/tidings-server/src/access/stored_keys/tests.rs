@@ -1,0 +1,164 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::*;
+use crate::access::{Scope, Scopes};
+
+/// A store in memory that counts how often it is read, and fails on demand.
+#[derive(Debug, Default)]
+struct Store {
+    keys: AsyncMutex<Vec<StoredKey>>,
+    reads: AtomicUsize,
+    fails: AtomicBool,
+}
+
+impl Store {
+    fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn fail(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+
+    /// Adds a key, as another instance does.
+    async fn add(&self) -> (String, StoredKey) {
+        let scopes = Scopes::new(vec![Scope::Read]).unwrap();
+        let (text, key) = new_key::new_key("test".to_owned(), scopes, None).unwrap();
+        self.create(&key, u32::MAX).await.unwrap();
+        (text, key)
+    }
+}
+
+#[async_trait]
+impl ApiKeyStore for Store {
+    async fn create(&self, key: &StoredKey, _limit: u32) -> Result<bool, StorageError> {
+        self.keys.lock().await.push(key.clone());
+        Ok(true)
+    }
+
+    async fn all(&self) -> Result<Vec<StoredKey>, StorageError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(StorageError::Locked);
+        }
+        Ok(self.keys.lock().await.clone())
+    }
+
+    async fn remove(&self, id: &str) -> Result<bool, StorageError> {
+        self.keys.lock().await.retain(|key| key.id != id);
+        Ok(true)
+    }
+
+    async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError> {
+        for key in &mut *self.keys.lock().await {
+            let last = uses.iter().find(|(id, _)| *id == key.id);
+            key.last_used_at = last.map(|(_, at)| *at).or(key.last_used_at);
+        }
+        Ok(())
+    }
+}
+
+async fn open() -> (Arc<Store>, StoredKeys) {
+    let store = Arc::new(Store::default());
+    let keys = StoredKeys::open(Arc::clone(&store) as Arc<dyn ApiKeyStore>).await;
+    (store, keys.unwrap())
+}
+
+async fn is_known(keys: &StoredKeys, text: &str) -> bool {
+    keys.find(text).await.unwrap().is_some()
+}
+
+#[tokio::test(start_paused = true)]
+async fn known_keys_cost_no_read_and_unknown_ones_at_most_one_a_second() {
+    let (store, keys) = open().await;
+    tokio::time::advance(AT_MOST_EVERY).await;
+    let (text, _) = store.add().await;
+    assert!(is_known(&keys, &text).await, "new on another instance");
+    assert_eq!(store.reads(), 2);
+    let (unknown, _) = {
+        let scopes = Scopes::new(vec![Scope::Read]).unwrap();
+        new_key::new_key("unknown".to_owned(), scopes, None).unwrap()
+    };
+    for _ in 0..100 {
+        assert!(is_known(&keys, &text).await);
+        assert!(!is_known(&keys, &unknown).await);
+        assert!(!is_known(&keys, "not-a-key-of-the-database").await);
+    }
+    assert_eq!(store.reads(), 2);
+    tokio::time::advance(AT_MOST_EVERY).await;
+    for _ in 0..100 {
+        assert!(!is_known(&keys, &unknown).await);
+    }
+    assert_eq!(store.reads(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_another_instance_revoked_is_refused_and_ends_its_streams_in_seconds() {
+    let (store, keys) = open().await;
+    let (text, key) = store.add().await;
+    let (other, _) = store.add().await;
+    keys.refresh().await.unwrap();
+    let known = keys.find(&text).await.unwrap().unwrap();
+    let kept = keys.find(&other).await.unwrap().unwrap();
+    store.remove(&key.id).await.unwrap();
+    let started = Instant::now();
+    tokio::select! {
+        () = known.revoked.cancelled() => {}
+        () = keys.run() => {}
+    }
+    assert!(started.elapsed() <= PERIOD);
+    assert!(!is_known(&keys, &text).await);
+    assert!(!kept.revoked.is_cancelled());
+    let again = keys.find(&other).await.unwrap().unwrap();
+    assert!(
+        Arc::ptr_eq(&kept, &again),
+        "its streams are ended by the same token"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_not_blamed_on_the_key() {
+    let (store, keys) = open().await;
+    let (text, _) = store.add().await;
+    keys.refresh().await.unwrap();
+    let (new, _) = store.add().await;
+    store.fail(true);
+    tokio::time::advance(AT_MOST_EVERY).await;
+    assert!(is_known(&keys, &text).await, "known keys stay valid");
+    let reads = store.reads();
+    for _ in 0..100 {
+        assert!(matches!(keys.find(&new).await, Err(StorageError::Locked)));
+    }
+    assert_eq!(store.reads(), reads + 1);
+    store.fail(false);
+    tokio::time::advance(AT_MOST_EVERY).await;
+    assert!(is_known(&keys, &new).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_use_is_written_about_once_a_minute() {
+    let (store, keys) = open().await;
+    let (text, key) = store.add().await;
+    let (_, unused) = store.add().await;
+    keys.refresh().await.unwrap();
+    let before = Timestamp::now();
+    let wait = async {
+        assert!(is_known(&keys, &text).await);
+        tokio::time::sleep(RECORD_EVERY.saturating_sub(PERIOD)).await;
+        let stored = store.keys.lock().await.clone();
+        assert!(stored.iter().all(|stored| stored.last_used_at.is_none()));
+        tokio::time::sleep(PERIOD * 3).await;
+    };
+    tokio::select! {
+        () = wait => {}
+        () = keys.run() => {}
+    }
+    let stored = store.keys.lock().await.clone();
+    let of = |id: &str| stored.iter().find(|key| key.id == id).unwrap().last_used_at;
+    let used = of(&key.id).unwrap();
+    assert!((used.as_microsecond() - before.as_microsecond()).abs() < 60_000_000);
+    assert_eq!(of(&unused.id), None);
+}

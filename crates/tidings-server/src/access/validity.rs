@@ -1,0 +1,142 @@
+//! How long a caller's permission lasts, on a stream that may be open longer.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// How long before the end a stream is warned; half of what is left if that is less.
+const NOTICE: Duration = Duration::from_secs(60);
+
+/// Longer than any stream, and short enough for every clock.
+const MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
+/// When a stream must be warned, and when it must end.
+#[derive(Debug)]
+pub(crate) struct Validity {
+    expiry: Option<Expiry>,
+    revoked: Option<CancellationToken>,
+}
+
+/// What is due on a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The warning that the stream ends at this time.
+    Warning(Timestamp),
+    /// The end, because the time is over.
+    Expired,
+    /// The end, because the key was revoked.
+    Revoked,
+}
+
+impl Validity {
+    /// Ends at a time, or when a key is revoked, if there is one.
+    pub(crate) fn new(end: Option<Timestamp>, revoked: Option<CancellationToken>) -> Self {
+        Self {
+            expiry: end.map(Expiry::new),
+            revoked,
+        }
+    }
+
+    /// Waits for what is due next; for ever if nothing is.
+    ///
+    /// Cancel safe: a dropped call has no effect.
+    pub(crate) async fn due(&mut self) -> Due {
+        let expiry = async {
+            match &mut self.expiry {
+                Some(expiry) => expiry.due().await,
+                None => std::future::pending().await,
+            }
+        };
+        match &self.revoked {
+            Some(revoked) => tokio::select! {
+                () = revoked.cancelled() => Due::Revoked,
+                due = expiry => due,
+            },
+            None => expiry.await,
+        }
+    }
+}
+
+/// An end that is known in advance. Waits by the monotonic clock.
+#[derive(Debug)]
+struct Expiry {
+    at: Timestamp,
+    end: Instant,
+    timer: Pin<Box<Sleep>>,
+    has_warned: bool,
+}
+
+impl Expiry {
+    fn new(at: Timestamp) -> Self {
+        let left = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+        let left = left.min(MAX);
+        let now = Instant::now();
+        Self {
+            at,
+            end: now + left,
+            timer: Box::pin(sleep_until(now + left - NOTICE.min(left / 2))),
+            has_warned: false,
+        }
+    }
+
+    async fn due(&mut self) -> Due {
+        self.timer.as_mut().await;
+        if self.has_warned {
+            return Due::Expired;
+        }
+        self.has_warned = true;
+        self.timer.as_mut().reset(self.end);
+        Due::Warning(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn until(at: Timestamp) -> Validity {
+        Validity::new(Some(at), None)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_warned_a_minute_before_the_end_or_at_half_of_a_short_time() {
+        for (left, warned) in [(600, 540), (90, 45), (10, 5)] {
+            let at = Timestamp::now() + Duration::from_secs(left);
+            let mut validity = until(at);
+            let started = Instant::now();
+            // The wall clock does not stand still between two lines of a test.
+            let elapsed = || (started.elapsed() + Duration::from_millis(500)).as_secs();
+            assert_eq!(validity.due().await, Due::Warning(at));
+            assert_eq!(elapsed(), warned);
+            assert_eq!(validity.due().await, Due::Expired);
+            assert_eq!(elapsed(), left);
+            assert_eq!(validity.due().await, Due::Expired);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_past_is_over_at_once_and_the_last_time_never() {
+        let mut validity = until(Timestamp::UNIX_EPOCH);
+        let started = Instant::now();
+        let warning = Due::Warning(Timestamp::UNIX_EPOCH);
+        assert_eq!(validity.due().await, warning);
+        assert_eq!(validity.due().await, Due::Expired);
+        assert!(started.elapsed() < Duration::from_secs(1));
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        for end in [Some(Timestamp::MAX), None] {
+            let mut validity = Validity::new(end, Some(CancellationToken::new()));
+            assert!(tokio::time::timeout(year, validity.due()).await.is_err());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revoked_key_ends_a_stream_at_once() {
+        let revoked = CancellationToken::new();
+        let mut validity = Validity::new(Some(Timestamp::MAX), Some(revoked.clone()));
+        revoked.cancel();
+        assert_eq!(validity.due().await, Due::Revoked);
+    }
+}

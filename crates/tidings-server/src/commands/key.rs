@@ -1,0 +1,143 @@
+use std::io::Write;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use reqwest::Method;
+use serde_json::value::to_raw_value;
+
+use super::CommandError;
+use super::remote::{Remote, accepted};
+use crate::access::{Scope, Scopes};
+use crate::settings::{DAY, time};
+use crate::wire::Data;
+use crate::wire::api_key::{ApiKey, CreatedApiKey, NewApiKey};
+
+/// Manages the API keys that a server keeps in its database. It calls the server, which has the file of
+/// its database to itself.
+#[derive(Debug, Args)]
+pub(super) struct Key {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a key and prints it; it is shown only now
+    Create(Create),
+    /// Lists the keys, oldest first
+    List(List),
+    /// Revokes a key: every server stops accepting it within seconds
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    /// What the key is for
+    #[arg(value_name = "NAME")]
+    name: String,
+
+    /// What the key may do; may be given several times, or several separated by commas
+    #[arg(
+        long = "scope",
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        required = true
+    )]
+    scopes: Vec<Scope>,
+
+    /// How long it is valid, up to 3650d [default: until it is revoked]
+    #[arg(long = "for", value_name = "DURATION", value_parser = time(1, 3650 * DAY))]
+    valid: Option<Duration>,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Prints one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Debug, Args)]
+struct Revoke {
+    /// The id of the key, from its list
+    #[arg(value_name = "ID")]
+    id: String,
+
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl Key {
+    pub(super) async fn run(self) -> Result<(), CommandError> {
+        match self.command {
+            Command::Create(create) => create.run().await,
+            Command::List(list) => list.run().await,
+            Command::Revoke(revoke) => revoke.run().await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self) -> Result<(), CommandError> {
+        let body = NewApiKey {
+            name: &self.name,
+            scopes: Scopes::new(self.scopes).ok_or("--scope: expected each scope once")?,
+            expires_at: self.valid.map(|valid| Timestamp::now() + valid),
+        };
+        let url = self.remote.address(&["v1", "keys"])?;
+        let body = to_raw_value(&body)?;
+        let created: CreatedApiKey = self.remote.call(Method::POST, url, Some(&body)).await?;
+        // The key alone, for scripts.
+        writeln!(std::io::stdout(), "{}", created.key)?;
+        writeln!(std::io::stderr(), "created {}", line(&created.described))?;
+        Ok(())
+    }
+}
+
+impl List {
+    async fn run(self) -> Result<(), CommandError> {
+        let url = self.remote.address(&["v1", "keys"])?;
+        let Data::<Vec<ApiKey>> { data } = self.remote.call(Method::GET, url, None).await?;
+        let mut out = std::io::stdout().lock();
+        for key in &data {
+            if self.json {
+                writeln!(out, "{}", serde_json::to_string(key)?)?;
+            } else {
+                writeln!(out, "{}", line(key))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Revoke {
+    async fn run(self) -> Result<(), CommandError> {
+        let url = self.remote.address(&["v1", "keys", &self.id])?;
+        let request = self.remote.client()?.delete(url).send().await;
+        accepted(request.map_err(|error| self.remote.unreachable(&error))?).await?;
+        Ok(())
+    }
+}
+
+/// A key in one line: the name is last, because it may have spaces.
+fn line(key: &ApiKey) -> String {
+    let time = |at: Option<Timestamp>, otherwise: &str| {
+        at.map_or_else(|| otherwise.to_owned(), |at| format!("{at:.0}"))
+    };
+    format!(
+        "{}  {}…  {}  expires {}  used {}  {:?}",
+        key.id,
+        key.prefix,
+        key.scopes,
+        time(key.expires_at, "never"),
+        time(key.last_used_at, "never"),
+        key.name
+    )
+}

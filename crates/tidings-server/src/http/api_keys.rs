@@ -1,0 +1,76 @@
+//! `/v1/keys`: API keys that are kept in the database.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+
+use super::error::ApiError;
+use super::expected::Time;
+use super::extract::{Body, InPath, NoIdempotencyKey};
+use super::fields::Fields;
+use crate::access::{Scope, Scopes, new_key};
+use crate::app::SharedApp;
+use crate::wire::Data;
+use crate::wire::api_key::{ApiKey, CreatedApiKey};
+
+/// Maximum number of keys: every instance has all of them in memory.
+const MAX_KEYS: u32 = 1000;
+
+/// Maximum length of a name in bytes.
+const MAX_NAME: usize = 100;
+
+/// The response is not kept for a repeat, because it has the key in it.
+pub(super) async fn create(
+    State(app): State<SharedApp>,
+    _: NoIdempotencyKey,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let mut fields = Fields::parse(&body)?;
+    let name: Option<String> = fields.take("name")?;
+    let scopes: Option<Vec<Scope>> = fields.take("scopes")?;
+    let expires_at: Option<Time> = fields.take("expires_at")?;
+    fields.finish()?;
+    let name = name.filter(|name| (1..=MAX_NAME).contains(&name.len()));
+    let name = name.ok_or_else(|| {
+        ApiError::invalid("name", format!("expected a text of 1 to {MAX_NAME} bytes"))
+    })?;
+    let scopes = Scopes::new(scopes.unwrap_or_default())
+        .ok_or_else(|| ApiError::invalid("scopes", "expected at least one scope, each once"))?;
+    let expires_at = expires_at.map(|Time(at)| at);
+    if expires_at.is_some_and(|at| at <= Timestamp::now()) {
+        return Err(ApiError::invalid(
+            "expires_at",
+            "expected a time in the future",
+        ));
+    }
+
+    let (key, stored) =
+        new_key(name, scopes, expires_at).map_err(|error| ApiError::internal(&error))?;
+    if !app.access.create_key(&stored, MAX_KEYS).await? {
+        return Err(ApiError::too_many_keys(MAX_KEYS));
+    }
+    let described = ApiKey::from(stored);
+    Ok((StatusCode::CREATED, Json(CreatedApiKey { described, key })).into_response())
+}
+
+pub(super) async fn list(
+    State(app): State<SharedApp>,
+) -> Result<Json<Data<Vec<ApiKey>>>, ApiError> {
+    let keys = app.storage.api_keys.all().await?;
+    let data = keys.into_iter().map(ApiKey::from).collect();
+    Ok(Json(Data { data }))
+}
+
+pub(super) async fn revoke(
+    State(app): State<SharedApp>,
+    InPath(id): InPath<String>,
+    _: NoIdempotencyKey,
+) -> Result<StatusCode, ApiError> {
+    if app.access.revoke_key(&id).await? {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(ApiError::not_found("id", "there is no such API key"))
+    }
+}

@@ -1,0 +1,48 @@
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::StorageError;
+use crate::access::Scopes;
+
+/// The API keys that are kept in the database.
+///
+/// # Contract
+///
+/// - **Durable.** When [`create`](Self::create) or [`remove`](Self::remove) returns, its effect survives a loss
+///   of power.
+/// - **Read your writes**, on every handle of every instance.
+///
+/// `storage/conformance.rs` holds both engines to it.
+#[async_trait]
+pub(crate) trait ApiKeyStore: Debug + Send + Sync + 'static {
+    /// Stores a key, unless there are already so many. Returns whether it is stored.
+    async fn create(&self, key: &StoredKey, limit: u32) -> Result<bool, StorageError>;
+
+    /// All keys, oldest first.
+    async fn all(&self) -> Result<Vec<StoredKey>, StorageError>;
+
+    /// Removes a key. Returns whether there was one.
+    async fn remove(&self, id: &str) -> Result<bool, StorageError>;
+
+    /// Records when keys were used. A later time that is stored stays, and a key that is gone is left out.
+    async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError>;
+}
+
+/// An API key without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredKey {
+    pub(crate) id: String,
+    /// What it is for, in the words of its owner.
+    pub(crate) name: String,
+    /// SHA-256 of the key. The key is as random as the digest, so a faster hash is no weakness.
+    pub(crate) digest: [u8; 32],
+    /// The first characters of the key, by which its owner recognises it.
+    pub(crate) prefix: String,
+    pub(crate) scopes: Scopes,
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    /// To the minute or so.
+    pub(crate) last_used_at: Option<Timestamp>,
+}

@@ -1,0 +1,120 @@
+//! The table of API keys.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tidings_sqlite::rusqlite::{Connection, Row, Transaction};
+
+use super::SqliteRecords;
+use crate::access::Scopes;
+use crate::storage::StorageError;
+use crate::storage::api_keys::{ApiKeyStore, StoredKey};
+
+/// Whose table this is, in the file's list of schemas.
+pub(in crate::storage) const COMPONENT: &str = "api_keys";
+
+/// Times are microseconds since 1970.
+pub(in crate::storage) const STEPS: &[&str] = &["
+    CREATE TABLE api_key (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        digest BLOB NOT NULL UNIQUE,
+        prefix TEXT NOT NULL,
+        scopes TEXT NOT NULL, -- separated by commas
+        created_at INTEGER NOT NULL,
+        expires_at INTEGER,
+        last_used_at INTEGER
+    ) STRICT, WITHOUT ROWID;
+"];
+
+#[async_trait]
+impl ApiKeyStore for SqliteRecords {
+    async fn create(&self, key: &StoredKey, limit: u32) -> Result<bool, StorageError> {
+        let key = key.clone();
+        let insert = move |tx: &Transaction<'_>| insert(tx, &key, limit);
+        self.database.write(insert).await
+    }
+
+    async fn all(&self) -> Result<Vec<StoredKey>, StorageError> {
+        self.database.read(select).await
+    }
+
+    async fn remove(&self, id: &str) -> Result<bool, StorageError> {
+        let id = id.to_owned();
+        let delete = move |tx: &Transaction<'_>| {
+            let mut delete = tx.prepare_cached("DELETE FROM api_key WHERE id = ?1")?;
+            Ok::<_, StorageError>(delete.execute([&id])? > 0)
+        };
+        self.database.write(delete).await
+    }
+
+    async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError> {
+        let uses = uses.to_vec();
+        let update = move |tx: &Transaction<'_>| {
+            let mut update = tx.prepare_cached(
+                "UPDATE api_key SET last_used_at = max(coalesce(last_used_at, ?2), ?2)
+                 WHERE id = ?1",
+            )?;
+            for (id, at) in &uses {
+                update.execute((id, at.as_microsecond()))?;
+            }
+            Ok::<_, StorageError>(())
+        };
+        self.database.write_relaxed(update).await
+    }
+}
+
+fn insert(tx: &Transaction<'_>, key: &StoredKey, limit: u32) -> Result<bool, StorageError> {
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO api_key
+                 (id, name, digest, prefix, scopes, created_at, expires_at, last_used_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE (SELECT count(*) FROM api_key) < ?9",
+        )?
+        .execute((
+            &key.id,
+            &key.name,
+            key.digest,
+            &key.prefix,
+            key.scopes.to_string(),
+            key.created_at.as_microsecond(),
+            key.expires_at.map(Timestamp::as_microsecond),
+            key.last_used_at.map(Timestamp::as_microsecond),
+            limit,
+        ))?;
+    Ok(inserted > 0)
+}
+
+fn select(connection: &Connection) -> Result<Vec<StoredKey>, StorageError> {
+    let mut select = connection.prepare_cached(
+        "SELECT id, name, digest, prefix, scopes, created_at, expires_at, last_used_at
+         FROM api_key ORDER BY created_at, id",
+    )?;
+    let mut rows = select.query([])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(key(row)?);
+    }
+    Ok(keys)
+}
+
+fn key(row: &Row<'_>) -> Result<StoredKey, StorageError> {
+    let scopes: String = row.get(4)?;
+    let optional = |column| -> Result<_, StorageError> {
+        let at: Option<i64> = row.get(column)?;
+        at.map(time).transpose()
+    };
+    Ok(StoredKey {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        digest: row.get(2)?,
+        prefix: row.get(3)?,
+        scopes: Scopes::parse(&scopes).ok_or_else(|| StorageError::failed("unknown scopes"))?,
+        created_at: time(row.get(5)?)?,
+        expires_at: optional(6)?,
+        last_used_at: optional(7)?,
+    })
+}
+
+fn time(microseconds: i64) -> Result<Timestamp, StorageError> {
+    Timestamp::from_microsecond(microseconds).map_err(StorageError::failed)
+}

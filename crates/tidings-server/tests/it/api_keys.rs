@@ -1,0 +1,297 @@
+//! API keys that are kept in the database: over HTTP, on the command line, and on several instances.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tidings_test_support::Schema;
+
+use crate::support::{Events, Home, Server, binary, http, soon};
+
+const KEY: &str = "a-key-for-this-test-0123456789";
+
+fn with_key() -> Home {
+    Home::with(&["--api-key", KEY])
+}
+
+/// Makes a call with a key; gives the status and the body, `null` if there is none.
+async fn call(
+    server: &Server,
+    key: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (u16, Value) {
+    let mut request = http().request(method, server.at(path)).bearer_auth(key);
+    if let Some(body) = body {
+        request = request.json(&body);
+    }
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// Makes a key; gives the response.
+async fn create(server: &Server, scopes: &[&str]) -> Value {
+    let body = json!({ "name": "shop", "scopes": scopes });
+    let (status, created) = call(server, KEY, Method::POST, "/v1/keys", Some(body)).await;
+    assert_eq!(status, 201, "{created}");
+    created
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap()
+}
+
+async fn inbox(server: &Server, key: &str) -> u16 {
+    let path = "/v1/users/anna/notifications";
+    call(server, key, Method::GET, path, None).await.0
+}
+
+async fn publish(server: &Server, key: &str) -> u16 {
+    let body = json!({ "user_id": "anna", "payload": 1 });
+    let path = "/v1/notifications";
+    call(server, key, Method::POST, path, Some(body)).await.0
+}
+
+async fn revoke(server: &Server, id: &str) -> u16 {
+    let path = format!("/v1/keys/{id}");
+    call(server, KEY, Method::DELETE, &path, None).await.0
+}
+
+#[tokio::test]
+async fn a_key_works_within_its_scopes_over_a_restart_until_it_is_revoked() {
+    let home = with_key();
+    let server = home.start().await;
+    let created = create(&server, &["publish", "read"]).await;
+    let key = text(&created, "key");
+    assert!(key.starts_with("tk_") && key.len() == 46, "{created}");
+    assert!(key.starts_with(text(&created, "prefix")));
+    assert_eq!(
+        (inbox(&server, key).await, publish(&server, key).await),
+        (200, 201)
+    );
+    let (status, error) = call(&server, key, Method::GET, "/v1/keys", None).await;
+    assert_eq!(status, 403);
+    let says = "the API key does not have the scope `admin`";
+    assert_eq!(text(&error["error"], "message"), says);
+
+    server.stop("-TERM").await.0.code().unwrap();
+    let server = home.start().await;
+    assert_eq!(inbox(&server, key).await, 200);
+    let (_, list) = call(&server, KEY, Method::GET, "/v1/keys", None).await;
+    let mut listed = created.clone();
+    listed.as_object_mut().unwrap().remove("key");
+    assert_eq!(list, json!({ "data": [listed] }));
+    let files = ["tidings.db", "tidings.db-wal"].map(|name| std::fs::read(home.path().join(name)));
+    for file in files.into_iter().flatten() {
+        let stored = file.windows(key.len()).any(|bytes| bytes == key.as_bytes());
+        assert!(!stored, "the key is in the database");
+    }
+
+    let id = text(&created, "id");
+    assert_eq!(revoke(&server, id).await, 204);
+    assert_eq!(inbox(&server, key).await, 401);
+    assert_eq!(revoke(&server, id).await, 404);
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_key_is_revoked_or_expires() {
+    let home = with_key();
+    let server = home.start().await;
+    let created = create(&server, &["read"]).await;
+    let open = async |key: &str| {
+        let request = http().get(server.at("/v1/users/anna/events"));
+        let response = request.bearer_auth(key).send().await.unwrap();
+        let mut events = Events::of(response);
+        events.until("tidings.caught_up").await;
+        events
+    };
+    let mut revoked = open(text(&created, "key")).await;
+    let mut stays = open(KEY).await;
+    let at = jiff::Timestamp::now() + std::time::Duration::from_secs(2);
+    let body = json!({ "name": "short", "scopes": ["read"], "expires_at": at });
+    let (_, short) = call(&server, KEY, Method::POST, "/v1/keys", Some(body)).await;
+    let mut short_stream = open(text(&short, "key")).await;
+
+    assert_eq!(revoke(&server, text(&created, "id")).await, 204);
+    let (_, bye) = revoked.until("tidings.bye").await;
+    assert_eq!(bye.json()["code"], 4004);
+    let (_, expiring) = short_stream.until("tidings.expiring").await;
+    assert_eq!(expiring.json()["expires_at"], short["expires_at"]);
+    let (_, bye) = short_stream.until("tidings.bye").await;
+    assert_eq!(bye.json()["code"], 4003);
+    assert_eq!(inbox(&server, text(&short, "key")).await, 401);
+    assert_eq!(publish(&server, KEY).await, 201);
+    assert_eq!(stays.next().await.json()["payload"], 1);
+}
+
+#[tokio::test]
+async fn a_request_for_a_key_is_checked_field_by_field() {
+    let home = with_key();
+    let server = home.start().await;
+    for (body, field) in [
+        (json!({ "scopes": ["read"] }), "name"),
+        (json!({ "name": "", "scopes": ["read"] }), "name"),
+        (
+            json!({ "name": "x".repeat(101), "scopes": ["read"] }),
+            "name",
+        ),
+        (json!({ "name": "a" }), "scopes"),
+        (json!({ "name": "a", "scopes": [] }), "scopes"),
+        (json!({ "name": "a", "scopes": "read" }), "scopes"),
+        (
+            json!({ "name": "a", "scopes": ["read", "write"] }),
+            "scopes[1]",
+        ),
+        (json!({ "name": "a", "scopes": ["read", "read"] }), "scopes"),
+        (
+            json!({ "name": "a", "scopes": ["read"], "expires_at": "2020-01-01T00:00:00Z" }),
+            "expires_at",
+        ),
+        (
+            json!({ "name": "a", "scopes": ["read"], "expires_at": "tomorrow" }),
+            "expires_at",
+        ),
+        (
+            json!({ "name": "a", "scopes": ["read"], "for": "1d" }),
+            "for",
+        ),
+    ] {
+        let (status, error) =
+            call(&server, KEY, Method::POST, "/v1/keys", Some(body.clone())).await;
+        assert_eq!(
+            (status, text(&error["error"], "field")),
+            (400, field),
+            "{body}"
+        );
+    }
+    let request = http().post(server.at("/v1/keys")).bearer_auth(KEY);
+    let body = json!({ "name": "a", "scopes": ["read"] });
+    let response = request
+        .header("Idempotency-Key", "1")
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status(), 400);
+    let (_, list) = call(&server, KEY, Method::GET, "/v1/keys", None).await;
+    assert_eq!(list, json!({ "data": [] }));
+}
+
+#[tokio::test]
+async fn idempotency_keys_of_two_keys_never_meet() {
+    let home = with_key();
+    let server = home.start().await;
+    let notify = async |key: &str, payload: u64| {
+        let request = http().post(server.at("/v1/notifications")).bearer_auth(key);
+        let body = json!({ "user_id": "anna", "payload": payload });
+        let response = request.header("Idempotency-Key", "1").json(&body).send();
+        response.await.unwrap().status().as_u16()
+    };
+    let (one, two) = (
+        create(&server, &["publish"]).await,
+        create(&server, &["publish"]).await,
+    );
+    assert_eq!(notify(text(&one, "key"), 1).await, 201);
+    assert_eq!(notify(text(&two, "key"), 2).await, 201);
+    assert_eq!(notify(KEY, 3).await, 201);
+    assert_eq!(notify(text(&one, "key"), 4).await, 422);
+}
+
+/// On a server with `--dev` that needs no key, one that is sent counts.
+#[tokio::test]
+async fn an_open_server_checks_a_key_that_is_sent() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body = json!({ "name": "shop", "scopes": ["publish"] });
+    let response = server.post("/v1/keys", &body).await;
+    let created: Value = response.json().await.unwrap();
+    let key = text(&created, "key");
+    assert_eq!(
+        (publish(&server, key).await, inbox(&server, key).await),
+        (201, 403)
+    );
+    assert_eq!(inbox(&server, "any-other-key-0123456789").await, 200);
+    assert_eq!(revoke(&server, text(&created, "id")).await, 204);
+    assert_eq!(publish(&server, key).await, 401);
+}
+
+#[tokio::test]
+async fn keys_are_managed_on_the_command_line() {
+    let home = with_key();
+    let server = home.start().await;
+    let run = async |arguments: &[&str]| {
+        let mut command = binary();
+        command
+            .arg("key")
+            .args(arguments)
+            .args(["--url", &server.url, "--api-key", KEY]);
+        let output = command.output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap().trim_end().to_owned();
+        (
+            output.status.success(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (ok, key, described) = run(&[
+        "create",
+        "the shop",
+        "--scope",
+        "publish,read",
+        "--for",
+        "90d",
+    ])
+    .await;
+    assert!(ok, "{described}");
+    assert_eq!(
+        (publish(&server, &key).await, inbox(&server, &key).await),
+        (201, 200)
+    );
+    assert!(!described.contains(&key), "{described}");
+    let (ok, list, _) = run(&["list"]).await;
+    assert!(ok && list.lines().count() == 1, "{list}");
+    assert!(
+        list.contains("publish,read") && list.ends_with("\"the shop\""),
+        "{list}"
+    );
+    let (_, json, _) = run(&["list", "--json"]).await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(described.contains(text(&json, "id")), "{described}");
+    let (ok, out, _) = run(&["revoke", text(&json, "id")]).await;
+    assert!(ok && out.is_empty());
+    assert_eq!(inbox(&server, &key).await, 401);
+    let (ok, _, refused) = run(&["revoke", text(&json, "id")]).await;
+    assert!(!ok && refused.contains("no such API key"), "{refused}");
+    for wrong in [
+        ["create", "a"].as_slice(),
+        &["create", "a", "--scope", "write"],
+    ] {
+        assert!(!run(wrong).await.0);
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_the_keys_reaches_every_instance_within_seconds() {
+    let schema = Schema::create().await;
+    let home = Home::on(&schema.url(), &["--api-key", KEY]);
+    let (first, second) = (home.start().await, home.start().await);
+    let created = create(&first, &["read"]).await;
+    let key = text(&created, "key");
+    let becomes = async |server: &Server, status: u16| {
+        while inbox(server, key).await != status {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    soon("the new key", becomes(&second, 200)).await;
+    let request = http()
+        .get(second.at("/v1/users/anna/events"))
+        .bearer_auth(key);
+    let mut events = Events::of(request.send().await.unwrap());
+    events.until("tidings.caught_up").await;
+    assert_eq!(revoke(&first, text(&created, "id")).await, 204);
+    assert_eq!(inbox(&first, key).await, 401);
+    soon("the revocation", becomes(&second, 401)).await;
+    let (_, bye) = events.until("tidings.bye").await;
+    assert_eq!(bye.json()["code"], 4004);
+}
