@@ -50,6 +50,16 @@ impl Error {
             || self.kind() == Some(ErrorKind::Server(ServerErrorKind::ReadOnly))
     }
 
+    /// Whether the server is away at the moment: nothing listens or replies, it is still loading its data,
+    /// or it is a replica. What is wrong with the URL, such as a password, is not that.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::NotPrimary | Self::NoReply(_) => true,
+            Self::Unsent(cause) => reason::is_away(cause),
+            Self::Invalid { .. } | Self::Refused(_) | Self::Unexpected(_) => false,
+        }
+    }
+
     /// The kind of a refusal.
     pub fn kind(&self) -> Option<ErrorKind> {
         match self {

@@ -55,6 +55,22 @@ pub(crate) fn of_connecting(error: RedisError, database: i64) -> Cause {
     Arc::new(reason)
 }
 
+/// Whether this reason for a missing connection passes by itself.
+pub(crate) fn is_away(cause: &Cause) -> bool {
+    use Obstacle::{Ended, Late, NoRoute, NoSocket, NotListening, UnknownHost};
+    if let Some(obstacle) = cause.downcast_ref::<Obstacle>() {
+        let away = [NotListening, NoSocket, UnknownHost, NoRoute, Late, Ended];
+        return away.contains(obstacle);
+    }
+    match cause.downcast_ref::<Reason>() {
+        Some(Reason::Ended) => true,
+        Some(Reason::Replied(error)) => {
+            error.kind() == ErrorKind::Server(ServerErrorKind::BusyLoading)
+        }
+        _ => false,
+    }
+}
+
 /// Why there was no reply.
 pub(crate) fn of_silence(error: RedisError) -> Cause {
     match Obstacle::find(&error) {

@@ -77,7 +77,7 @@ pub fn hash_tag(prefix: &str) -> Option<Arc<str>> {
     is_valid.then(|| format!("{{{prefix}}}").into())
 }
 
-/// A server that knows the scripts of a component.
+/// The scripts of a component on a server.
 #[derive(Debug)]
 pub struct Scripts<S> {
     server: Server,
@@ -88,7 +88,20 @@ pub struct Scripts<S> {
 }
 
 impl<S: Script> Scripts<S> {
-    /// Teaches a server the scripts. All keys begin with `root`.
+    /// The scripts on a server that need not be there yet. It learns each when it is first run. All keys
+    /// begin with `root`.
+    pub fn new(server: Server, root: Arc<str>) -> Self {
+        let digest = |script: &S| redis::Script::new(script.code()).get_hash().to_owned();
+        Self {
+            server,
+            root,
+            digests: S::ALL.iter().map(digest).collect(),
+            of: PhantomData,
+        }
+    }
+
+    /// As [`new`](Self::new), but teaches the server all scripts first, so that one that cannot be reached or
+    /// is too old is noticed.
     ///
     /// # Errors
     ///
@@ -107,15 +120,10 @@ impl<S: Script> Scripts<S> {
             load.cmd("SCRIPT").arg("LOAD").arg(script.code());
         }
         let load = &load;
-        let digests = server
-            .run(|mut connection| async move { load.query_async(&mut connection).await })
+        server
+            .run(|mut connection| async move { load.exec_async(&mut connection).await })
             .await?;
-        Ok(Self {
-            server,
-            root,
-            digests,
-            of: PhantomData,
-        })
+        Ok(Self::new(server, root))
     }
 
     /// The server.

@@ -94,13 +94,27 @@ impl RedisPresence {
     /// Outside of a Tokio runtime, which its connection needs.
     pub async fn open(config: Config, options: RedisOptions) -> Result<Self, PresenceError> {
         let scripts = Scripts::load(Server::new(config), options.root()?).await?;
-        Ok(Self {
+        Ok(Self::with(scripts, &options))
+    }
+
+    /// As [`open`](Self::open), but connects with the first call: the server need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError::InvalidOption`] if an option is outside its range.
+    pub fn open_later(config: Config, options: &RedisOptions) -> Result<Self, PresenceError> {
+        let scripts = Scripts::new(Server::new(config), options.root()?);
+        Ok(Self::with(scripts, options))
+    }
+
+    fn with(scripts: Scripts, options: &RedisOptions) -> Self {
+        Self {
             shared: Arc::new(Shared {
                 scripts,
                 kept: options.kept_transitions,
                 closing: CancellationToken::new(),
             }),
-        })
+        }
     }
 
     /// Runs a call unless the presence is closed, or gives it up when that happens.

@@ -12,6 +12,7 @@ use tidings_notify::{Presence, WakeChannel};
 use tidings_redis::{Config, Error};
 
 use super::RedisUrl;
+use crate::error::find;
 
 /// A Redis server that instances share.
 #[derive(Debug)]
@@ -22,11 +23,26 @@ pub(crate) struct Redis {
 
 impl Redis {
     /// Connects. Instances of one environment use the same number of the database in the URL, other
-    /// environments another one.
+    /// environments another one. A server that is away is connected to when it is there, because nothing
+    /// but presence needs it.
+    ///
+    /// # Errors
+    ///
+    /// [`PresenceError`] when the URL or the server cannot be used.
     pub(crate) async fn open(url: &RedisUrl) -> Result<Self, PresenceError> {
         let config = Config::new(url.expose()).map_err(PresenceError::backend)?;
         let channel = format!("tidings:wake:{}", config.database());
-        let presence = RedisPresence::open(config.clone(), RedisOptions::default()).await?;
+        let options = RedisOptions::default();
+        let presence = match RedisPresence::open(config.clone(), options.clone()).await {
+            Err(error) if find(&error).is_some_and(Error::is_away) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "starting without Redis (--redis), which is used as soon as it can be reached"
+                );
+                RedisPresence::open_later(config.clone(), &options)?
+            }
+            opened => opened?,
+        };
         Ok(Self {
             presence: Arc::new(presence),
             wakes: Arc::new(RedisWakes::new(config, channel)),
@@ -38,7 +54,7 @@ impl Redis {
 /// tracker of the presence logs the outage.
 pub(crate) fn is_unavailable(error: &PresenceError) -> bool {
     matches!(
-        crate::error::find(error),
+        find(error),
         Some(Error::Unsent(_) | Error::NotPrimary | Error::NoReply(_))
     )
 }

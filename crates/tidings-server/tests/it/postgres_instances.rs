@@ -220,6 +220,36 @@ async fn the_webhooks_of_an_instance_that_stops_go_on_at_once_and_of_one_that_is
 }
 
 #[tokio::test]
+async fn an_instance_starts_without_redis_and_uses_it_once_it_is_there() {
+    let (schema, mut redis) = (Schema::create().await, RedisServer::start().await.unwrap());
+    let beside = format!("--redis={}", redis.url());
+    redis.stop().unwrap();
+    let home = Home::on(&schema.url(), &[&beside, "--lease=2s"]);
+    let server = home.start().await;
+    let mut events = server.events("anna", "").await;
+    events.until("tidings.caught_up").await;
+    server.notify("anna", json!(1)).await;
+    let event = soon("the event", events.next()).await;
+    assert_eq!(event.json()["payload"], 1);
+    redis.start_again().await.unwrap();
+    let online = async {
+        let path = server.at("/v1/users/anna/presence");
+        while http().get(&path).send().await.unwrap().status() != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        while server.get("/v1/users/anna/presence").await["online"] != true {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("anna to be online", online).await;
+    let (status, log) = server.stop("-TERM").await;
+    assert!(status.success(), "{log}");
+    assert_eq!(log.matches("starting without Redis").count(), 1, "{log}");
+    // One from each part that uses Redis, and two about the stop.
+    assert!(log.lines().count() <= 6, "{log}");
+}
+
+#[tokio::test]
 async fn presence_is_refused_by_name_while_redis_is_away_and_nothing_else_is() {
     let mut cluster = Cluster::with_redis(1, &[]).await;
     let server = cluster.servers.pop().unwrap();
