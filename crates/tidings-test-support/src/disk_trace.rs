@@ -53,6 +53,8 @@ pub struct DiskTrace {
 pub struct TracedReply {
     /// What had been written since the last reply, in bytes, over all files of the store.
     pub written: u64,
+    /// How much of that was on disk.
+    pub synced: u64,
     /// The files of the store with data that was not on disk when the reply was written.
     pub unsynced: Vec<PathBuf>,
 }
@@ -96,23 +98,37 @@ impl DiskTrace {
     }
 }
 
+/// A sync that a thread is in the middle of. It covers what was written before.
+struct Sync<'a> {
+    path: &'a str,
+    /// How much of that was written since the last reply, in bytes.
+    covers: u64,
+    is_dirty_again: bool,
+}
+
 fn replies(log: &str, marker: &str, files: &[&str]) -> Vec<TracedReply> {
     let mut replies = Vec::new();
     let mut dirty: HashSet<&str> = HashSet::new();
-    // What a thread is in the middle of, and what its sync covers: data that was written before.
-    let mut unfinished: HashMap<&str, (&str, bool)> = HashMap::new();
-    let mut written = 0;
+    let mut unfinished: HashMap<&str, Sync<'_>> = HashMap::new();
+    // What was written to a file since the last reply and is not synced.
+    let mut pending: HashMap<&str, u64> = HashMap::new();
+    let (mut written, mut synced) = (0, 0);
     for line in log.lines() {
         let Some((thread, call)) = line.split_once(' ') else {
             continue;
         };
         let call = call.trim_start();
         if call.starts_with("<... ") {
-            if let Some((path, is_dirty_again)) = unfinished.remove(thread)
-                && !is_dirty_again
+            if let Some(sync) = unfinished.remove(thread)
                 && call.ends_with("= 0")
             {
-                dirty.remove(path);
+                if !sync.is_dirty_again {
+                    dirty.remove(sync.path);
+                }
+                let pending = pending.entry(sync.path).or_default();
+                let covered = sync.covers.min(*pending);
+                *pending -= covered;
+                synced += covered;
             }
             continue;
         }
@@ -124,21 +140,36 @@ fn replies(log: &str, marker: &str, files: &[&str]) -> Vec<TracedReply> {
         let is_sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
         if is_sync && is_store {
             if call.ends_with("<unfinished ...>") {
-                unfinished.insert(thread, (path, false));
+                let sync = Sync {
+                    path,
+                    covers: pending.get(path).copied().unwrap_or(0),
+                    is_dirty_again: false,
+                };
+                unfinished.insert(thread, sync);
             } else if call.ends_with("= 0") {
                 dirty.remove(path);
+                synced += pending.remove(path).unwrap_or(0);
             }
         } else if is_store {
             dirty.insert(path);
             written += length(call);
-            for (syncing, is_dirty_again) in unfinished.values_mut() {
-                *is_dirty_again |= *syncing == path;
+            *pending.entry(path).or_default() += length(call);
+            for sync in unfinished.values_mut() {
+                sync.is_dirty_again |= sync.path == path;
             }
         } else if call.contains(marker) {
             let mut unsynced: Vec<_> = dirty.iter().map(PathBuf::from).collect();
             unsynced.sort();
-            replies.push(TracedReply { written, unsynced });
-            written = 0;
+            replies.push(TracedReply {
+                written,
+                synced,
+                unsynced,
+            });
+            (written, synced) = (0, 0);
+            pending.clear();
+            for sync in unfinished.values_mut() {
+                sync.covers = 0;
+            }
         }
     }
     replies
@@ -177,6 +208,7 @@ mod tests {
         let found = replies(SYNCED, "HTTP/1.1 201", &["-wal"]);
         let expected = TracedReply {
             written: 32 + 4096,
+            synced: 32 + 4096,
             unsynced: Vec::new(),
         };
         assert_eq!(found, [expected]);
@@ -206,5 +238,26 @@ mod tests {
             "12 pwrite64(7</d/t.db-wal>, \"b\"..., 4096, 9999) = 4096\n10 <...",
         );
         assert_eq!(replies(&again, "HTTP/1.1 201", &["-wal"])[0].unsynced, wal);
+    }
+
+    #[test]
+    fn what_counts_as_synced_was_written_since_the_last_reply() {
+        let synced = |log: &str| -> Vec<u64> {
+            let replies = replies(log, "HTTP/1.1", &["-wal"]);
+            replies.iter().map(|reply| reply.synced).collect()
+        };
+        // The first reply comes while the sync lasts.
+        assert_eq!(synced(SYNCED), [0, 0]);
+        let reply = "11 sendto(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, \"HTTP/1.1 200 OK\"..., 80, 0, NULL, 0) = 80\n";
+        let in_time = SYNCED.replace(reply, "");
+        assert_eq!(synced(&in_time), [32 + 4096]);
+        let without = in_time.replace("fdatasync", "sync_file_range");
+        assert_eq!(synced(&without), [0]);
+        // A later write is another's, and not covered.
+        let later = in_time.replace(
+            "11 sendto",
+            "12 pwrite64(7</d/t.db-wal>, \"b\"..., 100, 9999) = 100\n11 sendto",
+        );
+        assert_eq!(synced(&later), [32 + 4096]);
     }
 }
