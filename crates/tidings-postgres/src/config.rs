@@ -108,11 +108,12 @@ impl Config {
     /// What begins a transaction of several statements, each of which sees what was committed before it,
     /// whatever the defaults of the session are.
     ///
-    /// If the next statement does not come within the [reply limit](Self::reply_limit), the server ends
-    /// the transaction and its session. Otherwise the locks of a client that is cut off would stay for as
-    /// long as its connection, which can be hours.
+    /// If the next statement does not come within three fifths of the [reply limit](Self::reply_limit), the
+    /// server ends the transaction and its session. Otherwise the locks of a client that is cut off would
+    /// stay for as long as its connection, which can be hours. Others that wait for a lock as long as for
+    /// a reply get it in time.
     pub fn begin(&self) -> String {
-        let limit = self.timing.reply_limit.as_millis().max(1);
+        let limit = (self.timing.reply_limit * 3 / 5).as_millis().max(1);
         format!(
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
              SET LOCAL idle_in_transaction_session_timeout = {limit};"
