@@ -1,5 +1,6 @@
 //! The `tidings` binary.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use tidings_server::commands::{Cli, CommandError};
@@ -15,7 +16,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidings: {}", explain(error.as_ref()));
+            let _closed = writeln!(std::io::stderr(), "tidings: {}", explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -30,16 +30,15 @@ impl Serve {
         let mut interrupt = signal(SignalKind::interrupt())?;
         fit_into_file_limit(&mut config);
         let server = Server::start(config.clone()).await?;
-        print_address(&config, &server)?;
+        print_address(&config, &server);
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        writeln!(
-            std::io::stderr(),
+        note(&format!(
             "stopping: waiting up to {} s for work in progress (press Ctrl+C again to stop at once)",
             config.shutdown_timeout.as_secs()
-        )?;
+        ));
         let again = async {
             let first = Instant::now();
             loop {
@@ -54,7 +53,7 @@ impl Serve {
         };
         tokio::select! {
             leftovers = server.shutdown() => {
-                writeln!(std::io::stderr(), "stopped: {leftovers}")?;
+                note(&format!("stopped: {leftovers}"));
                 Ok(())
             }
             () = again => Err("stopped at once; the next start continues".into()),
@@ -93,7 +92,9 @@ fn start_log(config: &Config) -> Result<(), CommandError> {
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would report a line that cannot be written by a panic.
+        .log_internal_errors(false);
     match config.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
@@ -112,8 +113,13 @@ fn warn_of_unknown_variables() {
     }
 }
 
+/// Writes a line to standard error. The server works on if whatever read it has ended.
+fn note(line: &str) {
+    let _closed = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Prints the address, the database, and what to try next.
-fn print_address(config: &Config, server: &Server) -> Result<(), CommandError> {
+fn print_address(config: &Config, server: &Server) {
     let address = server.address();
     let access = if config.api_keys.is_empty() {
         "open to every program on this machine (--dev)"
@@ -124,20 +130,16 @@ fn print_address(config: &Config, server: &Server) -> Result<(), CommandError> {
     let tidings = std::env::args()
         .next()
         .unwrap_or_else(|| "tidings".to_owned());
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "Tidings listens on http://{address}, {access}")?;
-    writeln!(out, "The database is {}", config.database)?;
-    if config.api_keys.is_empty() {
-        writeln!(
-            out,
-            "Try: open http://{address} in a browser, then run: {tidings} send anna \"Hello\" --url http://{address}"
-        )?;
+    let next = if config.api_keys.is_empty() {
+        format!(
+            "open http://{address} in a browser, then run: {tidings} send anna \"Hello\" --url http://{address}"
+        )
     } else {
-        writeln!(
-            out,
-            "Try: TIDINGS_API_KEY=… {tidings} send anna \"Hello\" --url http://{address}"
-        )?;
-    }
-    out.flush()?;
-    Ok(())
+        format!("TIDINGS_API_KEY=… {tidings} send anna \"Hello\" --url http://{address}")
+    };
+    let _closed = writeln!(
+        std::io::stdout(),
+        "Tidings listens on http://{address}, {access}\nThe database is {}\nTry: {next}",
+        config.database
+    );
 }

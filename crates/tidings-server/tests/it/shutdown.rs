@@ -142,3 +142,21 @@ async fn readers_that_read_nothing_hold_up_no_stop() {
     let (status, log) = stopped.await.expect("the server stops before its deadline");
     assert!(status.success(), "{log}");
 }
+
+#[tokio::test]
+async fn regression_a_server_whose_log_has_no_reader_any_more_continues() {
+    let home = Home::with(&["--log", "info"]);
+    let mut command = home.command();
+    let (reader, log) = std::io::pipe().unwrap();
+    command.stderr(log);
+    let server = Server::of(command).await;
+    drop(reader);
+    for n in 0..3 {
+        server.notify("anna", json!(n)).await;
+    }
+    let mut events = server.events("anna", "?since=start").await;
+    events.until("tidings.caught_up").await;
+    let stopping = server.stop_unread("-TERM");
+    let (status, _) = tokio::join!(stopping, events.until("tidings.bye"));
+    assert!(status.success(), "{status}");
+}

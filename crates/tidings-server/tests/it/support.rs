@@ -192,6 +192,14 @@ impl Server {
         self.ended().await
     }
 
+    /// Stops a server whose standard error is not a pipe of the test.
+    pub(crate) async fn stop_unread(mut self, signal: &str) -> std::process::ExitStatus {
+        self.signal(signal).await;
+        soon("the end of the server", self.process.wait())
+            .await
+            .unwrap()
+    }
+
     /// Stops a server that runs under another process, which ends with it.
     pub(crate) async fn stop_traced(self, signal: &str) -> (std::process::ExitStatus, String) {
         self.signal_traced(signal).await;
