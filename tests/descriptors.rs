@@ -48,24 +48,32 @@ async fn a_lack_of_descriptors_closes_idle_connections_and_another_failure_does_
 async fn regression_a_lack_of_descriptors_is_local_trouble_and_opens_no_circuit() {
     let _alone = ALONE.lock().await;
     let receiver = Receiver::start(Reply::ok()).await.unwrap();
-    let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
-    let client = Client::builder(receiver.url("/"))
-        .circuit_breaker(breaker)
-        .build()
-        .unwrap();
-    client.start();
+    let senders = [
+        Sender::builder(),
+        #[cfg(feature = "reqwest")]
+        Sender::builder().http_client(reqwest::Client::builder()),
+    ];
+    for sender in senders {
+        let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
+        let client = Client::builder(receiver.url("/"))
+            .sender(sender.build().unwrap())
+            .circuit_breaker(breaker)
+            .build()
+            .unwrap();
+        client.start();
 
-    let (soft, hard) = Resource::NOFILE.get().unwrap();
-    // The lowest free number: all below it are taken, and those above are not allowed.
-    let lowest = File::open("/dev/null").unwrap();
-    let limit = u64::try_from(lowest.as_raw_fd()).unwrap();
-    Resource::NOFILE.set(limit, hard).unwrap();
-    let failed = client.deliver("x").await;
-    Resource::NOFILE.set(soft, hard).unwrap();
+        let (soft, hard) = Resource::NOFILE.get().unwrap();
+        // The lowest free number: all below it are taken, and those above are not allowed.
+        let lowest = File::open("/dev/null").unwrap();
+        let limit = u64::try_from(lowest.as_raw_fd()).unwrap();
+        Resource::NOFILE.set(limit, hard).unwrap();
+        let failed = client.deliver("x").await;
+        Resource::NOFILE.set(soft, hard).unwrap();
 
-    let error = failed.unwrap_err();
-    assert_eq!(error.attempts()[0].error_kind(), Some(ErrorKind::Local));
-    assert!(error.is_retryable() && !error.attempts()[0].is_ambiguous());
-    assert_eq!(client.circuit_state(), Some(CircuitState::Closed));
-    client.deliver("x").await.unwrap();
+        let error = failed.unwrap_err();
+        assert_eq!(error.attempts()[0].error_kind(), Some(ErrorKind::Local));
+        assert!(error.is_retryable() && !error.attempts()[0].is_ambiguous());
+        assert_eq!(client.circuit_state(), Some(CircuitState::Closed));
+        client.deliver("x").await.unwrap();
+    }
 }

@@ -177,6 +177,10 @@ impl SenderBuilder {
     /// [connect timeout](Self::connect_timeout) applies. It cannot be combined with
     /// [`AddressPolicy::PublicOnly`], because such a client resolves names by itself, nor with the
     /// other settings of a connection.
+    ///
+    /// A name server that does not reply counts as [`Dns`](crate::ErrorKind::Dns), and a proxy that
+    /// cannot be reached as [`Local`](crate::ErrorKind::Local) for `https` alone: for `http` such a
+    /// client reports the proxy's failures as those of the endpoint.
     #[cfg(feature = "reqwest")]
     pub fn http_client(mut self, client: reqwest::ClientBuilder) -> Self {
         self.handed_in = Some(HandedIn::Reqwest(Box::new(client)));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Request, Response, Uri};
-use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use tower_service::Service;
 
 use super::built_in::{find, is_local, of_exchange};
@@ -87,10 +89,14 @@ impl Failed {
     }
 }
 
+/// What went wrong before there was a TCP connection.
+type TcpError = <HttpConnector as Service<Uri>>::Error;
+
+/// What a proxy did not do, or why it could not be reached.
+type TunnelError = <Tunnel<HttpConnector> as Service<Uri>>::Error;
+
 fn is_step(error: &(dyn StdError + 'static)) -> bool {
-    error.is::<reqwest::Error>()
-        || error.is::<legacy::Error>()
-        || error.is::<<HttpConnector as Service<Uri>>::Error>()
+    error.is::<reqwest::Error>() || error.is::<legacy::Error>() || error.is::<TcpError>()
 }
 
 impl fmt::Display for Failed {
@@ -106,17 +112,31 @@ impl StdError for Failed {
 }
 
 fn of_connection(error: &reqwest::Error, is_secured: bool) -> ErrorKind {
-    let io = find::<io::Error>(error as &(dyn StdError + 'static));
+    let io = find::<io::Error>(error);
+    let tunnel = find::<TunnelError>(error);
     match io {
         Some(io) if is_local(io) => ErrorKind::Local,
-        _ if error.is_timeout() => ErrorKind::ConnectTimeout,
+        // The proxy could not be reached.
+        _ if matches!(tunnel, Some(TunnelError::ConnectFailed(_))) => ErrorKind::Local,
+        // A lookup may have run into a time limit of the resolver.
         _ if error.is_dns() => ErrorKind::Dns,
+        _ if error.is_timeout() => ErrorKind::ConnectTimeout,
+        _ if tunnel.is_some() => ErrorKind::Connect,
         Some(io) if io.kind() == io::ErrorKind::ConnectionRefused => ErrorKind::Refused,
+        _ if !is_secured || find::<TcpError>(error).is_some() => ErrorKind::Connect,
         // The operating system numbers its errors; errors of TLS have no such number.
-        Some(io) if io.raw_os_error().is_some() => ErrorKind::Connect,
-        _ if is_secured => ErrorKind::Tls,
-        _ => ErrorKind::Connect,
+        Some(io) if io.raw_os_error().is_some() && !is_end(io) => ErrorKind::Connect,
+        _ => ErrorKind::Tls,
     }
+}
+
+/// Whether a connection that had come about has ended.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset
+    )
 }
 
 /// Leaves the client's default headers out, which may hold keys.

@@ -4,6 +4,7 @@ mod causes;
 mod handed_in;
 mod idle;
 mod local;
+mod over_reqwest;
 mod proxy;
 #[cfg(any(feature = "rustls", feature = "native-tls"))]
 mod tls;
