@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
-use tidings_stream::engine::{ConsumerKey, Engine};
+use tidings_stream::engine::Engine;
 use tidings_stream::postgres::{
     Config, PostgresEngine, PostgresOptions, notify_in, publish_in, tokio_postgres,
 };
-use tidings_stream::{Consumer, Error, NewMessage, Retention, StartFrom, Streams};
+use tidings_stream::{Consumer, Error, NewMessage, Retention, Streams};
 
 use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
@@ -366,33 +366,6 @@ async fn tables_of_a_newer_version_are_refused() {
         .await
         .unwrap_err();
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
-}
-
-/// Processes check their members in, in any order, and remove those that have gone.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regression_processes_that_check_in_together_do_not_deadlock() {
-    let schema = Schema::create().await;
-    let engines = [schema.engine().await, schema.engine().await];
-    let key = key("s", "g");
-    engines[0]
-        .open_group(&key, StartFrom::Earliest)
-        .await
-        .unwrap();
-    let consumers: Vec<ConsumerKey> = (0..200)
-        .map(|number| ConsumerKey {
-            group: key.clone(),
-            consumer: format!("c{number}").into(),
-        })
-        .collect();
-    let backwards: Vec<ConsumerKey> = consumers.iter().rev().cloned().collect();
-    for round in 0..30 {
-        // Every other round finds all of them expired.
-        let ttl = Duration::from_millis(1 + round % 2 * 1000);
-        let there = engines[0].check_in(consumers.clone().into(), ttl);
-        let back = engines[1].check_in(backwards.clone().into(), ttl);
-        let (there, back) = tokio::join!(there, back);
-        there.and(back).unwrap();
-    }
 }
 
 /// In a batch that publishers share, only the one at fault is told of it.

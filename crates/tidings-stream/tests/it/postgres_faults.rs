@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_stream::engine::{ConsumerKey, Engine, Outcome, Settlement};
+use tidings_stream::engine::{ConsumerKey, Engine};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions, tokio_postgres};
-use tidings_stream::{Headers, NewMessage, ServiceConfig, StartFrom, Streams};
+use tidings_stream::{NewMessage, ServiceConfig, StartFrom, Streams};
 use tidings_test_support::{Fault, Log, PgBouncer, PostgresOutage, PostgresServer, Proxy};
 
-use crate::database::{
-    NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
-};
+use crate::database::{NEVER, Schema, from_start, key, next, numbered, recorder, until};
 use crate::faults::{
     REPLY_LIMIT, a_killed_listener_comes_back, a_message_that_cannot_be_read_stops_no_other,
     fault_tests, impatient, nothing_acknowledged_is_lost, postgres as open,
@@ -268,137 +266,6 @@ async fn regression_one_locked_stream_does_not_end_the_trimming() {
     assert_eq!(messages("c").await, 2);
     holding.rollback().await.unwrap();
     until(async || messages("b").await == 2 || streams.trim().await.is_err()).await;
-}
-
-/// Messages that were removed by hand are skipped, and counted as lost.
-#[tokio::test]
-async fn regression_holes_are_skipped_and_counted() {
-    let schema = Schema::create().await;
-    let engine = schema.engine().await;
-    let key = key("s", "g");
-    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    engine
-        .append(&key.stream, numbered(10), None)
-        .await
-        .unwrap();
-    let remove = "DELETE FROM tidings_stream_message WHERE number IN (1, 2, 3, 6, 7, 10)";
-    schema.client().await.execute(remove, &[]).await.unwrap();
-    let consumer = ConsumerKey {
-        group: key.clone(),
-        consumer: "c".into(),
-    };
-    let (mut claimed, mut settlements) = (Vec::new(), Vec::new());
-    for _ in 0..8 {
-        let found = engine.claim(&consumer, 2, NEVER).await.unwrap().deliveries;
-        for delivery in found {
-            settlements.push(Settlement {
-                receipt: delivery.receipt,
-                outcome: Outcome::Dead {
-                    to: key.stream.dead_letter(),
-                    provenance: Headers::new(),
-                },
-            });
-            let id = delivery.message.id.as_u64();
-            assert_eq!(
-                delivery.message.payload,
-                id.to_string(),
-                "the payload of its id"
-            );
-            claimed.push(id);
-        }
-    }
-    assert_eq!(claimed, [4, 5, 8, 9]);
-    let group = engine.stats(&key.stream).await.unwrap().groups.remove(0);
-    assert_eq!((group.pending, group.lag), (4, 0));
-    assert_eq!(
-        group.lost_to_trim, 5,
-        "the newest one was never there for the group"
-    );
-    engine.settle(&key, settlements.into()).await.unwrap();
-    let letters = engine.read(&key.stream.dead_letter(), None, 10).await;
-    let letters: Vec<_> = letters.unwrap().into_iter().map(|it| it.payload).collect();
-    assert_eq!(letters, ["4", "5", "8", "9"]);
-}
-
-/// Dead letters lock their streams in the order in which the outbox does, whatever the alphabet of the
-/// database is: with two orders each could wait for the other.
-#[tokio::test]
-async fn regression_streams_are_locked_in_one_order() {
-    let server = std::env::var("DATABASE_URL").unwrap();
-    let admin = connect(&server).await;
-    let database = format!("tidings_{:016x}", fastrand::u64(..));
-    // In English `audit` is before `Orders`, and as bytes behind it.
-    let create = format!(
-        "CREATE DATABASE {database} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
-    );
-    admin.batch_execute(&create).await.unwrap();
-    let (server, _) = server.rsplit_once('/').unwrap();
-    let schema = Schema::create_on(&format!("{server}/{database}")).await;
-    let engine = Arc::new(schema.engine().await);
-    let key = key("s", "g");
-    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    for (stream, count) in [("s", 2), ("audit", 1), ("Orders", 1)] {
-        let stream = name(stream);
-        let appending = engine.append(&stream, numbered(count), None);
-        appending.await.unwrap();
-    }
-    let consumer = ConsumerKey {
-        group: key.clone(),
-        consumer: "c".into(),
-    };
-    let claimed = engine.claim(&consumer, 2, NEVER).await.unwrap().deliveries;
-    let settlements = claimed.iter().zip(["audit", "Orders"]);
-    let settlements: Arc<[Settlement]> = settlements
-        .map(|(delivery, target)| Settlement {
-            receipt: delivery.receipt,
-            outcome: Outcome::Dead {
-                to: name(target),
-                provenance: Headers::new(),
-            },
-        })
-        .collect();
-
-    let mut client = schema.client().await;
-    let holding = client.transaction().await.unwrap();
-    let lock = "SELECT FROM tidings_stream WHERE name = 'app.default.audit' FOR UPDATE";
-    holding.execute(lock, &[]).await.unwrap();
-    let settling = tokio::spawn({
-        let engine = Arc::clone(&engine);
-        async move { engine.settle(&key, settlements).await }
-    });
-    let watching = schema.client().await;
-    until(async || {
-        let free = "SELECT FROM tidings_stream WHERE name = 'app.default.Orders'
-            FOR UPDATE SKIP LOCKED";
-        watching.execute(free, &[]).await.unwrap() == 0
-    })
-    .await;
-    holding.rollback().await.unwrap();
-    assert_eq!(settling.await.unwrap().unwrap(), [true, true]);
-
-    drop((engine, client, watching, schema));
-    let drop = format!("DROP DATABASE {database} WITH (FORCE)");
-    admin.batch_execute(&drop).await.unwrap();
-}
-
-/// A claim that was for as many as it could be, and lost one of them, is followed by another at once.
-#[tokio::test]
-async fn regression_a_claim_that_lost_a_message_is_followed_by_another() {
-    let schema = Schema::create().await;
-    let engine = schema.engine().await;
-    let key = key("s", "g");
-    engine.open_group(&key, StartFrom::Earliest).await.unwrap();
-    let appending = engine.append(&key.stream, numbered(12), None);
-    appending.await.unwrap();
-    let remove = "DELETE FROM tidings_stream_message WHERE number = 5";
-    schema.client().await.execute(remove, &[]).await.unwrap();
-    let consumer = ConsumerKey {
-        group: key,
-        consumer: "c".into(),
-    };
-    let claimed = engine.claim(&consumer, 10, NEVER).await.unwrap();
-    assert_eq!(claimed.deliveries.len(), 9);
-    assert_eq!(claimed.next_due, Some(Duration::ZERO));
 }
 
 /// What the client has given up is not stored later.

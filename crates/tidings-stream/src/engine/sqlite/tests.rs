@@ -4,10 +4,11 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::{append, claim, delete, group, schema, settle};
+use super::{append, claim, delete, group, pending, schema, settle};
 use crate::engine::{ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{GroupName, Headers, NewMessage, Retention, StartFrom, StreamName};
 
@@ -98,7 +99,7 @@ fn a_long_history_costs_as_much_as_a_short_one() {
     let unbounded = Retention::default();
     let bounded = Retention {
         max_len: NonZeroU64::new(1_000_000),
-        max_age: Some(std::time::Duration::from_secs(3600)),
+        max_age: Some(Duration::from_secs(3600)),
         trim_pending: false,
     };
     let mut database = Counted::new();
@@ -171,7 +172,7 @@ fn regression_many_open_claims_cost_as_much_as_few() {
 #[test]
 fn regression_what_a_slow_group_keeps_costs_a_publisher_nothing() {
     let aged = Retention {
-        max_age: Some(std::time::Duration::from_millis(1)),
+        max_age: Some(Duration::from_millis(1)),
         ..Retention::default()
     };
     let mut database = Counted::new();
@@ -232,7 +233,24 @@ fn regression_holes_are_skipped_and_counted() {
         claimed.extend(found.deliveries.iter().map(|d| d.message.id.as_u64()));
     }
     assert_eq!(claimed, [3, 4, 7, 8, 9]);
+    let number = |query| -> i64 { transaction.query_row(query, [], |row| row.get(0)).unwrap() };
     let lost = "SELECT lost_to_trim FROM stream_group";
-    let lost: i64 = transaction.query_row(lost, [], |row| row.get(0)).unwrap();
-    assert_eq!(lost, 5);
+    assert_eq!(number(lost), 5);
+    assert_eq!(number("SELECT count(*) FROM stream_lease"), 3);
+    let pending = pending::page(&transaction, &key, None, 10).unwrap();
+    assert!(pending.iter().map(|it| it.id.as_u64()).eq(claimed));
+
+    // What was skipped is not met and counted again when the claims expire, and what is removed before
+    // that is.
+    let expire = "UPDATE stream_lease SET deadline = 0";
+    assert_eq!(transaction.execute(expire, []).unwrap(), 3);
+    let remove = "DELETE FROM stream_message WHERE key & 1099511627775 = 8";
+    assert_eq!(transaction.execute(remove, []).unwrap(), 1);
+    let found = claim::claim(&transaction, &consumer, 10, VISIBILITY).unwrap();
+    let again: Vec<_> = (found.deliveries.iter())
+        .map(|it| it.message.id.as_u64())
+        .collect();
+    assert_eq!(again, [3, 4, 7, 9]);
+    assert_eq!(found.next_due, Some(Duration::ZERO));
+    assert_eq!(number(lost), 6);
 }

@@ -218,7 +218,7 @@ BEGIN
             ORDER BY 1, 2 FOR UPDATE OF m);
     ELSE
         INSERT INTO tidings_stream_member
-            SELECT DISTINCT g.group_id, u.consumer, v_expires
+            SELECT DISTINCT g.group_id, u.consumer COLLATE "C", v_expires
             FROM unnest(p_streams, p_groups, p_consumers) AS u (stream, grp, consumer)
             JOIN tidings_stream s ON s.name = u.stream
             JOIN tidings_stream_group g ON g.stream_id = s.stream_id AND g.name = u.grp
