@@ -1,67 +1,34 @@
 //! What a killed process leaves behind, on every engine that outlives it.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_stream::engine::Engine;
 use tidings_stream::{Message, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::place::{Place, open};
-
-/// Tells the child where the streams are.
-const CHILD: &str = "TIDINGS_STREAM_TEST_CHILD";
+use crate::children::{Parent, say, tests_with_children};
 
 const ROUNDS: u64 = 12;
 const CONCURRENCY: usize = 8;
 
-#[test]
-fn sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    kill_again_and_again(
-        "kill::sqlite_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |_| Place::sqlite(),
-    );
-}
-
-#[test]
-fn postgres_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    kill_again_and_again(
-        "kill::postgres_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |runtime| runtime.block_on(Place::postgres()),
-    );
-}
-
-#[test]
-fn redis_loses_nothing_that_was_acknowledged_to_a_killed_process() {
-    kill_again_and_again(
-        "kill::redis_loses_nothing_that_was_acknowledged_to_a_killed_process",
-        |_| Place::redis(),
-    );
-}
+tests_with_children!(
+    a_killed_process_loses_nothing_that_was_acknowledged,
+    kill_again_and_again,
+    publish_and_consume_until_killed
+);
 
 /// Kills a process that publishes and consumes, again and again. Every message whose publish was
 /// acknowledged is handled, and what is handled twice was in hand when its process died.
-///
-/// The children run the test of the given name, in the place that `make` makes.
-fn kill_again_and_again(test: &str, make: impl FnOnce(&Runtime) -> Place) {
-    let runtime = Runtime::new().unwrap();
-    if let Ok(place) = std::env::var(CHILD) {
-        runtime.block_on(async { publish_and_consume_until_killed(open(&place).await).await });
-    }
-    let place = make(&runtime);
+async fn kill_again_and_again(parent: &Parent) {
     let mut published = BTreeSet::new();
     let mut handled = Vec::new();
     for round in 0..ROUNDS {
-        let mut child = spawn_child(test, place.text());
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (mut child, lines) = parent.start();
         // Death comes after a number of lines, not after a time.
         let mut left = 40 + round * 17;
         for line in lines {
-            let line = line.unwrap();
             if let Some(id) = line.strip_prefix("published ") {
                 published.insert(id.parse::<u64>().unwrap());
             } else if let Some(id) = line.strip_prefix("handled ") {
@@ -76,7 +43,7 @@ fn kill_again_and_again(test: &str, make: impl FnOnce(&Runtime) -> Place) {
         }
         child.wait().unwrap();
     }
-    runtime.block_on(async { handle_the_rest(open(place.text()).await, &mut handled).await });
+    handle_the_rest(parent.open().await, &mut handled).await;
     assert!(published.len() as u64 >= ROUNDS, "{}", published.len());
     let distinct: BTreeSet<u64> = handled.iter().copied().collect();
     let missing: Vec<_> = published.difference(&distinct).collect();
@@ -85,16 +52,6 @@ fn kill_again_and_again(test: &str, make: impl FnOnce(&Runtime) -> Place) {
     let twice = handled.len() - distinct.len();
     let bound = usize::try_from(ROUNDS).unwrap() * CONCURRENCY * 4;
     assert!(twice <= bound, "{twice} of {}", handled.len());
-}
-
-fn spawn_child(test: &str, place: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, place)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
 }
 
 /// Reads everything and gives nothing up. No process knows that the one before has died until its
@@ -108,28 +65,18 @@ fn options(concurrency: usize) -> SubscribeOptions {
         .with_concurrency(concurrency)
 }
 
-/// Says what it has done on the standard output, one line each, and never ends by itself.
+/// Says what it has done, one line each, and never ends by itself.
 async fn publish_and_consume_until_killed(engine: Arc<dyn Engine>) {
-    let say = |line: String| {
-        let mut out = std::io::stdout().lock();
-        // The parent reads until the end; when it has died, so may the child.
-        if writeln!(out, "\n{line}")
-            .and_then(|()| out.flush())
-            .is_err()
-        {
-            std::process::exit(1);
-        }
-    };
     let streams = Streams::new(engine, ServiceConfig::default());
-    let handler = move |message: Message| async move {
-        say(format!("handled {}", message.id));
+    let handler = |message: Message| async move {
+        say(&format!("handled {}", message.id));
         Ok(())
     };
     let subscribed = streams.subscribe("s", "g", options(CONCURRENCY), handler);
     let _consumer = subscribed.await.unwrap();
     loop {
         let id = streams.publish("s", NewMessage::new("body")).await.unwrap();
-        say(format!("published {id}"));
+        say(&format!("published {id}"));
     }
 }
 

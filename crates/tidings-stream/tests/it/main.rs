@@ -10,6 +10,7 @@
 ))]
 
 mod checker;
+mod children;
 mod conformance;
 mod consumer;
 mod database;

@@ -1,120 +1,73 @@
 //! Dead letters that two processes bring back at the same time.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::sync::Arc;
 
+use tidings_stream::engine::Engine;
 use tidings_stream::{NewMessage, Redrive, ServiceConfig, Streams};
-use tokio::runtime::Runtime;
 
+use crate::children::{Parent, say, tests_with_children};
 use crate::database::{name, numbered};
-use crate::place::{Place, open};
-
-/// Tells the child where the streams are.
-const CHILD: &str = "TIDINGS_STREAM_TEST_REDRIVE";
 
 /// Enough for many claims of each process.
 const LETTERS: u64 = 5_000;
 
-#[test]
-fn sqlite_brings_each_letter_back_once() {
-    redrive_twice(
-        "redrive_processes::sqlite_brings_each_letter_back_once",
-        |_| Place::sqlite(),
-    );
-}
-
-#[test]
-fn postgres_brings_each_letter_back_once() {
-    redrive_twice(
-        "redrive_processes::postgres_brings_each_letter_back_once",
-        |runtime| runtime.block_on(Place::postgres()),
-    );
-}
-
-#[test]
-fn redis_brings_each_letter_back_once() {
-    redrive_twice(
-        "redrive_processes::redis_brings_each_letter_back_once",
-        |_| Place::redis(),
-    );
-}
+tests_with_children!(
+    two_processes_bring_each_letter_back_once,
+    redrive_twice,
+    redrive_when_told
+);
 
 /// Two processes share the letters: together they bring back all of them, and each one once.
-fn redrive_twice(test: &str, make: impl FnOnce(&Runtime) -> Place) {
-    let runtime = Runtime::new().unwrap();
-    if let Ok(place) = std::env::var(CHILD) {
-        runtime.block_on(redrive_when_told(&place));
-        return;
+async fn redrive_twice(parent: &Parent) {
+    let engine = parent.open().await;
+    let letter = |message: NewMessage| message.with_header("x-dlq-stream", "app.default.s");
+    let letters = numbered(LETTERS).into_iter().map(letter).collect();
+    let appended = engine.append(&name("s.dead"), letters, None).await;
+    appended.unwrap();
+    drop(engine);
+
+    let mut children = [parent.start(), parent.start()];
+    for (_, lines) in &mut children {
+        said(lines, "ready");
     }
-    let place = make(&runtime);
-    runtime.block_on(async {
-        let engine = open(place.text()).await;
-        let letter = |message: NewMessage| message.with_header("x-dlq-stream", "app.default.s");
-        let letters = numbered(LETTERS).into_iter().map(letter).collect();
-        let appended = engine.append(&name("s.dead"), letters, None).await;
-        appended.unwrap();
-    });
-    let mut children = [
-        spawn_child(test, place.text()),
-        spawn_child(test, place.text()),
-    ];
-    let mut output = children
-        .each_mut()
-        .map(|child| BufReader::new(child.stdout.take().unwrap()).lines());
-    let mut said = |index: usize, start: &str| {
-        let mut lines = output[index].by_ref().map(Result::unwrap);
-        lines.find_map(|line| line.strip_prefix(start).map(str::to_owned))
-    };
-    for index in [0, 1] {
-        said(index, "ready").unwrap();
-    }
-    for child in &mut children {
+    for (child, _) in &mut children {
         child.stdin.take().unwrap().write_all(b"go\n").unwrap();
     }
-    let moved = [0, 1].map(|index| said(index, "moved ").unwrap().parse::<u64>().unwrap());
-    for child in &mut children {
+    let moved = children.map(|(mut child, mut lines)| {
+        let moved: u64 = said(&mut lines, "moved ").parse().unwrap();
         assert!(child.wait().unwrap().success());
-    }
+        moved
+    });
     assert_eq!(moved[0] + moved[1], LETTERS);
     assert!(moved.iter().all(|moved| *moved > 0), "{moved:?}");
-    let mut brought_back = runtime.block_on(async {
-        let streams = Streams::new(open(place.text()).await, ServiceConfig::default());
-        let mut numbers: Vec<u64> = Vec::new();
-        let mut after = None;
-        loop {
-            let page = streams.read("s", after, 1000).await.unwrap();
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            let number = |payload: &[u8]| {
-                let digits = std::str::from_utf8(payload).unwrap();
-                digits.parse::<u64>().unwrap()
-            };
-            numbers.extend(page.iter().map(|message| number(&message.payload)));
-        }
-        numbers
-    });
+
+    let streams = Streams::new(parent.open().await, ServiceConfig::default());
+    let mut brought_back: Vec<u64> = Vec::new();
+    let mut after = None;
+    loop {
+        let page = streams.read("s", after, 1000).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.id);
+        let number = |payload: &[u8]| {
+            let digits = std::str::from_utf8(payload).unwrap();
+            digits.parse::<u64>().unwrap()
+        };
+        brought_back.extend(page.iter().map(|message| number(&message.payload)));
+    }
     brought_back.sort_unstable();
     assert!(brought_back.into_iter().eq(1..=LETTERS));
 }
 
-fn spawn_child(test: &str, place: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, place)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap()
+/// The rest of the next line that begins in this way.
+fn said(lines: &mut impl Iterator<Item = String>, start: &str) -> String {
+    let said = lines.find_map(|line| line.strip_prefix(start).map(str::to_owned));
+    said.unwrap()
 }
 
-/// Says on the standard output when it is ready and what it has moved.
-async fn redrive_when_told(place: &str) {
-    let streams = Streams::new(open(place).await, ServiceConfig::default());
-    let say = |line: &str| {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "\n{line}").unwrap();
-    };
+/// Says when it is ready and what it has moved.
+async fn redrive_when_told(engine: Arc<dyn Engine>) {
+    let streams = Streams::new(engine, ServiceConfig::default());
     // Each has its part in it, also if one of them is then faster than the other.
     let one = Redrive::default().with_limit(1);
     let first = streams.redrive("s.dead", one).await.unwrap();
