@@ -102,6 +102,25 @@ async fn behind_a_pooler_it_is_cancelled_as_well_and_nothing_is_set_on_shared_se
     assert_eq!(unlock(&server, holder).await, 0);
 }
 
+/// Where the server limits no statement, the client cancels what it has given up.
+#[tokio::test]
+async fn regression_a_statement_without_a_limit_of_the_server_is_cancelled_by_its_client() {
+    let (server, holder) = locked().await;
+    let unlimited = format!("{}?options=-cstatement_timeout%3D0", server.url());
+    let database = impatient(&unlimited);
+    for _ in 0..3 {
+        let refused = insert(&database).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Some(&SqlState::QUERY_CANCELED),
+            "{refused:?}"
+        );
+    }
+    let watching = Database::new(Config::new(&server.url()).unwrap());
+    assert_eq!(number(&watching, WAITING).await, 0);
+    assert_eq!(unlock(&server, holder).await, 0);
+}
+
 /// A client that is cut off, or whose process is frozen, sends nothing more and closes nothing.
 #[tokio::test]
 async fn regression_a_transaction_whose_client_sends_nothing_more_is_ended_with_its_locks() {
