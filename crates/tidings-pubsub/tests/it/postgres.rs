@@ -263,6 +263,7 @@ async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
     let options = Options::default().with_capacity(2 * MESSAGES);
     let mut subscription = near.subscribe(vec![topic.clone()], options).await.unwrap();
     let mut expected = Vec::new();
+    let begun = tokio::time::Instant::now();
     for number in 0..MESSAGES {
         let size = if number % 10 == 0 { 10 } else { 10_000 };
         let payload = vec![u8::try_from(number).unwrap(); size];
@@ -272,25 +273,41 @@ async fn regression_many_large_messages_over_a_slow_connection_are_no_outage() {
     for expected in &expected {
         assert!(recv(&mut subscription).await == *expected);
     }
+    // Some are fetched at the same time: one by one they would take 40 ms each.
+    let took = begun.elapsed();
+    assert!(took < Duration::from_millis(40) * 180 / 2, "{took:?}");
 }
 
+/// By those that publish and by those that fetch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn regression_what_a_process_leaves_behind_is_deleted_by_others_that_publish() {
+async fn regression_what_a_process_leaves_behind_is_deleted_by_others() {
     let schema = Schema::create("left").await;
-    let open = || {
-        let options =
-            PostgresOptions::default().with_large_message_retention(Duration::from_millis(300));
+    let open = |retention| {
+        let options = PostgresOptions::default().with_large_message_retention(retention);
         Postgres::open(Config::new(&schema.url).unwrap(), options)
     };
     let [topic] = topics(["left"]);
-    let gone = open();
-    publish(&gone, &topic, vec![7; 10_000]).await;
-    drop(gone);
-    assert_eq!(schema.bodies().await, 1);
-    let other = open();
-    publish(&other, &topic, "small").await;
-    within("the row to be deleted", async {
-        while schema.bodies().await != 0 {}
-    })
-    .await;
+    for publishes in [true, false] {
+        let other = open(Duration::from_millis(300));
+        let mut subscription = subscribe(&other, [&topic]).await;
+        // It ends before it would delete anything itself.
+        let gone = open(Duration::from_secs(3600));
+        publish(&gone, &topic, vec![7; 10_000]).await;
+        drop(gone);
+        let expected = message(&topic, vec![7; 10_000]);
+        assert_eq!(recv(&mut subscription).await, expected);
+        let other = if publishes {
+            drop((subscription, other));
+            let other = open(Duration::from_millis(300));
+            publish(&other, &topic, "small").await;
+            other
+        } else {
+            other
+        };
+        within("the row to be deleted", async {
+            while schema.bodies().await != 0 {}
+        })
+        .await;
+        drop(other);
+    }
 }
