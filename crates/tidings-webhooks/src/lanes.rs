@@ -35,7 +35,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::store::{Outcome, Released};
 use crate::target::Defaults;
-use crate::{EndpointId, Error, Options, Store, StoreError};
+use crate::{EndpointId, Error, Options, Store};
 use lane::Lane;
 use recorder::{Entry, Recorder};
 
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     dispatcher: Dispatcher,
     recorder: Recorder,
     lanes: Mutex<Lanes>,
-    /// What the loops of the lanes have learned of the store.
+    /// What the loops of this instance have learned of the store.
     trouble: Mutex<Trouble>,
     /// Has the lease loop look at once.
     look: Notify,
@@ -80,11 +80,14 @@ struct Lanes {
 }
 
 impl Shared {
-    /// Logs that the store does not do what a loop needs: once an outage, whatever the number of lanes.
-    fn store_failed(&self, error: &StoreError, what: &'static str) {
+    /// Logs that the store does not do what a loop needs: once an outage, whatever the number of lanes and loops.
+    pub(crate) fn store_failed(
+        &self,
+        error: &(dyn std::error::Error + 'static),
+        what: &'static str,
+    ) {
         // The value is whole after every statement, so a poisoned lock is still right.
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let error: &dyn std::error::Error = error;
         if trouble.failed() {
             tracing::warn!(error, what, "the webhook store does not work, trying again");
         } else {

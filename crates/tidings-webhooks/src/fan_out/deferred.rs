@@ -37,10 +37,8 @@ impl FanOut {
                 Ok(Found::Nothing | Found::TakenElsewhere) => POLL,
                 Err(StoreError::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "cannot make the deliveries of events with many endpoints, trying again"
-                    );
+                    let what = "making the deliveries of events with many endpoints";
+                    self.lanes.store_failed(&error, what);
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

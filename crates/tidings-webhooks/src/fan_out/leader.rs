@@ -57,13 +57,8 @@ impl Leader {
                 }
                 Err(Error::Store(StoreError::Closed)) => return,
                 Err(error) => {
-                    if failures == 0 {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(
-                            error,
-                            "cannot make the deliveries of new events, trying again"
-                        );
-                    }
+                    let what = "making the deliveries of new events";
+                    self.fan_out.lanes.store_failed(&error, what);
                     failures = failures.saturating_add(1);
                     (poll * failures).min(LONGEST_PAUSE)
                 }
@@ -123,11 +118,8 @@ impl Leader {
                 }
                 Err(error) if self.fan_out.clock.now() >= until => return Err(error),
                 Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(
-                        error,
-                        "cannot renew the lease for making deliveries, trying again"
-                    );
+                    let what = "renewing the lease for making deliveries";
+                    lanes.store_failed(&error, what);
                 }
             }
         }
