@@ -24,6 +24,7 @@
 //! | `permits` | how many streams may be open |
 //! | `health` | whether the database can be written |
 //! | `retention` | deletes what is old |
+//! | `same_redis` | notices an instance with another `--redis` |
 //! | `http` | routes, streams, errors |
 //! | `commands` | the command line |
 
@@ -41,6 +42,7 @@ mod idempotency;
 mod outage;
 mod permits;
 mod retention;
+mod same_redis;
 mod server;
 pub mod settings;
 pub mod storage;

@@ -21,7 +21,8 @@ use crate::farewell::Farewell;
 use crate::health::Readiness;
 use crate::outage::Outage;
 use crate::permits::Permits;
-use crate::storage::{Redis, Storage};
+use crate::same_redis::SameRedis;
+use crate::storage::{DatabaseUrl, Redis, Storage};
 use crate::{connections, retention};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
@@ -42,6 +43,8 @@ pub struct Server {
     _retention: AbortOnDropHandle<()>,
     /// Keeps the keys of callers up to date.
     _access: AbortOnDropHandle<()>,
+    /// Compares the setting of this instance with those of the others, if there can be some.
+    _same_redis: Option<AbortOnDropHandle<()>>,
     /// Ends the connections when the server is dropped.
     _cutting_off: DropGuard,
 }
@@ -155,6 +158,8 @@ impl Server {
             accepting.clone(),
         ));
         let retention = tokio::spawn(retention::run(Arc::clone(&app)));
+        let is_shared = matches!(app.config.database, DatabaseUrl::Postgres(_));
+        let same_redis = is_shared.then(|| tokio::spawn(compare_redis(Arc::clone(&app))));
         Ok(Self {
             address,
             _cutting_off: app.cutting_off.clone().drop_guard(),
@@ -163,6 +168,7 @@ impl Server {
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
             _access: AbortOnDropHandle::new(access),
+            _same_redis: same_redis.map(AbortOnDropHandle::new),
         })
     }
 
@@ -214,6 +220,13 @@ impl Server {
             waiting_deliveries,
         }
     }
+}
+
+/// Compares this instance with the others until it stops.
+async fn compare_redis(app: SharedApp) {
+    let same_redis = SameRedis::new(&app.config);
+    let watching = same_redis.watch(&*app.storage.records);
+    app.stopping.run_until_cancelled(watching).await;
 }
 
 /// Finishes the writes in the queue, and closes the database. Returns how many deliveries wait.
