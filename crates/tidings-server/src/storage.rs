@@ -33,7 +33,7 @@ use tidings_stream::Streams;
 
 pub(crate) use self::api_keys::{ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
-pub(crate) use self::import::import;
+pub(crate) use self::import::{Imported, import};
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
 pub(crate) use self::redis::Redis;
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl};

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::CommandError;
 use crate::settings::Unshown;
-use crate::storage::{DatabaseUrl, import};
+use crate::storage::{DatabaseUrl, Imported, import};
 
 /// Cells of the bar on a terminal.
 const CELLS: u64 = 30;
@@ -20,7 +20,7 @@ const IN_LOG: Duration = Duration::from_secs(1);
 /// Moves everything in a SQLite file to an empty PostgreSQL database.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Stop all servers on the file and on the database first. The file is not changed. If an import is interrupted, run the same command again: it begins anew. No server starts on the database until an import has ended."
+    after_help = "Stop all servers on the file and on the database first. Nothing in the file changes but a mark, by which a server on it warns. If an import is interrupted, run the same command again: it begins anew. No server starts on the database until an import has ended."
 )]
 pub(super) struct Import {
     /// The file, for instance `sqlite:tidings.db`
@@ -49,7 +49,7 @@ impl Import {
         let mut bar = Bar::new();
         let imported = import(from, to, |progress| bar.show(progress)).await;
         bar.end();
-        let rows = imported?;
+        let Imported { rows, marked } = imported?;
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
@@ -61,6 +61,13 @@ impl Import {
             "Start servers with --database and the URL of the database. Do not start one on the file again: it would \
              send webhooks that the others send too"
         )?;
+        if let Err(error) = marked {
+            let reason = crate::explain(&error);
+            writeln!(
+                out,
+                "A server on the file will not warn of that, because the file cannot be written: {reason}"
+            )?;
+        }
         Ok(())
     }
 }

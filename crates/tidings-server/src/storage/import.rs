@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tidings_import::{Part, Progress, Source, Table};
 use tidings_postgres::Config;
 
-use super::sqlite::{api_keys, idempotency};
+use super::sqlite::{api_keys, idempotency, imported};
 use super::{PostgresUrl, StorageError, postgres, sqlite};
 
 /// The parts in the order in which they are copied.
@@ -63,12 +63,20 @@ pub(crate) enum ImportError {
     Copy(#[from] tidings_import::Error),
 }
 
-/// Copies everything, and returns how many rows there were.
+/// Everything was copied.
+#[derive(Debug)]
+pub(crate) struct Imported {
+    pub(crate) rows: u64,
+    /// Whether the file could be marked, so that a server on it warns.
+    pub(crate) marked: Result<(), StorageError>,
+}
+
+/// Copies everything.
 pub(crate) async fn import(
     from: &Path,
     to: &PostgresUrl,
     report: impl FnMut(Progress),
-) -> Result<u64, ImportError> {
+) -> Result<Imported, ImportError> {
     // Opening would make a file.
     if !from.is_file() {
         let path = from.to_owned();
@@ -77,8 +85,16 @@ pub(crate) async fn import(
     let file = sqlite::database(from).map_err(|error| ImportError::Source(error.into()))?;
     let source = Source::check(file.clone(), PARTS).await?;
     // Ends the claims of a server that has crashed.
-    let opened = sqlite::open_in(file).await.map_err(ImportError::Source)?;
-    let imported = fill(&source, to, report).await;
+    let opened = sqlite::open_in(file.clone())
+        .await
+        .map_err(ImportError::Source)?;
+    let imported = match fill(&source, to, report).await {
+        Ok(rows) => Ok(Imported {
+            rows,
+            marked: imported::mark(&file, to.to_string()).await,
+        }),
+        Err(error) => Err(error),
+    };
     opened.close().await;
     imported
 }

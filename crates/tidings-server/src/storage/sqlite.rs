@@ -3,6 +3,7 @@
 
 pub(super) mod api_keys;
 pub(super) mod idempotency;
+pub(super) mod imported;
 mod migration;
 
 use std::error::Error as StdError;
@@ -37,6 +38,7 @@ const LIST_READERS: usize = 2;
 pub(super) async fn open(path: &Path) -> Result<Storage, StorageError> {
     let database = database(path)?;
     warn_if_others_can_read(database.path());
+    imported::warn_if_marked(&database).await?;
     open_in(database).await
 }
 

@@ -319,6 +319,21 @@ async fn an_interrupted_import_is_not_taken_for_a_whole_one_and_can_be_repeated(
 }
 
 #[tokio::test]
+async fn regression_a_server_on_a_file_that_was_imported_warns() {
+    let (home, schema) = (Home::new(), Schema::create().await);
+    let (_, log) = home.start().await.stop("-TERM").await;
+    let warning = "was imported into another database";
+    assert!(!log.contains(warning), "{log}");
+    import(&home, &schema).await.unwrap();
+    let (_, log) = home.start().await.stop("-TERM").await;
+    assert!(log.contains(warning), "{log}");
+    assert!(log.contains("to=\"postgres://"), "{log}");
+    // A copy of the file can still be imported to try it.
+    let another = Schema::create().await;
+    import(&home, &another).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_progress_of_a_short_import_ends_at_its_end() {
     let home = Home::new();
     home.start().await.stop("-TERM").await;
