@@ -4,9 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_postgres::tokio_postgres::Statement;
+use tidings_postgres::tokio_postgres::types::ToSql;
 use tidings_postgres::{Client, Config};
+use tidings_test_support::Schema;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::arrivals::Arrivals;
@@ -14,7 +18,7 @@ use crate::server::{Poster, Server};
 use crate::{per_second, webhooks};
 
 /// Rows that share a commit: what 64 posters can have waiting at the same time.
-const BATCH: i32 = 64;
+const BATCH: usize = 64;
 
 /// Notifications a second, one for each user in turn.
 const RATE: f64 = 500.0;
@@ -32,8 +36,8 @@ const TABLE: &str = "
 
 const INSERT: &str = "
     INSERT INTO tidings_bench
-    SELECT 'user' || n % 100, $1::bigint * 1000 + n, 'order.paid', $2::text, 0
-    FROM generate_series(1, $3::integer) AS n";
+    SELECT user_id, seq, 'order.paid', payload, 0
+    FROM unnest($1::text[], $2::bigint[], $3::text[]) AS given (user_id, seq, payload)";
 
 fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL database")
@@ -45,14 +49,45 @@ async fn database() -> Client {
 
 /// Accepting on PostgreSQL, beside the inserts alone.
 pub(crate) async fn beside_the_database_alone(length: Duration) {
-    let raw = inserts(length).await;
-    println!("postgres, inserts alone, {BATCH} a commit: {raw:.0} rows/s");
+    let batches = inserts(length).await;
+    println!(
+        "postgres, inserts alone, {BATCH} a commit, one batch after the other: {batches:.0} rows/s"
+    );
+    let posters = group_commit(length).await;
+    println!(
+        "postgres, inserts alone, {BATCH} callers that wait for their rows: {posters:.0} rows/s"
+    );
     for endpoints in [0, 1] {
-        let accepted = webhooks::accept(&Server::on(&url()), endpoints, length).await;
+        // The lead of a server that was killed would keep the next one waiting.
+        let schema = Schema::create().await;
+        let accepted = webhooks::accept(&Server::on(&schema.url()), endpoints, length).await;
         println!(
-            "postgres, {endpoints} endpoints: {:.2} of the inserts",
-            accepted / raw
+            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the callers",
+            accepted / batches,
+            accepted / posters
         );
+    }
+}
+
+/// Rows on their way to the table.
+#[derive(Default)]
+struct Rows {
+    users: Vec<String>,
+    numbers: Vec<i64>,
+    payloads: Vec<String>,
+}
+
+impl Rows {
+    fn push(&mut self, number: usize) {
+        self.users.push(format!("user{}", number % 100));
+        self.numbers.push(i64::try_from(number).unwrap());
+        self.payloads.push("x".repeat(100));
+    }
+
+    async fn insert(&self, client: &Client, insert: &Statement) {
+        let columns: [&(dyn ToSql + Sync); 3] = [&self.users, &self.numbers, &self.payloads];
+        let inserted = client.execute(insert, &columns).await.unwrap();
+        assert_eq!(usize::try_from(inserted), Ok(self.users.len()));
     }
 }
 
@@ -61,21 +96,58 @@ async fn inserts(length: Duration) -> f64 {
     let client = database().await;
     client.batch_execute(TABLE).await.unwrap();
     let insert = client.prepare(INSERT).await.unwrap();
-    let payload = "x".repeat(100);
-    let started = Instant::now();
-    let mut rows = 0_usize;
-    let mut batch = 0_i64;
+    let (started, mut rows) = (Instant::now(), 0);
     while started.elapsed() < length {
-        let inserted = client.execute(&insert, &[&batch, &payload, &BATCH]).await;
-        rows += usize::try_from(inserted.unwrap()).unwrap();
-        batch += 1;
+        let mut batch = Rows::default();
+        (rows..rows + BATCH).for_each(|number| batch.push(number));
+        batch.insert(&client, &insert).await;
+        rows += BATCH;
     }
     let rate = per_second(rows, started.elapsed());
+    drop_table(&client).await;
+    rate
+}
+
+/// As many callers, each of which waits for the commit of its row before the next; those that wait at the same
+/// time share a commit. Returns the rows a second.
+async fn group_commit(length: Duration) -> f64 {
+    let client = database().await;
+    client.batch_execute(TABLE).await.unwrap();
+    let insert = client.prepare(INSERT).await.unwrap();
+    let (queue, mut waiting) = mpsc::channel::<oneshot::Sender<()>>(BATCH);
+    for _ in 0..BATCH {
+        let queue = queue.clone();
+        tokio::spawn(async move {
+            loop {
+                let (done, is_done) = oneshot::channel();
+                if queue.send(done).await.is_err() || is_done.await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let (started, mut rows) = (Instant::now(), 0);
+    let mut callers = Vec::with_capacity(BATCH);
+    while started.elapsed() < length {
+        let count = waiting.recv_many(&mut callers, BATCH).await;
+        let mut batch = Rows::default();
+        (rows..rows + count).for_each(|number| batch.push(number));
+        batch.insert(&client, &insert).await;
+        rows += count;
+        for caller in callers.drain(..) {
+            let _measured = caller.send(());
+        }
+    }
+    let rate = per_second(rows, started.elapsed());
+    drop_table(&client).await;
+    rate
+}
+
+async fn drop_table(client: &Client) {
     client
         .batch_execute("DROP TABLE tidings_bench")
         .await
         .unwrap();
-    rate
 }
 
 /// The time from a post to one instance until the event is on the screen of another.
