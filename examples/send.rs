@@ -46,7 +46,7 @@ async fn send(url: &str) -> Result<(), Box<dyn Error>> {
     let outcome = client.deliver(message).await;
     client.stop().await;
     let attempts = match &outcome {
-        Ok(receipt) => &receipt.attempts[..],
+        Ok(delivered) => &delivered.attempts[..],
         Err(error) => error.attempts(),
     };
     for attempt in attempts {

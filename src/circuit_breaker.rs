@@ -169,7 +169,7 @@ impl CircuitBreakerConfig {
 #[derive(Debug)]
 pub struct CircuitBreaker {
     config: CircuitBreakerConfig,
-    /// Tells its permits from those of other breakers.
+    /// Marks its permits: those of other breakers have another.
     id: u64,
     state: State,
     /// Counts the changes of state. What was admitted before one says nothing about the time after.

@@ -10,7 +10,7 @@ pub use builder::{ClientBuilder, DEFAULT_QUEUE_SIZE, DEFAULT_WORKERS};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Permits, Pool, QueuePermit};
 use crate::{
-    Closed, ConfigError, DeliveryError, EndpointId, Message, NotifyError, Receipt, Refusal,
+    Closed, ConfigError, Delivered, DeliveryError, EndpointId, Message, NotifyError, Refusal,
 };
 
 /// Sends messages to one endpoint in the background.
@@ -132,7 +132,7 @@ impl Client {
     pub async fn deliver(
         &self,
         message: impl Into<Message> + Send,
-    ) -> Result<Receipt, DeliveryError> {
+    ) -> Result<Delivered, DeliveryError> {
         let message = message.into();
         let permit = self.permit().await;
         let Inner { pool, id, .. } = &*self.inner;

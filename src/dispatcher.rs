@@ -16,7 +16,7 @@ pub use status::{LaneStatus, Speed};
 
 use crate::pool::{Awaited, LaneSettings, Outcome, Pool, QueuePermit, QueueSpace};
 use crate::{
-    Closed, ConfigError, DeliveryError, Endpoint, EndpointId, Message, NotifyError, Receipt,
+    Closed, ConfigError, Delivered, DeliveryError, Endpoint, EndpointId, Message, NotifyError,
     Refusal,
 };
 
@@ -88,8 +88,8 @@ use crate::{
 /// dispatcher.start();
 ///
 /// dispatcher.notify("billing", "invoice paid")?;
-/// let receipt = dispatcher.deliver("search", "page changed").await?;
-/// println!("delivered after {} attempts", receipt.attempts.len());
+/// let delivered = dispatcher.deliver("search", "page changed").await?;
+/// println!("delivered after {} attempts", delivered.attempts.len());
 /// dispatcher.stop().await;
 /// # Ok(()) }
 /// ```
@@ -237,7 +237,7 @@ impl Dispatcher {
         &self,
         endpoint: impl AsRef<str> + Send,
         message: impl Into<Message> + Send,
-    ) -> Result<Receipt, DeliveryError> {
+    ) -> Result<Delivered, DeliveryError> {
         let (endpoint, message) = (endpoint.as_ref(), message.into());
         let permit = self.permit(endpoint).await;
         self.inner.pool.deliver(endpoint, message, permit)?.await

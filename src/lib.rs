@@ -88,7 +88,7 @@ pub use endpoint::{DEFAULT_CONTENT_TYPE, DEFAULT_TIMEOUT, Endpoint, EndpointBuil
 pub use error::ConfigError;
 pub use message::{InvalidContentType, InvalidMessageId, MAX_MESSAGE_ID_BYTES, Message};
 pub(crate) use outcome::Closed;
-pub use outcome::{DeliveryError, DeliveryErrorCause, NotifyError, Receipt, Refusal};
+pub use outcome::{Delivered, DeliveryError, DeliveryErrorCause, NotifyError, Refusal};
 pub use resolver::{Resolve, ResolveError, Resolved};
 pub use sender::{Sender, SenderBuilder};
 pub use transport::HttpVersions;

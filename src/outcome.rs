@@ -134,7 +134,7 @@ impl From<Refusal> for DeliveryErrorCause {
 /// A message that was delivered, and how.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Receipt {
+pub struct Delivered {
     /// The message.
     pub message: Message,
     /// The attempts, in order; the last one succeeded, and those before it are [kept in
@@ -142,7 +142,7 @@ pub struct Receipt {
     pub attempts: Vec<Attempt>,
 }
 
-impl Receipt {
+impl Delivered {
     /// How many attempts were made.
     pub fn attempt_count(&self) -> u32 {
         attempt_count(&self.message, &self.attempts)

@@ -8,8 +8,8 @@ use crate::pool::{Limits, PoolConfig};
 use crate::retry::RetryPolicy;
 use crate::signing::{Secret, Signer};
 use crate::{
-    Attempt, Classifier, ConfigError, DeliveryError, Endpoint, EndpointBuilder, EndpointId,
-    LaneConfig, Message, Receipt, Sender,
+    Attempt, Classifier, ConfigError, Delivered, DeliveryError, Endpoint, EndpointBuilder,
+    EndpointId, LaneConfig, Message, Sender,
 };
 
 /// Default number of workers, which is the number of attempts that can be under way at once.
@@ -140,14 +140,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets what is called with the receipt of each message that was delivered.
+    /// Sets what is called with each message that was delivered, and how it was.
     ///
     /// Each message that [`notify`](Client::notify) or [`enqueue`](Client::enqueue) accepted leads
     /// to exactly one call: of this callback, or of [`on_error`](Self::on_error). The same holds
     /// for [`deliver`](Client::deliver) when its future was dropped; otherwise `deliver` returns
     /// the outcome, and neither is called.
-    pub fn on_delivered(mut self, on_delivered: impl Fn(Receipt) + Send + Sync + 'static) -> Self {
-        self.pool.callbacks.delivered = Some(Box::new(move |_, receipt| on_delivered(receipt)));
+    pub fn on_delivered(
+        mut self,
+        on_delivered: impl Fn(Delivered) + Send + Sync + 'static,
+    ) -> Self {
+        self.pool.callbacks.delivered = Some(Box::new(move |_, delivered| on_delivered(delivered)));
         self
     }
 

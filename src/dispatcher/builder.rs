@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Dispatcher, Inner, LaneConfig};
 use crate::circuit_breaker::CircuitState;
 use crate::pool::{Isolation, Limits, PoolConfig, QueueSpace};
-use crate::{Attempt, ConfigError, DeliveryError, EndpointId, Message, Receipt, Sender};
+use crate::{Attempt, ConfigError, Delivered, DeliveryError, EndpointId, Message, Sender};
 
 const DEFAULT_WORKERS: usize = 64;
 const DEFAULT_MAX_SLOW: usize = 256;
@@ -100,7 +100,7 @@ impl DispatcherBuilder {
         self
     }
 
-    /// Sets what is called with the receipt of each message that was delivered.
+    /// Sets what is called with each message that was delivered, and how it was.
     ///
     /// Each message that [`notify`](Dispatcher::notify) or [`enqueue`](Dispatcher::enqueue)
     /// accepted leads to exactly one call: of this callback, or of
@@ -108,7 +108,7 @@ impl DispatcherBuilder {
     /// future was dropped; otherwise `deliver` returns the outcome, and neither is called.
     pub fn on_delivered(
         mut self,
-        on_delivered: impl Fn(&EndpointId, Receipt) + Send + Sync + 'static,
+        on_delivered: impl Fn(&EndpointId, Delivered) + Send + Sync + 'static,
     ) -> Self {
         self.pool.callbacks.delivered = Some(Box::new(on_delivered));
         self

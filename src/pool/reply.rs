@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::Pool;
-use crate::{DeliveryError, EndpointId, Message, Receipt, Refusal};
+use crate::{Delivered, DeliveryError, EndpointId, Message, Refusal};
 
 /// The end of a delivery.
-pub(crate) type Outcome = Result<Receipt, DeliveryError>;
+pub(crate) type Outcome = Result<Delivered, DeliveryError>;
 
 /// Where the outcome of a delivery goes that has a caller.
 #[derive(Debug)]

@@ -7,10 +7,12 @@ use super::panics::{self, catch};
 use super::reply::{Outcome, Reply};
 use super::scheduler::CircuitChange;
 use crate::circuit_breaker::CircuitState;
-use crate::{Attempt, DeliveryError, DeliveryErrorCause, EndpointId, Message, Receipt, telemetry};
+use crate::{
+    Attempt, Delivered, DeliveryError, DeliveryErrorCause, EndpointId, Message, telemetry,
+};
 
 pub(crate) type OnAttempt = Box<dyn Fn(&EndpointId, &Message, &Attempt) + Send + Sync>;
-pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Receipt) + Send + Sync>;
+pub(crate) type OnDelivered = Box<dyn Fn(&EndpointId, Delivered) + Send + Sync>;
 pub(crate) type OnError = Box<dyn Fn(&EndpointId, DeliveryError) + Send + Sync>;
 pub(crate) type OnGone = Box<dyn Fn(&EndpointId) + Send + Sync>;
 pub(crate) type OnCircuitChange = Box<dyn Fn(&EndpointId, CircuitState) + Send + Sync>;
@@ -57,16 +59,16 @@ impl Pool {
         // Its place is free before anything is called that may want it.
         drop(delivery.permit.take());
         if reply.is_none() && self.callbacks.delivered.is_none() {
-            // The receipt would be made for nothing.
+            // A `Delivered` would be made for nothing.
             return;
         }
         let mut attempts = delivery.earlier_attempts();
         attempts.push(last);
-        let receipt = Receipt {
+        let delivered = Delivered {
             message: delivery.message,
             attempts,
         };
-        self.conclude(id, reply, Ok(receipt), &span);
+        self.conclude(id, reply, Ok(delivered), &span);
     }
 
     /// Reports a delivery that failed for good, with the attempt that it failed with.
@@ -180,9 +182,9 @@ impl Pool {
     /// Reports an outcome that no caller has seen.
     pub(crate) fn report(&self, id: &EndpointId, outcome: Outcome, span: &Span) {
         match outcome {
-            Ok(receipt) => {
+            Ok(delivered) => {
                 if let Some(on_delivered) = &self.callbacks.delivered {
-                    let mut on_delivered = Some(|| on_delivered(id, receipt));
+                    let mut on_delivered = Some(|| on_delivered(id, delivered));
                     call("on_delivered", span, &mut on_delivered);
                 }
             }

@@ -126,10 +126,10 @@ impl Cache {
             return Ok(entry.known.clone());
         }
         state.make_room(name, now)?;
-        let (tell, known) = watch::channel(None);
+        let (sender, known) = watch::channel(None);
         let entry = Entry {
             known: known.clone(),
-            _lookup: AbortOnDropHandle::new(self.spawn(name, now, tell)),
+            _lookup: AbortOnDropHandle::new(self.spawn(name, now, sender)),
         };
         state.names.insert(name.into(), entry);
         Ok(known)
@@ -139,7 +139,7 @@ impl Cache {
         &self,
         name: &str,
         began: Instant,
-        tell: watch::Sender<Option<Known>>,
+        sender: watch::Sender<Option<Known>>,
     ) -> tokio::task::JoinHandle<()> {
         let (resolve, state) = (Arc::clone(&self.resolve), Arc::downgrade(&self.state));
         let name = name.to_owned();
@@ -167,7 +167,7 @@ impl Cache {
                 // It costs those that waited for it, and no others.
                 known.expires_at = Instant::now();
             }
-            tell.send_replace(Some(known));
+            sender.send_replace(Some(known));
         })
     }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::built_in::LeasedBody;
+use super::built_in::BorrowedBody;
 use crate::sender::Progress;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
@@ -67,7 +67,7 @@ impl Body for RequestBody {
 pub struct ResponseBody(Inner);
 
 enum Inner {
-    BuiltIn(LeasedBody),
+    BuiltIn(BorrowedBody),
     Boxed(Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>),
     Empty,
 }
@@ -87,7 +87,7 @@ impl ResponseBody {
         Self(Inner::Empty)
     }
 
-    pub(super) fn built_in(body: LeasedBody) -> Self {
+    pub(super) fn built_in(body: BorrowedBody) -> Self {
         Self(Inner::BuiltIn(body))
     }
 }

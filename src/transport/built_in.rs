@@ -4,12 +4,12 @@
 //! BuiltIn ─▶ Connections ─▶ Connector ─▶ TLS ─▶ TCP, or a proxy ─▶ GuardedResolver
 //! ```
 
+mod borrowed;
 mod connection;
 mod connections;
 mod connector;
 mod failure;
 mod kept;
-mod lease;
 mod metered;
 mod proxy;
 mod tls;
@@ -28,16 +28,16 @@ use super::{RequestBody, ResponseBody};
 use crate::resolver::GuardedResolver;
 use crate::sender::Progress;
 use crate::{AttemptError, ConfigError, ErrorKind};
+use borrowed::BorrowedConnection;
 use connection::{Http1, Http2};
 use connections::Connections;
 use connector::Connector;
 use kept::{Bounds, Origin};
-use lease::Lease;
 
+pub(super) use borrowed::BorrowedBody;
 pub(super) use failure::find;
 #[cfg(feature = "reqwest")]
 pub(super) use failure::{is_local, of_exchange};
-pub(super) use lease::LeasedBody;
 pub(crate) use proxy::Proxy;
 pub(crate) use tls::TlsSettings;
 
@@ -123,11 +123,11 @@ impl BuiltIn {
         }
         loop {
             let kept = (!must_be_new).then(|| self.connections.take(&origin));
-            let mut lease = match kept.flatten() {
-                Some(lease) => lease,
+            let mut connection = match kept.flatten() {
+                Some(connection) => connection,
                 None => self.connect(&origin, &uri, &progress, must_be_new).await?,
             };
-            if let Some(host) = lease.host() {
+            if let Some(host) = connection.host() {
                 let host = host.clone();
                 request.headers_mut().insert(header::HOST, host);
                 if proxy.is_none() {
@@ -135,14 +135,14 @@ impl BuiltIn {
                     *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
                 }
             }
-            let mut error = match lease.send(request).await {
+            let mut error = match connection.send(request).await {
                 Ok(response) => {
-                    let leased = |body| ResponseBody::built_in(LeasedBody::new(body, lease));
-                    return Ok(response.map(leased));
+                    let lent = |body| ResponseBody::built_in(BorrowedBody::new(body, connection));
+                    return Ok(response.map(lent));
                 }
                 Err(error) => error,
             };
-            if lease.is_kept()
+            if connection.is_kept()
                 && let Some(unsent) = error.take_message()
             {
                 // Its connection had ended before.
@@ -152,12 +152,12 @@ impl BuiltIn {
                 continue;
             }
             let error = error.into_error();
-            let kind = if lease.is_flooded() {
+            let kind = if connection.is_flooded() {
                 ErrorKind::Protocol
             } else {
                 failure::of_exchange(&error)
             };
-            let is_stale = kind == ErrorKind::Reset && lease.was_stale(&error);
+            let is_stale = kind == ErrorKind::Reset && connection.was_stale(&error);
             let was_refused = failure::is_refused(&error);
             return Err(AttemptError::new(kind, error)
                 .on_stale_connection(is_stale)
@@ -173,7 +173,7 @@ impl BuiltIn {
         uri: &Uri,
         progress: &Arc<Progress>,
         must_be_new: bool,
-    ) -> Result<Lease, AttemptError> {
+    ) -> Result<BorrowedConnection, AttemptError> {
         let unreached = Unreached {
             resolver: &self.resolver,
             host: uri.host(),
@@ -206,11 +206,11 @@ impl BuiltIn {
             let host = HeaderValue::from_str(origin.authority.as_str())
                 .map_err(|source| AttemptError::new(ErrorKind::InvalidRequest, source))?;
             let connection = Http1::new(stream, host).await.map_err(failed)?;
-            return Ok(self.connections.lease(origin, connection));
+            return Ok(self.connections.lend(origin, connection));
         }
         let shared = (!must_be_new).then(|| self.connections.take(origin));
-        if let Some(lease) = shared.flatten() {
-            return Ok(lease);
+        if let Some(connection) = shared.flatten() {
+            return Ok(connection);
         }
         let connection = Http2::new(stream).await.map_err(failed)?;
         Ok(self.connections.share(origin, connection))

@@ -21,8 +21,8 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// The service must keep the contract of [`Transport`]; above all it must not follow redirects,
 /// which nothing here could notice. Each request goes to a clone of the service, as soon as that is
 /// ready. An error counts as [`Connect`](ErrorKind::Connect) before the request began to leave and
-/// as [`Reset`](ErrorKind::Reset) after it, unless it contains an [`AttemptError`] or a telling
-/// [`io::Error`].
+/// as [`Reset`](ErrorKind::Reset) after it, unless it contains an [`AttemptError`], or an
+/// [`io::Error`] whose kind says more.
 #[derive(Clone)]
 pub struct TowerTransport<S>(S);
 

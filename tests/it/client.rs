@@ -89,20 +89,20 @@ async fn deliver_returns_every_attempt_under_one_id_each_signed_anew() {
         .retry(at_once(5))
         .secret(Secret::generate());
     let (client, mut errors) = started(builder);
-    let receipt = client
+    let delivered = client
         .deliver(Message::from("x").with_id("m-1").unwrap())
         .await
         .unwrap();
-    let statuses: Vec<_> = receipt.attempts.iter().map(Attempt::status).collect();
+    let statuses: Vec<_> = delivered.attempts.iter().map(Attempt::status).collect();
     let expected = [503, 500, 200].map(|code| StatusCode::from_u16(code).ok());
     assert_eq!(statuses, expected);
-    let numbers: Vec<_> = receipt
+    let numbers: Vec<_> = delivered
         .attempts
         .iter()
         .map(|attempt| attempt.number)
         .collect();
     assert_eq!(numbers, [1, 2, 3]);
-    assert_eq!(receipt.attempt_count(), 3);
+    assert_eq!(delivered.attempt_count(), 3);
     for request in server.received_requests().await.unwrap() {
         assert_eq!(request.headers["webhook-id"], "m-1");
         assert!(request.headers.contains_key("webhook-signature"));

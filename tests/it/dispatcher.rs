@@ -141,8 +141,8 @@ async fn each_message_goes_to_its_endpoint() {
         dispatcher.notify("a", "x").unwrap();
     }
     dispatcher.enqueue("b", "x").await.unwrap();
-    let receipt = dispatcher.deliver("b", "x").await.unwrap();
-    assert_eq!(receipt.attempts.len(), 1);
+    let delivered = dispatcher.deliver("b", "x").await.unwrap();
+    assert_eq!(delivered.attempts.len(), 1);
     dispatcher.stop().await;
     assert_eq!(server.requests("/ok/a"), 20);
     assert_eq!(server.requests("/ok/b"), 2);

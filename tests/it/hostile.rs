@@ -120,8 +120,8 @@ fn assert_ambiguous(attempt: &Attempt, kind: ErrorKind) {
 
 #[track_caller]
 fn assert_failed(attempt: &Attempt, kind: ErrorKind, ambiguous: bool) {
-    let told = (attempt.error_kind(), attempt.is_ambiguous());
-    assert_eq!(told, (Some(kind), ambiguous), "{attempt:?}");
+    let reported = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(reported, (Some(kind), ambiguous), "{attempt:?}");
     assert_eq!(attempt.verdict(), Verdict::Retryable);
 }
 

@@ -1,4 +1,4 @@
-//! What the recorder of metrics is told.
+//! What the recorder of metrics gets.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -321,11 +321,11 @@ impl Recorder for Panics {
 async fn a_recorder_that_panics_loses_no_outcome_and_no_worker() {
     let receiver = receiver(Reply::ok()).await;
     let breaker = CircuitBreakerConfig::default().with_consecutive_failures(1);
-    let (tell, mut told) = mpsc::channel(10);
+    let (report, mut reported) = mpsc::channel(10);
     let client = Client::builder(receiver.url("/"))
         .workers(1)
         .circuit_breaker(breaker)
-        .on_error(move |error| tell.try_send(error.message().clone()).unwrap())
+        .on_error(move |error| report.try_send(error.message().clone()).unwrap())
         .build()
         .unwrap();
     client.start();
@@ -333,7 +333,7 @@ async fn a_recorder_that_panics_loses_no_outcome_and_no_worker() {
         let _local = set_default_local_recorder(&Panics);
         client.notify("first").unwrap();
         client.deliver("second").await.unwrap_err();
-        assert_eq!(told.recv().await.unwrap().body(), "first");
+        assert_eq!(reported.recv().await.unwrap().body(), "first");
     }
     client.deliver("third").await.unwrap();
     client.stop().await;

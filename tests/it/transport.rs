@@ -129,8 +129,8 @@ async fn regression_an_empty_body_that_found_no_connection_leaves_nothing_in_dou
     let endpoint = Endpoint::builder(unreachable.url("/")).timeout(Duration::from_millis(300));
     let endpoint = endpoint.build().unwrap();
     let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
-    let told = (attempt.error_kind(), attempt.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::ConnectTimeout), false));
+    let reported = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::ConnectTimeout), false));
 }
 
 #[tokio::test]
@@ -158,8 +158,8 @@ async fn an_empty_body_whose_request_gets_no_response_may_have_arrived() {
     let sender = Sender::builder().build().unwrap();
     let endpoint = endpoint.build().unwrap();
     let attempt = sender.attempt(&endpoint, &Message::from(""), 1).await;
-    let told = (attempt.error_kind(), attempt.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::ResponseTimeout), true));
+    let reported = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::ResponseTimeout), true));
 }
 
 #[tokio::test]

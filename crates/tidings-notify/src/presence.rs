@@ -130,7 +130,7 @@ pub use transition::{DEFAULT_KEPT_TRANSITIONS, Mark, Transition, Transitions};
 /// [`transitions`]: Self::transitions
 #[async_trait]
 pub trait Presence: fmt::Debug + Send + Sync + 'static {
-    /// Tells which users have come to an instance and which have left it, and renews its lease for its
+    /// Reports which users have come to an instance and which have left it, and renews its lease for its
     /// whole time to live. The first update of a lease creates it.
     ///
     /// Returns [`Standing::Lost`], and changes nothing, unless the store's version of the lease is

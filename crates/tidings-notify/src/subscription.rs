@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::ReusableBoxFuture;
 
 use crate::budget::{Budget, cost};
-use crate::hub::{Channel, Next, Position};
+use crate::hub::{AfterCursor, Channel, Position};
 use crate::instance::{Instance, Tasks};
 use crate::{Closed, Error, Event, EventId, MAX_PAGE_BYTES, Page, Since, StoreError, UserId};
 
@@ -306,9 +306,9 @@ impl Subscription {
                 let event = match self.page.front() {
                     Some(event) => event.clone(),
                     None => match view.after(self.cursor) {
-                        Next::Event(event) => event,
-                        Next::Nothing => break,
-                        Next::AskStore => {
+                        AfterCursor::Event(event) => event,
+                        AfterCursor::Nothing => break,
+                        AfterCursor::AskStore => {
                             ask_store = true;
                             break;
                         }

@@ -1,14 +1,14 @@
 use std::fmt;
 use std::ops::Deref;
 
-use tidings_reconnect::Connection as _;
+use tidings_reconnect::Breakable as _;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::cancel::Canceller;
-use crate::config::Connection;
+use crate::config::RawConnection;
 
 /// A parameter of a statement, and its type.
 pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
@@ -26,7 +26,7 @@ pub struct Client {
 
 pub(crate) fn drive(
     statements: tokio_postgres::Client,
-    connection: Connection,
+    connection: RawConnection,
     canceller: Canceller,
 ) -> Client {
     let driver = tokio::spawn(async move {
@@ -87,7 +87,7 @@ impl Client {
     }
 }
 
-impl tidings_reconnect::Connection for Client {
+impl tidings_reconnect::Breakable for Client {
     fn is_broken(&self) -> bool {
         self.statements.is_closed()
     }

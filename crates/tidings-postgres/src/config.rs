@@ -14,7 +14,7 @@ use crate::url::{Target, parse};
 use crate::{Error, client, reason};
 
 /// The connection as the client library makes it: its owner reads and writes.
-pub(crate) type Connection =
+pub(crate) type RawConnection =
     tokio_postgres::Connection<tokio_postgres::Socket, Stream<tokio_postgres::Socket>>;
 
 /// Where PostgreSQL is, how to connect to it, and how long to wait for it.
@@ -142,7 +142,7 @@ impl Config {
     }
 
     /// Connects for statements that may take up to the reply limit: the server ends those that take
-    /// longer, also when the client cannot tell it to. `false` if the server refuses such a limit, as
+    /// longer, also when the client cannot cancel them. `false` if the server refuses such a limit, as
     /// poolers do; it is not asked for then.
     pub(crate) async fn connect_limited(&self, with_limit: bool) -> Result<(Client, bool), Error> {
         let target = &self.statements;
@@ -191,7 +191,7 @@ impl Config {
         &self,
         target: &Target,
         mut config: tokio_postgres::Config,
-    ) -> Result<(tokio_postgres::Client, Connection), Failure> {
+    ) -> Result<(tokio_postgres::Client, RawConnection), Failure> {
         let tls = self.tls(target);
         if tls.is_none() && config.get_ssl_mode() == SslMode::Prefer {
             config.ssl_mode(SslMode::Disable);

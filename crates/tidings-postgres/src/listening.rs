@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Notification};
 
 use crate::Error;
-use crate::config::Connection;
+use crate::config::RawConnection;
 
 /// A connection that notifications arrive on. Dropping it closes the connection.
 ///
@@ -15,14 +15,14 @@ use crate::config::Connection;
 /// socket and, when that is full, with the server.
 pub struct Listening {
     client: tokio_postgres::Client,
-    connection: Connection,
+    connection: RawConnection,
     reply_limit: Duration,
 }
 
 impl Listening {
     pub(crate) fn new(
         client: tokio_postgres::Client,
-        connection: Connection,
+        connection: RawConnection,
         reply_limit: Duration,
     ) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Listening {
     }
 }
 
-async fn next(connection: &mut Connection) -> Result<Notification, Error> {
+async fn next(connection: &mut RawConnection) -> Result<Notification, Error> {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
             Some(Ok(AsyncMessage::Notification(notification))) => return Ok(notification),

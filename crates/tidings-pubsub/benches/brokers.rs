@@ -10,7 +10,7 @@
     clippy::print_stdout,
     clippy::cast_precision_loss,
     clippy::future_not_send,
-    reason = "a benchmark fails by panicking, and tells by printing"
+    reason = "a benchmark fails by panicking, and prints its figures"
 )]
 
 #[path = "brokers/memory.rs"]

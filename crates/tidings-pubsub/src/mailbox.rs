@@ -29,7 +29,7 @@ pub struct Mailbox {
 struct Shared {
     options: Options,
     state: Mutex<State>,
-    /// Told of each place that becomes free, when publishers wait for it.
+    /// Notified of each place that becomes free, when publishers wait for it.
     room: Notify,
 }
 
@@ -120,7 +120,7 @@ impl Mailbox {
     /// it is missed when its time is over or the line is full.
     pub fn post(&self, message: Message) {
         let Overflow::Wait(limit) = self.shared.options.overflow() else {
-            // No other choice makes anybody wait.
+            // No other choice makes a publisher wait.
             drop(self.deliver(message));
             return;
         };

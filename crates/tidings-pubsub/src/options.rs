@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Messages that a mailbox holds unless told otherwise.
+/// Messages that a mailbox holds unless another number is set.
 const DEFAULT_CAPACITY: usize = 100;
 
 /// How a subscription keeps messages that its subscriber has not read yet.

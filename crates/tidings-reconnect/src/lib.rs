@@ -24,6 +24,6 @@ mod trouble;
 pub use backoff::Backoff;
 pub use obstacle::Obstacle;
 pub use reconnect::Reconnect;
-pub use slot::{Connection, Slot};
+pub use slot::{Breakable, Slot};
 pub use timing::Timing;
 pub use trouble::Trouble;

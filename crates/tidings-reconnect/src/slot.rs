@@ -17,7 +17,7 @@ struct State<C, E> {
 }
 
 /// A connection, as a [`Slot`] sees it.
-pub trait Connection: Send + Sync {
+pub trait Breakable: Send + Sync {
     /// Whether it is known to be broken.
     fn is_broken(&self) -> bool;
 }
@@ -56,7 +56,7 @@ impl<C, E> Slot<C, E> {
     }
 }
 
-impl<C: Connection, E: Clone + Send> Slot<C, E> {
+impl<C: Breakable, E: Clone + Send> Slot<C, E> {
     /// The connection, made by `connect` when none works.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ mod tests {
         is_cut: AtomicBool,
     }
 
-    impl Connection for Wire {
+    impl Breakable for Wire {
         fn is_broken(&self) -> bool {
             self.is_cut.load(Ordering::Relaxed)
         }

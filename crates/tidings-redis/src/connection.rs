@@ -80,7 +80,7 @@ fn is_replica(greeting: &Value) -> bool {
         .any(|(key, value)| text(key, &[b"role"]) && text(value, &[b"replica", b"slave"]))
 }
 
-impl tidings_reconnect::Connection for Connection {
+impl tidings_reconnect::Breakable for Connection {
     fn is_broken(&self) -> bool {
         self.is_broken()
     }

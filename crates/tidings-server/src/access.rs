@@ -143,7 +143,7 @@ impl Access {
     /// others do.
     async fn learn_of_change(&self) {
         if let Err(error) = self.api_keys.stored.refresh().await {
-            tracing::debug!(%error, "cannot read the API keys after a change");
+            tracing::debug!(%error, "cannot read the API keys after a change, trying again soon");
         }
     }
 

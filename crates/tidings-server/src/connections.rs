@@ -54,7 +54,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// One client's connection, as its handlers see it. It counts against the limit until the last clone
 /// is dropped, and a WebSocket keeps one.
 #[derive(Debug, Clone)]
-pub(crate) struct Connection(Arc<Inner>);
+pub(crate) struct ClientConnection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -64,7 +64,7 @@ struct Inner {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl ClientConnection {
     /// How far what was sent has been written.
     pub(crate) fn progress(&self) -> &Arc<Progress> {
         &self.0.progress
@@ -153,7 +153,7 @@ async fn serve(
 ) {
     let progress = Arc::new(Progress::default());
     let stream = Arc::new(stream);
-    let connection = Connection(Arc::new(Inner {
+    let connection = ClientConnection(Arc::new(Inner {
         progress: Arc::clone(&progress),
         socket: Arc::downgrade(&stream),
         _permit: permit,

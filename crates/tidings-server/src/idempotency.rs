@@ -11,7 +11,7 @@ pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// The header with the key.
 pub(crate) const NAME: &str = "Idempotency-Key";
 
-/// A key: 1 to 255 visible ASCII characters, after what tells the keys of its caller from those of others.
+/// A key: 1 to 255 visible ASCII characters, after the namespace of its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct IdempotencyKey(Arc<str>);
 

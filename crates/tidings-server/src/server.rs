@@ -195,7 +195,7 @@ impl Server {
         let (app, accept_loop) = (&self.app, self.accept_loop);
         let connections = async {
             if let Err(error) = accept_loop.await {
-                tracing::error!(%error, "the task that accepts connections failed");
+                tracing::error!(%error, "the task that accepted connections has failed");
             }
             app.tasks.close();
             app.tasks.wait().await;
@@ -239,7 +239,7 @@ async fn close_database(app: &App) -> Option<u64> {
     }
     let waiting_deliveries = app.webhooks.pending().await;
     let waiting_deliveries = waiting_deliveries
-        .inspect_err(|error| tracing::warn!(%error, "cannot count the pending deliveries"));
+        .inspect_err(|error| tracing::warn!(%error, "cannot count the pending deliveries, reporting them as unknown"));
     app.storage.close().await;
     waiting_deliveries.ok()
 }

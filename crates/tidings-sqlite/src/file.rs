@@ -133,7 +133,7 @@ fn has_other_names(_metadata: &Metadata) -> bool {
     false
 }
 
-/// What tells one file from another of the same name.
+/// What differs between two files of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     #[cfg(unix)]

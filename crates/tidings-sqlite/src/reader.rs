@@ -41,7 +41,7 @@ impl Drop for Snapshot<'_> {
         if let Err(error) = end.and_then(|mut end| end.execute([])) {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "a database query could not end its snapshot"
+                "cannot end the snapshot of a query in SQLite, later queries on its connection fail"
             );
         }
     }
@@ -52,7 +52,7 @@ pub(crate) fn run(mut connection: Connection, queue: &async_channel::Receiver<Qu
     while let Ok(query) = queue.recv_blocking() {
         // A panic drops the sender of the result, which is the caller's error; the thread continues.
         if catch_unwind(AssertUnwindSafe(|| query(&mut connection))).is_err() {
-            tracing::error!("a database query panicked");
+            tracing::error!("a query in SQLite panicked, its caller gets an error");
         }
     }
     drop(connection);

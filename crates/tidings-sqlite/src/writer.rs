@@ -151,7 +151,7 @@ impl Writer {
         if let Err(error) = outcome {
             tracing::warn!(
                 error = &error as &dyn StdError,
-                "the write-ahead log stays as it is, for the next start"
+                "cannot empty the write-ahead log of SQLite, leaving it to the next start"
             );
         }
     }
@@ -171,7 +171,7 @@ impl Writer {
                 tracing::error!(
                     error = &error as &dyn StdError,
                     jobs = waiting.len(),
-                    "no transaction could be started"
+                    "cannot begin a transaction in SQLite, its callers get the error"
                 );
                 finish_all(waiting.drain(..).map(|request| request.job), &Err(error));
             }
@@ -184,7 +184,7 @@ impl Writer {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "a thread of its own, which serves nobody meanwhile"
+    reason = "a thread of its own, which serves no other caller meanwhile"
 )]
 fn pause(time: Duration) {
     std::thread::sleep(time);
@@ -250,7 +250,7 @@ fn commit_batch(
         tracing::error!(
             error = error as &dyn StdError,
             jobs = ran.len(),
-            "a commit failed"
+            "cannot commit a transaction in SQLite, its callers get the error"
         );
     }
     let log_bytes = outcome.as_ref().copied().unwrap_or(0);

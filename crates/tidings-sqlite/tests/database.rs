@@ -378,7 +378,7 @@ async fn a_full_disk_fails_writes_with_its_name_and_reads_go_on() {
 
 #[test]
 fn the_lock_ends_with_the_process_that_holds_it() {
-    // The child is this test binary, told by a variable to take the lock and die without a word.
+    // The child is this test binary, which a variable causes to take the lock and die without a word.
     const CHILD: &str = "TIDINGS_SQLITE_TEST_CHILD";
     if let Ok(path) = std::env::var(CHILD) {
         let options = Options::default().with_exclusive_lock();

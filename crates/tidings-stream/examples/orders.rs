@@ -1,7 +1,7 @@
 //! `cargo run -p tidings-stream --features sqlite --example orders`: one stream, two groups, and a
 //! message that dies and comes back, on a file that is thrown away in the end.
 
-#![allow(clippy::print_stdout, reason = "an example tells by printing")]
+#![allow(clippy::print_stdout, reason = "an example prints what happens")]
 
 use std::sync::Arc;
 use std::time::Duration;

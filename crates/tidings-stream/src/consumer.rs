@@ -90,7 +90,7 @@ impl Consumer {
     /// does not reply has not taken by then counts as [abandoned](CloseReport::abandoned). It comes again
     /// when its claim expires, unless the store has taken it after all.
     ///
-    /// Handlers are [told](crate::Context::closing) that this has begun, and no other starts. A second
+    /// Handlers [see](crate::Context::closing) that this has begun, and no other starts. A second
     /// call waits for the same end and returns the same report.
     ///
     /// # Cancel safety

@@ -84,7 +84,7 @@ pub fn first_claim() -> u64 {
 
 /// A message, claimed.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct ClaimedMessage {
     /// The message, with the number of this attempt.
     pub message: Message,
     /// The proof of the claim, which settles it.
@@ -97,7 +97,7 @@ pub struct Delivery {
 #[derive(Debug, Clone, Default)]
 pub struct Claimed {
     /// The messages: redelivered ones first, then new ones in the order of their ids.
-    pub deliveries: Vec<Delivery>,
+    pub messages: Vec<ClaimedMessage>,
     /// The time until the next message of the group is due again, unless it is settled before;
     /// `None` if there is none. Zero means that there is more to claim now.
     pub next_due: Option<Duration>,

@@ -83,7 +83,7 @@
 //! # Ending
 //!
 //! [`Consumer::close`] waits for the handlers that run. A handler that takes a [`Context`]
-//! ([`with_context`]) is told that closing has begun, and can save what it has done so far.
+//! ([`with_context`]) sees that closing has begun, and can save what it has done so far.
 //! [`Consumer::ended`] says when and why a consumer ended, also one that could not continue because its
 //! group is gone.
 //!

@@ -20,7 +20,7 @@ use metrics::{Key, Label, Level, Metadata};
 use tracing::Span;
 
 use crate::consumer::Subscription;
-use crate::engine::{Delivery, GroupKey};
+use crate::engine::{ClaimedMessage, GroupKey};
 use crate::{Error, StreamName};
 
 /// Counter of messages that were published, or could not be.
@@ -104,9 +104,9 @@ static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 /// The span of one handler call.
-pub(crate) fn process_span(subscription: &Subscription, deliveries: &[Delivery]) -> Span {
+pub(crate) fn process_span(subscription: &Subscription, messages: &[ClaimedMessage]) -> Span {
     let GroupKey { stream, group } = subscription.group();
-    let first = deliveries.first().map(|delivery| &delivery.message);
+    let first = messages.first().map(|it| &it.message);
     tracing::info_span!(
         "process",
         messaging.operation.name = "process",
@@ -114,7 +114,7 @@ pub(crate) fn process_span(subscription: &Subscription, deliveries: &[Delivery])
         messaging.consumer.group.name = %group,
         messaging.client.id = &*subscription.consumer.consumer,
         messaging.message.id = first.map(|message| message.id.as_u64()),
-        messaging.batch.message_count = deliveries.len(),
+        messaging.batch.message_count = messages.len(),
         tidings.stream.attempt = first.map(|message| message.attempt),
     )
 }

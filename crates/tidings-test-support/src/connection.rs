@@ -12,7 +12,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::input::{Input, ReadError};
 use crate::output::Output;
-use crate::performance::{Next, perform};
+use crate::performance::{AfterReply, perform};
 use crate::receiver::Shared;
 use crate::socket::Socket;
 use crate::{Behaviour, Closed, Head, Reply, Request};
@@ -35,7 +35,7 @@ pub(crate) async fn serve<S: Socket>(socket: S, number: u64, shared: &Shared) ->
     let last = tokio::time::timeout(MAX_AGE, async {
         loop {
             match connection.exchange(shared).await {
-                Next::Request => {}
+                AfterReply::Request => {}
                 last => return last,
             }
         }
@@ -50,7 +50,7 @@ pub(crate) async fn serve<S: Socket>(socket: S, number: u64, shared: &Shared) ->
     let Connection { input, output, .. } = connection;
     let socket = input.into_inner().unsplit(output.into_inner());
     match last {
-        Ok(Next::Reset) => reset(&socket),
+        Ok(AfterReply::Reset) => reset(&socket),
         _ => close(socket).await,
     }
     closed
@@ -97,7 +97,7 @@ struct Connection<R, W> {
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
     /// Reads a request and treats it as the script says.
-    async fn exchange(&mut self, shared: &Shared) -> Next {
+    async fn exchange(&mut self, shared: &Shared) -> AfterReply {
         let lines = match self.input.head().await {
             Ok(lines) => lines,
             Err(error) => return self.refuse(error).await,
@@ -124,8 +124,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         });
         tokio::select! {
             // A sender that has let go does not mind how the connection ends.
-            done = perform(&behaviour, &head, &mut self.output) => done.unwrap_or(Next::Close),
-            () = self.input.left() => Next::Close,
+            done = perform(&behaviour, &head, &mut self.output) => done.unwrap_or(AfterReply::Close),
+            () = self.input.left() => AfterReply::Close,
         }
     }
 
@@ -142,8 +142,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
         self.input.body(&head.headers).await
     }
 
-    /// Tells a sender why its request was not even read.
-    async fn refuse(&mut self, error: ReadError) -> Next {
+    /// Replies to a sender why its request was not read.
+    async fn refuse(&mut self, error: ReadError) -> AfterReply {
         if let ReadError::Refused(status, reason) = error {
             let reply = Reply::new(status)
                 .with_header("content-type", "text/plain")
@@ -152,6 +152,6 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Connection<R, W> {
             // A sender that has let go does not want to know.
             let _unheard = self.output.send(&reply.to_bytes(&Method::POST)).await;
         }
-        Next::Close
+        AfterReply::Close
     }
 }

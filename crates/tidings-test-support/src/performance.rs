@@ -13,7 +13,7 @@ use crate::{Behaviour, Head};
 
 /// What to do with the connection now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum AfterReply {
     Request,
     Close,
     Reset,
@@ -30,7 +30,7 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
     behaviour: &Behaviour,
     head: &Head,
     output: &mut Output<W>,
-) -> io::Result<Next> {
+) -> io::Result<AfterReply> {
     match behaviour {
         Behaviour::Reply(reply) => return send_reply(reply, head, output).await,
         Behaviour::NeverReply => std::future::pending().await,
@@ -88,7 +88,7 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
             output.send_repeated(&interim, *count).await?;
             return send_reply(then, head, output).await;
         }
-        Behaviour::ResetBeforeBody | Behaviour::ResetAfterBody => return Ok(Next::Reset),
+        Behaviour::ResetBeforeBody | Behaviour::ResetAfterBody => return Ok(AfterReply::Reset),
         Behaviour::HangUp => {}
         Behaviour::HalfHead => output.send(b"HTTP/1.1 20").await?,
         Behaviour::HalfBody => {
@@ -98,14 +98,14 @@ pub(crate) async fn perform<W: AsyncWrite + Unpin>(
         }
         Behaviour::Raw(bytes) => output.send(bytes).await?,
     }
-    Ok(Next::Close)
+    Ok(AfterReply::Close)
 }
 
 async fn send_reply<W: AsyncWrite + Unpin>(
     reply: &Reply,
     head: &Head,
     output: &mut Output<W>,
-) -> io::Result<Next> {
+) -> io::Result<AfterReply> {
     if let Some(gate) = &reply.gate {
         gate.opened().await;
     }
@@ -114,8 +114,8 @@ async fn send_reply<W: AsyncWrite + Unpin>(
     }
     output.send(&reply.to_bytes(&head.method)).await?;
     Ok(match reply.ending {
-        Ending::KeepAlive => Next::Request,
-        Ending::Close | Ending::SilentClose => Next::Close,
+        Ending::KeepAlive => AfterReply::Request,
+        Ending::Close | Ending::SilentClose => AfterReply::Close,
     })
 }
 

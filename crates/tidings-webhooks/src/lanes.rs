@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidings::{Attempt, DeliveryError, Dispatcher, Receipt, Sender};
+use tidings::{Attempt, Delivered, DeliveryError, Dispatcher, Sender};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -122,9 +122,9 @@ impl Shared {
             .workers(options.workers)
             .queue_size(MAX_QUEUED_IN_ALL)
             .sender(sender.build()?)
-            .on_delivered(move |key, receipt| {
+            .on_delivered(move |key, delivered| {
                 if let Some(shared) = shared(&of_success) {
-                    shared.delivered(key, &receipt);
+                    shared.delivered(key, &delivered);
                 }
             })
             .on_error(move |key, error| {
@@ -287,9 +287,9 @@ impl Shared {
         }
     }
 
-    fn delivered(&self, key: &tidings::EndpointId, receipt: &Receipt) {
-        if let Some(attempt) = receipt.attempts.last() {
-            self.attempted(key, receipt.message.id(), attempt);
+    fn delivered(&self, key: &tidings::EndpointId, delivered: &Delivered) {
+        if let Some(attempt) = delivered.attempts.last() {
+            self.attempted(key, delivered.message.id(), attempt);
         }
     }
 

@@ -37,8 +37,9 @@ use tidings_postgres::{Config, Connections, Database, Sessions};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
-    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    StoredEndpoint,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -186,7 +187,7 @@ impl Store for PostgresStore {
         deferred::add(&self.connections, events, at).await
     }
 
-    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+    async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError> {
         // Those that wait for the lead only read.
         let rows = self
             .connections
@@ -218,7 +219,7 @@ impl Store for PostgresStore {
         Ok(())
     }
 
-    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+    async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError> {
         lanes::lease(&self.connections, &lease).await
     }
 

@@ -43,8 +43,9 @@ use tidings_sqlite::{Database, Liveness};
 
 use crate::health::StoredHealth;
 use crate::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
-    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    StoredEndpoint,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -237,7 +238,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+    async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError> {
         let asked = lead.clone();
         // Those that wait for the lead write nothing.
         let is_free = move |connection: &Connection| leader::is_free(connection, &asked);
@@ -253,7 +254,7 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+    async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError> {
         // Most of the time nothing is due, and looking costs no transaction of the writer.
         let next_due = self.query(lanes::next_free).await?;
         if next_due.is_none_or(|due| due > lease.now) {

@@ -109,13 +109,13 @@ pub trait Store: Debug + Send + Sync + 'static {
 
     /// Makes an instance the one that makes deliveries of accepted events, or keeps it so, until a time.
     /// Returns `false` while another instance is.
-    async fn lead(&self, lead: Lead) -> Result<bool, StoreError>;
+    async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError>;
 
     /// Ends the lead of an instance at once.
     async fn resign(&self, instance: &str) -> Result<(), StoreError>;
 
     /// Leases lanes that are due and not leased, the earliest first.
-    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError>;
+    async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError>;
 
     /// Renews all leases of an instance, and returns their endpoints, each with its revision.
     async fn renew_lanes(
@@ -297,7 +297,7 @@ pub struct Addressed {
 
 /// Asks for lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
+pub struct LeaseRequest {
     /// Who asks: a name that no other instance has.
     pub instance: String,
     /// When.
@@ -310,7 +310,7 @@ pub struct Lease {
 
 /// Asks for the lead.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lead {
+pub struct LeadRequest {
     /// Who asks: a name that no other instance has.
     pub instance: String,
     /// When.
@@ -390,12 +390,12 @@ pub struct Outcome {
     /// The attempt, if there was one.
     pub attempt: Option<AttemptRecord>,
     /// What follows.
-    pub next: Next,
+    pub next: AfterAttempt,
 }
 
 /// What follows an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum AfterAttempt {
     /// Another attempt, at this time of the clock of what is due.
     Retry(Timestamp),
     /// Nothing more.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{Next, Outcome};
+use crate::store::{AfterAttempt, Outcome};
 use crate::{DeliveryState, EndpointId};
 
 /// The attempts of one endpoint in a batch.
@@ -20,7 +20,7 @@ pub(crate) fn by_endpoint(outcomes: &[Outcome]) -> BTreeMap<EndpointId, Tally> {
         let tally = tallies.entry(outcome.endpoint).or_default();
         let has_failed = !matches!(
             outcome.next,
-            Next::Finish {
+            AfterAttempt::Finish {
                 state: DeliveryState::Delivered,
                 ..
             }

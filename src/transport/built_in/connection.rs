@@ -73,7 +73,7 @@ impl Http1 {
         if let Some(driver) = &mut self.driver
             && Pin::new(driver).poll(context).is_ready()
         {
-            // If it failed, it has told its request.
+            // If it failed, its request has got the error.
             self.driver = None;
         }
     }
@@ -102,7 +102,7 @@ impl Http2 {
             .handshake(stream)
             .await?;
         let driver = tokio::spawn(async move {
-            // If it failed, it has told its requests.
+            // If it failed, its requests have got the error.
             drop(driver.await);
         });
         Ok(Self {

@@ -7,9 +7,9 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::borrowed::{BorrowedConnection, Home};
 use super::connection::{Http1, Http2};
 use super::kept::{Bounds, Found, Kept, Left, Origin};
-use super::lease::{Home, Lease};
 
 /// How often idle connections are looked at: whether they have been idle for too long, or were
 /// closed by the other side.
@@ -41,26 +41,28 @@ impl Connections {
         Self(Arc::new(Inner(Mutex::new(state))))
     }
 
-    /// Leases a connection that was kept. It may have ended: then nothing is sent over it.
-    pub(super) fn take(&self, origin: &Origin) -> Option<Lease> {
+    /// Lends a connection that was kept. It may have ended: then nothing is sent over it.
+    pub(super) fn take(&self, origin: &Origin) -> Option<BorrowedConnection> {
         let found = self.0.lock().kept.take(origin)?;
         let home = self.home(origin);
         Some(match found {
-            Found::Unshared(connection) => Lease::of_http1(connection, home, true),
-            Found::Shared(connection, users) => Lease::of_http2(connection, users, home, true),
+            Found::Unshared(connection) => BorrowedConnection::of_http1(connection, home, true),
+            Found::Shared(connection, users) => {
+                BorrowedConnection::of_http2(connection, users, home, true)
+            }
         })
     }
 
-    /// Leases a new connection of HTTP/1.
-    pub(super) fn lease(&self, origin: &Origin, connection: Http1) -> Lease {
-        Lease::of_http1(Box::new(connection), self.home(origin), false)
+    /// Lends a new connection of HTTP/1.
+    pub(super) fn lend(&self, origin: &Origin, connection: Http1) -> BorrowedConnection {
+        BorrowedConnection::of_http1(Box::new(connection), self.home(origin), false)
     }
 
-    /// Leases a new connection of HTTP/2, which other requests may share.
-    pub(super) fn share(&self, origin: &Origin, connection: Http2) -> Lease {
+    /// Lends a new connection of HTTP/2, which other requests may share.
+    pub(super) fn share(&self, origin: &Origin, connection: Http2) -> BorrowedConnection {
         let (connection, now) = (Arc::new(connection), Instant::now());
         self.change(|kept| kept.share(origin, Arc::clone(&connection), now));
-        Lease::of_http2(connection, 1, self.home(origin), false)
+        BorrowedConnection::of_http2(connection, 1, self.home(origin), false)
     }
 
     /// Keeps a connection that no request uses.

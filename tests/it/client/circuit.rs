@@ -32,7 +32,7 @@ async fn with_retry_messages_wait_for_the_probe_and_burn_no_attempt() {
         client.deliver("3")
     );
     let attempts: usize = [first, second, third]
-        .map(|receipt| receipt.unwrap().attempts.len())
+        .map(|delivered| delivered.unwrap().attempts.len())
         .iter()
         .sum();
     assert_eq!(attempts, server.received_requests().await.unwrap().len());

@@ -85,10 +85,10 @@ async fn a_resolver_that_panics_costs_one_attempt_and_no_worker() {
         .retry(at_once(3))
         .sender(sender);
     let (client, _errors) = started(builder);
-    let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
-    let last = receipt.attempts.last().unwrap();
+    let delivered = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
+    let last = delivered.attempts.last().unwrap();
     assert_eq!(last.status(), Some(StatusCode::OK));
-    assert!((1..=2).contains(&receipt.attempts.len()));
+    assert!((1..=2).contains(&delivered.attempts.len()));
     client.deliver("y").await.unwrap();
     timeout(SOON, client.stop()).await.unwrap();
 }
@@ -101,9 +101,9 @@ async fn a_transport_that_panics_costs_one_attempt_and_no_worker() {
         .retry(at_once(3))
         .sender(sender.build().unwrap());
     let (client, _errors) = started(builder);
-    let receipt = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
-    let [first, last] = &receipt.attempts[..] else {
-        panic!("{receipt:?}");
+    let delivered = timeout(SOON, client.deliver("x")).await.unwrap().unwrap();
+    let [first, last] = &delivered.attempts[..] else {
+        panic!("{delivered:?}");
     };
     // Whether the request was sent is not known.
     assert_eq!(first.error_kind(), Some(ErrorKind::Local));

@@ -5,11 +5,11 @@ use tidings_test_support::{Receiver, Script};
 use super::*;
 
 /// A started dispatcher, and the endpoints that it says are gone.
-fn told(lane: LaneConfig) -> (Dispatcher, Errors, mpsc::Receiver<String>) {
-    let (tell, gone) = mpsc::channel(100);
+fn reporting(lane: LaneConfig) -> (Dispatcher, Errors, mpsc::Receiver<String>) {
+    let (report, gone) = mpsc::channel(100);
     let builder = Dispatcher::builder()
         .lane(lane)
-        .on_gone(move |id| tell.try_send(id.to_string()).unwrap());
+        .on_gone(move |id| report.try_send(id.to_string()).unwrap());
     let (dispatcher, errors) = started(builder);
     (dispatcher, errors, gone)
 }
@@ -22,7 +22,7 @@ fn to(receiver: &Receiver) -> Endpoint {
 async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported() {
     let gate = Gate::new();
     let receiver = receiver(Reply::gone().after(gate.clone())).await;
-    let (dispatcher, mut errors, mut gone) = told(at_once(5));
+    let (dispatcher, mut errors, mut gone) = reporting(at_once(5));
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "replied").unwrap();
     receiver.request(1).await;
@@ -64,7 +64,7 @@ async fn an_endpoint_that_is_gone_gets_nothing_more_and_its_backlog_is_reported(
 #[tokio::test]
 async fn an_endpoint_that_is_inserted_again_gets_messages_again() {
     let receiver = receiver(Script::sequence([Reply::gone()], Reply::ok())).await;
-    let (dispatcher, _errors, _gone) = told(at_once(5));
+    let (dispatcher, _errors, _gone) = reporting(at_once(5));
     dispatcher.insert("a", to(&receiver));
     dispatcher.deliver("a", "x").await.unwrap_err();
     assert!(status(&dispatcher, "a").is_gone);
@@ -77,7 +77,7 @@ async fn an_endpoint_that_is_inserted_again_gets_messages_again() {
 async fn those_who_wait_for_room_get_their_message_back_when_the_endpoint_is_gone() {
     let gate = Gate::new();
     let receiver = receiver(Reply::gone().after(gate.clone())).await;
-    let (dispatcher, _errors, _gone) = told(at_once(5).with_queue_size(2));
+    let (dispatcher, _errors, _gone) = reporting(at_once(5).with_queue_size(2));
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "under way").unwrap();
     receiver.request(1).await;
@@ -103,7 +103,7 @@ async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
     let busy = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
     let replies = [Reply::gone().after(goes.clone()), busy.after(fails.clone())];
     let receiver = receiver(Script::sequence(replies, Reply::ok())).await;
-    let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(2, 2));
+    let (dispatcher, mut errors, mut gone) = reporting(at_once(5).with_in_flight(2, 2));
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "x").unwrap();
     receiver.request(1).await;
@@ -124,7 +124,7 @@ async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
 async fn several_replies_of_gone_are_told_once() {
     let gate = Gate::new();
     let receiver = receiver(Reply::gone().after(gate.clone())).await;
-    let (dispatcher, mut errors, mut gone) = told(at_once(5).with_in_flight(4, 4));
+    let (dispatcher, mut errors, mut gone) = reporting(at_once(5).with_in_flight(4, 4));
     dispatcher.insert("a", to(&receiver));
     for _ in 0..4 {
         dispatcher.notify("a", "x").unwrap();
@@ -145,7 +145,7 @@ async fn a_reply_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is() 
     let gate = Gate::new();
     let old = receiver(Reply::gone().after(gate.clone())).await;
     let new = receiver(Reply::ok()).await;
-    let (dispatcher, mut errors, mut gone) = told(at_once(5));
+    let (dispatcher, mut errors, mut gone) = reporting(at_once(5));
     dispatcher.insert("a", to(&old));
     dispatcher.notify("a", "to the old one").unwrap();
     old.request(1).await;
@@ -160,7 +160,7 @@ async fn a_reply_of_the_endpoint_as_it_was_says_nothing_about_the_one_that_is() 
 #[tokio::test]
 async fn a_lane_may_take_gone_for_a_failure_of_its_message_alone() {
     let receiver = receiver(Script::sequence([Reply::gone()], Reply::ok())).await;
-    let (dispatcher, _errors, mut gone) = told(at_once(5).without_stop_when_gone());
+    let (dispatcher, _errors, mut gone) = reporting(at_once(5).without_stop_when_gone());
     dispatcher.insert("a", to(&receiver));
     let error = dispatcher.deliver("a", "x").await.unwrap_err();
     assert_eq!(error.status(), Some(StatusCode::GONE));

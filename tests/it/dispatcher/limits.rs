@@ -181,6 +181,6 @@ async fn a_retry_that_is_due_before_all_others_is_not_overslept() {
         yield_now().await;
     }
     // All that is left to wake the only worker is the timer, which sleeps for an hour.
-    let receipt = dispatcher.deliver("soon", "y").await.unwrap();
-    assert_eq!(receipt.attempts.len(), 2);
+    let delivered = dispatcher.deliver("soon", "y").await.unwrap();
+    assert_eq!(delivered.attempts.len(), 2);
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Mutex;
 
-use tidings::{Message, Receipt};
+use tidings::{Delivered, Message};
 use tidings_test_support::{Receiver, Script};
 use tokio::time::Instant;
 
@@ -39,11 +39,11 @@ fn reporting(builder: DispatcherBuilder) -> (Dispatcher, Arc<Mutex<Reports>>) {
             let numbers = reports.attempts.entry(message.id().to_owned());
             numbers.or_default().push(attempt.number);
         })
-        .on_delivered(move |_, receipt: Receipt| {
-            let attempts = receipt.attempts.len();
+        .on_delivered(move |_, delivered: Delivered| {
+            let attempts = delivered.attempts.len();
             outcome(
                 &delivered,
-                &receipt.message,
+                &delivered.message,
                 Outcome::Delivered { attempts },
             );
         })
@@ -140,12 +140,12 @@ async fn deliver_returns_the_outcome_and_reports_only_what_its_caller_no_longer_
 #[tokio::test]
 async fn callbacks_that_panic_change_no_outcome() {
     let receiver = receiver(Reply::ok()).await;
-    let (tell, mut told) = mpsc::channel(10);
+    let (report, mut reported) = mpsc::channel(10);
     let dispatcher = Dispatcher::builder()
         .workers(1)
         .on_attempt(|_, _, _| panic!("this is a test"))
-        .on_delivered(move |_, receipt| {
-            tell.try_send(receipt.message.clone()).unwrap();
+        .on_delivered(move |_, delivered| {
+            report.try_send(delivered.message.clone()).unwrap();
             panic!("this is a test");
         })
         .build()
@@ -154,7 +154,7 @@ async fn callbacks_that_panic_change_no_outcome() {
     dispatcher.insert("a", to(&receiver));
     for body in ["1", "2"] {
         dispatcher.notify("a", body).unwrap();
-        assert_eq!(told.recv().await.unwrap().body(), body);
+        assert_eq!(reported.recv().await.unwrap().body(), body);
     }
     dispatcher.stop().await;
 }
@@ -163,13 +163,14 @@ async fn callbacks_that_panic_change_no_outcome() {
 async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
     let receiver = receiver(Reply::ok()).await;
     let slot: Arc<std::sync::OnceLock<Dispatcher>> = Arc::default();
-    let (tell, mut told) = mpsc::channel(10);
+    let (report, mut reported) = mpsc::channel(10);
     let inside = Arc::clone(&slot);
     let builder = Dispatcher::builder()
         .lane(at_once(2).with_queue_size(1))
-        .on_delivered(move |id, receipt| {
-            if receipt.message.body() == "first" {
-                tell.try_send(inside.get().unwrap().notify(id, "second").is_ok())
+        .on_delivered(move |id, delivered| {
+            if delivered.message.body() == "first" {
+                report
+                    .try_send(inside.get().unwrap().notify(id, "second").is_ok())
                     .unwrap();
             }
         });
@@ -177,7 +178,7 @@ async fn a_callback_may_queue_the_next_message_into_the_place_of_the_last() {
     slot.set(dispatcher.clone()).unwrap();
     dispatcher.insert("a", to(&receiver));
     dispatcher.notify("a", "first").unwrap();
-    assert!(told.recv().await.unwrap());
+    assert!(reported.recv().await.unwrap());
     dispatcher.stop().await;
     assert_eq!(receiver.requests().len(), 2);
 }
@@ -279,8 +280,8 @@ async fn with_retry_the_whole_lane_waits_until_the_pause_is_over() {
     }
     let asked_at = Instant::now();
     // Another message does not go out in the meantime.
-    let receipt = dispatcher.deliver("a", "new").await.unwrap();
-    assert_eq!(receipt.attempts.len(), 1);
+    let delivered = dispatcher.deliver("a", "new").await.unwrap();
+    assert_eq!(delivered.attempts.len(), 1);
     assert!(asked_at.elapsed() >= Duration::from_millis(900));
     dispatcher.stop().await;
     assert_eq!(receiver.requests().len(), 3);

@@ -38,7 +38,7 @@ fn counting(builder: DispatcherBuilder) -> (Dispatcher, Arc<Reports>) {
     let reports = Arc::new(Reports::default());
     let (delivered, failed) = (Arc::clone(&reports), Arc::clone(&reports));
     let dispatcher = builder
-        .on_delivered(move |id, receipt| delivered.add(id, &receipt.message))
+        .on_delivered(move |id, outcome| delivered.add(id, &outcome.message))
         .on_error(move |id, error| failed.add(id, error.message()))
         .build()
         .unwrap();

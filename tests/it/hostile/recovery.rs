@@ -36,8 +36,8 @@ async fn a_delivery_survives_a_row_of_broken_replies_under_one_id() {
         .build()
         .unwrap();
     client.start();
-    let receipt = client.deliver("hello").await.unwrap();
-    assert_eq!(receipt.attempts.len(), 8);
+    let delivered = client.deliver("hello").await.unwrap();
+    assert_eq!(delivered.attempts.len(), 8);
     client.stop().await;
 
     let requests = receiver.requests();
@@ -46,7 +46,7 @@ async fn a_delivery_survives_a_row_of_broken_replies_under_one_id() {
         let verifier = Verifier::new(secret.clone());
         let headers = &request.head.headers;
         let genuine = verifier.verify(headers, &request.body, jiff::Timestamp::now());
-        assert_eq!(genuine.unwrap().id, receipt.message.id());
+        assert_eq!(genuine.unwrap().id, delivered.message.id());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the built-in transport trusts, and what it says about a handshake.
 
 use tidings::{
-    AddressPolicy, Client, DeliveryError, Dispatcher, Endpoint, ErrorKind, Receipt, Sender,
+    AddressPolicy, Client, Delivered, DeliveryError, Dispatcher, Endpoint, ErrorKind, Sender,
 };
 use tidings_test_support::{Receiver, Reply, Tls};
 
@@ -62,7 +62,7 @@ async fn clients_and_dispatchers_trust_an_authority_and_keep_their_address_polic
 }
 
 #[track_caller]
-fn assert_reached(delivery: Result<Receipt, DeliveryError>, reaches: bool) {
+fn assert_reached(delivery: Result<Delivered, DeliveryError>, reaches: bool) {
     match delivery {
         Ok(_) => assert!(reaches),
         Err(error) => {

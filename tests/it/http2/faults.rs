@@ -144,8 +144,12 @@ async fn regression_a_connection_that_timed_out_is_not_used_again() {
         let first = attempt(&sender, &server, PATIENT).await;
         assert_eq!(first.verdict(), Verdict::Delivered, "{first:?}");
         let second = attempt(&sender, &server, SHORT).await;
-        let told = (second.error_kind(), second.is_ambiguous());
-        assert_eq!(told, (Some(ErrorKind::ResponseTimeout), true), "{fault:?}");
+        let reported = (second.error_kind(), second.is_ambiguous());
+        assert_eq!(
+            reported,
+            (Some(ErrorKind::ResponseTimeout), true),
+            "{fault:?}"
+        );
         for _ in 0..3 {
             let next = attempt(&sender, &server, PATIENT).await;
             assert_eq!(next.verdict(), Verdict::Delivered, "{fault:?}: {next:?}");
@@ -207,8 +211,8 @@ async fn a_request_that_was_broken_off_is_not_sent_again() {
     let (server, sender) = (Server::with(Fault::InternalError).await, sender());
     attempt(&sender, &server, PATIENT).await;
     let second = attempt(&sender, &server, PATIENT).await;
-    let told = (second.error_kind(), second.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::Reset), true), "{second:?}");
+    let reported = (second.error_kind(), second.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::Reset), true), "{second:?}");
     // That says nothing about the connection.
     let third = attempt(&sender, &server, PATIENT).await;
     assert_eq!(third.verdict(), Verdict::Delivered, "{third:?}");
@@ -219,8 +223,8 @@ async fn a_request_that_was_broken_off_is_not_sent_again() {
 async fn a_new_connection_that_refuses_is_a_failure_that_leaves_nothing_in_doubt() {
     let server = Server::start(|_, connection| fail(connection, Fault::Refused)).await;
     let attempt = attempt(&sender(), &server, PATIENT).await;
-    let told = (attempt.error_kind(), attempt.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::Reset), false), "{attempt:?}");
+    let reported = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::Reset), false), "{attempt:?}");
     assert_eq!(attempt.verdict(), Verdict::Retryable);
     assert_eq!(server.connections(), 1);
 }
@@ -260,8 +264,8 @@ async fn a_flood_on_a_kept_connection_is_not_asked_for_again() {
     let sender = sender();
     attempt(&sender, &server, PATIENT).await;
     let second = attempt(&sender, &server, PATIENT).await;
-    let told = (second.error_kind(), second.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::Protocol), true), "{second:?}");
+    let reported = (second.error_kind(), second.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::Protocol), true), "{second:?}");
     assert_eq!(server.connections(), 1);
 }
 
@@ -276,7 +280,7 @@ async fn interim_responses_are_passed_over() {
 async fn endless_interim_responses_end_the_attempt_within_bounds() {
     let server = Server::start(|_, connection| interim(connection, usize::MAX)).await;
     let attempt = attempt(&sender(), &server, PATIENT).await;
-    let told = (attempt.error_kind(), attempt.is_ambiguous());
-    assert_eq!(told, (Some(ErrorKind::Protocol), true), "{attempt:?}");
+    let reported = (attempt.error_kind(), attempt.is_ambiguous());
+    assert_eq!(reported, (Some(ErrorKind::Protocol), true), "{attempt:?}");
     assert!(attempt.elapsed < PATIENT);
 }

@@ -70,8 +70,8 @@ async fn what_a_transport_reports_is_ambiguous_once_it_has_read_the_body() {
         let builder = Sender::builder().transport(Fails(kind, has_read));
         let sender = builder.build().unwrap();
         let attempt = attempt_by(&sender, Endpoint::builder("http://example.com/")).await;
-        let told = (attempt.error_kind(), attempt.is_ambiguous());
-        assert_eq!(told, (Some(kind), ambiguous));
+        let reported = (attempt.error_kind(), attempt.is_ambiguous());
+        assert_eq!(reported, (Some(kind), ambiguous));
     }
 }
 

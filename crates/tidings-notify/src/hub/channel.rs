@@ -57,7 +57,7 @@ pub(crate) struct Seen {
 
 /// What comes after a cursor.
 #[derive(Debug)]
-pub(crate) enum Next {
+pub(crate) enum AfterCursor {
     /// This event.
     Event(Arc<Event>),
     /// Nothing: the cursor is at the top.
@@ -186,18 +186,20 @@ impl View<'_> {
     }
 
     /// What comes after a cursor.
-    pub(crate) fn after(&self, cursor: EventId) -> Next {
+    pub(crate) fn after(&self, cursor: EventId) -> AfterCursor {
         let Position { epoch, top_seq } = self.0.position;
         if !is_same_log(cursor, epoch) {
-            return Next::AskStore;
+            return AfterCursor::AskStore;
         }
         if cursor.seq == top_seq {
-            return Next::Nothing;
+            return AfterCursor::Nothing;
         }
         self.0
             .ring
             .after(cursor.seq)
-            .map_or(Next::AskStore, |event| Next::Event(event.clone()))
+            .map_or(AfterCursor::AskStore, |event| {
+                AfterCursor::Event(event.clone())
+            })
     }
 
     /// The next change of the inbox for a reader who was given `heard` of them and has the

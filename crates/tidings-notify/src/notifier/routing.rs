@@ -58,7 +58,7 @@ async fn route(instance: Arc<Instance>, routes: Arc<Routes>, event: Arc<Event>) 
             instance.stats.routing_failed();
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "failed to look up which instances have connections of a user"
+                "failed to look up which instances have connections of a user; they will find its event in the store"
             );
             return;
         }

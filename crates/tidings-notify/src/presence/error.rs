@@ -20,7 +20,7 @@ pub enum PresenceError {
         expected: &'static str,
     },
     /// The backend failed.
-    #[error("the store of presence failed")]
+    #[error("the presence store failed")]
     Backend {
         /// The backend's error.
         #[source]

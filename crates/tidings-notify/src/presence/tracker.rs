@@ -26,7 +26,7 @@ pub use options::{
 pub use registration::Registration;
 pub use watch::{Watch, WatchItem};
 
-/// Tells a [`Presence`] which users have connections to this instance, and watches those of all
+/// Reports to a [`Presence`] which users have connections to this instance, and watches those of all
 /// instances. Clones are the same tracker.
 ///
 /// Dropping the last clone ends the heartbeat: the users of this instance are offline when its lease

@@ -79,7 +79,7 @@ async fn until_reported(watch: &mut Watch, presence: &Arc<dyn Presence>, expecte
     let (user, is_online) = match &expected {
         WatchItem::Online(user) => (user, true),
         WatchItem::Offline(user) => (user, false),
-        other => panic!("nobody came or went: {other:?}"),
+        other => panic!("no user came or went: {other:?}"),
     };
     soon(async {
         loop {

@@ -87,7 +87,7 @@ impl Postgres {
 
         let tracker = TaskTracker::new();
         let listening = keep_listening(link, Arc::clone(&remote), timing);
-        let delivering = Arc::clone(&remote).make_deliveries();
+        let delivering = Arc::clone(&remote).make_postings();
         let sending = send_all(
             queue,
             database.clone(),

@@ -74,7 +74,7 @@ impl Redis {
         let connection = SharedConnection::new(config, options, Arc::clone(&remote));
         let listening = keep_listening(connection.clone(), Arc::clone(&remote), timing);
         let tracker = TaskTracker::new();
-        let delivering = Arc::clone(&remote).make_deliveries();
+        let delivering = Arc::clone(&remote).make_postings();
         let tasks = [
             tracker.spawn(closing.clone().run_until_cancelled_owned(listening)),
             tracker.spawn(closing.clone().run_until_cancelled_owned(delivering)),

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::broker::directory::{Directory, Recipients};
 use crate::broker::interest::Interest;
-use crate::broker::remote::backlog::{Backlog, Delivery};
+use crate::broker::remote::backlog::{Backlog, Posting};
 use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription, Topic};
 
 /// The subscriptions of one broker over a network.
@@ -25,7 +25,7 @@ use crate::{Error, Mailbox, Membership, Message, Options, Pattern, Subscription,
 pub(crate) struct Remote {
     patterns: Patterns,
     state: Mutex<State>,
-    /// Told when there is a change that the server does not know.
+    /// Notified when there is a change that the server does not know.
     changed: Notify,
     /// What has arrived. Put in while the state is locked, so that the order is that of arrival.
     backlog: Backlog,
@@ -198,7 +198,7 @@ impl Remote {
             }
         }
         let members = state.directory.members(back);
-        // Before anybody hears that it is live again.
+        // Before it is reported as live again.
         self.hand_over(state, members, None);
         for reply in replies {
             let _gone = reply.send(Ok(()));
@@ -239,7 +239,7 @@ impl Remote {
         }
     }
 
-    /// Gives everyone who wants it a copy of a message, or lets [`make_deliveries`](Self::make_deliveries)
+    /// Gives everyone who wants it a copy of a message, or lets [`make_postings`](Self::make_postings)
     /// do so. Never waits.
     ///
     /// Messages can arrive before the reply that confirms their subscription; `is_live` returns
@@ -264,8 +264,8 @@ impl Remote {
         self.hand_over(state, interrupted, Some((message, recipients)));
     }
 
-    /// Makes those deliveries that are too large for the caller that brings them, for as long as it is polled.
-    pub(crate) async fn make_deliveries(self: Arc<Self>) {
+    /// Makes those postings that are too large for the caller that brings them, for as long as it is polled.
+    pub(crate) async fn make_postings(self: Arc<Self>) {
         self.backlog.serve().await;
     }
 
@@ -275,16 +275,16 @@ impl Remote {
         interrupted: Recipients,
         message: Option<(Message, Recipients)>,
     ) {
-        let delivery = Delivery {
+        let posting = Posting {
             interrupted,
             message,
         };
-        let next = self.backlog.put(delivery);
+        let by = self.backlog.put(posting);
         drop(state);
-        self.backlog.proceed(next);
+        self.backlog.proceed(by);
     }
 
-    /// Tells everyone who wants the topic's messages that one is lost.
+    /// Reports to all subscriptions of the topic that a message is lost.
     #[cfg(feature = "postgres")]
     pub(crate) fn lose(&self, session: u64, topic: &str) {
         let state = self.lock_even_closed();
@@ -295,7 +295,7 @@ impl Remote {
         self.hand_over(state, recipients, None);
     }
 
-    /// Whether anybody wants the topic's messages.
+    /// Whether a subscription wants the topic's messages.
     #[cfg(feature = "postgres")]
     pub(crate) fn has(&self, topic: &str) -> bool {
         self.lock_even_closed().directory.topic(topic).is_some()

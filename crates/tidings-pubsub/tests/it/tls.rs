@@ -74,7 +74,7 @@ async fn postgres_is_reached_with_tls_when_it_is_trusted() {
         .await
         .unwrap();
     let required = format!("{}?sslmode=require", proxy.url());
-    // Unless told otherwise it takes TLS where there is TLS.
+    // Unless the URL says otherwise it takes TLS where there is TLS.
     for url in [proxy.url(), &required] {
         let config = tidings_postgres::Config::new(url).unwrap();
         works(Postgres::open(

@@ -62,7 +62,7 @@ impl Caller {
         }
     }
 
-    /// What tells the idempotency keys of one caller from those of others. No key has a space in it.
+    /// What the idempotency keys of a caller begin with, so that they differ from those of others. No key has a space in it.
     pub(crate) fn namespace(&self) -> String {
         match self {
             Self::Operator => String::new(),

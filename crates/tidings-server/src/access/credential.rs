@@ -37,7 +37,7 @@ pub(crate) enum Place {
     Cookie,
 }
 
-/// Why the credential of a request cannot be told.
+/// Why it is unclear which credential a request has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unclear {
     /// The header is not `Bearer …`.

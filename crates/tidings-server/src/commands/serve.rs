@@ -82,7 +82,9 @@ fn fit_into_file_limit(config: &mut Config) {
                 );
             }
         }
-        Err(error) => tracing::warn!(%error, "cannot read the limit of open files"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the limit of open files, assuming that it is high enough")
+        }
     }
 }
 

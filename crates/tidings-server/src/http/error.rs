@@ -145,7 +145,7 @@ impl ApiError {
 
     /// A failure of the server: the cause goes to the log, not to the caller.
     pub(crate) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(error = cause, "a request failed");
+        tracing::error!(error = cause, "a request failed, replying 500");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",

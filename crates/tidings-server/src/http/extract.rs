@@ -274,7 +274,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     pub(crate) socket: WebSocketUpgrade,
-    pub(crate) connection: Connection,
+    pub(crate) connection: ClientConnection,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Upgrade {

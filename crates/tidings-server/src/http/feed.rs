@@ -24,7 +24,7 @@ pub(crate) struct Feed {
     validity: Validity,
     /// The server stops, and the last batch has been taken.
     is_last: bool,
-    receipt: Receipt,
+    confirmation: Confirmation,
     /// The newest event that was taken and is not confirmed.
     unconfirmed: Option<EventId>,
     _permit: Permit,
@@ -34,7 +34,7 @@ pub(crate) struct Feed {
 
 /// When an event counts as sent, so that it is no longer undelivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Receipt {
+pub(crate) enum Confirmation {
     /// When it has been written to the socket.
     Written,
     /// When the client has acknowledged it.
@@ -59,7 +59,7 @@ impl Feed {
         subscription: Subscription,
         permit: Permit,
         registration: Registration,
-        receipt: Receipt,
+        confirmation: Confirmation,
         ping_interval: Duration,
         stopping: CancellationToken,
         validity: Validity,
@@ -71,7 +71,7 @@ impl Feed {
             stopping,
             validity,
             is_last: false,
-            receipt,
+            confirmation,
             unconfirmed: None,
             _permit: permit,
             _registration: registration,
@@ -131,7 +131,7 @@ impl Feed {
     /// Records that everything that was taken has been written to the socket.
     pub(crate) fn confirm_written(&mut self) {
         if let Some(id) = self.unconfirmed.take()
-            && self.receipt == Receipt::Written
+            && self.confirmation == Confirmation::Written
         {
             self.subscription.sent(id);
         }
@@ -140,7 +140,7 @@ impl Feed {
     /// Records that the client has everything up to this event. From the first acknowledgement on,
     /// what was only written counts as undelivered.
     pub(crate) fn acknowledge(&mut self, id: EventId) {
-        self.receipt = Receipt::Acknowledged;
+        self.confirmation = Confirmation::Acknowledged;
         self.subscription.sent(id);
     }
 }

@@ -15,7 +15,7 @@ use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
-use super::feed::{Feed, Receipt, Step};
+use super::feed::{Confirmation, Feed, Step};
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::Connection;
@@ -27,7 +27,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn events(
     State(app): State<SharedApp>,
-    Extension(connection): Extension<Connection>,
+    Extension(connection): Extension<ClientConnection>,
     Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
@@ -51,7 +51,7 @@ pub(crate) async fn events(
         subscription,
         permit,
         app.tracker.register(user.clone())?,
-        Receipt::Written,
+        Confirmation::Written,
         app.config.ping_interval,
         app.farewell.group(),
         caller.validity(),
@@ -96,7 +96,7 @@ fn response(body: Body) -> Response {
 struct SseBody {
     opening: Option<String>,
     feed: Feed,
-    connection: Connection,
+    connection: ClientConnection,
     /// The number of the chunk that was handed over last.
     newest_chunk: u64,
     /// The client has closed its sending half.

@@ -11,7 +11,7 @@ use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::error::ApiError;
 use super::extract::{Body, InPath, Upgrade, idempotency_key};
-use super::feed::Receipt;
+use super::feed::Confirmation;
 use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
@@ -151,8 +151,17 @@ pub(crate) async fn connect(
     InPath(user): InPath<UserId>,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let (since, receipt) = (Since::Undelivered, Receipt::Written);
-    websocket::open(app, &caller, user, since, receipt, upgrade, Unversioned).await
+    let (since, confirmation) = (Since::Undelivered, Confirmation::Written);
+    websocket::open(
+        app,
+        &caller,
+        user,
+        since,
+        confirmation,
+        upgrade,
+        Unversioned,
+    )
+    .await
 }
 
 /// Bare notifications, and nothing else.

@@ -14,7 +14,7 @@ use tidings_notify::{InboxAction, Item, Since, UserId};
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters, Upgrade};
-use super::feed::{Feed, Receipt, Step};
+use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -43,13 +43,13 @@ pub(crate) async fn connect(
     headers: HeaderMap,
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
-    let receipt = match parameters.text("ack")? {
-        None | Some("false") => Receipt::Written,
-        Some("true") => Receipt::Acknowledged,
+    let confirmation = match parameters.text("ack")? {
+        None | Some("false") => Confirmation::Written,
+        Some("true") => Confirmation::Acknowledged,
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
     };
     let since = cursor::since(&headers, &parameters)?;
-    open(app, &caller, user, since, receipt, upgrade, Versioned).await
+    open(app, &caller, user, since, confirmation, upgrade, Versioned).await
 }
 
 /// Which documents go over a socket.
@@ -86,7 +86,7 @@ pub(crate) async fn open(
     caller: &Caller,
     user: UserId,
     since: Since,
-    receipt: Receipt,
+    confirmation: Confirmation,
     upgrade: Upgrade,
     encoder: impl Encoder,
 ) -> Result<Response, ApiError> {
@@ -117,7 +117,7 @@ pub(crate) async fn open(
                             subscription,
                             permit,
                             registration,
-                            receipt,
+                            confirmation,
                             app.config.ping_interval,
                             stopping.clone(),
                             validity,

@@ -138,12 +138,12 @@ async fn mistakes_are_explained_in_one_line() {
         "{complaint}"
     );
     assert_eq!(complaint.lines().count(), 1);
-    let nobody = binary()
+    let refused = binary()
         .args(["send", "anna", "x", "--url", "http://127.0.0.1:1"])
         .output()
         .await
         .unwrap();
-    let complaint = String::from_utf8(nobody.stderr).unwrap();
+    let complaint = String::from_utf8(refused.stderr).unwrap();
     assert!(
         complaint.contains("no server at http://127.0.0.1:1"),
         "{complaint}"

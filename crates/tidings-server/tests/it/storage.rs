@@ -208,8 +208,8 @@ async fn a_database_that_others_can_read_is_reported_at_the_start() {
     let home = Home::new();
     let (_, text) = home.start().await.stop("-TERM").await;
     assert!(!text.contains("chmod"), "{text}");
-    let everybody = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(home.database(), everybody).unwrap();
+    let all = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(home.database(), all).unwrap();
     let (_, text) = home.start().await.stop("-TERM").await;
     assert!(text.contains("chmod 600") && text.contains("644"), "{text}");
 }

@@ -5,7 +5,7 @@ use tidings_test_support::{DiskTrace, SmallDisk};
 
 const SCHEMA: &[&str] = &["CREATE TABLE item (n INTEGER PRIMARY KEY, data BLOB) STRICT"];
 
-/// Tells a child, which is this test binary again, where its database is.
+/// The variable that says to a child, which is this test binary again, where its database is.
 const CHILD: &str = "TIDINGS_SQLITE_TEST_CHILD";
 
 async fn open(path: &str) -> Database {

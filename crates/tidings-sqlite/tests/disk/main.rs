@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(
     clippy::print_stdout,
-    reason = "a child tells its test what it has done"
+    reason = "a child prints for its test what it has done"
 )]
 
 mod disk;

@@ -14,7 +14,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::future_not_send,
-    reason = "a benchmark fails by panicking, and tells by printing"
+    reason = "a benchmark fails by panicking, and prints its figures"
 )]
 
 mod memory;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{
-    NEVER, from_start, key, number, numbered, recorder, somebody, streams, subscribe, until,
+    NEVER, from_start, key, number, numbered, recorder, some_consumer, streams, subscribe, until,
 };
 use crate::engine::{ConsumerKey, Engine, Outcome, Settlement};
 use crate::{
@@ -74,9 +74,12 @@ pub async fn a_group_seeks(engine: Arc<dyn Engine>) {
 
     let group = key(&streams, "s", "g");
     streams.seek("s", "g", StartFrom::Earliest).await.unwrap();
-    let claimed = engine.claim(&somebody(&group), 3, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&some_consumer(&group), 3, NEVER)
+        .await
+        .unwrap();
     let retry = Settlement {
-        receipt: claimed.deliveries[0].receipt,
+        receipt: claimed.messages[0].receipt,
         outcome: Outcome::Retry {
             delay: Duration::ZERO,
             error: None,
@@ -85,15 +88,18 @@ pub async fn a_group_seeks(engine: Arc<dyn Engine>) {
     engine.settle(&group, Arc::from([retry])).await.unwrap();
     streams.seek("s", "g", StartFrom::Latest).await.unwrap();
     let late = Settlement {
-        receipt: claimed.deliveries[1].receipt,
+        receipt: claimed.messages[1].receipt,
         outcome: Outcome::Acknowledged,
     };
     assert_eq!(
         engine.settle(&group, Arc::from([late])).await.unwrap(),
         [false]
     );
-    let claimed = engine.claim(&somebody(&group), 3, NEVER).await.unwrap();
-    assert!(claimed.deliveries.is_empty());
+    let claimed = engine
+        .claim(&some_consumer(&group), 3, NEVER)
+        .await
+        .unwrap();
+    assert!(claimed.messages.is_empty());
     let ahead = StartFrom::After(MessageId::from_u64(6));
     let refused = streams.seek("s", "g", ahead).await.unwrap_err();
     assert!(matches!(refused, Error::StartAhead { .. }));
@@ -110,16 +116,22 @@ pub async fn receipts_of_a_deleted_group_are_stale(engine: Arc<dyn Engine>) {
         .open_group(&group, StartFrom::Earliest)
         .await
         .unwrap();
-    let before = engine.claim(&somebody(&group), 3, NEVER).await.unwrap();
+    let before = engine
+        .claim(&some_consumer(&group), 3, NEVER)
+        .await
+        .unwrap();
     assert!(engine.delete_group(&group).await.unwrap());
     engine
         .open_group(&group, StartFrom::Earliest)
         .await
         .unwrap();
-    let after = engine.claim(&somebody(&group), 3, NEVER).await.unwrap();
-    assert_eq!(after.deliveries.len(), 3);
-    let settlements = before.deliveries.iter().map(|delivery| Settlement {
-        receipt: delivery.receipt,
+    let after = engine
+        .claim(&some_consumer(&group), 3, NEVER)
+        .await
+        .unwrap();
+    assert_eq!(after.messages.len(), 3);
+    let settlements = before.messages.iter().map(|it| Settlement {
+        receipt: it.receipt,
         outcome: Outcome::Acknowledged,
     });
     let obeyed = engine.settle(&group, settlements.collect()).await.unwrap();
@@ -146,12 +158,15 @@ pub async fn a_deleted_stream_begins_anew(engine: Arc<dyn Engine>) {
         .open_group(&group, StartFrom::Earliest)
         .await
         .unwrap();
-    engine.claim(&somebody(&group), 10, NEVER).await.unwrap();
+    engine
+        .claim(&some_consumer(&group), 10, NEVER)
+        .await
+        .unwrap();
     assert!(streams.delete_stream("s").await.unwrap());
     assert!(!streams.delete_stream("s").await.unwrap());
     assert_eq!(streams.stats("s").await.unwrap(), StreamStats::default());
     assert!(streams.read("s", None, 10).await.unwrap().is_empty());
-    let claimed = engine.claim(&somebody(&group), 10, NEVER).await;
+    let claimed = engine.claim(&some_consumer(&group), 10, NEVER).await;
     assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
     let names = streams.list().await.unwrap();
     assert_eq!(names, ["s.dead"]);
@@ -160,8 +175,11 @@ pub async fn a_deleted_stream_begins_anew(engine: Arc<dyn Engine>) {
         .open_group(&group, StartFrom::Earliest)
         .await
         .unwrap();
-    let claimed = engine.claim(&somebody(&group), 10, NEVER).await.unwrap();
-    assert_eq!(claimed.deliveries.len(), 1);
+    let claimed = engine
+        .claim(&some_consumer(&group), 10, NEVER)
+        .await
+        .unwrap();
+    assert_eq!(claimed.messages.len(), 1);
     assert_eq!(streams.stats("s.dead").await.unwrap().messages, 1);
 }
 
@@ -251,7 +269,7 @@ pub async fn pending_messages_are_listed(engine: Arc<dyn Engine>) {
     engine.claim(&named("second"), 10, hour).await.unwrap();
     // 3 waits for its next attempt, 5 is on its second, 7 is done.
     let settle = |number: usize, outcome| Settlement {
-        receipt: first.deliveries[number - 1].receipt,
+        receipt: first.messages[number - 1].receipt,
         outcome,
     };
     let retry = |delay, error: &str| Outcome::Retry {
@@ -317,11 +335,14 @@ pub async fn figures_say_where_a_group_stands(engine: Arc<dyn Engine>) {
     // How far it is behind in time grows until the oldest message is done.
     let lag_time = async || streams.stats("s").await.unwrap().groups[0].lag_time;
     until(|| async { lag_time().await > Some(Duration::from_millis(2)) }).await;
-    let claimed = engine.claim(&somebody(&group), 4, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&some_consumer(&group), 4, NEVER)
+        .await
+        .unwrap();
     assert_eq!(figures().await, (4, Some(1), 2, 4));
     let settle = async |numbers: &[usize], outcome: Outcome| {
         let settlements = numbers.iter().map(|number| Settlement {
-            receipt: claimed.deliveries[number - 1].receipt,
+            receipt: claimed.messages[number - 1].receipt,
             outcome: outcome.clone(),
         });
         engine.settle(&group, settlements.collect()).await.unwrap();
@@ -354,11 +375,11 @@ pub async fn readiness_is_what_a_claim_would_find(engine: Arc<dyn Engine>) {
     assert_eq!(ready().await, [false, false, true]);
     streams.publish_batch("s", numbered(2)).await.unwrap();
     assert_eq!(ready().await, [true, true, true]);
-    let claimed = engine.claim(&somebody(g), 2, NEVER).await.unwrap();
+    let claimed = engine.claim(&some_consumer(g), 2, NEVER).await.unwrap();
     assert_eq!(ready().await, [false, true, true]);
     let retry = |index: usize, delay| {
         Arc::from([Settlement {
-            receipt: claimed.deliveries[index].receipt,
+            receipt: claimed.messages[index].receipt,
             outcome: Outcome::Retry { delay, error: None },
         }])
     };
@@ -367,8 +388,11 @@ pub async fn readiness_is_what_a_claim_would_find(engine: Arc<dyn Engine>) {
     engine.settle(g, retry(1, Duration::ZERO)).await.unwrap();
     until(|| async { ready().await == [true, true, true] }).await;
     let visibility = Duration::from_millis(50);
-    let again = engine.claim(&somebody(g), 2, visibility).await.unwrap();
-    assert_eq!(again.deliveries.len(), 1);
+    let again = engine
+        .claim(&some_consumer(g), 2, visibility)
+        .await
+        .unwrap();
+    assert_eq!(again.messages.len(), 1);
     until(|| async { ready().await == [true, true, true] }).await;
     assert!(engine.ready(Arc::from([])).await.unwrap().is_empty());
 }
@@ -402,29 +426,32 @@ pub async fn members_are_listed(engine: Arc<dyn Engine>) {
 
     // One that never says that it is alive, and holds what it claimed.
     let group = key(&streams, "s", "g");
-    engine.claim(&somebody(&group), 2, NEVER).await.unwrap();
+    engine
+        .claim(&some_consumer(&group), 2, NEVER)
+        .await
+        .unwrap();
     let found = members().await;
     assert_eq!(found.len(), 1);
     assert_eq!(
         (&*found[0].consumer, found[0].is_alive, found[0].pending),
-        ("somebody", false, 2)
+        ("one", false, 2)
     );
     let ttl = Duration::from_millis(50);
     engine
-        .check_in(Arc::from([somebody(&group)]), NEVER)
+        .check_in(Arc::from([some_consumer(&group)]), NEVER)
         .await
         .unwrap();
     assert!(members().await[0].is_alive);
     engine
-        .check_in(Arc::from([somebody(&group)]), ttl)
+        .check_in(Arc::from([some_consumer(&group)]), ttl)
         .await
         .unwrap();
     until(|| async { !members().await[0].is_alive }).await;
     streams.trim().await.unwrap();
     assert_eq!(members().await.len(), 1);
-    let nobody = key(&streams, "s", "unknown");
+    let unknown = key(&streams, "s", "unknown");
     engine
-        .check_in(Arc::from([somebody(&nobody)]), ttl)
+        .check_in(Arc::from([some_consumer(&unknown)]), ttl)
         .await
         .unwrap();
     let unknown = streams.members("s", "unknown").await;

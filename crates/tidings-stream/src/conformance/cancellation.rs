@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::support::{NEVER, contents, key, number, numbered, somebody, soon, streams};
-use crate::engine::{Delivery, Engine, GroupKey, Outcome, Settlement};
+use super::support::{NEVER, contents, key, number, numbered, some_consumer, soon, streams};
+use crate::engine::{ClaimedMessage, Engine, GroupKey, Outcome, Settlement};
 use crate::{Headers, StartFrom};
 
 /// More polls than any call of an engine needs.
@@ -43,25 +43,28 @@ async fn append(engine: &Arc<dyn Engine>, key: &GroupKey, count: u64) {
 }
 
 /// Claims until there are so many.
-async fn claim(engine: &Arc<dyn Engine>, key: &GroupKey, count: usize) -> Vec<Delivery> {
+async fn claim(engine: &Arc<dyn Engine>, key: &GroupKey, count: usize) -> Vec<ClaimedMessage> {
     soon(async {
         let mut claimed = Vec::new();
         while claimed.len() < count {
-            let more = engine.claim(&somebody(key), count, NEVER).await.unwrap();
-            if more.deliveries.is_empty() {
+            let more = engine
+                .claim(&some_consumer(key), count, NEVER)
+                .await
+                .unwrap();
+            if more.messages.is_empty() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            claimed.extend(more.deliveries);
+            claimed.extend(more.messages);
         }
         claimed
     })
     .await
 }
 
-fn settlements(claimed: &[Delivery], outcomes: &[Outcome]) -> Arc<[Settlement]> {
+fn settlements(claimed: &[ClaimedMessage], outcomes: &[Outcome]) -> Arc<[Settlement]> {
     let pairs = claimed.iter().zip(outcomes);
-    let settlement = |(delivery, outcome): (&Delivery, &Outcome)| Settlement {
-        receipt: delivery.receipt,
+    let settlement = |(it, outcome): (&ClaimedMessage, &Outcome)| Settlement {
+        receipt: it.receipt,
         outcome: outcome.clone(),
     };
     pairs.map(settlement).collect()
@@ -99,8 +102,8 @@ pub async fn a_dropped_settlement_is_done_whole_or_not_at_all(engine: Arc<dyn En
         assert_eq!(again[0].message.attempt, 2);
         let acknowledged = engine.settle(&key, settlements(&again, &outcomes[..1]));
         assert_eq!(acknowledged.await.unwrap(), [true]);
-        let nothing = engine.claim(&somebody(&key), 3, NEVER).await.unwrap();
-        assert!(nothing.deliveries.is_empty());
+        let nothing = engine.claim(&some_consumer(&key), 3, NEVER).await.unwrap();
+        assert!(nothing.messages.is_empty());
         let stats = engine.stats(&key.stream).await.unwrap().groups.remove(0);
         assert_eq!((stats.pending, stats.lag), (0, 0));
         assert_eq!(stats.dead_lettered, polls as u64 + 1);
@@ -119,16 +122,16 @@ pub async fn a_dropped_claim_hands_back_what_it_took(engine: Arc<dyn Engine>) {
     let key = group(&engine).await;
     for polls in 0..MAX_POLLS {
         append(&engine, &key, 2).await;
-        let consumer = somebody(&key);
+        let consumer = some_consumer(&key);
         let first = poll_up_to(polls, engine.claim(&consumer, 2, NEVER)).await;
         let has_ended = first.is_some();
         let claimed = match first {
-            Some(claimed) => claimed.unwrap().deliveries,
+            Some(claimed) => claimed.unwrap().messages,
             None => claim(&engine, &key, 2).await,
         };
         assert_eq!(claimed.len(), 2);
-        for delivery in &claimed {
-            assert_eq!(delivery.message.attempt, 1, "after {polls} polls");
+        for claimed in &claimed {
+            assert_eq!(claimed.message.attempt, 1, "after {polls} polls");
         }
         let outcomes = [Outcome::Acknowledged, Outcome::Acknowledged];
         let acknowledged = engine.settle(&key, settlements(&claimed, &outcomes)).await;

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::support::{NEVER, key, numbered, somebody, soon, streams, until};
-use crate::engine::{Delivery, Engine, GroupKey, Outcome, Receipt, Settlement};
+use super::support::{NEVER, key, numbered, some_consumer, soon, streams, until};
+use crate::engine::{ClaimedMessage, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, StartFrom, StreamName};
 
 const SHORT: Duration = Duration::from_millis(10);
@@ -23,12 +23,12 @@ async fn claim(
     key: &GroupKey,
     max: usize,
     visibility: Duration,
-) -> Vec<Delivery> {
+) -> Vec<ClaimedMessage> {
     engine
-        .claim(&somebody(key), max, visibility)
+        .claim(&some_consumer(key), max, visibility)
         .await
         .unwrap()
-        .deliveries
+        .messages
 }
 
 async fn extend(engine: &Arc<dyn Engine>, key: &GroupKey, receipt: Receipt) -> bool {
@@ -43,7 +43,7 @@ async fn claim_again(
     engine: &Arc<dyn Engine>,
     key: &GroupKey,
     visibility: Duration,
-) -> Vec<Delivery> {
+) -> Vec<ClaimedMessage> {
     let mut found = Vec::new();
     while found.is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -138,9 +138,9 @@ pub async fn a_late_receipt_is_obeyed_after_others_came_again(engine: Arc<dyn En
     })
     .await;
     assert_eq!(taken.message.attempt, 2);
-    for delivery in late {
-        let is_ours = delivery.message.id != taken.message.id;
-        let obeyed = settle(&engine, &key, delivery.receipt, Outcome::Acknowledged).await;
+    for claimed in late {
+        let is_ours = claimed.message.id != taken.message.id;
+        let obeyed = settle(&engine, &key, claimed.receipt, Outcome::Acknowledged).await;
         assert_eq!(obeyed, is_ours);
     }
     assert!(claim(&engine, &key, 3, NEVER).await.is_empty());
@@ -156,21 +156,21 @@ pub async fn released_messages_keep_their_attempt(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 3).await;
     for attempt in 1..=3 {
         for _ in 0..3 {
-            let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
-            assert_eq!(delivery.message.id.as_u64(), 1);
-            assert_eq!(delivery.message.attempt, attempt);
-            assert!(settle(&engine, &key, delivery.receipt, Outcome::Released).await);
+            let claimed = claim(&engine, &key, 1, NEVER).await.remove(0);
+            assert_eq!(claimed.message.id.as_u64(), 1);
+            assert_eq!(claimed.message.attempt, attempt);
+            assert!(settle(&engine, &key, claimed.receipt, Outcome::Released).await);
         }
-        let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
+        let claimed = claim(&engine, &key, 1, NEVER).await.remove(0);
         let again = Outcome::Retry {
             delay: Duration::ZERO,
             error: Some(attempt.to_string()),
         };
-        assert!(settle(&engine, &key, delivery.receipt, again).await);
+        assert!(settle(&engine, &key, claimed.receipt, again).await);
     }
-    let delivery = claim(&engine, &key, 1, NEVER).await.remove(0);
-    assert_eq!(delivery.message.attempt, 4);
-    assert_eq!(delivery.last_error.as_deref(), Some("3"));
+    let claimed = claim(&engine, &key, 1, NEVER).await.remove(0);
+    assert_eq!(claimed.message.attempt, 4);
+    assert_eq!(claimed.last_error.as_deref(), Some("3"));
 }
 
 /// Of a claim of many messages only those come again that were not settled.
@@ -180,9 +180,9 @@ pub async fn settled_parts_of_a_claim_do_not_come_again(engine: Arc<dyn Engine>)
     assert_eq!(claimed.len(), 100);
     let settlements: Arc<[Settlement]> = claimed
         .iter()
-        .filter(|delivery| delivery.message.id.as_u64() % 3 != 0)
-        .map(|delivery| Settlement {
-            receipt: delivery.receipt,
+        .filter(|it| it.message.id.as_u64() % 3 != 0)
+        .map(|it| Settlement {
+            receipt: it.receipt,
             outcome: Outcome::Acknowledged,
         })
         .collect();
@@ -195,7 +195,7 @@ pub async fn settled_parts_of_a_claim_do_not_come_again(engine: Arc<dyn Engine>)
     }
     let ids: Vec<u64> = again.iter().map(|d| d.message.id.as_u64()).collect();
     assert_eq!(ids, (1..=33).map(|third| third * 3).collect::<Vec<_>>());
-    assert!(again.iter().all(|delivery| delivery.message.attempt == 2));
+    assert!(again.iter().all(|it| it.message.attempt == 2));
 }
 
 /// A claim that is extended in time does not expire, on its first attempt or a later one.
@@ -203,25 +203,25 @@ pub async fn extending_a_claim_keeps_it(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let visibility = Duration::from_millis(200);
     for attempt in 1..=2 {
-        let delivery = claim(&engine, &key, 1, visibility).await.remove(0);
-        assert_eq!(delivery.message.attempt, attempt);
-        assert!(extend(&engine, &key, delivery.receipt).await);
+        let claimed = claim(&engine, &key, 1, visibility).await.remove(0);
+        assert_eq!(claimed.message.attempt, attempt);
+        assert!(extend(&engine, &key, claimed.receipt).await);
         tokio::time::sleep(visibility * 2).await;
         assert!(claim(&engine, &key, 1, visibility).await.is_empty());
         let again = Outcome::Retry {
             delay: Duration::ZERO,
             error: None,
         };
-        assert!(settle(&engine, &key, delivery.receipt, again).await);
+        assert!(settle(&engine, &key, claimed.receipt, again).await);
     }
 }
 
-/// Working with a group that was never created, or has been deleted, is told so.
+/// Working with a group that was never created, or has been deleted, is an error.
 pub async fn a_group_that_is_gone_is_an_error(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, NEVER).await[0].receipt;
     assert!(engine.delete_group(&key).await.unwrap());
-    let claimed = engine.claim(&somebody(&key), 1, NEVER).await;
+    let claimed = engine.claim(&some_consumer(&key), 1, NEVER).await;
     assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
     let extended = engine.extend(&key, Arc::from([receipt]), NEVER).await;
     assert!(matches!(extended.unwrap_err(), Error::UnknownGroup));

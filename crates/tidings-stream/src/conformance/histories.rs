@@ -121,16 +121,14 @@ impl History {
         let mut found = Vec::new();
         for engine in self.both() {
             let claimed = engine.claim(&consumer, max, NEVER).await;
-            let mut deliveries = claimed
-                .map(|claimed| claimed.deliveries)
-                .unwrap_or_default();
-            deliveries.sort_by_key(|delivery| delivery.message.id);
-            found.push(deliveries);
+            let mut messages = claimed.map(|claimed| claimed.messages).unwrap_or_default();
+            messages.sort_by_key(|it| it.message.id);
+            found.push(messages);
         }
         let [subject, model] = <[_; 2]>::try_from(found).unwrap();
         assert_eq!(subject.len(), model.len(), "seed {}", self.seed);
         for (subject, model) in subject.iter().zip(&model) {
-            let said = |d: &crate::engine::Delivery| {
+            let said = |d: &crate::engine::ClaimedMessage| {
                 let content = (d.message.payload.clone(), d.message.headers.clone());
                 (
                     d.message.id,

@@ -8,7 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::support::{
-    NEVER, Recorder, from_start, key, numbered, recorder, somebody, soon, streams, subscribe, until,
+    NEVER, Recorder, from_start, key, numbered, recorder, some_consumer, soon, streams, subscribe,
+    until,
 };
 use crate::engine::Engine;
 use crate::{Consumer, Error, Handler, HandlerError, Message, NewMessage};
@@ -226,10 +227,10 @@ pub async fn a_returned_message_wakes_its_group(engine: Arc<dyn Engine>) {
         .unwrap();
     streams.publish("s2", NewMessage::new("")).await.unwrap();
     let claimed = engine
-        .claim(&somebody(&abandoned), 1, Duration::from_millis(50))
+        .claim(&some_consumer(&abandoned), 1, Duration::from_millis(50))
         .await
         .unwrap();
-    assert_eq!(claimed.deliveries.len(), 1);
+    assert_eq!(claimed.messages.len(), 1);
     let (second, mut seen) = recorder();
     let options = from_start().with_poll_interval(NEVER);
     let other = subscribe(&streams, "s2", "g", options, second).await;

@@ -7,13 +7,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::support::{
-    NEVER, Recorder, contents, from_start, key, number, numbered, recorder, somebody, streams,
+    NEVER, Recorder, contents, from_start, key, number, numbered, recorder, some_consumer, streams,
     subscribe, until,
 };
 use crate::engine::Engine;
 use crate::{Error, Handler, HandlerError, Message, NewMessage, RetryDelay, dead_letter};
 
-/// Records every attempt, then fails it as told.
+/// Records every attempt, then fails it as configured.
 fn failing(
     recorder: Recorder,
     error: impl Fn() -> HandlerError + Send + Sync + 'static,
@@ -298,9 +298,12 @@ pub async fn a_poison_message_dies_without_another_run(engine: Arc<dyn Engine>) 
     let visibility = Duration::from_millis(10);
     for attempt in 1..=3 {
         until(|| async {
-            let claimed = engine.claim(&somebody(&key), 1, visibility).await.unwrap();
-            claimed.deliveries.iter().any(|delivery| {
-                assert_eq!(delivery.message.attempt, attempt);
+            let claimed = engine
+                .claim(&some_consumer(&key), 1, visibility)
+                .await
+                .unwrap();
+            claimed.messages.iter().any(|it| {
+                assert_eq!(it.message.attempt, attempt);
                 true
             })
         })

@@ -36,10 +36,10 @@ pub(super) fn key(streams: &Streams, stream: &str, group: &str) -> GroupKey {
 }
 
 /// A consumer that claims in a group.
-pub(super) fn somebody(group: &GroupKey) -> ConsumerKey {
+pub(super) fn some_consumer(group: &GroupKey) -> ConsumerKey {
     ConsumerKey {
         group: group.clone(),
-        consumer: "somebody".into(),
+        consumer: "one".into(),
     }
 }
 

@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::support::{
-    NEVER, contents, from_start, key, number, numbered, recorder, somebody, streams, subscribe,
-    until,
+    NEVER, contents, from_start, key, number, numbered, recorder, some_consumer, streams,
+    subscribe, until,
 };
 use crate::engine::Engine;
 use crate::{HandlerError, Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams};
@@ -134,10 +134,10 @@ pub async fn a_pending_message_is_not_trimmed(engine: Arc<dyn Engine>) {
     streams.publish_batch("s", numbered(3)).await.unwrap();
     assert_eq!(streams.trim().await.unwrap(), 0);
     let claimed = engine
-        .claim(&somebody(&key), 1, Duration::from_millis(10))
+        .claim(&some_consumer(&key), 1, Duration::from_millis(10))
         .await
         .unwrap();
-    assert_eq!(claimed.deliveries.len(), 1);
+    assert_eq!(claimed.messages.len(), 1);
     assert_eq!(streams.trim().await.unwrap(), 0);
 
     let consumer = subscribe(&streams, "s", "g", options, handler).await;
@@ -197,9 +197,9 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine
     let key = key(&streams, "s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     streams.publish_batch("s", numbered(3)).await.unwrap();
-    let claimed = engine.claim(&somebody(&key), 1, NEVER).await.unwrap();
+    let claimed = engine.claim(&some_consumer(&key), 1, NEVER).await.unwrap();
     assert_eq!(
-        number(&claimed.deliveries[0].message),
+        number(&claimed.messages[0].message),
         2,
         "1 was trimmed unread"
     );
@@ -212,11 +212,11 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine
         .publish_batch("s", numbered(6).split_off(3))
         .await
         .unwrap();
-    assert_eq!(lost().await, 3, "nobody has to claim for that");
+    assert_eq!(lost().await, 3, "no claim is needed for that");
     // Claiming the rest meets the gap; the message that was claimed is in hand.
-    let claimed = engine.claim(&somebody(&key), 9, NEVER).await.unwrap();
+    let claimed = engine.claim(&some_consumer(&key), 9, NEVER).await.unwrap();
     let numbers: Vec<u64> = claimed
-        .deliveries
+        .messages
         .iter()
         .map(|d| number(&d.message))
         .collect();

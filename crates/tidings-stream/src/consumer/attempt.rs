@@ -17,7 +17,7 @@ use super::settler::{Kind, Settling};
 use super::time_limit::{Over, margin, watch};
 use super::{Origin, Subscription};
 use crate::dead_letter::{self, Reason};
-use crate::engine::{Delivery, Outcome, Receipt, Settlement};
+use crate::engine::{ClaimedMessage, Outcome, Receipt, Settlement};
 use crate::telemetry::process_span;
 use crate::{BatchError, BatchHandler, Context, HandlerError, Message};
 
@@ -61,11 +61,11 @@ pub(super) struct Ended {
 pub(super) async fn run(
     subscription: &Subscription,
     handler: &impl BatchHandler,
-    deliveries: Vec<Delivery>,
+    messages: Vec<ClaimedMessage>,
     lease_end: Instant,
     abort: &CancellationToken,
 ) -> Ended {
-    let receipts: Arc<[Receipt]> = deliveries.iter().map(|delivery| delivery.receipt).collect();
+    let receipts: Arc<[Receipt]> = messages.iter().map(|it| it.receipt).collect();
     let overdue = &subscription.overdue;
     let running = overdue.register(Arc::clone(&receipts), lease_end).await;
     // The task may have waited for its turn while closing began, or until its claims expired.
@@ -76,11 +76,11 @@ pub(super) async fn run(
         let ends = running.end(is_late, ends);
         return Ended { ends, is_late };
     }
-    let span = process_span(subscription, &deliveries);
+    let span = process_span(subscription, &messages);
     let context = Context::new(Arc::clone(&subscription.closing));
-    let (origins, messages): (Vec<_>, Vec<_>) = deliveries
+    let (origins, messages): (Vec<_>, Vec<_>) = messages
         .into_iter()
-        .map(|Delivery { message, .. }| (Origin::of(&message), message))
+        .map(|ClaimedMessage { message, .. }| (Origin::of(&message), message))
         .unzip();
     let end = tokio::select! {
         biased;
@@ -121,25 +121,25 @@ pub(super) fn released(receipt: Receipt) -> Settling {
 
 /// Dead-letters a message whose attempts were all counted before this claim: its handler hung, or
 /// ended the process, each time.
-pub(super) fn poisoned(subscription: &Subscription, delivery: &Delivery) -> Settling {
-    let claimed = Origin::of(&delivery.message);
+pub(super) fn poisoned(subscription: &Subscription, claimed: &ClaimedMessage) -> Settling {
+    let counted = Origin::of(&claimed.message);
     let origin = Origin {
         // This claim has counted an attempt that is not made, and so have earlier ones if they ended before
         // the dead letter was recorded.
-        attempt: claimed
+        attempt: counted
             .attempt
             .saturating_sub(1)
             .min(subscription.options.max_attempts().unwrap_or(u32::MAX)),
-        ..claimed
+        ..counted
     };
     Settling {
         settlement: Settlement {
-            receipt: delivery.receipt,
+            receipt: claimed.receipt,
             outcome: dead(
                 subscription,
                 &origin,
                 Reason::Poison,
-                delivery.last_error.clone(),
+                claimed.last_error.clone(),
             ),
         },
         kind: Kind::Finished,

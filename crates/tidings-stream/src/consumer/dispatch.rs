@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::overdue::Again;
+use super::overdue::Reclaimed;
 use super::poller::Registration;
 use super::settler::{Ends, Settling};
 use super::{CloseReport, EndReason, Subscription, after, attempt, overdue, settler};
 use crate::engine::wake::WakeReceiver;
-use crate::engine::{Claimed, Delivery, GroupKey, Receipt};
+use crate::engine::{Claimed, ClaimedMessage, GroupKey, Receipt};
 use crate::{BatchHandler, Error};
 
 /// Most messages of one claim, unless a single batch is larger. More would only make the first of
@@ -50,7 +50,7 @@ pub(crate) async fn run<H: BatchHandler>(
     )));
     let dispatch = Dispatch {
         subscription: Arc::clone(&subscription),
-        work: Arc::new(Work {
+        runtime: Arc::new(HandlerRuntime {
             subscription: Arc::clone(&subscription),
             handler,
             abort: abort.clone(),
@@ -76,7 +76,7 @@ pub(crate) async fn run<H: BatchHandler>(
             }
         }
     };
-    // Where it could not continue, handlers are told to close, too.
+    // If it could not continue, its handlers are asked to close, too.
     subscription.closing.cancel();
 
     let Dispatch { running, work, .. } = dispatch;
@@ -101,7 +101,7 @@ pub(crate) async fn run<H: BatchHandler>(
         settling.await
     };
     let mut report = ended.unwrap_or_else(|error| {
-        tracing::error!(%error, "the task that records the ends of messages failed");
+        tracing::error!(%error, "the task that records how messages ended failed, their claims expire");
         CloseReport::default()
     });
     report.abandoned += stuck;
@@ -117,26 +117,33 @@ pub(crate) async fn run<H: BatchHandler>(
 /// Leaves the members of the group. If that fails, the consumer counts as alive until its last check-in
 /// runs out.
 async fn check_out(subscription: &Subscription) {
+    let GroupKey { stream, group } = subscription.group();
     let gone = Arc::from([subscription.consumer.clone()]);
     let checking_out = subscription.engine.check_in(gone, Duration::ZERO);
     match tokio::time::timeout(GRACE, checking_out).await {
         Ok(Ok(()) | Err(Error::Closed)) => {}
         Ok(Err(error)) => {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(error, "checking out failed");
+            tracing::warn!(
+                error, %stream, %group,
+                "a closed consumer could not leave its group, and counts as alive until its last check-in ends"
+            );
         }
-        Err(_) => tracing::warn!("checking out took too long"),
+        Err(_) => tracing::warn!(
+            %stream, %group,
+            "a closed consumer could not leave its group in time, and counts as alive until its last check-in ends"
+        ),
     }
 }
 
 struct Dispatch<H> {
     subscription: Arc<Subscription>,
-    work: Arc<Work<H>>,
+    runtime: Arc<HandlerRuntime<H>>,
     running: TaskTracker,
 }
 
 /// What the tasks of handlers share.
-struct Work<H> {
+struct HandlerRuntime<H> {
     subscription: Arc<Subscription>,
     handler: H,
     abort: CancellationToken,
@@ -173,8 +180,8 @@ impl<H: BatchHandler> Dispatch<H> {
                 continue;
             }
             // Else what a handler has finished too late would be claimed again.
-            if self.work.ends.has_late_ones() {
-                let tried = self.work.ends.late_ones_tried();
+            if self.runtime.ends.has_late_ones() {
+                let tried = self.runtime.ends.late_ones_tried();
                 closing.run_until_cancelled(tried).await;
             }
             // A handler that became free at the same moment would be seen first.
@@ -192,15 +199,12 @@ impl<H: BatchHandler> Dispatch<H> {
                 .claim(consumer, room, options.visibility_timeout)
                 .await
             {
-                Ok(Claimed {
-                    deliveries,
-                    next_due,
-                }) => {
+                Ok(Claimed { messages, next_due }) => {
                     claiming.worked();
-                    let may_have_more = deliveries.len() >= room;
-                    let deliveries = self.without_handlers(deliveries).await;
-                    if !deliveries.is_empty() && Instant::now() >= lease_end {
-                        self.release_late(&deliveries, &mut slowness).await;
+                    let may_have_more = messages.len() >= room;
+                    let messages = self.without_handlers(messages).await;
+                    if !messages.is_empty() && Instant::now() >= lease_end {
+                        self.release_late(&messages, &mut slowness).await;
                         drop(free);
                         self.pause(&mut pause).await;
                         continue;
@@ -212,7 +216,7 @@ impl<H: BatchHandler> Dispatch<H> {
                         );
                     }
                     pause = FIRST_PAUSE;
-                    self.start_all(deliveries, free, lease_end).await;
+                    self.start_all(messages, free, lease_end).await;
                     if may_have_more {
                         continue;
                     }
@@ -221,7 +225,7 @@ impl<H: BatchHandler> Dispatch<H> {
                 Err(error @ (Error::Closed | Error::UnknownGroup)) => {
                     tracing::error!(
                         stream = %key.stream, group = %key.group,
-                        error = &error as &dyn std::error::Error, "a consumer cannot continue"
+                        error = &error as &dyn std::error::Error, "a consumer ends because it cannot continue"
                     );
                     return EndReason::Failed(error);
                 }
@@ -252,58 +256,58 @@ impl<H: BatchHandler> Dispatch<H> {
     /// The messages that no handler of this consumer has. One that blocks its thread may have let its claim
     /// expire: its message is not handled again beside it, and is not dead-lettered. If it has ended
     /// meanwhile, what it decided holds.
-    async fn without_handlers(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+    async fn without_handlers(&self, mut messages: Vec<ClaimedMessage>) -> Vec<ClaimedMessage> {
         // Only what comes again can have a handler.
-        let again = deliveries.iter().filter(|it| it.message.attempt > 1);
-        let again: Vec<Receipt> = again.map(|delivery| delivery.receipt).collect();
+        let again = messages.iter().filter(|it| it.message.attempt > 1);
+        let again: Vec<Receipt> = again.map(|it| it.receipt).collect();
         if again.is_empty() {
-            return deliveries;
+            return messages;
         }
         let mut handled = self.subscription.overdue.renew(&again);
         let mut ends = Vec::new();
-        deliveries.retain(|delivery| match handled.remove(&delivery.message.id) {
+        messages.retain(|it| match handled.remove(&it.message.id) {
             None => true,
-            Some(Again::Running) => false,
-            Some(Again::Ended(end)) => {
+            Some(Reclaimed::Running) => false,
+            Some(Reclaimed::Ended(end)) => {
                 ends.push(end);
                 false
             }
         });
-        self.work.ends.send(ends).await;
-        deliveries
+        self.runtime.ends.send(ends).await;
+        messages
     }
 
     /// Hands back what was claimed too slowly.
-    async fn release_late(&self, deliveries: &[Delivery], slowness: &mut Trouble) {
+    async fn release_late(&self, messages: &[ClaimedMessage], slowness: &mut Trouble) {
         if slowness.failed() {
             let GroupKey { stream, group } = self.subscription.group();
             let visibility_timeout = self.subscription.options.visibility_timeout;
             tracing::warn!(
-                %stream, %group, messages = deliveries.len(), ?visibility_timeout,
+                %stream, %group, messages = messages.len(), ?visibility_timeout,
                 "claims take longer than they last, releasing their messages"
             );
         }
-        self.release_all(deliveries).await;
+        self.release_all(messages).await;
     }
 
     /// Hands back claims that no handler has begun.
-    async fn release_all(&self, deliveries: &[Delivery]) {
-        let ends = deliveries.iter().map(|d| attempt::released(d.receipt));
-        self.work.ends.send(ends.collect()).await;
+    async fn release_all(&self, messages: &[ClaimedMessage]) {
+        let ends = messages.iter().map(|d| attempt::released(d.receipt));
+        self.runtime.ends.send(ends.collect()).await;
     }
 
     /// Gives the claimed messages to free handlers, as many to each as it takes at once.
     async fn start_all(
         &self,
-        deliveries: Vec<Delivery>,
+        messages: Vec<ClaimedMessage>,
         mut free: OwnedSemaphorePermit,
         lease_end: Instant,
     ) {
         let options = &self.subscription.options;
         let max_attempts = options.max_attempts();
         let is_poison =
-            |delivery: &Delivery| max_attempts.is_some_and(|max| delivery.message.attempt > max);
-        let (poison, mut healthy): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_poison);
+            |it: &ClaimedMessage| max_attempts.is_some_and(|max| it.message.attempt > max);
+        let (poison, mut healthy): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_poison);
         while !healthy.is_empty() {
             let rest = healthy.split_off(options.max_batch.min(healthy.len()));
             if let Some(permit) = free.split(1) {
@@ -317,19 +321,24 @@ impl<H: BatchHandler> Dispatch<H> {
         let ends = poison
             .iter()
             .map(|d| attempt::poisoned(&self.subscription, d));
-        self.work.ends.send(ends.collect()).await;
+        self.runtime.ends.send(ends.collect()).await;
     }
 
-    fn start(&self, deliveries: Vec<Delivery>, permit: OwnedSemaphorePermit, lease_end: Instant) {
-        let work = Arc::clone(&self.work);
+    fn start(
+        &self,
+        messages: Vec<ClaimedMessage>,
+        permit: OwnedSemaphorePermit,
+        lease_end: Instant,
+    ) {
+        let runtime = Arc::clone(&self.runtime);
         self.running.spawn(async move {
-            let Work {
+            let HandlerRuntime {
                 subscription,
                 handler,
                 abort,
                 ends,
-            } = &*work;
-            let ended = attempt::run(subscription, handler, deliveries, lease_end, abort).await;
+            } = &*runtime;
+            let ended = attempt::run(subscription, handler, messages, lease_end, abort).await;
             if ended.is_late {
                 let late: Vec<_> = ended.ends.iter().map(Settling::id).collect();
                 ends.send_late(ended.ends).await;

@@ -56,7 +56,7 @@ struct Late {
 
 /// What becomes of a message that its own consumer has claimed again.
 #[derive(Debug)]
-pub(super) enum Again {
+pub(super) enum Reclaimed {
     /// Its handler runs and continues with the new receipt.
     Running,
     /// Its handler has ended, and this is how, with the new receipt.
@@ -121,7 +121,7 @@ impl Overdue {
 
     /// Gives new receipts to the handlers that have their messages, or had them until a moment ago, and
     /// returns which messages those are. No handler has the others.
-    pub(super) fn renew(&self, receipts: &[Receipt]) -> HashMap<MessageId, Again> {
+    pub(super) fn renew(&self, receipts: &[Receipt]) -> HashMap<MessageId, Reclaimed> {
         let mut claimed: HashMap<MessageId, Receipt> = receipts
             .iter()
             .map(|receipt| (receipt.id, *receipt))
@@ -138,7 +138,7 @@ impl Overdue {
             }
             let renewed = running.receipts.iter().map(|old| {
                 let new = claimed.remove(&old.id);
-                found.extend(new.map(|new| (new.id, Again::Running)));
+                found.extend(new.map(|new| (new.id, Reclaimed::Running)));
                 new.unwrap_or(*old)
             });
             running.receipts = renewed.collect();
@@ -147,7 +147,7 @@ impl Overdue {
             if let Some(late) = all.late.remove(&receipt.id) {
                 let mut end = late.end;
                 end.settlement.receipt = receipt;
-                found.insert(receipt.id, Again::Ended(end));
+                found.insert(receipt.id, Reclaimed::Ended(end));
             }
         }
         found

@@ -76,7 +76,7 @@ pub(super) struct Batch {
     ends: Vec<Settling>,
     /// Of several messages; one finds its room in the queue.
     room: Option<OwnedSemaphorePermit>,
-    /// Told when the store was asked once to record them.
+    /// Completes when the store was asked once to record them.
     tried: Option<oneshot::Sender<()>>,
 }
 
@@ -135,7 +135,7 @@ impl Ends {
             // Closing has counted these as abandoned; their claims run out.
             for Settling { settlement, .. } in unsent.0.ends {
                 let id = settlement.receipt.id;
-                tracing::warn!(%id, "the end of a message came after its consumer was closed");
+                tracing::warn!(%id, "a handler returned after its consumer was closed; the message is delivered again when its claim expires");
             }
         }
     }

@@ -235,9 +235,9 @@ impl UnderWay<'_> {
     fn handed_over(self, mut claimed: Claimed) -> Claimed {
         let now = Instant::now();
         if let Some(of_group) = self.claims.lock().get_mut(self.group) {
-            let read = |id| claimed.deliveries.iter().any(|it| it.receipt.id == id);
+            let read = |id| claimed.messages.iter().any(|it| it.receipt.id == id);
             of_group.unread.retain(|(id, _)| !read(*id));
-            if !claimed.deliveries.is_empty() {
+            if !claimed.messages.is_empty() {
                 let grown = of_group.limit.map(|limit| limit.saturating_mul(2));
                 of_group.limit = grown.filter(|limit| *limit < UNLIMITED);
             }
@@ -245,7 +245,7 @@ impl UnderWay<'_> {
             let held = held.map(|until| until.saturating_duration_since(now)).min();
             claimed.next_due = claimed.next_due.into_iter().chain(held).min();
         }
-        if self.is_limited && claimed.deliveries.len() >= self.max {
+        if self.is_limited && claimed.messages.len() >= self.max {
             claimed.next_due = Some(Duration::ZERO);
         }
         self.took_nothing();
@@ -316,7 +316,7 @@ mod tests {
     use super::*;
     use crate::GroupName;
 
-    /// A store whose claims fail as it is told, and that finds nothing to hand back.
+    /// A store whose claims fail as the test wants, and that finds nothing to hand back.
     struct Failing {
         error: fn() -> Error,
         releases: AtomicU64,

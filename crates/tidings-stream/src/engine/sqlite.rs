@@ -22,7 +22,7 @@
 //!
 //! # Restarts
 //!
-//! The file `<database>.streams.lock` tells an engine whether another one is alive on the same
+//! The file `<database>.streams.lock` shows an engine whether another one is alive on the same
 //! database, in this process or another. When it is alone, whatever is claimed belongs to a run that
 //! has ended, and comes again at once. When it is not, claims come again as they expire.
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Streams;
 use crate::dead_letter;
-use crate::engine::{self, ConsumerKey, Delivery, GroupKey, Outcome, Settlement};
+use crate::engine::{self, ClaimedMessage, ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{Error, Headers, Message, MessageId, StartFrom, StreamName};
 
 /// Letters that are moved at a time.
@@ -117,7 +117,7 @@ impl Streams {
         while done.moved + done.skipped < options.limit {
             let room = BATCH.min(options.limit - done.moved - done.skipped);
             let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let claimed = store.claim(&consumer, room, VISIBILITY).await?.deliveries;
+            let claimed = store.claim(&consumer, room, VISIBILITY).await?.messages;
             if claimed.is_empty() {
                 break;
             }
@@ -180,7 +180,7 @@ fn origin(message: &Message, dead_letters: &StreamName) -> Option<StreamName> {
 }
 
 /// Moves a letter where it belongs: without provenance it is the message that it was.
-fn fate(letter: &Delivery, group: &GroupKey, target: Option<&StreamName>) -> Outcome {
+fn fate(letter: &ClaimedMessage, group: &GroupKey, target: Option<&StreamName>) -> Outcome {
     let origin = || origin(&letter.message, &group.stream);
     match target.cloned().or_else(origin) {
         Some(to) => Outcome::Dead {

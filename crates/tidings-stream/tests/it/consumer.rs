@@ -84,7 +84,7 @@ async fn regression_a_dead_letter_tells_of_no_attempt_that_was_not_made() {
     let visibility = Duration::from_millis(10);
     for _ in 0..6 {
         let claimed = engine.claim(&claimant, 1, visibility).await.unwrap();
-        assert_eq!(claimed.deliveries.len(), 1);
+        assert_eq!(claimed.messages.len(), 1);
         tokio::time::sleep(visibility * 2).await;
     }
     let handler = |_: Message| async { Err(HandlerError::retry("no handler gets it")) };
@@ -173,7 +173,7 @@ async fn regression_a_handler_ends_before_its_claim_when_the_store_hangs() {
     assert_eq!(streams.stats("s.dead").await.unwrap().messages, 0);
 }
 
-/// Does not reply to some calls any more, once it is told so.
+/// Does not reply to some calls any more, once the test says so.
 #[derive(Debug)]
 struct Silent {
     calls: &'static [&'static str],

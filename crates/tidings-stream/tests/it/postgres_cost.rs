@@ -60,11 +60,11 @@ impl Counted {
             .claim(&consumer, max, visibility)
             .await
             .unwrap()
-            .deliveries;
+            .messages;
         let settlements: Arc<[Settlement]> = claimed
             .iter()
-            .map(|delivery| Settlement {
-                receipt: delivery.receipt,
+            .map(|it| Settlement {
+                receipt: it.receipt,
                 outcome: outcome.clone(),
             })
             .collect();
@@ -176,8 +176,8 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
         consumer: "c".into(),
     };
     let claimed = counted.engine.claim(&consumer, 1000, NEVER).await.unwrap();
-    let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-        receipt: delivery.receipt,
+    let settlements = claimed.messages.iter().map(|it| Settlement {
+        receipt: it.receipt,
         outcome: Outcome::Retry {
             delay: Duration::ZERO,
             error: Some("it failed ".repeat(100)),

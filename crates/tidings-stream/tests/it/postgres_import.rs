@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidings_import::{Part, Source};
 use tidings_sqlite::{Database, Options};
-use tidings_stream::engine::{ConsumerKey, Delivery, Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::engine::{ClaimedMessage, ConsumerKey, Engine, GroupKey, Outcome, Settlement};
 use tidings_stream::postgres::{Config, PostgresEngine, PostgresOptions};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{GroupName, NewMessage, StartFrom, StreamName, import};
@@ -22,12 +22,12 @@ fn keyed(n: u32) -> NewMessage {
     message(n).with_publish_key("once", HOUR)
 }
 
-fn numbers(deliveries: &[Delivery]) -> Vec<(&str, u32)> {
-    let number = |delivery: &Delivery| delivery.message.headers["n"].clone();
+fn numbers(messages: &[ClaimedMessage]) -> Vec<(&str, u32)> {
+    let number = |it: &ClaimedMessage| it.message.headers["n"].clone();
     let mut numbers = Vec::new();
-    for delivery in deliveries {
-        assert_eq!(delivery.message.payload[4], number(delivery).as_bytes()[0]);
-        numbers.push((&*delivery.message.headers["n"], delivery.message.attempt));
+    for claimed in messages {
+        assert_eq!(claimed.message.payload[4], number(claimed).as_bytes()[0]);
+        numbers.push((&*claimed.message.headers["n"], claimed.message.attempt));
     }
     numbers
 }
@@ -61,7 +61,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .unwrap();
     let claimed = engine.claim(&consumer, 4, HOUR).await.unwrap();
     let settled = |n: usize, outcome| Settlement {
-        receipt: claimed.deliveries[n].receipt,
+        receipt: claimed.messages[n].receipt,
         outcome,
     };
     let retry = Outcome::Retry {
@@ -96,7 +96,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .unwrap();
     assert!(new[0] > once[0]);
     let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
-    let mut found = numbers(&claimed.deliveries);
+    let mut found = numbers(&claimed.messages);
     found.sort_unstable();
     let expected = [
         ("2", 2),
@@ -108,7 +108,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         ("8", 1),
     ];
     assert_eq!(found, expected);
-    let errors = claimed.deliveries.iter();
+    let errors = claimed.messages.iter();
     let errors: Vec<_> = errors.filter_map(|it| it.last_error.as_deref()).collect();
     assert_eq!(errors, ["a\tproblem"]);
     let kept = engine.read(&other, None, 10).await.unwrap();
@@ -128,5 +128,5 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .unwrap();
     let consumer = ConsumerKey { group, ..consumer };
     let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
-    assert_eq!(numbers(&claimed.deliveries), [("9", 1)]);
+    assert_eq!(numbers(&claimed.messages), [("9", 1)]);
 }

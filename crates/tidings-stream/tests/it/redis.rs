@@ -74,7 +74,7 @@ pub(crate) fn consumer(key: &GroupKey) -> ConsumerKey {
 /// Claims up to a number of messages, and returns their ids.
 pub(crate) async fn claim(engine: &dyn Engine, key: &GroupKey, max: usize) -> Vec<u64> {
     let claimed = engine.claim(&consumer(key), max, NEVER).await.unwrap();
-    let ids = claimed.deliveries.iter().map(|d| d.message.id.as_u64());
+    let ids = claimed.messages.iter().map(|d| d.message.id.as_u64());
     ids.collect()
 }
 
@@ -126,7 +126,7 @@ async fn leave_every_kind_of_key(engine: &RedisEngine, group: &GroupKey) {
         .await;
     assert_eq!(ids.unwrap()[0].as_u64(), 1);
     let claimed = engine.claim(&consumer(group), 10, NEVER).await.unwrap();
-    let claimed: Vec<Receipt> = claimed.deliveries.iter().map(|d| d.receipt).collect();
+    let claimed: Vec<Receipt> = claimed.messages.iter().map(|d| d.receipt).collect();
     assert_eq!(claimed.len(), 4);
     let ends = [
         Outcome::Retry {
@@ -272,11 +272,11 @@ async fn thousands_of_messages_come_again_in_order() {
             let claimed = engine.claim(&consumer(&key), usize::MAX, NEVER).await;
             let claimed = claimed.unwrap();
             claims += 1;
-            for delivery in &claimed.deliveries {
-                assert_eq!(delivery.message.attempt, attempt);
-                ids.push(delivery.message.id.as_u64());
+            for claimed in &claimed.messages {
+                assert_eq!(claimed.message.attempt, attempt);
+                ids.push(claimed.message.id.as_u64());
                 settlements.push(Settlement {
-                    receipt: delivery.receipt,
+                    receipt: claimed.receipt,
                     outcome: Outcome::Retry {
                         delay: Duration::ZERO,
                         error: Some("again".to_owned()),
@@ -316,7 +316,7 @@ async fn a_claim_of_thousands_that_expires_comes_again_in_order() {
         .unwrap();
     let short = Duration::from_millis(10);
     let claimed = engine.claim(&consumer(&key), usize::MAX, short).await;
-    assert_eq!(claimed.unwrap().deliveries.len() as u64, MESSAGES);
+    assert_eq!(claimed.unwrap().messages.len() as u64, MESSAGES);
     let mut again = Vec::new();
     until(async || {
         again = claim(&engine, &key, usize::MAX).await;
@@ -345,8 +345,8 @@ async fn a_claim_ends_with_the_message_that_makes_it_large() {
         let mut receipts = Vec::new();
         loop {
             let claimed = engine.claim(&consumer(&key), 100, NEVER).await.unwrap();
-            receipts.extend(claimed.deliveries.iter().map(|delivery| delivery.receipt));
-            claims.push(claimed.deliveries.len());
+            receipts.extend(claimed.messages.iter().map(|it| it.receipt));
+            claims.push(claimed.messages.len());
             if claimed.next_due != Some(Duration::ZERO) {
                 break;
             }
@@ -380,7 +380,7 @@ async fn regression_a_claim_that_lost_a_message_is_followed_by_another() {
     let removed: u64 = client.run(&["XDEL", &log, &found[0].0]).await;
     assert_eq!(removed, 1);
     let claimed = engine.claim(&consumer(&key), 10, NEVER).await.unwrap();
-    assert_eq!(claimed.deliveries.len(), 9);
+    assert_eq!(claimed.messages.len(), 9);
     assert_eq!(claimed.next_due, Some(Duration::ZERO));
 }
 
@@ -410,9 +410,9 @@ async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
             provenance: Headers::new(),
         },
     ];
-    let settlements = claimed.deliveries.iter().zip(ends);
-    let settlements = settlements.map(|(delivery, outcome)| Settlement {
-        receipt: delivery.receipt,
+    let settlements = claimed.messages.iter().zip(ends);
+    let settlements = settlements.map(|(it, outcome)| Settlement {
+        receipt: it.receipt,
         outcome,
     });
     engine.settle(&key, settlements.collect()).await.unwrap();
@@ -439,10 +439,10 @@ async fn regression_holes_are_skipped_and_counted() {
     client.run::<u64>(&["XDEL", &log, &found[0].0]).await;
     let claimed = engine.claim(&consumer(&key), 100, NEVER).await.unwrap();
     let expected: Vec<String> = (1..=16).chain(33..=40).map(|it| it.to_string()).collect();
-    let payloads = claimed.deliveries.iter().map(|it| &it.message.payload);
+    let payloads = claimed.messages.iter().map(|it| &it.message.payload);
     assert!(payloads.eq(&expected));
-    let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-        receipt: delivery.receipt,
+    let settlements = claimed.messages.iter().map(|it| Settlement {
+        receipt: it.receipt,
         outcome: Outcome::Dead {
             to: key.stream.dead_letter(),
             provenance: Headers::new(),
@@ -478,9 +478,9 @@ async fn a_dead_letter_has_the_headers_of_its_message() {
         .unwrap();
     let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
     let death = Headers::from([("x-dlq-\0".to_owned(), "\u{1f480}".to_owned())]);
-    let settlements = claimed.deliveries.iter().zip([death, Headers::new()]);
-    let settlements = settlements.map(|(delivery, provenance)| Settlement {
-        receipt: delivery.receipt,
+    let settlements = claimed.messages.iter().zip([death, Headers::new()]);
+    let settlements = settlements.map(|(it, provenance)| Settlement {
+        receipt: it.receipt,
         outcome: Outcome::Dead {
             to: key.stream.dead_letter(),
             provenance,
@@ -508,7 +508,7 @@ async fn receipts_that_nobody_was_given_are_stale() {
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     engine.append(&key.stream, numbered(1), None).await.unwrap();
     let claimed = engine.claim(&consumer(&key), 1, NEVER).await.unwrap();
-    let real = claimed.deliveries[0].receipt;
+    let real = claimed.messages[0].receipt;
     let mut receipts = vec![real];
     for (id, claim) in [
         (u64::MAX, real.claim),
@@ -532,7 +532,7 @@ async fn receipts_that_nobody_was_given_are_stale() {
 }
 
 #[tokio::test]
-async fn a_batch_that_would_hold_up_everybody_is_refused() {
+async fn a_batch_that_would_block_all_clients_is_refused() {
     let streams = Streams::new(Arc::new(engine().await), ServiceConfig::default());
     let refused = streams.publish_batch("s", numbered(100_001)).await;
     assert!(matches!(

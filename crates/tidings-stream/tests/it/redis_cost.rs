@@ -55,10 +55,10 @@ async fn costs(
     };
     for outcome in [retry, Outcome::Acknowledged] {
         let claimed = engine.claim(&consumer(key), 100, NEVER).await.unwrap();
-        assert_eq!(claimed.deliveries.len(), 100);
+        assert_eq!(claimed.messages.len(), 100);
         costs.push(commands(client).await);
-        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-            receipt: delivery.receipt,
+        let settlements = claimed.messages.iter().map(|it| Settlement {
+            receipt: it.receipt,
             outcome: outcome.clone(),
         });
         engine.settle(key, settlements.collect()).await.unwrap();
@@ -87,11 +87,11 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
     }
     loop {
         let claimed = engine.claim(&consumer(&key), 4096, NEVER).await.unwrap();
-        if claimed.deliveries.is_empty() {
+        if claimed.messages.is_empty() {
             break;
         }
-        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-            receipt: delivery.receipt,
+        let settlements = claimed.messages.iter().map(|it| Settlement {
+            receipt: it.receipt,
             outcome: Outcome::Acknowledged,
         });
         engine.settle(&key, settlements.collect()).await.unwrap();
@@ -160,7 +160,7 @@ async fn regression_many_groups_cost_a_publisher_little() {
     assert!((1000..=1010).contains(&kept), "{kept}");
 }
 
-/// Processes are told of a message only if a consumer waits for one, once each time.
+/// Processes are notified of a message only if a consumer waits for one, once each time.
 #[tokio::test]
 async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
     let server = RedisServer::start().await.unwrap();
@@ -178,8 +178,8 @@ async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
     };
     let claim = async |key, max| engine.claim(&consumer(key), max, NEVER).await.unwrap();
     let settle = async |claimed: &Claimed, outcome: Outcome| {
-        let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-            receipt: delivery.receipt,
+        let settlements = claimed.messages.iter().map(|it| Settlement {
+            receipt: it.receipt,
             outcome: outcome.clone(),
         });
         engine.settle(&key, settlements.collect()).await.unwrap();
@@ -187,7 +187,7 @@ async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
     let published = async || commands(&client).await.get("publish").copied().unwrap_or(0);
     append(50).await;
     let claimed = claim(&key, 50).await;
-    assert_eq!(claimed.deliveries.len(), 50);
+    assert_eq!(claimed.messages.len(), 50);
     append(50).await;
     assert_eq!(
         published().await,
@@ -204,7 +204,7 @@ async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
     settle(&claimed, Outcome::Released).await;
     assert_eq!(published().await, 0);
     let claimed = claim(&key, 1000).await;
-    assert!(claim(&key, 1000).await.deliveries.is_empty());
+    assert!(claim(&key, 1000).await.messages.is_empty());
     settle(&claimed, Outcome::Released).await;
     assert_eq!(published().await, 1);
     let dead = Outcome::Dead {
@@ -214,7 +214,7 @@ async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
     let claimed = claim(&key, 10).await;
     settle(&claimed, dead.clone()).await;
     assert_eq!(published().await, 0);
-    assert_eq!(claim(&letters, 1000).await.deliveries.len(), 10);
+    assert_eq!(claim(&letters, 1000).await.messages.len(), 10);
     let claimed = claim(&key, 10).await;
     settle(&claimed, dead).await;
     assert_eq!(published().await, 1);

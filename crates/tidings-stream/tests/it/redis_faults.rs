@@ -135,7 +135,8 @@ async fn regression_a_user_without_channels_polls() {
     let before = connections().await;
     until(async || connections().await >= before + 4).await;
     consumer.close().await;
-    let lines = log.lines("lost the notification connection, falling back to polling");
+    let lines =
+        log.lines("lost the notification connection to Redis (streams), polling until it is back");
     assert_eq!(lines.len(), 2, "one of each engine: {lines:#?}");
 }
 
@@ -176,7 +177,7 @@ async fn a_full_server_fails_publishing_by_name_and_goes_on_with_the_rest() {
     }
     assert_eq!(engine.stats(&key.stream).await.unwrap().messages, 4);
     let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
-    let receipts: Arc<[_]> = claimed.deliveries.iter().map(|d| d.receipt).collect();
+    let receipts: Arc<[_]> = claimed.messages.iter().map(|d| d.receipt).collect();
     let extended = engine.extend(&key, Arc::clone(&receipts), NEVER).await;
     assert_eq!(extended.unwrap(), [true, true]);
     let ends = [Outcome::Acknowledged, Outcome::Released];

@@ -48,7 +48,7 @@ async fn regression_a_redrive_brings_what_a_crashed_one_had_claimed() {
     let opening = engine.open_group(&crashed.group, StartFrom::Earliest);
     opening.await.unwrap();
     let claimed = engine.claim(&crashed, 100, VISIBILITY).await.unwrap();
-    assert_eq!(claimed.deliveries.len(), 100);
+    assert_eq!(claimed.messages.len(), 100);
 
     let redrive = Redrive::default().with_target("t");
     let redriven = streams.redrive("s.dead", redrive).await.unwrap();

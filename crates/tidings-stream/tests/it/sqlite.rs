@@ -135,11 +135,7 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         };
         // Of a hundred, 1 is acknowledged, 2 waits for a retry, 3 is on its second attempt, and the
         // rest is being handled when the run ends.
-        let claimed = engine
-            .claim(&consumer, 100, NEVER)
-            .await
-            .unwrap()
-            .deliveries;
+        let claimed = engine.claim(&consumer, 100, NEVER).await.unwrap().messages;
         let outcomes = [
             Outcome::Acknowledged,
             Outcome::Retry {
@@ -154,17 +150,13 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         let settlements: Arc<[Settlement]> = claimed
             .iter()
             .zip(outcomes)
-            .map(|(delivery, outcome)| Settlement {
-                receipt: delivery.receipt,
+            .map(|(it, outcome)| Settlement {
+                receipt: it.receipt,
                 outcome,
             })
             .collect();
         engine.settle(&key, settlements).await.unwrap();
-        let second = engine
-            .claim(&consumer, 100, NEVER)
-            .await
-            .unwrap()
-            .deliveries;
+        let second = engine.claim(&consumer, 100, NEVER).await.unwrap().messages;
         assert_eq!(second[0].message.id.as_u64(), 3);
         database.close().await;
         key

@@ -55,16 +55,19 @@ async fn urls_name_the_scheme_and_the_port() {
 
 #[tokio::test]
 async fn a_refusing_address_refuses() {
-    let nobody = Unreachable::refusing().unwrap();
-    let refused = TcpStream::connect(nobody.address()).await.unwrap_err();
+    let unreachable = Unreachable::refusing().unwrap();
+    let refused = TcpStream::connect(unreachable.address()).await.unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 #[tokio::test]
 async fn a_silent_address_keeps_connections_waiting() {
-    let nobody = Unreachable::silent().await.unwrap();
-    assert_eq!(nobody.url("/a"), format!("http://{}/a", nobody.address()));
-    let connecting = TcpStream::connect(nobody.address());
+    let unreachable = Unreachable::silent().await.unwrap();
+    assert_eq!(
+        unreachable.url("/a"),
+        format!("http://{}/a", unreachable.address())
+    );
+    let connecting = TcpStream::connect(unreachable.address());
     // The only proof of silence is to listen for a while; a slow machine cannot make it fail.
     let waited = tokio::time::timeout(Duration::from_millis(300), connecting).await;
     assert!(waited.is_err(), "{waited:?}");

@@ -4,7 +4,7 @@ use super::support::{
     Stores, add, ask, at, disabled, endpoint, finish, lease, made, operator, outcome, record,
     release,
 };
-use crate::store::{Lead, Lease};
+use crate::store::{LeadRequest, LeaseRequest};
 use crate::{DeliveryState, Owner};
 
 /// The one that asks first, once the lane is due.
@@ -26,7 +26,7 @@ pub async fn a_lane_has_one_instance(Stores { a, b }: Stores) {
 
 /// The one that asks first, until its time is over or it resigns.
 pub async fn one_instance_leads(Stores { a, b }: Stores) {
-    let ask = |instance: &str, now, until| Lead {
+    let ask = |instance: &str, now, until| LeadRequest {
         instance: instance.to_owned(),
         now: at(now),
         until: at(until),
@@ -51,7 +51,7 @@ pub async fn concurrent_leases_share_the_lanes(Stores { a, b }: Stores) {
         let endpoint = operator(&*a, number).await;
         add(&*a, &["e"], endpoint, at(0)).await;
     }
-    let some = |instance: &str| Lease {
+    let some = |instance: &str| LeaseRequest {
         limit: 7,
         ..ask(instance, at(0))
     };
@@ -87,7 +87,7 @@ pub async fn renewed_leases_last(Stores { a, b }: Stores) {
         let endpoint = operator(&*a, number).await;
         add(&*a, &["e"], endpoint, at(0)).await;
     }
-    let one = Lease {
+    let one = LeaseRequest {
         limit: 1,
         ..ask("b", at(0))
     };
@@ -142,7 +142,12 @@ pub async fn work_that_comes_to_a_leased_lane_is_found_at_its_release(Stores { a
     assert_eq!(release(&*b, "b", endpoint, None).await, None);
     add(&*a, &["e3"], endpoint, at(100)).await;
     let third = made(&*a, endpoint).await[2];
-    let retry = outcome(third, endpoint, 1, crate::store::Next::Retry(at(50)));
+    let retry = outcome(
+        third,
+        endpoint,
+        1,
+        crate::store::AfterAttempt::Retry(at(50)),
+    );
     record(&*b, retry).await;
     assert_eq!(lease(&*a, "a", at(50)).await, [endpoint]);
 }

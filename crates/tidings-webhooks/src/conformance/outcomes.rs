@@ -2,7 +2,7 @@ use super::support::{
     Stores, add, at, attempt, delivery, disabled, endpoint, finish, made, operator, outcome,
     record, release, work,
 };
-use crate::store::{Next, Outcome};
+use crate::store::{AfterAttempt, Outcome};
 use crate::{DeliveryId, DeliveryState, Owner};
 
 /// The first final outcome stays; attempts are recorded all the same.
@@ -11,7 +11,7 @@ pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores)
     add(&*a, &["e1"], endpoint, at(0)).await;
     let id = made(&*a, endpoint).await[0];
     let delivered = Outcome {
-        next: Next::Finish {
+        next: AfterAttempt::Finish {
             state: DeliveryState::Delivered,
             reason: Some("it came".to_owned()),
         },
@@ -23,7 +23,7 @@ pub async fn an_outcome_changes_a_pending_delivery_only(Stores { a, b }: Stores)
     assert_eq!(first.reason.as_deref(), Some("it came"));
     let late = [
         outcome(id, endpoint, 2, finish(DeliveryState::Failed)),
-        outcome(id, endpoint, 3, Next::Retry(at(50))),
+        outcome(id, endpoint, 3, AfterAttempt::Retry(at(50))),
     ];
     b.record(late.to_vec(), at(20), at(20)).await.unwrap();
     let after = delivery(&*a, id).await;
@@ -45,7 +45,7 @@ pub async fn a_retry_is_due_at_its_time(Stores { a, b }: Stores) {
     let endpoint = operator(&*a, 1).await;
     add(&*a, &["e1"], endpoint, at(0)).await;
     let id = made(&*a, endpoint).await[0];
-    let mut failed = outcome(id, endpoint, 1, Next::Retry(at(15)));
+    let mut failed = outcome(id, endpoint, 1, AfterAttempt::Retry(at(15)));
     let mut attempt = attempt(1);
     attempt.status = None;
     attempt.error = Some("the connection was refused".to_owned());
@@ -61,7 +61,7 @@ pub async fn a_retry_is_due_at_its_time(Stores { a, b }: Stores) {
     // Without an attempt it was only put off.
     let put_off = Outcome {
         attempt: None,
-        ..outcome(id, endpoint, 2, Next::Retry(at(30)))
+        ..outcome(id, endpoint, 2, AfterAttempt::Retry(at(30)))
     };
     record(&*b, put_off).await;
     let due = work(&*a, endpoint, at(30)).await.due;
@@ -73,8 +73,8 @@ pub async fn attempts_of_the_same_number_are_all_kept(Stores { a, b }: Stores) {
     let endpoint = operator(&*a, 1).await;
     add(&*a, &["e1"], endpoint, at(0)).await;
     let id = made(&*a, endpoint).await[0];
-    record(&*a, outcome(id, endpoint, 1, Next::Retry(at(20)))).await;
-    record(&*b, outcome(id, endpoint, 1, Next::Retry(at(30)))).await;
+    record(&*a, outcome(id, endpoint, 1, AfterAttempt::Retry(at(20)))).await;
+    record(&*b, outcome(id, endpoint, 1, AfterAttempt::Retry(at(30)))).await;
     let attempts = a.attempts(id).await.unwrap().unwrap();
     let numbers: Vec<_> = attempts.iter().map(|attempt| attempt.number).collect();
     assert_eq!(numbers, [1, 2]);
@@ -107,8 +107,14 @@ pub async fn health_follows_the_outcomes(Stores { a, b }: Stores) {
     let endpoint_id = operator(&*a, 1).await;
     add(&*a, &["e1", "e2", "e3", "e4"], endpoint_id, at(0)).await;
     let ids = made(&*a, endpoint_id).await;
-    let failure =
-        |index: usize, number| outcome(ids[index], endpoint_id, number, Next::Retry(at(900)));
+    let failure = |index: usize, number| {
+        outcome(
+            ids[index],
+            endpoint_id,
+            number,
+            AfterAttempt::Retry(at(900)),
+        )
+    };
     let success =
         |index: usize| outcome(ids[index], endpoint_id, 9, finish(DeliveryState::Delivered));
     assert_eq!(a.health(endpoint_id).await.unwrap().last_success_at, None);
@@ -177,7 +183,11 @@ pub async fn deliveries_are_cancelled_in_steps(Stores { a, b }: Stores) {
         (Some(at(30)), None)
     );
     // An attempt that was under way does not bring it back.
-    record(&*a, outcome(ids[2], endpoint_id, 1, Next::Retry(at(50)))).await;
+    record(
+        &*a,
+        outcome(ids[2], endpoint_id, 1, AfterAttempt::Retry(at(50))),
+    )
+    .await;
     let after = delivery(&*b, ids[2]).await;
     assert_eq!(
         (after.state, after.next_attempt_at),

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use tidings_notify::{EventType, Payload, UserId};
 
 use crate::store::{
-    Addressed, Disabled, DueDelivery, LaneQuery, LaneWork, Lease, Next, Outcome, Released,
-    StoredEndpoint,
+    Addressed, AfterAttempt, Disabled, DueDelivery, LaneQuery, LaneWork, LeaseRequest, Outcome,
+    Released, StoredEndpoint,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EndpointId, Owner, Store,
@@ -124,8 +124,8 @@ pub(super) async fn lease(store: &dyn Store, instance: &str, now: Timestamp) -> 
 }
 
 /// Asks for lanes, for thirty seconds.
-pub(super) fn ask(instance: &str, now: Timestamp) -> Lease {
-    Lease {
+pub(super) fn ask(instance: &str, now: Timestamp) -> LeaseRequest {
+    LeaseRequest {
         instance: instance.to_owned(),
         now,
         until: now.checked_add(Duration::from_secs(30)).unwrap(),
@@ -150,8 +150,8 @@ pub(super) fn attempt(number: u32) -> AttemptRecord {
     AttemptRecord::new(number, at(1), Duration::from_millis(20)).with_status(200)
 }
 
-pub(super) fn finish(state: DeliveryState) -> Next {
-    Next::Finish {
+pub(super) fn finish(state: DeliveryState) -> AfterAttempt {
+    AfterAttempt::Finish {
         state,
         reason: None,
     }
@@ -161,7 +161,7 @@ pub(super) fn outcome(
     delivery: DeliveryId,
     endpoint: EndpointId,
     number: u32,
-    next: Next,
+    next: AfterAttempt,
 ) -> Outcome {
     Outcome {
         delivery,

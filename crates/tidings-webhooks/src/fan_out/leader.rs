@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::{FanOut, GROUP, STREAM};
 use crate::clock::later;
-use crate::store::Lead;
+use crate::store::LeadRequest;
 use crate::{Error, StoreError};
 
 /// Messages that one call of the fan-out takes.
@@ -129,7 +129,7 @@ impl Leader {
     async fn ask(&self) -> Result<Option<Timestamp>, Error> {
         let (lanes, now) = (&self.fan_out.lanes, self.fan_out.clock.now());
         let until = later(now, lanes.lease());
-        let lead = Lead {
+        let lead = LeadRequest {
             instance: lanes.instance().to_owned(),
             now,
             until,

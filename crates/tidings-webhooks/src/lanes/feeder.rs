@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::lane::{Held, Lane};
 use super::recorder::Entry;
 use super::{Shared, replay};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, Next, Outcome, Released, StoredEndpoint};
+use crate::store::{
+    AfterAttempt, DueDelivery, LaneQuery, LaneWork, Outcome, Released, StoredEndpoint,
+};
 use crate::target::{MAX_QUEUED, Target};
 use crate::{DeliveryState, Endpoint, StoreError, telemetry};
 
@@ -295,7 +297,7 @@ impl Feeder<'_> {
                 delivery: due.id,
                 endpoint: self.lane.endpoint,
                 attempt: None,
-                next: Next::Finish {
+                next: AfterAttempt::Finish {
                     state: DeliveryState::Failed,
                     reason: Some(reason),
                 },

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::lane::Lane;
 use super::{Lanes, Shared, feeder};
 use crate::clock::later;
-use crate::store::Lease;
+use crate::store::LeaseRequest;
 use crate::{EndpointId, StoreError};
 
 /// How long a lane that is not served stays in the dispatcher, with what was learned about it.
@@ -63,7 +63,7 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
         return Ok(());
     }
     let now = shared.clock.now();
-    let lease = Lease {
+    let lease = LeaseRequest {
         instance: shared.instance.clone(),
         now,
         until: later(now, shared.lease),

@@ -9,7 +9,7 @@ use tidings::retry::RetryPolicy;
 use tidings::{Attempt, AttemptError, ErrorKind};
 
 use crate::clock::later;
-use crate::store::Next;
+use crate::store::AfterAttempt;
 use crate::{AttemptRecord, DeliveryState};
 
 /// Most of a response's body that is recorded, in bytes.
@@ -25,8 +25,8 @@ pub(super) fn decide(
     retry: &RetryPolicy,
     now: Timestamp,
     random: f64,
-) -> Next {
-    let finish = |state, reason: Option<&str>| Next::Finish {
+) -> AfterAttempt {
+    let finish = |state, reason: Option<&str>| AfterAttempt::Finish {
         state,
         reason: reason.map(str::to_owned),
     };
@@ -40,11 +40,11 @@ pub(super) fn decide(
         return finish(DeliveryState::Failed, Some("the request is not valid"));
     }
     if is_local(attempt) {
-        return Next::Retry(later(now, LOCAL_PAUSE));
+        return AfterAttempt::Retry(later(now, LOCAL_PAUSE));
     }
     let made = tries.saturating_add(1);
     match retry.next_delay(made, Duration::ZERO, attempt.retry_after(), random) {
-        Some(delay) => Next::Retry(later(now, delay)),
+        Some(delay) => AfterAttempt::Retry(later(now, delay)),
         None => finish(DeliveryState::Failed, None),
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::Shared;
 use super::lane::Lane;
-use crate::store::{Next, Outcome};
+use crate::store::{AfterAttempt, Outcome};
 use crate::{DeliveryState, EndpointId, telemetry};
 
 /// Most outcomes that one transaction writes.
@@ -111,7 +111,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 .entry(entry.lane.endpoint)
                 .or_insert_with(|| (&entry.lane, Vec::new()));
             ids.push(&entry.message_id);
-            if let Next::Retry(due) = entry.outcome.next {
+            if let AfterAttempt::Retry(due) = entry.outcome.next {
                 entry.lane.note_retry(due);
             }
         }
@@ -157,7 +157,7 @@ async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<ji
 
 fn count(entries: &[Entry]) {
     for state in [DeliveryState::Delivered, DeliveryState::Failed] {
-        let ended = |entry: &&Entry| matches!(&entry.outcome.next, Next::Finish { state: it, .. } if *it == state);
+        let ended = |entry: &&Entry| matches!(&entry.outcome.next, AfterAttempt::Finish { state: it, .. } if *it == state);
         telemetry::deliveries_ended(state, entries.iter().filter(ended).count());
     }
 }

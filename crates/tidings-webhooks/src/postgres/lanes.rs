@@ -8,10 +8,13 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::endpoints;
 use super::schema::{column, limit, micros, optional_time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, Lease, Leased, Released};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
-pub(super) async fn lease(connections: &Connections, lease: &Lease) -> Result<Leased, StoreError> {
+pub(super) async fn lease(
+    connections: &Connections,
+    lease: &LeaseRequest,
+) -> Result<Leased, StoreError> {
     // Most of the time nothing is due, and looking writes nothing.
     let next_due = next_free(connections).await?;
     if next_due.is_none_or(|due| due > lease.now) {

@@ -10,7 +10,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::deliveries;
 use super::schema::{column, count, duration_micros, micros, optional_time};
 use crate::health::StoredHealth;
-use crate::store::{Next, Outcome};
+use crate::store::{AfterAttempt, Outcome};
 use crate::{EndpointId, StoreError};
 
 const RECORD: &str = "
@@ -47,8 +47,8 @@ impl<'a> Columns<'a> {
             columns.deliveries.push(delivery);
             columns.endpoints.push(outcome.endpoint.as_i64());
             let (state, due, reason) = match &outcome.next {
-                Next::Retry(due) => (0, Some(micros(*due)), None),
-                Next::Finish { state, reason } => (state.as_i16(), None, reason.as_deref()),
+                AfterAttempt::Retry(due) => (0, Some(micros(*due)), None),
+                AfterAttempt::Finish { state, reason } => (state.as_i16(), None, reason.as_deref()),
             };
             columns.states.push(state);
             columns.dues.push(due);

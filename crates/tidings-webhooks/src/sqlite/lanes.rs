@@ -9,7 +9,7 @@ use tidings_notify::{Payload, UserId};
 
 use super::endpoints;
 use super::schema::{limit, micros, optional_time, time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, Lease, Leased, Released};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) fn advance_clock(tx: &Transaction<'_>, now: Timestamp) -> Result<Timestamp, StoreError> {
@@ -74,7 +74,7 @@ pub(super) fn next_free(connection: &Connection) -> Result<Option<Timestamp>, St
     optional_time(next)
 }
 
-pub(super) fn lease(tx: &Transaction<'_>, lease: &Lease) -> Result<Leased, StoreError> {
+pub(super) fn lease(tx: &Transaction<'_>, lease: &LeaseRequest) -> Result<Leased, StoreError> {
     let mut statement = tx.prepare_cached(
         "UPDATE webhook_lane SET owner = ?1, free_at = ?3, was_unblocked = 0 WHERE endpoint IN (
              SELECT endpoint FROM webhook_lane WHERE free_at <= ?2 ORDER BY free_at LIMIT ?4)

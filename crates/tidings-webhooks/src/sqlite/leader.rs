@@ -4,10 +4,10 @@ use rusqlite::{Connection, Transaction};
 
 use super::schema::micros;
 use crate::StoreError;
-use crate::store::Lead;
+use crate::store::LeadRequest;
 
 /// Whether no other instance leads.
-pub(super) fn is_free(connection: &Connection, lead: &Lead) -> Result<bool, StoreError> {
+pub(super) fn is_free(connection: &Connection, lead: &LeadRequest) -> Result<bool, StoreError> {
     let is_free = connection
         .prepare_cached(
             "SELECT NOT EXISTS (SELECT 1 FROM webhook_leader WHERE instance <> ?1 AND until > ?2)",
@@ -16,7 +16,7 @@ pub(super) fn is_free(connection: &Connection, lead: &Lead) -> Result<bool, Stor
     Ok(is_free)
 }
 
-pub(super) fn lead(tx: &Transaction<'_>, lead: &Lead) -> Result<bool, StoreError> {
+pub(super) fn lead(tx: &Transaction<'_>, lead: &LeadRequest) -> Result<bool, StoreError> {
     let changed = tx
         .prepare_cached(
             "INSERT INTO webhook_leader (one, instance, until) VALUES (1, ?1, ?3)

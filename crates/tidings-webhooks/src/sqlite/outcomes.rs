@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::lanes;
 use super::schema::{duration_micros, limit, micros, optional_time};
 use crate::health::{MAX_COUNTED, StoredHealth};
-use crate::store::{Next, Outcome};
+use crate::store::{AfterAttempt, Outcome};
 use crate::tally::Tally;
 use crate::{AttemptRecord, DeliveryState, EndpointId, StoreError};
 
@@ -24,7 +24,7 @@ pub(super) fn record(
         if let (true, Some(attempt)) = (is_known, &outcome.attempt) {
             insert_attempt(tx, outcome.delivery.as_i64(), attempt)?;
         }
-        if let Next::Retry(at) = &outcome.next {
+        if let AfterAttempt::Retry(at) = &outcome.next {
             let earliest = due.entry(outcome.endpoint).or_insert(*at);
             *earliest = (*earliest).min(*at);
         }
@@ -43,14 +43,14 @@ fn change(tx: &Transaction<'_>, outcome: &Outcome, at: Timestamp) -> Result<bool
     let id = outcome.delivery.as_i64();
     let number = outcome.attempt.as_ref().map_or(0, |attempt| attempt.number);
     let changed = match &outcome.next {
-        Next::Retry(due) => tx
+        AfterAttempt::Retry(due) => tx
             .prepare_cached(
                 "UPDATE webhook_delivery
                  SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = ?3
                  WHERE delivery = ?1 AND state = 0",
             )?
             .execute((id, number, micros(*due)))?,
-        Next::Finish { state, reason } => tx
+        AfterAttempt::Finish { state, reason } => tx
             .prepare_cached(
                 "UPDATE webhook_delivery
                  SET attempts = max(attempts, ?2), tries = tries + (?2 > 0), due_at = NULL,

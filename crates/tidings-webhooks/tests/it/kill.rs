@@ -11,7 +11,7 @@ use tidings_webhooks::DeliveryState;
 
 use crate::support::{App, receiver_of, schedule, start};
 
-/// Tells the child where the file is, and which event is its first.
+/// The variable that says to the child where the file is, and which event is its first.
 const CHILD: &str = "TIDINGS_WEBHOOKS_TEST_CHILD";
 const FIRST: &str = "TIDINGS_WEBHOOKS_TEST_FIRST";
 

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use tidings_notify::UserId;
 use tidings_test_support::Gate;
 use tidings_webhooks::store::{
-    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, Lead, Lease, Leased,
-    NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, StoredEndpoint, StoredHealth,
+    AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    StoredEndpoint, StoredHealth,
 };
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -149,7 +150,7 @@ impl Store for Watched {
         self.inner.add_deferred(events, at).await
     }
 
-    async fn lead(&self, lead: Lead) -> Result<bool, StoreError> {
+    async fn lead(&self, lead: LeadRequest) -> Result<bool, StoreError> {
         self.inner.lead(lead).await
     }
 
@@ -157,7 +158,7 @@ impl Store for Watched {
         self.inner.resign(instance).await
     }
 
-    async fn lease_lanes(&self, lease: Lease) -> Result<Leased, StoreError> {
+    async fn lease_lanes(&self, lease: LeaseRequest) -> Result<Leased, StoreError> {
         count(&self.counts.leases, 1);
         let leased = self.inner.lease_lanes(lease).await?;
         if !leased.lanes.is_empty() {

@@ -37,14 +37,14 @@ async fn tunnel_to(
 ) -> (String, mpsc::Receiver<String>, AbortOnDropHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://user:word@{}", listener.local_addr().unwrap());
-    let (tell, heads) = mpsc::channel(10);
+    let (report, heads) = mpsc::channel(10);
     let task = tokio::spawn(async move {
         let (mut client, _) = listener.accept().await.unwrap();
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(client.read_u8().await.unwrap());
         }
-        tell.send(String::from_utf8(head).unwrap()).await.unwrap();
+        report.send(String::from_utf8(head).unwrap()).await.unwrap();
         let mut server = TcpStream::connect(target).await.unwrap();
         client
             .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")

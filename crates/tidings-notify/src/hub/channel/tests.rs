@@ -60,7 +60,7 @@ fn update(revision: u64, ids: &[EventId], cursor: EventId) -> InboxUpdate {
 
 fn next(channel: &Channel, cursor: EventId) -> Option<u64> {
     match channel.view().after(cursor) {
-        Next::Event(event) => Some(event.id.seq),
+        AfterCursor::Event(event) => Some(event.id.seq),
         _ => None,
     }
 }
@@ -84,7 +84,10 @@ fn a_reply_behind_what_was_known_when_asked_is_a_rewind() {
     channel.offer(&[event(EPOCH, 1), event(EPOCH, 2)]);
     channel.observe(head(EPOCH, 1, 0), channel.position());
     assert_eq!(channel.position().top_seq, 1);
-    assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 2)),
+        AfterCursor::AskStore
+    ));
 }
 
 #[test]
@@ -96,7 +99,10 @@ fn a_new_epoch_is_believed_from_the_store_and_from_nobody_else() {
     assert_eq!(channel.position().epoch.as_u64(), EPOCH);
     channel.observe(head(EPOCH + 1, 2, 0), channel.position());
     assert_eq!(channel.position().epoch.as_u64(), EPOCH + 1);
-    assert!(matches!(channel.view().after(id(EPOCH, 1)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 1)),
+        AfterCursor::AskStore
+    ));
 }
 
 #[test]
@@ -108,9 +114,12 @@ fn numbers_at_the_edges_do_no_harm() {
     assert_eq!(next(&channel, id(EPOCH, u64::MAX - 1)), Some(u64::MAX));
     assert!(matches!(
         channel.view().after(id(EPOCH, u64::MAX)),
-        Next::Nothing
+        AfterCursor::Nothing
     ));
-    assert!(matches!(channel.view().after(id(EPOCH, 0)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 0)),
+        AfterCursor::AskStore
+    ));
 }
 
 #[test]
@@ -120,26 +129,35 @@ fn the_ring_is_bounded_in_bytes() {
     for seq in 1..=10 {
         channel.offer(&[event_of_size(EPOCH, seq, share)]);
     }
-    assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 5)),
+        AfterCursor::AskStore
+    ));
     assert_eq!(next(&channel, id(EPOCH, 6)), Some(7));
     // An older one that joins does not fit any more.
     channel.offer(&[event_of_size(EPOCH, 6, share)]);
-    assert!(matches!(channel.view().after(id(EPOCH, 5)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 5)),
+        AfterCursor::AskStore
+    ));
     // What has gone makes room.
     channel.offer(&[event_of_size(EPOCH, 11, 2 * share)]);
     assert_eq!(next(&channel, id(EPOCH, 8)), Some(9));
-    assert!(matches!(channel.view().after(id(EPOCH, 7)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 7)),
+        AfterCursor::AskStore
+    ));
     // One that is too large alone is left to the store, and the next begins anew.
     channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
     channel.offer(&[event_of_size(EPOCH, 12, MAX_BYTES + 1)]);
     assert!(matches!(
         channel.view().after(id(EPOCH, 11)),
-        Next::AskStore
+        AfterCursor::AskStore
     ));
     channel.offer(&[event_of_size(EPOCH, 13, MAX_BYTES)]);
     assert!(matches!(
         channel.view().after(id(EPOCH, 11)),
-        Next::AskStore
+        AfterCursor::AskStore
     ));
     assert_eq!(next(&channel, id(EPOCH, 12)), Some(13));
 }
@@ -163,7 +181,10 @@ fn a_change_that_counts_events_from_elsewhere_sends_readers_to_the_store() {
     channel.observe(head(EPOCH, 2, 0), channel.position());
     let cursor = id(EPOCH, 4);
     channel.change(&update(1, &[cursor], cursor), Timestamp::UNIX_EPOCH);
-    assert!(matches!(channel.view().after(id(EPOCH, 2)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 2)),
+        AfterCursor::AskStore
+    ));
     assert_eq!(channel.view().change_after(0, id(EPOCH, 2)), None);
     assert!(channel.view().change_after(0, cursor).is_some());
 }
@@ -175,12 +196,12 @@ fn regression_an_event_that_comes_after_its_read_mark_is_left_to_the_store() {
     let (first, second) = (id(EPOCH, 1), id(EPOCH, 2));
     channel.change(&update(1, &[second], second), Timestamp::UNIX_EPOCH);
     channel.offer(&[event(EPOCH, 2)]);
-    assert!(matches!(channel.view().after(first), Next::AskStore));
+    assert!(matches!(channel.view().after(first), AfterCursor::AskStore));
     // Later events are not what, and stay.
     channel.offer(&[event(EPOCH, 3)]);
     assert_eq!(next(&channel, second), Some(3));
     channel.offer(&[event(EPOCH, 2)]);
-    assert!(matches!(channel.view().after(first), Next::AskStore));
+    assert!(matches!(channel.view().after(first), AfterCursor::AskStore));
 }
 
 #[test]
@@ -188,7 +209,10 @@ fn regression_an_event_older_than_what_the_store_said_is_read_is_left_to_the_sto
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 2, 1), channel.position());
     channel.offer(&[event(EPOCH, 2)]);
-    assert!(matches!(channel.view().after(id(EPOCH, 1)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 1)),
+        AfterCursor::AskStore
+    ));
     // Without any change of the read state it joins.
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 2, 0), channel.position());
@@ -232,7 +256,10 @@ fn a_page_is_taken_in_whole_or_left_to_the_store() {
     // There is more than the page holds.
     channel.take_in(page(9, 0, &[4, 5]), channel.position());
     assert_eq!(channel.position().top_seq, 9);
-    assert!(matches!(channel.view().after(id(EPOCH, 3)), Next::AskStore));
+    assert!(matches!(
+        channel.view().after(id(EPOCH, 3)),
+        AfterCursor::AskStore
+    ));
     // An old page takes nothing back.
     let asked = channel.position();
     channel.offer(&[event(EPOCH, 10), event(EPOCH, 11)]);

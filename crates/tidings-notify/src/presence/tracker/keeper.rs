@@ -1,4 +1,4 @@
-//! Telling the store who is here, and that this instance is alive.
+//! Writing to the store who is here, and that this instance is alive.
 
 use std::sync::Arc;
 use std::time::Duration;

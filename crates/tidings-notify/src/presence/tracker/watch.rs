@@ -89,7 +89,7 @@ impl Outlet {
         self.flush();
     }
 
-    /// Tells the reader what is missing, if there is room by now.
+    /// Reports to the reader what is missing, if there is room by now.
     pub(super) fn flush(&mut self) {
         if self.is_lagging {
             self.is_lagging = self.items.try_send(WatchItem::Lagged).is_err();

@@ -1,4 +1,4 @@
-//! Telling other processes which users' logs have changed.
+//! Announcing to other processes which users' logs have changed.
 //!
 //! A notification is sent by a transaction of its own, after the one that it is about: the server
 //! commits transactions that notify one after the other. Changes within some milliseconds share one.
@@ -91,7 +91,10 @@ impl Announcer {
                     Err(error) => {
                         // The sweeps of the others find the changes.
                         let error: &dyn std::error::Error = &error;
-                        tracing::debug!(error, "failed to notify other processes");
+                        tracing::debug!(
+                            error,
+                            "failed to notify other processes of changed logs, which find them by polling"
+                        );
                     }
                 }
             }

@@ -27,7 +27,7 @@ impl Listener {
                 Ok(mut listening) => {
                     if reconnect.connected() {
                         tracing::info!(
-                            "restored the connection on which PostgreSQL announces changes"
+                            "restored the notification connection to PostgreSQL (notifications)"
                         );
                     }
                     // Notifications of the time in between are lost.
@@ -40,7 +40,7 @@ impl Listener {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(
                     error,
-                    "lost the connection on which PostgreSQL announces changes, polling until it is back"
+                    "lost the notification connection to PostgreSQL (notifications), polling until it is back"
                 );
             }
             reconnect.pause().await;

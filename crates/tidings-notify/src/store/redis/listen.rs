@@ -28,7 +28,9 @@ impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
             let error = match self.open().await {
                 Ok(connection) => {
                     if reconnect.connected() {
-                        tracing::info!("restored the connection on which Redis announces changes");
+                        tracing::info!(
+                            "restored the notification connection to Redis (notifications)"
+                        );
                     }
                     self.connected.send_replace(Some(connection.multiplexed()));
                     // Those of the time in between are lost.
@@ -42,7 +44,7 @@ impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
             if reconnect.failed() {
                 tracing::warn!(
                     error = error.as_ref().map(|error| error as &dyn std::error::Error),
-                    "lost the connection on which Redis announces changes, polling until it is back"
+                    "lost the notification connection to Redis (notifications), polling until it is back"
                 );
             }
             reconnect.pause().await;

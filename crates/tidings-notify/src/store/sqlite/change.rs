@@ -79,14 +79,14 @@ impl Log {
 }
 
 /// The state that an event gets; `None` if it does not change.
-type Next = fn(&Log, u64, State, i64) -> Option<State>;
+type Transition = fn(&Log, u64, State, i64) -> Option<State>;
 
 fn each(
     tx: &Transaction<'_>,
     log: &mut Log,
     ids: &[EventId],
     at: i64,
-    next: Next,
+    next: Transition,
     what: fn(Arc<[EventId]>) -> Changed,
 ) -> Result<(u64, Changed), StoreError> {
     let mut changed = Vec::new();

@@ -14,7 +14,7 @@ async fn what_is_notified_arrives_in_order_even_while_a_statement_runs() {
     let arrived = Mutex::new(Vec::new());
     let keep = |payload: &str| arrived.lock().unwrap().push(payload.to_owned());
     let listen = format!("LISTEN {channel}");
-    let unexpected = async |_| panic!("nobody has notified yet");
+    let unexpected = async |_| panic!("nothing was notified yet");
     listening.run(&listen, unexpected).await.unwrap();
 
     let notify = |payload| format!("NOTIFY {channel}, '{payload}'");

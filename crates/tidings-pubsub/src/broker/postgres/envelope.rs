@@ -5,7 +5,7 @@
 //! | small | `<n>.<base64url>` of the topic's length (one byte), the topic, and the payload |
 //! | large | `@<row>.<base64url>` of the topic |
 //!
-//! `<n>` tells apart the messages of one transaction: PostgreSQL sends one notification for several
+//! `<n>` makes a difference between the messages of one transaction: PostgreSQL sends one notification for several
 //! that are [equal](https://www.postgresql.org/docs/current/sql-notify.html). Base64 passes through
 //! a database of any encoding, and has neither NUL nor quotes.
 

@@ -53,7 +53,7 @@ impl Link for PostgresLink {
         let connection = self.config.listen().await;
         Ok(Listening {
             connection: connection.map_err(Error::backend)?,
-            mail: Mail::start(Delivery {
+            mail: Mail::start(Deliverer {
                 remote: Arc::clone(&self.remote),
                 number,
                 bodies: self.bodies.clone(),
@@ -120,7 +120,7 @@ fn for_each(command: &str, all: &[Interest]) -> Result<String, Failure> {
 /// Where notifications go. Small messages are delivered at once; behind a large one, everything waits in a
 /// queue, so that messages arrive in their order.
 struct Mail {
-    delivery: Arc<Delivery>,
+    deliverer: Arc<Deliverer>,
     queue: mpsc::Sender<Arrived>,
     /// How many are in the queue or on their way out of it.
     queued: Arc<AtomicUsize>,
@@ -128,13 +128,13 @@ struct Mail {
 }
 
 impl Mail {
-    fn start(delivery: Delivery) -> Self {
-        let delivery = Arc::new(delivery);
+    fn start(deliverer: Deliverer) -> Self {
+        let deliverer = Arc::new(deliverer);
         let (queue, arrivals) = mpsc::channel(QUEUE);
         let queued = Arc::new(AtomicUsize::new(0));
-        let delivering = deliver_in_order(arrivals, Arc::clone(&delivery), Arc::clone(&queued));
+        let delivering = deliver_in_order(arrivals, Arc::clone(&deliverer), Arc::clone(&queued));
         Self {
-            delivery,
+            deliverer,
             queue,
             queued,
             _task: AbortOnDropHandle::new(tokio::spawn(delivering)),
@@ -146,9 +146,9 @@ impl Mail {
             Some(Arrived::Inline { topic, payload })
                 if self.queued.load(Ordering::Acquire) == 0 =>
             {
-                self.delivery.deliver(&topic, payload);
+                self.deliverer.deliver(&topic, payload);
             }
-            Some(Arrived::Stored { topic, .. }) if !self.delivery.remote.has(&topic) => {}
+            Some(Arrived::Stored { topic, .. }) if !self.deliverer.remote.has(&topic) => {}
             Some(arrived) => {
                 self.queued.fetch_add(1, Ordering::Relaxed);
                 // The task that receives ends with this.
@@ -165,33 +165,33 @@ impl Mail {
 /// Fetches large messages, some at a time, and delivers everything in its order.
 async fn deliver_in_order(
     arrivals: mpsc::Receiver<Arrived>,
-    delivery: Arc<Delivery>,
+    deliverer: Arc<Deliverer>,
     queued: Arc<AtomicUsize>,
 ) {
     let arrivals = stream::unfold(arrivals, |mut arrivals| async move {
         let arrived = arrivals.recv().await?;
         Some((arrived, arrivals))
     });
-    let fetched = arrivals.map(|arrived| delivery.fetch(arrived));
+    let fetched = arrivals.map(|arrived| deliverer.fetch(arrived));
     let mut fetched = pin!(fetched.buffered(FETCHES));
     while let Some((topic, payload)) = fetched.next().await {
         match payload {
-            Some(payload) => delivery.deliver(&topic, payload),
-            None => delivery.remote.lose(delivery.number, &topic),
+            Some(payload) => deliverer.deliver(&topic, payload),
+            None => deliverer.remote.lose(deliverer.number, &topic),
         }
         queued.fetch_sub(1, Ordering::Release);
     }
 }
 
 /// Delivers to the subscriptions of one session.
-struct Delivery {
+struct Deliverer {
     remote: Arc<Remote>,
     number: u64,
     bodies: Database,
     fetched: Arc<Notify>,
 }
 
-impl Delivery {
+impl Deliverer {
     fn deliver(&self, topic: &str, payload: Bytes) {
         // Each topic has a channel of its own: a message shows that its topic is live.
         self.remote.deliver(self.number, topic, payload, |_| true);
@@ -210,7 +210,11 @@ impl Delivery {
             Err(error) => Error::backend(error),
         };
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, topic, "could not fetch a large message");
+        tracing::warn!(
+            error,
+            topic,
+            "cannot fetch a large message, reporting it to its subscriptions as missed"
+        );
         (topic, None)
     }
 }

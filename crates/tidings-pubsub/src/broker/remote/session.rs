@@ -35,7 +35,7 @@ pub(crate) trait Session: Send {
     /// may have accepted some; asking for those again changes nothing.
     fn listen(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Tells the server to send none of these any more.
+    /// Asks the server to send nothing of these any more.
     fn unlisten(&mut self, all: &[Interest]) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Checks that the server replies, and is still the one to listen to.
@@ -64,7 +64,7 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
                     telemetry::reconnected();
                 }
                 if reconnect.connected() {
-                    tracing::info!("listening for messages again");
+                    tracing::info!("restored the connection that listens for messages");
                 }
                 match serve(&mut session, &remote, timing).await {
                     Failure::Refused(error) | Failure::Broken(error) => error,
@@ -80,7 +80,7 @@ pub(crate) async fn keep_listening(link: impl Link, remote: Arc<Remote>, timing:
             let error: &dyn std::error::Error = &error;
             tracing::warn!(
                 error,
-                "lost the connection that listens for messages, reconnecting"
+                "lost the connection that listens for messages, reconnecting; what is published until then is missed"
             );
         }
         reconnect.pause().await;
@@ -120,7 +120,7 @@ async fn serve<S: Session>(session: &mut S, remote: &Remote, timing: Timing) -> 
     }
 }
 
-/// Tells the server what has changed.
+/// Sends the server what has changed.
 async fn follow<S: Session>(session: &mut S, remote: &Remote) -> Result<(), Failure> {
     let changes = remote.take_changes();
     if !changes.leave.is_empty() {
@@ -159,7 +159,7 @@ async fn follow_one_by_one<S: Session>(
     }
     if let Some((topic, error)) = first {
         let error: &dyn std::error::Error = &error;
-        tracing::warn!(error, %topic, refused, "the server does not allow listening to some topics");
+        tracing::warn!(error, %topic, refused, "the server refuses to deliver some topics, their subscriptions get the error");
     }
     Ok(())
 }

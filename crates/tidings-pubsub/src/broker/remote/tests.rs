@@ -327,7 +327,7 @@ async fn what_is_forbidden_harms_no_other_and_is_asked_for_again() {
     broker.server.account().forbidden.insert(forbidden);
     broker.server.cut();
     settle(Duration::from_secs(10)).await;
-    // Its subscribers are told when the loss begins, once, and where it ends.
+    // Its subscribers get a report when the loss begins, once, and where it ends.
     assert_eq!(now(&mut had), [Err(Lagged::unknown())]);
     settle(Duration::from_secs(10)).await;
     assert_eq!(now(&mut had), []);
@@ -345,7 +345,7 @@ async fn regression_a_topic_that_is_asked_for_again_outlives_the_failure_before(
     broker.server.account().forbidden.insert(forbidden.clone());
     let mut failing = Box::pin(subscription.topics().add(&a));
     assert!((&mut failing).now_or_never().is_none());
-    // The server has replied, but this one has not been told yet.
+    // The server has replied, but this one has not got it yet.
     settle(Duration::from_millis(1)).await;
     broker.server.account().forbidden.remove(&forbidden);
     subscription.topics().remove(&a).await.unwrap();

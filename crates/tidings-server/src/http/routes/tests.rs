@@ -68,7 +68,7 @@ async fn status(request: RequestBuilder) -> StatusCode {
     request.send().await.unwrap().status()
 }
 
-/// The routes that anybody may call: a new one must be named here too.
+/// The routes that every caller may call: a new one must be named here too.
 const OPEN: [&str; 5] = [
     "/health/live",
     "/health/ready",

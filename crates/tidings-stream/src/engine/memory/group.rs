@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::lease::Lease;
 use super::log::Log;
-use crate::engine::{self, Claimed, ConsumerKey, Delivery, Receipt};
+use crate::engine::{self, Claimed, ClaimedMessage, ConsumerKey, Receipt};
 use crate::stats::Place;
 use crate::{GroupName, GroupStats, Member, MessageId, PendingMessage};
 
@@ -101,10 +101,10 @@ impl Group {
             consumer: Arc::clone(&consumer.consumer),
         };
         self.next_claim += 1;
-        let mut deliveries = Vec::with_capacity(max.min(log.len() + self.due.len()));
+        let mut messages = Vec::with_capacity(max.min(log.len() + self.due.len()));
         let mut hand_out = |number: u64, attempt: u32, last_error: Option<String>| {
             let message = log.get(number)?;
-            deliveries.push(Delivery {
+            messages.push(ClaimedMessage {
                 message: message.to_message(&consumer.group.stream, number, attempt),
                 receipt: Receipt {
                     id: MessageId::from_u64(number),
@@ -147,7 +147,7 @@ impl Group {
             self.expiring.insert((due, claim.number));
         }
         Claimed {
-            deliveries,
+            messages,
             next_due: self.next_due().map(|due| due.duration_since(now)),
         }
     }

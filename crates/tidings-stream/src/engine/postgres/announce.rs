@@ -103,7 +103,10 @@ async fn announce_all(announcer: Announcer, connections: Arc<Connections>, chann
             Err(error) => {
                 // Polling finds the messages.
                 let error: &dyn std::error::Error = &error;
-                tracing::debug!(error, "notifying other processes failed");
+                tracing::debug!(
+                    error,
+                    "failed to notify other processes of new messages, which find them by polling"
+                );
             }
         }
         tokio::time::sleep(PAUSE).await;

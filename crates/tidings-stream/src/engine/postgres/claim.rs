@@ -10,7 +10,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
-use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
+use crate::engine::{Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
 const CLAIM: &str = "
@@ -183,13 +183,13 @@ impl Ticket {
             .into_iter()
             .map(|(content, error)| (content.number, (content, error)))
             .collect();
-        let mut deliveries = Vec::with_capacity(self.again.len());
+        let mut messages = Vec::with_capacity(self.again.len());
         let mut lost = Vec::new();
         for again in self.again {
             let claim = self.claim + 1;
             match contents.remove(&again.number) {
                 Some((content, last_error)) => {
-                    deliveries.push(deliver(content, group, claim, again.attempt, last_error));
+                    messages.push(deliver(content, group, claim, again.attempt, last_error));
                 }
                 None => lost.push(receipt(again.number, claim)),
             }
@@ -202,19 +202,19 @@ impl Ticket {
         for content in new {
             lost.extend((next..content.number).map(|number| receipt(number, self.claim)));
             next = content.number + 1;
-            deliveries.push(deliver(content, group, self.claim, 1, None));
+            messages.push(deliver(content, group, self.claim, 1, None));
         }
         lost.extend((next..=hi).map(|number| receipt(number, self.claim)));
         if lost.is_empty() {
             return Ok(Claimed {
-                deliveries,
+                messages,
                 next_due: self.next_due,
             });
         }
         settle::lose(connections, group, &lost).await?;
         // What is gone leaves room for more.
         Ok(Claimed {
-            deliveries,
+            messages,
             next_due: Some(Duration::ZERO),
         })
     }
@@ -233,8 +233,8 @@ fn deliver(
     claim: i64,
     attempt: u32,
     last_error: Option<String>,
-) -> Delivery {
-    Delivery {
+) -> ClaimedMessage {
+    ClaimedMessage {
         receipt: receipt(content.number, claim),
         message: content.into_message(group.stream.clone(), attempt),
         last_error,

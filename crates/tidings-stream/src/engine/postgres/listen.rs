@@ -35,7 +35,7 @@ pub(super) async fn keep_listening(
         let error = match open(&config, &channel, &listener).await {
             Ok(mut listening) => {
                 if reconnect.connected() {
-                    tracing::info!("restored the notification connection");
+                    tracing::info!("restored the notification connection to PostgreSQL (streams)");
                 }
                 // Notifications of the time in between are lost.
                 listener.wakes.wake_all();
@@ -48,7 +48,7 @@ pub(super) async fn keep_listening(
             let error: &dyn std::error::Error = &error;
             tracing::warn!(
                 error,
-                "lost the notification connection, falling back to polling"
+                "lost the notification connection to PostgreSQL (streams), polling until it is back"
             );
         }
         reconnect.pause().await;

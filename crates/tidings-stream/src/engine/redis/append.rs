@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_would_hold_up_everybody_is_refused() {
+    fn a_batch_that_would_block_all_clients_is_refused() {
         check(&vec![NewMessage::new(""); MAX_BATCH_MESSAGES]).unwrap();
         let many = vec![NewMessage::new(""); MAX_BATCH_MESSAGES + 1];
         assert!(matches!(

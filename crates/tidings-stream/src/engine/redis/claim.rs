@@ -6,7 +6,7 @@ use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
 use super::{group, scripts, settle};
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
-use crate::engine::{Claimed, ConsumerKey, Delivery, GroupKey, Receipt, time};
+use crate::engine::{Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
 /// What a script has claimed: birth of the stream, first and last new message, milliseconds until more
@@ -83,7 +83,7 @@ async fn claim(
     }));
     let Some(first) = expected.first() else {
         return Ok(Claimed {
-            deliveries: Vec::new(),
+            messages: Vec::new(),
             next_due,
         });
     };
@@ -96,21 +96,18 @@ async fn claim(
     let Some(contents) = contents else {
         // The stream is gone, and the group with it. The next claim finds whatever came after them.
         return Ok(Claimed {
-            deliveries: Vec::new(),
+            messages: Vec::new(),
             next_due: Some(Duration::ZERO),
         });
     };
-    let (deliveries, gone) = match_up(group, claim, expected, contents);
+    let (messages, gone) = match_up(group, claim, expected, contents);
     if gone.is_empty() {
-        return Ok(Claimed {
-            deliveries,
-            next_due,
-        });
+        return Ok(Claimed { messages, next_due });
     }
     settle::lose(scripts, group, &gone).await?;
     // What is gone leaves room for more.
     Ok(Claimed {
-        deliveries,
+        messages,
         next_due: Some(Duration::ZERO),
     })
 }
@@ -138,8 +135,8 @@ fn match_up(
     claim: u64,
     expected: Vec<Expected>,
     contents: Vec<Content>,
-) -> (Vec<Delivery>, Vec<Receipt>) {
-    let mut deliveries = Vec::with_capacity(contents.len());
+) -> (Vec<ClaimedMessage>, Vec<Receipt>) {
+    let mut messages = Vec::with_capacity(contents.len());
     let mut gone = Vec::new();
     let mut contents = contents.into_iter().peekable();
     for Expected {
@@ -153,7 +150,7 @@ fn match_up(
             claim,
         };
         match contents.next_if(|content| content.number == number) {
-            Some(content) => deliveries.push(Delivery {
+            Some(content) => messages.push(ClaimedMessage {
                 message: content.into_message(group.stream.clone(), attempt),
                 receipt,
                 last_error,
@@ -161,7 +158,7 @@ fn match_up(
             None => gone.push(receipt),
         }
     }
-    (deliveries, gone)
+    (messages, gone)
 }
 
 /// Returns for each group whether a claim would find something.

@@ -74,7 +74,7 @@ pub(super) async fn keep_listening(config: Config, channel: String, listener: Ar
         let error = match listen(&config, &channel, &listener).await {
             Ok(connection) => {
                 if reconnect.connected() {
-                    tracing::info!("restored the notification connection");
+                    tracing::info!("restored the notification connection to Redis (streams)");
                 }
                 // Notifications of the time in between are lost.
                 listener.wakes.wake_all();
@@ -90,7 +90,7 @@ pub(super) async fn keep_listening(config: Config, channel: String, listener: Ar
         if reconnect.failed() {
             tracing::warn!(
                 error = error.as_ref().map(|error| error as &dyn std::error::Error),
-                "lost the notification connection, falling back to polling"
+                "lost the notification connection to Redis (streams), polling until it is back"
             );
         }
         reconnect.pause().await;

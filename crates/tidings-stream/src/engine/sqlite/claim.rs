@@ -8,7 +8,7 @@ use super::content::{self, CONTENT_COLUMNS, Content};
 use super::group::GroupRow;
 use super::lease::{LEASE_COLUMNS, Lease};
 use super::{clock, group, schema};
-use crate::engine::{Claimed, ConsumerKey, Delivery, Receipt, time};
+use crate::engine::{Claimed, ClaimedMessage, ConsumerKey, Receipt, time};
 use crate::{Error, MessageId, StreamName};
 
 /// Most expired leases that one claim takes apart.
@@ -37,7 +37,7 @@ pub(super) fn claim(
         claim: group.claims + 1,
         now: clock::now(),
         visibility,
-        deliveries: Vec::with_capacity(max.min(EXPECTED)),
+        messages: Vec::with_capacity(max.min(EXPECTED)),
         bytes: 0,
         lost: 0,
         cursor: group.cursor,
@@ -49,13 +49,13 @@ pub(super) fn claim(
     // What turned out to be gone leaves room for more.
     let next_due = if claiming.is_full() || claiming.lost > 0 {
         Some(Duration::ZERO)
-    } else if claiming.deliveries.len() < max {
+    } else if claiming.messages.len() < max {
         claiming.next_due()?
     } else {
         None
     };
     Ok(Claimed {
-        deliveries: claiming.deliveries,
+        messages: claiming.messages,
         next_due,
     })
 }
@@ -69,7 +69,7 @@ struct Claiming<'a> {
     claim: i64,
     now: i64,
     visibility: i64,
-    deliveries: Vec<Delivery>,
+    messages: Vec<ClaimedMessage>,
     /// The payloads of the deliveries together.
     bytes: usize,
     /// Messages that turned out to have been trimmed.
@@ -161,7 +161,7 @@ impl Claiming<'_> {
         // What lies between was trimmed before the group had come to it.
         self.lost += lo - 1 - self.cursor;
         self.cursor = lo - 1;
-        let room = i64::try_from(max - self.deliveries.len()).unwrap_or(i64::MAX);
+        let room = i64::try_from(max - self.messages.len()).unwrap_or(i64::MAX);
         let hi = head.min(self.cursor.saturating_add(room));
         if hi < lo || self.is_full() {
             return Ok(());
@@ -175,7 +175,7 @@ impl Claiming<'_> {
             schema::key(stream_id, hi)
         ])?;
         let mut holes = Vec::new();
-        let has_any = self.deliveries.len();
+        let has_any = self.messages.len();
         loop {
             if self.is_full() {
                 break;
@@ -192,7 +192,7 @@ impl Claiming<'_> {
             self.deliver(number, Content::read(row)?, 1, None);
         }
         self.lost += i64::try_from(holes.len()).unwrap_or(i64::MAX);
-        if self.deliveries.len() == has_any {
+        if self.messages.len() == has_any {
             return Ok(());
         }
         let times = (self.now, self.now.saturating_add(self.visibility));
@@ -205,7 +205,7 @@ impl Claiming<'_> {
 
     /// Writes what has changed of the group.
     fn save_group(&self) -> Result<(), Error> {
-        if self.deliveries.is_empty() && self.lost == 0 {
+        if self.messages.is_empty() && self.lost == 0 {
             return Ok(());
         }
         self.transaction
@@ -246,7 +246,7 @@ impl Claiming<'_> {
     fn deliver(&mut self, number: i64, content: Content, attempt: u32, last_error: Option<String>) {
         let id = MessageId::from_u64(number.cast_unsigned());
         self.bytes += content.message.payload.len();
-        self.deliveries.push(Delivery {
+        self.messages.push(ClaimedMessage {
             message: content.into_message(id, self.stream.clone(), attempt),
             receipt: Receipt {
                 id,

@@ -66,12 +66,12 @@ impl Counted {
         let mut found = 0;
         let steps = self.steps_of(|transaction| {
             let claimed = claim::claim(transaction, &consumer, max, VISIBILITY).unwrap();
-            found = claimed.deliveries.len();
+            found = claimed.messages.len();
             let settlements: Vec<Settlement> = claimed
-                .deliveries
+                .messages
                 .iter()
-                .map(|delivery| Settlement {
-                    receipt: delivery.receipt,
+                .map(|it| Settlement {
+                    receipt: it.receipt,
                     outcome: outcome.clone(),
                 })
                 .collect();
@@ -150,7 +150,7 @@ fn regression_many_open_claims_cost_as_much_as_few() {
         };
         let claim = |transaction: &rusqlite::Transaction<'_>| {
             let claimed = claim::claim(transaction, &consumer, 1, VISIBILITY).unwrap();
-            assert_eq!(claimed.deliveries.len(), 1);
+            assert_eq!(claimed.messages.len(), 1);
         };
         for _ in 0..open {
             database.steps_of(claim);
@@ -230,7 +230,7 @@ fn regression_holes_are_skipped_and_counted() {
     let mut claimed = Vec::new();
     for _ in 0..6 {
         let found = claim::claim(&transaction, &consumer, 2, VISIBILITY).unwrap();
-        claimed.extend(found.deliveries.iter().map(|d| d.message.id.as_u64()));
+        claimed.extend(found.messages.iter().map(|d| d.message.id.as_u64()));
     }
     assert_eq!(claimed, [3, 4, 7, 8, 9]);
     let number = |query| -> i64 { transaction.query_row(query, [], |row| row.get(0)).unwrap() };

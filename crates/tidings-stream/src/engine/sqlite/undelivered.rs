@@ -25,7 +25,7 @@ pub(super) struct Taken(Arc<Mutex<Vec<Receipt>>>);
 
 impl Taken {
     pub(super) fn note(&self, claimed: &Claimed) {
-        let receipts = claimed.deliveries.iter().map(|delivery| delivery.receipt);
+        let receipts = claimed.messages.iter().map(|it| it.receipt);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = receipts.collect();
     }
 

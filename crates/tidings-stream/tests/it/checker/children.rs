@@ -1,5 +1,5 @@
 //! Processes that work on the same streams and are killed. Each is this test binary again, which a variable
-//! tells where the streams are.
+//! says where the streams are.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -173,7 +173,7 @@ fn verify_published(events: &[Event], by_id: &BTreeMap<u64, u64>, stored: usize)
     );
 }
 
-/// How many attempts the letters of a group tell of, by the id of the message.
+/// How many attempts the letters of a group count, by the id of the message.
 fn dead_letters<'a>(
     letters: impl Iterator<Item = &'a Message>,
     by_id: &BTreeMap<u64, u64>,

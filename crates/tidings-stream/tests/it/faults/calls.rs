@@ -132,9 +132,9 @@ pub(crate) async fn regression_claims_whose_reply_is_lost_keep_their_attempts(
         let again = far.claim(&member, 3, NEVER).await;
         for claimed in [claimed, again].into_iter().flatten() {
             // After a read that failed a claim takes fewer messages, and one may be held back.
-            assert!(claimed.deliveries.iter().all(|it| it.message.attempt == 1));
-            let settlements = claimed.deliveries.iter().map(|delivery| Settlement {
-                receipt: delivery.receipt,
+            assert!(claimed.messages.iter().all(|it| it.message.attempt == 1));
+            let settlements = claimed.messages.iter().map(|it| Settlement {
+                receipt: it.receipt,
                 outcome: Outcome::Released,
             });
             near.settle(&key, settlements.collect()).await.unwrap();
@@ -143,7 +143,7 @@ pub(crate) async fn regression_claims_whose_reply_is_lost_keep_their_attempts(
     let mut attempts = Vec::new();
     until(async || {
         if let Ok(claimed) = far.claim(&member, 3, NEVER).await {
-            attempts.extend(claimed.deliveries.iter().map(|it| it.message.attempt));
+            attempts.extend(claimed.messages.iter().map(|it| it.message.attempt));
         }
         attempts.len() >= 3
     })

@@ -158,7 +158,7 @@ pub(crate) async fn a_store_that_stops_for_longer_than_a_claim_lasts_loses_nothi
         for _ in 0..2 {
             until_published(&streams, 50).await;
             outage.freeze().await.unwrap();
-            // Longer than its claims last, and than anybody waits for a reply.
+            // Longer than its claims last, and than a caller waits for a reply.
             tokio::time::sleep(REPLY_LIMIT + Duration::from_millis(500)).await;
             outage.restore().await.unwrap();
         }

@@ -18,7 +18,7 @@ use crate::transport::RequestBody;
 
 /// A connection for one request.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(super) struct BorrowedConnection {
     connection: Connection,
     /// Whether it was made for an earlier request.
     is_kept: bool,
@@ -28,7 +28,7 @@ pub(super) struct Lease {
 
 #[derive(Debug)]
 enum Connection {
-    /// Ends with the lease, unless a response was read to its end.
+    /// Ends with the request, unless a response was read to its end.
     Http1(Box<Http1>, Home),
     Http2(SharedConnection),
 }
@@ -49,7 +49,7 @@ struct SharedConnection {
     is_good: bool,
 }
 
-impl Lease {
+impl BorrowedConnection {
     pub(super) fn of_http1(connection: Box<Http1>, home: Home, is_kept: bool) -> Self {
         Self {
             read_before: connection.meter.begin_request(1),
@@ -204,26 +204,26 @@ type NextFrame = Option<Result<Frame<Bytes>, hyper::Error>>;
 
 /// The body of a response, and the connection that it arrives on.
 #[derive(Debug)]
-pub(crate) struct LeasedBody {
+pub(crate) struct BorrowedBody {
     body: Incoming,
     /// Until the body was read to its end.
-    lease: Option<Lease>,
+    connection: Option<BorrowedConnection>,
 }
 
-impl LeasedBody {
-    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let lease = Some(lease);
-        Self { body, lease }
+impl BorrowedBody {
+    pub(super) fn new(body: Incoming, connection: BorrowedConnection) -> Self {
+        let connection = Some(connection);
+        Self { body, connection }
     }
 }
 
-impl Body for LeasedBody {
+impl Body for BorrowedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<NextFrame> {
-        let Self { body, lease } = self.get_mut();
-        let Some(of_body) = lease else {
+        let Self { body, connection } = self.get_mut();
+        let Some(of_body) = connection else {
             return Poll::Ready(None);
         };
         let polled = of_body.poll_frame(body, context);
@@ -232,8 +232,8 @@ impl Body for LeasedBody {
             Poll::Ready(Some(Ok(_))) => body.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
-        if is_over && let Some(lease) = lease.take() {
-            lease.finish();
+        if is_over && let Some(connection) = connection.take() {
+            connection.finish();
         }
         polled
     }
