@@ -15,6 +15,7 @@
 //! | [`Gate`] | holds replies back until the test says so |
 //! | [`Tls`], [`Authority`] | certificates with one fault each, and the authority to trust |
 //! | [`Unreachable`] | an address without a server: refused, or silent |
+//! | [`Impostor`] | what replies in place of a database server |
 //! | [`Proxy`] | a way to a server, to be cut, blocked, frozen and led to another server |
 //! | [`Schema`] | a PostgreSQL schema for one test, on the server that all tests share |
 //! | [`RedisServer`], [`PostgresServer`], [`PgBouncer`] | a private server for one test: crash, freeze, fill, demote, standbys |
@@ -22,6 +23,7 @@
 //! | [`SmallDisk`] | a file system that a test can fill |
 //! | [`DiskTrace`] | whether a reply was written before its data was on disk |
 //! | [`Log`] | what a test has logged |
+//! | [`explain`] | an error with its causes, as text to compare |
 //! | [`catalogue`] | all of them by path, for any sender to be pointed at |
 //!
 //! Tests wait for what happens, never for the clock: [`Receiver::request`] returns when the request
@@ -67,8 +69,10 @@ pub mod catalogue;
 mod connection;
 #[cfg(target_os = "linux")]
 mod disk_trace;
+mod explain;
 mod gate;
 mod gzip_bomb;
+mod impostor;
 mod input;
 mod journal;
 mod log;
@@ -97,7 +101,9 @@ pub use authority::{Authority, Tls};
 pub use behaviour::Behaviour;
 #[cfg(target_os = "linux")]
 pub use disk_trace::{DiskTrace, TracedReply};
+pub use explain::explain;
 pub use gate::Gate;
+pub use impostor::Impostor;
 pub use log::Log;
 #[cfg(target_os = "linux")]
 pub use outage::{Breakable, Fault, Outage, PostgresOutage, RedisOutage, Server};

@@ -1,26 +1,11 @@
 //! What errors say: each names what the user can change, in words of the house.
 
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_redis::redis::{ErrorKind, RedisError, ServerErrorKind, cmd};
 use tidings_redis::{Config, Error, Server};
-use tidings_test_support::{RedisServer, Unreachable};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
-
-/// An error and its causes on one line.
-fn explain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
+use tidings_test_support::{Impostor, RedisServer, Unreachable, explain};
 
 async fn refused(url: &str) -> String {
     let config = Config::new(url).unwrap();
@@ -28,20 +13,6 @@ async fn refused(url: &str) -> String {
     let error = config.connect(drop).await.unwrap_err();
     assert!(matches!(error, Error::Unsent(_)), "{url}: {error:?}");
     explain(&error)
-}
-
-/// Replies to each client with these bytes, whatever it sends, and ends the connection.
-async fn replying(bytes: &'static [u8]) -> (String, AbortOnDropHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serving = tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            let _read = client.read(&mut [0; 4096]).await.unwrap();
-            client.write_all(bytes).await.unwrap();
-        }
-    });
-    (address, AbortOnDropHandle::new(serving))
 }
 
 #[tokio::test]
@@ -94,7 +65,8 @@ async fn what_replies_in_place_of_redis_is_explained() {
             "the server does not speak TLS at this port",
         ),
     ] {
-        let (address, _serving) = replying(bytes).await;
+        let server = Impostor::start(bytes).await.unwrap();
+        let address = server.address();
         let said = refused(&format!("{scheme}://:secret@{address}/")).await;
         let expected = format!("cannot connect to the Redis server: {says}");
         assert_eq!(said, expected, "{bytes:?}");

@@ -1,26 +1,11 @@
 //! What errors say: each names what the user can change, in words of the house.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use tidings_postgres::{Config, Connections, Database, Error, Sessions};
-use tidings_test_support::{PostgresServer, Unreachable};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio_util::task::AbortOnDropHandle;
+use tidings_test_support::{Impostor, PostgresServer, Unreachable, explain};
 
 use super::support::{database, url, within};
-
-/// An error and its causes on one line.
-fn explain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
-}
 
 async fn refused(url: &str, limit: Duration) -> String {
     let config = Config::new(url).unwrap().with_reply_limit(limit);
@@ -28,20 +13,6 @@ async fn refused(url: &str, limit: Duration) -> String {
     let error = error.unwrap_err();
     assert!(matches!(error, Error::Unsent(_)), "{url}: {error:?}");
     explain(&error)
-}
-
-/// Replies to each client with these bytes, whatever it sends, and ends the connection.
-async fn replying(bytes: Vec<u8>) -> (String, AbortOnDropHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let serving = tokio::spawn(async move {
-        loop {
-            let (mut client, _) = listener.accept().await.unwrap();
-            let _read = client.read(&mut [0; 4096]).await.unwrap();
-            client.write_all(&bytes).await.unwrap();
-        }
-    });
-    (address, AbortOnDropHandle::new(serving))
 }
 
 /// The message with which a server refuses a client.
@@ -130,7 +101,8 @@ async fn what_the_server_replies_on_connecting_is_explained() {
             "what replies there does not speak the protocol of PostgreSQL",
         ),
     ] {
-        let (address, _serving) = replying(bytes).await;
+        let server = Impostor::start(bytes).await.unwrap();
+        let address = server.address();
         let url = format!("postgres://anna:secret@{address}/x?sslmode={mode}");
         let expected = format!("cannot connect to the database: {says}");
         assert_eq!(refused(&url, Duration::from_secs(5)).await, expected);
