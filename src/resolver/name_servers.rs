@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reply_that_there_is_no_such_name_is_told_from_silence() {
+    async fn a_reply_that_there_is_no_such_name_is_distinguished_from_silence() {
         let server = socket().await;
         let resolver = asking(&server);
         let silent = look_up(&resolver, "a.example.com.").await;

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_apart() {
+    fn failures_are_distinguished() {
         let verifier = TimestampedVerifier::new("key").unwrap();
         let whole = signed(b"x");
         let verify = |headers: &HeaderMap, now| verifier.verify(headers, b"x", at(now)).map(drop);

@@ -156,7 +156,7 @@ async fn deliver_returns_the_failure_and_does_not_report_it_again() {
 }
 
 #[tokio::test]
-async fn a_failure_that_nobody_waits_for_any_more_is_reported() {
+async fn a_failure_that_no_caller_waits_for_any_more_is_reported() {
     let receiver = silent().await;
     let (client, mut errors) = started(Client::builder(receiver.url("/")));
     let mut delivery = Box::pin(client.deliver("x"));

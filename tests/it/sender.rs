@@ -173,7 +173,7 @@ async fn an_attempt_without_a_reply_is_recorded_with_its_cause_and_without_its_u
 }
 
 #[tokio::test]
-async fn an_attempt_tells_where_its_time_went() {
+async fn an_attempt_says_where_its_time_went() {
     let server = MockServer::start().await;
     Mock::given(method("POST"))
         .respond_with(ResponseTemplate::new(200).set_delay(Duration::from_millis(20)))
@@ -208,7 +208,7 @@ async fn an_attempt_tells_where_its_time_went() {
 }
 
 #[tokio::test]
-async fn an_attempt_that_ends_early_tells_the_phases_that_it_had() {
+async fn an_attempt_that_ends_early_has_the_phases_that_it_reached() {
     let sender = Sender::builder().build().unwrap();
     let attempt = |url| {
         let endpoint = Endpoint::new(url).unwrap();

@@ -79,14 +79,14 @@ behaviours! {
             messages_of_other_topics_do_not_arrive
             messages_arrive_in_the_order_of_their_publisher
             payloads_arrive_byte_for_byte
-            long_topics_are_told_apart;
+            long_topics_are_distinguished;
         topics:
             a_topic_that_is_asked_for_twice_arrives_once
             topics_can_be_added_and_removed
             unsubscribing_one_leaves_the_others
             a_dropped_subscription_is_gone;
         overflow:
-            a_slow_handler_delays_nobody
+            a_slow_handler_delays_no_other
             the_oldest_make_room_and_every_loss_is_counted
             the_newest_are_dropped_and_every_loss_is_counted
             nothing_is_lost_when_there_is_room_in_time

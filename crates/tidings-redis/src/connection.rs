@@ -4,7 +4,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Value, cmd};
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
+use crate::{Config, Error};
 
 /// An open connection. It is closed once this and all clones of [`multiplexed`](Self::multiplexed) are
 /// dropped.
@@ -62,6 +62,26 @@ impl Connection {
     /// Dropping the future loses nothing.
     pub async fn broken(&self) {
         self.broken.cancelled().await;
+    }
+
+    /// Waits until it cannot be used any more: it broke, its server does not reply to a health check, or
+    /// has become a replica. Returns why, if that is known.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub async fn unusable(&self, config: &Config) -> Option<Error> {
+        let mut health = config.timing().health_checks();
+        loop {
+            tokio::select! {
+                () = self.broken() => return None,
+                _ = health.tick() => {
+                    if let Err(error) = self.ping().await {
+                        return Some(error);
+                    }
+                }
+            }
+        }
     }
 }
 

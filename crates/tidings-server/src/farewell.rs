@@ -64,14 +64,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_streams_are_told_one_thousand_a_second() {
+    async fn many_streams_end_one_thousand_a_second() {
         let long = Duration::from_secs(60);
         assert_eq!(asked(10_000, long, Duration::from_millis(4999)).await, 50);
         assert_eq!(asked(10_000, long, Duration::from_millis(9999)).await, 100);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_are_told_within_the_limit_and_few_at_once() {
+    async fn all_end_within_the_limit_and_few_at_once() {
         let started = Instant::now();
         let limit = Duration::from_secs(3);
         assert_eq!(asked(1_000_000, limit, Duration::from_secs(4)).await, 100);

@@ -146,7 +146,7 @@ behaviours! { $
         members_are_listed;
     engine:
         stale_receipts_do_nothing
-        a_late_receipt_is_obeyed_while_nobody_else_has_the_message
+        a_late_receipt_is_obeyed_while_no_other_consumer_has_the_message
         a_late_receipt_is_obeyed_after_others_came_again
         released_messages_keep_their_attempt
         settled_parts_of_a_claim_do_not_come_again

@@ -95,7 +95,7 @@ fn the_tolerance_is_inclusive_on_both_sides() {
 }
 
 #[test]
-fn headers_that_are_missing_repeated_or_malformed_are_told_apart() {
+fn headers_that_are_missing_repeated_or_malformed_are_distinguished() {
     let verifier = Verifier::new(secret(NEW));
     let whole = signed(&[NEW], b"x");
     let verify = |headers: &HeaderMap| verifier.verify(headers, b"x", at(NOW)).map(drop);

@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_this_machine_are_told_from_those_of_the_other_one() {
+    fn errors_of_this_machine_are_distinguished_from_those_of_the_other_one() {
         for code in [
             libc::EMFILE,
             libc::ENFILE,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn circuits_open_and_close_by_hand_and_every_change_is_told() {
+async fn circuits_open_and_close_by_hand_and_every_change_is_reported() {
     let server = Server::start().await;
     let (report, mut reported) = mpsc::channel(100);
     let builder = Dispatcher::builder().on_circuit_change(move |id, state| {
@@ -30,7 +30,7 @@ async fn circuits_open_and_close_by_hand_and_every_change_is_told() {
 }
 
 #[tokio::test]
-async fn a_circuit_that_trips_probes_and_closes_is_told_in_order() {
+async fn a_circuit_that_trips_probes_and_closes_is_reported_in_order() {
     let server = Server::start().await;
     let (report, mut reported) = mpsc::channel(100);
     let breaker = CircuitBreakerConfig::default()

@@ -121,7 +121,7 @@ async fn what_fails_after_its_endpoint_was_gone_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn several_replies_of_gone_are_told_once() {
+async fn several_replies_of_gone_are_reported_once() {
     let gate = Gate::new();
     let receiver = receiver(Reply::gone().after(gate.clone())).await;
     let (dispatcher, mut errors, mut gone) = reporting(at_once(5).with_in_flight(4, 4));

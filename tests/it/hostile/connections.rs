@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::*;
 
 #[tokio::test]
-async fn nobody_listening_is_refused_and_nothing_left() {
+async fn a_port_without_a_listener_is_refused_and_nothing_left() {
     let unreachable = Unreachable::refusing().unwrap();
     let attempt = attempt(&unreachable.url("/")).await;
     assert_nothing_left(&attempt, ErrorKind::Refused);
@@ -70,7 +70,7 @@ async fn an_end_without_a_reply_is_ambiguous_wherever_it_comes() {
 }
 
 #[tokio::test]
-async fn another_protocol_is_told_from_http() {
+async fn another_protocol_is_distinguished_from_http() {
     for greeting in [
         "SSH-2.0-OpenSSH_9.6\r\n\r\n",
         "220 mail ESMTP\r\n",

@@ -53,7 +53,7 @@ async fn of_several_addresses_one_that_works_is_enough() {
 }
 
 #[tokio::test]
-async fn a_connection_that_fails_after_the_lookup_is_told_from_a_name_that_fails() {
+async fn a_connection_that_fails_after_the_lookup_is_distinguished_from_a_name_that_fails() {
     let unreachable = Unreachable::refusing().unwrap();
     let names = Names::new(&[&["127.0.0.1"]]);
     let sender = resolving(names).build().unwrap();

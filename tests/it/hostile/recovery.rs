@@ -93,7 +93,7 @@ async fn after_a_failure_one_probe_goes_ahead_and_the_backlog_waits_for_its_repl
 }
 
 #[tokio::test]
-async fn a_receiver_that_is_gone_gets_one_request_and_its_owner_is_told() {
+async fn a_receiver_that_is_gone_gets_one_request_and_is_reported() {
     let receiver = receiver(Reply::gone()).await;
     let client = client(receiver.url("/")).retry(at_once(5)).build().unwrap();
     client.start();

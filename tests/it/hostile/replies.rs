@@ -41,7 +41,7 @@ async fn of_several_waits_the_longest_counts() {
 }
 
 #[tokio::test]
-async fn statuses_that_nobody_has_defined_are_judged_by_their_class() {
+async fn statuses_without_a_definition_are_judged_by_their_class() {
     for (code, verdict) in [
         (299, Verdict::Delivered),
         (399, Verdict::Permanent),
@@ -74,7 +74,7 @@ async fn a_reply_that_contradicts_itself_is_no_http() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_nobody_asked_for_is_a_failure() {
+async fn an_upgrade_that_was_not_asked_for_is_a_failure() {
     let raw = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
     let attempt = attempt(&receiver(Behaviour::Raw(raw.into())).await.url("/")).await;
     assert_ne!(attempt.verdict(), Verdict::Delivered, "{attempt:?}");

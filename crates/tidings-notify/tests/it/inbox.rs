@@ -19,7 +19,7 @@ fn changes(items: &[Item]) -> Vec<&InboxChange> {
 }
 
 #[tokio::test]
-async fn reading_on_one_screen_is_told_to_the_others() {
+async fn reading_on_one_screen_is_shown_on_the_others() {
     let notifier = without_sweep(MemoryStore::new()).build();
     let events = push_numbers(&notifier, 0..3).await;
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -167,7 +167,7 @@ async fn the_hello_and_the_changes_after_it_add_up_to_the_exact_count() {
 }
 
 #[tokio::test]
-async fn marking_what_is_not_there_changes_nothing_and_wakes_nobody() {
+async fn marking_what_is_not_there_changes_nothing_and_wakes_no_reader() {
     let notifier = without_sweep(MemoryStore::new()).build();
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
     items_at_hand(&mut screen);
@@ -208,7 +208,7 @@ async fn next_change(screen: &mut Subscription) -> InboxChange {
 }
 
 #[tokio::test]
-async fn every_change_of_the_inbox_is_told_to_the_other_screens() {
+async fn every_change_of_the_inbox_reaches_the_other_screens() {
     let notifier = without_sweep(MemoryStore::new()).build();
     let events = push_numbers(&notifier, 0..4).await;
     let mut screen = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -313,7 +313,7 @@ async fn an_event_with_a_key_comes_with_the_counts_that_it_leaves() {
 }
 
 #[tokio::test]
-async fn changes_over_a_second_notifier_are_told_after_a_hint() {
+async fn changes_over_a_second_notifier_arrive_after_a_hint() {
     let store = MemoryStore::new();
     let here = without_sweep(store.clone()).build();
     let there = without_sweep(store).build();

@@ -266,7 +266,7 @@ async fn a_slow_transaction_delays_only_the_users_it_writes_to() {
 }
 
 #[tokio::test]
-async fn a_caller_who_waits_too_long_for_a_lock_is_told_so() {
+async fn a_caller_that_waits_too_long_for_a_lock_gets_an_error() {
     let schema = Schema::create().await;
     let config = schema.config().with_reply_limit(Duration::from_secs(1));
     let store = PostgresStore::open(config, PostgresOptions::default())

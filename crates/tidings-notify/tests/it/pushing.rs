@@ -83,7 +83,7 @@ async fn regression_events_sent_while_a_user_reconnects_are_there_on_return() {
 }
 
 #[tokio::test]
-async fn offline_users_are_skipped_when_the_notifier_is_told_so() {
+async fn offline_users_are_skipped_when_the_notifier_is_configured_so() {
     let presence = presence();
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())
@@ -188,7 +188,7 @@ impl Presence for Reversing {
 }
 
 #[tokio::test]
-async fn regression_a_tracker_with_an_order_of_its_own_makes_nobody_skipped() {
+async fn regression_a_tracker_with_an_order_of_its_own_makes_no_user_skipped() {
     let presence: Arc<dyn Presence> = Arc::new(Reversing::default());
     let notifier = without_sweep(MemoryStore::new())
         .with_presence(presence.clone())

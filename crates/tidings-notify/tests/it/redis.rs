@@ -60,7 +60,7 @@ pub(crate) async fn subject() -> Subject {
 }
 
 #[tokio::test]
-async fn a_log_is_bounded_and_streams_are_told() {
+async fn a_log_is_bounded_and_streams_get_a_gap() {
     let options = RedisOptions::default()
         .with_prefix(prefix())
         .with_max_events_per_user(3);

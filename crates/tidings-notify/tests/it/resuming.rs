@@ -182,7 +182,7 @@ async fn a_time_gives_what_is_stamped_since_and_says_when_more_is_gone() {
 }
 
 #[tokio::test]
-async fn a_reader_overtaken_by_retention_is_told_in_mid_stream() {
+async fn a_reader_overtaken_by_retention_gets_a_gap_in_mid_stream() {
     let store = MemoryStore::new();
     let notifier = without_sweep(store.clone()).with_buffer_size(1).build();
     let events = store.append((0..6).map(draft).collect()).await.unwrap();

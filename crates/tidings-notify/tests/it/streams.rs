@@ -31,7 +31,7 @@ async fn a_pushed_event_reaches_a_local_stream_with_its_type_and_user() {
 }
 
 #[tokio::test]
-async fn every_stream_of_a_user_gets_the_event_and_nobody_else_does() {
+async fn every_stream_of_a_user_gets_the_event_and_no_other_stream_does() {
     let notifier = without_sweep(MemoryStore::new()).build();
     let mut first = notifier.subscribe(ann(), Since::Now).await.unwrap();
     let mut second = notifier.subscribe(ann(), Since::Now).await.unwrap();
@@ -283,7 +283,7 @@ async fn a_store_that_fails_for_a_while_delays_a_stream_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn regression_the_log_tells_what_made_the_store_fail() {
+async fn regression_the_log_says_what_made_the_store_fail() {
     let store = Observed::default();
     let notifier = without_sweep(store.clone()).build();
     push_numbers(&notifier, 0..1).await;

@@ -102,7 +102,7 @@ pub async fn payloads_arrive_byte_for_byte(broker: Arc<dyn Broker>) {
 }
 
 /// Topics as long as they may be, which differ in the last byte or in case, and odd characters.
-pub async fn long_topics_are_told_apart(broker: Arc<dyn Broker>) {
+pub async fn long_topics_are_distinguished(broker: Arc<dyn Broker>) {
     let [short] = topics();
     let filler = "x".repeat(MAX_TOPIC_BYTES - short.as_str().len() - 1);
     let names = ["a", "b", "A"].map(|last| format!("{short}{filler}{last}"));

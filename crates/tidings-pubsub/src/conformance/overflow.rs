@@ -7,7 +7,7 @@ use super::support::{PATIENCE, message, publish, received, subscribe, topics, wi
 use crate::{Broker, Options, Overflow, Received};
 
 /// A handler that does not return holds up neither its publisher nor other subscriptions.
-pub async fn a_slow_handler_delays_nobody(broker: Arc<dyn Broker>) {
+pub async fn a_slow_handler_delays_no_other(broker: Arc<dyn Broker>) {
     const MESSAGES: u32 = 500;
     let [topic] = topics();
     let started = Arc::new(Semaphore::new(0));

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_hosts_are_told_from_names_that_point_there() {
+    fn loopback_hosts_are_distinguished_from_names_that_point_there() {
         for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
             assert!(is_loopback_host(Some(host)), "{host}");
         }

@@ -63,7 +63,7 @@ async fn reading_is_counted_once_and_reaches_the_users_other_screens() {
 }
 
 #[tokio::test]
-async fn read_all_empties_the_count_and_tells_the_other_screens() {
+async fn read_all_empties_the_count_and_reaches_the_other_screens() {
     let (_home, server, _ids) = with(4).await;
     let mut screen = server.events("anna", "").await;
     screen.until("tidings.caught_up").await;

@@ -6,7 +6,7 @@ use crate::support::Home;
 use crate::websocket::Socket;
 
 #[tokio::test]
-async fn a_stream_too_many_is_told_to_back_off_in_a_way_that_browsers_survive() {
+async fn a_stream_too_many_is_asked_to_back_off_in_a_way_that_browsers_survive() {
     let home = Home::with(&["--max-streams", "2", "--max-streams-per-user", "1"]);
     let server = home.start().await;
     let mut anna = server.events("anna", "").await;

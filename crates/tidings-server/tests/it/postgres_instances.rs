@@ -131,7 +131,7 @@ async fn presence_counts_the_streams_of_all_instances_and_forgets_those_of_one_t
 }
 
 #[tokio::test]
-async fn presence_on_redis_is_that_of_all_instances_and_is_told_again_after_a_flush() {
+async fn presence_on_redis_is_that_of_all_instances_and_is_written_again_after_a_flush() {
     let cluster = Cluster::with_redis(2, &["--lease", "1s"]).await;
     let stream = cluster.servers[0].events("bob", "").await;
     let is_online = async || {

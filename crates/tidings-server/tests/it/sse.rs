@@ -153,7 +153,7 @@ async fn one_post_reaches_every_device_of_every_named_user() {
 }
 
 #[tokio::test]
-async fn the_reply_tells_proxies_to_keep_out() {
+async fn the_reply_asks_proxies_not_to_buffer() {
     let home = Home::new();
     let server = home.start().await;
     let response = http()
@@ -187,7 +187,7 @@ async fn silence_is_broken_by_comments() {
 }
 
 #[tokio::test]
-async fn a_reader_that_stops_reading_for_a_while_misses_nothing_and_delays_nobody() {
+async fn a_reader_that_stops_reading_for_a_while_misses_nothing_and_delays_no_other() {
     let home = Home::new();
     let server = home.start().await;
     let mut slow = server.events("anna", "").await;

@@ -107,7 +107,7 @@ async fn a_page_streams_with_a_token_in_the_url_or_a_subprotocol() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_told_its_rule_and_a_name_has_one_meaning() {
+async fn a_refused_token_gets_its_rule_and_a_name_has_one_meaning() {
     let home = home(&[]);
     let server = home.start().await;
     let get = |path: &str, token: &str| {

@@ -201,7 +201,7 @@ async fn a_close_frame_gets_a_close_frame() {
 }
 
 #[tokio::test]
-async fn a_client_that_breaks_the_rules_is_told_so() {
+async fn a_client_that_breaks_the_rules_gets_the_reason() {
     let home = Home::new();
     let server = home.start().await;
     let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;

@@ -114,7 +114,9 @@ pub async fn stale_receipts_do_nothing(engine: Arc<dyn Engine>) {
 }
 
 /// A claim that has expired is still good for its owner until another consumer takes the message.
-pub async fn a_late_receipt_is_obeyed_while_nobody_else_has_the_message(engine: Arc<dyn Engine>) {
+pub async fn a_late_receipt_is_obeyed_while_no_other_consumer_has_the_message(
+    engine: Arc<dyn Engine>,
+) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, SHORT).await[0].receipt;
     tokio::time::sleep(SHORT * 3).await;

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_one_line_whoever_meets_it_and_so_is_its_end() {
+    async fn an_outage_is_one_line_whichever_part_meets_it_and_so_is_its_end() {
         let log = Log::default();
         let _listening = log.listen();
         let outages = Outages::default();

@@ -71,7 +71,7 @@ async fn regression_ends_are_recorded_in_bounded_batches() {
 
 /// Claims that ended before the dead letter was recorded, as with their process, are no attempts.
 #[tokio::test(start_paused = true)]
-async fn regression_a_dead_letter_tells_of_no_attempt_that_was_not_made() {
+async fn regression_a_dead_letter_counts_no_attempt_that_was_not_made() {
     let engine = MemoryEngine::new();
     let streams = streams(Arc::new(engine.clone()));
     let claimant = ConsumerKey {
@@ -522,7 +522,7 @@ async fn a_consumer_whose_group_is_gone_ends_and_says_so() {
 
 /// A handler that wants to know learns that closing has begun, and may end in its own way.
 #[tokio::test]
-async fn a_handler_is_told_that_closing_has_begun() {
+async fn a_handler_sees_that_closing_has_begun() {
     let streams = streams(Arc::new(MemoryEngine::new()));
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let (begun, mut running) = tokio::sync::mpsc::channel(1);

@@ -80,7 +80,7 @@ async fn publishing_in_a_transaction_refuses_what_is_too_large_and_leaves_retent
 /// Faults of the reference: what commits late is skipped for ever, or an open transaction stalls
 /// every reader.
 #[tokio::test]
-async fn regression_a_transaction_that_stays_open_stalls_nobody_and_loses_nothing() {
+async fn regression_a_transaction_that_stays_open_stalls_no_other_and_loses_nothing() {
     let schema = Schema::create().await;
     let streams = schema.streams().await;
     let (recorder, mut seen) = recorder();
@@ -253,7 +253,7 @@ async fn concurrent_publishers_share_transactions() {
 
 /// The reference's publishers meet on advisory locks whose keys others may use as well.
 #[tokio::test]
-async fn regression_nobodys_advisory_locks_are_in_the_way() {
+async fn regression_advisory_locks_of_others_are_not_in_the_way() {
     let schema = Schema::create().await;
     let streams = schema.streams().await;
     let holder = schema.client().await;

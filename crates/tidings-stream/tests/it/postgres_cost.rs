@@ -249,20 +249,20 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
 /// While a session holds an old snapshot, no version of any row goes away: rows that every call updates
 /// would cost every call more.
 #[tokio::test]
-async fn regression_an_old_snapshot_slows_nobody_down() {
-    an_old_snapshot_slows_nobody_down(None, false).await;
+async fn regression_an_old_snapshot_slows_no_caller_down() {
+    an_old_snapshot_slows_no_caller_down(None, false).await;
 }
 
 /// The same where publishing trims, which writes the row of the stream.
 #[tokio::test]
-async fn regression_an_old_snapshot_slows_nobody_down_where_publishing_trims() {
-    an_old_snapshot_slows_nobody_down(Some(5000), false).await;
+async fn regression_an_old_snapshot_slows_no_caller_down_where_publishing_trims() {
+    an_old_snapshot_slows_no_caller_down(Some(5000), false).await;
 }
 
 /// The same where each message is handled twice: what has waited and come again is gone.
 #[tokio::test]
-async fn regression_an_old_snapshot_slows_nobody_down_where_messages_come_again() {
-    an_old_snapshot_slows_nobody_down(Some(5000), true).await;
+async fn regression_an_old_snapshot_slows_no_caller_down_where_messages_come_again() {
+    an_old_snapshot_slows_no_caller_down(Some(5000), true).await;
 }
 
 /// What has been settled in time costs the polls after that time nothing.
@@ -294,7 +294,7 @@ async fn regression_an_old_snapshot_slows_no_poll_down_after_claims_would_have_e
     holder.batch_execute("COMMIT").await.unwrap();
 }
 
-async fn an_old_snapshot_slows_nobody_down(max_len: Option<u64>, is_retried: bool) {
+async fn an_old_snapshot_slows_no_caller_down(max_len: Option<u64>, is_retried: bool) {
     let counted = Counted::new().await;
     if let Some(max_len) = max_len {
         let bounded = Retention::default().with_max_len(max_len);

@@ -99,7 +99,7 @@ async fn regression_a_killed_listener_comes_back() {
 /// A member that stops in the middle of receiving what it has claimed holds no lock: the others of its
 /// group continue.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_member_stalls_nobody() {
+async fn a_frozen_member_stalls_no_other() {
     let schema = Schema::create().await;
     let proxy = Proxy::start(&schema.url()).await.unwrap();
     let frozen = open(proxy.url()).await.unwrap();

@@ -502,7 +502,7 @@ async fn a_dead_letter_has_the_headers_of_its_message() {
 /// A number that no message and no claim can have is no receipt, and nothing that a script would count
 /// up to.
 #[tokio::test]
-async fn receipts_that_nobody_was_given_are_stale() {
+async fn receipts_that_were_never_given_are_stale() {
     let engine = engine().await;
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();

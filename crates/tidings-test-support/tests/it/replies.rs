@@ -117,7 +117,7 @@ async fn a_connection_can_close_with_and_without_notice() {
 }
 
 #[tokio::test]
-async fn a_client_that_expects_continue_is_told_to() {
+async fn a_client_that_expects_continue_gets_it() {
     let receiver = Receiver::start(Reply::ok()).await.unwrap();
     let mut client = connect(&receiver).await;
     client

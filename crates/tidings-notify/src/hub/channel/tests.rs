@@ -91,7 +91,7 @@ fn a_reply_behind_what_was_known_when_asked_is_a_rewind() {
 }
 
 #[test]
-fn a_new_epoch_is_believed_from_the_store_and_from_nobody_else() {
+fn a_new_epoch_is_believed_from_the_store_alone() {
     let channel = Channel::new(8);
     channel.offer(&[event(EPOCH, 1)]);
     channel.offer(&[event(EPOCH + 1, 2)]);
@@ -238,7 +238,7 @@ fn regression_read_changes_go_on_after_a_rewind_in_the_same_epoch() {
 }
 
 #[test]
-fn a_rewind_that_a_page_shows_is_told() {
+fn a_rewind_that_a_page_shows_is_reported() {
     let channel = Channel::new(8);
     channel.observe(head(EPOCH, 9, 5), channel.position());
     channel.take_in(page(2, 1, &[]), channel.position());

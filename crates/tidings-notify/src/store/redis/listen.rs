@@ -35,7 +35,7 @@ impl<R: Fn(&str) -> Vec<Wake> + Clone + Send + Sync + 'static> Listener<R> {
                     self.connected.send_replace(Some(connection.multiplexed()));
                     // Those of the time in between are lost.
                     self.wakes.send(Wake::Lost);
-                    let error = broken(&connection, &self.config).await;
+                    let error = connection.unusable(&self.config).await;
                     self.connected.send_replace(None);
                     error
                 }
@@ -73,21 +73,5 @@ fn message(info: PushInfo) -> Option<String> {
     match info.data.into_iter().nth(1) {
         Some(Value::BulkString(text)) => String::from_utf8(text).ok(),
         _ => None,
-    }
-}
-
-/// Waits until the connection breaks, or its server is no longer the primary, and returns why if that is
-/// known.
-async fn broken(connection: &Connection, config: &Config) -> Option<Error> {
-    let mut health = config.timing().health_checks();
-    loop {
-        tokio::select! {
-            () = connection.broken() => return None,
-            _ = health.tick() => {
-                if let Err(error) = connection.ping().await {
-                    return Some(error);
-                }
-            }
-        }
     }
 }

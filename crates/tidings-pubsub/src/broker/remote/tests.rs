@@ -161,7 +161,7 @@ async fn settle(time: Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_is_asked_once_and_told_when_the_last_one_leaves() {
+async fn the_server_is_asked_once_and_again_when_the_last_one_leaves() {
     let broker = Broker::start();
     let first = broker.subscribe(&["a", "b", "c"]).await.unwrap();
     assert_eq!(broker.listens(), names(&["a", "b", "c"]));
@@ -293,7 +293,7 @@ async fn a_message_that_is_faster_than_the_word_of_its_topic_comes_after_the_gap
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_to_connect_become_rare_and_stop_when_nobody_wants_a_topic() {
+async fn attempts_to_connect_become_rare_and_stop_when_no_subscription_is_left() {
     let broker = Broker::start();
     broker.server.account().is_down = true;
     assert!(broker.subscribe(&["a"]).await.is_err());

@@ -152,7 +152,7 @@ async fn a_failure_that_leaves_it_open_what_happened_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_waits_for_any_more_is_not_appended() {
+async fn what_no_caller_waits_for_any_more_is_not_appended() {
     let store = Store::new(AppendError::Refused);
     let commit = Arc::new(GroupCommit::new(Arc::clone(&store)));
     let first = callers(&commit, ["first"]);

@@ -78,7 +78,7 @@ pub(super) async fn keep_listening(config: Config, channel: String, listener: Ar
                 }
                 // Notifications of the time in between are lost.
                 listener.wakes.wake_all();
-                let error = broken(&connection, &config).await;
+                let error = connection.unusable(&config).await;
                 listener.is_listening.store(false, Ordering::Relaxed);
                 // Notifications are lost from now on. Consumers that were woken a moment ago may have
                 // looked too early.
@@ -94,21 +94,5 @@ pub(super) async fn keep_listening(config: Config, channel: String, listener: Ar
             );
         }
         reconnect.pause().await;
-    }
-}
-
-/// Waits until the connection breaks, or its server is no longer the primary, and returns why if that is
-/// known.
-async fn broken(connection: &Connection, config: &Config) -> Option<Error> {
-    let mut health = config.timing().health_checks();
-    loop {
-        tokio::select! {
-            () = connection.broken() => return None,
-            _ = health.tick() => {
-                if let Err(error) = connection.ping().await {
-                    return Some(error);
-                }
-            }
-        }
     }
 }
