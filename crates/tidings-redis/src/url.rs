@@ -43,6 +43,10 @@ pub(crate) enum Fault {
     Credentials,
     #[error("it has a part after `#` (write `#` in a password as `%23`)")]
     Fragment,
+    #[error(
+        "it has a parameter after `?` that is not supported: a path to a socket has `db`, `user` and `pass`, a host has none"
+    )]
+    Parameter,
     #[error("it is not a URL")]
     Other,
 }
@@ -73,6 +77,7 @@ fn has_mark_in_credentials(url: &str) -> bool {
 }
 
 fn check(url: &Url) -> Result<(), Fault> {
+    let mut parameters: &[&str] = &[];
     let database = match url.scheme() {
         "redis" | "rediss" | "valkey" | "valkeys" => {
             match url.host_str() {
@@ -86,6 +91,7 @@ fn check(url: &Url) -> Result<(), Fault> {
             if url.to_file_path().is_err() {
                 return Err(Fault::NoPath);
             }
+            parameters = &["db", "user", "pass"];
             let database = url.query_pairs().find(|(key, _)| key == "db");
             database.map_or_else(String::new, |(_, value)| value.into_owned())
         }
@@ -93,6 +99,12 @@ fn check(url: &Url) -> Result<(), Fault> {
     };
     if !database.is_empty() && database.parse::<u32>().is_err() {
         return Err(Fault::Database);
+    }
+    if url
+        .query_pairs()
+        .any(|(name, _)| !parameters.contains(&&*name))
+    {
+        return Err(Fault::Parameter);
     }
     if url.fragment().is_some_and(|it| it != "insecure") {
         return Err(Fault::Fragment);
@@ -136,6 +148,10 @@ mod tests {
             ("redis://host/-1", Fault::Database),
             ("redis+unix:///run/redis?db=two", Fault::Database),
             ("redis+unix://host", Fault::NoPath),
+            ("redis://host/?timeout=secret", Fault::Parameter),
+            ("redis://host?db=1", Fault::Parameter),
+            ("rediss://host/1?protocol=resp2", Fault::Parameter),
+            ("unix:///run/redis?db=1&timeout=secret", Fault::Parameter),
             ("redis://:%ff@host/", Fault::Credentials),
             ("rediss://host/#secret", Fault::Fragment),
             ("redis://host/#secret", Fault::Fragment),

@@ -6,8 +6,9 @@ use std::ops::Deref;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tidings::AddressPolicy;
 
+use crate::settings::Settings;
+use crate::settings::environment;
 use crate::settings::file::{self, FileError};
-use crate::settings::{ApiKey, Settings};
 use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
@@ -114,7 +115,8 @@ pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     settings: fn(&P) -> Option<&Settings>,
 ) -> Result<P, ConfigError> {
-    let parsed = P::try_parse_from(arguments)?;
+    let parsed = P::try_parse_from(arguments)
+        .map_err(|error| environment::name_variable(error, &<P as CommandFactory>::command()))?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
         return Ok(parsed);
     };
@@ -150,13 +152,6 @@ impl TryFrom<Settings> for Config {
     /// was expected.
     fn try_from(settings: Settings) -> Result<Self, ConfigError> {
         let invalid = |setting, expected: String| Err(ConfigError::Invalid { setting, expected });
-        if settings.api_keys.iter().any(|key| !key.is_valid()) {
-            let least = ApiKey::MIN_LENGTH;
-            return invalid(
-                "api-key",
-                format!("expected at least {least} visible ASCII characters"),
-            );
-        }
         // Only a loopback address may be open without a key, and only with `--dev`.
         let address = settings.listen.ip();
         if settings.dev && !address.is_loopback() {
@@ -280,7 +275,22 @@ mod tests {
             ("ping-interval = \"1h\"", "expected 1s to 25s"),
             ("ping-interval = 5", "duration such as 30s"),
             ("listen = [\"127.0.0.1:1\", \"127.0.0.1:2\"]", "--listen"),
-            ("max-streams = 1.5", "max-streams"),
+            (
+                "max-streams = 1.5",
+                "--max-streams <COUNT>': expected 1 to 1000000",
+            ),
+            (
+                "max-streams = {}",
+                "max-streams: expected a text, a whole number, true or false",
+            ),
+            (
+                "api-key = [1]",
+                "--api-key <KEY>': expected at least 16 visible ASCII characters",
+            ),
+            (
+                "api-key = [\"\"]",
+                "--api-key <KEY>': expected at least 16 visible ASCII characters",
+            ),
             ("max-streams = ", ""),
         ] {
             let (_folder, flag) = file(&format!("dev = true\n{value}\n"));

@@ -15,11 +15,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
+        // The reader of standard output has seen enough, as `head` does.
+        Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let _closed = writeln!(std::io::stderr(), "tidings: {}", explain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether writing to standard output or error failed because its reader has ended. A lost connection has
+/// words of its own.
+fn is_closed_output(error: &CommandError) -> bool {
+    let error = error.downcast_ref::<std::io::Error>();
+    error.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 async fn run() -> Result<(), CommandError> {

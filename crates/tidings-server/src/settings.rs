@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::{StringValueParser, TypedValueParser};
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
@@ -73,13 +73,13 @@ pub struct Settings {
     pub dev: bool,
 
     /// API key that callers send as `Authorization: Bearer KEY`, at least 16 characters; may be given
-    /// several times, or several in the variable, separated by commas
+    /// several times, or several separated by commas
     #[arg(long = "api-key", env = "TIDINGS_API_KEY", value_name = "KEY", value_delimiter = ',',
-          hide_env_values = true, value_parser = StringValueParser::new().map(ApiKey))]
+          hide_env_values = true, value_parser = Unshown(ApiKey::from_str))]
     pub api_keys: Vec<ApiKey>,
 
     /// Web origin whose pages may call this server, besides its own, for instance
-    /// `https://app.example.com`; may be given several times
+    /// `https://app.example.com`; may be given several times, or several separated by commas
     #[arg(long = "allow-origin", env = "TIDINGS_ALLOW_ORIGIN", value_name = "ORIGIN",
           value_delimiter = ',', value_parser = origin)]
     pub allow_origins: Vec<String>,
@@ -188,14 +188,23 @@ impl ApiKey {
     /// Minimum number of characters of a key: a shorter key can be guessed.
     pub const MIN_LENGTH: usize = 16;
 
-    /// Checked after parsing, because clap repeats a refused value on standard error.
-    pub(crate) fn is_valid(&self) -> bool {
-        self.0.len() >= Self::MIN_LENGTH && self.0.chars().all(|c| c.is_ascii_graphic())
-    }
-
     /// The key itself.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for ApiKey {
+    type Err = String;
+
+    fn from_str(key: &str) -> Result<Self, String> {
+        if key.len() >= Self::MIN_LENGTH && key.chars().all(|c| c.is_ascii_graphic()) {
+            return Ok(Self(key.to_owned()));
+        }
+        let least = Self::MIN_LENGTH;
+        Err(format!(
+            "expected at least {least} visible ASCII characters"
+        ))
     }
 }
 
@@ -241,7 +250,7 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
         None => text.to_owned(),
     };
     text.parse()
-        .map_err(|_| "expected an address and a port, such as 127.0.0.1:8080 or localhost:8080")
+        .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or localhost:8080; no other name is looked up")
 }
 
 /// A setting that is on or off, in the words that environment variables use.

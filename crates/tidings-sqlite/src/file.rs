@@ -228,7 +228,11 @@ pub(crate) fn create(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(Error::Create {
             path: path.to_owned(),
-            source: Fault::from(source),
+            source: match Fault::from(source) {
+                // So says a file system that takes no files, such as /proc.
+                Fault::NoFolder if path.parent().is_some_and(Path::is_dir) => Fault::Forbidden,
+                fault => fault,
+            },
         }),
     }
 }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
 
@@ -81,8 +82,8 @@ pub enum Error {
     /// A setting cannot be used.
     #[error("`{field}`: expected {expected}")]
     InvalidSetting {
-        /// The setting, by its name in JSON.
-        field: &'static str,
+        /// The setting, by its name in JSON; an entry of an object is `headers.x-team`.
+        field: Cow<'static, str>,
         /// What it has to be.
         expected: String,
     },
@@ -95,15 +96,18 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn invalid(field: &'static str, expected: impl Into<String>) -> Self {
+    pub(crate) fn invalid(
+        field: impl Into<Cow<'static, str>>,
+        expected: impl Into<String>,
+    ) -> Self {
         Self::InvalidSetting {
-            field,
+            field: field.into(),
             expected: expected.into(),
         }
     }
 
     /// The setting that cannot be used, if that is the reason.
-    pub fn field(&self) -> Option<&'static str> {
+    pub fn field(&self) -> Option<&str> {
         match self {
             Self::InvalidSetting { field, .. } => Some(field),
             _ => None,

@@ -96,8 +96,8 @@ impl EndpointSettings {
         let mut names = HashSet::new();
         for name in self.headers.keys() {
             if !names.insert(name.to_ascii_lowercase()) {
-                let expected = format!("each header once, got `{name}` twice");
-                return Err(Error::invalid("headers", expected));
+                let expected = "each header once, in upper or lower case";
+                return Err(Error::invalid(format!("headers.{name}"), expected));
             }
         }
         let waits = self.schedule.as_ref().map_or(0, Vec::len);
@@ -193,27 +193,26 @@ mod seconds {
 mod tests {
     use super::*;
 
-    fn field(change: impl FnOnce(&mut EndpointSettings)) -> Option<&'static str> {
+    fn field(change: impl FnOnce(&mut EndpointSettings)) -> String {
         let mut settings = EndpointSettings::new("https://example.com");
         change(&mut settings);
-        settings.check().err().and_then(|error| error.field())
+        let error = settings.check().err();
+        let field = error.as_ref().and_then(|error| error.field());
+        field.unwrap_or_default().to_owned()
     }
 
     #[test]
     fn settings_out_of_range_are_refused_by_name() {
-        assert_eq!(field(|_| ()), None);
-        assert_eq!(field(|it| it.signatures.clear()), Some("signatures"));
-        assert_eq!(field(|it| it.schedule = Some(vec![])), Some("schedule"));
+        assert_eq!(field(|_| ()), "");
+        assert_eq!(field(|it| it.signatures.clear()), "signatures");
+        assert_eq!(field(|it| it.schedule = Some(vec![])), "schedule");
         let endless = vec![Duration::from_secs(u64::MAX)];
-        assert_eq!(field(|it| it.schedule = Some(endless)), Some("schedule"));
+        assert_eq!(field(|it| it.schedule = Some(endless)), "schedule");
         let long = "x".repeat(3000);
-        assert_eq!(
-            field(|it| it.description.clone_from(&long)),
-            Some("description")
-        );
-        assert_eq!(field(|it| it.url.clone_from(&long)), Some("url"));
+        assert_eq!(field(|it| it.description.clone_from(&long)), "description");
+        assert_eq!(field(|it| it.url.clone_from(&long)), "url");
         let headers = (0..33).map(|n| (n.to_string(), String::new())).collect();
-        assert_eq!(field(|it| it.headers = headers), Some("headers"));
+        assert_eq!(field(|it| it.headers = headers), "headers");
     }
 
     #[test]
@@ -228,8 +227,8 @@ mod tests {
             .map(|name| (name.into(), "a".into()))
             .into();
         let error = settings.check_new().unwrap_err();
-        assert_eq!(error.field(), Some("headers"));
-        assert!(error.to_string().contains("`x-team` twice"), "{error}");
+        assert_eq!(error.field(), Some("headers.x-team"));
+        assert!(error.to_string().contains("each header once"), "{error}");
     }
 
     #[test]

@@ -58,10 +58,9 @@ impl Defaults {
         // Headers must leave room for those of the signatures.
         let target = self.describe(settings, &[Secret::generate()])?.build();
         let target = target.map_err(|error| match Error::from(error) {
-            Error::InvalidSetting {
-                field: "headers",
-                expected,
-            } => self.name_header(settings, expected),
+            Error::InvalidSetting { field, expected } if field == "headers" => {
+                self.name_header(settings, expected)
+            }
             error => error,
         })?;
         self.addresses.check_url(target.url())?;
@@ -80,7 +79,7 @@ impl Defaults {
             description.is_ok_and(|description| description.build().is_err())
         };
         match settings.headers.iter().find(is_wrong) {
-            Some((name, _)) => Error::invalid("headers", format!("{expected}, got `{name}`")),
+            Some((name, _)) => Error::invalid(format!("headers.{name}"), expected),
             None => Error::invalid("headers", expected),
         }
     }

@@ -26,7 +26,7 @@ struct Reports {
 
 fn reporting(builder: DispatcherBuilder) -> (Dispatcher, Arc<Mutex<Reports>>) {
     let reports = Arc::new(Mutex::new(Reports::default()));
-    let (attempts, delivered, failed) = (reports.clone(), reports.clone(), reports.clone());
+    let (attempts, succeeded, failed) = (reports.clone(), reports.clone(), reports.clone());
     let outcome = |reports: &Mutex<Reports>, message: &Message, outcome| {
         let mut reports = reports.lock().unwrap();
         let outcomes = reports.outcomes.entry(message.id().to_owned());
@@ -42,7 +42,7 @@ fn reporting(builder: DispatcherBuilder) -> (Dispatcher, Arc<Mutex<Reports>>) {
         .on_delivered(move |_, delivered: Delivered| {
             let attempts = delivered.attempts.len();
             outcome(
-                &delivered,
+                &succeeded,
                 &delivered.message,
                 Outcome::Delivered { attempts },
             );

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 /// Parses a time in [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339#section-5.6), and nothing that only
-/// looks like one: no space in place of the `T`, no leap second, no name of a time zone.
+/// looks like one: no space in place of the `T`, no leap second, no name of a time zone. The year is 1 to
+/// 9999 in UTC, because another could not be written in the same form.
 ///
 /// ```
 /// use tidings_notify::wire::parse_time;
@@ -26,8 +27,12 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
         None => offset.eq_ignore_ascii_case("Z"),
     };
     let is_time = has_shape(moment, MOMENT) && !moment.ends_with("60") && is_offset;
-    is_time.then(|| text.parse().ok()).flatten()
+    let time: Timestamp = is_time.then(|| text.parse().ok()).flatten()?;
+    (time >= FIRST).then_some(time)
 }
+
+/// The first moment of the year 1.
+const FIRST: Timestamp = Timestamp::constant(-62_135_596_800, 0);
 
 /// Whether the text has a digit where the shape has one, and else the same characters.
 fn has_shape(text: &str, shape: &str) -> bool {
@@ -55,6 +60,9 @@ mod tests {
         ] {
             assert_eq!(parse_time(text), ten, "{text}");
         }
+        for text in ["0001-01-01T00:00:00Z", "0000-12-31T23:00:00-01:00"] {
+            assert_eq!(parse_time(text), Some(FIRST), "{text}");
+        }
     }
 
     #[test]
@@ -78,6 +86,9 @@ mod tests {
             "2026-11-21T24:00:00Z",
             "2026-11-21T10:00:00Z ",
             "2026-11-21T10:00:00Ä",
+            "0000-01-01T00:00:00Z",
+            "0000-12-31T23:59:59.999999Z",
+            "0001-01-01T00:00:00+00:01",
         ] {
             assert_eq!(parse_time(text), None, "{text}");
         }

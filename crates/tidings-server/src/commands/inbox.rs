@@ -31,11 +31,11 @@ pub(super) struct Inbox {
     limit: usize,
 
     /// Marks this notification as read, instead of listing
-    #[arg(long, value_name = "ID", conflicts_with = "read_all")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["read_all", "unread", "event_type", "limit"])]
     read: Option<String>,
 
     /// Marks all notifications as read, instead of listing
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["unread", "event_type", "limit"])]
     read_all: bool,
 
     /// Prints one JSON object a line: each notification, or the counts after a change

@@ -67,7 +67,7 @@ struct List {
 #[derive(Debug, Args)]
 struct Revoke {
     /// The id of the key, from its list
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = id)]
     id: String,
 
     #[command(flatten)]
@@ -95,7 +95,10 @@ impl Create {
         let body = to_raw_value(&body)?;
         let created: CreatedApiKey = self.remote.call(Method::POST, url, Some(&body)).await?;
         // The key alone, for scripts.
-        writeln!(std::io::stdout(), "{}", created.key)?;
+        writeln!(std::io::stdout(), "{}", created.key).map_err(|error| {
+            let id = &created.described.id;
+            format!("created the key {id}, but cannot print it, so revoke it: {error}")
+        })?;
         writeln!(std::io::stderr(), "created {}", line(&created.described))?;
         Ok(())
     }
@@ -105,6 +108,9 @@ impl List {
     async fn run(self) -> Result<(), CommandError> {
         let url = self.remote.address(&["v1", "keys"])?;
         let Data::<Vec<ApiKey>> { data } = self.remote.call(Method::GET, url, None).await?;
+        if data.is_empty() && !self.json {
+            writeln!(std::io::stderr(), "no keys")?;
+        }
         let mut out = std::io::stdout().lock();
         for key in &data {
             if self.json {
@@ -122,7 +128,17 @@ impl Revoke {
         let url = self.remote.address(&["v1", "keys", &self.id])?;
         let request = self.remote.client()?.delete(url).send().await;
         accepted(request.map_err(|error| self.remote.unreachable(&error))?).await?;
+        writeln!(std::io::stderr(), "revoked {}", self.id)?;
         Ok(())
+    }
+}
+
+/// Without one, the path would be that of all keys.
+fn id(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("expected the id of a key")
+    } else {
+        Ok(text.to_owned())
     }
 }
 

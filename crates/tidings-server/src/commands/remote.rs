@@ -13,6 +13,7 @@ use tidings_reconnect::Obstacle;
 
 use super::CommandError;
 use crate::error::{explain, said_by_system};
+use crate::settings::Unshown;
 use crate::wire::{ErrorBody, ReadError};
 
 /// Which server a command calls.
@@ -34,7 +35,8 @@ pub(super) struct Remote {
         long,
         env = "TIDINGS_API_KEY",
         value_name = "KEY",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = Unshown(first_key)
     )]
     api_key: Option<String>,
 }
@@ -43,6 +45,16 @@ fn server_url(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or("expected an address such as http://127.0.0.1:8080")
+}
+
+/// The first of some keys.
+fn first_key(text: &str) -> Result<String, &'static str> {
+    let key = text.split(',').next().unwrap_or_default();
+    if !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()) {
+        Ok(key.to_owned())
+    } else {
+        Err("expected visible ASCII characters")
+    }
 }
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,10 +90,8 @@ impl Remote {
     /// A client that sends the key with every request.
     pub(super) fn client(&self) -> Result<Client, CommandError> {
         let mut headers = HeaderMap::new();
-        let keys = self.api_key.as_deref();
-        if let Some(key) = keys.and_then(|keys| keys.split(',').next()) {
-            let mut value = HeaderValue::try_from(format!("Bearer {key}"))
-                .map_err(|_| "--api-key: expected visible ASCII characters")?;
+        if let Some(key) = &self.api_key {
+            let mut value = HeaderValue::try_from(format!("Bearer {key}"))?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }

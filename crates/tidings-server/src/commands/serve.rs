@@ -2,6 +2,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory};
+use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +36,7 @@ impl Serve {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        let note = |line: &str| note(config.log_format, line);
         note(&format!(
             "stopping: waiting up to {} s for work in progress (press Ctrl+C again to stop at once)",
             config.shutdown_timeout.as_secs()
@@ -83,7 +85,7 @@ fn fit_into_file_limit(config: &mut Config) {
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot read the limit of open files, assuming that it is high enough")
+            tracing::warn!(%error, "cannot read the limit of open files, assuming that it is high enough");
         }
     }
 }
@@ -115,9 +117,21 @@ fn warn_of_unknown_variables() {
     }
 }
 
-/// Writes a line to standard error. The server works on if whatever read it has ended.
-fn note(line: &str) {
-    let _closed = writeln!(std::io::stderr(), "{line}");
+/// Writes a line to standard error at every log level, in the format of the log. The server works on if the
+/// reader of the line has ended.
+fn note(format: LogFormat, line: &str) {
+    let _closed = match format {
+        LogFormat::Text => writeln!(std::io::stderr(), "{line}"),
+        LogFormat::Json => {
+            let line = serde_json::json!({
+                "timestamp": Timestamp::now(),
+                "level": "INFO",
+                "fields": { "message": line },
+                "target": "tidings_server",
+            });
+            writeln!(std::io::stderr(), "{line}")
+        }
+    };
 }
 
 /// Prints the address, the database, and what to try next.

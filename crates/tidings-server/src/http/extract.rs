@@ -1,6 +1,5 @@
 //! The parts of a request that handlers use. Each refusal has the shape of every other error.
 
-use std::convert::Infallible;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,13 +13,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use percent_encoding::percent_decode_str;
 use tidings_notify::UserId;
 use tidings_webhooks::Owner;
+use url::form_urlencoded;
 
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::access::Caller;
-use crate::connections::Connection;
+use crate::connections::ClientConnection;
 use crate::idempotency::{IdempotencyKey, NAME};
 
 /// A named part of the path.
@@ -129,17 +130,26 @@ fn not_text(rejection: PathRejection, wanted: &str) -> ApiError {
     ApiError::invalid(name, NOT_PERCENT_ENCODED)
 }
 
-/// The parameters of the query, by name. Unknown parameters are ignored.
+/// The parameters of the query, by name. Unknown parameters are ignored, but each must be text.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Parameters {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         let query = parts.uri.query().unwrap_or_default();
+        for parameter in query.split('&') {
+            let decoded = percent_decode_str(parameter);
+            // The library would put a replacement character in place of such bytes.
+            if !is_percent_encoded(parameter) || decoded.decode_utf8().is_err() {
+                let name = form_urlencoded::parse(parameter.as_bytes()).next();
+                let name = name.map_or_else(String::new, |(name, _)| name.into_owned());
+                return Err(ApiError::invalid(name, NOT_PERCENT_ENCODED));
+            }
+        }
         Ok(Self(
-            url::form_urlencoded::parse(query.as_bytes())
+            form_urlencoded::parse(query.as_bytes())
                 .into_owned()
                 .collect(),
         ))

@@ -18,7 +18,7 @@ use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::Connection;
+use crate::connections::ClientConnection;
 use crate::permits::Full;
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 
 use clap::Command;
+use clap::error::ErrorKind;
 
 /// What the name of every variable begins with.
 const PREFIX: &str = "TIDINGS_";
@@ -24,6 +25,22 @@ pub(crate) fn unknown(command: &Command, names: impl IntoIterator<Item = OsStrin
     let mut unknown: Vec<_> = names.filter(is_unknown).collect();
     unknown.sort();
     unknown
+}
+
+/// Names the variable in an error about text that is not UTF-8, which the library leaves without a name.
+pub(crate) fn name_variable(error: clap::Error, command: &Command) -> clap::Error {
+    if error.kind() != ErrorKind::InvalidUtf8 {
+        return error;
+    }
+    let is_no_text = |name: &&OsStr| std::env::var_os(name).is_some_and(|it| it.to_str().is_none());
+    let text = match variables(command).into_iter().filter(is_no_text).min() {
+        Some(name) => format!(
+            "the environment variable {}: expected text in UTF-8\n",
+            name.display()
+        ),
+        None => "expected arguments in UTF-8\n".to_owned(),
+    };
+    clap::Error::raw(ErrorKind::InvalidUtf8, text).with_cmd(command)
 }
 
 fn variables(command: &Command) -> HashSet<&OsStr> {

@@ -63,7 +63,7 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         let values = texts(value).map_err(|at| {
             malformed(
                 at,
-                format!("{name}: expected a text, a number or a boolean"),
+                format!("{name}: expected a text, a whole number, true or false"),
             )
         })?;
         check(&command, name, &values).map_err(|message| malformed(position, message))?;
@@ -102,6 +102,8 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, usize> {
         }
         DeValue::String(text) => Ok(vec![text.clone().into_owned()]),
         DeValue::Integer(number) => Ok(vec![number.to_string()]),
+        // No setting is a fraction: the flag says what it expects.
+        DeValue::Float(number) => Ok(vec![number.to_string()]),
         DeValue::Boolean(value) => Ok(vec![value.to_string()]),
         _ => Err(value.span().end),
     }

@@ -19,7 +19,7 @@ pub struct JwtSettings {
     pub signing: JwtSigning,
 
     /// PEM file with a public key that verifies tokens: RSA, P-256 or Ed25519, for RS256, ES256 or `EdDSA`;
-    /// may be given several times
+    /// may be given several times, or several separated by commas
     #[arg(
         long = "jwt-public-key",
         env = "TIDINGS_JWT_PUBLIC_KEY",
@@ -86,12 +86,10 @@ impl JwtSigning {
         let secret = match (&self.secret, &self.secret_file) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err(UnusableSecret::Twice),
+            (Some(secret), None) if secret.is_short() => return Err(UnusableSecret::Short),
             (Some(secret), None) => secret.clone(),
             (None, Some(path)) => JwtSecret::read(path)?,
         };
-        if secret.expose().len() < JwtSecret::MIN_LENGTH {
-            return Err(UnusableSecret::Short);
-        }
         Ok(Some(secret))
     }
 }
@@ -106,6 +104,12 @@ pub enum UnusableSecret {
     /// The secret can be guessed.
     #[error("--jwt-secret: expected at least {} bytes", JwtSecret::MIN_LENGTH)]
     Short,
+    /// The secret in the file can be guessed.
+    #[error("--jwt-secret-file: expected at least {} bytes in {}", JwtSecret::MIN_LENGTH, path.display())]
+    ShortFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file cannot be read.
     #[error("--jwt-secret-file: cannot read {}", path.display())]
     Unreadable {
@@ -133,7 +137,16 @@ impl JwtSecret {
             .pop_if(|last| matches!(last, b'\n' | b'\r'))
             .is_some()
         {}
-        Ok(Self(secret))
+        let secret = Self(secret);
+        if secret.is_short() {
+            let path = path.to_owned();
+            return Err(UnusableSecret::ShortFile { path });
+        }
+        Ok(secret)
+    }
+
+    fn is_short(&self) -> bool {
+        self.0.len() < Self::MIN_LENGTH
     }
 
     pub(crate) fn expose(&self) -> &[u8] {
@@ -242,6 +255,14 @@ mod tests {
         assert!(matches!(twice, UnusableSecret::Twice));
         let short = given(Some(&long[1..]), None).unwrap_err();
         assert!(matches!(short, UnusableSecret::Short));
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let short = given(None, Some(&empty)).unwrap_err().to_string();
+        let says = format!(
+            "--jwt-secret-file: expected at least 32 bytes in {}",
+            empty.display()
+        );
+        assert_eq!(short, says);
         let missing = given(None, Some(folder.path())).unwrap_err();
         assert!(matches!(missing, UnusableSecret::Unreadable { .. }));
     }

@@ -258,8 +258,16 @@ async fn keys_are_managed_on_the_command_line() {
     let (_, json, _) = run(&["list", "--json"]).await;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert!(described.contains(text(&json, "id")), "{described}");
-    let (ok, out, _) = run(&["revoke", text(&json, "id")]).await;
+    let (ok, out, said) = run(&["revoke", text(&json, "id")]).await;
     assert!(ok && out.is_empty());
+    assert_eq!(said, format!("revoked {}", text(&json, "id")));
+    let (ok, out, said) = run(&["list"]).await;
+    assert!(ok && out.is_empty());
+    assert_eq!(said, "no keys");
+    assert_eq!(
+        run(&["list", "--json"]).await,
+        (true, String::new(), String::new())
+    );
     assert_eq!(inbox(&server, &key).await, 401);
     let (ok, _, refused) = run(&["revoke", text(&json, "id")]).await;
     assert!(!ok && refused.contains("no such API key"), "{refused}");

@@ -217,7 +217,39 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     (&["serve", "--max-streams", "x"], "expected 1 to 1000000"),
     (
         &["serve", "--listen", "example.com:80"],
-        "such as 127.0.0.1:8080 or localhost:8080",
+        "such as 127.0.0.1:8080 or localhost:8080; no other name is looked up",
+    ),
+    (
+        &["serve", "--api-key", "short"],
+        "'--api-key <KEY>': expected at least 16 visible ASCII characters",
+    ),
+    (
+        &["send", "a", "x", "--api-key", ""],
+        "'--api-key <KEY>': expected visible ASCII characters",
+    ),
+    (
+        &["send", "a", "x", "--api-key", ",second"],
+        "'--api-key <KEY>': expected visible ASCII characters",
+    ),
+    (&["key", "revoke", ""], "expected the id of a key"),
+    (
+        &["inbox", "a", "--read-all", "--unread"],
+        "the argument '--read-all' cannot be used with '--unread'",
+    ),
+    (
+        &["inbox", "a", "--read", "x", "--limit", "5"],
+        "cannot be used with '--limit <COUNT>'",
+    ),
+    (
+        &[
+            "serve",
+            "--dev",
+            "--database",
+            "postgres://h/d",
+            "--redis",
+            "redis://h/?timeout=5",
+        ],
+        "--redis: ",
     ),
     (&["serve", "--retention", "5m"], "expected 1h to 36500d"),
     (&["serve", "--lease", "1d"], "expected 1s to 5m"),
@@ -249,6 +281,43 @@ async fn a_url_that_is_refused_is_not_repeated_with_its_password() {
         assert!(complaint.contains("expected `"), "{complaint}");
         assert!(!complaint.contains("hunter2"), "{complaint}");
     }
+}
+
+/// A command says which variable it cannot read.
+#[tokio::test]
+async fn a_variable_that_is_not_text_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let wrong = std::ffi::OsStr::from_bytes(b"\xff0123456789abcdef");
+    for (arguments, name) in [
+        (&["serve", "--dev"][..], "TIDINGS_RETENTION"),
+        (&["serve", "--dev"], "TIDINGS_LOG"),
+        (&["inbox", "anna"], "TIDINGS_URL"),
+    ] {
+        let command = binary().args(arguments).env(name, wrong).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{name}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let says = format!("the environment variable {name}: expected text in UTF-8");
+        assert!(complaint.contains(&says), "{complaint}");
+    }
+}
+
+/// As in `tidings inbox anna | head -1`.
+#[tokio::test]
+async fn a_reader_of_the_output_that_ends_early_is_no_failure() {
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let mut inbox = binary()
+        .args(["inbox", "anna", "--url", &server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(inbox.stdout.take());
+    let output = soon("the end", inbox.wait_with_output()).await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
 }
 
 /// What one start of a server says of its database.
@@ -304,6 +373,10 @@ async fn a_file_that_cannot_be_the_database_is_explained_in_words_of_ours() {
         let line = format!("tidings: cannot use the database {url}: {says}\n");
         assert_eq!(said, line);
     }
+    // Its folder exists, but takes no files.
+    let said = refused_database("sqlite:/proc/a.db").await;
+    let says = "this user may not read and write it, or may not make files in its folder\n";
+    assert!(said.ends_with(says), "{said}");
     let mut left: Vec<_> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name())

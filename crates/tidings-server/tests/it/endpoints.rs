@@ -123,14 +123,14 @@ async fn a_wrong_setting_is_refused_by_name() {
         ("event_types[0]", json!([" order"])),
         ("event_types", json!(["order", "order"])),
         ("format", json!("xml")),
-        ("headers", json!({ "webhook-id": "mine" })),
+        ("headers.webhook-id", json!({ "webhook-id": "mine" })),
         ("signatures", json!([])),
         ("rate_limit", json!(0)),
         ("timeout_ms", json!("fast")),
         ("schedule", json!([])),
         ("paylod", json!(1)),
     ] {
-        let field = name.split('[').next().unwrap();
+        let field = name.split(['[', '.']).next().unwrap();
         let mut body = good.clone();
         body[field] = value.clone();
         let refused = refusal(&server, Method::POST, "/v1/endpoints", &body).await;

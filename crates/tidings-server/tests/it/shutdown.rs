@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -31,6 +31,27 @@ async fn streams_get_a_farewell_with_a_hint_to_come_back_and_then_the_server_end
         let (status, text) = stopped.await.unwrap();
         assert!(status.success(), "{signal} {text}");
         assert!(text.contains("streams asked to reconnect: 2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn with_a_log_in_json_every_line_is_json() {
+    let home = Home::with(&["--log-format", "json", "--log", "info"]);
+    let server = home.start().await;
+    let (status, text) = server.stop("-TERM").await;
+    assert!(status.success(), "{text}");
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    for says in ["stopping: ", "stopped: "] {
+        let is_it = |line: &&Value| {
+            let message = line["fields"]["message"].as_str();
+            message.is_some_and(|message| message.starts_with(says))
+        };
+        let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(line["level"], "INFO");
+        assert!(line["timestamp"].is_string(), "{line}");
     }
 }
 

@@ -79,9 +79,11 @@ pub(crate) async fn run<H: BatchHandler>(
     // If it could not continue, its handlers are asked to close, too.
     subscription.closing.cancel();
 
-    let Dispatch { running, work, .. } = dispatch;
+    let Dispatch {
+        running, runtime, ..
+    } = dispatch;
     // With the last handler that has it, the queue of ends is closed.
-    drop(work);
+    drop(runtime);
     running.close();
     let wait = wait.saturating_sub(closing_since.map_or(Duration::ZERO, |since| since.elapsed()));
     if tokio::time::timeout(wait, running.wait()).await.is_err() {

@@ -1,4 +1,4 @@
-//! Processes that have a part in a test. Each is this test binary again, which a variable tells where the
+//! Processes that have a part in a test. Each is this test binary again, which a variable shows where the
 //! streams are.
 
 use std::io::{BufRead, BufReader, Write};

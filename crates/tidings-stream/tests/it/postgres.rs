@@ -368,7 +368,7 @@ async fn tables_of_a_newer_version_are_refused() {
     assert!(matches!(refused, Error::Backend(_)), "{refused:?}");
 }
 
-/// In a batch that publishers share, only the one at fault is told of it.
+/// In a batch that publishers share, only the one at fault gets the error.
 #[tokio::test]
 async fn a_message_that_the_server_refuses_harms_no_other_publisher() {
     let schema = Schema::create().await;

@@ -56,7 +56,7 @@ async fn application(client: &tokio_postgres::Client) -> String {
         .get(0)
 }
 
-/// A URL whose sessions can be told from those of other tests.
+/// A URL whose sessions have a name that those of other tests do not have.
 fn marked(url: &str) -> String {
     format!("{url}&application_name=mark{:016x}", fastrand::u64(..))
 }

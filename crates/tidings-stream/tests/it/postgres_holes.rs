@@ -27,7 +27,7 @@ async fn claim(engine: &PostgresEngine, key: &GroupKey, max: usize) -> Claimed {
 }
 
 fn ids(claimed: &Claimed) -> Vec<u64> {
-    let deliveries = claimed.deliveries.iter();
+    let deliveries = claimed.messages.iter();
     deliveries.map(|it| it.message.id.as_u64()).collect()
 }
 
@@ -36,7 +36,7 @@ async fn settle(engine: &PostgresEngine, key: &GroupKey, claimed: &Claimed, outc
         receipt,
         outcome: outcome.clone(),
     };
-    let receipts = claimed.deliveries.iter().map(|it| it.receipt);
+    let receipts = claimed.messages.iter().map(|it| it.receipt);
     let settled = engine.settle(key, receipts.map(settlement).collect()).await;
     assert!(settled.unwrap().into_iter().all(|is_obeyed| is_obeyed));
 }
@@ -63,7 +63,7 @@ async fn regression_holes_are_skipped_and_counted() {
     let (mut claimed, mut dead) = (Vec::new(), Vec::new());
     for _ in 0..8 {
         let found = claim(&engine, &key, 2).await;
-        for delivery in &found.deliveries {
+        for delivery in &found.messages {
             let id = delivery.message.id.as_u64();
             let payload = &delivery.message.payload;
             assert_eq!(payload, &id.to_string(), "the payload of its id");
@@ -102,7 +102,7 @@ async fn regression_a_claim_that_lost_a_message_is_followed_by_another() {
         assert_eq!(figures(&engine, &key).await, (9, 1));
         // What was lost does not come again.
         settle(&engine, &key, &claimed, &Outcome::Released).await;
-        assert_eq!(claim(&engine, &key, 10).await.deliveries.len(), 9);
+        assert_eq!(claim(&engine, &key, 10).await.messages.len(), 9);
         assert_eq!(figures(&engine, &key).await, (9, 1));
     }
 }
@@ -120,7 +120,7 @@ async fn what_is_removed_before_it_comes_again_is_skipped_and_counted() {
     assert_eq!(claimed.next_due, Some(Duration::ZERO));
     assert_eq!(figures(&engine, &key).await, (2, 1));
     settle(&engine, &key, &claimed, &Outcome::Acknowledged).await;
-    assert!(claim(&engine, &key, 3).await.deliveries.is_empty());
+    assert!(claim(&engine, &key, 3).await.messages.is_empty());
     assert_eq!(figures(&engine, &key).await, (0, 1));
 }
 

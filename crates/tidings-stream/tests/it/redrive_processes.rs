@@ -15,7 +15,7 @@ const LETTERS: u64 = 5_000;
 tests_with_children!(
     two_processes_bring_each_letter_back_once,
     redrive_twice,
-    redrive_when_told
+    redrive_on_command
 );
 
 /// Two processes share the letters: together they bring back all of them, and each one once.
@@ -66,7 +66,7 @@ fn said(lines: &mut impl Iterator<Item = String>, start: &str) -> String {
 }
 
 /// Says when it is ready and what it has moved.
-async fn redrive_when_told(engine: Arc<dyn Engine>) {
+async fn redrive_on_command(engine: Arc<dyn Engine>) {
     let streams = Streams::new(engine, ServiceConfig::default());
     // Each has its part in it, also if one of them is then faster than the other.
     let one = Redrive::default().with_limit(1);

@@ -112,7 +112,7 @@ impl SharedConnection {
     }
 }
 
-impl tidings_reconnect::Connection for Line {
+impl tidings_reconnect::Breakable for Line {
     fn is_broken(&self) -> bool {
         self.connection.is_broken()
     }

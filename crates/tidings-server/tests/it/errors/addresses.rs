@@ -23,6 +23,20 @@ async fn every_wrong_path_and_parameter_is_refused_by_name() {
             400,
             "id",
         ),
+        (
+            Method::GET,
+            "/v1/users/a/notifications?type=%ff",
+            400,
+            "type",
+        ),
+        (
+            Method::GET,
+            "/v1/users/a/notifications?type=%e2%82",
+            400,
+            "type",
+        ),
+        (Method::GET, "/v1/users/a/events?since=%ff", 400, "since"),
+        (Method::GET, "/v1/deliveries?state=%ff", 400, "state"),
         (Method::GET, "/console/none", 404, ""),
         (
             Method::GET,

@@ -247,7 +247,7 @@ fn regression_holes_are_skipped_and_counted() {
     let remove = "DELETE FROM stream_message WHERE key & 1099511627775 = 8";
     assert_eq!(transaction.execute(remove, []).unwrap(), 1);
     let found = claim::claim(&transaction, &consumer, 10, VISIBILITY).unwrap();
-    let again: Vec<_> = (found.deliveries.iter())
+    let again: Vec<_> = (found.messages.iter())
         .map(|it| it.message.id.as_u64())
         .collect();
     assert_eq!(again, [3, 4, 7, 9]);
