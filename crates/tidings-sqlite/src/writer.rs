@@ -168,7 +168,8 @@ impl Writer {
         match outcome {
             Ok(log_bytes) => self.log.keep_short(&self.connection, log_bytes),
             Err(error) => {
-                tracing::error!(
+                // As with a commit that failed.
+                tracing::debug!(
                     error = &error as &dyn StdError,
                     jobs = waiting.len(),
                     "cannot begin a transaction in SQLite, its callers get the error"
@@ -247,7 +248,8 @@ fn commit_batch(
     // A commit into a file that cannot be found again does not count.
     let outcome = outcome.and_then(|()| file.check_with(connection));
     if let Err(error) = &outcome {
-        tracing::error!(
+        // Each job returns the error to its caller, which reports it: a full disk fails every commit.
+        tracing::debug!(
             error = error as &dyn StdError,
             jobs = ran.len(),
             "cannot commit a transaction in SQLite, its callers get the error"

@@ -49,6 +49,15 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     server.notify("anna", json!(1)).await;
     disk.fill().unwrap();
     let accepted = 1 + post_until_full(&server, 10).await;
+    // Too many for a log with a line for each.
+    for _ in 0..50 {
+        let body = json!({ "user_id": "anna", "payload": 1 });
+        is_refused_as(
+            server.post("/v1/notifications", &body).await,
+            "storage_full",
+        )
+        .await;
+    }
     let not_ready = server.until_ready_is(503).await;
     is_refused_as(not_ready, "storage_full").await;
     // What is there can be read.
@@ -61,6 +70,11 @@ async fn a_disk_that_fills_is_reported_and_recovered_from() {
     server.notify("anna", json!("room")).await;
     assert_eq!(payloads(&[events.next().await.json()]), ["room"]);
     server.until_ready_is(200).await;
+    drop(events);
+    let (status, log) = server.stop("-TERM").await;
+    assert!(status.success(), "{log}");
+    // One from each part that writes, and two about the stop.
+    assert!(log.lines().count() <= 10, "{log}");
 }
 
 #[tokio::test]
