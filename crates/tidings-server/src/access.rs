@@ -6,7 +6,8 @@
 //! | `api_keys`, `stored_keys`, `new_key` | the API keys: of the configuration, of the database, new ones |
 //! | `scope` | what a key must be allowed to do |
 //! | `token` | tokens of users: the rules |
-//! | `verification_keys`, `jwks` | the keys that verify tokens, and where they come from |
+//! | `verification_keys` | the keys that verify tokens |
+//! | `key_file`, `key_set`, `jwks` | where they come from: PEM files, key sets, and how sets are loaded |
 //! | `caller` | who calls, and what they may do |
 //! | `validity` | the end of a permission while a stream is open |
 //! | `issue` | makes a token for trying out |
@@ -16,6 +17,8 @@ mod caller;
 pub(crate) mod credential;
 mod issue;
 mod jwks;
+mod key_file;
+mod key_set;
 mod new_key;
 mod scope;
 mod stored_keys;
@@ -25,19 +28,23 @@ mod verification_keys;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use self::api_keys::ApiKeys;
 pub(crate) use self::caller::{Caller, Forbidden};
 use self::credential::{Credential, Place, Unclear};
 pub(crate) use self::issue::NewToken;
 pub use self::jwks::JwksError;
 use self::jwks::{Jwks, Pace};
+pub use self::key_file::KeyFileError;
+pub use self::key_set::{KeySetError, NameInSet};
 pub(crate) use self::new_key::new_key;
 pub(crate) use self::scope::{Scope, Scopes};
 use self::stored_keys::StoredKeys;
 pub(crate) use self::token::TokenRule;
 use self::token::Tokens;
 pub(crate) use self::validity::{Due, Validity};
-pub use self::verification_keys::KeyFileError;
+pub use self::verification_keys::UnusableKey;
 use self::verification_keys::VerificationKey;
 use crate::config::Config;
 use crate::settings::jwt::{JwksSource, JwtSettings, UnusableSecret};
@@ -67,6 +74,10 @@ pub(crate) enum Refusal {
     ExpiredKey,
     /// The database could not be asked for its key.
     Storage(StorageError),
+    /// It has a key outside the header.
+    KeyElsewhere,
+    /// It has something that could be a token, and the server accepts none.
+    NoTokens,
     /// It has a token that breaks a rule.
     Token(TokenRule),
 }
@@ -127,7 +138,8 @@ impl Access {
         key: &StoredKey,
         limit: u32,
     ) -> Result<bool, StorageError> {
-        let is_created = self.api_keys.stored.store().create(key, limit).await?;
+        let store = self.api_keys.stored.store();
+        let is_created = store.create(key, limit, Timestamp::now()).await?;
         self.learn_of_change().await;
         Ok(is_created)
     }
@@ -156,9 +168,18 @@ impl Access {
         let found = match &self.tokens {
             Some(_) => credential::anywhere(headers, uri, self.cookie.as_deref()),
             None if self.is_open => credential::in_header(headers).or(Ok(None)),
-            None => credential::in_header(headers),
+            // What is elsewhere is not accepted, and looked for to say so.
+            None => match credential::in_header(headers) {
+                Ok(None) => credential::anywhere(headers, uri, None),
+                found => found,
+            },
         };
         found.map_err(Refusal::Unclear)
+    }
+
+    /// Whether users may call with tokens.
+    pub(crate) fn accepts_tokens(&self) -> bool {
+        self.tokens.is_some()
     }
 
     /// Finds out who sent this credential.
@@ -170,6 +191,9 @@ impl Access {
                 Err(Refusal::Missing)
             };
         };
+        if place != Place::Header && self.api_keys.looks_like_one(&text) {
+            return Err(Refusal::KeyElsewhere);
+        }
         if place == Place::Header
             && let Some(caller) = self.api_keys.identify(&text).await?
         {
@@ -182,6 +206,7 @@ impl Access {
                 token.map(Caller::User).map_err(Refusal::Token)
             }
             _ if self.is_open => Ok(Caller::Operator),
+            None if place != Place::Header => Err(Refusal::NoTokens),
             _ => Err(Refusal::UnknownKey),
         }
     }
@@ -193,9 +218,10 @@ async fn tokens(settings: &JwtSettings) -> Result<Option<Tokens>, AccessError> {
     }
     let secret = settings.signing.read_secret()?;
     let secret = secret.as_ref().map(VerificationKey::of_secret);
-    let public = settings.public_keys.iter();
-    let public = public.map(|path| VerificationKey::read_pem(path));
-    let keys = secret.into_iter().map(Ok).chain(public);
+    let mut keys = Vec::from_iter(secret);
+    for path in &settings.public_keys {
+        keys.extend(key_file::read(path)?);
+    }
     let jwks = match &settings.jwks {
         Some(source) => Some(load(source).await.map_err(|error| AccessError::Jwks {
             source_name: source.to_string(),
@@ -204,7 +230,7 @@ async fn tokens(settings: &JwtSettings) -> Result<Option<Tokens>, AccessError> {
         None => None,
     };
     Ok(Some(Tokens {
-        keys: keys.collect::<Result<_, KeyFileError>>()?,
+        keys,
         jwks,
         issuer: settings.signing.issuer.clone(),
         audience: settings.signing.audience.clone(),

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use tidings_notify::presence::PresenceError;
 use tidings_stream::Streams;
 
-pub(crate) use self::api_keys::{ApiKeyStore, StoredKey};
+pub(crate) use self::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
 pub(crate) use self::import::{Imported, import};
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};

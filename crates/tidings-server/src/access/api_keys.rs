@@ -40,6 +40,11 @@ impl ApiKeys {
         }
     }
 
+    /// Whether this is a key of the configuration, or has the form of the others.
+    pub(crate) fn looks_like_one(&self, text: &str) -> bool {
+        new_key::looks_like_one(text) || self.is_configured(text)
+    }
+
     fn is_configured(&self, text: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(text).into();
         let found = self.configured.iter();

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Client;
+use reqwest::{Client, StatusCode};
+use tidings_reconnect::Obstacle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::verification_keys::{VerificationKey, parse_jwks};
+use super::key_set::{self, KeySet, KeySetError, NameInSet};
+use super::verification_keys::VerificationKey;
 use crate::settings::jwt::JwksSource;
 
 /// How long loading may take.
@@ -48,6 +50,8 @@ pub(crate) struct Jwks {
 struct Loaded {
     /// `None` until loading has worked once.
     keys: Option<Arc<[VerificationKey]>>,
+    /// The keys of the set that this server does not know, which were in the log already.
+    unknown: Vec<NameInSet>,
     /// When loading last ended, with or without success.
     tried: Option<Instant>,
 }
@@ -56,29 +60,46 @@ struct Loaded {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JwksError {
-    /// The client for it cannot be made, or the request failed.
-    #[error("the request failed")]
-    Request(#[source] reqwest::Error),
+    /// The client for it cannot be made.
+    #[error("cannot prepare the request")]
+    Client(#[source] reqwest::Error),
+    /// The server of the URL could not be reached, or did not reply in full.
+    #[error("{0}")]
+    Obstacle(Obstacle),
+    /// The request failed in another way.
+    #[error("the request failed, or the server did not reply by HTTP")]
+    Request,
+    /// The server refused the request.
+    #[error("the server replied {0}")]
+    Status(StatusCode),
+    /// The server named another address: it can be one without TLS, or a private one.
+    #[error(
+        "the server replied {0}, and redirects are not followed; give the URL that it leads to"
+    )]
+    Redirect(StatusCode),
     /// The file cannot be read.
     #[error("cannot read the file")]
     Unreadable(#[source] std::io::Error),
-    /// It is too large, or takes too long.
-    #[error("expected at most {MAX_BYTES} bytes within {} s", TIMEOUT.as_secs())]
-    TooMuch,
-    /// It is not a key set.
-    #[error("expected a JSON Web Key Set")]
-    Malformed(#[source] serde_json::Error),
-    /// It has no key that can be used.
-    #[error("expected at least one public key for RS256, ES256 or EdDSA")]
-    NoKeys,
+    /// It is too large.
+    #[error("expected at most {MAX_BYTES} bytes")]
+    TooLarge,
+    /// It takes too long.
+    #[error("expected it within {} s", TIMEOUT.as_secs())]
+    Late,
+    /// Its text cannot be used.
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
 }
 
 impl Jwks {
     pub(crate) fn new(source: JwksSource, pace: Pace) -> Result<Self, JwksError> {
-        let client = Client::builder().tls_backend_rustls().timeout(TIMEOUT);
+        let client = Client::builder()
+            .tls_backend_rustls()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(TIMEOUT);
         Ok(Self {
             source,
-            client: client.build().map_err(without_url)?,
+            client: client.build().map_err(JwksError::Client)?,
             pace,
             loaded: watch::Sender::default(),
             wanted: Notify::new(),
@@ -103,15 +124,38 @@ impl Jwks {
 
     /// Loads the keys once. The old ones stay if that fails.
     pub(crate) async fn load(&self) -> Result<(), JwksError> {
-        let keys = timeout(TIMEOUT, self.fetch()).await;
-        let keys = keys.unwrap_or(Err(JwksError::TooMuch));
-        self.loaded.send_modify(|loaded| {
-            loaded.tried = Some(Instant::now());
-            if let Ok(keys) = &keys {
-                loaded.keys = Some(keys.clone());
+        let loaded = timeout(TIMEOUT, self.fetch()).await;
+        let loaded = loaded.unwrap_or(Err(JwksError::Late));
+        let tried = Some(Instant::now());
+        match loaded {
+            Ok(set) => {
+                self.warn_of_unknown(&set.unknown);
+                self.loaded.send_replace(Loaded {
+                    keys: Some(set.keys.into()),
+                    unknown: set.unknown,
+                    tried,
+                });
+                Ok(())
             }
-        });
-        keys.map(drop)
+            Err(error) => {
+                self.loaded.send_modify(|loaded| loaded.tried = tried);
+                Err(error)
+            }
+        }
+    }
+
+    /// One line for each change, not for each loading.
+    fn warn_of_unknown(&self, unknown: &[NameInSet]) {
+        if unknown.is_empty() || self.loaded.borrow().unknown == unknown {
+            return;
+        }
+        let names: Vec<_> = unknown.iter().map(ToString::to_string).collect();
+        tracing::warn!(
+            keys = names.join(", "),
+            source = %self.source,
+            "the key set has keys of a kind or an algorithm that is not supported (--jwt-jwks); tokens that are \
+             signed by them are refused, the other keys are used"
+        );
     }
 
     /// Loads the keys again and again.
@@ -148,26 +192,32 @@ impl Jwks {
         );
     }
 
-    async fn fetch(&self) -> Result<Arc<[VerificationKey]>, JwksError> {
+    async fn fetch(&self) -> Result<KeySet, JwksError> {
         let text = match &self.source {
             JwksSource::File(path) => tokio::fs::read(path).await.map_err(JwksError::Unreadable)?,
             JwksSource::Url(url) => self.download(url.clone()).await?,
         };
-        let keys = parse_jwks(&text).map_err(JwksError::Malformed)?;
-        if keys.is_empty() {
-            return Err(JwksError::NoKeys);
-        }
-        Ok(keys.into())
+        Ok(key_set::parse(&text)?)
     }
 
     async fn download(&self, url: url::Url) -> Result<Vec<u8>, JwksError> {
-        let response = self.client.get(url).send().await;
-        let response = response.and_then(reqwest::Response::error_for_status);
-        let mut response = response.map_err(without_url)?;
+        let mut response = self
+            .client
+            .get(url)
+            .send()
+            .await
+            .map_err(|error| failed(&error))?;
+        let status = response.status();
+        if status.is_redirection() {
+            return Err(JwksError::Redirect(status));
+        }
+        if !status.is_success() {
+            return Err(JwksError::Status(status));
+        }
         let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(without_url)? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| failed(&error))? {
             if text.len() + chunk.len() > MAX_BYTES {
-                return Err(JwksError::TooMuch);
+                return Err(JwksError::TooLarge);
             }
             text.extend_from_slice(&chunk);
         }
@@ -175,7 +225,10 @@ impl Jwks {
     }
 }
 
-/// A URL may have a secret in it.
-fn without_url(error: reqwest::Error) -> JwksError {
-    JwksError::Request(error.without_url())
+/// Names what an operator can change. The library's own error has the URL, which may have a secret in it.
+fn failed(error: &reqwest::Error) -> JwksError {
+    if error.is_timeout() {
+        return JwksError::Late;
+    }
+    Obstacle::find(error).map_or(JwksError::Request, JwksError::Obstacle)
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::new_key;
-use crate::storage::{ApiKeyStore, StorageError, StoredKey};
+use crate::storage::{AllKeys, ApiKeyStore, StorageError, StoredKey};
 
 /// How often the keys are read: the time after which every instance knows of a change.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -23,6 +23,9 @@ const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is written which keys were used.
 const RECORD_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a key that has expired is remembered, so that its owner reads that it has expired.
+const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The time of a use that has not been.
 const NEVER: i64 = 0;
@@ -34,6 +37,8 @@ pub(crate) struct StoredKeys {
     known: RwLock<HashMap<[u8; 32], Arc<KnownKey>>>,
     /// When the keys were last read, and what came of it. One at a time reads them.
     read: Mutex<Option<(Instant, Result<(), StorageError>)>>,
+    /// The keys that could not be read, by their ids.
+    unreadable: StdMutex<Vec<String>>,
 }
 
 /// A key that this instance knows.
@@ -62,6 +67,7 @@ impl StoredKeys {
             store,
             known: RwLock::default(),
             read: Mutex::default(),
+            unreadable: StdMutex::default(),
         };
         keys.refresh().await?;
         Ok(keys)
@@ -116,7 +122,8 @@ impl StoredKeys {
     }
 
     async fn read_all(&self) -> Result<(), StorageError> {
-        let keys = self.store.all().await?;
+        let AllKeys { keys, unreadable } = self.store.all().await?;
+        self.warn_of_unreadable(unreadable);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *known);
         for key in keys {
@@ -128,6 +135,24 @@ impl StoredKeys {
             gone.revoked.cancel();
         }
         Ok(())
+    }
+
+    /// One line for each change, not for each reading.
+    fn warn_of_unreadable(&self, ids: Vec<String>) {
+        let mut known = self
+            .unreadable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *known == ids {
+            return;
+        }
+        if !ids.is_empty() {
+            tracing::warn!(
+                keys = ids.join(", "),
+                "cannot read some API keys in the database, which are refused; the others stay valid"
+            );
+        }
+        *known = ids;
     }
 
     /// Reads the keys again and again, and writes which were used. Never returns.
@@ -142,6 +167,9 @@ impl StoredKeys {
             if outcome.is_ok() && recorded.0.elapsed() >= RECORD_EVERY {
                 let now = (Instant::now(), Timestamp::now().as_microsecond());
                 outcome = self.record_uses_since(recorded.1).await;
+                if outcome.is_ok() {
+                    outcome = self.forget_expired().await;
+                }
                 if outcome.is_ok() {
                     recorded = now;
                 }
@@ -176,6 +204,22 @@ impl StoredKeys {
             return Ok(());
         }
         self.store.record_use(&uses).await
+    }
+
+    /// Removes the keys that expired long ago, if there are any.
+    async fn forget_expired(&self) -> Result<(), StorageError> {
+        let Ok(before) = Timestamp::now().checked_sub(FORGET_AFTER) else {
+            return Ok(());
+        };
+        let has_old = {
+            let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+            let mut keys = known.values();
+            keys.any(|known| known.key.expires_at.is_some_and(|end| end < before))
+        };
+        if has_old {
+            self.store.remove_expired(before).await?;
+        }
+        Ok(())
     }
 }
 

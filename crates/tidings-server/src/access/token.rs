@@ -15,6 +15,9 @@ use super::verification_keys::VerificationKey;
 /// The longest token: it must fit into the head of a request, beside other headers.
 const MAX_BYTES: usize = 8 * 1024;
 
+/// The first `exp` that cannot be meant as seconds: it is after the year 5000.
+const MILLISECONDS: f64 = 1e11;
+
 /// How far the clock of the issuer may be from ours.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(5);
 
@@ -52,6 +55,10 @@ pub(crate) enum TokenRule {
     WrongSignature,
     #[error("the token has no exp that is a number")]
     NoExpiry,
+    #[error(
+        "the exp of the token is after the year 5000; expected seconds since 1970, not milliseconds"
+    )]
+    ExpiryInMilliseconds,
     #[error("the token has expired")]
     Expired,
     #[error("the token is not valid yet (nbf)")]
@@ -60,6 +67,8 @@ pub(crate) enum TokenRule {
     WrongIssuer,
     #[error("the token has another aud than --jwt-audience")]
     WrongAudience,
+    #[error("the token has an aud, and the server has no --jwt-audience")]
+    UnexpectedAudience,
     #[error("the token has no sub that is a string")]
     NoSubject,
     #[error("the sub of the token is not the id of a user")]
@@ -104,7 +113,7 @@ impl Tokens {
             match jsonwebtoken::decode::<Claims>(token, key.key(), &validation) {
                 Ok(decoded) => return decoded.claims.check(),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidSignature) => {}
-                Err(error) => return Err(TokenRule::of(error.kind())),
+                Err(error) => return Err(self.rule_of(error.kind())),
             }
         }
         Err(TokenRule::WrongSignature)
@@ -167,6 +176,13 @@ impl Tokens {
         }
     }
 
+    fn rule_of(&self, kind: &ErrorKind) -> TokenRule {
+        match TokenRule::of(kind) {
+            TokenRule::WrongAudience if self.audience.is_none() => TokenRule::UnexpectedAudience,
+            rule => rule,
+        }
+    }
+
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.leeway = LEEWAY.as_secs().unsigned_abs();
@@ -214,7 +230,12 @@ impl Claims {
         };
         let user = UserId::new(sub).map_err(|_| TokenRule::InvalidSubject)?;
         let exp = self.exp.as_ref().and_then(Value::as_f64);
-        let exp = time(exp.ok_or(TokenRule::NoExpiry)?);
+        let exp = exp.ok_or(TokenRule::NoExpiry)?;
+        // It would be valid for thousands of years.
+        if exp >= MILLISECONDS {
+            return Err(TokenRule::ExpiryInMilliseconds);
+        }
+        let exp = time(exp);
         let expires_at = exp.saturating_add(LEEWAY).unwrap_or(Timestamp::MAX);
         // The library counts whole seconds. A stream ends at this time, and no other may begin after it.
         if expires_at <= Timestamp::now() {

@@ -1,22 +1,20 @@
 //! The keys that verify tokens. Each belongs to one algorithm, so that no key is ever used for another.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 
-use jsonwebtoken::jwk::{
-    AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse,
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RsaPublicKeyComponents,
 };
-use jsonwebtoken::{Algorithm, DecodingKey};
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 
 use crate::settings::jwt::JwtSecret;
 
-/// Length of an uncompressed point of P-256.
-const P256_POINT_BYTES: usize = 65;
+/// The sizes of RSA keys: a smaller one can be broken, a larger one the library does not verify by.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Length of a public key of Ed25519.
-const ED25519_BYTES: usize = 32;
+/// The sizes of the public exponent of RSA: 3 is the smallest, and the library takes none beyond 33 bits.
+const EXPONENT_BITS: std::ops::RangeInclusive<usize> = 2..=33;
 
 /// A key, and the algorithm that it is for.
 #[derive(Clone)]
@@ -34,6 +32,28 @@ impl fmt::Debug for VerificationKey {
     }
 }
 
+/// Why a public key cannot verify tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnusableKey {
+    /// It is a key pair, which must not be on the server.
+    #[error("is a private key; expected the public key of it")]
+    Private,
+    /// It is of RSA, and too small or too large.
+    #[error(
+        "is an RSA key of {bits} bits; expected {} to {} bits",
+        RSA_BITS.start(),
+        RSA_BITS.end()
+    )]
+    Size {
+        /// Bits of its modulus.
+        bits: usize,
+    },
+    /// It is no key, or one of another kind.
+    #[error("is broken or of another kind; expected a public key of RSA, P-256 or Ed25519")]
+    Broken,
+}
+
 impl VerificationKey {
     pub(crate) fn of_secret(secret: &JwtSecret) -> Self {
         Self {
@@ -43,75 +63,37 @@ impl VerificationKey {
         }
     }
 
-    pub(crate) fn read_pem(path: &Path) -> Result<Self, KeyFileError> {
-        let text = std::fs::read(path).map_err(|source| KeyFileError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::of_pem(&text).ok_or_else(|| KeyFileError::NoPublicKey {
-            path: path.to_owned(),
-        })
-    }
-
-    fn of_pem(text: &[u8]) -> Option<Self> {
-        // The library takes the number in a private key of RSA for a public one.
-        if String::from_utf8_lossy(text).contains("PRIVATE KEY") {
-            return None;
-        }
-        let has_length = |key: &DecodingKey, length| {
-            key.try_get_as_bytes()
-                .is_ok_and(|bytes| bytes.len() == length)
-        };
-        let ec = || {
-            let key = DecodingKey::from_ec_pem(text).ok()?;
-            has_length(&key, P256_POINT_BYTES).then_some((Algorithm::ES256, key))
-        };
-        let ed = || {
-            let key = DecodingKey::from_ed_pem(text).ok()?;
-            has_length(&key, ED25519_BYTES).then_some((Algorithm::EdDSA, key))
-        };
-        let rsa = || Some((Algorithm::RS256, DecodingKey::from_rsa_pem(text).ok()?));
-        let (algorithm, key) = ec().or_else(ed).or_else(rsa)?;
-        Some(Self {
-            algorithm,
-            id: None,
-            key,
-        })
-    }
-
-    /// The key of an entry of a key set; `None` if it does not verify tokens by an algorithm of ours. Key
-    /// sets are public, so a secret in one is not used.
-    fn of_jwk(jwk: &Jwk) -> Option<Self> {
-        let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
-            AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
-                Algorithm::ES256
+    /// Checks a public key. With one that is broken, each token would be refused for its signature.
+    pub(super) fn of_public_key(
+        algorithm: Algorithm,
+        id: Option<String>,
+        key: DecodingKey,
+    ) -> Result<Self, UnusableKey> {
+        match (algorithm, key.kind()) {
+            (Algorithm::RS256, DecodingKeyKind::RsaModulusExponent { n, e }) => {
+                check_rsa(n, e)?;
+                let rsa = RsaPublicKeyComponents { n, e };
+                let parsed =
+                    rsa.to_parsed_public_key(&aws_lc_rs::signature::RSA_PKCS1_2048_8192_SHA256);
+                parsed.map_err(|_| UnusableKey::Broken)?;
             }
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
-                Algorithm::EdDSA
+            (Algorithm::RS256, DecodingKeyKind::SecretOrDer(der)) => {
+                let rsa = rsa::PublicKey::from_der(der).map_err(|_| UnusableKey::Broken)?;
+                check_rsa(
+                    rsa.modulus().big_endian_without_leading_zero(),
+                    rsa.exponent().big_endian_without_leading_zero(),
+                )?;
             }
-            _ => return None,
-        };
-        let common = &jwk.common;
-        let is_for_signatures = common
-            .public_key_use
-            .as_ref()
-            .is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
-        let is_for_verifying = common
-            .key_operations
-            .as_ref()
-            .is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-        let is_for_algorithm = common
-            .key_algorithm
-            .is_none_or(|named| named == KeyAlgorithm::from(algorithm));
-        if !(is_for_signatures && is_for_verifying && is_for_algorithm) {
-            return None;
+            (Algorithm::ES256, DecodingKeyKind::SecretOrDer(point)) => {
+                ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
+                    .map_err(|_| UnusableKey::Broken)?;
+            }
+            (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(point)) => {
+                ParsedPublicKey::new(&ED25519, point).map_err(|_| UnusableKey::Broken)?;
+            }
+            _ => return Err(UnusableKey::Broken),
         }
-        Some(Self {
-            algorithm,
-            id: common.key_id.clone(),
-            key: DecodingKey::from_jwk(jwk).ok()?,
-        })
+        Ok(Self { algorithm, id, key })
     }
 
     pub(crate) fn algorithm(&self) -> Algorithm {
@@ -132,106 +114,32 @@ impl VerificationKey {
     }
 }
 
-/// Reads a JSON Web Key Set. Entries that cannot verify tokens are left out.
-pub(crate) fn parse_jwks(text: &[u8]) -> Result<Vec<VerificationKey>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Document<'a> {
-        #[serde(borrow)]
-        keys: Vec<&'a RawValue>,
+/// Checks the numbers of an RSA key, in bytes from the highest. The library does so at each verification.
+fn check_rsa(modulus: &[u8], exponent: &[u8]) -> Result<(), UnusableKey> {
+    let bits = bits(modulus);
+    if !RSA_BITS.contains(&bits) {
+        return Err(UnusableKey::Size { bits });
     }
-    let document: Document<'_> = serde_json::from_slice(text)?;
-    let keys = document.keys.into_iter();
-    // An entry of a kind that is not known yet must not make the others useless.
-    let jwks = keys.filter_map(|key| serde_json::from_str::<Jwk>(key.get()).ok());
-    Ok(jwks
-        .filter_map(|jwk| VerificationKey::of_jwk(&jwk))
-        .collect())
+    let is_odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+    let has_size = EXPONENT_BITS.contains(&self::bits(exponent));
+    if is_odd(modulus) && is_odd(exponent) && has_size {
+        Ok(())
+    } else {
+        Err(UnusableKey::Broken)
+    }
 }
 
-/// Why a file with a key cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyFileError {
-    /// The file cannot be read.
-    #[error("--jwt-public-key: cannot read {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system reported.
-        source: std::io::Error,
-    },
-    /// The file has no key that can be used.
-    #[error(
-        "--jwt-public-key: expected a public key of RSA, P-256 or Ed25519 in PEM in {}",
-        path.display()
-    )]
-    NoPublicKey {
-        /// The file.
-        path: PathBuf,
-    },
+/// How many binary digits a number has.
+fn bits(number: &[u8]) -> usize {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[zeros..];
+    let unused = digits.first().map_or(0, |first| first.leading_zeros());
+    digits.len() * 8 - unused as usize
 }
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{KeyPair, SignatureAlgorithm};
-    use serde_json::{Value, json};
-
     use super::*;
-
-    fn pem(algorithm: &'static SignatureAlgorithm) -> (String, String) {
-        let pair = KeyPair::generate_for(algorithm).unwrap();
-        (pair.public_key_pem(), pair.serialize_pem())
-    }
-
-    #[test]
-    fn the_kind_of_a_public_key_decides_its_algorithm_and_a_private_key_is_refused() {
-        for (kind, algorithm) in [
-            (&rcgen::PKCS_RSA_SHA256, Some(Algorithm::RS256)),
-            (&rcgen::PKCS_ECDSA_P256_SHA256, Some(Algorithm::ES256)),
-            (&rcgen::PKCS_ED25519, Some(Algorithm::EdDSA)),
-            (&rcgen::PKCS_ECDSA_P384_SHA384, None),
-        ] {
-            let (public, private) = pem(kind);
-            let key = VerificationKey::of_pem(public.as_bytes());
-            assert_eq!(key.map(|key| key.algorithm), algorithm);
-            assert!(VerificationKey::of_pem(private.as_bytes()).is_none());
-        }
-        assert!(VerificationKey::of_pem(b"").is_none());
-        assert!(VerificationKey::of_pem(b"0123456789abcdef").is_none());
-    }
-
-    #[test]
-    fn a_key_set_has_the_keys_that_verify_signatures_and_no_secrets() {
-        let curve = |change: Value| {
-            let mut key = json!({
-                "kty": "EC", "crv": "P-256", "kid": "a", "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
-                "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"
-            });
-            let fields = change.as_object().unwrap().clone();
-            key.as_object_mut().unwrap().extend(fields);
-            key
-        };
-        for (key, is_used) in [
-            (curve(json!({})), true),
-            (curve(json!({ "use": "sig", "alg": "ES256" })), true),
-            (curve(json!({ "key_ops": ["verify"] })), true),
-            (curve(json!({ "use": "enc" })), false),
-            (curve(json!({ "alg": "ES384" })), false),
-            (curve(json!({ "alg": "HS256" })), false),
-            (curve(json!({ "key_ops": ["sign"] })), false),
-            (curve(json!({ "crv": "P-384" })), false),
-            (curve(json!({ "crv": "secp256k1" })), false),
-            (json!({ "kty": "oct", "k": "c2VjcmV0" }), false),
-            (json!({ "kty": "future" }), false),
-            (json!("text"), false),
-        ] {
-            let set = json!({ "keys": [key, curve(json!({ "kid": "other" }))] });
-            let keys = parse_jwks(set.to_string().as_bytes()).unwrap();
-            assert_eq!(keys.len(), 1 + usize::from(is_used), "{set}");
-        }
-        parse_jwks(b"[]").unwrap_err();
-        parse_jwks(b"<html>").unwrap_err();
-    }
 
     #[test]
     fn a_key_is_found_by_algorithm_and_id() {
@@ -243,5 +151,34 @@ mod tests {
         assert!(key.matches(Algorithm::HS256, Some("a")));
         assert!(key.matches(Algorithm::HS256, None));
         assert!(!key.matches(Algorithm::HS256, Some("b")));
+    }
+
+    #[test]
+    fn the_numbers_of_an_rsa_key_are_odd_and_of_their_sizes() {
+        let modulus = |first: u8, bytes: usize| {
+            let mut modulus = vec![0, 0];
+            modulus.push(first);
+            modulus.resize(2 + bytes, 1);
+            modulus
+        };
+        for (modulus, bits) in [
+            (modulus(0x7f, 256), Err(2047)),
+            (modulus(0x80, 256), Ok(())),
+            (modulus(0xff, 1024), Ok(())),
+            (modulus(0x01, 1025), Err(8193)),
+            (vec![], Err(0)),
+            (vec![0], Err(0)),
+        ] {
+            let expected = bits.map_err(|bits| UnusableKey::Size { bits });
+            assert_eq!(check_rsa(&modulus, &[1, 0, 1]), expected);
+        }
+        let good = modulus(0x80, 256);
+        let mut even = good.clone();
+        even[257] = 2;
+        assert_eq!(check_rsa(&even, &[3]), Err(UnusableKey::Broken));
+        assert_eq!(check_rsa(&good, &[0, 0, 3]), Ok(()));
+        for exponent in [&[][..], &[0], &[1], &[2], &[2, 0, 0, 0, 1]] {
+            assert_eq!(check_rsa(&good, exponent), Err(UnusableKey::Broken));
+        }
     }
 }

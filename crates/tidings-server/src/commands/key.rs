@@ -9,6 +9,7 @@ use serde_json::value::to_raw_value;
 use super::CommandError;
 use super::remote::{Remote, accepted};
 use crate::access::{Scope, Scopes};
+use crate::error::said_by_system;
 use crate::settings::{DAY, time};
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey, NewApiKey};
@@ -94,12 +95,35 @@ impl Create {
         let url = self.remote.address(&["v1", "keys"])?;
         let body = to_raw_value(&body)?;
         let created: CreatedApiKey = self.remote.call(Method::POST, url, Some(&body)).await?;
-        // The key alone, for scripts.
-        writeln!(std::io::stdout(), "{}", created.key).map_err(|error| {
-            let id = &created.described.id;
-            format!("created the key {id}, but cannot print it, so revoke it: {error}")
-        })?;
+        if let Err(error) = print(&created.key) {
+            return Err(self.remote.take_back(&created.described.id, &error).await);
+        }
         writeln!(std::io::stderr(), "created {}", line(&created.described))?;
+        Ok(())
+    }
+}
+
+/// The key alone, for scripts.
+fn print(key: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{key}")?;
+    out.flush()
+}
+
+impl Remote {
+    /// Revokes a key that could not be shown, since it will not be shown again; returns the error to report.
+    async fn take_back(&self, id: &str, error: &std::io::Error) -> CommandError {
+        let problem = format!("cannot write the key: {}", said_by_system(error));
+        match self.revoke(id).await {
+            Ok(()) => format!("{problem}; it is revoked again").into(),
+            Err(_) => format!("{problem}; revoke it: tidings key revoke {id}").into(),
+        }
+    }
+
+    async fn revoke(&self, id: &str) -> Result<(), CommandError> {
+        let url = self.address(&["v1", "keys", id])?;
+        let request = self.client()?.delete(url).send().await;
+        accepted(request.map_err(|error| self.unreachable(&error))?).await?;
         Ok(())
     }
 }
@@ -125,9 +149,7 @@ impl List {
 
 impl Revoke {
     async fn run(self) -> Result<(), CommandError> {
-        let url = self.remote.address(&["v1", "keys", &self.id])?;
-        let request = self.remote.client()?.delete(url).send().await;
-        accepted(request.map_err(|error| self.remote.unreachable(&error))?).await?;
+        self.remote.revoke(&self.id).await?;
         writeln!(std::io::stderr(), "revoked {}", self.id)?;
         Ok(())
     }

@@ -7,9 +7,13 @@ const element = (id) => document.getElementById(id);
 const [status, feed, empty, unread, readAll, sent] =
   ["status", "feed", "empty", "unread", "read-all", "sent"].map(element);
 
-/** What the page says on a server with keys. */
-const NEEDS_DEV =
-  "this server requires an API key, and this page cannot send one: use `curl` or `tidings`, or a server with --dev and no keys";
+/** What the page says when the server wants to know who calls. */
+const NEEDS_CREDENTIAL = "this server requires an API key or a token: type it under Access";
+
+/** The API key or the token, if one was typed. It is kept in memory only, and gone after a reload. */
+let credential = "";
+
+const headers = () => (credential ? { Authorization: `Bearer ${credential}` } : {});
 
 let source = null;
 let watched = null;
@@ -32,10 +36,10 @@ function setStatus(state, text) {
 /** Calls the server and returns its JSON; an error response becomes an Error with its message. */
 async function call(path, body) {
   const options = body === undefined ? {} : { method: "POST", body };
-  const response = await fetch(path, options).catch(() => {
+  const response = await fetch(path, { ...options, headers: headers() }).catch(() => {
     throw new Error("the server does not reply");
   });
-  if (response.status === 401) throw new Error(NEEDS_DEV);
+  if (response.status === 401 && !credential) throw new Error(NEEDS_CREDENTIAL);
   const reply = await response.json().catch(() => {
     throw new Error(`the reply has the status ${response.status} and is not from Tidings`);
   });
@@ -136,6 +140,56 @@ function showChange({ change, ids, up_to: upTo, unread: count }) {
   }
 }
 
+/**
+ * A stream with the credential in a header, which an EventSource cannot send: in its URL, a proxy might log it.
+ * It looks like an EventSource that does not reconnect by itself.
+ */
+class HeaderStream extends EventTarget {
+  #abort = new AbortController();
+  readyState = EventSource.CONNECTING;
+
+  constructor(path) {
+    super();
+    this.#run(path).catch(() => {}).finally(() => {
+      const isWanted = !this.#abort.signal.aborted;
+      this.readyState = EventSource.CLOSED;
+      if (isWanted) this.onerror({ target: this });
+    });
+  }
+
+  close() {
+    this.#abort.abort();
+  }
+
+  async #run(path) {
+    const response = await fetch(path, { headers: headers(), signal: this.#abort.signal });
+    if (!response.ok) return;
+    this.readyState = EventSource.OPEN;
+    this.onopen();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const events = (text + value).split("\n\n");
+      text = events.pop();
+      for (const event of events) this.#dispatch(event.split("\n"));
+    }
+  }
+
+  #dispatch(lines) {
+    const field = (name) => {
+      const found = lines.filter((line) => line.startsWith(`${name}: `));
+      return found.map((line) => line.slice(name.length + 2)).join("\n");
+    };
+    const data = field("data");
+    if (!data) return;
+    const type = field("event");
+    if (type) this.dispatchEvent(new MessageEvent(type, { data }));
+    else this.onmessage({ data });
+  }
+}
+
 /** Counts the calls of watch: only the newest may open a stream. */
 let generation = 0;
 
@@ -162,7 +216,7 @@ async function watch(user) {
   // The stream continues right after the page of the inbox, so that nothing is lost between them.
   const { cursor } = inbox;
   const path = `${routesOf(user)}/events?last_event_id=${cursor}`;
-  source = new EventSource(path);
+  source = credential ? new HeaderStream(path) : new EventSource(path);
   source.onopen = () => setStatus("live", `watching ${user}`);
   source.onerror = ({ target }) => {
     setStatus("waiting", "reconnecting");
@@ -250,6 +304,13 @@ element("watch").addEventListener("submit", (event) => {
   const hash = `#${encodeURIComponent(event.target.elements.user.value)}`;
   if (location.hash === hash) watchAddress();
   else location.hash = hash;
+});
+
+element("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  credential = event.target.elements.credential.value.trim();
+  if (location.hash.length > 1) watchAddress();
+  else setStatus("idle", credential ? "the next requests are sent with it" : "not watching");
 });
 
 addEventListener("hashchange", watchAddress);

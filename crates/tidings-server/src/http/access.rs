@@ -44,7 +44,8 @@ impl Gate {
                 "requests from pages of other sites are not allowed",
             ));
         }
-        let refused = |refusal| refuse(refusal, parts.uri.path());
+        let tokens = self.access.accepts_tokens();
+        let refused = |refusal| refuse(refusal, tokens, parts.uri.path());
         let sent = self
             .access
             .credential(&parts.headers, &parts.uri)
@@ -98,26 +99,34 @@ fn forbid(rule: Forbidden, path: &str) -> Response {
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", rule.to_string()).into_response()
 }
 
-/// It is not known who calls.
-fn refuse(refusal: Refusal, path: &str) -> Response {
-    let (rule, challenge) = match refusal {
+/// It is not known who calls. `tokens`: whether a token is accepted, too.
+fn refuse(refusal: Refusal, tokens: bool, path: &str) -> Response {
+    let mut challenge = "Bearer".to_owned();
+    let rule = match refusal {
         Refusal::Token(TokenRule::NoKeys) => {
             return ApiError::no_token_keys().into_response();
         }
         Refusal::Storage(error) => return ApiError::from(error).into_response(),
-        Refusal::ExpiredKey => ("the API key has expired".to_owned(), "Bearer".to_owned()),
-        Refusal::Token(rule) => (
-            rule.to_string(),
-            format!("Bearer error=\"invalid_token\", error_description=\"{rule}\""),
-        ),
-        Refusal::Missing | Refusal::Unclear(Unclear::Header) | Refusal::UnknownKey => (
-            "expected one header `Authorization: Bearer KEY` with a valid API key".to_owned(),
-            "Bearer".to_owned(),
-        ),
-        Refusal::Unclear(Unclear::Several) => (
-            "expected one API key or token, got several".to_owned(),
-            "Bearer".to_owned(),
-        ),
+        Refusal::ExpiredKey => "the API key has expired".to_owned(),
+        Refusal::Token(rule) => {
+            challenge = format!("Bearer error=\"invalid_token\", error_description=\"{rule}\"");
+            rule.to_string()
+        }
+        Refusal::Missing | Refusal::Unclear(Unclear::Header) | Refusal::UnknownKey => {
+            let credential = if tokens { "API key or token" } else { "API key" };
+            format!("expected one header `Authorization: Bearer KEY` with a valid {credential}")
+        }
+        Refusal::Unclear(Unclear::Several) => {
+            "expected one API key or token, got several".to_owned()
+        }
+        Refusal::KeyElsewhere => {
+            "an API key is accepted only in the header `Authorization: Bearer KEY`; make a new one if this one \
+             was in a URL"
+                .to_owned()
+        }
+        Refusal::NoTokens => "the server accepts no tokens: it has no --jwt-secret, --jwt-public-key or \
+                              --jwt-jwks"
+            .to_owned(),
     };
     tracing::info!(rule, url.path = path, "refused a caller");
     let refused = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", rule);

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, InPath, NoIdempotencyKey};
+use super::extract::{Body, InPath, NoFields, NoIdempotencyKey};
 use super::fields::Fields;
 use crate::access::{Scope, Scopes, new_key};
 use crate::app::SharedApp;
@@ -32,9 +32,12 @@ pub(super) async fn create(
     let scopes: Option<Vec<Scope>> = fields.take("scopes")?;
     let expires_at: Option<Time> = fields.take("expires_at")?;
     fields.finish()?;
-    let name = name.filter(|name| (1..=MAX_NAME).contains(&name.len()));
-    let name = name.ok_or_else(|| {
-        ApiError::invalid("name", format!("expected a text of 1 to {MAX_NAME} bytes"))
+    let name = name.filter(|name| is_name(name)).ok_or_else(|| {
+        let expected = "bytes without control characters";
+        ApiError::invalid(
+            "name",
+            format!("expected a text of 1 to {MAX_NAME} {expected}"),
+        )
     })?;
     let scopes = Scopes::new(scopes.unwrap_or_default())
         .ok_or_else(|| ApiError::invalid("scopes", "expected at least one scope, each once"))?;
@@ -55,11 +58,16 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(CreatedApiKey { described, key })).into_response())
 }
 
+/// Names are shown in terminals and logs.
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 pub(super) async fn list(
     State(app): State<SharedApp>,
 ) -> Result<Json<Data<Vec<ApiKey>>>, ApiError> {
-    let keys = app.storage.api_keys.all().await?;
-    let data = keys.into_iter().map(ApiKey::from).collect();
+    let all = app.storage.api_keys.all().await?;
+    let data = all.keys.into_iter().map(ApiKey::from).collect();
     Ok(Json(Data { data }))
 }
 
@@ -67,6 +75,7 @@ pub(super) async fn revoke(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
     _: NoIdempotencyKey,
+    _: NoFields,
 ) -> Result<StatusCode, ApiError> {
     if app.access.revoke_key(&id).await? {
         Ok(StatusCode::NO_CONTENT)

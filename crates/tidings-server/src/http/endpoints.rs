@@ -154,6 +154,7 @@ pub(super) async fn remove(
     OwnerInPath(owner): OwnerInPath,
     InPath(id): InPath<String>,
     _: NoIdempotencyKey,
+    _: NoFields,
 ) -> Result<StatusCode, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
     if app.webhooks.remove_endpoint(id).await? {

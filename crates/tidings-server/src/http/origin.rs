@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use url::Url;
 
 use super::error::ApiError;
+use super::extract::header_once;
 use crate::config::Config;
 
 /// The pages that are trusted.
@@ -87,8 +88,10 @@ pub(crate) async fn check_origin(
         )
         .into_response();
     }
-    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
-        return next.run(request).await;
+    let origin = match header_once(request.headers(), "Origin") {
+        Ok(Some(origin)) => origin.clone(),
+        Ok(None) => return next.run(request).await,
+        Err(twice) => return twice.into_response(),
     };
     let trusted = origin
         .to_str()

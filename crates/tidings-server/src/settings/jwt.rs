@@ -18,8 +18,8 @@ pub struct JwtSettings {
     #[command(flatten)]
     pub signing: JwtSigning,
 
-    /// PEM file with a public key that verifies tokens: RSA, P-256 or Ed25519, for RS256, ES256 or `EdDSA`;
-    /// may be given several times, or several separated by commas
+    /// PEM file with public keys that verify tokens: RSA, P-256 or Ed25519, for RS256, ES256 or `EdDSA`; may be
+    /// given several times, or several separated by commas
     #[arg(
         long = "jwt-public-key",
         env = "TIDINGS_JWT_PUBLIC_KEY",
@@ -29,7 +29,7 @@ pub struct JwtSettings {
     pub public_keys: Vec<PathBuf>,
 
     /// JSON Web Key Set with the public keys that verify tokens: a file, or a URL of `http` or `https`. It is
-    /// loaded again every 5 minutes, and when a token names an unknown key
+    /// loaded again every 5 minutes, and when a token names an unknown key; redirects are not followed
     #[arg(long = "jwt-jwks", env = "TIDINGS_JWT_JWKS", value_name = "FILE|URL",
           hide_env_values = true, value_parser = Unshown(JwksSource::from_str))]
     pub jwks: Option<JwksSource>,
@@ -64,14 +64,20 @@ pub struct JwtSigning {
     pub secret_file: Option<PathBuf>,
 
     /// Issuer that tokens must have (`iss`)
-    #[arg(long = "jwt-issuer", env = "TIDINGS_JWT_ISSUER", value_name = "ISSUER")]
+    #[arg(
+        long = "jwt-issuer",
+        env = "TIDINGS_JWT_ISSUER",
+        value_name = "ISSUER",
+        value_parser = not_empty
+    )]
     pub issuer: Option<String>,
 
     /// Audience that tokens must have (`aud`); without it, tokens for an audience are refused
     #[arg(
         long = "jwt-audience",
         env = "TIDINGS_JWT_AUDIENCE",
-        value_name = "AUDIENCE"
+        value_name = "AUDIENCE",
+        value_parser = not_empty
     )]
     pub audience: Option<String>,
 }
@@ -204,6 +210,15 @@ impl fmt::Display for JwksSource {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Url(url) => write!(f, "{}{}", url.origin().ascii_serialization(), url.path()),
         }
+    }
+}
+
+/// An empty value would refuse every token, and most likely comes from a variable that is not set.
+fn not_empty(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        Err("expected at least one character")
+    } else {
+        Ok(text.to_owned())
     }
 }
 

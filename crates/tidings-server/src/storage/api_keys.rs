@@ -17,17 +17,45 @@ use crate::access::Scopes;
 /// `storage/conformance.rs` holds both engines to it.
 #[async_trait]
 pub(crate) trait ApiKeyStore: Debug + Send + Sync + 'static {
-    /// Stores a key, unless there are already so many. Returns whether it is stored.
-    async fn create(&self, key: &StoredKey, limit: u32) -> Result<bool, StorageError>;
+    /// Stores a key, unless there are already so many that have not expired at `now`. Returns whether it is
+    /// stored. Of those that have expired, so many that expired last stay.
+    async fn create(
+        &self,
+        key: &StoredKey,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<bool, StorageError>;
 
     /// All keys, oldest first.
-    async fn all(&self) -> Result<Vec<StoredKey>, StorageError>;
+    async fn all(&self) -> Result<AllKeys, StorageError>;
 
     /// Removes a key. Returns whether there was one.
     async fn remove(&self, id: &str) -> Result<bool, StorageError>;
 
+    /// Removes the keys that expired before a time.
+    async fn remove_expired(&self, before: Timestamp) -> Result<(), StorageError>;
+
     /// Records when keys were used. A later time that is stored stays, and a key that is gone is left out.
     async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError>;
+}
+
+/// The keys that are stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct AllKeys {
+    /// Those that can be read.
+    pub(crate) keys: Vec<StoredKey>,
+    /// The ids of the others. One bad row must not lock out the callers with other keys.
+    pub(crate) unreadable: Vec<String>,
+}
+
+impl AllKeys {
+    /// Adds what was read of a row.
+    pub(super) fn add(&mut self, id: String, key: Result<StoredKey, StorageError>) {
+        match key {
+            Ok(key) => self.keys.push(key),
+            Err(_) => self.unreadable.push(id),
+        }
+    }
 }
 
 /// An API key without its secret.

@@ -263,44 +263,78 @@ fn api_key(name: &str, expires_at: Option<Timestamp>) -> StoredKey {
     new_key(name.to_owned(), scopes, expires_at).unwrap().1
 }
 
+async fn create_key(handle: &Storage, key: &StoredKey, limit: u32) -> bool {
+    let now = Timestamp::now();
+    handle.api_keys.create(key, limit, now).await.unwrap()
+}
+
+async fn keys(handle: &Storage) -> Vec<StoredKey> {
+    let all = handle.api_keys.all().await.unwrap();
+    assert_eq!(all.unreadable, [""; 0]);
+    all.keys
+}
+
 pub(super) async fn keys_are_listed_on_every_handle_until_they_are_removed(handles: Handles) {
-    let (first, second) = (&handles.first.api_keys, &handles.second.api_keys);
-    assert_eq!(second.all().await.unwrap(), []);
+    let (first, second) = (&handles.first, &handles.second);
+    assert_eq!(keys(second).await, []);
     let future = "2099-01-01T00:00:00.123456Z".parse().unwrap();
     let (one, two) = (
         api_key("o'ne \"\u{e9}\"", None),
         api_key("two", Some(future)),
     );
-    assert!(first.create(&one, 10).await.unwrap());
-    assert!(second.create(&two, 10).await.unwrap());
-    assert_eq!(first.all().await.unwrap(), [one.clone(), two.clone()]);
-    assert_eq!(second.all().await.unwrap(), [one.clone(), two.clone()]);
-    assert!(second.remove(&one.id).await.unwrap());
-    assert!(!first.remove(&one.id).await.unwrap());
-    assert_eq!(first.all().await.unwrap(), [two]);
+    assert!(create_key(first, &one, 10).await);
+    assert!(create_key(second, &two, 10).await);
+    assert_eq!(keys(first).await, [one.clone(), two.clone()]);
+    assert_eq!(keys(second).await, [one.clone(), two.clone()]);
+    assert!(second.api_keys.remove(&one.id).await.unwrap());
+    assert!(!first.api_keys.remove(&one.id).await.unwrap());
+    assert_eq!(keys(first).await, [two]);
 }
 
 pub(super) async fn there_are_at_most_so_many_keys(handles: Handles) {
-    let keys = &handles.first.api_keys;
+    let handle = &handles.first;
     let (one, two) = (api_key("one", None), api_key("two", None));
-    assert!(!keys.create(&one, 0).await.unwrap());
-    assert!(keys.create(&one, 1).await.unwrap());
-    assert!(!keys.create(&two, 1).await.unwrap());
-    assert_eq!(keys.all().await.unwrap(), [one]);
+    assert!(!create_key(handle, &one, 0).await);
+    assert!(create_key(handle, &one, 1).await);
+    assert!(!create_key(handle, &two, 1).await);
+    assert_eq!(keys(handle).await, [one]);
+}
+
+pub(super) async fn expired_keys_leave_room_for_others_and_are_forgotten(handles: Handles) {
+    let (first, second) = (&handles.first, &handles.second);
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let old = [100, 300, 200].map(|second| api_key("old", Some(at(second))));
+    for key in &old {
+        assert!(create_key(first, key, 2).await, "the others have expired");
+    }
+    let new = api_key("new", None);
+    assert!(create_key(second, &new, 1).await);
+    let ids = |keys: Vec<StoredKey>| {
+        let mut ids: Vec<_> = keys.into_iter().map(|key| key.id).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let [_, last, _] = old;
+    let left = ids(vec![last.clone(), new.clone()]);
+    assert_eq!(ids(keys(first).await), left, "as many stay as may be valid");
+    first.api_keys.remove_expired(at(300)).await.unwrap();
+    assert_eq!(ids(keys(first).await), left);
+    first.api_keys.remove_expired(at(301)).await.unwrap();
+    assert_eq!(keys(second).await, [new]);
 }
 
 pub(super) async fn the_latest_use_of_a_key_is_kept(handles: Handles) {
     let (one, two) = (api_key("one", None), api_key("two", None));
     for key in [&one, &two] {
-        assert!(handles.first.api_keys.create(key, 10).await.unwrap());
+        assert!(create_key(&handles.first, key, 10).await);
     }
     let at = |second| Timestamp::from_second(second).unwrap();
     let uses = [(one.id.clone(), at(200)), ("key_gone".to_owned(), at(200))];
     handles.first.api_keys.record_use(&uses).await.unwrap();
     let earlier = [(one.id.clone(), at(100)), (two.id.clone(), at(100))];
     handles.second.api_keys.record_use(&earlier).await.unwrap();
-    let keys = handles.first.api_keys.all().await.unwrap();
-    let stored: Vec<_> = keys.iter().map(|key| key.last_used_at).collect();
+    let stored = keys(&handles.first).await;
+    let stored: Vec<_> = stored.iter().map(|key| key.last_used_at).collect();
     assert_eq!(stored, [Some(at(200)), Some(at(100))]);
 }
 
@@ -333,6 +367,7 @@ macro_rules! suite {
             old_keys_are_cleaned_and_young_ones_kept,
             keys_are_listed_on_every_handle_until_they_are_removed,
             there_are_at_most_so_many_keys,
+            expired_keys_leave_room_for_others_and_are_forgotten,
             the_latest_use_of_a_key_is_kept,
             a_closed_storage_refuses,
         );

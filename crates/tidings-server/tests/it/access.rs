@@ -76,6 +76,22 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
 }
 
 #[tokio::test]
+async fn regression_two_origins_are_refused() {
+    let home = Home::new();
+    let server = home.start().await;
+    let request = http()
+        .get(server.at("/v1/users/a/notifications"))
+        .header("Origin", "http://localhost:3000")
+        .header("Origin", "https://evil.example.com");
+    let reply = request.send().await.unwrap();
+    assert_eq!(reply.status(), 400);
+    let allowed = reply.headers().get("access-control-allow-origin");
+    assert_eq!(allowed, None);
+    let error: serde_json::Value = reply.json().await.unwrap();
+    assert_eq!(error["error"]["field"], "Origin");
+}
+
+#[tokio::test]
 async fn an_image_on_a_strangers_page_reaches_no_stream() {
     let home = Home::new();
     let server = home.start().await;

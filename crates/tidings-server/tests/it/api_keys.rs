@@ -1,5 +1,7 @@
 //! API keys that are kept in the database: over HTTP, on the command line, and on several instances.
 
+use std::process::Stdio;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 use tidings_test_support::Schema;
@@ -136,6 +138,8 @@ async fn a_request_for_a_key_is_checked_field_by_field() {
             json!({ "name": "x".repeat(101), "scopes": ["read"] }),
             "name",
         ),
+        (json!({ "name": "a\u{1b}[2J", "scopes": ["read"] }), "name"),
+        (json!({ "name": "a\nb", "scopes": ["read"] }), "name"),
         (json!({ "name": "a" }), "scopes"),
         (json!({ "name": "a", "scopes": [] }), "scopes"),
         (json!({ "name": "a", "scopes": "read" }), "scopes"),
@@ -276,6 +280,98 @@ async fn keys_are_managed_on_the_command_line() {
         &["create", "a", "--scope", "write"],
     ] {
         assert!(!run(wrong).await.0);
+    }
+}
+
+/// As on a full disk: a key that its owner has not got must not stay valid.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn regression_a_key_that_cannot_be_shown_is_revoked_again() {
+    let home = with_key();
+    let server = home.start().await;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    let process = binary()
+        .args(["key", "create", "shop", "--scope", "read"])
+        .args(["--url", &server.url, "--api-key", KEY])
+        .stdout(full.unwrap())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = process.wait_with_output().await.unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let expected = "cannot write the key: the disk is full; it is revoked again";
+    assert!(said.contains(expected), "{said}");
+    let (_, list) = call(&server, KEY, Method::GET, "/v1/keys", None).await;
+    assert_eq!(list, json!({ "data": [] }));
+}
+
+#[tokio::test]
+async fn regression_one_row_that_cannot_be_read_does_not_hide_the_others() {
+    let home = Home::with(&["--api-key", KEY, "--log", "warn"]);
+    let server = home.start().await;
+    let (bad, good) = (
+        create(&server, &["read"]).await,
+        create(&server, &["read"]).await,
+    );
+    server.stop("-TERM").await.0.code().unwrap();
+    let database = rusqlite::Connection::open(home.database()).unwrap();
+    let spoil = "UPDATE api_key SET scopes = 'read,of-the-future' WHERE id = ?1";
+    assert_eq!(database.execute(spoil, [text(&bad, "id")]).unwrap(), 1);
+    drop(database);
+
+    let server = home.start().await;
+    let (status, list) = call(&server, KEY, Method::GET, "/v1/keys", None).await;
+    assert_eq!(status, 200);
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    assert_eq!(list["data"][0]["id"], good["id"]);
+    assert_eq!(inbox(&server, text(&good, "key")).await, 200);
+    assert_eq!(inbox(&server, text(&bad, "key")).await, 401);
+    assert_eq!(revoke(&server, text(&bad, "id")).await, 204);
+    let (_, log) = server.stop("-TERM").await;
+    let about_it = log.lines().filter(|line| line.contains(text(&bad, "id")));
+    assert_eq!(about_it.count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn regression_a_delete_with_fields_is_refused() {
+    let home = with_key();
+    let server = home.start().await;
+    let created = create(&server, &["read"]).await;
+    let body = json!({ "url": "https://example.com/" });
+    let endpoints = "/v1/users/anna/endpoints";
+    let (_, endpoint) = call(&server, KEY, Method::POST, endpoints, Some(body)).await;
+    for path in [
+        format!("/v1/keys/{}", text(&created, "id")),
+        format!("{endpoints}/{}", text(&endpoint, "id")),
+    ] {
+        let fields = Some(json!({ "dry_run": true }));
+        let (status, error) = call(&server, KEY, Method::DELETE, &path, fields).await;
+        assert_eq!(status, 400, "{path}");
+        assert_eq!(text(&error["error"], "field"), "dry_run");
+        let empty = Some(json!({}));
+        let (status, _) = call(&server, KEY, Method::DELETE, &path, empty).await;
+        assert_eq!(status, 204, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_outside_the_header_is_refused_in_words() {
+    for more in [
+        &[] as &[&str],
+        &["--jwt-secret", "0123456789abcdef0123456789abcdef"],
+    ] {
+        let home = Home::with(&[&["--api-key", KEY], more].concat());
+        let server = home.start().await;
+        let created = create(&server, &["read"]).await;
+        for key in [KEY, text(&created, "key")] {
+            let url = server.at(&format!("/v1/users/anna/events?token={key}"));
+            let response = http().get(url).send().await.unwrap();
+            assert_eq!(response.status(), 401);
+            let error: Value = response.json().await.unwrap();
+            let message = text(&error["error"], "message");
+            assert!(message.starts_with("an API key is accepted only in the header"));
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{Home, Server, soon};
+use crate::support::{Home, Server, http, soon};
 
 /// A browser of its own, with an empty profile.
 struct Browser {
@@ -192,6 +192,41 @@ async fn the_page_says_in_plain_words_what_is_wrong() {
     browser.client.goto(&keyed.at("/#anna")).await.unwrap();
     let needs_key = says("this server requires an API key");
     browser.until("the key is missing", &needs_key).await;
+    browser.client.clone().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_page_streams_with_a_key_that_is_in_no_url_and_gone_after_a_reload() {
+    let key = "a-key-for-this-test-0123456789";
+    let home = Home::with(&["--api-key", key]);
+    let server = home.start().await;
+    let notify = async |payload: &str| {
+        let body = json!({ "user_id": "anna", "payload": payload });
+        let request = http().post(server.at("/v1/notifications")).json(&body);
+        let response = request.bearer_auth(key).send().await.unwrap();
+        assert_eq!(response.status(), 201);
+    };
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/#anna")).await.unwrap();
+    browser.type_into("#access input", key).await;
+    browser.click("#access button").await;
+    let is_live = "document.querySelector('#status').dataset.state === 'live'";
+    browser.until("the stream opens", is_live).await;
+    for payload in ["one", "zwei \u{fc}ber"] {
+        notify(payload).await;
+        let shows = "document.querySelector('#feed li pre')?.textContent";
+        browser
+            .until("it is shown", &format!("{shows} === '\"{payload}\"'"))
+            .await;
+    }
+    let requested = "return performance.getEntriesByType('resource').map(({ name }) => name)
+        .concat(location.href, Object.values(localStorage), Object.values(sessionStorage)).join()";
+    let requested = browser.client.execute(requested, vec![]).await.unwrap();
+    let requested = requested.as_str().unwrap();
+    assert!(requested.contains("/v1/users/anna/") && !requested.contains(key));
+    browser.client.refresh().await.unwrap();
+    let says = "document.querySelector('#status').textContent.includes('requires an API key')";
+    browser.until("the key is gone", says).await;
     browser.client.clone().close().await.unwrap();
 }
 

@@ -259,7 +259,10 @@ async fn no_credential_is_in_the_log_and_each_refusal_names_its_rule() {
     let refused = [
         (token("anna", -60), "the token has expired"),
         (unsigned, "the token is not signed"),
-        (foreign, "the token has another aud"),
+        (
+            foreign,
+            "the token has an aud, and the server has no --jwt-audience",
+        ),
         (good.replace('.', "x."), "the token is not a JSON Web Token"),
     ];
     for sent in refused.iter().map(|(sent, _)| sent).chain([&good]) {
@@ -328,6 +331,39 @@ async fn idempotency_keys_of_two_callers_never_meet() {
     assert_eq!(create("anna", KEY.to_owned()).await, of_key);
 }
 
+#[tokio::test]
+async fn a_refusal_names_what_the_server_accepts() {
+    let secret = ["--jwt-secret", SECRET];
+    for (more, token, expected) in [
+        (
+            &secret[..],
+            None,
+            "expected one header `Authorization: Bearer KEY` with a valid API key or token",
+        ),
+        (
+            &[],
+            None,
+            "expected one header `Authorization: Bearer KEY` with a valid API key",
+        ),
+        (
+            &[],
+            Some(token("anna", 60)),
+            "the server accepts no tokens: it has no --jwt-secret, --jwt-public-key or --jwt-jwks",
+        ),
+    ] {
+        let server = Home::with(&[&["--api-key", KEY], more].concat());
+        let server = server.start().await;
+        let mut url = server.at("/v1/users/anna/notifications");
+        if let Some(token) = token {
+            url = format!("{url}?token={token}");
+        }
+        let response = http().get(url).send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        let error: Value = response.json().await.unwrap();
+        assert_eq!(error["error"]["message"], expected);
+    }
+}
+
 /// Serves one document to every request.
 async fn serve(document: Value) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -338,21 +374,29 @@ async fn serve(document: Value) -> String {
     format!("http://{address}/keys")
 }
 
-#[tokio::test]
-async fn tokens_are_verified_by_a_key_set_at_a_url() {
+/// A public key of Ed25519 as an entry of a key set.
+fn jwk(pair: &KeyPair) -> Value {
     use base64::Engine;
-    let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let x = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(pair.public_key_raw());
-    let jwk =
-        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "alg": "EdDSA", "use": "sig", "x": x });
-    let url = serve(json!({ "keys": [jwk] })).await;
-    let home = Home::with(&["--api-key", KEY, "--jwt-jwks", &url]);
-    let server = home.start().await;
+    json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "alg": "EdDSA", "use": "sig", "x": x })
+}
+
+/// A token by the key of [`jwk`].
+fn signed_by(pair: &KeyPair, claims: &Value) -> String {
     let mut header = Header::new(Algorithm::EdDSA);
     header.kid = Some("a".to_owned());
-    let claims = json!({ "sub": "anna", "exp": 9_999_999_999_i64 });
     let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
-    let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+    jsonwebtoken::encode(&header, claims, &key).unwrap()
+}
+
+#[tokio::test]
+async fn tokens_are_verified_by_a_key_set_at_a_url() {
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let url = serve(json!({ "keys": [jwk(&pair)] })).await;
+    let home = Home::with(&["--api-key", KEY, "--jwt-jwks", &url]);
+    let server = home.start().await;
+    let claims = json!({ "sub": "anna", "exp": 9_999_999_999_i64 });
+    let token = signed_by(&pair, &claims);
     let path = "/v1/users/anna/notifications";
     assert_eq!(
         status(http().get(server.at(path)).bearer_auth(&token)).await,
@@ -381,6 +425,45 @@ async fn tokens_are_verified_by_a_key_set_at_a_url() {
         .unwrap();
     assert!(line.contains("http://127.0.0.1:1/keys"), "{line}");
     assert!(!log.contains("hidden"), "{log}");
+}
+
+/// A redirect can lead to an address without TLS, or to one that only this machine reaches.
+#[tokio::test]
+async fn regression_redirects_of_a_key_set_are_not_followed() {
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let target = serve(json!({ "keys": [jwk(&pair)] })).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let redirect = axum::response::Redirect::temporary(&target);
+    let app = axum::Router::new().route("/keys", axum::routing::get(async move || redirect));
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    let url = format!("http://{address}/keys");
+    let home = Home::with(&["--api-key", KEY, "--jwt-jwks", &url]);
+    let server = home.start().await;
+    let token = signed_by(&pair, &json!({ "sub": "anna", "exp": 9_999_999_999_i64 }));
+    let request = http().get(server.at("/v1/users/anna/notifications"));
+    assert_eq!(status(request.bearer_auth(token)).await, 503);
+    let (_, log) = server.stop("-TERM").await;
+    assert!(log.contains("redirects are not followed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_key_set_with_unknown_kinds_of_keys_keeps_the_others_and_warns() {
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let unknown = json!({ "kty": "AKP", "kid": "future", "alg": "ML-DSA-44", "pub": "AAAA" });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let set = json!({ "keys": [unknown, jwk(&pair)] });
+    std::fs::write(&file, set.to_string()).unwrap();
+    let home = Home::with(&["--api-key", KEY, "--jwt-jwks", file.to_str().unwrap()]);
+    let server = home.start().await;
+    let token = signed_by(&pair, &json!({ "sub": "anna", "exp": 9_999_999_999_i64 }));
+    let request = http().get(server.at("/v1/users/anna/notifications"));
+    assert_eq!(status(request.bearer_auth(token)).await, 200);
+    let (_, log) = server.stop("-TERM").await;
+    let line = log.lines().find(|line| line.contains("not supported"));
+    assert!(line.is_some_and(|line| line.contains("future")), "{log}");
 }
 
 #[tokio::test]
@@ -445,6 +528,11 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         .serialize_pem();
     std::fs::write(&wrong, private).unwrap();
     let wrong = wrong.to_str().unwrap();
+    let weak = folder.path().join("weak.json");
+    let (n, e) = (format!("{}8", "_".repeat(170)), "AQAB");
+    let set = json!({ "keys": [{ "kty": "RSA", "kid": "old", "n": n, "e": e }] });
+    std::fs::write(&weak, set.to_string()).unwrap();
+    let weak = weak.to_str().unwrap();
     for (arguments, says) in [
         (
             ["--jwt-secret", "hidden-but-short"],
@@ -452,7 +540,7 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         ),
         (
             ["--jwt-public-key", wrong],
-            "--jwt-public-key: expected a public key",
+            "is a private key; expected the public key of it",
         ),
         (
             ["--jwt-public-key", "/missing.pem"],
@@ -460,8 +548,14 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         ),
         (
             ["--jwt-jwks", wrong],
-            "--jwt-jwks: cannot load the keys from",
+            "expected a JSON Web Key Set: an object with a list `keys`",
         ),
+        (
+            ["--jwt-jwks", weak],
+            "the key \"old\" is an RSA key of 1024 bits; expected 2048 to 8192 bits",
+        ),
+        (["--jwt-issuer", ""], "expected at least one character"),
+        (["--jwt-audience", ""], "expected at least one character"),
         (
             ["--jwt-issuer", "shop"],
             "--jwt-issuer: only beside --jwt-secret",

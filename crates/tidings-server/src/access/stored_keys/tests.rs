@@ -12,6 +12,7 @@ struct Store {
     keys: AsyncMutex<Vec<StoredKey>>,
     reads: AtomicUsize,
     fails: AtomicBool,
+    unreadable: AsyncMutex<Vec<String>>,
 }
 
 impl Store {
@@ -25,31 +26,49 @@ impl Store {
 
     /// Adds a key, as another instance does.
     async fn add(&self) -> (String, StoredKey) {
+        self.add_until(None).await
+    }
+
+    async fn add_until(&self, end: Option<Timestamp>) -> (String, StoredKey) {
         let scopes = Scopes::new(vec![Scope::Read]).unwrap();
-        let (text, key) = new_key::new_key("test".to_owned(), scopes, None).unwrap();
-        self.create(&key, u32::MAX).await.unwrap();
+        let (text, key) = new_key::new_key("test".to_owned(), scopes, end).unwrap();
+        self.create(&key, u32::MAX, Timestamp::now()).await.unwrap();
         (text, key)
     }
 }
 
 #[async_trait]
 impl ApiKeyStore for Store {
-    async fn create(&self, key: &StoredKey, _limit: u32) -> Result<bool, StorageError> {
+    async fn create(
+        &self,
+        key: &StoredKey,
+        _limit: u32,
+        _now: Timestamp,
+    ) -> Result<bool, StorageError> {
         self.keys.lock().await.push(key.clone());
         Ok(true)
     }
 
-    async fn all(&self) -> Result<Vec<StoredKey>, StorageError> {
+    async fn all(&self) -> Result<AllKeys, StorageError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if self.fails.load(Ordering::Relaxed) {
             return Err(StorageError::Locked);
         }
-        Ok(self.keys.lock().await.clone())
+        Ok(AllKeys {
+            keys: self.keys.lock().await.clone(),
+            unreadable: self.unreadable.lock().await.clone(),
+        })
     }
 
     async fn remove(&self, id: &str) -> Result<bool, StorageError> {
         self.keys.lock().await.retain(|key| key.id != id);
         Ok(true)
+    }
+
+    async fn remove_expired(&self, before: Timestamp) -> Result<(), StorageError> {
+        let mut keys = self.keys.lock().await;
+        keys.retain(|key| key.expires_at.is_none_or(|end| end >= before));
+        Ok(())
     }
 
     async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError> {
@@ -161,4 +180,39 @@ async fn the_last_use_is_written_about_once_a_minute() {
     let used = of(&key.id).unwrap();
     assert!((used.as_microsecond() - before.as_microsecond()).abs() < 60_000_000);
     assert_eq!(of(&unused.id), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_expired_long_ago_is_forgotten() {
+    let (store, keys) = open().await;
+    let ago = |time: Duration| Some(Timestamp::now() - time);
+    let (_, old) = store.add_until(ago(FORGET_AFTER + PERIOD)).await;
+    let (recent, _) = store.add_until(ago(FORGET_AFTER / 2)).await;
+    let (lasting, _) = store.add().await;
+    tokio::select! {
+        () = keys.run() => {}
+        () = tokio::time::sleep(RECORD_EVERY + PERIOD * 3) => {}
+    }
+    let ids: Vec<_> = store
+        .keys
+        .lock()
+        .await
+        .iter()
+        .map(|key| key.id.clone())
+        .collect();
+    assert!(ids.len() == 2 && !ids.contains(&old.id), "{ids:?}");
+    // Who sends it reads that it has expired.
+    assert!(is_known(&keys, &recent).await && is_known(&keys, &lasting).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn regression_keys_are_valid_beside_one_that_cannot_be_read() {
+    let (store, keys) = open().await;
+    let (text, _) = store.add().await;
+    *store.unreadable.lock().await = vec!["key_1".to_owned()];
+    for _ in 0..2 {
+        keys.refresh().await.unwrap();
+        assert!(is_known(&keys, &text).await);
+        assert_eq!(*keys.unreadable.lock().unwrap(), ["key_1"]);
+    }
 }

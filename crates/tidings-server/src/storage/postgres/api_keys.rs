@@ -9,20 +9,27 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::PostgresRecords;
 use crate::access::Scopes;
 use crate::storage::StorageError;
-use crate::storage::api_keys::{ApiKeyStore, StoredKey};
+use crate::storage::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 
 /// Two calls at the same time may pass the limit by one: the limit bounds memory, and need not be exact.
 const CREATE: &str = "
+    WITH forgotten AS (
+        DELETE FROM tidings_server_api_key WHERE id IN (
+            SELECT id FROM tidings_server_api_key WHERE expires_at <= $10
+            ORDER BY expires_at DESC, id OFFSET $9))
     INSERT INTO tidings_server_api_key
         (id, name, digest, prefix, scopes, created_at, expires_at, last_used_at)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8
-    WHERE (SELECT count(*) FROM tidings_server_api_key) < $9";
+    WHERE (SELECT count(*) FROM tidings_server_api_key
+        WHERE expires_at IS NULL OR expires_at > $10) < $9";
 
 const ALL: &str = "
     SELECT id, name, digest, prefix, scopes, created_at, expires_at, last_used_at
     FROM tidings_server_api_key ORDER BY created_at, id";
 
 const REMOVE: &str = "DELETE FROM tidings_server_api_key WHERE id = $1";
+
+const REMOVE_EXPIRED: &str = "DELETE FROM tidings_server_api_key WHERE expires_at < $1";
 
 /// Rows are locked in the order of their ids, so that two instances do not wait for each other.
 const RECORD_USE: &str = "
@@ -35,13 +42,19 @@ const RECORD_USE: &str = "
 
 #[async_trait]
 impl ApiKeyStore for PostgresRecords {
-    async fn create(&self, key: &StoredKey, limit: u32) -> Result<bool, StorageError> {
+    async fn create(
+        &self,
+        key: &StoredKey,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
         let scopes = key.scopes.to_string();
         let created_at = key.created_at.as_microsecond();
         let expires_at = key.expires_at.map(Timestamp::as_microsecond);
         let last_used_at = key.last_used_at.map(Timestamp::as_microsecond);
         let (digest, limit) = (key.digest.as_slice(), i64::from(limit));
-        let parameters: [Parameter<'_>; 9] = [
+        let now = now.as_microsecond();
+        let parameters: [Parameter<'_>; 10] = [
             (&key.id, Type::TEXT),
             (&key.name, Type::TEXT),
             (&digest, Type::BYTEA),
@@ -51,15 +64,20 @@ impl ApiKeyStore for PostgresRecords {
             (&expires_at, Type::INT8),
             (&last_used_at, Type::INT8),
             (&limit, Type::INT8),
+            (&now, Type::INT8),
         ];
         let create =
             self.statement(|client| async move { client.execute_typed(CREATE, &parameters).await });
         Ok(create.await? > 0)
     }
 
-    async fn all(&self) -> Result<Vec<StoredKey>, StorageError> {
-        let all = self.statement(|client| async move { client.query_typed(ALL, &[]).await });
-        all.await?.iter().map(key).collect()
+    async fn all(&self) -> Result<AllKeys, StorageError> {
+        let rows = self.statement(|client| async move { client.query_typed(ALL, &[]).await });
+        let mut all = AllKeys::default();
+        for row in &rows.await? {
+            all.add(row.try_get(0).map_err(StorageError::failed)?, key(row));
+        }
+        Ok(all)
     }
 
     async fn remove(&self, id: &str) -> Result<bool, StorageError> {
@@ -67,6 +85,15 @@ impl ApiKeyStore for PostgresRecords {
         let remove =
             self.statement(|client| async move { client.execute_typed(REMOVE, &parameters).await });
         Ok(remove.await? > 0)
+    }
+
+    async fn remove_expired(&self, before: Timestamp) -> Result<(), StorageError> {
+        let before = before.as_microsecond();
+        let parameters: [Parameter<'_>; 1] = [(&before, Type::INT8)];
+        let remove = self.statement(|client| async move {
+            client.execute_typed(REMOVE_EXPIRED, &parameters).await
+        });
+        remove.await.map(drop)
     }
 
     async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError> {

@@ -7,7 +7,7 @@ use tidings_sqlite::rusqlite::{Connection, Row, Transaction};
 use super::SqliteRecords;
 use crate::access::Scopes;
 use crate::storage::StorageError;
-use crate::storage::api_keys::{ApiKeyStore, StoredKey};
+use crate::storage::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "api_keys";
@@ -28,13 +28,18 @@ pub(in crate::storage) const STEPS: &[&str] = &["
 
 #[async_trait]
 impl ApiKeyStore for SqliteRecords {
-    async fn create(&self, key: &StoredKey, limit: u32) -> Result<bool, StorageError> {
+    async fn create(
+        &self,
+        key: &StoredKey,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<bool, StorageError> {
         let key = key.clone();
-        let insert = move |tx: &Transaction<'_>| insert(tx, &key, limit);
+        let insert = move |tx: &Transaction<'_>| insert(tx, &key, limit, now);
         self.database.write(insert).await
     }
 
-    async fn all(&self) -> Result<Vec<StoredKey>, StorageError> {
+    async fn all(&self) -> Result<AllKeys, StorageError> {
         self.database.read(select).await
     }
 
@@ -45,6 +50,15 @@ impl ApiKeyStore for SqliteRecords {
             Ok::<_, StorageError>(delete.execute([&id])? > 0)
         };
         self.database.write(delete).await
+    }
+
+    async fn remove_expired(&self, before: Timestamp) -> Result<(), StorageError> {
+        let delete = move |tx: &Transaction<'_>| {
+            let mut delete = tx.prepare_cached("DELETE FROM api_key WHERE expires_at < ?1")?;
+            delete.execute([before.as_microsecond()])?;
+            Ok::<_, StorageError>(())
+        };
+        self.database.write_relaxed(delete).await
     }
 
     async fn record_use(&self, uses: &[(String, Timestamp)]) -> Result<(), StorageError> {
@@ -63,12 +77,24 @@ impl ApiKeyStore for SqliteRecords {
     }
 }
 
-fn insert(tx: &Transaction<'_>, key: &StoredKey, limit: u32) -> Result<bool, StorageError> {
+fn insert(
+    tx: &Transaction<'_>,
+    key: &StoredKey,
+    limit: u32,
+    now: Timestamp,
+) -> Result<bool, StorageError> {
+    tx.prepare_cached(
+        "DELETE FROM api_key WHERE id IN (
+             SELECT id FROM api_key WHERE expires_at <= ?1
+             ORDER BY expires_at DESC, id LIMIT -1 OFFSET ?2)",
+    )?
+    .execute((now.as_microsecond(), limit))?;
     let inserted = tx
         .prepare_cached(
             "INSERT INTO api_key
                  (id, name, digest, prefix, scopes, created_at, expires_at, last_used_at)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 WHERE (SELECT count(*) FROM api_key) < ?9",
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+             WHERE (SELECT count(*) FROM api_key WHERE expires_at IS NULL OR expires_at > ?10) < ?9",
         )?
         .execute((
             &key.id,
@@ -80,21 +106,22 @@ fn insert(tx: &Transaction<'_>, key: &StoredKey, limit: u32) -> Result<bool, Sto
             key.expires_at.map(Timestamp::as_microsecond),
             key.last_used_at.map(Timestamp::as_microsecond),
             limit,
+            now.as_microsecond(),
         ))?;
     Ok(inserted > 0)
 }
 
-fn select(connection: &Connection) -> Result<Vec<StoredKey>, StorageError> {
+fn select(connection: &Connection) -> Result<AllKeys, StorageError> {
     let mut select = connection.prepare_cached(
         "SELECT id, name, digest, prefix, scopes, created_at, expires_at, last_used_at
          FROM api_key ORDER BY created_at, id",
     )?;
     let mut rows = select.query([])?;
-    let mut keys = Vec::new();
+    let mut all = AllKeys::default();
     while let Some(row) = rows.next()? {
-        keys.push(key(row)?);
+        all.add(row.get(0)?, key(row));
     }
-    Ok(keys)
+    Ok(all)
 }
 
 fn key(row: &Row<'_>) -> Result<StoredKey, StorageError> {

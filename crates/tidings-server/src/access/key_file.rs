@@ -1,0 +1,194 @@
+//! Public keys in PEM files.
+
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+
+use super::verification_keys::{UnusableKey, VerificationKey};
+
+/// Length of an uncompressed point of P-256.
+const P256_POINT_BYTES: usize = 65;
+
+/// Length of a public key of Ed25519.
+const ED25519_BYTES: usize = 32;
+
+/// Why a file with keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// The file cannot be read.
+    #[error("--jwt-public-key: cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system reported.
+        source: std::io::Error,
+    },
+    /// The file has no key.
+    #[error(
+        "--jwt-public-key: expected a public key of RSA, P-256 or Ed25519 in PEM in {}",
+        path.display()
+    )]
+    NoPublicKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has a key that cannot be used.
+    #[error("--jwt-public-key: key {number} in {} {problem}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Which of its keys, counted from 1.
+        number: usize,
+        /// What is wrong with the key.
+        problem: UnusableKey,
+    },
+}
+
+/// Reads all keys of a PEM file.
+pub(crate) fn read(path: &Path) -> Result<Vec<VerificationKey>, KeyFileError> {
+    let text = std::fs::read(path).map_err(|source| KeyFileError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    let keys = parse(&String::from_utf8_lossy(&text));
+    let keys = keys.map_err(|(number, problem)| KeyFileError::Unusable {
+        path: path.to_owned(),
+        number,
+        problem,
+    })?;
+    if keys.is_empty() {
+        return Err(KeyFileError::NoPublicKey {
+            path: path.to_owned(),
+        });
+    }
+    Ok(keys)
+}
+
+/// The keys in a text, or the number of the first that cannot be used. What is around them, people may
+/// write as they like.
+fn parse(text: &str) -> Result<Vec<VerificationKey>, (usize, UnusableKey)> {
+    let blocks = blocks(text);
+    let keys = blocks.iter().zip(1..);
+    keys.map(|(block, number)| key(block).map_err(|problem| (number, problem)))
+        .collect()
+}
+
+/// The parts of a text that begin with `-----BEGIN …`. A part without its end lasts to the next.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut is_inside = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("-----BEGIN ") {
+            blocks.push(String::new());
+            is_inside = true;
+        }
+        if let (true, Some(block)) = (is_inside, blocks.last_mut()) {
+            block.push_str(line);
+            block.push('\n');
+        }
+        is_inside &= !line.starts_with("-----END ");
+    }
+    blocks
+}
+
+fn key(block: &str) -> Result<VerificationKey, UnusableKey> {
+    // The library takes the number in a private key of RSA for a public one.
+    if block.contains("PRIVATE KEY") {
+        return Err(UnusableKey::Private);
+    }
+    let text = block.as_bytes();
+    let has_length = |key: &DecodingKey, length| {
+        key.try_get_as_bytes()
+            .is_ok_and(|bytes| bytes.len() == length)
+    };
+    let ec = || {
+        let key = DecodingKey::from_ec_pem(text).ok()?;
+        has_length(&key, P256_POINT_BYTES).then_some((Algorithm::ES256, key))
+    };
+    let ed = || {
+        let key = DecodingKey::from_ed_pem(text).ok()?;
+        has_length(&key, ED25519_BYTES).then_some((Algorithm::EdDSA, key))
+    };
+    let rsa = || Some((Algorithm::RS256, DecodingKey::from_rsa_pem(text).ok()?));
+    let found = ec().or_else(ed).or_else(rsa);
+    let (algorithm, key) = found.ok_or(UnusableKey::Broken)?;
+    VerificationKey::of_public_key(algorithm, None, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
+    use aws_lc_rs::signature::KeyPair as _;
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+    use rcgen::{KeyPair, SignatureAlgorithm};
+
+    use super::*;
+
+    fn pem(algorithm: &'static SignatureAlgorithm) -> (String, String) {
+        let pair = KeyPair::generate_for(algorithm).unwrap();
+        (pair.public_key_pem(), pair.serialize_pem())
+    }
+
+    fn algorithms(text: &str) -> Result<Vec<Algorithm>, (usize, UnusableKey)> {
+        let keys = parse(text)?;
+        Ok(keys.iter().map(VerificationKey::algorithm).collect())
+    }
+
+    #[test]
+    fn the_kind_of_a_public_key_decides_its_algorithm_and_a_private_key_is_refused() {
+        for (kind, expected) in [
+            (&rcgen::PKCS_RSA_SHA256, Ok(vec![Algorithm::RS256])),
+            (&rcgen::PKCS_ECDSA_P256_SHA256, Ok(vec![Algorithm::ES256])),
+            (&rcgen::PKCS_ED25519, Ok(vec![Algorithm::EdDSA])),
+            (
+                &rcgen::PKCS_ECDSA_P384_SHA384,
+                Err((1, UnusableKey::Broken)),
+            ),
+        ] {
+            let (public, private) = pem(kind);
+            assert_eq!(algorithms(&public), expected);
+            assert_eq!(algorithms(&private), Err((1, UnusableKey::Private)));
+        }
+        assert_eq!(algorithms(""), Ok(vec![]));
+        assert_eq!(algorithms("0123456789abcdef"), Ok(vec![]));
+    }
+
+    #[test]
+    fn regression_every_key_of_a_file_counts() {
+        let (ec, _) = pem(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let (ed, private) = pem(&rcgen::PKCS_ED25519);
+        let both = format!(
+            "the old one:\r\n{}\n# the new one\n{ed}",
+            ec.replace('\n', "\r\n")
+        );
+        let expected = vec![Algorithm::ES256, Algorithm::EdDSA];
+        assert_eq!(algorithms(&both), Ok(expected));
+        for (second, problem) in [
+            (private.as_str(), UnusableKey::Private),
+            ("-----BEGIN PUBLIC KEY-----\nAAAA\n", UnusableKey::Broken),
+            (&ed[..ed.len() / 2], UnusableKey::Broken),
+        ] {
+            let refused = algorithms(&format!("{ec}{second}"));
+            assert_eq!(refused, Err((2, problem)), "{second}");
+        }
+    }
+
+    #[test]
+    fn regression_an_rsa_key_that_is_too_small_is_refused() {
+        // 1024 bits: a modulus that is odd, and the usual exponent.
+        let mut der = vec![0x30, 0x81, 0x89, 0x02, 0x81, 0x81, 0x00];
+        der.extend([0xff; 128]);
+        der.extend([0x02, 0x03, 0x01, 0x00, 0x01]);
+        let pem = |der: &[u8]| {
+            let text = BASE64_STANDARD.encode(der);
+            format!("-----BEGIN RSA PUBLIC KEY-----\n{text}\n-----END RSA PUBLIC KEY-----\n")
+        };
+        let small = algorithms(&pem(&der));
+        assert_eq!(small, Err((1, UnusableKey::Size { bits: 1024 })));
+        let large = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        let large = algorithms(&pem(large.public_key().as_ref()));
+        assert_eq!(large, Ok(vec![Algorithm::RS256]));
+    }
+}
