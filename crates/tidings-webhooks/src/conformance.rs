@@ -39,6 +39,7 @@ macro_rules! for_each_store_behaviour {
             an_owner_has_at_most_its_limit
             a_change_replaces_the_revision_that_it_names
             a_removed_endpoint_is_not_found
+            secrets_are_listed_and_replaced_by_themselves
             those_who_listen_are_the_operator_and_the_user
             endpoints_are_numbered_in_the_order_of_their_making
             a_notice_is_stored_with_its_change

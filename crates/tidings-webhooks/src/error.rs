@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tidings::{BlockedAddress, ConfigError};
 
+use crate::encryption::SealError;
+
 type Cause = Arc<dyn StdError + Send + Sync>;
 
 /// Why a [`Store`](crate::Store) could not do what it was asked.
@@ -90,6 +92,9 @@ pub enum Error {
     /// An endpoint as it is stored cannot be read, so it cannot be changed either. It can be removed.
     #[error("the stored endpoint cannot be read")]
     Unreadable(#[source] Cause),
+    /// The secrets of the endpoint cannot be encrypted or decrypted.
+    #[error("the secrets of the endpoint cannot be used")]
+    Sealed(#[from] SealError),
     /// Others changed the endpoint at the same time, again and again.
     #[error("the endpoint is being changed by others")]
     Contended,

@@ -20,6 +20,7 @@ mod recorder;
 mod replay;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+use crate::encryption::SealError;
 use crate::store::{Outcome, Released};
 use crate::target::Defaults;
 use crate::{EndpointId, Error, Options, Store};
@@ -55,6 +57,8 @@ pub(crate) struct Shared {
     lanes: Mutex<Lanes>,
     /// What the loops of this instance have learned of the store.
     trouble: Mutex<Trouble>,
+    /// Whether it is in the log that secrets cannot be decrypted.
+    has_sealed: AtomicBool,
     /// Has the lease loop look at once.
     look: Notify,
     /// No lane is leased any more.
@@ -103,6 +107,21 @@ impl Shared {
         }
     }
 
+    /// Logs that a key is not there: once, whatever the number of endpoints.
+    fn secrets_are_sealed(&self, endpoint: EndpointId, problem: &SealError) {
+        let error: &dyn std::error::Error = problem;
+        if self.has_sealed.swap(true, Ordering::Relaxed) {
+            tracing::debug!(error, %endpoint, "the secrets of an endpoint cannot be decrypted");
+        } else {
+            tracing::warn!(
+                error,
+                %endpoint,
+                "the secrets of an endpoint, and maybe of others, cannot be decrypted: its webhooks fail and are \
+                 tried again by their schedule"
+            );
+        }
+    }
+
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
@@ -146,6 +165,7 @@ impl Shared {
             recorder: Recorder::default(),
             lanes: Mutex::default(),
             trouble: Mutex::default(),
+            has_sealed: AtomicBool::new(false),
             look: Notify::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
@@ -343,6 +363,7 @@ impl Shared {
                 delivery: held.delivery,
                 endpoint: lane.endpoint,
                 attempt: (!outcome::is_local(attempt)).then(|| outcome::record(attempt)),
+                is_local: outcome::is_local(attempt),
                 next,
             },
             message_id: message_id.to_owned(),

@@ -38,6 +38,7 @@
 //! It is not a queue for other work than webhooks, and it does not receive them.
 
 mod delivery;
+pub mod encryption;
 mod endpoint;
 mod error;
 mod event;

@@ -6,6 +6,7 @@ use tidings::retry::Schedule;
 use tidings::{AddressPolicy, LaneConfig, SenderBuilder};
 
 use crate::clock::Wall;
+use crate::encryption::EncryptionKeys;
 
 type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
 
@@ -21,6 +22,7 @@ type ChangeSender = Box<dyn FnOnce(SenderBuilder) -> SenderBuilder + Send>;
 /// | lease of a lane | 30 s |
 /// | poll interval | 1 s |
 /// | lanes of an instance | 10,000 |
+/// | keys that encrypt secrets | none |
 #[must_use]
 pub struct Options {
     pub(crate) schedule: Vec<Duration>,
@@ -33,6 +35,7 @@ pub struct Options {
     pub(crate) max_lanes: usize,
     pub(crate) lane: LaneConfig,
     pub(crate) sender: Option<ChangeSender>,
+    pub(crate) encryption: EncryptionKeys,
     pub(crate) wall: Wall,
 }
 
@@ -51,6 +54,7 @@ impl Default for Options {
             max_lanes: 10_000,
             lane: LaneConfig::default(),
             sender: None,
+            encryption: EncryptionKeys::default(),
             wall: Wall::default(),
         }
     }
@@ -130,6 +134,12 @@ impl Options {
         self
     }
 
+    /// Encrypts the secrets of endpoints where they are stored. Without a key, they are stored as they are.
+    pub fn with_encryption_keys(mut self, keys: EncryptionKeys) -> Self {
+        self.encryption = keys;
+        self
+    }
+
     /// Replaces the wall clock, for tests. Times that are shown are read from it; waiting does not
     /// use it.
     pub fn with_wall_clock(mut self, now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -149,6 +159,7 @@ impl fmt::Debug for Options {
             .field("lease", &self.lease)
             .field("poll_interval", &self.poll_interval)
             .field("max_lanes", &self.max_lanes)
+            .field("encryption", &self.encryption)
             .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,7 @@ use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    StoredEndpoint,
+    StoredEndpoint, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -139,6 +139,18 @@ impl Store for PostgresStore {
 
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
         endpoints::list(&self.connections, owner).await
+    }
+
+    async fn secrets(
+        &self,
+        after: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<StoredSecrets>, StoreError> {
+        endpoints::secrets(&self.connections, after, limit).await
+    }
+
+    async fn replace_secrets(&self, secrets: Vec<StoredSecrets>) -> Result<(), StoreError> {
+        endpoints::replace_secrets(&self.connections, &secrets).await
     }
 
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {

@@ -45,7 +45,7 @@ use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    StoredEndpoint,
+    StoredEndpoint, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -181,6 +181,20 @@ impl Store for SqliteStore {
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
         let owner = owner.clone();
         self.list(move |connection| endpoints::list(connection, &owner))
+            .await
+    }
+
+    async fn secrets(
+        &self,
+        after: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<StoredSecrets>, StoreError> {
+        self.query(move |connection| endpoints::secrets(connection, after, limit))
+            .await
+    }
+
+    async fn replace_secrets(&self, secrets: Vec<StoredSecrets>) -> Result<(), StoreError> {
+        self.write(move |tx| endpoints::replace_secrets(tx, &secrets))
             .await
     }
 

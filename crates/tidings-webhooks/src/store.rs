@@ -67,6 +67,18 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// The endpoints of an owner that are not removed, the oldest first.
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError>;
 
+    /// The secrets of all endpoints, removed ones too, in the order of their ids: those after one, at most
+    /// `limit`.
+    async fn secrets(
+        &self,
+        after: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<StoredSecrets>, StoreError>;
+
+    /// Replaces the secrets of endpoints that still have the revision that is named, and gives these the next.
+    /// What was stored before is overwritten as far as the store can.
+    async fn replace_secrets(&self, secrets: Vec<StoredSecrets>) -> Result<(), StoreError>;
+
     /// The health of an endpoint.
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError>;
 
@@ -224,6 +236,17 @@ pub struct StoredEndpoint {
     pub revision: u64,
     /// When it was made, by the wall clock.
     pub created_at: Timestamp,
+}
+
+/// The secrets of an endpoint as a store keeps them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSecrets {
+    /// Its name.
+    pub endpoint: EndpointId,
+    /// Its revision.
+    pub revision: u64,
+    /// Its secrets.
+    pub secrets: String,
 }
 
 /// Why an endpoint is disabled.
@@ -389,6 +412,8 @@ pub struct Outcome {
     pub endpoint: EndpointId,
     /// The attempt, if there was one.
     pub attempt: Option<AttemptRecord>,
+    /// Whether the attempt says nothing about the endpoint: this machine could not make it.
+    pub is_local: bool,
     /// What follows.
     pub next: AfterAttempt,
 }

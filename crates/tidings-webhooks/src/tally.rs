@@ -13,10 +13,12 @@ pub(crate) struct Tally {
     pub(crate) ends_with_failure: bool,
 }
 
-/// Counts attempts. Outcomes without an attempt say nothing about an endpoint.
+/// Counts attempts. Outcomes without an attempt, and those of trouble of this machine, say nothing about an
+/// endpoint.
 pub(crate) fn by_endpoint(outcomes: &[Outcome]) -> BTreeMap<EndpointId, Tally> {
     let mut tallies: BTreeMap<EndpointId, Tally> = BTreeMap::new();
-    for outcome in outcomes.iter().filter(|it| it.attempt.is_some()) {
+    let counted = |it: &&Outcome| it.attempt.is_some() && !it.is_local;
+    for outcome in outcomes.iter().filter(counted) {
         let tally = tallies.entry(outcome.endpoint).or_default();
         let has_failed = !matches!(
             outcome.next,

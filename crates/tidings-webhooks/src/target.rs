@@ -8,6 +8,7 @@ use tidings::retry::{RetryPolicy, Schedule};
 use tidings::signing::{Secret, Signer, StandardSigner, TimestampedSigner};
 use tidings::{AddressPolicy, Classifier, LaneConfig};
 
+use crate::encryption::EncryptionKeys;
 use crate::settings::{EndpointSettings, SignatureScheme};
 use crate::{Endpoint, Error, Format, Options};
 
@@ -17,6 +18,7 @@ pub(crate) struct Defaults {
     pub(crate) schedule: Vec<Duration>,
     pub(crate) timeout: Duration,
     pub(crate) addresses: AddressPolicy,
+    pub(crate) encryption: EncryptionKeys,
     lane: LaneConfig,
 }
 
@@ -38,6 +40,7 @@ impl Defaults {
             schedule: options.schedule.clone(),
             timeout: options.timeout,
             addresses: options.addresses.clone(),
+            encryption: options.encryption.clone(),
             lane: options
                 .lane
                 .clone()
@@ -88,18 +91,23 @@ impl Defaults {
     pub(crate) fn target(&self, endpoint: &Endpoint, now: Timestamp) -> Result<Target, Error> {
         let settings = &endpoint.settings;
         settings.check()?;
-        let secrets: Vec<Secret> = endpoint.signing_secrets(now).cloned().collect();
+        let secrets = endpoint.signing_secrets(now)?;
         let target = self.describe(settings, &secrets)?.build()?;
         self.addresses.check_url(target.url())?;
-        let schedule = settings.schedule.as_ref().unwrap_or(&self.schedule);
-        let rest = Schedule::new(schedule.iter().skip(1).copied())?;
         Ok(Target {
             endpoint: target,
             lane: self.lane.clone(),
             format: settings.format,
             rate_limit: settings.rate_limit.map(u32::from),
-            retry: Arc::new(RetryPolicy::new(rest)),
+            retry: Arc::new(self.retry(settings)?),
         })
+    }
+
+    /// When to try again after a failure.
+    pub(crate) fn retry(&self, settings: &EndpointSettings) -> Result<RetryPolicy, Error> {
+        let schedule = settings.schedule.as_ref().unwrap_or(&self.schedule);
+        let rest = Schedule::new(schedule.iter().skip(1).copied())?;
+        Ok(RetryPolicy::new(rest))
     }
 
     fn describe(

@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod manage;
+mod reseal;
 
 pub use manage::{NewEndpoint, PreparedEndpoint};
 
@@ -94,6 +95,7 @@ impl Webhooks {
             Err(error @ StoreError::Full(_)) => starts_on_full(&error),
             Err(error) => return Err(error.into()),
         }
+        let keys = options.encryption.clone();
         let (disabling, to_disable) = mpsc::channel(DISABLING);
         let lanes = Shared::new(Arc::clone(&store), clock.clone(), options, disabling)?;
         // What has become deliveries is of no more use.
@@ -130,6 +132,8 @@ impl Webhooks {
             .collect();
         let disabling = disable(Arc::downgrade(&webhooks.inner), to_disable);
         tasks.push(AbortOnDropHandle::new(tokio::spawn(disabling)));
+        let resealing = reseal::run(Arc::clone(&webhooks.inner.store), keys);
+        tasks.push(AbortOnDropHandle::new(tokio::spawn(resealing)));
         *webhooks.running() = Some(Running {
             leader: AbortOnDropHandle::new(tokio::spawn(leader.run())),
             leading,

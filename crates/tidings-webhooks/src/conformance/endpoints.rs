@@ -3,7 +3,7 @@ use std::time::Duration;
 use tidings_notify::UserId;
 
 use super::support::{Stores, at, disabled, endpoint, event, id, made, operator, user};
-use crate::store::{Addressed, Notice};
+use crate::store::{Addressed, Notice, StoredEndpoint};
 use crate::{EndpointId, Owner, StoreError};
 
 /// Every field survives, and each owner's endpoints come the oldest first.
@@ -101,6 +101,42 @@ pub async fn a_removed_endpoint_is_not_found(Stores { a, b }: Stores) {
     assert_eq!(a.newest_endpoint_if_wanted(&[]).await.unwrap(), None);
     let work = super::support::work(&*a, id(1), at(0)).await;
     assert!(work.endpoint.unwrap().removed);
+}
+
+/// They come in pages, of removed endpoints too, and a change that was made meanwhile stays.
+pub async fn secrets_are_listed_and_replaced_by_themselves(Stores { a, b }: Stores) {
+    let anna = user("anna");
+    for number in [3, 1, 2] {
+        let new = endpoint(number, &anna);
+        a.insert_endpoint(new, None, None).await.unwrap();
+    }
+    let mut removed = endpoint(3, &anna);
+    removed.removed = true;
+    assert!(a.replace_endpoint(removed, at(0), None).await.unwrap());
+    let mut first = b.secrets(None, 2).await.unwrap();
+    let ids: Vec<_> = first.iter().map(|it| it.endpoint).collect();
+    assert_eq!(ids, [id(1), id(2)]);
+    assert_eq!(first[0].secrets, endpoint(1, &anna).secrets);
+    let rest = b.secrets(Some(id(2)), 2).await.unwrap();
+    assert_eq!((rest.len(), rest[0].endpoint), (1, id(3)));
+
+    let changed = disabled(endpoint(2, &anna));
+    let is_changed = a.replace_endpoint(changed.clone(), at(0), None).await;
+    assert!(is_changed.unwrap());
+    for new in &mut first {
+        "'new' \"é\"".clone_into(&mut new.secrets);
+    }
+    b.replace_secrets(first.clone()).await.unwrap();
+    let found = a.endpoint(id(1)).await.unwrap().unwrap();
+    let expected = StoredEndpoint {
+        secrets: first[0].secrets.clone(),
+        revision: 2,
+        ..endpoint(1, &anna)
+    };
+    assert_eq!(found, expected);
+    let found = a.endpoint(id(2)).await.unwrap().unwrap();
+    assert_eq!(found.secrets, changed.secrets);
+    b.replace_secrets(Vec::new()).await.unwrap();
 }
 
 /// Disabled ones listen too, so that what they miss can be replayed.

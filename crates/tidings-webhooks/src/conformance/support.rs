@@ -167,6 +167,7 @@ pub(super) fn outcome(
         delivery,
         endpoint,
         attempt: Some(attempt(number)),
+        is_local: false,
         next,
     }
 }

@@ -8,16 +8,18 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tidings::Message;
 use tidings::circuit_breaker::CircuitState;
+use tidings::retry::RetryPolicy;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lane::{Held, Lane};
 use super::recorder::Entry;
 use super::{Shared, replay};
+use crate::clock::later;
 use crate::store::{
     AfterAttempt, DueDelivery, LaneQuery, LaneWork, Outcome, Released, StoredEndpoint,
 };
 use crate::target::{MAX_QUEUED, Target};
-use crate::{DeliveryState, Endpoint, StoreError, telemetry};
+use crate::{AttemptRecord, DeliveryState, Endpoint, Error, StoreError, telemetry};
 
 /// Deliveries in memory of a lane that has just begun, or does not move.
 const FIRST_PAGE: usize = 16;
@@ -55,7 +57,7 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
     let mut feeder = Feeder {
         shared: &shared,
         lane: &lane,
-        target: Err(String::new()),
+        target: Err(Unsendable::Never(String::new())),
         target_is_of: None,
         page: FIRST_PAGE,
         last_full_look: None,
@@ -94,11 +96,23 @@ impl Drop for HeldLane {
     }
 }
 
+/// Why a delivery cannot be sent.
+#[derive(Debug, Clone)]
+enum Unsendable {
+    /// It never can.
+    Never(String),
+    /// Not now, because of this machine: an attempt that fails, and others by the schedule of the endpoint.
+    Later {
+        reason: String,
+        retry: Arc<RetryPolicy>,
+    },
+}
+
 struct Feeder<'a> {
     shared: &'a Shared,
     lane: &'a Arc<Lane>,
     /// Where to send to, or why nothing can be sent.
-    target: Result<Target, String>,
+    target: Result<Target, Unsendable>,
     /// Which revision of the endpoint that is, and when it was read.
     target_is_of: Option<(u64, Instant)>,
     /// How many deliveries may be in memory.
@@ -207,30 +221,39 @@ impl Feeder<'_> {
     fn read(&mut self, stored: &StoredEndpoint) {
         self.lane.uses(stored.revision);
         self.target_is_of = Some((stored.revision, Instant::now()));
-        let wall = self.shared.clock.wall.now();
-        self.target = Endpoint::from_stored(stored)
-            .and_then(|endpoint| self.shared.defaults.target(&endpoint, wall))
-            .and_then(|target| {
+        let (shared, id) = (self.shared, self.lane.endpoint);
+        let wall = shared.clock.wall.now();
+        let endpoint = Endpoint::from_stored(stored, &shared.defaults.encryption);
+        let target = endpoint
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|endpoint| {
+                let target = shared.defaults.target(endpoint, wall)?;
                 let (endpoint, lane) = (target.endpoint.clone(), &target.lane);
-                let inserted = self
-                    .shared
+                shared
                     .dispatcher
-                    .insert_with(&self.lane.key, endpoint, lane);
-                inserted?;
+                    .insert_with(&self.lane.key, endpoint, lane)?;
                 Ok(target)
-            })
-            .map_err(|error| {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(
-                    error,
-                    endpoint = %self.lane.endpoint,
-                    "an endpoint cannot be sent to, its deliveries fail"
-                );
-                match error.source() {
-                    Some(cause) => format!("{error}: {cause}"),
-                    None => error.to_string(),
-                }
             });
+        self.target = target.map_err(|error| {
+            let reason = match std::error::Error::source(&error) {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            };
+            if let (Error::Sealed(problem), Ok(endpoint)) = (&error, &endpoint) {
+                shared.secrets_are_sealed(id, problem);
+                let retry = shared.defaults.retry(&endpoint.settings);
+                let retry = Arc::new(retry.unwrap_or_default());
+                return Unsendable::Later { reason, retry };
+            }
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(
+                error,
+                endpoint = %id,
+                "an endpoint cannot be sent to, its deliveries fail"
+            );
+            Unsendable::Never(reason)
+        });
     }
 
     /// Hands deliveries to the dispatcher, in order. Returns `false` when it was stopped or blocked
@@ -249,7 +272,14 @@ impl Feeder<'_> {
                 return false;
             }
             match self.message(&delivery) {
-                Err(reason) => self.fail(&delivery, reason),
+                Err(Unsendable::Never(reason)) => {
+                    let state = DeliveryState::Failed;
+                    let reason = Some(reason);
+                    self.settle(&delivery, None, AfterAttempt::Finish { state, reason });
+                }
+                Err(Unsendable::Later { reason, retry }) => {
+                    self.put_off(&delivery, reason, &retry);
+                }
                 Ok((message, held)) => {
                     let id = message.id().to_owned();
                     self.lane.hold(&id, held);
@@ -269,10 +299,11 @@ impl Feeder<'_> {
         true
     }
 
-    fn message(&self, due: &DueDelivery) -> Result<(Message, Held), String> {
-        let event = due.event.as_ref().map_err(Clone::clone)?;
+    fn message(&self, due: &DueDelivery) -> Result<(Message, Held), Unsendable> {
+        let never = |reason: &dyn ToString| Unsendable::Never(reason.to_string());
+        let event = due.event.as_ref().map_err(|reason| never(reason))?;
         let target = self.target.as_ref().map_err(Clone::clone)?;
-        let message = event.render(target.format).map_err(|it| it.to_string())?;
+        let message = event.render(target.format).map_err(|it| never(&it))?;
         let number = NonZeroU32::MIN.saturating_add(due.attempts);
         let held = Held {
             delivery: due.id,
@@ -282,25 +313,40 @@ impl Feeder<'_> {
         Ok((message.with_first_attempt(number), held))
     }
 
-    /// Ends a delivery that cannot be sent.
-    fn fail(&self, due: &DueDelivery, reason: String) {
+    /// Records an attempt that this machine could not make, and has it tried again by the schedule.
+    fn put_off(&self, due: &DueDelivery, reason: String, retry: &RetryPolicy) {
+        let clock = &self.shared.clock;
+        let number = due.attempts.saturating_add(1);
+        let mut attempt = AttemptRecord::new(number, clock.wall.now(), Duration::ZERO);
+        attempt.error = Some(reason.clone());
+        let made = due.tries.saturating_add(1);
+        let next = match retry.next_delay(made, Duration::ZERO, None, fastrand::f64()) {
+            Some(delay) => AfterAttempt::Retry(later(clock.now(), delay)),
+            None => AfterAttempt::Finish {
+                state: DeliveryState::Failed,
+                reason: Some(reason),
+            },
+        };
+        self.settle(due, Some(attempt), next);
+    }
+
+    /// Records what follows for a delivery that is not sent.
+    fn settle(&self, due: &DueDelivery, attempt: Option<AttemptRecord>, next: AfterAttempt) {
         // Held by a name that no message has, until it is written.
         let message_id = format!("{}.", due.id);
         let held = Held {
             delivery: due.id,
             tries: due.tries,
-            retry: Arc::new(tidings::retry::RetryPolicy::default()),
+            retry: Arc::new(RetryPolicy::default()),
         };
         self.lane.hold(&message_id, held);
         self.shared.recorder.push(Entry {
             outcome: Outcome {
                 delivery: due.id,
                 endpoint: self.lane.endpoint,
-                attempt: None,
-                next: AfterAttempt::Finish {
-                    state: DeliveryState::Failed,
-                    reason: Some(reason),
-                },
+                attempt,
+                is_local: true,
+                next,
             },
             lane: Arc::clone(self.lane),
             message_id,

@@ -9,7 +9,9 @@ use tidings_postgres::{Connections, Parameter};
 use super::events::Columns;
 use super::schema::{column, duration_micros, limit, micros, time};
 use crate::columns::{first_wait, owner};
-use crate::store::{Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint};
+use crate::store::{
+    Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint, StoredSecrets,
+};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
 const COLUMNS: &str = "endpoint, user_id, settings, event_types, secrets, first_wait,
@@ -199,6 +201,57 @@ pub(super) async fn list(
         .query(&statement, &[(&user, Type::TEXT)])
         .await?;
     rows.iter().map(from_row).collect()
+}
+
+/// Ids are positive numbers.
+pub(super) async fn secrets(
+    connections: &Connections,
+    after: Option<EndpointId>,
+    most: usize,
+) -> Result<Vec<StoredSecrets>, StoreError> {
+    const SECRETS: &str = "
+        SELECT endpoint, revision, secrets FROM tidings_webhook_endpoint
+        WHERE endpoint > $1 ORDER BY endpoint LIMIT $2";
+    let (after, most) = (after.map_or(-1, EndpointId::as_i64), limit(most));
+    let parameters: [Parameter<'_>; 2] = [(&after, Type::INT8), (&most, Type::INT8)];
+    let rows = connections.query(SECRETS, &parameters).await?;
+    let read = |row: &Row| -> Result<_, StoreError> {
+        let revision: i64 = row.try_get(1).map_err(column)?;
+        Ok(StoredSecrets {
+            endpoint: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+            revision: revision.cast_unsigned(),
+            secrets: row.try_get(2).map_err(column)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Rows are locked in the order of their ids, so that two instances do not wait for each other.
+pub(super) async fn replace_secrets(
+    connections: &Connections,
+    secrets: &[StoredSecrets],
+) -> Result<(), StoreError> {
+    const REPLACE: &str = "
+        WITH new AS MATERIALIZED (
+            SELECT endpoint.endpoint, given.secrets
+            FROM tidings_webhook_endpoint AS endpoint
+            JOIN unnest($1::bigint[], $2::bigint[], $3::text[]) AS given (endpoint, revision, secrets)
+                ON endpoint.endpoint = given.endpoint AND endpoint.revision = given.revision
+            ORDER BY endpoint.endpoint FOR UPDATE OF endpoint)
+        UPDATE tidings_webhook_endpoint AS endpoint
+        SET secrets = new.secrets, revision = endpoint.revision + 1
+        FROM new WHERE endpoint.endpoint = new.endpoint";
+    let ids: Vec<_> = secrets.iter().map(|it| it.endpoint.as_i64()).collect();
+    let revisions = secrets.iter().map(|it| it.revision.cast_signed());
+    let revisions: Vec<_> = revisions.collect();
+    let texts: Vec<_> = secrets.iter().map(|it| it.secrets.as_str()).collect();
+    let parameters: [Parameter<'_>; 3] = [
+        (&ids, Type::INT8_ARRAY),
+        (&revisions, Type::INT8_ARRAY),
+        (&texts, Type::TEXT_ARRAY),
+    ];
+    connections.query(REPLACE, &parameters).await?;
+    Ok(())
 }
 
 pub(super) async fn audience(

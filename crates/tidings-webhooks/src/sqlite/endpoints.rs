@@ -8,9 +8,9 @@ use tidings_notify::UserId;
 
 use super::events;
 use super::lanes;
-use super::schema::{duration_micros, micros, time};
+use super::schema::{duration_micros, limit, micros, time};
 use crate::columns::{first_wait, owner};
-use crate::store::{Disabled, Listener, StoredEndpoint};
+use crate::store::{Disabled, Listener, StoredEndpoint, StoredSecrets};
 use crate::{EndpointId, Owner, PreparedEndpoint, StoreError};
 
 const COLUMNS: &str = "endpoint, user, settings, event_types, secrets, first_wait,
@@ -130,6 +130,50 @@ pub(super) fn list(
         found.push(from_row(row)?);
     }
     Ok(found)
+}
+
+/// Ids are positive numbers.
+pub(super) fn secrets(
+    connection: &Connection,
+    after: Option<EndpointId>,
+    most: usize,
+) -> Result<Vec<StoredSecrets>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT endpoint, revision, secrets FROM webhook_endpoint
+         WHERE endpoint > ?1 ORDER BY endpoint LIMIT ?2",
+    )?;
+    let mut rows = statement.query((after.map_or(-1, EndpointId::as_i64), limit(most)))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(StoredSecrets {
+            endpoint: EndpointId::from_i64(row.get(0)?),
+            revision: row.get::<_, i64>(1)?.cast_unsigned(),
+            secrets: row.get(2)?,
+        });
+    }
+    Ok(found)
+}
+
+/// Within this, what is replaced is overwritten in the file too.
+pub(super) fn replace_secrets(
+    tx: &Transaction<'_>,
+    secrets: &[StoredSecrets],
+) -> Result<(), StoreError> {
+    tx.pragma_update(None, "secure_delete", true)?;
+    let replaced = secrets.iter().try_for_each(|new| {
+        tx.prepare_cached(
+            "UPDATE webhook_endpoint SET secrets = ?3, revision = revision + 1
+             WHERE endpoint = ?1 AND revision = ?2",
+        )?
+        .execute((
+            new.endpoint.as_i64(),
+            new.revision.cast_signed(),
+            &new.secrets,
+        ))?;
+        Ok(())
+    });
+    tx.pragma_update(None, "secure_delete", false)?;
+    replaced
 }
 
 /// The number of the newest endpoint, if the operator or one of these users has one.

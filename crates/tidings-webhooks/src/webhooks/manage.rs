@@ -6,7 +6,8 @@ use tidings::signing::Secret;
 use tidings_notify::Payload;
 
 use super::{Webhooks, secret_or_new};
-use crate::endpoint::{self, SecretEntry};
+use crate::encryption::EncryptionKeys;
+use crate::endpoint::{self, SecretEntry, Secrets};
 use crate::store::{Notice, StoredEndpoint};
 use crate::{
     Endpoint, EndpointId, EndpointSettings, Error, Owner, StoreError, WebhookEvent, fan_out,
@@ -17,6 +18,9 @@ const MAX_CONTENTION: u32 = 16;
 
 /// Longest time for which an old secret signs too. A longer one is a mistake.
 const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is stored of the secrets of an endpoint that is removed.
+const NO_SECRETS: &str = "[]";
 
 /// An endpoint to be made.
 #[derive(Debug, Clone)]
@@ -118,14 +122,14 @@ impl Webhooks {
             enabled: new.disabled_because.is_none(),
             disabled_because: new.disabled_because,
             created_at: self.inner.clock.wall.now(),
-            secrets: vec![SecretEntry {
+            secrets: Secrets::Known(vec![SecretEntry {
                 secret: secret.clone(),
                 until: None,
-            }],
+            }]),
         };
         let notice = self.notice(endpoint::CREATED_EVENT, &endpoint).await?;
         Ok(PreparedEndpoint {
-            stored: endpoint.to_stored(1)?,
+            stored: endpoint.to_stored(1, self.keys())?,
             endpoint,
             secret,
             limit: new.limit,
@@ -146,7 +150,8 @@ impl Webhooks {
     /// [`Error::Store`], [`Error::Unreadable`].
     pub async fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, Error> {
         let stored = self.inner.store.endpoint(id).await?;
-        stored.as_ref().map(Endpoint::from_stored).transpose()
+        let read = |stored| Endpoint::from_stored(stored, self.keys());
+        stored.as_ref().map(read).transpose()
     }
 
     /// The endpoints of an owner, the oldest first. One that cannot be read is left out and logged.
@@ -157,7 +162,7 @@ impl Webhooks {
     pub async fn endpoints(&self, owner: &Owner) -> Result<Vec<Endpoint>, Error> {
         let stored = self.inner.store.endpoints(owner).await?;
         let read = stored.iter().filter_map(|stored| {
-            Endpoint::from_stored(stored)
+            Endpoint::from_stored(stored, self.keys())
                 .inspect_err(|error| {
                     let error: &dyn std::error::Error = error;
                     tracing::error!(error, endpoint = %stored.id, "an endpoint cannot be read");
@@ -245,11 +250,12 @@ impl Webhooks {
             let Some(mut stored) = self.inner.store.endpoint(id).await? else {
                 return Ok(false);
             };
-            let notice = match Endpoint::from_stored(&stored) {
+            let notice = match Endpoint::from_stored(&stored, self.keys()) {
                 Ok(endpoint) => self.notice(endpoint::REMOVED_EVENT, &endpoint).await?,
                 Err(_) => None,
             };
             stored.removed = true;
+            NO_SECRETS.clone_into(&mut stored.secrets);
             let endpoints = addressees(notice.as_ref());
             let now = self.inner.clock.now();
             let store = &self.inner.store;
@@ -302,13 +308,13 @@ impl Webhooks {
             let Some(stored) = self.inner.store.endpoint(id).await? else {
                 return Ok(None);
             };
-            let mut endpoint = Endpoint::from_stored(&stored)?;
+            let mut endpoint = Endpoint::from_stored(&stored, self.keys())?;
             if !change(&mut endpoint)? {
                 return Ok(Some(endpoint));
             }
             let notice = self.notice(event_type, &endpoint).await?;
             let endpoints = addressees(notice.as_ref());
-            let new = endpoint.to_stored(stored.revision)?;
+            let new = endpoint.to_stored(stored.revision, self.keys())?;
             let now = self.inner.clock.now();
             if self.inner.store.replace_endpoint(new, now, notice).await? {
                 self.inner.lanes.unblock(id);
@@ -317,6 +323,11 @@ impl Webhooks {
             }
         }
         Err(Error::Contended)
+    }
+
+    /// The keys that encrypt secrets.
+    fn keys(&self) -> &EncryptionKeys {
+        &self.inner.lanes.defaults().encryption
     }
 
     /// The event about a change of an endpoint, if an endpoint of the operator wants it.

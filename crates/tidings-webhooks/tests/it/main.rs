@@ -8,6 +8,7 @@
 
 mod delivery;
 mod durability;
+mod encryption;
 mod fan_out;
 mod faults;
 mod kill;

@@ -10,7 +10,7 @@ use tidings_test_support::Gate;
 use tidings_webhooks::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
     LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
-    StoredEndpoint, StoredHealth,
+    StoredEndpoint, StoredHealth, StoredSecrets,
 };
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -104,6 +104,18 @@ impl Store for Watched {
 
     async fn endpoints(&self, owner: &Owner) -> Result<Vec<StoredEndpoint>, StoreError> {
         self.inner.endpoints(owner).await
+    }
+
+    async fn secrets(
+        &self,
+        after: Option<EndpointId>,
+        limit: usize,
+    ) -> Result<Vec<StoredSecrets>, StoreError> {
+        self.inner.secrets(after, limit).await
+    }
+
+    async fn replace_secrets(&self, secrets: Vec<StoredSecrets>) -> Result<(), StoreError> {
+        self.inner.replace_secrets(secrets).await
     }
 
     async fn health(&self, id: EndpointId) -> Result<StoredHealth, StoreError> {
