@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tidings_notify::Notifier;
 use tidings_notify::presence::Tracker;
 use tidings_webhooks::Webhooks;
+use tidings_webhooks::encryption::EncryptionKeys;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,8 @@ pub(crate) struct App {
     /// Registers the streams of this process with the presence of the storage.
     pub(crate) tracker: Tracker,
     pub(crate) webhooks: Webhooks,
+    /// Encrypts secrets where they are stored.
+    pub(crate) encryption: EncryptionKeys,
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
     pub(crate) readiness: Readiness,

@@ -71,6 +71,11 @@ impl Once {
             fingerprint: digest.finalize().into(),
         }
     }
+
+    /// What a response that is kept for a repeat is bound to where it is encrypted.
+    pub(crate) fn context(&self) -> String {
+        format!("response to {}", self.key.as_str())
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidings_notify::presence::{Tracker, TrackerOptions};
 use tidings_notify::{Notifier, RoutingInfo};
+use tidings_webhooks::encryption::EncryptionKeys;
 use tidings_webhooks::{Options, Webhooks};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -117,10 +118,17 @@ impl Server {
             },
             TrackerOptions::default().with_lease_ttl(config.lease),
         )?;
+        let encryption = EncryptionKeys::new(config.encryption_keys.iter().cloned());
+        if encryption.is_empty() && !config.dev {
+            tracing::warn!(
+                "the secrets of webhook endpoints are not encrypted in the database; \
+                 TIDINGS_ENCRYPTION_KEY encrypts them"
+            );
+        }
         let webhooks = Webhooks::start(
             Arc::clone(&storage.webhooks),
             storage.streams.clone(),
-            webhook_options(&config),
+            webhook_options(&config).with_encryption_keys(encryption.clone()),
         )
         .await?;
         let tasks = TaskTracker::new();
@@ -139,6 +147,7 @@ impl Server {
             instance,
             tracker,
             webhooks,
+            encryption,
             acceptor,
             readiness: Readiness::default(),
             outage: Outage::default(),

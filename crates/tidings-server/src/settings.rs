@@ -20,6 +20,7 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
+use tidings_webhooks::encryption::EncryptionKey;
 use tracing_subscriber::EnvFilter;
 
 use self::jwt::JwtSettings;
@@ -87,6 +88,14 @@ pub struct Settings {
     /// How tokens of users are verified.
     #[command(flatten)]
     pub jwt: JwtSettings,
+
+    /// Key that encrypts the secrets of webhook endpoints in the database: 32 random bytes in base64, for
+    /// instance of `openssl rand -base64 32`. Of several, separated by commas, the first encrypts and all
+    /// decrypt [default: secrets are stored as they are]
+    #[arg(long = "encryption-key", env = "TIDINGS_ENCRYPTION_KEY", value_name = "KEY",
+          value_delimiter = ',', hide_env_values = true,
+          value_parser = Unshown(EncryptionKey::from_str))]
+    pub encryption_keys: Vec<EncryptionKey>,
 
     /// Maximum size of a request body in bytes
     #[arg(long, env = "TIDINGS_MAX_BODY_BYTES", value_name = "BYTES",

@@ -72,9 +72,15 @@ pub(super) async fn create(
         endpoint: prepared.endpoint().clone(),
         secret: prepared.secret().expose().to_string(),
     })?;
+    // The response has the secret in it, and is kept for a repeat.
+    let context = once.as_ref().map(Once::context);
+    let kept = match &context {
+        Some(context) => app.encryption.seal(context, &response),
+        None => Ok(String::new()),
+    };
     let create = CreateEndpoint {
         endpoint: prepared.clone(),
-        response: response.clone(),
+        response: kept.map_err(|error| ApiError::internal(&error))?,
         once,
     };
     let response = match app.storage.records.create_endpoint(create).await? {
@@ -82,7 +88,10 @@ pub(super) async fn create(
             app.webhooks.endpoint_created(&prepared);
             response
         }
-        Created::Repeated(response) => response,
+        Created::Repeated(kept) => {
+            let opened = app.encryption.open(&context.unwrap_or_default(), &kept);
+            opened.map_err(|error| ApiError::internal(&error))?
+        }
         Created::Conflict => return Err(ApiError::idempotency_conflict()),
         Created::TooMany { limit } => return Err(ApiError::too_many_endpoints(limit)),
     };

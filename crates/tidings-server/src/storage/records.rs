@@ -81,7 +81,7 @@ pub(crate) enum Accepted {
 #[derive(Debug, Clone)]
 pub(crate) struct CreateEndpoint {
     pub(crate) endpoint: PreparedEndpoint,
-    /// The response, which a repeated request gets too.
+    /// What is kept for a repeated request, beside the idempotency key.
     pub(crate) response: String,
     /// The idempotency key, if the caller sent one.
     pub(crate) once: Option<Once>,

@@ -10,6 +10,7 @@ mod connections;
 mod crash;
 mod disk;
 mod durability;
+mod encryption;
 mod endpoints;
 mod errors;
 mod inbox;

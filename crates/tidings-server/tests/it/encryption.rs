@@ -1,0 +1,153 @@
+//! Secrets of endpoints in the database of a server.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use rusqlite::types::ValueRef;
+use serde_json::{Value, json};
+
+use crate::support::{Home, Server, binary, http};
+
+const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+const NEW_KEY: &str = "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE=";
+
+fn with_keys(keys: &str) -> Home {
+    Home::with(&["--encryption-key", keys, "--log", "debug"])
+}
+
+/// Makes an endpoint by a request that can be repeated; gives the response.
+async fn create(server: &Server) -> (u16, Value) {
+    let request = http()
+        .post(server.at("/v1/endpoints"))
+        .header("Idempotency-Key", "once");
+    let body = json!({ "url": "https://example.com/" });
+    let response = request.json(&body).send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap())
+}
+
+/// Whether a text is in a value of a row of any table.
+fn is_in_a_row(database: &Path, text: &str) -> bool {
+    let database = rusqlite::Connection::open(database).unwrap();
+    let mut tables = database
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        .unwrap();
+    let tables = tables.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    tables.map(Result::unwrap).any(|table| {
+        let mut rows = database.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = rows.column_count();
+        let mut rows = rows.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            for column in 0..columns {
+                let value = row.get_ref(column).unwrap();
+                let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else {
+                    continue;
+                };
+                if String::from_utf8_lossy(bytes).contains(text) {
+                    return true;
+                }
+            }
+        }
+        false
+    })
+}
+
+#[tokio::test]
+async fn no_plain_secret_is_in_the_database_or_the_log_and_a_repeat_has_it() {
+    let home = with_keys(KEY);
+    let server = home.start().await;
+    let (status, created) = create(&server).await;
+    assert_eq!(status, 201);
+    let secret = created["secret"].as_str().unwrap();
+    let plain = secret.strip_prefix("whsec_").unwrap();
+    let (_, log) = server.stop("-TERM").await;
+    assert!(!log.contains(plain) && !log.contains(&KEY[..43]), "{log}");
+    assert!(!is_in_a_row(&home.database(), plain));
+    assert!(is_in_a_row(&home.database(), "sealed:1:"));
+
+    let server = home.start().await;
+    let (status, repeated) = create(&server).await;
+    assert_eq!((status, &repeated), (201, &created));
+}
+
+/// Without a key, what was stored as it is stays in the rows: the search above finds what there is.
+#[tokio::test]
+async fn without_a_key_secrets_are_stored_as_they_are() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (_, created) = create(&server).await;
+    let plain = created["secret"].as_str().unwrap()[6..].to_owned();
+    server.stop("-TERM").await.0.code().unwrap();
+    assert!(is_in_a_row(&home.database(), &plain));
+}
+
+#[tokio::test]
+async fn a_lost_key_leaves_the_endpoints_usable() {
+    let home = with_keys(KEY);
+    let server = home.start().await;
+    let (_, created) = create(&server).await;
+    server.stop("-TERM").await.0.code().unwrap();
+
+    let other = Home::at(home.path());
+    let mut command = other.command();
+    command.env("TIDINGS_ENCRYPTION_KEY", NEW_KEY);
+    let server = Server::of(command).await;
+    let path = format!("/v1/endpoints/{}", created["id"].as_str().unwrap());
+    let shown = server.get(&path).await;
+    assert_eq!(shown["url"], created["url"]);
+    let renamed = json!({ "description": "renamed" });
+    assert_eq!(
+        server.patch(&path, &renamed).await["description"],
+        "renamed"
+    );
+    // The kept response is lost with the key.
+    assert_eq!(create(&server).await.0, 500);
+    let rotate = format!("{path}/secret/rotate");
+    let rotated = server.post(&rotate, &json!({})).await;
+    assert_eq!(rotated.status(), 200);
+    let (_, log) = server.stop("-TERM").await;
+    assert!(
+        log.contains("cannot be decrypted with the configured keys"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_refused_without_being_shown_and_a_server_without_one_warns() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = |key: Option<&str>| {
+        let mut command = binary();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--api-key"])
+            .arg("0123456789abcdef")
+            .args([
+                "--database",
+                &format!("sqlite:{}/a.db", folder.path().display()),
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if let Some(key) = key {
+            command.env("TIDINGS_ENCRYPTION_KEY", key);
+        }
+        command
+    };
+    for key in ["hidden", "", &format!("{KEY},hidden")] {
+        let output = serve(Some(key)).output().await.unwrap();
+        assert!(!output.status.success(), "{key}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            text.contains("expected 32 random bytes in base64"),
+            "{text}"
+        );
+        assert!(!text.contains("hidden") && !text.contains("AAAA"), "{text}");
+    }
+    for (key, warnings) in [(None, 1), (Some(KEY), 0)] {
+        let server = Server::of(serve(key)).await;
+        let (_, log) = server.stop("-TERM").await;
+        assert_eq!(
+            log.matches("TIDINGS_ENCRYPTION_KEY").count(),
+            warnings,
+            "{log}"
+        );
+    }
+}
