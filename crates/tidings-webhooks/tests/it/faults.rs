@@ -170,7 +170,8 @@ async fn settings_that_cannot_be_used_are_refused_by_name() {
     let timeout = Duration::from_secs(100_000);
     assert_eq!(field(&|it| it.timeout = Some(timeout)).await, "timeout_ms");
     let header = || ("webhook-id".to_owned(), "x".to_owned());
-    assert_eq!(field(&|it| it.headers.extend([header()])).await, "headers");
+    let wrong = field(&|it| it.headers.extend([header()])).await;
+    assert_eq!(wrong, "headers.webhook-id");
     app.stop().await;
 
     let options = Options::default().with_schedule([]);
