@@ -14,6 +14,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
+use crate::limits::Limits;
 use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::storage::Storage;
@@ -34,6 +35,7 @@ pub(crate) struct App {
     pub(crate) encryption: EncryptionKeys,
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) readiness: Readiness,
     pub(crate) outage: Outage,
     /// Cancelled when the server stops.

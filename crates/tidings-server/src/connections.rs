@@ -1,5 +1,6 @@
 //! Client connections: how they are accepted, counted and ended.
 
+mod addresses;
 mod head_timer;
 mod progress;
 mod transport;
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use self::addresses::{Addresses, Place};
 use self::head_timer::HeadTimer;
 pub(crate) use self::progress::Progress;
 use self::transport::Transport;
@@ -62,6 +64,8 @@ struct Inner {
     /// Does not keep the socket open.
     socket: Weak<TcpStream>,
     _permit: OwnedSemaphorePermit,
+    /// Among the connections of its address.
+    place: Place,
 }
 
 impl ClientConnection {
@@ -103,6 +107,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
     let permits = Arc::new(Semaphore::new(app.config.max_connections()));
+    let addresses = Addresses::new(app.config.max_address_connections);
     let mut is_failing = false;
     loop {
         // At the limit, new connections wait in the operating system's queue, which is bounded.
@@ -117,8 +122,9 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { return };
-        let stream = match accepted.and_then(|(stream, _)| tune(stream)) {
-            Ok(stream) => stream,
+        let tuned = accepted.and_then(|(stream, peer)| Ok((tune(stream)?, peer)));
+        let (stream, peer) = match tuned {
+            Ok(tuned) => tuned,
             Err(error) if is_of_one_connection(&error) => {
                 tracing::debug!(%error, "a connection was lost before it was accepted");
                 continue;
@@ -135,9 +141,18 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         if std::mem::take(&mut is_failing) {
             tracing::info!("accepting connections again");
         }
+        let Some(place) = addresses.take(peer.ip()) else {
+            continue;
+        };
         let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
         let keep_alive = app.config.keep_alive;
-        let serve = serve(stream, permit, service.clone(), keep_alive, stopping);
+        let serve = serve(
+            stream,
+            (permit, place),
+            service.clone(),
+            keep_alive,
+            stopping,
+        );
         app.tasks.spawn(async move {
             cutting_off.run_until_cancelled_owned(serve).await;
         });
@@ -146,7 +161,7 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
 
 async fn serve(
     stream: TcpStream,
-    permit: OwnedSemaphorePermit,
+    (permit, place): (OwnedSemaphorePermit, Place),
     service: TowerToHyperService<axum::Router>,
     keep_alive: Duration,
     stopping: CancellationToken,
@@ -157,6 +172,7 @@ async fn serve(
         progress: Arc::clone(&progress),
         socket: Arc::downgrade(&stream),
         _permit: permit,
+        place,
     }));
     let of_requests = connection.clone();
     let hint = keep_alive_hint(keep_alive);
@@ -165,9 +181,17 @@ async fn serve(
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(|body| watched.watch(body));
         request.extensions_mut().insert(of_requests.clone());
-        let (response, hint) = (service.call(request), hint.clone());
+        let hint = hint.clone();
+        let response = if of_requests.0.place.is_beyond() {
+            Err(http::too_many_connections(&request))
+        } else {
+            Ok(service.call(request))
+        };
         async move {
-            let mut response = response.await?;
+            let mut response = match response {
+                Ok(response) => response.await?,
+                Err(refused) => return Ok(refused),
+            };
             if let Some(hint) = hint
                 && response.status() != StatusCode::SWITCHING_PROTOCOLS
             {

@@ -17,6 +17,7 @@ mod inbox;
 mod notifications;
 mod origin;
 mod presence;
+mod rate_limit;
 mod routes;
 mod sse;
 mod unversioned;
@@ -32,13 +33,14 @@ use axum::response::Response;
 
 use self::error::ApiError;
 use self::origin::Origins;
+pub(crate) use self::rate_limit::too_many_connections;
 use self::routes::READY;
 use crate::app::SharedApp;
 
 /// Builds the service for all requests.
 pub(crate) fn router(app: SharedApp) -> Router {
     let origins = Arc::new(Origins::new(&app.config));
-    routes::router(&app.access)
+    routes::router(&app.access, &app.limits)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(app.config.max_body_bytes))

@@ -39,6 +39,7 @@ mod farewell;
 mod health;
 mod http;
 mod idempotency;
+mod limits;
 mod outage;
 mod permits;
 mod retention;

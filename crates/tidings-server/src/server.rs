@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
+use crate::limits::Limits;
 use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
@@ -140,6 +141,7 @@ impl Server {
         };
         let app = Arc::new(App {
             permits: Permits::new(config.max_streams, config.max_streams_per_user),
+            limits: Arc::new(Limits::new(&config)),
             config,
             access: Arc::clone(&access),
             storage,

@@ -12,6 +12,7 @@ pub mod jwt;
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -111,6 +112,31 @@ pub struct Settings {
     #[arg(long, env = "TIDINGS_MAX_STREAMS_PER_USER", value_name = "COUNT",
           default_value = "100", value_parser = count(1, 100_000_usize))]
     pub max_streams_per_user: usize,
+
+    /// Maximum number of open connections from one address; behind a proxy all have the address of the proxy
+    /// [default: no limit]
+    #[arg(long, env = "TIDINGS_MAX_ADDRESS_CONNECTIONS", value_name = "COUNT",
+          value_parser = count(1, 1_000_000_usize))]
+    pub max_address_connections: Option<usize>,
+
+    /// Maximum number of requests a second of each API key; those of the configuration count together
+    /// [default: no limit]
+    #[arg(long, env = "TIDINGS_MAX_KEY_REQUESTS", value_name = "COUNT", value_parser = rate())]
+    pub max_key_requests: Option<NonZeroU32>,
+
+    /// Maximum number of requests a second of each user with a token
+    #[arg(long, env = "TIDINGS_MAX_USER_REQUESTS", value_name = "COUNT",
+          default_value = "300", value_parser = rate())]
+    pub max_user_requests: NonZeroU32,
+
+    /// Maximum number of notifications a second for each user [default: no limit]
+    #[arg(long, env = "TIDINGS_MAX_USER_NOTIFICATIONS", value_name = "COUNT", value_parser = rate())]
+    pub max_user_notifications: Option<NonZeroU32>,
+
+    /// Maximum number of webhook endpoints of each user, and of those for all users
+    #[arg(long, env = "TIDINGS_MAX_ENDPOINTS", value_name = "COUNT",
+          default_value = "100", value_parser = count(1, 10_000_usize))]
+    pub max_endpoints: usize,
 
     /// Longest silence on a stream before a ping, 1s to 25s
     #[arg(long, env = "TIDINGS_PING_INTERVAL", value_name = "DURATION",
@@ -315,6 +341,14 @@ where
             .filter(|value| (&min..=&max).contains(&value))
             .ok_or_else(|| format!("expected {min} to {max}"))
     }
+}
+
+/// How many may come in a second.
+fn rate() -> impl Fn(&str) -> Result<NonZeroU32, String> + Clone + Send + Sync + 'static {
+    count(
+        NonZeroU32::MIN,
+        NonZeroU32::MIN.saturating_add(1_000_000 - 1),
+    )
 }
 
 /// A time from `min` to `max` seconds.

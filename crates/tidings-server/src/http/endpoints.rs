@@ -27,9 +27,6 @@ use crate::wire::webhook::{
     CreatedEndpoint, EndpointWithHealth, RotatedSecret, SECRET_RULE, TestDelivery,
 };
 
-/// Maximum number of endpoints of one user, or of the operator.
-const MAX_ENDPOINTS: usize = 100;
-
 /// Why an endpoint is disabled if its owner wants it.
 const BY_ITS_OWNER: &str = "disabled by its owner";
 
@@ -60,7 +57,7 @@ pub(super) async fn create(
 
     let mut settings = EndpointSettings::new(url);
     changes.apply(&mut settings);
-    let mut new = NewEndpoint::new(owner, settings).with_limit(MAX_ENDPOINTS);
+    let mut new = NewEndpoint::new(owner, settings).with_limit(app.config.max_endpoints);
     if let Some(secret) = secret {
         new = new.with_secret(secret);
     }

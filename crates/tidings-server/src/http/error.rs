@@ -1,7 +1,7 @@
 //! The one place where an error becomes a status and a JSON body.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
@@ -21,6 +21,8 @@ pub(crate) struct ApiError {
     retry_after: Option<u16>,
     /// What is wrong with the database, if that is the reason.
     cause: Option<Cause>,
+    /// More headers of the response.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// When a caller may repeat a request that the server could not store.
@@ -37,7 +39,20 @@ impl ApiError {
             },
             retry_after: None,
             cause: None,
+            headers: None,
         }
+    }
+
+    /// Says after how many seconds a repeat may succeed.
+    pub(crate) fn retry_after(mut self, seconds: u16) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// Gives the response more headers.
+    pub(crate) fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = Some(Box::new(headers));
+        self
     }
 
     /// A field of the body, a parameter of the query or a part of the path is not valid.
@@ -160,6 +175,9 @@ impl IntoResponse for ApiError {
             error: self.description,
         };
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(headers) = self.headers {
+            response.headers_mut().extend(*headers);
+        }
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()

@@ -15,6 +15,7 @@ use super::error::ApiError;
 use super::expected::Time;
 use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
+use super::rate_limit::check_notifications;
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
@@ -42,6 +43,7 @@ pub(crate) async fn create(
     let mut batch = Batch::default();
     batch.add(request)?;
     let drafts = batch.drafts;
+    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
     let data = app.acceptor.accept(Accept { drafts, once }).await?;
     if is_list {
         Ok(created(&Data { data }))
@@ -75,6 +77,7 @@ pub(crate) async fn create_batch(
     let once = idempotency_key(&headers, &caller)?
         .map(|key| Once::new(key, "/v1/notifications/batch", &body));
     let drafts = batch.drafts;
+    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
     let data = app.acceptor.accept(Accept { drafts, once }).await?;
     Ok(created(&Data { data }))
 }

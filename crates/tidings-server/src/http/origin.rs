@@ -121,7 +121,7 @@ pub(crate) async fn check_origin(
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after"),
+        HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy"),
     );
     if origins.has_cookie {
         headers.insert(

@@ -13,12 +13,14 @@ use tidings_notify::{InboxAction, UserId};
 
 use super::access::{self, Gate};
 use super::extract::{InPath, NoFields};
+use super::rate_limit;
 use super::{
     api_keys, console, deliveries, endpoints, health, inbox, notifications, presence, sse,
     unversioned, websocket,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
+use crate::limits::Limits;
 
 /// The route that writes to the database although it is a `GET`.
 pub(super) const READY: &str = "/health/ready";
@@ -66,7 +68,7 @@ impl Route {
 }
 
 /// Makes the router.
-pub(super) fn router(access: &Arc<Access>) -> Router<SharedApp> {
+pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<SharedApp> {
     all().into_iter().fold(Router::new(), |router, route| {
         let gate = route.scope.map(|scope| Gate {
             access: Arc::clone(access),
@@ -76,6 +78,8 @@ pub(super) fn router(access: &Arc<Access>) -> Router<SharedApp> {
         let handler = match gate {
             Some(gate) => route
                 .handler
+                // The caller is known by then.
+                .route_layer(from_fn_with_state(Arc::clone(limits), rate_limit::limit))
                 .route_layer(from_fn_with_state(gate, access::authorize)),
             None => route.handler,
         };

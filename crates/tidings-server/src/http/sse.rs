@@ -19,7 +19,6 @@ use super::feed::{Confirmation, Feed, Step};
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::ClientConnection;
-use crate::permits::Full;
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
@@ -40,7 +39,7 @@ pub(crate) async fn events(
     };
     let permit = match app.permits.take(&user) {
         Ok(permit) => permit,
-        Err(full) => return refusal(full),
+        Err(full) => return refusal(Bye::full(full.reason())),
     };
     let since = cursor::since(&headers, &parameters)?;
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
@@ -70,9 +69,9 @@ pub(crate) async fn events(
 }
 
 /// A stream that ends at once: with any other status an `EventSource` would not reconnect.
-fn refusal(full: Full) -> Result<Response, ApiError> {
+pub(super) fn refusal(bye: Bye) -> Result<Response, ApiError> {
     let mut body = SseWriter::default();
-    body.bye(Bye::full(full.reason()))?;
+    body.bye(bye)?;
     Ok(response(Body::from(body.into_string())))
 }
 

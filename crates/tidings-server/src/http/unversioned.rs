@@ -15,6 +15,7 @@ use super::feed::Confirmation;
 use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
+use super::rate_limit::check_notifications;
 use super::websocket::{self, Encoder};
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -44,6 +45,7 @@ pub(crate) async fn create(
     let once =
         idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/notifications", &body));
     let drafts = vec![draft];
+    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
     let events = app.acceptor.accept(Accept { drafts, once }).await?;
     Ok(created(&events.first().map(Notification::from)))
 }

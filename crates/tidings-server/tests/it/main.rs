@@ -23,6 +23,7 @@ mod postgres_import;
 mod postgres_instances;
 mod postgres_outages;
 mod presence;
+mod rates;
 mod raw;
 mod receipts;
 mod retention;

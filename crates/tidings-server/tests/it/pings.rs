@@ -11,6 +11,7 @@ use crate::support::Home;
 
 const PONG: u8 = 0x8a;
 const PING: u8 = 0x89;
+const TEXT: u8 = 0x81;
 
 #[tokio::test]
 async fn regression_a_client_that_only_listens_survives_the_pause_after_a_busy_time() {
@@ -51,18 +52,25 @@ async fn a_client_that_replies_no_pings_is_closed_with_a_code() {
     }
 }
 
+/// Each frame gets a reply: a pong, or an error because there is no such notification.
 #[tokio::test]
-async fn a_client_that_sends_pings_and_reads_nothing_costs_no_memory() {
-    for path in ["/v1/users/anna/ws", "/ws/anna"] {
+async fn a_client_that_floods_and_reads_nothing_costs_no_memory() {
+    let ping = masked(PING, &[0; 125]);
+    let request = masked(TEXT, br#"{"read":"6f1c0a52d3e84b97-17"}"#);
+    for (path, frame) in [
+        ("/v1/users/anna/ws", &ping),
+        ("/ws/anna", &ping),
+        ("/v1/users/anna/ws", &request),
+    ] {
         let home = Home::new();
         let server = home.start().await;
         let before = server.memory();
         let mut socket = RawSocket::open(&server, path).await;
-        let pings = masked(PING, &[0; 125]).repeat(1000);
+        let frames = frame.repeat(1000);
         let limit = 64 << 20;
         let mut sent = 0;
         while sent < limit
-            && let Ok(written) = timeout(Duration::from_secs(2), socket.0.write(&pings)).await
+            && let Ok(written) = timeout(Duration::from_secs(2), socket.0.write(&frames)).await
         {
             sent += written.unwrap();
         }

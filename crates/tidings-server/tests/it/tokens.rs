@@ -11,8 +11,8 @@ use tokio_tungstenite::tungstenite::handshake::client::Response;
 use crate::support::{Events, Home, Server, binary, http};
 use crate::websocket::Socket;
 
-const KEY: &str = "a-key-for-this-test-0123456789";
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub(crate) const KEY: &str = "a-key-for-this-test-0123456789";
+pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 fn home(more: &[&str]) -> Home {
     let arguments = [&["--api-key", KEY, "--jwt-secret", SECRET], more].concat();
@@ -20,7 +20,7 @@ fn home(more: &[&str]) -> Home {
 }
 
 /// A token that the server accepts for so many seconds: it allows 5 seconds more than `exp`.
-fn token(user: &str, seconds: i64) -> String {
+pub(crate) fn token(user: &str, seconds: i64) -> String {
     signed(&json!({ "sub": user, "exp": jiff::Timestamp::now().as_second() + seconds - 5 }))
 }
 

@@ -1,0 +1,145 @@
+//! How many connections each address of clients may have open.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The connections that are open, by address. An IPv6 address counts with all others of its network of 64
+/// bits, which mostly belongs to one customer.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    /// `None` if there is no limit.
+    max: Option<usize>,
+    open: Mutex<HashMap<IpAddr, Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    is_reported: bool,
+}
+
+/// The place of a connection; dropping it frees the place.
+#[derive(Debug)]
+pub(super) struct Place {
+    addresses: Arc<Addresses>,
+    address: Option<IpAddr>,
+    is_beyond: bool,
+}
+
+impl Addresses {
+    pub(super) fn new(max: Option<usize>) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            open: Mutex::default(),
+        })
+    }
+
+    /// A place for a connection. Beyond the limit, so many more get one that are only told of it; `None`
+    /// for those beyond that.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let Some(max) = self.max else {
+            return Some(Place {
+                addresses: Arc::clone(self),
+                address: None,
+                is_beyond: false,
+            });
+        };
+        let address = network(address);
+        let mut by_address = self.lock();
+        let open = by_address.entry(address).or_default();
+        if open.count >= 2 * max {
+            return None;
+        }
+        open.count += 1;
+        let is_beyond = open.count > max;
+        // One line for each address that is at its limit, not for each connection.
+        if is_beyond && !std::mem::replace(&mut open.is_reported, true) {
+            tracing::info!(
+                client.address = %address,
+                max,
+                "refusing connections of an address that has as many as allowed (--max-address-connections)"
+            );
+        }
+        Some(Place {
+            addresses: Arc::clone(self),
+            address: Some(address),
+            is_beyond,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Open>> {
+        // Counting cannot leave half a change behind, so the value behind a poisoned lock is right.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Whether it is for a connection that may only be refused.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.is_beyond
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut by_address = self.addresses.lock();
+        if let Some(open) = by_address.get_mut(&address) {
+            open.count -= 1;
+            if open.count == 0 {
+                by_address.remove(&address);
+            }
+        }
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            Ipv6Addr::from_bits(network).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_has_its_places_and_some_for_refusals() {
+        let addresses = Addresses::new(Some(2));
+        let take = |address: &str| addresses.take(address.parse().unwrap());
+        let first = take("192.0.2.1").unwrap();
+        let _second = take("::ffff:192.0.2.1").unwrap();
+        let third = take("192.0.2.1").unwrap();
+        assert!(!first.is_beyond() && third.is_beyond());
+        let _fourth = take("192.0.2.1").unwrap();
+        assert!(take("192.0.2.1").is_none());
+        assert!(!take("192.0.2.2").unwrap().is_beyond());
+        drop((first, third));
+        assert!(take("192.0.2.1").unwrap().is_beyond());
+
+        let _one = take("2001:db8::1").unwrap();
+        let _two = take("2001:db8::ffff:2").unwrap();
+        assert!(take("2001:db8::3").unwrap().is_beyond());
+        assert!(!take("2001:db8:0:1::1").unwrap().is_beyond());
+    }
+
+    #[test]
+    fn addresses_without_a_connection_are_forgotten() {
+        let addresses = Addresses::new(Some(1));
+        for number in 0..1000 {
+            drop(addresses.take(Ipv6Addr::from_bits(number << 64).into()));
+        }
+        assert!(addresses.lock().is_empty());
+        let unlimited = Addresses::new(None);
+        let places: Vec<_> = (0..1000)
+            .map(|_| unlimited.take(Ipv6Addr::LOCALHOST.into()).unwrap())
+            .collect();
+        assert!(places.iter().all(|place| !place.is_beyond()));
+        assert!(unlimited.lock().is_empty());
+    }
+}

@@ -1,0 +1,157 @@
+//! Refuses requests of callers that send too many, and says in each response how many are left: the
+//! fields `RateLimit-Policy` and `RateLimit` of the
+//! [draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Extension, Request, State};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tidings_notify::UserId;
+use tidings_notify::wire::Bye;
+
+use super::error::ApiError;
+use super::sse;
+use crate::access::Caller;
+use crate::limits::Limits;
+use crate::limits::rate::Exceeded;
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LEFT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// How long a client that has too many connections should wait: until some of them have ended.
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
+
+/// What is counted in a second.
+#[derive(Debug, Clone, Copy)]
+struct Policy {
+    name: &'static str,
+    per_second: NonZeroU32,
+}
+
+impl Policy {
+    /// Says how many are left, or that there may be some after a time.
+    fn describe(self, left: Result<u32, Duration>, headers: &mut HeaderMap) {
+        let Self { name, per_second } = self;
+        let (left, after) = match left {
+            Ok(left) => (left, 1),
+            Err(wait) => (0, seconds(wait)),
+        };
+        let policy = format!("\"{name}\";q={per_second};w=1");
+        let left = format!("\"{name}\";r={left};t={after}");
+        for (field, value) in [(POLICY, policy), (LEFT, left)] {
+            // Letters, digits and a few signs.
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.append(field, value);
+            }
+        }
+    }
+}
+
+/// Whole seconds, at least one.
+fn seconds(wait: Duration) -> u16 {
+    wait.as_millis()
+        .div_ceil(1000)
+        .max(1)
+        .try_into()
+        .unwrap_or(u16::MAX)
+}
+
+/// Lets a request through if its caller has not sent too many.
+pub(super) async fn limit(
+    State(limits): State<Arc<Limits>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some((rate, key)) = limits.of_requests(&caller) else {
+        return next.run(request).await;
+    };
+    let per_second = rate.per_second();
+    let (left, mut response) = match rate.take(&key) {
+        Ok(left) => (Ok(left), next.run(request).await),
+        Err(exceeded) => {
+            let wait = exceeded.wait();
+            let message = format!("this caller may send {per_second} requests a second");
+            let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+            let reason = "the caller has sent too many requests";
+            (Err(wait), refusal(&request, error, reason, wait))
+        }
+    };
+    let policy = Policy {
+        name: "requests",
+        per_second,
+    };
+    policy.describe(left, response.headers_mut());
+    response
+}
+
+/// A response to a client of an address that has as many connections as allowed.
+pub(crate) fn too_many_connections<B>(request: &http::Request<B>) -> Response {
+    let reason = "the address has as many connections as allowed";
+    let error = ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "too_many_connections",
+        reason,
+    );
+    let mut response = refusal(request, error, reason, CONNECTION_WAIT);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// The error; or a stream that ends at once, because an `EventSource` does not reconnect after any other
+/// status than 200.
+fn refusal<B>(
+    request: &http::Request<B>,
+    error: ApiError,
+    reason: &'static str,
+    wait: Duration,
+) -> Response {
+    if is_event_source(request) {
+        let spread = Duration::from_millis(fastrand::u64(0..5000));
+        return sse::refusal(Bye::new(4100, reason, wait + spread)).into_response();
+    }
+    error.retry_after(seconds(wait)).into_response()
+}
+
+fn is_event_source<B>(request: &http::Request<B>) -> bool {
+    let accepts = request.headers().get_all(header::ACCEPT).iter();
+    let mut accepts = accepts.filter_map(|value| value.to_str().ok());
+    request.method() == Method::GET && accepts.any(|value| value.contains("text/event-stream"))
+}
+
+/// Takes the notifications of a request from the rates of their users.
+pub(super) fn check_notifications<'a>(
+    limits: &Limits,
+    users: impl Iterator<Item = &'a UserId>,
+) -> Result<(), ApiError> {
+    let Err((per_second, exceeded)) = limits.take_notifications(users) else {
+        return Ok(());
+    };
+    match exceeded {
+        Exceeded::For(user, wait) => {
+            let error = ApiError::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_notifications",
+                format!("the user `{user}` may get {per_second} notifications a second"),
+            );
+            let policy = Policy {
+                name: "notifications",
+                per_second,
+            };
+            let mut headers = HeaderMap::new();
+            policy.describe(Err(wait), &mut headers);
+            Err(error.retry_after(seconds(wait)).with_headers(headers))
+        }
+        Exceeded::Always(user) => {
+            let expected = format!(
+                "expected at most {per_second} notifications for `{user}`, as many as a user may get in a second"
+            );
+            Err(ApiError::invalid("notifications", expected))
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Callers, users and addresses that get no more than their share.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::raw::address;
+use crate::support::{Events, Home, Server, http, soon};
+use crate::tokens::{KEY, SECRET, token};
+
+const INBOX: &str = "/v1/users/anna/notifications";
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers()[name].to_str().unwrap()
+}
+
+/// Asks for the inbox until that is refused because it was too often.
+async fn until_too_many(server: &Server, caller: &str) -> Response {
+    let client = http();
+    soon("a refusal", async {
+        loop {
+            let request = client.get(server.at(INBOX)).bearer_auth(caller);
+            let response = request.send().await.unwrap();
+            if response.status() == 429 {
+                return response;
+            }
+            assert!(response.status().is_success(), "{response:?}");
+            assert_eq!(
+                header(&response, "ratelimit-policy"),
+                "\"requests\";q=1;w=1"
+            );
+            assert_eq!(header(&response, "ratelimit"), "\"requests\";r=0;t=1");
+        }
+    })
+    .await
+}
+
+async fn assert_code(response: Response, code: &str) -> Value {
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["code"], code, "{body}");
+    body
+}
+
+#[tokio::test]
+async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_they_are_told() {
+    let arguments = [
+        &["--api-key", KEY, "--jwt-secret", SECRET][..],
+        &["--max-key-requests", "1", "--max-user-requests", "1"],
+    ];
+    let home = Home::with(&arguments.concat());
+    let server = home.start().await;
+    let client = http();
+    let get = |path: &str, caller: &str| {
+        let request = client.request(Method::GET, server.at(path));
+        request.bearer_auth(caller)
+    };
+    let anna = token("anna", 600);
+    for caller in [KEY, &anna] {
+        let refused = until_too_many(&server, caller).await;
+        assert_eq!(header(&refused, "ratelimit-policy"), "\"requests\";q=1;w=1");
+        assert_eq!(header(&refused, "ratelimit"), "\"requests\";r=0;t=1");
+        assert_eq!(header(&refused, "retry-after"), "1");
+        assert_code(refused, "too_many_requests").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let response = get(INBOX, caller).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+    // Routes that are open to everyone have no caller.
+    let health = client.get(server.at("/health/live")).send().await.unwrap();
+    assert!(!health.headers().contains_key("ratelimit"));
+
+    // An `EventSource` gives up after any status but 200.
+    let bye = soon("a bye", async {
+        loop {
+            let events = get("/v1/users/anna/events", &anna).header("accept", "text/event-stream");
+            let response = events.send().await.unwrap();
+            let is_refused = header(&response, "ratelimit") == "\"requests\";r=0;t=1"
+                && response.headers().contains_key("x-accel-buffering");
+            let frame = Events::of(response).next().await;
+            if frame.name == "tidings.bye" {
+                assert!(is_refused);
+                return frame;
+            }
+        }
+    })
+    .await;
+    assert_eq!(bye.json()["code"], 4100);
+    assert!(bye.retry.is_some_and(|wait| wait > 0));
+    assert_eq!(bye.retry, bye.json()["reconnect_after_ms"].as_u64());
+}
+
+#[tokio::test]
+async fn a_user_gets_so_many_notifications_a_second_and_a_refused_request_stores_nothing() {
+    let home = Home::with(&["--max-user-notifications", "2"]);
+    let server = home.start().await;
+    let batch = |users: &[&str]| {
+        let one = |user| json!({ "user_id": user, "payload": 1 });
+        let notifications: Vec<_> = users.iter().map(one).collect();
+        json!({ "notifications": notifications })
+    };
+    let post = async |body: Value| server.post("/v1/notifications/batch", &body).await;
+
+    let never = post(batch(&["anna", "ben", "anna", "anna"])).await;
+    assert_eq!(never.status(), 400);
+    let body = assert_code(never, "invalid_field").await;
+    assert_eq!(body["error"]["field"], "notifications");
+
+    let mut stored = 0;
+    let refused = soon("a refusal", async {
+        loop {
+            let response = post(batch(&["anna", "ben", "anna"])).await;
+            if response.status() == 429 {
+                return response;
+            }
+            assert_eq!(response.status(), 201);
+            stored += 1;
+        }
+    })
+    .await;
+    let policy = header(&refused, "ratelimit-policy");
+    assert_eq!(policy, "\"notifications\";q=2;w=1");
+    let left = header(&refused, "ratelimit");
+    assert_eq!(left, "\"notifications\";r=0;t=1");
+    assert_eq!(header(&refused, "retry-after"), "1");
+    let body = assert_code(refused, "too_many_notifications").await;
+    let message = body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("`anna`"), "{message}");
+    for (user, times) in [("anna", 2), ("ben", 1)] {
+        let path = format!("/v1/users/{user}/notifications/unread-count");
+        assert_eq!(server.get(&path).await["unread"], stored * times);
+    }
+
+    // The other routes that store notifications count as well.
+    for (path, body) in [
+        (
+            "/v1/notifications",
+            json!({ "user_ids": ["carl"], "payload": 1 }),
+        ),
+        (
+            "/notifications",
+            json!({ "user_id": "carl", "message": "x" }),
+        ),
+    ] {
+        soon("a refusal", async {
+            while server.post(path, &body).await.status() != 429 {}
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_owner_has_as_many_endpoints_as_allowed() {
+    let home = Home::with(&["--max-endpoints", "1"]);
+    let server = home.start().await;
+    let endpoint = json!({ "url": "https://example.com/" });
+    for path in ["/v1/endpoints", "/v1/users/anna/endpoints"] {
+        assert_eq!(server.post(path, &endpoint).await.status(), 201);
+        let refused = server.post(path, &endpoint).await;
+        assert_eq!(refused.status(), 409);
+        assert_code(refused, "too_many_endpoints").await;
+    }
+}
+
+/// A connection from another address of this machine.
+async fn from(server: &Server, client: Ipv4Addr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((client, 0).into()).unwrap();
+    let server = address(server).parse().unwrap();
+    socket.connect(server).await.unwrap()
+}
+
+/// Sends a request, and gives what comes until the response is whole or the connection ends.
+async fn ask(stream: &mut TcpStream, accept: &str) -> String {
+    let head = format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+    let mut response = Vec::new();
+    soon("a response", async {
+        if stream.write_all(head.as_bytes()).await.is_err() {
+            return;
+        }
+        while !response.ends_with(b"}")
+            && let Ok(1..) = stream.read_buf(&mut response).await
+        {}
+    })
+    .await;
+    String::from_utf8(response).unwrap()
+}
+
+/// Other systems have no second loopback address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_address_has_as_many_connections_as_allowed() {
+    let home = Home::with(&["--max-address-connections", "2"]);
+    let server = home.start().await;
+    let client = Ipv4Addr::new(127, 0, 0, 2);
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut stream = from(&server, client).await;
+        let response = ask(&mut stream, "*/*").await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        open.push(stream);
+    }
+    let mut beyond = from(&server, client).await;
+    let refused = ask(&mut beyond, "*/*").await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
+    assert!(refused.contains("\r\nretry-after: 5\r\n"), "{refused}");
+    assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
+    assert!(refused.contains("\"too_many_connections\""), "{refused}");
+    assert_eq!(beyond.read(&mut [0]).await.unwrap(), 0);
+
+    let mut beyond = from(&server, client).await;
+    let bye = ask(&mut beyond, "text/event-stream").await;
+    assert!(bye.starts_with("HTTP/1.1 200"), "{bye}");
+    assert!(
+        bye.contains("event: tidings.bye") && bye.contains("retry: "),
+        "{bye}"
+    );
+
+    // Those that only wait to be refused are counted too: beyond twice the limit none is kept.
+    let mut silent = Vec::new();
+    for _ in 0..6 {
+        silent.push(from(&server, client).await);
+    }
+    let mut kept = 0;
+    for stream in &mut silent {
+        let end = tokio::time::timeout(Duration::from_secs(2), stream.read_u8());
+        kept += usize::from(end.await.is_err());
+    }
+    assert!(kept <= 2, "{kept}");
+    // Another address is served, and so is this one once there is room.
+    let mut other = from(&server, Ipv4Addr::new(127, 0, 0, 3)).await;
+    assert!(ask(&mut other, "*/*").await.starts_with("HTTP/1.1 200"));
+    drop((open, silent));
+    soon("room", async {
+        loop {
+            let mut stream = from(&server, client).await;
+            if ask(&mut stream, "*/*").await.starts_with("HTTP/1.1 200") {
+                break;
+            }
+        }
+    })
+    .await;
+}
