@@ -13,6 +13,8 @@ use crate::{EventId, EventKey, InvalidName, Payload, UserId};
 /// As JSON: `{"id","user_id","type","payload","timestamp","read_at","archived_at","key"}`, with times
 /// in RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Notification"))]
 #[non_exhaustive]
 pub struct Event {
     /// Its place in the log, and what a client hands back as `Last-Event-ID`.

@@ -109,6 +109,8 @@ mod notifier;
 mod payload;
 pub mod presence;
 mod router;
+#[cfg(feature = "schema")]
+mod schema;
 mod since;
 mod store;
 mod subscription;

@@ -8,6 +8,7 @@ use crate::{DeliveryId, EndpointId, Owner};
 /// How far a delivery is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum DeliveryState {
     /// There will be another attempt.
     Pending,
@@ -63,6 +64,7 @@ impl DeliveryState {
 /// As JSON: `{"id","message_id","type","endpoint_id","user_id","state","attempts",
 /// "next_attempt_at","created_at","finished_at"}`, and `reason` when there is one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Delivery {
     /// Its name.
@@ -77,6 +79,7 @@ pub struct Delivery {
     pub endpoint_id: EndpointId,
     /// Who the endpoint belongs to.
     #[serde(rename = "user_id")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<tidings_notify::UserId>"))]
     pub owner: Owner,
     /// How far it is.
     pub state: DeliveryState,
@@ -97,6 +100,8 @@ pub struct Delivery {
 ///
 /// As JSON: `{"number","started_at","duration_ms","status","error","response"}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Attempt"))]
 #[non_exhaustive]
 pub struct AttemptRecord {
     /// Which attempt it was, counted from 1.
@@ -105,6 +110,7 @@ pub struct AttemptRecord {
     pub started_at: Timestamp,
     /// How long it took.
     #[serde(rename = "duration_ms", serialize_with = "as_milliseconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub duration: Duration,
     /// The status, when there was a response.
     pub status: Option<u16>,

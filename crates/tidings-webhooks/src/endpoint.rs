@@ -52,12 +52,14 @@ impl Serialize for Owner {
 /// As JSON: the [settings](EndpointSettings) and `id`, `user_id`, `enabled`, `created_at`, and
 /// `disabled_because` when it is disabled. Secrets are not among them.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Endpoint {
     /// Its name.
     pub id: EndpointId,
     /// Its owner.
     #[serde(rename = "user_id")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<tidings_notify::UserId>"))]
     pub owner: Owner,
     /// What its owner chose.
     #[serde(flatten)]

@@ -22,6 +22,7 @@ pub struct WebhookEvent {
 /// How an event becomes the body of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Format {
     /// `{"id","type","timestamp","user_id","data"}`, compact.
     #[default]

@@ -5,6 +5,7 @@ use serde::Serialize;
 ///
 /// As JSON: `{"circuit","pending","last_success_at","last_failure_at","success_rate"}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct EndpointHealth {
     /// The state of the circuit: `closed`, `open` or `half_open`. `None` when this instance does

@@ -47,6 +47,8 @@ mod ids;
 mod options;
 mod pattern;
 mod replay;
+#[cfg(feature = "schema")]
+mod schema;
 mod settings;
 pub mod store;
 mod webhooks;

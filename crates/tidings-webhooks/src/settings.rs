@@ -25,6 +25,7 @@ const MAX_URL_BYTES: usize = 2048;
 /// As JSON: `{"url","description","event_types","format","headers","signatures","rate_limit",
 /// "timeout_ms","schedule"}`, in which everything but `url` may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct EndpointSettings {
     /// Where events are posted.
@@ -49,16 +50,19 @@ pub struct EndpointSettings {
     pub rate_limit: Option<NonZeroU32>,
     /// The deadline of one attempt; `None` means that of the [options](crate::Options).
     #[serde(default, rename = "timeout_ms", with = "milliseconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<u64>"))]
     pub timeout: Option<Duration>,
     /// The wait before each attempt, the first one included, in whole seconds; `None` means the
     /// schedule of the [options](crate::Options).
     #[serde(default, with = "seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<u64>>"))]
     pub schedule: Option<Vec<Duration>>,
 }
 
 /// How a request is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum SignatureScheme {
     /// By Standard Webhooks: `webhook-id`, `webhook-timestamp`, `webhook-signature`.
     Standard,

@@ -25,6 +25,7 @@ pub const BYE: &str = "bye";
 /// A document that belongs to the stream and is not a notification.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum Control<'a> {
     /// First on every stream.
@@ -78,6 +79,7 @@ impl Control<'_> {
 
 /// First on every stream: where it starts.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Hello<'a> {
     /// Whose stream it is.
@@ -90,6 +92,7 @@ pub struct Hello<'a> {
     pub unseen: u64,
     /// The longest silence to expect.
     #[serde(rename = "ping_interval_ms", serialize_with = "as_milliseconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "u64"))]
     pub ping_interval: Duration,
 }
 
@@ -112,6 +115,7 @@ fn as_milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<
 
 /// The backlog is over; what follows is live.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct CaughtUp {
     /// Where the client is.
@@ -120,6 +124,7 @@ pub struct CaughtUp {
 
 /// Events are missing here.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct GapFrame {
     /// The client's cursor, if it could be read.
@@ -143,6 +148,7 @@ impl From<&Gap> for GapFrame {
 /// The inbox was changed: the notifications in `ids`, or all up to `up_to`. Its counts include what the
 /// stream has sent before.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct ChangedFrame {
     /// `read`, `unread`, `archived`, `unarchived`, `seen`, `replaced` (by notifications with a key, which
@@ -183,6 +189,7 @@ impl From<&InboxChange> for ChangedFrame {
 /// How many notifications of the whole inbox are unread and unseen, and the newest of its log: a stream
 /// that begins after it misses nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Counts {
     /// How many events are unread.
@@ -225,6 +232,7 @@ impl From<&InboxPage> for Counts {
 
 /// The client's token expires: the stream ends then, and never continues as another user.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Expiring {
     /// When the stream ends.
@@ -240,6 +248,7 @@ impl Expiring {
 
 /// Last on a stream that the server ends.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub struct Bye {
     /// Also the close code of a WebSocket. 4000 to 4099: do not reconnect; 4100 to 4199: back off;

@@ -18,6 +18,8 @@ pub struct WebSocketFrame<D> {
 
 /// What stands in the frame of a notification.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "NotificationFrame"))]
 #[non_exhaustive]
 pub struct Notification<'a> {
     /// The notification.
@@ -79,6 +81,7 @@ impl<'a> From<Control<'a>> for WebSocketFrame<Control<'a>> {
 /// What a client may send: `{"ack":"<id>"}` and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum Request {
     /// The client has everything up to this event.
