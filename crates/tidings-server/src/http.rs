@@ -15,10 +15,17 @@ mod fields;
 mod health;
 mod inbox;
 mod notifications;
+mod openapi;
+mod operation;
+mod operations;
 mod origin;
+mod parameters;
 mod presence;
 mod rate_limit;
+mod request;
 mod routes;
+#[cfg(test)]
+mod running;
 mod sse;
 mod unversioned;
 mod websocket;
@@ -27,7 +34,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
 
@@ -36,6 +43,7 @@ use self::origin::Origins;
 pub(crate) use self::rate_limit::too_many_connections;
 use self::routes::READY;
 use crate::app::SharedApp;
+use crate::wire::code::Code;
 
 /// Builds the service for all requests.
 pub(crate) fn router(app: SharedApp) -> Router {
@@ -59,17 +67,12 @@ async fn not_found(request: Request) -> ApiError {
     if path.starts_with("/v1/users//") || matches!(path, "/notifications/" | "/ws/") {
         return ApiError::invalid("user", "expected 1 to 255 bytes, got 0");
     }
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        "unknown_route",
-        format!("unknown route {path}"),
-    )
+    ApiError::new(Code::UnknownRoute, format!("unknown route {path}"))
 }
 
 async fn method_not_allowed(method: Method) -> ApiError {
     ApiError::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
+        Code::MethodNotAllowed,
         format!("this route does not support {method}; see the Allow header"),
     )
 }

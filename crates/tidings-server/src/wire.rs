@@ -7,48 +7,54 @@
 //! | module | has |
 //! |---|---|
 //! | [`api_key`] | API keys |
+//! | [`code`] | the codes of errors |
 //! | [`notification`] | a notification, the list of the inbox, what accepting returns |
 //! | [`presence`] | who is online |
 //! | [`unversioned`] | the shape of the four unversioned routes |
 //! | [`webhook`] | endpoints, deliveries, attempts |
 
 pub(crate) mod api_key;
+pub(crate) mod code;
 pub(crate) mod notification;
 pub(crate) mod presence;
 pub(crate) mod unversioned;
 pub(crate) mod webhook;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::code::Code;
+
 /// A list in an object, so that more can stand beside it: `{"data":[…]}`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Data<T> {
     pub(crate) data: T,
 }
 
 /// A page of a list; `next` is the `cursor` of the page after it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Page<T> {
     pub(crate) data: Vec<T>,
     pub(crate) next: Option<String>,
 }
 
 /// `{"status":"live"}` and `{"status":"ready"}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Health {
     pub(crate) status: &'static str,
 }
 
 /// The body of every response that is an error.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Error")]
 pub(crate) struct ErrorBody<E> {
     pub(crate) error: E,
 }
 
 /// An error: a code for programs, a message for people, and the field that it is about.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ErrorDescription {
-    pub(crate) code: &'static str,
+    pub(crate) code: Code,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) field: Option<String>,

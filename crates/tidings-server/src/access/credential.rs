@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri, header};
 const SUBPROTOCOL_PREFIX: &str = "tidings.token.";
 
 /// The parameter of the query that carries a token.
-const PARAMETER: &str = "token";
+pub(crate) const PARAMETER: &str = "token";
 
 /// An API key or a token, as it was sent. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
@@ -14,6 +14,7 @@ use super::extract::InPath;
 use super::origin::is_cross_site;
 use crate::access::credential::{Credential, Place, Unclear};
 use crate::access::{Access, Caller, Forbidden, Refusal, Scope, TokenRule};
+use crate::wire::code::Code;
 
 /// What a route demands of its callers.
 #[derive(Debug, Clone)]
@@ -90,13 +91,13 @@ fn is_same_site(headers: &HeaderMap) -> bool {
 
 fn not_from_a_page(message: &'static str) -> Response {
     tracing::info!(rule = message, "refused a request by its origin");
-    ApiError::new(StatusCode::FORBIDDEN, "origin_not_allowed", message).into_response()
+    ApiError::new(Code::OriginNotAllowed, message).into_response()
 }
 
 /// The caller may not use the route.
 fn forbid(rule: Forbidden, path: &str) -> Response {
     tracing::info!(%rule, url.path = path, "refused a caller");
-    ApiError::new(StatusCode::FORBIDDEN, "forbidden", rule.to_string()).into_response()
+    ApiError::new(Code::Forbidden, rule.to_string()).into_response()
 }
 
 /// It is not known who calls. `tokens`: whether a token is accepted, too.
@@ -129,7 +130,7 @@ fn refuse(refusal: Refusal, tokens: bool, path: &str) -> Response {
             .to_owned(),
     };
     tracing::info!(rule, url.path = path, "refused a caller");
-    let refused = ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", rule);
+    let refused = ApiError::new(Code::Unauthorized, rule);
     let mut response = refused.into_response();
     // No rule has characters that a header cannot have.
     if let Ok(challenge) = HeaderValue::try_from(challenge) {

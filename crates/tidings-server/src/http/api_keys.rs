@@ -10,6 +10,7 @@ use super::error::ApiError;
 use super::expected::Time;
 use super::extract::{Body, InPath, NoFields, NoIdempotencyKey};
 use super::fields::Fields;
+use super::request::{FromFields, request};
 use crate::access::{Scope, Scopes, new_key};
 use crate::app::SharedApp;
 use crate::wire::Data;
@@ -21,17 +22,32 @@ const MAX_KEYS: u32 = 1000;
 /// Maximum length of a name in bytes.
 const MAX_NAME: usize = 100;
 
+request! {
+    /// An API key to make.
+    #[schemars(deny_unknown_fields)]
+    struct NewKey {
+        /// What the key is for: 1 to 100 bytes.
+        #[schemars(required, length(min = 1, max = MAX_NAME))]
+        "name" name: Option<String>,
+        /// What the key may do: at least one, each once.
+        #[schemars(required, length(min = 1), extend("uniqueItems" = true))]
+        "scopes" scopes: Option<Vec<Scope>>,
+        /// When it becomes invalid, in the future.
+        "expires_at" expires_at: Option<Time>,
+    }
+}
+
 /// The response is not kept for a repeat, because it has the key in it.
 pub(super) async fn create(
     State(app): State<SharedApp>,
     _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
-    let name: Option<String> = fields.take("name")?;
-    let scopes: Option<Vec<Scope>> = fields.take("scopes")?;
-    let expires_at: Option<Time> = fields.take("expires_at")?;
-    fields.finish()?;
+    let NewKey {
+        name,
+        scopes,
+        expires_at,
+    } = NewKey::read(Fields::parse(&body)?)?;
     let name = name.filter(|name| is_name(name)).ok_or_else(|| {
         let expected = "bytes without control characters";
         ApiError::invalid(

@@ -10,8 +10,8 @@ use super::extract::{InPath, NoFields, NoIdempotencyKey, Parameters};
 use crate::app::SharedApp;
 use crate::wire::{Data, Page};
 
-const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 500;
+pub(super) const DEFAULT_LIMIT: usize = 50;
+pub(super) const MAX_LIMIT: usize = 500;
 
 pub(super) async fn list(
     State(app): State<SharedApp>,

@@ -1,7 +1,7 @@
 //! `/v1/endpoints` and `/v1/users/{user}/endpoints`: where events are posted.
 
-use std::convert::identity;
-use std::num::NonZeroU32;
+pub(super) mod fields;
+
 use std::time::Duration;
 
 use axum::Json;
@@ -9,15 +9,14 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidings::signing::Secret;
-use tidings_webhooks::{
-    Endpoint, EndpointId, EndpointSettings, EventPattern, Format, NewEndpoint, Owner, Replay,
-    SignatureScheme,
-};
+use tidings_webhooks::{Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay};
 
+use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
 use super::error::ApiError;
-use super::expected::{Texts, Time};
+use super::expected::Time;
 use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, idempotency_key};
 use super::fields::{Change, Fields};
+use super::request::FromFields;
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
@@ -47,12 +46,13 @@ pub(super) async fn create(
         };
         Once::new(key, &route, &body)
     });
-    let mut fields = Fields::parse(&body)?;
-    let url: Option<String> = fields.take("url")?;
-    let enabled: Option<bool> = fields.take("enabled")?;
-    let changes = Changes::parse(&mut fields)?;
-    let secret = parse_secret(&mut fields)?;
-    fields.finish()?;
+    let NewEndpointFields {
+        url,
+        enabled,
+        secret,
+        changes,
+    } = NewEndpointFields::read(Fields::parse(&body)?)?;
+    let secret = secret.as_deref().map(parse_secret).transpose()?;
     let url = url.ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
 
     let mut settings = EndpointSettings::new(url);
@@ -123,20 +123,22 @@ pub(super) async fn update(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
-    let mut fields = Fields::parse(&body)?;
-    let url = match fields.take_change("url")? {
+    let ChangedEndpointFields {
+        url,
+        enabled,
+        changes,
+    } = ChangedEndpointFields::read(Fields::parse(&body)?)?;
+    let url = match url {
         Change::Keep => None,
         Change::Reset => return Err(ApiError::invalid("url", "expected a URL, got null")),
-        Change::Set(url) => Some::<String>(url),
+        Change::Set(url) => Some(url),
     };
-    let enabled = match fields.take_change("enabled")? {
+    let enabled = match enabled {
         Change::Keep => None,
         Change::Reset => Some(true),
         Change::Set(enabled) => Some(enabled),
     };
-    let is_change = !fields.is_empty() || url.is_some();
-    let changes = Changes::parse(&mut fields)?;
-    fields.finish()?;
+    let is_change = url.is_some() || !changes.is_empty();
 
     if is_change {
         let change = |settings: &mut EndpointSettings| {
@@ -178,10 +180,8 @@ pub(super) async fn rotate_secret(
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
-    let mut fields = Fields::parse_optional(&body)?;
-    let secret = parse_secret(&mut fields)?;
-    let overlap: Option<u64> = fields.take("overlap_ms")?;
-    fields.finish()?;
+    let Rotation { secret, overlap } = Rotation::read(Fields::parse_optional(&body)?)?;
+    let secret = secret.as_deref().map(parse_secret).transpose()?;
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_millis);
     let rotated = app.webhooks.rotate_secret(id, secret, overlap).await?;
     let secret = rotated.ok_or_else(unknown_endpoint)?.expose().to_string();
@@ -209,11 +209,11 @@ pub(super) async fn replay(
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
     let id = find(&app, &owner, &id).await?.id;
-    let mut fields = Fields::parse(&body)?;
-    let since = fields.take("since")?;
-    let until = fields.take("until")?;
-    let per_second: Option<u32> = fields.take("per_second")?;
-    fields.finish()?;
+    let NewReplay {
+        since,
+        until,
+        per_second,
+    } = NewReplay::read(Fields::parse(&body)?)?;
     let Time(since) =
         since.ok_or_else(|| ApiError::invalid("since", "expected a time in RFC 3339"))?;
     let mut replay = Replay::since(since);
@@ -243,60 +243,7 @@ fn unknown_endpoint() -> ApiError {
     ApiError::not_found("id", "this owner has no such endpoint")
 }
 
-fn parse_secret(fields: &mut Fields<'_>) -> Result<Option<Secret>, ApiError> {
-    let secret: Option<String> = fields.take("secret")?;
-    secret
-        .map(|text| Secret::parse(&text))
-        .transpose()
+fn parse_secret(text: &str) -> Result<Secret, ApiError> {
+    Secret::parse(text)
         .map_err(|error| ApiError::invalid("secret", format!("{error}; {SECRET_RULE}")))
-}
-
-/// The settings that a request gives.
-#[derive(Debug, PartialEq, Eq)]
-struct Changes {
-    description: Change<String>,
-    event_types: Change<Vec<EventPattern>>,
-    format: Change<Format>,
-    headers: Change<Texts>,
-    signatures: Change<Vec<SignatureScheme>>,
-    rate_limit: Change<NonZeroU32>,
-    timeout_ms: Change<u64>,
-    schedule: Change<Vec<u64>>,
-}
-
-impl Changes {
-    fn parse(fields: &mut Fields<'_>) -> Result<Self, ApiError> {
-        Ok(Self {
-            description: fields.take_change("description")?,
-            event_types: fields.take_change("event_types")?,
-            format: fields.take_change("format")?,
-            headers: fields.take_change("headers")?,
-            signatures: fields.take_change("signatures")?,
-            rate_limit: fields.take_change("rate_limit")?,
-            timeout_ms: fields.take_change("timeout_ms")?,
-            schedule: fields.take_change("schedule")?,
-        })
-    }
-
-    fn apply(&self, settings: &mut EndpointSettings) {
-        let default = EndpointSettings::new(String::new());
-        let milliseconds = |timeout| Some(Duration::from_millis(timeout));
-        let seconds = |waits: Vec<u64>| Some(waits.into_iter().map(Duration::from_secs).collect());
-        self.description
-            .apply(&mut settings.description, default.description, identity);
-        self.event_types
-            .apply(&mut settings.event_types, default.event_types, identity);
-        self.format
-            .apply(&mut settings.format, default.format, identity);
-        self.headers
-            .apply(&mut settings.headers, default.headers, |Texts(headers)| {
-                headers
-            });
-        self.signatures
-            .apply(&mut settings.signatures, default.signatures, identity);
-        self.rate_limit.apply(&mut settings.rate_limit, None, Some);
-        self.timeout_ms
-            .apply(&mut settings.timeout, None, milliseconds);
-        self.schedule.apply(&mut settings.schedule, None, seconds);
-    }
 }

@@ -1,7 +1,7 @@
 //! The one place where an error becomes a status and a JSON body.
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
@@ -10,12 +10,12 @@ use crate::accept::AcceptError;
 use crate::idempotency;
 use crate::outage::Cause;
 use crate::storage::{StorageError, redis};
+use crate::wire::code::Code;
 use crate::wire::{ErrorBody, ErrorDescription};
 
 /// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
 #[derive(Debug)]
 pub(crate) struct ApiError {
-    status: StatusCode,
     description: ErrorDescription,
     /// Seconds after which a repeat may succeed.
     retry_after: Option<u16>,
@@ -29,9 +29,8 @@ pub(crate) struct ApiError {
 const RETRY_AFTER_SECONDS: u16 = 5;
 
 impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
-            status,
             description: ErrorDescription {
                 code,
                 message: message.into(),
@@ -57,11 +56,11 @@ impl ApiError {
 
     /// A field of the body, a parameter of the query or a part of the path is not valid.
     pub(crate) fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "invalid_field", expected).about(field)
+        Self::new(Code::InvalidField, expected).about(field)
     }
 
     pub(crate) fn not_found(field: &'static str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message).about(field)
+        Self::new(Code::NotFound, message).about(field)
     }
 
     /// Puts the field below another: `notifications[3]` and `user_id` make
@@ -85,21 +84,21 @@ impl ApiError {
         self.description
     }
 
-    fn unavailable(code: &'static str, message: &'static str) -> Self {
+    fn unavailable(code: Code, message: &'static str) -> Self {
         Self {
             retry_after: Some(RETRY_AFTER_SECONDS),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+            ..Self::new(code, message)
         }
     }
 
     pub(crate) fn stopping() -> Self {
-        Self::unavailable("stopping", "the server is stopping")
+        Self::unavailable(Code::Stopping, "the server is stopping")
     }
 
     /// No token can be verified yet.
     pub(crate) fn no_token_keys() -> Self {
         Self::unavailable(
-            "token_keys_unavailable",
+            Code::TokenKeysUnavailable,
             "the server could not load the keys for tokens (--jwt-jwks)",
         )
     }
@@ -107,10 +106,11 @@ impl ApiError {
     /// The database cannot be written.
     pub(crate) fn not_ready(error: &StorageError) -> Self {
         match error {
-            StorageError::Failed { .. } => {
-                Self::unavailable("not_ready", "the database of the server cannot be written")
-                    .because_of(error)
-            }
+            StorageError::Failed { .. } => Self::unavailable(
+                Code::NotReady,
+                "the database of the server cannot be written",
+            )
+            .because_of(error),
             error => error.clone().into(),
         }
     }
@@ -124,8 +124,7 @@ impl ApiError {
     /// The idempotency key was used for another request.
     pub(crate) fn idempotency_conflict() -> Self {
         Self::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency_conflict",
+            Code::IdempotencyConflict,
             "this Idempotency-Key was used for a request with another body or to another route",
         )
         .about(idempotency::NAME)
@@ -134,8 +133,7 @@ impl ApiError {
     /// The owner has as many endpoints as allowed.
     pub(crate) fn too_many_endpoints(limit: usize) -> Self {
         Self::new(
-            StatusCode::CONFLICT,
-            "too_many_endpoints",
+            Code::TooManyEndpoints,
             format!("an owner has at most {limit} endpoints"),
         )
     }
@@ -143,8 +141,7 @@ impl ApiError {
     /// There are as many API keys as allowed.
     pub(crate) fn too_many_keys(limit: u32) -> Self {
         Self::new(
-            StatusCode::CONFLICT,
-            "too_many_keys",
+            Code::TooManyKeys,
             format!("there are at most {limit} API keys; revoke one that is no longer used"),
         )
     }
@@ -152,8 +149,7 @@ impl ApiError {
     /// The endpoint takes no deliveries.
     pub(crate) fn endpoint_disabled() -> Self {
         Self::new(
-            StatusCode::CONFLICT,
-            "endpoint_disabled",
+            Code::EndpointDisabled,
             "the endpoint is disabled or removed",
         )
     }
@@ -161,20 +157,17 @@ impl ApiError {
     /// A failure of the server: the cause goes to the log, not to the caller.
     pub(crate) fn internal(cause: &(dyn std::error::Error + 'static)) -> Self {
         tracing::error!(error = cause, "a request failed, replying 500");
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "internal",
-            "the server failed; the cause is in its log",
-        )
+        Self::new(Code::Internal, "the server failed; the cause is in its log")
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let status = self.description.code.status();
         let body = ErrorBody {
             error: self.description,
         };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (status, Json(body)).into_response();
         if let Some(headers) = self.headers {
             response.headers_mut().extend(*headers);
         }
@@ -194,29 +187,24 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> Self {
         match error {
             StorageError::Closed => Self::stopping(),
-            StorageError::Full { .. } => Self::unavailable(
-                "storage_full",
+            StorageError::Full { .. } => Self::unavailable(Code::StorageFull,
                 "the disk of the server is full; nothing was stored",
             )
             .because_of(&error),
-            StorageError::Unavailable { .. } => Self::unavailable(
-                "storage_unavailable",
+            StorageError::Unavailable { .. } => Self::unavailable(Code::StorageUnavailable,
                 "the database of the server is not available; nothing was stored",
             )
             .because_of(&error),
-            StorageError::Locked => Self::unavailable(
-                "locked",
+            StorageError::Locked => Self::unavailable(Code::Locked,
                 "another transaction holds the log of one of the users, or the idempotency key; nothing \
                  was stored",
             ),
-            StorageError::OutcomeUnknown { .. } => Self::unavailable(
-                "outcome_unknown",
+            StorageError::OutcomeUnknown { .. } => Self::unavailable(Code::OutcomeUnknown,
                 "the database of the server did not confirm the request, which may have been stored or not; \
                  repeat it with the same Idempotency-Key",
             )
             .because_of(&error),
-            StorageError::TooSlow => Self::unavailable(
-                "too_slow",
+            StorageError::TooSlow => Self::unavailable(Code::TooSlow,
                 "the list took longer than the server allows; ask for fewer entries, or try again",
             ),
             StorageError::Failed { .. } => Self::internal(&error),
@@ -240,7 +228,7 @@ impl From<tidings_webhooks::Error> for ApiError {
             Error::Store(StoreError::TooManyEndpoints { limit }) => Self::too_many_endpoints(limit),
             Error::Store(error) => StorageError::from(error).into(),
             Error::Contended => Self::unavailable(
-                "contended",
+                Code::Contended,
                 "other requests are changing this endpoint at the same time",
             ),
             error => Self::internal(&error),
@@ -253,7 +241,7 @@ impl From<PresenceError> for ApiError {
         match error {
             PresenceError::Closed => Self::stopping(),
             error if redis::is_unavailable(&error) => Self::unavailable(
-                "presence_unavailable",
+                Code::PresenceUnavailable,
                 "the Redis server, which knows who is online, is not available",
             ),
             error => StorageError::from(error).into(),

@@ -14,6 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
+use schemars::JsonSchema;
 use tidings_notify::UserId;
 use tidings_webhooks::Owner;
 use url::form_urlencoded;
@@ -23,6 +24,7 @@ use super::fields::Fields;
 use crate::access::Caller;
 use crate::connections::ClientConnection;
 use crate::idempotency::{IdempotencyKey, NAME};
+use crate::wire::code::Code;
 
 /// A named part of the path.
 #[derive(Debug)]
@@ -130,7 +132,7 @@ fn not_text(rejection: PathRejection, wanted: &str) -> ApiError {
     ApiError::invalid(name, NOT_PERCENT_ENCODED)
 }
 
-/// The parameters of the query, by name. Unknown parameters are ignored, but each must be text.
+/// The parameters of the query, by name. Each must be text.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(String, String)>);
 
@@ -227,8 +229,7 @@ pub(crate) async fn check_length(
 
 fn too_large() -> ApiError {
     ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body_too_large",
+        Code::BodyTooLarge,
         "the body is larger than this server allows (--max-body-bytes)",
     )
 }
@@ -246,20 +247,15 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         check_encoding(request.headers())?;
         let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
-        let body = body.await.map_err(|_| {
-            ApiError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "body_timeout",
-                "the body did not arrive in time",
-            )
-        })?;
+        let body = body
+            .await
+            .map_err(|_| ApiError::new(Code::BodyTimeout, "the body did not arrive in time"))?;
         body.map(Self).map_err(|rejection: BytesRejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 too_large()
             } else {
                 ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    "incomplete_body",
+                    Code::IncompleteBody,
                     "the connection broke off before the end of the body",
                 )
             }
@@ -274,8 +270,7 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        "unsupported_encoding",
+        Code::UnsupportedEncoding,
         "expected a body without Content-Encoding",
     ))
 }
@@ -291,8 +286,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let required =
-            |message| ApiError::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", message);
+        let required = |message| ApiError::new(Code::UpgradeRequired, message);
         let Some(connection) = parts.extensions.get().cloned() else {
             return Err(required("this connection cannot be upgraded"));
         };
@@ -369,15 +363,16 @@ impl<S: Send + Sync> FromRequestParts<S> for NoIdempotencyKey {
 }
 
 /// Refuses a body with fields where none has an effect. Many clients send `{}` or `null` with each POST.
-#[derive(Debug)]
-pub(crate) struct NoFields;
+#[derive(Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub(crate) struct NoFields {}
 
 impl<S: Send + Sync> FromRequest<S> for NoFields {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(body) = Body::from_request(request, state).await?;
-        Fields::parse_optional(&body)?.finish()?;
-        Ok(Self)
+        Fields::parse_optional(&body)?.allow(|_| false)?;
+        Ok(Self {})
     }
 }

@@ -1,6 +1,5 @@
 //! Reads a JSON object field by field, so that every error names its field.
 
-use axum::http::StatusCode;
 use serde_json::value::RawValue;
 use tidings_notify::InvalidPayload;
 
@@ -8,6 +7,7 @@ use super::entries::Entries;
 use super::error::ApiError;
 use super::expected::{self, Field};
 use super::extract::GIVEN_TWICE;
+use crate::wire::code::Code;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -36,8 +36,7 @@ impl<'a> Fields<'a> {
         match serde_json::from_str(value.get()) {
             Ok(Entries(fields)) => Ok(Self(fields)),
             Err(_) => Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "invalid_body",
+                Code::InvalidBody,
                 if value.get().starts_with('{') {
                     // The value is valid JSON, so only a name can be wrong.
                     format!("the name of a field: {}", InvalidPayload::LoneSurrogate)
@@ -69,10 +68,6 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Takes a field as the text that was sent, `null` included.
     pub(crate) fn take_raw(
         &mut self,
@@ -88,21 +83,9 @@ impl<'a> Fields<'a> {
         Ok(Some(value))
     }
 
-    /// Checks that there are no other fields, before a misspelt one is reported as missing.
-    pub(crate) fn allow(&self, names: &[&str]) -> Result<(), ApiError> {
-        match self
-            .0
-            .iter()
-            .find(|(name, _)| !names.contains(&name.as_str()))
-        {
-            None => Ok(()),
-            Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
-        }
-    }
-
-    /// Checks that no field is left: a misspelt field must not be ignored.
-    pub(crate) fn finish(self) -> Result<(), ApiError> {
-        match self.0.into_iter().next() {
+    /// Checks that there are no other fields than those that are known by name.
+    pub(crate) fn allow(&self, is_known: impl Fn(&str) -> bool) -> Result<(), ApiError> {
+        match self.0.iter().find(|(name, _)| !is_known(name)) {
             None => Ok(()),
             Some((name, _)) => Err(ApiError::invalid(name, "unknown field")),
         }
@@ -117,6 +100,13 @@ pub(crate) enum Change<T> {
     /// The field is `null`.
     Reset,
     Set(T),
+}
+
+impl<T> Change<T> {
+    /// Whether the field is missing.
+    pub(crate) fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
 }
 
 impl<T: Clone> Change<T> {
@@ -140,14 +130,12 @@ pub(crate) fn elements<'a>(
 fn malformed(body: &[u8], error: &serde_json::Error) -> ApiError {
     if body.starts_with(BYTE_ORDER_MARK) {
         return ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_json",
+            Code::InvalidJson,
             "the body begins with a byte order mark (U+FEFF); expected JSON in UTF-8 without it",
         );
     }
     ApiError::new(
-        StatusCode::BAD_REQUEST,
-        "invalid_json",
+        Code::InvalidJson,
         if body.trim_ascii().is_empty() {
             "the body is empty; expected a JSON object".to_owned()
         } else if error.is_eof() {
@@ -187,9 +175,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_field_is_refused_by_name() {
-        let mut fields = Fields::parse(br#"{"user_id":"a","paylod":1}"#).unwrap();
-        fields.take::<UserId>("user_id").unwrap();
-        let error = text(fields.finish().unwrap_err()).await;
+        let fields = Fields::parse(br#"{"user_id":"a","paylod":1}"#).unwrap();
+        let error = text(fields.allow(|name| name == "user_id").unwrap_err()).await;
         assert!(error.contains(r#""field":"paylod""#), "{error}");
     }
 

@@ -11,6 +11,7 @@ use tidings_notify::{
 use super::error::ApiError;
 use super::extract::{Body, InPath, Parameters};
 use super::fields::Fields;
+use super::request::{FromFields, request};
 use crate::app::SharedApp;
 use crate::wire::notification::Inbox;
 
@@ -138,11 +139,19 @@ pub(crate) async fn see_up_to(
     change(app, user, &InboxAction::SeeUpTo(id)).await
 }
 
+request! {
+    /// How far a change goes.
+    #[schemars(deny_unknown_fields)]
+    struct UpTo {
+        /// The last notification of the change; all of them if it is missing.
+        #[schemars(with = "Option<EventId>")]
+        "up_to" up_to: Option<String>,
+    }
+}
+
 /// The notification up to which a request goes, if it names one.
 async fn up_to(app: &SharedApp, user: &UserId, body: &[u8]) -> Result<Option<EventId>, ApiError> {
-    let mut fields = Fields::parse_optional(body)?;
-    let up_to: Option<String> = fields.take("up_to")?;
-    fields.finish()?;
+    let UpTo { up_to } = UpTo::read(Fields::parse_optional(body)?)?;
     let Some(up_to) = up_to else {
         return Ok(None);
     };

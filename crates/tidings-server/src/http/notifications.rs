@@ -16,12 +16,13 @@ use super::expected::Time;
 use super::extract::{Body, idempotency_key};
 use super::fields::{Fields, elements};
 use super::rate_limit::check_notifications;
+use super::request::{FromFields, Raw, request};
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
 use crate::storage::Accept;
 use crate::wire::Data;
-use crate::wire::notification::MessagePayload;
+use crate::wire::notification::{Accepted, MessagePayload};
 
 /// Maximum number of notifications in one request.
 const MAX_NOTIFICATIONS: usize = 10_000;
@@ -45,11 +46,12 @@ pub(crate) async fn create(
     let drafts = batch.drafts;
     check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
     let data = app.acceptor.accept(Accept { drafts, once }).await?;
-    if is_list {
-        Ok(created(&Data { data }))
+    let accepted = if is_list {
+        Some(Accepted::Many(Data { data }))
     } else {
-        Ok(created(&data.first()))
-    }
+        data.into_iter().next().map(Accepted::One)
+    };
+    Ok(created(&accepted))
 }
 
 pub(crate) async fn create_batch(
@@ -58,10 +60,9 @@ pub(crate) async fn create_batch(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
-    let notifications = fields.take_raw("notifications")?;
-    fields.finish()?;
+    let NewBatch { notifications } = NewBatch::read(Fields::parse(&body)?)?;
     let notifications = notifications
+        .0
         .ok_or_else(|| ApiError::invalid("notifications", "expected an array of notifications"))?;
     let mut batch = Batch::default();
     let notifications = elements("notifications", notifications)?;
@@ -87,6 +88,48 @@ pub(crate) fn created(document: &impl Serialize) -> Response {
     (StatusCode::CREATED, Json(document)).into_response()
 }
 
+request! {
+    /// A notification for one user, or the same for many.
+    #[schemars(deny_unknown_fields, extend("allOf" = [
+        { "oneOf": [
+            { "required": ["user_id"], "properties": { "user_id": { "type": "string" } } },
+            { "required": ["user_ids"], "properties": { "user_ids": { "type": "array" } } },
+        ] },
+        { "oneOf": [
+            { "required": ["payload"] },
+            { "required": ["message"], "properties": { "message": { "type": "string" } } },
+        ] },
+    ]))]
+    struct NewNotification<'body> {
+        /// The user. Either this or `user_ids` is required.
+        "user_id" user: Option<UserId>,
+        /// The users; one who is named twice gets one notification.
+        #[schemars(length(min = 1, max = MAX_NOTIFICATIONS))]
+        "user_ids" users: Option<Vec<UserId>>,
+        /// What happened; `notification` if it is missing.
+        "type" event_type: Option<EventType>,
+        /// Any JSON. Either this or `message` is required.
+        #[schemars(with = "Option<Payload>")]
+        "payload" payload: Raw<'body>,
+        /// A text, which becomes the payload `{"message":"…"}`.
+        "message" message: Option<String>,
+        /// When it happened, up to 9999-12-30T22:00:00Z; stored in microseconds. Now if it is missing.
+        "timestamp" timestamp: Option<Time>,
+        /// What it is about: it replaces the user's earlier notifications with the same event key.
+        "key" key: Option<EventKey>,
+    }
+}
+
+request! {
+    /// Notifications that are stored all or none.
+    #[schemars(deny_unknown_fields)]
+    struct NewBatch<'body> {
+        /// The notifications, at most 10,000 over all their users.
+        #[schemars(required, with = "Vec<NewNotification>", length(min = 1, max = MAX_NOTIFICATIONS))]
+        "notifications" notifications: Raw<'body>,
+    }
+}
+
 /// A notification as a caller describes it.
 #[derive(Debug)]
 struct Request {
@@ -104,19 +147,9 @@ enum Recipients {
 }
 
 impl Request {
-    const FIELDS: [&str; 7] = [
-        "user_id",
-        "user_ids",
-        "type",
-        "payload",
-        "message",
-        "timestamp",
-        "key",
-    ];
-
-    fn parse(mut fields: Fields<'_>) -> Result<Self, ApiError> {
-        fields.allow(&Self::FIELDS)?;
-        let recipients = match (fields.take("user_id")?, fields.take("user_ids")?) {
+    fn parse(fields: Fields<'_>) -> Result<Self, ApiError> {
+        let new = NewNotification::read(fields)?;
+        let recipients = match (new.user, new.users) {
             (Some(user), None) => Recipients::One(user),
             (None, Some(users)) => Recipients::Many(users),
             (None, None) => {
@@ -130,11 +163,11 @@ impl Request {
                 return Err(ApiError::invalid("user_ids", expected));
             }
         };
-        let event_type = match fields.take("type")? {
+        let event_type = match new.event_type {
             Some(event_type) => event_type,
             None => default_type()?,
         };
-        let payload = match (fields.take_raw("payload")?, fields.take("message")?) {
+        let payload = match (new.payload.0, new.message) {
             (Some(payload), None) => parse_payload(payload)?,
             (None, Some(message)) => message_payload(message)?,
             (None, None) => {
@@ -148,14 +181,12 @@ impl Request {
                 return Err(ApiError::invalid("message", expected));
             }
         };
-        let timestamp = fields.take("timestamp")?.map(|Time(timestamp)| timestamp);
-        let key = fields.take("key")?;
         Ok(Self {
             recipients,
             event_type,
             payload,
-            timestamp,
-            key,
+            timestamp: new.timestamp.map(|Time(timestamp)| timestamp),
+            key: new.key,
         })
     }
 }

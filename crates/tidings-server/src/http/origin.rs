@@ -11,6 +11,7 @@ use url::Url;
 use super::error::ApiError;
 use super::extract::header_once;
 use crate::config::Config;
+use crate::wire::code::Code;
 
 /// The pages that are trusted.
 #[derive(Debug)]
@@ -82,8 +83,7 @@ pub(crate) async fn check_origin(
              use --api-key instead"
         );
         return ApiError::new(
-            StatusCode::FORBIDDEN,
-            "host_not_allowed",
+            Code::HostNotAllowed,
             "a server with --dev accepts loopback host names only",
         )
         .into_response();
@@ -102,8 +102,7 @@ pub(crate) async fn check_origin(
             "refused a request from a page of another origin; --allow-origin allows it"
         );
         return ApiError::new(
-            StatusCode::FORBIDDEN,
-            "origin_not_allowed",
+            Code::OriginNotAllowed,
             "requests from pages of this origin are not allowed; see --allow-origin",
         )
         .into_response();

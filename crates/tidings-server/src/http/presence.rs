@@ -9,12 +9,23 @@ use tidings_notify::UserId;
 use super::error::ApiError;
 use super::extract::{Body, InPath, NoIdempotencyKey};
 use super::fields::Fields;
+use super::request::{FromFields, request};
 use crate::app::SharedApp;
 use crate::wire::Data;
 use crate::wire::presence::UserPresence;
 
 /// Most users in one question.
 const MAX_USERS: usize = 10_000;
+
+request! {
+    /// Who is asked about.
+    #[schemars(deny_unknown_fields)]
+    struct PresenceQuery {
+        /// The users, in the order of the response.
+        #[schemars(required, length(max = MAX_USERS))]
+        "user_ids" users: Option<Vec<UserId>>,
+    }
+}
 
 pub(crate) async fn show(
     State(app): State<SharedApp>,
@@ -32,9 +43,7 @@ pub(crate) async fn query(
     _: NoIdempotencyKey,
     Body(body): Body,
 ) -> Result<Json<Data<Vec<UserPresence>>>, ApiError> {
-    let mut fields = Fields::parse(&body)?;
-    let users: Option<Vec<UserId>> = fields.take("user_ids")?;
-    fields.finish()?;
+    let PresenceQuery { users } = PresenceQuery::read(Fields::parse(&body)?)?;
     let users = users.ok_or_else(|| ApiError::invalid("user_ids", "expected an array of users"))?;
     if users.len() > MAX_USERS {
         return Err(ApiError::invalid(

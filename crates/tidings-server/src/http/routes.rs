@@ -1,5 +1,5 @@
-//! Every route, with its handler and what a caller must be allowed to do: the router is made from this
-//! table, and a test calls each of its rows with every kind of wrong caller.
+//! Every route, with its handler, what a caller must be allowed to do, and its description: the router and the
+//! OpenAPI document are made from this table, and a test calls each of its rows with every kind of wrong caller.
 
 use std::sync::Arc;
 
@@ -13,9 +13,12 @@ use tidings_notify::{InboxAction, UserId};
 
 use super::access::{self, Gate};
 use super::extract::{InPath, NoFields};
+use super::operation::Operation;
+use super::operations as described;
+use super::parameters::{self, Known};
 use super::rate_limit;
 use super::{
-    api_keys, console, deliveries, endpoints, health, inbox, notifications, presence, sse,
+    api_keys, console, deliveries, endpoints, health, inbox, notifications, openapi, presence, sse,
     unversioned, websocket,
 };
 use crate::access::{Access, Scope};
@@ -30,19 +33,22 @@ const OF_A_USER: &str = "/v1/users/{user}/";
 
 /// A method of a path.
 pub(super) struct Route {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the handler has it; the test calls by it")
-    )]
     pub(super) method: Method,
     pub(super) path: String,
     /// `None` if the route is open to everyone.
     pub(super) scope: Option<Scope>,
+    pub(super) operation: Operation,
     handler: MethodRouter<SharedApp>,
 }
 
 impl Route {
-    fn new<H, T>(method: Method, path: &str, scope: Option<Scope>, handler: H) -> Self
+    fn new<H, T>(
+        method: Method,
+        path: &str,
+        scope: Option<Scope>,
+        handler: H,
+        operation: Operation,
+    ) -> Self
     where
         H: Handler<T, SharedApp>,
         T: 'static,
@@ -57,8 +63,16 @@ impl Route {
             method,
             path: path.to_owned(),
             scope,
+            operation,
             handler: routing::on(filter, handler),
         }
+    }
+
+    /// The parameters of the query that the route knows, if it refuses others. The unversioned routes and pages
+    /// ignore them.
+    fn known_parameters(&self) -> Option<Known> {
+        let names = self.operation.query.iter().map(|parameter| parameter.name);
+        self.path.starts_with("/v1/").then(|| names.collect())
     }
 
     /// Whether a user may use the route with a token.
@@ -75,13 +89,18 @@ pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<Share
             scope,
             is_of_a_user: route.is_of_a_user(),
         });
-        let handler = match gate {
-            Some(gate) => route
+        let handler = match route.known_parameters() {
+            Some(known) => route
                 .handler
+                .route_layer(from_fn_with_state(known, parameters::check)),
+            None => route.handler,
+        };
+        let handler = match gate {
+            Some(gate) => handler
                 // The caller is known by then.
                 .route_layer(from_fn_with_state(Arc::clone(limits), rate_limit::limit))
                 .route_layer(from_fn_with_state(gate, access::authorize)),
-            None => route.handler,
+            None => handler,
         };
         router.route(&route.path, handler)
     })
@@ -90,13 +109,24 @@ pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<Share
 /// The table.
 pub(super) fn all() -> Vec<Route> {
     let mut routes = vec![
-        post("/v1/notifications", Scope::Publish, notifications::create),
+        post(
+            "/v1/notifications",
+            Scope::Publish,
+            notifications::create,
+            described::notifications::create(),
+        ),
         post(
             "/v1/notifications/batch",
             Scope::Publish,
             notifications::create_batch,
+            described::notifications::create_batch(),
         ),
-        post("/v1/presence/query", Scope::Read, presence::query),
+        post(
+            "/v1/presence/query",
+            Scope::Read,
+            presence::query,
+            described::presence::query(),
+        ),
     ];
     routes.extend(of_a_user());
     for all in ["/v1/endpoints", "/v1/users/{user}/endpoints"] {
@@ -111,16 +141,31 @@ pub(super) fn all() -> Vec<Route> {
 
 /// The inbox, the streams and the presence of a user.
 fn of_a_user() -> Vec<Route> {
+    use described::{inbox as of_inbox, streams};
     let read = Scope::Read;
     let inbox = "/v1/users/{user}/notifications";
+    let count = format!("{inbox}/unread-count");
+    let read_all = format!("{inbox}/read-all");
+    let seen = format!("{inbox}/seen");
+    let presence = described::presence::show();
     let mut routes = vec![
-        get(inbox, read, inbox::list),
-        get(&format!("{inbox}/unread-count"), read, inbox::unread_count),
-        post(&format!("{inbox}/read-all"), read, inbox::read_all),
-        post(&format!("{inbox}/seen"), read, inbox::seen),
-        get("/v1/users/{user}/events", read, sse::events),
-        get("/v1/users/{user}/ws", read, websocket::connect),
-        get("/v1/users/{user}/presence", read, presence::show),
+        get(inbox, read, inbox::list, of_inbox::list()),
+        get(&count, read, inbox::unread_count, of_inbox::unread_count()),
+        post(&read_all, read, inbox::read_all, of_inbox::read_all()),
+        post(&seen, read, inbox::seen, of_inbox::seen()),
+        get(
+            "/v1/users/{user}/events",
+            read,
+            sse::events,
+            streams::events(),
+        ),
+        get(
+            "/v1/users/{user}/ws",
+            read,
+            websocket::connect,
+            streams::socket(),
+        ),
+        get("/v1/users/{user}/presence", read, presence::show, presence),
     ];
     let actions: [(&str, inbox::OnOne); 4] = [
         ("read", InboxAction::Read),
@@ -130,99 +175,146 @@ fn of_a_user() -> Vec<Route> {
     ];
     for (name, action) in actions {
         let handler =
-            async move |State(app), InPath::<UserId>(user), InPath::<String>(id), NoFields| {
+            async move |State(app), InPath::<UserId>(user), InPath::<String>(id), NoFields {}| {
                 inbox::on_one(app, user, id, action).await
             };
-        routes.push(post(&format!("{inbox}/{{id}}/{name}"), read, handler));
+        let path = format!("{inbox}/{{id}}/{name}");
+        routes.push(post(&path, read, handler, of_inbox::on_one(name)));
     }
     routes
 }
 
 /// The endpoints of the operator or of a user.
 fn of_endpoints(all: &str) -> Vec<Route> {
+    use described::endpoints as of;
     let scope = Scope::Endpoints;
     let one = format!("{all}/{{id}}");
+    let rotate = format!("{one}/secret/rotate");
+    let test = format!("{one}/test");
+    let replay = format!("{one}/replay");
     vec![
-        get(all, scope, endpoints::list),
-        post(all, scope, endpoints::create),
-        get(&one, scope, endpoints::show),
-        Route::new(Method::PATCH, &one, Some(scope), endpoints::update),
-        Route::new(Method::DELETE, &one, Some(scope), endpoints::remove),
+        get(all, scope, endpoints::list, of::list()),
+        post(all, scope, endpoints::create, of::create()),
+        get(&one, scope, endpoints::show, of::show()),
+        patch(&one, scope, endpoints::update, of::update()),
+        delete(&one, scope, endpoints::remove, of::remove()),
         post(
-            &format!("{one}/secret/rotate"),
+            &rotate,
             scope,
             endpoints::rotate_secret,
+            of::rotate_secret(),
         ),
-        post(&format!("{one}/test"), scope, endpoints::send_test),
-        post(&format!("{one}/replay"), scope, endpoints::replay),
+        post(&test, scope, endpoints::send_test, of::send_test()),
+        post(&replay, scope, endpoints::replay, of::replay()),
     ]
 }
 
 fn of_deliveries() -> Vec<Route> {
+    use described::deliveries as of;
     let scope = Scope::Endpoints;
+    let all = "/v1/deliveries";
     let one = "/v1/deliveries/{id}";
+    let attempts = format!("{one}/attempts");
+    let retry = format!("{one}/retry");
     vec![
-        get("/v1/deliveries", scope, deliveries::list),
-        get(one, scope, deliveries::show),
-        get(&format!("{one}/attempts"), scope, deliveries::attempts),
-        post(&format!("{one}/retry"), scope, deliveries::retry),
+        get(all, scope, deliveries::list, of::list()),
+        get(one, scope, deliveries::show, of::show()),
+        get(&attempts, scope, deliveries::attempts, of::attempts()),
+        post(&retry, scope, deliveries::retry, of::retry()),
     ]
 }
 
 fn of_keys() -> Vec<Route> {
+    use described::keys as of;
     let scope = Scope::Admin;
-    let one = "/v1/keys/{id}";
     vec![
-        get("/v1/keys", scope, api_keys::list),
-        post("/v1/keys", scope, api_keys::create),
-        Route::new(Method::DELETE, one, Some(scope), api_keys::revoke),
+        get("/v1/keys", scope, api_keys::list, of::list()),
+        post("/v1/keys", scope, api_keys::create, of::create()),
+        delete("/v1/keys/{id}", scope, api_keys::revoke, of::revoke()),
     ]
 }
 
 /// The four routes of the service that Tidings replaces.
 fn unversioned() -> Vec<Route> {
+    use described::unversioned as of;
+    let (publish, read) = (Scope::Publish, Scope::Read);
+    let all = "/notifications/{user}";
     let one = "/notifications/{user}/{id}/read";
     vec![
-        post("/notifications", Scope::Publish, unversioned::create),
-        get("/notifications/{user}", Scope::Read, unversioned::list),
-        post(one, Scope::Read, unversioned::read),
-        get("/ws/{user}", Scope::Read, unversioned::connect),
+        post("/notifications", publish, unversioned::create, of::create()),
+        get(all, read, unversioned::list, of::list()),
+        post(one, read, unversioned::read, of::read()),
+        get("/ws/{user}", read, unversioned::connect, of::socket()),
     ]
 }
 
 /// The routes that are open to everyone.
 fn open() -> Vec<Route> {
+    use described::open as of;
+    let html = "text/html";
+    let css = "text/css";
+    let script = "text/javascript";
+    let described = of::document("getOpenApi", "Describes every route (OpenAPI 3.1)");
     vec![
-        open_to_all("/health/live", health::live),
-        open_to_all(READY, health::ready),
-        open_to_all("/", console::page),
-        open_to_all("/console/console.css", console::style),
-        open_to_all("/console/console.js", console::script),
+        open_to_all("/health/live", health::live, of::live()),
+        open_to_all(READY, health::ready, of::ready()),
+        open_to_all("/openapi.json", openapi::document, described),
+        open_to_all(
+            "/",
+            console::page,
+            of::page("getConsole", "Shows the console", html),
+        ),
+        open_to_all(
+            "/console/console.css",
+            console::style,
+            of::page("getConsoleStyle", "The style of the console", css),
+        ),
+        open_to_all(
+            "/console/console.js",
+            console::script,
+            of::page("getConsoleScript", "The script of the console", script),
+        ),
     ]
 }
 
-fn get<H, T>(path: &str, scope: Scope, handler: H) -> Route
+fn get<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
 where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::GET, path, Some(scope), handler)
+    Route::new(Method::GET, path, Some(scope), handler, operation)
 }
 
-fn post<H, T>(path: &str, scope: Scope, handler: H) -> Route
+fn post<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
 where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::POST, path, Some(scope), handler)
+    Route::new(Method::POST, path, Some(scope), handler, operation)
 }
 
-fn open_to_all<H, T>(path: &str, handler: H) -> Route
+fn patch<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
 where
     H: Handler<T, SharedApp>,
     T: 'static,
 {
-    Route::new(Method::GET, path, None, handler)
+    Route::new(Method::PATCH, path, Some(scope), handler, operation)
+}
+
+fn delete<H, T>(path: &str, scope: Scope, handler: H, operation: Operation) -> Route
+where
+    H: Handler<T, SharedApp>,
+    T: 'static,
+{
+    Route::new(Method::DELETE, path, Some(scope), handler, operation)
+}
+
+fn open_to_all<H, T>(path: &str, handler: H, operation: Operation) -> Route
+where
+    H: Handler<T, SharedApp>,
+    T: 'static,
+{
+    Route::new(Method::GET, path, None, handler, operation)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::fields::Fields;
 use super::inbox;
 use super::notifications::{created, default_type, message_payload};
 use super::rate_limit::check_notifications;
+use super::request::{FromFields, request};
 use super::websocket::{self, Encoder};
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -26,6 +27,16 @@ use crate::wire::unversioned::Notification;
 /// Notifications that one step of the list reads.
 const PAGE: usize = 256;
 
+request! {
+    /// A message for a user. Other fields are ignored: clients of this route may post a whole notification.
+    struct UnversionedNew {
+        #[schemars(required)]
+        "user_id" user: Option<UserId>,
+        #[schemars(required)]
+        "message" message: Option<String>,
+    }
+}
+
 /// `POST /notifications`.
 pub(crate) async fn create(
     State(app): State<SharedApp>,
@@ -33,14 +44,9 @@ pub(crate) async fn create(
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let mut fields = Fields::parse(&body)?;
-    let user = fields
-        .take("user_id")?
-        .ok_or_else(|| ApiError::invalid("user_id", "expected the id of a user"))?;
-    let message = fields
-        .take("message")?
-        .ok_or_else(|| ApiError::invalid("message", "expected a string"))?;
-    // Clients of this route may post a whole notification; its other fields are ignored.
+    let UnversionedNew { user, message } = UnversionedNew::take(&mut Fields::parse(&body)?)?;
+    let user = user.ok_or_else(|| ApiError::invalid("user_id", "expected the id of a user"))?;
+    let message = message.ok_or_else(|| ApiError::invalid("message", "expected a string"))?;
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
     let once =
         idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/notifications", &body));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::SinkExt;
@@ -18,6 +18,7 @@ use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
 use crate::access::Caller;
 use crate::app::SharedApp;
+use crate::wire::code::Code;
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
 const MAX_FRAME_BYTES: usize = 4096;
@@ -262,8 +263,7 @@ impl<E: Encoder> Session<E> {
             }
             Ok(_) | Err(_) => {
                 return Err(ApiError::new(
-                    StatusCode::BAD_REQUEST,
-                    "invalid_frame",
+                    Code::InvalidFrame,
                     r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
                 ));
             }

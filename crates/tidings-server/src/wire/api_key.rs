@@ -1,12 +1,16 @@
+//! API keys.
+
 use jiff::Timestamp;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::access::Scopes;
 use crate::storage::StoredKey;
 
 /// An API key, as it is listed.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ApiKey {
+    #[schemars(schema_with = "key_id")]
     pub(crate) id: String,
     pub(crate) name: String,
     /// The first characters of the key.
@@ -15,6 +19,16 @@ pub(crate) struct ApiKey {
     pub(crate) created_at: Timestamp,
     pub(crate) expires_at: Option<Timestamp>,
     pub(crate) last_used_at: Option<Timestamp>,
+}
+
+/// The schema of the id of a key.
+pub(crate) fn key_id(_generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "description": "The name of an API key.",
+        "type": "string",
+        "pattern": "^key_[0-9a-f]{16}$",
+        "examples": ["key_00ae3a1b2c3d4e5f"],
+    })
 }
 
 impl From<StoredKey> for ApiKey {
@@ -32,7 +46,7 @@ impl From<StoredKey> for ApiKey {
 }
 
 /// A new API key: only this response has the key itself.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct CreatedApiKey {
     #[serde(flatten)]
     pub(crate) described: ApiKey,

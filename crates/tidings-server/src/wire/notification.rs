@@ -1,11 +1,22 @@
 //! Notifications and the inbox. The JSON of one notification is that of [`Event`].
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tidings_notify::wire::Counts;
 use tidings_notify::{Event, EventId};
 
+use super::Data;
+
+/// What a request became: one notification, or a list of them if it names its users in `user_ids`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum Accepted {
+    One(Event),
+    Many(Data<Vec<Event>>),
+}
+
 /// A page of the inbox, newest first.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Inbox {
     pub(crate) data: Vec<Event>,
     /// The `cursor` of the next page.

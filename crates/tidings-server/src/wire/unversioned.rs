@@ -1,11 +1,13 @@
 //! The shape of the four unversioned routes.
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidings_notify::{Event, EventId, UserId};
 
 /// A notification as the unversioned routes show it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Message")]
 pub(crate) struct Notification<'a> {
     id: EventId,
     user_id: &'a UserId,

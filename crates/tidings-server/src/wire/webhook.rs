@@ -1,6 +1,7 @@
 //! Webhook endpoints, and what was sent to them. The JSON of an endpoint, a delivery and an attempt is
 //! that of `tidings-webhooks`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tidings_webhooks::{DeliveryId, Endpoint, EndpointHealth};
 
@@ -8,7 +9,7 @@ use tidings_webhooks::{DeliveryId, Endpoint, EndpointHealth};
 pub(crate) const SECRET_RULE: &str = "a secret is `whsec_` and 24 to 64 bytes in base64";
 
 /// The response that creates an endpoint: the one place that shows its secret, besides a rotation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct CreatedEndpoint {
     #[serde(flatten)]
     pub(crate) endpoint: Endpoint,
@@ -16,7 +17,7 @@ pub(crate) struct CreatedEndpoint {
 }
 
 /// One endpoint with its health.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct EndpointWithHealth {
     #[serde(flatten)]
     pub(crate) endpoint: Endpoint,
@@ -24,13 +25,13 @@ pub(crate) struct EndpointWithHealth {
 }
 
 /// The secret after a rotation.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RotatedSecret {
     pub(crate) secret: String,
 }
 
 /// The delivery of a test event.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct TestDelivery {
     pub(crate) delivery_id: DeliveryId,
 }

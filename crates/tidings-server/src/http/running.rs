@@ -1,0 +1,58 @@
+//! A server in this process, for tests of all routes.
+
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+
+use super::routes::Route;
+use crate::access::Scope;
+use crate::{Config, Server};
+
+pub(super) const KEY: &str = "a-key-for-this-test-0123456789";
+pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A server with a key and a secret, in this process.
+pub(super) struct Running {
+    server: Server,
+    pub(super) client: Client,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    pub(super) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("tidings.db");
+        let flags = [
+            "--listen=127.0.0.1:0".to_owned(),
+            format!("--database=sqlite:{}", database.display()),
+            format!("--api-key={KEY}"),
+            format!("--jwt-secret={SECRET}"),
+            "--webhook-private-addresses=true".to_owned(),
+        ];
+        let config = Config::from_flags(flags).unwrap();
+        Self {
+            server: Server::start(config).await.unwrap(),
+            client: Client::builder().tls_certs_only([]).build().unwrap(),
+            _folder: folder,
+        }
+    }
+
+    /// A request to a route, of the user anna if it has one.
+    pub(super) fn request(&self, route: &Route) -> RequestBuilder {
+        let path = route.path.replace("{user}", "anna").replace("{id}", "1");
+        self.client.request(route.method.clone(), self.url(&path))
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.server.address())
+    }
+
+    /// Makes a key with this scope; gives its id, and the key.
+    pub(super) async fn new_key(&self, scope: Scope) -> (String, String) {
+        let body = json!({ "name": "test", "scopes": [scope] });
+        let request = self.client.post(self.url("/v1/keys")).bearer_auth(KEY);
+        let response = request.json(&body).send().await.unwrap();
+        let created: Value = response.json().await.unwrap();
+        let text = |name: &str| created[name].as_str().unwrap().to_owned();
+        (text("id"), text("key"))
+    }
+}
