@@ -33,7 +33,7 @@ pub use control::{
 pub use sse::{EventNaming, SSE_PREFIX, SseWriter, server_sent_events};
 pub use start::{InvalidSince, since};
 pub use time::parse_time;
-pub use websocket::{ERROR, Request, WebSocketFrame};
+pub use websocket::{ERROR, Notification, Request, WebSocketFrame};
 
 /// Most items in one write. More would only delay the first of them.
 pub const MAX_BATCH: usize = 128;

@@ -2,6 +2,7 @@
 
 mod access;
 mod api_keys;
+mod asyncapi;
 mod console;
 mod cursor;
 mod deliveries;
@@ -22,6 +23,7 @@ mod origin;
 mod parameters;
 mod presence;
 mod rate_limit;
+mod reference;
 mod request;
 mod routes;
 #[cfg(test)]

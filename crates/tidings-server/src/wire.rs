@@ -68,4 +68,4 @@ pub(crate) struct ReadError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -18,8 +18,8 @@ use super::operations as described;
 use super::parameters::{self, Known};
 use super::rate_limit;
 use super::{
-    api_keys, console, deliveries, endpoints, health, inbox, notifications, openapi, presence, sse,
-    unversioned, websocket,
+    api_keys, asyncapi, console, deliveries, endpoints, health, inbox, notifications, openapi,
+    presence, reference, sse, unversioned, websocket,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
@@ -255,10 +255,27 @@ fn open() -> Vec<Route> {
     let css = "text/css";
     let script = "text/javascript";
     let described = of::document("getOpenApi", "Describes every route (OpenAPI 3.1)");
+    let streams = of::document("getAsyncApi", "Describes the streams (AsyncAPI 3)");
     vec![
         open_to_all("/health/live", health::live, of::live()),
         open_to_all(READY, health::ready, of::ready()),
         open_to_all("/openapi.json", openapi::document, described),
+        open_to_all("/asyncapi.json", asyncapi::document, streams),
+        open_to_all(
+            "/docs",
+            reference::page,
+            of::page("getDocs", "Shows this interface", html),
+        ),
+        open_to_all(
+            "/docs/docs.css",
+            reference::style,
+            of::page("getDocsStyle", "The style of that page", css),
+        ),
+        open_to_all(
+            "/docs/docs.js",
+            reference::script,
+            of::page("getDocsScript", "The script of that page", script),
+        ),
         open_to_all(
             "/",
             console::page,

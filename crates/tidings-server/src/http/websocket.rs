@@ -41,8 +41,8 @@ pub(crate) async fn connect(
     Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
+    upgrade: Result<Upgrade, ApiError>,
     headers: HeaderMap,
-    upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let confirmation = match parameters.text("ack")? {
         None | Some("false") => Confirmation::Written,
@@ -50,7 +50,7 @@ pub(crate) async fn connect(
         Some(_) => return Err(ApiError::invalid("ack", "expected `true` or `false`")),
     };
     let since = cursor::since(&headers, &parameters)?;
-    open(app, &caller, user, since, confirmation, upgrade, Versioned).await
+    open(app, &caller, user, since, confirmation, upgrade?, Versioned).await
 }
 
 /// Which documents go over a socket.

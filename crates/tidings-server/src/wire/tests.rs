@@ -66,7 +66,7 @@ fn control(item: &Item) -> Control<'static> {
     Control::of(item).unwrap()
 }
 
-fn controls(user: &UserId) -> [Control<'_>; 6] {
+pub(crate) fn controls(user: &UserId) -> [Control<'_>; 6] {
     let start = tidings_notify::Hello {
         cursor: id(16),
         top: id(17),

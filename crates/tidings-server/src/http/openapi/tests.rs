@@ -412,7 +412,6 @@ async fn every_parameter_is_read() {
     let filled = Filled::start().await;
     let mut seen = 0;
     for (method, path, operation) in operations(&filled.document) {
-        let is_socket = operation["responses"].get("101").is_some();
         for parameter in operation["parameters"].as_array().unwrap() {
             let parameter = resolved(&filled.document, parameter);
             let (name, place) = (text(parameter, "name"), text(parameter, "in"));
@@ -425,11 +424,6 @@ async fn every_parameter_is_read() {
                 filled.request(&method, &format!("{path}?{name}={NOTHING}"))
             } else {
                 filled.request(&method, &path).header(&name, "two words")
-            };
-            let request = if is_socket {
-                as_socket(request)
-            } else {
-                request
             };
             let body = &operation["requestBody"]["content"]["application/json"]["example"];
             let request = if body.is_null() {
@@ -445,15 +439,6 @@ async fn every_parameter_is_read() {
         }
     }
     assert!(seen > 15, "{seen}");
-}
-
-/// What turns a request into the opening of a WebSocket.
-fn as_socket(request: RequestBuilder) -> RequestBuilder {
-    request
-        .header("connection", "upgrade")
-        .header("upgrade", "websocket")
-        .header("sec-websocket-version", "13")
-        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
 }
 
 #[tokio::test]
@@ -550,4 +535,56 @@ async fn a_field_that_a_schema_does_not_allow_is_refused() {
         }
     }
     assert!(seen > 150, "{seen}");
+}
+
+/// What a repeated request changes nothing of, so that a key has no meaning there.
+fn is_state(path: &str) -> bool {
+    path.starts_with("/v1/users/{user}/notifications/") || path.ends_with("/{id}/read")
+}
+
+#[tokio::test]
+async fn every_route_that_changes_something_takes_an_idempotency_key_or_refuses_it() {
+    let filled = Filled::start().await;
+    let mut repeatable = Vec::new();
+    for (method, path, operation) in in_order(&filled.document) {
+        if method == Method::GET || is_state(&path) {
+            continue;
+        }
+        let what = format!("{method} {path}");
+        let body = &operation["requestBody"]["content"]["application/json"]["example"];
+        let request = || {
+            let key = format!("key{}", path.replace(['/', '{', '}'], "-"));
+            let request = filled
+                .request(&method, &path)
+                .header("idempotency-key", key);
+            if body.is_null() {
+                request
+            } else {
+                request.json(body)
+            }
+        };
+        let parameters = operation["parameters"].as_array().unwrap();
+        let takes_it = parameters
+            .iter()
+            .any(|it| resolved(&filled.document, it)["name"] == idempotency::NAME);
+        let (status, first) = filled.check(&what, &operation, request()).await;
+        if !takes_it {
+            assert_eq!(status, StatusCode::BAD_REQUEST, "{what}");
+            assert_eq!(first["error"]["field"], idempotency::NAME, "{what}");
+            continue;
+        }
+        assert_eq!(status, StatusCode::CREATED, "{what}");
+        let (status, second) = filled.check(&what, &operation, request()).await;
+        assert_eq!((status, first), (StatusCode::CREATED, second), "{what}");
+        repeatable.push(path);
+    }
+    repeatable.sort();
+    let expected = [
+        "/notifications",
+        "/v1/endpoints",
+        "/v1/notifications",
+        "/v1/notifications/batch",
+        "/v1/users/{user}/endpoints",
+    ];
+    assert_eq!(repeatable, expected);
 }

@@ -20,10 +20,14 @@ async fn status(request: RequestBuilder) -> StatusCode {
 }
 
 /// The routes that every caller may call: a new one must be named here too.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 10] = [
     "/health/live",
     "/health/ready",
     "/openapi.json",
+    "/asyncapi.json",
+    "/docs",
+    "/docs/docs.css",
+    "/docs/docs.js",
     "/",
     "/console/console.css",
     "/console/console.js",
