@@ -97,6 +97,7 @@ pub(in crate::http) fn remove() -> Operation {
         "Removes an endpoint, and cancels its pending deliveries",
     )
     .of::<EndpointId>()
+    .may_take::<NoFields>(json!({}))
     .replies_nothing(StatusCode::NO_CONTENT, "The endpoint is removed.")
     .fails_with(&[Code::Contended])
 }

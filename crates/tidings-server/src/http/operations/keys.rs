@@ -2,6 +2,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::http::api_keys::NewKey;
+use crate::http::extract::NoFields;
 use crate::http::operation::{Group, Operation};
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey, key_id};
@@ -51,5 +52,6 @@ pub(in crate::http) fn revoke() -> Operation {
     Operation::new(Group::Keys, "revokeKey", "Revokes an API key")
         .description("Other instances learn of it within seconds. Then streams that were opened with it end.")
         .of_a(key_id)
+        .may_take::<NoFields>(json!({}))
         .replies_nothing(StatusCode::NO_CONTENT, "The key is no longer valid.")
 }
