@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tidings_notify::{EventId, UserId};
 use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
-use self::components::{Failure, headers, security_schemes};
+use self::components::{Failure, headers, rate_limit_headers, security_schemes};
 use super::operation::{Content, Group, Parameter, Reply};
 use super::routes::{self, Route};
 use crate::idempotency;
@@ -162,7 +162,10 @@ impl Document {
     fn all_responses(&mut self, route: &Route) -> Value {
         let mut responses = Map::new();
         for reply in &route.operation.replies {
-            let response = self.reply(reply);
+            let mut response = self.reply(reply);
+            if route.scope.is_some() {
+                response["headers"] = rate_limit_headers().into_iter().collect();
+            }
             responses.insert(reply.status.as_str().to_owned(), response);
         }
         for failure in Failure::by_status(codes(route)) {
@@ -237,8 +240,9 @@ fn security(route: &Route) -> Value {
 /// What can go wrong on a route.
 fn codes(route: &Route) -> BTreeSet<Code> {
     let mut codes = route.operation.codes.clone();
-    // The Host header, the origin and the length are checked on every route.
+    // The connection, the Host header, the origin and the length are checked on every route.
     codes.extend([
+        Code::TooManyConnections,
         Code::InvalidField,
         Code::OriginNotAllowed,
         Code::HostNotAllowed,
@@ -248,6 +252,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
         codes.extend([
             Code::Unauthorized,
             Code::Forbidden,
+            Code::TooManyRequests,
             Code::Internal,
             Code::TokenKeysUnavailable,
             Code::Stopping,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
@@ -18,6 +18,7 @@ use super::sse;
 use crate::access::Caller;
 use crate::limits::Limits;
 use crate::limits::rate::Exceeded;
+use crate::wire::code::Code;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
@@ -76,7 +77,7 @@ pub(super) async fn limit(
         Err(exceeded) => {
             let wait = exceeded.wait();
             let message = format!("this caller may send {per_second} requests a second");
-            let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+            let error = ApiError::new(Code::TooManyRequests, message);
             let reason = "the caller has sent too many requests";
             (Err(wait), refusal(&request, error, reason, wait))
         }
@@ -92,11 +93,7 @@ pub(super) async fn limit(
 /// A response to a client of an address that has as many connections as allowed.
 pub(crate) fn too_many_connections<B>(request: &http::Request<B>) -> Response {
     let reason = "the address has as many connections as allowed";
-    let error = ApiError::new(
-        StatusCode::TOO_MANY_REQUESTS,
-        "too_many_connections",
-        reason,
-    );
+    let error = ApiError::new(Code::TooManyConnections, reason);
     let mut response = refusal(request, error, reason, CONNECTION_WAIT);
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
@@ -135,8 +132,7 @@ pub(super) fn check_notifications<'a>(
     match exceeded {
         Exceeded::For(user, wait) => {
             let error = ApiError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "too_many_notifications",
+                Code::TooManyNotifications,
                 format!("the user `{user}` may get {per_second} notifications a second"),
             );
             let policy = Policy {

@@ -57,6 +57,9 @@ codes! {
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE: "the body has a Content-Encoding";
     IdempotencyConflict = UNPROCESSABLE_ENTITY: "the idempotency key was used for another request";
     UpgradeRequired = UPGRADE_REQUIRED: "the route is for WebSockets";
+    TooManyRequests = TOO_MANY_REQUESTS: "the caller has sent too many requests";
+    TooManyNotifications = TOO_MANY_REQUESTS: "a user gets too many notifications";
+    TooManyConnections = TOO_MANY_REQUESTS: "the address has too many connections";
     Internal = INTERNAL_SERVER_ERROR: "the server failed; the cause is in its log";
     TokenKeysUnavailable = SERVICE_UNAVAILABLE: "the key set for tokens was never loaded";
     Stopping = SERVICE_UNAVAILABLE: "the server is stopping";

@@ -59,18 +59,33 @@ impl Failure {
                 "examples": examples,
             } },
         });
-        let header = match self.status() {
-            StatusCode::UNAUTHORIZED => Some("WWW-Authenticate"),
-            StatusCode::METHOD_NOT_ALLOWED => Some("Allow"),
-            StatusCode::SERVICE_UNAVAILABLE => Some("Retry-After"),
-            _ => None,
-        };
-        if let Some(header) = header {
-            let reference = json!({ "$ref": format!("#/components/headers/{header}") });
-            response["headers"] = json!({ header: reference });
+        let mut headers = Map::new();
+        match self.status() {
+            StatusCode::UNAUTHORIZED => headers.extend([header("WWW-Authenticate")]),
+            StatusCode::METHOD_NOT_ALLOWED => headers.extend([header("Allow")]),
+            StatusCode::SERVICE_UNAVAILABLE => headers.extend([header("Retry-After")]),
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.extend([header("Retry-After")]);
+                headers.extend(rate_limit_headers());
+            }
+            _ => {}
+        }
+        if !headers.is_empty() {
+            response["headers"] = headers.into();
         }
         (self.name(), response)
     }
+}
+
+/// A header of a response, with its name.
+fn header(name: &str) -> (String, Value) {
+    let reference = json!({ "$ref": format!("#/components/headers/{name}") });
+    (name.to_owned(), reference)
+}
+
+/// The headers that say how much a caller may still send.
+pub(super) fn rate_limit_headers() -> [(String, Value); 2] {
+    [header("RateLimit"), header("RateLimit-Policy")]
 }
 
 /// The headers of responses.
@@ -81,6 +96,16 @@ pub(super) fn headers() -> Value {
             "required": true,
             "schema": { "type": "integer", "minimum": 0 },
             "example": 5,
+        },
+        "RateLimit": {
+            "description": "How many requests are left, and for how many seconds; if the server limits them.",
+            "schema": { "type": "string" },
+            "example": "\"requests\";r=99;t=1",
+        },
+        "RateLimit-Policy": {
+            "description": "How many requests are allowed in a time; if the server limits them.",
+            "schema": { "type": "string" },
+            "example": "\"requests\";q=100;w=1",
         },
         "WWW-Authenticate": {
             "description": "What the server expects, as in RFC 6750.",

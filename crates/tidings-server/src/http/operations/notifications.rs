@@ -6,6 +6,7 @@ use super::notification;
 use crate::http::notifications::{NewBatch, NewNotification};
 use crate::http::operation::{Group, Operation};
 use crate::wire::Data;
+use crate::wire::code::Code;
 use crate::wire::notification::Accepted;
 
 pub(in crate::http) fn create() -> Operation {
@@ -19,6 +20,7 @@ pub(in crate::http) fn create() -> Operation {
         json!({ "user_id": "anna", "type": "greeting", "payload": { "text": "Hello" } }),
     )
     .replies::<Accepted>(StatusCode::CREATED, "The notification is stored.", notification())
+    .fails_with(&[Code::TooManyNotifications])
     .repeatable()
 }
 
@@ -37,5 +39,6 @@ pub(in crate::http) fn create_batch() -> Operation {
         "All notifications are stored.",
         json!({ "data": [notification()] }),
     )
+    .fails_with(&[Code::TooManyNotifications])
     .repeatable()
 }

@@ -29,6 +29,7 @@ pub(in crate::http) fn create() -> Operation {
         "The message is stored.",
         notification(),
     )
+    .fails_with(&[Code::TooManyNotifications])
     .repeatable()
 }
 
