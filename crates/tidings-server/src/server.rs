@@ -122,8 +122,7 @@ impl Server {
         let encryption = EncryptionKeys::new(config.encryption_keys.iter().cloned());
         if encryption.is_empty() && !config.dev {
             tracing::warn!(
-                "the secrets of webhook endpoints are not encrypted in the database; \
-                 TIDINGS_ENCRYPTION_KEY encrypts them"
+                "the secrets of webhook endpoints are stored without encryption; TIDINGS_ENCRYPTION_KEY encrypts them"
             );
         }
         let webhooks = Webhooks::start(

@@ -124,7 +124,7 @@ impl EncryptionKeys {
     pub(crate) fn is_current(&self, stored: &str) -> bool {
         match self.0.first() {
             Some(key) => stored.starts_with(&format!("{PREFIX}{VERSION}:{}:", key.id)),
-            None => true,
+            None => !stored.starts_with(PREFIX),
         }
     }
 }
@@ -218,6 +218,7 @@ mod tests {
         let by_old = old.seal("a", "text").unwrap();
         assert_eq!(both.open("a", &by_old).unwrap(), "text");
         assert!(old.is_current(&by_old) && !both.is_current(&by_old));
+        assert!(!EncryptionKeys::default().is_current(&by_old));
         let by_both = both.seal("a", "text").unwrap();
         assert_eq!(new.open("a", &by_both).unwrap(), "text");
         assert!(both.is_current(&by_both) && new.is_current(&by_both));

@@ -115,10 +115,16 @@ fn refusal<B>(
     error.retry_after(seconds(wait)).into_response()
 }
 
+/// An `EventSource` accepts nothing else than an event stream.
 fn is_event_source<B>(request: &http::Request<B>) -> bool {
-    let accepts = request.headers().get_all(header::ACCEPT).iter();
-    let mut accepts = accepts.filter_map(|value| value.to_str().ok());
-    request.method() == Method::GET && accepts.any(|value| value.contains("text/event-stream"))
+    let mut accepts = request.headers().get_all(header::ACCEPT).iter();
+    let is_stream = |value: &HeaderValue| {
+        let value = value.to_str().unwrap_or_default().trim();
+        value.eq_ignore_ascii_case("text/event-stream")
+    };
+    request.method() == Method::GET
+        && accepts.next().is_some_and(is_stream)
+        && accepts.next().is_none()
 }
 
 /// Takes the notifications of a request from the rates of their users.

@@ -105,11 +105,17 @@ async fn a_lost_key_leaves_the_endpoints_usable() {
     let rotate = format!("{path}/secret/rotate");
     let rotated = server.post(&rotate, &json!({})).await;
     assert_eq!(rotated.status(), 200);
+    let warning = "cannot be decrypted with the configured keys";
     let (_, log) = server.stop("-TERM").await;
-    assert!(
-        log.contains("cannot be decrypted with the configured keys"),
-        "{log}"
-    );
+    assert!(log.contains(warning), "{log}");
+
+    // Also without any key; after the rotation it is the new one that lacks.
+    let server = other.start().await;
+    for _ in 0..10 {
+        server.get(&path).await;
+    }
+    let (_, log) = server.stop("-TERM").await;
+    assert!(log.contains(warning), "{log}");
 }
 
 #[tokio::test]

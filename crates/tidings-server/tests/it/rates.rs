@@ -46,7 +46,7 @@ async fn assert_code(response: Response, code: &str) -> Value {
 }
 
 #[tokio::test]
-async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_they_are_told() {
+async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_the_response_says() {
     let arguments = [
         &["--api-key", KEY, "--jwt-secret", SECRET][..],
         &["--max-key-requests", "1", "--max-user-requests", "1"],
@@ -72,6 +72,20 @@ async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_they_are_told() {
     // Routes that are open to everyone have no caller.
     let health = client.get(server.at("/health/live")).send().await.unwrap();
     assert!(!health.headers().contains_key("ratelimit"));
+
+    // A client that takes JSON too is no `EventSource`.
+    let both = "application/json, text/event-stream";
+    let refused = soon("a refusal", async {
+        loop {
+            let list = get(INBOX, &anna).header("accept", both);
+            let response = list.send().await.unwrap();
+            if response.status() != 200 {
+                return response;
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused.status(), 429);
 
     // An `EventSource` gives up after any status but 200.
     let bye = soon("a bye", async {

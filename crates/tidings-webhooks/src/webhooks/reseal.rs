@@ -14,12 +14,9 @@ const PAGE: usize = 100;
 /// The pause after a failure of the store.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Looks at all endpoints once, and encrypts their secrets with the current key. A change that is made meanwhile
-/// encrypts them by itself.
+/// Looks at all endpoints once, and encrypts their secrets with the current key, if there is one. A change that is
+/// made meanwhile encrypts them by itself. Warns of those that cannot be decrypted.
 pub(super) async fn run(store: Arc<dyn Store>, keys: EncryptionKeys) {
-    if keys.is_empty() {
-        return;
-    }
     let (mut after, mut resealed, mut unreadable) = (None, 0, 0);
     let mut is_failing = false;
     loop {
