@@ -35,8 +35,8 @@ impl Addresses {
         })
     }
 
-    /// A place for a connection. Beyond the limit, so many more get one that are only told of it; `None`
-    /// for those beyond that.
+    /// A place for a connection. Beyond the limit, as many again get one, on which the first request is
+    /// refused; `None` for those beyond that.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let Some(max) = self.max else {
             return Some(Place {
