@@ -17,6 +17,7 @@ mod attempt;
 pub(crate) mod batch_handler;
 mod dispatch;
 pub(crate) mod handler;
+pub(crate) mod in_hand;
 pub(crate) mod janitor;
 pub(crate) mod outage;
 pub(crate) mod overdue;

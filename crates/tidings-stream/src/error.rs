@@ -51,6 +51,10 @@ pub enum Error {
     /// The group was deleted, or never created, or the store has lost it.
     #[error("the consumer group does not exist")]
     UnknownGroup,
+    /// Another claim has taken the message, or the group was moved: what its handler has done in this
+    /// transaction must be rolled back.
+    #[error("the claim of the message is lost")]
+    ClaimLost,
     /// The store has no room left. Reads continue; publishing succeeds again once there is room.
     #[error("the store is full")]
     Full(#[source] Arc<dyn std::error::Error + Send + Sync>),
@@ -90,6 +94,7 @@ impl Error {
             Self::StartAhead { .. } => "start_ahead",
             Self::UnknownStream => "unknown_stream",
             Self::UnknownGroup => "unknown_group",
+            Self::ClaimLost => "claim_lost",
             Self::Full(_) => "full",
             Self::OutcomeUnknown(_) => "outcome_unknown",
             Self::Backend(_) => "backend",

@@ -25,7 +25,8 @@
 //! | it is trimmed, or removed by hand, before a handler had it | the group skips it, and counts it as lost |
 //!
 //! Delivery is at least once: make the effects of handlers idempotent, and look at
-//! [`Message::attempt`]. New messages are claimed in the order in which they were published; more
+//! [`Message::attempt`]. A handler whose effects are in the same database can also have them exactly once:
+//! see [below](#in-a-transaction). New messages are claimed in the order in which they were published; more
 //! than one handler, or a retry, breaks that order. Once another claim has
 //! taken a message, the earlier one cannot acknowledge, retry or dead-letter it.
 //!
@@ -74,6 +75,12 @@
 //! of them. Neither waits for a batch to fill up. What many callers publish at the same time shares
 //! a commit anyway.
 //!
+//! # In a transaction
+//!
+//! On SQLite and PostgreSQL, `publish_in` publishes inside a transaction of the caller's own, and `settle_in`
+//! acknowledges a message inside one of its handler's. What the handler writes there, what it publishes and
+//! the acknowledgement exist together or not at all, whatever is killed. The example `payments` does so.
+//!
 //! # Repeats
 //!
 //! A publisher that gets [`Error::OutcomeUnknown`] does not know whether its message was appended. With
@@ -115,7 +122,8 @@
 //! # What it is not
 //!
 //! It is no job scheduler: a message has no priority and no due date of its own. It is no broker:
-//! there is no network protocol, processes meet in the engine. It does not deliver exactly once.
+//! there is no network protocol, processes meet in the engine. It does not deliver exactly once, except
+//! into the transactions of handlers.
 
 mod config;
 #[cfg(feature = "conformance")]

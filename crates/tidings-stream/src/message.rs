@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::consumer::in_hand::InHand;
 use crate::{Error, StreamName, dead_letter};
 
 /// Longest payload, in bytes (16 MiB).
@@ -265,6 +266,7 @@ pub struct Message {
     /// How many times this group has been given the message, this time included: 1 at first. 0 where
     /// no group was asked.
     pub attempt: u32,
+    pub(crate) in_hand: InHand,
 }
 
 impl Message {
@@ -283,6 +285,7 @@ impl Message {
             headers: content.headers,
             created_at,
             attempt,
+            in_hand: InHand::default(),
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::handler::Verdict;
+use super::in_hand::InHand;
 use super::settler::{Kind, Settling};
 use super::time_limit::{Over, margin, watch};
 use super::{Origin, Subscription};
@@ -78,15 +79,19 @@ pub(super) async fn run(
     }
     let span = process_span(subscription, &messages);
     let context = Context::new(Arc::clone(&subscription.closing));
+    let in_hand = InHand::new(subscription.group(), Arc::clone(&receipts));
     let (origins, messages): (Vec<_>, Vec<_>) = messages
         .into_iter()
-        .map(|ClaimedMessage { message, .. }| (Origin::of(&message), message))
+        .map(|ClaimedMessage { mut message, .. }| {
+            message.in_hand = in_hand.clone();
+            (Origin::of(&message), message)
+        })
         .unzip();
     let end = tokio::select! {
         biased;
         end = call(handler, messages, context).instrument(span) => end,
         () = abort.cancelled() => End::Abandoned,
-        over = watch(subscription, &running, lease_end) => match over {
+        over = watch(subscription, &running, &in_hand, lease_end) => match over {
             Over::TimedOut => End::TimedOut,
             Over::ClaimsExpire => End::ClaimsExpired,
             Over::Overtaken => {
@@ -102,7 +107,10 @@ pub(super) async fn run(
     let margin = margin(subscription.options.visibility_timeout);
     let is_late = now + margin >= lease_end;
     let messages = receipts.iter().zip(&origins);
-    let ends = messages.map(|(receipt, origin)| decide(subscription, *receipt, origin, &end));
+    let ends = messages.map(|(receipt, origin)| {
+        let by_transaction = in_hand.may_be_settled(origin.id);
+        decide(subscription, *receipt, origin, &end, by_transaction)
+    });
     // Its own consumer may have claimed its messages again meanwhile.
     let ends = running.end(is_late, ends.collect());
     Ended { ends, is_late }
@@ -116,6 +124,7 @@ pub(super) fn released(receipt: Receipt) -> Settling {
             outcome: Outcome::Released,
         },
         kind: Kind::Released,
+        by_transaction: false,
     }
 }
 
@@ -143,6 +152,7 @@ pub(super) fn poisoned(subscription: &Subscription, claimed: &ClaimedMessage) ->
             ),
         },
         kind: Kind::Finished,
+        by_transaction: false,
     }
 }
 
@@ -171,8 +181,15 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
     }
 }
 
-/// Decides what becomes of a message.
-fn decide(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &End) -> Settling {
+/// Decides what becomes of a message. One that a transaction has settled is gone once that is committed;
+/// if it is still there, its handler has not done its work.
+fn decide(
+    subscription: &Subscription,
+    receipt: Receipt,
+    origin: &Origin,
+    end: &End,
+    by_transaction: bool,
+) -> Settling {
     let options = &subscription.options;
     let is_last = options
         .max_attempts()
@@ -195,6 +212,10 @@ fn decide(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &
                 .err()
                 .and_then(|failed| failed.of(origin.id))
             {
+                None if by_transaction => {
+                    let error = "the transaction of the handler was not committed".to_owned();
+                    retry_or_dead_letter(usual_delay(), Reason::Exhausted, error)
+                }
                 None => Outcome::Acknowledged,
                 Some(HandlerError { source, verdict }) => {
                     let error = dead_letter::describe(source.as_ref());
@@ -238,6 +259,7 @@ fn decide(subscription: &Subscription, receipt: Receipt, origin: &Origin, end: &
             End::Abandoned => Kind::Abandoned,
             _ => Kind::Finished,
         },
+        by_transaction,
     }
 }
 

@@ -15,7 +15,8 @@ use crate::Message;
 /// waited long enough.
 ///
 /// Delivery is at least once: after a crash between the work and its acknowledgement the message is
-/// delivered again, with a higher [`attempt`](Message::attempt). Make the effects idempotent.
+/// delivered again, with a higher [`attempt`](Message::attempt). Make the effects idempotent, or settle the
+/// message [in the transaction](crate#in-a-transaction) that has them.
 pub trait Handler: Send + Sync + 'static {
     /// Handles one message. `Ok` acknowledges it; after an error or a panic it is delivered again
     /// later.

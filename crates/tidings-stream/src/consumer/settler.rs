@@ -41,6 +41,9 @@ const LAST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Settling {
     pub(super) settlement: Settlement,
     pub(super) kind: Kind,
+    /// Whether a transaction of the handler's may have acknowledged the message: it has, if the claim is
+    /// gone.
+    pub(super) by_transaction: bool,
 }
 
 impl Settling {
@@ -332,6 +335,7 @@ impl Settler<'_> {
         let mut counted = [0; 5];
         for (end, obeyed) in chunk.iter().zip(obeyed.into_iter().flatten()) {
             let outcome = match end.settlement.outcome {
+                _ if !obeyed && end.by_transaction => 0,
                 _ if !obeyed => {
                     let id = end.settlement.receipt.id;
                     tracing::debug!(

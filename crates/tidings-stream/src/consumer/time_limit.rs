@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Subscription;
+use super::in_hand::InHand;
 use super::overdue::Registered;
 
 /// Why a handler has to stop.
@@ -23,6 +24,7 @@ pub(super) enum Over {
 pub(super) async fn watch(
     subscription: &Subscription,
     running: &Registered<'_>,
+    in_hand: &InHand,
     lease_end: Instant,
 ) -> Over {
     let visibility = subscription.options.visibility_timeout;
@@ -56,8 +58,9 @@ pub(super) async fn watch(
             () = sleep_until(lease_end - margin) => return Over::ClaimsExpire,
         };
         match extended {
-            // The settlement of those that other claims have taken will be refused.
-            Ok(obeyed) if obeyed.contains(&true) => {
+            // The settlement of those that other claims have taken will be refused. What a transaction has
+            // settled has no claim any more, and its handler may have more to do.
+            Ok(obeyed) if obeyed.contains(&true) || in_hand.any_may_be_settled() => {
                 subscription.extended();
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;

@@ -99,6 +99,7 @@ use outbox::Sequencer;
 
 pub use options::PostgresOptions;
 pub use outbox::{notify_in, publish_in};
+pub use settle::settle_in;
 
 /// Streams on a PostgreSQL database, version 14 or later. Clones share it.
 ///

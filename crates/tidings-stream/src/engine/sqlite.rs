@@ -56,6 +56,7 @@ mod stats;
 mod trim;
 mod undelivered;
 
+pub use settle::settle_in;
 use undelivered::Undelivered;
 
 /// Streams on a SQLite file, beside whatever else lives there. Clones share it.

@@ -19,6 +19,7 @@ use tidings_stream::{MemoryEngine, ServiceConfig, Streams};
 use tidings_test_support::{Fault, Outage, PostgresOutage, RedisOutage};
 
 use crate::database::{PATIENT, until};
+use crate::effects::Effects;
 
 mod children;
 mod history;
@@ -38,26 +39,33 @@ fn seconds() -> Duration {
     Duration::from_secs(seconds.map_or(8, |seconds| seconds.parse().unwrap()))
 }
 
-fn streams(engine: impl Engine) -> Streams {
-    Streams::new(Arc::new(engine), ServiceConfig::default())
+/// Streams of one process.
+struct Opened {
+    streams: Streams,
+    /// Where handlers settle in transactions of their own, on the engines that can.
+    effects: Option<Effects>,
+}
+
+fn opened(engine: impl Engine, effects: Option<Effects>) -> Opened {
+    let streams = Streams::new(Arc::new(engine), ServiceConfig::default());
+    Opened { streams, effects }
 }
 
 /// Runs a history over several handles, while `disturb` is at work, and holds the records of this process
 /// and its children against the store. `observer` is undisturbed.
 async fn check(
-    handles: Vec<Streams>,
-    observer: Streams,
+    handles: Vec<Opened>,
+    observer: Opened,
     allowed: Allowed,
     children: Option<&Children>,
     disturb: impl Future<Output = ()>,
 ) {
+    if let Some(effects) = &observer.effects {
+        effects.create().await;
+    }
     let history = Arc::new(History::new(Record::in_memory(), 0));
     let is_done = AtomicBool::new(false);
-    let working = join_all(
-        handles
-            .iter()
-            .map(|streams| history.work(streams, &is_done)),
-    );
+    let working = join_all(handles.iter().map(|opened| history.work(opened, &is_done)));
     let ending = async {
         let killing = async {
             match children {
@@ -71,15 +79,15 @@ async fn check(
         history.is_over.store(true, Ordering::Relaxed);
         // What a process that was killed had sent may arrive late.
         for _ in 0..2 {
-            until(async || is_finished(&observer).await).await;
+            until(async || is_finished(&observer.streams).await).await;
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        until(async || is_finished(&observer).await).await;
+        until(async || is_finished(&observer.streams).await).await;
         is_done.store(true, Ordering::Relaxed);
     };
     tokio::join!(working, ending);
     for handle in &handles {
-        handle.close().await;
+        handle.streams.close().await;
     }
     let mut events = history.record.events();
     events.extend(children.into_iter().flat_map(Children::events));
@@ -120,11 +128,11 @@ const KILLED: Allowed = Allowed {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_history_in_memory_is_consistent() {
     let engine = MemoryEngine::new();
-    let handles = [(); 3].map(|()| streams(engine.clone()));
+    let handles = [(); 3].map(|()| opened(engine.clone(), None));
     let nothing = async {};
     check(
         handles.into(),
-        streams(engine),
+        opened(engine, None),
         Allowed::default(),
         None,
         nothing,
@@ -133,38 +141,45 @@ async fn a_history_in_memory_is_consistent() {
 }
 
 /// Opens streams at a URL, with a limit for replies; `None` if that fails.
-type Open = fn(&str, Duration) -> BoxFuture<'_, Option<Streams>>;
+type Open = fn(&str, Duration) -> BoxFuture<'_, Option<Opened>>;
 
 /// How long those wait for a reply that may get none.
 const IMPATIENT: Duration = Duration::from_millis(500);
 
-fn open_sqlite(path: &str, _: Duration) -> BoxFuture<'_, Option<Streams>> {
+fn open_sqlite(path: &str, _: Duration) -> BoxFuture<'_, Option<Opened>> {
     Box::pin(async move {
         let database = Database::open(path, &Options::default()).ok()?;
-        Some(streams(SqliteEngine::open(database).await.ok()?))
+        let effects = Effects::Sqlite(database.clone());
+        Some(opened(
+            SqliteEngine::open(database).await.ok()?,
+            Some(effects),
+        ))
     })
 }
 
-fn open_postgres(url: &str, limit: Duration) -> BoxFuture<'_, Option<Streams>> {
+fn open_postgres(url: &str, limit: Duration) -> BoxFuture<'_, Option<Opened>> {
     let config = tidings_stream::postgres::Config::new(url).unwrap();
     let config = config.with_reply_limit(limit);
-    Box::pin(async {
+    Box::pin(async move {
         let engine = PostgresEngine::open(config, PostgresOptions::default()).await;
-        Some(streams(engine.ok()?))
+        Some(opened(
+            engine.ok()?,
+            Some(Effects::Postgres(url.to_owned())),
+        ))
     })
 }
 
-fn open_redis(url: &str, limit: Duration) -> BoxFuture<'_, Option<Streams>> {
+fn open_redis(url: &str, limit: Duration) -> BoxFuture<'_, Option<Opened>> {
     let config = tidings_stream::redis::Config::new(url).unwrap();
     let config = config.with_reply_limit(limit);
     Box::pin(async {
         let engine = RedisEngine::open(config, RedisOptions::default()).await;
-        Some(streams(engine.ok()?))
+        Some(opened(engine.ok()?, None))
     })
 }
 
 /// Opens streams, however long the server takes, which may be broken at the moment.
-async fn open_at_last(open: Open, url: &str, limit: Duration) -> Streams {
+async fn open_at_last(open: Open, url: &str, limit: Duration) -> Opened {
     let mut opened = None;
     until(async || {
         opened = open(url, limit).await;
@@ -175,7 +190,7 @@ async fn open_at_last(open: Open, url: &str, limit: Duration) -> Streams {
 }
 
 /// Two handles at a URL. Each has connections of its own, as if it were a process of its own.
-async fn two_handles(open: Open, url: &str) -> Vec<Streams> {
+async fn two_handles(open: Open, url: &str) -> Vec<Opened> {
     let one = open_at_last(open, url, IMPATIENT).await;
     vec![one, open_at_last(open, url, IMPATIENT).await]
 }

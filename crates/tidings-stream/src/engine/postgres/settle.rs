@@ -4,17 +4,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tidings_postgres::Connections;
-use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::tokio_postgres::{GenericClient, Row};
 
 use super::receipts::{self, Run};
 use super::{content, failure};
 use crate::engine::{GroupKey, Outcome, Receipt, Settlement, headers, time};
-use crate::{Error, Headers, NewMessage, StreamName};
+use crate::{Error, Headers, Message, NewMessage, StreamName};
 
 const SETTLE: &str = "
     SELECT masks, obeyed FROM tidings_stream_settle(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+const SETTLE_IN: &str = "SELECT * FROM tidings_stream_settle_in($1, $2, $3, $4)";
 
 const EXTEND: &str =
     "SELECT masks, obeyed FROM tidings_stream_extend($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -94,6 +96,61 @@ pub(super) async fn settle(
     }
     settled.obeyed = obeyed;
     Ok(settled)
+}
+
+/// Acknowledges a message inside a transaction of its handler's own: what the handler does there and the
+/// acknowledgement are committed together, or neither is. So the message is handled exactly once, as far as
+/// the transaction reaches, whatever is killed.
+///
+/// If the transaction is rolled back, or never committed, the message is delivered again. If it is
+/// committed, the message is settled, whatever the handler returns then.
+///
+/// Call it last, right before the commit: from then on other claims and settlements of the group wait for the
+/// transaction. Its isolation level must be READ COMMITTED, which is the default, and it must find the
+/// tables in its search path, as the engine does.
+///
+/// # Errors
+///
+/// [`Error::ClaimLost`] if another claim has taken the message, or the group was moved;
+/// [`Error::UnknownGroup`]; [`Error::InvalidOption`] for a message that no handler was given;
+/// [`Error::Full`] or [`Error::Backend`] when the server refuses it. Roll back then.
+///
+/// # Cancel safety
+///
+/// A dropped future may have acknowledged the message in the transaction; roll back then, too.
+///
+/// ```no_run
+/// use tidings_stream::postgres::{settle_in, tokio_postgres};
+/// use tidings_stream::{HandlerError, Message};
+///
+/// async fn pay(
+///     client: &mut tokio_postgres::Client, payment: Message,
+/// ) -> Result<(), HandlerError> {
+///     let transaction = client.transaction().await?;
+///     transaction.execute("UPDATE account SET balance = balance + 1", &[]).await?;
+///     settle_in(&transaction, &payment).await?;
+///     Ok(transaction.commit().await?)
+/// }
+/// ```
+pub async fn settle_in(
+    client: &(impl GenericClient + Sync),
+    message: &Message,
+) -> Result<(), Error> {
+    let (group, receipt) = message.begin_settling()?;
+    let rows = client
+        .query_typed(
+            SETTLE_IN,
+            &[
+                (&group.stream.as_str(), Type::TEXT),
+                (&group.group.as_str(), Type::TEXT),
+                (&receipt.id.as_u64().cast_signed(), Type::INT8),
+                (&receipt.claim.cast_signed(), Type::INT8),
+            ],
+        )
+        .await
+        .map_err(failure::statement)?;
+    let row = rows.first().ok_or(Error::UnknownGroup)?;
+    message.end_settling(row.try_get(0).map_err(failure::column)?)
 }
 
 /// Ends claims of messages that turned out to have been trimmed.

@@ -8,7 +8,7 @@ use super::group::GroupRow;
 use super::lease::{Lease, Retry};
 use super::{append, clock, content, group, trim};
 use crate::engine::{GroupKey, Outcome, Receipt, Settlement, time};
-use crate::{Error, Headers, StreamName};
+use crate::{Error, Headers, Message, StreamName};
 
 /// What settling did.
 #[derive(Debug, Default)]
@@ -41,6 +41,39 @@ pub(super) fn settle(
     }
     settling.leases.save()?;
     Ok(settling.result)
+}
+
+/// Acknowledges a message inside a transaction of its handler's own: what the handler does there and the
+/// acknowledgement are committed together, or neither is. So the message is handled exactly once, as far as
+/// the transaction reaches, whatever is killed.
+///
+/// If the transaction is rolled back, or never committed, the message is delivered again. If it is
+/// committed, the message is settled, whatever the handler returns then.
+///
+/// # Errors
+///
+/// [`Error::ClaimLost`] if another claim has taken the message, or the group was moved;
+/// [`Error::UnknownGroup`]; [`Error::InvalidOption`] for a message that no handler was given;
+/// [`Error::Full`] or [`Error::Backend`] when SQLite fails. Roll back then.
+///
+/// ```
+/// use tidings_sqlite::Database;
+/// use tidings_stream::sqlite::settle_in;
+/// use tidings_stream::{HandlerError, Message};
+///
+/// async fn pay(database: Database, payment: Message) -> Result<(), HandlerError> {
+///     let paying = database.write(move |transaction| {
+///         transaction.execute("UPDATE account SET balance = balance + 1", [])?;
+///         settle_in(transaction, &payment)
+///     });
+///     Ok(paying.await?)
+/// }
+/// ```
+pub fn settle_in(transaction: &Transaction<'_>, message: &Message) -> Result<(), Error> {
+    let (group, receipt) = message.begin_settling()?;
+    let outcome = Outcome::Acknowledged;
+    let settled = settle(transaction, group, &[Settlement { receipt, outcome }])?;
+    message.end_settling(settled.obeyed == [true])
 }
 
 /// Makes claims last for `visibility` from now. All messages of a lease share its deadline.

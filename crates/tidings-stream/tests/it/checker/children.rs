@@ -118,7 +118,7 @@ pub(super) async fn work_if_child(open: Open) {
     let path = Path::new(&path);
     let number: u64 = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
     let history = History::new(Record::in_file(path), number << 32);
-    let streams = open_at_last(open, &url, IMPATIENT).await;
+    let opened = open_at_last(open, &url, IMPATIENT).await;
     let never = AtomicBool::new(false);
-    Arc::new(history).work(&streams, &never).await;
+    Arc::new(history).work(&opened, &never).await;
 }

@@ -11,7 +11,8 @@ use tidings_stream::{
 };
 
 use super::record::{Call, Event, Record};
-use super::{GROUPS, MAX_RETRIES, STREAM};
+use super::{GROUPS, MAX_RETRIES, Opened, STREAM};
+use crate::effects::{Effects, End};
 
 /// The part of one process in a history.
 #[derive(Debug)]
@@ -43,8 +44,9 @@ impl History {
     }
 
     /// Publishes and operates until it is over, and consumes until that is done.
-    pub(super) async fn work(self: &Arc<Self>, streams: &Streams, is_done: &AtomicBool) {
-        let consuming = (0..GROUPS.len()).map(|group| self.consume(streams, group, is_done));
+    pub(super) async fn work(self: &Arc<Self>, opened: &Opened, is_done: &AtomicBool) {
+        let streams = &opened.streams;
+        let consuming = (0..GROUPS.len()).map(|group| self.consume(opened, group, is_done));
         let consuming = join_all(consuming);
         tokio::join!(self.publish(streams), self.operate(streams), consuming);
     }
@@ -85,7 +87,12 @@ impl History {
     }
 
     /// Handles a message in one of many ways, which its number and attempt decide.
-    async fn handle(&self, group: usize, message: Message) -> Result<(), HandlerError> {
+    async fn handle(
+        &self,
+        group: usize,
+        message: Message,
+        effects: Option<&Effects>,
+    ) -> Result<(), HandlerError> {
         let call = Call {
             group,
             id: message.id.as_u64(),
@@ -100,6 +107,14 @@ impl History {
             5 => panic!("the handler panics"),
             6 => std::future::pending().await,
             7..10 => tokio::time::sleep(Duration::from_millis(100)).await,
+            way @ 10..15 if let Some(effects) = effects => {
+                let end = if way == 10 {
+                    End::Rollback
+                } else {
+                    End::Commit
+                };
+                return Ok(effects.apply(group, &message, end).await?);
+            }
             _ => tokio::task::yield_now().await,
         }
         self.record.note(Event::Succeeded(call));
@@ -107,14 +122,15 @@ impl History {
     }
 
     /// Members that come and go.
-    async fn consume(self: &Arc<Self>, streams: &Streams, group: usize, is_done: &AtomicBool) {
+    async fn consume(self: &Arc<Self>, opened: &Opened, group: usize, is_done: &AtomicBool) {
         while !is_done.load(Ordering::Relaxed) {
-            let history = Arc::clone(self);
+            let shared = (Arc::clone(self), opened.effects.clone());
             let handler = move |message: Message| {
-                let history = Arc::clone(&history);
-                async move { history.handle(group, message).await }
+                let (history, effects) = shared.clone();
+                async move { history.handle(group, message, effects.as_ref()).await }
             };
-            let Ok(consumer) = streams
+            let Ok(consumer) = opened
+                .streams
                 .subscribe(STREAM, GROUPS[group], options(), handler)
                 .await
             else {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 use tidings_stream::{Message, MessageId, Streams, dead_letter};
 
-use super::{GROUPS, MAX_RETRIES, STREAM};
+use super::{GROUPS, MAX_RETRIES, Opened, STREAM};
 
 /// Something that a process has done.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -128,7 +128,15 @@ fn number(message: &Message) -> u64 {
 }
 
 /// Holds the events of all processes against what the store has.
-pub(super) async fn verify(events: &[Event], observer: &Streams, allowed: Allowed) {
+pub(super) async fn verify(events: &[Event], observer: &Opened, allowed: Allowed) {
+    let Opened {
+        streams: observer,
+        effects,
+    } = observer;
+    let effects = match effects {
+        Some(effects) => effects.all().await,
+        None => BTreeMap::new(),
+    };
     let stored = read_all(observer, STREAM).await;
     let by_id: BTreeMap<u64, u64> = stored.iter().map(|m| (m.id.as_u64(), number(m))).collect();
     verify_published(events, &by_id, stored.len());
@@ -140,7 +148,9 @@ pub(super) async fn verify(events: &[Event], observer: &Streams, allowed: Allowe
             .iter()
             .filter(|letter| letter.headers[dead_letter::GROUP] == *group);
         let dead = dead_letters(of_group, &by_id);
-        verify_handled(events, &by_id, &dead, index, allowed);
+        let of_group = effects.iter().filter(|((worker, _), _)| *worker == index);
+        let effects = of_group.map(|((_, id), attempt)| (*id, *attempt)).collect();
+        verify_handled(events, &by_id, &dead, &effects, index, allowed);
         let figures = stats.groups.iter().find(|it| it.name.as_str() == *group);
         let figures = figures.unwrap();
         assert_eq!(figures.dead_lettered, dead.len() as u64);
@@ -194,6 +204,7 @@ fn verify_handled(
     events: &[Event],
     by_id: &BTreeMap<u64, u64>,
     dead: &BTreeMap<u64, u32>,
+    effects: &BTreeMap<u64, u32>,
     group: usize,
     allowed: Allowed,
 ) {
@@ -220,12 +231,25 @@ fn verify_handled(
     }
     for id in by_id.keys() {
         assert!(
-            succeeded.contains(id) || dead.contains_key(id),
+            succeeded.contains(id) || dead.contains_key(id) || effects.contains_key(id),
             "{id} is lost to group {group}"
         );
         assert!(
             attempts.contains_key(id) || allowed.claims_without_handlers,
             "{id} died without a handler in group {group}"
+        );
+    }
+    // What a transaction has settled is over: it neither dies nor comes again.
+    for (id, attempt) in effects {
+        assert!(
+            by_id.contains_key(id) && !dead.contains_key(id),
+            "{id} died after its effect"
+        );
+        let last = attempts.get(id).and_then(|attempts| attempts.last());
+        assert_eq!(
+            last,
+            Some(attempt),
+            "{id} came again after its effect, or was never called"
         );
     }
     // Dead letters say how many attempts there were.

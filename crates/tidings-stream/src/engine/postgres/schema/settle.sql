@@ -179,6 +179,17 @@ BEGIN
     RETURN NEXT;
 END $$;
 
+-- Acknowledges one message in a transaction of its handler's own, whose settings stay as they are. Returns
+-- whether the receipt was obeyed; no row for a group that does not exist.
+CREATE FUNCTION tidings_stream_settle_in(p_stream text, p_group text, p_number bigint, p_claim bigint)
+RETURNS SETOF boolean LANGUAGE sql SET lock_timeout = '10s' SET synchronous_commit = 'off' AS $$
+    SELECT CASE p_claim % 2 WHEN 0 THEN masks[1] = '1' ELSE obeyed[1] END
+    FROM tidings_stream_settle(p_stream, p_group,
+        CASE p_claim % 2 WHEN 0 THEN ARRAY[p_claim] ELSE '{}' END, ARRAY[p_number], ARRAY['1'], ARRAY['1'],
+        CASE p_claim % 2 WHEN 0 THEN '{}' ELSE ARRAY[p_number] END, ARRAY[p_claim], ARRAY[0], ARRAY[0],
+        ARRAY[0::bigint], ARRAY[NULL::bytea], ARRAY[NULL::text], ARRAY[NULL::bytea])
+$$;
+
 -- Lets claims last for p_visibility from now, at least. All messages of a lease share its deadline.
 CREATE FUNCTION tidings_stream_extend(
     p_stream text, p_group text,
