@@ -79,16 +79,25 @@ impl Parent {
     /// Starts a child, whose output is what it [says](say), and a few lines of the test harness. It reads
     /// until the output ends.
     pub(crate) fn start(&self) -> (Child, impl Iterator<Item = String> + use<>) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &self.test, "--nocapture"])
-            .env(PLACE, self.place.text())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        (child, lines.map(Result::unwrap))
+        start(&self.test, PLACE, self.place.text())
     }
+}
+
+/// Starts a process that runs a test of this binary, with a variable set. See [`Parent::start`].
+pub(crate) fn start(
+    test: &str,
+    variable: &str,
+    value: &str,
+) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, value)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines.map(Result::unwrap))
 }
 
 /// Has a child say something to its parent. It ends with the parent.

@@ -19,6 +19,7 @@ mod faults;
 mod idle;
 mod kill;
 mod outage_log;
+mod payments;
 mod place;
 mod postgres;
 mod postgres_cost;
