@@ -17,7 +17,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::{Key, Level, Metadata};
+use metrics::{Key, Level, Metadata, Unit, describe_counter, describe_gauge};
 
 use crate::Item;
 
@@ -46,6 +46,41 @@ static DROPPED_KEY: Key = Key::from_static_name(ROUTING_DROPPED);
 static SWEEP_KEY: Key = Key::from_static_name(SWEEP_FAILED);
 static METADATA: Metadata<'static> =
     Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// Describes the metrics to the recorder. Call it once, after installing one.
+pub fn describe_metrics() {
+    describe_gauge!(
+        SUBSCRIPTION_ACTIVE,
+        Unit::Count,
+        "Streams of users that are open."
+    );
+    describe_counter!(
+        NOTIFICATION_DELIVERED,
+        Unit::Count,
+        "Notifications given to streams; one on three screens counts three times."
+    );
+    describe_counter!(SUBSCRIPTION_GAPS, Unit::Count, "Gaps given to streams.");
+    describe_counter!(
+        ROUTING_SENT,
+        Unit::Count,
+        "Notifications handed to another instance."
+    );
+    describe_counter!(
+        ROUTING_FAILED,
+        Unit::Count,
+        "Notifications that could not be handed to another instance, which finds them in its next sweep."
+    );
+    describe_counter!(
+        ROUTING_DROPPED,
+        Unit::Count,
+        "Notifications that found the routing queue full; the sweep carries them."
+    );
+    describe_counter!(
+        SWEEP_FAILED,
+        Unit::Count,
+        "Sweeps that failed and were left to the next."
+    );
+}
 
 /// What a [`Notifier`](crate::Notifier) has done since it was built. The constants of
 /// [`telemetry`](self) name the figures.

@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use metrics::{Key, Label, Level, Metadata};
+use metrics::{Key, Label, Level, Metadata, Unit, describe_counter, describe_histogram};
 use tracing::Span;
 
 use crate::consumer::Subscription;
@@ -43,6 +43,25 @@ pub(crate) const RETRIED: &str = "retried";
 pub(crate) const RELEASED: &str = "released";
 pub(crate) const DEAD_LETTERED: &str = "dead_lettered";
 pub(crate) const STALE: &str = "stale";
+
+/// Describes the metrics to the recorder. Call it once, after installing one.
+pub fn describe_metrics() {
+    describe_counter!(
+        SENT,
+        Unit::Count,
+        "Messages that were published to streams, or could not be."
+    );
+    describe_histogram!(
+        PROCESS_DURATION,
+        Unit::Seconds,
+        "How long a call of a handler of a stream took."
+    );
+    describe_counter!(
+        SETTLED,
+        Unit::Count,
+        "Messages of streams whose claims ended."
+    );
+}
 
 /// Counts messages of a publish.
 pub(crate) fn sent(stream: &StreamName, messages: usize, error: Option<&Error>) {

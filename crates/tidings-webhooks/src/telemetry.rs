@@ -34,21 +34,33 @@ pub const STATE: &str = "state";
 pub fn describe_metrics() {
     metrics::describe_counter!(
         DELIVERIES_ADDED,
-        "Deliveries that were made of accepted events"
+        metrics::Unit::Count,
+        "Deliveries that were made of accepted events."
     );
     metrics::describe_counter!(
         EVENTS_DEFERRED,
-        "Events whose deliveries are made beside those of later events, because they are many"
+        metrics::Unit::Count,
+        "Events whose deliveries are made beside those of later events, because they are many."
     );
-    metrics::describe_counter!(DELIVERIES_ENDED, "Deliveries that had their final outcome");
-    metrics::describe_gauge!(LANES_HELD, "Endpoints with work that this process serves");
+    metrics::describe_counter!(
+        DELIVERIES_ENDED,
+        metrics::Unit::Count,
+        "Deliveries that had their final outcome."
+    );
+    metrics::describe_gauge!(
+        LANES_HELD,
+        metrics::Unit::Count,
+        "Endpoints with work that this process serves."
+    );
     metrics::describe_gauge!(
         OUTCOMES_UNWRITTEN,
-        "Outcomes of attempts that wait to be written to the store"
+        metrics::Unit::Count,
+        "Outcomes of attempts that wait to be written to the store."
     );
     metrics::describe_counter!(
         ENDPOINTS_DISABLED,
-        "Endpoints that were disabled because they are gone or failed for too long"
+        metrics::Unit::Count,
+        "Endpoints that were disabled because they are gone or failed for too long."
     );
 }
 
