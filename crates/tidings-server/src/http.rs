@@ -16,6 +16,7 @@ mod fields;
 mod health;
 mod inbox;
 mod notifications;
+mod observe;
 mod openapi;
 mod operation;
 mod operations;
@@ -25,6 +26,7 @@ mod presence;
 mod rate_limit;
 mod reference;
 mod request;
+mod request_id;
 mod routes;
 #[cfg(test)]
 mod running;
@@ -35,15 +37,13 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::Response;
 
 use self::error::ApiError;
 use self::origin::Origins;
 pub(crate) use self::rate_limit::too_many_connections;
-use self::routes::READY;
 use crate::app::SharedApp;
 use crate::wire::code::Code;
 
@@ -60,7 +60,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         ))
         .layer(from_fn_with_state(origins, origin::check_origin))
         .layer(from_fn(extract::check_host))
-        .layer(from_fn_with_state(Arc::clone(&app), log_request))
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 
@@ -77,30 +77,4 @@ async fn method_not_allowed(method: Method) -> ApiError {
         Code::MethodNotAllowed,
         format!("this route does not support {method}; see the Allow header"),
     )
-}
-
-/// Logs each response, and what it says of the database. The query is left out: it can contain secrets.
-async fn log_request(
-    State(app): State<SharedApp>,
-    request: Request,
-    next: axum::middleware::Next,
-) -> Response {
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let start = tokio::time::Instant::now();
-    let response = next.run(request).await;
-    tracing::debug!(
-        http.request.method = %method,
-        url.path = path,
-        http.response.status_code = response.status().as_u16(),
-        elapsed = ?start.elapsed(),
-        "request finished"
-    );
-    let writes = method != Method::GET || path == READY;
-    match response.extensions().get() {
-        Some(cause) => app.outage.failed(cause),
-        None if writes && response.status().is_success() => app.outage.worked(),
-        None => {}
-    }
-    response
 }

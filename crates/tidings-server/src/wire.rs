@@ -52,12 +52,15 @@ pub(crate) struct ErrorBody<E> {
 }
 
 /// An error: a code for programs, a message for people, and the field that it is about.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct ErrorDescription {
     pub(crate) code: Code,
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) field: Option<String>,
+    /// What the request is called in the log of the server; in errors of the server, with a status from 500 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
 }
 
 /// The parts of an error that a command shows.

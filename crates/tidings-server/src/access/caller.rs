@@ -1,5 +1,6 @@
 //! Who calls, and what they may do.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use tidings_notify::UserId;
@@ -59,6 +60,15 @@ impl Caller {
             Self::Operator => Validity::new(None, None),
             Self::Key(known) => Validity::new(known.key.expires_at, Some(known.revoked.clone())),
             Self::User(token) => Validity::new(Some(token.expires_at), None),
+        }
+    }
+
+    /// What the log calls the caller.
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Operator => "operator".into(),
+            Self::Key(known) => format!("key {}", known.key.name).into(),
+            Self::User(_) => "user".into(),
         }
     }
 

@@ -11,6 +11,7 @@ use tidings_notify::UserId;
 
 use super::error::ApiError;
 use super::extract::InPath;
+use super::observe::CALLER;
 use super::origin::is_cross_site;
 use crate::access::credential::{Credential, Place, Unclear};
 use crate::access::{Access, Caller, Forbidden, Refusal, Scope, TokenRule};
@@ -31,6 +32,7 @@ pub(super) async fn authorize(State(gate): State<Gate>, request: Request, next: 
     let (mut parts, body) = request.into_parts();
     match gate.admit(&mut parts).await {
         Ok(caller) => {
+            tracing::Span::current().record(CALLER, &*caller.name());
             parts.extensions.insert(caller);
             next.run(Request::from_parts(parts, body)).await
         }

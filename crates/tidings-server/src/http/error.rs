@@ -13,6 +13,10 @@ use crate::storage::{StorageError, redis};
 use crate::wire::code::Code;
 use crate::wire::{ErrorBody, ErrorDescription};
 
+/// An error of the server, in the extensions of its response: the id of the request is added to its body.
+#[derive(Debug, Clone)]
+pub(super) struct Fault(pub(super) ErrorDescription);
+
 /// An error as a response: `{"error":{"code":"…","message":"…","field":"…"}}` with its status.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -35,6 +39,7 @@ impl ApiError {
                 code,
                 message: message.into(),
                 field: None,
+                request_id: None,
             },
             retry_after: None,
             cause: None,
@@ -164,10 +169,16 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.description.code.status();
+        let fault = status
+            .is_server_error()
+            .then(|| Fault(self.description.clone()));
         let body = ErrorBody {
             error: self.description,
         };
         let mut response = (status, Json(body)).into_response();
+        if let Some(fault) = fault {
+            response.extensions_mut().insert(fault);
+        }
         if let Some(headers) = self.headers {
             response.headers_mut().extend(*headers);
         }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use tidings_notify::{EventId, UserId};
 use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 
-use self::components::{Failure, headers, rate_limit_headers, security_schemes};
+use self::components::{Failure, headers, rate_limit_headers, request_id_header, security_schemes};
 use super::operation::{Content, Group, Parameter, Reply};
 use super::routes::{self, Route};
 use crate::idempotency;
@@ -163,9 +163,11 @@ impl Document {
         let mut responses = Map::new();
         for reply in &route.operation.replies {
             let mut response = self.reply(reply);
+            let mut headers = Map::from_iter([request_id_header()]);
             if route.scope.is_some() {
-                response["headers"] = rate_limit_headers().into_iter().collect();
+                headers.extend(rate_limit_headers());
             }
+            response["headers"] = headers.into();
             responses.insert(reply.status.as_str().to_owned(), response);
         }
         for failure in Failure::by_status(codes(route)) {

@@ -120,7 +120,7 @@ pub(crate) async fn check_origin(
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy"),
+        HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
     );
     if origins.has_cookie {
         headers.insert(

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tidings_notify::UserId;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
+use tracing::{Instrument, Span};
 
 use super::cursor;
 use super::error::ApiError;
@@ -64,7 +65,8 @@ pub(crate) async fn events(
         naming,
         ended: false,
     };
-    let body = stream::unfold(body, SseBody::next);
+    let span = Span::current();
+    let body = stream::unfold(body, move |body| body.next().instrument(span.clone()));
     Ok(response(Body::from_stream(body)))
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
+use tracing::{Instrument, Span};
 
 use super::cursor;
 use super::error::ApiError;
@@ -108,6 +109,7 @@ pub(crate) async fn open(
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .on_failed_upgrade(|error| tracing::debug!(%error, "a WebSocket upgrade failed"));
     let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
+    let span = Span::current();
     Ok(upgrade.on_upgrade(move |mut socket| {
         let run = async move {
             let stopping = app.farewell.group();
@@ -148,7 +150,9 @@ pub(crate) async fn open(
             }
         };
         tasks.track_future(async move {
-            cutting_off.run_until_cancelled_owned(run).await;
+            cutting_off
+                .run_until_cancelled_owned(run.instrument(span))
+                .await;
         })
     }))
 }

@@ -185,12 +185,22 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
                 code: Code::InvalidField,
                 message: String::new(),
                 field: Some(String::new()),
+                request_id: None,
+            },
+        }),
+        json(ErrorBody {
+            error: ErrorDescription {
+                code: Code::StorageFull,
+                message: String::new(),
+                field: None,
+                request_id: Some(String::new()),
             },
         }),
         json(WebSocketFrame::error(ErrorDescription {
             code: Code::NotFound,
             message: String::new(),
             field: Some(String::new()),
+            request_id: None,
         })),
     ];
     shapes.extend(webhook_shapes().await);

@@ -26,6 +26,7 @@ mod presence;
 mod rates;
 mod raw;
 mod receipts;
+mod request_id;
 mod retention;
 mod shutdown;
 mod sse;

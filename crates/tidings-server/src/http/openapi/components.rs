@@ -59,7 +59,7 @@ impl Failure {
                 "examples": examples,
             } },
         });
-        let mut headers = Map::new();
+        let mut headers = Map::from_iter([request_id_header()]);
         match self.status() {
             StatusCode::UNAUTHORIZED => headers.extend([header("WWW-Authenticate")]),
             StatusCode::METHOD_NOT_ALLOWED => headers.extend([header("Allow")]),
@@ -70,9 +70,7 @@ impl Failure {
             }
             _ => {}
         }
-        if !headers.is_empty() {
-            response["headers"] = headers.into();
-        }
+        response["headers"] = headers.into();
         (self.name(), response)
     }
 }
@@ -83,6 +81,11 @@ fn header(name: &str) -> (String, Value) {
     (name.to_owned(), reference)
 }
 
+/// The header by which the log of the server is searched.
+pub(super) fn request_id_header() -> (String, Value) {
+    header("X-Request-Id")
+}
+
 /// The headers that say how much a caller may still send.
 pub(super) fn rate_limit_headers() -> [(String, Value); 2] {
     [header("RateLimit"), header("RateLimit-Policy")]
@@ -91,6 +94,12 @@ pub(super) fn rate_limit_headers() -> [(String, Value); 2] {
 /// The headers of responses.
 pub(super) fn headers() -> Value {
     json!({
+        "X-Request-Id": {
+            "description": "What the request is called in the log of the server: the `X-Request-Id` of the request \
+                if that has 1 to 128 visible ASCII characters, or a new one.",
+            "schema": { "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$" },
+            "example": "0af7651916cd43dd8448eb211c80319c",
+        },
         "Retry-After": {
             "description": "Seconds after which a repeat may succeed.",
             "required": true,

@@ -1,0 +1,72 @@
+//! What is recorded of each request: its span, its line in the log, and what its response says of the
+//! database.
+
+use axum::Json;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tracing::Instrument;
+use tracing::field::Empty;
+
+use super::error::Fault;
+use super::request_id::RequestId;
+use super::routes::READY;
+use crate::app::{App, SharedApp};
+use crate::wire::ErrorBody;
+
+/// The field of the span that has the caller, once it is known.
+pub(super) const CALLER: &str = "caller";
+
+/// Runs a request in its span, and records it. The query is left out: it can contain secrets.
+pub(super) async fn observe(
+    State(app): State<SharedApp>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let id = RequestId::of(request.headers());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let route = route.unwrap_or("unknown");
+    // Of the highest level, so that a warning of any request has it.
+    let span = tracing::error_span!(
+        "request",
+        http.request.method = request.method().as_str(),
+        http.route = route,
+        request_id = id.as_str(),
+        { CALLER } = Empty,
+    );
+    let observed = async {
+        let mut response = run(&app, request, next).await;
+        if let Some(Fault(mut error)) = response.extensions_mut().remove() {
+            error.request_id = Some(id.as_str().to_owned());
+            *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
+            response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        id.put_into(response.headers_mut());
+        response
+    };
+    observed.instrument(span).await
+}
+
+async fn run(app: &App, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let start = Instant::now();
+    let response = next.run(request).await;
+    let (status, duration) = (response.status(), start.elapsed());
+    tracing::debug!(
+        url.path = path,
+        http.response.status_code = status.as_u16(),
+        duration_ms = duration.as_secs_f64() * 1000.0,
+        "request finished"
+    );
+    let writes = method != Method::GET || path == READY;
+    match response.extensions().get() {
+        Some(cause) => app.outage.failed(cause),
+        None if writes && status.is_success() => app.outage.worked(),
+        None => {}
+    }
+    response
+}

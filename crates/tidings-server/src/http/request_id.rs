@@ -1,0 +1,82 @@
+//! What a request is called in the log and in its response.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+
+/// The header in which a caller may send the id, and gets it.
+pub(super) const NAME: HeaderName = HeaderName::from_static("x-request-id");
+
+const MAX_LENGTH: usize = 128;
+
+/// The id of a request: that of its caller, or a new one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    /// The id that was sent if it is one, of 1 to 128 visible ASCII characters; otherwise a new one. A caller that
+    /// sends something else may not know what its proxy does, so the request is not refused.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut sent = headers.get_all(NAME).iter();
+        let only = match (sent.next(), sent.next()) {
+            (Some(id), None) => id.to_str().ok(),
+            _ => None,
+        };
+        let is_usable = |id: &&str| {
+            (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        match only.filter(is_usable) {
+            Some(id) => Self(id.to_owned()),
+            None => Self(format!("{:032x}", fastrand::u128(..))),
+        }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(super) fn put_into(&self, headers: &mut HeaderMap) {
+        // Every visible ASCII character may stand in a header.
+        if let Ok(value) = HeaderValue::try_from(&self.0) {
+            headers.insert(NAME, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(sent: &[&[u8]]) -> String {
+        let mut headers = HeaderMap::new();
+        for id in sent {
+            headers.append(NAME, HeaderValue::from_bytes(id).unwrap());
+        }
+        RequestId::of(&headers).0
+    }
+
+    #[test]
+    fn the_id_of_the_caller_counts_if_it_is_one() {
+        let longest = [b'x'; MAX_LENGTH];
+        for id in [
+            &b"a"[..],
+            b"0af7651916cd43dd8448eb211c80319c",
+            b"{\"~!",
+            &longest,
+        ] {
+            assert_eq!(of(&[id]).as_bytes(), id);
+        }
+        let long = [b'x'; MAX_LENGTH + 1];
+        let wrong: [&[&[u8]]; 6] = [
+            &[],
+            &[b""],
+            &[b"two words"],
+            &[b"\xfc"],
+            &[&long],
+            &[b"a", b"a"],
+        ];
+        for sent in wrong {
+            let made = of(sent);
+            assert_eq!(made.len(), 32, "{made}");
+            assert_ne!(made, of(sent));
+        }
+    }
+}
