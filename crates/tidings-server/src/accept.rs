@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use tidings_notify::{Event, Notifier};
 use tidings_webhooks::Webhooks;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 use crate::storage::{Accept, Accepted, Records, StorageError};
+use crate::telemetry;
 
 /// Why notifications were not accepted. Nothing of them was stored.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +41,17 @@ impl Acceptor {
     /// A dropped call continues: what may already be committed must be announced.
     pub(crate) async fn accept(&self, accept: Accept) -> Result<Vec<Event>, AcceptError> {
         let acceptor = self.clone();
-        let task = self.tasks.spawn(async move { acceptor.run(accept).await });
+        let run = async move { acceptor.run(accept).await };
+        let task = self.tasks.spawn(run.in_current_span());
         task.await
             .unwrap_or_else(|panic| Err(StorageError::failed(panic).into()))
     }
 
     async fn run(&self, accept: Accept) -> Result<Vec<Event>, AcceptError> {
-        match self.records.accept(accept).await? {
+        let start = Instant::now();
+        let accepted = self.records.accept(accept).await;
+        telemetry::accept_finished(&accepted, start.elapsed());
+        match accepted? {
             Accepted::Stored {
                 events,
                 has_webhooks,

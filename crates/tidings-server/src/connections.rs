@@ -30,6 +30,7 @@ use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
 use crate::http;
+use crate::telemetry::OpenConnection;
 
 /// Connections that the operating system completes before the server accepts them: enough for the
 /// clients that reconnect after a restart.
@@ -66,6 +67,7 @@ struct Inner {
     _permit: OwnedSemaphorePermit,
     /// Among the connections of its address.
     place: Place,
+    _counted: OpenConnection,
 }
 
 impl ClientConnection {
@@ -173,6 +175,7 @@ async fn serve(
         socket: Arc::downgrade(&stream),
         _permit: permit,
         place,
+        _counted: OpenConnection::new(),
     }));
     let of_requests = connection.clone();
     let hint = keep_alive_hint(keep_alive);

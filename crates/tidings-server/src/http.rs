@@ -15,6 +15,7 @@ mod feed;
 mod fields;
 mod health;
 mod inbox;
+mod metrics;
 mod notifications;
 mod observe;
 mod openapi;

@@ -25,6 +25,7 @@
 //! | `health` | whether the database can be written |
 //! | `retention` | deletes what is old |
 //! | `same_redis` | notices an instance with another `--redis` |
+//! | `telemetry` | metrics, and their text for Prometheus |
 //! | `http` | routes, streams, errors |
 //! | `commands` | the command line |
 
@@ -47,6 +48,7 @@ mod same_redis;
 mod server;
 pub mod settings;
 pub mod storage;
+mod telemetry;
 mod wire;
 
 pub use config::Config;

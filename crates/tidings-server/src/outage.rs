@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidings_reconnect::Trouble;
 
+use crate::telemetry;
+
 /// What requests have learned of the database.
 #[derive(Debug, Default)]
 pub(crate) struct Outage(Mutex<Trouble>);
@@ -21,6 +23,7 @@ impl Cause {
 
 impl Outage {
     pub(crate) fn failed(&self, Cause(cause): &Cause) {
+        telemetry::database_failed();
         // The value is whole after every statement, so a poisoned lock is still right.
         let mut trouble = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.failed() {

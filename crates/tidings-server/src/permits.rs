@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidings_notify::UserId;
 
+use crate::telemetry;
+
 /// The permits for open streams.
 #[derive(Debug)]
 pub(crate) struct Permits {
@@ -53,6 +55,11 @@ impl Permits {
     }
 
     pub(crate) fn take(self: &Arc<Self>, user: &UserId) -> Result<Permit, Full> {
+        let permit = self.try_take(user);
+        permit.inspect_err(|limit| telemetry::stream_refused(*limit))
+    }
+
+    fn try_take(self: &Arc<Self>, user: &UserId) -> Result<Permit, Full> {
         // Counting cannot leave half a change behind, so the value behind a poisoned lock is right.
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.total >= self.max {

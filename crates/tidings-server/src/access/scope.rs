@@ -27,18 +27,27 @@ pub(crate) enum Scope {
     Read,
     /// Manages webhook endpoints and their deliveries
     Endpoints,
+    /// Reads the metrics
+    Metrics,
     /// Manages API keys, and so can get every scope
     Admin,
 }
 
 impl Scope {
-    pub(crate) const ALL: [Self; 4] = [Self::Publish, Self::Read, Self::Endpoints, Self::Admin];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Publish,
+        Self::Read,
+        Self::Endpoints,
+        Self::Metrics,
+        Self::Admin,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
             Self::Read => "read",
             Self::Endpoints => "endpoints",
+            Self::Metrics => "metrics",
             Self::Admin => "admin",
         }
     }

@@ -5,10 +5,12 @@ use clap::{Args, CommandFactory};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use tracing_subscriber::EnvFilter;
 
 use super::{Cli, CommandError};
 use crate::settings::{LogFormat, environment};
+use crate::telemetry::prometheus;
 use crate::{Config, Server, Settings};
 
 /// Runs the server.
@@ -26,6 +28,8 @@ impl Serve {
         let mut config = Config::try_from(self.settings)?;
         start_log(&config)?;
         warn_of_unknown_variables();
+        prometheus::install()?;
+        let _upkeep = AbortOnDropHandle::new(tokio::spawn(prometheus::run()));
         // Before the server starts, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;

@@ -143,7 +143,10 @@ field!(u64, "a whole number, 0 or more");
 field!(NonZeroU32, "a whole number from 1 to 4294967295");
 field!(Format, r#""envelope" or "raw""#);
 field!(SignatureScheme, r#""standard" or "timestamped""#);
-field!(Scope, r#""publish", "read", "endpoints" or "admin""#);
+field!(
+    Scope,
+    r#""publish", "read", "endpoints", "metrics" or "admin""#
+);
 field!(
     Time,
     "a time in RFC 3339 such as 2026-11-21T10:00:00Z, at the latest 9999-12-30T22:00:00Z"
@@ -177,7 +180,7 @@ macro_rules! array {
 array!(u64, "an array of whole numbers, 0 or more");
 array!(
     Scope,
-    r#"an array of "publish", "read", "endpoints" and "admin""#
+    r#"an array of "publish", "read", "endpoints", "metrics" and "admin""#
 );
 array!(UserId, "an array of strings");
 array!(EventPattern, "an array of strings");

@@ -1,4 +1,4 @@
-//! What is recorded of each request: its span, its line in the log, and what its response says of the
+//! What is recorded of each request: its span, its line in the log, its metrics, and what its response says of the
 //! database.
 
 use axum::Json;
@@ -14,6 +14,7 @@ use super::error::Fault;
 use super::request_id::RequestId;
 use super::routes::READY;
 use crate::app::{App, SharedApp};
+use crate::telemetry;
 use crate::wire::ErrorBody;
 
 /// The field of the span that has the caller, once it is known.
@@ -28,7 +29,7 @@ pub(super) async fn observe(
     let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
-    let route = route.unwrap_or("unknown");
+    let route = route.unwrap_or(telemetry::UNKNOWN_ROUTE);
     // Of the highest level, so that a warning of any request has it.
     let span = tracing::error_span!(
         "request",
@@ -38,7 +39,7 @@ pub(super) async fn observe(
         { CALLER } = Empty,
     );
     let observed = async {
-        let mut response = run(&app, request, next).await;
+        let mut response = run(&app, route, request, next).await;
         if let Some(Fault(mut error)) = response.extensions_mut().remove() {
             error.request_id = Some(id.as_str().to_owned());
             *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
@@ -50,12 +51,13 @@ pub(super) async fn observe(
     observed.instrument(span).await
 }
 
-async fn run(app: &App, request: Request, next: Next) -> Response {
+async fn run(app: &App, route: &str, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let start = Instant::now();
     let response = next.run(request).await;
     let (status, duration) = (response.status(), start.elapsed());
+    telemetry::request_finished(&method, route, status, duration);
     tracing::debug!(
         url.path = path,
         http.response.status_code = status.as_u16(),

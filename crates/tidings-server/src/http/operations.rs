@@ -4,6 +4,7 @@ pub(super) mod deliveries;
 pub(super) mod endpoints;
 pub(super) mod inbox;
 pub(super) mod keys;
+pub(super) mod metrics;
 pub(super) mod notifications;
 pub(super) mod open;
 pub(super) mod presence;

@@ -18,8 +18,8 @@ use super::operations as described;
 use super::parameters::{self, Known};
 use super::rate_limit;
 use super::{
-    api_keys, asyncapi, console, deliveries, endpoints, health, inbox, notifications, openapi,
-    presence, reference, sse, unversioned, websocket,
+    api_keys, asyncapi, console, deliveries, endpoints, health, inbox, metrics, notifications,
+    openapi, presence, reference, sse, unversioned, websocket,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
@@ -134,6 +134,8 @@ pub(super) fn all() -> Vec<Route> {
     }
     routes.extend(of_deliveries());
     routes.extend(of_keys());
+    let metrics = described::metrics::show();
+    routes.push(get("/metrics", Scope::Metrics, metrics::show, metrics));
     routes.extend(unversioned());
     routes.extend(open());
     routes

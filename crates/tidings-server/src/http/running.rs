@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::routes::Route;
 use crate::access::Scope;
+use crate::telemetry::prometheus;
 use crate::{Config, Server};
 
 pub(super) const KEY: &str = "a-key-for-this-test-0123456789";
@@ -29,6 +30,7 @@ impl Running {
             "--webhook-private-addresses=true".to_owned(),
         ];
         let config = Config::from_flags(flags).unwrap();
+        prometheus::install().unwrap();
         Self {
             server: Server::start(config).await.unwrap(),
             client: Client::builder().tls_certs_only([]).build().unwrap(),

@@ -49,6 +49,19 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// The error as one of a small set of words.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Full { .. } => "full",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Locked => "locked",
+            Self::OutcomeUnknown { .. } => "outcome_unknown",
+            Self::TooSlow => "too_slow",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
     pub(crate) fn failed(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self::Failed {
             source: source.into().into(),

@@ -16,6 +16,7 @@ mod errors;
 mod inbox;
 mod limits;
 mod load;
+mod metrics;
 mod names;
 mod pings;
 mod postgres_balanced;

@@ -1,0 +1,174 @@
+//! Metrics: those of the server itself, and the recorder that makes text for Prometheus of the metrics of all
+//! packages. `docs/operations.md` lists them.
+//!
+//! Every label has a small set of values: a route is the one of the table, not the path of the request, and neither
+//! users nor endpoints are labels.
+
+pub(crate) mod prometheus;
+
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::permits::Full;
+use crate::storage::{Accepted, StorageError};
+
+/// Histogram of requests, up to the head of the response.
+pub(crate) const REQUEST_DURATION: &str = "http.server.request.duration";
+/// Gauge of connections of clients.
+const CONNECTIONS: &str = "tidings.server.connections";
+/// Counter of streams that were refused for lack of room.
+const STREAMS_REFUSED: &str = "tidings.server.streams.refused";
+/// Histogram of the calls that store notifications.
+const ACCEPT_DURATION: &str = "tidings.accept.duration";
+/// Counter of notifications that were stored.
+const ACCEPTED: &str = "tidings.notification.accepted";
+/// Counter of responses that the database is the reason of.
+const DATABASE_FAILED: &str = "tidings.server.database.failed";
+/// Label: the method, `_OTHER` if no route has it.
+const METHOD: &str = "http.request.method";
+/// Label: the route, [`UNKNOWN_ROUTE`] if there is none.
+const ROUTE: &str = "http.route";
+/// Label: the status of the response.
+const STATUS: &str = "http.response.status_code";
+/// Label: which limit was reached.
+const LIMIT: &str = "tidings.limit";
+/// Label: why something failed.
+const ERROR_TYPE: &str = "error.type";
+
+/// What a path without a route is called.
+pub(crate) const UNKNOWN_ROUTE: &str = "unknown";
+
+/// A request got its response.
+pub(crate) fn request_finished(
+    method: &Method,
+    route: &str,
+    status: StatusCode,
+    duration: Duration,
+) {
+    let labels = [
+        (METHOD, method_label(method).to_owned()),
+        (ROUTE, route.to_owned()),
+        (STATUS, status.as_str().to_owned()),
+    ];
+    histogram!(REQUEST_DURATION, &labels).record(duration);
+}
+
+/// A call to store notifications has returned.
+pub(crate) fn accept_finished(accepted: &Result<Accepted, StorageError>, duration: Duration) {
+    let error = match accepted {
+        Ok(Accepted::Stored { events, .. }) => {
+            counter!(ACCEPTED).increment(events.len() as u64);
+            None
+        }
+        Ok(Accepted::Repeated(_)) => None,
+        Ok(Accepted::Conflict) => Some("idempotency_conflict"),
+        Err(error) => Some(error.kind()),
+    };
+    match error {
+        None => histogram!(ACCEPT_DURATION).record(duration),
+        Some(error) => histogram!(ACCEPT_DURATION, ERROR_TYPE => error).record(duration),
+    }
+}
+
+/// The database could not do what a request needed.
+pub(crate) fn database_failed() {
+    counter!(DATABASE_FAILED).increment(1);
+}
+
+/// A stream was refused.
+pub(crate) fn stream_refused(limit: Full) {
+    let limit = match limit {
+        Full::Server => "server",
+        Full::User => "user",
+    };
+    counter!(STREAMS_REFUSED, LIMIT => limit).increment(1);
+}
+
+/// A connection of a client, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(());
+
+impl OpenConnection {
+    pub(crate) fn new() -> Self {
+        gauge!(CONNECTIONS).increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        gauge!(CONNECTIONS).decrement(1.0);
+    }
+}
+
+/// A caller may send any method.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "_OTHER",
+    }
+}
+
+/// Describes the metrics of all packages to the recorder that is installed.
+fn describe_metrics() {
+    tidings::telemetry::describe_metrics();
+    tidings_notify::telemetry::describe_metrics();
+    tidings_stream::telemetry::describe_metrics();
+    tidings_webhooks::telemetry::describe_metrics();
+    describe_histogram!(
+        REQUEST_DURATION,
+        Unit::Seconds,
+        "How long a request took, up to the head of the response."
+    );
+    describe_gauge!(
+        CONNECTIONS,
+        Unit::Count,
+        "Connections of clients that are open."
+    );
+    describe_counter!(
+        STREAMS_REFUSED,
+        Unit::Count,
+        "Streams that were refused because as many as allowed were open."
+    );
+    describe_histogram!(
+        ACCEPT_DURATION,
+        Unit::Seconds,
+        "How long it took to store the notifications of a request, up to the commit."
+    );
+    describe_counter!(
+        ACCEPTED,
+        Unit::Count,
+        "Notifications that were stored, one for each user."
+    );
+    describe_counter!(
+        DATABASE_FAILED,
+        Unit::Count,
+        "Requests that were refused because the database did not work."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_no_route_has_is_one_value() {
+        let own = Method::from_bytes(b"MADE-UP").unwrap();
+        for (method, label) in [
+            (Method::GET, "GET"),
+            (Method::PUT, "_OTHER"),
+            (own, "_OTHER"),
+        ] {
+            assert_eq!(method_label(&method), label);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The recorder of metrics, and its text for Prometheus.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
+
+/// Upper bounds of what a caller waits for.
+const SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Upper bounds of deliveries, which are retried for days.
+const DAYS: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0, 86_400.0,
+    259_200.0,
+];
+
+/// Upper bounds of numbers of attempts.
+const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 20.0, 100.0];
+
+/// How often what was recorded is added up. Until then each duration takes eight bytes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The recorder of this process, of which there can be one.
+static RECORDER: OnceLock<Result<Recorder, BuildError>> = OnceLock::new();
+
+#[derive(Debug)]
+struct Recorder {
+    metrics: PrometheusHandle,
+    /// Held while the text is made, so that many callers cost as much as one.
+    turn: Arc<Mutex<()>>,
+}
+
+/// Makes the recorder, if the process has none. Gauges are recorded as changes, so the recorder must be there before
+/// a server starts.
+pub(crate) fn install() -> Result<(), &'static BuildError> {
+    RECORDER.get_or_init(make).as_ref().map(|_| ())
+}
+
+fn make() -> Result<Recorder, BuildError> {
+    let of = |name: &str| Matcher::Full(name.to_owned());
+    let metrics = PrometheusBuilder::new()
+        .with_recommended_naming(true)
+        .set_buckets(SECONDS)?
+        .set_buckets_for_metric(of(tidings::telemetry::DELIVERY_DURATION), DAYS)?
+        .set_buckets_for_metric(of(tidings::telemetry::DELIVERY_ATTEMPTS), ATTEMPTS)?
+        .install_recorder()?;
+    super::describe_metrics();
+    Ok(Recorder {
+        metrics,
+        turn: Arc::default(),
+    })
+}
+
+fn recorder() -> Option<&'static Recorder> {
+    RECORDER.get()?.as_ref().ok()
+}
+
+/// Adds up what was recorded, again and again. Never returns.
+pub(crate) async fn run() {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        if let Some(recorder) = recorder() {
+            recorder.metrics.run_upkeep();
+        }
+    }
+}
+
+/// All metrics as text. `None` if this process has no recorder, or one of another program.
+///
+/// # Cancel safety
+///
+/// A dropped call continues, and the next one waits for it: there is never more than one.
+pub(crate) async fn render() -> Option<Result<String, JoinError>> {
+    let recorder = recorder()?;
+    let turn = Arc::clone(&recorder.turn).lock_owned().await;
+    let metrics = recorder.metrics.clone();
+    let text = tokio::task::spawn_blocking(move || {
+        let text = metrics.render();
+        drop(turn);
+        text
+    });
+    Some(text.await)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, SharedString, Unit};
+
+    use super::super::describe_metrics;
+
+    /// Keeps what is described: kind and text, by the name that Prometheus shows.
+    #[derive(Debug, Default)]
+    struct Described(Mutex<BTreeMap<String, (&'static str, String)>>);
+
+    impl Described {
+        fn add(&self, kind: &'static str, name: &KeyName, unit: Option<Unit>, text: &str) {
+            let mut shown = name.as_str().replace('.', "_");
+            match unit {
+                Some(Unit::Seconds) => shown.push_str("_seconds"),
+                Some(Unit::Count) => {}
+                unit => panic!("{shown}: {unit:?}"),
+            }
+            if kind == "counter" {
+                shown.push_str("_total");
+            }
+            let before = self
+                .0
+                .lock()
+                .unwrap()
+                .insert(shown, (kind, text.to_owned()));
+            assert_eq!(before, None, "{name:?} is described twice");
+        }
+    }
+
+    impl metrics::Recorder for Described {
+        fn describe_counter(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.add("counter", &name, unit, &text);
+        }
+
+        fn describe_gauge(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.add("gauge", &name, unit, &text);
+        }
+
+        fn describe_histogram(&self, name: KeyName, unit: Option<Unit>, text: SharedString) {
+            self.add("histogram", &name, unit, &text);
+        }
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let described = Described::default();
+        metrics::with_local_recorder(&described, describe_metrics);
+        let page = include_str!("../../../../docs/operations.md");
+        let listed: BTreeMap<_, _> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `"))
+            .filter_map(|line| {
+                let cells: Vec<_> = line.split(" | ").collect();
+                let [name, kind, _labels, text] = cells[..] else {
+                    return None;
+                };
+                let name = name.strip_suffix('`').unwrap();
+                let text = text.strip_suffix(" |").unwrap();
+                Some((name.to_owned(), (kind, text.to_owned())))
+            })
+            .collect();
+        let described = described.0.into_inner().unwrap();
+        assert!(described.len() > 20, "{described:?}");
+        assert_eq!(listed, described);
+    }
+}
