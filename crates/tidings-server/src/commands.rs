@@ -1,5 +1,8 @@
 //! The commands of the `tidings` binary.
 
+mod delivery;
+mod document;
+mod endpoint;
 mod import;
 mod inbox;
 mod key;
@@ -45,6 +48,10 @@ enum Command {
     Inbox(inbox::Inbox),
     /// Receives webhooks on this machine, verifies and prints them
     Listen(listen::Listen),
+    /// Manages webhook endpoints
+    Endpoint(endpoint::Endpoint),
+    /// Shows what was sent to webhook endpoints, and sends it again
+    Delivery(delivery::Delivery),
     /// Manages API keys
     Key(key::Key),
     /// Makes a token of a user, for trying out
@@ -54,7 +61,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Parses a command line, including the file that `serve --config` names. Exits on a mistake, and
+    /// Parses a command line, including the file that `--config` names. Exits on a mistake, and
     /// after `--help`.
     ///
     /// # Errors
@@ -86,6 +93,8 @@ impl Cli {
             Command::Tail(command) => command.run().await,
             Command::Inbox(command) => command.run().await,
             Command::Listen(command) => command.run().await,
+            Command::Endpoint(command) => command.run().await,
+            Command::Delivery(command) => command.run().await,
             Command::Key(command) => command.run().await,
             Command::Token(command) => command.run(),
             Command::Import(command) => command.run().await,

@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use tidings_notify::{MAX_INBOX_LIMIT, UserId};
 
 use super::CommandError;
-use super::notification::Notification;
+use super::document::Document;
+use super::notification::NotificationLine;
 use super::remote::Remote;
 use crate::settings::count;
 
@@ -49,7 +50,7 @@ pub(super) struct Inbox {
 /// A page of the inbox.
 #[derive(Debug, Deserialize)]
 struct Page {
-    data: Vec<Notification>,
+    data: Vec<Document>,
     unread: u64,
 }
 
@@ -84,7 +85,7 @@ impl Inbox {
             if self.json {
                 writeln!(out, "{}", notification.json())?;
             } else {
-                writeln!(out, "{notification}")?;
+                notification.write_line::<NotificationLine<'_>>(&mut out)?;
             }
         }
         if !self.json {

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::value::to_raw_value;
 
 use super::CommandError;
-use super::remote::{Remote, accepted};
+use super::remote::Remote;
 use crate::access::{Scope, Scopes};
 use crate::error::said_by_system;
 use crate::settings::{DAY, time};
@@ -122,8 +122,7 @@ impl Remote {
 
     async fn revoke(&self, id: &str) -> Result<(), CommandError> {
         let url = self.address(&["v1", "keys", id])?;
-        let request = self.client()?.delete(url).send().await;
-        accepted(request.map_err(|error| self.unreachable(&error))?).await?;
+        self.change(Method::DELETE, url, None).await?;
         Ok(())
     }
 }

@@ -1,13 +1,12 @@
 use std::io::Write;
 
 use clap::Args;
-use reqwest::Method;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use tidings_notify::UserId;
 
 use super::CommandError;
-use super::notification::Notification;
+use super::document::Document;
 use super::remote::Remote;
 use crate::wire::Data;
 use crate::wire::notification::MessagePayload;
@@ -64,8 +63,7 @@ impl Send {
         };
         let url = self.remote.address(&["v1", "notifications"])?;
         let body = to_raw_value(&body)?;
-        let Data { data } = self.remote.call(Method::POST, url, Some(&body)).await?;
-        let sent: Vec<Notification> = data;
+        let Data::<Vec<Document>> { data: sent } = self.remote.create(url, &body).await?;
         let mut out = std::io::stdout().lock();
         for notification in sent {
             writeln!(out, "{}", notification.json())?;

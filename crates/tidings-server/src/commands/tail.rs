@@ -7,8 +7,9 @@ use serde::Deserialize;
 use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 use tidings_notify::{GapReason, UserId};
 
-use super::notification::Notification;
-use super::remote::{Refusal, Remote, accepted, lost};
+use super::document::Document;
+use super::notification::NotificationLine;
+use super::remote::{Refusal, Remote, lost};
 use super::sse::{SseEvent, SseReader};
 use super::{CommandError, MAX_COUNT};
 use crate::error::explain;
@@ -89,11 +90,7 @@ impl Tail {
         if let Some(id) = &reader.last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request
-            .send()
-            .await
-            .map_err(|error| self.remote.unreachable(&error))?;
-        let mut response = accepted(response).await?;
+        let mut response = self.remote.send(request).await?;
         *connected = true;
         while let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? {
             for event in reader.feed(&bytes)? {
@@ -125,9 +122,9 @@ impl Tail {
             )?,
             _ if !event.name.is_empty() => {}
             _ if self.json => writeln!(out, "{}", event.data)?,
-            _ => match Notification::new(event.data.clone()) {
-                Ok(notification) => writeln!(out, "{notification}")?,
-                Err(_not_json) => writeln!(out, "{}", event.data)?,
+            _ => match Document::new(event.data.clone()) {
+                Some(notification) => notification.write_line::<NotificationLine<'_>>(&mut out)?,
+                None => writeln!(out, "{}", event.data)?,
             },
         }
         out.flush()?;

@@ -8,16 +8,14 @@ use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 use super::error::ApiError;
 use super::extract::{InPath, NoFields, NoIdempotencyKey, Parameters};
 use crate::app::SharedApp;
+use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
 use crate::wire::{Data, Page};
-
-pub(super) const DEFAULT_LIMIT: usize = 50;
-pub(super) const MAX_LIMIT: usize = 500;
 
 pub(super) async fn list(
     State(app): State<SharedApp>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
-    let limit = parameters.limit(DEFAULT_LIMIT, MAX_LIMIT)?;
+    let limit = parameters.limit(DEFAULT_PAGE, MAX_PAGE)?;
     // One more than the page shows whether there is a next page.
     let mut query = DeliveryQuery::newest(limit + 1);
     if let Some(endpoint) = parameters.parsed("endpoint_id", "the id of an endpoint")? {

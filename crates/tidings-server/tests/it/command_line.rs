@@ -7,20 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{Home, Server, binary, http, soon};
-
-async fn run(server: &Server, arguments: &[&str]) -> (bool, String, String) {
-    let output = binary()
-        .args(arguments)
-        .args(["--url", &server.url])
-        .output();
-    let output = soon("the command", output).await.unwrap();
-    (
-        output.status.success(),
-        String::from_utf8(output.stdout).unwrap(),
-        String::from_utf8(output.stderr).unwrap(),
-    )
-}
+use crate::support::{Home, Server, binary, http, run, soon};
 
 #[tokio::test]
 async fn send_then_inbox_then_read() {
@@ -232,6 +219,89 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
         "'--api-key <KEY>': expected visible ASCII characters",
     ),
     (&["key", "revoke", ""], "expected the id of a key"),
+    (
+        &["endpoint", "show", "ep_1"],
+        "expected `ep_` and sixteen hexadecimal digits",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--header", "x"],
+        "expected a name, a colon and a value",
+    ),
+    (
+        &[
+            "endpoint",
+            "create",
+            "http://a",
+            "--header=x:1",
+            "--header=X:2",
+        ],
+        "--header: expected each header once, got X twice",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--format", "xml"],
+        "expected envelope or raw",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--signature", "none"],
+        "expected standard or timestamped",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--schedule", "1.5s"],
+        "--schedule: expected whole seconds",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--timeout", "1us"],
+        "--timeout: expected whole milliseconds",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--rate-limit", "0"],
+        "expected 1 to 4294967295",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--secret-file", "/none"],
+        "--secret-file: cannot read /none: no such file or folder",
+    ),
+    (
+        &["endpoint", "create", "http://a", "--user", " a"],
+        "--user <USER>",
+    ),
+    (
+        &["endpoint", "update", "ep_0000000000000001"],
+        "expected a setting to change",
+    ),
+    (
+        &[
+            "endpoint",
+            "update",
+            "ep_0000000000000001",
+            "--type=a",
+            "--reset=type",
+        ],
+        "--reset: not allowed for type beside --type",
+    ),
+    (
+        &[
+            "endpoint",
+            "rotate",
+            "ep_0000000000000001",
+            "--overlap",
+            "31d",
+        ],
+        "expected 0s to 30d",
+    ),
+    (
+        &["endpoint", "replay", "ep_0000000000000001"],
+        "--since <TIME>",
+    ),
+    (
+        &["delivery", "show", "ep_0000000000000001"],
+        "expected `dlv_` and sixteen hexadecimal digits",
+    ),
+    (
+        &["delivery", "list", "--state", "sent"],
+        "expected pending, delivered, failed or cancelled",
+    ),
+    (&["delivery", "list", "--limit", "501"], "expected 1 to 500"),
     (
         &["inbox", "a", "--read-all", "--unread"],
         "the argument '--read-all' cannot be used with '--unread'",

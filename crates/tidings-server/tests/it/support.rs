@@ -119,6 +119,21 @@ pub(crate) fn binary() -> Command {
     command
 }
 
+/// Runs a command against a server; gives whether it succeeded, and what it said on standard output and error.
+pub(crate) async fn run(server: &Server, arguments: &[&str]) -> (bool, String, String) {
+    said_by(binary().args(arguments).args(["--url", &server.url])).await
+}
+
+/// Runs a command; gives whether it succeeded, and what it said on standard output and error.
+pub(crate) async fn said_by(command: &mut Command) -> (bool, String, String) {
+    let output = soon("the command", command.output()).await.unwrap();
+    (
+        output.status.success(),
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
 /// A running server process.
 #[derive(Debug)]
 pub(crate) struct Server {

@@ -3,10 +3,10 @@ use serde_json::{Value, json};
 use tidings_webhooks::{AttemptRecord, Delivery, DeliveryId};
 
 use super::limit;
-use crate::http::deliveries::{DEFAULT_LIMIT, MAX_LIMIT};
 use crate::http::extract::NoFields;
 use crate::http::operation::{Group, Operation};
 use crate::wire::code::Code;
+use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
 use crate::wire::{Data, Page};
 
 fn delivery() -> Value {
@@ -42,7 +42,7 @@ pub(in crate::http) fn list() -> Operation {
     )
     .query(
         "limit",
-        limit(DEFAULT_LIMIT, MAX_LIMIT),
+        limit(DEFAULT_PAGE, MAX_PAGE),
         "Most deliveries of the page.",
     )
     .query(
