@@ -37,6 +37,7 @@ pub(crate) use self::issue::NewToken;
 pub use self::jwks::JwksError;
 use self::jwks::{Jwks, Pace};
 pub use self::key_file::KeyFileError;
+pub(crate) use self::key_file::read as read_public_keys;
 pub use self::key_set::{KeySetError, NameInSet};
 pub(crate) use self::new_key::new_key;
 pub(crate) use self::scope::{Scope, Scopes};

@@ -1,6 +1,7 @@
 //! The commands of the `tidings` binary.
 
 mod delivery;
+mod doctor;
 mod document;
 mod endpoint;
 mod import;
@@ -54,6 +55,10 @@ enum Command {
     Delivery(delivery::Delivery),
     /// Manages API keys
     Key(key::Key),
+    /// Looks for what is wrong with the settings, the database, this machine or a running server
+    Doctor(Box<doctor::Doctor>),
+    #[command(skip)]
+    UnusableDoctor(doctor::Unusable),
     /// Makes a token of a user, for trying out
     Token(token::Token),
     /// Moves everything in a SQLite file to an empty PostgreSQL database
@@ -68,15 +73,24 @@ impl Cli {
     ///
     /// When the file cannot be used.
     pub fn from_arguments(arguments: &[OsString]) -> Result<Self, CommandError> {
-        match config::parse(arguments, Self::settings) {
-            Err(ConfigError::Flag(error)) => error.exit(),
-            result => Ok(result?),
+        let error = match config::parse(arguments, Self::settings) {
+            Ok(parsed) => return Ok(parsed),
+            Err(error) => error,
+        };
+        if let Some(doctor) = doctor::Unusable::of(arguments, &error) {
+            let command = Command::UnusableDoctor(doctor);
+            return Ok(Self { command });
+        }
+        match error {
+            ConfigError::Flag(error) => error.exit(),
+            error => Err(error.into()),
         }
     }
 
     fn settings(&self) -> Option<&Settings> {
         match &self.command {
             Command::Serve(serve) => Some(&serve.settings),
+            Command::Doctor(doctor) => Some(doctor.settings()),
             _ => None,
         }
     }
@@ -96,6 +110,8 @@ impl Cli {
             Command::Endpoint(command) => command.run().await,
             Command::Delivery(command) => command.run().await,
             Command::Key(command) => command.run().await,
+            Command::Doctor(command) => command.run().await,
+            Command::UnusableDoctor(command) => command.run(),
             Command::Token(command) => command.run(),
             Command::Import(command) => command.run().await,
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::ops::Deref;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, Parser};
 use tidings::AddressPolicy;
 
 use crate::settings::Settings;
@@ -110,31 +110,28 @@ impl Config {
 }
 
 /// Parses a command line; if it names a file, once more with the file's values as defaults. The
-/// settings are those of the command `serve`, or of the only command.
+/// settings are those of the command that is called, or of the only one.
 pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     settings: fn(&P) -> Option<&Settings>,
 ) -> Result<P, ConfigError> {
-    let parsed = P::try_parse_from(arguments)
-        .map_err(|error| environment::name_variable(error, &<P as CommandFactory>::command()))?;
+    let mut command = <P as CommandFactory>::command();
+    let matches = command
+        .try_get_matches_from_mut(arguments)
+        .map_err(|error| environment::name_variable(error, &command))?;
+    let parsed = P::from_arg_matches(&matches)?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
         return Ok(parsed);
     };
-    let mut command = <P as CommandFactory>::command();
-    let serve = match command.find_subcommand("serve") {
-        Some(serve) => serve.clone(),
-        None => command.clone(),
-    };
-    let serve = file::apply(serve, path)?;
-    command = match command.find_subcommand_mut("serve") {
-        Some(subcommand) => {
-            *subcommand = serve;
-            command
-        }
-        None => serve,
-    };
+    // Without what parsing has added to it, such as `--help`.
+    command = <P as CommandFactory>::command();
+    let called = matches.subcommand_name();
+    match called.and_then(|name| command.find_subcommand_mut(name)) {
+        Some(called) => *called = file::apply(called.clone(), path)?,
+        None => command = file::apply(command, path)?,
+    }
     let matches = command.try_get_matches_from(arguments)?;
-    Ok(<P as FromArgMatches>::from_arg_matches(&matches)?)
+    Ok(P::from_arg_matches(&matches)?)
 }
 
 impl Deref for Config {

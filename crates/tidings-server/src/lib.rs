@@ -23,6 +23,7 @@
 //! | `idempotency` | what makes a request repeatable |
 //! | `permits` | how many streams may be open |
 //! | `health` | whether the database can be written |
+//! | `finding` | what `tidings doctor` finds |
 //! | `retention` | deletes what is old |
 //! | `same_redis` | notices an instance with another `--redis` |
 //! | `telemetry` | metrics, and their text for Prometheus |
@@ -37,6 +38,7 @@ pub mod config;
 mod connections;
 mod error;
 mod farewell;
+mod finding;
 mod health;
 mod http;
 mod idempotency;

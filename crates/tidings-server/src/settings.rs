@@ -8,6 +8,7 @@
 pub(crate) mod environment;
 pub(crate) mod file;
 pub mod jwt;
+pub(crate) mod origin;
 
 use std::ffi::OsStr;
 use std::fmt;

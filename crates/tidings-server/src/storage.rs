@@ -19,6 +19,7 @@ mod api_keys;
 mod conformance;
 mod error;
 mod import;
+pub(crate) mod inspection;
 mod postgres;
 mod records;
 pub(crate) mod redis;

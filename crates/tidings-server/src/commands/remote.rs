@@ -42,7 +42,7 @@ pub(super) struct Remote {
     api_key: Option<String>,
 }
 
-fn server_url(text: &str) -> Result<Url, &'static str> {
+pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
     let url = Url::parse(text).ok();
     url.filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or("expected an address such as http://127.0.0.1:8080")
@@ -97,6 +97,10 @@ impl fmt::Display for Refusal {
 }
 
 impl Remote {
+    pub(super) fn new(url: Url, api_key: Option<String>) -> Self {
+        Self { url, api_key }
+    }
+
     /// A client that sends the key with every request.
     pub(super) fn client(&self) -> Result<Client, CommandError> {
         Ok(self.builder()?.build()?)

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Command};
+use clap::{Arg, Args, Command};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+
+use super::Settings;
 
 /// Why the configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         let (name, position) = (key.get_ref().as_ref(), key.span().end);
         let flag = command
             .get_arguments()
-            .find(|flag| flag.get_long() == Some(name) && name != "config")
+            .find(|flag| flag.get_long() == Some(name) && is_setting(name))
             .ok_or_else(|| malformed(position, unknown(&command, name)))?;
         if is_switch(flag) && !matches!(value.get_ref(), DeValue::Boolean(_)) {
             let message = format!("{name}: expected true or false, without quotation marks");
@@ -70,6 +72,23 @@ pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileEr
         command = command.mut_arg(flag, |flag| flag.default_values(values));
     }
     Ok(command)
+}
+
+/// The settings that a file gives, which was [applied](apply) before.
+pub(crate) fn names(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let Ok(table) = DeTable::parse(&text) else {
+        return Vec::new();
+    };
+    let keys = table.get_ref().keys();
+    keys.map(|key| key.get_ref().clone().into_owned()).collect()
+}
+
+/// Whether a flag is one of the settings, and not of the command alone. A file names no other.
+fn is_setting(name: &str) -> bool {
+    let settings = Settings::augment_args(Command::new("settings"));
+    let is_named = |flag: &Arg| flag.get_long() == Some(name);
+    name != "config" && settings.get_arguments().any(is_named)
 }
 
 /// Whether a setting is on or off. Its flag needs no value.

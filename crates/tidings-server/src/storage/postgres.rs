@@ -12,6 +12,7 @@
 
 mod accept;
 mod api_keys;
+pub(super) mod inspection;
 mod queue;
 mod requests;
 

@@ -4,6 +4,7 @@
 pub(super) mod api_keys;
 pub(super) mod idempotency;
 pub(super) mod imported;
+pub(super) mod inspection;
 mod migration;
 
 use std::error::Error as StdError;

@@ -9,6 +9,7 @@ mod command_line;
 mod connections;
 mod crash;
 mod disk;
+mod doctor;
 mod durability;
 mod encryption;
 mod endpoint_commands;

@@ -1,0 +1,129 @@
+mod machine;
+mod report;
+mod server;
+mod sockets;
+
+use std::ffi::OsString;
+
+use clap::Args;
+use clap::error::ErrorKind;
+use reqwest::Url;
+
+use self::report::Report;
+use super::CommandError;
+use super::remote::{Remote, server_url};
+use crate::config::ConfigError;
+use crate::explain;
+use crate::finding::Finding;
+use crate::settings::origin::{Origin, Resolved};
+use crate::storage::inspection;
+use crate::{Config, Settings};
+
+/// What a finding about the settings is about.
+const SETTINGS: &str = "settings";
+
+/// Looks for what is wrong, and changes nothing: one line for each check, with ok, warning or error. It takes the
+/// settings of `serve`, and starts no server.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --url alone, only that server is asked: the settings of this machine are checked if one of them is given, too. It is asked as the API key may that is the first of --api-key; streams need the scope `read`. Exits with 1 after an error."
+)]
+pub(super) struct Doctor {
+    /// Running server to ask, through whatever proxy is in front of it: whether it is ready, holds back streams, and
+    /// lets WebSockets through. Takes as long as the server's ping interval
+    #[arg(long, env = "TIDINGS_URL", value_name = "URL", value_parser = server_url)]
+    url: Option<Url>,
+
+    /// Prints one JSON object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    resolved: Resolved,
+}
+
+/// A doctor whose settings cannot be used.
+#[derive(Debug)]
+pub(super) struct Unusable {
+    json: bool,
+    problem: String,
+}
+
+impl Unusable {
+    /// Whether the doctor was called, and the error is what it looks for: a wrong value in the file, in a variable or
+    /// of a flag.
+    pub(super) fn of(arguments: &[OsString], error: &ConfigError) -> Option<Self> {
+        let is_doctor = arguments.get(1).is_some_and(|name| name == "doctor");
+        let problem = match error {
+            ConfigError::Flag(error) => match error.kind() {
+                ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8 => {
+                    let text = error.render().to_string();
+                    let line = text.lines().next().unwrap_or_default();
+                    line.trim_start_matches("error: ").to_owned()
+                }
+                _ => return None,
+            },
+            error => explain(error),
+        };
+        is_doctor.then(|| Self {
+            json: arguments.iter().any(|argument| argument == "--json"),
+            problem,
+        })
+    }
+
+    pub(super) fn run(self) -> Result<(), CommandError> {
+        let mut report = Report::new(self.json);
+        report.add(&Finding::error(SETTINGS, self.problem))?;
+        report.end()
+    }
+}
+
+impl Doctor {
+    pub(super) fn settings(&self) -> &Settings {
+        &self.resolved.settings
+    }
+
+    pub(super) async fn run(self) -> Result<(), CommandError> {
+        let mut report = Report::new(self.json);
+        if self.url.is_none() || self.has_settings() {
+            self.check_machine(&mut report).await?;
+        }
+        if let Some(url) = self.url {
+            let keys = &self.resolved.settings.api_keys;
+            let key = keys.first().map(|key| key.expose().to_owned());
+            server::check(&Remote::new(url, key), &mut report).await?;
+        }
+        report.end()
+    }
+
+    /// Whether a setting is given that is not of callers, too.
+    fn has_settings(&self) -> bool {
+        let mut all = self.resolved.all().iter();
+        all.any(|it| it.origin != Origin::Default && it.name != "api-key")
+    }
+
+    async fn check_machine(&self, report: &mut Report) -> Result<(), CommandError> {
+        for setting in self.resolved.all() {
+            report.setting(setting)?;
+        }
+        for finding in machine::check_variables() {
+            report.add(&finding)?;
+        }
+        let settings = self.resolved.settings.clone();
+        match Config::try_from(settings) {
+            Ok(config) => {
+                for finding in machine::check(&config) {
+                    report.add(&finding)?;
+                }
+            }
+            Err(error) => report.add(&Finding::error(SETTINGS, explain(&error)))?,
+        }
+        for finding in inspection::inspect(&self.resolved.settings.database).await {
+            report.add(&finding)?;
+        }
+        if let Some(url) = &self.resolved.settings.redis {
+            report.add(&inspection::inspect_redis(url).await)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+//! What a server would need of this machine.
+
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
+use clap::CommandFactory;
+
+use super::SETTINGS;
+use crate::Config;
+use crate::access::read_public_keys;
+use crate::commands::Cli;
+use crate::error::{explain, said_by_system};
+use crate::finding::Finding;
+use crate::settings::environment;
+
+/// Variables that look like settings and have no effect.
+pub(super) fn check_variables() -> Vec<Finding> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    let unknown = environment::unknown(&Cli::command(), names);
+    let finding = |name| Finding::warning(SETTINGS, format!("the variable {name} has no effect"));
+    unknown.into_iter().map(finding).collect()
+}
+
+/// Everything that does not need the database.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![Finding::ok(SETTINGS, "they fit together")];
+    findings.extend(check_keys(config));
+    findings.push(check_address(config));
+    findings.push(check_descriptors(config));
+    findings
+}
+
+fn check_keys(config: &Config) -> Vec<Finding> {
+    const KEYS: &str = "keys";
+    let mut findings = Vec::new();
+    if config.encryption_keys.is_empty() && !config.dev {
+        let message = "the secrets of webhook endpoints are stored without encryption; TIDINGS_ENCRYPTION_KEY encrypts them";
+        findings.push(Finding::warning(KEYS, message));
+    }
+    match config.jwt.signing.read_secret() {
+        Ok(Some(_)) => findings.push(Finding::ok(KEYS, "the secret of tokens can be used")),
+        Ok(None) => {}
+        Err(error) => findings.push(Finding::error(KEYS, explain(&error))),
+    }
+    for path in &config.jwt.public_keys {
+        findings.push(match read_public_keys(path) {
+            Ok(keys) => {
+                let message = format!("{}: {} public keys of tokens", path.display(), keys.len());
+                Finding::ok(KEYS, message)
+            }
+            Err(error) => Finding::error(KEYS, explain(&error)),
+        });
+    }
+    findings
+}
+
+fn check_address(config: &Config) -> Finding {
+    const LISTEN: &str = "listen";
+    let address = config.listen;
+    match TcpListener::bind(address) {
+        Ok(_) => Finding::ok(LISTEN, format!("{address} can be listened on")),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Finding::ok(
+            LISTEN,
+            format!("a program listens on {address}: a server that runs, or another one"),
+        ),
+        Err(error) => {
+            let reason = said_by_system(&error);
+            Finding::error(LISTEN, format!("cannot listen on {address}: {reason}"))
+        }
+    }
+}
+
+fn check_descriptors(config: &Config) -> Finding {
+    const DESCRIPTORS: &str = "descriptors";
+    let needed = config.needed_descriptors();
+    let (soft, hard) = match rlimit::Resource::NOFILE.get() {
+        Ok(limits) => limits,
+        Err(error) => {
+            let reason = said_by_system(&error);
+            let message = format!("cannot read the limit of open files: {reason}");
+            return Finding::warning(DESCRIPTORS, message);
+        }
+    };
+    let open = usize::try_from(hard).unwrap_or(usize::MAX);
+    if open >= needed {
+        let message = format!("{needed} open files are needed, {hard} are allowed (now {soft})");
+        return Finding::ok(DESCRIPTORS, message);
+    }
+    let mut fitting = config.clone();
+    fitting.fit_into(open);
+    let message = format!(
+        "{needed} open files are needed and {open} are allowed (ulimit -Hn), so at most {} streams and {} connections \
+         are served",
+        fitting.max_streams,
+        fitting.max_connections()
+    );
+    Finding::warning(DESCRIPTORS, message)
+}

@@ -1,0 +1,120 @@
+//! A running server, as its callers reach it.
+
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpInfo;
+use jiff::fmt::rfc2822;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::{DATE, HeaderMap};
+use reqwest::{Client, Response};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::report::Report;
+use super::{CommandError, sockets};
+use crate::commands::remote::Remote;
+use crate::finding::Finding;
+use crate::storage::inspection::compare_clocks;
+
+const HEALTH: &str = "health";
+const KEEP_ALIVE: &str = "keep-alive";
+
+/// Longest wait for a reply that takes a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a connection must stay open without requests: browsers and proxies count on more.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Asks the server, and adds what it finds.
+pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), CommandError> {
+    let client = remote.client()?;
+    let live = match get(remote, &client, "live").await {
+        Ok(response) => response,
+        // The others would say the same.
+        Err(error) => {
+            report.add(&Finding::error(HEALTH, error.to_string()))?;
+            return Ok(());
+        }
+    };
+    let (headers, used) = (live.response.headers().clone(), local_port(&live.response));
+    report.add(&Finding::ok(
+        HEALTH,
+        format!("live after {:.0?}", live.after),
+    ))?;
+    // Read to its end, which frees the connection for the next request.
+    drop(live.response.bytes().await);
+    report.add(&match get(remote, &client, "ready").await {
+        Ok(ready) => {
+            let finding = Finding::ok(HEALTH, format!("ready after {:.0?}", ready.after));
+            drop(ready.response.bytes().await);
+            finding
+        }
+        Err(error) => Finding::error(HEALTH, error.to_string()),
+    })?;
+    if let Some(finding) = clock(&headers, live.asked, live.replied) {
+        report.add(&finding)?;
+    }
+    let idle = async {
+        sleep(IDLE).await;
+        keep_alive(used, get(remote, &client, "live").await)
+    };
+    let (stream, socket, idle) = tokio::join!(
+        sockets::check_stream(remote),
+        sockets::check_websocket(remote),
+        idle
+    );
+    for finding in [stream, socket, idle] {
+        report.add(&finding)?;
+    }
+    Ok(())
+}
+
+/// A reply, and when it came.
+struct Reply {
+    response: Response,
+    after: Duration,
+    asked: Timestamp,
+    replied: Timestamp,
+}
+
+async fn get(remote: &Remote, client: &Client, what: &str) -> Result<Reply, CommandError> {
+    let url = remote.address(&["health", what])?;
+    let (started, asked) = (Instant::now(), Timestamp::now());
+    let sent = timeout(PATIENCE, remote.send(client.get(url))).await;
+    let response = sent.map_err(|_| format!("no reply within {PATIENCE:?}"))??;
+    Ok(Reply {
+        response,
+        after: started.elapsed(),
+        asked,
+        replied: Timestamp::now(),
+    })
+}
+
+/// Compares the clock of the server, which is rounded to seconds. A proxy may have put its own there.
+fn clock(headers: &HeaderMap, asked: Timestamp, replied: Timestamp) -> Option<Finding> {
+    let date = headers.get(DATE)?.to_str().ok()?;
+    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    let second = SignedDuration::from_secs(1);
+    Some(compare_clocks("the server", theirs, asked, replied, second))
+}
+
+/// The port on this side names the connection.
+fn local_port(response: &Response) -> Option<u16> {
+    let connection = response.extensions().get::<HttpInfo>()?;
+    Some(connection.local_addr().port())
+}
+
+fn keep_alive(used: Option<u16>, again: Result<Reply, CommandError>) -> Finding {
+    match again {
+        Ok(again) if used.is_some() && local_port(&again.response) == used => Finding::ok(
+            KEEP_ALIVE,
+            format!("a connection stays open for {IDLE:?} without requests"),
+        ),
+        Ok(_) => Finding::warning(
+            KEEP_ALIVE,
+            format!(
+                "a connection is closed within {IDLE:?} without requests: each request may need a new one"
+            ),
+        ),
+        Err(error) => Finding::error(KEEP_ALIVE, error.to_string()),
+    }
+}

@@ -1,0 +1,108 @@
+//! A look at a PostgreSQL database that changes nothing in it.
+
+use jiff::{SignedDuration, Timestamp};
+use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Config, Database, Error};
+
+use super::{COMPONENT, PostgresUrl, STEPS};
+use crate::explain;
+use crate::finding::Finding;
+use crate::storage::inspection::{STORE, compare_clocks};
+
+/// The table of versions is there once a server or an import has used the database.
+const LOOK: &str = "
+    SELECT extract(epoch FROM clock_timestamp())::float8,
+        current_setting('server_version'),
+        current_schema(),
+        coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
+        to_regclass('tidings_schema') IS NOT NULL,
+        current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off'";
+
+const VERSION: &str = "SELECT version FROM tidings_schema WHERE component = $1";
+
+/// Connects and looks.
+pub(in crate::storage) async fn inspect(url: &PostgresUrl) -> Vec<Finding> {
+    match look(url).await {
+        Ok(findings) => findings,
+        Err(error) => {
+            let message = format!("cannot use the database {url}: {}", explain(&error));
+            vec![Finding::error(STORE, message)]
+        }
+    }
+}
+
+async fn look(url: &PostgresUrl) -> Result<Vec<Finding>, Error> {
+    let database = Database::new(Config::new(url.expose())?);
+    // The first call connects, which takes longer than the look at the clock.
+    let is_unfinished = tidings_import::is_unfinished(&database).await?;
+    let before = Timestamp::now();
+    let rows = database.run(|client| async move { client.query_typed(LOOK, &[]).await });
+    let row = rows.await?.pop().ok_or(Error::NoRow)?;
+    let after = Timestamp::now();
+    let read = |error| Error::of_statement(error);
+    let seconds: f64 = row.try_get(0).map_err(read)?;
+    let version: String = row.try_get(1).map_err(read)?;
+    let schema: Option<String> = row.try_get(2).map_err(read)?;
+    let may_create: bool = row.try_get(3).map_err(read)?;
+    let has_tables: bool = row.try_get(4).map_err(read)?;
+    let is_durable: bool = row.try_get(5).map_err(read)?;
+
+    let mut findings = Vec::new();
+    findings.push(if is_unfinished {
+        Finding::error(
+            STORE,
+            format!("an import into {url} did not end: run it again"),
+        )
+    } else if !has_tables && !may_create {
+        let schema = schema.unwrap_or_else(|| "search_path".to_owned());
+        let message = format!("{url}: the user may not create tables in the schema {schema}");
+        Finding::error(STORE, message)
+    } else if !has_tables {
+        let message = format!("{url}: PostgreSQL {version}, without tables: a server makes them");
+        Finding::ok(STORE, message)
+    } else {
+        of_version(&database, url, &version).await?
+    });
+    if !is_durable {
+        let message = "PostgreSQL confirms commits that a crash can undo (fsync or synchronous_commit is off)";
+        findings.push(Finding::warning(STORE, message));
+    }
+    if let Ok(theirs) = SignedDuration::try_from_secs_f64(seconds)
+        && let Ok(theirs) = Timestamp::from_duration(theirs)
+    {
+        let whose = "the database";
+        findings.push(compare_clocks(
+            whose,
+            theirs,
+            before,
+            after,
+            SignedDuration::ZERO,
+        ));
+    }
+    Ok(findings)
+}
+
+/// Whether the tables are those of this program or of an older one.
+async fn of_version(
+    database: &Database,
+    url: &PostgresUrl,
+    version: &str,
+) -> Result<Finding, Error> {
+    let rows = database.run(|client| async move {
+        client
+            .query_typed(VERSION, &[(&COMPONENT, Type::TEXT)])
+            .await
+    });
+    let found: i32 = match rows.await?.pop() {
+        Some(row) => row.try_get(0).map_err(Error::of_statement)?,
+        None => 0,
+    };
+    Ok(
+        if usize::try_from(found).is_ok_and(|found| found > STEPS.len()) {
+            let message = format!("{url}: the tables are of a newer version of this program");
+            Finding::error(STORE, message)
+        } else {
+            Finding::ok(STORE, format!("{url}: PostgreSQL {version}"))
+        },
+    )
+}

@@ -1,0 +1,239 @@
+//! A look at a SQLite file that changes nothing in it, also if a server uses it.
+
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use tidings_sqlite::rusqlite::{Connection, OpenFlags, OptionalExtension};
+
+use super::{APPLICATION_ID, api_keys, idempotency};
+use crate::error::{explain, said_by_system};
+use crate::finding::Finding;
+use crate::storage::inspection::{CLOCK, STORE};
+
+/// Larger files are not read as a whole: that would take minutes.
+const MAX_CHECKED_BYTES: u64 = 256 << 20;
+
+/// How far a time of the file may be in the future.
+const TOLERANCE: Duration = Duration::from_secs(5);
+
+/// Looks at the file.
+pub(in crate::storage) fn inspect(path: &Path) -> Vec<Finding> {
+    let shown = path.display();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return vec![Finding::error(STORE, format!("{shown} is not a file"))],
+        Err(error) if error.kind() == ErrorKind::NotFound => return vec![missing(path)],
+        Err(error) => {
+            let reason = said_by_system(&error);
+            return vec![Finding::error(
+                STORE,
+                format!("cannot look at {shown}: {reason}"),
+            )];
+        }
+    };
+    let mut findings = vec![content(path, &metadata)];
+    findings.extend(
+        holder(path).map(|process| Finding::ok(STORE, format!("process {process} uses {shown}"))),
+    );
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let message = format!(
+            "other users of this machine can read or write {shown}, which contains secrets (mode {mode:o}): run chmod 600"
+        );
+        findings.push(Finding::warning(STORE, message));
+    }
+    findings.push(clock(path, &metadata));
+    findings
+}
+
+/// A file that a server would make.
+fn missing(path: &Path) -> Finding {
+    let shown = path.display();
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    if folder.is_dir() {
+        Finding::ok(
+            STORE,
+            format!("{shown} does not exist yet: a server makes it"),
+        )
+    } else {
+        Finding::error(
+            STORE,
+            format!("cannot make {shown}: its folder does not exist"),
+        )
+    }
+}
+
+fn content(path: &Path, metadata: &Metadata) -> Finding {
+    let shown = path.display();
+    if metadata.len() == 0 {
+        return Finding::ok(
+            STORE,
+            format!("{shown} is empty: a server makes its tables"),
+        );
+    }
+    let looked = open(path).and_then(|connection| look(&connection, metadata.len()));
+    match looked {
+        Ok(Content::Usable(details)) => Finding::ok(
+            STORE,
+            format!("{shown}: {} KiB, {details}", metadata.len() >> 10),
+        ),
+        Ok(Content::Imported(to)) => Finding::warning(
+            STORE,
+            format!(
+                "{shown} was imported into {to}: a server on it would send webhooks that others send too"
+            ),
+        ),
+        Ok(Content::Refused(reason)) => Finding::error(STORE, format!("{shown} {reason}")),
+        Err(error) => {
+            let reason = explain(&tidings_sqlite::Error::from(error));
+            Finding::error(STORE, format!("cannot read {shown}: {reason}"))
+        }
+    }
+}
+
+enum Content {
+    Usable(&'static str),
+    /// Into which database.
+    Imported(String),
+    Refused(String),
+}
+
+/// Opens the file without making others beside it: as one that does not change, unless there is a write-ahead log,
+/// which a server keeps as long as it runs, and leaves behind if it crashes.
+fn open(path: &Path) -> Result<Connection, tidings_sqlite::rusqlite::Error> {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC
+        .remove(b'/')
+        .remove(b'.')
+        .remove(b'-')
+        .remove(b'_');
+    let name = percent_encode(path.as_os_str().as_bytes(), &KEPT);
+    let immutable = if beside(path, "-wal").exists() {
+        ""
+    } else {
+        "&immutable=1"
+    };
+    // With a slash in front no part of it is taken for a host.
+    let prefix = if path.is_absolute() {
+        "file:"
+    } else {
+        "file:./"
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(format!("{prefix}{name}?mode=ro{immutable}"), flags)?;
+    connection.busy_timeout(TOLERANCE)?;
+    Ok(connection)
+}
+
+fn look(connection: &Connection, bytes: u64) -> Result<Content, tidings_sqlite::rusqlite::Error> {
+    let has_table = |name: &str| {
+        let found = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        connection.prepare(found)?.exists([name])
+    };
+    let mark: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let is_ours = mark == APPLICATION_ID || (mark == 0 && has_table("tidings_schema")?);
+    if !is_ours {
+        return Ok(Content::Refused(
+            "is a database of another program".to_owned(),
+        ));
+    }
+    let known = [
+        (idempotency::COMPONENT, idempotency::STEPS.len()),
+        (api_keys::COMPONENT, api_keys::STEPS.len()),
+    ];
+    for (component, known) in known {
+        let version = "SELECT version FROM tidings_schema WHERE component = ?1";
+        let found: Option<i64> = connection
+            .query_row(version, [component], |row| row.get(0))
+            .optional()?;
+        if found.is_some_and(|found| usize::try_from(found).is_ok_and(|found| found > known)) {
+            let reason =
+                format!("is of a newer version of this program (its tables `{component}`)");
+            return Ok(Content::Refused(reason));
+        }
+    }
+    if has_table("imported")? {
+        let to = "SELECT \"to\" FROM imported";
+        let to: Option<String> = connection.query_row(to, [], |row| row.get(0)).optional()?;
+        if let Some(to) = to {
+            return Ok(Content::Imported(to));
+        }
+    }
+    if bytes > MAX_CHECKED_BYTES {
+        return Ok(Content::Usable("too large to be checked as a whole here"));
+    }
+    let result: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if result == "ok" {
+        Ok(Content::Usable("whole (quick_check)"))
+    } else {
+        Ok(Content::Refused(format!("is damaged: {result}")))
+    }
+}
+
+/// The process that holds the lock of a server, where the system lists locks. To try the lock would disturb a server
+/// that starts.
+fn holder(path: &Path) -> Option<u32> {
+    let path = std::fs::canonicalize(path).ok()?;
+    let inode = std::fs::metadata(beside(&path, ".lock")).ok()?.ino();
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| holder_in(line, inode))
+}
+
+/// Reads a line such as `1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF`.
+fn holder_in(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    let kind = words.next()?;
+    let process = words.nth(2)?.parse().ok()?;
+    let file = words.next()?.rsplit(':').next()?;
+    (kind == "FLOCK" && file.parse() == Ok(inode)).then_some(process)
+}
+
+/// A file goes by this machine's clock. It shows if the clock was set back.
+fn clock(path: &Path, metadata: &Metadata) -> Finding {
+    let log = std::fs::metadata(beside(path, "-wal")).and_then(|log| log.modified());
+    let changed = metadata.modified().into_iter().chain(log).max();
+    let ahead = changed.and_then(|changed| changed.duration_since(SystemTime::now()).ok());
+    match ahead.filter(|ahead| *ahead > TOLERANCE) {
+        Some(ahead) => Finding::warning(
+            CLOCK,
+            format!(
+                "the file was changed {} s in the future: the clock of this machine was set back",
+                ahead.as_secs()
+            ),
+        ),
+        None => Finding::ok(CLOCK, "a file goes by the clock of this machine"),
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_of_a_lock_is_found_by_its_file() {
+        let line = "1: FLOCK  ADVISORY  WRITE 4711 08:01:1234 0 EOF";
+        assert_eq!(holder_in(line, 1234), Some(4711));
+        assert_eq!(holder_in(line, 123), None);
+        let other = "2: POSIX  ADVISORY  WRITE 4711 08:01:1234 0 EOF";
+        assert_eq!(holder_in(other, 1234), None);
+        // A process that waits for the lock.
+        let waiting = "1: -> FLOCK  ADVISORY  WRITE 4712 08:01:1234 0 EOF";
+        assert_eq!(holder_in(waiting, 1234), None);
+    }
+}
