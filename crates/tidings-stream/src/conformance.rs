@@ -37,6 +37,7 @@ mod groups;
 mod histories;
 mod lifecycle;
 mod publish_keys;
+mod pull;
 mod retries;
 mod support;
 mod trim;
@@ -133,6 +134,11 @@ behaviours! { $
         dead_letters_are_brought_back
         regression_a_refused_redrive_leaves_nothing
         regression_redriving_keeps_no_letter_from_being_trimmed;
+    pull:
+        a_pull_claims_what_it_is_asked_for
+        a_delivery_is_acknowledged_retried_or_rejected
+        a_delivery_lasts_while_it_is_worked_on
+        what_a_pull_has_claimed_and_not_given_goes_back;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

@@ -22,6 +22,7 @@ pub(crate) mod janitor;
 pub(crate) mod outage;
 pub(crate) mod overdue;
 pub(crate) mod poller;
+pub(crate) mod pull;
 mod settler;
 mod time_limit;
 

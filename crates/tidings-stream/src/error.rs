@@ -51,8 +51,8 @@ pub enum Error {
     /// The group was deleted, or never created, or the store has lost it.
     #[error("the consumer group does not exist")]
     UnknownGroup,
-    /// Another claim has taken the message, or the group was moved: what its handler has done in this
-    /// transaction must be rolled back.
+    /// The claim of a message is lost: its time was up, another claim has taken it, or its group was moved.
+    /// What was done for it in this transaction must be rolled back.
     #[error("the claim of the message is lost")]
     ClaimLost,
     /// The store has no room left. Reads continue; publishing succeeds again once there is room.

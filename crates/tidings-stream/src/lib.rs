@@ -75,6 +75,31 @@
 //! of them. Neither waits for a batch to fill up. What many callers publish at the same time shares
 //! a commit anyway.
 //!
+//! # One by one
+//!
+//! Where no handler fits, [`Streams::pull`] gives the messages as a `Stream`. It claims no more than is asked
+//! for, and each [`Delivery`] is acknowledged, tried again later, rejected, or kept for longer, by hand.
+//!
+//! ```
+//! # use std::{sync::Arc, time::Duration};
+//! # use tidings_stream::{MemoryEngine, NewMessage, ServiceConfig, StartFrom, Streams, SubscribeOptions};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), tidings_stream::Error> {
+//! # let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+//! # streams.publish("orders", NewMessage::new("three apples")).await?;
+//! let options = SubscribeOptions::default().with_start(StartFrom::Earliest);
+//! let mut orders = streams.pull("orders", "billing", options).await?;
+//! while let Some(order) = orders.next().await {
+//!     if order.message.payload == "three apples" {
+//!         order.acknowledge()?;
+//!         break;
+//!     }
+//!     order.retry_after(Duration::from_secs(60), "out of stock")?;
+//! }
+//! # orders.consumer().close().await;
+//! # Ok(()) }
+//! ```
+//!
 //! # In a transaction
 //!
 //! On SQLite and PostgreSQL, `publish_in` publishes inside a transaction of the caller's own, and `settle_in`
@@ -141,6 +166,7 @@ pub mod telemetry;
 pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptions};
 pub use consumer::batch_handler::{BatchError, BatchHandler, batch_with_context};
 pub use consumer::handler::{Context, Handler, HandlerError, WithContext, with_context};
+pub use consumer::pull::{Deliveries, Delivery};
 pub use consumer::{CloseReport, Consumer, ConsumerStats, EndReason, Ended};
 #[cfg(feature = "import")]
 pub use engine::import;

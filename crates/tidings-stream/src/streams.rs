@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -9,12 +10,12 @@ use uuid::Uuid;
 use crate::consumer::outage::Outages;
 use crate::consumer::overdue::Overdue;
 use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
-use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor};
+use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor, pull};
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::telemetry::GroupTelemetry;
 use crate::{
-    BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage, Retention,
-    ServiceConfig, StreamName, SubscribeOptions, batch_with_context, message, telemetry,
+    BatchHandler, Context, Deliveries, Error, GroupName, Handler, Message, MessageId, NewMessage,
+    Retention, ServiceConfig, StreamName, SubscribeOptions, batch_with_context, message, telemetry,
 };
 
 mod admin;
@@ -236,6 +237,38 @@ impl Streams {
         self.start(stream, group, options, handler).await
     }
 
+    /// Takes messages of a stream as a member of a consumer group, as [`subscribe`](Self::subscribe) does,
+    /// when they are asked for: [`Deliveries`] is a stream of them, and what is done with each
+    /// [`Delivery`](crate::Delivery) settles its message.
+    ///
+    /// [Concurrency](SubscribeOptions::with_concurrency) bounds how many are in hand at a time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`subscribe`](Self::subscribe).
+    ///
+    /// # Panics
+    ///
+    /// When called outside a Tokio runtime.
+    pub async fn pull(
+        &self,
+        stream: &str,
+        group: &str,
+        options: SubscribeOptions,
+    ) -> Result<Deliveries, Error> {
+        options.check()?;
+        let (handler, offers) = pull::offering(&options);
+        // The time of a delivery is counted by what has offered it.
+        let mut options = options.with_handler_timeout(Duration::MAX);
+        options.starts_paused = true;
+        let consumer = self.subscribe(stream, group, options, handler).await?;
+        Ok(Deliveries::new(consumer, offers))
+    }
+
     async fn start(
         &self,
         stream: &str,
@@ -291,10 +324,10 @@ impl Streams {
             telemetry: GroupTelemetry::new(&consumer.group),
             engine,
             consumer,
-            options,
             dead_letters,
             closing: Arc::new(self.shared.closing.child_token()),
-            paused: watch::Sender::new(false),
+            paused: watch::Sender::new(options.starts_paused),
+            options,
             counters: Counters::default(),
             overdue: Overdue::default(),
             extending: Mutex::new(self.shared.outages.part("extending claims")),

@@ -102,8 +102,10 @@ pub(super) async fn run(
         },
     };
     let now = Instant::now();
-    let telemetry = &subscription.telemetry;
-    telemetry.processed(now - begun, end.error_type());
+    if !matches!(&end, End::Returned(Err(failed)) if failed.is_release()) {
+        let telemetry = &subscription.telemetry;
+        telemetry.processed(now - begun, end.error_type());
+    }
     let margin = margin(subscription.options.visibility_timeout);
     let is_late = now + margin >= lease_end;
     let messages = receipts.iter().zip(&origins);
@@ -220,6 +222,7 @@ fn decide(
                 Some(HandlerError { source, verdict }) => {
                     let error = dead_letter::describe(source.as_ref());
                     match *verdict {
+                        Verdict::Release => Outcome::Released,
                         Verdict::SkipRetry => dead(subscription, origin, Reason::Skip, Some(error)),
                         Verdict::Retry => {
                             retry_or_dead_letter(usual_delay(), Reason::Exhausted, error)
@@ -253,12 +256,14 @@ fn decide(
             ),
         },
     };
+    let kind = match (end, &outcome) {
+        (End::Abandoned, _) => Kind::Abandoned,
+        (_, Outcome::Released) => Kind::Released,
+        _ => Kind::Finished,
+    };
     Settling {
         settlement: Settlement { receipt, outcome },
-        kind: match end {
-            End::Abandoned => Kind::Abandoned,
-            _ => Kind::Finished,
-        },
+        kind,
         by_transaction,
     }
 }

@@ -113,6 +113,11 @@ impl BatchError {
         }
     }
 
+    /// Whether no message was begun.
+    pub(super) fn is_release(&self) -> bool {
+        matches!(&self.0, Failed::All(error) if error.is_release())
+    }
+
     /// The error of a message; `None` if it did not fail.
     pub(crate) fn of(&self, id: MessageId) -> Option<&HandlerError> {
         match &self.0 {

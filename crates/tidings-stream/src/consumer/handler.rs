@@ -121,6 +121,8 @@ pub(crate) enum Verdict {
     RetryAfter(Duration),
     /// No other attempt.
     SkipRetry,
+    /// None of this counts: nothing was begun.
+    Release,
 }
 
 impl HandlerError {
@@ -149,6 +151,20 @@ impl HandlerError {
             source: source.into(),
             verdict: Verdict::SkipRetry,
         }
+    }
+}
+
+impl HandlerError {
+    /// Gives the message back as if no handler had had it.
+    pub(super) fn release() -> Self {
+        Self {
+            source: "the message was not taken".into(),
+            verdict: Verdict::Release,
+        }
+    }
+
+    pub(super) fn is_release(&self) -> bool {
+        self.verdict == Verdict::Release
     }
 }
 

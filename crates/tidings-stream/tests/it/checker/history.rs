@@ -10,6 +10,9 @@ use tidings_stream::{
     StartFrom, Streams, SubscribeOptions,
 };
 
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
 use super::record::{Call, Event, Record};
 use super::{GROUPS, MAX_RETRIES, Opened, STREAM};
 use crate::effects::{Effects, End};
@@ -124,6 +127,10 @@ impl History {
     /// Members that come and go.
     async fn consume(self: &Arc<Self>, opened: &Opened, group: usize, is_done: &AtomicBool) {
         while !is_done.load(Ordering::Relaxed) {
+            if fastrand::bool() {
+                self.pull(opened, group, is_done).await;
+                continue;
+            }
             let shared = (Arc::clone(self), opened.effects.clone());
             let handler = move |message: Message| {
                 let (history, effects) = shared.clone();
@@ -143,6 +150,35 @@ impl History {
                 consumer.pause();
             }
             let _: CloseReport = consumer.close().await;
+        }
+    }
+
+    /// Takes messages for a while, and handles them elsewhere.
+    async fn pull(self: &Arc<Self>, opened: &Opened, group: usize, is_done: &AtomicBool) {
+        let pulling = opened.streams.pull(STREAM, GROUPS[group], options());
+        let Ok(mut deliveries) = pulling.await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return;
+        };
+        let until = Instant::now() + Duration::from_millis(fastrand::u64(200..1500));
+        // What is left of them is dropped, with their deliveries.
+        let mut handling = JoinSet::new();
+        while let Ok(Some(delivery)) = timeout_at(until, deliveries.next()).await {
+            let (history, effects) = (Arc::clone(self), opened.effects.clone());
+            handling.spawn(async move {
+                let message = delivery.message.clone();
+                let result = history.handle(group, message, effects.as_ref()).await;
+                // Its time may be up.
+                drop(delivery.settle(result));
+            });
+            if is_done.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        if fastrand::bool() {
+            drop(deliveries);
+        } else {
+            deliveries.consumer().close().await;
         }
     }
 

@@ -1,0 +1,175 @@
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::support::{
+    NEVER, from_start, number, numbered, recorder, soon, streams, subscribe, until,
+};
+use crate::engine::Engine;
+use crate::{Deliveries, Delivery, Error, HandlerError, NewMessage, RetryDelay, Streams};
+
+async fn pull(streams: &Streams, options: crate::SubscribeOptions) -> Deliveries {
+    streams.pull("s", "g", options).await.unwrap()
+}
+
+async fn next(deliveries: &mut Deliveries) -> Delivery {
+    let next = soon(deliveries.next()).await;
+    next.expect("its consumer is running")
+}
+
+async fn pending(streams: &Streams) -> u64 {
+    streams.stats("s").await.unwrap().groups[0].pending
+}
+
+/// A pull claims nothing before it is asked, and then no more than it may have in hand.
+pub async fn a_pull_claims_what_it_is_asked_for(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let options = from_start().with_concurrency(3);
+    let mut deliveries = pull(&streams, options).await;
+    streams.publish_batch("s", numbered(10)).await.unwrap();
+    // The other member finds all of them.
+    let (recorder, mut seen) = recorder();
+    let other = subscribe(&streams, "s", "g", from_start(), recorder).await;
+    let all: Vec<u64> = (1..=10).collect();
+    assert_eq!(seen.numbers(10).await, all);
+    until(|| async { other.stats().acknowledged == 10 }).await;
+    other.close().await;
+
+    streams.publish_batch("s", numbered(10)).await.unwrap();
+    let mut numbers = BTreeSet::new();
+    let mut in_hand = VecDeque::new();
+    while numbers.len() < 10 {
+        if in_hand.len() == 3 {
+            until(|| async { pending(&streams).await == 3 }).await;
+            in_hand
+                .pop_front()
+                .map(Delivery::acknowledge)
+                .unwrap()
+                .unwrap();
+        }
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.message.attempt, 1);
+        numbers.insert(number(&delivery.message));
+        in_hand.push_back(delivery);
+    }
+    for delivery in in_hand {
+        delivery.acknowledge().unwrap();
+    }
+    assert_eq!(numbers, (1..=10).collect());
+    let consumer = deliveries.consumer();
+    until(|| async { consumer.stats().acknowledged == 10 }).await;
+    assert_eq!(pending(&streams).await, 0);
+    consumer.close().await;
+    assert!(soon(deliveries.next()).await.is_none());
+}
+
+/// What is done with a delivery is what becomes of its message.
+pub async fn a_delivery_is_acknowledged_retried_or_rejected(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let options = from_start()
+        .with_retry_delay(RetryDelay::fixed(Duration::ZERO))
+        .with_max_retries(1);
+    let mut deliveries = pull(&streams, options).await;
+    streams.publish_batch("s", numbered(4)).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        let delivery = next(&mut deliveries).await;
+        let (number, attempt) = (number(&delivery.message), delivery.message.attempt);
+        seen.push((number, attempt));
+        match (number, attempt) {
+            (2, _) => delivery.reject("never").unwrap(),
+            (3, 1) => delivery.retry_after(Duration::ZERO, "at once").unwrap(),
+            // Once more, and to the dead letters then.
+            (4, _) => drop(delivery),
+            (1, 1) => delivery.settle(Err(HandlerError::retry("again"))).unwrap(),
+            _ => delivery.acknowledge().unwrap(),
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (4, 1), (4, 2)]
+    );
+    let consumer = deliveries.consumer();
+    until(|| async { consumer.stats().acknowledged + consumer.stats().dead_lettered == 4 }).await;
+    assert_eq!(
+        (consumer.stats().dead_lettered, consumer.stats().retried),
+        (2, 3)
+    );
+    let letters = streams.read("s.dead", None, 10).await.unwrap();
+    let errors: Vec<_> = letters
+        .iter()
+        .map(|letter| (number(letter), &*letter.headers[crate::dead_letter::ERROR]))
+        .collect();
+    assert_eq!(errors, [(2, "never"), (4, "its delivery was dropped")]);
+    consumer.close().await;
+}
+
+/// A delivery has its time, and as much again whenever it is still worked on.
+pub async fn a_delivery_lasts_while_it_is_worked_on(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let visibility = Duration::from_secs(2);
+    let options = from_start().with_visibility_timeout(visibility);
+    let mut deliveries = pull(&streams, options.with_concurrency(2)).await;
+    streams.publish_batch("s", numbered(2)).await.unwrap();
+    let (kept, forgotten) = (next(&mut deliveries).await, next(&mut deliveries).await);
+    let number_of_forgotten = number(&forgotten.message);
+    for _ in 0..5 {
+        kept.still_working().unwrap();
+        tokio::time::sleep(visibility / 4).await;
+    }
+    kept.acknowledge().unwrap();
+    assert!(matches!(forgotten.still_working(), Err(Error::ClaimLost)));
+    assert!(matches!(forgotten.acknowledge(), Err(Error::ClaimLost)));
+    let again = next(&mut deliveries).await;
+    assert_eq!(number(&again.message), number_of_forgotten);
+    assert_eq!(again.message.attempt, 2);
+    again.acknowledge().unwrap();
+    let consumer = deliveries.consumer();
+    until(|| async { consumer.stats().acknowledged == 2 }).await;
+    assert_eq!((consumer.stats().retried, consumer.stats().stale), (1, 0));
+    consumer.close().await;
+}
+
+/// What a pull has claimed and not given goes to others as if it had not been claimed: when it has waited for
+/// a while, and when the pull is closed. What was taken can be settled until closing waits no longer.
+pub async fn what_a_pull_has_claimed_and_not_given_goes_back(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    let options = from_start()
+        .with_concurrency(5)
+        .with_visibility_timeout(Duration::from_millis(400));
+    let mut deliveries = pull(&streams, options).await;
+    streams.publish_batch("s", numbered(5)).await.unwrap();
+    let first = next(&mut deliveries).await;
+    first.acknowledge().unwrap();
+    let stats = || deliveries.consumer().stats();
+    until(|| async { stats().released >= 4 && pending(&streams).await == 4 }).await;
+
+    let options = from_start()
+        .with_concurrency(5)
+        .with_visibility_timeout(NEVER);
+    let mut others = pull(&streams, options).await;
+    let delivery = next(&mut others).await;
+    assert_eq!(delivery.message.attempt, 1);
+    let closing = async { others.consumer().close().await };
+    let (report, settled) = tokio::join!(closing, async { delivery.acknowledge() });
+    settled.unwrap();
+    assert_eq!(
+        (report.finished, report.released, report.abandoned),
+        (1, 3, 0)
+    );
+    assert!(soon(others.next()).await.is_none());
+
+    for _ in 0..3 {
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.message.attempt, 1);
+        delivery.acknowledge().unwrap();
+    }
+    streams.publish("s", NewMessage::new("6")).await.unwrap();
+    let last = next(&mut deliveries).await;
+    assert_eq!(number(&last.message), 6);
+    // Dropping the stream closes its consumer, and leaves what was taken.
+    drop(deliveries);
+    last.acknowledge().unwrap();
+    until(|| async { pending(&streams).await == 0 }).await;
+}

@@ -1,0 +1,246 @@
+//! Taking messages as they are asked for, instead of having a handler called with them.
+//!
+//! It is a consumer whose handler offers its message and waits for what becomes of it. So claims, extensions,
+//! dead letters and closing are those of every consumer.
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep;
+
+use super::Consumer;
+use crate::{Context, Error, Handler, HandlerError, Message, SubscribeOptions};
+
+/// The messages of a group as a [`Stream`]: see [`Streams::pull`](crate::Streams::pull).
+///
+/// It claims messages while something waits for one, and only as many as its
+/// [concurrency](SubscribeOptions::with_concurrency) allows beside those that were taken and are not settled
+/// yet. What was claimed and is not taken within a quarter of the visibility timeout is given back, with its
+/// attempt not counted. The stream ends when its consumer does. Dropping it closes the consumer.
+#[derive(Debug)]
+#[must_use = "dropping it closes its consumer"]
+pub struct Deliveries {
+    consumer: Consumer,
+    offers: mpsc::Receiver<Offer>,
+}
+
+/// A message that was taken from [`Deliveries`], until it is settled.
+///
+/// It has the [time of a handler](SubscribeOptions::with_handler_timeout), by default the visibility timeout,
+/// which begins anew each time it is [worked on](Self::still_working). A delivery that is dropped, or not
+/// settled in its time, is a failed attempt.
+#[derive(Debug)]
+#[must_use = "a message whose delivery is dropped is delivered again"]
+pub struct Delivery {
+    /// The message.
+    pub message: Message,
+    settled: oneshot::Sender<Result<(), HandlerError>>,
+    /// Notified when its time is to begin anew.
+    working: Arc<Notify>,
+}
+
+impl Deliveries {
+    pub(crate) fn new(consumer: Consumer, offers: mpsc::Receiver<Offer>) -> Self {
+        Self { consumer, offers }
+    }
+
+    /// Waits for the next message. `None` means that the consumer has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no message.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        let waiting = Waiting(self);
+        std::future::poll_fn(|context| Pin::new(&mut *waiting.0).poll_next(context)).await
+    }
+
+    /// The consumer: its figures, its end, and closing. The stream pauses and resumes it.
+    pub fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+}
+
+/// Something that waits for a message. Nothing does any more when it is dropped.
+struct Waiting<'a>(&'a mut Deliveries);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.consumer.pause();
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Delivery;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut TaskContext<'_>,
+    ) -> Poll<Option<Delivery>> {
+        loop {
+            match self.offers.poll_recv(context) {
+                Poll::Ready(Some(offer)) => {
+                    if let Some(delivery) = offer.take() {
+                        self.consumer.pause();
+                        return Poll::Ready(Some(delivery));
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => {
+                    self.consumer.resume();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Delivery {
+    /// Settles the message as a [`Handler`] does that returns this: `Ok` acknowledges it, an error says when
+    /// it is delivered again, if at all. The store records it a moment later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ClaimLost`] if its time was up, or closing waited no longer: it is delivered again.
+    pub fn settle(self, result: Result<(), HandlerError>) -> Result<(), Error> {
+        self.settled.send(result).map_err(|_| Error::ClaimLost)
+    }
+
+    /// Acknowledges the message.
+    ///
+    /// # Errors
+    ///
+    /// As for [`settle`](Self::settle).
+    pub fn acknowledge(self) -> Result<(), Error> {
+        self.settle(Ok(()))
+    }
+
+    /// Asks for another attempt after a delay; zero means at once.
+    ///
+    /// # Errors
+    ///
+    /// As for [`settle`](Self::settle).
+    pub fn retry_after(
+        self,
+        delay: Duration,
+        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Result<(), Error> {
+        self.settle(Err(HandlerError::retry_after(delay, reason)))
+    }
+
+    /// Sends the message to the dead letters now, whatever attempts are left.
+    ///
+    /// # Errors
+    ///
+    /// As for [`settle`](Self::settle).
+    pub fn reject(
+        self,
+        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Result<(), Error> {
+        self.settle(Err(HandlerError::skip_retry(reason)))
+    }
+
+    /// Says that the message is still worked on: its time begins anew, and its claim lasts as long.
+    ///
+    /// # Errors
+    ///
+    /// As for [`settle`](Self::settle).
+    pub fn still_working(&self) -> Result<(), Error> {
+        if self.settled.is_closed() {
+            return Err(Error::ClaimLost);
+        }
+        self.working.notify_one();
+        Ok(())
+    }
+}
+
+/// A message on its way to [`Deliveries`].
+#[derive(Debug)]
+pub(crate) struct Offer {
+    message: Untaken,
+    settled: oneshot::Sender<Result<(), HandlerError>>,
+    working: Arc<Notify>,
+}
+
+/// A message that either the stream takes, or the handler that has offered it takes back.
+#[derive(Debug, Clone)]
+struct Untaken(Arc<Mutex<Option<Message>>>);
+
+impl Untaken {
+    fn take(&self) -> Option<Message> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Offer {
+    /// The delivery of the message, unless it was taken back or its handler has ended.
+    fn take(self) -> Option<Delivery> {
+        let Self {
+            message,
+            settled,
+            working,
+        } = self;
+        let message = message.take().filter(|_| !settled.is_closed())?;
+        working.notify_one();
+        Some(Delivery {
+            message,
+            settled,
+            working,
+        })
+    }
+}
+
+/// The handler that offers its messages, and where they are offered.
+pub(crate) fn offering(
+    options: &SubscribeOptions,
+) -> (impl Handler + use<>, mpsc::Receiver<Offer>) {
+    let (sender, offers) = mpsc::channel(options.concurrency);
+    let visibility = options.visibility_timeout;
+    let limit = options.handler_timeout.unwrap_or(visibility);
+    let handler = crate::with_context(move |message: Message, context: Context| {
+        let sender = sender.clone();
+        async move {
+            let untaken = Untaken(Arc::new(Mutex::new(Some(message))));
+            let working = Arc::new(Notify::new());
+            let (settled, mut was_settled) = oneshot::channel();
+            let offer = Offer {
+                message: untaken.clone(),
+                settled,
+                working: Arc::clone(&working),
+            };
+            // There is room for as many as there are handlers, unless what was taken back is in the way.
+            if sender.try_send(offer).is_err() {
+                return Err(HandlerError::release());
+            }
+            let closing = context.closing();
+            let mut is_closing = false;
+            // Before its claim has to be extended.
+            let mut time = pin!(sleep(visibility / 4));
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut was_settled => {
+                        return result.unwrap_or_else(|_| Err(HandlerError::retry("its delivery was dropped")));
+                    }
+                    () = working.notified() => time.set(sleep(limit)),
+                    () = closing.cancelled(), if !is_closing => {
+                        is_closing = true;
+                        if untaken.take().is_some() {
+                            return Err(HandlerError::release());
+                        }
+                    }
+                    () = &mut time => {
+                        return Err(match untaken.take() {
+                            Some(_) => HandlerError::release(),
+                            None => HandlerError::retry_after(Duration::ZERO, "its delivery was not settled in its time"),
+                        });
+                    }
+                }
+            }
+        }
+    });
+    (handler, offers)
+}
