@@ -38,6 +38,7 @@ mod histories;
 mod lifecycle;
 mod publish_keys;
 mod pull;
+mod redrive;
 mod retries;
 mod support;
 mod trim;
@@ -139,6 +140,8 @@ behaviours! { $
         a_delivery_is_acknowledged_retried_or_rejected
         a_delivery_lasts_while_it_is_worked_on
         what_a_pull_has_claimed_and_not_given_goes_back;
+    redrive:
+        a_filter_chooses_which_letters_are_brought_back;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

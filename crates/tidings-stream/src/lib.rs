@@ -132,7 +132,7 @@
 //! | see who works on what, since when | [`members`](Streams::members), [`pending`](Streams::pending) |
 //! | replay, or skip | [`seek`](Streams::seek) to an id, a time or an end |
 //! | hold a consumer | [`pause`](Consumer::pause), [`resume`](Consumer::resume) |
-//! | bring dead letters back | [`redrive`](Streams::redrive) |
+//! | bring dead letters back, all or by a filter, slowly if you like | [`redrive`](Streams::redrive) |
 //! | clean up | [`trim`](Streams::trim), [`delete_group`](Streams::delete_group), [`delete_stream`](Streams::delete_stream) |
 //!
 //! # Engines

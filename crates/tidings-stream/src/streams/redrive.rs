@@ -1,33 +1,43 @@
 //! Bringing dead letters back.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Streams;
 use crate::dead_letter;
-use crate::engine::{self, ClaimedMessage, ConsumerKey, GroupKey, Outcome, Settlement};
+use crate::engine::{self, ClaimedMessage, ConsumerKey, GroupKey, Outcome, Receipt, Settlement};
 use crate::{Error, Headers, Message, MessageId, StartFrom, StreamName};
 
 /// Letters that are moved at a time.
 const BATCH: u64 = 100;
 
+/// Letters that are given back at a time.
+const MAX_RELEASED: usize = 1000;
+
 /// How long a letter stays claimed if this process dies before it has moved it.
 const VISIBILITY: Duration = Duration::from_secs(30);
 
-/// Which dead letters to bring back, and where to.
-#[derive(Debug, Clone)]
+/// Which dead letters to bring back, where to, and how fast.
+#[derive(Clone)]
 #[must_use]
 pub struct Redrive {
     limit: u64,
     target: Option<String>,
+    is_wanted: Arc<dyn Fn(&Message) -> bool + Send + Sync>,
+    rate: Option<NonZeroU32>,
 }
 
 impl Default for Redrive {
-    /// All of them, each to the stream that it came from.
+    /// All of them, each to the stream that it came from, as fast as it goes.
     fn default() -> Self {
         Self {
             limit: u64::MAX,
             target: None,
+            is_wanted: Arc::new(|_| true),
+            rate: None,
         }
     }
 }
@@ -44,6 +54,33 @@ impl Redrive {
     pub fn with_target(mut self, stream: impl Into<String>) -> Self {
         self.target = Some(stream.into());
         self
+    }
+
+    /// Brings back only those letters that `is_wanted` returns `true` for, by their headers or payload. The
+    /// others stay, and another redrive may bring them back. It is called for each letter that was not brought
+    /// back yet, and this redrive keeps the ids of the others until it ends. The default is all letters.
+    pub fn with_filter(
+        mut self,
+        is_wanted: impl Fn(&Message) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.is_wanted = Arc::new(is_wanted);
+        self
+    }
+
+    /// Brings back so many letters a second at most. The default is as many as the store takes.
+    pub fn with_rate(mut self, letters_per_second: NonZeroU32) -> Self {
+        self.rate = Some(letters_per_second);
+        self
+    }
+}
+
+impl fmt::Debug for Redrive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redrive")
+            .field("limit", &self.limit)
+            .field("target", &self.target)
+            .field("rate", &self.rate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -79,8 +116,8 @@ impl Streams {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops after some letters; calling again continues, with up to 100 of them
-    /// half a minute later.
+    /// Dropping the future stops after some letters; calling again continues, with up to 100 of them, and
+    /// those that a filter has left, half a minute later.
     pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven, Error> {
         self.ensure_open()?;
         let target = options.target.map(|name| self.name(&name)).transpose()?;
@@ -113,38 +150,51 @@ impl Streams {
             group: group.clone(),
             consumer: engine::REDRIVE_GROUP.into(),
         };
+        // What is moved in a second at most, so that no claim expires meanwhile.
+        let batch = options
+            .rate
+            .map_or(BATCH, |rate| BATCH.min(rate.get().into()));
         let mut done = Redriven::default();
+        // What stays, with the claims that keep it from coming again meanwhile.
+        let mut staying: BTreeMap<MessageId, Receipt> = BTreeMap::new();
         while done.moved + done.skipped < options.limit {
-            let room = BATCH.min(options.limit - done.moved - done.skipped);
+            let room = batch.min(options.limit - done.moved - done.skipped);
             let room = usize::try_from(room).unwrap_or(usize::MAX);
             let claimed = store.claim(&consumer, room, VISIBILITY).await?.messages;
-            if claimed.is_empty() {
+            if claimed.iter().all(|letter| Some(letter.message.id) > end) {
+                staying.extend(claimed.iter().map(|it| (it.message.id, it.receipt)));
                 break;
             }
-            let is_over = claimed.iter().all(|letter| Some(letter.message.id) > end);
-            let settlements = claimed.iter().map(|letter| {
-                let outcome = if Some(letter.message.id) > end {
-                    Outcome::Released
-                } else {
-                    fate(letter, &group, target.as_ref())
-                };
-                Settlement {
-                    receipt: letter.receipt,
-                    outcome,
-                }
+            let is_wanted = |letter: &ClaimedMessage| {
+                Some(letter.message.id) <= end && (options.is_wanted)(&letter.message)
+            };
+            let (wanted, others): (Vec<_>, Vec<_>) = claimed.into_iter().partition(is_wanted);
+            staying.extend(others.iter().map(|it| (it.message.id, it.receipt)));
+            let settlements = wanted.iter().map(|letter| Settlement {
+                receipt: letter.receipt,
+                outcome: fate(letter, &group, target.as_ref()),
             });
             let settlements: Arc<[Settlement]> = settlements.collect();
             let obeyed = store.settle(&group, Arc::clone(&settlements)).await?;
+            let mut moved: u32 = 0;
             for (settlement, _) in settlements.iter().zip(obeyed).filter(|(_, obeyed)| *obeyed) {
                 match settlement.outcome {
-                    Outcome::Dead { .. } => done.moved += 1,
-                    Outcome::Acknowledged => done.skipped += 1,
-                    Outcome::Retry { .. } | Outcome::Released => {}
+                    Outcome::Dead { .. } => moved += 1,
+                    _ => done.skipped += 1,
                 }
             }
-            if is_over {
-                break;
+            done.moved += u64::from(moved);
+            if let Some(rate) = options.rate {
+                tokio::time::sleep(Duration::from_secs(1) * moved / rate.get()).await;
             }
+        }
+        let staying: Vec<Receipt> = staying.into_values().collect();
+        for receipts in staying.chunks(MAX_RELEASED) {
+            let released = receipts.iter().map(|receipt| Settlement {
+                receipt: *receipt,
+                outcome: Outcome::Released,
+            });
+            store.settle(&group, released.collect()).await?;
         }
         Ok(done)
     }

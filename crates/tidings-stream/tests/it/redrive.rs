@@ -1,5 +1,6 @@
 //! Bringing dead letters back, on an engine that is watched or disturbed.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tidings_stream::{
     Error, HandlerError, InvalidName, MemoryEngine, Message, NewMessage, Redrive, ServiceConfig,
     StartFrom, Streams, SubscribeOptions,
 };
+use tokio::time::Instant;
 
 use crate::database::{key, numbered};
 use crate::wrapped::{Hook, Wrapped};
@@ -106,4 +108,24 @@ async fn what_cannot_be_read_does_not_stop_a_redrive() {
     consumer.close().await;
     let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
     assert_eq!(redriven.moved, 1);
+}
+
+/// So that what failed is not overrun when it works again.
+#[tokio::test(start_paused = true)]
+async fn a_redrive_keeps_to_its_rate() {
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+    for (rate, letters, seconds) in [(10, 50, 5.0), (1000, 250, 0.25), (7, 21, 3.0)] {
+        let publishing = streams.publish_batch("s.dead", numbered(letters));
+        publishing.await.unwrap();
+        let redrive = Redrive::default()
+            .with_target("t")
+            .with_rate(NonZeroU32::new(rate).unwrap());
+        let begun = Instant::now();
+        assert_eq!(
+            streams.redrive("s.dead", redrive).await.unwrap().moved,
+            letters
+        );
+        let took = begun.elapsed().as_secs_f64();
+        assert!((seconds..seconds * 1.1).contains(&took), "{rate}: {took}");
+    }
 }
