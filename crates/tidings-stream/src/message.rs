@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::consumer::in_hand::InHand;
-use crate::{Error, StreamName, dead_letter};
+use crate::{Error, StreamName, dead_letter, telemetry};
 
 /// Longest payload, in bytes (16 MiB).
 ///
@@ -103,6 +104,21 @@ impl NewMessage {
             headers: Headers::new(),
             publish_key: None,
         }
+    }
+
+    /// A message whose payload is a value as JSON, for [`Message::json`].
+    ///
+    /// # Errors
+    ///
+    /// If there is no JSON for the value, as for a map whose keys are not text.
+    pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
+        serde_json::to_vec(value).map(Self::new)
+    }
+
+    /// Sets the header [`TRACEPARENT`](telemetry::TRACEPARENT): the W3C trace context of the span that
+    /// publishes. The spans of its handler calls have it, also after death and redrive.
+    pub fn with_traceparent(self, traceparent: impl Into<String>) -> Self {
+        self.with_header(telemetry::TRACEPARENT, traceparent)
     }
 
     /// Sets one header, replacing an earlier one of the same key.
@@ -288,6 +304,26 @@ impl Message {
             in_hand: InHand::default(),
         }
     }
+
+    /// Reads the payload as JSON. What cannot be read now cannot be read later, so a handler does best to
+    /// give it up:
+    ///
+    /// ```
+    /// use tidings_stream::{HandlerError, Message};
+    ///
+    /// async fn bill(order: Message) -> Result<(), HandlerError> {
+    ///     let (apples, price): (u32, u32) = order.json().map_err(HandlerError::skip_retry)?;
+    ///     println!("{} to pay", apples * price);
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it is no JSON, or not that of such a value.
+    pub fn json<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.payload)
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +377,26 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn a_payload_that_was_written_as_json_is_read_as_it_was() {
+        let stream = StreamName::new("app", "default", "s").unwrap();
+        let received = |content| {
+            let id = MessageId::from_u64(1);
+            Message::new(id, stream.clone(), content, Timestamp::UNIX_EPOCH, 1)
+        };
+        let order = (BTreeMap::from([("apples", 3)]), Some("\u{1f34e}"));
+        let message = received(NewMessage::json(&order).unwrap());
+        assert_eq!(
+            message
+                .json::<(BTreeMap<&str, u32>, Option<&str>)>()
+                .unwrap(),
+            order
+        );
+        assert!(message.json::<u32>().is_err());
+        assert!(received(NewMessage::new("")).json::<()>().is_err());
+        assert!(NewMessage::json(&BTreeMap::from([((1, 2), 3)])).is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! | [`SETTLED`] | counter of messages whose claims ended | stream, group, [`OUTCOME`] |
 //!
 //! Each handler call runs in a span `process` with the stream, the group, the id of the first message,
-//! the number of messages, and the attempt.
+//! the number of messages, the attempt, and the [`TRACEPARENT`] of the first message if it has one: what
+//! exports spans can continue that trace.
 //!
 //! [otel]: https://opentelemetry.io/docs/specs/semconv/messaging/
 
@@ -37,6 +38,10 @@ pub const GROUP: &str = "messaging.consumer.group.name";
 pub const ERROR_TYPE: &str = "error.type";
 /// Label: how the claim of a message ended.
 pub const OUTCOME: &str = "tidings.stream.outcome";
+
+/// Header of a message, and field of the span of its handler calls: the trace context of the span that has
+/// published it, as [W3C](https://www.w3.org/TR/trace-context/#traceparent-header) writes it.
+pub const TRACEPARENT: &str = "traceparent";
 
 pub(crate) const ACKNOWLEDGED: &str = "acknowledged";
 pub(crate) const RETRIED: &str = "retried";
@@ -135,5 +140,6 @@ pub(crate) fn process_span(subscription: &Subscription, messages: &[ClaimedMessa
         messaging.message.id = first.map(|message| message.id.as_u64()),
         messaging.batch.message_count = messages.len(),
         tidings.stream.attempt = first.map(|message| message.attempt),
+        traceparent = first.and_then(|message| message.headers.get(TRACEPARENT)).map(String::as_str),
     )
 }

@@ -653,3 +653,41 @@ fn metrics_count_what_happens() {
     let expected = expected.map(|(name, labels, count)| (name.to_owned(), labels, count));
     assert_eq!(seen, expected);
 }
+
+/// A handler's span has the trace in which its message was published, also after it died.
+#[tokio::test]
+async fn handlers_continue_the_trace_of_their_message() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let log = Log::default();
+    let _listening = log.listen();
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+    let traced = NewMessage::new("").with_traceparent(TRACE);
+    let messages = vec![traced, NewMessage::new("")];
+    streams.publish_batch("s", messages).await.unwrap();
+    let bury = |message: Message| async move {
+        tracing::info!("burying {}", message.id);
+        Err(HandlerError::skip_retry("never"))
+    };
+    let consumer = streams
+        .subscribe("s", "g", from_start(), bury)
+        .await
+        .unwrap();
+    let dig = |message: Message| async move {
+        tracing::info!("digging {}", message.id);
+        Ok(())
+    };
+    let digger = streams
+        .subscribe("s.dead", "g", from_start(), dig)
+        .await
+        .unwrap();
+    until(async || digger.stats().acknowledged == 2).await;
+    for done in ["burying", "digging"] {
+        let lines = log.lines(done);
+        assert_eq!(lines.len(), 2);
+        for line in lines {
+            assert_eq!(line.contains(TRACE), line.ends_with('1'), "{line}");
+        }
+    }
+    consumer.close().await;
+    digger.close().await;
+}
