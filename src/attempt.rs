@@ -237,6 +237,7 @@ mod tests {
             .into_iter()
             .rfold(None, |source, text| Some(Box::new(Layer { text, source })));
         let error = AttemptError::new(ErrorKind::Tls, chain.unwrap());
+        assert_eq!(error.to_string(), ErrorKind::Tls.to_string());
         assert_eq!(error.cause(), "no connection: TLS: bad record: end of file");
     }
 }

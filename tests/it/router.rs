@@ -126,7 +126,10 @@ async fn all_failing_is_an_error_after_the_configured_attempts() {
     }
     let error = route(&router, &event("x").await).await.unwrap_err();
     let error = error.source().unwrap().downcast_ref::<BroadcastError>();
-    let failures = error.unwrap().failures();
+    let error = error.unwrap();
+    let failures = error.failures();
+    let cause = error.source().unwrap();
+    assert_eq!(cause.to_string(), failures[0].1.to_string());
     let mut ids: Vec<_> = failures.iter().map(|(id, _)| id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["a", "b"]);
@@ -524,4 +527,15 @@ async fn an_instance_that_refuses_is_an_error_after_one_attempt() {
     let to = instance(format!("{}/500", server.uri()));
     router.route(&to, &event("x").await).await.unwrap_err();
     assert_eq!(requests(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_instance_router_that_was_stopped_hands_nothing_over() {
+    let server = server().await;
+    let router = started(standard(&Secret::generate()));
+    router.stop().await;
+    router.start();
+    let to = instance(format!("{}/200", server.uri()));
+    router.route(&to, &event("x").await).await.unwrap_err();
+    assert_eq!(requests(&server).await.len(), 0);
 }
