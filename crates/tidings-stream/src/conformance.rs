@@ -137,8 +137,8 @@ behaviours! { $
         regression_redriving_keeps_no_letter_from_being_trimmed;
     pull:
         a_pull_claims_what_it_is_asked_for
-        a_delivery_is_acknowledged_retried_or_rejected
-        a_delivery_lasts_while_it_is_worked_on
+        a_pulled_message_is_acknowledged_retried_or_rejected
+        a_pulled_message_lasts_while_it_is_worked_on
         what_a_pull_has_claimed_and_not_given_goes_back;
     redrive:
         a_filter_chooses_which_letters_are_brought_back;

@@ -78,7 +78,7 @@
 //! # One by one
 //!
 //! Where no handler fits, [`Streams::pull`] gives the messages as a `Stream`. It claims no more than is asked
-//! for, and each [`Delivery`] is acknowledged, tried again later, rejected, or kept for longer, by hand.
+//! for, and each [`PulledMessage`] is acknowledged, tried again later, rejected, or kept for longer, by hand.
 //!
 //! ```
 //! # use std::{sync::Arc, time::Duration};
@@ -166,7 +166,7 @@ pub mod telemetry;
 pub use config::{Retention, RetryDelay, ServiceConfig, StartFrom, SubscribeOptions};
 pub use consumer::batch_handler::{BatchError, BatchHandler, batch_with_context};
 pub use consumer::handler::{Context, Handler, HandlerError, WithContext, with_context};
-pub use consumer::pull::{Deliveries, Delivery};
+pub use consumer::pull::{PulledMessage, PulledMessages};
 pub use consumer::{CloseReport, Consumer, ConsumerStats, EndReason, Ended};
 #[cfg(feature = "import")]
 pub use engine::import;

@@ -14,8 +14,9 @@ use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::telemetry::GroupTelemetry;
 use crate::{
-    BatchHandler, Context, Deliveries, Error, GroupName, Handler, Message, MessageId, NewMessage,
-    Retention, ServiceConfig, StreamName, SubscribeOptions, batch_with_context, message, telemetry,
+    BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage,
+    PulledMessages, Retention, ServiceConfig, StreamName, SubscribeOptions, batch_with_context,
+    message, telemetry,
 };
 
 mod admin;
@@ -238,8 +239,8 @@ impl Streams {
     }
 
     /// Takes messages of a stream as a member of a consumer group, as [`subscribe`](Self::subscribe) does,
-    /// when they are asked for: [`Deliveries`] is a stream of them, and what is done with each
-    /// [`Delivery`](crate::Delivery) settles its message.
+    /// when they are asked for: [`PulledMessages`] is a stream of them, and what is done with each
+    /// [`PulledMessage`](crate::PulledMessage) settles its message.
     ///
     /// [Concurrency](SubscribeOptions::with_concurrency) bounds how many are in hand at a time.
     ///
@@ -259,14 +260,14 @@ impl Streams {
         stream: &str,
         group: &str,
         options: SubscribeOptions,
-    ) -> Result<Deliveries, Error> {
+    ) -> Result<PulledMessages, Error> {
         options.check()?;
         let (handler, offers) = pull::offering(&options);
         // The time of a delivery is counted by what has offered it.
         let mut options = options.with_handler_timeout(Duration::MAX);
         options.starts_paused = true;
         let consumer = self.subscribe(stream, group, options, handler).await?;
-        Ok(Deliveries::new(consumer, offers))
+        Ok(PulledMessages::new(consumer, offers))
     }
 
     async fn start(

@@ -6,14 +6,14 @@ use super::support::{
     NEVER, from_start, number, numbered, recorder, soon, streams, subscribe, until,
 };
 use crate::engine::Engine;
-use crate::{Deliveries, Delivery, Error, HandlerError, NewMessage, RetryDelay, Streams};
+use crate::{Error, HandlerError, NewMessage, PulledMessage, PulledMessages, RetryDelay, Streams};
 
-async fn pull(streams: &Streams, options: crate::SubscribeOptions) -> Deliveries {
+async fn pull(streams: &Streams, options: crate::SubscribeOptions) -> PulledMessages {
     streams.pull("s", "g", options).await.unwrap()
 }
 
-async fn next(deliveries: &mut Deliveries) -> Delivery {
-    let next = soon(deliveries.next()).await;
+async fn next(messages: &mut PulledMessages) -> PulledMessage {
+    let next = soon(messages.next()).await;
     next.expect("its consumer is running")
 }
 
@@ -25,7 +25,7 @@ async fn pending(streams: &Streams) -> u64 {
 pub async fn a_pull_claims_what_it_is_asked_for(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let options = from_start().with_concurrency(3);
-    let mut deliveries = pull(&streams, options).await;
+    let mut messages = pull(&streams, options).await;
     streams.publish_batch("s", numbered(10)).await.unwrap();
     // The other member finds all of them.
     let (recorder, mut seen) = recorder();
@@ -43,46 +43,46 @@ pub async fn a_pull_claims_what_it_is_asked_for(engine: Arc<dyn Engine>) {
             until(|| async { pending(&streams).await == 3 }).await;
             in_hand
                 .pop_front()
-                .map(Delivery::acknowledge)
+                .map(PulledMessage::acknowledge)
                 .unwrap()
                 .unwrap();
         }
-        let delivery = next(&mut deliveries).await;
-        assert_eq!(delivery.message.attempt, 1);
-        numbers.insert(number(&delivery.message));
-        in_hand.push_back(delivery);
+        let pulled = next(&mut messages).await;
+        assert_eq!(pulled.message.attempt, 1);
+        numbers.insert(number(&pulled.message));
+        in_hand.push_back(pulled);
     }
-    for delivery in in_hand {
-        delivery.acknowledge().unwrap();
+    for pulled in in_hand {
+        pulled.acknowledge().unwrap();
     }
     assert_eq!(numbers, (1..=10).collect());
-    let consumer = deliveries.consumer();
+    let consumer = messages.consumer();
     until(|| async { consumer.stats().acknowledged == 10 }).await;
     assert_eq!(pending(&streams).await, 0);
     consumer.close().await;
-    assert!(soon(deliveries.next()).await.is_none());
+    assert!(soon(messages.next()).await.is_none());
 }
 
-/// What is done with a delivery is what becomes of its message.
-pub async fn a_delivery_is_acknowledged_retried_or_rejected(engine: Arc<dyn Engine>) {
+/// What is done with a pulled message is what becomes of it.
+pub async fn a_pulled_message_is_acknowledged_retried_or_rejected(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let options = from_start()
         .with_retry_delay(RetryDelay::fixed(Duration::ZERO))
         .with_max_retries(1);
-    let mut deliveries = pull(&streams, options).await;
+    let mut messages = pull(&streams, options).await;
     streams.publish_batch("s", numbered(4)).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 7 {
-        let delivery = next(&mut deliveries).await;
-        let (number, attempt) = (number(&delivery.message), delivery.message.attempt);
+        let pulled = next(&mut messages).await;
+        let (number, attempt) = (number(&pulled.message), pulled.message.attempt);
         seen.push((number, attempt));
         match (number, attempt) {
-            (2, _) => delivery.reject("never").unwrap(),
-            (3, 1) => delivery.retry_after(Duration::ZERO, "at once").unwrap(),
+            (2, _) => pulled.reject("never").unwrap(),
+            (3, 1) => pulled.retry_after(Duration::ZERO, "at once").unwrap(),
             // Once more, and to the dead letters then.
-            (4, _) => drop(delivery),
-            (1, 1) => delivery.settle(Err(HandlerError::retry("again"))).unwrap(),
-            _ => delivery.acknowledge().unwrap(),
+            (4, _) => drop(pulled),
+            (1, 1) => pulled.settle(Err(HandlerError::retry("again"))).unwrap(),
+            _ => pulled.acknowledge().unwrap(),
         }
     }
     seen.sort_unstable();
@@ -90,7 +90,7 @@ pub async fn a_delivery_is_acknowledged_retried_or_rejected(engine: Arc<dyn Engi
         seen,
         [(1, 1), (1, 2), (2, 1), (3, 1), (3, 2), (4, 1), (4, 2)]
     );
-    let consumer = deliveries.consumer();
+    let consumer = messages.consumer();
     until(|| async { consumer.stats().acknowledged + consumer.stats().dead_lettered == 4 }).await;
     assert_eq!(
         (consumer.stats().dead_lettered, consumer.stats().retried),
@@ -101,18 +101,21 @@ pub async fn a_delivery_is_acknowledged_retried_or_rejected(engine: Arc<dyn Engi
         .iter()
         .map(|letter| (number(letter), &*letter.headers[crate::dead_letter::ERROR]))
         .collect();
-    assert_eq!(errors, [(2, "never"), (4, "its delivery was dropped")]);
+    assert_eq!(
+        errors,
+        [(2, "never"), (4, "the pulled message was dropped")]
+    );
     consumer.close().await;
 }
 
-/// A delivery has its time, and as much again whenever it is still worked on.
-pub async fn a_delivery_lasts_while_it_is_worked_on(engine: Arc<dyn Engine>) {
+/// A pulled message has its time, and as much again whenever it is still worked on.
+pub async fn a_pulled_message_lasts_while_it_is_worked_on(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     let visibility = Duration::from_secs(2);
     let options = from_start().with_visibility_timeout(visibility);
-    let mut deliveries = pull(&streams, options.with_concurrency(2)).await;
+    let mut messages = pull(&streams, options.with_concurrency(2)).await;
     streams.publish_batch("s", numbered(2)).await.unwrap();
-    let (kept, forgotten) = (next(&mut deliveries).await, next(&mut deliveries).await);
+    let (kept, forgotten) = (next(&mut messages).await, next(&mut messages).await);
     let number_of_forgotten = number(&forgotten.message);
     for _ in 0..5 {
         kept.still_working().unwrap();
@@ -121,11 +124,11 @@ pub async fn a_delivery_lasts_while_it_is_worked_on(engine: Arc<dyn Engine>) {
     kept.acknowledge().unwrap();
     assert!(matches!(forgotten.still_working(), Err(Error::ClaimLost)));
     assert!(matches!(forgotten.acknowledge(), Err(Error::ClaimLost)));
-    let again = next(&mut deliveries).await;
+    let again = next(&mut messages).await;
     assert_eq!(number(&again.message), number_of_forgotten);
     assert_eq!(again.message.attempt, 2);
     again.acknowledge().unwrap();
-    let consumer = deliveries.consumer();
+    let consumer = messages.consumer();
     until(|| async { consumer.stats().acknowledged == 2 }).await;
     assert_eq!((consumer.stats().retried, consumer.stats().stale), (1, 0));
     consumer.close().await;
@@ -138,21 +141,21 @@ pub async fn what_a_pull_has_claimed_and_not_given_goes_back(engine: Arc<dyn Eng
     let options = from_start()
         .with_concurrency(5)
         .with_visibility_timeout(Duration::from_millis(400));
-    let mut deliveries = pull(&streams, options).await;
+    let mut messages = pull(&streams, options).await;
     streams.publish_batch("s", numbered(5)).await.unwrap();
-    let first = next(&mut deliveries).await;
+    let first = next(&mut messages).await;
     first.acknowledge().unwrap();
-    let stats = || deliveries.consumer().stats();
+    let stats = || messages.consumer().stats();
     until(|| async { stats().released >= 4 && pending(&streams).await == 4 }).await;
 
     let options = from_start()
         .with_concurrency(5)
         .with_visibility_timeout(NEVER);
     let mut others = pull(&streams, options).await;
-    let delivery = next(&mut others).await;
-    assert_eq!(delivery.message.attempt, 1);
+    let pulled = next(&mut others).await;
+    assert_eq!(pulled.message.attempt, 1);
     let closing = async { others.consumer().close().await };
-    let (report, settled) = tokio::join!(closing, async { delivery.acknowledge() });
+    let (report, settled) = tokio::join!(closing, async { pulled.acknowledge() });
     settled.unwrap();
     assert_eq!(
         (report.finished, report.released, report.abandoned),
@@ -161,15 +164,15 @@ pub async fn what_a_pull_has_claimed_and_not_given_goes_back(engine: Arc<dyn Eng
     assert!(soon(others.next()).await.is_none());
 
     for _ in 0..3 {
-        let delivery = next(&mut deliveries).await;
-        assert_eq!(delivery.message.attempt, 1);
-        delivery.acknowledge().unwrap();
+        let pulled = next(&mut messages).await;
+        assert_eq!(pulled.message.attempt, 1);
+        pulled.acknowledge().unwrap();
     }
     streams.publish("s", NewMessage::new("6")).await.unwrap();
-    let last = next(&mut deliveries).await;
+    let last = next(&mut messages).await;
     assert_eq!(number(&last.message), 6);
     // Dropping the stream closes its consumer, and leaves what was taken.
-    drop(deliveries);
+    drop(messages);
     last.acknowledge().unwrap();
     until(|| async { pending(&streams).await == 0 }).await;
 }

@@ -23,19 +23,19 @@ use crate::{Context, Error, Handler, HandlerError, Message, SubscribeOptions};
 /// attempt not counted. The stream ends when its consumer does. Dropping it closes the consumer.
 #[derive(Debug)]
 #[must_use = "dropping it closes its consumer"]
-pub struct Deliveries {
+pub struct PulledMessages {
     consumer: Consumer,
     offers: mpsc::Receiver<Offer>,
 }
 
-/// A message that was taken from [`Deliveries`], until it is settled.
+/// A message that was taken from [`PulledMessages`], until it is settled.
 ///
 /// It has the [time of a handler](SubscribeOptions::with_handler_timeout), by default the visibility timeout,
-/// which begins anew each time it is [worked on](Self::still_working). A delivery that is dropped, or not
+/// which begins anew each time it is [worked on](Self::still_working). One that is dropped, or not
 /// settled in its time, is a failed attempt.
 #[derive(Debug)]
-#[must_use = "a message whose delivery is dropped is delivered again"]
-pub struct Delivery {
+#[must_use = "a message that is dropped is delivered again"]
+pub struct PulledMessage {
     /// The message.
     pub message: Message,
     settled: oneshot::Sender<Result<(), HandlerError>>,
@@ -43,7 +43,7 @@ pub struct Delivery {
     working: Arc<Notify>,
 }
 
-impl Deliveries {
+impl PulledMessages {
     pub(crate) fn new(consumer: Consumer, offers: mpsc::Receiver<Offer>) -> Self {
         Self { consumer, offers }
     }
@@ -53,7 +53,7 @@ impl Deliveries {
     /// # Cancel safety
     ///
     /// Dropping the future loses no message.
-    pub async fn next(&mut self) -> Option<Delivery> {
+    pub async fn next(&mut self) -> Option<PulledMessage> {
         let waiting = Waiting(self);
         std::future::poll_fn(|context| Pin::new(&mut *waiting.0).poll_next(context)).await
     }
@@ -65,7 +65,7 @@ impl Deliveries {
 }
 
 /// Something that waits for a message. Nothing does any more when it is dropped.
-struct Waiting<'a>(&'a mut Deliveries);
+struct Waiting<'a>(&'a mut PulledMessages);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
@@ -73,19 +73,19 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Stream for Deliveries {
-    type Item = Delivery;
+impl Stream for PulledMessages {
+    type Item = PulledMessage;
 
     fn poll_next(
         mut self: Pin<&mut Self>,
         context: &mut TaskContext<'_>,
-    ) -> Poll<Option<Delivery>> {
+    ) -> Poll<Option<PulledMessage>> {
         loop {
             match self.offers.poll_recv(context) {
                 Poll::Ready(Some(offer)) => {
-                    if let Some(delivery) = offer.take() {
+                    if let Some(pulled) = offer.take() {
                         self.consumer.pause();
-                        return Poll::Ready(Some(delivery));
+                        return Poll::Ready(Some(pulled));
                     }
                 }
                 Poll::Ready(None) => return Poll::Ready(None),
@@ -98,7 +98,7 @@ impl Stream for Deliveries {
     }
 }
 
-impl Delivery {
+impl PulledMessage {
     /// Settles the message as a [`Handler`] does that returns this: `Ok` acknowledges it, an error says when
     /// it is delivered again, if at all. The store records it a moment later.
     ///
@@ -157,7 +157,7 @@ impl Delivery {
     }
 }
 
-/// A message on its way to [`Deliveries`].
+/// A message on its way to [`PulledMessages`].
 #[derive(Debug)]
 pub(crate) struct Offer {
     message: Untaken,
@@ -176,8 +176,8 @@ impl Untaken {
 }
 
 impl Offer {
-    /// The delivery of the message, unless it was taken back or its handler has ended.
-    fn take(self) -> Option<Delivery> {
+    /// The message, unless it was taken back or its handler has ended.
+    fn take(self) -> Option<PulledMessage> {
         let Self {
             message,
             settled,
@@ -185,7 +185,7 @@ impl Offer {
         } = self;
         let message = message.take().filter(|_| !settled.is_closed())?;
         working.notify_one();
-        Some(Delivery {
+        Some(PulledMessage {
             message,
             settled,
             working,
@@ -223,7 +223,7 @@ pub(crate) fn offering(
                 tokio::select! {
                     biased;
                     result = &mut was_settled => {
-                        return result.unwrap_or_else(|_| Err(HandlerError::retry("its delivery was dropped")));
+                        return result.unwrap_or_else(|_| Err(HandlerError::retry("the pulled message was dropped")));
                     }
                     () = working.notified() => time.set(sleep(limit)),
                     () = closing.cancelled(), if !is_closing => {
@@ -235,7 +235,7 @@ pub(crate) fn offering(
                     () = &mut time => {
                         return Err(match untaken.take() {
                             Some(_) => HandlerError::release(),
-                            None => HandlerError::retry_after(Duration::ZERO, "its delivery was not settled in its time"),
+                            None => HandlerError::retry_after(Duration::ZERO, "the pulled message was not settled in its time"),
                         });
                     }
                 }

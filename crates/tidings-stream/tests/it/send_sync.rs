@@ -4,8 +4,8 @@ use std::sync::Arc;
 use tidings_stream::engine::Engine;
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{
-    Consumer, Deliveries, Delivery, Error, HandlerError, MemoryEngine, Message, NewMessage,
-    ServiceConfig, Streams, SubscribeOptions,
+    Consumer, Error, HandlerError, MemoryEngine, Message, NewMessage, PulledMessage,
+    PulledMessages, ServiceConfig, Streams, SubscribeOptions,
 };
 
 fn is_send<T: Send>(_: T) {}
@@ -21,8 +21,8 @@ fn is_send_and_sync<T: Send + Sync + std::fmt::Debug + 'static>() {}
 fn public_types_are_send_and_sync() {
     is_send_and_sync::<Streams>();
     is_send_and_sync::<Consumer>();
-    is_send_and_sync::<Deliveries>();
-    is_send_and_sync::<Delivery>();
+    is_send_and_sync::<PulledMessages>();
+    is_send_and_sync::<PulledMessage>();
     is_send_and_sync::<Arc<dyn Engine>>();
     is_send_and_sync::<MemoryEngine>();
     is_send_and_sync::<SqliteEngine>();

@@ -112,7 +112,7 @@ on_both_engines! {
     a_batch_settles_a_part_in_a_transaction
     a_lost_claim_is_refused
     a_handler_may_go_on_after_its_transaction
-    a_delivery_is_settled_in_a_transaction
+    a_pulled_message_is_settled_in_a_transaction
     only_what_a_handler_has_can_be_settled
 }
 
@@ -343,27 +343,27 @@ async fn a_handler_may_go_on_after_its_transaction(place: Place) {
     consumer.close().await;
 }
 
-async fn a_delivery_is_settled_in_a_transaction(place: Place) {
+async fn a_pulled_message_is_settled_in_a_transaction(place: Place) {
     let publishing = place.streams.publish_batch("s", numbered(3));
     publishing.await.unwrap();
-    let mut deliveries = place.streams.pull("s", "g", at_once()).await.unwrap();
+    let mut messages = place.streams.pull("s", "g", at_once()).await.unwrap();
     for (attempt, end) in [
         (1, End::Commit),
         (1, End::Commit),
         (1, End::Rollback),
         (2, End::Commit),
     ] {
-        let delivery = soon(deliveries.next()).await.unwrap();
-        assert_eq!(delivery.message.attempt, attempt);
-        let applied = place.effects.apply(0, &delivery.message, end).await;
+        let pulled = soon(messages.next()).await.unwrap();
+        assert_eq!(pulled.message.attempt, attempt);
+        let applied = place.effects.apply(0, &pulled.message, end).await;
         applied.unwrap();
-        if delivery.message.id.as_u64() == 1 {
-            drop(delivery);
+        if pulled.message.id.as_u64() == 1 {
+            drop(pulled);
         } else {
-            delivery.acknowledge().unwrap();
+            pulled.acknowledge().unwrap();
         }
     }
-    let consumer = deliveries.consumer();
+    let consumer = messages.consumer();
     until(async || consumer.stats().acknowledged == 3).await;
     let mut expected = acknowledged(3);
     expected.retried = 1;

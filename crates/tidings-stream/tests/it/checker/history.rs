@@ -156,29 +156,29 @@ impl History {
     /// Takes messages for a while, and handles them elsewhere.
     async fn pull(self: &Arc<Self>, opened: &Opened, group: usize, is_done: &AtomicBool) {
         let pulling = opened.streams.pull(STREAM, GROUPS[group], options());
-        let Ok(mut deliveries) = pulling.await else {
+        let Ok(mut messages) = pulling.await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             return;
         };
         let until = Instant::now() + Duration::from_millis(fastrand::u64(200..1500));
-        // What is left of them is dropped, with their deliveries.
+        // What is left of these tasks is aborted, which drops their messages.
         let mut handling = JoinSet::new();
-        while let Ok(Some(delivery)) = timeout_at(until, deliveries.next()).await {
+        while let Ok(Some(pulled)) = timeout_at(until, messages.next()).await {
             let (history, effects) = (Arc::clone(self), opened.effects.clone());
             handling.spawn(async move {
-                let message = delivery.message.clone();
+                let message = pulled.message.clone();
                 let result = history.handle(group, message, effects.as_ref()).await;
                 // Its time may be up.
-                drop(delivery.settle(result));
+                drop(pulled.settle(result));
             });
             if is_done.load(Ordering::Relaxed) {
                 break;
             }
         }
         if fastrand::bool() {
-            drop(deliveries);
+            drop(messages);
         } else {
-            deliveries.consumer().close().await;
+            messages.consumer().close().await;
         }
     }
 
