@@ -115,10 +115,13 @@ pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     settings: fn(&P) -> Option<&Settings>,
 ) -> Result<P, ConfigError> {
+    let arguments = &negative_values(arguments);
     let mut command = <P as CommandFactory>::command();
     let matches = command
         .try_get_matches_from_mut(arguments)
-        .map_err(|error| environment::name_variable(error, &command))?;
+        .map_err(|error| {
+            environment::name_variable(error, &<P as CommandFactory>::command(), arguments)
+        })?;
     let parsed = P::from_arg_matches(&matches)?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
         return Ok(parsed);
@@ -132,6 +135,34 @@ pub(crate) fn parse<P: Parser>(
     }
     let matches = command.try_get_matches_from(arguments)?;
     Ok(P::from_arg_matches(&matches)?)
+}
+
+/// Joins each flag with a negative value behind it, which the library would take for another flag.
+fn negative_values(arguments: &[OsString]) -> Vec<OsString> {
+    let is_flag = |text: &str| text.starts_with("--") && text.len() > 2 && !text.contains('=');
+    let is_negative = |text: &str| {
+        let number = text.strip_prefix('-');
+        number.is_some_and(|number| number.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    for (index, argument) in arguments.iter().enumerate() {
+        // What follows `--` is no flag.
+        if argument == "--" {
+            joined.extend_from_slice(&arguments[index..]);
+            break;
+        }
+        match joined.last_mut() {
+            Some(flag)
+                if flag.to_str().is_some_and(is_flag)
+                    && argument.to_str().is_some_and(is_negative) =>
+            {
+                flag.push("=");
+                flag.push(argument);
+            }
+            _ => joined.push(argument.clone()),
+        }
+    }
+    joined
 }
 
 impl Deref for Config {
@@ -207,6 +238,8 @@ mod tests {
     use std::time::Duration;
 
     use tidings::retry::Schedule;
+
+    use crate::settings::ApiKey;
 
     fn accepted(flags: &[&str]) -> Config {
         Config::from_flags(flags).unwrap()
@@ -288,6 +321,15 @@ mod tests {
                 "api-key = [\"\"]",
                 "--api-key <KEY>': expected at least 16 visible ASCII characters",
             ),
+            (
+                "log-format = \"xml\"",
+                "--log-format <FORMAT>': expected text or json",
+            ),
+            (
+                "jwt-secret = \"short\"",
+                "--jwt-secret <SECRET>': expected at least 32 bytes",
+            ),
+            ("max-streams = -1", "expected 1 to 1000000"),
             ("max-streams = ", ""),
         ] {
             let (_folder, flag) = file(&format!("dev = true\n{value}\n"));
@@ -295,6 +337,57 @@ mod tests {
             assert!(refused.contains("line 2"), "{refused}");
             assert!(refused.contains(reason), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_blank_may_follow_the_comma_of_a_list() {
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let config = accepted(&[
+            "--api-key=0123456789abcdef, fedcba9876543210",
+            "--allow-origin=https://a.example, https://b.example",
+            &format!("--encryption-key={key}, {key}"),
+            "--webhook-schedule=0s, 1m",
+            "--jwt-public-key=a.pem, b.pem",
+        ]);
+        let keys: Vec<_> = config.api_keys.iter().map(ApiKey::expose).collect();
+        assert_eq!(keys, ["0123456789abcdef", "fedcba9876543210"]);
+        let origins = ["https://a.example", "https://b.example"];
+        assert_eq!(config.allow_origins, origins);
+        assert_eq!(config.encryption_keys.len(), 2);
+        assert_eq!(config.webhook_schedule[1], Duration::from_secs(60));
+        let files = ["a.pem", "b.pem"].map(std::path::PathBuf::from);
+        assert_eq!(config.jwt.public_keys, files);
+        let refused = refused(&["--api-key=0123456789abcdef,"]);
+        assert!(refused.contains("16 visible ASCII characters"), "{refused}");
+    }
+
+    #[test]
+    fn a_negative_value_is_a_value() {
+        for (flag, value, expected) in [
+            ("--max-streams", "-1", "expected 1 to 1000000"),
+            ("--ping-interval", "-5s", "expected a duration"),
+            ("--dev", "-1", "expected true or false"),
+        ] {
+            let refused = refused(&[flag, value]);
+            let says = format!("'{flag}");
+            assert!(
+                refused.contains(&says) && refused.contains(expected),
+                "{refused}"
+            );
+        }
+        let joined = |arguments: &[&str]| {
+            let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
+            negative_values(&arguments)
+        };
+        assert_eq!(
+            joined(&["send", "--type", "-1", "-2"]),
+            ["send", "--type=-1", "-2"]
+        );
+        assert_eq!(
+            joined(&["send", "--", "--x", "-1"]),
+            ["send", "--", "--x", "-1"]
+        );
+        assert_eq!(joined(&["--x", "--", "-1"]), ["--x", "--", "-1"]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
-use tidings_webhooks::encryption::EncryptionKey;
+use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
 use tracing_subscriber::EnvFilter;
 
 use self::jwt::JwtSettings;
@@ -96,7 +96,7 @@ pub struct Settings {
     /// decrypt [default: secrets are stored as they are]
     #[arg(long = "encryption-key", env = "TIDINGS_ENCRYPTION_KEY", value_name = "KEY",
           value_delimiter = ',', hide_env_values = true,
-          value_parser = Unshown(EncryptionKey::from_str))]
+          value_parser = Unshown(encryption_key))]
     pub encryption_keys: Vec<EncryptionKey>,
 
     /// Maximum size of a request body in bytes
@@ -197,23 +197,36 @@ pub struct Settings {
     )]
     pub log: String,
 
-    /// Format of the log lines
+    /// Format of the log lines: text, or json for one object a line
     #[arg(
         long,
         env = "TIDINGS_LOG_FORMAT",
         value_name = "FORMAT",
-        default_value = "text"
+        default_value = "text",
+        value_parser = LogFormat::from_str
     )]
     pub log_format: LogFormat,
 }
 
 /// Format of the log lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err("expected text or json"),
+        }
+    }
 }
 
 /// A key of a caller. `Debug` does not show it.
@@ -233,7 +246,9 @@ impl ApiKey {
 impl FromStr for ApiKey {
     type Err = String;
 
+    /// Takes no notice of blanks around a key, which may be one of a list.
     fn from_str(key: &str) -> Result<Self, String> {
+        let key = key.trim();
         if key.len() >= Self::MIN_LENGTH && key.chars().all(|c| c.is_ascii_graphic()) {
             return Ok(Self(key.to_owned()));
         }
@@ -279,6 +294,11 @@ where
     }
 }
 
+/// Takes no notice of blanks around a key, which may be one of a list.
+fn encryption_key(text: &str) -> Result<EncryptionKey, InvalidKey> {
+    text.trim().parse()
+}
+
 fn address(text: &str) -> Result<SocketAddr, &'static str> {
     // No other name is looked up: what it leads to can change.
     let text = match text.strip_prefix("localhost:") {
@@ -289,24 +309,20 @@ fn address(text: &str) -> Result<SocketAddr, &'static str> {
         .map_err(|_| "expected an IP address and a port, such as 127.0.0.1:8080 or localhost:8080; no other name is looked up")
 }
 
-/// A setting that is on or off, in the words that environment variables use.
+/// A setting that is on or off. Other words are refused, as in a file: what opens a server must not be guessed.
 fn switch(text: &str) -> Result<bool, &'static str> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "yes" | "on" | "y" | "t" | "1" => Ok(true),
-        "false" | "no" | "off" | "n" | "f" | "0" => Ok(false),
-        _ => Err("expected true or false"),
-    }
+    text.parse().map_err(|_| "expected true or false")
 }
 
 /// Checks a filter. The library takes a misspelt level for the name of a module, so a name must have a
-/// level here.
+/// level here; and no text and numbers for levels, which is not what people mean.
 fn log_filter(text: &str) -> Result<String, &'static str> {
-    let is_complete = |part: &str| {
-        part.contains(['=', '['])
-            || part
-                .trim()
-                .parse::<tracing::level_filters::LevelFilter>()
-                .is_ok()
+    const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+    let is_level = |text: &str| LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level));
+    let is_complete = |part: &str| match part.rsplit_once('=') {
+        _ if part.contains('[') => true,
+        Some((_, level)) => is_level(level.trim()),
+        None => is_level(part.trim()),
     };
     if text.split(',').all(is_complete) && EnvFilter::try_new(text).is_ok() {
         Ok(text.to_owned())
@@ -320,6 +336,7 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
 /// Origins are compared as text, so an origin must be spelled as browsers send it. `null`, which a file and
 /// every page in a sandbox sends, is no origin to trust.
 fn origin(text: &str) -> Result<String, &'static str> {
+    let text = text.trim();
     let spelled = url::Url::parse(text).map(|url| url.origin().ascii_serialization());
     if spelled.as_deref() == Ok(text) {
         Ok(text.to_owned())
@@ -359,7 +376,7 @@ pub(crate) fn time(
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync + 'static {
     let (min, max) = (Duration::from_secs(min), Duration::from_secs(max));
     move |text| {
-        let value = parse_duration(text)?;
+        let value = parse_duration(text.trim())?;
         if (min..=max).contains(&value) {
             return Ok(value);
         }

@@ -121,7 +121,7 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// [`Error::NotAFile`] when the path leads to a folder or a device, or is one that SQLite takes for
+    /// [`Error::Folder`] when the path leads to a folder; [`Error::NotAFile`] when it leads to a device, or is one that SQLite takes for
     /// something else than a file,
     /// [`Error::Create`] when there is no file and none can be made, [`Error::InUse`] when an
     /// exclusive lock was asked for and another process has it, [`Error::HardLink`] when the file has

@@ -15,7 +15,13 @@ pub enum Error {
     /// The job panicked. Nothing of it was committed.
     #[error("a database job panicked")]
     Panicked,
-    /// The path leads to a folder or a device, or it is empty, `:memory:` or a `file:` URI, which SQLite
+    /// The path leads to a folder.
+    #[error("expected the path of a database file, got the folder `{}`", path.display())]
+    Folder {
+        /// The path that was given.
+        path: PathBuf,
+    },
+    /// The path leads to a device, or it is empty, `:memory:` or a `file:` URI, which SQLite
     /// may take for a database without a file.
     #[error("expected the path of a database file, got `{}`", path.display())]
     NotAFile {

@@ -205,6 +205,9 @@ pub(crate) fn check(path: &Path) -> Result<(), Error> {
         return Ok(());
     };
     let path = path.to_owned();
+    if metadata.is_dir() {
+        return Err(Error::Folder { path });
+    }
     if !metadata.is_file() {
         return Err(Error::NotAFile { path });
     }

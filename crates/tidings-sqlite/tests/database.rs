@@ -299,7 +299,7 @@ fn what_is_no_database_is_refused_by_what_it_is_and_gets_no_files_beside_it() {
         let refused = Database::open(&path, &options).unwrap_err().to_string();
         let path_text = path.display();
         let says = if is_folder {
-            format!("expected the path of a database file, got `{path_text}`")
+            format!("expected the path of a database file, got the folder `{path_text}`")
         } else {
             assert_eq!(std::fs::read(&path).unwrap(), text);
             format!("the file {path_text} is not a SQLite database")

@@ -50,7 +50,7 @@ pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
 
 /// The first of some keys.
 fn first_key(text: &str) -> Result<String, &'static str> {
-    let key = text.split(',').next().unwrap_or_default();
+    let key = text.split(',').next().unwrap_or_default().trim();
     if !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()) {
         Ok(key.to_owned())
     } else {

@@ -6,6 +6,8 @@ use std::ffi::{OsStr, OsString};
 use clap::Command;
 use clap::error::ErrorKind;
 
+use super::file;
+
 /// What the name of every variable begins with.
 const PREFIX: &str = "TIDINGS_";
 
@@ -27,11 +29,62 @@ pub(crate) fn unknown(command: &Command, names: impl IntoIterator<Item = OsStrin
     unknown
 }
 
-/// Names the variable in an error about text that is not UTF-8, which the library leaves without a name.
-pub(crate) fn name_variable(error: clap::Error, command: &Command) -> clap::Error {
-    if error.kind() != ErrorKind::InvalidUtf8 {
-        return error;
+/// Names the variable in an error about its value, which the library calls a value of the flag.
+pub(crate) fn name_variable(
+    error: clap::Error,
+    command: &Command,
+    arguments: &[OsString],
+) -> clap::Error {
+    match error.kind() {
+        ErrorKind::InvalidUtf8 => not_text(command),
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            wrong_value(command, arguments).unwrap_or(error)
+        }
+        _ => error,
     }
+}
+
+/// The error about the first variable with a wrong value. One that a flag overrides is not looked at.
+fn wrong_value(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
+    let (command, arguments) = subcommand(command, arguments.get(1..)?);
+    let without = command.clone().mut_args(|arg| arg.env(None::<&str>));
+    command.get_arguments().find_map(|arg| {
+        let (flag, variable) = (arg.get_long()?, arg.get_env()?);
+        let value = std::env::var_os(variable)?;
+        if is_given(flag, arguments) {
+            return None;
+        }
+        let reason = file::check(&without, flag, &[value.into_string().ok()?]).err()?;
+        let text = format!(
+            "the environment variable {}: {reason}\n",
+            variable.display()
+        );
+        Some(clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command))
+    })
+}
+
+/// The subcommand that the arguments name, and its own arguments.
+fn subcommand<'a>(
+    command: &'a Command,
+    arguments: &'a [OsString],
+) -> (&'a Command, &'a [OsString]) {
+    let name = arguments.first();
+    match name.and_then(|name| command.find_subcommand(name)) {
+        Some(found) => subcommand(found, &arguments[1..]),
+        None => (command, arguments),
+    }
+}
+
+fn is_given(flag: &str, arguments: &[OsString]) -> bool {
+    let mut given = arguments.iter().filter_map(|argument| {
+        let name = argument.to_str()?.strip_prefix("--")?;
+        Some(name.split_once('=').map_or(name, |(name, _)| name))
+    });
+    given.any(|name| name == flag)
+}
+
+/// The error about a variable, or an argument, that is not UTF-8.
+fn not_text(command: &Command) -> clap::Error {
     let is_no_text = |name: &&OsStr| std::env::var_os(name).is_some_and(|it| it.to_str().is_none());
     let text = match variables(command).into_iter().filter(is_no_text).min() {
         Some(name) => format!(

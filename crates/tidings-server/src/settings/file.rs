@@ -129,7 +129,7 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, usize> {
 }
 
 /// Parses the values as a command line would; the error is clap's first line.
-fn check(command: &Command, name: &str, values: &[String]) -> Result<(), String> {
+pub(super) fn check(command: &Command, name: &str, values: &[String]) -> Result<(), String> {
     let flags = values.iter().map(|value| format!("--{name}={value}"));
     let arguments = std::iter::once("serve".to_owned()).chain(flags);
     match command.clone().try_get_matches_from(arguments) {

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use clap::builder::{StringValueParser, TypedValueParser};
 use url::Url;
 
 use super::Unshown;
@@ -24,7 +23,8 @@ pub struct JwtSettings {
         long = "jwt-public-key",
         env = "TIDINGS_JWT_PUBLIC_KEY",
         value_name = "FILE",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = path_in_list
     )]
     pub public_keys: Vec<PathBuf>,
 
@@ -52,7 +52,7 @@ impl JwtSettings {
 pub struct JwtSigning {
     /// Secret that signs and verifies tokens of users by HS256, at least 32 bytes
     #[arg(long = "jwt-secret", env = "TIDINGS_JWT_SECRET", value_name = "SECRET",
-          hide_env_values = true, value_parser = StringValueParser::new().map(JwtSecret::from))]
+          hide_env_values = true, value_parser = Unshown(JwtSecret::from_str))]
     pub secret: Option<JwtSecret>,
 
     /// File with this secret; a line end after it does not count
@@ -92,7 +92,6 @@ impl JwtSigning {
         let secret = match (&self.secret, &self.secret_file) {
             (None, None) => return Ok(None),
             (Some(_), Some(_)) => return Err(UnusableSecret::Twice),
-            (Some(secret), None) if secret.is_short() => return Err(UnusableSecret::Short),
             (Some(secret), None) => secret.clone(),
             (None, Some(path)) => JwtSecret::read(path)?,
         };
@@ -107,9 +106,6 @@ pub enum UnusableSecret {
     /// The secret and a file with it are given.
     #[error("--jwt-secret: not allowed beside --jwt-secret-file")]
     Twice,
-    /// The secret can be guessed.
-    #[error("--jwt-secret: expected at least {} bytes", JwtSecret::MIN_LENGTH)]
-    Short,
     /// The secret in the file can be guessed.
     #[error("--jwt-secret-file: expected at least {} bytes in {}", JwtSecret::MIN_LENGTH, path.display())]
     ShortFile {
@@ -160,9 +156,15 @@ impl JwtSecret {
     }
 }
 
-impl From<String> for JwtSecret {
-    fn from(text: String) -> Self {
-        Self(text.into_bytes())
+impl FromStr for JwtSecret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let secret = Self(text.into());
+        if secret.is_short() {
+            return Err(format!("expected at least {} bytes", Self::MIN_LENGTH));
+        }
+        Ok(secret)
     }
 }
 
@@ -213,6 +215,14 @@ impl fmt::Display for JwksSource {
     }
 }
 
+/// One path of a list, in which a blank may follow the comma.
+fn path_in_list(text: &str) -> Result<PathBuf, &'static str> {
+    match text.trim() {
+        "" => Err("expected a file"),
+        path => Ok(path.into()),
+    }
+}
+
 /// An empty value would refuse every token, and most likely comes from a variable that is not set.
 fn not_empty(text: &str) -> Result<String, &'static str> {
     if text.is_empty() {
@@ -255,7 +265,7 @@ mod tests {
         std::fs::write(&path, format!("{long}\r\n")).unwrap();
         let given = |secret: Option<&str>, file: Option<&Path>| {
             let signing = JwtSigning {
-                secret: secret.map(|secret| JwtSecret::from(secret.to_owned())),
+                secret: secret.map(|secret| secret.parse().unwrap()),
                 secret_file: file.map(Path::to_owned),
                 ..JwtSigning::default()
             };
@@ -268,8 +278,8 @@ mod tests {
         assert_eq!(read.expose(), secret.expose());
         let twice = given(Some(long), Some(&path)).unwrap_err();
         assert!(matches!(twice, UnusableSecret::Twice));
-        let short = given(Some(&long[1..]), None).unwrap_err();
-        assert!(matches!(short, UnusableSecret::Short));
+        let short = long[1..].parse::<JwtSecret>().unwrap_err();
+        assert_eq!(short, "expected at least 32 bytes");
         let empty = folder.path().join("empty");
         std::fs::write(&empty, "\n").unwrap();
         let short = given(None, Some(&empty)).unwrap_err().to_string();

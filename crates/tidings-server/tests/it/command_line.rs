@@ -188,6 +188,17 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
         "; a secret is `whsec_` and 24 to 64 bytes in base64",
     ),
     (&["serve", "--dev=maybe"], "expected true or false"),
+    (&["serve", "--dev=yes"], "expected true or false"),
+    (&["serve", "--max-streams", "-1"], "expected 1 to 1000000"),
+    (&["serve", "--retention", "-5d"], "expected a duration"),
+    (&["tail", "a", "--count", "-1"], "expected 1 to 1000000000"),
+    (&["serve", "--log-format", "xml"], "expected text or json"),
+    (&["serve", "--log", ""], "expected error, warn, info"),
+    (&["serve", "--log", "5"], "expected error, warn, info"),
+    (
+        &["serve", "--log", "info,tidings_server=4"],
+        "expected error, warn, info",
+    ),
     (
         &["serve", "--webhook-private-addresses=2"],
         "expected true or false",
@@ -353,6 +364,56 @@ async fn a_url_that_is_refused_is_not_repeated_with_its_password() {
     }
 }
 
+#[tokio::test]
+async fn a_variable_with_a_wrong_value_is_named_and_a_key_is_not_shown() {
+    for (arguments, name, value, says) in [
+        (
+            &["serve", "--dev"][..],
+            "TIDINGS_MAX_STREAMS",
+            "0",
+            "invalid value '0' for '--max-streams <COUNT>': expected 1 to 1000000",
+        ),
+        (&["serve"], "TIDINGS_DEV", "yes", "expected true or false"),
+        (&["serve"], "TIDINGS_DEV", "", "expected true or false"),
+        (
+            &["serve", "--dev"],
+            "TIDINGS_API_KEY",
+            "hidden",
+            "expected at least 16 visible ASCII characters",
+        ),
+        (
+            &["serve", "--dev"],
+            "TIDINGS_JWT_SECRET",
+            "hidden",
+            "expected at least 32 bytes",
+        ),
+        (
+            &["key", "list"],
+            "TIDINGS_URL",
+            "localhost",
+            "expected an address such as http://127.0.0.1:8080",
+        ),
+    ] {
+        let command = binary().args(arguments).env(name, value).output();
+        let output = soon("the refusal", command).await.unwrap();
+        assert!(!output.status.success(), "{name}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        let variable = format!("the environment variable {name}: ");
+        assert!(complaint.contains(&variable), "{complaint}");
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("hidden"), "{complaint}");
+    }
+    // A flag overrides the variable, so it is the flag that is wrong.
+    let command = binary()
+        .args(["serve", "--max-streams", "x"])
+        .env("TIDINGS_MAX_STREAMS", "0")
+        .output();
+    let output = soon("the refusal", command).await.unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("'x' for '--max-streams"), "{complaint}");
+    assert!(!complaint.contains("variable"), "{complaint}");
+}
+
 /// A command says which variable it cannot read.
 #[tokio::test]
 async fn a_variable_that_is_not_text_is_named() {
@@ -431,7 +492,7 @@ async fn a_file_that_cannot_be_the_database_is_explained_in_words_of_ours() {
         ),
         (
             "folder.db",
-            format!("expected the path of a database file, got `{shown}/folder.db`"),
+            format!("expected the path of a database file, got the folder `{shown}/folder.db`"),
         ),
         (
             "none/a.db",

@@ -536,7 +536,7 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
     for (arguments, says) in [
         (
             ["--jwt-secret", "hidden-but-short"],
-            "--jwt-secret: expected at least 32 bytes",
+            "'--jwt-secret <SECRET>': expected at least 32 bytes",
         ),
         (
             ["--jwt-public-key", wrong],

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::*;
 use crate::access::jwks::Pace;
 use crate::access::key_file;
-use crate::settings::jwt::{JwksSource, JwtSecret};
+use crate::settings::jwt::JwksSource;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -21,7 +21,7 @@ fn tokens(keys: Vec<VerificationKey>) -> Tokens {
 }
 
 fn with_secret() -> Tokens {
-    let secret = JwtSecret::from(SECRET.to_owned());
+    let secret = SECRET.parse().unwrap();
     tokens(vec![VerificationKey::of_secret(&secret)])
 }
 
