@@ -49,6 +49,7 @@ mod retention;
 mod same_redis;
 mod server;
 pub mod settings;
+mod small_file;
 pub mod storage;
 mod telemetry;
 mod wire;

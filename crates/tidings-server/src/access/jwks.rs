@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::key_set::{self, KeySet, KeySetError, NameInSet};
 use super::verification_keys::VerificationKey;
 use crate::settings::jwt::JwksSource;
+use crate::small_file;
 
 /// How long loading may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -194,7 +195,13 @@ impl Jwks {
 
     async fn fetch(&self) -> Result<KeySet, JwksError> {
         let text = match &self.source {
-            JwksSource::File(path) => tokio::fs::read(path).await.map_err(JwksError::Unreadable)?,
+            JwksSource::File(path) => {
+                let path = path.clone();
+                let read = move || small_file::read(&path, MAX_BYTES as u64);
+                let read = tokio::task::spawn_blocking(read).await;
+                read.unwrap_or_else(|panic| Err(panic.into()))
+                    .map_err(JwksError::Unreadable)?
+            }
             JwksSource::Url(url) => self.download(url.clone()).await?,
         };
         Ok(key_set::parse(&text)?)

@@ -5,6 +5,10 @@ use std::path::{Path, PathBuf};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::verification_keys::{UnusableKey, VerificationKey};
+use crate::small_file;
+
+/// The largest file: hundreds of keys take less.
+const MAX_BYTES: u64 = 256 * 1024;
 
 /// Length of an uncompressed point of P-256.
 const P256_POINT_BYTES: usize = 65;
@@ -47,7 +51,7 @@ pub enum KeyFileError {
 
 /// Reads all keys of a PEM file.
 pub(crate) fn read(path: &Path) -> Result<Vec<VerificationKey>, KeyFileError> {
-    let text = std::fs::read(path).map_err(|source| KeyFileError::Unreadable {
+    let text = small_file::read(path, MAX_BYTES).map_err(|source| KeyFileError::Unreadable {
         path: path.to_owned(),
         source,
     })?;

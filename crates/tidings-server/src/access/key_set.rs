@@ -146,7 +146,7 @@ impl Description {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-    use aws_lc_rs::signature::KeyPair as _;
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
     use serde_json::{Value, json};
@@ -202,6 +202,47 @@ mod tests {
         assert_eq!(none, KeySetError::NoKeys);
     }
 
+    fn edwards(point: &[u8]) -> Value {
+        let x = BASE64_URL_SAFE_NO_PAD.encode(point);
+        json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": x })
+    }
+
+    /// A token that anyone can make is right under such a key.
+    #[test]
+    fn regression_an_ed25519_key_of_small_order_is_refused_by_name() {
+        const EIGHT: [&str; 2] = [
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        ];
+        let of_order_8 = EIGHT.map(|hex| {
+            let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+            std::array::from_fn(byte)
+        });
+        let (mut one, mut minus_one) = ([0; 32], [0xff; 32]);
+        one[0] = 1;
+        (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+        let (mut zero_again, mut one_again) = (minus_one, minus_one);
+        (zero_again[0], one_again[0]) = (0xed, 0xee);
+        let weak: [[u8; 32]; 5] = [[0; 32], one, minus_one, zero_again, one_again];
+        for point in weak.into_iter().chain(of_order_8) {
+            for sign in [0, 0x80] {
+                let mut point = point;
+                point[31] |= sign;
+                let refused = parsed(&[edwards(&point)]).unwrap_err();
+                let name = NameInSet::Id("a".to_owned());
+                let problem = UnusableKey::Weak;
+                assert_eq!(
+                    refused,
+                    KeySetError::Unusable { name, problem },
+                    "{point:x?}"
+                );
+            }
+        }
+        let pair = Ed25519KeyPair::generate().unwrap();
+        let good = edwards(pair.public_key().as_ref());
+        assert_eq!(parsed(&[good]).unwrap().keys.len(), 1);
+    }
+
     #[test]
     fn regression_a_key_that_cannot_verify_makes_the_set_unusable_by_name() {
         let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
@@ -222,10 +263,7 @@ mod tests {
                 curve(&json!({ "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyA" })),
                 broken,
             ),
-            (
-                json!({ "kty": "OKP", "crv": "Ed25519", "kid": "a", "x": "AAAA" }),
-                broken,
-            ),
+            (edwards(&[0; 3]), broken),
         ] {
             let good = curve(&json!({ "kid": "good" }));
             let refused = parsed(&[good, key.clone()]).unwrap_err();

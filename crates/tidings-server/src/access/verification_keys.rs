@@ -49,6 +49,11 @@ pub enum UnusableKey {
         /// Bits of its modulus.
         bits: usize,
     },
+    /// It is of Ed25519, and a few signatures are right for any text.
+    #[error(
+        "is an Ed25519 key of small order, for which anyone can sign; expected a generated one"
+    )]
+    Weak,
     /// It is no key, or one of another kind.
     #[error("is broken or of another kind; expected a public key of RSA, P-256 or Ed25519")]
     Broken,
@@ -90,6 +95,9 @@ impl VerificationKey {
             }
             (Algorithm::EdDSA, DecodingKeyKind::SecretOrDer(point)) => {
                 ParsedPublicKey::new(&ED25519, point).map_err(|_| UnusableKey::Broken)?;
+                if is_of_small_order(point) {
+                    return Err(UnusableKey::Weak);
+                }
             }
             _ => return Err(UnusableKey::Broken),
         }
@@ -112,6 +120,44 @@ impl VerificationKey {
         };
         self.algorithm == algorithm && is_named
     }
+}
+
+/// The points of Ed25519 whose order is 8 or less, by their coordinate `y` from the lowest byte: 0, 1, -1, the two of
+/// order 8, and the other spellings of 0 and 1
+/// ([RFC 8032, section 5.1](https://www.rfc-editor.org/rfc/rfc8032#section-5.1)).
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    with_ends(0x01, 0x00, 0x00),
+    with_ends(0xec, 0xff, 0x7f),
+    with_ends(0xed, 0xff, 0x7f),
+    with_ends(0xee, 0xff, 0x7f),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+];
+
+const fn with_ends(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    bytes[0] = first;
+    bytes[31] = last;
+    bytes
+}
+
+/// Whether a few signatures are right for every text under this key. The sign of `x`, the highest bit, does not
+/// matter.
+fn is_of_small_order(point: &[u8]) -> bool {
+    let Ok(mut y) = <[u8; 32]>::try_from(point) else {
+        return false;
+    };
+    y[31] &= 0x7f;
+    SMALL_ORDER.contains(&y)
 }
 
 /// Checks the numbers of an RSA key, in bytes from the highest. The library does so at each verification.

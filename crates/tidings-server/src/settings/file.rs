@@ -8,6 +8,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Settings;
+use crate::small_file;
+
+/// The largest file.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Why the configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,7 @@ pub enum FileError {
 
 /// Makes the values of the file the defaults of the command's flags.
 pub(crate) fn apply(mut command: Command, path: &Path) -> Result<Command, FileError> {
-    let bytes = std::fs::read(path).map_err(|source| FileError::Unreadable {
+    let bytes = small_file::read(path, MAX_BYTES).map_err(|source| FileError::Unreadable {
         path: path.to_owned(),
         source,
     })?;

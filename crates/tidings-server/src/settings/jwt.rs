@@ -8,6 +8,7 @@ use clap::Args;
 use url::Url;
 
 use super::Unshown;
+use crate::small_file;
 
 /// How tokens of users are verified.
 #[derive(Debug, Clone, Default, Args)]
@@ -130,8 +131,12 @@ impl JwtSecret {
     /// As many bytes as the hash has: a shorter secret is not allowed by RFC 7518.
     const MIN_LENGTH: usize = 32;
 
+    /// The largest file with a secret.
+    const MAX_FILE_BYTES: u64 = 4096;
+
     fn read(path: &Path) -> Result<Self, UnusableSecret> {
-        let mut secret = std::fs::read(path).map_err(|source| UnusableSecret::Unreadable {
+        let read = small_file::read(path, Self::MAX_FILE_BYTES);
+        let mut secret = read.map_err(|source| UnusableSecret::Unreadable {
             path: path.to_owned(),
             source,
         })?;

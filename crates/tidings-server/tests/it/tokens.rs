@@ -289,7 +289,19 @@ async fn no_credential_is_in_the_log_and_each_refusal_names_its_rule() {
         .bearer_auth(&good);
     assert_eq!(status(of_ben).await, 403);
 
+    // A page of an unknown origin may have sent the cookie.
+    let forged = http()
+        .post(server.at(&format!("{path}/read-all")))
+        .header("cookie", format!("session={good}"));
+    assert_eq!(status(forged).await, 403);
+
     let (_, log) = server.stop("-TERM").await;
+    let by_origin = log
+        .lines()
+        .find(|line| line.contains("refused a request by its origin"));
+    let by_origin = by_origin.unwrap();
+    let place = format!("url.path=\"{path}/read-all\"");
+    assert!(by_origin.contains(&place), "{by_origin}");
     for (sent, rule) in &refused {
         assert!(
             log.lines()
@@ -533,6 +545,10 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
     let set = json!({ "keys": [{ "kty": "RSA", "kid": "old", "n": n, "e": e }] });
     std::fs::write(&weak, set.to_string()).unwrap();
     let weak = weak.to_str().unwrap();
+    let large = folder.path().join("large.json");
+    let padding = " ".repeat(256 * 1024);
+    std::fs::write(&large, format!("{set}{padding}")).unwrap();
+    let large = large.to_str().unwrap();
     for (arguments, says) in [
         (
             ["--jwt-secret", "hidden-but-short"],
@@ -553,6 +569,20 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         (
             ["--jwt-jwks", weak],
             "the key \"old\" is an RSA key of 1024 bits; expected 2048 to 8192 bits",
+        ),
+        (["--jwt-jwks", large], "expected at most 262144 bytes"),
+        (["--jwt-jwks", "/dev/zero"], "expected at most 262144 bytes"),
+        (
+            ["--jwt-public-key", "/dev/zero"],
+            "--jwt-public-key: cannot read /dev/zero: expected at most 262144 bytes",
+        ),
+        (
+            ["--jwt-secret-file", "/dev/zero"],
+            "--jwt-secret-file: cannot read /dev/zero: expected at most 4096 bytes",
+        ),
+        (
+            ["--config", "/dev/zero"],
+            "cannot read the configuration file /dev/zero: expected at most 1048576 bytes",
         ),
         (["--jwt-issuer", ""], "expected at least one character"),
         (["--jwt-audience", ""], "expected at least one character"),
