@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidings::retry::Schedule;
 
-use crate::{Error, EventPattern, Format, pattern};
+use crate::{Error, EventPattern, Format, Owner, pattern};
 
 /// Most headers of one endpoint, and most bytes of their names and values.
 const MAX_HEADERS: usize = 32;
@@ -110,6 +110,21 @@ impl EndpointSettings {
             return Err(Error::invalid("schedule", expected));
         }
         Ok(())
+    }
+
+    /// Checks that the owner may get events of these types: those about endpoints go to the operator alone.
+    pub(crate) fn check_owner(&self, owner: &Owner) -> Result<(), Error> {
+        let is_reserved = |it: &&EventPattern| it.as_str().starts_with(pattern::RESERVED_PREFIX);
+        match (owner, self.event_types.iter().find(is_reserved)) {
+            (Owner::User(_), Some(reserved)) => {
+                let expected = format!(
+                    "types of the application: events about endpoints go to endpoints of the operator only, got \
+                     `{reserved}`"
+                );
+                Err(Error::invalid("event_types", expected))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks what does not depend on the options, in which the URL is written as it is called.

@@ -113,6 +113,7 @@ impl Webhooks {
     /// [`Error::InvalidSetting`] naming the setting, [`Error::Store`].
     pub async fn prepare_endpoint(&self, new: NewEndpoint) -> Result<PreparedEndpoint, Error> {
         let mut settings = new.settings;
+        settings.check_owner(&new.owner)?;
         self.inner.lanes.defaults().normalize(&mut settings)?;
         let secret = secret_or_new(new.secret);
         let endpoint = Endpoint {
@@ -185,7 +186,12 @@ impl Webhooks {
         mut change: impl FnMut(&mut EndpointSettings) + Send,
     ) -> Result<Option<Endpoint>, Error> {
         self.change(id, endpoint::UPDATED_EVENT, |endpoint| {
+            let before = endpoint.settings.event_types.clone();
             change(&mut endpoint.settings);
+            // One that was stored with such types can be changed in everything else.
+            if endpoint.settings.event_types != before {
+                endpoint.settings.check_owner(&endpoint.owner)?;
+            }
             self.inner
                 .lanes
                 .defaults()

@@ -155,6 +155,12 @@ const WRONG_VALUES: &[(&str, &str, &str, &str)] = &[
         "expected `tidings.*` for all events about endpoints, got `tidings.`",
     ),
     (
+        "/v1/users/a/endpoints",
+        r#"{"url":"http://h/","event_types":["order","tidings.endpoint.*"]}"#,
+        "event_types",
+        "go to endpoints of the operator only, got `tidings.endpoint.*`",
+    ),
+    (
         "/v1/endpoints",
         r#"{"url":"http://h/","headers":{"X-Team":"a","x-team":"b"}}"#,
         "headers.x-team",
