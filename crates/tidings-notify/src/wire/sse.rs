@@ -22,8 +22,14 @@ pub enum EventNaming {
     /// No `event:` line, so that `onmessage` receives every notification.
     #[default]
     Message,
-    /// Each by its type, for `addEventListener`.
+    /// Each by its type, for `addEventListener`. Those of the types `error` and `open` have no name, because an
+    /// `EventSource` would run its handlers of the connection.
     Type,
+}
+
+/// Whether an `EventSource` calls events of its own so.
+fn is_of_source(name: &str) -> bool {
+    matches!(name, "error" | "open")
 }
 
 /// Text in the framing of Server-Sent Events, written one frame after another.
@@ -56,7 +62,7 @@ impl SseWriter {
     pub fn event(&mut self, event: &Event, naming: EventNaming) -> serde_json::Result<()> {
         let name = match naming {
             EventNaming::Message => None,
-            EventNaming::Type => Some(event.event_type.as_str()),
+            EventNaming::Type => Some(event.event_type.as_str()).filter(|name| !is_of_source(name)),
         };
         let data = serde_json::to_string(event)?;
         self.frame(name, Some(event.id), &data);
@@ -240,5 +246,28 @@ mod tests {
         );
         assert_eq!(plain.matches('\n').count(), 3, "{plain}");
         assert!(framed(EventNaming::Type).starts_with("event: comment.created\nid: "));
+    }
+
+    #[test]
+    fn regression_no_notification_runs_a_handler_of_the_connection() {
+        for (name, has_name) in [
+            ("error", false),
+            ("open", false),
+            ("Error", true),
+            ("opened", true),
+        ] {
+            let draft = Draft::new(
+                UserId::new("anna").unwrap(),
+                EventType::new(name).unwrap(),
+                Payload::parse("1").unwrap(),
+            );
+            let event = Event::from_draft(draft, EventId::new(Epoch::from_u64(255), 3));
+            let mut writer = SseWriter::default();
+            writer.event(&event, EventNaming::Type).unwrap();
+            let text = writer.into_string();
+            let line = format!("event: {name}\n");
+            assert_eq!(text.starts_with(&line), has_name, "{text}");
+            assert_eq!(text.contains("event:"), has_name, "{text}");
+        }
     }
 }
