@@ -45,6 +45,7 @@ impl Gate {
         if is_cross_site(&parts.headers) {
             return Err(not_from_a_page(
                 "requests from pages of other sites are not allowed",
+                parts.uri.path(),
             ));
         }
         let tokens = self.access.accepts_tokens();
@@ -56,6 +57,7 @@ impl Gate {
         if sent.as_ref().is_some_and(|sent| is_forgeable(sent, parts)) {
             return Err(not_from_a_page(
                 "a token in a cookie is accepted from pages of trusted origins only, which send an Origin header",
+                parts.uri.path(),
             ));
         }
         let caller = self.access.identify(sent).await.map_err(refused)?;
@@ -91,8 +93,12 @@ fn is_same_site(headers: &HeaderMap) -> bool {
     site == Some(b"same-site")
 }
 
-fn not_from_a_page(message: &'static str) -> Response {
-    tracing::info!(rule = message, "refused a request by its origin");
+fn not_from_a_page(message: &'static str, path: &str) -> Response {
+    tracing::info!(
+        rule = message,
+        url.path = path,
+        "refused a request by its origin"
+    );
     ApiError::new(Code::OriginNotAllowed, message).into_response()
 }
 

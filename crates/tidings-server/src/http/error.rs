@@ -79,7 +79,7 @@ impl ApiError {
     }
 
     /// Names the field.
-    fn about(mut self, field: impl Into<String>) -> Self {
+    pub(crate) fn about(mut self, field: impl Into<String>) -> Self {
         self.description.field = Some(field.into());
         self
     }
@@ -108,16 +108,21 @@ impl ApiError {
         )
     }
 
-    /// The database cannot be written.
+    /// The database cannot be written. The request had nothing to store.
     pub(crate) fn not_ready(error: &StorageError) -> Self {
-        match error {
-            StorageError::Failed { .. } => Self::unavailable(
+        let (code, message) = match error {
+            StorageError::Closed => return Self::stopping(),
+            StorageError::Full { .. } => (Code::StorageFull, "the disk of the server is full"),
+            StorageError::Unavailable { .. } => (
+                Code::StorageUnavailable,
+                "the database of the server is not available",
+            ),
+            _ => (
                 Code::NotReady,
                 "the database of the server cannot be written",
-            )
-            .because_of(error),
-            error => error.clone().into(),
-        }
+            ),
+        };
+        Self::unavailable(code, message).because_of(error)
     }
 
     /// What is wrong with the database.
@@ -137,10 +142,10 @@ impl ApiError {
 
     /// The owner has as many endpoints as allowed.
     pub(crate) fn too_many_endpoints(limit: usize) -> Self {
-        Self::new(
-            Code::TooManyEndpoints,
-            format!("an owner has at most {limit} endpoints"),
-        )
+        let message = format!(
+            "an owner has at most {limit} endpoints (--max-endpoints); remove one that is no longer used"
+        );
+        Self::new(Code::TooManyEndpoints, message)
     }
 
     /// There are as many API keys as allowed.

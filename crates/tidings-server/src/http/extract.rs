@@ -9,9 +9,12 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
@@ -198,13 +201,28 @@ impl Parameters {
 /// The error text for a field, a parameter or a header that is given twice.
 pub(crate) const GIVEN_TWICE: &str = "given more than once";
 
-/// Refuses a request that names its server twice: a proxy may have checked the other name
+/// Refuses a request that does not name its server, or names it twice: a proxy may have checked the other name
 /// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
 pub(crate) async fn check_host(request: Request, next: Next) -> Response {
-    match header_once(request.headers(), "Host") {
-        Ok(_) => next.run(request).await,
-        Err(twice) => twice.into_response(),
+    match host_once(&request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => refused.into_response(),
     }
+}
+
+fn host_once(request: &Request) -> Result<(), ApiError> {
+    const NAME: &str = "Host";
+    let expected = |what: &str| Err(ApiError::invalid(NAME, format!("expected {what}")));
+    match header_once(request.headers(), NAME)? {
+        None if request.version() == Version::HTTP_11 => expected("the header Host"),
+        Some(host) if !is_host(host.as_bytes()) => expected("a host, and a port if it has one"),
+        _ => Ok(()),
+    }
+}
+
+/// A client may leave the value empty.
+fn is_host(value: &[u8]) -> bool {
+    value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
 }
 
 /// Refuses a request that announces a body beyond the limit, before any of it is read: the client
@@ -286,25 +304,66 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let required = |message| ApiError::new(Code::UpgradeRequired, message);
         let Some(connection) = parts.extensions.get().cloned() else {
-            return Err(required("this connection cannot be upgraded"));
+            return Err(upgrade_required("this connection cannot be upgraded"));
         };
         let socket = WebSocketUpgrade::from_request_parts(parts, state).await;
-        let socket = socket.map_err(|rejection| required(needed_for_upgrade(&rejection)))?;
+        let socket = socket.map_err(|rejection| needed_for_upgrade(&rejection))?;
+        check_socket_key(&parts.headers)?;
         Ok(Self { socket, connection })
     }
 }
 
 /// What a request lacks to become a WebSocket.
-fn needed_for_upgrade(rejection: &WebSocketUpgradeRejection) -> &'static str {
+fn needed_for_upgrade(rejection: &WebSocketUpgradeRejection) -> ApiError {
     use WebSocketUpgradeRejection as Rejection;
-    match rejection {
+    upgrade_required(match rejection {
         Rejection::InvalidWebSocketVersionHeader(_) => "expected `Sec-WebSocket-Version: 13`",
-        Rejection::WebSocketKeyHeaderMissing(_) => "expected the header Sec-WebSocket-Key",
+        Rejection::WebSocketKeyHeaderMissing(_) => return wrong_socket_key(),
         Rejection::ConnectionNotUpgradable(_) => "this connection cannot be upgraded",
         _ => "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
+    })
+}
+
+/// The response names the protocol, and its version
+/// ([RFC 9110, section 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22),
+/// [RFC 6455, section 4.4](https://www.rfc-editor.org/rfc/rfc6455#section-4.4)).
+fn upgrade_required(message: &'static str) -> ApiError {
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        ),
+    ];
+    let error = ApiError::new(Code::UpgradeRequired, message);
+    error.with_headers(HeaderMap::from_iter(headers))
+}
+
+/// The name of the header with the key of a WebSocket, as the RFC spells it.
+const SOCKET_KEY: &str = "Sec-WebSocket-Key";
+
+/// Length of the key of a WebSocket in bytes.
+const SOCKET_KEY_BYTES: usize = 16;
+
+/// Checks the key, which the library does not look at
+/// ([RFC 6455, section 4.2.1](https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1)).
+fn check_socket_key(headers: &HeaderMap) -> Result<(), ApiError> {
+    let key = header_once(headers, SOCKET_KEY)?;
+    let bytes = key.and_then(|key| BASE64_STANDARD.decode(key).ok());
+    if bytes.is_some_and(|bytes| bytes.len() == SOCKET_KEY_BYTES) {
+        Ok(())
+    } else {
+        Err(wrong_socket_key())
     }
+}
+
+fn wrong_socket_key() -> ApiError {
+    ApiError::invalid(
+        SOCKET_KEY,
+        format!("expected {SOCKET_KEY_BYTES} bytes in base64"),
+    )
 }
 
 /// A header, if there is one. Given twice, it is refused: one of the two would be ignored.

@@ -137,6 +137,12 @@ impl Feed {
         }
     }
 
+    /// Whether the stream began after this event, or has given it.
+    pub(crate) fn has_given(&self, id: EventId) -> bool {
+        let cursor = self.subscription.cursor();
+        id.epoch == cursor.epoch && id.seq <= cursor.seq
+    }
+
     /// Records that the client has everything up to this event. From the first acknowledgement on,
     /// what was only written counts as undelivered.
     pub(crate) fn acknowledge(&mut self, id: EventId) {

@@ -79,6 +79,7 @@ pub(crate) async fn check_origin(
     if origins.dev && origins.is_open && !is_loopback_host(host.as_deref()) {
         tracing::info!(
             host,
+            url.path = request.uri().path(),
             "refused a request by its Host header; a server with --dev accepts loopback names only, \
              use --api-key instead"
         );
@@ -99,6 +100,7 @@ pub(crate) async fn check_origin(
     if !trusted {
         tracing::info!(
             ?origin,
+            url.path = request.uri().path(),
             "refused a request from a page of another origin; --allow-origin allows it"
         );
         return ApiError::new(

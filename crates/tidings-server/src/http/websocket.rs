@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::SinkExt;
+use serde_json::{Map, Value};
 use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
 use tracing::{Instrument, Span};
@@ -255,7 +256,11 @@ impl<E: Encoder> Session<E> {
 
     async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) => self.feed.acknowledge(id),
+            Ok(Request::Ack(id)) if self.feed.has_given(id) => self.feed.acknowledge(id),
+            Ok(Request::Ack(_)) => {
+                let expected = "expected the id of a notification that this stream has sent, or of an earlier one";
+                return Err(ApiError::new(Code::InvalidFrame, expected).about("ack"));
+            }
             Ok(Request::Read(id)) => {
                 inbox::change_one(&self.app, &self.user, id, InboxAction::Read).await?;
             }
@@ -265,15 +270,24 @@ impl<E: Encoder> Session<E> {
             Ok(Request::Seen(id)) => {
                 inbox::see_up_to(&self.app, &self.user, id).await?;
             }
-            Ok(_) | Err(_) => {
-                return Err(ApiError::new(
-                    Code::InvalidFrame,
-                    r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
-                ));
-            }
+            Ok(_) | Err(_) => return Err(unreadable(request)),
         }
         Ok(())
     }
+}
+
+/// What is wrong with a frame that is no request: its id, or everything.
+fn unreadable(frame: &str) -> ApiError {
+    let fields: Map<String, Value> = serde_json::from_str(frame).unwrap_or_default();
+    let known = ["ack", "read", "seen", "archive"].map(|name| (name, fields.contains_key(name)));
+    let message = match known.into_iter().find(|(_, is_there)| *is_there) {
+        Some((name, _)) if fields.len() == 1 => {
+            let expected = "expected the id of a notification";
+            return ApiError::new(Code::InvalidFrame, expected).about(name);
+        }
+        _ => r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
+    };
+    ApiError::new(Code::InvalidFrame, message)
 }
 
 async fn send(socket: &mut WebSocket, text: Option<String>) -> Result<(), SocketError> {

@@ -103,6 +103,7 @@ async fn regression_the_first_acknowledgement_makes_the_later_ones_count() {
     let ids = receive(&mut socket, 2).await;
     // Neither a repeat nor a future id moves anything.
     acknowledge(&mut socket, &json!("0000000000000001-9")).await;
+    socket.until("error").await;
     assert_eq!(undelivered_now(&server).await, [2, 3]);
     acknowledge(&mut socket, &ids[1]).await;
     assert_eq!(undelivered_now(&server).await, Vec::<Value>::new());

@@ -62,6 +62,38 @@ async fn a_reader_resumes_after_its_cursor_by_header_or_query() {
     }
 }
 
+/// Libraries that stand in for `EventSource` cannot set the header, and repeat the URL of the page.
+#[tokio::test]
+async fn regression_a_reader_resumes_by_the_parameters_of_polyfills_which_the_header_overrides() {
+    let (_home, server, ids) = with_five().await;
+    for name in ["lastEventId", "last-event-id", "lastEventID"] {
+        let (stale, newest) = (&ids[0], &ids[3]);
+        for (query, header, expected) in [
+            (format!("?{name}={stale}"), None, &[2, 3, 4, 5][..]),
+            (format!("?since=now&{name}={newest}"), None, &[5]),
+            (
+                format!("?last_event_id={stale}&{name}={newest}"),
+                None,
+                &[5],
+            ),
+            (
+                format!("?{name}={newest}"),
+                Some(stale.as_str()),
+                &[2, 3, 4, 5],
+            ),
+            (format!("?since=start&{name}="), None, &[1, 2, 3, 4, 5]),
+        ] {
+            let mut events = server.events_after("anna", &query, header).await;
+            let (backlog, _) = events.until("tidings.caught_up").await;
+            assert_eq!(payloads(&backlog), expected, "{query} {header:?}");
+        }
+    }
+    let twice = format!("?lastEventId={}&last-event-id={}", ids[0], ids[1]);
+    let twice = server.at(&format!("/v1/users/anna/events{twice}"));
+    let refused = http().get(twice).send().await.unwrap();
+    assert_eq!(refused.status(), 400);
+}
+
 #[tokio::test]
 async fn a_user_who_never_had_an_event_resumes_from_the_origin() {
     let home = Home::new();
@@ -184,6 +216,41 @@ async fn silence_is_broken_by_comments() {
         }
     })
     .await;
+}
+
+/// Some clients hand out a block without data as an empty message.
+#[tokio::test]
+async fn every_block_of_a_stream_has_data() {
+    let home = Home::with(&["--ping-interval", "1s", "--max-streams-per-user", "1"]);
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let path = "/v1/users/anna/events?since=start";
+    let mut response = http().get(server.at(path)).send().await.unwrap();
+    let mut text = String::new();
+    crate::support::soon("pings between notifications", async {
+        while text.matches("\n: ").count() + usize::from(text.starts_with(": ")) < 2 {
+            text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+        }
+    })
+    .await;
+    server.notify("anna", json!(2)).await;
+    crate::support::soon("the second notification", async {
+        while !text.ends_with("\n\n") || text.matches("\nid: ").count() < 4 {
+            text.push_str(std::str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+        }
+    })
+    .await;
+    // Beyond the limit, a stream ends at once.
+    let refused = http().get(server.at(path)).send().await.unwrap();
+    text.push_str(&refused.text().await.unwrap());
+    let blocks: Vec<_> = text.split_terminator("\n\n").collect();
+    assert!(blocks.len() >= 5, "{text}");
+    for block in blocks {
+        assert!(
+            block.lines().any(|line| line.starts_with("data: ")),
+            "{text}"
+        );
+    }
 }
 
 #[tokio::test]

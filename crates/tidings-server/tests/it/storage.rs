@@ -71,6 +71,11 @@ async fn readiness_follows_the_database() {
     let ready = server.ready().await;
     assert_eq!(ready.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(ready.headers().contains_key("retry-after"));
+    let error: Value = ready.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "storage_unavailable");
+    // The request had nothing to store.
+    let says = "the database of the server is not available";
+    assert_eq!(error["error"]["message"], says);
     drop(locked);
     server.until_ready_is(200).await;
 }

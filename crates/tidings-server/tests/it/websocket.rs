@@ -129,16 +129,57 @@ async fn a_client_can_mark_as_read_and_wrong_frames_get_an_error() {
     for socket in [&mut socket, &mut other] {
         socket.until("caught_up").await;
     }
-    for text in [
-        "",
-        "nonsense",
-        "{}",
-        "[]",
-        r#"{"read":5}"#,
-        r#"{"read":"x"}"#,
+    let (epoch, _) = id.split_once('-').unwrap();
+    let request =
+        r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#;
+    let an_id = "expected the id of a notification";
+    let (ahead, foreign) = (format!("{epoch}-99"), "00000000000000ff-1");
+    let given = "expected the id of a notification that this stream has sent, or of an earlier one";
+    for (text, code, field, says) in [
+        (String::new(), "invalid_frame", "", request),
+        ("nonsense".to_owned(), "invalid_frame", "", request),
+        ("{}".to_owned(), "invalid_frame", "", request),
+        ("[]".to_owned(), "invalid_frame", "", request),
+        (r#"{"delete":"x"}"#.to_owned(), "invalid_frame", "", request),
+        (
+            r#"{"read":"x","ack":"x"}"#.to_owned(),
+            "invalid_frame",
+            "",
+            request,
+        ),
+        (r#"{"read":5}"#.to_owned(), "invalid_frame", "read", an_id),
+        (
+            r#"{"read":"zz"}"#.to_owned(),
+            "invalid_frame",
+            "read",
+            an_id,
+        ),
+        (r#"{"ack":"zz"}"#.to_owned(), "invalid_frame", "ack", an_id),
+        (
+            json!({ "ack": ahead }).to_string(),
+            "invalid_frame",
+            "ack",
+            given,
+        ),
+        (
+            json!({ "ack": foreign }).to_string(),
+            "invalid_frame",
+            "ack",
+            given,
+        ),
+        (
+            json!({ "read": ahead }).to_string(),
+            "not_found",
+            "id",
+            "this user has no such notification",
+        ),
     ] {
-        socket.send(text).await;
-        assert_eq!(socket.next().await["event"], "error", "{text}");
+        socket.send(&text).await;
+        let error = socket.next().await;
+        assert_eq!(error["event"], "error", "{text}");
+        assert_eq!(error["code"], code, "{text}");
+        assert_eq!(error["message"], says, "{text}");
+        assert_eq!(error["field"].as_str().unwrap_or_default(), field, "{text}");
     }
     socket.send(&json!({ "ack": id }).to_string()).await;
     socket.send(&json!({ "read": id }).to_string()).await;

@@ -1,24 +1,33 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::http::cursor::OF_POLYFILLS;
 use crate::http::operation::{Group, Operation};
 use crate::wire::code::Code;
 
 pub(in crate::http) fn events() -> Operation {
-    start(Operation::new(
+    let operation = start(Operation::new(
         Group::Streams,
         "streamEvents",
         "Streams a user's notifications as Server-Sent Events",
-    ))
-    .query(
-        "event",
-        json!({ "type": "string", "enum": ["message", "type"], "default": "message" }),
-        "With `type`, each notification is named by its type.",
-    )
-    .replies_text(
-        "text/event-stream",
-        "The stream. It does not end by itself.",
-    )
+    ));
+    let of_polyfills = OF_POLYFILLS.into_iter().fold(operation, |operation, name| {
+        operation.query(
+            name,
+            cursor(),
+            "The header Last-Event-ID, as libraries that stand in for `EventSource` send it.",
+        )
+    });
+    of_polyfills
+        .query(
+            "event",
+            json!({ "type": "string", "enum": ["message", "type"], "default": "message" }),
+            "With `type`, each notification is named by its type.",
+        )
+        .replies_text(
+            "text/event-stream",
+            "The stream. It does not end by itself.",
+        )
 }
 
 pub(in crate::http) fn socket() -> Operation {

@@ -30,6 +30,39 @@ async fn a_request_that_names_two_hosts_is_refused() {
 }
 
 #[tokio::test]
+async fn regression_a_request_that_names_no_host_or_a_broken_one_is_refused_with_keys_too() {
+    const KEY: &str = "0123456789abcdef";
+    let home = Home::with(&["--api-key", KEY]);
+    let server = home.start().await;
+    for (version, host, status) in [
+        ("1.1", "", "400"),
+        ("1.1", "Host: example.com\r\n", "200"),
+        ("1.1", "Host: [::1]:8080\r\n", "200"),
+        ("1.1", "Host:\r\n", "200"),
+        ("1.1", "Host: two names\r\n", "400"),
+        ("1.1", "Host: user@example.com\r\n", "400"),
+        ("1.1", "Host: example.com/path\r\n", "400"),
+        ("1.0", "", "200"),
+    ] {
+        for path in ["/v1/users/a/notifications", "/health/live"] {
+            let mut stream = crate::raw::connect(&server).await;
+            let head = format!(
+                "GET {path} HTTP/{version}\r\n{host}Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut reply = String::new();
+            stream.read_to_string(&mut reply).await.unwrap();
+            let line = format!("HTTP/{version} {status} ");
+            assert!(reply.starts_with(&line), "{host} {reply}");
+            assert!(
+                status == "200" || reply.contains(r#""field":"Host""#),
+                "{reply}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_is_no_websocket_gets_to_know_what_it_lacks() {
     let home = Home::new();
     let server = home.start().await;
@@ -44,7 +77,6 @@ async fn a_request_that_is_no_websocket_gets_to_know_what_it_lacks() {
             &upgrade[..1],
             "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
         ),
-        (&upgrade[..], "expected the header Sec-WebSocket-Key"),
         (
             &[upgrade[0], upgrade[1], key][..],
             "expected `Sec-WebSocket-Version: 13`",
@@ -57,8 +89,50 @@ async fn a_request_that_is_no_websocket_gets_to_know_what_it_lacks() {
             }
             let reply = request.send().await.unwrap();
             assert_eq!(reply.status(), 426, "{path}");
+            for (name, value) in [
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+            ] {
+                assert_eq!(reply.headers()[name], value, "{path}");
+            }
             let error: Value = reply.json().await.unwrap();
             assert_eq!(error["error"]["message"], says, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn regression_the_key_of_a_websocket_is_16_bytes_in_base64() {
+    let home = Home::new();
+    let server = home.start().await;
+    let good = "dGhlIHNhbXBsZSBub25jZQ==";
+    for (keys, says) in [
+        (&[][..], "expected 16 bytes in base64"),
+        (&[""][..], "expected 16 bytes in base64"),
+        (&["x"][..], "expected 16 bytes in base64"),
+        (
+            &["dGhlIHNhbXBsZSBub25jZQ"][..],
+            "expected 16 bytes in base64",
+        ),
+        (&["dGhlIHNhbXBsZSBub25j"][..], "expected 16 bytes in base64"),
+        (&[good, good][..], "given more than once"),
+    ] {
+        for path in ["/v1/users/a/ws", "/ws/a"] {
+            let mut request = http()
+                .get(server.at(path))
+                .header("Connection", "Upgrade")
+                .header("Upgrade", "websocket")
+                .header("Sec-WebSocket-Version", "13");
+            for key in keys {
+                request = request.header("Sec-WebSocket-Key", *key);
+            }
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.status(), 400, "{path} {keys:?}");
+            let error: Value = reply.json().await.unwrap();
+            let error = &error["error"];
+            assert_eq!(error["field"], "Sec-WebSocket-Key", "{path} {keys:?}");
+            assert_eq!(error["message"], says, "{path} {keys:?}");
         }
     }
 }
