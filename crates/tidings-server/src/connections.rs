@@ -1,6 +1,7 @@
 //! Client connections: how they are accepted, counted and ended.
 
 mod addresses;
+mod forwarded;
 mod head_timer;
 mod progress;
 mod transport;
@@ -8,12 +9,12 @@ mod unread;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -30,6 +31,7 @@ use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
 use crate::http;
+use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
 
 /// Connections that the operating system completes before the server accepts them: enough for the
@@ -57,7 +59,11 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// One client's connection, as its handlers see it. It counts against the limit until the last clone
 /// is dropped, and a WebSocket keeps one.
 #[derive(Debug, Clone)]
-pub(crate) struct ClientConnection(Arc<Inner>);
+pub(crate) struct ClientConnection {
+    inner: Arc<Inner>,
+    /// Among those of the client's address: of the connection, or of one request through a proxy.
+    place: Arc<Place>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -65,21 +71,19 @@ struct Inner {
     /// Does not keep the socket open.
     socket: Weak<TcpStream>,
     _permit: OwnedSemaphorePermit,
-    /// Among the connections of its address.
-    place: Place,
     _counted: OpenConnection,
 }
 
 impl ClientConnection {
     /// How far what was sent has been written.
     pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.0.progress
+        &self.inner.progress
     }
 
     /// Waits until the client has closed the connection, or its sending half only: the two look the same
     /// until something is written. Waits for ever if bytes of the client are unread.
     pub(crate) async fn client_has_ended(&self) {
-        if let Some(socket) = self.0.socket.upgrade()
+        if let Some(socket) = self.inner.socket.upgrade()
             && let Ok(1..) = socket.peek(&mut [0]).await
         {
             std::future::pending::<()>().await;
@@ -90,7 +94,7 @@ impl ClientConnection {
     /// connection is not worth waiting for.
     pub(crate) async fn stalls_the_stop(&self, stopping: &CancellationToken) {
         stopping.cancelled().await;
-        self.0.progress.stalled(STALLED_STOP_TIMEOUT).await;
+        self.inner.progress.stalled(STALLED_STOP_TIMEOUT).await;
     }
 }
 
@@ -110,6 +114,7 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
     let permits = Arc::new(Semaphore::new(app.config.max_connections()));
     let addresses = Addresses::new(app.config.max_address_connections);
+    let trusted: Arc<[Network]> = app.config.trusted_proxies.as_slice().into();
     let mut is_failing = false;
     loop {
         // At the limit, new connections wait in the operating system's queue, which is bounded.
@@ -143,14 +148,25 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         if std::mem::take(&mut is_failing) {
             tracing::info!("accepting connections again");
         }
-        let Some(place) = addresses.take(peer.ip()) else {
-            continue;
+        let peer = peer.ip();
+        let is_proxy = trusted.iter().any(|network| network.contains(peer));
+        let place = if is_proxy {
+            Some(addresses.uncounted())
+        } else {
+            addresses.take(peer)
         };
+        let Some(place) = place else { continue };
+        let proxy = is_proxy.then(|| Proxy {
+            address: peer,
+            trusted: Arc::clone(&trusted),
+            addresses: Arc::clone(&addresses),
+        });
         let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
         let keep_alive = app.config.keep_alive;
         let serve = serve(
             stream,
             (permit, place),
+            proxy,
             service.clone(),
             keep_alive,
             stopping,
@@ -164,31 +180,44 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
 async fn serve(
     stream: TcpStream,
     (permit, place): (OwnedSemaphorePermit, Place),
+    proxy: Option<Proxy>,
     service: TowerToHyperService<axum::Router>,
     keep_alive: Duration,
     stopping: CancellationToken,
 ) {
     let progress = Arc::new(Progress::default());
     let stream = Arc::new(stream);
-    let connection = ClientConnection(Arc::new(Inner {
-        progress: Arc::clone(&progress),
-        socket: Arc::downgrade(&stream),
-        _permit: permit,
-        place,
-        _counted: OpenConnection::new(),
-    }));
+    let connection = ClientConnection {
+        inner: Arc::new(Inner {
+            progress: Arc::clone(&progress),
+            socket: Arc::downgrade(&stream),
+            _permit: permit,
+            _counted: OpenConnection::new(),
+        }),
+        place: Arc::new(place),
+    };
     let of_requests = connection.clone();
     let hint = keep_alive_hint(keep_alive);
     let unread = Unread::default();
     let watched = unread.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let mut request = request.map(|body| watched.watch(body));
-        request.extensions_mut().insert(of_requests.clone());
         let hint = hint.clone();
-        let response = if of_requests.0.place.is_beyond() {
-            Err(http::too_many_connections(&request))
-        } else {
+        let admitted = match &proxy {
+            Some(proxy) => proxy.admit(&of_requests, request.headers()),
+            None => (!of_requests.place.is_beyond()).then(|| of_requests.clone()),
+        };
+        let response = if let Some(connection) = admitted {
+            request.extensions_mut().insert(connection);
             Ok(service.call(request))
+        } else {
+            let mut refused = http::too_many_connections(&request);
+            // That of a proxy is for other clients too.
+            if proxy.is_none() {
+                let close = HeaderValue::from_static("close");
+                refused.headers_mut().insert(header::CONNECTION, close);
+            }
+            Err(refused)
         };
         async move {
             let mut response = match response {
@@ -239,6 +268,33 @@ async fn serve(
     }
     // A stop does not wait for it.
     stopping.run_until_cancelled(unread.discard(&stream)).await;
+}
+
+/// A trusted proxy, whose requests are counted by the clients that it names.
+struct Proxy {
+    address: IpAddr,
+    trusted: Arc<[Network]>,
+    addresses: Arc<Addresses>,
+}
+
+impl Proxy {
+    /// The connection for a request, with a place among those of its client; `None` if the client has as many as
+    /// allowed.
+    fn admit(
+        &self,
+        connection: &ClientConnection,
+        headers: &HeaderMap,
+    ) -> Option<ClientConnection> {
+        if !self.addresses.has_limit() {
+            return Some(connection.clone());
+        }
+        let client = forwarded::client(self.address, headers, &self.trusted);
+        let place = self.addresses.take(client)?;
+        (!place.is_beyond()).then(|| ClientConnection {
+            inner: Arc::clone(&connection.inner),
+            place: Arc::new(place),
+        })
+    }
 }
 
 /// The header by which proxies stop reusing the connection before it is closed under a request.

@@ -8,6 +8,7 @@
 pub(crate) mod environment;
 pub(crate) mod file;
 pub mod jwt;
+pub mod network;
 pub(crate) mod origin;
 
 use std::ffi::OsStr;
@@ -26,6 +27,7 @@ use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
 use tracing_subscriber::EnvFilter;
 
 use self::jwt::JwtSettings;
+use self::network::Network;
 use crate::storage::{DatabaseUrl, RedisUrl};
 
 const HOUR: u64 = 60 * 60;
@@ -114,11 +116,18 @@ pub struct Settings {
           default_value = "100", value_parser = count(1, 100_000_usize))]
     pub max_streams_per_user: usize,
 
-    /// Maximum number of open connections from one address; behind a proxy all have the address of the proxy
-    /// [default: no limit]
+    /// Maximum number of open connections from one address; behind proxies that are trusted, of requests and
+    /// streams [default: no limit]
     #[arg(long, env = "TIDINGS_MAX_ADDRESS_CONNECTIONS", value_name = "COUNT",
           value_parser = count(1, 1_000_000_usize))]
     pub max_address_connections: Option<usize>,
+
+    /// Proxies in front of the server: addresses, or networks such as `10.0.0.0/8`. The limits of addresses
+    /// count the clients that these name in `X-Forwarded-For` or `Forwarded`, and no others; may be given several
+    /// times, or several separated by commas
+    #[arg(long, env = "TIDINGS_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',',
+          value_parser = Network::from_str)]
+    pub trusted_proxies: Vec<Network>,
 
     /// Maximum number of requests a second of each API key; those of the configuration count together
     /// [default: no limit]

@@ -39,11 +39,7 @@ impl Addresses {
     /// refused; `None` for those beyond that.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
         let Some(max) = self.max else {
-            return Some(Place {
-                addresses: Arc::clone(self),
-                address: None,
-                is_beyond: false,
-            });
+            return Some(self.uncounted());
         };
         let address = network(address);
         let mut by_address = self.lock();
@@ -66,6 +62,20 @@ impl Addresses {
             address: Some(address),
             is_beyond,
         })
+    }
+
+    /// Whether connections are counted.
+    pub(super) fn has_limit(&self) -> bool {
+        self.max.is_some()
+    }
+
+    /// A place that does not count, for the connection of a proxy.
+    pub(super) fn uncounted(self: &Arc<Self>) -> Place {
+        Place {
+            addresses: Arc::clone(self),
+            address: None,
+            is_beyond: false,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Open>> {

@@ -94,10 +94,7 @@ pub(super) async fn limit(
 pub(crate) fn too_many_connections<B>(request: &http::Request<B>) -> Response {
     let reason = "the address has as many connections as allowed";
     let error = ApiError::new(Code::TooManyConnections, reason);
-    let mut response = refusal(request, error, reason, CONNECTION_WAIT);
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
+    refusal(request, error, reason, CONNECTION_WAIT)
 }
 
 /// The error; or a stream that ends at once, because an `EventSource` does not reconnect after any other

@@ -187,6 +187,103 @@ async fn from(server: &Server, client: Ipv4Addr) -> TcpStream {
     socket.connect(server).await.unwrap()
 }
 
+/// A client of a proxy, which has called it from this address; gives the stream that it opens.
+async fn stream_from(server: &Server, header: (&str, &str)) -> Response {
+    let request = http().get(server.at("/v1/users/anna/events"));
+    let request = request.header(header.0, header.1);
+    request.send().await.unwrap()
+}
+
+#[tokio::test]
+async fn the_clients_of_a_trusted_proxy_are_counted_by_the_addresses_that_it_names() {
+    let home = Home::with(&[
+        "--max-address-connections",
+        "2",
+        "--trusted-proxies",
+        "192.0.2.128/25, 127.0.0.1",
+    ]);
+    let server = home.start().await;
+    // The first address in the list is the client's word.
+    let anna = [
+        "203.0.113.1, 198.51.100.1",
+        "203.0.113.2, 198.51.100.1, 192.0.2.129",
+    ];
+    let mut streams = Vec::new();
+    for header in anna {
+        let stream = stream_from(&server, ("X-Forwarded-For", header)).await;
+        assert_eq!(stream.status(), 200, "{header}");
+        streams.push(stream);
+    }
+    let third = stream_from(&server, ("Forwarded", "for=203.0.113.1, for=198.51.100.1")).await;
+    assert_eq!(third.status(), 429);
+    assert!(third.headers().contains_key("retry-after"));
+    // The connection of the proxy serves other clients too.
+    assert!(!third.headers().contains_key("connection"));
+    let short = http().get(server.at("/health/live"));
+    let short = short
+        .header("X-Forwarded-For", anna[0])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(short.status(), 429);
+    let source = http().get(server.at("/v1/users/anna/events"));
+    let source = source.header("Accept", "text/event-stream");
+    let source = source
+        .header("X-Forwarded-For", anna[0])
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(Events::of(source).next().await.name, "tidings.bye");
+
+    // Other clients have their own places, short requests free theirs, and so do streams that end.
+    for n in 0..20 {
+        let other = http().get(server.at("/health/live"));
+        let address = format!("198.51.100.{}", 2 + n % 2);
+        let other = other
+            .header("X-Forwarded-For", address)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(other.status(), 200);
+    }
+    streams.pop();
+    soon("room", async {
+        loop {
+            let stream = stream_from(&server, ("X-Forwarded-For", anna[0])).await;
+            if stream.status() == 200 {
+                return stream;
+            }
+        }
+    })
+    .await;
+}
+
+/// Other systems have no second loopback address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_word_of_others_than_trusted_proxies_does_not_count() {
+    let home = Home::with(&[
+        "--max-address-connections",
+        "2",
+        "--trusted-proxies",
+        "127.0.0.1",
+    ]);
+    let server = home.start().await;
+    let mut open = Vec::new();
+    for n in 0..3 {
+        let mut stream = from(&server, Ipv4Addr::new(127, 0, 0, 2)).await;
+        let forwarded = format!("*/*\r\nX-Forwarded-For: 198.51.100.{n}");
+        let response = ask(&mut stream, &forwarded).await;
+        let expected = if n < 2 {
+            "HTTP/1.1 200"
+        } else {
+            "HTTP/1.1 429"
+        };
+        assert!(response.starts_with(expected), "{n}: {response}");
+        open.push(stream);
+    }
+}
+
 /// Sends a request, and gives what comes until the response is whole or the connection ends.
 async fn ask(stream: &mut TcpStream, accept: &str) -> String {
     let head = format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
