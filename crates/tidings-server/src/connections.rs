@@ -20,6 +20,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -87,6 +88,15 @@ impl ClientConnection {
             && let Ok(1..) = socket.peek(&mut [0]).await
         {
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the operating system reports that the connection is broken. After the client has ended, that is
+    /// when something was written for it, unless it has closed its sending half only.
+    pub(crate) async fn is_broken(&self) {
+        if let Some(socket) = self.inner.socket.upgrade() {
+            // An error of the call means the same for the stream: nothing more can be sent.
+            let _broken = socket.ready(Interest::ERROR).await;
         }
     }
 

@@ -134,6 +134,8 @@ impl SseBody {
                     self.is_probing = true;
                     self.feed.ping_every(PROBE_INTERVAL);
                 }
+                // Before the next ping shows it, so that the place is free at once.
+                () = self.connection.is_broken(), if self.is_probing => return None,
             }
         };
         self.ended = matches!(step, Step::End(_));
