@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidings_notify::{Event, Notifier};
+use tidings_notify::Notifier;
 use tidings_webhooks::Webhooks;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -10,15 +10,6 @@ use tracing::Instrument;
 
 use crate::storage::{Accept, Accepted, Records, StorageError};
 use crate::telemetry;
-
-/// Why notifications were not accepted. Nothing of them was stored.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum AcceptError {
-    #[error("the idempotency key was used for another request")]
-    IdempotencyConflict,
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Acceptor {
@@ -30,7 +21,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Stores the notifications, all or none, and returns them.
+    /// Stores the notifications, all or none, and returns what became of them.
     ///
     /// When this returns, the logs, the unread counts, the message for the fan-out and the
     /// idempotency key are on disk, by one commit. No endpoint has been read: that is the work of the
@@ -39,31 +30,29 @@ impl Acceptor {
     /// # Cancel safety
     ///
     /// A dropped call continues: what may already be committed must be announced.
-    pub(crate) async fn accept(&self, accept: Accept) -> Result<Vec<Event>, AcceptError> {
+    pub(crate) async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError> {
         let acceptor = self.clone();
         let run = async move { acceptor.run(accept).await };
         let task = self.tasks.spawn(run.in_current_span());
         task.await
-            .unwrap_or_else(|panic| Err(StorageError::failed(panic).into()))
+            .unwrap_or_else(|panic| Err(StorageError::failed(panic)))
     }
 
-    async fn run(&self, accept: Accept) -> Result<Vec<Event>, AcceptError> {
+    async fn run(&self, accept: Accept) -> Result<Accepted, StorageError> {
         let start = Instant::now();
         let accepted = self.records.accept(accept).await;
         telemetry::accept_finished(&accepted, start.elapsed());
-        match accepted? {
-            Accepted::Stored {
-                events,
-                has_webhooks,
-            } => {
-                self.notifier.announce(&events);
-                if has_webhooks {
-                    self.webhooks.wake();
-                }
-                Ok(events)
+        let accepted = accepted?;
+        if let Accepted::Stored {
+            events,
+            has_webhooks,
+        } = &accepted
+        {
+            self.notifier.announce(events);
+            if *has_webhooks {
+                self.webhooks.wake();
             }
-            Accepted::Repeated(events) => Ok(events),
-            Accepted::Conflict => Err(AcceptError::IdempotencyConflict),
         }
+        Ok(accepted)
     }
 }

@@ -26,6 +26,7 @@ mod parameters;
 mod presence;
 mod rate_limit;
 mod reference;
+mod repeatable;
 mod request;
 mod request_id;
 mod routes;

@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// How long a key is remembered: longer than the retries of any caller.
 pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
+/// After this time, a request that is still not done counts as lost with its server, and a repeat is carried out.
+pub(crate) const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(60);
+
 /// The header with the key.
 pub(crate) const NAME: &str = "Idempotency-Key";
 
@@ -60,6 +63,11 @@ pub(crate) struct Once {
     pub(crate) fingerprint: [u8; 32],
 }
 
+/// What a response that is kept for a repeat is bound to where it is encrypted.
+pub(crate) fn context(key: &str) -> String {
+    format!("response to {key}")
+}
+
 impl Once {
     pub(crate) fn new(key: IdempotencyKey, route: &str, body: &[u8]) -> Self {
         let mut digest = Sha256::new();
@@ -72,9 +80,9 @@ impl Once {
         }
     }
 
-    /// What a response that is kept for a repeat is bound to where it is encrypted.
+    /// What its response is bound to where it is encrypted.
     pub(crate) fn context(&self) -> String {
-        format!("response to {}", self.key.as_str())
+        context(self.key.as_str())
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `health` | whether the database can be written |
 //! | `finding` | what `tidings doctor` finds |
 //! | `retention` | deletes what is old |
+//! | `resealing` | encrypts kept responses that were stored without a key |
 //! | `same_redis` | notices an instance with another `--redis` |
 //! | `telemetry` | metrics, and their text for Prometheus |
 //! | `http` | routes, streams, errors |
@@ -45,6 +46,7 @@ mod idempotency;
 mod limits;
 mod outage;
 mod permits;
+mod resealing;
 mod retention;
 mod same_redis;
 mod server;

@@ -13,6 +13,11 @@ use self::rate::{Exceeded, Rate};
 use crate::access::Caller;
 use crate::config::Config;
 
+/// The notifications that were taken from the rates of their users.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Taken(Vec<(UserId, NonZeroU32)>);
+
 /// The rates, each `None` if it is not limited.
 #[derive(Debug)]
 pub(crate) struct Limits {
@@ -51,18 +56,30 @@ impl Limits {
     pub(crate) fn take_notifications<'a>(
         &self,
         users: impl Iterator<Item = &'a UserId>,
-    ) -> Result<(), (NonZeroU32, Exceeded<UserId>)> {
+    ) -> Result<Taken, (NonZeroU32, Exceeded<UserId>)> {
         let Some(rate) = &self.notifications else {
-            return Ok(());
+            return Ok(Taken(Vec::new()));
         };
         let mut counts: HashMap<&UserId, u32> = HashMap::new();
         for user in users {
             *counts.entry(user).or_default() += 1;
         }
-        let counts = counts
+        let counts: Vec<_> = counts
             .into_iter()
-            .filter_map(|(user, count)| Some((user.clone(), NonZeroU32::new(count)?)));
-        rate.take_all(counts)
-            .map_err(|exceeded| (rate.per_second(), exceeded))
+            .filter_map(|(user, count)| Some((user.clone(), NonZeroU32::new(count)?)))
+            .collect();
+        match rate.take_all(counts.iter().cloned()) {
+            Ok(()) => Ok(Taken(counts)),
+            Err(exceeded) => Err((rate.per_second(), exceeded)),
+        }
+    }
+
+    /// Gives back what was taken for a request that became no notification.
+    pub(crate) fn give_back(&self, Taken(counts): Taken) {
+        if let Some(rate) = &self.notifications {
+            for (user, count) in counts {
+                rate.give_back(&user, count);
+            }
+        }
     }
 }

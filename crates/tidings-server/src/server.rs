@@ -25,7 +25,7 @@ use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
 use crate::storage::{DatabaseUrl, Redis, Storage};
-use crate::{connections, retention};
+use crate::{connections, resealing, retention};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub struct Server {
     accepting: CancellationToken,
     accept_loop: AbortOnDropHandle<()>,
     _retention: AbortOnDropHandle<()>,
+    /// Encrypts what was stored without a key.
+    _resealing: AbortOnDropHandle<()>,
     /// Keeps the keys of callers up to date.
     _access: AbortOnDropHandle<()>,
     /// Compares the setting of this instance with those of the others, if there can be some.
@@ -168,6 +170,8 @@ impl Server {
             accepting.clone(),
         ));
         let retention = tokio::spawn(retention::run(Arc::clone(&app)));
+        let of_task = Arc::clone(&app);
+        let resealing = tokio::spawn(async move { resealing::run(&of_task).await });
         let is_shared = matches!(app.config.database, DatabaseUrl::Postgres(_));
         let same_redis = is_shared.then(|| tokio::spawn(compare_redis(Arc::clone(&app))));
         Ok(Self {
@@ -177,6 +181,7 @@ impl Server {
             accepting,
             accept_loop: AbortOnDropHandle::new(accept_loop),
             _retention: AbortOnDropHandle::new(retention),
+            _resealing: AbortOnDropHandle::new(resealing),
             _access: AbortOnDropHandle::new(access),
             _same_redis: same_redis.map(AbortOnDropHandle::new),
         })

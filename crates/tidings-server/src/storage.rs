@@ -8,7 +8,8 @@
 //! | `webhooks` | endpoints, deliveries, attempts, lanes |
 //! | `presence` | who is online |
 //! | `api_keys` | API keys, by their digests |
-//! | `records` | idempotency keys, and the operations that concern several parts at once |
+//! | `records` | the operations that concern several parts at once, with their idempotency keys |
+//! | `requests` | what is known of requests by their idempotency keys |
 //!
 //! [`DatabaseUrl`] names the engine, and `Storage::open` is the one place that asks for it. Each
 //! engine has a file here; `conformance` holds all of them to the same contract. Beside PostgreSQL, a
@@ -23,6 +24,7 @@ pub(crate) mod inspection;
 mod postgres;
 mod records;
 pub(crate) mod redis;
+mod requests;
 mod sqlite;
 mod stored;
 mod url;
@@ -37,6 +39,7 @@ pub use self::error::StorageError;
 pub(crate) use self::import::{Imported, import};
 pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
 pub(crate) use self::redis::Redis;
+pub(crate) use self::requests::{Begun, KeptResponse, NewResponse, Requests};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl};
 
 /// The parts that keep something, all in one database. Clones share it.
@@ -47,6 +50,7 @@ pub(crate) struct Storage {
     pub(crate) webhooks: Arc<dyn tidings_webhooks::Store>,
     pub(crate) presence: Arc<dyn tidings_notify::Presence>,
     pub(crate) records: Arc<dyn Records>,
+    pub(crate) requests: Arc<dyn Requests>,
     pub(crate) api_keys: Arc<dyn ApiKeyStore>,
 }
 

@@ -121,7 +121,7 @@ impl EncryptionKeys {
     }
 
     /// Whether a stored text is as [`seal`](Self::seal) would store it now.
-    pub(crate) fn is_current(&self, stored: &str) -> bool {
+    pub fn is_current(&self, stored: &str) -> bool {
         match self.0.first() {
             Some(key) => stored.starts_with(&format!("{PREFIX}{VERSION}:{}:", key.id)),
             None => !stored.starts_with(PREFIX),

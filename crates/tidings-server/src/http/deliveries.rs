@@ -2,12 +2,15 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
-use super::extract::{InPath, NoFields, NoIdempotencyKey, Parameters};
+use super::extract::{InPath, NoFields, Parameters, SentKey};
+use super::repeatable;
 use crate::app::SharedApp;
+use crate::idempotency::Once;
 use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
 use crate::wire::{Data, Page};
 
@@ -60,15 +63,21 @@ pub(super) async fn attempts(
 pub(super) async fn retry(
     State(app): State<SharedApp>,
     InPath(id): InPath<String>,
-    _: NoIdempotencyKey,
+    SentKey(key): SentKey,
     _: NoFields,
 ) -> Result<Response, ApiError> {
     let id = delivery_id(&id)?;
-    match app.webhooks.retry(id).await? {
-        Some(delivery) => Ok(Json(delivery).into_response()),
-        None if app.webhooks.delivery(id).await?.is_some() => Err(ApiError::endpoint_disabled()),
-        None => Err(unknown_delivery()),
-    }
+    let once = key.map(|key| Once::new(key, &format!("/v1/deliveries/{id}/retry"), &[]));
+    let webhooks = app.webhooks.clone();
+    let retry = async move {
+        match webhooks.retry(id).await? {
+            Some(delivery) => Ok(serde_json::to_string(&delivery)?),
+            None if webhooks.delivery(id).await?.is_some() => Err(ApiError::endpoint_disabled()),
+            None => Err(unknown_delivery()),
+        }
+    };
+    let delivery = repeatable::carry_out(&app, once, retry).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], delivery).into_response())
 }
 
 fn delivery_id(text: &str) -> Result<DeliveryId, ApiError> {

@@ -5,21 +5,23 @@ pub(super) mod fields;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use tidings::signing::Secret;
+use tidings_notify::UserId;
 use tidings_webhooks::{Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay};
 
 use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, idempotency_key};
+use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, PathPart, SentKey};
 use super::fields::{Change, Fields};
+use super::repeatable;
 use super::request::FromFields;
-use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::idempotency::Once;
+use crate::idempotency::{IdempotencyKey, Once};
 use crate::storage::{CreateEndpoint, Created};
 use crate::wire::Data;
 use crate::wire::webhook::{
@@ -34,18 +36,11 @@ const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) async fn create(
     State(app): State<SharedApp>,
-    Extension(caller): Extension<Caller>,
     OwnerInPath(owner): OwnerInPath,
-    headers: HeaderMap,
+    SentKey(key): SentKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let once = idempotency_key(&headers, &caller)?.map(|key| {
-        let route = match &owner {
-            Owner::User(user) => format!("/v1/users/{user}/endpoints"),
-            Owner::Operator => "/v1/endpoints".to_owned(),
-        };
-        Once::new(key, &route, &body)
-    });
+    let once = key.map(|key| Once::new(key, &all_of(&owner), &body));
     let NewEndpointFields {
         url,
         enabled,
@@ -57,6 +52,7 @@ pub(super) async fn create(
 
     let mut settings = EndpointSettings::new(url);
     changes.apply(&mut settings);
+    let is_of_a_user = matches!(owner, Owner::User(_));
     let mut new = NewEndpoint::new(owner, settings).with_limit(app.config.max_endpoints);
     if let Some(secret) = secret {
         new = new.with_secret(secret);
@@ -69,15 +65,14 @@ pub(super) async fn create(
         endpoint: prepared.endpoint().clone(),
         secret: prepared.secret().expose().to_string(),
     })?;
-    // The response has the secret in it, and is kept for a repeat.
-    let context = once.as_ref().map(Once::context);
-    let kept = match &context {
-        Some(context) => app.encryption.seal(context, &response),
-        None => Ok(String::new()),
+    let kept = match &once {
+        Some(once) => repeatable::seal(&app.encryption, once, &response)?,
+        None => String::new(),
     };
+    let repeated = once.clone();
     let create = CreateEndpoint {
         endpoint: prepared.clone(),
-        response: kept.map_err(|error| ApiError::internal(&error))?,
+        response: kept,
         once,
     };
     let response = match app.storage.records.create_endpoint(create).await? {
@@ -85,15 +80,27 @@ pub(super) async fn create(
             app.webhooks.endpoint_created(&prepared);
             response
         }
-        Created::Repeated(kept) => {
-            let opened = app.encryption.open(&context.unwrap_or_default(), &kept);
-            opened.map_err(|error| ApiError::internal(&error))?
-        }
+        Created::Repeated(kept) => match &repeated {
+            Some(once) => repeatable::open(&app.encryption, once, &kept)?,
+            None => kept,
+        },
         Created::Conflict => return Err(ApiError::idempotency_conflict()),
-        Created::TooMany { limit } => return Err(ApiError::too_many_endpoints(limit)),
+        Created::TooMany { limit } => {
+            let refused = ApiError::too_many_endpoints(limit);
+            return Err(if is_of_a_user {
+                refused.about(UserId::NAME)
+            } else {
+                refused
+            });
+        }
     };
+    Ok(json(StatusCode::CREATED, response))
+}
+
+/// A response with a document that is text already.
+fn json(status: StatusCode, document: String) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
-    Ok((StatusCode::CREATED, content_type, response).into_response())
+    (status, content_type, document).into_response()
 }
 
 pub(super) async fn list(
@@ -174,41 +181,47 @@ pub(super) async fn remove(
 
 pub(super) async fn rotate_secret(
     State(app): State<SharedApp>,
-    OwnerInPath(owner): OwnerInPath,
-    InPath(id): InPath<String>,
-    _: NoIdempotencyKey,
+    target: Target,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let id = find(&app, &owner, &id).await?.id;
+    let id = target.find(&app).await?;
     let Rotation { secret, overlap } = Rotation::read(Fields::parse_optional(&body)?)?;
     let secret = secret.as_deref().map(parse_secret).transpose()?;
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_millis);
-    let rotated = app.webhooks.rotate_secret(id, secret, overlap).await?;
-    let secret = rotated.ok_or_else(unknown_endpoint)?.expose().to_string();
-    Ok(Json(RotatedSecret { secret }).into_response())
+    let once = target.once("secret/rotate", &body);
+    let webhooks = app.webhooks.clone();
+    let rotation = async move {
+        let rotated = webhooks.rotate_secret(id, secret, overlap).await?;
+        let secret = rotated.ok_or_else(unknown_endpoint)?.expose().to_string();
+        Ok(serde_json::to_string(&RotatedSecret { secret })?)
+    };
+    let response = repeatable::carry_out(&app, once, rotation).await?;
+    Ok(json(StatusCode::OK, response))
 }
 
 pub(super) async fn send_test(
     State(app): State<SharedApp>,
-    OwnerInPath(owner): OwnerInPath,
-    InPath(id): InPath<String>,
-    _: NoIdempotencyKey,
+    target: Target,
     _: NoFields,
 ) -> Result<Response, ApiError> {
-    let id = find(&app, &owner, &id).await?.id;
-    let delivery = app.webhooks.send_test(id).await?;
-    let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
-    Ok((StatusCode::ACCEPTED, Json(TestDelivery { delivery_id })).into_response())
+    let id = target.find(&app).await?;
+    let once = target.once("test", &[]);
+    let webhooks = app.webhooks.clone();
+    let test = async move {
+        let delivery = webhooks.send_test(id).await?;
+        let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
+        Ok(serde_json::to_string(&TestDelivery { delivery_id })?)
+    };
+    let response = repeatable::carry_out(&app, once, test).await?;
+    Ok(json(StatusCode::ACCEPTED, response))
 }
 
 pub(super) async fn replay(
     State(app): State<SharedApp>,
-    OwnerInPath(owner): OwnerInPath,
-    InPath(id): InPath<String>,
-    _: NoIdempotencyKey,
+    target: Target,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
-    let id = find(&app, &owner, &id).await?.id;
+    let id = target.find(&app).await?;
     let NewReplay {
         since,
         until,
@@ -223,10 +236,56 @@ pub(super) async fn replay(
     if let Some(per_second) = per_second {
         replay = replay.per_second(per_second);
     }
-    if app.webhooks.replay(id, replay).await? {
-        Ok(StatusCode::ACCEPTED)
-    } else {
-        Err(ApiError::endpoint_disabled())
+    let once = target.once("replay", &body);
+    let webhooks = app.webhooks.clone();
+    let begin = async move {
+        if webhooks.replay(id, replay).await? {
+            Ok(String::new())
+        } else {
+            Err(ApiError::endpoint_disabled())
+        }
+    };
+    repeatable::carry_out(&app, once, begin).await?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+/// The route of all endpoints of an owner.
+fn all_of(owner: &Owner) -> String {
+    match owner {
+        Owner::User(user) => format!("/v1/users/{user}/endpoints"),
+        Owner::Operator => "/v1/endpoints".to_owned(),
+    }
+}
+
+/// The endpoint that the path names, and the idempotency key of the request.
+#[derive(Debug)]
+pub(super) struct Target {
+    owner: Owner,
+    id: String,
+    key: Option<IdempotencyKey>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let OwnerInPath(owner) = OwnerInPath::from_request_parts(parts, state).await?;
+        let InPath(id) = InPath::from_request_parts(parts, state).await?;
+        let SentKey(key) = SentKey::from_request_parts(parts, state).await?;
+        Ok(Self { owner, id, key })
+    }
+}
+
+impl Target {
+    /// What makes an operation on the endpoint repeatable.
+    fn once(&self, operation: &str, body: &[u8]) -> Option<Once> {
+        let route = format!("{}/{}/{operation}", all_of(&self.owner), self.id);
+        let key = self.key.clone()?;
+        Some(Once::new(key, &route, body))
+    }
+
+    async fn find(&self, app: &SharedApp) -> Result<EndpointId, ApiError> {
+        Ok(find(app, &self.owner, &self.id).await?.id)
     }
 }
 

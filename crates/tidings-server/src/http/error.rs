@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
 
-use crate::accept::AcceptError;
 use crate::idempotency;
 use crate::outage::Cause;
 use crate::storage::{StorageError, redis};
@@ -138,6 +137,21 @@ impl ApiError {
             "this Idempotency-Key was used for a request with another body or to another route",
         )
         .about(idempotency::NAME)
+    }
+
+    /// A request with the same idempotency key is being carried out.
+    pub(crate) fn request_running() -> Self {
+        let message = "a request with this Idempotency-Key is being carried out";
+        Self::new(Code::RequestRunning, message)
+            .about(idempotency::NAME)
+            .retry_after(1)
+    }
+
+    /// The response that was kept for a repeat is lost with its key.
+    pub(crate) fn response_unreadable() -> Self {
+        let message = "the request was made before, and its response cannot be decrypted with the keys of this \
+                       server (--encryption-key); look up what became of it, and do not repeat it";
+        Self::new(Code::ResponseUnreadable, message).about(idempotency::NAME)
     }
 
     /// The owner has as many endpoints as allowed.
@@ -278,14 +292,5 @@ impl From<tidings_notify::Error> for ApiError {
 impl From<serde_json::Error> for ApiError {
     fn from(error: serde_json::Error) -> Self {
         Self::internal(&error)
-    }
-}
-
-impl From<AcceptError> for ApiError {
-    fn from(error: AcceptError) -> Self {
-        match error {
-            AcceptError::IdempotencyConflict => Self::idempotency_conflict(),
-            AcceptError::Storage(error) => error.into(),
-        }
     }
 }

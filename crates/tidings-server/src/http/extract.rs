@@ -379,13 +379,20 @@ pub(crate) fn header_once<'a>(
     }
 }
 
-/// Reads the `Idempotency-Key` header, if there is one, as the key of this caller.
-pub(crate) fn idempotency_key(
-    headers: &HeaderMap,
-    caller: &Caller,
-) -> Result<Option<IdempotencyKey>, ApiError> {
-    let key = sent_idempotency_key(headers)?;
-    Ok(key.map(|key| key.within(&caller.namespace())))
+/// The `Idempotency-Key` header, if there is one, as the key of the caller.
+#[derive(Debug)]
+pub(crate) struct SentKey(pub(crate) Option<IdempotencyKey>);
+
+impl<S: Send + Sync> FromRequestParts<S> for SentKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let key = sent_idempotency_key(&parts.headers)?;
+        // Every route on which a key has an effect has a caller.
+        let namespace = parts.extensions.get().map(Caller::namespace);
+        let namespace = namespace.unwrap_or_default();
+        Ok(Self(key.map(|key| key.within(&namespace))))
+    }
 }
 
 fn sent_idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, ApiError> {

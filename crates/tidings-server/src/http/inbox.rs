@@ -9,10 +9,11 @@ use tidings_notify::{
 };
 
 use super::error::ApiError;
-use super::extract::{Body, InPath, Parameters};
+use super::extract::{Body, InPath, Parameters, SentKey};
 use super::fields::Fields;
 use super::request::{FromFields, request};
 use crate::app::SharedApp;
+use crate::idempotency;
 use crate::wire::notification::Inbox;
 
 pub(crate) async fn list(
@@ -105,9 +106,10 @@ fn unknown_notification() -> ApiError {
 pub(crate) async fn read_all(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
+    key: SentKey,
     Body(body): Body,
 ) -> Result<Json<Counts>, ApiError> {
-    let action = match up_to(&app, &user, &body).await? {
+    let action = match up_to(&app, &user, &key, &body).await? {
         None => InboxAction::ReadAll,
         Some(id) => InboxAction::ReadUpTo(id),
     };
@@ -118,9 +120,10 @@ pub(crate) async fn read_all(
 pub(crate) async fn seen(
     State(app): State<SharedApp>,
     InPath(user): InPath<UserId>,
+    key: SentKey,
     Body(body): Body,
 ) -> Result<Json<Counts>, ApiError> {
-    let action = match up_to(&app, &user, &body).await? {
+    let action = match up_to(&app, &user, &key, &body).await? {
         None => InboxAction::SeeAll,
         Some(id) => InboxAction::SeeUpTo(id),
     };
@@ -149,11 +152,23 @@ request! {
     }
 }
 
-/// The notification up to which a request goes, if it names one.
-async fn up_to(app: &SharedApp, user: &UserId, body: &[u8]) -> Result<Option<EventId>, ApiError> {
+/// The notification up to which a request goes, if it names one. With an idempotency key it must: otherwise a
+/// repeat would also change what has come meanwhile.
+async fn up_to(
+    app: &SharedApp,
+    user: &UserId,
+    SentKey(key): &SentKey,
+    body: &[u8],
+) -> Result<Option<EventId>, ApiError> {
     let UpTo { up_to } = UpTo::read(Fields::parse_optional(body)?)?;
     let Some(up_to) = up_to else {
-        return Ok(None);
+        return match key {
+            None => Ok(None),
+            Some(_) => Err(ApiError::invalid(
+                idempotency::NAME,
+                "supported by this route only beside `up_to`",
+            )),
+        };
     };
     match up_to.parse() {
         // The cursor of an inbox that was empty, and need not be any more.

@@ -3,26 +3,25 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tidings_notify::{Draft, EventKey, EventType, Payload, UserId};
+use tidings_notify::{Draft, Event, EventKey, EventType, Payload, UserId};
 
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, idempotency_key};
+use super::extract::{Body, SentKey};
 use super::fields::{Fields, elements};
-use super::rate_limit::check_notifications;
+use super::rate_limit::take_notifications;
 use super::request::{FromFields, Raw, request};
-use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::idempotency::Once;
-use crate::storage::Accept;
+use crate::storage::{Accept, Accepted};
 use crate::wire::Data;
-use crate::wire::notification::{Accepted, MessagePayload};
+use crate::wire::notification::{self, MessagePayload};
 
 /// Maximum number of notifications in one request.
 const MAX_NOTIFICATIONS: usize = 10_000;
@@ -33,31 +32,27 @@ const MAX_STORED_BYTES: usize = 16 << 20;
 
 pub(crate) async fn create(
     State(app): State<SharedApp>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    SentKey(key): SentKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let request = Request::parse(Fields::parse(&body)?)?;
-    let once =
-        idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/v1/notifications", &body));
+    let once = key.map(|key| Once::new(key, "/v1/notifications", &body));
     let is_list = matches!(request.recipients, Recipients::Many(_));
     let mut batch = Batch::default();
     batch.add(request)?;
     let drafts = batch.drafts;
-    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
-    let data = app.acceptor.accept(Accept { drafts, once }).await?;
+    let data = accept(&app, Accept { drafts, once }).await?;
     let accepted = if is_list {
-        Some(Accepted::Many(Data { data }))
+        Some(notification::Accepted::Many(Data { data }))
     } else {
-        data.into_iter().next().map(Accepted::One)
+        data.into_iter().next().map(notification::Accepted::One)
     };
     Ok(created(&accepted))
 }
 
 pub(crate) async fn create_batch(
     State(app): State<SharedApp>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    SentKey(key): SentKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let NewBatch { notifications } = NewBatch::read(Fields::parse(&body)?)?;
@@ -75,12 +70,38 @@ pub(crate) async fn create_batch(
     if batch.drafts.is_empty() {
         return Err(ApiError::invalid("notifications", "expected at least one"));
     }
-    let once = idempotency_key(&headers, &caller)?
-        .map(|key| Once::new(key, "/v1/notifications/batch", &body));
+    let once = key.map(|key| Once::new(key, "/v1/notifications/batch", &body));
     let drafts = batch.drafts;
-    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
-    let data = app.acceptor.accept(Accept { drafts, once }).await?;
+    let data = accept(&app, Accept { drafts, once }).await?;
     Ok(created(&Data { data }))
+}
+
+/// Accepts notifications within the rates of their users. A repeat takes nothing of the rates, and gets the first
+/// response also if they are used up.
+pub(crate) async fn accept(app: &SharedApp, accept: Accept) -> Result<Vec<Event>, ApiError> {
+    let users = accept.drafts.iter().map(Draft::user);
+    let taken = match take_notifications(&app.limits, users) {
+        Ok(taken) => taken,
+        Err(refused) => {
+            return match app.storage.requests.earlier(accept).await? {
+                Some(Accepted::Repeated(events)) => Ok(events),
+                Some(Accepted::Conflict) => Err(ApiError::idempotency_conflict()),
+                Some(Accepted::Stored { .. }) | None => Err(refused),
+            };
+        }
+    };
+    match app.acceptor.accept(accept).await {
+        Ok(Accepted::Stored { events, .. }) => Ok(events),
+        Ok(Accepted::Repeated(events)) => {
+            app.limits.give_back(taken);
+            Ok(events)
+        }
+        Ok(Accepted::Conflict) => {
+            app.limits.give_back(taken);
+            Err(ApiError::idempotency_conflict())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// 201 with a document.

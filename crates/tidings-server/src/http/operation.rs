@@ -237,4 +237,15 @@ impl Operation {
         self.is_repeatable = true;
         self.fails_with(&[Code::IdempotencyConflict])
     }
+
+    /// The response is kept for a repeat.
+    pub(super) fn repeats_its_response(self) -> Self {
+        self.repeatable().fails_with(&[Code::ResponseUnreadable])
+    }
+
+    /// The same for a request that is not stored in one transaction with its key.
+    pub(super) fn carried_out_once(self) -> Self {
+        self.repeats_its_response()
+            .fails_with(&[Code::RequestRunning])
+    }
 }

@@ -16,8 +16,8 @@ use tidings_notify::wire::Bye;
 use super::error::ApiError;
 use super::sse;
 use crate::access::Caller;
-use crate::limits::Limits;
 use crate::limits::rate::Exceeded;
+use crate::limits::{Limits, Taken};
 use crate::wire::code::Code;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
@@ -125,12 +125,13 @@ fn is_event_source<B>(request: &http::Request<B>) -> bool {
 }
 
 /// Takes the notifications of a request from the rates of their users.
-pub(super) fn check_notifications<'a>(
+pub(super) fn take_notifications<'a>(
     limits: &Limits,
     users: impl Iterator<Item = &'a UserId>,
-) -> Result<(), ApiError> {
-    let Err((per_second, exceeded)) = limits.take_notifications(users) else {
-        return Ok(());
+) -> Result<Taken, ApiError> {
+    let (per_second, exceeded) = match limits.take_notifications(users) {
+        Ok(taken) => return Ok(taken),
+        Err(refused) => refused,
     };
     match exceeded {
         Exceeded::For(user, wait) => {

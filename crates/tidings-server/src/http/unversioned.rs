@@ -3,19 +3,18 @@
 
 use axum::body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tidings_notify::wire::Control;
 use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::error::ApiError;
-use super::extract::{Body, InPath, Upgrade, idempotency_key};
+use super::extract::{Body, InPath, SentKey, Upgrade};
 use super::feed::Confirmation;
 use super::fields::Fields;
 use super::inbox;
-use super::notifications::{created, default_type, message_payload};
-use super::rate_limit::check_notifications;
+use super::notifications::{accept, created, default_type, message_payload};
 use super::request::{FromFields, request};
 use super::websocket::{self, Encoder};
 use crate::access::Caller;
@@ -40,19 +39,16 @@ request! {
 /// `POST /notifications`.
 pub(crate) async fn create(
     State(app): State<SharedApp>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
+    SentKey(key): SentKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let UnversionedNew { user, message } = UnversionedNew::take(&mut Fields::parse(&body)?)?;
     let user = user.ok_or_else(|| ApiError::invalid("user_id", "expected the id of a user"))?;
     let message = message.ok_or_else(|| ApiError::invalid("message", "expected a string"))?;
     let draft = Draft::new(user, default_type()?, message_payload(message)?);
-    let once =
-        idempotency_key(&headers, &caller)?.map(|key| Once::new(key, "/notifications", &body));
+    let once = key.map(|key| Once::new(key, "/notifications", &body));
     let drafts = vec![draft];
-    check_notifications(&app.limits, drafts.iter().map(Draft::user))?;
-    let events = app.acceptor.accept(Accept { drafts, once }).await?;
+    let events = accept(&app, Accept { drafts, once }).await?;
     Ok(created(&events.first().map(Notification::from)))
 }
 

@@ -96,6 +96,16 @@ impl<K: Eq + Hash + Clone> Rate<K> {
         Ok(())
     }
 
+    /// Gives a number of what was taken for a key back.
+    pub(crate) fn give_back(&self, key: &K, count: NonZeroU32) {
+        let _limiter = self.lock();
+        let each = Duration::from_secs(1) / self.per_second.get();
+        let taken = Nanos::from(each * count.get());
+        if let Some(full_at) = self.states.lock().by_key.get_mut(key) {
+            *full_at = full_at.saturating_sub(taken);
+        }
+    }
+
     fn take_some(
         &self,
         limiter: &Limiter<K>,
@@ -247,6 +257,28 @@ mod tests {
         for key in [1, 2, 3] {
             assert!(rate.take(&key).is_err());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_given_back_can_be_taken_again_and_no_more() {
+        let rate = rate(4);
+        advance(Duration::from_secs(5)).await;
+        for _ in 0..10 {
+            rate.take_all([(1, number(3)), (2, number(4))]).unwrap();
+            rate.give_back(&1, number(3));
+            rate.give_back(&2, number(4));
+            rate.give_back(&3, number(4));
+        }
+        for key in [1, 2, 3] {
+            rate.take_all([(key, number(4))]).unwrap();
+            let wait = Duration::from_millis(250);
+            assert_eq!(rate.take(&key), Err(Exceeded::For(key, wait)));
+        }
+        // Much later, giving back leaves no more than a second's worth.
+        advance(Duration::from_secs(5)).await;
+        rate.give_back(&1, number(4));
+        rate.take_all([(1, number(4))]).unwrap();
+        assert!(rate.take(&1).is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use tidings_notify::{Draft, Event, EventType, Payload, UserId};
 use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, STREAM, Webhooks};
 
-use super::{Accept, Accepted, CreateEndpoint, Created, Storage, StorageError, StoredKey, Turn};
+use super::{
+    Accept, Accepted, Begun, CreateEndpoint, Created, KeptResponse, NewResponse, Storage,
+    StorageError, StoredKey, Turn,
+};
 use crate::access::{Scope, Scopes, new_key};
 use crate::idempotency::{IdempotencyKey, Once};
 
@@ -207,6 +210,76 @@ pub(super) async fn an_endpoint_is_made_once_and_its_response_repeated(handles: 
     assert_eq!(endpoints(&handles.second, "anna").await, 1);
 }
 
+pub(super) async fn an_earlier_request_is_found_without_storing_anything(handles: Handles) {
+    let (first, second) = (&handles.first.requests, &handles.second.requests);
+    let request = |body| once(vec![draft("anna", 1)], "key", body);
+    assert_eq!(first.earlier(request("body")).await.unwrap(), None);
+    let plain = plain(vec![draft("anna", 1)]);
+    assert_eq!(first.earlier(plain).await.unwrap(), None);
+    let events = stored(&handles.first, request("body")).await;
+    let found = second.earlier(request("body")).await.unwrap();
+    assert_eq!(found, Some(Accepted::Repeated(events)));
+    let found = second.earlier(request("other")).await.unwrap();
+    assert_eq!(found, Some(Accepted::Conflict));
+    assert_eq!(top(&handles.second, "anna").await, 1);
+}
+
+pub(super) async fn a_request_of_another_kind_is_carried_out_once(handles: Handles) {
+    let (first, second) = (&handles.first.requests, &handles.second.requests);
+    let (once, other) = (key_for_endpoint("body"), key_for_endpoint("other"));
+    assert_eq!(first.begin(&once).await.unwrap(), Begun::New);
+    assert_eq!(second.begin(&once).await.unwrap(), Begun::Running);
+    assert_eq!(second.begin(&other).await.unwrap(), Begun::Conflict);
+    // What failed is carried out again.
+    first.finish(&once, None).await.unwrap();
+    assert_eq!(second.begin(&once).await.unwrap(), Begun::New);
+    let response = || "the response".to_owned();
+    second.finish(&once, Some(response())).await.unwrap();
+    let repeated = Begun::Repeated(response());
+    assert_eq!(first.begin(&once).await.unwrap(), repeated);
+    assert_eq!(first.begin(&other).await.unwrap(), Begun::Conflict);
+    // An end that comes late forgets no other request.
+    first.finish(&other, None).await.unwrap();
+    assert_eq!(first.begin(&once).await.unwrap(), repeated);
+    // Neither do the operations of other kinds take the key for theirs.
+    let accept = self::once(vec![draft("anna", 1)], "key", "body");
+    let conflict = handles.second.records.accept(accept).await.unwrap();
+    assert_eq!(conflict, Accepted::Conflict);
+}
+
+pub(super) async fn kept_responses_are_listed_and_replaced_if_they_are_what_they_were(
+    handles: Handles,
+) {
+    let (first, second) = (&handles.first.requests, &handles.second.requests);
+    stored(&handles.first, once(vec![draft("anna", 1)], "a", "body")).await;
+    let keys = ["b", "c"].map(|key| IdempotencyKey::new(key).unwrap());
+    for key in keys {
+        let once = Once::new(key, "/v1/route", b"body");
+        assert_eq!(first.begin(&once).await.unwrap(), Begun::New);
+        first.finish(&once, Some("plain".to_owned())).await.unwrap();
+    }
+    let kept = |key: &str, response: Option<&str>| KeptResponse {
+        key: key.to_owned(),
+        response: response.map(str::to_owned),
+    };
+    let all = [
+        kept("a", None),
+        kept("b", Some("plain")),
+        kept("c", Some("plain")),
+    ];
+    assert_eq!(second.responses("").await.unwrap(), all);
+    assert_eq!(second.responses("b").await.unwrap(), all[2..]);
+    let change = |key: &str, old: &str| NewResponse {
+        key: key.to_owned(),
+        old: old.to_owned(),
+        new: "sealed".to_owned(),
+    };
+    let changes = vec![change("b", "plain"), change("c", "another")];
+    second.replace_responses(changes).await.unwrap();
+    let all = [kept("b", Some("sealed")), kept("c", Some("plain"))];
+    assert_eq!(first.responses("a").await.unwrap(), all);
+}
+
 pub(super) async fn keys_are_shared_by_all_operations(handles: Handles) {
     stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
     let other = create(&handles.second, "anna", Some(key_for_endpoint("body")), "x").await;
@@ -362,6 +435,9 @@ macro_rules! suite {
             concurrent_repeats_store_one,
             webhooks_cost_one_message_and_none_without_endpoints,
             an_endpoint_is_made_once_and_its_response_repeated,
+            an_earlier_request_is_found_without_storing_anything,
+            a_request_of_another_kind_is_carried_out_once,
+            kept_responses_are_listed_and_replaced_if_they_are_what_they_were,
             keys_are_shared_by_all_operations,
             an_endpoint_too_many_leaves_its_key_unused,
             old_keys_are_cleaned_and_young_ones_kept,

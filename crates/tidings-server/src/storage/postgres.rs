@@ -20,6 +20,7 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
@@ -34,10 +35,12 @@ use tokio_util::task::AbortOnDropHandle;
 use self::accept::Acceptor;
 use self::queue::Queue;
 use self::requests::Record;
+use super::stored::{self, Kept};
 use super::{
-    Accept, Accepted, ApiKeyStore, CreateEndpoint, Created, PostgresUrl, Records, Redis, Storage,
-    StorageError, Turn,
+    Accept, Accepted, ApiKeyStore, Begun, CreateEndpoint, Created, KeptResponse, NewResponse,
+    PostgresUrl, Records, Redis, Requests, Storage, StorageError, Turn,
 };
+use crate::idempotency::Once;
 
 const COMPONENT: &str = "tidings_server";
 
@@ -101,6 +104,7 @@ pub(super) async fn open_in(config: Config, redis: Option<Redis>) -> Result<Stor
         webhooks: Arc::new(webhooks),
         presence,
         api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
+        requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
     })
 }
@@ -213,6 +217,68 @@ impl Records for PostgresRecords {
     }
 }
 
+#[async_trait]
+impl Requests for PostgresRecords {
+    async fn earlier(&self, accept: Accept) -> Result<Option<Accepted>, StorageError> {
+        let Accept { drafts, once } = accept;
+        let Some(once) = once else { return Ok(None) };
+        let once = &once;
+        let find = |client: Arc<tidings_postgres::Client>| async move {
+            requests::find(&**client, once).await
+        };
+        Ok(match self.statement(find).await?? {
+            Known::New | Known::Busy => None,
+            Known::Conflict => Some(Accepted::Conflict),
+            Known::Repeated { events, .. } => {
+                Some(Accepted::Repeated(stored::decode(drafts, &events)?))
+            }
+        })
+    }
+
+    async fn begin(&self, once: &Once) -> Result<Begun, StorageError> {
+        let beginning = async {
+            let database = self.transactions.lock().await;
+            let run = database.run(|client| {
+                transaction(client, async |client| {
+                    begin_request(client, &self.begin, once).await
+                })
+            });
+            run.await?
+        };
+        let begun = self.closing.run_until_cancelled(beginning).await;
+        begun.ok_or(StorageError::Closed)?
+    }
+
+    async fn finish(&self, once: &Once, response: Option<String>) -> Result<(), StorageError> {
+        let Some(response) = response else {
+            let forget = |client: Arc<tidings_postgres::Client>| async move {
+                requests::forget(&**client, once).await
+            };
+            return self.statement(forget).await.map(drop);
+        };
+        let kept = Kept::Response(&response);
+        let record = |client: Arc<tidings_postgres::Client>| async move {
+            Ok(requests::record(&**client, &[Record { once, kept }]).await)
+        };
+        self.statement(record).await?
+    }
+
+    async fn responses(&self, after: &str) -> Result<Vec<KeptResponse>, StorageError> {
+        let select = |client: Arc<tidings_postgres::Client>| async move {
+            requests::responses(&**client, after).await
+        };
+        self.statement(select).await
+    }
+
+    async fn replace_responses(&self, new: Vec<NewResponse>) -> Result<(), StorageError> {
+        let new = new.as_slice();
+        let replace = |client: Arc<tidings_postgres::Client>| async move {
+            requests::replace(&**client, new).await
+        };
+        self.statement(replace).await.map(drop)
+    }
+}
+
 async fn store(
     client: &Client,
     begin: &str,
@@ -246,12 +312,27 @@ async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, Sto
     if let Some(once) = &create.once {
         let record = Record {
             once,
-            events: &[],
-            response: Some(&create.response),
+            kept: Kept::Response(&create.response),
         };
         requests::record(client, &[record]).await?;
     }
     Ok(Created::Stored)
+}
+
+async fn begin_request(client: &Client, begin: &str, once: &Once) -> Result<Begun, StorageError> {
+    client.batch_execute(begin).await.map_err(failure)?;
+    let outcome = match requests::claim(client, &[once]).await?.pop() {
+        Some(Known::New) => Begun::New,
+        Some(Known::Conflict) => Begun::Conflict,
+        Some(Known::Repeated { events, response }) => stored::find(&events, response),
+        Some(Known::Busy) | None => return Err(StorageError::Locked),
+    };
+    if outcome == Begun::New {
+        let kept = Kept::Begun(Timestamp::now());
+        requests::record(client, &[Record { once, kept }]).await?;
+    }
+    client.batch_execute("COMMIT").await.map_err(failure)?;
+    Ok(outcome)
 }
 
 /// Runs the statements of a transaction, with its begin and its commit among them. After an error of

@@ -15,17 +15,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidings_notify::sqlite::{SqliteStore, append_in};
 use tidings_notify::{Draft, Event, MemoryPresence};
-use tidings_sqlite::rusqlite::{self, Transaction};
+use tidings_sqlite::rusqlite::{self, Connection, Transaction};
 use tidings_sqlite::{Database, Options};
 use tidings_stream::sqlite::SqliteEngine;
 use tidings_stream::{ServiceConfig, StreamName, Streams};
 use tidings_webhooks::WebhookEvent;
 
 use self::idempotency::Known;
+use super::stored::{self, Kept};
 use super::{
-    Accept, Accepted, ApiKeyStore, CreateEndpoint, Created, Records, Storage, StorageError, Turn,
-    stored,
+    Accept, Accepted, ApiKeyStore, Begun, CreateEndpoint, Created, KeptResponse, NewResponse,
+    Records, Requests, Storage, StorageError, Turn,
 };
+use crate::idempotency::Once;
 
 /// What the header of the file says of its program, so that the file of another is refused: "Tidg".
 const APPLICATION_ID: i32 = 0x5469_6467;
@@ -89,6 +91,7 @@ pub(super) async fn open_in(database: Database) -> Result<Storage, StorageError>
         // A file belongs to one server, and its presence ends with it.
         presence: Arc::new(MemoryPresence::new()),
         api_keys: Arc::clone(&records) as Arc<dyn ApiKeyStore>,
+        requests: Arc::clone(&records) as Arc<dyn Requests>,
         records,
     })
 }
@@ -143,6 +146,46 @@ impl Records for SqliteRecords {
     }
 }
 
+#[async_trait]
+impl Requests for SqliteRecords {
+    async fn earlier(&self, accept: Accept) -> Result<Option<Accepted>, StorageError> {
+        let Accept { drafts, once } = accept;
+        let Some(once) = once else { return Ok(None) };
+        let look_up = move |connection: &Connection| idempotency::look_up(connection, &once);
+        Ok(match self.database.read(look_up).await? {
+            Known::New => None,
+            Known::Conflict => Some(Accepted::Conflict),
+            Known::Repeated { events, .. } => {
+                Some(Accepted::Repeated(stored::decode(drafts, &events)?))
+            }
+        })
+    }
+
+    async fn begin(&self, once: &Once) -> Result<Begun, StorageError> {
+        let once = once.clone();
+        let begin = move |tx: &Transaction<'_>| idempotency::begin(tx, &once);
+        self.database.write(begin).await
+    }
+
+    async fn finish(&self, once: &Once, response: Option<String>) -> Result<(), StorageError> {
+        let once = once.clone();
+        let finish =
+            move |tx: &Transaction<'_>| idempotency::finish(tx, &once, response.as_deref());
+        self.database.write(finish).await
+    }
+
+    async fn responses(&self, after: &str) -> Result<Vec<KeptResponse>, StorageError> {
+        let after = after.to_owned();
+        let select = move |connection: &Connection| idempotency::responses(connection, &after);
+        self.database.read(select).await
+    }
+
+    async fn replace_responses(&self, new: Vec<NewResponse>) -> Result<(), StorageError> {
+        let replace = move |tx: &Transaction<'_>| idempotency::replace(tx, &new);
+        self.database.write(replace).await
+    }
+}
+
 /// What the transaction of an accept did.
 enum Written {
     Stored {
@@ -175,7 +218,7 @@ fn write(
     let outgoing: Vec<_> = events.iter().map(WebhookEvent::from).collect();
     let has_webhooks = tidings_webhooks::sqlite::accept_in(tx, stream, &outgoing)?;
     if let Some(once) = &once {
-        idempotency::record(tx, once, &events, None)?;
+        idempotency::record(tx, once, Kept::Events(&events))?;
     }
     Ok(Written::Stored {
         events,
@@ -202,7 +245,7 @@ fn store(tx: &Transaction<'_>, create: &CreateEndpoint) -> Result<Created, Stora
         Err(error) => return Err(error.into()),
     }
     if let Some(once) = &create.once {
-        idempotency::record(tx, once, &[], Some(&create.response))?;
+        idempotency::record(tx, once, Kept::Response(&create.response))?;
     }
     Ok(Created::Stored)
 }

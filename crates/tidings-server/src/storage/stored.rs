@@ -1,22 +1,57 @@
-//! What is kept of a request that became notifications, so that a repeat gets the same response: the
-//! ids and times, because the repeated request has the rest.
+//! What is kept of a request under its idempotency key, so that a repeat gets the same response. Of notifications
+//! these are the ids and times, because the repeated request has the rest.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidings_notify::{Draft, Event, EventId};
 
-use super::StorageError;
+use super::{Begun, StorageError};
+use crate::idempotency::LONGEST_RUN;
 
 /// What identifies an event that became of a request, beside the content of the request.
 #[derive(Debug, Serialize, Deserialize)]
 struct StoredEvent(EventId, Timestamp);
 
-/// The ids and times of these events, as JSON: `[[id, timestamp], …]`.
-pub(super) fn encode(events: &[Event]) -> Result<String, StorageError> {
-    let stored = events
-        .iter()
-        .map(|event| StoredEvent(event.id, event.timestamp));
-    serde_json::to_string(&stored.collect::<Vec<_>>()).map_err(StorageError::failed)
+/// What is kept of a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kept<'a> {
+    /// It became these notifications.
+    Events(&'a [Event]),
+    /// It became something else, and this was its response.
+    Response(&'a str),
+    /// It is being carried out since this time.
+    Begun(Timestamp),
+}
+
+impl<'a> Kept<'a> {
+    /// The columns `events` and `response`. The first is JSON: `[[id, timestamp], …]`, or the time of a request
+    /// that is being carried out.
+    pub(super) fn columns(self) -> Result<(String, Option<&'a str>), StorageError> {
+        let (events, response) = match self {
+            Self::Events(events) => {
+                let stored = events
+                    .iter()
+                    .map(|event| StoredEvent(event.id, event.timestamp));
+                (serde_json::to_string(&stored.collect::<Vec<_>>()), None)
+            }
+            Self::Response(response) => (Ok("[]".to_owned()), Some(response)),
+            Self::Begun(since) => (serde_json::to_string(&since), None),
+        };
+        Ok((events.map_err(StorageError::failed)?, response))
+    }
+}
+
+/// What a request that is not accepted as notifications finds under its key.
+pub(super) fn find(events: &str, response: Option<String>) -> Begun {
+    if let Some(response) = response {
+        return Begun::Repeated(response);
+    }
+    match serde_json::from_str::<Timestamp>(events) {
+        Ok(since) if Timestamp::now().duration_since(since) < LONGEST_RUN => Begun::Running,
+        // Its server has ended before it was done.
+        Ok(_) => Begun::New,
+        Err(_) => Begun::Conflict,
+    }
 }
 
 /// The notifications that the first request became: the same content, with the ids and times of then.
@@ -29,4 +64,36 @@ pub(super) fn decode(drafts: Vec<Draft>, stored: &str) -> Result<Vec<Event>, Sto
     Ok(events
         .map(|(draft, StoredEvent(id, time))| Event::from_draft(draft.with_timestamp(time), id))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_request_runs_until_it_counts_as_lost_with_its_server() {
+        let begun = |ago: SignedDuration| {
+            let (events, response) = Kept::Begun(Timestamp::now() - ago).columns().unwrap();
+            assert_eq!(response, None);
+            find(&events, None)
+        };
+        assert_eq!(begun(SignedDuration::ZERO), Begun::Running);
+        let nearly = LONGEST_RUN - SignedDuration::from_secs(5);
+        assert_eq!(begun(nearly), Begun::Running);
+        assert_eq!(begun(LONGEST_RUN), Begun::New);
+        // The clock of another instance is ahead.
+        assert_eq!(begun(SignedDuration::from_secs(-5)), Begun::Running);
+    }
+
+    #[test]
+    fn a_response_is_repeated_and_notifications_are_another_request() {
+        let (events, response) = Kept::Response("text").columns().unwrap();
+        let found = find(&events, response.map(str::to_owned));
+        assert_eq!(found, Begun::Repeated("text".to_owned()));
+        let (events, response) = Kept::Events(&[]).columns().unwrap();
+        assert_eq!(response, None);
+        assert_eq!(find(&events, None), Begun::Conflict);
+    }
 }

@@ -52,6 +52,8 @@ codes! {
     BodyTimeout = REQUEST_TIMEOUT: "the body did not arrive in time";
     TooManyEndpoints = CONFLICT: "the owner has as many endpoints as allowed";
     TooManyKeys = CONFLICT: "there are as many API keys as allowed";
+    RequestRunning = CONFLICT: "a request with this idempotency key is being carried out";
+    ResponseUnreadable = CONFLICT: "the request was made before, and its response cannot be decrypted";
     EndpointDisabled = CONFLICT: "the endpoint is disabled or removed";
     BodyTooLarge = PAYLOAD_TOO_LARGE: "the body is larger than the server allows";
     UnsupportedEncoding = UNSUPPORTED_MEDIA_TYPE: "the body has a Content-Encoding";

@@ -266,7 +266,7 @@ async fn regression_a_dropped_server_ends_its_streams_and_frees_its_database() {
     .await;
     let again = soon("the database", async {
         loop {
-            match InProcess::start(config.clone()).await {
+            match Box::pin(InProcess::start(config.clone())).await {
                 Ok(server) => return server,
                 Err(_still_locked) => tokio::task::yield_now().await,
             }

@@ -1,12 +1,13 @@
 //! Secrets of endpoints in the database of a server.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 
 use rusqlite::types::ValueRef;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Server, binary, http};
+use crate::support::{Home, Server, binary, http, soon};
 
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const NEW_KEY: &str = "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE=";
@@ -82,6 +83,64 @@ async fn without_a_key_secrets_are_stored_as_they_are() {
 }
 
 #[tokio::test]
+async fn regression_a_response_that_was_kept_before_the_first_key_is_encrypted_at_the_next_start() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (_, created) = create(&server).await;
+    let rotate = format!(
+        "/v1/endpoints/{}/secret/rotate",
+        created["id"].as_str().unwrap()
+    );
+    let rotate = async |server: &Server| {
+        let request = http()
+            .post(server.at(&rotate))
+            .header("Idempotency-Key", "rotate");
+        let response = request.json(&json!({})).send().await.unwrap();
+        response.json::<Value>().await.unwrap()
+    };
+    let rotated = rotate(&server).await;
+    server.stop("-TERM").await.0.code().unwrap();
+    let plain = |document: &Value| document["secret"].as_str().unwrap()[6..].to_owned();
+    for document in [&created, &rotated] {
+        assert!(is_in_a_row(&home.database(), &plain(document)));
+    }
+    let mut before = forms(&home.database());
+    // The second start replaces the key, so that the first can go.
+    let both = format!("{NEW_KEY},{KEY}");
+    for (keys, changes) in [(KEY, true), (&both, true), (NEW_KEY, false)] {
+        let mut command = home.command();
+        command.env("TIDINGS_ENCRYPTION_KEY", keys);
+        let server = Server::of(command).await;
+        assert_eq!(create(&server).await.1, created, "{keys}");
+        assert_eq!(rotate(&server).await, rotated, "{keys}");
+        let now = soon("the encryption", async {
+            loop {
+                let now = forms(&home.database());
+                let is_sealed = now.len() == 1 && now.iter().all(|it| it.starts_with("sealed:1:"));
+                if is_sealed && (now != before) == changes {
+                    return now;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        });
+        before = now.await;
+        server.stop("-TERM").await.0.code().unwrap();
+    }
+    for document in [&created, &rotated] {
+        assert!(!is_in_a_row(&home.database(), &plain(document)));
+    }
+}
+
+/// How the kept responses begin: with the id of the key that encrypts them.
+fn forms(database: &Path) -> BTreeSet<String> {
+    let database = rusqlite::Connection::open(database).unwrap();
+    let select = "SELECT substr(response, 1, 17) FROM idempotency WHERE response IS NOT NULL";
+    let mut select = database.prepare(select).unwrap();
+    let rows = select.query_map([], |row| row.get(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[tokio::test]
 async fn a_lost_key_leaves_the_endpoints_usable() {
     let home = with_keys(KEY);
     let server = home.start().await;
@@ -101,7 +160,19 @@ async fn a_lost_key_leaves_the_endpoints_usable() {
         "renamed"
     );
     // The kept response is lost with the key.
-    assert_eq!(create(&server).await.0, 500);
+    let (status, refused) = create(&server).await;
+    assert_eq!(status, 409, "{refused}");
+    assert_eq!(refused["error"]["code"], "response_unreadable");
+    assert_eq!(refused["error"]["field"], "Idempotency-Key");
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(message.contains("--encryption-key"), "{message}");
+    assert_eq!(
+        server.get("/v1/endpoints").await["data"]
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
     let rotate = format!("{path}/secret/rotate");
     let rotated = server.post(&rotate, &json!({})).await;
     assert_eq!(rotated.status(), 200);

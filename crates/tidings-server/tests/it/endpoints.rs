@@ -243,14 +243,13 @@ async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
     for (method, path) in [
         (Method::PATCH, endpoint.clone()),
         (Method::DELETE, endpoint.clone()),
-        (Method::POST, format!("{endpoint}/test")),
-        (Method::POST, format!("{endpoint}/replay")),
-        (Method::POST, format!("{endpoint}/secret/rotate")),
+        (Method::POST, "/v1/presence/query".to_owned()),
+        (Method::POST, "/v1/keys".to_owned()),
         (
             Method::POST,
-            "/v1/deliveries/dlv_0000000000000001/retry".to_owned(),
+            "/v1/users/anna/notifications/read-all".to_owned(),
         ),
-        (Method::POST, "/v1/presence/query".to_owned()),
+        (Method::POST, "/v1/users/anna/notifications/seen".to_owned()),
     ] {
         let request = http().request(method, server.at(&path));
         let request = request
@@ -261,4 +260,110 @@ async fn an_idempotency_key_is_refused_where_it_has_no_effect() {
         let error: Value = refused.json().await.unwrap();
         assert_eq!(error["error"]["field"], "Idempotency-Key", "{path}");
     }
+}
+
+/// Posts with an idempotency key; gives the status and the body.
+async fn post_once(server: &Server, path: &str, key: &str, body: &Value) -> (u16, String) {
+    let request = http().post(server.at(path)).header("Idempotency-Key", key);
+    let response = request.json(body).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn an_operation_on_an_endpoint_is_carried_out_once_for_its_idempotency_key() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let body = json!({ "url": receiver.url(), "event_types": ["order"] });
+    let created = create(&server, "/v1/endpoints", body).await;
+    let endpoint = format!("/v1/endpoints/{}", created["id"].as_str().unwrap());
+
+    // Another route, another body and a restart do not matter.
+    let test = format!("{endpoint}/test");
+    let first = post_once(&server, &test, "test", &json!({})).await;
+    assert_eq!(first.0, 202, "{}", first.1);
+    let event = receiver.next().await.id().to_owned();
+    assert_eq!(post_once(&server, &test, "test", &json!({})).await, first);
+    let rotate = format!("{endpoint}/secret/rotate");
+    assert_eq!(post_once(&server, &rotate, "test", &json!({})).await.0, 422);
+    let rotated = post_once(&server, &rotate, "rotate", &json!({})).await;
+    assert_eq!(rotated.0, 200, "{}", rotated.1);
+    let other = json!({ "overlap_ms": 1 });
+    assert_eq!(post_once(&server, &rotate, "rotate", &other).await.0, 422);
+    server.kill().await;
+    let server = home.start().await;
+    assert_eq!(post_once(&server, &test, "test", &json!({})).await, first);
+    let again = post_once(&server, &rotate, "rotate", &json!({})).await;
+    assert_eq!(again, rotated);
+
+    let delivery: Value = serde_json::from_str(&first.1).unwrap();
+    let delivery = format!(
+        "/v1/deliveries/{}",
+        delivery["delivery_id"].as_str().unwrap()
+    );
+    let retry = format!("{delivery}/retry");
+    let retried = post_once(&server, &retry, "retry", &json!({})).await;
+    assert_eq!(retried.0, 200, "{}", retried.1);
+    let attempt = receiver.next().await;
+    assert_eq!(attempt.id(), event);
+    let secret: Value = serde_json::from_str(&rotated.1).unwrap();
+    let secret = Secret::parse(secret["secret"].as_str().unwrap()).unwrap();
+    attempt.verify(&Verifier::new(secret)).unwrap();
+    assert_eq!(
+        post_once(&server, &retry, "retry", &json!({})).await,
+        retried
+    );
+
+    let replay = format!("{endpoint}/replay");
+    let since = json!({ "since": "2026-01-01T00:00:00Z" });
+    for _ in 0..2 {
+        let replayed = post_once(&server, &replay, "replay", &since).await;
+        assert_eq!(replayed, (202, String::new()));
+    }
+
+    // What fails is not kept.
+    assert_eq!(
+        server.patch(&endpoint, &json!({ "enabled": false })).await["enabled"],
+        false
+    );
+    assert_eq!(post_once(&server, &test, "later", &json!({})).await.0, 409);
+    server.patch(&endpoint, &json!({ "enabled": true })).await;
+    let later = post_once(&server, &test, "later", &json!({})).await;
+    assert_eq!(later.0, 202, "{}", later.1);
+    receiver.next().await;
+    let deliveries = server.get("/v1/deliveries?limit=100").await;
+    assert_eq!(deliveries["data"].as_array().unwrap().len(), 2);
+    let attempts = server.get(&format!("{delivery}/attempts")).await;
+    assert_eq!(attempts["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn of_equal_requests_at_the_same_time_one_is_carried_out() {
+    let home = Home::new();
+    let server = home.start().await;
+    let receiver = Webhooks::start().await;
+    let created = create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
+    let test = format!("/v1/endpoints/{}/test", created["id"].as_str().unwrap());
+    let requests = (0..20).map(|_| async {
+        let request = http()
+            .post(server.at(&test))
+            .header("Idempotency-Key", "once");
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let has_wait = response.headers().contains_key("retry-after");
+        let document: Value = response.json().await.unwrap();
+        if status == 409 {
+            assert_eq!(document["error"]["code"], "request_running");
+            assert!(has_wait);
+            return None;
+        }
+        assert_eq!(status, 202);
+        Some(document["delivery_id"].clone())
+    });
+    let replies = futures_util::future::join_all(requests).await;
+    let mut carried_out = replies.iter().flatten();
+    let first = carried_out.next().unwrap();
+    assert!(carried_out.all(|delivery| delivery == first));
+    let deliveries = server.get("/v1/deliveries").await;
+    assert_eq!(deliveries["data"].as_array().unwrap().len(), 1);
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use tidings::signing::{Secret, Verifier};
 use tidings_test_support::Schema;
 use tokio::process::Command;
 
@@ -433,4 +434,46 @@ async fn an_import_is_refused_into_a_database_that_has_data_or_a_server() {
         .stop("-TERM")
         .await;
     import(&home, &schema).await.unwrap();
+}
+
+/// Makes an endpoint by a request that can be repeated; gives the response.
+async fn endpoint_once(server: &Server, url: &str) -> Value {
+    let request = http().post(server.at("/v1/endpoints"));
+    let request = request.header("Idempotency-Key", "endpoint-17");
+    let body = json!({ "url": url, "event_types": ["paid"] });
+    let response = request.json(&body).send().await.unwrap();
+    assert_eq!(response.status(), 201);
+    response.json().await.unwrap()
+}
+
+#[tokio::test]
+async fn secrets_that_are_encrypted_stay_so_and_sign_in_the_database() {
+    const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let keys = ["--encryption-key", KEY];
+    let home = Home::with(&keys);
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    let created = endpoint_once(&server, &receiver.url()).await;
+    let secret = created["secret"].as_str().unwrap();
+    server.stop("-TERM").await.0.code().unwrap();
+    let schema = Schema::create().await;
+    import(&home, &schema).await.unwrap();
+
+    let client = tidings_postgres::Config::new(&schema.url()).unwrap();
+    let client = client.connect().await.unwrap();
+    let rows = "SELECT secrets FROM tidings_webhook_endpoint
+        UNION ALL SELECT response FROM tidings_server_request WHERE response IS NOT NULL";
+    let rows = client.query(rows, &[]).await.unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in &rows {
+        let stored: String = row.get(0);
+        assert!(stored.starts_with("sealed:1:"), "{stored}");
+    }
+    let server = Home::on(&schema.url(), &keys).start().await;
+    assert_eq!(endpoint_once(&server, &receiver.url()).await, created);
+    let paid = json!({ "user_id": "anna", "type": "paid", "payload": 1 });
+    assert_eq!(server.post("/v1/notifications", &paid).await.status(), 201);
+    let secret = Secret::parse(secret).unwrap();
+    let webhook = receiver.next().await;
+    webhook.verify(&Verifier::new(secret)).unwrap();
 }

@@ -167,6 +167,56 @@ async fn a_user_gets_so_many_notifications_a_second_and_a_refused_request_stores
 }
 
 #[tokio::test]
+async fn regression_a_repeat_does_not_count_as_a_notification() {
+    let home = Home::with(&["--max-user-notifications", "2"]);
+    let server = home.start().await;
+    let client = http();
+    let post = async |path: &str, key: &str, body: &Value| {
+        let request = client.post(server.at(path)).header("Idempotency-Key", key);
+        let response = request.json(body).send().await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    for (path, user) in [
+        ("/v1/notifications", "anna"),
+        ("/v1/notifications/batch", "ben"),
+        ("/notifications", "carl"),
+    ] {
+        let message = json!({ "user_id": user, "message": "once" });
+        let body = match path {
+            "/v1/notifications/batch" => json!({ "notifications": [message] }),
+            _ => message,
+        };
+        let once = format!("once-{user}");
+        let first = post(path, &once, &body).await;
+        assert_eq!(first.0, 201, "{}", first.1);
+        // More often than a user may get some in a second, and then while the rate is used up.
+        for _ in 0..10 {
+            assert_eq!(post(path, &once, &body).await, first);
+        }
+        let (status, refused) = soon("a refusal", async {
+            let mut key = 0;
+            loop {
+                key += 1;
+                let response = post(path, &format!("{user}-{key}"), &body).await;
+                if response.0 != 201 {
+                    return response;
+                }
+                assert_eq!(post(path, &once, &body).await, first);
+            }
+        })
+        .await;
+        assert_eq!(status, 429, "{refused}");
+        assert_eq!(post(path, &once, &body).await, first);
+        let other = json!({ "user_id": user, "message": "another" });
+        let other = match path {
+            "/v1/notifications/batch" => json!({ "notifications": [other] }),
+            _ => other,
+        };
+        assert_eq!(post(path, &once, &other).await.0, 422);
+    }
+}
+
+#[tokio::test]
 async fn an_owner_has_as_many_endpoints_as_allowed() {
     let home = Home::with(&["--max-endpoints", "1"]);
     let server = home.start().await;
@@ -175,7 +225,14 @@ async fn an_owner_has_as_many_endpoints_as_allowed() {
         assert_eq!(server.post(path, &endpoint).await.status(), 201);
         let refused = server.post(path, &endpoint).await;
         assert_eq!(refused.status(), 409);
-        assert_code(refused, "too_many_endpoints").await;
+        let body = assert_code(refused, "too_many_endpoints").await;
+        let message = body["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("at most 1 endpoints (--max-endpoints)"),
+            "{message}"
+        );
+        let field = path.contains("users").then_some("user");
+        assert_eq!(body["error"]["field"].as_str(), field);
     }
 }
 

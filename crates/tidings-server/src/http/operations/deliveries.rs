@@ -98,4 +98,5 @@ pub(in crate::http) fn retry() -> Operation {
         delivery(),
     )
     .fails_with(&[Code::EndpointDisabled])
+    .carried_out_once()
 }

@@ -60,7 +60,7 @@ pub(in crate::http) fn create() -> Operation {
             endpoint(json!({ "secret": SECRET })),
         )
         .fails_with(&[Code::TooManyEndpoints])
-        .repeatable()
+        .repeats_its_response()
 }
 
 pub(in crate::http) fn show() -> Operation {
@@ -113,6 +113,7 @@ pub(in crate::http) fn rotate_secret() -> Operation {
             json!({ "secret": SECRET }),
         )
         .fails_with(&[Code::Contended])
+        .carried_out_once()
 }
 
 pub(in crate::http) fn send_test() -> Operation {
@@ -125,6 +126,7 @@ pub(in crate::http) fn send_test() -> Operation {
             json!({ "delivery_id": "dlv_0000000000000017" }),
         )
         .fails_with(&[Code::EndpointDisabled])
+        .carried_out_once()
 }
 
 pub(in crate::http) fn replay() -> Operation {
@@ -137,4 +139,5 @@ pub(in crate::http) fn replay() -> Operation {
         .takes::<NewReplay>(json!({ "since": "2026-11-21T10:00:00Z", "per_second": 10 }))
         .replies_nothing(StatusCode::ACCEPTED, "The replay has begun.")
         .fails_with(&[Code::EndpointDisabled, Code::Contended])
+        .carried_out_once()
 }

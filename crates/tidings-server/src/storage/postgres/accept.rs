@@ -26,7 +26,8 @@ use tokio::time::{Instant, sleep};
 use super::requests::{self, Record};
 use super::{Known, failure, transaction};
 use crate::idempotency::Once;
-use crate::storage::{Accept, Accepted, StorageError, stored};
+use crate::storage::stored::{self, Kept};
+use crate::storage::{Accept, Accepted, StorageError};
 
 /// What became of one request of a batch.
 #[derive(Debug)]
@@ -170,8 +171,7 @@ impl Acceptor {
             .filter_map(|(request, outcome)| match (&request.once, outcome) {
                 (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
                     once,
-                    events,
-                    response: None,
+                    kept: Kept::Events(events),
                 }),
                 _ => None,
             })

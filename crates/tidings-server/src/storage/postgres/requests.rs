@@ -1,13 +1,13 @@
 //! The table of requests that were made under an idempotency key.
 
-use tidings_notify::Event;
 use tidings_postgres::Parameter;
 use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::tokio_postgres::{GenericClient, Row};
+use tidings_postgres::tokio_postgres::{Error, GenericClient, Row};
 
 use super::{Known, failure};
 use crate::idempotency::{KEPT, Once};
-use crate::storage::{StorageError, stored};
+use crate::storage::stored::Kept;
+use crate::storage::{KeptResponse, NewResponse, StorageError};
 
 /// Keys that one cleaning deletes at most, so that the transaction is short.
 const CLEANED_AT_ONCE: i64 = 1000;
@@ -20,6 +20,23 @@ const RECORD: &str = "
     SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[]) ORDER BY 1
     ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, events = excluded.events,
         response = excluded.response, accepted_at = excluded.accepted_at";
+
+/// What a [`CLAIM`] finds, without its lock.
+const FIND: &str =
+    "SELECT 1::bigint, true, fingerprint, events, response FROM tidings_server_request
+    WHERE key = $1 AND accepted_at > clock_timestamp() - make_interval(secs => $2)";
+
+const FORGET: &str = "DELETE FROM tidings_server_request WHERE key = $1 AND fingerprint = $2";
+
+const RESPONSES: &str = "SELECT key, response FROM tidings_server_request
+    WHERE key > $1 ORDER BY key LIMIT $2";
+
+const REPLACE: &str = "UPDATE tidings_server_request AS request SET response = given.new
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS given (key, old, new)
+    WHERE request.key = given.key COLLATE \"C\" AND request.response = given.old";
+
+/// Requests that one step looks through.
+const RESPONSES_AT_ONCE: i64 = 1000;
 
 const CLEAN: &str = "DELETE FROM tidings_server_request WHERE key = ANY (ARRAY(
     SELECT key FROM tidings_server_request
@@ -62,11 +79,10 @@ fn known_of(once: &Once, row: &Row) -> Result<Known, StorageError> {
 /// What is recorded of one request.
 pub(super) struct Record<'a> {
     pub(super) once: &'a Once,
-    pub(super) events: &'a [Event],
-    pub(super) response: Option<&'a str>,
+    pub(super) kept: Kept<'a>,
 }
 
-/// Stores what became of requests whose keys were [claimed](claim).
+/// Stores what became of requests, whose keys were [claimed](claim) or have begun.
 pub(super) async fn record(
     client: &(impl GenericClient + Sync),
     records: &[Record<'_>],
@@ -79,9 +95,9 @@ pub(super) async fn record(
         .iter()
         .map(|it| it.once.fingerprint.as_slice())
         .collect();
-    let events = records.iter().map(|it| stored::encode(it.events));
-    let events: Vec<String> = events.collect::<Result<_, _>>()?;
-    let responses: Vec<Option<&str>> = records.iter().map(|it| it.response).collect();
+    let columns = records.iter().map(|it| it.kept.columns());
+    let (events, responses): (Vec<String>, Vec<Option<&str>>) =
+        columns.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let parameters: [Parameter<'_>; 4] = [
         (&keys, Type::TEXT_ARRAY),
         (&fingerprints, Type::BYTEA_ARRAY),
@@ -90,6 +106,61 @@ pub(super) async fn record(
     ];
     let recorded = client.execute_typed(RECORD, &parameters).await;
     recorded.map(drop).map_err(failure)
+}
+
+/// What is known of a request, without a lock.
+pub(super) async fn find(
+    client: &(impl GenericClient + Sync),
+    once: &Once,
+) -> Result<Result<Known, StorageError>, Error> {
+    let key = once.key.as_str();
+    let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&kept(), Type::FLOAT8)];
+    let found = client.query_typed(FIND, &parameters).await?;
+    Ok(found
+        .first()
+        .map_or(Ok(Known::New), |row| known_of(once, row)))
+}
+
+/// Deletes a request.
+pub(super) async fn forget(
+    client: &(impl GenericClient + Sync),
+    once: &Once,
+) -> Result<u64, Error> {
+    let (key, fingerprint) = (once.key.as_str(), once.fingerprint.as_slice());
+    let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&fingerprint, Type::BYTEA)];
+    client.execute_typed(FORGET, &parameters).await
+}
+
+/// A page of requests behind a key.
+pub(super) async fn responses(
+    client: &(impl GenericClient + Sync),
+    after: &str,
+) -> Result<Vec<KeptResponse>, Error> {
+    let parameters: [Parameter<'_>; 2] = [(&after, Type::TEXT), (&RESPONSES_AT_ONCE, Type::INT8)];
+    let rows = client.query_typed(RESPONSES, &parameters).await?;
+    let read = |row: &Row| {
+        Ok(KeptResponse {
+            key: row.try_get(0)?,
+            response: row.try_get(1)?,
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+/// Replaces responses that are still what they were.
+pub(super) async fn replace(
+    client: &(impl GenericClient + Sync),
+    new: &[NewResponse],
+) -> Result<u64, Error> {
+    let column = |of: fn(&NewResponse) -> &str| new.iter().map(of).collect::<Vec<&str>>();
+    let (keys, old) = (column(|it| &it.key), column(|it| &it.old));
+    let new = column(|it| &it.new);
+    let parameters: [Parameter<'_>; 3] = [
+        (&keys, Type::TEXT_ARRAY),
+        (&old, Type::TEXT_ARRAY),
+        (&new, Type::TEXT_ARRAY),
+    ];
+    client.execute_typed(REPLACE, &parameters).await
 }
 
 /// Deletes keys that are too old to matter; returns how many, at most a thousand.

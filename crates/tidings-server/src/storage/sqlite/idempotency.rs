@@ -1,11 +1,11 @@
 //! The table of idempotency keys.
 
 use jiff::Timestamp;
-use tidings_notify::Event;
-use tidings_sqlite::rusqlite::{OptionalExtension, Transaction};
+use tidings_sqlite::rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::idempotency::{KEPT, Once};
-use crate::storage::{StorageError, stored};
+use crate::storage::stored::{self, Kept};
+use crate::storage::{Begun, KeptResponse, NewResponse, StorageError};
 
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "idempotency";
@@ -39,6 +39,9 @@ pub(in crate::storage) const STEPS: &[&str] = &[
 /// Keys that one cleaning deletes at most, so that the transaction is short.
 const CLEANED_AT_ONCE: u32 = 1000;
 
+/// Requests that one step looks through.
+const RESPONSES_AT_ONCE: u32 = 1000;
+
 /// A request as the table keeps it.
 pub(super) enum Known {
     New,
@@ -53,7 +56,7 @@ pub(super) enum Known {
     Conflict,
 }
 
-pub(super) fn look_up(tx: &Transaction<'_>, once: &Once) -> Result<Known, StorageError> {
+pub(super) fn look_up(tx: &Connection, once: &Once) -> Result<Known, StorageError> {
     let found = tx
         .prepare_cached(
             "SELECT fingerprint, events, response FROM idempotency
@@ -75,10 +78,9 @@ pub(super) fn look_up(tx: &Transaction<'_>, once: &Once) -> Result<Known, Storag
 pub(super) fn record(
     tx: &Transaction<'_>,
     once: &Once,
-    events: &[Event],
-    response: Option<&str>,
+    kept: Kept<'_>,
 ) -> Result<(), StorageError> {
-    let events = stored::encode(events)?;
+    let (events, response) = kept.columns()?;
     tx.prepare_cached(
         "INSERT OR REPLACE INTO idempotency (key, fingerprint, events, response, accepted_at)
          VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -90,6 +92,59 @@ pub(super) fn record(
         response,
         Timestamp::now().as_microsecond(),
     ))?;
+    Ok(())
+}
+
+/// Begins a request that does not become notifications.
+pub(super) fn begin(tx: &Transaction<'_>, once: &Once) -> Result<Begun, StorageError> {
+    let begun = match look_up(tx, once)? {
+        Known::New => Begun::New,
+        Known::Conflict => Begun::Conflict,
+        Known::Repeated { events, response } => stored::find(&events, response),
+    };
+    if begun == Begun::New {
+        record(tx, once, Kept::Begun(Timestamp::now()))?;
+    }
+    Ok(begun)
+}
+
+/// Keeps the response of a request that has begun, or forgets the request.
+pub(super) fn finish(
+    tx: &Transaction<'_>,
+    once: &Once,
+    response: Option<&str>,
+) -> Result<(), StorageError> {
+    if let Some(response) = response {
+        return record(tx, once, Kept::Response(response));
+    }
+    tx.prepare_cached("DELETE FROM idempotency WHERE key = ?1 AND fingerprint = ?2")?
+        .execute((once.key.as_str(), once.fingerprint))?;
+    Ok(())
+}
+
+/// A page of requests behind a key.
+pub(super) fn responses(
+    connection: &Connection,
+    after: &str,
+) -> Result<Vec<KeptResponse>, StorageError> {
+    let mut select = connection.prepare_cached(
+        "SELECT key, response FROM idempotency WHERE key > ?1 ORDER BY key LIMIT ?2",
+    )?;
+    let rows = select.query_map((after, RESPONSES_AT_ONCE), |row| {
+        Ok(KeptResponse {
+            key: row.get(0)?,
+            response: row.get(1)?,
+        })
+    })?;
+    rows.map(|row| row.map_err(StorageError::from)).collect()
+}
+
+pub(super) fn replace(tx: &Transaction<'_>, new: &[NewResponse]) -> Result<(), StorageError> {
+    let mut update =
+        tx.prepare_cached("UPDATE idempotency SET response = ?3 WHERE key = ?1 AND response = ?2")?;
+    for NewResponse { key, old, new } in new {
+        update.execute((key, old, new))?;
+    }
     Ok(())
 }
 
