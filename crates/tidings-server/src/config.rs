@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::ops::Deref;
 
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 use tidings::AddressPolicy;
 
 use crate::settings::Settings;
 use crate::settings::environment;
 use crate::settings::file::{self, FileError};
+use crate::settings::given::Given;
 use crate::storage::DatabaseUrl;
 
 /// The checked settings that a [`Server`](crate::Server) runs on.
@@ -92,7 +93,8 @@ impl Config {
         let others = self.other_descriptors().min(descriptors / 2);
         self.max_connections = self.max_connections.min(descriptors - others).max(1);
         let most_streams = (self.max_connections / 4 * 3).max(1);
-        self.settings.max_streams = self.settings.max_streams.min(most_streams);
+        let max_streams = &mut self.settings.limits.max_streams;
+        *max_streams = (*max_streams).min(most_streams);
     }
 
     fn other_descriptors(&self) -> usize {
@@ -109,12 +111,30 @@ impl Config {
     }
 }
 
-/// Parses a command line; if it names a file, once more with the file's values as defaults. The
-/// settings are those of the command that is called, or of the only one.
+/// Parses a command line; if it names a file, with the file's values as defaults. The settings are those of the
+/// command that is called, or of the only one.
 pub(crate) fn parse<P: Parser>(
     arguments: &[OsString],
     settings: fn(&P) -> Option<&Settings>,
 ) -> Result<P, ConfigError> {
+    let matches = matches(arguments, settings)?;
+    Ok(P::from_arg_matches(&matches)?)
+}
+
+/// Reads the settings of `serve` as [`parse`] does, and how they were given.
+pub(crate) fn parse_settings<P: Parser>(
+    arguments: &[OsString],
+    settings: fn(&P) -> Option<&Settings>,
+) -> Result<(Settings, Given), ConfigError> {
+    let matches = matches(arguments, settings)?;
+    let matches = matches.subcommand_matches("serve").unwrap_or(&matches);
+    Ok((Settings::from_arg_matches(matches)?, Given::of(matches)))
+}
+
+fn matches<P: Parser>(
+    arguments: &[OsString],
+    settings: fn(&P) -> Option<&Settings>,
+) -> Result<ArgMatches, ConfigError> {
     let arguments = &negative_values(arguments);
     let mut command = <P as CommandFactory>::command();
     let matches = command
@@ -124,7 +144,7 @@ pub(crate) fn parse<P: Parser>(
         })?;
     let parsed = P::from_arg_matches(&matches)?;
     let Some(path) = settings(&parsed).and_then(|settings| settings.config.as_deref()) else {
-        return Ok(parsed);
+        return Ok(matches);
     };
     // Without what parsing has added to it, such as `--help`.
     command = <P as CommandFactory>::command();
@@ -133,8 +153,7 @@ pub(crate) fn parse<P: Parser>(
         Some(called) => *called = file::apply(called.clone(), path)?,
         None => command = file::apply(command, path)?,
     }
-    let matches = command.try_get_matches_from(arguments)?;
-    Ok(P::from_arg_matches(&matches)?)
+    Ok(command.try_get_matches_from(arguments)?)
 }
 
 /// Joins each flag with a negative value behind it, which the library would take for another flag.
@@ -226,7 +245,7 @@ impl TryFrom<Settings> for Config {
             );
         }
         Ok(Self {
-            max_connections: settings.max_streams + EXTRA_CONNECTIONS,
+            max_connections: settings.limits.max_streams + EXTRA_CONNECTIONS,
             settings,
         })
     }
@@ -262,15 +281,24 @@ mod tests {
         let mut config = accepted(&["--dev"]);
         config.fit_into(config.needed_descriptors());
         assert_eq!(
-            (config.max_streams, config.max_connections()),
+            (config.limits.max_streams, config.max_connections()),
             (10_000, 11_024)
         );
         config.fit_into(4096);
-        assert_eq!((config.max_streams, config.max_connections()), (2640, 3520));
+        assert_eq!(
+            (config.limits.max_streams, config.max_connections()),
+            (2640, 3520)
+        );
         config.fit_into(256);
-        assert_eq!((config.max_streams, config.max_connections()), (96, 128));
+        assert_eq!(
+            (config.limits.max_streams, config.max_connections()),
+            (96, 128)
+        );
         config.fit_into(0);
-        assert_eq!((config.max_streams, config.max_connections()), (1, 1));
+        assert_eq!(
+            (config.limits.max_streams, config.max_connections()),
+            (1, 1)
+        );
     }
 
     #[test]
@@ -280,7 +308,7 @@ mod tests {
         );
         let config = accepted(&[&flag, "--max-streams=8"]);
         assert!(config.dev);
-        assert_eq!(config.max_streams, 8);
+        assert_eq!(config.limits.max_streams, 8);
         assert_eq!(config.retention, Duration::from_secs(30 * 24 * 60 * 60));
         assert_eq!(config.webhook_schedule.len(), 2);
     }

@@ -4,6 +4,7 @@ mod addresses;
 mod forwarded;
 mod head_timer;
 mod progress;
+mod slots;
 mod transport;
 mod unread;
 
@@ -22,12 +23,13 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use self::addresses::{Addresses, Place};
 use self::head_timer::HeadTimer;
 pub(crate) use self::progress::Progress;
+use self::slots::Slots;
 use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::SharedApp;
@@ -122,14 +124,14 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts and serves connections until `accepting` is cancelled.
 pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
-    let permits = Arc::new(Semaphore::new(app.config.max_connections()));
-    let addresses = Addresses::new(app.config.max_address_connections);
+    let mut slots = Slots::new(app.limits.max_connections());
+    let addresses = Addresses::new(Arc::clone(&app.limits));
     let trusted: Arc<[Network]> = app.config.trusted_proxies.as_slice().into();
     let mut is_failing = false;
     loop {
         // At the limit, new connections wait in the operating system's queue, which is bounded.
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
+            let permit = slots.take().await;
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -137,8 +139,6 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
             () = accepting.cancelled() => return,
             next = next => next,
         };
-        // The semaphore is never closed.
-        let Ok(permit) = permit else { return };
         let tuned = accepted.and_then(|(stream, peer)| Ok((tune(stream)?, peer)));
         let (stream, peer) = match tuned {
             Ok(tuned) => tuned,

@@ -39,7 +39,7 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 
@@ -55,9 +55,8 @@ pub(crate) fn router(app: SharedApp) -> Router {
     routes::router(&app.access, &app.limits)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(DefaultBodyLimit::max(app.config.max_body_bytes))
         .layer(from_fn_with_state(
-            app.config.max_body_bytes,
+            Arc::clone(&app.limits),
             extract::check_length,
         ))
         .layer(from_fn_with_state(origins, origin::check_origin))

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidings_notify::UserId;
 
+use crate::limits::Limits;
 use crate::telemetry;
 
 /// The permits for open streams.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    max: usize,
-    max_per_user: usize,
+    limits: Arc<Limits>,
     taken: Mutex<Taken>,
 }
 
@@ -46,10 +46,9 @@ impl Full {
 }
 
 impl Permits {
-    pub(crate) fn new(max: usize, max_per_user: usize) -> Arc<Self> {
+    pub(crate) fn new(limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
-            max,
-            max_per_user,
+            limits,
             taken: Mutex::default(),
         })
     }
@@ -60,13 +59,14 @@ impl Permits {
     }
 
     fn try_take(self: &Arc<Self>, user: &UserId) -> Result<Permit, Full> {
+        let limits = self.limits.now();
         // Counting cannot leave half a change behind, so the value behind a poisoned lock is right.
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.total >= self.max {
+        if taken.total >= limits.settings.max_streams {
             return Err(Full::Server);
         }
         let of_user = taken.by_user.get(user).copied().unwrap_or(0);
-        if of_user >= self.max_per_user {
+        if of_user >= limits.settings.max_streams_per_user {
             return Err(Full::User);
         }
         taken.total += 1;
@@ -103,10 +103,13 @@ impl Drop for Permit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
 
     #[test]
     fn both_limits_hold_and_a_dropped_permit_is_free_again() {
-        let permits = Permits::new(3, 2);
+        let flags = ["--dev", "--max-streams=3", "--max-streams-per-user=2"];
+        let limits = Limits::new(&Config::from_flags(flags).unwrap());
+        let permits = Permits::new(Arc::new(limits));
         let (anna, ben) = (UserId::new("anna").unwrap(), UserId::new("ben").unwrap());
         let first = permits.take(&anna).unwrap();
         let _second = permits.take(&anna).unwrap();

@@ -140,9 +140,10 @@ impl Server {
             webhooks: webhooks.clone(),
             tasks: tasks.clone(),
         };
+        let limits = Arc::new(Limits::new(&config));
         let app = Arc::new(App {
-            permits: Permits::new(config.max_streams, config.max_streams_per_user),
-            limits: Arc::new(Limits::new(&config)),
+            permits: Permits::new(Arc::clone(&limits)),
+            limits,
             config,
             access: Arc::clone(&access),
             storage,
@@ -190,6 +191,12 @@ impl Server {
     /// The address that the server listens on, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Changes the limits to those of another configuration, of which nothing else is used. What is open beyond them
+    /// stays open.
+    pub fn change_limits(&self, config: &Config) {
+        self.app.limits.change(config);
     }
 
     /// Stops within the configured time, and returns what was left unfinished.

@@ -7,14 +7,15 @@
 
 pub(crate) mod environment;
 pub(crate) mod file;
+pub(crate) mod given;
 pub mod jwt;
+pub mod limits;
 pub mod network;
 pub(crate) mod origin;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
 use tracing_subscriber::EnvFilter;
 
 use self::jwt::JwtSettings;
+use self::limits::LimitSettings;
 use self::network::Network;
 use crate::storage::{DatabaseUrl, RedisUrl};
 
@@ -101,26 +103,9 @@ pub struct Settings {
           value_parser = Unshown(encryption_key))]
     pub encryption_keys: Vec<EncryptionKey>,
 
-    /// Maximum size of a request body in bytes
-    #[arg(long, env = "TIDINGS_MAX_BODY_BYTES", value_name = "BYTES",
-          default_value = "1048576", value_parser = count(1 << 10, 1_usize << 26))]
-    pub max_body_bytes: usize,
-
-    /// Maximum number of open streams (SSE and WebSocket)
-    #[arg(long, env = "TIDINGS_MAX_STREAMS", value_name = "COUNT",
-          default_value = "10000", value_parser = count(1, 1_000_000_usize))]
-    pub max_streams: usize,
-
-    /// Maximum number of open streams of one user
-    #[arg(long, env = "TIDINGS_MAX_STREAMS_PER_USER", value_name = "COUNT",
-          default_value = "100", value_parser = count(1, 100_000_usize))]
-    pub max_streams_per_user: usize,
-
-    /// Maximum number of open connections from one address; behind proxies that are trusted, of requests and
-    /// streams [default: no limit]
-    #[arg(long, env = "TIDINGS_MAX_ADDRESS_CONNECTIONS", value_name = "COUNT",
-          value_parser = count(1, 1_000_000_usize))]
-    pub max_address_connections: Option<usize>,
+    /// What is limited.
+    #[command(flatten)]
+    pub limits: LimitSettings,
 
     /// Proxies in front of the server: addresses, or networks such as `10.0.0.0/8`. The limits of addresses
     /// count the clients that these name in `X-Forwarded-For` or `Forwarded`, and no others; may be given several
@@ -128,25 +113,6 @@ pub struct Settings {
     #[arg(long, env = "TIDINGS_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',',
           value_parser = Network::from_str)]
     pub trusted_proxies: Vec<Network>,
-
-    /// Maximum number of requests a second of each API key; those of the configuration count together
-    /// [default: no limit]
-    #[arg(long, env = "TIDINGS_MAX_KEY_REQUESTS", value_name = "COUNT", value_parser = rate())]
-    pub max_key_requests: Option<NonZeroU32>,
-
-    /// Maximum number of requests a second of each user with a token
-    #[arg(long, env = "TIDINGS_MAX_USER_REQUESTS", value_name = "COUNT",
-          default_value = "300", value_parser = rate())]
-    pub max_user_requests: NonZeroU32,
-
-    /// Maximum number of notifications a second for each user [default: no limit]
-    #[arg(long, env = "TIDINGS_MAX_USER_NOTIFICATIONS", value_name = "COUNT", value_parser = rate())]
-    pub max_user_notifications: Option<NonZeroU32>,
-
-    /// Maximum number of webhook endpoints of each user, and of those for all users
-    #[arg(long, env = "TIDINGS_MAX_ENDPOINTS", value_name = "COUNT",
-          default_value = "100", value_parser = count(1, 10_000_usize))]
-    pub max_endpoints: usize,
 
     /// Longest silence on a stream before a ping, 1s to 25s
     #[arg(long, env = "TIDINGS_PING_INTERVAL", value_name = "DURATION",
@@ -368,14 +334,6 @@ where
             .filter(|value| (&min..=&max).contains(&value))
             .ok_or_else(|| format!("expected {min} to {max}"))
     }
-}
-
-/// How many may come in a second.
-fn rate() -> impl Fn(&str) -> Result<NonZeroU32, String> + Clone + Send + Sync + 'static {
-    count(
-        NonZeroU32::MIN,
-        NonZeroU32::MIN.saturating_add(1_000_000 - 1),
-    )
 }
 
 /// A time from `min` to `max` seconds.

@@ -1,15 +1,18 @@
-use std::io::{IsTerminal, Write};
+mod log;
+mod reload;
+
+use std::io::Write;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory};
-use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use tracing_subscriber::EnvFilter;
 
+use self::log::Log;
+use self::reload::Reload;
 use super::{Cli, CommandError};
-use crate::settings::{LogFormat, environment};
+use crate::settings::environment;
 use crate::telemetry::prometheus;
 use crate::{Config, Server, Settings};
 
@@ -26,22 +29,26 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let mut config = Config::try_from(self.settings)?;
-        start_log(&config)?;
+        let log = Log::start(&config)?;
         warn_of_unknown_variables();
         prometheus::install()?;
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(prometheus::run()));
         // Before the server starts, so that no signal is lost.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut reload = Reload::new(std::env::args_os().collect())?;
         fit_into_file_limit(&mut config);
         let server = Server::start(config.clone()).await?;
         print_address(&config, &server);
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => reload.run(&server, &log).await,
+            }
         }
-        let note = |line: &str| note(config.log_format, line);
-        note(&format!(
+        log.note(&format!(
             "stopping: waiting up to {} s for work in progress (press Ctrl+C again to stop at once)",
             config.shutdown_timeout.as_secs()
         ));
@@ -59,7 +66,7 @@ impl Serve {
         };
         tokio::select! {
             leftovers = server.shutdown() => {
-                note(&format!("stopped: {leftovers}"));
+                log.note(&format!("stopped: {leftovers}"));
                 Ok(())
             }
             () = again => Err("stopped at once; the next start continues".into()),
@@ -81,7 +88,7 @@ fn fit_into_file_limit(config: &mut Config) {
             if open < needed {
                 config.fit_into(open);
                 tracing::warn!(
-                    max_streams = config.max_streams,
+                    max_streams = config.limits.max_streams,
                     max_connections = config.max_connections(),
                     "the limit of open files is {open} instead of {needed} (ulimit -n), so fewer \
                      streams and connections are served"
@@ -94,22 +101,6 @@ fn fit_into_file_limit(config: &mut Config) {
     }
 }
 
-/// The library crates only emit events; the binary decides where they go.
-fn start_log(config: &Config) -> Result<(), CommandError> {
-    let filter = EnvFilter::try_new(&config.log)?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // It would report a line that cannot be written by a panic.
-        .log_internal_errors(false);
-    match config.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
-}
-
 /// A misspelt variable has no effect, and nothing else would show it.
 fn warn_of_unknown_variables() {
     let names = std::env::vars_os().map(|(name, _)| name);
@@ -119,23 +110,6 @@ fn warn_of_unknown_variables() {
             "unknown environment variable, which has no effect; tidings serve --help lists those of the settings"
         );
     }
-}
-
-/// Writes a line to standard error at every log level, in the format of the log. The server works on if the
-/// reader of the line has ended.
-fn note(format: LogFormat, line: &str) {
-    let _closed = match format {
-        LogFormat::Text => writeln!(std::io::stderr(), "{line}"),
-        LogFormat::Json => {
-            let line = serde_json::json!({
-                "timestamp": Timestamp::now(),
-                "level": "INFO",
-                "fields": { "message": line },
-                "target": "tidings_server",
-            });
-            writeln!(std::io::stderr(), "{line}")
-        }
-    };
 }
 
 /// Prints the address, the database, and what to try next.

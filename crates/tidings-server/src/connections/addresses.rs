@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::limits::Limits;
+
 /// The connections that are open, by address. An IPv6 address counts with all others of its network of 64
 /// bits, which mostly belongs to one customer.
 #[derive(Debug)]
 pub(super) struct Addresses {
-    /// `None` if there is no limit.
-    max: Option<usize>,
+    limits: Arc<Limits>,
     open: Mutex<HashMap<IpAddr, Open>>,
 }
 
@@ -28,9 +29,9 @@ pub(super) struct Place {
 }
 
 impl Addresses {
-    pub(super) fn new(max: Option<usize>) -> Arc<Self> {
+    pub(super) fn new(limits: Arc<Limits>) -> Arc<Self> {
         Arc::new(Self {
-            max,
+            limits,
             open: Mutex::default(),
         })
     }
@@ -38,7 +39,7 @@ impl Addresses {
     /// A place for a connection. Beyond the limit, as many again get one, on which the first request is
     /// refused; `None` for those beyond that.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let Some(max) = self.max else {
+        let Some(max) = self.limits.now().settings.max_address_connections else {
             return Some(self.uncounted());
         };
         let address = network(address);
@@ -66,7 +67,7 @@ impl Addresses {
 
     /// Whether connections are counted.
     pub(super) fn has_limit(&self) -> bool {
-        self.max.is_some()
+        self.limits.now().settings.max_address_connections.is_some()
     }
 
     /// A place that does not count, for the connection of a proxy.
@@ -117,10 +118,16 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Config;
+
+    fn with(flags: &[&str]) -> Arc<Addresses> {
+        let config = Config::from_flags([&["--dev"], flags].concat()).unwrap();
+        Addresses::new(Arc::new(Limits::new(&config)))
+    }
 
     #[test]
     fn each_address_has_its_places_and_some_for_refusals() {
-        let addresses = Addresses::new(Some(2));
+        let addresses = with(&["--max-address-connections=2"]);
         let take = |address: &str| addresses.take(address.parse().unwrap());
         let first = take("192.0.2.1").unwrap();
         let _second = take("::ffff:192.0.2.1").unwrap();
@@ -140,12 +147,12 @@ mod tests {
 
     #[test]
     fn addresses_without_a_connection_are_forgotten() {
-        let addresses = Addresses::new(Some(1));
+        let addresses = with(&["--max-address-connections=1"]);
         for number in 0..1000 {
             drop(addresses.take(Ipv6Addr::from_bits(number << 64).into()));
         }
         assert!(addresses.lock().is_empty());
-        let unlimited = Addresses::new(None);
+        let unlimited = with(&[]);
         let places: Vec<_> = (0..1000)
             .map(|_| unlimited.take(Ipv6Addr::LOCALHOST.into()).unwrap())
             .collect();

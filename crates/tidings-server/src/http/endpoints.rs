@@ -53,7 +53,8 @@ pub(super) async fn create(
     let mut settings = EndpointSettings::new(url);
     changes.apply(&mut settings);
     let is_of_a_user = matches!(owner, Owner::User(_));
-    let mut new = NewEndpoint::new(owner, settings).with_limit(app.config.max_endpoints);
+    let mut new =
+        NewEndpoint::new(owner, settings).with_limit(app.limits.now().settings.max_endpoints);
     if let Some(secret) = secret {
         new = new.with_secret(secret);
     }

@@ -1,16 +1,19 @@
 //! The parts of a request that handlers use. Each refusal has the shape of every other error.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request, State};
+use axum::extract::{
+    DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Path, Request, State,
+};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -27,6 +30,7 @@ use super::fields::Fields;
 use crate::access::Caller;
 use crate::connections::ClientConnection;
 use crate::idempotency::{IdempotencyKey, NAME};
+use crate::limits::Limits;
 use crate::wire::code::Code;
 
 /// A named part of the path.
@@ -225,13 +229,15 @@ fn is_host(value: &[u8]) -> bool {
     value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
 }
 
-/// Refuses a request that announces a body beyond the limit, before any of it is read: the client
-/// need not send it.
+/// Limits the body, and refuses a request that announces one beyond the limit before any of it is read: the
+/// client need not send it.
 pub(crate) async fn check_length(
-    State(max_bytes): State<usize>,
-    request: Request,
+    State(limits): State<Arc<Limits>>,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let max_bytes = limits.now().settings.max_body_bytes;
+    DefaultBodyLimit::max(max_bytes).apply(&mut request);
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_none_or(|length| length <= max_bytes as u64) {

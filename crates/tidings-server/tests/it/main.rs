@@ -30,6 +30,7 @@ mod presence;
 mod rates;
 mod raw;
 mod receipts;
+mod reload;
 mod request_id;
 mod retention;
 mod shutdown;

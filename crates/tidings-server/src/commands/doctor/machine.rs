@@ -91,7 +91,7 @@ fn check_descriptors(config: &Config) -> Finding {
     let message = format!(
         "{needed} open files are needed and {open} are allowed (ulimit -Hn), so at most {} streams and {} connections \
          are served",
-        fitting.max_streams,
+        fitting.limits.max_streams,
         fitting.max_connections()
     );
     Finding::warning(DESCRIPTORS, message)

@@ -1,0 +1,65 @@
+//! What the server writes to standard error.
+
+use std::io::{IsTerminal, Write};
+
+use jiff::Timestamp;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+
+use crate::Config;
+use crate::commands::CommandError;
+use crate::settings::LogFormat;
+
+/// The log of this process.
+#[derive(Debug)]
+pub(super) struct Log {
+    format: LogFormat,
+    filter: reload::Handle<EnvFilter, Registry>,
+}
+
+impl Log {
+    /// Starts the log. The library crates only emit events; the binary decides where they go.
+    pub(super) fn start(config: &Config) -> Result<Self, CommandError> {
+        let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.log)?);
+        let lines = fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            // It would report a line that cannot be written by a panic.
+            .log_internal_errors(false);
+        let lines = match config.log_format {
+            LogFormat::Text => lines.boxed(),
+            LogFormat::Json => lines.json().boxed(),
+        };
+        tracing_subscriber::registry()
+            .with(filter)
+            .with(lines)
+            .init();
+        Ok(Self {
+            format: config.log_format,
+            filter: handle,
+        })
+    }
+
+    /// Logs by another filter from now on.
+    pub(super) fn change(&self, filter: &str) -> Result<(), CommandError> {
+        Ok(self.filter.reload(EnvFilter::try_new(filter)?)?)
+    }
+
+    /// Writes a line at every log level, in the format of the log. The server works on if the reader of the line
+    /// has ended.
+    pub(super) fn note(&self, line: &str) {
+        let _closed = match self.format {
+            LogFormat::Text => writeln!(std::io::stderr(), "{line}"),
+            LogFormat::Json => {
+                let line = serde_json::json!({
+                    "timestamp": Timestamp::now(),
+                    "level": "INFO",
+                    "fields": { "message": line },
+                    "target": "tidings_server",
+                });
+                writeln!(std::io::stderr(), "{line}")
+            }
+        };
+    }
+}

@@ -1,0 +1,76 @@
+//! Reads the settings again when the process gets `SIGHUP`: the file, below the variables and flags that the process
+//! was started with.
+
+use std::ffi::OsString;
+
+use super::log::Log;
+use super::{Cli, fit_into_file_limit};
+use crate::config::{self, ConfigError};
+use crate::settings::given::Given;
+use crate::{Config, Server, explain};
+
+/// The settings of a running server, as they were given.
+#[derive(Debug)]
+pub(super) struct Reload {
+    arguments: Vec<OsString>,
+    running: Given,
+}
+
+impl Reload {
+    /// Remembers the settings that the server starts with.
+    pub(super) fn new(arguments: Vec<OsString>) -> Result<Self, ConfigError> {
+        let (_, running) = read(&arguments)?;
+        Ok(Self { arguments, running })
+    }
+
+    /// Takes over what can change, and names what cannot. Settings that are not valid leave everything as it was.
+    pub(super) async fn run(&mut self, server: &Server, log: &Log) {
+        let arguments = self.arguments.clone();
+        let result = match tokio::task::spawn_blocking(move || read(&arguments)).await {
+            Ok(Ok((config, given))) => self.take_over(config, &given, server, log),
+            Ok(Err(error)) => Err(error.into()),
+            Err(panic) => Err(panic.into()),
+        };
+        if let Err(error) = result {
+            let reason = explain(&*error);
+            // The library that parses flags appends hints in lines of their own.
+            let reason = reason.lines().next().unwrap_or_default();
+            let reason = reason.trim_start_matches("error: ");
+            tracing::error!(reason, "cannot reload the settings, all stay as they were");
+        }
+    }
+
+    fn take_over(
+        &mut self,
+        mut config: Config,
+        given: &Given,
+        server: &Server,
+        log: &Log,
+    ) -> Result<(), super::CommandError> {
+        log.change(&config.log)?;
+        fit_into_file_limit(&mut config);
+        server.change_limits(&config);
+        let changed = self.running.changed_to(given);
+        self.running.take_over(given);
+        let waiting = self.running.changed_to(given);
+        let applied: Vec<_> = changed.difference(&waiting).map(String::as_str).collect();
+        let applied = match &applied[..] {
+            [] => "no setting that a running server takes over has changed".to_owned(),
+            flags => flags.join(", "),
+        };
+        log.note(&format!("reloaded: {applied}"));
+        if !waiting.is_empty() {
+            let settings = Vec::from_iter(waiting).join(", ");
+            tracing::warn!(
+                settings,
+                "some changed settings take effect at the next start"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn read(arguments: &[OsString]) -> Result<(Config, Given), ConfigError> {
+    let (settings, given) = config::parse_settings(arguments, Cli::settings)?;
+    Ok((settings.try_into()?, given))
+}
