@@ -14,6 +14,7 @@ use crate::access::Access;
 use crate::config::Config;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
+use crate::http::Room;
 use crate::limits::Limits;
 use crate::outage::Outage;
 use crate::permits::Permits;
@@ -36,6 +37,8 @@ pub(crate) struct App {
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
     pub(crate) limits: Arc<Limits>,
+    /// For the bodies of requests.
+    pub(crate) bodies: Room,
     pub(crate) readiness: Readiness,
     pub(crate) outage: Outage,
     /// Cancelled when the server stops.

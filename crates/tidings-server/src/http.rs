@@ -3,6 +3,7 @@
 mod access;
 mod api_keys;
 mod asyncapi;
+mod body;
 mod console;
 mod cursor;
 mod deliveries;
@@ -43,6 +44,7 @@ use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state};
 
+pub(crate) use self::body::Room;
 use self::error::ApiError;
 use self::origin::Origins;
 pub(crate) use self::rate_limit::too_many_connections;
@@ -55,10 +57,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
     routes::router(&app.access, &app.limits)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(
-            Arc::clone(&app.limits),
-            extract::check_length,
-        ))
+        .layer(from_fn_with_state(Arc::clone(&app), body::limit))
         .layer(from_fn_with_state(origins, origin::check_origin))
         .layer(from_fn(extract::check_host))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::StartError;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
+use crate::http::Room;
 use crate::limits::Limits;
 use crate::outage::Outage;
 use crate::permits::Permits;
@@ -144,6 +145,7 @@ impl Server {
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
+            bodies: Room::default(),
             config,
             access: Arc::clone(&access),
             storage,

@@ -6,9 +6,10 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
+use super::body::Body;
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, InPath, NoFields, NoIdempotencyKey};
+use super::extract::{InPath, NoFields, NoIdempotencyKey};
 use super::fields::Fields;
 use super::request::{FromFields, request};
 use crate::access::{Scope, Scopes, new_key};

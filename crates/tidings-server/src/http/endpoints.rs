@@ -14,9 +14,10 @@ use tidings_notify::UserId;
 use tidings_webhooks::{Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay};
 
 use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
+use super::body::Body;
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, InPath, NoFields, NoIdempotencyKey, OwnerInPath, PathPart, SentKey};
+use super::extract::{InPath, NoFields, NoIdempotencyKey, OwnerInPath, PathPart, SentKey};
 use super::fields::{Change, Fields};
 use super::repeatable;
 use super::request::FromFields;

@@ -99,6 +99,14 @@ impl ApiError {
         Self::unavailable(Code::Stopping, "the server is stopping")
     }
 
+    /// There is no room for a larger body.
+    pub(crate) fn busy() -> Self {
+        Self::unavailable(
+            Code::Busy,
+            "too many large bodies arrive at the same time; nothing was stored",
+        )
+    }
+
     /// No token can be verified yet.
     pub(crate) fn no_token_keys() -> Self {
         Self::unavailable(

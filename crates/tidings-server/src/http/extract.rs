@@ -1,16 +1,12 @@
 //! The parts of a request that handlers use. Each refusal has the shape of every other error.
 
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::path::ErrorKind;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{
-    DefaultBodyLimit, FromRequest, FromRequestParts, MatchedPath, Path, Request, State,
-};
+use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
@@ -18,19 +14,18 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use tidings_notify::UserId;
 use tidings_webhooks::Owner;
 use url::form_urlencoded;
 
+use super::body::Body;
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::access::Caller;
 use crate::connections::ClientConnection;
 use crate::idempotency::{IdempotencyKey, NAME};
-use crate::limits::Limits;
 use crate::wire::code::Code;
 
 /// A named part of the path.
@@ -227,76 +222,6 @@ fn host_once(request: &Request) -> Result<(), ApiError> {
 /// A client may leave the value empty.
 fn is_host(value: &[u8]) -> bool {
     value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
-}
-
-/// Limits the body, and refuses a request that announces one beyond the limit before any of it is read: the
-/// client need not send it.
-pub(crate) async fn check_length(
-    State(limits): State<Arc<Limits>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let max_bytes = limits.now().settings.max_body_bytes;
-    DefaultBodyLimit::max(max_bytes).apply(&mut request);
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_none_or(|length| length <= max_bytes as u64) {
-        return next.run(request).await;
-    }
-    let mut response = too_large().into_response();
-    // Its body cannot be skipped in reasonable time.
-    response
-        .headers_mut()
-        .insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
-}
-
-fn too_large() -> ApiError {
-    ApiError::new(
-        Code::BodyTooLarge,
-        "the body is larger than this server allows (--max-body-bytes)",
-    )
-}
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The body as it was sent, within the limits of size and time.
-#[derive(Debug)]
-pub(crate) struct Body(pub(crate) Bytes);
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        check_encoding(request.headers())?;
-        let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state));
-        let body = body
-            .await
-            .map_err(|_| ApiError::new(Code::BodyTimeout, "the body did not arrive in time"))?;
-        body.map(Self).map_err(|rejection: BytesRejection| {
-            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                too_large()
-            } else {
-                ApiError::new(
-                    Code::IncompleteBody,
-                    "the connection broke off before the end of the body",
-                )
-            }
-        })
-    }
-}
-
-/// Compressed bodies are not supported, and would otherwise look like malformed JSON.
-fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
-    let encoding = headers.get(header::CONTENT_ENCODING);
-    if encoding.is_none_or(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return Ok(());
-    }
-    Err(ApiError::new(
-        Code::UnsupportedEncoding,
-        "expected a body without Content-Encoding",
-    ))
 }
 
 /// A request to upgrade to a WebSocket, and the connection that becomes one.

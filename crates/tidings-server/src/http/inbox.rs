@@ -8,8 +8,9 @@ use tidings_notify::{
     UserId,
 };
 
+use super::body::Body;
 use super::error::ApiError;
-use super::extract::{Body, InPath, Parameters, SentKey};
+use super::extract::{InPath, Parameters, SentKey};
 use super::fields::Fields;
 use super::request::{FromFields, request};
 use crate::app::SharedApp;

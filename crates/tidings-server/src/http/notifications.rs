@@ -11,9 +11,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tidings_notify::{Draft, Event, EventKey, EventType, Payload, UserId};
 
+use super::body::Body;
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{Body, SentKey};
+use super::extract::SentKey;
 use super::fields::{Fields, elements};
 use super::rate_limit::take_notifications;
 use super::request::{FromFields, Raw, request};

@@ -271,6 +271,7 @@ fn codes(route: &Route) -> BTreeSet<Code> {
             Code::InvalidBody,
             Code::IncompleteBody,
             Code::BodyTimeout,
+            Code::Busy,
             Code::UnsupportedEncoding,
         ]);
     }

@@ -6,8 +6,9 @@ use axum::Json;
 use axum::extract::State;
 use tidings_notify::UserId;
 
+use super::body::Body;
 use super::error::ApiError;
-use super::extract::{Body, InPath, NoIdempotencyKey};
+use super::extract::{InPath, NoIdempotencyKey};
 use super::fields::Fields;
 use super::request::{FromFields, request};
 use crate::app::SharedApp;

@@ -9,8 +9,9 @@ use futures_util::stream;
 use tidings_notify::wire::Control;
 use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
+use super::body::Body;
 use super::error::ApiError;
-use super::extract::{Body, InPath, SentKey, Upgrade};
+use super::extract::{InPath, SentKey, Upgrade};
 use super::feed::Confirmation;
 use super::fields::Fields;
 use super::inbox;

@@ -34,6 +34,7 @@ mod reload;
 mod request_id;
 mod retention;
 mod shutdown;
+mod slow;
 mod sse;
 mod storage;
 mod support;

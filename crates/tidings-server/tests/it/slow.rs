@@ -1,0 +1,115 @@
+//! Clients that send slowly: what they cost, and whom they delay.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::raw::address;
+use crate::support::{Home, Server, soon};
+
+/// Connects so many clients that send the same and nothing else, as far as the server reads it.
+fn clients(server: &Server, count: usize, sent: &str) -> JoinSet<()> {
+    let mut clients = JoinSet::new();
+    let sent: Arc<str> = sent.into();
+    for _ in 0..count {
+        let (address, sent) = (address(server).to_owned(), Arc::clone(&sent));
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let _closed = stream.write_all(sent.as_bytes()).await;
+            std::future::pending::<()>().await;
+        });
+    }
+    clients
+}
+
+/// The memory of a server once it grows no more.
+async fn settled(server: &Server) -> usize {
+    let settled = async {
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = server.memory();
+            if now <= before + (1 << 20) {
+                return now;
+            }
+            before = now;
+        }
+    };
+    soon("memory that stays the same", settled).await
+}
+
+/// A head with so many bytes of fields, without its end.
+fn head(server: &Server, bytes: usize) -> String {
+    let host = address(server);
+    let padding = "x".repeat(bytes);
+    format!("POST /v1/notifications HTTP/1.1\r\nHost: {host}\r\nX-Padding: {padding}\r\n")
+}
+
+#[tokio::test]
+async fn slow_heads_cost_little_memory_each() {
+    const COUNT: usize = 1000;
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let before = settled(&server).await;
+    let slow = clients(&server, COUNT, &head(&server, 12_000));
+    let each = (settled(&server).await - before) / COUNT;
+    assert!(each < 48 << 10, "{each} bytes each");
+    server.notify("anna", json!(2)).await;
+    drop(slow);
+}
+
+#[tokio::test]
+async fn slow_bodies_cost_bounded_memory_and_delay_no_small_one() {
+    const COUNT: usize = 250;
+    let home = Home::new();
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let before = settled(&server).await;
+    // A few of them leave no room for another large one.
+    let length = 1_040_000;
+    let head = head(&server, 0);
+    let request = format!(
+        "{head}Content-Length: {length}\r\n\r\n{}",
+        "x".repeat(length - 1)
+    );
+    let slow = clients(&server, COUNT, &request);
+    let body = json!({ "user_id": "anna", "payload": "x".repeat(100_000) });
+    let post = || server.post("/v1/notifications", &body);
+    // Once there is no room for it, it waits while the small ones are sent.
+    let large = async {
+        let refused = async {
+            loop {
+                let response = post().await;
+                if response.status() != 201 {
+                    return response;
+                }
+            }
+        };
+        let refused = soon("a refusal", refused).await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.headers().contains_key("retry-after"));
+        let error: Value = refused.json().await.unwrap();
+        assert_eq!(error["error"]["code"], "busy");
+    };
+    let others = async {
+        for n in 0..10 {
+            let small = server.notify("anna", json!([n, "x".repeat(10_000)]));
+            let small = timeout(Duration::from_secs(5), small).await;
+            small.expect("a small body waits for no other");
+        }
+        settled(&server).await - before
+    };
+    let ((), grown) = tokio::join!(large, others);
+    // The room for bodies, and what connections buffer while they wait; without the bound it was 285 MiB.
+    assert!(grown < 200 << 20, "{} MiB", grown >> 20);
+
+    drop(slow);
+    let accepted = async { while server.post("/v1/notifications", &body).await.status() != 201 {} };
+    soon("room for a large body", accepted).await;
+}
