@@ -33,6 +33,8 @@ impl Acceptor {
     pub(crate) async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError> {
         let acceptor = self.clone();
         let run = async move { acceptor.run(accept).await };
+        // A span that is not wanted would hide the one around it.
+        let run = run.instrument(tracing::debug_span!("accept"));
         let task = self.tasks.spawn(run.in_current_span());
         task.await
             .unwrap_or_else(|panic| Err(StorageError::failed(panic)))

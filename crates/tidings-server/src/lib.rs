@@ -27,7 +27,7 @@
 //! | `retention` | deletes what is old |
 //! | `resealing` | encrypts kept responses that were stored without a key |
 //! | `same_redis` | notices an instance with another `--redis` |
-//! | `telemetry` | metrics, and their text for Prometheus |
+//! | `telemetry` | metrics and their text for Prometheus; traces |
 //! | `http` | routes, streams, errors |
 //! | `commands` | the command line |
 

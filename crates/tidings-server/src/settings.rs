@@ -26,6 +26,7 @@ use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
 use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use self::jwt::JwtSettings;
 use self::limits::LimitSettings;
@@ -160,6 +161,12 @@ pub struct Settings {
     #[arg(long, env = "TIDINGS_LEASE", value_name = "DURATION",
           default_value = "30s", value_parser = time(1, 300))]
     pub lease: Duration,
+
+    /// Collector of OpenTelemetry that gets traces, as protobuf over HTTP: its address for all signals, for
+    /// instance `http://127.0.0.1:4318` [default: no traces]
+    #[arg(long, env = "TIDINGS_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true,
+          value_parser = Unshown(collector))]
+    pub otlp_endpoint: Option<Url>,
 
     /// What to log on standard error: a level (error, warn, info, debug, trace, off) or a filter such as
     /// `info,tidings_server=debug`
@@ -308,11 +315,23 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
     }
 }
 
+/// The address of a collector. Credentials belong into a header, which is a variable.
+fn collector(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_plain = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        matches!(url.scheme(), "http" | "https") && is_plain
+    });
+    url.ok_or("expected a URL of http or https without user, password and query, such as http://127.0.0.1:4318")
+}
+
 /// Origins are compared as text, so an origin must be spelled as browsers send it. `null`, which a file and
 /// every page in a sandbox sends, is no origin to trust.
 fn origin(text: &str) -> Result<String, &'static str> {
     let text = text.trim();
-    let spelled = url::Url::parse(text).map(|url| url.origin().ascii_serialization());
+    let spelled = Url::parse(text).map(|url| url.origin().ascii_serialization());
     if spelled.as_deref() == Ok(text) {
         Ok(text.to_owned())
     } else {

@@ -1,10 +1,11 @@
-//! Metrics: those of the server itself, and the recorder that makes text for Prometheus of the metrics of all
+//! Metrics and traces: the metrics of the server itself, and the recorder that makes text for Prometheus of the metrics of all
 //! packages. `docs/operations.md` lists them.
 //!
 //! Every label has a small set of values: a route is the one of the table, not the path of the request, and neither
 //! users nor endpoints are labels.
 
 pub(crate) mod prometheus;
+pub(crate) mod traces;
 
 use std::time::Duration;
 

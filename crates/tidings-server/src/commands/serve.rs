@@ -14,6 +14,7 @@ use self::reload::Reload;
 use super::{Cli, CommandError};
 use crate::settings::environment;
 use crate::telemetry::prometheus;
+use crate::telemetry::traces::Traces;
 use crate::{Config, Server, Settings};
 
 /// Runs the server.
@@ -29,7 +30,9 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Result<(), CommandError> {
         let mut config = Config::try_from(self.settings)?;
-        let log = Log::start(&config)?;
+        let traces = config.otlp_endpoint.as_ref().map(Traces::start);
+        let traces = traces.transpose()?;
+        let log = Log::start(&config, traces.as_ref())?;
         warn_of_unknown_variables();
         prometheus::install()?;
         let _upkeep = AbortOnDropHandle::new(tokio::spawn(prometheus::run()));
@@ -66,6 +69,9 @@ impl Serve {
         };
         tokio::select! {
             leftovers = server.shutdown() => {
+                if let Some(traces) = traces {
+                    traces.stop().await;
+                }
                 log.note(&format!("stopped: {leftovers}"));
                 Ok(())
             }

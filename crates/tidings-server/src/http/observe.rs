@@ -14,7 +14,7 @@ use super::error::Fault;
 use super::request_id::RequestId;
 use super::routes::READY;
 use crate::app::{App, SharedApp};
-use crate::telemetry;
+use crate::telemetry::{self, traces};
 use crate::wire::ErrorBody;
 
 /// The field of the span that has the caller, once it is known.
@@ -37,13 +37,25 @@ pub(super) async fn observe(
         http.route = route,
         request_id = id.as_str(),
         { CALLER } = Empty,
+        otel.kind = Empty,
+        otel.name = Empty,
     );
+    let has_traces = app.config.otlp_endpoint.is_some();
+    if has_traces {
+        span.record("otel.kind", "server");
+        span.record("otel.name", format!("{} {route}", request.method()));
+        traces::begin_request(&span, request.headers());
+    }
+    let of_response = has_traces.then(|| span.clone());
     let observed = async {
         let mut response = run(&app, route, request, next).await;
         if let Some(Fault(mut error)) = response.extensions_mut().remove() {
             error.request_id = Some(id.as_str().to_owned());
             *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
             response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        if let Some(span) = of_response {
+            traces::end_request(&span, response.status());
         }
         id.put_into(response.headers_mut());
         response

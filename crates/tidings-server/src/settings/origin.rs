@@ -94,6 +94,7 @@ fn shown(settings: &Settings, flag: &Arg, matches: &ArgMatches) -> Option<String
     match flag.get_long() {
         Some("database") => Some(settings.database.to_string()),
         Some("redis") => settings.redis.as_ref().map(ToString::to_string),
+        Some("otlp-endpoint") => settings.otlp_endpoint.as_ref().map(ToString::to_string),
         Some("jwt-jwks") => settings.jwt.jwks.as_ref().map(ToString::to_string),
         _ => Some("[hidden]".to_owned()),
     }

@@ -39,6 +39,7 @@ mod sse;
 mod storage;
 mod support;
 mod tokens;
+mod traces;
 mod unversioned;
 mod webhooks;
 mod websocket;

@@ -10,6 +10,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use crate::Config;
 use crate::commands::CommandError;
 use crate::settings::LogFormat;
+use crate::telemetry::traces::Traces;
 
 /// The log of this process.
 #[derive(Debug)]
@@ -19,8 +20,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Starts the log. The library crates only emit events; the binary decides where they go.
-    pub(super) fn start(config: &Config) -> Result<Self, CommandError> {
+    /// Starts the log, and the traces if there are some. The library crates only emit events and spans; the binary
+    /// decides where they go.
+    pub(super) fn start(config: &Config, traces: Option<&Traces>) -> Result<Self, CommandError> {
         let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.log)?);
         let lines = fmt::layer()
             .with_ansi(std::io::stderr().is_terminal())
@@ -32,8 +34,8 @@ impl Log {
             LogFormat::Json => lines.json().boxed(),
         };
         tracing_subscriber::registry()
-            .with(filter)
-            .with(lines)
+            .with(lines.with_filter(filter))
+            .with(traces.map(Traces::layer))
             .init();
         Ok(Self {
             format: config.log_format,
