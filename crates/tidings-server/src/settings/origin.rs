@@ -140,7 +140,7 @@ mod tests {
             "--api-key=hunter2-hunter2-hunter2",
             "--database=postgres://anna:hunter2@host/db",
             "--redis=redis://:hunter2@host/1",
-            "--jwt-secret=hunter2-hunter2",
+            "--jwt-secret=hunter2-hunter2-hunter2-hunter2-hunter2",
             "--jwt-jwks=https://id.example.com/keys?key=hunter2",
         ]);
         let text = |text: &str| Some(text.to_owned());
