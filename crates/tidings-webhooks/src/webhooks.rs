@@ -66,6 +66,10 @@ pub struct StopReport {
 /// Endpoints that wait to be disabled.
 const DISABLING: usize = 1024;
 
+/// How many accepted events the stream keeps that have become deliveries, and are of no more use. The more,
+/// the more of them one trim removes.
+const KEPT: u64 = 10_000;
+
 /// What one step of cleaning removes.
 const CLEANED_AT_ONCE: usize = 500;
 
@@ -98,8 +102,7 @@ impl Webhooks {
         let keys = options.encryption.clone();
         let (disabling, to_disable) = mpsc::channel(DISABLING);
         let lanes = Shared::new(Arc::clone(&store), clock.clone(), options, disabling)?;
-        // What has become deliveries is of no more use.
-        let retention = Retention::default().with_max_len(1);
+        let retention = Retention::default().with_max_len(KEPT);
         match streams.set_retention(STREAM, retention).await {
             // An earlier run has stored it, unless there is no group either, which ends the start.
             Err(error @ tidings_stream::Error::Full(_)) => starts_on_full(&error),

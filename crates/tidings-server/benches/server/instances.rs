@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_notify::postgres::{PostgresOptions, PostgresStore};
+use tidings_notify::{Draft, EventType, Payload, Store as _, UserId};
 use tidings_postgres::tokio_postgres::Statement;
 use tidings_postgres::tokio_postgres::types::ToSql;
 use tidings_postgres::{Client, Config};
@@ -57,14 +59,27 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
     println!(
         "postgres, inserts alone, {BATCH} callers that wait for their rows: {posters:.0} rows/s"
     );
+    let stored = logs_alone(length).await;
+    println!(
+        "postgres, the logs alone, {BATCH} callers that wait for their events: {stored:.0} events/s, \
+         {:.2} of the batches, {:.2} of the callers",
+        stored / batches,
+        stored / posters
+    );
+    let schema = Schema::create().await;
+    let server = Server::on(&schema.url());
+    let requests = webhooks::ask(&server, length).await;
+    println!("postgres, requests without the database, 64 callers: {requests:.0}/s");
+    drop((server, schema));
     for endpoints in [0, 1] {
         // The lead of a server that was killed would keep the next one waiting.
         let schema = Schema::create().await;
         let accepted = webhooks::accept(&Server::on(&schema.url()), endpoints, length).await;
         println!(
-            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the callers",
+            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the callers, {:.2} of the requests",
             accepted / batches,
-            accepted / posters
+            accepted / posters,
+            accepted / requests
         );
     }
 }
@@ -140,6 +155,39 @@ async fn group_commit(length: Duration) -> f64 {
     }
     let rate = per_second(rows, started.elapsed());
     drop_table(&client).await;
+    rate
+}
+
+/// The same callers over the store of the users' logs, without a server. Returns the events a second.
+async fn logs_alone(length: Duration) -> f64 {
+    let schema = Schema::create().await;
+    let config = Config::new(&schema.url()).unwrap();
+    let store = PostgresStore::open(config, PostgresOptions::default()).await;
+    let store = store.unwrap();
+    let started = Instant::now();
+    let callers: Vec<_> = (0..BATCH)
+        .map(|caller| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut count = 0;
+                while started.elapsed() < length {
+                    let user = UserId::new(format!("user{}", (caller + count) % 100)).unwrap();
+                    let event_type = EventType::new("order.paid").unwrap();
+                    let payload = Payload::from_value(&"x".repeat(98)).unwrap();
+                    let draft = Draft::new(user, event_type, payload);
+                    store.append(vec![draft]).await.unwrap();
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    let mut count = 0;
+    for caller in callers {
+        count += caller.await.unwrap();
+    }
+    let rate = per_second(count, started.elapsed());
+    store.close().await;
     rate
 }
 

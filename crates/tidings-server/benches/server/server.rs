@@ -101,10 +101,19 @@ impl Poster {
     }
 
     pub(crate) async fn post(&mut self, path: &str, body: &str) -> String {
-        let request = format!(
+        self.request(&format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
-        );
+        ))
+        .await
+    }
+
+    pub(crate) async fn get(&mut self, path: &str) -> String {
+        self.request(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
+            .await
+    }
+
+    async fn request(&mut self, request: &str) -> String {
         self.socket.write_all(request.as_bytes()).await.unwrap();
         let message = read_message(&mut self.socket, &mut self.buffer)
             .await

@@ -60,6 +60,33 @@ pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) 
     rate
 }
 
+/// Asks as often as the posters can for what costs the server least. Returns the requests a second.
+pub(crate) async fn ask(server: &Server, length: Duration) -> f64 {
+    let asking = Arc::new(AtomicBool::new(true));
+    let started = Instant::now();
+    let callers: Vec<_> = (0..POSTERS)
+        .map(|_| {
+            let (address, asking) = (server.address.clone(), Arc::clone(&asking));
+            tokio::spawn(async move {
+                let mut caller = Poster::connect(&address).await;
+                let mut count = 0;
+                while asking.load(Ordering::Relaxed) {
+                    caller.get("/health/live").await;
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    tokio::time::sleep(length).await;
+    asking.store(false, Ordering::Relaxed);
+    let mut count = 0;
+    for caller in callers {
+        count += caller.await.unwrap();
+    }
+    per_second(count, started.elapsed())
+}
+
 pub(crate) async fn isolation(length: Duration) {
     let server = Server::start();
     let arrivals = Arc::<Arrivals>::default();

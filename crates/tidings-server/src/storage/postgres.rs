@@ -34,7 +34,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::accept::Acceptor;
 use self::queue::Queue;
-use self::requests::Record;
+use self::requests::{Record, Recording};
 use super::stored::{self, Kept};
 use super::{
     Accept, Accepted, ApiKeyStore, Begun, CreateEndpoint, Created, KeptResponse, NewResponse,
@@ -257,8 +257,9 @@ impl Requests for PostgresRecords {
             return self.statement(forget).await.map(drop);
         };
         let kept = Kept::Response(&response);
+        let recording = &Recording::new([Record { once, kept }])?;
         let record = |client: Arc<tidings_postgres::Client>| async move {
-            Ok(requests::record(&**client, &[Record { once, kept }]).await)
+            Ok(recording.store(&**client).await)
         };
         self.statement(record).await?
     }
@@ -314,7 +315,7 @@ async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, Sto
             once,
             kept: Kept::Response(&create.response),
         };
-        requests::record(client, &[record]).await?;
+        Recording::new([record])?.store(client).await?;
     }
     Ok(Created::Stored)
 }
@@ -329,7 +330,8 @@ async fn begin_request(client: &Client, begin: &str, once: &Once) -> Result<Begu
     };
     if outcome == Begun::New {
         let kept = Kept::Begun(Timestamp::now());
-        requests::record(client, &[Record { once, kept }]).await?;
+        let recording = Recording::new([Record { once, kept }])?;
+        recording.store(client).await?;
     }
     client.batch_execute("COMMIT").await.map_err(failure)?;
     Ok(outcome)

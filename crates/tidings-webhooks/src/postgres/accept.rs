@@ -9,12 +9,7 @@ use tidings_stream::StreamName;
 use super::schema::column;
 use crate::{StoreError, WebhookEvent, fan_out};
 
-/// The number of the newest endpoint, whether the operator has one, and which users have.
-const INTEREST: &str = "
-    SELECT (SELECT max(number) FROM tidings_webhook_endpoint),
-        EXISTS (SELECT FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed),
-        ARRAY(SELECT DISTINCT user_id FROM tidings_webhook_endpoint
-            WHERE user_id = ANY ($1) AND NOT removed)";
+const INTEREST: &str = "SELECT newest, everyone, users FROM tidings_webhook_interest($1)";
 
 /// Accepts events within the caller's own transaction: they reach their endpoints if it commits, and
 /// never if it does not. Returns whether an endpoint may want one of them; if none can, nothing is

@@ -260,20 +260,8 @@ pub(super) async fn audience(
 ) -> Result<Audience, StoreError> {
     /// A row without an endpoint names a user with deferred events.
     const AUDIENCE: &str = "
-        SELECT endpoint, user_id, event_types, first_wait, disabled_because IS NULL, number
-        FROM (
-            SELECT * FROM tidings_webhook_endpoint WHERE user_id IS NULL AND NOT removed
-            UNION ALL
-            SELECT * FROM tidings_webhook_endpoint WHERE user_id = ANY ($1) AND NOT removed
-            ORDER BY user_id NULLS FIRST, created_at, endpoint
-        ) AS listener
-        UNION ALL
-        SELECT NULL, user_id, NULL, NULL, NULL, NULL FROM unnest($1) AS given (user_id)
-        WHERE EXISTS (SELECT 1 FROM tidings_webhook_deferred AS deferred
-            WHERE deferred.user_id = given.user_id)
-        UNION ALL
-        SELECT NULL, NULL, NULL, NULL, NULL, NULL
-        WHERE EXISTS (SELECT 1 FROM tidings_webhook_deferred WHERE user_id IS NULL)";
+        SELECT endpoint, owner, event_types, first_wait, is_enabled, number
+        FROM tidings_webhook_audience($1)";
     let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
     let rows = connections
         .query(AUDIENCE, &[(&users, Type::TEXT_ARRAY)])

@@ -91,75 +91,45 @@ pub(super) async fn release(
     optional_time(row.try_get(0).map_err(column)?)
 }
 
-/// What is due, up to the bounds, each row with the number of all candidates: one more than the limit
-/// at most.
-const DUE: &str = "
-    SELECT delivery, attempts, tries, id, user_id, type, timestamp, payload, candidates
-    FROM (
-        SELECT chosen.*, id, user_id, type, timestamp, payload,
-            row_number() OVER in_order AS place,
-            count(*) OVER () AS candidates,
-            sum(coalesce(octet_length(payload), 0)) OVER in_order
-                - coalesce(octet_length(payload), 0) AS bytes_before
-        FROM (
-            SELECT delivery, event, attempts, tries, due_at FROM tidings_webhook_delivery
-            WHERE endpoint = $1 AND state = 0 AND due_at <= $2 AND delivery <> ALL ($3)
-            ORDER BY due_at, delivery LIMIT $4 + 1
-        ) AS chosen LEFT JOIN tidings_webhook_event USING (event)
-        WINDOW in_order AS (ORDER BY due_at, delivery)
-    ) AS due
-    WHERE place <= $4 AND bytes_before <= $5 ORDER BY place";
-
-const NEXT: &str = "
-    SELECT
-        (SELECT min(due_at) FROM tidings_webhook_delivery
-            WHERE endpoint = $1 AND state = 0 AND due_at > $2),
-        (SELECT resume_at FROM tidings_webhook_replay WHERE endpoint = $1),
-        EXISTS (SELECT 1 FROM tidings_webhook_delivery
-            WHERE endpoint = $1 AND state = 0 AND due_at <= $2 AND delivery <> ALL ($3))";
+const WORK: &str = "
+    SELECT delivery, attempts, tries, id, user_id, type, timestamp, payload, candidates,
+        next_due, resume_at, has_due
+    FROM tidings_webhook_work($1, $2, $3, $4, $5)";
 
 pub(super) async fn work(
     connections: &Connections,
     query: &LaneQuery,
 ) -> Result<LaneWork, StoreError> {
-    let endpoint = query.endpoint.as_i64();
-    let now = micros(query.now);
     let held: Vec<_> = query.held.iter().map(|id| id.as_i64()).collect();
-    let most = limit(query.limit);
-    let bytes = limit(query.max_bytes);
-    let mut work = LaneWork {
-        endpoint: endpoints::find(connections, query.endpoint).await?,
-        due: Vec::new(),
-        next_due: None,
-        replay_due: None,
-    };
     let parameters = [
-        (&endpoint as _, Type::INT8),
-        (&now as _, Type::INT8),
+        (&query.endpoint.as_i64() as _, Type::INT8),
+        (&micros(query.now) as _, Type::INT8),
         (&held as _, Type::INT8_ARRAY),
-        (&most as _, Type::INT8),
-        (&bytes as _, Type::INT8),
+        (&limit(query.limit) as _, Type::INT8),
+        (&limit(query.max_bytes) as _, Type::INT8),
     ];
-    let rows = match query.limit {
-        0 => Vec::new(),
-        _ => connections.query(DUE, &parameters).await?,
-    };
+    let (endpoint, rows) = tokio::join!(
+        endpoints::find(connections, query.endpoint),
+        connections.query(WORK, &parameters),
+    );
+    let (endpoint, rows) = (endpoint?, rows?);
+    let (next, rows) = rows
+        .split_last()
+        .ok_or_else(|| StoreError::backend("the database returned no row"))?;
     let mut candidates = 0;
-    for row in &rows {
+    let mut work = LaneWork {
+        endpoint,
+        due: Vec::with_capacity(rows.len()),
+        next_due: optional_time(next.try_get(9).map_err(column)?)?,
+        replay_due: optional_time(next.try_get(10).map_err(column)?)?,
+    };
+    for row in rows {
         candidates = row.try_get::<_, i64>(8).map_err(column)?;
         work.due.push(due(row)?);
     }
-    let next = connections.row(NEXT, &parameters[..3]).await?;
-    work.replay_due = optional_time(next.try_get(1).map_err(column)?)?;
-    let has_more = match query.limit {
-        0 => next.try_get(2).map_err(column)?,
-        _ => candidates > limit(work.due.len()),
-    };
-    work.next_due = if has_more {
-        Some(query.now)
-    } else {
-        optional_time(next.try_get(0).map_err(column)?)?
-    };
+    if next.try_get(11).map_err(column)? || candidates > limit(work.due.len()) {
+        work.next_due = Some(query.now);
+    }
     Ok(work)
 }
 

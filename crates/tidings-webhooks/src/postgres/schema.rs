@@ -14,6 +14,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/2_functions.sql"),
     include_str!("schema/3_deferred.sql"),
     include_str!("schema/4_leader.sql"),
+    include_str!("schema/5_look.sql"),
 ];
 
 /// A column that is not what it should be.

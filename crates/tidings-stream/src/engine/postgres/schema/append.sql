@@ -32,8 +32,10 @@ END $$;
 
 -- The number of the oldest message that a group has yet to handle; NULL without groups. The group that
 -- brings dead letters back keeps none.
-CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint LANGUAGE sql AS $$
-    SELECT min(least(newest.hi + 1, retry.number, open.number))
+CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT min(least(newest.hi + 1, retry.number, open.number))
     FROM tidings_stream_group g
     CROSS JOIN LATERAL (
         SELECT hi, first_open FROM tidings_stream_lease WHERE group_id = g.group_id
@@ -47,8 +49,8 @@ CREATE FUNCTION tidings_stream_first_needed(p_stream_id bigint) RETURNS bigint L
         SELECT lo + position(B'0' IN settled) - 1 AS number FROM tidings_stream_lease
         WHERE group_id = g.group_id AND hi >= newest.first_open AND coalesce(deadline, 0) > 0
         ORDER BY hi LIMIT 1) open ON true
-    WHERE g.stream_id = p_stream_id AND g.name <> 'tidings.redrive'
-$$;
+    WHERE g.stream_id = p_stream_id AND g.name <> 'tidings.redrive');
+END $$;
 
 -- Counts what the groups of a locked stream lose when it is trimmed: what they have not claimed, and
 -- what waits for another attempt. What a consumer has is counted if it comes again. A group that is
