@@ -33,21 +33,73 @@ function setStatus(state, text) {
   status.textContent = text;
 }
 
-/** Calls the server and returns its JSON; an error response becomes an Error with its message. */
+/** Calls the server and returns its JSON, read and as text; an error response becomes an Error with its message. */
 async function call(path, body) {
   const options = body === undefined ? {} : { method: "POST", body };
   const response = await fetch(path, { ...options, headers: headers() }).catch(() => {
     throw new Error("the server does not reply");
   });
   if (response.status === 401 && !credential) throw new Error(NEEDS_CREDENTIAL);
-  const reply = await response.json().catch(() => {
+  const text = await response.text().catch(() => "");
+  let reply;
+  try {
+    reply = JSON.parse(text);
+  } catch {
     throw new Error(`the reply has the status ${response.status} and is not from Tidings`);
-  });
+  }
   if (!response.ok) {
     const { field, message } = reply.error;
     throw new Error(field ? `${field}: ${message}` : message);
   }
-  return reply;
+  return { reply, text };
+}
+
+/** The items of a JSON array, or the members of an object, as the server wrote them. */
+function partsOf(text) {
+  const parts = [];
+  let depth = 0;
+  let isString = false;
+  let start = 1;
+  for (let at = 0; at < text.length; at += 1) {
+    const character = text[at];
+    if (isString) {
+      if (character === "\\") at += 1;
+      else isString = character !== '"';
+    } else if (character === '"') {
+      isString = true;
+    } else if (character === "{" || character === "[") {
+      depth += 1;
+    } else if (character === "}" || character === "]") {
+      depth -= 1;
+    }
+    const isEnd = depth === 0 || (depth === 1 && character === "," && !isString);
+    if (isEnd && at > start) {
+      parts.push(text.slice(start, at));
+      start = at + 1;
+    }
+  }
+  return parts;
+}
+
+/** The text of one member of an object. */
+function memberOf(text, name) {
+  const begin = `"${name}":`;
+  return partsOf(text).find((part) => part.startsWith(begin)).slice(begin.length);
+}
+
+/**
+ * Reads a notification. Its payload stays the text that was stored: a parsed value would lose digits of large
+ * numbers, the order of keys and the escapes.
+ */
+function notificationOf(text) {
+  return { ...JSON.parse(text), payload: memberOf(text, "payload") };
+}
+
+/** What is shown of a payload: the message if it has nothing else, otherwise the payload as it was stored. */
+function textOf(payload) {
+  const value = JSON.parse(payload);
+  const keys = value && Object.keys(value);
+  return keys?.length === 1 && typeof value.message === "string" ? value.message : payload;
 }
 
 function showUnread(count) {
@@ -66,8 +118,8 @@ async function refreshUnread() {
   asking = true;
   const user = watched;
   await attempt(async () => {
-    const { unread: count } = await call(`${inboxOf(user)}/unread-count`);
-    if (watched === user) showUnread(count);
+    const { reply } = await call(`${inboxOf(user)}/unread-count`);
+    if (watched === user) showUnread(reply.unread);
   });
   asking = false;
   if (askAgain) {
@@ -97,10 +149,7 @@ function entryOf(notification) {
   const time = make("time", "", new Date(notification.timestamp).toLocaleString());
   time.dateTime = notification.timestamp;
   head.append(make("span", "type", notification.type), time);
-  const keys = notification.payload && Object.keys(notification.payload);
-  const isMessage = keys?.length === 1 && typeof notification.payload.message === "string";
-  const text = isMessage ? notification.payload.message : JSON.stringify(notification.payload, null, 2);
-  entry.append(head, make("pre", "", text));
+  entry.append(head, make("pre", "", textOf(notification.payload)));
   if (notification.read_at === null) {
     entry.className = "unread";
     const read = make("button", "quiet", "Mark read");
@@ -205,12 +254,12 @@ async function watch(user) {
   }
   watched = user;
   setStatus("waiting", "connecting");
-  const inbox = await call(`${inboxOf(user)}?limit=50`);
+  const { reply: inbox, text } = await call(`${inboxOf(user)}?limit=50`);
   if (current !== generation) return;
   feed.replaceChildren();
   empty.hidden = inbox.data.length > 0;
   empty.textContent = `Nothing has been sent to ${user} yet.`;
-  for (const notification of inbox.data.toReversed()) addEntry(entryOf(notification));
+  for (const item of partsOf(memberOf(text, "data")).toReversed()) addEntry(entryOf(notificationOf(item)));
   showUnread(inbox.unread);
 
   // The stream continues right after the page of the inbox, so that nothing is lost between them.
@@ -223,7 +272,7 @@ async function watch(user) {
     if (target.readyState === EventSource.CLOSED) watchLater(user, current);
   };
   source.onmessage = ({ data }) => {
-    const entry = entryOf(JSON.parse(data));
+    const entry = entryOf(notificationOf(data));
     const { key } = entry.dataset;
     if (key !== undefined) removeEntries(({ dataset }) => dataset.key === key);
     addEntry(entry);
@@ -276,9 +325,9 @@ element("send").addEventListener("submit", async (event) => {
   }
   try {
     const rest = JSON.stringify({ user_id: to.value, type: type.value || undefined });
-    const { id } = await call("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
+    const { reply } = await call("/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
     sent.dataset.state = "done";
-    sent.textContent = `Stored as ${id}`;
+    sent.textContent = `Stored as ${reply.id}`;
     text.value = "";
   } catch (error) {
     sent.dataset.state = "failed";

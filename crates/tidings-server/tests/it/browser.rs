@@ -155,6 +155,46 @@ async fn a_person_watches_a_user_sends_one_and_reads_it() {
 }
 
 #[tokio::test]
+async fn regression_the_page_shows_a_payload_byte_for_byte() {
+    // A parsed value has its keys in another order, rounded numbers and other escapes.
+    const PAYLOAD: &str =
+        r#"{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\u00e9,]}\"\\","n":[{}]}"#;
+    let home = Home::new();
+    let server = home.start().await;
+    let send = async |key: &str| {
+        let body = format!(r#"{{"user_id":"anna","type":"{key}","payload":{PAYLOAD}}}"#);
+        let request = http().post(server.at("/v1/notifications")).body(body);
+        assert_eq!(request.send().await.unwrap().status(), 201);
+    };
+    send("listed").await;
+    let browser = Browser::start().await;
+    browser.client.goto(&server.at("/#anna")).await.unwrap();
+    browser
+        .until(
+            "the stream opens",
+            "document.querySelector('#status').dataset.state === 'live'",
+        )
+        .await;
+    send("live").await;
+    browser
+        .until(
+            "both are shown",
+            "document.querySelectorAll('#feed li pre').length === 2",
+        )
+        .await;
+    for entry in browser
+        .client
+        .find_all(Locator::Css("#feed li pre"))
+        .await
+        .unwrap()
+    {
+        let shown = entry.prop("textContent").await.unwrap();
+        assert_eq!(shown.as_deref(), Some(PAYLOAD));
+    }
+    browser.client.clone().close().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_page_says_in_plain_words_what_is_wrong() {
     let home = Home::new();
     let server = home.start().await;
