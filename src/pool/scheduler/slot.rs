@@ -27,7 +27,7 @@ pub(super) struct Slot {
     pub(super) late: usize,
     /// Attempts in a row that took long.
     slow_in_a_row: usize,
-    /// Whether an attempt ended quickly since the lane was new or slow.
+    /// Whether an attempt has ended quickly, so that the lane is no longer new.
     is_proven: bool,
     /// The circuit as it was reported last.
     pub(super) reported: Option<CircuitState>,
@@ -71,7 +71,6 @@ impl Slot {
     pub(super) fn learn(&mut self, elapsed: Duration, slow_after: Duration) {
         if elapsed > slow_after {
             self.slow_in_a_row = (self.slow_in_a_row + 1).min(SLOW_ATTEMPTS);
-            self.is_proven &= self.slow_in_a_row < SLOW_ATTEMPTS;
         } else {
             self.slow_in_a_row = 0;
             self.is_proven = true;
