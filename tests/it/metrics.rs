@@ -87,6 +87,32 @@ async fn deliveries_and_their_attempts_are_counted_and_timed() {
 }
 
 #[tokio::test]
+async fn how_many_requests_a_delivery_took_is_recorded_whatever_its_outcome() {
+    let recorder = DebuggingRecorder::new();
+    let _local = set_default_local_recorder(&recorder);
+    let (ok, busy) = (Reply::ok(), Reply::new(StatusCode::SERVICE_UNAVAILABLE));
+    let script = Script::sequence([ok, busy.clone(), Reply::ok(), busy.clone()], busy);
+    let receiver = receiver(script).await;
+    let client = Client::builder(receiver.url("/"))
+        .retry(at_once(3))
+        .on_error(drop)
+        .build()
+        .unwrap();
+    client.start();
+    client.deliver("x").await.unwrap();
+    client.deliver("x").await.unwrap();
+    client.deliver("x").await.unwrap_err();
+    client.stop().await;
+    let metrics = recorder.snapshotter().snapshot().into_vec().into_iter();
+    let mut attempts = metrics.filter(|(key, ..)| key.key().name() == telemetry::DELIVERY_ATTEMPTS);
+    let Some((_, _, _, DebugValue::Histogram(values))) = attempts.next() else {
+        panic!("no histogram was recorded");
+    };
+    let values: Vec<f64> = values.into_iter().map(Into::into).collect();
+    assert_eq!(values, [1.0, 2.0, 3.0]);
+}
+
+#[tokio::test]
 async fn attempts_without_a_reply_are_counted_by_what_went_wrong() {
     let recorder = DebuggingRecorder::new();
     let _local = set_default_local_recorder(&recorder);

@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[test]
+    fn retries_are_equal_only_if_neither_goes_before_the_other() {
+        let start = Instant::now();
+        let retry = |accepted, due: u32| {
+            let mut delivery = delivery(start, accepted);
+            delivery.due = (start + due * SECOND).into();
+            Retry::<true>(delivery)
+        };
+        assert_eq!(retry(1, 2), retry(1, 2));
+        assert_ne!(retry(1, 2), retry(1, 3));
+        assert_ne!(retry(1, 2), retry(0, 2));
+    }
+
+    #[test]
     fn draining_takes_everything_whatever_it_waits_for() {
         let (mut queue, start) = queue();
         queue.push(delivery(start, 0));

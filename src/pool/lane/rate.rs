@@ -80,6 +80,7 @@ mod tests {
             let error = RateLimit::new(attempts, per).check().unwrap_err();
             assert_eq!(error.field(), "rate_limit");
         }
+        assert_eq!(DAY.as_secs(), 86_400);
         for (attempts, per) in [(1, DAY), (1_000_000, Duration::from_nanos(1))] {
             RateLimit::new(attempts, per).check().unwrap();
         }

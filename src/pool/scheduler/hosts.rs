@@ -225,6 +225,25 @@ mod tests {
     }
 
     #[test]
+    fn a_late_attempt_takes_room_that_slow_ones_may_have() {
+        for speed in [Speed::New, Speed::Quick] {
+            let mut hosts = Hosts::new(Some(4));
+            let host: Arc<str> = "a".into();
+            let mut permits = [(); 2].map(|()| hosts.acquire(&host, speed));
+            for permit in &mut permits {
+                assert!(hosts.has_permit(&host, Speed::Slow));
+                hosts.mark_late(&host, permit);
+            }
+            assert!(!hosts.has_permit(&host, Speed::Slow));
+            assert!(hosts.has_permit(&host, Speed::New));
+            for permit in &permits {
+                hosts.release(&host, permit);
+            }
+            assert!(hosts.is_empty());
+        }
+    }
+
+    #[test]
     fn a_late_attempt_of_a_new_lane_leaves_no_more_room_to_new_ones() {
         let mut hosts = Hosts::new(Some(4));
         let host: Arc<str> = "a".into();

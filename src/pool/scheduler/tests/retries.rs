@@ -102,3 +102,36 @@ fn credit_is_spent_on_older_messages_before_new_ones() {
     }
     assert_eq!(order, [2, 2, 2, 2, 2, 1, 1, 1, 1, 1]);
 }
+
+#[test]
+fn a_retry_that_grows_too_old_without_credit_fails_for_what_its_last_attempt_failed_for() {
+    let mut bench = Bench::new(limits(4, 4));
+    let retry = RetryPolicy::new(Exponential::new(FAST, FAST).unwrap());
+    let settings = LaneSettings {
+        retry: Some(retry.with_max_age(10 * SECOND)),
+        budget: Some(RetryBudget::default().with_trickle(60 * SECOND)),
+        ..settings((1, 1))
+    };
+    let id = bench.scheduler.add(lane("a", 1, settings));
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    let failure = loop {
+        match bench.scheduler.pick(bench.now, false) {
+            Some(Work::Attempt {
+                id,
+                delivery,
+                permit,
+                ..
+            }) => {
+                bench.under_way.push((id, delivery, permit));
+                bench.end("a", 503, FAST);
+            }
+            Some(Work::Fail { failure, .. }) => break failure,
+            None => {
+                bench.now = bench.scheduler.next_timer().unwrap();
+                bench.scheduler.wake(bench.now);
+            }
+        }
+    };
+    assert!(matches!(failure.cause, DeliveryErrorCause::Status(status) if status == 503));
+    assert_eq!(failure.blocked_until, None);
+}

@@ -14,6 +14,28 @@ fn lanes_take_turns_however_much_waits_in_them() {
 }
 
 #[test]
+fn a_lane_keeps_its_turn_when_an_attempt_of_its_own_ends() {
+    // The workers are what both lanes wait for, or the room at their host.
+    for (workers, per_host) in [(2, None), (8, Some(2))] {
+        let mut bench = Bench::new(Limits {
+            per_host,
+            ..limits(workers, 8)
+        });
+        let [a, b] = ["a", "b"].map(|name| bench.prove(name, 1, (4, 4)));
+        for id in [a, a, a, a] {
+            bench.scheduler.push(id, delivery(Message::from("x")));
+        }
+        assert_eq!(bench.begin(), ["a", "a"]);
+        bench.scheduler.push(b, delivery(Message::from("x")));
+        assert!(bench.begin().is_empty());
+        bench.end("a", 200, FAST);
+        assert_eq!(bench.begin(), ["a"]);
+        bench.end("a", 200, FAST);
+        assert_eq!(bench.begin(), ["b"]);
+    }
+}
+
+#[test]
 fn a_lane_begins_with_one_attempt_and_doubles() {
     let mut bench = Bench::new(limits(64, 8));
     bench.add("a", 1, (1, 32), 100);
