@@ -47,14 +47,17 @@ pub(crate) fn name_variable(
 /// The error about the first variable with a wrong value. One that a flag overrides is not looked at.
 fn wrong_value(command: &Command, arguments: &[OsString]) -> Option<clap::Error> {
     let (command, arguments) = subcommand(command, arguments.get(1..)?);
-    let without = command.clone().mut_args(|arg| arg.env(None::<&str>));
+    // What else is missing or wrong is not the fault of a variable.
+    let alone = command
+        .clone()
+        .mut_args(|arg| arg.env(None::<&str>).required(false));
     command.get_arguments().find_map(|arg| {
         let (flag, variable) = (arg.get_long()?, arg.get_env()?);
         let value = std::env::var_os(variable)?;
         if is_given(flag, arguments) {
             return None;
         }
-        let reason = file::check(&without, flag, &[value.into_string().ok()?]).err()?;
+        let reason = file::check(&alone, flag, &[value.into_string().ok()?]).err()?;
         let text = format!(
             "the environment variable {}: {reason}\n",
             variable.display()

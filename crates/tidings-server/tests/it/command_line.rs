@@ -403,6 +403,37 @@ async fn a_variable_with_a_wrong_value_is_named_and_a_key_is_not_shown() {
         assert!(complaint.contains(says), "{complaint}");
         assert!(!complaint.contains("hidden"), "{complaint}");
     }
+    // A right variable is not blamed for an argument, whatever else the command needs.
+    for (arguments, says) in [
+        (
+            &["endpoint", "show", "nope"][..],
+            "invalid value 'nope' for '<ID>'",
+        ),
+        (
+            &["inbox", "anna", "--limit", "0"],
+            "invalid value '0' for '--limit",
+        ),
+        (&["send", "", "x"], "invalid value '' for '<USER>'"),
+        (
+            &["token", "anna", "--for", "1000d"],
+            "invalid value '1000d' for '--for",
+        ),
+        (
+            &["key", "create", "x", "--scope", "y"],
+            "invalid value 'y' for '--scope",
+        ),
+    ] {
+        let command = binary()
+            .args(arguments)
+            .env("TIDINGS_URL", "http://127.0.0.1:18080")
+            .env("TIDINGS_API_KEY", "a key of 16 bytes".replace(' ', "-"))
+            .env("TIDINGS_JWT_SECRET", "s".repeat(32))
+            .output();
+        let output = soon("the refusal", command).await.unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(says), "{complaint}");
+        assert!(!complaint.contains("TIDINGS_"), "{complaint}");
+    }
     // A flag overrides the variable, so it is the flag that is wrong.
     let command = binary()
         .args(["serve", "--max-streams", "x"])
