@@ -126,7 +126,8 @@ async fn a_delivery_has_a_span_and_each_of_its_attempts_one_beneath_it() {
     assert!(!second.contains_key(telemetry::ERROR_TYPE));
 }
 
-/// Posts each warning through the client that it is about, and keeps the texts.
+/// Posts each warning through the client that it is about, and keeps the texts of warnings and of
+/// information.
 #[derive(Clone, Default)]
 struct Posts {
     client: Arc<OnceLock<Client>>,
@@ -135,13 +136,16 @@ struct Posts {
 
 impl<S: tracing::Subscriber> Layer<S> for Posts {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        if *event.metadata().level() != tracing::Level::WARN {
+        let level = *event.metadata().level();
+        if level > tracing::Level::INFO {
             return;
         }
         let mut fields = Ended::default();
         event.record(&mut fields);
         self.texts.lock().unwrap().push(format!("{fields:?}"));
-        if let Some(client) = self.client.get() {
+        if let Some(client) = self.client.get()
+            && level == tracing::Level::WARN
+        {
             // Refused or not: it must not hang.
             client.notify("a warning").ok();
         }
@@ -217,6 +221,55 @@ async fn warnings_name_the_endpoint_if_it_has_a_name() {
         assert_eq!(named, [true, false], "{said:?}");
         assert!(!said[1].contains(telemetry::ENDPOINT_ID), "{said:?}");
     }
+}
+
+#[tokio::test]
+async fn circuits_that_open_and_close_are_logged_unless_that_was_done_by_hand() {
+    let posts = Posts::default();
+    let subscriber = tracing_subscriber::registry().with(posts.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let failing = Reply::new(StatusCode::INTERNAL_SERVER_ERROR);
+    let receiver = Receiver::start(Script::sequence([failing], Reply::ok()));
+    let receiver = receiver.await.unwrap();
+    let breaker = CircuitBreakerConfig::default()
+        .with_consecutive_failures(1)
+        .with_open_for(Duration::from_millis(1))
+        .with_ramp(1);
+    let at_once = RetryPolicy::new(Schedule::new([Duration::from_millis(1)]).unwrap());
+    let lane = LaneConfig::default()
+        .with_retry(at_once)
+        .with_circuit_breaker(breaker);
+    let dispatcher = Dispatcher::builder().lane(lane).build().unwrap();
+    dispatcher.start();
+    dispatcher.insert("billing", Endpoint::new(receiver.url("/")).unwrap());
+    assert!(dispatcher.open_circuit("billing"));
+    assert!(dispatcher.close_circuit("billing"));
+    assert!(posts.texts.lock().unwrap().is_empty());
+    dispatcher.deliver("billing", "x").await.unwrap();
+    dispatcher.stop().await;
+    let texts = posts.texts.lock().unwrap();
+    let logged = ["the circuit opened", "the circuit closed"];
+    let logged = logged.map(|text| texts.iter().any(|said| said.contains(text)));
+    assert_eq!((logged, texts.len()), ([true; 2], 2), "{texts:?}");
+    assert!(texts.iter().all(|said| said.contains("billing")));
+}
+
+#[tokio::test]
+async fn a_callback_that_panics_is_logged_by_its_name() {
+    let posts = Posts::default();
+    let subscriber = tracing_subscriber::registry().with(posts.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let receiver = Receiver::start(Reply::new(StatusCode::NOT_FOUND));
+    let client = Client::builder(receiver.await.unwrap().url("/"))
+        .on_error(|_| panic!("this is a test"))
+        .build()
+        .unwrap();
+    client.start();
+    client.notify("x").unwrap();
+    client.stop().await;
+    let texts = posts.texts.lock().unwrap();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].contains("on_error panicked"), "{texts:?}");
 }
 
 #[tokio::test]

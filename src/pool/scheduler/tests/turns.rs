@@ -36,6 +36,18 @@ fn a_lane_keeps_its_turn_when_an_attempt_of_its_own_ends() {
 }
 
 #[test]
+fn no_worker_is_woken_for_a_lane_that_is_at_its_limit() {
+    let mut bench = Bench::new(limits(8, 8));
+    let id = bench.add("a", 1, (1, 1), 1);
+    assert!(bench.scheduler.has_work());
+    assert_eq!(bench.begin(), ["a"]);
+    bench.scheduler.push(id, delivery(Message::from("x")));
+    assert!(!bench.scheduler.has_work());
+    bench.end("a", 200, FAST);
+    assert!(bench.scheduler.has_work());
+}
+
+#[test]
 fn a_lane_begins_with_one_attempt_and_doubles() {
     let mut bench = Bench::new(limits(64, 8));
     bench.add("a", 1, (1, 32), 100);
