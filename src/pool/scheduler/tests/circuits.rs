@@ -226,3 +226,25 @@ fn the_first_probe_is_of_the_kind_that_worked_when_the_endpoint_was_last_probed(
     push(&mut bench, id, "d");
     assert_eq!(probe(&mut bench, id), "d");
 }
+
+#[test]
+fn a_change_of_a_circuit_is_there_to_report_once_and_not_at_all_if_it_was_undone() {
+    let (mut bench, id) = probed();
+    let (closed, open) = (CircuitState::Closed, CircuitState::Open);
+    assert!(!bench.scheduler.has_circuit_change());
+    push(&mut bench, id, "a");
+    assert_eq!(probe(&mut bench, id), "a");
+    bench.end("a", 503, FAST);
+    assert!(bench.scheduler.has_circuit_change());
+    let change = bench.scheduler.next_circuit_change().unwrap();
+    assert_eq!(
+        (change.id.as_str(), change.from, change.to),
+        ("a", closed, open)
+    );
+    assert!(!change.by_hand && !bench.scheduler.has_circuit_change());
+    assert!(bench.scheduler.next_circuit_change().is_none());
+    bench.scheduler.switch_circuit(id, false);
+    assert!(bench.scheduler.has_circuit_change());
+    bench.scheduler.switch_circuit(id, true);
+    assert!(!bench.scheduler.has_circuit_change());
+}

@@ -114,6 +114,29 @@ fn a_permit_of_a_host_is_not_lost_to_a_lane_that_waits_for_the_end_of_a_slow_att
 }
 
 #[test]
+fn a_permit_of_a_host_is_not_lost_to_a_new_lane_that_waits_for_a_worker() {
+    let mut bench = Bench::new(Limits {
+        per_host: Some(1),
+        ..limits(4, 4)
+    });
+    let busy = bench.prove("busy", 1, (1, 1));
+    let quick = bench.prove("quick", 1, (1, 1));
+    bench.scheduler.push(busy, delivery(Message::from("x")));
+    assert_eq!(bench.begin(), ["busy"]);
+    // Both wait for the host, the new lane in front.
+    bench.add("new", 1, (1, 1), 1);
+    assert!(bench.begin().is_empty());
+    bench.scheduler.push(quick, delivery(Message::from("x")));
+    assert!(bench.begin().is_empty());
+    // Meanwhile others take the two workers that new lanes may have.
+    bench.add("other", 2, (1, 1), 1);
+    bench.add("another", 3, (1, 1), 1);
+    assert_eq!(bench.begin(), ["other", "another"]);
+    bench.end("busy", 200, FAST);
+    assert_eq!(bench.begin(), ["quick"]);
+}
+
+#[test]
 fn a_permit_of_a_host_is_not_lost_to_a_lane_that_has_to_wait_for_its_circuit() {
     let mut bench = Bench::new(Limits {
         per_host: Some(1),
