@@ -4,6 +4,7 @@ mod addresses;
 mod forwarded;
 mod head_timer;
 mod progress;
+mod reuse;
 mod slots;
 mod transport;
 mod unread;
@@ -207,12 +208,12 @@ async fn serve(
         place: Arc::new(place),
     };
     let of_requests = connection.clone();
-    let hint = keep_alive_hint(keep_alive);
     let unread = Unread::default();
-    let watched = unread.clone();
+    let (watched, of_stop) = (unread.clone(), stopping.clone());
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let mut request = request.map(|body| watched.watch(body));
-        let hint = hint.clone();
+        let is_last = reuse::is_last(&request);
+        let (mut request, rest) = watched.watch(request);
+        let stopping = of_stop.clone();
         let admitted = match &proxy {
             Some(proxy) => proxy.admit(&of_requests, request.headers()),
             None => (!of_requests.place.is_beyond()).then(|| of_requests.clone()),
@@ -232,12 +233,11 @@ async fn serve(
         async move {
             let mut response = match response {
                 Ok(response) => response.await?,
-                Err(refused) => return Ok(refused),
+                Err(refused) => refused,
             };
-            if let Some(hint) = hint
-                && response.status() != StatusCode::SWITCHING_PROTOCOLS
-            {
-                response.headers_mut().insert("keep-alive", hint);
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let closes = !rest.skip().await || is_last || stopping.is_cancelled();
+                reuse::announce(response.headers_mut(), closes, keep_alive);
             }
             Ok::<_, Infallible>(response)
         }
@@ -305,11 +305,6 @@ impl Proxy {
             place: Arc::new(place),
         })
     }
-}
-
-/// The header by which proxies stop reusing the connection before it is closed under a request.
-fn keep_alive_hint(keep_alive: Duration) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("timeout={}", keep_alive.as_secs())).ok()
 }
 
 fn tune(stream: TcpStream) -> io::Result<TcpStream> {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::raw::{RawSocket, address, connect};
+use crate::raw::{RawSocket, address, ask, connect};
 use crate::support::{Home, Server, http, soon};
 
 /// A server whose process may open this many files.
@@ -351,6 +351,88 @@ async fn regression_a_client_that_sends_everything_first_reads_the_refusal() {
             "{head} {reply}"
         );
     }
+}
+
+/// A request with a body of which so many bytes are sent, and whether the connection then serves another request.
+async fn is_kept(server: &Server, first: &str, length: usize, sent: usize) -> (String, bool) {
+    let mut stream = connect(server).await;
+    let host = address(server);
+    let head = format!("{first} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
+    let mut request = head.into_bytes();
+    request.resize(request.len() + sent, b'x');
+    stream.write_all(&request).await.unwrap();
+    let mut reply = Vec::new();
+    while !reply.ends_with(b"\r\n\r\n") {
+        reply.push(soon("the response", stream.read_u8()).await.unwrap());
+    }
+    let head = String::from_utf8(reply).unwrap();
+    let next = format!("GET /v1/nowhere HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    let is_sent = stream.write_all(next.as_bytes()).await.is_ok();
+    let mut rest = Vec::new();
+    let is_read = soon("the end", stream.read_to_end(&mut rest)).await.is_ok();
+    let rest = String::from_utf8_lossy(&rest);
+    let is_kept = is_sent && is_read && rest.contains("HTTP/1.1 404");
+    (head, is_kept)
+}
+
+#[tokio::test]
+async fn regression_a_response_says_whether_the_connection_is_closed() {
+    let home = Home::new();
+    let server = home.start().await;
+    let close = "\r\nconnection: close\r\n";
+    for (request, length, sent, status, kept) in [
+        ("GET /health/live", 0, 0, 200, true),
+        // What is short and has arrived is skipped.
+        ("POST /nope", 2000, 2000, 404, true),
+        ("GET /health/live", 2000, 2000, 200, true),
+        ("POST /nope", 200_000, 200_000, 404, false),
+        ("GET /health/live", 200_000, 200_000, 200, false),
+        ("POST /nope", 2000, 1000, 404, false),
+        ("POST /v1/notifications", 10_000_000, 0, 413, false),
+    ] {
+        let (head, is_kept) = is_kept(&server, request, length, sent).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+        assert_eq!(is_kept, kept, "{request} {length} {head}");
+        assert_eq!(head.contains(close), !kept, "{request} {length} {head}");
+        let hint = head.contains("\r\nkeep-alive: timeout=75\r\n");
+        assert_eq!(hint, kept, "{request} {length} {head}");
+    }
+    let last = ask(
+        &server,
+        "GET /health/live HTTP/1.1\r\nConnection: close\r\n",
+    )
+    .await;
+    assert!(
+        last.contains(close) && !last.contains("keep-alive"),
+        "{last}"
+    );
+    let old = ask(&server, "GET /health/live HTTP/1.0\r\n").await;
+    assert!(old.contains(close) && !old.contains("keep-alive"), "{old}");
+    // The client waits for leave to send its body, and the response is none.
+    let waiting = "POST /nope HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n";
+    let refused = ask(&server, waiting).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 404") && refused.contains(close),
+        "{refused}"
+    );
+}
+
+/// Takes as long as a body may.
+#[tokio::test]
+async fn regression_the_refusal_of_a_slow_body_says_that_the_connection_is_closed() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = connect(&server).await;
+    let host = address(&server);
+    let head =
+        format!("POST /v1/notifications HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    let end = timeout(Duration::from_secs(60), stream.read_to_string(&mut reply));
+    end.await.expect("an end").unwrap();
+    assert!(reply.starts_with("HTTP/1.1 408"), "{reply}");
+    assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+    assert!(!reply.contains("keep-alive"), "{reply}");
 }
 
 /// A refusal does not oblige the server to read for ever.

@@ -1,0 +1,75 @@
+//! Whether a connection is used for another request, and the headers that say so.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Version, header};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Whether the client wants no other response on the connection.
+pub(super) fn is_last<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    if request.version() == Version::HTTP_10 {
+        !has_option(headers, "keep-alive")
+    } else {
+        has_option(headers, "close")
+    }
+}
+
+/// Makes the headers say that the connection is closed after the response, or how long it is kept; the header for
+/// that is the one by which proxies stop reusing the connection before it is closed under a request.
+pub(super) fn announce(headers: &mut HeaderMap, closes: bool, keep_alive: Duration) {
+    if closes || has_option(headers, "close") {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    } else if let Ok(hint) = HeaderValue::try_from(format!("timeout={}", keep_alive.as_secs())) {
+        headers.insert(KEEP_ALIVE, hint);
+    }
+}
+
+fn has_option(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(header::CONNECTION).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_says_whether_its_request_is_the_last() {
+        for (version, options, expected) in [
+            (Version::HTTP_11, "", false),
+            (Version::HTTP_11, "keep-alive", false),
+            (Version::HTTP_11, "TE, Close", true),
+            (Version::HTTP_11, "closed", false),
+            (Version::HTTP_10, "", true),
+            (Version::HTTP_10, "Keep-Alive", false),
+        ] {
+            let request = Request::builder().version(version);
+            let request = request.header(header::CONNECTION, options).body(());
+            assert_eq!(is_last(&request.unwrap()), expected, "{options}");
+        }
+    }
+
+    #[test]
+    fn a_response_says_either_that_the_connection_closes_or_how_long_it_is_kept() {
+        let announced = |closes, own: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(own) = own {
+                headers.insert(header::CONNECTION, HeaderValue::from_static(own));
+            }
+            announce(&mut headers, closes, Duration::from_secs(75));
+            let text = |name| headers.get(name).map(|value| value.to_str().unwrap());
+            let connection = text(header::CONNECTION).map(str::to_owned);
+            (connection, text(KEEP_ALIVE).map(str::to_owned))
+        };
+        let closed = (Some("close".to_owned()), None);
+        assert_eq!(announced(true, None), closed);
+        assert_eq!(announced(false, Some("close")), closed);
+        let kept = (None, Some("timeout=75".to_owned()));
+        assert_eq!(announced(false, None), kept);
+    }
+}
