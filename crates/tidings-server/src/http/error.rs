@@ -1,8 +1,11 @@
 //! The one place where an error becomes a status and a JSON body.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use jiff::SignedDuration;
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
 
@@ -30,6 +33,15 @@ pub(crate) struct ApiError {
 
 /// When a caller may repeat a request that the server could not store.
 const RETRY_AFTER_SECONDS: u16 = 5;
+
+/// Whole seconds, at least one.
+pub(super) fn whole_seconds(wait: Duration) -> u16 {
+    wait.as_millis()
+        .div_ceil(1000)
+        .max(1)
+        .try_into()
+        .unwrap_or(u16::MAX)
+}
 
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
@@ -147,12 +159,13 @@ impl ApiError {
         .about(idempotency::NAME)
     }
 
-    /// A request with the same idempotency key is being carried out.
-    pub(crate) fn request_running() -> Self {
+    /// A request with the same idempotency key is being carried out. If it was lost with its server, a repeat is
+    /// carried out when the time that is left is over.
+    pub(crate) fn request_running(left: SignedDuration) -> Self {
         let message = "a request with this Idempotency-Key is being carried out";
         Self::new(Code::RequestRunning, message)
             .about(idempotency::NAME)
-            .retry_after(1)
+            .retry_after(whole_seconds(left.unsigned_abs()))
     }
 
     /// The response that was kept for a repeat is lost with its key.

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
 use tidings_notify::wire::Bye;
 
-use super::error::ApiError;
+use super::error::{ApiError, whole_seconds};
 use super::sse;
 use crate::access::Caller;
 use crate::limits::rate::Exceeded;
@@ -39,7 +39,7 @@ impl Policy {
         let Self { name, per_second } = self;
         let (left, after) = match left {
             Ok(left) => (left, 1),
-            Err(wait) => (0, seconds(wait)),
+            Err(wait) => (0, whole_seconds(wait)),
         };
         let policy = format!("\"{name}\";q={per_second};w=1");
         let left = format!("\"{name}\";r={left};t={after}");
@@ -50,15 +50,6 @@ impl Policy {
             }
         }
     }
-}
-
-/// Whole seconds, at least one.
-fn seconds(wait: Duration) -> u16 {
-    wait.as_millis()
-        .div_ceil(1000)
-        .max(1)
-        .try_into()
-        .unwrap_or(u16::MAX)
 }
 
 /// Lets a request through if its caller has not sent too many.
@@ -109,7 +100,7 @@ fn refusal<B>(
         let spread = Duration::from_millis(fastrand::u64(0..5000));
         return sse::refusal(Bye::new(4100, reason, wait + spread)).into_response();
     }
-    error.retry_after(seconds(wait)).into_response()
+    error.retry_after(whole_seconds(wait)).into_response()
 }
 
 /// An `EventSource` accepts nothing else than an event stream.
@@ -145,7 +136,7 @@ pub(super) fn take_notifications<'a>(
             };
             let mut headers = HeaderMap::new();
             policy.describe(Err(wait), &mut headers);
-            Err(error.retry_after(seconds(wait)).with_headers(headers))
+            Err(error.retry_after(whole_seconds(wait)).with_headers(headers))
         }
         Exceeded::Always(user) => {
             let expected = format!(

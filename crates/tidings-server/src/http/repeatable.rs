@@ -30,7 +30,7 @@ pub(super) async fn carry_out(
         let requests = &of_task.storage.requests;
         match requests.begin(&once).await? {
             Begun::New => {}
-            Begun::Running => return Err(ApiError::request_running()),
+            Begun::Running { left } => return Err(ApiError::request_running(left)),
             Begun::Conflict => return Err(ApiError::idempotency_conflict()),
             Begun::Repeated(kept) => return open(&of_task.encryption, &once, &kept),
         }

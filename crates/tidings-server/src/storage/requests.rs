@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use jiff::SignedDuration;
 
 use super::{Accept, Accepted, StorageError};
 use crate::idempotency::Once;
@@ -44,7 +45,10 @@ pub(crate) enum Begun {
     /// The request must be carried out.
     New,
     /// Another request with this key is being carried out.
-    Running,
+    Running {
+        /// How long, if it does not end before.
+        left: SignedDuration,
+    },
     /// The request was made before, and this was its response.
     Repeated(String),
     /// The key was used for another request.

@@ -47,9 +47,15 @@ pub(super) fn find(events: &str, response: Option<String>) -> Begun {
         return Begun::Repeated(response);
     }
     match serde_json::from_str::<Timestamp>(events) {
-        Ok(since) if Timestamp::now().duration_since(since) < LONGEST_RUN => Begun::Running,
-        // Its server has ended before it was done.
-        Ok(_) => Begun::New,
+        Ok(since) => {
+            let left = LONGEST_RUN - Timestamp::now().duration_since(since);
+            if left.is_positive() {
+                Begun::Running { left }
+            } else {
+                // Its server has ended before it was done.
+                Begun::New
+            }
+        }
         Err(_) => Begun::Conflict,
     }
 }
@@ -79,12 +85,19 @@ mod tests {
             assert_eq!(response, None);
             find(&events, None)
         };
-        assert_eq!(begun(SignedDuration::ZERO), Begun::Running);
-        let nearly = LONGEST_RUN - SignedDuration::from_secs(5);
-        assert_eq!(begun(nearly), Begun::Running);
+        // -5: the clock of another instance is ahead.
+        for (ago, expected) in [(0, 60), (20, 40), (55, 5), (-5, 65)] {
+            let Begun::Running { left } = begun(SignedDuration::from_secs(ago)) else {
+                panic!("{ago}");
+            };
+            let expected = SignedDuration::from_secs(expected);
+            assert!(left <= expected, "{ago} {left}");
+            assert!(
+                left > expected - SignedDuration::from_secs(4),
+                "{ago} {left}"
+            );
+        }
         assert_eq!(begun(LONGEST_RUN), Begun::New);
-        // The clock of another instance is ahead.
-        assert_eq!(begun(SignedDuration::from_secs(-5)), Begun::Running);
     }
 
     #[test]
