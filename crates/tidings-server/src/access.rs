@@ -106,6 +106,15 @@ pub enum AccessError {
     },
 }
 
+impl AccessError {
+    fn of_set(source: &JwksSource, error: JwksError) -> Self {
+        Self::Jwks {
+            source_name: source.to_string(),
+            source: error,
+        }
+    }
+}
+
 impl Access {
     /// Reads the keys that the configuration names. A URL may be out of reach: then tokens are refused until
     /// its keys can be loaded.
@@ -224,10 +233,10 @@ async fn tokens(settings: &JwtSettings) -> Result<Option<Tokens>, AccessError> {
         keys.extend(key_file::read(path)?);
     }
     let jwks = match &settings.jwks {
-        Some(source) => Some(load(source).await.map_err(|error| AccessError::Jwks {
-            source_name: source.to_string(),
-            source: error,
-        })?),
+        Some(source) => {
+            let loaded = load(source).await;
+            Some(loaded.map_err(|error| AccessError::of_set(source, error))?)
+        }
         None => None,
     };
     Ok(Some(Tokens {
@@ -236,6 +245,18 @@ async fn tokens(settings: &JwtSettings) -> Result<Option<Tokens>, AccessError> {
         issuer: settings.signing.issuer.clone(),
         audience: settings.signing.audience.clone(),
     }))
+}
+
+/// Loads a key set once, and gives how many of its keys can be used.
+pub(crate) async fn count_keys_in_set(source: &JwksSource) -> Result<usize, AccessError> {
+    let loaded = async {
+        let jwks = Jwks::new(source.clone(), Pace::default())?;
+        jwks.load().await?;
+        Ok(jwks.keys().map_or(0, |keys| keys.len()))
+    };
+    loaded
+        .await
+        .map_err(|error| AccessError::of_set(source, error))
 }
 
 async fn load(source: &JwksSource) -> Result<Jwks, JwksError> {

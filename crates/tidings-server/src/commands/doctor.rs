@@ -112,7 +112,7 @@ impl Doctor {
         let settings = self.resolved.settings.clone();
         match Config::try_from(settings) {
             Ok(config) => {
-                for finding in machine::check(&config) {
+                for finding in machine::check(&config).await {
                     report.add(&finding)?;
                 }
             }

@@ -176,6 +176,44 @@ async fn settings_that_cannot_be_used_are_findings() {
 }
 
 #[tokio::test]
+async fn a_key_set_is_loaded() {
+    let home = Home::new();
+    let file = home.path().join("keys.json");
+    let source = file.to_str().unwrap();
+    let with = |source: &str| {
+        let mut command = on_file(&home.database());
+        command.args(["--jwt-jwks", source]);
+        command
+    };
+    let (ok, findings) = examine(&mut with(source)).await;
+    assert!(!ok);
+    assert_finds(
+        &findings,
+        "keys",
+        "error",
+        "--jwt-jwks: cannot load the keys",
+    );
+    std::fs::write(&file, "{}").unwrap();
+    let (ok, findings) = examine(&mut with(source)).await;
+    assert!(!ok);
+    assert_finds(&findings, "keys", "error", source);
+    // The Ed25519 key of RFC 8037.
+    let set = json!({ "keys": [{
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+    }] });
+    std::fs::write(&file, set.to_string()).unwrap();
+    let (ok, findings) = examine(&mut with(source)).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(&findings, "keys", "ok", ": 1 keys of tokens");
+
+    let (ok, findings) = examine(&mut with("http://127.0.0.1:1/keys")).await;
+    assert!(ok, "{findings:?}");
+    assert_finds(&findings, "keys", "warning", "loads them later");
+}
+
+#[tokio::test]
 async fn a_limit_of_open_files_that_is_too_low_is_a_warning() {
     let home = Home::new();
     let mut limited = Command::new("bash");

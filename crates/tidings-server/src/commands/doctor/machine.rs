@@ -7,11 +7,12 @@ use clap::CommandFactory;
 
 use super::SETTINGS;
 use crate::Config;
-use crate::access::read_public_keys;
+use crate::access::{count_keys_in_set, read_public_keys};
 use crate::commands::Cli;
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
 use crate::settings::environment;
+use crate::settings::jwt::JwksSource;
 
 /// Variables that look like settings and have no effect.
 pub(super) fn check_variables() -> Vec<Finding> {
@@ -22,15 +23,15 @@ pub(super) fn check_variables() -> Vec<Finding> {
 }
 
 /// Everything that does not need the database.
-pub(super) fn check(config: &Config) -> Vec<Finding> {
+pub(super) async fn check(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::ok(SETTINGS, "they fit together")];
-    findings.extend(check_keys(config));
+    findings.extend(check_keys(config).await);
     findings.push(check_address(config));
     findings.push(check_descriptors(config));
     findings
 }
 
-fn check_keys(config: &Config) -> Vec<Finding> {
+async fn check_keys(config: &Config) -> Vec<Finding> {
     const KEYS: &str = "keys";
     let mut findings = Vec::new();
     if config.encryption_keys.is_empty() && !config.dev {
@@ -49,6 +50,19 @@ fn check_keys(config: &Config) -> Vec<Finding> {
                 Finding::ok(KEYS, message)
             }
             Err(error) => Finding::error(KEYS, explain(&error)),
+        });
+    }
+    if let Some(source) = &config.jwt.jwks {
+        findings.push(match (count_keys_in_set(source).await, source) {
+            (Ok(count), _) => Finding::ok(KEYS, format!("{source}: {count} keys of tokens")),
+            (Err(error), JwksSource::File(_)) => Finding::error(KEYS, explain(&error)),
+            (Err(error), JwksSource::Url(_)) => {
+                let message = format!(
+                    "{}; a server starts without them and loads them later",
+                    explain(&error)
+                );
+                Finding::warning(KEYS, message)
+            }
         });
     }
     findings
