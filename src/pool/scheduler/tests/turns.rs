@@ -39,12 +39,15 @@ fn a_lane_keeps_its_turn_when_an_attempt_of_its_own_ends() {
 fn no_worker_is_woken_for_a_lane_that_is_at_its_limit() {
     let mut bench = Bench::new(limits(8, 8));
     let id = bench.add("a", 1, (1, 1), 1);
+    let in_flight = |bench: &Bench| bench.scheduler.lane(id).unwrap().in_flight();
     assert!(bench.scheduler.has_work());
     assert_eq!(bench.begin(), ["a"]);
+    assert_eq!(in_flight(&bench), 1);
     bench.scheduler.push(id, delivery(Message::from("x")));
     assert!(!bench.scheduler.has_work());
     bench.end("a", 200, FAST);
     assert!(bench.scheduler.has_work());
+    assert_eq!(in_flight(&bench), 0);
 }
 
 #[test]
