@@ -68,3 +68,21 @@ pub(super) fn open(keys: &EncryptionKeys, once: &Once, kept: &str) -> Result<Str
         ApiError::response_unreadable()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header::RETRY_AFTER;
+    use axum::response::IntoResponse;
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn a_repeat_of_a_running_request_learns_when_that_counts_as_lost() {
+        for (left, expected) in [(60_000, "60"), (41_001, "42"), (1000, "1"), (1, "1")] {
+            let error = ApiError::request_running(SignedDuration::from_millis(left));
+            let response = error.into_response();
+            assert_eq!(response.headers()[RETRY_AFTER], expected, "{left}");
+        }
+    }
+}
