@@ -26,12 +26,12 @@ pub fn describe_metrics() {
     describe_histogram!(
         DELIVERY_DURATION,
         Unit::Seconds,
-        "How long a delivery took from its acceptance to its outcome."
+        "How long a delivery took from its acceptance to its outcome; each try that a database schedules counts as one."
     );
     describe_histogram!(
         DELIVERY_ATTEMPTS,
         Unit::Count,
-        "How many requests a delivery took."
+        "How many requests a delivery took; each try that a database schedules counts as one delivery."
     );
     describe_counter!(
         DELIVERY_DROPPED,

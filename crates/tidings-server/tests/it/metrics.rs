@@ -151,6 +151,35 @@ async fn requests_notifications_streams_and_webhooks_are_counted() {
 }
 
 #[tokio::test]
+async fn each_try_of_a_webhook_counts_as_a_delivery_of_one_request() {
+    let unavailable = Reply::new(reqwest::StatusCode::SERVICE_UNAVAILABLE);
+    let receiver = Receiver::start(unavailable).await.unwrap();
+    let home = Home::new();
+    let server = home.start().await;
+    let endpoint = json!({ "url": receiver.url("/"), "schedule": [0, 1] });
+    assert_eq!(server.post("/v1/endpoints", &endpoint).await.status(), 201);
+    server.notify("anna", json!(1)).await;
+    let failed = "tidings_webhooks_deliveries_ended_total{state=\"failed\"}";
+    let text = until(&server, failed, 1.0).await;
+    for series in [
+        "tidings_delivery_attempts_bucket{le=\"1\"}",
+        "tidings_delivery_attempts_count",
+        "tidings_delivery_duration_seconds_count{error_type=\"503\"}",
+    ] {
+        assert_eq!(value(&text, series), Some(2.0), "{series} in {text}");
+    }
+    let documented = documented();
+    for name in [
+        "tidings_delivery_attempts",
+        "tidings_delivery_duration_seconds",
+    ] {
+        let [_, _, meaning] = documented[name];
+        assert!(meaning.contains("each try"), "{name}: {meaning}");
+    }
+    check(&text);
+}
+
+#[tokio::test]
 async fn a_websocket_is_a_connection_until_it_ends() {
     let home = Home::new();
     let server = home.start().await;
