@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -27,6 +27,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::addresses::Refused;
 use self::addresses::{Addresses, Place};
 use self::head_timer::HeadTimer;
 pub(crate) use self::progress::Progress;
@@ -101,6 +102,14 @@ impl ClientConnection {
             // An error of the call means the same for the stream: nothing more can be sent.
             let _broken = socket.ready(Interest::ERROR).await;
         }
+    }
+
+    /// The connection, if it may do more than be refused.
+    fn admitted(self) -> Result<Self, Refused> {
+        if self.place.is_beyond() {
+            return Err(Refused::at(self.place));
+        }
+        Ok(self)
     }
 
     /// Waits until the server stops and the client has blocked a write for a moment since. Such a
@@ -216,27 +225,19 @@ async fn serve(
         let stopping = of_stop.clone();
         let admitted = match &proxy {
             Some(proxy) => proxy.admit(&of_requests, request.headers()),
-            None => (!of_requests.place.is_beyond()).then(|| of_requests.clone()),
+            None => of_requests.clone().admitted(),
         };
-        let response = if let Some(connection) = admitted {
-            request.extensions_mut().insert(connection);
-            Ok(service.call(request))
-        } else {
-            let mut refused = http::too_many_connections(&request);
-            // That of a proxy is for other clients too.
-            if proxy.is_none() {
-                let close = HeaderValue::from_static("close");
-                refused.headers_mut().insert(header::CONNECTION, close);
-            }
-            Err(refused)
-        };
+        // The connection of a proxy is for other clients too.
+        let is_refused = proxy.is_none() && admitted.is_err();
+        match admitted {
+            Ok(connection) => drop(request.extensions_mut().insert(connection)),
+            Err(refused) => drop(request.extensions_mut().insert(refused)),
+        }
+        let response = service.call(request);
         async move {
-            let mut response = match response {
-                Ok(response) => response.await?,
-                Err(refused) => refused,
-            };
+            let mut response = response.await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let closes = !rest.skip().await || is_last || stopping.is_cancelled();
+                let closes = !rest.skip().await || is_refused || is_last || stopping.is_cancelled();
                 reuse::announce(response.headers_mut(), closes, keep_alive);
             }
             Ok::<_, Infallible>(response)
@@ -288,22 +289,26 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// The connection for a request, with a place among those of its client; `None` if the client has as many as
+    /// The connection for a request, with a place among those of its client, if the client has not as many as
     /// allowed.
     fn admit(
         &self,
         connection: &ClientConnection,
         headers: &HeaderMap,
-    ) -> Option<ClientConnection> {
+    ) -> Result<ClientConnection, Refused> {
         if !self.addresses.has_limit() {
-            return Some(connection.clone());
+            return Ok(connection.clone());
         }
         let client = forwarded::client(self.address, headers, &self.trusted);
-        let place = self.addresses.take(client)?;
-        (!place.is_beyond()).then(|| ClientConnection {
+        let place = self
+            .addresses
+            .take(client)
+            .ok_or_else(Refused::without_place)?;
+        let connection = ClientConnection {
             inner: Arc::clone(&connection.inner),
             place: Arc::new(place),
-        })
+        };
+        connection.admitted()
     }
 }
 

@@ -47,7 +47,6 @@ use axum::middleware::{from_fn, from_fn_with_state};
 pub(crate) use self::body::Room;
 use self::error::ApiError;
 use self::origin::Origins;
-pub(crate) use self::rate_limit::too_many_connections;
 use crate::app::SharedApp;
 use crate::wire::code::Code;
 
@@ -58,6 +57,7 @@ pub(crate) fn router(app: SharedApp) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&app), body::limit))
+        .layer(from_fn(rate_limit::limit_connections))
         .layer(from_fn_with_state(origins, origin::check_origin))
         .layer(from_fn(extract::check_host))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))

@@ -21,6 +21,8 @@ use crate::storage::{Accepted, StorageError};
 pub(crate) const REQUEST_DURATION: &str = "http.server.request.duration";
 /// Gauge of connections of clients.
 const CONNECTIONS: &str = "tidings.server.connections";
+/// Counter of connections that were refused because their address had as many as allowed.
+const CONNECTIONS_REFUSED: &str = "tidings.server.connections.refused";
 /// Counter of streams that were refused for lack of room.
 const STREAMS_REFUSED: &str = "tidings.server.streams.refused";
 /// Histogram of the calls that store notifications.
@@ -80,6 +82,11 @@ pub(crate) fn database_failed() {
     counter!(DATABASE_FAILED).increment(1);
 }
 
+/// A connection was refused, or a request through a trusted proxy, because its address had as many as allowed.
+pub(crate) fn connection_refused() {
+    counter!(CONNECTIONS_REFUSED).increment(1);
+}
+
 /// A stream was refused.
 pub(crate) fn stream_refused(limit: Full) {
     let limit = match limit {
@@ -134,6 +141,11 @@ fn describe_metrics() {
         CONNECTIONS,
         Unit::Count,
         "Connections of clients that are open."
+    );
+    describe_counter!(
+        CONNECTIONS_REFUSED,
+        Unit::Count,
+        "Connections, and requests through a trusted proxy, that were refused because their address had as many as allowed."
     );
     describe_counter!(
         STREAMS_REFUSED,

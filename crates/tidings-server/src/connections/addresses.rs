@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::Limits;
+use crate::telemetry;
 
 /// The connections that are open, by address. An IPv6 address counts with all others of its network of 64
 /// bits, which mostly belongs to one customer.
@@ -20,12 +21,33 @@ struct Open {
     is_reported: bool,
 }
 
+impl Open {
+    /// Writes one line for an address that is at its limit, not one for each connection.
+    fn report(&mut self, address: IpAddr, max: usize) {
+        if !std::mem::replace(&mut self.is_reported, true) {
+            tracing::info!(
+                client.address = %address,
+                max,
+                "refusing connections of an address that has as many as allowed (--max-address-connections)"
+            );
+        }
+    }
+}
+
 /// The place of a connection; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Place {
     addresses: Arc<Addresses>,
     address: Option<IpAddr>,
-    is_beyond: bool,
+    /// The limit, if the place is beyond it.
+    beyond: Option<usize>,
+}
+
+/// Why a request may only be refused: its address has as many connections as allowed.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// `None` if even the places for refusals are taken.
+    place: Option<Arc<Place>>,
 }
 
 impl Addresses {
@@ -45,23 +67,19 @@ impl Addresses {
         let address = network(address);
         let mut by_address = self.lock();
         let open = by_address.entry(address).or_default();
+        let is_beyond = open.count >= max;
+        if is_beyond {
+            telemetry::connection_refused();
+        }
         if open.count >= 2 * max {
+            open.report(address, max);
             return None;
         }
         open.count += 1;
-        let is_beyond = open.count > max;
-        // One line for each address that is at its limit, not for each connection.
-        if is_beyond && !std::mem::replace(&mut open.is_reported, true) {
-            tracing::info!(
-                client.address = %address,
-                max,
-                "refusing connections of an address that has as many as allowed (--max-address-connections)"
-            );
-        }
         Some(Place {
             addresses: Arc::clone(self),
             address: Some(address),
-            is_beyond,
+            beyond: is_beyond.then_some(max),
         })
     }
 
@@ -75,7 +93,7 @@ impl Addresses {
         Place {
             addresses: Arc::clone(self),
             address: None,
-            is_beyond: false,
+            beyond: None,
         }
     }
 
@@ -88,7 +106,29 @@ impl Addresses {
 impl Place {
     /// Whether it is for a connection that may only be refused.
     pub(super) fn is_beyond(&self) -> bool {
-        self.is_beyond
+        self.beyond.is_some()
+    }
+}
+
+impl Refused {
+    pub(super) fn at(place: Arc<Place>) -> Self {
+        Self { place: Some(place) }
+    }
+
+    pub(super) fn without_place() -> Self {
+        Self { place: None }
+    }
+
+    /// Writes that the address is at its limit into the log, in the span of the request that is refused.
+    pub(crate) fn report(&self) {
+        // What is beyond the places was reported when it got none.
+        let Some(place) = &self.place else { return };
+        let (Some(address), Some(max)) = (place.address, place.beyond) else {
+            return;
+        };
+        if let Some(open) = place.addresses.lock().get_mut(&address) {
+            open.report(address, max);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Extension, Request, State};
-use axum::http::{self, HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
@@ -16,6 +16,7 @@ use tidings_notify::wire::Bye;
 use super::error::{ApiError, whole_seconds};
 use super::sse;
 use crate::access::Caller;
+use crate::connections::Refused;
 use crate::limits::rate::Exceeded;
 use crate::limits::{Limits, Taken};
 use crate::wire::code::Code;
@@ -81,21 +82,20 @@ pub(super) async fn limit(
     response
 }
 
-/// A response to a client of an address that has as many connections as allowed.
-pub(crate) fn too_many_connections<B>(request: &http::Request<B>) -> Response {
+/// Refuses a request of an address that has as many connections as allowed.
+pub(super) async fn limit_connections(request: Request, next: Next) -> Response {
+    let Some(refused) = request.extensions().get::<Refused>() else {
+        return next.run(request).await;
+    };
+    refused.report();
     let reason = "the address has as many connections as allowed";
     let error = ApiError::new(Code::TooManyConnections, reason);
-    refusal(request, error, reason, CONNECTION_WAIT)
+    refusal(&request, error, reason, CONNECTION_WAIT)
 }
 
 /// The error; or a stream that ends at once, because an `EventSource` does not reconnect after any other
 /// status than 200.
-fn refusal<B>(
-    request: &http::Request<B>,
-    error: ApiError,
-    reason: &'static str,
-    wait: Duration,
-) -> Response {
+fn refusal(request: &Request, error: ApiError, reason: &'static str, wait: Duration) -> Response {
     if is_event_source(request) {
         let spread = Duration::from_millis(fastrand::u64(0..5000));
         return sse::refusal(Bye::new(4100, reason, wait + spread)).into_response();
@@ -103,16 +103,15 @@ fn refusal<B>(
     error.retry_after(whole_seconds(wait)).into_response()
 }
 
-/// An `EventSource` accepts nothing else than an event stream.
-fn is_event_source<B>(request: &http::Request<B>) -> bool {
-    let mut accepts = request.headers().get_all(header::ACCEPT).iter();
-    let is_stream = |value: &HeaderValue| {
-        let value = value.to_str().unwrap_or_default().trim();
-        value.eq_ignore_ascii_case("text/event-stream")
-    };
+/// An `EventSource` accepts an event stream; some implementations list other types beside it.
+fn is_event_source(request: &Request) -> bool {
+    let accepts = request.headers().get_all(header::ACCEPT).iter();
+    let mut types = accepts
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|entry| entry.split(';').next());
     request.method() == Method::GET
-        && accepts.next().is_some_and(is_stream)
-        && accepts.next().is_none()
+        && types.any(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
 }
 
 /// Takes the notifications of a request from the rates of their users.
@@ -143,6 +142,40 @@ pub(super) fn take_notifications<'a>(
                 "expected at most {per_second} notifications for `{user}`, as many as a user may get in a second"
             );
             Err(ApiError::invalid("notifications", expected))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn accepts(method: Method, values: &[&str]) -> bool {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = method;
+        for value in values {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(header::ACCEPT, value);
+        }
+        is_event_source(&request)
+    }
+
+    #[test]
+    fn whatever_lists_an_event_stream_is_an_event_source() {
+        for values in [
+            &["text/event-stream"][..],
+            &["text/event-stream, */*"],
+            &["application/json;q=0.5,Text/Event-Stream ; q=0.9"],
+            &["application/json", "text/event-stream"],
+            &["text/event-stream", "*/*"],
+        ] {
+            assert!(accepts(Method::GET, values), "{values:?}");
+            assert!(!accepts(Method::POST, values), "{values:?}");
+        }
+        for values in [&[][..], &["*/*"], &["text/*"], &["text/event-stream2, a/b"]] {
+            assert!(!accepts(Method::GET, values), "{values:?}");
         }
     }
 }

@@ -73,19 +73,20 @@ async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_the_response_says(
     let health = client.get(server.at("/health/live")).send().await.unwrap();
     assert!(!health.headers().contains_key("ratelimit"));
 
-    // A client that takes JSON too is no `EventSource`.
+    // A client that takes JSON too accepts the stream that ends at once.
     let both = "application/json, text/event-stream";
-    let refused = soon("a refusal", async {
+    let bye = soon("a bye", async {
         loop {
             let list = get(INBOX, &anna).header("accept", both);
             let response = list.send().await.unwrap();
-            if response.status() != 200 {
+            assert_eq!(response.status(), 200);
+            if header(&response, "content-type") == "text/event-stream" {
                 return response;
             }
         }
     })
     .await;
-    assert_eq!(refused.status(), 429);
+    assert_eq!(Events::of(bye).next().await.name, "tidings.bye");
 
     // An `EventSource` gives up after any status but 200.
     let bye = soon("a bye", async {
@@ -355,6 +356,71 @@ async fn ask(stream: &mut TcpStream, accept: &str) -> String {
     })
     .await;
     String::from_utf8(response).unwrap()
+}
+
+/// Other systems have no second loopback address.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn refusals_of_an_address_have_the_headers_of_other_responses() {
+    let home = Home::with(&[
+        "--max-address-connections=4",
+        "--allow-origin=https://app.example.com",
+        "--log=info",
+        "--log-format=json",
+    ]);
+    let server = home.start().await;
+    let client = Ipv4Addr::new(127, 0, 0, 2);
+    // As many places for refusals as the test needs at once: a refused connection has its place until it has ended.
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        let mut stream = from(&server, client).await;
+        let response = ask(&mut stream, "*/*").await;
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+        open.push(stream);
+    }
+    let page = "Origin: https://app.example.com\r\nX-Request-Id: order-";
+    for (n, accept, status) in [
+        (1, "text/event-stream, */*", 200),
+        (2, "*/*\r\nAccept: text/event-stream", 200),
+        (3, "*/*", 429),
+    ] {
+        let mut beyond = from(&server, client).await;
+        let refused = ask(&mut beyond, &format!("{accept}\r\n{page}{n}")).await;
+        for expected in [
+            format!("HTTP/1.1 {status} "),
+            "\r\naccess-control-allow-origin: https://app.example.com\r\n".to_owned(),
+            "\r\naccess-control-expose-headers: retry-after, ".to_owned(),
+            format!("\r\nx-request-id: order-{n}\r\n"),
+            "\r\nconnection: close\r\n".to_owned(),
+        ] {
+            assert!(refused.contains(&expected), "{expected} in {refused}");
+        }
+        assert!(!refused.contains("\r\nkeep-alive: "), "{refused}");
+        assert_eq!(refused.contains("event: tidings.bye"), status == 200);
+    }
+    let mut beyond = from(&server, client).await;
+    let foreign = "*/*\r\nOrigin: https://elsewhere.example";
+    let foreign = ask(&mut beyond, foreign).await;
+    assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
+    assert!(foreign.contains("\r\nconnection: close\r\n"), "{foreign}");
+
+    let text = http().get(server.at("/metrics")).send().await.unwrap();
+    let text = text.text().await.unwrap();
+    for expected in [
+        "\ntidings_server_connections_refused_total 4\n",
+        "{http_request_method=\"GET\",http_route=\"/health/live\",http_response_status_code=\"429\"} 1\n",
+    ] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    let (_, log) = server.stop("-TERM").await;
+    let mut lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let line = lines.find(|line: &Value| {
+        let message = line["fields"]["message"].as_str();
+        message.is_some_and(|it| it.contains("(--max-address-connections)"))
+    });
+    let line = line.unwrap_or_else(|| panic!("{log}"));
+    assert_eq!(line["fields"]["client.address"], "127.0.0.2");
+    assert_eq!(line["span"]["request_id"], "order-1");
 }
 
 /// Other systems have no second loopback address.
