@@ -290,7 +290,7 @@ struct Proxy {
 
 impl Proxy {
     /// The connection for a request, with a place among those of its client, if the client has not as many as
-    /// allowed.
+    /// allowed. A request for no client is the proxy's own, such as a look at the health, and has no place.
     fn admit(
         &self,
         connection: &ClientConnection,
@@ -299,7 +299,9 @@ impl Proxy {
         if !self.addresses.has_limit() {
             return Ok(connection.clone());
         }
-        let client = forwarded::client(self.address, headers, &self.trusted);
+        let Some(client) = forwarded::client(self.address, headers, &self.trusted) else {
+            return Ok(connection.clone());
+        };
         let place = self
             .addresses
             .take(client)

@@ -13,18 +13,18 @@ use crate::settings::network::Network;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client, as the proxy that made the connection reports it: the last in its list that is not of
-/// a trusted proxy. If the proxy reports none, or each of both headers another one, it is that of the proxy: a proxy
-/// that writes one of them may pass the other on as the client has sent it.
-pub(super) fn client(proxy: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+/// a trusted proxy. `None` if neither header is there: the request is the proxy's own. If each of both headers has
+/// another address, it is that of the proxy: a proxy that writes one of them may pass the other on as the client has
+/// sent it.
+pub(super) fn client(proxy: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> Option<IpAddr> {
     let of = |entries: Vec<Option<IpAddr>>| {
         let has_some = !entries.is_empty();
         has_some.then(|| last_untrusted(proxy, &entries, trusted))
     };
     let reported = of(x_forwarded_for(headers));
     match (reported, of(forwarded(headers))) {
-        (Some(client), None) | (None, Some(client)) => client,
-        (Some(client), Some(same)) if client == same => client,
-        _ => proxy,
+        (Some(client), Some(other)) if client != other => Some(proxy),
+        (reported, same) => reported.or(same),
     }
 }
 
@@ -101,7 +101,8 @@ mod tests {
         headers.for_each(|(name, value)| {
             map.append(name, value);
         });
-        client("10.0.0.1".parse().unwrap(), &map, &trusted).to_string()
+        let client = client("10.0.0.1".parse().unwrap(), &map, &trusted);
+        client.map_or("the proxy's own".to_owned(), |it| it.to_string())
     }
 
     #[test]
@@ -126,7 +127,7 @@ mod tests {
         }
         let lines = ["198.51.100.9", "192.0.2.1", "10.0.0.2"].map(|it| (X_FORWARDED_FOR, it));
         assert_eq!(reported(&lines), "192.0.2.1");
-        assert_eq!(reported(&[]), "10.0.0.1");
+        assert_eq!(reported(&[]), "the proxy's own");
     }
 
     #[test]

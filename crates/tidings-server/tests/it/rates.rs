@@ -358,6 +358,31 @@ async fn ask(stream: &mut TcpStream, accept: &str) -> String {
     String::from_utf8(response).unwrap()
 }
 
+#[tokio::test]
+async fn a_trusted_proxy_that_asks_for_itself_is_not_refused() {
+    let home = Home::with(&[
+        "--max-address-connections",
+        "1",
+        "--trusted-proxies",
+        "127.0.0.1",
+    ]);
+    let server = home.start().await;
+    let client = http();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let stream = client.get(server.at("/v1/users/anna/events"));
+        let stream = stream.send().await.unwrap();
+        assert_eq!(stream.status(), 200);
+        streams.push(stream);
+    }
+    // A header without an address does not make a request the proxy's own.
+    let hidden = ("X-Forwarded-For", "unknown");
+    let first = stream_from(&server, hidden).await;
+    assert_eq!(first.status(), 200);
+    assert_eq!(stream_from(&server, hidden).await.status(), 429);
+    assert_eq!(server.get("/health/live").await["status"], "live");
+}
+
 /// Other systems have no second loopback address.
 #[cfg(target_os = "linux")]
 #[tokio::test]
