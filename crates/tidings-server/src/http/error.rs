@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
 
-use crate::idempotency;
+use crate::idempotency::{self, LONGEST_RUN};
 use crate::outage::Cause;
 use crate::storage::{StorageError, redis};
 use crate::wire::code::Code;
@@ -160,12 +160,14 @@ impl ApiError {
     }
 
     /// A request with the same idempotency key is being carried out. If it was lost with its server, a repeat is
-    /// carried out when the time that is left is over.
+    /// carried out when the time that is left is over. The caller is told to wait as long again as it has been
+    /// running: most end at once, and a lost one costs few repeats.
     pub(crate) fn request_running(left: SignedDuration) -> Self {
         let message = "a request with this Idempotency-Key is being carried out";
+        let wait = (LONGEST_RUN - left).clamp(SignedDuration::ZERO, left);
         Self::new(Code::RequestRunning, message)
             .about(idempotency::NAME)
-            .retry_after(whole_seconds(left.unsigned_abs()))
+            .retry_after(whole_seconds(wait.unsigned_abs()))
     }
 
     /// The response that was kept for a repeat is lost with its key.
