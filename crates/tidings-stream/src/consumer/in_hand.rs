@@ -11,6 +11,13 @@ use crate::engine::{GroupKey, Receipt};
 pub(crate) struct InHand(Option<Arc<Claims>>);
 
 #[derive(Debug)]
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "postgres")),
+    expect(
+        dead_code,
+        reason = "the other engines have no transactions of callers"
+    )
+)]
 struct Claims {
     group: GroupKey,
     receipts: Arc<[Receipt]>,
