@@ -106,12 +106,13 @@ fn refusal(request: &Request, error: ApiError, reason: &'static str, wait: Durat
 /// An `EventSource` accepts an event stream; some implementations list other types beside it.
 fn is_event_source(request: &Request) -> bool {
     let accepts = request.headers().get_all(header::ACCEPT).iter();
-    let mut types = accepts
+    let types = accepts
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|entry| entry.split(';').next());
-    request.method() == Method::GET
-        && types.any(|name| name.trim().eq_ignore_ascii_case("text/event-stream"))
+    let types: Vec<&str> = types.map(str::trim).collect();
+    let lists = |wanted: &str| types.iter().any(|name| name.eq_ignore_ascii_case(wanted));
+    request.method() == Method::GET && lists("text/event-stream") && !lists("application/json")
 }
 
 /// Takes the notifications of a request from the rates of their users.
@@ -163,18 +164,25 @@ mod tests {
     }
 
     #[test]
-    fn whatever_lists_an_event_stream_is_an_event_source() {
+    fn whatever_lists_an_event_stream_and_no_json_is_an_event_source() {
         for values in [
             &["text/event-stream"][..],
             &["text/event-stream, */*"],
-            &["application/json;q=0.5,Text/Event-Stream ; q=0.9"],
-            &["application/json", "text/event-stream"],
+            &["text/html;q=0.5,Text/Event-Stream ; q=0.9"],
+            &["*/*", "text/event-stream"],
             &["text/event-stream", "*/*"],
         ] {
             assert!(accepts(Method::GET, values), "{values:?}");
             assert!(!accepts(Method::POST, values), "{values:?}");
         }
-        for values in [&[][..], &["*/*"], &["text/*"], &["text/event-stream2, a/b"]] {
+        for values in [
+            &[][..],
+            &["*/*"],
+            &["text/*"],
+            &["text/event-stream2, a/b"],
+            &["application/json, text/event-stream"],
+            &["text/event-stream", "Application/JSON;q=0.1"],
+        ] {
             assert!(!accepts(Method::GET, values), "{values:?}");
         }
     }
