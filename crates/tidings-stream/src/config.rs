@@ -1,8 +1,9 @@
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::engine::ClaimOptions;
 use crate::{Error, MessageId};
 
 /// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
@@ -174,6 +175,8 @@ pub struct SubscribeOptions {
     pub(crate) retry_delay: Option<RetryDelay>,
     pub(crate) poll_interval: Duration,
     pub(crate) visibility_timeout: Duration,
+    pub(crate) in_key_order: bool,
+    pub(crate) max_in_flight: Option<NonZeroU32>,
     pub(crate) handler_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) dead_letter_stream: Option<String>,
@@ -193,6 +196,8 @@ impl Default for SubscribeOptions {
             retry_delay: None,
             poll_interval: Duration::from_secs(1),
             visibility_timeout: Duration::from_secs(30),
+            in_key_order: false,
+            max_in_flight: None,
             handler_timeout: None,
             shutdown_timeout: Duration::from_secs(30),
             dead_letter_stream: None,
@@ -288,6 +293,29 @@ impl SubscribeOptions {
         self
     }
 
+    /// Keeps the order of [ordering keys](crate::NewMessage::with_ordering_key): of the messages of a key, one
+    /// at a time is with a handler, in their order, whichever consumers the group has. One that failed holds
+    /// back the later ones of its key, and no others, until it is handled or dead. If its consumer crashes,
+    /// that is at most for the visibility timeout.
+    ///
+    /// All consumers of the group have to set it: a claim of one that does not is not seen by those that do.
+    /// Each message of such a group takes a place in the store of its own, and so do those that wait for
+    /// their keys: a claim passes up to 500 of them at a time and none of them again.
+    pub fn with_key_order(mut self) -> Self {
+        self.in_key_order = true;
+        self
+    }
+
+    /// Sets how many messages the whole group may have claimed at a time, all its consumers together; zero
+    /// means no such bound, which is the default. All consumers of the group should set the same.
+    ///
+    /// A consumer that finds the group at its bound claims again when one of its own process has settled
+    /// messages, and otherwise at the next poll.
+    pub fn with_max_in_flight(mut self, messages: u32) -> Self {
+        self.max_in_flight = NonZeroU32::new(messages);
+        self
+    }
+
     /// Sets how long one handler may run, from a millisecond; then its future is dropped and the
     /// attempt counts as failed.
     ///
@@ -335,6 +363,14 @@ impl SubscribeOptions {
             return refuse("handler_timeout", "at least a millisecond");
         }
         Ok(())
+    }
+
+    pub(crate) fn claim_options(&self) -> ClaimOptions {
+        ClaimOptions {
+            visibility: self.visibility_timeout,
+            in_key_order: self.in_key_order,
+            max_in_flight: self.max_in_flight,
+        }
     }
 
     /// How many attempts a message gets, the first included; `None` is no bound.

@@ -31,11 +31,14 @@
 mod admin;
 mod batches;
 mod cancellation;
+mod deletion;
 mod delivery;
 mod engine;
 mod groups;
 mod histories;
+mod in_flight;
 mod lifecycle;
+mod ordering;
 mod publish_keys;
 mod pull;
 mod redrive;
@@ -142,6 +145,22 @@ behaviours! { $
         what_a_pull_has_claimed_and_not_given_goes_back;
     redrive:
         a_filter_chooses_which_letters_are_brought_back;
+    ordering:
+        messages_of_a_key_are_handled_in_their_order_one_at_a_time
+        a_failed_message_holds_back_its_key_and_nothing_else
+        a_key_goes_on_with_the_message_that_has_it
+        a_long_backlog_behind_one_key_hides_no_other
+        the_end_of_a_message_wakes_the_next_of_its_key
+        trimmed_messages_free_their_keys
+        a_group_that_seeks_begins_its_keys_anew;
+    in_flight:
+        a_group_works_on_no_more_messages_than_its_bound
+        what_is_claimed_counts_towards_the_bound_while_it_lasts;
+    deletion:
+        a_deleted_message_is_gone_and_leaves_the_others
+        a_message_may_be_deleted_while_a_consumer_has_it
+        deleting_a_message_that_waits_frees_its_key
+        a_deleted_dead_letter_is_not_brought_back;
     admin:
         a_group_may_start_at_a_time
         a_group_seeks

@@ -6,6 +6,7 @@
 //! a connection.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +94,32 @@ pub struct ClaimedMessage {
     pub last_error: Option<String>,
 }
 
+/// How an [`Engine::claim`] goes. A [`Duration`] alone makes one without order and bound.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimOptions {
+    /// How long the claim lasts, unless it is extended.
+    pub visibility: Duration,
+    /// Whether a message waits for earlier ones of its [ordering key](NewMessage::with_ordering_key) that the
+    /// group has not finished.
+    pub in_key_order: bool,
+    /// Most messages that the group has claimed at a time, by this claim and others that last.
+    pub max_in_flight: Option<NonZeroU32>,
+}
+
+impl From<Duration> for ClaimOptions {
+    fn from(visibility: Duration) -> Self {
+        Self {
+            visibility,
+            in_key_order: false,
+            max_in_flight: None,
+        }
+    }
+}
+
+/// Most messages that one claim passes over because they wait for earlier ones of their ordering keys. The
+/// next claim begins after them: each is passed over once.
+pub(crate) const MAX_HELD_BACK: usize = 500;
+
 /// What [`Engine::claim`] found.
 #[derive(Debug, Clone, Default)]
 pub struct Claimed {
@@ -151,6 +178,10 @@ pub enum Outcome {
 ///   passes. New messages are claimed in the order of their ids. A claim that fails has claimed
 ///   nothing, or hands back what it has claimed with the attempt not counted. A message that cannot be read
 ///   stops no other for long.
+/// - **Ordering keys**: a claim in their order takes no message while an earlier one of its key, that such
+///   a claim has met, is claimed or waits for an attempt. The message waits as one with no attempt, and may
+///   be claimed when that one is acknowledged, dead or removed. What a claim costs does not grow with what
+///   waits.
 /// - **Settle** does all of its work or none. It obeys a receipt, even a late one, until another
 ///   claim takes the message, and does nothing for a stale one. A move to another stream makes
 ///   exactly one copy, whatever crashes.
@@ -189,15 +220,20 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
     /// Deletes the group with everything it has pending. Returns `false` if there is none.
     async fn delete_group(&self, group: &GroupKey) -> Result<bool, Error>;
 
+    /// Deletes a message and keeps its number and its publish key. Returns `false` if there is none. Groups
+    /// that have yet to handle it skip it and count it as lost; one that waits for an attempt or for its
+    /// ordering key is due at once for that.
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error>;
+
     /// Deletes a stream with its messages, groups and publish keys. Returns `false` if there is none.
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error>;
 
-    /// Claims up to `max` messages for `visibility`, in the name of a consumer.
+    /// Claims up to `max` messages in the name of a consumer.
     async fn claim(
         &self,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error>;
 
     /// Ends claims. Returns for each whether its receipt was obeyed; `false` means that it is stale.

@@ -27,7 +27,7 @@
 //! Delivery is at least once: make the effects of handlers idempotent, and look at
 //! [`Message::attempt`]. A handler whose effects are in the same database can also have them exactly once:
 //! see [below](#in-a-transaction). New messages are claimed in the order in which they were published; more
-//! than one handler, or a retry, breaks that order. Once another claim has
+//! than one handler, or a retry, breaks that order, except for [messages of one key](#in-order). Once another claim has
 //! taken a message, the earlier one cannot acknowledge, retry or dead-letter it.
 //!
 //! ```
@@ -100,6 +100,12 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # In order
+//!
+//! Messages with the same [ordering key](NewMessage::with_ordering_key) are handled one at a time and in their
+//! order by groups that [keep it](SubscribeOptions::with_key_order), however many consumers and handlers
+//! they have. [`with_max_in_flight`](SubscribeOptions::with_max_in_flight) bounds what a whole group works on.
+//!
 //! # In a transaction
 //!
 //! On SQLite and PostgreSQL, `publish_in` publishes inside a transaction of the caller's own, and `settle_in`
@@ -133,7 +139,7 @@
 //! | replay, or skip | [`seek`](Streams::seek) to an id, a time or an end |
 //! | hold a consumer | [`pause`](Consumer::pause), [`resume`](Consumer::resume) |
 //! | bring dead letters back, all or by a filter, slowly if you like | [`redrive`](Streams::redrive) |
-//! | clean up | [`trim`](Streams::trim), [`delete_group`](Streams::delete_group), [`delete_stream`](Streams::delete_stream) |
+//! | clean up | [`trim`](Streams::trim), [`delete_message`](Streams::delete_message), [`delete_group`](Streams::delete_group), [`delete_stream`](Streams::delete_stream) |
 //!
 //! # Engines
 //!
@@ -179,8 +185,9 @@ pub use engine::redis;
 pub use engine::sqlite;
 pub use error::Error;
 pub use message::{
-    Headers, InvalidMessageId, MAX_BATCH_BYTES, MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES,
-    MAX_PUBLISH_KEY_BYTES, MAX_PUBLISH_KEY_WINDOW, Message, MessageId, NewMessage, PublishKey,
+    Headers, InvalidMessageId, MAX_BATCH_BYTES, MAX_HEADER_BYTES, MAX_ORDERING_KEY_BYTES,
+    MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES, MAX_PUBLISH_KEY_WINDOW, Message, MessageId,
+    NewMessage, ORDERING_KEY, PublishKey,
 };
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
 pub use stats::{GroupStats, Member, PendingMessage, StreamStats};

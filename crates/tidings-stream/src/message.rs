@@ -27,6 +27,12 @@ pub const MAX_BATCH_BYTES: usize = 256 << 20;
 /// Longest publish key, in bytes.
 pub const MAX_PUBLISH_KEY_BYTES: usize = 255;
 
+/// Longest ordering key, in bytes.
+pub const MAX_ORDERING_KEY_BYTES: usize = 255;
+
+/// The header that has the [ordering key](NewMessage::with_ordering_key) of a message.
+pub const ORDERING_KEY: &str = "ordering-key";
+
 /// Longest window of a publish key. A key takes room in the store for as long as its window lasts.
 pub const MAX_PUBLISH_KEY_WINDOW: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
@@ -121,6 +127,16 @@ impl NewMessage {
         self.with_header(telemetry::TRACEPARENT, traceparent)
     }
 
+    /// Sets the header [`ORDERING_KEY`]: groups that
+    /// [keep the order of keys](crate::SubscribeOptions::with_key_order) handle the messages of a stream that
+    /// have the same one in their order, one at a time. Dead letters and what is redriven keep it.
+    ///
+    /// It is 1 to [`MAX_ORDERING_KEY_BYTES`] long and has no NUL, which publishing checks. A
+    /// [publish key](Self::with_publish_key) is something else: it makes a repeat harmless.
+    pub fn with_ordering_key(self, key: impl Into<String>) -> Self {
+        self.with_header(ORDERING_KEY, key)
+    }
+
     /// Sets one header, replacing an earlier one of the same key.
     pub fn with_header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.insert(key.into(), value.into());
@@ -176,6 +192,11 @@ impl NewMessage {
         &self.headers
     }
 
+    /// What it is ordered by, if anything.
+    pub fn ordering_key(&self) -> Option<&str> {
+        self.headers.get(ORDERING_KEY).map(String::as_str)
+    }
+
     /// What a repeat is recognised by, if anything.
     pub fn publish_key(&self) -> Option<&PublishKey> {
         self.publish_key.as_ref()
@@ -219,8 +240,29 @@ impl NewMessage {
                 limit: MAX_HEADER_BYTES,
             });
         }
+        if let Some(key) = self.ordering_key() {
+            check_key("ordering_key", key, MAX_ORDERING_KEY_BYTES)?;
+        }
         self.publish_key.as_ref().map_or(Ok(()), PublishKey::check)
     }
+}
+
+/// Refuses a key that no engine takes.
+fn check_key(field: &'static str, key: &str, limit: usize) -> Result<(), Error> {
+    if key.len() > limit {
+        return Err(Error::TooLarge {
+            field,
+            length: key.len(),
+            limit,
+        });
+    }
+    if key.is_empty() || key.contains('\0') {
+        return Err(Error::InvalidOption {
+            field,
+            expected: "a text without NUL that is not empty",
+        });
+    }
+    Ok(())
 }
 
 /// Refuses messages that no engine takes, one by one or together.
@@ -241,19 +283,7 @@ pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<(), Error> {
 
 impl PublishKey {
     fn check(&self) -> Result<(), Error> {
-        if self.key.len() > MAX_PUBLISH_KEY_BYTES {
-            return Err(Error::TooLarge {
-                field: "publish_key",
-                length: self.key.len(),
-                limit: MAX_PUBLISH_KEY_BYTES,
-            });
-        }
-        if self.key.is_empty() || self.key.contains('\0') {
-            return Err(Error::InvalidOption {
-                field: "publish_key",
-                expected: "a text without NUL that is not empty",
-            });
-        }
+        check_key("publish_key", &self.key, MAX_PUBLISH_KEY_BYTES)?;
         if !(Duration::from_millis(1)..=MAX_PUBLISH_KEY_WINDOW).contains(&self.window) {
             return Err(Error::InvalidOption {
                 field: "publish_key_window",
@@ -431,6 +461,20 @@ mod tests {
         }
         let message = NewMessage::new("").with_publish_key("k".repeat(255), minute);
         message.check().unwrap();
+    }
+
+    #[test]
+    fn an_ordering_key_outside_its_range_is_refused_by_field() {
+        for key in ["", "a\0b", &*"k".repeat(256)] {
+            match NewMessage::new("").with_ordering_key(key).check() {
+                Err(Error::InvalidOption { field, .. } | Error::TooLarge { field, .. }) => {
+                    assert_eq!(field, "ordering_key");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let longest = NewMessage::new("").with_ordering_key("\u{1}".repeat(255));
+        longest.check().unwrap();
     }
 
     proptest! {

@@ -10,7 +10,7 @@ pub struct StreamStats {
     pub oldest: Option<MessageId>,
     /// The newest message; `None` when there is none.
     pub newest: Option<MessageId>,
-    /// How many messages are kept.
+    /// How many messages are kept. One that was deleted counts until it is trimmed.
     pub messages: u64,
     /// The stream's groups, in the order of their names.
     pub groups: Vec<GroupStats>,
@@ -32,11 +32,12 @@ pub struct GroupStats {
     /// How long ago the oldest message was published that it has yet to finish: its lag in time, by
     /// the clock of the store. `None` when it is done with all there are.
     pub lag_time: Option<Duration>,
-    /// Messages that it has claimed and not settled, or that wait for another attempt.
+    /// Messages that it has claimed and not settled, or that wait for another attempt or for their ordering
+    /// keys.
     pub pending: u64,
     /// Messages that it sent to dead letters, since it was created.
     pub dead_lettered: u64,
-    /// Messages that were trimmed before it had handled them, since it was created.
+    /// Messages that were trimmed or deleted before it had handled them, since it was created.
     pub lost_to_trim: u64,
 }
 
@@ -110,7 +111,7 @@ pub(crate) struct Place {
 pub struct PendingMessage {
     /// The message.
     pub id: MessageId,
-    /// How many attempts have begun.
+    /// How many attempts have begun; 0 while it waits for earlier messages of its ordering key.
     pub attempts: u32,
     /// The [consumer](crate::Consumer::id) that has claimed it; `None` when it waits for its next
     /// attempt.
@@ -118,7 +119,7 @@ pub struct PendingMessage {
     /// For how long it has been claimed, or has been waiting.
     pub age: Duration,
     /// In how long it may be claimed again, unless it is settled or extended before; zero when it
-    /// may be now.
+    /// may be now, and beyond any time while it waits for earlier messages of its ordering key.
     pub due_in: Duration,
     /// What the handler of an earlier attempt said.
     pub last_error: Option<String>,

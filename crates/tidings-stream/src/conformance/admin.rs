@@ -75,7 +75,7 @@ pub async fn a_group_seeks(engine: Arc<dyn Engine>) {
     let group = key(&streams, "s", "g");
     streams.seek("s", "g", StartFrom::Earliest).await.unwrap();
     let claimed = engine
-        .claim(&some_consumer(&group), 3, NEVER)
+        .claim(&some_consumer(&group), 3, NEVER.into())
         .await
         .unwrap();
     let retry = Settlement {
@@ -96,7 +96,7 @@ pub async fn a_group_seeks(engine: Arc<dyn Engine>) {
         [false]
     );
     let claimed = engine
-        .claim(&some_consumer(&group), 3, NEVER)
+        .claim(&some_consumer(&group), 3, NEVER.into())
         .await
         .unwrap();
     assert!(claimed.messages.is_empty());
@@ -117,7 +117,7 @@ pub async fn receipts_of_a_deleted_group_are_stale(engine: Arc<dyn Engine>) {
         .await
         .unwrap();
     let before = engine
-        .claim(&some_consumer(&group), 3, NEVER)
+        .claim(&some_consumer(&group), 3, NEVER.into())
         .await
         .unwrap();
     assert!(engine.delete_group(&group).await.unwrap());
@@ -126,7 +126,7 @@ pub async fn receipts_of_a_deleted_group_are_stale(engine: Arc<dyn Engine>) {
         .await
         .unwrap();
     let after = engine
-        .claim(&some_consumer(&group), 3, NEVER)
+        .claim(&some_consumer(&group), 3, NEVER.into())
         .await
         .unwrap();
     assert_eq!(after.messages.len(), 3);
@@ -159,14 +159,14 @@ pub async fn a_deleted_stream_begins_anew(engine: Arc<dyn Engine>) {
         .await
         .unwrap();
     engine
-        .claim(&some_consumer(&group), 10, NEVER)
+        .claim(&some_consumer(&group), 10, NEVER.into())
         .await
         .unwrap();
     assert!(streams.delete_stream("s").await.unwrap());
     assert!(!streams.delete_stream("s").await.unwrap());
     assert_eq!(streams.stats("s").await.unwrap(), StreamStats::default());
     assert!(streams.read("s", None, 10).await.unwrap().is_empty());
-    let claimed = engine.claim(&some_consumer(&group), 10, NEVER).await;
+    let claimed = engine.claim(&some_consumer(&group), 10, NEVER.into()).await;
     assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
     let names = streams.list().await.unwrap();
     assert_eq!(names, ["s.dead"]);
@@ -176,7 +176,7 @@ pub async fn a_deleted_stream_begins_anew(engine: Arc<dyn Engine>) {
         .await
         .unwrap();
     let claimed = engine
-        .claim(&some_consumer(&group), 10, NEVER)
+        .claim(&some_consumer(&group), 10, NEVER.into())
         .await
         .unwrap();
     assert_eq!(claimed.messages.len(), 1);
@@ -265,8 +265,14 @@ pub async fn pending_messages_are_listed(engine: Arc<dyn Engine>) {
         consumer: name.into(),
     };
     let hour = Duration::from_secs(3600);
-    let first = engine.claim(&named("first"), 10, hour).await.unwrap();
-    engine.claim(&named("second"), 10, hour).await.unwrap();
+    let first = engine
+        .claim(&named("first"), 10, hour.into())
+        .await
+        .unwrap();
+    engine
+        .claim(&named("second"), 10, hour.into())
+        .await
+        .unwrap();
     // 3 waits for its next attempt, 5 is on its second, 7 is done.
     let settle = |number: usize, outcome| Settlement {
         receipt: first.messages[number - 1].receipt,
@@ -282,7 +288,10 @@ pub async fn pending_messages_are_listed(engine: Arc<dyn Engine>) {
         settle(7, Outcome::Acknowledged),
     ];
     engine.settle(&group, Arc::from(settlements)).await.unwrap();
-    engine.claim(&named("third"), 1, hour * 3).await.unwrap();
+    engine
+        .claim(&named("third"), 1, (hour * 3).into())
+        .await
+        .unwrap();
 
     let pending = streams.pending("s", "g", None, 100).await.unwrap();
     let ids: Vec<u64> = pending.iter().map(|message| message.id.as_u64()).collect();
@@ -336,7 +345,7 @@ pub async fn figures_say_where_a_group_stands(engine: Arc<dyn Engine>) {
     let lag_time = async || streams.stats("s").await.unwrap().groups[0].lag_time;
     until(|| async { lag_time().await > Some(Duration::from_millis(2)) }).await;
     let claimed = engine
-        .claim(&some_consumer(&group), 4, NEVER)
+        .claim(&some_consumer(&group), 4, NEVER.into())
         .await
         .unwrap();
     assert_eq!(figures().await, (4, Some(1), 2, 4));
@@ -375,7 +384,10 @@ pub async fn readiness_is_what_a_claim_would_find(engine: Arc<dyn Engine>) {
     assert_eq!(ready().await, [false, false, true]);
     streams.publish_batch("s", numbered(2)).await.unwrap();
     assert_eq!(ready().await, [true, true, true]);
-    let claimed = engine.claim(&some_consumer(g), 2, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&some_consumer(g), 2, NEVER.into())
+        .await
+        .unwrap();
     assert_eq!(ready().await, [false, true, true]);
     let retry = |index: usize, delay| {
         Arc::from([Settlement {
@@ -389,7 +401,7 @@ pub async fn readiness_is_what_a_claim_would_find(engine: Arc<dyn Engine>) {
     until(|| async { ready().await == [true, true, true] }).await;
     let visibility = Duration::from_millis(50);
     let again = engine
-        .claim(&some_consumer(g), 2, visibility)
+        .claim(&some_consumer(g), 2, visibility.into())
         .await
         .unwrap();
     assert_eq!(again.messages.len(), 1);
@@ -427,7 +439,7 @@ pub async fn members_are_listed(engine: Arc<dyn Engine>) {
     // One that never says that it is alive, and holds what it claimed.
     let group = key(&streams, "s", "g");
     engine
-        .claim(&some_consumer(&group), 2, NEVER)
+        .claim(&some_consumer(&group), 2, NEVER.into())
         .await
         .unwrap();
     let found = members().await;

@@ -48,7 +48,7 @@ async fn claim(engine: &Arc<dyn Engine>, key: &GroupKey, count: usize) -> Vec<Cl
         let mut claimed = Vec::new();
         while claimed.len() < count {
             let more = engine
-                .claim(&some_consumer(key), count, NEVER)
+                .claim(&some_consumer(key), count, NEVER.into())
                 .await
                 .unwrap();
             if more.messages.is_empty() {
@@ -102,7 +102,10 @@ pub async fn a_dropped_settlement_is_done_whole_or_not_at_all(engine: Arc<dyn En
         assert_eq!(again[0].message.attempt, 2);
         let acknowledged = engine.settle(&key, settlements(&again, &outcomes[..1]));
         assert_eq!(acknowledged.await.unwrap(), [true]);
-        let nothing = engine.claim(&some_consumer(&key), 3, NEVER).await.unwrap();
+        let nothing = engine
+            .claim(&some_consumer(&key), 3, NEVER.into())
+            .await
+            .unwrap();
         assert!(nothing.messages.is_empty());
         let stats = engine.stats(&key.stream).await.unwrap().groups.remove(0);
         assert_eq!((stats.pending, stats.lag), (0, 0));
@@ -123,7 +126,7 @@ pub async fn a_dropped_claim_hands_back_what_it_took(engine: Arc<dyn Engine>) {
     for polls in 0..MAX_POLLS {
         append(&engine, &key, 2).await;
         let consumer = some_consumer(&key);
-        let first = poll_up_to(polls, engine.claim(&consumer, 2, NEVER)).await;
+        let first = poll_up_to(polls, engine.claim(&consumer, 2, NEVER.into())).await;
         let has_ended = first.is_some();
         let claimed = match first {
             Some(claimed) => claimed.unwrap().messages,

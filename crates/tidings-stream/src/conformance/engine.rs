@@ -25,7 +25,7 @@ async fn claim(
     visibility: Duration,
 ) -> Vec<ClaimedMessage> {
     engine
-        .claim(&some_consumer(key), max, visibility)
+        .claim(&some_consumer(key), max, visibility.into())
         .await
         .unwrap()
         .messages
@@ -223,7 +223,7 @@ pub async fn a_group_that_is_gone_is_an_error(engine: Arc<dyn Engine>) {
     let key = group_with(&engine, 1).await;
     let receipt = claim(&engine, &key, 1, NEVER).await[0].receipt;
     assert!(engine.delete_group(&key).await.unwrap());
-    let claimed = engine.claim(&some_consumer(&key), 1, NEVER).await;
+    let claimed = engine.claim(&some_consumer(&key), 1, NEVER.into()).await;
     assert!(matches!(claimed.unwrap_err(), Error::UnknownGroup));
     let extended = engine.extend(&key, Arc::from([receipt]), NEVER).await;
     assert!(matches!(extended.unwrap_err(), Error::UnknownGroup));

@@ -227,7 +227,11 @@ pub async fn a_returned_message_wakes_its_group(engine: Arc<dyn Engine>) {
         .unwrap();
     streams.publish("s2", NewMessage::new("")).await.unwrap();
     let claimed = engine
-        .claim(&some_consumer(&abandoned), 1, Duration::from_millis(50))
+        .claim(
+            &some_consumer(&abandoned),
+            1,
+            Duration::from_millis(50).into(),
+        )
         .await
         .unwrap();
     assert_eq!(claimed.messages.len(), 1);

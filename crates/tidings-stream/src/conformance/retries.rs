@@ -299,7 +299,7 @@ pub async fn a_poison_message_dies_without_another_run(engine: Arc<dyn Engine>) 
     for attempt in 1..=3 {
         until(|| async {
             let claimed = engine
-                .claim(&some_consumer(&key), 1, visibility)
+                .claim(&some_consumer(&key), 1, visibility.into())
                 .await
                 .unwrap();
             claimed.messages.iter().any(|it| {

@@ -134,7 +134,7 @@ pub async fn a_pending_message_is_not_trimmed(engine: Arc<dyn Engine>) {
     streams.publish_batch("s", numbered(3)).await.unwrap();
     assert_eq!(streams.trim().await.unwrap(), 0);
     let claimed = engine
-        .claim(&some_consumer(&key), 1, Duration::from_millis(10))
+        .claim(&some_consumer(&key), 1, Duration::from_millis(10).into())
         .await
         .unwrap();
     assert_eq!(claimed.messages.len(), 1);
@@ -197,7 +197,10 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine
     let key = key(&streams, "s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     streams.publish_batch("s", numbered(3)).await.unwrap();
-    let claimed = engine.claim(&some_consumer(&key), 1, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&some_consumer(&key), 1, NEVER.into())
+        .await
+        .unwrap();
     assert_eq!(
         number(&claimed.messages[0].message),
         2,
@@ -214,7 +217,10 @@ pub async fn unread_messages_that_are_trimmed_are_counted(engine: Arc<dyn Engine
         .unwrap();
     assert_eq!(lost().await, 3, "no claim is needed for that");
     // Claiming the rest meets the gap; the message that was claimed is in hand.
-    let claimed = engine.claim(&some_consumer(&key), 9, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&some_consumer(&key), 9, NEVER.into())
+        .await
+        .unwrap();
     let numbers: Vec<u64> = claimed
         .messages
         .iter()

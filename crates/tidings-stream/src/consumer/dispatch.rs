@@ -197,10 +197,7 @@ impl<H: BatchHandler> Dispatch<H> {
             let lease_end = Instant::now() + options.visibility_timeout;
             // A claim is broken off by the end of closing alone: what it has taken must be handled or handed
             // back.
-            let wait = match engine
-                .claim(consumer, room, options.visibility_timeout)
-                .await
-            {
+            let wait = match engine.claim(consumer, room, options.claim_options()).await {
                 Ok(Claimed { messages, next_due }) => {
                     claiming.worked();
                     let may_have_more = messages.len() >= room;

@@ -323,8 +323,18 @@ impl Settler<'_> {
 
     /// Counts ends whose receipts were obeyed or not; `None` if the store took nothing.
     fn count(&mut self, chunk: &[Settling], obeyed: Option<&[bool]>) {
+        let Subscription {
+            engine,
+            options,
+            counters,
+            ..
+        } = self.subscription;
         let group = self.subscription.group();
-        let counters = &self.subscription.counters;
+        let by_transaction = || chunk.iter().any(|end| end.by_transaction);
+        if options.max_in_flight.is_some() || options.in_key_order && by_transaction() {
+            // What these have held back can be claimed now, and no engine says so.
+            engine.wakes().wake(&group.stream);
+        }
         let outcomes = [
             (&counters.acknowledged, telemetry::ACKNOWLEDGED),
             (&counters.retried, telemetry::RETRIED),

@@ -51,8 +51,9 @@ pub const PART: Part = Part {
         },
         Table {
             name: "tidings_stream_retry",
-            columns: "group_id, number, due, since, attempts, last_error",
-            select: "group_id, number, due, since, attempts, CAST(last_error AS BLOB)",
+            columns: "group_id, number, due, since, attempts, last_error, ordering_key",
+            select: "group_id, number, due, since, attempts, CAST(last_error AS BLOB),
+                CAST(ordering_key AS BLOB)",
             from: "stream_retry",
             with: None,
         },

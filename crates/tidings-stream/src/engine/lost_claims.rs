@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Claimed, ConsumerKey, GroupKey, Receipt};
+use super::{ClaimOptions, Claimed, ConsumerKey, GroupKey, Receipt};
 use crate::{Error, MessageId};
 
 /// How long a claim is remembered beyond its end. The server may execute it late, after a release that
@@ -70,7 +70,7 @@ pub(super) trait ClaimByNumber: Sync {
         consumer: &ConsumerKey,
         number: i64,
         under_way: &mut UnderWay<'_>,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> impl Future<Output = Result<Claimed, Error>> + Send;
 
     /// Hands back what a claim has taken. Returns whether there was anything.
@@ -110,17 +110,16 @@ impl LostClaims {
         number: i64,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         let group = &consumer.group;
+        let visibility = options.visibility;
         for number in self.of(group) {
             let was_found = store.release(group, number).await?;
             self.handed_back(group, number, was_found);
         }
         let mut under_way = self.begin(group, number, max, visibility);
-        let claimed = store
-            .claim(consumer, number, &mut under_way, visibility)
-            .await;
+        let claimed = store.claim(consumer, number, &mut under_way, options).await;
         let error = match claimed {
             Ok(claimed) => return Ok(under_way.handed_over(claimed)),
             Err(error) => error,
@@ -328,7 +327,7 @@ mod tests {
             _: &ConsumerKey,
             _: i64,
             _: &mut UnderWay<'_>,
-            _: Duration,
+            _: ClaimOptions,
         ) -> Result<Claimed, Error> {
             Err((self.error)())
         }
@@ -359,7 +358,9 @@ mod tests {
         let lost = LostClaims::default();
         for number in 0..claims {
             let visibility = Duration::from_secs(30);
-            let claimed = lost.claim(&store, number, &consumer, 1, visibility).await;
+            let claimed = lost
+                .claim(&store, number, &consumer, 1, visibility.into())
+                .await;
             claimed.unwrap_err();
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

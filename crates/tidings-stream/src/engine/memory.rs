@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Claimed, ConsumerKey, Engine, GroupKey, Outcome, REDRIVE_GROUP, Receipt, Settlement, Wakes,
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, REDRIVE_GROUP, Receipt,
+    Settlement, Wakes,
 };
 use crate::{
     Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
@@ -16,7 +17,7 @@ mod group;
 mod lease;
 mod log;
 
-use group::{Ended, Group};
+use group::Group;
 use log::Log;
 
 /// Streams in the memory of one process: for tests, and for work that may go down with it.
@@ -119,6 +120,19 @@ impl Engine for MemoryEngine {
         Ok(stream.is_some_and(|stream| stream.groups.remove(&key.group).is_some()))
     }
 
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
+        let mut streams = self.lock();
+        let Some(Stream { log, groups, .. }) = streams.get_mut(stream) else {
+            return Ok(false);
+        };
+        let was_there = log.delete(id.as_u64());
+        for group in groups.values_mut() {
+            group.bring_forward(id.as_u64());
+        }
+        self.wakes.wake(stream);
+        Ok(was_there)
+    }
+
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
         Ok(self.lock().remove(stream).is_some())
     }
@@ -127,10 +141,10 @@ impl Engine for MemoryEngine {
         &self,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         self.with_group(&consumer.group, |log, group| {
-            group.claim(log, consumer, max, visibility)
+            group.claim(log, consumer, max, options)
         })
     }
 
@@ -151,28 +165,21 @@ impl Engine for MemoryEngine {
             let obeyed = settlements
                 .iter()
                 .map(|Settlement { receipt, outcome }| {
-                    let Some(ended) = group.end_claim(receipt) else {
+                    let Some(mut ended) = group.end_claim(receipt) else {
                         return false;
                     };
                     let number = receipt.id.as_u64();
                     match outcome {
-                        Outcome::Acknowledged => {}
+                        Outcome::Acknowledged => has_returned |= group.free(number, &ended),
                         Outcome::Retry { delay, error } => {
                             has_returned = true;
-                            let last_error = error.clone();
-                            group.put_back(
-                                number,
-                                *delay,
-                                Ended {
-                                    last_error,
-                                    ..ended
-                                },
-                            );
+                            ended.last_error.clone_from(error);
+                            group.put_back(number, *delay, ended);
                         }
                         Outcome::Released => {
                             has_returned = true;
-                            let attempts = ended.attempts - 1;
-                            group.put_back(number, Duration::ZERO, Ended { attempts, ..ended });
+                            ended.attempts -= 1;
+                            group.put_back(number, Duration::ZERO, ended);
                         }
                         Outcome::Dead { to, provenance } => {
                             let message = stream.log.get(number);
@@ -181,6 +188,7 @@ impl Engine for MemoryEngine {
                                 let letter = stored.content.clone().buried(provenance.clone());
                                 (to.clone(), letter)
                             }));
+                            has_returned |= group.free(number, &ended);
                         }
                     }
                     true
@@ -278,8 +286,8 @@ impl Engine for MemoryEngine {
         let first = after.map_or(0, MessageId::as_u64).saturating_add(1);
         let numbers = first.max(log.tail())..=log.head();
         Ok(numbers
-            .take(max)
             .filter_map(|number| Some(log.get(number)?.to_message(stream, number, 0)))
+            .take(max)
             .collect())
     }
 

@@ -6,7 +6,8 @@
 //! tidings_stream_group    one row per group: its counters, and the lock for claiming and settling
 //! tidings_stream_lease    one row per claim of new messages: from, to, deadline, a bit per settled one;
 //!                         the last one is how far its group has come
-//! tidings_stream_retry    one row per message that comes again: when, attempts, and who has it now
+//! tidings_stream_retry    one row per message that comes again, or is handled in the order of keys: when,
+//!                         attempts, who has it now, and the ordering key that it has or waits for
 //!                         (tidings_stream_retry_floor: where looks for those begin)
 //! tidings_stream_outbox   what transactions of others have published, until it has its numbers
 //! ```
@@ -69,7 +70,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use super::{ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
     StreamName, StreamStats,
@@ -240,6 +241,12 @@ impl Engine for PostgresEngine {
         group::delete(&self.shared.publishing, key).await
     }
 
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
+        let was_there = delete::delete_message(&self.shared.publishing, stream, id).await?;
+        self.announce(stream);
+        Ok(was_there)
+    }
+
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
         let connections = &self.shared.publishing;
         let Some(stream_id) = delete::hide(connections, stream).await? else {
@@ -254,13 +261,13 @@ impl Engine for PostgresEngine {
         &self,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         let Shared {
             consuming, lost, ..
         } = &*self.shared;
         let number = claim::draw_number();
-        lost.claim(&**consuming, number, consumer, max, visibility)
+        lost.claim(&**consuming, number, consumer, max, options)
             .await
     }
 

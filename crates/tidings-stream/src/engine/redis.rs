@@ -7,13 +7,17 @@
 //! …:stream:<stream>           hash: number of the newest and of the oldest message, retention
 //! …:log:<stream>              Redis stream: the messages, up to 16 small ones in an entry, headers as a
 //!                             field, payload as its value; <number of the first>-<milliseconds>
+//! …:apart:<stream>            zset: messages whose entry went with another message that was deleted
 //! …:large:<stream>            zset: sizes of large messages, so that a claim is not too much at once
 //! …:key:<birth>:<stream>␟<key>    a publish key, which expires with its window
 //! …:group:<stream>␟<group>    hash: a group's cursor and its figures
 //! …:lease:<stream>␟<group>    hash: one field per claim of new messages: from, deadline, and a
 //!                             character per message that says whether it is settled
-//! …:retry:<stream>␟<group>    hash: one field per message that comes again: when, attempts, who has it
+//! …:retry:<stream>␟<group>    hash: one field per message that comes again, or is handled in the order of
+//!                             keys: when, attempts, who has it
 //! …:due:<stream>␟<group>      zset: both of them by time
+//! …:held:<stream>␟<group>     zset: the messages of `retry` that are claimed
+//! …:keys:<stream>␟<group>     zset: the messages of `retry` by their ordering keys
 //! …:member:<stream>␟<group>   zset: consumers by the time until which they are taken to be alive
 //! ```
 //!
@@ -78,7 +82,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use super::{ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
     StreamName, StreamStats,
@@ -208,6 +212,12 @@ impl Engine for RedisEngine {
         group::delete(&self.shared.publishing, group).await
     }
 
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
+        let was_there = delete::delete_message(&self.shared.publishing, stream, id).await?;
+        self.shared.listener.wake_unless_listening(stream);
+        Ok(was_there)
+    }
+
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
         let deleted = delete::delete_stream(&self.shared.publishing, stream).await?;
         self.shared.listener.wake_unless_listening(stream);
@@ -218,14 +228,13 @@ impl Engine for RedisEngine {
         &self,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         let Shared {
             consuming, lost, ..
         } = &*self.shared;
         let number = claim::draw_number();
-        lost.claim(consuming, number, consumer, max, visibility)
-            .await
+        lost.claim(consuming, number, consumer, max, options).await
     }
 
     async fn settle(

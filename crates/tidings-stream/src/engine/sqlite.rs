@@ -5,7 +5,8 @@
 //! stream_message  key = stream << 40 | number: one B-tree, no other index, trimmed from its left
 //! stream_group    a group's cursor, and the number of its last claim
 //! stream_lease    one row per claim of new messages: from, to, deadline, a bit per settled one
-//! stream_retry    one row per message that comes again: when, attempts, and who has it now
+//! stream_retry    one row per message that comes again, or is handled in the order of keys: when,
+//!                 attempts, who has it now, and the ordering key that it has or waits for
 //! ```
 //!
 //! A claim of a hundred new messages is one row, and their acknowledgement deletes it; only what
@@ -34,7 +35,9 @@ use rusqlite::Transaction;
 use tidings_sqlite::{Database, Liveness};
 
 use super::trim_round::Round;
-use super::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time};
+use super::{
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
+};
 use crate::{
     Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
     StreamName, StreamStats, message,
@@ -179,6 +182,14 @@ impl Engine for SqliteEngine {
         self.database.write(move |tx| group::delete(tx, &key)).await
     }
 
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
+        let name = stream.clone();
+        let deleting = move |tx: &Transaction<'_>| delete::delete_message(tx, &name, id);
+        let was_there = self.database.write(deleting).await?;
+        self.wakes.wake(stream);
+        Ok(was_there)
+    }
+
     async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
         let name = stream.clone();
         let deleted = self
@@ -197,14 +208,13 @@ impl Engine for SqliteEngine {
         &self,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         let undelivered = Undelivered::new(&self.database, &self.wakes, &consumer.group);
         let taken = undelivered.taken();
         let consumer = consumer.clone();
-        let visibility = time::millis(visibility);
         let claiming = self.database.write_relaxed(move |tx| {
-            let claimed = claim::claim(tx, &consumer, max, visibility)?;
+            let claimed = claim::claim(tx, &consumer, max, options)?;
             taken.note(&claimed);
             Ok(claimed)
         });

@@ -110,6 +110,27 @@ impl Streams {
         self.shared.engine.seek(&group, to).await
     }
 
+    /// Deletes one message; `false` when there is none. The messages after it keep their ids, and its publish
+    /// key stays in use.
+    ///
+    /// A handler that has the message keeps what it was given, and may acknowledge it. Groups that have yet to
+    /// handle it skip it and count it as [lost](crate::GroupStats::lost_to_trim); one that had failed holds its
+    /// ordering key back no longer. Dead letters are messages of their own streams. Until it is
+    /// trimmed, its number counts in the [figures](crate::StreamStats) of the stream.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
+    /// store.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have deleted it.
+    pub async fn delete_message(&self, stream: &str, id: MessageId) -> Result<bool, Error> {
+        let stream = self.name(stream)?;
+        self.shared.engine.delete_message(&stream, id).await
+    }
+
     /// Deletes a stream with its messages, groups and publish keys; `false` when there is none.
     ///
     /// Its consumers should be closed first: those that are left end with [`Error::UnknownGroup`]. The

@@ -160,7 +160,10 @@ impl Streams {
         while done.moved + done.skipped < options.limit {
             let room = batch.min(options.limit - done.moved - done.skipped);
             let room = usize::try_from(room).unwrap_or(usize::MAX);
-            let claimed = store.claim(&consumer, room, VISIBILITY).await?.messages;
+            let claimed = store
+                .claim(&consumer, room, VISIBILITY.into())
+                .await?
+                .messages;
             if claimed.iter().all(|letter| Some(letter.message.id) > end) {
                 staying.extend(claimed.iter().map(|it| (it.message.id, it.receipt)));
                 break;

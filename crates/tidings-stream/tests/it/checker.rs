@@ -33,6 +33,10 @@ const STREAM: &str = "history";
 const GROUPS: [&str; 2] = ["one", "two"];
 const MAX_RETRIES: u32 = 3;
 
+/// The group that keeps the order of keys, and how many messages it may have claimed.
+const IN_ORDER: usize = 1;
+const MAX_IN_FLIGHT: u32 = 10;
+
 /// For how long each history is disturbed.
 fn seconds() -> Duration {
     let seconds = std::env::var("TIDINGS_HISTORY_SECONDS");
@@ -85,13 +89,24 @@ async fn check(
         until(async || is_finished(&observer.streams).await).await;
         is_done.store(true, Ordering::Relaxed);
     };
-    tokio::join!(working, ending);
+    let mut looks = Vec::new();
+    let looking = async {
+        while !is_done.load(Ordering::Relaxed) {
+            let group = GROUPS[IN_ORDER];
+            // All at once, or what one page has was settled before the next one.
+            if let Ok(pending) = observer.streams.pending(STREAM, group, None, ALL).await {
+                looks.push(pending);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::join!(working, ending, looking);
     for handle in &handles {
         handle.streams.close().await;
     }
     let mut events = history.record.events();
     events.extend(children.into_iter().flat_map(Children::events));
-    verify(&events, &observer, allowed).await;
+    verify(&events, &looks, &observer, allowed).await;
 }
 
 /// Whether no group has anything left.
@@ -119,6 +134,9 @@ async fn break_again_and_again(outage: &mut dyn Outage, faults: &[Fault]) {
         }
     }
 }
+
+/// More messages than one look finds pending. Redis reads so many with one script.
+const ALL: usize = 500;
 
 const KILLED: Allowed = Allowed {
     same_attempt_twice: false,

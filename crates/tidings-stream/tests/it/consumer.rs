@@ -83,7 +83,7 @@ async fn regression_a_dead_letter_counts_no_attempt_that_was_not_made() {
     streams.publish("s", NewMessage::new("")).await.unwrap();
     let visibility = Duration::from_millis(10);
     for _ in 0..6 {
-        let claimed = engine.claim(&claimant, 1, visibility).await.unwrap();
+        let claimed = engine.claim(&claimant, 1, visibility.into()).await.unwrap();
         assert_eq!(claimed.messages.len(), 1);
         tokio::time::sleep(visibility * 2).await;
     }

@@ -57,7 +57,7 @@ impl Counted {
         };
         let claimed = self
             .engine
-            .claim(&consumer, max, visibility)
+            .claim(&consumer, max, visibility.into())
             .await
             .unwrap()
             .messages;
@@ -108,8 +108,9 @@ impl Counted {
     /// with a message to claim, publishing another, the claim, and its end.
     async fn costs(&self) -> [u64; 5] {
         let name = self.key.stream.as_str();
-        let claim =
-            format!("tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000, 32768)");
+        let claim = format!(
+            "tidings_stream_claim('{name}', 'g', 2, 'c', 10, 1000, 1000000, 32768, false, NULL)"
+        );
         let ready = format!("tidings_stream_ready('{{{name}}}', '{{g}}')");
         let append = format!(
             "tidings_stream_append('{name}', NULL, NULL, false, '{{a}}', '{{NULL}}', '{{1}}', NULL, NULL,
@@ -175,7 +176,11 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
         group: counted.key.clone(),
         consumer: "c".into(),
     };
-    let claimed = counted.engine.claim(&consumer, 1000, NEVER).await.unwrap();
+    let claimed = counted
+        .engine
+        .claim(&consumer, 1000, NEVER.into())
+        .await
+        .unwrap();
     let settlements = claimed.messages.iter().map(|it| Settlement {
         receipt: it.receipt,
         outcome: Outcome::Retry {
@@ -185,7 +190,9 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
     });
     let settled = counted.engine.settle(&counted.key, settlements.collect());
     assert_eq!(settled.await.unwrap().len(), 1000);
-    let claim = format!("tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, 32768)");
+    let claim = format!(
+        "tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, 32768, false, NULL)"
+    );
     let claimed = size(&claim).await;
     assert!((1000..32 << 10).contains(&claimed), "{claimed}");
     // Content that is large has to be asked for, also where its first message is gone.
@@ -200,7 +207,7 @@ async fn regression_what_is_returned_under_a_lock_is_small() {
     assert_eq!(counted.client.execute(remove, &[]).await.unwrap(), 1);
     let name = other.stream.as_str();
     let claim = format!(
-        "tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, {})",
+        "tidings_stream_claim('{name}', 'g', 2, 'c', 1000, 1000, 1000000, {}, false, NULL)",
         64 << 10
     );
     let claimed = size(&claim).await;

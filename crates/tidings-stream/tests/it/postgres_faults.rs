@@ -113,7 +113,7 @@ async fn a_frozen_member_stalls_no_other() {
     };
     for round in 0..10 {
         lively.append(&key.stream, large(), None).await.unwrap();
-        let claiming = frozen.claim(&consumer, 100, NEVER);
+        let claiming = frozen.claim(&consumer, 100, NEVER.into());
         let others = async {
             for _ in 0..round * 3 {
                 tokio::task::yield_now().await;
@@ -121,7 +121,7 @@ async fn a_frozen_member_stalls_no_other() {
             proxy.freeze();
             let begun = tokio::time::Instant::now();
             for _ in 0..5 {
-                lively.claim(&consumer, 1, NEVER).await.unwrap();
+                lively.claim(&consumer, 1, NEVER.into()).await.unwrap();
             }
             begun.elapsed()
         };

@@ -23,7 +23,7 @@ async fn claim(engine: &PostgresEngine, key: &GroupKey, max: usize) -> Claimed {
         group: key.clone(),
         consumer: "c".into(),
     };
-    engine.claim(&consumer, max, NEVER).await.unwrap()
+    engine.claim(&consumer, max, NEVER.into()).await.unwrap()
 }
 
 fn ids(claimed: &Claimed) -> Vec<u64> {

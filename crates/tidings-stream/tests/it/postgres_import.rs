@@ -59,7 +59,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .open_group(&consumer.group, StartFrom::Earliest)
         .await
         .unwrap();
-    let claimed = engine.claim(&consumer, 4, HOUR).await.unwrap();
+    let claimed = engine.claim(&consumer, 4, HOUR.into()).await.unwrap();
     let settled = |n: usize, outcome| Settlement {
         receipt: claimed.messages[n].receipt,
         outcome,
@@ -95,7 +95,7 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .await
         .unwrap();
     assert!(new[0] > once[0]);
-    let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
+    let claimed = engine.claim(&consumer, 10, HOUR.into()).await.unwrap();
     let mut found = numbers(&claimed.messages);
     found.sort_unstable();
     let expected = [
@@ -127,6 +127,6 @@ async fn a_group_goes_on_where_it_was_and_what_it_had_open_comes_again() {
         .await
         .unwrap();
     let consumer = ConsumerKey { group, ..consumer };
-    let claimed = engine.claim(&consumer, 10, HOUR).await.unwrap();
+    let claimed = engine.claim(&consumer, 10, HOUR.into()).await.unwrap();
     assert_eq!(numbers(&claimed.messages), [("9", 1)]);
 }

@@ -61,7 +61,11 @@ async fn regression_streams_are_locked_in_one_order() {
         group: key.clone(),
         consumer: "c".into(),
     };
-    let claimed = engine.claim(&consumer, 2, NEVER).await.unwrap().messages;
+    let claimed = engine
+        .claim(&consumer, 2, NEVER.into())
+        .await
+        .unwrap()
+        .messages;
     let settlements = claimed.iter().zip(["audit", "Orders"]);
     let settlements: Arc<[Settlement]> = settlements
         .map(|(delivery, target)| Settlement {

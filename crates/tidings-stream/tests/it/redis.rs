@@ -73,7 +73,10 @@ pub(crate) fn consumer(key: &GroupKey) -> ConsumerKey {
 
 /// Claims up to a number of messages, and returns their ids.
 pub(crate) async fn claim(engine: &dyn Engine, key: &GroupKey, max: usize) -> Vec<u64> {
-    let claimed = engine.claim(&consumer(key), max, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(key), max, NEVER.into())
+        .await
+        .unwrap();
     let ids = claimed.messages.iter().map(|d| d.message.id.as_u64());
     ids.collect()
 }
@@ -125,7 +128,10 @@ async fn leave_every_kind_of_key(engine: &RedisEngine, group: &GroupKey) {
         .append(&group.stream, messages, Some(retention))
         .await;
     assert_eq!(ids.unwrap()[0].as_u64(), 1);
-    let claimed = engine.claim(&consumer(group), 10, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(group), 10, NEVER.into())
+        .await
+        .unwrap();
     let claimed: Vec<Receipt> = claimed.messages.iter().map(|d| d.receipt).collect();
     assert_eq!(claimed.len(), 4);
     let ends = [
@@ -269,7 +275,9 @@ async fn thousands_of_messages_come_again_in_order() {
         let mut ids = Vec::new();
         let mut claims = 0;
         loop {
-            let claimed = engine.claim(&consumer(&key), usize::MAX, NEVER).await;
+            let claimed = engine
+                .claim(&consumer(&key), usize::MAX, NEVER.into())
+                .await;
             let claimed = claimed.unwrap();
             claims += 1;
             for claimed in &claimed.messages {
@@ -315,7 +323,9 @@ async fn a_claim_of_thousands_that_expires_comes_again_in_order() {
         .await
         .unwrap();
     let short = Duration::from_millis(10);
-    let claimed = engine.claim(&consumer(&key), usize::MAX, short).await;
+    let claimed = engine
+        .claim(&consumer(&key), usize::MAX, short.into())
+        .await;
     assert_eq!(claimed.unwrap().messages.len() as u64, MESSAGES);
     let mut again = Vec::new();
     until(async || {
@@ -344,7 +354,10 @@ async fn a_claim_ends_with_the_message_that_makes_it_large() {
         let mut claims = Vec::new();
         let mut receipts = Vec::new();
         loop {
-            let claimed = engine.claim(&consumer(&key), 100, NEVER).await.unwrap();
+            let claimed = engine
+                .claim(&consumer(&key), 100, NEVER.into())
+                .await
+                .unwrap();
             receipts.extend(claimed.messages.iter().map(|it| it.receipt));
             claims.push(claimed.messages.len());
             if claimed.next_due != Some(Duration::ZERO) {
@@ -379,7 +392,10 @@ async fn regression_a_claim_that_lost_a_message_is_followed_by_another() {
     let found: Vec<(String, Vec<Vec<u8>>)> = client.run(&["XRANGE", &log, "5", "5"]).await;
     let removed: u64 = client.run(&["XDEL", &log, &found[0].0]).await;
     assert_eq!(removed, 1);
-    let claimed = engine.claim(&consumer(&key), 10, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 10, NEVER.into())
+        .await
+        .unwrap();
     assert_eq!(claimed.messages.len(), 9);
     assert_eq!(claimed.next_due, Some(Duration::ZERO));
 }
@@ -398,7 +414,10 @@ async fn messages_that_were_removed_by_hand_are_counted_as_lost() {
             .await
             .unwrap();
     }
-    let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 2, NEVER.into())
+        .await
+        .unwrap();
     let log = format!("{{{prefix}}}:log:{}", key.stream);
     let removed: u64 = client.run(&["XTRIM", &log, "MINID", "=", "6"]).await;
     assert_eq!(removed, 5);
@@ -437,7 +456,10 @@ async fn regression_holes_are_skipped_and_counted() {
     let found: Vec<(String, Vec<Vec<u8>>)> = client.run(&["XRANGE", &log, "17", "17"]).await;
     assert_eq!(found[0].1.len(), 2 * 16, "sixteen messages are an entry");
     client.run::<u64>(&["XDEL", &log, &found[0].0]).await;
-    let claimed = engine.claim(&consumer(&key), 100, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 100, NEVER.into())
+        .await
+        .unwrap();
     let expected: Vec<String> = (1..=16).chain(33..=40).map(|it| it.to_string()).collect();
     let payloads = claimed.messages.iter().map(|it| &it.message.payload);
     assert!(payloads.eq(&expected));
@@ -476,7 +498,10 @@ async fn a_dead_letter_has_the_headers_of_its_message() {
         .append(&key.stream, messages.into(), None)
         .await
         .unwrap();
-    let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 2, NEVER.into())
+        .await
+        .unwrap();
     let death = Headers::from([("x-dlq-\0".to_owned(), "\u{1f480}".to_owned())]);
     let settlements = claimed.messages.iter().zip([death, Headers::new()]);
     let settlements = settlements.map(|(it, provenance)| Settlement {
@@ -507,7 +532,10 @@ async fn receipts_that_were_never_given_are_stale() {
     let key = key("s", "g");
     engine.open_group(&key, StartFrom::Earliest).await.unwrap();
     engine.append(&key.stream, numbered(1), None).await.unwrap();
-    let claimed = engine.claim(&consumer(&key), 1, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 1, NEVER.into())
+        .await
+        .unwrap();
     let real = claimed.messages[0].receipt;
     let mut receipts = vec![real];
     for (id, claim) in [
@@ -559,6 +587,6 @@ async fn a_closed_engine_says_so() {
     engine.close().await;
     let published = engine.append(&key.stream, numbered(1), None);
     assert!(matches!(published.await.unwrap_err(), Error::Closed));
-    let claimed = engine.claim(&consumer(&key), 1, NEVER).await;
+    let claimed = engine.claim(&consumer(&key), 1, NEVER.into()).await;
     assert!(matches!(claimed.unwrap_err(), Error::Closed));
 }

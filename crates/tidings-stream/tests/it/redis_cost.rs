@@ -42,7 +42,10 @@ async fn costs(
     let mut costs = Vec::new();
     let retention = Retention::default().with_max_len(1_000_000);
     commands(client).await;
-    engine.claim(&consumer(key), 100, NEVER).await.unwrap();
+    engine
+        .claim(&consumer(key), 100, NEVER.into())
+        .await
+        .unwrap();
     costs.push(commands(client).await);
     engine.ready(Arc::from([key.clone()])).await.unwrap();
     costs.push(commands(client).await);
@@ -54,7 +57,10 @@ async fn costs(
         error: None,
     };
     for outcome in [retry, Outcome::Acknowledged] {
-        let claimed = engine.claim(&consumer(key), 100, NEVER).await.unwrap();
+        let claimed = engine
+            .claim(&consumer(key), 100, NEVER.into())
+            .await
+            .unwrap();
         assert_eq!(claimed.messages.len(), 100);
         costs.push(commands(client).await);
         let settlements = claimed.messages.iter().map(|it| Settlement {
@@ -86,7 +92,10 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
         appending.await.unwrap();
     }
     loop {
-        let claimed = engine.claim(&consumer(&key), 4096, NEVER).await.unwrap();
+        let claimed = engine
+            .claim(&consumer(&key), 4096, NEVER.into())
+            .await
+            .unwrap();
         if claimed.messages.is_empty() {
             break;
         }
@@ -176,7 +185,12 @@ async fn regression_messages_that_no_consumer_waits_for_wake_no_process() {
             appending.await.unwrap();
         }
     };
-    let claim = async |key, max| engine.claim(&consumer(key), max, NEVER).await.unwrap();
+    let claim = async |key, max| {
+        engine
+            .claim(&consumer(key), max, NEVER.into())
+            .await
+            .unwrap()
+    };
     let settle = async |claimed: &Claimed, outcome: Outcome| {
         let settlements = claimed.messages.iter().map(|it| Settlement {
             receipt: it.receipt,

@@ -176,7 +176,10 @@ async fn a_full_server_fails_publishing_by_name_and_goes_on_with_the_rest() {
         assert!(matches!(refused, Error::Full(_)), "{refused:?}");
     }
     assert_eq!(engine.stats(&key.stream).await.unwrap().messages, 4);
-    let claimed = engine.claim(&consumer(&key), 2, NEVER).await.unwrap();
+    let claimed = engine
+        .claim(&consumer(&key), 2, NEVER.into())
+        .await
+        .unwrap();
     let receipts: Arc<[_]> = claimed.messages.iter().map(|d| d.receipt).collect();
     let extended = engine.extend(&key, Arc::clone(&receipts), NEVER).await;
     assert_eq!(extended.unwrap(), [true, true]);

@@ -49,7 +49,10 @@ async fn regression_a_redrive_brings_what_a_crashed_one_had_claimed() {
     };
     let opening = engine.open_group(&crashed.group, StartFrom::Earliest);
     opening.await.unwrap();
-    let claimed = engine.claim(&crashed, 100, VISIBILITY).await.unwrap();
+    let claimed = engine
+        .claim(&crashed, 100, VISIBILITY.into())
+        .await
+        .unwrap();
     assert_eq!(claimed.messages.len(), 100);
 
     let redrive = Redrive::default().with_target("t");

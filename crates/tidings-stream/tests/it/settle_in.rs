@@ -300,7 +300,11 @@ async fn take_over(engine: &dyn Engine, message: &Message) -> Receipt {
         if let Some(taken) = taken.take() {
             give_back(engine, taken).await;
         }
-        let claimed = engine.claim(&other, 1, NEVER).await.unwrap().messages;
+        let claimed = engine
+            .claim(&other, 1, NEVER.into())
+            .await
+            .unwrap()
+            .messages;
         taken = claimed.first().map(|it| it.receipt);
     }
     taken.unwrap()

@@ -135,7 +135,11 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
         };
         // Of a hundred, 1 is acknowledged, 2 waits for a retry, 3 is on its second attempt, and the
         // rest is being handled when the run ends.
-        let claimed = engine.claim(&consumer, 100, NEVER).await.unwrap().messages;
+        let claimed = engine
+            .claim(&consumer, 100, NEVER.into())
+            .await
+            .unwrap()
+            .messages;
         let outcomes = [
             Outcome::Acknowledged,
             Outcome::Retry {
@@ -156,7 +160,11 @@ async fn what_a_run_that_ended_had_claimed_comes_again_at_once() {
             })
             .collect();
         engine.settle(&key, settlements).await.unwrap();
-        let second = engine.claim(&consumer, 100, NEVER).await.unwrap().messages;
+        let second = engine
+            .claim(&consumer, 100, NEVER.into())
+            .await
+            .unwrap()
+            .messages;
         assert_eq!(second[0].message.id.as_u64(), 3);
         database.close().await;
         key

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings_stream::engine::{Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use tidings_stream::engine::{
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes,
+};
 use tidings_stream::{
     Error, Member, MemoryEngine, Message, MessageId, NewMessage, PendingMessage, Retention,
     StartFrom, StreamName, StreamStats,
@@ -97,8 +99,9 @@ pass_on! {
     open_group(group: &GroupKey, start: StartFrom) -> ();
     seek(group: &GroupKey, to: StartFrom) -> ();
     delete_group(group: &GroupKey) -> bool;
+    delete_message(stream: &StreamName, id: MessageId) -> bool;
     delete_stream(stream: &StreamName) -> bool;
-    claim(consumer: &ConsumerKey, max: usize, visibility: Duration) -> Claimed;
+    claim(consumer: &ConsumerKey, max: usize, options: ClaimOptions) -> Claimed;
     settle(group: &GroupKey, settlements: Arc<[Settlement]>) [settlements.len()] -> Vec<bool>;
     extend(group: &GroupKey, receipts: Arc<[Receipt]>, visibility: Duration) -> Vec<bool>;
     ready(groups: Arc<[GroupKey]>) -> Vec<bool>;

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::lease::Lease;
-use super::log::Log;
-use crate::engine::{self, Claimed, ClaimedMessage, ConsumerKey, Receipt};
+use super::log::{Log, Stored};
+use crate::engine::{
+    self, ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, MAX_HELD_BACK, Receipt,
+};
 use crate::stats::Place;
 use crate::{GroupName, GroupStats, Member, MessageId, PendingMessage};
 
@@ -24,8 +26,12 @@ pub(super) struct Group {
     expiring: BTreeSet<(Instant, u64)>,
     /// The messages that come again, or have.
     retries: BTreeMap<u64, Retry>,
-    /// The retries by the time at which they may be claimed again.
+    /// The retries that wait, by the time at which they may be claimed.
     due: BTreeSet<(Instant, u64)>,
+    /// The retries that are claimed, by the time at which that expires.
+    held: BTreeSet<(Instant, u64)>,
+    /// The retries of each ordering key. The first one may be claimed, the others wait for it.
+    keys: HashMap<String, BTreeSet<u64>>,
     /// Until when each consumer is taken to be alive.
     members: BTreeMap<Arc<str>, Instant>,
     dead_lettered: u64,
@@ -33,15 +39,17 @@ pub(super) struct Group {
 }
 
 /// A message that waits for another attempt, or is claimed for one.
-#[derive(Debug)]
-struct Retry {
-    attempts: u32,
+#[derive(Debug, Clone)]
+pub(super) struct Retry {
+    pub(super) attempts: u32,
     /// The claim that holds it; `None` while it waits.
     claim: Option<Claim>,
     /// When it was claimed, or put back.
     since: Instant,
-    due: Instant,
-    last_error: Option<String>,
+    /// `None` while it waits for its ordering key.
+    due: Option<Instant>,
+    pub(super) last_error: Option<String>,
+    key: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +68,8 @@ impl Group {
             expiring: BTreeSet::new(),
             retries: BTreeMap::new(),
             due: BTreeSet::new(),
+            held: BTreeSet::new(),
+            keys: HashMap::new(),
             members: BTreeMap::new(),
             dead_lettered: 0,
             lost_to_trim: 0,
@@ -72,6 +82,8 @@ impl Group {
         self.expiring.clear();
         self.retries.clear();
         self.due.clear();
+        self.held.clear();
+        self.keys.clear();
     }
 
     /// Whether [`claim`](Self::claim) would find something, a loss included.
@@ -82,9 +94,17 @@ impl Group {
 
     /// When the next message may be claimed again, unless it is settled before.
     fn next_due(&self) -> Option<Instant> {
-        let retry = self.due.first().map(|(due, _)| *due);
+        let waiting = self.due.first().map(|(due, _)| *due);
+        let held = self.held.first().map(|(due, _)| *due);
         let lease = self.expiring.first().map(|(due, _)| *due);
-        retry.into_iter().chain(lease).min()
+        waiting.into_iter().chain(held).chain(lease).min()
+    }
+
+    /// When the next claim expires of those that last.
+    fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let lasting = (now, u64::MAX)..;
+        let firsts = [&self.held, &self.expiring].map(|it| it.range(lasting.clone()).next());
+        firsts.into_iter().flatten().map(|(due, _)| *due).min()
     }
 
     pub(super) fn claim(
@@ -92,7 +112,7 @@ impl Group {
         log: &Log,
         consumer: &ConsumerKey,
         max: usize,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Claimed {
         let now = Instant::now();
         self.explode_expired_leases(now);
@@ -102,8 +122,7 @@ impl Group {
         };
         self.next_claim += 1;
         let mut messages = Vec::with_capacity(max.min(log.len() + self.due.len()));
-        let mut hand_out = |number: u64, attempt: u32, last_error: Option<String>| {
-            let message = log.get(number)?;
+        let mut hand_out = |message: &Stored, number: u64, attempt: u32, last_error| {
             messages.push(ClaimedMessage {
                 message: message.to_message(&consumer.group.stream, number, attempt),
                 receipt: Receipt {
@@ -112,44 +131,100 @@ impl Group {
                 },
                 last_error,
             });
-            Some(())
+        };
+        let due = after_now(options.visibility);
+        let in_hand = |attempts: u32, last_error, key| Retry {
+            attempts,
+            claim: Some(claim.clone()),
+            since: now,
+            due: Some(due),
+            last_error,
+            key,
         };
         let mut room = max;
+        if let Some(bound) = options.max_in_flight {
+            let bound = usize::try_from(bound.get()).unwrap_or(usize::MAX);
+            room = room.min(bound.saturating_sub(self.in_flight(now)));
+        }
+        let is_bounded = room < max;
         while room > 0
-            && let Some(&(due, number)) = self.due.first()
-            && due <= now
+            && let Some(number) = self.first_due(now)
+            && let Some(retry) = self.forget_retry(number)
         {
-            self.reschedule(number, visibility, |retry| {
-                retry.attempts = retry.attempts.saturating_add(1);
-                retry.claim = Some(claim.clone());
-                retry.since = now;
-            });
-            let retry = self.retries.get(&number);
-            let handed_out = retry.and_then(|r| hand_out(number, r.attempts, r.last_error.clone()));
-            if handed_out.is_some() {
-                room -= 1;
-            } else {
-                self.forget_retry(number);
+            let Some(message) = log.get(number) else {
                 self.lost_to_trim += 1;
-            }
+                self.free(number, &retry);
+                continue;
+            };
+            room -= 1;
+            let attempts = retry.attempts.saturating_add(1);
+            hand_out(message, number, attempts, retry.last_error.clone());
+            self.save_retry(number, in_hand(attempts, retry.last_error, retry.key));
         }
         let lo = self.cursor + 1;
-        while room > 0 && self.cursor < log.head() {
-            room -= 1;
+        let mut gone = Vec::new();
+        let mut held_back = 0;
+        while room > 0 && self.cursor < log.head() && held_back < MAX_HELD_BACK {
             self.cursor += 1;
-            hand_out(self.cursor, 1, None);
+            let Some(message) = log.get(self.cursor) else {
+                gone.push(self.cursor);
+                continue;
+            };
+            if options.in_key_order {
+                let key = message.content.ordering_key().map(str::to_owned);
+                if let Some(key) = &key {
+                    let of_key = self.keys.entry(key.clone()).or_default();
+                    of_key.insert(self.cursor);
+                    if of_key.len() > 1 {
+                        held_back += 1;
+                        let waiting = Retry {
+                            claim: None,
+                            due: None,
+                            ..in_hand(0, None, Some(key.clone()))
+                        };
+                        self.save_retry(self.cursor, waiting);
+                        continue;
+                    }
+                }
+                self.save_retry(self.cursor, in_hand(1, None, key));
+            }
+            room -= 1;
+            hand_out(message, self.cursor, 1, None);
         }
+        self.lost_to_trim += gone.len() as u64;
         let len = usize::try_from(self.cursor + 1 - lo).unwrap_or(0);
-        if len > 0 {
-            let due = after_now(visibility);
-            let lease = Lease::new(claim.consumer, now, due, lo, len);
+        if len > gone.len() && !options.in_key_order {
+            let mut lease = Lease::new(Arc::clone(&claim.consumer), now, due, lo, len);
+            for number in gone {
+                lease.settle(number);
+            }
             self.leases.insert(claim.number, lease);
             self.expiring.insert((due, claim.number));
         }
+        let next_due = if held_back == MAX_HELD_BACK {
+            Some(now)
+        } else if room == 0 && is_bounded {
+            self.next_expiry(now)
+        } else {
+            self.next_due()
+        };
         Claimed {
             messages,
-            next_due: self.next_due().map(|due| due.duration_since(now)),
+            next_due: next_due.map(|due| due.duration_since(now)),
         }
+    }
+
+    /// How many messages are claimed, once expired leases have been taken apart.
+    fn in_flight(&self, now: Instant) -> usize {
+        let leased: usize = self.leases.values().map(Lease::open).sum();
+        leased + self.held.range((now, u64::MAX)..).count()
+    }
+
+    /// The first retry that may be claimed: it is due, or its claim has expired.
+    fn first_due(&self, now: Instant) -> Option<u64> {
+        let firsts = [self.due.first(), self.held.first()];
+        let first = firsts.into_iter().flatten().min()?;
+        (first.0 <= now).then_some(first.1)
     }
 
     /// Makes retries of what is left of claims that have expired. Until another claim takes one,
@@ -165,21 +240,19 @@ impl Group {
                     consumer: Arc::clone(&lease.consumer),
                 };
                 let retry = Retry {
-                    attempts: 1,
                     claim: Some(claim),
                     since: lease.since,
-                    due: lease.due,
-                    last_error: None,
+                    due: Some(lease.due),
+                    ..Retry::first()
                 };
-                self.due.insert((retry.due, open));
-                self.retries.insert(open, retry);
+                self.save_retry(open, retry);
             }
         }
     }
 
     /// Ends the claim that a receipt is the proof of, and returns what was known of the message, which
     /// is no longer pending; `None` if the receipt is stale.
-    pub(super) fn end_claim(&mut self, receipt: &Receipt) -> Option<Ended> {
+    pub(super) fn end_claim(&mut self, receipt: &Receipt) -> Option<Retry> {
         let number = receipt.id.as_u64();
         if let Some(lease) = self.leases.get_mut(&receipt.claim)
             && lease.is_open(number)
@@ -188,31 +261,50 @@ impl Group {
             if lease.open() == 0 {
                 self.forget_lease(receipt.claim);
             }
-            return Some(Ended {
-                attempts: 1,
-                last_error: None,
-            });
+            return Some(Retry::first());
         }
         self.holding_retry(receipt)?;
-        let retry = self.forget_retry(number)?;
-        Some(Ended {
-            attempts: retry.attempts,
-            last_error: retry.last_error,
-        })
+        self.forget_retry(number)
     }
 
     /// Makes a message wait for its next attempt.
-    pub(super) fn put_back(&mut self, number: u64, delay: Duration, ended: Ended) {
-        let due = after_now(delay);
+    pub(super) fn put_back(&mut self, number: u64, delay: Duration, ended: Retry) {
         let retry = Retry {
-            attempts: ended.attempts,
             claim: None,
             since: Instant::now(),
-            due,
-            last_error: ended.last_error,
+            due: Some(after_now(delay)),
+            ..ended
         };
-        self.due.insert((due, number));
-        self.retries.insert(number, retry);
+        self.save_retry(number, retry);
+    }
+
+    /// Lets the next message of an ordering key be claimed, after this one has been finished, and returns
+    /// whether there is one.
+    pub(super) fn free(&mut self, number: u64, ended: &Retry) -> bool {
+        let Some(key) = &ended.key else { return false };
+        let Some(of_key) = self.keys.get_mut(key) else {
+            return false;
+        };
+        of_key.remove(&number);
+        let Some(next) = of_key.first().copied() else {
+            self.keys.remove(key);
+            return false;
+        };
+        let is_held_back = self.retries.get(&next).is_some_and(|it| it.due.is_none());
+        if is_held_back && let Some(retry) = self.forget_retry(next) {
+            self.put_back(next, Duration::ZERO, retry);
+        }
+        is_held_back
+    }
+
+    /// Makes a message that was deleted due at once if it waits, so that the next claim finds it gone.
+    pub(super) fn bring_forward(&mut self, number: u64) {
+        let waits = |retry: &Retry| retry.claim.is_none();
+        if self.retries.get(&number).is_some_and(waits)
+            && let Some(retry) = self.forget_retry(number)
+        {
+            self.put_back(number, Duration::ZERO, retry);
+        }
     }
 
     /// Counts a message that moved to another stream, or was trimmed before it could.
@@ -232,7 +324,9 @@ impl Group {
         let gone: Vec<u64> = waiting.map(|(number, _)| *number).collect();
         self.lost_to_trim += gone.len() as u64;
         for number in gone {
-            self.forget_retry(number);
+            if let Some(retry) = self.forget_retry(number) {
+                self.free(number, &retry);
+            }
         }
         if self.cursor + 1 < tail {
             self.lost_to_trim += tail - 1 - self.cursor;
@@ -253,7 +347,10 @@ impl Group {
         if self.holding_retry(receipt).is_none() {
             return false;
         }
-        self.reschedule(number, visibility, |_| {});
+        if let Some(mut retry) = self.forget_retry(number) {
+            retry.due = retry.due.max(Some(after_now(visibility)));
+            self.save_retry(number, retry);
+        }
         true
     }
 
@@ -272,16 +369,23 @@ impl Group {
 
     fn forget_retry(&mut self, number: u64) -> Option<Retry> {
         let retry = self.retries.remove(&number)?;
-        self.due.remove(&(retry.due, number));
+        if let Some(due) = retry.due {
+            self.by_time(&retry).remove(&(due, number));
+        }
         Some(retry)
     }
 
-    fn reschedule(&mut self, number: u64, after: Duration, change: impl FnOnce(&mut Retry)) {
-        if let Some(retry) = self.retries.get_mut(&number) {
-            self.due.remove(&(retry.due, number));
-            retry.due = after_now(after);
-            self.due.insert((retry.due, number));
-            change(retry);
+    fn save_retry(&mut self, number: u64, retry: Retry) {
+        if let Some(due) = retry.due {
+            self.by_time(&retry).insert((due, number));
+        }
+        self.retries.insert(number, retry);
+    }
+
+    fn by_time(&mut self, retry: &Retry) -> &mut BTreeSet<(Instant, u64)> {
+        match retry.claim {
+            Some(_) => &mut self.held,
+            None => &mut self.due,
         }
     }
 
@@ -335,7 +439,9 @@ impl Group {
             attempts: retry.attempts,
             consumer: retry.claim.as_ref().map(|claim| claim.consumer.to_string()),
             age: now.duration_since(retry.since),
-            due_in: retry.due.duration_since(now),
+            due_in: retry
+                .due
+                .map_or(Duration::MAX, |due| due.duration_since(now)),
             last_error: retry.last_error.clone(),
         });
         let leased = self.leases.values().flat_map(|lease| {
@@ -387,11 +493,18 @@ impl Group {
     }
 }
 
-/// What was known of a message whose claim ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) attempts: u32,
-    pub(super) last_error: Option<String>,
+impl Retry {
+    /// What is known of a message after its first attempt.
+    fn first() -> Self {
+        Self {
+            attempts: 1,
+            claim: None,
+            since: Instant::now(),
+            due: None,
+            last_error: None,
+            key: None,
+        }
+    }
 }
 
 /// The delay in place of one beyond what the clock can count.

@@ -29,6 +29,8 @@ pub(super) fn now() -> Timestamp {
 pub(super) struct Stored {
     pub(super) content: NewMessage,
     created_at: Timestamp,
+    /// Then it has no content.
+    is_deleted: bool,
 }
 
 impl Stored {
@@ -55,15 +57,30 @@ impl Log {
         self.head + 1 - self.messages.len() as u64
     }
 
-    /// The message with a number, unless it was trimmed.
+    /// The message with a number, unless it was trimmed or deleted.
     pub(super) fn get(&self, number: u64) -> Option<&Stored> {
-        let index = number.checked_sub(self.tail())?;
-        self.messages.get(usize::try_from(index).ok()?)
+        let stored = self.messages.get(self.index(number)?)?;
+        (!stored.is_deleted).then_some(stored)
+    }
+
+    /// Deletes the content of a message, and returns whether there was any.
+    pub(super) fn delete(&mut self, number: u64) -> bool {
+        let index = self.index(number);
+        let stored = index.and_then(|index| self.messages.get_mut(index));
+        stored.is_some_and(|stored| {
+            stored.content = NewMessage::default();
+            !std::mem::replace(&mut stored.is_deleted, true)
+        })
+    }
+
+    fn index(&self, number: u64) -> Option<usize> {
+        usize::try_from(number.checked_sub(self.tail())?).ok()
     }
 
     /// How long ago a message was appended.
     pub(super) fn age(&self, number: u64) -> Option<Duration> {
-        let age = Timestamp::now().duration_since(self.get(number)?.created_at);
+        let stored = self.messages.get(self.index(number)?)?;
+        let age = Timestamp::now().duration_since(stored.created_at);
         Some(Duration::try_from(age).unwrap_or_default())
     }
 
@@ -86,6 +103,7 @@ impl Log {
         self.messages.push_back(Stored {
             content,
             created_at: now,
+            is_deleted: false,
         });
         self.head += 1;
         self.head

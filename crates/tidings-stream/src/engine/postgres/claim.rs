@@ -10,13 +10,13 @@ use tidings_postgres::tokio_postgres::types::Type;
 use super::content::{self, Content, MAX_BYTES};
 use super::{failure, settle};
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
-use crate::engine::{Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
+use crate::engine::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
 const CLAIM: &str = "
     SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_next_due,
         o_new, o_times, o_headers, o_payloads
-    FROM tidings_stream_claim($1, $2, $3, $4, $5, $6, $7, $8)";
+    FROM tidings_stream_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 const RELEASE: &str = "SELECT tidings_stream_release_claim($1, $2, $3)";
 
@@ -28,9 +28,9 @@ impl ClaimByNumber for Connections {
         consumer: &ConsumerKey,
         number: i64,
         under_way: &mut UnderWay<'_>,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
-        claim(self, consumer, number, under_way, visibility).await
+        claim(self, consumer, number, under_way, options).await
     }
 
     async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
@@ -53,14 +53,15 @@ async fn claim(
     consumer: &ConsumerKey,
     number: i64,
     under_way: &mut UnderWay<'_>,
-    visibility: Duration,
+    options: ClaimOptions,
 ) -> Result<Claimed, Error> {
     let ConsumerKey { group, consumer } = consumer;
     let max = i64::try_from(under_way.max())
         .unwrap_or(i64::MAX)
         .min(MAX_CLAIM);
     // A claim that expires when it is made would be taken for an expired one.
-    let visibility = time::millis(visibility).max(1);
+    let visibility = time::millis(options.visibility).max(1);
+    let max_in_flight = options.max_in_flight.map(|bound| i64::from(bound.get()));
     let row = connections
         .row(
             CLAIM,
@@ -73,6 +74,8 @@ async fn claim(
                 (&visibility, Type::INT8),
                 (&MAX_BYTES, Type::INT8),
                 (&MAX_INLINE_BYTES, Type::INT8),
+                (&options.in_key_order, Type::BOOL),
+                (&max_in_flight, Type::INT8),
             ],
         )
         .await?;

@@ -161,24 +161,29 @@ pub(super) async fn page(
 ) -> Result<Vec<Message>, Error> {
     let after = after.map_or(0, MessageId::as_u64);
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let Ok(after) = i64::try_from(after) else {
+    let Ok(mut after) = i64::try_from(after) else {
         return Ok(Vec::new());
     };
-    let parameters = [
-        (&stream.as_str() as _, Type::TEXT),
-        (&after as _, Type::INT8),
-        (&max as _, Type::INT8),
-        (&MAX_BYTES as _, Type::INT8),
-    ];
-    let row = connections.row(PAGE_END, &parameters).await?;
-    let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
-    let hi: Option<i64> = row.try_get(1).map_err(failure::column)?;
-    let (Some(stream_id), Some(hi)) = (stream_id, hi) else {
-        return Ok(Vec::new());
-    };
-    let contents = range(connections, stream_id, after.saturating_add(1), hi).await?;
-    Ok(contents
-        .into_iter()
-        .map(|content| content.into_message(stream.clone(), 0))
-        .collect())
+    loop {
+        let parameters = [
+            (&stream.as_str() as _, Type::TEXT),
+            (&after as _, Type::INT8),
+            (&max as _, Type::INT8),
+            (&MAX_BYTES as _, Type::INT8),
+        ];
+        let row = connections.row(PAGE_END, &parameters).await?;
+        let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
+        let hi: Option<i64> = row.try_get(1).map_err(failure::column)?;
+        let (Some(stream_id), Some(hi)) = (stream_id, hi) else {
+            return Ok(Vec::new());
+        };
+        let contents = range(connections, stream_id, after.saturating_add(1), hi).await?;
+        // All messages of a page may have been deleted.
+        if !contents.is_empty() {
+            let messages = contents.into_iter();
+            let messages = messages.map(|content| content.into_message(stream.clone(), 0));
+            return Ok(messages.collect());
+        }
+        after = hi;
+    }
 }

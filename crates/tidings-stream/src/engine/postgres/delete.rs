@@ -1,17 +1,36 @@
-//! Deleting a stream, which may hold more messages than one transaction should remove.
+//! Deleting a message; deleting a stream, which may hold more messages than one transaction should remove.
 
 use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::failure;
 use super::trim::CHUNK;
-use crate::{Error, StreamName};
+use crate::{Error, MessageId, StreamName};
+
+const DELETE_MESSAGE: &str = "SELECT tidings_stream_delete_message($1, $2)";
 
 const HIDE: &str = "SELECT tidings_stream_hide($1)";
 
 const HIDDEN: &str = "SELECT tidings_stream_hidden()";
 
 const REMOVE: &str = "SELECT tidings_stream_remove_hidden($1, $2)";
+
+/// Deletes a message, and returns whether it was there.
+pub(super) async fn delete_message(
+    connections: &Connections,
+    stream: &StreamName,
+    id: MessageId,
+) -> Result<bool, Error> {
+    let Ok(number) = i64::try_from(id.as_u64()) else {
+        return Ok(false);
+    };
+    let parameters = [
+        (&stream.as_str() as _, Type::TEXT),
+        (&number as _, Type::INT8),
+    ];
+    let row = connections.row(DELETE_MESSAGE, &parameters).await?;
+    row.try_get(0).map_err(failure::column)
+}
 
 /// Takes a stream out of sight, and returns its id; `None` if there is none.
 pub(super) async fn hide(

@@ -23,12 +23,14 @@ pub(super) fn steps() -> [&'static str; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::REDRIVE_GROUP;
+    use crate::engine::{MAX_HELD_BACK, REDRIVE_GROUP};
 
     /// What stands in Rust and in SQL is the same.
     #[test]
-    fn the_functions_know_the_group_that_keeps_nothing() {
+    fn the_functions_know_what_the_engine_knows() {
         let [_, functions] = steps();
+        let most_held_back = format!("v_held_back >= {MAX_HELD_BACK}");
+        assert_eq!(functions.matches(&most_held_back).count(), 2);
         assert_eq!(functions.matches(&format!("'{REDRIVE_GROUP}'")).count(), 2);
     }
 }

@@ -13,7 +13,7 @@ use crate::engine::{GroupKey, Outcome, Receipt, Settlement, headers, time};
 use crate::{Error, Headers, Message, NewMessage, StreamName};
 
 const SETTLE: &str = "
-    SELECT masks, obeyed FROM tidings_stream_settle(
+    SELECT masks, obeyed, has_freed FROM tidings_stream_settle(
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
 
 const SETTLE_IN: &str = "SELECT * FROM tidings_stream_settle_in($1, $2, $3, $4)";
@@ -26,7 +26,7 @@ const EXTEND: &str =
 pub(super) struct Settled {
     /// For each settlement, whether its receipt was obeyed.
     pub(super) obeyed: Vec<bool>,
-    /// Whether some message is to come again.
+    /// Whether some message is to come again, or waited for its ordering key.
     pub(super) has_returned: bool,
     /// The streams that got dead letters.
     pub(super) moved_to: BTreeSet<StreamName>,
@@ -83,8 +83,11 @@ pub(super) async fn settle(
 ) -> Result<Settled, Error> {
     let receipts: Vec<Receipt> = settlements.iter().map(|s| s.receipt).collect();
     let ends: Vec<End<'_>> = settlements.iter().map(|s| End::from(&s.outcome)).collect();
-    let obeyed = end(connections, group, &receipts, &ends).await?;
-    let mut settled = Settled::default();
+    let (obeyed, has_freed) = end(connections, group, &receipts, &ends).await?;
+    let mut settled = Settled {
+        has_returned: has_freed,
+        ..Settled::default()
+    };
     for (end, obeyed) in ends.iter().zip(&obeyed) {
         match end {
             End::Retry { .. } | End::Released if *obeyed => settled.has_returned = true,
@@ -168,7 +171,7 @@ async fn end(
     group: &GroupKey,
     receipts: &[Receipt],
     ends: &[End<'_>],
-) -> Result<Vec<bool>, Error> {
+) -> Result<(Vec<bool>, bool), Error> {
     let (runs, singles) = receipts::sort(receipts);
     let end_of = |place: usize| ends.get(place).copied().unwrap_or(End::Acknowledged);
     let is_acknowledged = |place: usize| matches!(end_of(place), End::Acknowledged);
@@ -247,7 +250,8 @@ async fn end(
         .await?
         .ok_or(Error::UnknownGroup)?;
     let places: Vec<usize> = items.into_iter().map(|item| item.0).collect();
-    replies(&row, receipts, &runs, &places)
+    let has_freed = row.try_get(2).map_err(failure::column)?;
+    Ok((replies(&row, receipts, &runs, &places)?, has_freed))
 }
 
 /// The headers of the dead letters among the items.

@@ -6,7 +6,7 @@ use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
 use super::{group, scripts, settle};
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
-use crate::engine::{Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
+use crate::engine::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
 use crate::{Error, MessageId};
 
 /// What a script has claimed: birth of the stream, first and last new message, milliseconds until more
@@ -32,9 +32,9 @@ impl ClaimByNumber for Scripts {
         consumer: &ConsumerKey,
         number: i64,
         under_way: &mut UnderWay<'_>,
-        visibility: Duration,
+        options: ClaimOptions,
     ) -> Result<Claimed, Error> {
-        claim(self, consumer, number, under_way, visibility).await
+        claim(self, consumer, number, under_way, options).await
     }
 
     async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
@@ -53,7 +53,7 @@ async fn claim(
     consumer: &ConsumerKey,
     claim: i64,
     under_way: &mut UnderWay<'_>,
-    visibility: Duration,
+    options: ClaimOptions,
 ) -> Result<Claimed, Error> {
     let group = &consumer.group;
     let mut call = scripts.call(Script::Claim);
@@ -61,8 +61,13 @@ async fn claim(
         .arg(group.group.as_str())
         .arg(&*consumer.consumer)
         .arg(under_way.max())
-        .arg(time::millis(visibility))
-        .arg(claim);
+        .arg(time::millis(options.visibility))
+        .arg(claim)
+        .arg(u8::from(options.in_key_order));
+    match options.max_in_flight {
+        Some(bound) => call.arg(bound.get()),
+        None => call.arg(""),
+    };
     let reply: Option<Reply> = scripts.run(Script::Claim, &call).await?;
     let (birth, lo, hi, wait, again) = reply.ok_or(Error::UnknownGroup)?;
     let claim = claim.cast_unsigned();

@@ -1,5 +1,6 @@
 //! Reading messages.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tidings_redis::redis::{Pipeline, Value};
 
@@ -17,28 +18,46 @@ pub(super) struct Content {
 }
 
 impl Content {
-    /// Reads an entry of a log: the number of its first message and the milliseconds of their time as
-    /// its id, then headers and payload of each.
+    /// Reads an entry of a log: its id, then headers and payload of each of its messages.
     fn read(entry: Value, mut add: impl FnMut(Self)) -> Result<(), Error> {
         let entry = <[Value; 2]>::try_from(scripts::list(entry)?);
         let [id, fields] = entry.map_err(|_| failure::unexpected())?;
         let id: String = scripts::read(id)?;
-        let (number, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
-        let mut number: u64 = number.parse().map_err(Error::backend)?;
-        let created_at = created_at.parse().map_err(Error::backend)?;
-        let created_at = Timestamp::from_millisecond(created_at).map_err(Error::backend)?;
         let mut fields = scripts::list(fields)?.into_iter();
+        let mut place = 0;
         while let (Some(Value::BulkString(headers)), Some(Value::BulkString(payload))) =
             (fields.next(), fields.next())
         {
-            add(Self {
-                number,
-                message: NewMessage::new(payload).with_headers(headers::decode(Some(&headers))?),
-                created_at,
-            });
-            number += 1;
+            add(Self::new(&id, place, &headers, payload.into())?);
+            place += 1;
         }
         Ok(())
+    }
+
+    /// Reads a message that is apart from the log: id, bytes of its headers, headers, and payload.
+    fn read_apart(message: Value) -> Result<Self, Error> {
+        let Value::BulkString(message) = message else {
+            return Err(failure::unexpected());
+        };
+        let mut parts = message.splitn(3, |byte| *byte == b'\n');
+        let mut text = || str::from_utf8(parts.next().unwrap_or_default()).map_err(Error::backend);
+        let (id, length) = (text()?, text()?.parse().map_err(Error::backend)?);
+        let content = parts.next().unwrap_or_default();
+        let content = content.split_at_checked(length);
+        let (headers, payload) = content.ok_or_else(failure::unexpected)?;
+        Self::new(id, 0, headers, Bytes::copy_from_slice(payload))
+    }
+
+    /// A message of an entry, whose id is the number of its first message and the milliseconds of their time.
+    fn new(id: &str, place: u64, headers: &[u8], payload: Bytes) -> Result<Self, Error> {
+        let (first, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
+        let first: u64 = first.parse().map_err(Error::backend)?;
+        let created_at = created_at.parse().map_err(Error::backend)?;
+        Ok(Self {
+            number: first + place,
+            message: NewMessage::new(payload).with_headers(headers::decode(Some(headers))?),
+            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
+        })
     }
 
     /// The message as it is handed out.
@@ -59,12 +78,18 @@ pub(super) async fn runs(
     runs: &[(u64, u64)],
 ) -> Result<Option<Vec<Content>>, Error> {
     let log = scripts.stream_key("log", stream.as_str());
+    let apart = scripts.stream_key("apart", stream.as_str());
     let mut read = Pipeline::new();
     for (lo, hi) in runs {
-        // The entry that the first one is in, which may begin before it, and those after it.
+        // The entry that the first one is in, which may begin before it, those after it, and what is apart.
         read.cmd("XREVRANGE").arg(&*log).arg(lo).arg("-");
         read.arg("COUNT").arg(1);
         read.cmd("XRANGE").arg(&*log).arg(lo + 1).arg(hi);
+        read.cmd("ZRANGE")
+            .arg(&*apart)
+            .arg(lo)
+            .arg(hi)
+            .arg("BYSCORE");
     }
     // Asked last: when it is still the same, it was so before.
     let row = scripts.stream_key("stream", stream.as_str());
@@ -75,15 +100,24 @@ pub(super) async fn runs(
         return Ok(None);
     }
     let mut contents = Vec::new();
-    for (pages, (lo, hi)) in pages.chunks_exact_mut(2).zip(runs) {
-        for page in pages {
-            for entry in scripts::list(std::mem::take(page))? {
+    for (pages, (lo, hi)) in pages.chunks_exact_mut(3).zip(runs) {
+        let begun = contents.len();
+        let mut pages = pages.iter_mut().map(std::mem::take);
+        for entries in pages.by_ref().take(2) {
+            for entry in scripts::list(entries)? {
                 Content::read(entry, |content| {
                     if (lo..=hi).contains(&&content.number) {
                         contents.push(content);
                     }
                 })?;
             }
+        }
+        let apart = scripts::list(pages.next().unwrap_or_default())?;
+        if !apart.is_empty() {
+            for message in apart {
+                contents.push(Content::read_apart(message)?);
+            }
+            contents[begun..].sort_by_key(|content| content.number);
         }
     }
     Ok(Some(contents))
@@ -96,18 +130,22 @@ pub(super) async fn page(
     after: Option<MessageId>,
     max: usize,
 ) -> Result<Vec<Message>, Error> {
-    let mut call = scripts.call(Script::Page);
-    call.arg(stream.as_str())
-        .arg(after.map_or(0, MessageId::as_u64))
-        .arg(max);
-    let found = scripts.run(Script::Page, &call).await?;
-    let Some((birth, lo, hi)): Option<(String, u64, u64)> = found else {
-        return Ok(Vec::new());
-    };
-    let contents = runs(scripts, stream, &birth, &[(lo, hi)]).await?;
-    Ok(contents
-        .unwrap_or_default()
-        .into_iter()
-        .map(|content| content.into_message(stream.clone(), 0))
-        .collect())
+    let mut after = after.map_or(0, MessageId::as_u64);
+    loop {
+        let mut call = scripts.call(Script::Page);
+        call.arg(stream.as_str()).arg(after).arg(max);
+        let found = scripts.run(Script::Page, &call).await?;
+        let Some((birth, lo, hi)): Option<(String, u64, u64)> = found else {
+            return Ok(Vec::new());
+        };
+        let contents = runs(scripts, stream, &birth, &[(lo, hi)]).await?;
+        let contents = contents.unwrap_or_default();
+        // All messages of a page may have been deleted.
+        if !contents.is_empty() {
+            let messages = contents.into_iter();
+            let messages = messages.map(|content| content.into_message(stream.clone(), 0));
+            return Ok(messages.collect());
+        }
+        after = hi;
+    }
 }

@@ -24,6 +24,7 @@ tidings_redis::scripts! {
         OpenGroup = "": "keys" "group" "stream" "position" "open_group",
         Seek = " flags=allow-oom": "keys" "group" "stream" "position" "seek",
         DeleteGroup = " flags=allow-oom": "keys" "group" "delete_group",
+        DeleteMessage = " flags=allow-oom": "keys" "group" "stream" "delete_message",
         DeleteStream = " flags=allow-oom": "keys" "group" "stream" "delete_stream",
         Ready = " flags=no-writes": "keys" "ready",
         CheckIn = " flags=allow-oom": "keys" "group" "check_in",
@@ -141,8 +142,8 @@ mod tests {
     use tidings_redis::Script as _;
 
     use super::*;
-    use crate::engine::REDRIVE_GROUP;
     use crate::engine::redis::{append, settle, trim};
+    use crate::engine::{MAX_HELD_BACK, REDRIVE_GROUP};
 
     /// What stands in Rust and in the scripts is the same.
     #[test]
@@ -152,8 +153,9 @@ mod tests {
             format!("local CHUNK = {}", trim::CHUNK),
             format!("local MAX_NUMBER = {}", settle::MAX_NUMBER),
             format!("local REDRIVE = '{REDRIVE_GROUP}'"),
+            format!("local MAX_HELD_BACK = {MAX_HELD_BACK}"),
         ] {
-            assert!(Script::Append.code().lines().any(|it| it == line), "{line}");
+            assert!(Script::Claim.code().lines().any(|it| it == line), "{line}");
         }
     }
 }

@@ -1,12 +1,40 @@
-//! Deleting a stream, which may hold more messages than one transaction should remove.
+//! Deleting a message; deleting a stream, which may hold more messages than one transaction should remove.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{group, schema, trim};
-use crate::{Error, StreamName};
+use super::schema::StreamRow;
+use super::{clock, group, schema, trim};
+use crate::{Error, MessageId, StreamName};
 
 /// What the names of deleted streams begin with, and no name of a stream can: a control character.
 const HIDDEN: &str = "\u{1}";
+
+/// Deletes a message, and returns whether it was there. If it waits for an attempt or for its ordering key, the
+/// next claim of the group finds it gone.
+pub(super) fn delete_message(
+    transaction: &Transaction<'_>,
+    stream: &StreamName,
+    id: MessageId,
+) -> Result<bool, Error> {
+    let row = StreamRow::find(transaction, stream)?;
+    let (Some(row), Ok(number)) = (row, i64::try_from(id.as_u64())) else {
+        return Ok(false);
+    };
+    if !(row.tail..=row.head).contains(&number) {
+        return Ok(false);
+    }
+    transaction.execute(
+        "UPDATE stream_retry SET due = ?3, since = ?3, delay = 0
+         WHERE number = ?2 AND claim IS NULL
+             AND group_id IN (SELECT group_id FROM stream_group WHERE stream_id = ?1)",
+        [row.stream_id, number, clock::now()],
+    )?;
+    let deleted = transaction.execute(
+        "DELETE FROM stream_message WHERE key = ?1",
+        [schema::key(row.stream_id, number)],
+    )?;
+    Ok(deleted > 0)
+}
 
 /// Takes a stream out of sight, with its groups and publish keys, and returns its id; `None` if there
 /// is none. Its messages are still there, out of reach.

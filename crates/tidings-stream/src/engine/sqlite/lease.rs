@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::clock;
+use super::schema::HELD_BACK;
 use crate::Error;
 use crate::engine::settled_bits::SettledBits;
 
@@ -221,6 +222,27 @@ impl Retry<'_> {
             ])?;
         Ok(())
     }
+}
+
+/// Lets the first message that waits for an ordering key be claimed, unless an earlier one has the key, and
+/// returns whether there is one.
+pub(super) fn free_key(
+    transaction: &Transaction<'_>,
+    group_id: i64,
+    key: Option<&str>,
+    now: i64,
+) -> Result<bool, Error> {
+    if key.is_none() {
+        return Ok(false);
+    }
+    let freed = transaction
+        .prepare_cached(
+            "UPDATE stream_retry SET due = ?3, since = ?3, delay = 0
+             WHERE group_id = ?1 AND due = ?4 AND number = (
+                 SELECT min(number) FROM stream_retry WHERE group_id = ?1 AND ordering_key = ?2)",
+        )?
+        .execute(params![group_id, key, now, HELD_BACK])?;
+    Ok(freed > 0)
 }
 
 /// How many numbers there are from `lo` to `hi`.

@@ -84,7 +84,15 @@ CREATE TABLE stream_member (
 ", "
 CREATE INDEX stream_lease_deadline ON stream_lease (group_id, deadline);
 CREATE INDEX stream_lease_lo ON stream_lease (group_id, lo);
+", "
+ALTER TABLE stream_retry ADD COLUMN ordering_key TEXT; -- as in JSON; of a group that keeps the order
+CREATE INDEX stream_retry_key ON stream_retry (group_id, ordering_key, number)
+    WHERE ordering_key IS NOT NULL;
+CREATE INDEX stream_retry_claimed ON stream_retry (group_id, due) WHERE claim IS NOT NULL;
 "];
+
+/// `due` and `delay` of a message in `stream_retry` that waits for earlier ones of its ordering key.
+pub(super) const HELD_BACK: i64 = 1 << 60;
 
 /// How far a stream's id is shifted in `stream_message.key`: room for 10^12 messages per stream and
 /// for eight million streams.

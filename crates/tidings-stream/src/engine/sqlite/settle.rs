@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::group::GroupRow;
 use super::lease::{Lease, Retry};
-use super::{append, clock, content, group, trim};
+use super::{append, clock, content, group, lease, trim};
 use crate::engine::{GroupKey, Outcome, Receipt, Settlement, time};
 use crate::{Error, Headers, Message, StreamName};
 
@@ -202,13 +202,20 @@ impl Settling<'_> {
     ) -> Result<bool, Error> {
         let group_id = self.group.group_id;
         let changed = match outcome {
-            Outcome::Acknowledged | Outcome::Dead { .. } => self
-                .transaction
-                .prepare_cached(
-                    "DELETE FROM stream_retry
-                     WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
-                )?
-                .execute(params![group_id, number, claim])?,
+            Outcome::Acknowledged | Outcome::Dead { .. } => {
+                let key: Option<Option<String>> = self
+                    .transaction
+                    .prepare_cached(
+                        "DELETE FROM stream_retry
+                         WHERE group_id = ?1 AND number = ?2 AND claim = ?3 RETURNING ordering_key",
+                    )?
+                    .query_row(params![group_id, number, claim], |row| row.get(0))
+                    .optional()?;
+                let freed = key.iter().flatten().next().map(String::as_str);
+                self.result.has_returned |=
+                    lease::free_key(self.transaction, group_id, freed, self.now)?;
+                usize::from(key.is_some())
+            }
             Outcome::Released => self
                 .transaction
                 .prepare_cached(

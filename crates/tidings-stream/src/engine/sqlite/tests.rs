@@ -12,7 +12,7 @@ use super::{append, claim, delete, group, pending, schema, settle};
 use crate::engine::{ConsumerKey, GroupKey, Outcome, Settlement};
 use crate::{GroupName, Headers, NewMessage, Retention, StartFrom, StreamName};
 
-const VISIBILITY: i64 = 60_000;
+const VISIBILITY: Duration = Duration::from_secs(60);
 
 /// A database that counts its steps, with a stream and a group.
 struct Counted {
@@ -65,7 +65,7 @@ impl Counted {
         };
         let mut found = 0;
         let steps = self.steps_of(|transaction| {
-            let claimed = claim::claim(transaction, &consumer, max, VISIBILITY).unwrap();
+            let claimed = claim::claim(transaction, &consumer, max, VISIBILITY.into()).unwrap();
             found = claimed.messages.len();
             let settlements: Vec<Settlement> = claimed
                 .messages
@@ -149,7 +149,7 @@ fn regression_many_open_claims_cost_as_much_as_few() {
             consumer: "c".into(),
         };
         let claim = |transaction: &rusqlite::Transaction<'_>| {
-            let claimed = claim::claim(transaction, &consumer, 1, VISIBILITY).unwrap();
+            let claimed = claim::claim(transaction, &consumer, 1, VISIBILITY.into()).unwrap();
             assert_eq!(claimed.messages.len(), 1);
         };
         for _ in 0..open {
@@ -229,7 +229,7 @@ fn regression_holes_are_skipped_and_counted() {
     assert_eq!(transaction.execute(remove, []).unwrap(), 5);
     let mut claimed = Vec::new();
     for _ in 0..6 {
-        let found = claim::claim(&transaction, &consumer, 2, VISIBILITY).unwrap();
+        let found = claim::claim(&transaction, &consumer, 2, VISIBILITY.into()).unwrap();
         claimed.extend(found.messages.iter().map(|d| d.message.id.as_u64()));
     }
     assert_eq!(claimed, [3, 4, 7, 8, 9]);
@@ -246,7 +246,7 @@ fn regression_holes_are_skipped_and_counted() {
     assert_eq!(transaction.execute(expire, []).unwrap(), 3);
     let remove = "DELETE FROM stream_message WHERE key & 1099511627775 = 8";
     assert_eq!(transaction.execute(remove, []).unwrap(), 1);
-    let found = claim::claim(&transaction, &consumer, 10, VISIBILITY).unwrap();
+    let found = claim::claim(&transaction, &consumer, 10, VISIBILITY.into()).unwrap();
     let again: Vec<_> = (found.messages.iter())
         .map(|it| it.message.id.as_u64())
         .collect();

@@ -1,11 +1,13 @@
 //! Removing what a stream's retention does not keep.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::lease::{LEASE_COLUMNS, Lease};
-use super::schema;
 use super::schema::{STREAM_COLUMNS, StreamRow};
+use super::{clock, lease, schema};
 use crate::Error;
 use crate::engine::REDRIVE_GROUP;
 
@@ -79,12 +81,18 @@ fn lose(transaction: &Transaction<'_>, row: &StreamRow, tail: i64) -> Result<(),
         )?
         .collect::<Result<_, _>>()?;
     for (group_id, cursor) in groups {
-        let waiting = transaction
+        let waiting: Vec<Option<String>> = transaction
             .prepare_cached(
-                "DELETE FROM stream_retry WHERE group_id = ?1 AND number < ?2 AND claim IS NULL",
+                "DELETE FROM stream_retry WHERE group_id = ?1 AND number < ?2 AND claim IS NULL
+                 RETURNING ordering_key",
             )?
-            .execute([group_id, tail])?;
-        let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+            .query_map([group_id, tail], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        let keys: BTreeSet<&str> = waiting.iter().flatten().map(String::as_str).collect();
+        for key in keys {
+            lease::free_key(transaction, group_id, Some(key), clock::now())?;
+        }
+        let waiting = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
         transaction
             .prepare_cached(
                 "UPDATE stream_group SET cursor = max(cursor, ?2), lost_to_trim = lost_to_trim + ?3

@@ -13,8 +13,8 @@ use tidings_stream::{
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::record::{Call, Event, Record};
-use super::{GROUPS, MAX_RETRIES, Opened, STREAM};
+use super::record::{Call, Event, Record, ordering_key};
+use super::{GROUPS, IN_ORDER, MAX_IN_FLIGHT, MAX_RETRIES, Opened, STREAM};
 use crate::effects::{Effects, End};
 
 /// The part of one process in a history.
@@ -26,14 +26,19 @@ pub(super) struct History {
     pub(super) is_over: AtomicBool,
 }
 
-fn options() -> SubscribeOptions {
-    SubscribeOptions::default()
+/// How a group is consumed. The second one keeps the order of keys, and is bounded.
+fn options(group: usize) -> SubscribeOptions {
+    let options = SubscribeOptions::default()
         .with_start(StartFrom::Earliest)
         .with_visibility_timeout(Duration::from_millis(400))
         .with_poll_interval(Duration::from_millis(20))
         .with_retry_delay(RetryDelay::fixed(Duration::from_millis(5)))
         .with_max_retries(MAX_RETRIES)
-        .with_concurrency(4)
+        .with_concurrency(4);
+    match group {
+        IN_ORDER => options.with_key_order().with_max_in_flight(MAX_IN_FLIGHT),
+        _ => options,
+    }
 }
 
 impl History {
@@ -64,7 +69,10 @@ impl History {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let is_keyed = number.is_multiple_of(2);
             let message = || {
-                let message = NewMessage::new(number.to_string());
+                let mut message = NewMessage::new(number.to_string());
+                if let Some(key) = ordering_key(number) {
+                    message = message.with_ordering_key(key.to_string());
+                }
                 if is_keyed {
                     return message.with_publish_key(number.to_string(), Duration::from_secs(3600));
                 }
@@ -102,7 +110,7 @@ impl History {
             attempt: message.attempt,
             number: std::str::from_utf8(&message.payload)?.parse()?,
         };
-        self.record.note(Event::Called(call));
+        self.record.note(Event::Called(call, now()));
         match (call.number * 31 + u64::from(call.attempt) * 17 + group as u64) % 40 {
             0..3 => return Err(HandlerError::retry("again")),
             3 => return Err(HandlerError::retry_after(Duration::ZERO, "at once")),
@@ -120,7 +128,7 @@ impl History {
             }
             _ => tokio::task::yield_now().await,
         }
-        self.record.note(Event::Succeeded(call));
+        self.record.note(Event::Succeeded(call, now()));
         Ok(())
     }
 
@@ -138,7 +146,7 @@ impl History {
             };
             let Ok(consumer) = opened
                 .streams
-                .subscribe(STREAM, GROUPS[group], options(), handler)
+                .subscribe(STREAM, GROUPS[group], options(group), handler)
                 .await
             else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -155,7 +163,7 @@ impl History {
 
     /// Takes messages for a while, and handles them elsewhere.
     async fn pull(self: &Arc<Self>, opened: &Opened, group: usize, is_done: &AtomicBool) {
-        let pulling = opened.streams.pull(STREAM, GROUPS[group], options());
+        let pulling = opened.streams.pull(STREAM, GROUPS[group], options(group));
         let Ok(mut messages) = pulling.await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             return;
@@ -215,10 +223,15 @@ impl History {
     }
 }
 
+/// The time, by a clock that all processes share.
+fn now() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}
+
 /// Makes dead letters for a moment.
 async fn bury(streams: &Streams, stream: &str) -> Result<CloseReport, Error> {
     let handler = |_: Vec<Message>| async { Err(HandlerError::skip_retry("buried").into()) };
-    let consumer = streams.subscribe_batch(stream, "g", options(), handler);
+    let consumer = streams.subscribe_batch(stream, "g", options(0), handler);
     let consumer = consumer.await?;
     tokio::time::sleep(Duration::from_millis(20)).await;
     Ok(consumer.close().await)

@@ -8,9 +8,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use tidings_stream::{Message, MessageId, Streams, dead_letter};
+use tidings_stream::{Message, MessageId, PendingMessage, Streams, dead_letter};
 
-use super::{GROUPS, MAX_RETRIES, Opened, STREAM};
+use super::{GROUPS, IN_ORDER, MAX_IN_FLIGHT, MAX_RETRIES, Opened, STREAM};
 
 /// Something that a process has done.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -21,10 +21,10 @@ pub(super) enum Event {
     Accepted(u64, u64),
     /// The number is not stored.
     Refused(u64),
-    /// A handler was called.
-    Called(Call),
+    /// A handler was called, at this time in microseconds.
+    Called(Call, i64),
     /// It is about to return a success.
-    Succeeded(Call),
+    Succeeded(Call, i64),
 }
 
 /// A call of a handler.
@@ -122,13 +122,23 @@ async fn read_all(streams: &Streams, stream: &str) -> Vec<Message> {
     }
 }
 
+/// The ordering key of a number. Every fourth has none, and the others share each with a few.
+pub(super) fn ordering_key(number: u64) -> Option<u64> {
+    (!number.is_multiple_of(4)).then_some(number % 40)
+}
+
 fn number(message: &Message) -> u64 {
     let payload = std::str::from_utf8(&message.payload).unwrap();
     payload.parse().unwrap()
 }
 
 /// Holds the events of all processes against what the store has.
-pub(super) async fn verify(events: &[Event], observer: &Opened, allowed: Allowed) {
+pub(super) async fn verify(
+    events: &[Event],
+    looks: &[Vec<PendingMessage>],
+    observer: &Opened,
+    allowed: Allowed,
+) {
     let Opened {
         streams: observer,
         effects,
@@ -143,6 +153,12 @@ pub(super) async fn verify(events: &[Event], observer: &Opened, allowed: Allowed
 
     let letters = read_all(observer, &format!("{STREAM}.dead")).await;
     let stats = observer.stats(STREAM).await.unwrap();
+    let of_group = effects
+        .iter()
+        .filter(|((worker, _), _)| *worker == IN_ORDER);
+    let own = of_group.map(|((_, id), attempt)| (*id, *attempt)).collect();
+    verify_order(events, &by_id, &letters, &own);
+    verify_pending(looks, &by_id);
     for (index, group) in GROUPS.iter().enumerate() {
         let of_group = letters
             .iter()
@@ -156,6 +172,88 @@ pub(super) async fn verify(events: &[Event], observer: &Opened, allowed: Allowed
         assert_eq!(figures.dead_lettered, dead.len() as u64);
         assert_eq!((figures.lost_to_trim, figures.lag_time), (0, None));
     }
+}
+
+/// What was pending in the group that keeps the order of keys, at each look: no more messages
+/// were claimed than it may have, and of each key the first alone was, or had been.
+pub(super) fn verify_pending(looks: &[Vec<PendingMessage>], by_id: &BTreeMap<u64, u64>) {
+    assert!(
+        looks.iter().any(|pending| pending.len() > 1),
+        "some was pending"
+    );
+    for pending in looks {
+        let claimed = pending
+            .iter()
+            .filter(|it| it.consumer.is_some() && !it.due_in.is_zero());
+        assert!(claimed.count() <= MAX_IN_FLIGHT as usize, "{pending:?}");
+        let mut keys = BTreeSet::new();
+        for message in pending {
+            if let Some(key) = ordering_key(by_id[&message.id.as_u64()])
+                && !keys.insert(key)
+            {
+                let waits = message.attempts == 0 && message.consumer.is_none();
+                assert!(
+                    waits,
+                    "{message:?} is not the first of {key} in {pending:?}"
+                );
+            }
+        }
+    }
+}
+
+/// In the group that keeps the order of keys, no message is given to a handler before each earlier one of its key
+/// has succeeded, or died.
+fn verify_order(
+    events: &[Event],
+    by_id: &BTreeMap<u64, u64>,
+    letters: &[Message],
+    effects: &BTreeMap<u64, u32>,
+) {
+    let mut called: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut ended: BTreeMap<u64, i64> = BTreeMap::new();
+    for event in events {
+        let (first, id, at) = match event {
+            Event::Called(call, at) if call.group == IN_ORDER => (&mut called, call.id, *at),
+            Event::Succeeded(call, at) if call.group == IN_ORDER => (&mut ended, call.id, *at),
+            _ => continue,
+        };
+        let first = first.entry(id).or_insert(at);
+        *first = at.min(*first);
+    }
+    for letter in letters {
+        if letter.headers[dead_letter::GROUP] == GROUPS[IN_ORDER] {
+            let id: MessageId = letter.headers[dead_letter::ID].parse().unwrap();
+            ended
+                .entry(id.as_u64())
+                .or_insert(letter.created_at.as_microsecond());
+        }
+    }
+    let mut last_of_key: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut compared = 0;
+    for (id, number) in by_id {
+        let Some(key) = ordering_key(*number) else {
+            continue;
+        };
+        let Some(before) = last_of_key.insert(key, *id) else {
+            continue;
+        };
+        // When a transaction has settled one is not recorded.
+        if effects.contains_key(&before) {
+            continue;
+        }
+        // One whose handler was killed before it could note its call has none.
+        if let (Some(ended), Some(called)) = (ended.get(&before), called.get(id)) {
+            compared += 1;
+            assert!(
+                ended <= called,
+                "{id} was handled before {before} of {key} had ended"
+            );
+        }
+    }
+    assert!(
+        compared > 10,
+        "{compared} neighbours of a key were compared"
+    );
 }
 
 /// What was accepted is stored once, under the id that was returned; nothing else is stored but publishes
@@ -173,7 +271,7 @@ fn verify_published(events: &[Event], by_id: &BTreeMap<u64, u64>, stored: usize)
             Event::Accepted(number, id) => {
                 assert_eq!(by_id.get(&id), Some(&number), "{id} was accepted");
             }
-            Event::Called(_) | Event::Succeeded(_) => {}
+            Event::Called(..) | Event::Succeeded(..) => {}
         }
     }
     let stray: Vec<_> = numbers.difference(&possible).collect();
@@ -212,12 +310,12 @@ fn verify_handled(
     let mut succeeded = BTreeSet::new();
     for event in events {
         match event {
-            Event::Called(call) if call.group == group => {
+            Event::Called(call, _) if call.group == group => {
                 assert_eq!(by_id.get(&call.id), Some(&call.number));
                 assert!(call.attempt <= MAX_RETRIES + 1, "{call:?}");
                 attempts.entry(call.id).or_default().push(call.attempt);
             }
-            Event::Succeeded(call) if call.group == group => drop(succeeded.insert(call.id)),
+            Event::Succeeded(call, _) if call.group == group => drop(succeeded.insert(call.id)),
             _ => {}
         }
     }

@@ -117,7 +117,7 @@ pub(crate) async fn regression_claims_whose_reply_is_lost_keep_their_attempts(
     near.append(&key.stream, numbered(3), None).await.unwrap();
     for _ in 0..5 {
         until(async || far.ready(Arc::from([key.clone()])).await.is_ok()).await;
-        let claiming = far.claim(&member, 3, NEVER);
+        let claiming = far.claim(&member, 3, NEVER.into());
         let cutting = async {
             until(async || {
                 let pending = near.pending(&key, None, 10).await.unwrap();
@@ -129,7 +129,7 @@ pub(crate) async fn regression_claims_whose_reply_is_lost_keep_their_attempts(
         let (claimed, ()) = tokio::join!(claiming, cutting);
         outage.restore().await.unwrap();
         // The reply may have been faster than the cut.
-        let again = far.claim(&member, 3, NEVER).await;
+        let again = far.claim(&member, 3, NEVER.into()).await;
         for claimed in [claimed, again].into_iter().flatten() {
             // After a read that failed a claim takes fewer messages, and one may be held back.
             assert!(claimed.messages.iter().all(|it| it.message.attempt == 1));
@@ -142,7 +142,7 @@ pub(crate) async fn regression_claims_whose_reply_is_lost_keep_their_attempts(
     }
     let mut attempts = Vec::new();
     until(async || {
-        if let Ok(claimed) = far.claim(&member, 3, NEVER).await {
+        if let Ok(claimed) = far.claim(&member, 3, NEVER.into()).await {
             attempts.extend(claimed.messages.iter().map(|it| it.message.attempt));
         }
         attempts.len() >= 3

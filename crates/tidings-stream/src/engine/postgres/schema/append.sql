@@ -60,14 +60,17 @@ DECLARE
     v_group_id bigint;
     v_newest tidings_stream_lease;
     v_lost bigint;
+    v_keys bytea[];
 BEGIN
     FOR v_group_id IN
         SELECT group_id FROM tidings_stream_group WHERE stream_id = p_stream_id
         ORDER BY group_id FOR NO KEY UPDATE SKIP LOCKED
     LOOP
-        DELETE FROM tidings_stream_retry
-            WHERE group_id = v_group_id AND number < p_tail AND claim IS NULL;
-        GET DIAGNOSTICS v_lost = ROW_COUNT;
+        WITH gone AS (
+            DELETE FROM tidings_stream_retry
+            WHERE group_id = v_group_id AND number < p_tail AND claim IS NULL RETURNING ordering_key)
+        SELECT count(*), array_agg(DISTINCT ordering_key) INTO v_lost, v_keys FROM gone;
+        PERFORM tidings_stream_free_keys(v_group_id, v_keys, tidings_stream_now());
         SELECT * INTO v_newest FROM tidings_stream_lease
             WHERE group_id = v_group_id ORDER BY hi DESC LIMIT 1;
         IF v_newest.hi < p_tail - 1 THEN
@@ -333,7 +336,7 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
     SELECT count(*) FROM gone
 $$;
 
--- Messages from one number to another, in order.
+-- Those of the messages from one number to another that are kept, in order.
 CREATE FUNCTION tidings_stream_range(
     p_stream_id bigint, p_lo bigint, p_hi bigint,
     OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea
@@ -341,7 +344,9 @@ CREATE FUNCTION tidings_stream_range(
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 BEGIN
     RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload FROM tidings_stream_message m
-        WHERE m.stream_id = p_stream_id AND m.number BETWEEN p_lo AND p_hi ORDER BY m.number;
+        WHERE m.stream_id = p_stream_id AND m.number BETWEEN p_lo AND p_hi
+            AND m.headers IS DISTINCT FROM ''
+        ORDER BY m.number;
 END $$;
 
 -- Those of some messages that are kept, in order, with what their last attempt said.
@@ -360,7 +365,8 @@ BEGIN
     RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload, r.last_error
         FROM tidings_stream_message m
         LEFT JOIN tidings_stream_retry r ON r.group_id = v_group_id AND r.number = m.number
-        WHERE m.stream_id = p_stream_id AND m.number = ANY (p_numbers) ORDER BY m.number;
+        WHERE m.stream_id = p_stream_id AND m.number = ANY (p_numbers) AND m.headers IS DISTINCT FROM ''
+        ORDER BY m.number;
 END $$;
 
 -- The headers of those of some messages that are kept.

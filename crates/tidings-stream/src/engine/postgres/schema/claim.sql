@@ -47,11 +47,11 @@ END $$;
 -- Claims what is due again, then new messages. The claim's number is even; it is one more for
 -- messages that have a row of their own. p_budget bounds the bytes, which the last message may overrun.
 -- The content of new messages is returned if it has p_inline bytes at most, and has to be asked
--- for otherwise; its numbers are NULL if none between o_lo and o_hi is missing. Returns NULL for a group
--- that does not exist.
+-- for otherwise; its numbers are NULL if none between o_lo and o_hi is missing. In the order of keys, each
+-- new message has a row of its own. Returns NULL for a group that does not exist.
 CREATE FUNCTION tidings_stream_claim(
     p_stream text, p_group text, p_claim bigint, p_consumer text, p_max bigint, p_visibility bigint,
-    p_budget bigint, p_inline bigint,
+    p_budget bigint, p_inline bigint, p_in_order boolean, p_max_in_flight bigint,
     OUT o_stream_id bigint, OUT o_lo bigint, OUT o_hi bigint,
     OUT o_new bigint[], OUT o_times bigint[], OUT o_headers bytea[], OUT o_payloads bytea[],
     OUT o_numbers bigint[], OUT o_attempts integer[],
@@ -77,6 +77,10 @@ DECLARE
     v_start bigint;
     v_end bigint;
     v_holes bigint := 0;
+    v_max bigint := p_max;
+    v_new record;
+    v_keys bytea[];
+    v_held_back integer := 0;
 BEGIN
     SELECT g.group_id, s.stream_id, s.tail INTO v_group_id, o_stream_id, v_tail
         FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
@@ -150,6 +154,14 @@ BEGIN
             WHERE group_id = v_group_id AND hi = v_newest.hi;
     END IF;
 
+    IF p_max_in_flight IS NOT NULL THEN
+        v_max := greatest(0, least(p_max, p_max_in_flight
+            - (SELECT count(*) FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND claim IS NOT NULL AND due > v_now)
+            - (SELECT coalesce(sum(bit_count(~settled)), 0) FROM tidings_stream_lease
+                WHERE group_id = v_group_id AND deadline > v_now)));
+    END IF;
+
     -- What comes again: it was given back, or its claim has expired.
     IF v_claimed <= v_now OR EXISTS (SELECT 1 FROM tidings_stream_retry
         WHERE group_id = v_group_id AND claim IS NULL AND due BETWEEN v_waiting AND v_now)
@@ -159,13 +171,14 @@ BEGIN
             FROM (
                 (SELECT number, due FROM tidings_stream_retry
                 WHERE group_id = v_group_id AND claim IS NULL AND due BETWEEN v_waiting AND v_now
-                ORDER BY due, number LIMIT p_max)
+                ORDER BY due, number LIMIT v_max)
                 UNION ALL
                 (SELECT number, due FROM tidings_stream_retry
                 WHERE group_id = v_group_id AND claim IS NOT NULL AND due BETWEEN v_claimed AND v_now
-                ORDER BY due, number LIMIT p_max)) AS r
+                ORDER BY due, number LIMIT v_max)) AS r
             LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
-            ORDER BY r.due, r.number LIMIT p_max
+                AND m.headers IS DISTINCT FROM ''
+            ORDER BY r.due, r.number LIMIT v_max
         ), counted AS MATERIALIZED (
             SELECT *, coalesce(sum(size) OVER (
                 ORDER BY due, number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
@@ -173,7 +186,7 @@ BEGIN
         ), gone AS (
             DELETE FROM tidings_stream_retry r USING counted c
             WHERE r.group_id = v_group_id AND r.number = c.number AND c.size IS NULL AND c.before < p_budget
-            RETURNING 1
+            RETURNING r.ordering_key
         ), taken AS (
             UPDATE tidings_stream_retry r
             SET due = v_now + p_visibility, since = v_now, attempts = least(r.attempts, 2147483646) + 1,
@@ -184,8 +197,9 @@ BEGIN
             RETURNING r.number, r.attempts, c.due, c.size
         )
         SELECT array_agg(number ORDER BY due, number), array_agg(attempts ORDER BY due, number),
-                coalesce(sum(size), 0), (SELECT count(*) FROM gone)
-            INTO o_numbers, o_attempts, v_bytes, v_gone FROM taken;
+                coalesce(sum(size), 0), (SELECT count(*) FROM gone),
+                (SELECT array_agg(DISTINCT ordering_key) FROM gone WHERE ordering_key IS NOT NULL)
+            INTO o_numbers, o_attempts, v_bytes, v_gone, v_keys FROM taken;
         v_lost := v_gone;
         v_waiting := least(v_now, tidings_stream_first_due(v_group_id, v_waiting));
         IF v_claimed <= v_now THEN
@@ -201,16 +215,52 @@ BEGIN
                 least(v_lowest, v_newest.hi + 1, (SELECT number FROM tidings_stream_retry
                     WHERE group_id = v_group_id AND number >= v_floor.lowest ORDER BY number LIMIT 1)));
         END IF;
+        IF v_keys IS NOT NULL THEN
+            PERFORM tidings_stream_free_keys(v_group_id, v_keys, v_now);
+        END IF;
     END IF;
 
     -- What is new, as one lease. What lies between was trimmed before the group had come to it.
     o_lo := greatest(v_newest.hi + 1, v_tail);
     v_lost := v_lost + o_lo - 1 - v_newest.hi;
     o_hi := o_lo - 1;
-    IF coalesce(cardinality(o_numbers), 0) < p_max AND v_bytes < p_budget THEN
+    IF p_in_order THEN
+        FOR v_new IN
+            SELECT number, tidings_stream_ordering_key(headers) AS key,
+                CASE WHEN headers IS DISTINCT FROM '' THEN tidings_stream_size(headers, payload) END AS size
+            FROM tidings_stream_message WHERE stream_id = o_stream_id AND number >= o_lo ORDER BY number
+        LOOP
+            EXIT WHEN coalesce(cardinality(o_numbers), 0) >= v_max OR v_bytes >= p_budget
+                OR v_held_back >= 500;
+            v_holes := v_holes + v_new.number - 1 - o_hi;
+            o_hi := v_new.number;
+            IF v_new.size IS NULL THEN
+                v_holes := v_holes + 1;
+            ELSIF v_new.key IS NOT NULL AND EXISTS (SELECT 1 FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND ordering_key = v_new.key AND number >= v_floor.lowest)
+            THEN
+                v_held_back := v_held_back + 1;
+                INSERT INTO tidings_stream_retry VALUES (v_group_id, v_new.number,
+                    tidings_stream_held_back(), v_now, 0, NULL, NULL, NULL, v_new.key);
+            ELSE
+                INSERT INTO tidings_stream_retry VALUES (v_group_id, v_new.number,
+                    v_now + p_visibility, v_now, 1, p_claim + 1, p_consumer, NULL, v_new.key);
+                o_numbers := o_numbers || v_new.number;
+                o_attempts := o_attempts || 1;
+                v_bytes := v_bytes + v_new.size;
+                v_claimed := least(v_claimed, v_now + p_visibility);
+            END IF;
+        END LOOP;
+        o_lo := o_hi + 1;
+        SELECT * INTO v_floor FROM tidings_stream_floor(v_group_id);
+        IF coalesce(v_floor.claimed > v_claimed, v_claimed IS NOT NULL) THEN
+            PERFORM tidings_stream_set_floor(
+                v_group_id, v_floor.floor_id, v_floor.waiting, v_claimed, v_floor.lowest);
+        END IF;
+    ELSIF coalesce(cardinality(o_numbers), 0) < v_max AND v_bytes < p_budget THEN
         SELECT number, bytes INTO o_hi, v_end FROM tidings_stream_message
             WHERE stream_id = o_stream_id AND number >= o_lo
-                AND number < o_lo + p_max - coalesce(cardinality(o_numbers), 0)
+                AND number < o_lo + v_max - coalesce(cardinality(o_numbers), 0)
             ORDER BY number DESC LIMIT 1;
         IF NOT FOUND THEN
             o_hi := o_lo - 1;
@@ -241,6 +291,7 @@ BEGIN
                     INTO o_times, o_headers, o_payloads, o_new
                     FROM (SELECT number, created_at, headers, payload FROM tidings_stream_message
                         WHERE stream_id = o_stream_id AND number BETWEEN o_lo AND o_hi
+                            AND headers IS DISTINCT FROM ''
                         ORDER BY number) AS content;
             END IF;
         END IF;
@@ -263,10 +314,16 @@ BEGIN
         UPDATE tidings_stream_group SET lost_to_trim = lost_to_trim + v_lost
             WHERE group_id = v_group_id;
     END IF;
+    IF v_max < p_max AND coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 >= v_max THEN
+        o_next_due := least(
+            (SELECT due FROM tidings_stream_retry
+                WHERE group_id = v_group_id AND claim IS NOT NULL AND due > v_now ORDER BY due LIMIT 1),
+            (SELECT deadline FROM tidings_stream_lease
+                WHERE group_id = v_group_id AND deadline > v_now ORDER BY deadline LIMIT 1)) - v_now;
     -- What turned out to be gone leaves room for more.
-    IF v_bytes >= p_budget OR v_lost > 0 THEN
+    ELSIF v_bytes >= p_budget OR v_lost > 0 OR v_held_back >= 500 THEN
         o_next_due := 0;
-    ELSIF coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 < p_max THEN
+    ELSIF coalesce(cardinality(o_numbers), 0) + o_hi - o_lo + 1 < v_max THEN
         o_next_due := least(v_next, v_claimed, tidings_stream_first_due(v_group_id, v_waiting)) - v_now;
     END IF;
 END $$;

@@ -153,6 +153,33 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Deletes a message, and returns whether it was there. Its row stays: the newest one says how far a stream has
+-- come. If it waits for an attempt or for its ordering key, the next claim of the group finds it gone.
+CREATE FUNCTION tidings_stream_delete_message(p_stream text, p_number bigint) RETURNS boolean
+LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+DECLARE
+    v_stream tidings_stream;
+    v_group_id bigint;
+    v_found boolean;
+BEGIN
+    PERFORM tidings_stream_begin(true);
+    SELECT * INTO v_stream FROM tidings_stream WHERE name = p_stream FOR NO KEY UPDATE;
+    UPDATE tidings_stream_message SET headers = '', payload = ''
+        WHERE stream_id = v_stream.stream_id AND number = p_number AND number >= v_stream.tail
+            AND headers IS DISTINCT FROM '';
+    v_found := FOUND;
+    FOR v_group_id IN
+        SELECT group_id FROM tidings_stream_group WHERE stream_id = v_stream.stream_id
+        ORDER BY group_id FOR NO KEY UPDATE
+    LOOP
+        UPDATE tidings_stream_retry SET due = tidings_stream_now()
+            WHERE group_id = v_group_id AND number = p_number AND claim IS NULL;
+        PERFORM tidings_stream_lower_floor(v_group_id, tidings_stream_now());
+    END LOOP;
+    RETURN v_found;
+END $$;
+
 -- Takes a stream out of sight, with its groups and publish keys, and returns its id; NULL when there
 -- is none. Its messages are still there, out of reach: its name begins with a control character now,
 -- which no stream's name has.

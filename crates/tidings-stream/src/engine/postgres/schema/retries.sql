@@ -40,6 +40,39 @@ DECLARE
     v_due bigint;
 BEGIN
     SELECT due INTO v_due FROM tidings_stream_retry
-        WHERE group_id = p_group_id AND claim IS NULL AND due >= p_floor ORDER BY due LIMIT 1;
+        WHERE group_id = p_group_id AND claim IS NULL
+            AND due >= p_floor AND due < tidings_stream_held_back()
+        ORDER BY due LIMIT 1;
     RETURN v_due;
+END $$;
+
+-- When a message is due that waits for earlier ones of its ordering key.
+CREATE FUNCTION tidings_stream_held_back() RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT 1::bigint << 60
+$$;
+
+-- The ordering key among headers, as it is in their JSON; NULL if there is none. What is in quotes is
+-- characters, escapes (whose backslash is doubled here) and bytes of other characters.
+CREATE FUNCTION tidings_stream_ordering_key(p_headers bytea) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT decode(substring(encode(p_headers, 'escape') FROM
+        '"ordering-key":("(?:[^"\\]|\\\\(?:\\\\|[^\\])|\\[0-7]{3})*")'), 'escape')
+$$;
+
+-- Lets the first message that waits for each of some ordering keys be claimed, unless an earlier one has the
+-- key, and returns whether there is one.
+CREATE FUNCTION tidings_stream_free_keys(p_group_id bigint, p_keys bytea[], p_now bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE tidings_stream_retry SET due = p_now, since = p_now
+        WHERE group_id = p_group_id AND due = tidings_stream_held_back() AND number IN (
+            SELECT first.number FROM tidings_stream_floor(p_group_id) floor, unnest(p_keys) AS freed (key)
+            CROSS JOIN LATERAL (
+                SELECT number FROM tidings_stream_retry
+                WHERE group_id = p_group_id AND ordering_key = freed.key AND number >= floor.lowest
+                ORDER BY number LIMIT 1) AS first);
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM tidings_stream_lower_floor(p_group_id, p_now);
+    RETURN true;
 END $$;

@@ -33,15 +33,18 @@ $$;
 -- Ends claims. p_masks has all receipts of each run, p_acks those that are acknowledged. The rest
 -- follows as items: all other receipts, and the outcomes that are no acknowledgement, those with the
 -- place of their run. Kinds: 0 acknowledged, 1 retry, 2 released, 3 dead, 4 lost to trim. Returns which
--- receipts were obeyed; no row for a group that does not exist.
+-- receipts were obeyed, and whether messages can be claimed that waited for their ordering keys; no row for
+-- a group that does not exist.
 CREATE FUNCTION tidings_stream_settle(
     p_stream text, p_group text,
     p_claims bigint[], p_bases bigint[], p_masks text[], p_acks text[],
     p_numbers bigint[], p_item_claims bigint[], p_runs integer[], p_kinds integer[],
     p_delays bigint[], p_errors bytea[], p_targets text[], p_letters bytea[]
-) RETURNS TABLE (masks text[], obeyed boolean[]) LANGUAGE plpgsql
+) RETURNS TABLE (masks text[], obeyed boolean[], has_freed boolean) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
+    v_key bytea;
+    v_keys bytea[];
     v_group_id bigint;
     v_stream_id bigint;
     v_now bigint;
@@ -128,8 +131,12 @@ BEGIN
             v_found := FOUND;
         ELSE
             DELETE FROM tidings_stream_retry
-                WHERE group_id = v_group_id AND number = p_numbers[i] AND claim = p_item_claims[i];
+                WHERE group_id = v_group_id AND number = p_numbers[i] AND claim = p_item_claims[i]
+                RETURNING ordering_key INTO v_key;
             v_found := FOUND;
+            IF v_key IS NOT NULL THEN
+                v_keys := v_keys || v_key;
+            END IF;
         END IF;
         obeyed[i] := v_found;
         IF v_found AND p_kinds[i] = 3 THEN
@@ -142,6 +149,7 @@ BEGIN
     IF 1 = ANY (p_kinds) OR 2 = ANY (p_kinds) THEN
         PERFORM tidings_stream_lower_floor(v_group_id, v_now);
     END IF;
+    has_freed := v_keys IS NOT NULL AND tidings_stream_free_keys(v_group_id, v_keys, v_now);
 
     -- The copies are made by the transaction that ends the claims. Streams are locked in one order,
     -- which is that of the outbox.
@@ -158,7 +166,9 @@ BEGIN
                     SELECT v_into.stream_id, v_head + 1, tidings_stream_now(),
                         v_bytes + tidings_stream_size(p_letters[v_item], payload), p_letters[v_item],
                         payload
-                    FROM tidings_stream_message WHERE stream_id = v_stream_id AND number = p_numbers[v_item]
+                    FROM tidings_stream_message
+                    WHERE stream_id = v_stream_id AND number = p_numbers[v_item]
+                        AND headers IS DISTINCT FROM ''
                     RETURNING bytes INTO v_number;
                 IF FOUND THEN
                     v_bytes := v_number;

@@ -14,7 +14,7 @@ CREATE TABLE tidings_stream_message (
     number       bigint NOT NULL,
     created_at   bigint NOT NULL,
     bytes        bigint NOT NULL,             -- payloads and headers of the stream up to here, these included
-    headers      bytea,                       -- a JSON object; NULL: none
+    headers      bytea,                       -- a JSON object; NULL: none; empty: the message was deleted
     payload      bytea NOT NULL,
     PRIMARY KEY (stream_id, number)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_insert_scale_factor = 0.1);
@@ -57,12 +57,15 @@ CREATE TABLE tidings_stream_retry (
     claim         bigint,                     -- who has it; NULL: it waits
     consumer      text,                       -- who has it; NULL: it waits
     last_error    bytea,
+    ordering_key  bytea,                      -- as in JSON; of a group that keeps the order, else NULL
     PRIMARY KEY (group_id, number)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 CREATE INDEX tidings_stream_retry_due ON tidings_stream_retry (group_id, due, number)
     WHERE claim IS NULL;
 CREATE INDEX tidings_stream_retry_expiry ON tidings_stream_retry (group_id, due, number)
     WHERE claim IS NOT NULL;
+CREATE INDEX tidings_stream_retry_key ON tidings_stream_retry (group_id, ordering_key, number)
+    WHERE ordering_key IS NOT NULL;
 
 -- Where looks for a group's retries begin. The row with the largest id counts; it is replaced, not
 -- updated.

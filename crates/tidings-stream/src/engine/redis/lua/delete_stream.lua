@@ -16,7 +16,7 @@ for _, each in ipairs(call('ZRANGE', groups, 0, -1)) do
     call('UNLINK', group.key, group.member)
   end
 end
-call('UNLINK', stream.key, stream.log, stream.large, groups)
+call('UNLINK', stream.key, stream.log, stream.large, stream.apart, groups)
 call('ZREM', root .. ':streams', name)
 call('SREM', root .. ':bounded', name)
 wake(name)

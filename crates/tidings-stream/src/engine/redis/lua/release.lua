@@ -8,11 +8,8 @@ if not group then
 end
 local claim, time, found = ARGV[3], now(), 0
 local function put_back(number, retry)
-  local member = padded(number)
   retry.claim, retry.consumer, retry.since, retry.due = false, false, time, time
-  call('HSET', group.retry, member, pack_retry(retry))
-  call('ZADD', group.retry_no, number, member)
-  call('ZADD', group.due, time, member)
+  save_retry(group, number, retry)
   found = 1
 end
 
@@ -26,10 +23,8 @@ if lease then
   remove_lease(group, lease)
 end
 -- What lies beyond these comes again when the claim expires, with its attempt counted.
-local members = call('ZRANGE', group.retry_no, 0, 9999)
-for _, member in ipairs(members) do
-  local packed = call('HGET', group.retry, member)
-  local retry = packed and unpack_retry(packed)
+for _, member in ipairs(call('ZRANGE', group.held, 0, 9999)) do
+  local retry = find_retry(group, member)
   if retry and retry.claim == tonumber(claim) then
     retry.attempts = retry.attempts - 1
     put_back(tonumber(member), retry)

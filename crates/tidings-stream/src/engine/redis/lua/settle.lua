@@ -16,7 +16,7 @@ if not group then
   return false
 end
 local time = now()
-local log = stream_key('log', name)
+local stream = { log = stream_key('log', name), apart = stream_key('apart', name) }
 local obeyed = {}
 local leases, changed = {}, {}
 local letters, order = {}, {}
@@ -50,23 +50,8 @@ end
 
 -- The retry that a receipt holds.
 local function held(claim, number)
-  local packed = call('HGET', group.retry, padded(number))
-  local retry = packed and unpack_retry(packed)
+  local retry = find_retry(group, padded(number))
   return retry and retry.claim == tonumber(claim) and retry
-end
-
-local function remove_retry(number)
-  local member = padded(number)
-  call('HDEL', group.retry, member)
-  call('ZREM', group.retry_no, member)
-  call('ZREM', group.due, member)
-end
-
-local function save_retry(number, retry)
-  local member = padded(number)
-  call('HSET', group.retry, member, pack_retry(retry))
-  call('ZADD', group.retry_no, number, member)
-  call('ZADD', group.due, retry.due, member)
 end
 
 -- Ends the claim of one message for good.
@@ -74,11 +59,11 @@ local function finish(claim, number)
   if settle_in(lease_of(claim), number, number) then
     return true
   end
-  if held(claim, number) then
-    remove_retry(number)
-    return true
+  local retry = held(claim, number)
+  if retry and remove_retry(group, padded(number), retry, time) then
+    has_returned = true
   end
-  return false
+  return retry and true
 end
 
 -- Ends the claim of one message that comes again. `first` is what is known of it after its first
@@ -93,7 +78,7 @@ local function put_back(claim, number, first, change)
     change(retry)
   end
   retry.claim, retry.consumer, retry.since = false, false, time
-  save_retry(number, retry)
+  save_retry(group, number, retry)
   has_returned = true
   return true
 end
@@ -119,20 +104,18 @@ end
 
 -- Copies a message to another stream.
 local function bury(number, to, provenance)
-  local first, _, fields = find_entry(log, number)
-  if not first then
+  local headers, payload = find(stream, number)
+  if not headers then
     lost = lost + 1
     return
   end
-  local at = 2 * (number - first) + 1
   local letter = letters[to]
   if not letter then
     letter = find_or_create_stream(to, ARGV[3])
     letters[to] = letter
     table.insert(order, letter)
   end
-  local headers = fields[at] ~= '' and letter_headers(fields[at], provenance) or provenance
-  write(letter, time, headers, fields[at + 1])
+  write(letter, time, headers ~= '' and letter_headers(headers, provenance) or provenance, payload)
   dead = dead + 1
 end
 
@@ -155,7 +138,7 @@ local function extend(claim, number, deadline)
   end
   if retry.due < deadline then
     retry.due = deadline
-    save_retry(number, retry)
+    save_retry(group, number, retry)
   end
   return true
 end

@@ -9,6 +9,8 @@
 --         id is <number of the first>-<milliseconds since 1970>
 -- large:  zset by number; '<number>:<bytes>:<milliseconds>' of each message with more than LARGE bytes
 --         of payload, which has an entry of its own
+-- apart:  zset by number; '<number>-<milliseconds>', bytes of headers, headers and payload of each message that
+--         shared its entry with one that was deleted: the entry is gone
 -- groups: zset of the groups' names
 -- <root>:streams, <root>:bounded: zset of the streams' names; set of those that have a bound
 
@@ -36,6 +38,7 @@ local function find_stream(name)
     name = name,
     log = stream_key('log', name),
     large = stream_key('large', name),
+    apart = stream_key('apart', name),
     birth = row[1],
     head = tonumber(row[2]),
     tail = tonumber(row[3]),
@@ -53,7 +56,7 @@ local function find_or_create_stream(name, birth)
   end
   call('ZADD', root .. ':streams', 0, name)
   -- Without its row, nothing of a stream counts: it was deleted by hand.
-  call('UNLINK', stream_key('log', name), stream_key('large', name))
+  call('UNLINK', stream_key('log', name), stream_key('large', name), stream_key('apart', name))
   call('HSET', stream_key('stream', name), 'birth', birth, 'head', 0, 'tail', 1)
   return find_stream(name)
 end
@@ -94,7 +97,21 @@ local function find_entry(log, number)
   end
 end
 
--- The same without the fields, for which a large message is not read. If the message was
+-- The headers and the payload of a message. Nothing if it was removed.
+local function find(stream, number)
+  local first, _, fields = find_entry(stream.log, number)
+  if first then
+    local at = 2 * (number - first) + 1
+    return fields[at], fields[at + 1]
+  end
+  local apart = call('ZRANGE', stream.apart, number, number, 'BYSCORE')[1]
+  if apart then
+    local length, from = string.match(apart, '^[^\n]*\n(%d+)\n()')
+    return string.sub(apart, from, from + length - 1), string.sub(apart, from + length)
+  end
+end
+
+-- The place of an entry without the fields, for which a large message is not read. If the message was
 -- removed by hand it is the next entry, if there is one.
 local function place(stream, number)
   local large = call('ZRANGE', stream.large, number, number, 'BYSCORE')[1]
@@ -110,6 +127,15 @@ local function place(stream, number)
     first, time = string.match(entry[1], '^(%d+)-(%d+)$')
   end
   return tonumber(first), tonumber(time)
+end
+
+-- The ordering key among headers.
+local function ordering_key(headers)
+  if not string.find(headers, '"ordering-key"', 1, true) then
+    return nil
+  end
+  local is_read, read = pcall(cjson.decode, headers)
+  return is_read and type(read) == 'table' and read['ordering-key'] or nil
 end
 
 -- The first message of `lo` to `hi` that was appended at a time or later; hi + 1 when there is none.
@@ -159,11 +185,9 @@ local function lose(group, tail)
   local lost = 0
   for _, member in ipairs(call('ZRANGE', group.retry_no, '-inf', '(' .. text(tail), 'BYSCORE',
     'LIMIT', 0, CHUNK)) do
-    local packed = call('HGET', group.retry, member)
-    if packed and not unpack_retry(packed).claim then
-      call('HDEL', group.retry, member)
-      call('ZREM', group.retry_no, member)
-      call('ZREM', group.due, member)
+    local retry = find_retry(group, member)
+    if retry and not retry.claim then
+      remove_retry(group, member, retry, now())
       lost = lost + 1
     end
   end
@@ -220,6 +244,7 @@ local function trim(stream, time, is_exact)
   end
   call('XTRIM', stream.log, 'MINID', '=', first)
   call('ZREMRANGEBYSCORE', stream.large, '-inf', '(' .. keep)
+  call('ZREMRANGEBYSCORE', stream.apart, '-inf', '(' .. keep)
   stream.tail, stream.oldest_at = keep, created_at
   call('HSET', stream.key, 'tail', keep, 'oldest_at', created_at or '')
   for _, group in ipairs(groups) do
