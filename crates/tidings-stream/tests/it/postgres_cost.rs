@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_stream::engine::{ConsumerKey, Engine, GroupKey, Outcome, Settlement};
+use tidings_stream::engine::{
+    ClaimOptions, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement,
+};
 use tidings_stream::postgres::{PostgresEngine, tokio_postgres};
 use tidings_stream::{NewMessage, Retention, StartFrom};
 
@@ -232,7 +234,7 @@ impl<'a> tokio_postgres::types::FromSql<'a> for Json {
 
 /// An index of many messages is a level or two deeper, and each look at it touches as many pages more. What
 /// has ended within the last milliseconds may be gone through.
-fn assert_flat(before: [u64; 5], after: [u64; 5]) {
+fn assert_flat<const N: usize>(before: [u64; N], after: [u64; N]) {
     let is_flat = before
         .iter()
         .zip(&after)
@@ -251,6 +253,78 @@ async fn regression_a_long_history_costs_as_much_as_a_short_one() {
     let long = counted.costs().await;
     assert_flat(short, long);
     drop(counted.schema);
+}
+
+/// What waits for its ordering key costs neither a claim nor the end of the message that has the key.
+#[tokio::test]
+async fn a_long_backlog_behind_a_key_costs_as_much_as_a_short_one() {
+    let counted = Counted::new().await;
+    let name = counted.key.stream.as_str();
+    let publish = async |key: &str, count: usize| {
+        let message = NewMessage::new("").with_ordering_key(key);
+        let appending = counted
+            .engine
+            .append(&counted.key.stream, vec![message; count], None);
+        appending.await.unwrap();
+    };
+    let consumer = ConsumerKey {
+        group: counted.key.clone(),
+        consumer: "c".into(),
+    };
+    let options = ClaimOptions {
+        in_key_order: true,
+        ..NEVER.into()
+    };
+    let mut first = None;
+    let mut costs = Vec::new();
+    for behind in [10, 20_000] {
+        publish("a", behind).await;
+        loop {
+            let claimed = counted.engine.claim(&consumer, 10, options).await.unwrap();
+            first = claimed.messages.first().map(|it| it.receipt).or(first);
+            if claimed.next_due != Some(Duration::ZERO) {
+                break;
+            }
+        }
+        publish("b", 1).await;
+        let claim = format!(
+            "tidings_stream_claim('{name}', 'g', 2, 'd', 10, 1000, 1000000, 32768, true, 100)"
+        );
+        let Receipt { id, claim: number } = first.unwrap();
+        let settle = format!(
+            "tidings_stream_settle('{name}', 'g', '{{}}', '{{}}', '{{}}', '{{}}', '{{{id}}}', '{{{number}}}',
+                '{{0}}', '{{0}}', '{{0}}', '{{NULL}}', '{{NULL}}', '{{NULL}}')"
+        );
+        let idle = counted
+            .pages(Some(&claim), &claim.replace("2, 'd'", "4, 'd'"))
+            .await;
+        costs.push([
+            counted.pages(None, &claim).await,
+            idle,
+            counted.pages(None, &settle).await,
+        ]);
+        // The message of the other key is left.
+        let left = counted
+            .engine
+            .claim(&consumer, 10, options)
+            .await
+            .unwrap()
+            .messages;
+        assert_eq!(left.len(), 1);
+        let outcome = Outcome::Acknowledged;
+        let receipt = left[0].receipt;
+        let settlements = Arc::from([Settlement { receipt, outcome }]);
+        counted
+            .engine
+            .settle(&counted.key, settlements)
+            .await
+            .unwrap();
+    }
+    let is_flat = costs[0]
+        .iter()
+        .zip(costs[1])
+        .all(|(short, long)| long <= short * 2);
+    assert!(is_flat, "{costs:?}");
 }
 
 /// While a session holds an old snapshot, no version of any row goes away: rows that every call updates

@@ -127,7 +127,8 @@ if ARGV[7] == '1' then
   -- Each has a place of its own.
   while room > 0 and bytes < MAX_BYTES and cursor < stream.head and held_back < MAX_HELD_BACK do
     local upto
-    upto, bytes = cut(stream, cursor + 1, math.min(stream.head, cursor + room), bytes)
+    local most_more = math.min(room, MAX_HELD_BACK - held_back)
+    upto, bytes = cut(stream, cursor + 1, math.min(stream.head, cursor + most_more), bytes)
     local headers = headers_of(cursor + 1, upto)
     for number = cursor + 1, upto do
       local key = headers[number] and ordering_key(headers[number])

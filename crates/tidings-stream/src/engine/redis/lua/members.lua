@@ -18,9 +18,9 @@ for _, packed in ipairs(call('HVALS', group.lease)) do
   local lease = unpack_lease(nil, packed)
   hold(lease.consumer, open_count(lease))
 end
-for _, packed in ipairs(call('HVALS', group.retry)) do
-  local retry = unpack_retry(packed)
-  if retry.claim then
+for _, member in ipairs(call('ZRANGE', group.held, 0, -1)) do
+  local retry = find_retry(group, member)
+  if retry and retry.claim then
     hold(retry.consumer, 1)
   end
 end
