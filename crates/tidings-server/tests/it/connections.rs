@@ -6,19 +6,24 @@ use serde_json::{Value, json};
 use tidings_server::{Config, Server as InProcess};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::raw::{RawSocket, address, ask, connect};
 use crate::support::{Home, Server, http, soon};
 
 /// A server whose process may open this many files.
 async fn with_descriptors(home: &Home, limit: u32) -> Server {
+    under(home, &format!("ulimit -n {limit}")).await
+}
+
+/// A server under what a command of the shell sets.
+async fn under(home: &Home, setting: &str) -> Server {
     let command = home.command();
     let command = command.as_std();
     let mut limited = tokio::process::Command::new("sh");
     limited
         .arg("-c")
-        .arg(format!("ulimit -n {limit}; exec \"$0\" \"$@\""))
+        .arg(format!("{setting}; exec \"$0\" \"$@\""))
         .arg(command.get_program())
         .args(command.get_args())
         .stdout(std::process::Stdio::piped())
@@ -417,6 +422,103 @@ async fn regression_a_response_says_whether_the_connection_is_closed() {
     );
 }
 
+#[tokio::test]
+async fn the_last_response_of_a_server_that_stops_says_that_the_connection_is_closed() {
+    let home = Home::new();
+    let server = home.start().await;
+    let host = address(&server);
+    let mut stream = connect(&server).await;
+    let body = json!({ "user_id": "anna", "payload": 1 }).to_string();
+    let head = format!(
+        "POST /v1/notifications HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server waits for the body.
+    let leave = soon("the leave to send it", status(&mut stream)).await;
+    assert!(leave.starts_with("HTTP/1.1 100"), "{leave}");
+    server.signal("-TERM").await;
+    soon("the end of accepting", async {
+        while TcpStream::connect(host).await.is_ok() {}
+    })
+    .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    soon("the end", stream.read_to_string(&mut reply))
+        .await
+        .unwrap();
+    assert!(reply.contains("HTTP/1.1 201"), "{reply}");
+    assert!(reply.contains("\r\nconnection: close\r\n"), "{reply}");
+    assert!(!reply.contains("keep-alive"), "{reply}");
+}
+
+/// Its next request waits, and does not say that it has gone.
+#[tokio::test]
+async fn a_client_that_sends_on_beside_its_stream_is_pinged_at_the_ordinary_pace() {
+    let home = Home::with(&["--ping-interval", "5s"]);
+    let server = home.start().await;
+    let mut client = get(&server, "/v1/users/anna/events").await;
+    let mut text = Vec::new();
+    let mut read_until = async |client: &mut TcpStream, what: &str| {
+        soon(what, async {
+            while !String::from_utf8_lossy(&text).contains(what) {
+                assert!(client.read_buf(&mut text).await.unwrap() > 0);
+            }
+        })
+        .await;
+    };
+    read_until(&mut client, "tidings.caught_up").await;
+    let early = format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", address(&server));
+    client.write_all(early.as_bytes()).await.unwrap();
+    let sent = Instant::now();
+    read_until(&mut client, ": ping").await;
+    assert!(sent.elapsed() > Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised_to_what_is_needed() {
+    let home = Home::new();
+    // Which is not the hard limit.
+    let server = under(&home, "ulimit -Sn 256").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.process_id()));
+    let limits = limits.unwrap();
+    let line = limits.lines().find(|it| it.starts_with("Max open files"));
+    let soft = line.unwrap().split_whitespace().nth(3).unwrap();
+    assert!(soft.parse::<u64>().unwrap() > 256, "{limits}");
+}
+
+/// Makes the limit of open files of a running process another one.
+#[cfg(target_os = "linux")]
+async fn limit_descriptors(server: &Server, limit: u32) {
+    let mut command = tokio::process::Command::new("prlimit");
+    command.args(["--pid", &server.process_id().to_string()]);
+    let status = command.arg(format!("--nofile={limit}:")).status();
+    assert!(status.await.unwrap().success());
+}
+
+/// Other systems have no command that changes it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_shortage_of_descriptors_is_one_warning_and_clients_wait_until_it_ends() {
+    let home = Home::with(&["--log=info"]);
+    let server = home.start().await;
+    limit_descriptors(&server, 5).await;
+    let mut client = get(&server, "/health/live").await;
+    // For many attempts.
+    let reply = timeout(Duration::from_secs(1), status(&mut client)).await;
+    assert!(reply.is_err(), "{reply:?}");
+    limit_descriptors(&server, 1024).await;
+    assert_eq!(
+        soon("a reply", status(&mut client)).await,
+        "HTTP/1.1 200 OK\r\n"
+    );
+    let (_, log) = server.stop("-TERM").await;
+    for line in ["cannot accept connections", "accepting connections again"] {
+        assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
+    }
+}
+
 /// Takes as long as a body may.
 #[tokio::test]
 async fn regression_the_refusal_of_a_slow_body_says_that_the_connection_is_closed() {
@@ -455,4 +557,23 @@ async fn a_client_that_goes_on_sending_after_a_refusal_is_cut_off() {
     })
     .await;
     assert!(sent < 96 << 20, "{sent}");
+}
+
+/// Nor to wait for one that hardly sends.
+#[tokio::test]
+async fn a_client_that_sends_slowly_after_a_refusal_is_cut_off() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = connect(&server).await;
+    let head = format!(
+        "POST /v1/notifications HTTP/1.1\r\nHost: {}\r\nContent-Length: 10000000000\r\n\r\n",
+        address(&server)
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    soon("the end of the connection", async {
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
 }

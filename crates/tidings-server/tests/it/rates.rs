@@ -59,8 +59,14 @@ async fn requests_beyond_the_rate_of_a_caller_wait_as_long_as_the_response_says(
         request.bearer_auth(caller)
     };
     let anna = token("anna", 600);
+    let mut others = (0..).map(|n| format!("user-{n}"));
     for caller in [KEY, &anna] {
         let refused = until_too_many(&server, caller).await;
+        // Each user has a rate of their own.
+        let other = others.next().unwrap();
+        let path = format!("/v1/users/{other}/notifications");
+        let response = get(&path, &token(&other, 600)).send().await.unwrap();
+        assert_eq!(response.status(), 200);
         assert_eq!(header(&refused, "ratelimit-policy"), "\"requests\";q=1;w=1");
         assert_eq!(header(&refused, "ratelimit"), "\"requests\";r=0;t=1");
         assert_eq!(header(&refused, "retry-after"), "1");
@@ -437,12 +443,14 @@ async fn refusals_of_an_address_have_the_headers_of_other_responses() {
         assert!(text.contains(expected), "{expected} in {text}");
     }
     let (_, log) = server.stop("-TERM").await;
-    let mut lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
-    let line = lines.find(|line: &Value| {
+    let lines = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let of_limit = lines.filter(|line: &Value| {
         let message = line["fields"]["message"].as_str();
         message.is_some_and(|it| it.contains("(--max-address-connections)"))
     });
-    let line = line.unwrap_or_else(|| panic!("{log}"));
+    let [line] = &of_limit.collect::<Vec<_>>()[..] else {
+        panic!("expected one line for the address: {log}");
+    };
     assert_eq!(line["fields"]["client.address"], "127.0.0.2");
     assert_eq!(line["span"]["request_id"], "order-1");
 }

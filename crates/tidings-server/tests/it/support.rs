@@ -196,6 +196,18 @@ impl Server {
         kibibytes.parse::<usize>().unwrap() * 1024
     }
 
+    /// Whether the process waits for something: no thread of it runs, or is ready to.
+    pub(crate) fn is_asleep(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process_id())).unwrap();
+        // A thread may end meanwhile.
+        let states = tasks.filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // The name of the thread is in parentheses, and its state is the next field.
+            stat.rsplit_once(") ")?.1.chars().next()
+        });
+        states.into_iter().all(|state| state == 'S')
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) async fn kill(mut self) {
         self.process.kill().await.unwrap();
