@@ -166,6 +166,12 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_is_not_shown() {
+        let shown = format!("{:?}", Credential::new("a-secret", Place::Query));
+        assert_eq!(shown, "[redacted] in Query");
+    }
+
+    #[test]
     fn a_token_is_found_in_every_place() {
         let one = |text: &str, place| Ok(Some((text.to_owned(), place)));
         assert_eq!(found(&[], "/x"), Ok(None));

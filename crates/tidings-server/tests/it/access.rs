@@ -62,6 +62,12 @@ async fn pages_of_strangers_are_refused_and_those_of_listed_origins_let_in() {
         assert_eq!(reply.status(), status, "{origin}");
         let allowed = reply.headers().get("access-control-allow-origin");
         assert_eq!(allowed.is_some(), status == 200, "{origin}");
+        // A cache must not give one page the response to another.
+        let vary = reply.headers().get("vary").is_some_and(|it| it == "Origin");
+        assert_eq!(vary, status == 200, "{origin}");
+        // No cookie is a credential here.
+        let cookies = reply.headers().get("access-control-allow-credentials");
+        assert_eq!(cookies, None, "{origin}");
 
         let upgrade = http()
             .get(server.at("/v1/users/a/ws"))
@@ -183,6 +189,10 @@ async fn preflights_allow_what_tracing_adds_and_refusals_name_their_setting() {
     ] {
         assert!(allowed.split(", ").any(|one| one == header), "{allowed}");
     }
+    assert_eq!(
+        reply.headers()["access-control-allow-methods"],
+        "GET, POST, PATCH, DELETE"
+    );
     assert_eq!(
         reply.headers()["access-control-expose-headers"],
         "retry-after, ratelimit, ratelimit-policy, x-request-id"

@@ -334,6 +334,30 @@ async fn regression_one_row_that_cannot_be_read_does_not_hide_the_others() {
 }
 
 #[tokio::test]
+async fn there_are_a_thousand_keys_at_most() {
+    let home = with_key();
+    let server = home.start().await;
+    create(&server, &["read"]).await;
+    server.stop("-TERM").await.0.code().unwrap();
+    let database = rusqlite::Connection::open(home.database()).unwrap();
+    let columns = "name, prefix, scopes, created_at, expires_at, last_used_at";
+    let more = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 998)
+         INSERT INTO api_key (id, digest, {columns})
+         SELECT 'key_' || n, randomblob(32), {columns} FROM api_key, n"
+    );
+    assert_eq!(database.execute(&more, []).unwrap(), 998);
+    drop(database);
+
+    let server = home.start().await;
+    create(&server, &["read"]).await;
+    let new = json!({ "name": "one more", "scopes": ["read"] });
+    let (status, refused) = call(&server, KEY, Method::POST, "/v1/keys", Some(new)).await;
+    assert_eq!(status, 409);
+    assert_eq!(refused["error"]["code"], "too_many_keys");
+}
+
+#[tokio::test]
 async fn regression_a_delete_with_fields_is_refused() {
     let home = with_key();
     let server = home.start().await;

@@ -346,30 +346,41 @@ async fn idempotency_keys_of_two_callers_never_meet() {
 #[tokio::test]
 async fn a_refusal_names_what_the_server_accepts() {
     let secret = ["--jwt-secret", SECRET];
-    for (more, token, expected) in [
+    let in_url = format!("?token={}", token("anna", 60));
+    for (more, query, key, expected) in [
         (
             &secret[..],
+            "",
             None,
+            "expected one header `Authorization: Bearer KEY` with a valid API key or token",
+        ),
+        // What could be no token is called no wrong token.
+        (
+            &secret,
+            "",
+            Some("a-mistyped-key-0123456789"),
             "expected one header `Authorization: Bearer KEY` with a valid API key or token",
         ),
         (
             &[],
+            "",
             None,
             "expected one header `Authorization: Bearer KEY` with a valid API key",
         ),
         (
             &[],
-            Some(token("anna", 60)),
+            &in_url,
+            None,
             "the server accepts no tokens: it has no --jwt-secret, --jwt-public-key or --jwt-jwks",
         ),
     ] {
         let server = Home::with(&[&["--api-key", KEY], more].concat());
         let server = server.start().await;
-        let mut url = server.at("/v1/users/anna/notifications");
-        if let Some(token) = token {
-            url = format!("{url}?token={token}");
+        let mut request = http().get(server.at(&format!("/v1/users/anna/notifications{query}")));
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
         }
-        let response = http().get(url).send().await.unwrap();
+        let response = request.send().await.unwrap();
         assert_eq!(response.status(), 401);
         let error: Value = response.json().await.unwrap();
         assert_eq!(error["error"]["message"], expected);
@@ -437,6 +448,37 @@ async fn tokens_are_verified_by_a_key_set_at_a_url() {
         .unwrap();
     assert!(line.contains("http://127.0.0.1:1/keys"), "{line}");
     assert!(!log.contains("hidden"), "{log}");
+}
+
+/// The start does not wait for ever, and what comes is not kept without end.
+#[tokio::test]
+async fn a_key_set_that_is_late_too_large_or_an_error_is_not_used_and_the_log_says_why() {
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let set = json!({ "keys": [jwk(&pair)] });
+    let mut large = set.clone();
+    large["padding"] = "x".repeat(256 * 1024).into();
+    let large = serve(large).await;
+    let failing = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let error = format!("http://{}/keys", failing.local_addr().unwrap());
+    let reply = (axum::http::StatusCode::BAD_GATEWAY, set.to_string());
+    let app = axum::Router::new().route("/keys", axum::routing::get(async move || reply));
+    tokio::spawn(async move { axum::serve(failing, app).await.unwrap() });
+    // It takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let late = format!("http://{}/keys", silent.local_addr().unwrap());
+    let token = signed_by(&pair, &json!({ "sub": "anna", "exp": 9_999_999_999_i64 }));
+    for (url, reason) in [
+        (large, "expected at most 262144 bytes"),
+        (error, "the server replied 502"),
+        (late, "expected it within 5 s"),
+    ] {
+        let home = Home::with(&["--api-key", KEY, "--jwt-jwks", &url]);
+        let server = home.start().await;
+        let request = http().get(server.at("/v1/users/anna/notifications"));
+        assert_eq!(status(request.bearer_auth(&token)).await, 503, "{reason}");
+        let (_, log) = server.stop("-TERM").await;
+        assert!(log.contains(reason), "{reason} in {log}");
+    }
 }
 
 /// A redirect can lead to an address without TLS, or to one that only this machine reaches.

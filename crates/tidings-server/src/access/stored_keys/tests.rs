@@ -152,6 +152,10 @@ async fn a_store_that_fails_is_not_blamed_on_the_key() {
         assert!(matches!(keys.find(&new).await, Err(StorageError::Locked)));
     }
     assert_eq!(store.reads(), reads + 1);
+    assert!(
+        is_known(&keys, &text).await,
+        "also after a reading that failed"
+    );
     store.fail(false);
     tokio::time::advance(AT_MOST_EVERY).await;
     assert!(is_known(&keys, &new).await);

@@ -380,6 +380,29 @@ async fn a_key_that_is_new_in_the_key_set_is_found_and_one_that_is_gone_forgotte
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_withdrawn_is_forgotten_although_no_token_asks_for_another() {
+    let [first, second] = [(); 2].map(|()| Signer::new(Algorithm::EdDSA));
+    let set = KeySet::of(&[first.jwk("1")], Pace::default());
+    let token = first.sign(Some("1"), &claims(&json!({})));
+    let test = async {
+        set.jwks().load().await.unwrap();
+        set.tokens.verify(&token).await.unwrap();
+        set.write(&[second.jwk("2")]);
+        let mut seconds = 0;
+        while set.tokens.verify(&token).await.is_ok() {
+            // Past two periods it is too late.
+            assert!(seconds < 600, "the key set is not loaded again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            seconds += 1;
+        }
+    };
+    tokio::select! {
+        () = test => {}
+        () = set.jwks().run() => {}
+    }
+}
+
 #[tokio::test]
 async fn unknown_keys_do_not_load_the_key_set_again_and_again() {
     let signer = Signer::new(Algorithm::EdDSA);
