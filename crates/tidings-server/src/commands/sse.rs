@@ -136,6 +136,14 @@ mod tests {
     }
 
     #[test]
+    fn a_line_without_end_is_an_error() {
+        let mut reader = SseReader::default();
+        let longest = vec![b'x'; MAX_LINE_BYTES];
+        assert!(reader.feed(&longest).is_ok());
+        assert!(reader.feed(b"x").is_err());
+    }
+
+    #[test]
     fn every_line_end_and_a_byte_order_mark_are_read_as_browsers_do() {
         for end in ["\n", "\r", "\r\n"] {
             let text = "\u{feff}id: 1\ndata: one\n\ndata: \u{feff}two\ndata\n\n".replace('\n', end);

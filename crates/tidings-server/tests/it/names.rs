@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::errors;
-use crate::support::{Home, Server, binary, http};
+use crate::support::{Home, Server, binary, http, run};
 
 /// Posts what must be refused; returns the status, and the field with what is wrong with it.
 async fn refusal(server: &Server, path: &str, body: &Value) -> (u16, String) {
@@ -61,6 +61,20 @@ async fn a_user_who_would_look_like_another_or_get_lost_in_a_path_is_refused_eve
             let complaint = String::from_utf8(output.stderr).unwrap();
             assert!(!output.status.success(), "{command:?}");
             assert!(complaint.contains("USER"), "{command:?}: {complaint}");
+        }
+    }
+    // A URL would lose them in the place of an id, too.
+    for id in [".", ".."] {
+        for command in [
+            ["inbox", "anna", "--read", id].as_slice(),
+            &["key", "revoke", id],
+        ] {
+            let (ok, _, complaint) = run(&server, command).await;
+            assert!(!ok, "{command:?}");
+            assert!(
+                complaint.contains("other than `.` and `..`"),
+                "{command:?}: {complaint}"
+            );
         }
     }
     // Everything else is opaque, and compared byte by byte.
