@@ -171,4 +171,16 @@ mod tests {
         assert!(check(&twice).is_err());
         assert!(check(&twice[..2]).is_ok());
     }
+
+    #[test]
+    fn an_endpoint_has_a_hundred_patterns_at_most() {
+        let numbered = |n| EventPattern::new(format!("type.{n}")).unwrap();
+        let many: Vec<_> = (0..=MAX_PATTERNS).map(numbered).collect();
+        assert_eq!(MAX_PATTERNS, 100);
+        assert!(check(&many[1..]).is_ok());
+        let error = check(&many).unwrap_err();
+        assert_eq!(error.field(), Some("event_types"));
+        let text = error.to_string();
+        assert!(text.contains("at most 100 types, got 101"), "{text}");
+    }
 }

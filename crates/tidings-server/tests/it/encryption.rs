@@ -59,16 +59,41 @@ async fn no_plain_secret_is_in_the_database_or_the_log_and_a_repeat_has_it() {
     let server = home.start().await;
     let (status, created) = create(&server).await;
     assert_eq!(status, 201);
-    let secret = created["secret"].as_str().unwrap();
-    let plain = secret.strip_prefix("whsec_").unwrap();
+    let id = created["id"].as_str().unwrap();
+    let rotate = server.at(&format!("/v1/endpoints/{id}/secret/rotate"));
+    let rotate = http().post(rotate).header("Idempotency-Key", "rotate");
+    let rotated = rotate.json(&json!({})).send().await.unwrap();
+    let rotated: Value = rotated.json().await.unwrap();
     let (_, log) = server.stop("-TERM").await;
-    assert!(!log.contains(plain) && !log.contains(&KEY[..43]), "{log}");
-    assert!(!is_in_a_row(&home.database(), plain));
+    for document in [&created, &rotated] {
+        let secret = document["secret"].as_str().unwrap();
+        let plain = secret.strip_prefix("whsec_").unwrap();
+        assert!(!log.contains(plain) && !log.contains(&KEY[..43]), "{log}");
+        assert!(!is_in_a_row(&home.database(), plain));
+    }
     assert!(is_in_a_row(&home.database(), "sealed:1:"));
 
     let server = home.start().await;
     let (status, repeated) = create(&server).await;
     assert_eq!((status, &repeated), (201, &created));
+}
+
+#[tokio::test]
+async fn the_secret_of_a_removed_endpoint_is_gone() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body = json!({ "url": "https://example.com/" });
+    let created = server.post("/v1/endpoints", &body).await;
+    let created: Value = created.json().await.unwrap();
+    let plain = &created["secret"].as_str().unwrap()["whsec_".len()..];
+    assert!(is_in_a_row(&home.database(), plain));
+    let one = server.at(&format!(
+        "/v1/endpoints/{}",
+        created["id"].as_str().unwrap()
+    ));
+    let removed = http().delete(one).send().await.unwrap();
+    assert_eq!(removed.status(), 204);
+    assert!(!is_in_a_row(&home.database(), plain));
 }
 
 /// Without a key, what was stored as it is stays in the rows: the search above finds what there is.

@@ -20,7 +20,7 @@ fn lock(home: &Home) -> Connection {
 
 #[tokio::test]
 async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
-    let home = Home::new();
+    let home = Home::with(&["--log", "info"]);
     let server = home.start().await;
     server.notify("anna", json!(1)).await;
     let locked = lock(&home);
@@ -51,6 +51,9 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         (&page["unread"], page["data"].as_array().unwrap().len()),
         (&json!(1), 1)
     );
+    let text = http().get(server.at("/metrics")).send().await.unwrap();
+    let text = text.text().await.unwrap();
+    assert!(text.contains("\ntidings_server_database_failed_total 4\n"));
     drop(locked);
     server.notify("anna", json!(3)).await;
     let page = server.get("/v1/users/anna/notifications").await;
@@ -61,6 +64,10 @@ async fn a_locked_database_is_said_to_be_temporary_and_nothing_is_stored() {
         .map(|one| &one["payload"])
         .collect();
     assert_eq!(payloads, [3, 1]);
+    let (_, log) = server.stop("-TERM").await;
+    for line in ["the database does not work", "the database works again"] {
+        assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,24 @@ async fn a_request_that_names_two_hosts_is_refused() {
 }
 
 #[tokio::test]
+async fn an_idempotency_key_has_255_characters_at_most() {
+    let home = Home::new();
+    let server = home.start().await;
+    for (length, status) in [(255, 201), (256, 400)] {
+        let request = http()
+            .post(server.at("/v1/notifications"))
+            .header("Idempotency-Key", "x".repeat(length))
+            .json(&serde_json::json!({ "user_id": "anna", "payload": 1 }));
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{length}");
+        let body: Value = response.json().await.unwrap();
+        if status == 400 {
+            assert_eq!(body["error"]["field"], "Idempotency-Key");
+        }
+    }
+}
+
+#[tokio::test]
 async fn regression_a_request_that_names_no_host_or_a_broken_one_is_refused_with_keys_too() {
     const KEY: &str = "0123456789abcdef";
     let home = Home::with(&["--api-key", KEY]);
