@@ -203,3 +203,17 @@ async fn without_a_file_or_a_change_the_server_goes_on() {
     let (status, log) = server.stop("-TERM").await;
     assert!(status.success(), "{log}");
 }
+
+/// Other systems have no command that changes the limit of a running process.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn limits_that_are_read_again_fit_into_the_descriptors_too() {
+    let tidings = Reloading::start("max-streams = 10\n", &[]).await;
+    let process = tidings.server.process_id().to_string();
+    let mut limit = tokio::process::Command::new("prlimit");
+    limit.args(["--nofile=256:256", "--pid", &process]);
+    assert!(limit.status().await.unwrap().success());
+    tidings.reload("max-streams = 5000\n", 1).await;
+    let warning = "the limit of open files is 256 instead of";
+    tidings.until_log(warning, 1).await;
+}

@@ -110,6 +110,34 @@ async fn requests_accepting_and_attempts_are_spans_and_a_request_continues_the_t
 }
 
 #[tokio::test]
+async fn a_request_that_the_server_failed_is_a_failed_span_and_one_that_it_refused_is_not() {
+    let collector = Receiver::start(Reply::ok()).await.unwrap();
+    let home = Home::with(&[
+        "--otlp-endpoint",
+        &collector.url("/otlp"),
+        "--jwt-jwks",
+        "http://127.0.0.1:1/keys",
+    ]);
+    let server = home.start().await;
+    // No key set could be loaded that verifies it.
+    let token = "eyJhbGciOiJFZERTQSJ9.e30.AA";
+    let inbox = http().get(server.at("/v1/users/anna/notifications"));
+    let failed = inbox.bearer_auth(token).send().await.unwrap();
+    assert_eq!(failed.status(), 503);
+    let unknown = http().get(server.at("/v1/nowhere")).send().await.unwrap();
+    assert_eq!(unknown.status(), 404);
+    server.stop("-TERM").await.0.code().unwrap();
+    let spans = spans(&collector);
+    let is_failed = |name: &str| {
+        let span = spans.iter().find(|span| span.name == name).unwrap();
+        // An error.
+        span.status.as_ref().is_some_and(|status| status.code == 2)
+    };
+    assert!(is_failed("GET /v1/users/{user}/notifications"));
+    assert!(!is_failed("GET unknown"));
+}
+
+#[tokio::test]
 async fn a_collector_that_refuses_costs_one_line_and_nothing_else() {
     let refused = Reply::new(StatusCode::SERVICE_UNAVAILABLE);
     let collector = Receiver::start(refused).await.unwrap();

@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use super::{Webhooks, create, delivery_in};
-use crate::support::{Home, soon};
+use crate::support::{Home, http, soon};
+use crate::websocket::Socket;
 
 #[tokio::test]
 async fn an_accepted_event_is_posted_signed_and_its_attempt_recorded() {
@@ -48,6 +49,38 @@ async fn an_accepted_event_is_posted_signed_and_its_attempt_recorded() {
     // A secret is shown once.
     let list = server.get("/v1/users/anna/endpoints").await;
     assert!(list["data"][0].get("secret").is_none());
+}
+
+/// Most parsers read 128 levels, and a document has some of its own around the payload.
+#[tokio::test]
+async fn the_deepest_payload_is_read_in_every_document_that_carries_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut receiver = Webhooks::start().await;
+    create(&server, "/v1/endpoints", json!({ "url": receiver.url() })).await;
+    let mut events = server.events("anna", "").await;
+    events.until("tidings.caught_up").await;
+    let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+    socket.until("caught_up").await;
+    let mut depth = 128;
+    let (deep, created) = loop {
+        let deep = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let body = format!(r#"{{"user_ids":["anna"],"payload":{deep}}}"#);
+        let request = http().post(server.at("/v1/notifications")).body(body);
+        let response = request.send().await.unwrap();
+        if response.status() == 201 {
+            break (deep, response.json::<Value>().await.unwrap());
+        }
+        depth -= 1;
+    };
+    assert!(depth > 100, "{depth}");
+    let payload: Value = serde_json::from_str(&deep).unwrap();
+    assert_eq!(created["data"][0]["payload"], payload);
+    assert_eq!(events.next().await.json()["payload"], payload);
+    assert_eq!(socket.next().await["data"]["payload"], payload);
+    assert_eq!(receiver.next().await.json()["data"], payload);
+    let page = server.get("/v1/users/anna/notifications").await;
+    assert_eq!(page["data"][0]["payload"], payload);
 }
 
 #[tokio::test]
