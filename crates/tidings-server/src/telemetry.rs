@@ -7,11 +7,14 @@
 pub(crate) mod prometheus;
 pub(crate) mod traces;
 
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 
 use crate::permits::Full;
@@ -45,19 +48,57 @@ const ERROR_TYPE: &str = "error.type";
 /// What a path without a route is called.
 pub(crate) const UNKNOWN_ROUTE: &str = "unknown";
 
-/// A request got its response.
-pub(crate) fn request_finished(
-    method: &Method,
-    route: &str,
+/// The histograms of requests. Each is looked up once, because its labels are made of text: that takes longer than
+/// to record a duration.
+#[derive(Debug, Default)]
+pub(crate) struct Requests(RwLock<HashMap<String, Vec<RequestsOf>>>);
+
+/// Requests of a route with the same method and status.
+#[derive(Debug, Clone)]
+struct RequestsOf {
+    method: &'static str,
     status: StatusCode,
-    duration: Duration,
-) {
-    let labels = [
-        (METHOD, method_label(method).to_owned()),
-        (ROUTE, route.to_owned()),
-        (STATUS, status.as_str().to_owned()),
-    ];
-    histogram!(REQUEST_DURATION, &labels).record(duration);
+    durations: Histogram,
+}
+
+impl Requests {
+    /// A request got its response.
+    pub(crate) fn finished(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        duration: Duration,
+    ) {
+        let method = method_label(method);
+        // The recorder is not called under a lock.
+        let known = self.known(method, route, status);
+        let durations = known.unwrap_or_else(|| self.learn(method, route, status));
+        durations.record(duration);
+    }
+
+    fn known(&self, method: &'static str, route: &str, status: StatusCode) -> Option<Histogram> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut of_route = known.get(route)?.iter();
+        let same = of_route.find(|known| (known.method, known.status) == (method, status))?;
+        Some(same.durations.clone())
+    }
+
+    fn learn(&self, method: &'static str, route: &str, status: StatusCode) -> Histogram {
+        let labels = [
+            (METHOD, method.to_owned()),
+            (ROUTE, route.to_owned()),
+            (STATUS, status.as_str().to_owned()),
+        ];
+        let durations = histogram!(REQUEST_DURATION, &labels);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        known.entry(route.to_owned()).or_default().push(RequestsOf {
+            method,
+            status,
+            durations: durations.clone(),
+        });
+        durations
+    }
 }
 
 /// A call to store notifications has returned.

@@ -82,6 +82,12 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
             accepted / requests
         );
     }
+    let schema = Schema::create().await;
+    let accepted = webhooks::accept_batches(&Server::on(&schema.url()), length).await;
+    println!(
+        "postgres, posters of batches: {:.2} of the batches",
+        accepted / batches
+    );
 }
 
 /// Rows on their way to the table.

@@ -74,6 +74,13 @@ impl Drop for Server {
     }
 }
 
+/// A notification of ordinary size.
+pub(crate) fn notification(user: &str) -> String {
+    format!(
+        r#"{{"user_id":"{user}","type":"order.paid","payload":{{"title":"An order was paid","body":"Three apples, 4.20","url":"https://shop.example/orders/17"}}}}"#
+    )
+}
+
 /// One connection that posts one request after another.
 pub(crate) struct Poster {
     socket: TcpStream,
@@ -90,12 +97,9 @@ impl Poster {
         }
     }
 
-    /// Posts a notification of ordinary size; returns its id.
+    /// Posts a notification; returns its id.
     pub(crate) async fn notify(&mut self, user: &str) -> String {
-        let body = format!(
-            r#"{{"user_id":"{user}","type":"order.paid","payload":{{"title":"An order was paid","body":"Three apples, 4.20","url":"https://shop.example/orders/17"}}}}"#
-        );
-        let reply = self.post("/v1/notifications", &body).await;
+        let reply = self.post("/v1/notifications", &notification(user)).await;
         let (_, id) = reply.split_once(r#"{"id":""#).unwrap();
         id.split('"').next().unwrap().to_owned()
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::arrivals::{Arrivals, receive};
 use crate::per_second;
-use crate::server::{Poster, Server};
+use crate::server::{Poster, Server, notification};
 
 const POSTERS: usize = 64;
 const USERS: usize = 100;
@@ -22,6 +22,7 @@ pub(crate) async fn throughput(length: Duration) {
     for endpoints in [0, 1, USERS] {
         accept(&Server::start(), endpoints, length).await;
     }
+    accept_batches(&Server::start(), length).await;
 }
 
 /// Posts for a while, waits for the webhooks, and prints the figures. Returns how many a second were accepted.
@@ -85,6 +86,44 @@ pub(crate) async fn ask(server: &Server, length: Duration) -> f64 {
         count += caller.await.unwrap();
     }
     per_second(count, started.elapsed())
+}
+
+/// Posts batches of notifications, one for each user. Returns the notifications a second.
+pub(crate) async fn accept_batches(server: &Server, length: Duration) -> f64 {
+    let posting = Arc::new(AtomicBool::new(true));
+    let notifications: Vec<_> = (0..USERS)
+        .map(|user| notification(&format!("user{user}")))
+        .collect();
+    let body: Arc<str> = format!(r#"{{"notifications":[{}]}}"#, notifications.join(",")).into();
+    let started = Instant::now();
+    let posters: Vec<_> = (0..POSTERS)
+        .map(|_| {
+            let (address, posting, body) = (
+                server.address.clone(),
+                Arc::clone(&posting),
+                Arc::clone(&body),
+            );
+            tokio::spawn(async move {
+                let mut poster = Poster::connect(&address).await;
+                let mut count = 0;
+                while posting.load(Ordering::Relaxed) {
+                    poster.post("/v1/notifications/batch", &body).await;
+                    count += USERS;
+                }
+                count
+            })
+        })
+        .collect();
+    tokio::time::sleep(length).await;
+    posting.store(false, Ordering::Relaxed);
+    let mut accepted = 0;
+    for poster in posters {
+        accepted += poster.await.unwrap();
+    }
+    let rate = per_second(accepted, started.elapsed());
+    let cpu = server.cpu() * 1e6 / f64::from(u32::try_from(accepted).unwrap());
+    println!("throughput, batches of {USERS}: {rate:.0} accepted/s, {cpu:.0} us of CPU each");
+    rate
 }
 
 pub(crate) async fn isolation(length: Duration) {

@@ -13,31 +13,55 @@ use super::error::ApiError;
 use super::extract::InPath;
 use super::observe::CALLER;
 use super::origin::is_cross_site;
+use super::parameters::{self, Known};
+use super::rate_limit::Counted;
 use crate::access::credential::{Credential, Place, Unclear};
 use crate::access::{Access, Caller, Forbidden, Refusal, Scope, TokenRule};
+use crate::limits::Limits;
 use crate::wire::code::Code;
 
 /// What a route demands of its callers.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Gate {
     pub(super) access: Arc<Access>,
+    pub(super) limits: Arc<Limits>,
+    /// The parameters of the query, if others are refused.
+    pub(super) parameters: Option<Known>,
     pub(super) scope: Scope,
     /// Whether the user in the path may use it with a token.
     pub(super) is_of_a_user: bool,
 }
 
-/// Finds out who calls, and refuses the request if they may not use the route. The handler gets the
-/// [`Caller`] as an extension.
-pub(super) async fn authorize(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+/// Finds out who calls, and refuses the request if they may not use the route, have sent too many requests, or use a
+/// parameter that the route does not know. The handler gets the [`Caller`] as an extension.
+pub(super) async fn authorize(
+    State(gate): State<Arc<Gate>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (mut parts, body) = request.into_parts();
-    match gate.admit(&mut parts).await {
-        Ok(caller) => {
-            tracing::Span::current().record(CALLER, &*caller.name());
-            parts.extensions.insert(caller);
-            next.run(Request::from_parts(parts, body)).await
-        }
-        Err(refused) => refused,
+    let caller = match gate.admit(&mut parts).await {
+        Ok(caller) => caller,
+        Err(refused) => return refused,
+    };
+    tracing::Span::current().record(CALLER, &*caller.name());
+    let counted = Counted::new(&gate.limits, &caller);
+    parts.extensions.insert(caller);
+    let request = Request::from_parts(parts, body);
+    let refused = counted
+        .as_ref()
+        .and_then(|counted| counted.refusal(&request));
+    let mut response = match refused {
+        Some(refused) => refused,
+        None => match gate.check_parameters(&request) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => refused.into_response(),
+        },
+    };
+    if let Some(counted) = counted {
+        counted.describe(response.headers_mut());
     }
+    response
 }
 
 impl Gate {
@@ -72,6 +96,11 @@ impl Gate {
             Ok(()) => Ok(caller),
             Err(rule) => Err(forbid(rule, parts.uri.path())),
         }
+    }
+
+    fn check_parameters(&self, request: &Request) -> Result<(), ApiError> {
+        let known = self.parameters.as_ref();
+        known.map_or(Ok(()), |known| parameters::check(known, request.uri()))
     }
 }
 

@@ -4,16 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::RequestExt;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::ApiError;
-use crate::app::SharedApp;
+use crate::app::App;
 use crate::error::find;
 use crate::wire::code::Code;
 
@@ -42,7 +40,8 @@ impl Default for Room {
 
 /// The part of the room that a request has taken. It is free when the last clone is dropped.
 #[derive(Debug, Clone)]
-struct Part {
+#[must_use]
+pub(super) struct Part {
     room: Room,
     max_bytes: usize,
     taken: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
@@ -75,30 +74,22 @@ impl Part {
 }
 
 /// Limits the body, and refuses a request that announces one beyond the limit before any of it is read: the
-/// client need not send it. The room that the body takes is free when there is a response.
-pub(super) async fn limit(
-    State(app): State<SharedApp>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// client need not send it. The room that the body takes is free when what is returned is dropped.
+pub(super) fn limit(app: &App, request: &mut Request) -> Result<Part, ApiError> {
     let max_bytes = app.limits.now().settings.max_body_bytes;
     if announced(request.headers()).is_some_and(|length| length > max_bytes as u64) {
-        let mut response = too_large().into_response();
         // Its body cannot be skipped in reasonable time.
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(header::CONNECTION, close);
-        return response;
+        let close = (header::CONNECTION, HeaderValue::from_static("close"));
+        return Err(too_large().with_headers(HeaderMap::from_iter([close])));
     }
-    DefaultBodyLimit::max(max_bytes).apply(&mut request);
+    DefaultBodyLimit::max(max_bytes).apply(request);
     let part = Part {
         room: app.bodies.clone(),
         max_bytes,
         taken: Arc::default(),
     };
     request.extensions_mut().insert(part.clone());
-    let response = next.run(request).await;
-    drop(part);
-    response
+    Ok(part)
 }
 
 fn announced(headers: &HeaderMap) -> Option<u64> {

@@ -10,8 +10,6 @@ use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
@@ -202,14 +200,7 @@ pub(crate) const GIVEN_TWICE: &str = "given more than once";
 
 /// Refuses a request that does not name its server, or names it twice: a proxy may have checked the other name
 /// ([RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
-pub(crate) async fn check_host(request: Request, next: Next) -> Response {
-    match host_once(&request) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    }
-}
-
-fn host_once(request: &Request) -> Result<(), ApiError> {
+pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
     const NAME: &str = "Host";
     let expected = |what: &str| Err(ApiError::invalid(NAME, format!("expected {what}")));
     match header_once(request.headers(), NAME)? {

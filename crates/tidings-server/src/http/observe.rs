@@ -2,9 +2,8 @@
 //! database.
 
 use axum::Json;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -13,19 +12,23 @@ use tracing::field::Empty;
 use super::error::Fault;
 use super::request_id::RequestId;
 use super::routes::READY;
-use crate::app::{App, SharedApp};
-use crate::telemetry::{self, traces};
+use crate::app::App;
+use crate::telemetry::{self, Requests, traces};
 use crate::wire::ErrorBody;
 
 /// The field of the span that has the caller, once it is known.
 pub(super) const CALLER: &str = "caller";
 
 /// Runs a request in its span, and records it. The query is left out: it can contain secrets.
-pub(super) async fn observe(
-    State(app): State<SharedApp>,
+pub(super) async fn observe<F>(
+    app: &App,
+    requests: &Requests,
     request: Request,
-    next: Next,
-) -> Response {
+    respond: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let id = RequestId::of(request.headers());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
@@ -48,7 +51,7 @@ pub(super) async fn observe(
     }
     let of_response = has_traces.then(|| span.clone());
     let observed = async {
-        let mut response = run(&app, route, request, next).await;
+        let mut response = run(app, requests, route, request, respond).await;
         if let Some(Fault(mut error)) = response.extensions_mut().remove() {
             error.request_id = Some(id.as_str().to_owned());
             *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
@@ -63,20 +66,29 @@ pub(super) async fn observe(
     observed.instrument(span).await
 }
 
-async fn run(app: &App, route: &str, request: Request, next: Next) -> Response {
+async fn run<F>(
+    app: &App,
+    requests: &Requests,
+    route: &str,
+    request: Request,
+    respond: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let uri = request.uri().clone();
     let start = Instant::now();
-    let response = next.run(request).await;
+    let response = respond(request).await;
     let (status, duration) = (response.status(), start.elapsed());
-    telemetry::request_finished(&method, route, status, duration);
+    requests.finished(&method, route, status, duration);
     tracing::debug!(
-        url.path = path,
+        url.path = uri.path(),
         http.response.status_code = status.as_u16(),
         duration_ms = duration.as_secs_f64() * 1000.0,
         "request finished"
     );
-    let writes = method != Method::GET || path == READY;
+    let writes = method != Method::GET || uri.path() == READY;
     match response.extensions().get() {
         Some(cause) => app.outage.failed(cause),
         None if writes && status.is_success() => app.outage.worked(),

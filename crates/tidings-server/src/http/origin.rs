@@ -1,10 +1,10 @@
 //! Which web pages may call, and the names that a `--dev` server replies to.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
@@ -64,91 +64,100 @@ pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
     site == Some(b"cross-site") && !headers.contains_key(header::ORIGIN)
 }
 
-/// Refuses requests from pages of untrusted origins, and lets pages of trusted origins read
-/// responses.
+/// A page of a trusted origin that has caused a request.
+#[derive(Debug)]
+pub(super) struct Page {
+    origin: HeaderValue,
+    may_send_cookies: bool,
+}
+
+/// Refuses requests from pages of untrusted origins. `None` if no page has caused the request.
 ///
 /// Browsers attach `Origin` to WebSocket upgrades and to every request that changes something, also
 /// where they ask for no permission first. With `--dev` the server needs no key, so the name it is
 /// called by is checked too: a page whose own name was pointed at this machine has a foreign `Host`.
-pub(crate) async fn check_origin(
-    State(origins): State<Arc<Origins>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let host = host_of(&request);
-    if origins.dev && origins.is_open && !is_loopback_host(host.as_deref()) {
+pub(super) fn check_origin(origins: &Origins, request: &Request) -> Result<Option<Page>, ApiError> {
+    let host = host_of(request);
+    if origins.dev && origins.is_open && !host.is_some_and(is_loopback_host) {
         tracing::info!(
             host,
             url.path = request.uri().path(),
             "refused a request by its Host header; a server with --dev accepts loopback names only, \
              use --api-key instead"
         );
-        return ApiError::new(
+        return Err(ApiError::new(
             Code::HostNotAllowed,
             "a server with --dev accepts loopback host names only",
-        )
-        .into_response();
+        ));
     }
-    let origin = match header_once(request.headers(), "Origin") {
-        Ok(Some(origin)) => origin.clone(),
-        Ok(None) => return next.run(request).await,
-        Err(twice) => return twice.into_response(),
+    let Some(origin) = header_once(request.headers(), "Origin")? else {
+        return Ok(None);
     };
     let trusted = origin
         .to_str()
-        .is_ok_and(|origin| origins.trusts(origin, host.as_deref()));
+        .is_ok_and(|origin| origins.trusts(origin, host));
     if !trusted {
         tracing::info!(
             ?origin,
             url.path = request.uri().path(),
             "refused a request from a page of another origin; --allow-origin allows it"
         );
-        return ApiError::new(
+        return Err(ApiError::new(
             Code::OriginNotAllowed,
             "requests from pages of this origin are not allowed; see --allow-origin",
-        )
-        .into_response();
+        ));
     }
-    let is_preflight = request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if is_preflight {
-        preflight_response()
-    } else {
-        next.run(request).await
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(
-        header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
-    );
-    if origins.has_cookie {
+    Ok(Some(Page {
+        origin: origin.clone(),
+        may_send_cookies: origins.has_cookie,
+    }))
+}
+
+impl Page {
+    /// Lets the page read the response.
+    pub(super) fn let_read(self, headers: &mut HeaderMap) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, self.origin);
         headers.insert(
-            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static("retry-after, ratelimit, ratelimit-policy, x-request-id"),
         );
+        if self.may_send_cookies {
+            headers.insert(
+                header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
+        }
+        headers.append(header::VARY, HeaderValue::from_static("Origin"));
     }
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    response
 }
 
 /// The name that the server was called by: `Host`, or `:authority` in HTTP/2.
-fn host_of(request: &Request) -> Option<String> {
+fn host_of(request: &Request) -> Option<&str> {
     match request.headers().get(header::HOST) {
-        Some(host) => host.to_str().ok().map(str::to_owned),
-        None => request.uri().authority().map(ToString::to_string),
+        Some(host) => host.to_str().ok(),
+        None => request.uri().authority().map(Authority::as_str),
     }
 }
 
-fn is_loopback_host(host: Option<&str>) -> bool {
-    host.and_then(|host| Url::parse(&format!("http://{host}")).ok())
-        .is_some_and(|url| is_loopback(&url))
+fn is_loopback_host(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let in_brackets = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let address = in_brackets.unwrap_or(name).parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn preflight_response() -> Response {
-    (
+/// The response to a browser that asks what a page may send.
+pub(super) fn preflight_response(request: &Request) -> Option<Response> {
+    let asks_for = header::ACCESS_CONTROL_REQUEST_METHOD;
+    if request.method() != Method::OPTIONS || !request.headers().contains_key(asks_for) {
+        return None;
+    }
+    let allowed = (
         StatusCode::NO_CONTENT,
         [
             (
@@ -162,8 +171,8 @@ fn preflight_response() -> Response {
             ),
             (header::ACCESS_CONTROL_MAX_AGE, "600"),
         ],
-    )
-        .into_response()
+    );
+    Some(allowed.into_response())
 }
 
 #[cfg(test)]
@@ -199,12 +208,26 @@ mod tests {
 
     #[test]
     fn loopback_hosts_are_distinguished_from_names_that_point_there() {
-        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "[::1]:8080"] {
-            assert!(is_loopback_host(Some(host)), "{host}");
+        for host in [
+            "localhost",
+            "LocalHost:8080",
+            "127.0.0.1:1",
+            "127.8.8.8",
+            "[::1]:8080",
+            "[::1]",
+        ] {
+            assert!(is_loopback_host(host), "{host}");
         }
-        for host in ["rebind.example.com", "10.0.0.1", ""] {
-            assert!(!is_loopback_host(Some(host)), "{host}");
+        for host in [
+            "rebind.example.com",
+            "localhost.example.com",
+            "10.0.0.1",
+            "[::2]:8080",
+            "::1",
+            "",
+            "local host",
+        ] {
+            assert!(!is_loopback_host(host), "{host}");
         }
-        assert!(!is_loopback_host(None));
     }
 }

@@ -1,24 +1,20 @@
 //! Refuses parameters of the query that a route does not know: a misspelt one would be passed over.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::Uri;
 
 use super::error::ApiError;
 use crate::access::credential;
 
 /// The parameters that a route knows.
-pub(super) type Known = Arc<[&'static str]>;
+pub(super) type Known = Box<[&'static str]>;
 
-/// Lets a request through if the route knows its parameters. A token may be among them.
-pub(super) async fn check(State(known): State<Known>, request: Request, next: Next) -> Response {
-    let query = request.uri().query().unwrap_or_default();
+/// Refuses a request with a parameter that the route does not know. A token may be among them.
+pub(super) fn check(known: &[&'static str], uri: &Uri) -> Result<(), ApiError> {
+    let query = uri.query().unwrap_or_default();
     let is_known = |name: &str| name == credential::PARAMETER || known.contains(&name);
     let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
     match names.find(|name| !is_known(name)) {
-        None => next.run(request).await,
-        Some(name) => ApiError::invalid(name, "unknown parameter").into_response(),
+        None => Ok(()),
+        Some(name) => Err(ApiError::invalid(name, "unknown parameter")),
     }
 }

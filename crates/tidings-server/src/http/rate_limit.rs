@@ -3,12 +3,10 @@
 //! [draft](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tidings_notify::UserId;
 use tidings_notify::wire::Bye;
@@ -53,44 +51,50 @@ impl Policy {
     }
 }
 
-/// Lets a request through if its caller has not sent too many.
-pub(super) async fn limit(
-    State(limits): State<Arc<Limits>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some((rate, key)) = limits.of_requests(&caller) else {
-        return next.run(request).await;
-    };
-    let per_second = rate.per_second();
-    let (left, mut response) = match rate.take(&key) {
-        Ok(left) => (Ok(left), next.run(request).await),
-        Err(exceeded) => {
-            let wait = exceeded.wait();
-            let message = format!("this caller may send {per_second} requests a second");
-            let error = ApiError::new(Code::TooManyRequests, message);
-            let reason = "the caller has sent too many requests";
-            (Err(wait), refusal(&request, error, reason, wait))
-        }
-    };
-    let policy = Policy {
-        name: "requests",
-        per_second,
-    };
-    policy.describe(left, response.headers_mut());
-    response
+/// A request, counted in the rate of its caller.
+#[derive(Debug)]
+pub(super) struct Counted {
+    per_second: NonZeroU32,
+    /// How many more there may be in this second, or when there may be one.
+    left: Result<u32, Duration>,
 }
 
-/// Refuses a request of an address that has as many connections as allowed.
-pub(super) async fn limit_connections(request: Request, next: Next) -> Response {
-    let Some(refused) = request.extensions().get::<Refused>() else {
-        return next.run(request).await;
-    };
+impl Counted {
+    /// Counts a request. `None` if the rate of its caller is not limited.
+    pub(super) fn new(limits: &Limits, caller: &Caller) -> Option<Self> {
+        let (rate, key) = limits.of_requests(caller)?;
+        Some(Self {
+            per_second: rate.per_second(),
+            left: rate.take(&key).map_err(|exceeded| exceeded.wait()),
+        })
+    }
+
+    /// The response to the request if its caller has sent too many.
+    pub(super) fn refusal(&self, request: &Request) -> Option<Response> {
+        let wait = self.left.err()?;
+        let message = format!("this caller may send {} requests a second", self.per_second);
+        let error = ApiError::new(Code::TooManyRequests, message);
+        let reason = "the caller has sent too many requests";
+        Some(refusal(request, error, reason, wait))
+    }
+
+    /// Says in the response how many are left.
+    pub(super) fn describe(&self, headers: &mut HeaderMap) {
+        let policy = Policy {
+            name: "requests",
+            per_second: self.per_second,
+        };
+        policy.describe(self.left, headers);
+    }
+}
+
+/// The response to a request of an address that has as many connections as allowed.
+pub(super) fn refused_connection(request: &Request) -> Option<Response> {
+    let refused = request.extensions().get::<Refused>()?;
     refused.report();
     let reason = "the address has as many connections as allowed";
     let error = ApiError::new(Code::TooManyConnections, reason);
-    refusal(&request, error, reason, CONNECTION_WAIT)
+    Some(refusal(request, error, reason, CONNECTION_WAIT))
 }
 
 /// The error; or a stream that ends at once, because an `EventSource` does not reconnect after any other

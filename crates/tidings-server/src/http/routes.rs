@@ -15,8 +15,7 @@ use super::access::{self, Gate};
 use super::extract::{InPath, NoFields};
 use super::operation::Operation;
 use super::operations as described;
-use super::parameters::{self, Known};
-use super::rate_limit;
+use super::parameters::Known;
 use super::{
     api_keys, asyncapi, console, deliveries, endpoints, health, inbox, metrics, notifications,
     openapi, presence, reference, sse, unversioned, websocket,
@@ -86,21 +85,16 @@ pub(super) fn router(access: &Arc<Access>, limits: &Arc<Limits>) -> Router<Share
     all().into_iter().fold(Router::new(), |router, route| {
         let gate = route.scope.map(|scope| Gate {
             access: Arc::clone(access),
+            limits: Arc::clone(limits),
+            parameters: route.known_parameters(),
             scope,
             is_of_a_user: route.is_of_a_user(),
         });
-        let handler = match route.known_parameters() {
-            Some(known) => route
-                .handler
-                .route_layer(from_fn_with_state(known, parameters::check)),
-            None => route.handler,
-        };
         let handler = match gate {
-            Some(gate) => handler
-                // The caller is known by then.
-                .route_layer(from_fn_with_state(Arc::clone(limits), rate_limit::limit))
-                .route_layer(from_fn_with_state(gate, access::authorize)),
-            None => handler,
+            Some(gate) => route
+                .handler
+                .route_layer(from_fn_with_state(Arc::new(gate), access::authorize)),
+            None => route.handler,
         };
         router.route(&route.path, handler)
     })
