@@ -119,6 +119,7 @@ pub async fn messages_of_a_key_are_handled_in_their_order_one_at_a_time(engine: 
         .with_key_order()
         .with_concurrency(5)
         .with_max_batch(4)
+        .with_visibility_timeout(NEVER)
         .with_retry_delay(RetryDelay::fixed(Duration::from_millis(3)));
     let watching = Arc::clone(&watch);
     let one_by_one = move |message: Message| {

@@ -4,15 +4,50 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use tidings_stream::engine::Engine;
 use tidings_stream::postgres::{
     Config, PostgresEngine, PostgresOptions, notify_in, publish_in, tokio_postgres,
 };
-use tidings_stream::{Consumer, Error, NewMessage, Retention, Streams};
+use tidings_stream::{Consumer, Error, NewMessage, ORDERING_KEY, Retention, Streams};
 
 use crate::database::{
     NEVER, Schema, connect, from_start, key, name, next, numbered, recorder, until,
 };
+
+/// Whatever headers there are, the database finds the ordering key that their JSON has, as it stands there.
+#[tokio::test]
+async fn the_ordering_key_is_found_among_any_headers() {
+    let schema = Schema::create().await;
+    // It makes the functions.
+    drop(schema.engine().await);
+    let text = r#"[a"\\,:{}\x00\n\u{1f600}]{0,5}|ordering-key|"ordering-key":"a""#;
+    let text = || proptest::string::string_regex(text).unwrap();
+    let any = prop::collection::btree_map(text(), text(), 0..6);
+    let any = prop::collection::vec(any, 1000);
+    let sample = any.new_tree(&mut TestRunner::default()).unwrap().current();
+    let stored: Vec<Vec<u8>> = sample
+        .iter()
+        .map(|it| serde_json::to_vec(it).unwrap())
+        .collect();
+    let find = "SELECT array_agg(tidings_stream_ordering_key(headers) ORDER BY place)
+        FROM unnest($1::bytea[]) WITH ORDINALITY AS stored (headers, place)";
+    let found = schema
+        .client()
+        .await
+        .query_one(find, &[&stored])
+        .await
+        .unwrap();
+    let found: Vec<Option<Vec<u8>>> = found.get(0);
+    let keys = sample.iter().map(|headers| headers.get(ORDERING_KEY));
+    let keys: Vec<_> = keys
+        .map(|key| Some(serde_json::to_vec(key?).unwrap()))
+        .collect();
+    assert!(keys.iter().flatten().count() > 100);
+    assert_eq!(found, keys);
+}
 
 #[tokio::test]
 async fn a_message_of_the_callers_transaction_exists_once_it_commits() {

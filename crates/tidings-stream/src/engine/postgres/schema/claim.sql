@@ -177,7 +177,6 @@ BEGIN
                 WHERE group_id = v_group_id AND claim IS NOT NULL AND due BETWEEN v_claimed AND v_now
                 ORDER BY due, number LIMIT v_max)) AS r
             LEFT JOIN tidings_stream_message m ON m.stream_id = o_stream_id AND m.number = r.number
-                AND m.headers IS DISTINCT FROM ''
             ORDER BY r.due, r.number LIMIT v_max
         ), counted AS MATERIALIZED (
             SELECT *, coalesce(sum(size) OVER (
