@@ -4,6 +4,7 @@ mod access;
 mod api_keys;
 mod asyncapi;
 mod body;
+mod client;
 mod console;
 mod cursor;
 mod deliveries;

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use url::Url;
 
+use super::client;
 use super::error::ApiError;
 use super::extract::header_once;
 use crate::config::Config;
@@ -89,6 +90,10 @@ pub(super) fn check_origin(origins: &Origins, request: &Request) -> Result<Optio
             Code::HostNotAllowed,
             "a server with --dev accepts loopback host names only",
         ));
+    }
+    // The client is public. A page that may load it and not call is told by the client what is wrong.
+    if request.uri().path() == client::PATH {
+        return Ok(None);
     }
     let Some(origin) = header_once(request.headers(), "Origin")? else {
         return Ok(None);

@@ -17,8 +17,8 @@ use super::operation::Operation;
 use super::operations as described;
 use super::parameters::Known;
 use super::{
-    api_keys, asyncapi, console, deliveries, endpoints, health, inbox, metrics, notifications,
-    openapi, presence, reference, sse, unversioned, websocket,
+    api_keys, asyncapi, client, console, deliveries, endpoints, health, inbox, metrics,
+    notifications, openapi, presence, reference, sse, unversioned, websocket,
 };
 use crate::access::{Access, Scope};
 use crate::app::SharedApp;
@@ -271,6 +271,11 @@ fn open() -> Vec<Route> {
             "/docs/docs.js",
             reference::script,
             of::page("getDocsScript", "The script of that page", script),
+        ),
+        open_to_all(
+            client::PATH,
+            client::script,
+            of::page("getClient", "The client for browsers", script),
         ),
         open_to_all(
             "/",

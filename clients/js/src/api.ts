@@ -1,0 +1,88 @@
+import { asTidingsError, errorOf } from "./error.js";
+import type { Tokens } from "./tokens.js";
+import { Backoff, wait } from "./wait.js";
+
+/** How long a response to a request may take. */
+const REQUEST_TIMEOUT_MS = 20_000;
+
+/** How often a request is sent if it fails in a way that may be over soon. */
+const MAX_TRIES = 3;
+
+/** The longest wait between two tries: beyond it, the caller decides. */
+const MAX_WAIT_MS = 5000;
+
+/** Where requests of a user go, and with which credential. */
+export interface ApiOptions {
+  url: string;
+  user: string;
+  tokens: Tokens;
+  credentials: RequestCredentials;
+}
+
+/** Requests to the routes of one user. */
+export class Api {
+  readonly user: string;
+  readonly tokens: Tokens;
+  /** `…/v1/users/<user>/`. */
+  readonly base: string;
+  readonly #credentials: RequestCredentials;
+
+  constructor({ url, user, tokens, credentials }: ApiOptions) {
+    // A URL would drop these two, and lead to another route.
+    if (user === "" || user === "." || user === "..") throw new TypeError("user: expected the name of a user");
+    const server = new URL(url.endsWith("/") ? url : `${url}/`);
+    this.user = user;
+    this.tokens = tokens;
+    this.base = new URL(`v1/users/${encodeURIComponent(user)}/`, server).href;
+    this.#credentials = credentials;
+  }
+
+  /** Sends one request. A response with any other status than 2xx becomes an error. */
+  async send(path: string, token: string | undefined, init: RequestInit): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (token !== undefined) headers.set("Authorization", `Bearer ${token}`);
+    let response: Response;
+    try {
+      response = await fetch(this.base + path, { ...init, headers, credentials: this.#credentials, cache: "no-store" });
+    } catch (error) {
+      throw asTidingsError(error);
+    }
+    if (response.ok) return response;
+    throw errorOf(response, await response.text().catch(() => ""));
+  }
+
+  /**
+   * Sends a request that may be repeated, and returns the text of the response. It is sent again after a failure that
+   * may be over soon, and with a new token after a 401.
+   */
+  async call(method: "GET" | "POST", path: string, body?: object): Promise<string> {
+    const backoff = new Backoff(MAX_WAIT_MS);
+    let refused: string | undefined;
+    for (let tries = 1; ; tries += 1) {
+      const token = refused === undefined ? await this.tokens.current() : await this.tokens.renew(refused);
+      try {
+        const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+        const init: RequestInit = { method, signal, headers: { Accept: "application/json" } };
+        // What a click marks must arrive although the click leaves the page.
+        if (method === "POST") init.keepalive = true;
+        if (body !== undefined) init.body = JSON.stringify(body);
+        const response = await this.send(path, token, init);
+        return await response.text().catch((error: unknown) => {
+          throw asTidingsError(error);
+        });
+      } catch (thrown) {
+        const error = asTidingsError(thrown);
+        const hint = error.retryAfterMs ?? 0;
+        if (tries === MAX_TRIES || hint > MAX_WAIT_MS) throw error;
+        if (error.status === 401 && refused === undefined && token !== undefined) {
+          refused = token;
+          continue;
+        }
+        if (!error.isRetryable) throw error;
+        await wait(backoff.next(hint), NEVER);
+      }
+    }
+  }
+}
+
+const NEVER = new AbortController().signal;

@@ -1,0 +1,105 @@
+import { Api } from "./api.js";
+import type { EventId } from "./ids.js";
+import { Inbox, type InboxOptions } from "./inbox.js";
+import { type ConnectionOptions, Stream, type StreamOptions } from "./stream.js";
+import { Tokens, type TokenSource } from "./tokens.js";
+import type { Transport } from "./transport.js";
+import { type Counts, type Page, pageOf, type Query } from "./wire.js";
+
+/** Which user, of which server, with which token. */
+export interface TidingsOptions {
+  /** The user. With a token, its `sub`. */
+  user: string;
+  /** The address of the server. Default: where this module was loaded from, if it was loaded from a server. */
+  url?: string;
+  /**
+   * Returns a new token of the user. It is called before the first request, before a token expires, and when the
+   * server refuses one. Not needed with a cookie, and for a server with `--dev`.
+   */
+  token?: TokenSource;
+  /** `sse` (default): Server-Sent Events. `websocket`: a WebSocket, whose silence a browser cannot notice. */
+  transport?: Transport;
+  /** Whether the tabs of a browser share one connection; default `true`, where the browser can. */
+  share?: boolean;
+  /** `include` sends the cookie of `--jwt-cookie` to a server of another origin. Default `same-origin`. */
+  credentials?: RequestCredentials;
+  /** The longest wait between two connections, in milliseconds, unless the server asks for a longer one; default 30,000. */
+  maxWaitMs?: number;
+}
+
+/** The address of the server that this module was loaded from. */
+function ownUrl(): string | undefined {
+  const { url } = import.meta;
+  return /^https?:/.test(url) ? new URL(".", url).href : undefined;
+}
+
+/**
+ * One user of a Tidings server. Requests are sent again after failures that may be over soon; their errors are
+ * {@link TidingsError}s.
+ */
+export class Tidings {
+  readonly user: string;
+  readonly #api: Api;
+  readonly #connection: ConnectionOptions;
+
+  constructor(options: TidingsOptions) {
+    const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
+    if (url === undefined) throw new TypeError("url: expected the address of a Tidings server");
+    this.user = user;
+    this.#api = new Api({ url, user, tokens: new Tokens(token), credentials });
+    this.#connection = { transport, share, maxWaitMs };
+  }
+
+  /** Opens a stream. Close it when it is no longer needed. */
+  stream<Payload = unknown>(options: StreamOptions<Payload> = {}): Stream<Payload> {
+    return new Stream<Payload>(this.#api, this.#connection, options);
+  }
+
+  /** Opens the inbox: its list, and a stream that keeps it up to date. Close it when it is no longer needed. */
+  inbox<Payload = unknown>(options: InboxOptions<Payload> = {}): Inbox<Payload> {
+    return new Inbox<Payload>(this, options);
+  }
+
+  /** Loads one page of the inbox. */
+  async list<Payload = unknown>(query: Query = {}): Promise<Page<Payload>> {
+    const parameters = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) if (value !== undefined) parameters.set(name, String(value));
+    return pageOf(await this.#api.call("GET", `notifications?${parameters}`)) as Page<Payload>;
+  }
+
+  /** Loads the counts alone. */
+  async counts(): Promise<Counts> {
+    return JSON.parse(await this.#api.call("GET", "notifications/unread-count")) as Counts;
+  }
+
+  markRead(id: EventId): Promise<Counts> {
+    return this.#change(`${encodeURIComponent(id)}/read`);
+  }
+
+  markUnread(id: EventId): Promise<Counts> {
+    return this.#change(`${encodeURIComponent(id)}/unread`);
+  }
+
+  archive(id: EventId): Promise<Counts> {
+    return this.#change(`${encodeURIComponent(id)}/archive`);
+  }
+
+  unarchive(id: EventId): Promise<Counts> {
+    return this.#change(`${encodeURIComponent(id)}/unarchive`);
+  }
+
+  /** Marks all as read up to a notification, or all that there are. */
+  markAllRead(upTo?: EventId): Promise<Counts> {
+    return this.#change("read-all", upTo);
+  }
+
+  /** Marks all as seen up to a notification, or all that there are. */
+  markSeen(upTo?: EventId): Promise<Counts> {
+    return this.#change("seen", upTo);
+  }
+
+  async #change(path: string, upTo?: EventId): Promise<Counts> {
+    const body = upTo === undefined ? undefined : { up_to: upTo };
+    return JSON.parse(await this.#api.call("POST", `notifications/${path}`, body)) as Counts;
+  }
+}

@@ -1,0 +1,286 @@
+import type { Api } from "./api.js";
+import { asTidingsError, TidingsError } from "./error.js";
+import { isUpTo, type EventId } from "./ids.js";
+import { type Closed, receiveEvents, receiveFrames, type Transport } from "./transport.js";
+import { Backoff, wait } from "./wait.js";
+import type { Bye, Frame, Gap, Hello } from "./wire.js";
+
+/**
+ * What a stream does:
+ *
+ * - `connecting`: the first connection is being opened;
+ * - `live`: notifications arrive;
+ * - `waiting`: the connection is lost, and another one will be opened;
+ * - `failed`: it ended for good, see the error;
+ * - `closed`: by the application.
+ */
+export type Status = "connecting" | "live" | "waiting" | "failed" | "closed";
+
+/** Who hears what arrives. */
+export interface FeedListener {
+  onFrame(frame: Frame): void;
+  /** `error` is why the stream waits or has failed. */
+  onStatus(status: Status, error?: TidingsError): void;
+}
+
+/** Frames of one user, over one connection after another. */
+export interface Feed {
+  /** The last event that was received, or where the feed begins. */
+  readonly cursor: EventId | undefined;
+  close(): void;
+}
+
+/** Where a feed begins, and how it connects. */
+export interface FeedOptions {
+  transport: Transport;
+  cursor: EventId | undefined;
+  since: string | undefined;
+  /** The limit of the wait between two connections. */
+  maxWaitMs: number;
+}
+
+/** How long a connection may take until its first frame. */
+const OPENING_MS = 20_000;
+
+/** A connection that lasted so long was no failure: the next wait is a short one. */
+const STABLE_MS = 10_000;
+
+/** After so many refused tokens in a row the application has no good one. A new key of a key set takes some seconds. */
+const MAX_REFUSALS = 5;
+
+/** How a connection ended. */
+interface End {
+  error?: TidingsError;
+  bye?: Bye;
+  /** When its first frame came. */
+  openedAt?: number;
+  token: string | undefined;
+}
+
+/** One connection. */
+interface Attempt {
+  controller: AbortController;
+  ended: Promise<End>;
+}
+
+/**
+ * A feed with a connection of its own. It reconnects from the last event that it has received, so that each event
+ * arrives once and in order.
+ */
+export class Connection implements Feed {
+  cursor: EventId | undefined;
+  readonly #api: Api;
+  readonly #options: FeedOptions;
+  readonly #listener: FeedListener;
+  readonly #backoff: Backoff;
+  readonly #closed = new AbortController();
+  #current: Attempt;
+  #successor: Attempt | undefined;
+  #refusals = 0;
+
+  constructor(api: Api, options: FeedOptions, listener: FeedListener) {
+    this.#api = api;
+    this.#options = options;
+    this.#listener = listener;
+    this.#backoff = new Backoff(options.maxWaitMs);
+    this.cursor = options.cursor;
+    this.#current = this.#open();
+    void this.#run();
+  }
+
+  close(): void {
+    this.#closed.abort();
+    this.#current.controller.abort();
+    this.#successor?.controller.abort();
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#closed.signal.aborted) {
+      const attempt = this.#current;
+      const end = await attempt.ended;
+      if (this.#closed.signal.aborted) return;
+      // Another connection has taken over.
+      if (attempt !== this.#current) continue;
+      this.#successor?.controller.abort();
+      this.#successor = undefined;
+      const error = end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" });
+      const next = await this.#planAfter(end, error);
+      if (this.#closed.signal.aborted) return;
+      if (next === undefined) return this.#listener.onStatus("failed", error);
+      this.#listener.onStatus("waiting", error);
+      await waitForRetry(next.ms, next.canHurry, this.#closed.signal);
+      if (this.#closed.signal.aborted) return;
+      this.#current = this.#open();
+    }
+  }
+
+  /** When to connect again; `undefined` if it is of no use. */
+  async #planAfter(end: End, error: TidingsError): Promise<{ ms: number; canHurry: boolean } | undefined> {
+    const { bye, token, openedAt } = end;
+    const isStable = openedAt !== undefined && performance.now() - openedAt >= STABLE_MS;
+    if (isStable) this.#backoff.reset();
+    // The server has accepted the token.
+    if (openedAt !== undefined) this.#refusals = 0;
+    const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
+    if (isRefused) {
+      const renewed = await this.#renew(token);
+      this.#refusals += 1;
+      if (!this.#api.tokens.canRenew || this.#refusals > MAX_REFUSALS) return undefined;
+      const isNew = renewed !== undefined && renewed !== token;
+      return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+    }
+    if (bye !== undefined) {
+      if (bye.code < 4100) return undefined;
+      const hint = bye.reconnect_after_ms;
+      // The server has spread these waits. Another one soon afterwards gets a longer wait.
+      const isAtOnce = bye.code >= 4200 && this.#backoff.isFresh;
+      const later = this.#backoff.next(hint);
+      return { ms: isAtOnce ? hint : later, canHurry: false };
+    }
+    if (!error.isRetryable) return undefined;
+    const hint = error.retryAfterMs;
+    return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
+  }
+
+  async #renew(token: string | undefined): Promise<string | undefined> {
+    try {
+      return await this.#api.tokens.renew(token);
+    } catch {
+      // The next connection asks again, and reports it.
+      return undefined;
+    }
+  }
+
+  #open(): Attempt {
+    const controller = new AbortController();
+    const attempt: Attempt = { controller, ended: Promise.resolve({ token: undefined }) };
+    // It begins after `attempt` is known to the caller.
+    attempt.ended = Promise.resolve().then(() => this.#receive(attempt));
+    return attempt;
+  }
+
+  async #receive(attempt: Attempt): Promise<End> {
+    const { signal } = attempt.controller;
+    const end: End = { token: undefined };
+    let silenceMs = OPENING_MS;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const onActivity = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => attempt.controller.abort(new DOMException("silence", "TimeoutError")), silenceMs);
+    };
+    try {
+      end.token = await this.#api.tokens.current();
+      if (signal.aborted) return end;
+      onActivity();
+      const isSocket = this.#options.transport === "websocket";
+      const closed = await (isSocket ? receiveFrames : receiveEvents)(this.#api, {
+        cursor: this.cursor,
+        since: this.#options.since,
+        token: end.token,
+        signal,
+        onActivity,
+        onRetry: (ms) => {
+          this.#backoff.baseMs = Math.max(ms, 100);
+        },
+        onFrame: (frame) => {
+          if (signal.aborted) return;
+          if (frame.event === "hello") {
+            end.openedAt = performance.now();
+            const { ping_interval_ms: pingMs } = JSON.parse(frame.text) as Hello;
+            // A browser hides the pings of a WebSocket, so their absence cannot be noticed.
+            silenceMs = isSocket ? 2 ** 31 - 1 : 2 * pingMs + 5000;
+            onActivity();
+            this.#takeOver(attempt);
+          }
+          if (frame.event === "bye") end.bye = JSON.parse(frame.text) as Bye;
+          if (attempt === this.#current) this.#take(frame, end.token);
+        },
+      });
+      if (closed !== undefined) end.bye ??= byeOf(closed);
+    } catch (thrown) {
+      end.error = asTidingsError(thrown);
+    } finally {
+      clearTimeout(timer);
+    }
+    return end;
+  }
+
+  /** A connection that was opened with a new token replaces the one before. */
+  #takeOver(attempt: Attempt): void {
+    if (attempt !== this.#successor) return;
+    this.#successor = undefined;
+    const before = this.#current;
+    this.#current = attempt;
+    this.#refusals = 0;
+    before.controller.abort();
+  }
+
+  #take(frame: Frame, token: string | undefined): void {
+    switch (frame.event) {
+      case "hello": {
+        const { cursor } = JSON.parse(frame.text) as Hello;
+        this.cursor ??= cursor;
+        this.#listener.onStatus("live");
+        break;
+      }
+      case "notification": {
+        const { id } = JSON.parse(frame.text) as { id: EventId };
+        if (this.cursor !== undefined && isUpTo(id, this.cursor)) return;
+        this.#listener.onFrame(frame);
+        this.cursor = id;
+        return;
+      }
+      case "gap":
+        this.#listener.onFrame(frame);
+        this.cursor = (JSON.parse(frame.text) as Gap).to;
+        return;
+      case "expiring":
+        void this.#replace(token);
+        return;
+      case "bye":
+        return;
+    }
+    this.#listener.onFrame(frame);
+  }
+
+  /** Opens a connection with a new token beside the one whose token expires. */
+  async #replace(token: string | undefined): Promise<void> {
+    if (!this.#api.tokens.canRenew) return;
+    const attempt = this.#current;
+    const renewed = await this.#renew(token);
+    // With the same token, the other connection would expire at the same time.
+    if (renewed === undefined || renewed === token) return;
+    if (this.#closed.signal.aborted || attempt !== this.#current || this.#successor !== undefined) return;
+    this.#successor = this.#open();
+    const successor = this.#successor;
+    void successor.ended.then(() => {
+      if (this.#successor === successor) this.#successor = undefined;
+    });
+  }
+}
+
+/** The token has expired. */
+const EXPIRED = 4003;
+/** The API key was revoked. */
+const REVOKED = 4004;
+
+/** A close of a WebSocket by the server, whose `bye` may be missing. */
+function byeOf({ code, reason }: Closed): Bye | undefined {
+  const isOurs = code >= 4000 && code < 4300;
+  return isOurs ? { code, reason, reconnect_after_ms: 0 } : undefined;
+}
+
+/** Waits, or until the network comes back or the page is shown. */
+async function waitForRetry(ms: number, canHurry: boolean, closed: AbortSignal): Promise<void> {
+  const hurry = new AbortController();
+  const onEvent = () => {
+    if (typeof document === "undefined" || document.visibilityState === "visible") hurry.abort();
+  };
+  closed.addEventListener("abort", () => hurry.abort(), { signal: hurry.signal });
+  if (canHurry && typeof document !== "undefined") {
+    addEventListener("online", onEvent, { signal: hurry.signal });
+    document.addEventListener("visibilitychange", onEvent, { signal: hurry.signal });
+  }
+  if (!closed.aborted) await wait(ms, hurry.signal);
+  hurry.abort();
+}

@@ -1,0 +1,98 @@
+import type { Notification } from "./wire.js";
+
+/** A link of a notification. */
+export interface Action {
+  label: string;
+  url: string;
+}
+
+/** What people are shown of a notification. Each text is plain text, each URL is safe to follow. */
+export interface Display {
+  title: string;
+  body: string | undefined;
+  url: string | undefined;
+  /** An image, or one or two characters such as an emoji. */
+  icon: { url: string } | { text: string } | undefined;
+  actions: Action[];
+}
+
+const MAX_ACTIONS = 3;
+/** A longer text is cut: nobody reads more of it in a list. */
+const MAX_TEXT = 2000;
+
+/** The address if it is one of the web or of mail: not `javascript:`, `data:` and others that could run code. */
+export function safeUrl(value: unknown): string | undefined {
+  if (typeof value !== "string" || value.trim() === "") return undefined;
+  try {
+    const url = new URL(value, document.baseURI);
+    return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function text(value: unknown): string | undefined {
+  if (typeof value === "number" || typeof value === "boolean") return String(value);
+  if (typeof value !== "string") return undefined;
+  const trimmed = value.trim();
+  if (trimmed === "") return undefined;
+  return trimmed.length > MAX_TEXT ? `${trimmed.slice(0, MAX_TEXT)}…` : trimmed;
+}
+
+function iconOf(value: unknown): Display["icon"] {
+  const icon = text(value);
+  if (icon === undefined) return undefined;
+  if (/^(https?:|\/|\.)/i.test(icon)) {
+    const url = safeUrl(icon);
+    return url === undefined ? undefined : { url };
+  }
+  // An emoji may have many code units, and no letter or digit.
+  const isShort = [...icon].length <= 2 || (icon.length <= 16 && !/[\p{L}\p{N}]/u.test(icon));
+  return isShort ? { text: icon } : undefined;
+}
+
+/** What a notification shows by the conventions for payloads: title, body or message, url, icon, actions. */
+export function displayOf({ payload, payload_text: payloadText, type }: Notification): Display {
+  const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
+  const fields: Record<string, unknown> = isObject ? (payload as Record<string, unknown>) : {};
+  const title = text(fields["title"]);
+  const body = text(fields["body"]) ?? text(fields["message"]) ?? text(fields["text"]);
+  const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
+  if (title !== undefined) return { title, body, ...shown };
+  if (body !== undefined) return { title: body, body: undefined, ...shown };
+  const whole = typeof payload === "string" ? text(payload) : undefined;
+  if (whole !== undefined) return { title: whole, body: undefined, ...shown };
+  // Nothing to read: the type says what happened, and the payload is shown as it is.
+  return { title: type, body: payload === null ? undefined : text(payloadText), ...shown };
+}
+
+function actionsOf(value: unknown): Action[] {
+  if (!Array.isArray(value)) return [];
+  const actions = value.flatMap((action: unknown) => {
+    const { label, url } = (action ?? {}) as { label?: unknown; url?: unknown };
+    const [shown, safe] = [text(label), safeUrl(url)];
+    return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
+  });
+  return actions.slice(0, MAX_ACTIONS);
+}
+
+const STEPS: [Intl.RelativeTimeFormatUnit, number][] = [
+  ["day", 86_400],
+  ["hour", 3600],
+  ["minute", 60],
+];
+
+/** How long ago something was, in a few words; a date after a week. */
+export function ago(timestamp: string, now: string, language: string | undefined, clock = Date.now()): string {
+  const date = new Date(timestamp);
+  const seconds = (clock - date.getTime()) / 1000;
+  if (seconds < 45) return now;
+  if (seconds > 7 * 86_400) {
+    const isThisYear = date.getFullYear() === new Date(clock).getFullYear();
+    const year = isThisYear ? {} : ({ year: "numeric" } as const);
+    return date.toLocaleDateString(language, { day: "numeric", month: "short", ...year });
+  }
+  const [unit, length] = STEPS.find(([, length]) => seconds >= length * 0.75) ?? ["minute", 60];
+  const format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+  return format.format(-Math.max(1, Math.round(seconds / length)), unit);
+}

@@ -1,0 +1,103 @@
+import { ago, displayOf } from "./display.js";
+import { icon, make } from "./dom.js";
+import type { Labels } from "./labels.js";
+import type { Notification } from "./wire.js";
+
+/** What a row asks for. */
+export interface RowListener {
+  onOpen(notification: Notification, event: Event): void;
+  onToggleRead(notification: Notification): void;
+  onArchive(notification: Notification): void;
+}
+
+/** One notification in the list. The row stays the same element while its notification changes. */
+export class Row {
+  readonly element: HTMLLIElement;
+  #notification: Notification;
+  readonly #labels: Labels;
+  readonly #time: HTMLTimeElement;
+  readonly #toggle = make("button", { type: "button" });
+  readonly #unread: HTMLSpanElement;
+
+  constructor(notification: Notification, labels: Labels, listener: RowListener) {
+    this.#notification = notification;
+    this.#labels = labels;
+    const { title, body, url, icon: image, actions } = displayOf(notification);
+    const titleId = `title-${notification.id}`;
+    const open = (event: Event) => listener.onOpen(this.#notification, event);
+
+    this.#unread = make("span", { class: "hidden-text" });
+    const name = url === undefined ? make("span", { class: "title" }) : make("a", { class: "title", href: url });
+    name.id = titleId;
+    name.dir = "auto";
+    name.append(title);
+    if (url !== undefined) name.addEventListener("click", open);
+    const content = make("div", {}, this.#unread, name);
+    if (body !== undefined) content.append(make("div", { class: "body", dir: "auto" }, body));
+    if (actions.length > 0) {
+      const links = actions.map(({ label, url }) => {
+        const link = make("a", { class: "action", href: url, dir: "auto" }, label);
+        link.addEventListener("click", open);
+        return link;
+      });
+      content.append(make("div", { class: "actions" }, ...links));
+    }
+
+    this.#time = make("time", { datetime: notification.timestamp });
+    this.#toggle.addEventListener("click", () => listener.onToggleRead(this.#notification));
+    const archive = make("button", { type: "button", class: "archive", title: labels.archive, "aria-label": labels.archive });
+    archive.append(icon("archive"));
+    archive.addEventListener("click", () => listener.onArchive(this.#notification));
+    const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
+
+    this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+    this.#show();
+    this.tick();
+  }
+
+  get notification(): Notification {
+    return this.#notification;
+  }
+
+  update(notification: Notification): void {
+    if (notification === this.#notification) return;
+    this.#notification = notification;
+    this.#show();
+  }
+
+  /** Shows how long ago it was. */
+  tick(): void {
+    const { timestamp } = this.#notification;
+    const language = document.documentElement.lang || undefined;
+    const date = new Date(timestamp);
+    this.#time.textContent = ago(timestamp, this.#labels.now, language);
+    this.#time.title = date.toLocaleString(language);
+  }
+
+  #show(): void {
+    const isUnread = this.#notification.read_at === null;
+    const { markRead, markUnread, unread } = this.#labels;
+    const label = isUnread ? markRead : markUnread;
+    this.element.classList.toggle("unread", isUnread);
+    this.#unread.textContent = isUnread ? `${unread} ` : "";
+    this.#toggle.title = label;
+    this.#toggle.setAttribute("aria-label", label);
+    this.#toggle.replaceChildren(icon(isUnread ? "check" : "dot"));
+  }
+}
+
+/** An image, an emoji, or the first letter of the title. */
+function pictureOf(image: ReturnType<typeof displayOf>["icon"], title: string): HTMLElement {
+  const [letter = ""] = title.match(/[\p{L}\p{N}]/u) ?? [];
+  const place = make("div", { class: "icon", "aria-hidden": "true" });
+  const showLetter = () => place.replaceChildren(letter === "" ? icon("bell") : letter.toUpperCase());
+  if (image === undefined) showLetter();
+  else if ("text" in image) place.append(image.text);
+  else {
+    const picture = make("img", { alt: "", loading: "lazy", decoding: "async", referrerpolicy: "no-referrer" });
+    picture.addEventListener("error", showLetter);
+    picture.src = image.url;
+    place.append(picture);
+  }
+  return place;
+}

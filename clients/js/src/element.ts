@@ -1,0 +1,468 @@
+import { Tidings } from "./client.js";
+import { displayOf } from "./display.js";
+import { icon, make } from "./dom.js";
+import { Row } from "./element-row.js";
+import { STYLE } from "./element-style.js";
+import { asTidingsError, TidingsError } from "./error.js";
+import type { EventId } from "./ids.js";
+import type { Inbox, InboxState } from "./inbox.js";
+import { ENGLISH, type Labels } from "./labels.js";
+import type { TokenSource } from "./tokens.js";
+import type { Notification } from "./wire.js";
+
+/** How long a person may undo. */
+const UNDO_MS = 8000;
+/** How often the times are written anew while the list is open. */
+const TICK_MS = 30_000;
+
+/** Where there is no document, for instance on a server, the class exists and cannot be used. */
+const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
+
+/**
+ * `<tidings-inbox>`: a bell with the number of unseen notifications, and their list.
+ *
+ * Attributes: `user`, `server`, `token-url`, `theme`. Events: `tidings-notification` when a notification arrives,
+ * `tidings-open` when a person follows one of its links (`preventDefault()` keeps the page), and `tidings-error`.
+ * The detail is the notification, or the error.
+ */
+export class TidingsInboxElement extends Base {
+  static readonly observedAttributes = ["user", "server", "token-url"];
+
+  #token: TokenSource | undefined;
+  #labels: Labels = ENGLISH;
+  #inbox: Inbox | undefined;
+  #parts: Parts | undefined;
+  readonly #rows = new Map<EventId, Row>();
+  #arrived: EventId | undefined;
+  #ticking: ReturnType<typeof setInterval> | undefined;
+  #undoTimer: ReturnType<typeof setTimeout> | undefined;
+  #badge = 0;
+  #reported: TidingsError | undefined;
+
+  /** Returns a new token of the user. The attribute `token-url` is an alternative. */
+  get token(): TokenSource | undefined {
+    return this.#token;
+  }
+
+  set token(token: TokenSource | undefined) {
+    this.#token = token;
+    this.#restart();
+  }
+
+  /** The texts. Those that are missing are English. */
+  get labels(): Partial<Labels> {
+    return this.#labels;
+  }
+
+  set labels(labels: Partial<Labels>) {
+    this.#labels = { ...ENGLISH, ...labels };
+    this.#parts = undefined;
+    this.#rows.clear();
+    if (this.isConnected) this.#build();
+    this.#restart();
+  }
+
+  /** The inbox that is shown; `undefined` while the element is in no document, or has no user. */
+  get inbox(): Inbox | undefined {
+    return this.#inbox;
+  }
+
+  connectedCallback(): void {
+    // Set before this class was loaded.
+    for (const name of ["token", "labels"] as const) {
+      if (!Object.hasOwn(this, name)) continue;
+      const value = this[name];
+      delete this[name];
+      Object.assign(this, { [name]: value });
+    }
+    if (this.#parts === undefined) this.#build();
+    this.#start();
+  }
+
+  disconnectedCallback(): void {
+    this.#stop();
+  }
+
+  attributeChangedCallback(): void {
+    this.#restart();
+  }
+
+  #restart(): void {
+    if (!this.isConnected || this.#parts === undefined) return;
+    this.#stop();
+    this.#start();
+  }
+
+  #start(): void {
+    const user = this.getAttribute("user");
+    if (this.#inbox !== undefined) return;
+    if (user === null || user === "") return this.#fail(new TypeError("<tidings-inbox> needs the attribute `user`"));
+    const server = this.getAttribute("server");
+    const tokenUrl = this.getAttribute("token-url");
+    const token = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+    try {
+      const client = new Tidings({
+        user,
+        ...(token === undefined ? {} : { token }),
+        ...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
+      });
+      this.#inbox = client.inbox({
+        onNotification: (notification) => this.#announce(notification),
+        onGap: () => this.#notice(this.#labels.gap),
+      });
+    } catch (error) {
+      return this.#fail(error);
+    }
+    this.#inbox.subscribe((state) => this.#show(state));
+    this.#show(this.#inbox.state);
+  }
+
+  #stop(): void {
+    clearInterval(this.#ticking);
+    clearTimeout(this.#undoTimer);
+    this.#inbox?.close();
+    this.#inbox = undefined;
+    this.#reported = undefined;
+    this.#parts?.list.replaceChildren();
+    this.#rows.clear();
+  }
+
+  /** The element cannot be used as it is written in the page. */
+  #fail(error: unknown): void {
+    this.#showNotice(this.#labels.failed, undefined);
+    console.error(error);
+  }
+
+  #build(): void {
+    const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+    const labels = this.#labels;
+    const badge = make("span", { class: "badge", part: "badge", "aria-hidden": "true", hidden: true });
+    const bell = make("button", { class: "bell", part: "bell", type: "button", "aria-haspopup": "dialog" }, icon("bell"), badge);
+    const markAll = make("button", { class: "tool mark-all", type: "button" }, icon("checks"), labels.markAllRead);
+    const close = make("button", { class: "tool close", type: "button", "aria-label": labels.close }, icon("close"));
+    const list = make("ul", { role: "list", "aria-label": labels.notifications });
+    const empty = make("div", { class: "empty", hidden: true }, icon("bell"), make("strong", {}, labels.empty), labels.emptyHint);
+    const loading = make("div", { role: "status", "aria-label": labels.loading });
+    for (let rows = 0; rows < 3; rows += 1) {
+      loading.append(make("div", { class: "skeleton" }, make("i"), make("div", {}, make("b"), make("b"))));
+    }
+    const more = make("button", { class: "more", type: "button", hidden: true }, labels.loadMore);
+    const scroll = make("div", { class: "scroll" }, list, empty, loading, more);
+    const noticeText = make("span");
+    const noticeAction = make("button", { type: "button", hidden: true });
+    const notice = make("div", { class: "notice", role: "alert", hidden: true }, noticeText, noticeAction);
+    const doneText = make("span");
+    const doneAction = make("button", { type: "button", hidden: true });
+    const done = make("div", { class: "notice done", role: "status", hidden: true }, doneText, doneAction);
+    const header = make("header", {}, make("h2", {}, labels.notifications), markAll, close);
+    const panel = make(
+      "div",
+      { class: "panel", part: "panel", popover: "auto", role: "dialog", tabindex: -1, "aria-label": labels.notifications },
+      header,
+      notice,
+      scroll,
+      done,
+    );
+    const announcer = make("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
+    bell.popoverTargetElement = panel;
+    close.addEventListener("click", () => panel.hidePopover());
+    markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
+    more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
+    panel.addEventListener("toggle", (event) => this.#onToggle((event as ToggleEvent).newState === "open"));
+    list.addEventListener("keydown", (event) => this.#onKey(event));
+    root.replaceChildren(bell, announcer, panel);
+    this.#parts = {
+      bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
+      done, doneText, doneAction, panel, announcer,
+    };
+    this.#showBadge(0);
+  }
+
+  /** Opens the list. */
+  open(): void {
+    this.#parts?.panel.showPopover();
+  }
+
+  /** Closes the list. */
+  close(): void {
+    this.#parts?.panel.hidePopover();
+  }
+
+  #onToggle(isOpen: boolean): void {
+    const { panel, bell } = this.#parts ?? {};
+    if (panel === undefined || bell === undefined) return;
+    clearInterval(this.#ticking);
+    bell.setAttribute("aria-expanded", String(isOpen));
+    if (!isOpen) {
+      removeEventListener("resize", this.#place);
+      removeEventListener("scroll", this.#place, { capture: true });
+      // Unless a click has put it elsewhere, the focus goes back to where it came from.
+      const { activeElement } = document;
+      if (activeElement === document.body || activeElement === this) bell.focus({ preventScroll: true });
+      return;
+    }
+    this.#place();
+    addEventListener("resize", this.#place);
+    addEventListener("scroll", this.#place, { capture: true, passive: true });
+    panel.focus({ preventScroll: true });
+    this.#ticking = setInterval(() => this.#tick(), TICK_MS);
+    this.#tick();
+    this.#see();
+  }
+
+  /** Puts the panel below the bell, or above it where there is more room. */
+  readonly #place = (): void => {
+    const { panel, bell } = this.#parts ?? {};
+    if (panel === undefined || bell === undefined) return;
+    const { top, bottom, left, right } = bell.getBoundingClientRect();
+    const { clientWidth, clientHeight } = document.documentElement;
+    const margin = 8;
+    const isBelow = clientHeight - bottom >= Math.min(420, top);
+    const width = panel.offsetWidth;
+    const isRightAligned = right >= width + margin || right > clientWidth - left;
+    const wanted = isRightAligned ? right - width : left;
+    const x = Math.max(margin, Math.min(wanted, clientWidth - width - margin));
+    panel.style.left = `${x}px`;
+    panel.style.top = isBelow ? `${bottom + 6}px` : "auto";
+    panel.style.bottom = isBelow ? "auto" : `${clientHeight - top + 6}px`;
+    const room = (isBelow ? clientHeight - bottom : top) - 6 - margin;
+    panel.style.maxHeight = `${Math.max(200, Math.min(640, room))}px`;
+  };
+
+  #tick(): void {
+    for (const row of this.#rows.values()) row.tick();
+  }
+
+  get #isOpen(): boolean {
+    return this.#parts?.panel.matches(":popover-open") ?? false;
+  }
+
+  /** What is on the screen is seen. */
+  #see(): void {
+    if (this.#inbox === undefined || this.#inbox.state.unseen === 0) return;
+    this.#inbox.markSeen().catch((error: unknown) => this.#report(error));
+  }
+
+  /** Does what a person asks for, and says so if it fails. */
+  #do(action: (inbox: Inbox) => Promise<void>): Promise<boolean> {
+    if (this.#inbox === undefined) return Promise.resolve(false);
+    return action(this.#inbox).then(
+      () => true,
+      (error: unknown) => {
+        this.#report(error);
+        this.#notice(this.#labels.notDone);
+        return false;
+      },
+    );
+  }
+
+  #report(error: unknown): void {
+    this.dispatchEvent(new CustomEvent("tidings-error", { detail: asTidingsError(error) }));
+  }
+
+  #announce(notification: Notification): void {
+    this.#arrived = notification.id;
+    const { announcer } = this.#parts ?? {};
+    if (announcer !== undefined) announcer.textContent = this.#labels.arrived(displayOf(notification).title);
+    this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification }));
+  }
+
+  #show(state: InboxState): void {
+    const parts = this.#parts;
+    if (parts === undefined) return;
+    const { items, unseen, unread, hasMore, isLoading, status } = state;
+    this.#showBadge(unseen);
+    this.#showRows(items);
+    parts.markAll.hidden = unread === 0;
+    parts.empty.hidden = isLoading || items.length > 0 || hasMore;
+    parts.loading.hidden = !isLoading || status === "failed";
+    parts.more.hidden = !hasMore;
+    const [words, retry] = this.#explain(state);
+    this.#showNotice(words, retry ? () => this.#restart() : undefined);
+    if (state.error !== undefined && state.error !== this.#reported) {
+      this.#reported = state.error;
+      this.#report(state.error);
+    }
+    // A person who archives everything wants to see the rest.
+    if (hasMore && items.length < 5 && this.#isOpen) void this.#inbox?.loadMore().catch(() => {});
+    if (unseen > 0 && this.#isOpen && document.visibilityState === "visible") this.#see();
+  }
+
+  /** What is wrong, in plain words, and whether a person can do something. */
+  #explain({ status, error, isLoading }: InboxState): [string | undefined, boolean] {
+    const labels = this.#labels;
+    if (error === undefined) return [undefined, false];
+    const isFailed = status === "failed" || !error.isRetryable;
+    if (error.status === 401 || error.code === "unauthorized" || error.code === "token_unavailable") {
+      return [labels.signedOut, isFailed];
+    }
+    if (error.status === 403) return [labels.forbidden, false];
+    if (isFailed) return [labels.failed, true];
+    if (error.status === 429) return [labels.tooManyRequests, false];
+    if (isLoading) return [labels.unreachable, false];
+    return [status === "live" ? labels.unreachable : labels.reconnecting, false];
+  }
+
+  #showNotice(words: string | undefined, retry: (() => void) | undefined): void {
+    const { notice, noticeText, noticeAction } = this.#parts ?? {};
+    if (notice === undefined || noticeText === undefined || noticeAction === undefined) return;
+    notice.hidden = words === undefined;
+    if (noticeText.textContent !== (words ?? "")) noticeText.textContent = words ?? "";
+    noticeAction.hidden = retry === undefined;
+    noticeAction.textContent = this.#labels.retry;
+    noticeAction.onclick = retry ?? null;
+  }
+
+  /** Says something for a moment. */
+  #notice(words: string, undo?: () => void): void {
+    const { done, doneText, doneAction } = this.#parts ?? {};
+    if (done === undefined || doneText === undefined || doneAction === undefined) return;
+    clearTimeout(this.#undoTimer);
+    done.hidden = false;
+    doneText.textContent = words;
+    doneAction.hidden = undo === undefined;
+    doneAction.textContent = this.#labels.undo;
+    const hide = () => {
+      done.hidden = true;
+    };
+    doneAction.onclick = () => {
+      hide();
+      undo?.();
+    };
+    this.#undoTimer = setTimeout(hide, UNDO_MS);
+  }
+
+  #showBadge(unseen: number): void {
+    const { badge, bell } = this.#parts ?? {};
+    if (badge === undefined || bell === undefined) return;
+    const { notifications, unseen: words } = this.#labels;
+    badge.hidden = unseen === 0;
+    badge.textContent = unseen > 99 ? "99+" : String(unseen);
+    badge.classList.toggle("new", unseen > this.#badge);
+    this.#badge = unseen;
+    bell.setAttribute("aria-label", `${notifications}: ${words(unseen)}`);
+  }
+
+  /** Makes the list equal to the items, and keeps the elements of those that stay, and with them the focus. */
+  #showRows(items: readonly Notification[]): void {
+    const { list } = this.#parts ?? {};
+    if (list === undefined) return;
+    const wanted = new Set(items.map(({ id }) => id));
+    for (const [id, row] of this.#rows) {
+      if (wanted.has(id)) continue;
+      this.#moveFocusFrom(row.element);
+      row.element.remove();
+      this.#rows.delete(id);
+    }
+    let before: Element | null = null;
+    for (const item of items) {
+      const row = this.#rows.get(item.id) ?? this.#addRow(item);
+      row.update(item);
+      const place: Element | null = before === null ? list.firstElementChild : before.nextElementSibling;
+      if (place !== row.element) list.insertBefore(row.element, place);
+      before = row.element;
+    }
+    if (list.querySelector('li[tabindex="0"]') === null) list.firstElementChild?.setAttribute("tabindex", "0");
+  }
+
+  #addRow(item: Notification): Row {
+    const row = new Row(item, this.#labels, {
+      onOpen: (notification, event) => this.#open(notification, event),
+      onToggleRead: ({ id, read_at: readAt }) => {
+        void this.#do((inbox) => (readAt === null ? inbox.markRead(id) : inbox.markUnread(id)));
+      },
+      onArchive: ({ id }) => this.#archive(id),
+    });
+    if (item.id === this.#arrived) row.element.classList.add("arrived");
+    this.#rows.set(item.id, row);
+    return row;
+  }
+
+  #open(notification: Notification, event: Event): void {
+    if (notification.read_at === null) void this.#do((inbox) => inbox.markRead(notification.id));
+    const { currentTarget } = event;
+    const url = currentTarget instanceof HTMLAnchorElement ? currentTarget.href : undefined;
+    const options = { detail: { notification, url }, cancelable: true, bubbles: true, composed: true };
+    if (!this.dispatchEvent(new CustomEvent("tidings-open", options))) {
+      event.preventDefault();
+      this.close();
+    }
+  }
+
+  #archive(id: EventId): void {
+    void this.#do((inbox) => inbox.archive(id)).then((isDone) => {
+      const undo = () => void this.#do((inbox) => inbox.unarchive(id));
+      if (isDone) this.#notice(this.#labels.archived, undo);
+    });
+  }
+
+  #onKey(event: KeyboardEvent): void {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const { target } = event;
+    const row = target instanceof Element ? target.closest("li") : null;
+    if (row === null) return;
+    const rows = [...(row.parentElement?.children ?? [])];
+    const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
+    if (to instanceof HTMLElement) this.#focus(to);
+    else if (event.key === "Delete") this.#archive(row.dataset["id"] ?? "");
+    else if (event.key === "Enter" && target === row) row.querySelector<HTMLAnchorElement>("a.title")?.click();
+    else return;
+    event.preventDefault();
+  }
+
+  /** One row at a time is reached by the tabulator; the arrow keys choose it. */
+  #focus(row: HTMLElement): void {
+    for (const other of this.#rows.values()) other.element.tabIndex = -1;
+    row.tabIndex = 0;
+    row.focus();
+  }
+
+  #moveFocusFrom(row: Element): void {
+    if (!row.contains(this.shadowRoot?.activeElement ?? null)) return;
+    const next = row.nextElementSibling ?? row.previousElementSibling;
+    if (next instanceof HTMLElement) this.#focus(next);
+    else this.#parts?.panel.focus();
+  }
+}
+
+/** The elements that change. */
+interface Parts {
+  bell: HTMLButtonElement;
+  badge: HTMLElement;
+  markAll: HTMLElement;
+  list: HTMLElement;
+  empty: HTMLElement;
+  loading: HTMLElement;
+  more: HTMLElement;
+  scroll: HTMLElement;
+  notice: HTMLElement;
+  noticeText: HTMLElement;
+  noticeAction: HTMLElement;
+  done: HTMLElement;
+  doneText: HTMLElement;
+  doneAction: HTMLElement;
+  panel: HTMLElement;
+  announcer: HTMLElement;
+}
+
+/** Fetches a token from the application: as text, or as JSON with a member `token`. */
+async function fetchToken(url: string): Promise<string> {
+  const response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
+  if (!response.ok) throw new Error(`the reply of ${url} has the status ${response.status}`);
+  const text = (await response.text()).trim();
+  if (!text.startsWith("{")) return text;
+  return (JSON.parse(text) as { token: string }).token;
+}
+
+if (globalThis.customElements !== undefined && customElements.get("tidings-inbox") === undefined) {
+  customElements.define("tidings-inbox", TidingsInboxElement);
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "tidings-inbox": TidingsInboxElement;
+  }
+}

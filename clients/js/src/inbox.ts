@@ -1,0 +1,350 @@
+import type { Status } from "./connection.js";
+import { asTidingsError, reportUncaught, type TidingsError } from "./error.js";
+import type { EventId } from "./ids.js";
+import {
+  type Action,
+  afterAction,
+  afterChange,
+  afterNotification,
+  carriesOut,
+  type Contents,
+  ofPage,
+  trimmed,
+  withNextPage,
+} from "./inbox-state.js";
+import type { Stream, StreamOptions } from "./stream.js";
+import { Backoff, wait } from "./wait.js";
+import type { Change, Counts, Gap, Notification, Page, Query } from "./wire.js";
+
+/** What an inbox uses of a client. */
+export interface InboxClient {
+  list<P>(query?: Query): Promise<Page<P>>;
+  stream<P>(options?: StreamOptions<P>): Stream<P>;
+  markRead(id: EventId): Promise<Counts>;
+  markUnread(id: EventId): Promise<Counts>;
+  archive(id: EventId): Promise<Counts>;
+  unarchive(id: EventId): Promise<Counts>;
+  markAllRead(upTo?: EventId): Promise<Counts>;
+  markSeen(upTo?: EventId): Promise<Counts>;
+}
+
+/** How an inbox begins, and what it calls. */
+export interface InboxOptions<Payload = unknown> {
+  /** Notifications of a page, 1 to 1000; default 50. */
+  limit?: number;
+  /** Called with each new notification, for instance to show it for a moment. */
+  onNotification?(notification: Notification<Payload>): void;
+  /** Called where notifications are missing, after a very long absence. The list is loaded again. */
+  onGap?(gap: Gap): void;
+}
+
+/** An inbox at one moment. It is never changed in place. */
+export interface InboxState<Payload = unknown> {
+  /** What the stream does. While it is not `live`, the list may be behind. */
+  readonly status: Status;
+  /** The list was not loaded yet. */
+  readonly isLoading: boolean;
+  /** What is not archived, newest first, as far as it is loaded. */
+  readonly items: readonly Notification<Payload>[];
+  /** How many notifications of the whole inbox are unread. */
+  readonly unread: number;
+  /** How many are unread and came after the last `markSeen`: the number on a bell. */
+  readonly unseen: number;
+  /** Whether `loadMore` would load older ones. */
+  readonly hasMore: boolean;
+  /** Why the inbox is not up to date, if it is not. */
+  readonly error: TidingsError | undefined;
+}
+
+/** The most items that an inbox keeps by itself: `loadMore` adds to them. */
+const MAX_ITEMS = 1000;
+
+/** The most archived items that are remembered, so that they can be put back without loading the list. */
+const MAX_ARCHIVED = 100;
+
+/** How long the stream may take to report an action that the server has carried out. Then the list is loaded again. */
+const REPORT_MS = 3000;
+
+/** An action of this screen that the stream has not reported yet. */
+interface Pending {
+  readonly action: Action;
+  /** The server has carried it out. */
+  isDone: boolean;
+}
+
+/**
+ * A user's inbox that stays up to date: its list, its counts, and what a person does with them.
+ *
+ * The stream is opened first and the list loaded afterwards, so every change is in the list or comes by the stream.
+ * Actions show at once, and are undone if the server refuses them: their promise is rejected then.
+ */
+export class Inbox<Payload = unknown> {
+  readonly #client: InboxClient;
+  readonly #options: InboxOptions<Payload>;
+  readonly #limit: number;
+  readonly #stream: Stream<Payload>;
+  readonly #closed = new AbortController();
+  readonly #listeners = new Set<(state: InboxState<Payload>) => void>();
+  #contents: Contents<Payload> | undefined;
+  #pending: Pending[] = [];
+  /** What has arrived since a request for a page was sent, for each such request. */
+  readonly #recordings = new Set<(Notification<Payload> | Change)[]>();
+  readonly #archived = new Map<EventId, Notification<Payload>>();
+  #maxItems = MAX_ITEMS;
+  #isStale = false;
+  #isReloading = false;
+  #loadingMore: Promise<void> | undefined;
+  #status: Status = "connecting";
+  #streamError: TidingsError | undefined;
+  #listError: TidingsError | undefined;
+  #state: InboxState<Payload>;
+  #isPublishing = false;
+
+  /** Use {@link Tidings.inbox}. */
+  constructor(client: InboxClient, options: InboxOptions<Payload> = {}) {
+    this.#client = client;
+    this.#options = options;
+    this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
+    this.#state = this.#view();
+    this.#stream = client.stream<Payload>({
+      onHello: () => this.#reload(),
+      onNotification: (notification) => this.#takeNotification(notification),
+      onChange: (change) => this.#takeChange(change),
+      onGap: (gap) => {
+        this.#reload();
+        this.#options.onGap?.(gap);
+      },
+      onStatus: (status, error) => this.#takeStatus(status, error),
+    });
+  }
+
+  /** The inbox at this moment: the same object until something changes. */
+  get state(): InboxState<Payload> {
+    return this.#state;
+  }
+
+  /** Calls the function after each change, at most once for changes that come together. Returns what ends that. */
+  subscribe(listener: (state: InboxState<Payload>) => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
+  /** Loads the next page of older notifications. Does nothing if there is none. */
+  loadMore(): Promise<void> {
+    this.#loadingMore ??= this.#loadNextPage().finally(() => {
+      this.#loadingMore = undefined;
+    });
+    return this.#loadingMore;
+  }
+
+  markRead(id: EventId): Promise<void> {
+    return this.#act({ kind: "read", id }, () => this.#client.markRead(id));
+  }
+
+  markUnread(id: EventId): Promise<void> {
+    return this.#act({ kind: "unread", id }, () => this.#client.markUnread(id));
+  }
+
+  /** Takes a notification out of the inbox and its counts. */
+  archive(id: EventId): Promise<void> {
+    const item = this.#contents?.items.find((item) => item.id === id);
+    if (item !== undefined) this.#remember([item]);
+    return this.#act({ kind: "archive", id }, () => this.#client.archive(id));
+  }
+
+  /** Puts an archived notification back. */
+  unarchive(id: EventId): Promise<void> {
+    const item = this.#archived.get(id);
+    return this.#act({ kind: "unarchive", id, item }, () => this.#client.unarchive(id));
+  }
+
+  /** Marks all as read that this screen has heard of. Later ones stay unread. */
+  async markAllRead(): Promise<void> {
+    const upTo = this.#contents?.cursor;
+    if (upTo !== undefined) await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
+  }
+
+  /** Marks all as seen that this screen has heard of: call it when the list is shown. */
+  async markSeen(): Promise<void> {
+    const upTo = this.#contents?.cursor;
+    if (upTo !== undefined) await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
+  }
+
+  /** Ends the stream. The state stays as it is, with the status `closed`. */
+  close(): void {
+    this.#stream.close();
+    this.#closed.abort();
+  }
+
+  #takeStatus(status: Status, error: TidingsError | undefined): void {
+    this.#status = status;
+    this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
+    // Without a stream there is still a list.
+    if (status === "waiting" && this.#contents === undefined) this.#reload();
+    this.#publish();
+  }
+
+  #takeNotification(notification: Notification<Payload>): void {
+    for (const recording of this.#recordings) recording.push(notification);
+    if (this.#contents !== undefined) {
+      const isNew = this.#apply(afterNotification(this.#contents, notification));
+      if (isNew) this.#options.onNotification?.(notification);
+    }
+  }
+
+  #takeChange(change: Change): void {
+    for (const recording of this.#recordings) recording.push(change);
+    this.#pending = this.#pending.filter(({ action }) => !carriesOut(change, action));
+    if (this.#contents === undefined) return;
+    if (change.change === "archived") {
+      this.#remember(this.#contents.items.filter(({ id }) => change.ids?.includes(id)));
+    }
+    this.#apply(afterChange(this.#contents, change, now(), (id) => this.#archived.get(id)));
+  }
+
+  /** Takes in the new contents. Returns whether they are others. */
+  #apply(contents: Contents<Payload> | undefined): boolean {
+    if (contents === undefined) this.#reload();
+    if (contents === undefined || contents === this.#contents) return false;
+    this.#contents = trimmed(contents, this.#maxItems);
+    this.#publish();
+    return true;
+  }
+
+  #remember(items: readonly Notification<Payload>[]): void {
+    for (const item of items) this.#archived.set(item.id, item);
+    for (const id of this.#archived.keys()) {
+      if (this.#archived.size <= MAX_ARCHIVED) break;
+      this.#archived.delete(id);
+    }
+  }
+
+  /** Loads the list again, now or after the request that is under way. */
+  #reload(): void {
+    this.#isStale = true;
+    if (!this.#isReloading) void this.#reloadUntilFresh();
+  }
+
+  async #reloadUntilFresh(): Promise<void> {
+    const { signal } = this.#closed;
+    const backoff = new Backoff(30_000);
+    this.#isReloading = true;
+    while (this.#isStale && !signal.aborted) {
+      this.#isStale = false;
+      const limit = Math.min(Math.max(this.#contents?.items.length ?? 0, this.#limit), MAX_ITEMS);
+      const done = this.#pending.filter(({ isDone }) => isDone);
+      const recording: (Notification<Payload> | Change)[] = [];
+      this.#recordings.add(recording);
+      try {
+        const page = await this.#client.list<Payload>({ limit });
+        if (signal.aborted) return;
+        this.#contents = ofPage(page);
+        // The list has these actions.
+        this.#pending = this.#pending.filter((pending) => !done.includes(pending));
+        for (const happened of recording) this.#replay(happened);
+        this.#listError = undefined;
+        backoff.reset();
+      } catch (thrown) {
+        const error = asTidingsError(thrown);
+        this.#listError = error;
+        this.#publish();
+        if (error.isRetryable) {
+          this.#isStale = true;
+          await wait(backoff.next(error.retryAfterMs), signal);
+        }
+      } finally {
+        this.#recordings.delete(recording);
+      }
+      this.#publish();
+    }
+    this.#isReloading = false;
+  }
+
+  /** Applies what came while the list was requested. The list may have it already. */
+  #replay(happened: Notification<Payload> | Change): void {
+    if (this.#contents === undefined) return;
+    const next =
+      "change" in happened
+        ? afterChange(this.#contents, happened, now(), (id) => this.#archived.get(id))
+        : afterNotification(this.#contents, happened);
+    if (next === undefined) this.#isStale = true;
+    else this.#contents = next;
+  }
+
+  async #loadNextPage(): Promise<void> {
+    const cursor = this.#contents?.next;
+    if (cursor === undefined || cursor === null) return;
+    const recording: (Notification<Payload> | Change)[] = [];
+    this.#recordings.add(recording);
+    try {
+      const page = await this.#client.list<Payload>({ limit: this.#limit, cursor });
+      const contents = this.#contents;
+      // The list was loaded again meanwhile, and ends elsewhere.
+      if (contents?.next !== cursor) return;
+      this.#maxItems = Math.max(MAX_ITEMS, contents.items.length + page.data.length);
+      this.#apply(withNextPage(contents, page, recording, now()));
+    } finally {
+      this.#recordings.delete(recording);
+    }
+  }
+
+  /** Shows an action at once, carries it out, and undoes it if that fails. */
+  async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
+    const pending: Pending = { action, isDone: false };
+    this.#pending = [...this.#pending, pending];
+    this.#publish();
+    const settle = () => {
+      this.#pending = this.#pending.filter((other) => other !== pending);
+      this.#publish();
+    };
+    try {
+      await request();
+    } catch (error) {
+      settle();
+      throw error;
+    }
+    pending.isDone = true;
+    // The server reports only what has changed something.
+    if (this.#contents === undefined || changesNothing(this.#contents, action)) return settle();
+    void wait(REPORT_MS, this.#closed.signal).then(() => {
+      if (this.#pending.includes(pending)) this.#reload();
+    });
+  }
+
+  /** Makes the state at this moment, and calls the listeners once the caller has finished. */
+  #publish(): void {
+    if (this.#isPublishing) return;
+    this.#isPublishing = true;
+    queueMicrotask(() => {
+      this.#isPublishing = false;
+      this.#state = this.#view();
+      for (const listener of this.#listeners) {
+        try {
+          listener(this.#state);
+        } catch (error) {
+          reportUncaught(error);
+        }
+      }
+    });
+  }
+
+  #view(): InboxState<Payload> {
+    const status = this.#status;
+    const error = this.#listError ?? this.#streamError;
+    if (this.#contents === undefined) {
+      return { status, isLoading: true, items: [], unread: 0, unseen: 0, hasMore: false, error };
+    }
+    const at = now();
+    const contents = this.#pending.reduce((sum, { action }) => afterAction(sum, action, at), this.#contents);
+    const { items, unread, unseen, next } = contents;
+    return { status, isLoading: false, items, unread, unseen, hasMore: next !== null, error };
+  }
+}
+
+const now = () => new Date().toISOString();
+
+function changesNothing(contents: Contents, action: Action): boolean {
+  const after = afterAction(contents, action, now());
+  const { items, unread, unseen } = contents;
+  return after.items === items && after.unread === unread && after.unseen === unseen;
+}

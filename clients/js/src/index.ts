@@ -1,0 +1,10 @@
+export { Tidings, type TidingsOptions } from "./client.js";
+export type { Status } from "./connection.js";
+export { TidingsInboxElement } from "./element.js";
+export { type ErrorDetails, TidingsError } from "./error.js";
+export { compareIds, type EventId } from "./ids.js";
+export { Inbox, type InboxOptions, type InboxState } from "./inbox.js";
+export { Stream, type StreamOptions } from "./stream.js";
+export type { TokenSource } from "./tokens.js";
+export type { Transport } from "./transport.js";
+export type { Bye, Change, Counts, Gap, Hello, Notification, Page, Query } from "./wire.js";

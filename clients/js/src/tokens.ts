@@ -1,0 +1,61 @@
+import { TidingsError } from "./error.js";
+
+/** Returns a new token of the user. It is called again before a token expires, and when the server refuses one. */
+export type TokenSource = () => string | Promise<string>;
+
+/** How long the application may take to return a token. */
+const TOKEN_TIMEOUT_MS = 30_000;
+
+/** The token in use. */
+export class Tokens {
+  readonly #source: TokenSource | undefined;
+  #current: string | undefined;
+  #asking: Promise<string> | undefined;
+
+  constructor(source: TokenSource | undefined) {
+    this.#source = source;
+  }
+
+  /** Whether a refused token can be replaced. */
+  get canRenew(): boolean {
+    return this.#source !== undefined;
+  }
+
+  /** The token; `undefined` if the application uses none. */
+  async current(): Promise<string | undefined> {
+    return this.#source === undefined ? undefined : (this.#current ?? this.#ask(this.#source));
+  }
+
+  /** Asks for another token, unless `refused` has been replaced already. */
+  async renew(refused: string | undefined): Promise<string | undefined> {
+    if (this.#source === undefined) return undefined;
+    if (this.#current !== undefined && this.#current !== refused) return this.#current;
+    return this.#ask(this.#source);
+  }
+
+  /** Callers that ask at the same time share one call of the application. */
+  #ask(source: TokenSource): Promise<string> {
+    this.#asking ??= this.#call(source).finally(() => {
+      this.#asking = undefined;
+    });
+    return this.#asking;
+  }
+
+  async #call(source: TokenSource): Promise<string> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const timeout = new Promise<never>((_, reject) => {
+      const late = () => reject(new Error(`no token after ${TOKEN_TIMEOUT_MS / 1000} seconds`));
+      timer = setTimeout(late, TOKEN_TIMEOUT_MS);
+    });
+    try {
+      const token = await Promise.race([Promise.resolve().then(source), timeout]);
+      if (typeof token !== "string" || token === "") throw new Error("expected a token, got no text");
+      this.#current = token.trim();
+      return this.#current;
+    } catch (cause) {
+      throw new TidingsError("the application returned no token", { code: "token_unavailable", cause });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}

@@ -1,0 +1,213 @@
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { test } from "node:test";
+import { browse, KEYS, pages } from "./browser.mjs";
+import { Home, until } from "./support.mjs";
+
+/** The element and what is in it, in the page. */
+const ELEMENT = `const element = document.querySelector("tidings-inbox"); const root = element?.shadowRoot;
+  const $ = (selector) => root?.querySelector(selector); const $$ = (selector) => [...(root?.querySelectorAll(selector) ?? [])];`;
+const inside = (expression) => `() => { ${ELEMENT} return ${expression}; }`;
+const find = (selector) => inside(`$(${JSON.stringify(selector)})`);
+const badge = inside(`$(".badge").hidden ? "none" : $(".badge").textContent`);
+const isTrue = (expression) => inside(expression);
+
+/** A page of the application, which has a copy of the client. */
+const page = (server, attributes = "") => `<!doctype html>
+<meta name="viewport" content="width=device-width">
+<script type="module" src="/tidings.js"></script>
+<tidings-inbox user="anna" server="${server.url}" ${attributes}></tidings-inbox>`;
+
+async function opened(t, { args, attributes, ...options } = {}) {
+  const server = await new Home(t).start({ args });
+  const app = await pages(t, { "/": page(server, attributes), ...options.routes });
+  const browser = await browse(t);
+  return { server, app, browser };
+}
+
+test("a person sees the badge, opens the list, reads, archives, and undoes it", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "First", url: "/first" });
+  await server.notify("anna", { title: "Second", body: "with a body" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "2"`));
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 2 && $(".panel").matches(":popover-open")`));
+  assert.equal(await browser.run(inside(`$("li .title").textContent`)), "Second");
+  await browser.until("both are seen", `${isTrue(`$(".badge").hidden`)}`);
+  await until("the server knows it", async () => (await counts(server)).unseen === 0);
+  assert.equal((await counts(server)).unread, 2);
+
+  // What arrives while the list is open is on the screen, and therefore seen.
+  await server.notify("anna", { title: "Third" });
+  await browser.until("the third", isTrue(`$$("li").length === 3`));
+  await until("it is seen", async () => (await counts(server)).unseen === 0);
+
+  await browser.click(inside(`$("li .tools button")`));
+  await until("it is read", async () => (await counts(server)).unread === 2);
+  await browser.until("it shows", isTrue(`!$("li").classList.contains("unread")`));
+  await browser.click(inside(`$("li .archive")`));
+  await browser.until("it is gone", isTrue(`$$("li").length === 2 && !$(".done").hidden`));
+  await browser.click(inside(`$(".done button")`));
+  await browser.until("it is back", isTrue(`$$("li").length === 3 && $("li .title").textContent === "Third"`));
+  await browser.click(find(".mark-all"));
+  await until("all are read", async () => (await counts(server)).unread === 0);
+  await browser.until("the button is gone", isTrue(`$(".mark-all").hidden`));
+
+  // A click beside the list closes it.
+  await browser.click(`() => document.body`);
+  await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
+});
+
+async function counts(server) {
+  const response = await fetch(`${server.url}/v1/users/anna/notifications/unread-count`);
+  return response.json();
+}
+
+test("the keyboard alone is enough", async (t) => {
+  const { server, app, browser } = await opened(t);
+  for (const title of ["one", "two", "three"]) await server.notify("anna", { title, url: `#${title}` });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "3"`));
+  assert.equal(await browser.run(inside(`$(".bell").getAttribute("aria-label")`)), "Notifications: 3 new");
+  await browser.type(KEYS.tab, KEYS.enter);
+  await browser.until("the list is open", isTrue(`$(".panel").matches(":popover-open") && $(".bell").ariaExpanded === "true"`));
+  const focused = (text) => isTrue(`root.activeElement?.closest("li")?.innerText.includes("${text}")`);
+  await browser.type(KEYS.tab, KEYS.tab);
+  await browser.until("the first row has the focus", focused("three"));
+  await browser.type(KEYS.down);
+  await browser.until("the next one", focused("two"));
+  await browser.type(KEYS.delete);
+  await browser.until("it is archived, and the focus stays in the list", `${isTrue(`$$("li").length === 2`)}`);
+  await browser.until("the one below has the focus", focused("one"));
+  await browser.type(KEYS.enter);
+  await browser.until("the link is followed", `() => location.hash === "#one"`);
+  await until("it is read", async () => (await counts(server)).unread === 1);
+  await browser.type(KEYS.escape);
+  await browser.until("the list is closed, and the bell has the focus", isTrue(`!$(".panel").matches(":popover-open") && root.activeElement === $(".bell")`));
+});
+
+test("a hostile payload is shown as text, and runs nothing", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const markup = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
+  const urls = ["javascript:window.hacked=1", " java\nscript:window.hacked=1", "data:text/html,<script>1</script>", "vbscript:1"];
+  for (const url of urls) {
+    await server.notify("anna", { title: markup, body: markup, url, icon: url, actions: [{ label: markup, url }] });
+  }
+  const values = [null, 1, true, [], ["x"], {}, { title: {}, body: [], url: 7, icon: {}, actions: "x" }, { actions: [null, 1, {}] }, "text"];
+  for (const payload of values) await server.notify("anna", payload);
+  await server.notify("anna", { title: "\u202egnp.exe", body: "x".repeat(100_000), message: 1 }, { type: markup });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "${urls.length + values.length + 1}"`));
+  await browser.click(find(".bell"));
+  await browser.until("all are shown", isTrue(`$$("li").length === ${urls.length + values.length + 1}`));
+  for (const link of await browser.run(inside(`$$("a, img").map((found) => found.href ?? found.src)`))) assert.fail(link);
+  const titles = await browser.run(inside(`$$(".title").map((title) => title.textContent)`));
+  assert.equal(titles.filter((title) => title === markup).length, urls.length);
+  assert.equal(await browser.run(`() => window.hacked`), null);
+  const fits = await browser.run(inside(`$(".scroll").scrollWidth <= $(".scroll").clientWidth`));
+  assert.ok(fits, "nothing is wider than the list");
+});
+
+test("ten tabs use one connection, and the death of the leading tab loses nothing", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "0" });
+  const tabs = [await browser.tab()];
+  await browser.goto(app);
+  for (let n = 1; n < 10; n += 1) tabs.push(await browser.openTab(app));
+  const watch = `() => { const { inbox } = document.querySelector("tidings-inbox"); window.seen ??= [];
+    inbox.subscribe(({ items }) => { window.seen = items.map(({ payload }) => payload.title); }); return inbox.state.status === "live"; }`;
+  for (const tab of tabs) {
+    await browser.show(tab);
+    await browser.until("the tab is live", `() => document.querySelector("tidings-inbox")?.inbox?.state.status === "live"`);
+    await browser.until("the list", isTrue(`element.inbox.state.items.length === 1`));
+    await browser.run(watch);
+  }
+  assert.equal(await streams(server), 1);
+
+  // The first tab leads. It is closed while notifications arrive.
+  const writing = (async () => {
+    for (let n = 1; n <= 30; n += 1) await server.notify("anna", { title: String(n) });
+  })();
+  await browser.show(tabs[0]);
+  await browser.closeTab();
+  await writing;
+  await server.notify("anna", { title: "31" });
+  const wanted = JSON.stringify([...Array(32).keys()].reverse().map(String));
+  for (const tab of tabs.slice(1)) {
+    await browser.show(tab);
+    await browser.until("every notification once and in order", `(wanted) => JSON.stringify(window.seen) === wanted`, wanted);
+  }
+  await until("one connection", async () => (await streams(server)) === 1);
+});
+
+/** Open streams, as the server counts them. */
+async function streams(server) {
+  const text = await (await fetch(`${server.url}/metrics`)).text();
+  return Number(text.match(/^tidings_subscription_active(?:\{[^}]*\})? (\d+)/m)?.[1]);
+}
+
+test("the tabs continue when the server restarts", async (t) => {
+  const home = new Home(t);
+  const server = await home.start({ address: "127.0.0.6:0" });
+  const app = await pages(t, { "/": page(server) });
+  const browser = await browse(t);
+  const tabs = [await browser.tab()];
+  await browser.goto(app);
+  tabs.push(await browser.openTab(app));
+  for (const tab of tabs) {
+    await browser.show(tab);
+    await browser.until("the tab is live", isTrue(`element.inbox.state.status === "live"`));
+  }
+  await server.kill();
+  await browser.until("the loss is said", isTrue(`!$(".notice").hidden`));
+  const again = await home.start({ address: server.address });
+  await again.notify("anna", { title: "after the restart" });
+  for (const tab of tabs) {
+    await browser.show(tab);
+    await browser.until("the new one", isTrue(`$("li .title")?.textContent === "after the restart"`));
+    await browser.until("all is well", isTrue(`$(".notice").hidden`));
+  }
+});
+
+/** A token as an application signs it. */
+function token(user, seconds, secret) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1000) + seconds })}`;
+  return `${signed}.${createHmac("sha256", secret).update(signed).digest("base64url")}`;
+}
+
+test("tokens come from the application, and words say when there is none", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  let issue = () => token("anna", 600, secret);
+  const args = ["--api-key", "a-key-for-this-test-0123456789", "--jwt-secret", secret];
+  const attributes = `token-url="/token"`;
+  const { server, app, browser } = await opened(t, { args, attributes, routes: { "/token": () => issue() } });
+  const key = { authorization: "Bearer a-key-for-this-test-0123456789" };
+  await server.post("/v1/notifications", { user_id: "anna", payload: { title: "hers" } }, key);
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  issue = () => undefined;
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the words", isTrue(`$(".notice").innerText.includes("You are signed out")`));
+  issue = () => token("ben", 600, secret);
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the other words", isTrue(`$(".notice").innerText.includes("not yours")`));
+});
+
+test("the list fills a narrow screen, and follows the colors of the system", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.command("Emulation.setDeviceMetricsOverride", { width: 360, height: 640, deviceScaleFactor: 2, mobile: true });
+  await browser.command("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: "dark" }] });
+  await browser.goto(app);
+  await browser.click(find(".bell"));
+  await browser.until("the list", isTrue(`$$("li").length === 1`));
+  const { width, height } = await browser.run(inside(`$(".panel").getBoundingClientRect().toJSON()`));
+  assert.deepEqual([width, height], [360, 640]);
+  assert.equal(await browser.run(inside(`getComputedStyle($(".panel")).backgroundColor`)), "rgb(25, 28, 35)");
+  await browser.click(find(".close"));
+  await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
+});

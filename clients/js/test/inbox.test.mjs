@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Home, relay, Tidings, TidingsError, until } from "./support.mjs";
+
+const payloads = (inbox) => inbox.state.items.map(({ payload }) => payload);
+
+function open(test, options, inboxOptions) {
+  const inbox = new Tidings({ user: "anna", maxWaitMs: 200, ...options }).inbox(inboxOptions);
+  test.after(() => inbox.close());
+  return inbox;
+}
+
+/** What a new reader of the inbox sees. */
+async function truth(url) {
+  const { data, unread, unseen } = await new Tidings({ user: "anna", url }).list({ limit: 1000 });
+  return { items: data.map(({ id, read_at }) => [id, read_at !== null]), unread, unseen };
+}
+
+function shown({ state: { items, unread, unseen } }) {
+  return { items: items.map(({ id, read_at }) => [id, read_at !== null]), unread, unseen };
+}
+
+/** Waits until the inbox shows what the server has. */
+async function settled(inbox, url) {
+  await until("the inbox is exact", async () => {
+    const wanted = JSON.stringify(await truth(url));
+    return JSON.stringify(shown(inbox)) === wanted && JSON.stringify(await truth(url)) === wanted;
+  }).catch(async (error) => {
+    assert.deepEqual(shown(inbox), await truth(url));
+    throw error;
+  });
+}
+
+test("an inbox shows the past, what comes, and what other screens do", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "old");
+  const inbox = open(t, { url: server.url });
+  await until("the past", () => inbox.state.items.length === 1);
+  assert.deepEqual(payloads(inbox), ["old"]);
+  assert.equal(inbox.state.unread, 1);
+  assert.equal(inbox.state.unseen, 1);
+  const { id } = await server.notify("anna", "new");
+  await until("the new one", () => inbox.state.items.length === 2);
+  assert.deepEqual(payloads(inbox), ["new", "old"]);
+  await server.post(`/v1/users/anna/notifications/${id}/read`, {});
+  await until("it is read", () => inbox.state.unread === 1);
+  assert.notEqual(inbox.state.items[0].read_at, null);
+  await server.post(`/v1/users/anna/notifications/${id}/archive`, {});
+  await until("it is gone", () => inbox.state.items.length === 1);
+  await server.post("/v1/users/anna/notifications/seen", {});
+  await until("all are seen", () => inbox.state.unseen === 0);
+  assert.equal(inbox.state.unread, 1);
+});
+
+test("list and stream join exactly while events and changes go on", async (t) => {
+  const server = await new Home(t).start();
+  let isOver = false;
+  const inboxes = [];
+  const writer = async (seed) => {
+    const ids = [];
+    for (let n = 0; n < 60; n += 1) {
+      const key = n % 7 === 0 ? { key: `key-${n % 3}` } : {};
+      ids.push((await server.notify("anna", `${seed}-${n}`, key)).id);
+      const id = ids[(n * 7 + seed) % ids.length];
+      const action = ["read", "unread", "archive", "unarchive", "read"][(n + seed) % 5];
+      await server.post(`/v1/users/anna/notifications/${id}/${action}`, {});
+      if (n % 20 === 19) await server.post("/v1/users/anna/notifications/read-all", { up_to: id });
+      if (n % 15 === 14) await server.post("/v1/users/anna/notifications/seen", {});
+    }
+  };
+  const opener = async () => {
+    while (!isOver) {
+      inboxes.push(open(t, { url: server.url, transport: "sse" }, { limit: 1000 }));
+      await new Promise((resolve) => setTimeout(resolve, 40));
+      if (inboxes.length >= 12) return;
+    }
+  };
+  const opening = opener();
+  await Promise.all([writer(1), writer(2), writer(3)]);
+  isOver = true;
+  await opening;
+  assert.ok(inboxes.length > 3);
+  for (const inbox of inboxes) await settled(inbox, server.url);
+});
+
+test("an inbox is exact after its connection was cut again and again", async (t) => {
+  const server = await new Home(t).start();
+  const { url, cut } = await relay(t, server.address);
+  const inbox = open(t, { url }, { limit: 1000 });
+  for (let n = 0; n < 40; n += 1) {
+    const { id } = await server.notify("anna", n);
+    if (n % 3 === 0) await server.post(`/v1/users/anna/notifications/${id}/read`, {});
+    if (n % 5 === 0) cut();
+    if (n % 4 === 0) await server.post(`/v1/users/anna/notifications/${id}/unread`, {});
+  }
+  await settled(inbox, server.url);
+});
+
+test("an action shows at once, and is undone if the server refuses it", async (t) => {
+  const server = await new Home(t).start();
+  const { id } = await server.notify("anna", "one");
+  const inbox = open(t, { url: server.url });
+  await until("the list", () => !inbox.state.isLoading);
+  const reading = inbox.markRead(id);
+  await Promise.resolve();
+  assert.equal(inbox.state.unread, 0);
+  assert.equal(inbox.state.unseen, 0);
+  await reading;
+  await inbox.archive(id);
+  await until("it is gone", () => inbox.state.items.length === 0);
+  await inbox.unarchive(id);
+  await until("it is back", () => inbox.state.items.length === 1);
+  await settled(inbox, server.url);
+  const unknown = `${id.split("-")[0]}-99`;
+  await assert.rejects(inbox.markRead(unknown), (error) => error instanceof TidingsError && error.code === "not_found");
+  await settled(inbox, server.url);
+});
+
+test("pages follow one another, without holes and repeats", async (t) => {
+  const server = await new Home(t).start();
+  for (let n = 0; n < 25; n += 1) await server.notify("anna", n);
+  const inbox = open(t, { url: server.url }, { limit: 10 });
+  await until("the first page", () => inbox.state.items.length === 10);
+  assert.equal(inbox.state.unread, 25);
+  const loading = inbox.loadMore();
+  await server.notify("anna", 25);
+  await loading;
+  await until("both", () => inbox.state.items.length === 21);
+  await inbox.loadMore();
+  assert.equal(inbox.state.hasMore, false);
+  await settled(inbox, server.url);
+  assert.deepEqual(payloads(inbox), [...Array(26).keys()].reverse());
+});
+
+test("a payload keeps every digit as text", async (t) => {
+  const server = await new Home(t).start();
+  const payload = '{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\\u00e9,]}\\"\\\\","n":[{}]}';
+  await server.post("/v1/notifications", `{"user_id":"anna","payload":${payload}}`);
+  const inbox = open(t, { url: server.url });
+  await until("the list", () => inbox.state.items.length === 1);
+  await server.post("/v1/notifications", `{"user_id":"anna","payload":${payload}}`);
+  await until("the live one", () => inbox.state.items.length === 2);
+  for (const { payload_text: text } of inbox.state.items) assert.equal(text, payload);
+});

@@ -1,0 +1,2312 @@
+// tidings-client 0.1.0, MIT OR Apache-2.0. Made from clients/js/src by `npm run build`.
+// error.ts
+class TidingsError extends Error {
+	name = "TidingsError";
+	code;
+	status;
+	field;
+	requestId;
+	retryAfterMs;
+	constructor(message, details) {
+		super(message, { cause: details.cause });
+		this.code = details.code;
+		this.status = details.status;
+		this.field = details.field;
+		this.requestId = details.requestId;
+		this.retryAfterMs = details.retryAfterMs;
+	}
+	get isRetryable() {
+		switch (this.code) {
+			case "unreachable":
+			case "timeout":
+			case "token_unavailable":
+			case "unexpected_response":
+			case "ended":
+				return true;
+			default:
+				return this.status !== undefined && (this.status >= 500 || this.status === 408 || this.status === 429);
+		}
+	}
+}
+function retryAfter(header, now = Date.now()) {
+	if (header === null)
+		return undefined;
+	if (/^\d+$/.test(header.trim()))
+		return Number(header) * 1000;
+	const date = Date.parse(header);
+	return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+function errorOf(response, body) {
+	const { status } = response;
+	const details = { status, retryAfterMs: retryAfter(response.headers.get("retry-after")) };
+	let error;
+	try {
+		error = JSON.parse(body).error;
+	}
+	catch {
+	}
+	if (typeof error?.code !== "string" || typeof error.message !== "string") {
+		const code = status === 429 || status === 401 ? (status === 401 ? "unauthorized" : "too_many_requests") : "unexpected_response";
+		return new TidingsError(`the reply has the status ${status} and is not from Tidings`, { ...details, code });
+	}
+	const message = error.field === undefined ? error.message : `${error.field}: ${error.message}`;
+	const requestId = error.request_id ?? response.headers.get("x-request-id") ?? undefined;
+	return new TidingsError(message, { ...details, code: error.code, field: error.field, requestId });
+}
+function asTidingsError(thrown) {
+	if (thrown instanceof TidingsError)
+		return thrown;
+	const isTimeout = thrown instanceof DOMException && thrown.name === "TimeoutError";
+	return isTimeout
+		? new TidingsError("the server did not reply in time", { code: "timeout", cause: thrown })
+		: new TidingsError("the server does not reply", { code: "unreachable", cause: thrown });
+}
+function reportUncaught(error) {
+	if (typeof reportError === "function")
+		reportError(error);
+	else
+		queueMicrotask(() => {
+			throw error;
+		});
+}
+// tokens.ts
+const TOKEN_TIMEOUT_MS = 30_000;
+class Tokens {
+	#source;
+	#current;
+	#asking;
+	constructor(source) {
+		this.#source = source;
+	}
+	get canRenew() {
+		return this.#source !== undefined;
+	}
+	async current() {
+		return this.#source === undefined ? undefined : (this.#current ?? this.#ask(this.#source));
+	}
+	async renew(refused) {
+		if (this.#source === undefined)
+			return undefined;
+		if (this.#current !== undefined && this.#current !== refused)
+			return this.#current;
+		return this.#ask(this.#source);
+	}
+	#ask(source) {
+		this.#asking ??= this.#call(source).finally(() => {
+			this.#asking = undefined;
+		});
+		return this.#asking;
+	}
+	async #call(source) {
+		let timer;
+		const timeout = new Promise((_, reject) => {
+			const late = () => reject(new Error(`no token after ${TOKEN_TIMEOUT_MS / 1000} seconds`));
+			timer = setTimeout(late, TOKEN_TIMEOUT_MS);
+		});
+		try {
+			const token = await Promise.race([Promise.resolve().then(source), timeout]);
+			if (typeof token !== "string" || token === "")
+				throw new Error("expected a token, got no text");
+			this.#current = token.trim();
+			return this.#current;
+		}
+		catch (cause) {
+			throw new TidingsError("the application returned no token", { code: "token_unavailable", cause });
+		}
+		finally {
+			clearTimeout(timer);
+		}
+	}
+}
+// wait.ts
+function wait(ms, signal) {
+	return new Promise((resolve) => {
+		if (signal.aborted)
+			return resolve();
+		const done = () => {
+			clearTimeout(timer);
+			signal.removeEventListener("abort", done);
+			resolve();
+		};
+		const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
+		signal.addEventListener("abort", done);
+	});
+}
+const MAX_HINT_MS = 10 * 60_000;
+class Backoff {
+	baseMs = 1000;
+	#failures = 0;
+	#capMs;
+	constructor(capMs) {
+		this.#capMs = capMs;
+	}
+	get isFresh() {
+		return this.#failures === 0;
+	}
+	next(hintMs = 0) {
+		const ceiling = Math.min(this.#capMs, this.baseMs * 2 ** this.#failures);
+		this.#failures = Math.min(this.#failures + 1, 30);
+		return Math.min(hintMs, MAX_HINT_MS) + Math.random() * ceiling;
+	}
+	reset() {
+		this.#failures = 0;
+	}
+}
+// api.ts
+const REQUEST_TIMEOUT_MS = 20_000;
+const MAX_TRIES = 3;
+const MAX_WAIT_MS = 5000;
+class Api {
+	user;
+	tokens;
+	base;
+	#credentials;
+	constructor({ url, user, tokens, credentials }) {
+		if (user === "" || user === "." || user === "..")
+			throw new TypeError("user: expected the name of a user");
+		const server = new URL(url.endsWith("/") ? url : `${url}/`);
+		this.user = user;
+		this.tokens = tokens;
+		this.base = new URL(`v1/users/${encodeURIComponent(user)}/`, server).href;
+		this.#credentials = credentials;
+	}
+	async send(path, token, init) {
+		const headers = new Headers(init.headers);
+		if (token !== undefined)
+			headers.set("Authorization", `Bearer ${token}`);
+		let response;
+		try {
+			response = await fetch(this.base + path, { ...init, headers, credentials: this.#credentials, cache: "no-store" });
+		}
+		catch (error) {
+			throw asTidingsError(error);
+		}
+		if (response.ok)
+			return response;
+		throw errorOf(response, await response.text().catch(() => ""));
+	}
+	async call(method, path, body) {
+		const backoff = new Backoff(MAX_WAIT_MS);
+		let refused;
+		for (let tries = 1;; tries += 1) {
+			const token = refused === undefined ? await this.tokens.current() : await this.tokens.renew(refused);
+			try {
+				const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+				const init = { method, signal, headers: { Accept: "application/json" } };
+				if (method === "POST")
+					init.keepalive = true;
+				if (body !== undefined)
+					init.body = JSON.stringify(body);
+				const response = await this.send(path, token, init);
+				return await response.text().catch((error) => {
+					throw asTidingsError(error);
+				});
+			}
+			catch (thrown) {
+				const error = asTidingsError(thrown);
+				const hint = error.retryAfterMs ?? 0;
+				if (tries === MAX_TRIES || hint > MAX_WAIT_MS)
+					throw error;
+				if (error.status === 401 && refused === undefined && token !== undefined) {
+					refused = token;
+					continue;
+				}
+				if (!error.isRetryable)
+					throw error;
+				await wait(backoff.next(hint), NEVER);
+			}
+		}
+	}
+}
+const NEVER = new AbortController().signal;
+// ids.ts
+const ORIGIN = "0000000000000000-0";
+function compareIds(a, b) {
+	if (a === b)
+		return 0;
+	if (a === ORIGIN)
+		return -1;
+	if (b === ORIGIN)
+		return 1;
+	const [epochOfA, seqOfA = ""] = a.split("-");
+	const [epochOfB, seqOfB = ""] = b.split("-");
+	if (epochOfA !== epochOfB)
+		return undefined;
+	if (seqOfA.length !== seqOfB.length)
+		return seqOfA.length - seqOfB.length;
+	return seqOfA < seqOfB ? -1 : 1;
+}
+function isAfter(a, b) {
+	const order = compareIds(a, b);
+	return order !== undefined && order > 0;
+}
+function isUpTo(a, b) {
+	const order = compareIds(a, b);
+	return order !== undefined && order <= 0;
+}
+// json.ts
+const SPACE = /[^ \t\r\n]/g;
+const SCALAR_END = /[,\]} \t\r\n]/g;
+function find(pattern, text, from) {
+	pattern.lastIndex = from;
+	return pattern.exec(text)?.index ?? text.length;
+}
+function endOfString(text, start) {
+	for (let at = start + 1; at < text.length; at += 1) {
+		if (text[at] === "\\")
+			at += 1;
+		else if (text[at] === '"')
+			return at + 1;
+	}
+	return text.length;
+}
+function endOfValue(text, start) {
+	const first = text[start];
+	if (first === '"')
+		return endOfString(text, start);
+	if (first !== "{" && first !== "[")
+		return find(SCALAR_END, text, start);
+	let depth = 0;
+	for (let at = start; at < text.length;) {
+		const character = text[at];
+		if (character === '"') {
+			at = endOfString(text, at);
+			continue;
+		}
+		if (character === "{" || character === "[")
+			depth += 1;
+		if (character === "}" || character === "]")
+			depth -= 1;
+		at += 1;
+		if (depth === 0)
+			return at;
+	}
+	return text.length;
+}
+function memberText(text, name) {
+	let at = find(SPACE, text, 0) + 1;
+	while (at < text.length) {
+		const key = find(SPACE, text, at);
+		if (text[key] !== '"')
+			return undefined;
+		const keyEnd = endOfString(text, key);
+		const value = find(SPACE, text, find(SPACE, text, keyEnd) + 1);
+		const valueEnd = endOfValue(text, value);
+		if (JSON.parse(text.slice(key, keyEnd)) === name)
+			return text.slice(value, valueEnd);
+		at = find(SPACE, text, valueEnd) + 1;
+	}
+	return undefined;
+}
+function elementTexts(text) {
+	const elements = [];
+	let at = find(SPACE, text, 0) + 1;
+	for (;;) {
+		const value = find(SPACE, text, at);
+		if (value >= text.length || text[value] === "]")
+			return elements;
+		const valueEnd = endOfValue(text, value);
+		elements.push(text.slice(value, valueEnd));
+		at = find(SPACE, text, valueEnd) + 1;
+	}
+}
+// sse.ts
+const MAX_LENGTH = 64 * 1024 * 1024;
+class EventParser {
+	retryMs;
+	#pieces = [];
+	#length = 0;
+	#event = "";
+	#data = [];
+	#isStart = true;
+	#skipLineFeed = false;
+	push(piece) {
+		const events = [];
+		let at = 0;
+		if (this.#isStart && piece !== "") {
+			this.#isStart = false;
+			if (piece.startsWith("\ufeff"))
+				at = 1;
+		}
+		if (this.#skipLineFeed && at < piece.length) {
+			this.#skipLineFeed = false;
+			if (piece[at] === "\n")
+				at += 1;
+		}
+		while (at < piece.length) {
+			const end = lineEnd(piece, at);
+			this.#pieces.push(piece.slice(at, end));
+			this.#length += end - at;
+			if (this.#length > MAX_LENGTH) {
+				throw new TidingsError("the stream has an event that is too long", { code: "unexpected_response" });
+			}
+			if (end === piece.length)
+				break;
+			const line = this.#pieces.length === 1 ? (this.#pieces[0] ?? "") : this.#pieces.join("");
+			this.#pieces = [];
+			at = end + 1;
+			if (piece[end] === "\r") {
+				if (at === piece.length)
+					this.#skipLineFeed = true;
+				else if (piece[at] === "\n")
+					at += 1;
+			}
+			this.#takeLine(line, events);
+		}
+		return events;
+	}
+	#takeLine(line, events) {
+		if (line === "") {
+			if (this.#data.length > 0)
+				events.push({ event: this.#event || "message", data: this.#data.join("\n") });
+			this.#event = "";
+			this.#data = [];
+			this.#length = 0;
+			return;
+		}
+		const colon = line.indexOf(":");
+		const name = colon < 0 ? line : line.slice(0, colon);
+		const value = colon < 0 ? "" : line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+		if (name === "data")
+			this.#data.push(value);
+		else if (name === "event")
+			this.#event = value;
+		else if (name === "retry" && /^\d+$/.test(value))
+			this.retryMs = Number(value);
+		if (name !== "data")
+			this.#length -= line.length;
+	}
+}
+function lineEnd(text, from) {
+	const feed = text.indexOf("\n", from);
+	const end = feed < 0 ? text.length : feed;
+	const carriage = text.slice(from, end).indexOf("\r");
+	return carriage < 0 ? end : from + carriage;
+}
+// wire.ts
+function notificationOf(text) {
+	return { ...JSON.parse(text), payload_text: memberText(text, "payload") ?? "null" };
+}
+function pageOf(text) {
+	const { data: _, ...rest } = JSON.parse(text);
+	return { ...rest, data: elementTexts(memberText(text, "data") ?? "[]").map(notificationOf) };
+}
+// transport.ts
+class Closed {
+	code;
+	reason;
+	constructor(code, reason) {
+		this.code = code;
+		this.reason = reason;
+	}
+}
+function startOf({ cursor, since }) {
+	if (cursor !== undefined)
+		return `last_event_id=${encodeURIComponent(cursor)}`;
+	return since === undefined ? "" : `since=${encodeURIComponent(since)}`;
+}
+const receiveEvents = async (api, listener) => {
+	const { token, signal } = listener;
+	const headers = { Accept: "text/event-stream, application/json" };
+	const response = await api.send(`events?${startOf(listener)}`, token, { headers, signal });
+	const type = response.headers.get("content-type") ?? "";
+	if (!type.startsWith("text/event-stream") || response.body === null) {
+		await response.body?.cancel();
+		throw new TidingsError(`expected an event stream, got ${type || "no content type"}`, {
+			code: "unexpected_response",
+			status: response.status,
+		});
+	}
+	const reader = response.body.getReader();
+	const decoder = new TextDecoder();
+	const parser = new EventParser();
+	try {
+		for (;;) {
+			const { done, value } = await reader.read();
+			if (done)
+				return undefined;
+			listener.onActivity();
+			const events = parser.push(decoder.decode(value, { stream: true }));
+			if (parser.retryMs !== undefined)
+				listener.onRetry(parser.retryMs);
+			for (const { event, data } of events) {
+				const name = event === "message" ? "notification" : event.replace(/^tidings\./, "");
+				listener.onFrame({ event: name, text: data });
+			}
+		}
+	}
+	catch (error) {
+		throw asTidingsError(error);
+	}
+	finally {
+		reader.cancel().catch(() => { });
+	}
+};
+const receiveFrames = (api, listener) => new Promise((resolve, reject) => {
+	const { token, signal } = listener;
+	if (typeof WebSocket !== "function") {
+		throw new TidingsError("this platform has no WebSocket", { code: "unsupported" });
+	}
+	const url = new URL(`ws?${startOf(listener)}`, api.base);
+	url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+	const socket = new WebSocket(url, token === undefined ? ["tidings.v1"] : ["tidings.v1", `tidings.token.${token}`]);
+	let isOpen = false;
+	let failure;
+	const abort = () => {
+		socket.close();
+		reject(asTidingsError(signal.reason));
+	};
+	signal.addEventListener("abort", abort);
+	socket.onopen = () => {
+		isOpen = true;
+	};
+	socket.onmessage = ({ data }) => {
+		if (signal.aborted || failure !== undefined)
+			return;
+		try {
+			listener.onActivity();
+			listener.onFrame(frameOf(data));
+		}
+		catch (error) {
+			failure = error;
+			socket.close();
+		}
+	};
+	socket.onclose = ({ code, reason }) => {
+		signal.removeEventListener("abort", abort);
+		if (failure !== undefined)
+			reject(asTidingsError(failure));
+		else if (isOpen)
+			resolve(new Closed(code, reason));
+		else
+			explain(api, listener).then(reject, reject);
+	};
+});
+function frameOf(data) {
+	if (typeof data !== "string")
+		throw new TidingsError("expected text frames", { code: "unexpected_response" });
+	const { event } = JSON.parse(data);
+	return { event, text: event === "notification" ? (memberText(data, "data") ?? "") : data };
+}
+async function explain(api, { token, signal }) {
+	try {
+		const response = await api.send("ws", token, { headers: { Accept: "application/json" }, signal });
+		return errorOf(response, "");
+	}
+	catch (thrown) {
+		const error = asTidingsError(thrown);
+		if (error.status !== 426)
+			return error;
+		return new TidingsError("the WebSocket cannot be opened", { code: "unreachable" });
+	}
+}
+// connection.ts
+const OPENING_MS = 20_000;
+const STABLE_MS = 10_000;
+const MAX_REFUSALS = 5;
+class Connection {
+	cursor;
+	#api;
+	#options;
+	#listener;
+	#backoff;
+	#closed = new AbortController();
+	#current;
+	#successor;
+	#refusals = 0;
+	constructor(api, options, listener) {
+		this.#api = api;
+		this.#options = options;
+		this.#listener = listener;
+		this.#backoff = new Backoff(options.maxWaitMs);
+		this.cursor = options.cursor;
+		this.#current = this.#open();
+		void this.#run();
+	}
+	close() {
+		this.#closed.abort();
+		this.#current.controller.abort();
+		this.#successor?.controller.abort();
+	}
+	async #run() {
+		while (!this.#closed.signal.aborted) {
+			const attempt = this.#current;
+			const end = await attempt.ended;
+			if (this.#closed.signal.aborted)
+				return;
+			if (attempt !== this.#current)
+				continue;
+			this.#successor?.controller.abort();
+			this.#successor = undefined;
+			const error = end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" });
+			const next = await this.#planAfter(end, error);
+			if (this.#closed.signal.aborted)
+				return;
+			if (next === undefined)
+				return this.#listener.onStatus("failed", error);
+			this.#listener.onStatus("waiting", error);
+			await waitForRetry(next.ms, next.canHurry, this.#closed.signal);
+			if (this.#closed.signal.aborted)
+				return;
+			this.#current = this.#open();
+		}
+	}
+	async #planAfter(end, error) {
+		const { bye, token, openedAt } = end;
+		const isStable = openedAt !== undefined && performance.now() - openedAt >= STABLE_MS;
+		if (isStable)
+			this.#backoff.reset();
+		if (openedAt !== undefined)
+			this.#refusals = 0;
+		const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
+		if (isRefused) {
+			const renewed = await this.#renew(token);
+			this.#refusals += 1;
+			if (!this.#api.tokens.canRenew || this.#refusals > MAX_REFUSALS)
+				return undefined;
+			const isNew = renewed !== undefined && renewed !== token;
+			return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
+		}
+		if (bye !== undefined) {
+			if (bye.code < 4100)
+				return undefined;
+			const hint = bye.reconnect_after_ms;
+			const isAtOnce = bye.code >= 4200 && this.#backoff.isFresh;
+			const later = this.#backoff.next(hint);
+			return { ms: isAtOnce ? hint : later, canHurry: false };
+		}
+		if (!error.isRetryable)
+			return undefined;
+		const hint = error.retryAfterMs;
+		return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
+	}
+	async #renew(token) {
+		try {
+			return await this.#api.tokens.renew(token);
+		}
+		catch {
+			return undefined;
+		}
+	}
+	#open() {
+		const controller = new AbortController();
+		const attempt = { controller, ended: Promise.resolve({ token: undefined }) };
+		attempt.ended = Promise.resolve().then(() => this.#receive(attempt));
+		return attempt;
+	}
+	async #receive(attempt) {
+		const { signal } = attempt.controller;
+		const end = { token: undefined };
+		let silenceMs = OPENING_MS;
+		let timer;
+		const onActivity = () => {
+			clearTimeout(timer);
+			timer = setTimeout(() => attempt.controller.abort(new DOMException("silence", "TimeoutError")), silenceMs);
+		};
+		try {
+			end.token = await this.#api.tokens.current();
+			if (signal.aborted)
+				return end;
+			onActivity();
+			const isSocket = this.#options.transport === "websocket";
+			const closed = await (isSocket ? receiveFrames : receiveEvents)(this.#api, {
+				cursor: this.cursor,
+				since: this.#options.since,
+				token: end.token,
+				signal,
+				onActivity,
+				onRetry: (ms) => {
+					this.#backoff.baseMs = Math.max(ms, 100);
+				},
+				onFrame: (frame) => {
+					if (signal.aborted)
+						return;
+					if (frame.event === "hello") {
+						end.openedAt = performance.now();
+						const { ping_interval_ms: pingMs } = JSON.parse(frame.text);
+						silenceMs = isSocket ? 2 ** 31 - 1 : 2 * pingMs + 5000;
+						onActivity();
+						this.#takeOver(attempt);
+					}
+					if (frame.event === "bye")
+						end.bye = JSON.parse(frame.text);
+					if (attempt === this.#current)
+						this.#take(frame, end.token);
+				},
+			});
+			if (closed !== undefined)
+				end.bye ??= byeOf(closed);
+		}
+		catch (thrown) {
+			end.error = asTidingsError(thrown);
+		}
+		finally {
+			clearTimeout(timer);
+		}
+		return end;
+	}
+	#takeOver(attempt) {
+		if (attempt !== this.#successor)
+			return;
+		this.#successor = undefined;
+		const before = this.#current;
+		this.#current = attempt;
+		this.#refusals = 0;
+		before.controller.abort();
+	}
+	#take(frame, token) {
+		switch (frame.event) {
+			case "hello": {
+				const { cursor } = JSON.parse(frame.text);
+				this.cursor ??= cursor;
+				this.#listener.onStatus("live");
+				break;
+			}
+			case "notification": {
+				const { id } = JSON.parse(frame.text);
+				if (this.cursor !== undefined && isUpTo(id, this.cursor))
+					return;
+				this.#listener.onFrame(frame);
+				this.cursor = id;
+				return;
+			}
+			case "gap":
+				this.#listener.onFrame(frame);
+				this.cursor = JSON.parse(frame.text).to;
+				return;
+			case "expiring":
+				void this.#replace(token);
+				return;
+			case "bye":
+				return;
+		}
+		this.#listener.onFrame(frame);
+	}
+	async #replace(token) {
+		if (!this.#api.tokens.canRenew)
+			return;
+		const attempt = this.#current;
+		const renewed = await this.#renew(token);
+		if (renewed === undefined || renewed === token)
+			return;
+		if (this.#closed.signal.aborted || attempt !== this.#current || this.#successor !== undefined)
+			return;
+		this.#successor = this.#open();
+		const successor = this.#successor;
+		void successor.ended.then(() => {
+			if (this.#successor === successor)
+				this.#successor = undefined;
+		});
+	}
+}
+const EXPIRED = 4003;
+const REVOKED = 4004;
+function byeOf({ code, reason }) {
+	const isOurs = code >= 4000 && code < 4300;
+	return isOurs ? { code, reason, reconnect_after_ms: 0 } : undefined;
+}
+async function waitForRetry(ms, canHurry, closed) {
+	const hurry = new AbortController();
+	const onEvent = () => {
+		if (typeof document === "undefined" || document.visibilityState === "visible")
+			hurry.abort();
+	};
+	closed.addEventListener("abort", () => hurry.abort(), { signal: hurry.signal });
+	if (canHurry && typeof document !== "undefined") {
+		addEventListener("online", onEvent, { signal: hurry.signal });
+		document.addEventListener("visibilitychange", onEvent, { signal: hurry.signal });
+	}
+	if (!closed.aborted)
+		await wait(ms, hurry.signal);
+	hurry.abort();
+}
+// inbox-state.ts
+function ofPage({ data, unread, unseen, cursor, next }) {
+	return { items: data, unread, unseen, cursor, counted: cursor, next };
+}
+const isUnread = ({ read_at }) => read_at === null;
+function isUnseen({ items, unseen }, item) {
+	const newer = items.slice(0, items.indexOf(item));
+	return isUnread(item) && newer.filter(isUnread).length < unseen;
+}
+function without(contents, isGone) {
+	const gone = contents.items.filter(isGone);
+	if (gone.length === 0)
+		return contents;
+	return {
+		...contents,
+		items: contents.items.filter((item) => !isGone(item)),
+		unread: Math.max(0, contents.unread - gone.filter(isUnread).length),
+		unseen: Math.max(0, contents.unseen - gone.filter((item) => isUnseen(contents, item)).length),
+	};
+}
+function withReadState(contents, isMarked, at) {
+	const changes = (item) => isMarked(item) && isUnread(item) === (at !== null);
+	const marked = contents.items.filter(changes);
+	if (marked.length === 0)
+		return contents;
+	const items = contents.items.map((item) => (changes(item) ? { ...item, read_at: at } : item));
+	if (at === null)
+		return { ...contents, items, unread: contents.unread + marked.length };
+	const unseen = marked.filter((item) => isUnseen(contents, item)).length;
+	return {
+		...contents,
+		items,
+		unread: Math.max(0, contents.unread - marked.length),
+		unseen: Math.max(0, contents.unseen - unseen),
+	};
+}
+function withItem(contents, item) {
+	const { items, next } = contents;
+	if (items.some(({ id }) => id === item.id))
+		return contents;
+	if (next !== null && isUpTo(item.id, next))
+		return contents;
+	const at = items.findIndex(({ id }) => isAfter(item.id, id));
+	const index = at < 0 ? items.length : at;
+	return { ...contents, items: [...items.slice(0, index), item, ...items.slice(index)] };
+}
+function afterNotification(contents, notification) {
+	const order = compareIds(notification.id, contents.cursor);
+	if (order === undefined)
+		return undefined;
+	if (order <= 0)
+		return contents;
+	const { key, id } = notification;
+	const replaced = key === null ? contents : without(contents, (item) => item.key === key);
+	const isListed = notification.archived_at === null;
+	const listed = { ...replaced, cursor: id, items: isListed ? [notification, ...replaced.items] : replaced.items };
+	if (isUpTo(id, contents.counted))
+		return { ...listed, unread: contents.unread, unseen: contents.unseen };
+	const added = isListed && isUnread(notification) ? 1 : 0;
+	return { ...listed, unread: replaced.unread + added, unseen: replaced.unseen + added };
+}
+function withNextPage(contents, page, since, at) {
+	const { unread, unseen } = contents;
+	let next = { ...contents, items: [...contents.items, ...page.data], next: page.next };
+	for (const happened of since) {
+		if ("change" in happened)
+			next = itemsAfter(next, happened, at, () => undefined);
+		else if (happened.key !== null)
+			next = without(next, ({ key, id }) => key === happened.key && id !== happened.id);
+		if (next === undefined)
+			return undefined;
+	}
+	return { ...next, unread, unseen };
+}
+function trimmed(contents, max) {
+	const { items } = contents;
+	const last = items[max - 1];
+	if (items.length <= max || last === undefined)
+		return contents;
+	return { ...contents, items: items.slice(0, max), next: last.id };
+}
+function afterChange(contents, change, at, known) {
+	const order = compareIds(change.cursor, contents.cursor);
+	if (order === undefined)
+		return undefined;
+	const items = itemsAfter(contents, change, at, known);
+	if (items === undefined)
+		return undefined;
+	const later = items.items.filter((item) => isUnread(item) && isAfter(item.id, change.cursor)).length;
+	return {
+		...items,
+		unread: change.unread + later,
+		unseen: change.unseen + later,
+		counted: order < 0 ? contents.cursor : change.cursor,
+	};
+}
+function itemsAfter(contents, change, at, known) {
+	const ids = new Set(change.ids);
+	const { up_to: upTo } = change;
+	const isNamed = ({ id }) => ids.has(id);
+	switch (change.change) {
+		case "read":
+			return withReadState(contents, upTo === undefined ? isNamed : ({ id }) => isUpTo(id, upTo), at);
+		case "unread":
+			return withReadState(contents, isNamed, null);
+		case "archived":
+			return without(contents, isNamed);
+		case "unarchived": {
+			const items = [...ids].map((id) => contents.items.find((item) => item.id === id) ?? known(id));
+			return items.reduce((sum, item) => sum && item && withItem(sum, { ...item, archived_at: null }), contents);
+		}
+		case "seen":
+		case "replaced":
+			return contents;
+		default:
+			return undefined;
+	}
+}
+function afterAction(contents, action, at) {
+	switch (action.kind) {
+		case "read":
+			return withReadState(contents, ({ id }) => id === action.id, at);
+		case "unread":
+			return withReadState(contents, ({ id }) => id === action.id, null);
+		case "archive":
+			return without(contents, ({ id }) => id === action.id);
+		case "unarchive": {
+			const item = action.item;
+			if (item === undefined || contents.items.some(({ id }) => id === item.id))
+				return contents;
+			const listed = withItem(contents, { ...item, archived_at: null });
+			return isUnread(item) ? { ...listed, unread: listed.unread + 1 } : listed;
+		}
+		case "read-all":
+		case "seen": {
+			const later = contents.items.filter((item) => isUnread(item) && isAfter(item.id, action.upTo)).length;
+			const unseen = Math.min(contents.unseen, later);
+			if (action.kind === "seen")
+				return { ...contents, unseen };
+			const read = withReadState(contents, ({ id }) => isUpTo(id, action.upTo), at);
+			return { ...read, unread: later, unseen };
+		}
+	}
+}
+function carriesOut(change, action) {
+	const { change: name, up_to: upTo, ids } = change;
+	switch (action.kind) {
+		case "read":
+			return name === "read" && (ids?.includes(action.id) === true || (upTo !== undefined && isUpTo(action.id, upTo)));
+		case "unread":
+			return name === "unread" && ids?.includes(action.id) === true;
+		case "archive":
+			return name === "archived" && ids?.includes(action.id) === true;
+		case "unarchive":
+			return name === "unarchived" && ids?.includes(action.id) === true;
+		case "read-all":
+			return name === "read" && upTo !== undefined && isUpTo(action.upTo, upTo);
+		case "seen":
+			return name === "seen" && upTo !== undefined && isUpTo(action.upTo, upTo);
+	}
+}
+// shared.ts
+const REPLY_MS = 4000;
+const PING_MS = 20_000;
+const MAX_KEPT = 1000;
+function canShare() {
+	return typeof document !== "undefined" && typeof BroadcastChannel === "function" && navigator.locks !== undefined;
+}
+class SharedFeed {
+	cursor;
+	#api;
+	#options;
+	#listener;
+	#name;
+	#channel;
+	#tab = crypto.randomUUID();
+	#closed = new AbortController();
+	#term;
+	#leading;
+	#catchUp;
+	#replyTimer;
+	#hasFailed = false;
+	constructor(api, options, listener) {
+		this.#api = api;
+		this.#options = options;
+		this.#listener = listener;
+		this.cursor = options.cursor;
+		this.#name = `tidings ${api.base}`;
+		this.#channel = new BroadcastChannel(this.#name);
+		this.#channel.onmessage = ({ data }) => this.#hear(data);
+		void this.#compete();
+		this.#join();
+		const { signal } = this.#closed;
+		const ping = setInterval(() => this.#checkLeader(), PING_MS);
+		signal.addEventListener("abort", () => clearInterval(ping));
+		document.addEventListener("visibilitychange", () => this.#checkLeader(), { signal });
+	}
+	close() {
+		this.#closed.abort();
+		clearTimeout(this.#replyTimer);
+		this.#endCatchUp();
+		this.#leading?.end();
+		this.#channel.close();
+	}
+	async #compete(steal = false) {
+		const { signal } = this.#closed;
+		const options = steal ? { steal } : { signal };
+		try {
+			await navigator.locks.request(this.#name, options, () => this.#lead());
+		}
+		catch {
+			this.#leading?.end();
+			this.#leading = undefined;
+			if (signal.aborted)
+				return;
+			this.#term = undefined;
+			void this.#compete();
+			this.#join();
+		}
+	}
+	async #lead() {
+		if (this.#closed.signal.aborted || this.#leading !== undefined || this.#hasFailed)
+			return;
+		clearTimeout(this.#replyTimer);
+		this.#endCatchUp();
+		const term = crypto.randomUUID();
+		this.#term = term;
+		await new Promise((resolve) => {
+			const leading = new Leading(term, this.#api, { ...this.#options, cursor: this.cursor }, resolve, {
+				onFrame: (frame) => {
+					this.#say({ kind: "frame", term, frame });
+					this.#take(frame);
+				},
+				onStatus: (status, error) => {
+					this.#say({ kind: "status", term, status, ...sent(error) });
+					if (status === "failed") {
+						this.#hasFailed = true;
+						leading.end();
+					}
+					this.#listener.onStatus(status, error);
+				},
+			});
+			this.#leading = leading;
+			this.#say({ kind: "lead", term });
+		});
+		this.#leading = undefined;
+	}
+	#say(message) {
+		if (!this.#closed.signal.aborted)
+			this.#channel.postMessage(message);
+	}
+	#join() {
+		if (this.#leading !== undefined || this.#closed.signal.aborted)
+			return;
+		this.#say({ kind: "join", from: this.#tab });
+		clearTimeout(this.#replyTimer);
+		this.#replyTimer = setTimeout(() => {
+			if (document.visibilityState === "visible" && !this.#hasFailed)
+				void this.#compete(true);
+		}, REPLY_MS);
+	}
+	#checkLeader() {
+		if (document.visibilityState === "visible")
+			this.#join();
+	}
+	#hear(message) {
+		switch (message.kind) {
+			case "join":
+				this.#leading?.welcome(message.from, (state) => this.#say(state));
+				return;
+			case "lead":
+				if (this.#leading === undefined)
+					this.#join();
+				return;
+			case "state":
+				if (message.to === this.#tab && this.#leading === undefined)
+					this.#follow(message);
+				return;
+		}
+		if (message.term !== this.#term || this.#leading !== undefined)
+			return;
+		if (message.kind === "status")
+			this.#listener.onStatus(message.status, received(message.error));
+		else if (this.#catchUp !== undefined)
+			this.#catchUp.keep(message.frame);
+		else
+			this.#take(message.frame);
+	}
+	#follow({ term, status, error, cursor, hello }) {
+		clearTimeout(this.#replyTimer);
+		const isNew = this.#term !== term;
+		this.#term = term;
+		this.cursor ??= cursor;
+		const own = this.cursor;
+		if (!isNew && this.#catchUp !== undefined)
+			return;
+		if (own !== undefined && cursor !== undefined && !isUpTo(cursor, own)) {
+			this.#endCatchUp();
+			this.#fetchMissed(own, cursor, hello);
+		}
+		else if (isNew) {
+			this.#listener.onStatus(status, received(error));
+			if (hello !== undefined)
+				this.#take({ event: "hello", text: hello });
+		}
+	}
+	#fetchMissed(from, to, hello) {
+		const catchUp = new CatchUp(this.#api, { ...this.#options, cursor: from }, {
+			onFrame: (frame) => {
+				if (frame.event === "notification" || frame.event === "gap")
+					this.#take(frame);
+				const isComplete = this.cursor !== undefined && isUpTo(to, this.cursor);
+				if (frame.event !== "hello" && isComplete)
+					this.#finishCatchUp(catchUp, hello);
+			},
+			onStatus: (status, error) => {
+				if (status !== "live")
+					this.#listener.onStatus(status, error);
+			},
+		});
+		this.#catchUp = catchUp;
+	}
+	#finishCatchUp(catchUp, hello) {
+		if (this.#catchUp !== catchUp)
+			return;
+		this.#endCatchUp();
+		this.#listener.onStatus("live");
+		if (hello !== undefined)
+			this.#take({ event: "hello", text: hello });
+		if (catchUp.isComplete)
+			for (const frame of catchUp.kept)
+				this.#take(frame);
+		else {
+			this.#term = undefined;
+			this.#join();
+		}
+	}
+	#endCatchUp() {
+		this.#catchUp?.close();
+		this.#catchUp = undefined;
+	}
+	#take(frame) {
+		switch (frame.event) {
+			case "hello":
+				this.cursor ??= JSON.parse(frame.text).cursor;
+				break;
+			case "notification": {
+				const { id } = JSON.parse(frame.text);
+				if (this.cursor !== undefined && isUpTo(id, this.cursor))
+					return;
+				this.#listener.onFrame(frame);
+				this.cursor = id;
+				return;
+			}
+			case "gap": {
+				const { to } = JSON.parse(frame.text);
+				const order = this.cursor === undefined ? undefined : compareIds(to, this.cursor);
+				if (order !== undefined && order < 0)
+					return;
+				this.#listener.onFrame(frame);
+				this.cursor = to;
+				return;
+			}
+		}
+		this.#listener.onFrame(frame);
+	}
+}
+class Leading {
+	#term;
+	#connection;
+	#release;
+	#status = "connecting";
+	#error;
+	#hello;
+	constructor(term, api, options, release, listener) {
+		this.#term = term;
+		this.#release = release;
+		this.#connection = new Connection(api, options, {
+			onFrame: (frame) => {
+				if (frame.event === "hello")
+					this.#hello = frame.text;
+				listener.onFrame(frame);
+			},
+			onStatus: (status, error) => {
+				this.#status = status;
+				this.#error = error;
+				listener.onStatus(status, error);
+			},
+		});
+	}
+	welcome(to, say) {
+		const isLive = this.#status === "live";
+		const { cursor } = this.#connection;
+		const message = { kind: "state", to, term: this.#term, status: this.#status, ...sent(this.#error) };
+		if (cursor !== undefined)
+			message.cursor = cursor;
+		if (isLive && this.#hello !== undefined)
+			message.hello = this.#hello;
+		say(message);
+	}
+	end() {
+		this.#connection.close();
+		this.#release();
+	}
+}
+class CatchUp {
+	kept = [];
+	isComplete = true;
+	#connection;
+	constructor(api, options, listener) {
+		this.#connection = new Connection(api, options, listener);
+	}
+	keep(frame) {
+		if (this.kept.length < MAX_KEPT)
+			this.kept.push(frame);
+		else
+			this.isComplete = false;
+	}
+	close() {
+		this.#connection.close();
+	}
+}
+function sent(error) {
+	if (error === undefined)
+		return {};
+	const { message, code, status, field, requestId, retryAfterMs } = error;
+	return { error: { message, code, status, field, requestId, retryAfterMs } };
+}
+function received(error) {
+	return error && new TidingsError(error.message, error);
+}
+// stream.ts
+class Stream {
+	#api;
+	#connection;
+	#options;
+	#closed = new AbortController();
+	#feed;
+	#status = "connecting";
+	constructor(api, connection, options) {
+		this.#api = api;
+		this.#connection = connection;
+		this.#options = options;
+		this.#feed = this.#open(options.cursor);
+		if (typeof document !== "undefined")
+			this.#followPage();
+	}
+	get status() {
+		return this.#status;
+	}
+	get cursor() {
+		return this.#feed.cursor;
+	}
+	close() {
+		if (this.#closed.signal.aborted)
+			return;
+		this.#setStatus("closed");
+		this.#closed.abort();
+		this.#feed.close();
+	}
+	#open(cursor) {
+		const { share, ...connection } = this.#connection;
+		const { since = "now" } = this.#options;
+		const isComparable = cursor !== undefined || since === "now";
+		const FeedClass = share && isComparable && canShare() ? SharedFeed : Connection;
+		return new FeedClass(this.#api, { ...connection, cursor, since: cursor === undefined ? since : undefined }, {
+			onFrame: (frame) => this.#take(frame),
+			onStatus: (status, error) => this.#setStatus(status, error),
+		});
+	}
+	#followPage() {
+		const { signal } = this.#closed;
+		addEventListener("pagehide", () => this.#feed.close(), { signal });
+		const onShow = ({ persisted }) => {
+			if (persisted)
+				this.#feed = this.#open(this.#feed.cursor ?? this.#options.cursor);
+		};
+		addEventListener("pageshow", onShow, { signal });
+	}
+	#setStatus(status, error) {
+		if (this.#closed.signal.aborted)
+			return;
+		if (status === this.#status && error === undefined)
+			return;
+		this.#status = status;
+		this.#call(() => this.#options.onStatus?.(status, error));
+	}
+	#take({ event, text }) {
+		const { onNotification, onGap, onChange, onHello, onCaughtUp } = this.#options;
+		switch (event) {
+			case "notification":
+				if (onNotification)
+					this.#call(() => onNotification(notificationOf(text)));
+				return;
+			case "gap":
+				if (onGap)
+					this.#call(() => onGap(JSON.parse(text)));
+				return;
+			case "changed":
+				if (onChange)
+					this.#call(() => onChange(JSON.parse(text)));
+				return;
+			case "hello":
+				if (onHello)
+					this.#call(() => onHello(JSON.parse(text)));
+				return;
+			case "caught_up":
+				if (onCaughtUp)
+					this.#call(onCaughtUp);
+		}
+	}
+	#call(handler) {
+		if (this.#closed.signal.aborted)
+			return;
+		try {
+			handler();
+		}
+		catch (error) {
+			reportUncaught(error);
+		}
+	}
+}
+// inbox.ts
+const MAX_ITEMS = 1000;
+const MAX_ARCHIVED = 100;
+const REPORT_MS = 3000;
+class Inbox {
+	#client;
+	#options;
+	#limit;
+	#stream;
+	#closed = new AbortController();
+	#listeners = new Set();
+	#contents;
+	#pending = [];
+	#recordings = new Set();
+	#archived = new Map();
+	#maxItems = MAX_ITEMS;
+	#isStale = false;
+	#isReloading = false;
+	#loadingMore;
+	#status = "connecting";
+	#streamError;
+	#listError;
+	#state;
+	#isPublishing = false;
+	constructor(client, options = {}) {
+		this.#client = client;
+		this.#options = options;
+		this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
+		this.#state = this.#view();
+		this.#stream = client.stream({
+			onHello: () => this.#reload(),
+			onNotification: (notification) => this.#takeNotification(notification),
+			onChange: (change) => this.#takeChange(change),
+			onGap: (gap) => {
+				this.#reload();
+				this.#options.onGap?.(gap);
+			},
+			onStatus: (status, error) => this.#takeStatus(status, error),
+		});
+	}
+	get state() {
+		return this.#state;
+	}
+	subscribe(listener) {
+		this.#listeners.add(listener);
+		return () => void this.#listeners.delete(listener);
+	}
+	loadMore() {
+		this.#loadingMore ??= this.#loadNextPage().finally(() => {
+			this.#loadingMore = undefined;
+		});
+		return this.#loadingMore;
+	}
+	markRead(id) {
+		return this.#act({ kind: "read", id }, () => this.#client.markRead(id));
+	}
+	markUnread(id) {
+		return this.#act({ kind: "unread", id }, () => this.#client.markUnread(id));
+	}
+	archive(id) {
+		const item = this.#contents?.items.find((item) => item.id === id);
+		if (item !== undefined)
+			this.#remember([item]);
+		return this.#act({ kind: "archive", id }, () => this.#client.archive(id));
+	}
+	unarchive(id) {
+		const item = this.#archived.get(id);
+		return this.#act({ kind: "unarchive", id, item }, () => this.#client.unarchive(id));
+	}
+	async markAllRead() {
+		const upTo = this.#contents?.cursor;
+		if (upTo !== undefined)
+			await this.#act({ kind: "read-all", upTo }, () => this.#client.markAllRead(upTo));
+	}
+	async markSeen() {
+		const upTo = this.#contents?.cursor;
+		if (upTo !== undefined)
+			await this.#act({ kind: "seen", upTo }, () => this.#client.markSeen(upTo));
+	}
+	close() {
+		this.#stream.close();
+		this.#closed.abort();
+	}
+	#takeStatus(status, error) {
+		this.#status = status;
+		this.#streamError = status === "live" ? undefined : (error ?? this.#streamError);
+		if (status === "waiting" && this.#contents === undefined)
+			this.#reload();
+		this.#publish();
+	}
+	#takeNotification(notification) {
+		for (const recording of this.#recordings)
+			recording.push(notification);
+		if (this.#contents !== undefined) {
+			const isNew = this.#apply(afterNotification(this.#contents, notification));
+			if (isNew)
+				this.#options.onNotification?.(notification);
+		}
+	}
+	#takeChange(change) {
+		for (const recording of this.#recordings)
+			recording.push(change);
+		this.#pending = this.#pending.filter(({ action }) => !carriesOut(change, action));
+		if (this.#contents === undefined)
+			return;
+		if (change.change === "archived") {
+			this.#remember(this.#contents.items.filter(({ id }) => change.ids?.includes(id)));
+		}
+		this.#apply(afterChange(this.#contents, change, now(), (id) => this.#archived.get(id)));
+	}
+	#apply(contents) {
+		if (contents === undefined)
+			this.#reload();
+		if (contents === undefined || contents === this.#contents)
+			return false;
+		this.#contents = trimmed(contents, this.#maxItems);
+		this.#publish();
+		return true;
+	}
+	#remember(items) {
+		for (const item of items)
+			this.#archived.set(item.id, item);
+		for (const id of this.#archived.keys()) {
+			if (this.#archived.size <= MAX_ARCHIVED)
+				break;
+			this.#archived.delete(id);
+		}
+	}
+	#reload() {
+		this.#isStale = true;
+		if (!this.#isReloading)
+			void this.#reloadUntilFresh();
+	}
+	async #reloadUntilFresh() {
+		const { signal } = this.#closed;
+		const backoff = new Backoff(30_000);
+		this.#isReloading = true;
+		while (this.#isStale && !signal.aborted) {
+			this.#isStale = false;
+			const limit = Math.min(Math.max(this.#contents?.items.length ?? 0, this.#limit), MAX_ITEMS);
+			const done = this.#pending.filter(({ isDone }) => isDone);
+			const recording = [];
+			this.#recordings.add(recording);
+			try {
+				const page = await this.#client.list({ limit });
+				if (signal.aborted)
+					return;
+				this.#contents = ofPage(page);
+				this.#pending = this.#pending.filter((pending) => !done.includes(pending));
+				for (const happened of recording)
+					this.#replay(happened);
+				this.#listError = undefined;
+				backoff.reset();
+			}
+			catch (thrown) {
+				const error = asTidingsError(thrown);
+				this.#listError = error;
+				this.#publish();
+				if (error.isRetryable) {
+					this.#isStale = true;
+					await wait(backoff.next(error.retryAfterMs), signal);
+				}
+			}
+			finally {
+				this.#recordings.delete(recording);
+			}
+			this.#publish();
+		}
+		this.#isReloading = false;
+	}
+	#replay(happened) {
+		if (this.#contents === undefined)
+			return;
+		const next = "change" in happened
+			? afterChange(this.#contents, happened, now(), (id) => this.#archived.get(id))
+			: afterNotification(this.#contents, happened);
+		if (next === undefined)
+			this.#isStale = true;
+		else
+			this.#contents = next;
+	}
+	async #loadNextPage() {
+		const cursor = this.#contents?.next;
+		if (cursor === undefined || cursor === null)
+			return;
+		const recording = [];
+		this.#recordings.add(recording);
+		try {
+			const page = await this.#client.list({ limit: this.#limit, cursor });
+			const contents = this.#contents;
+			if (contents?.next !== cursor)
+				return;
+			this.#maxItems = Math.max(MAX_ITEMS, contents.items.length + page.data.length);
+			this.#apply(withNextPage(contents, page, recording, now()));
+		}
+		finally {
+			this.#recordings.delete(recording);
+		}
+	}
+	async #act(action, request) {
+		const pending = { action, isDone: false };
+		this.#pending = [...this.#pending, pending];
+		this.#publish();
+		const settle = () => {
+			this.#pending = this.#pending.filter((other) => other !== pending);
+			this.#publish();
+		};
+		try {
+			await request();
+		}
+		catch (error) {
+			settle();
+			throw error;
+		}
+		pending.isDone = true;
+		if (this.#contents === undefined || changesNothing(this.#contents, action))
+			return settle();
+		void wait(REPORT_MS, this.#closed.signal).then(() => {
+			if (this.#pending.includes(pending))
+				this.#reload();
+		});
+	}
+	#publish() {
+		if (this.#isPublishing)
+			return;
+		this.#isPublishing = true;
+		queueMicrotask(() => {
+			this.#isPublishing = false;
+			this.#state = this.#view();
+			for (const listener of this.#listeners) {
+				try {
+					listener(this.#state);
+				}
+				catch (error) {
+					reportUncaught(error);
+				}
+			}
+		});
+	}
+	#view() {
+		const status = this.#status;
+		const error = this.#listError ?? this.#streamError;
+		if (this.#contents === undefined) {
+			return { status, isLoading: true, items: [], unread: 0, unseen: 0, hasMore: false, error };
+		}
+		const at = now();
+		const contents = this.#pending.reduce((sum, { action }) => afterAction(sum, action, at), this.#contents);
+		const { items, unread, unseen, next } = contents;
+		return { status, isLoading: false, items, unread, unseen, hasMore: next !== null, error };
+	}
+}
+const now = () => new Date().toISOString();
+function changesNothing(contents, action) {
+	const after = afterAction(contents, action, now());
+	const { items, unread, unseen } = contents;
+	return after.items === items && after.unread === unread && after.unseen === unseen;
+}
+// client.ts
+function ownUrl() {
+	const { url } = import.meta;
+	return /^https?:/.test(url) ? new URL(".", url).href : undefined;
+}
+class Tidings {
+	user;
+	#api;
+	#connection;
+	constructor(options) {
+		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
+		if (url === undefined)
+			throw new TypeError("url: expected the address of a Tidings server");
+		this.user = user;
+		this.#api = new Api({ url, user, tokens: new Tokens(token), credentials });
+		this.#connection = { transport, share, maxWaitMs };
+	}
+	stream(options = {}) {
+		return new Stream(this.#api, this.#connection, options);
+	}
+	inbox(options = {}) {
+		return new Inbox(this, options);
+	}
+	async list(query = {}) {
+		const parameters = new URLSearchParams();
+		for (const [name, value] of Object.entries(query))
+			if (value !== undefined)
+				parameters.set(name, String(value));
+		return pageOf(await this.#api.call("GET", `notifications?${parameters}`));
+	}
+	async counts() {
+		return JSON.parse(await this.#api.call("GET", "notifications/unread-count"));
+	}
+	markRead(id) {
+		return this.#change(`${encodeURIComponent(id)}/read`);
+	}
+	markUnread(id) {
+		return this.#change(`${encodeURIComponent(id)}/unread`);
+	}
+	archive(id) {
+		return this.#change(`${encodeURIComponent(id)}/archive`);
+	}
+	unarchive(id) {
+		return this.#change(`${encodeURIComponent(id)}/unarchive`);
+	}
+	markAllRead(upTo) {
+		return this.#change("read-all", upTo);
+	}
+	markSeen(upTo) {
+		return this.#change("seen", upTo);
+	}
+	async #change(path, upTo) {
+		const body = upTo === undefined ? undefined : { up_to: upTo };
+		return JSON.parse(await this.#api.call("POST", `notifications/${path}`, body));
+	}
+}
+// display.ts
+const MAX_ACTIONS = 3;
+const MAX_TEXT = 2000;
+function safeUrl(value) {
+	if (typeof value !== "string" || value.trim() === "")
+		return undefined;
+	try {
+		const url = new URL(value, document.baseURI);
+		return ["http:", "https:", "mailto:"].includes(url.protocol) ? url.href : undefined;
+	}
+	catch {
+		return undefined;
+	}
+}
+function text(value) {
+	if (typeof value === "number" || typeof value === "boolean")
+		return String(value);
+	if (typeof value !== "string")
+		return undefined;
+	const trimmed = value.trim();
+	if (trimmed === "")
+		return undefined;
+	return trimmed.length > MAX_TEXT ? `${trimmed.slice(0, MAX_TEXT)}…` : trimmed;
+}
+function iconOf(value) {
+	const icon = text(value);
+	if (icon === undefined)
+		return undefined;
+	if (/^(https?:|\/|\.)/i.test(icon)) {
+		const url = safeUrl(icon);
+		return url === undefined ? undefined : { url };
+	}
+	const isShort = [...icon].length <= 2 || (icon.length <= 16 && !/[\p{L}\p{N}]/u.test(icon));
+	return isShort ? { text: icon } : undefined;
+}
+function displayOf({ payload, payload_text: payloadText, type }) {
+	const isObject = typeof payload === "object" && payload !== null && !Array.isArray(payload);
+	const fields = isObject ? payload : {};
+	const title = text(fields["title"]);
+	const body = text(fields["body"]) ?? text(fields["message"]) ?? text(fields["text"]);
+	const shown = { url: safeUrl(fields["url"]), icon: iconOf(fields["icon"]), actions: actionsOf(fields["actions"]) };
+	if (title !== undefined)
+		return { title, body, ...shown };
+	if (body !== undefined)
+		return { title: body, body: undefined, ...shown };
+	const whole = typeof payload === "string" ? text(payload) : undefined;
+	if (whole !== undefined)
+		return { title: whole, body: undefined, ...shown };
+	return { title: type, body: payload === null ? undefined : text(payloadText), ...shown };
+}
+function actionsOf(value) {
+	if (!Array.isArray(value))
+		return [];
+	const actions = value.flatMap((action) => {
+		const { label, url } = (action ?? {});
+		const [shown, safe] = [text(label), safeUrl(url)];
+		return shown !== undefined && safe !== undefined ? [{ label: shown, url: safe }] : [];
+	});
+	return actions.slice(0, MAX_ACTIONS);
+}
+const STEPS = [
+	["day", 86_400],
+	["hour", 3600],
+	["minute", 60],
+];
+function ago(timestamp, now, language, clock = Date.now()) {
+	const date = new Date(timestamp);
+	const seconds = (clock - date.getTime()) / 1000;
+	if (seconds < 45)
+		return now;
+	if (seconds > 7 * 86_400) {
+		const isThisYear = date.getFullYear() === new Date(clock).getFullYear();
+		const year = isThisYear ? {} : { year: "numeric" };
+		return date.toLocaleDateString(language, { day: "numeric", month: "short", ...year });
+	}
+	const [unit, length] = STEPS.find(([, length]) => seconds >= length * 0.75) ?? ["minute", 60];
+	const format = new Intl.RelativeTimeFormat(language, { numeric: "auto", style: "short" });
+	return format.format(-Math.max(1, Math.round(seconds / length)), unit);
+}
+// dom.ts
+function make(name, attributes = {}, ...children) {
+	const element = document.createElement(name);
+	for (const [attribute, value] of Object.entries(attributes)) {
+		if (value !== undefined && value !== false)
+			element.setAttribute(attribute, value === true ? "" : String(value));
+	}
+	element.append(...children);
+	return element;
+}
+const PATHS = {
+	bell: "M12 3.5a5.75 5.75 0 0 0-5.75 5.75v3.4L4.6 15.7a.75.75 0 0 0 .67 1.1h13.46a.75.75 0 0 0 .67-1.1l-1.65-3.05v-3.4A5.75 5.75 0 0 0 12 3.5ZM9.75 19.7a2.4 2.4 0 0 0 4.5 0",
+	check: "M5 12.6 9.6 17 19 7.4",
+	dot: "M12 8.2a3.8 3.8 0 1 0 0 7.6 3.8 3.8 0 0 0 0-7.6Z",
+	archive: "M4 5.25h16v4H4zM5.5 9.25v9.5h13v-9.5M9.75 13h4.5",
+	close: "m6.5 6.5 11 11m0-11-11 11",
+	checks: "M2.5 12.8 6.6 17l8-8.6M12.4 15.4 14 17l7.5-8.6",
+};
+function icon(name) {
+	const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+	svg.setAttribute("viewBox", "0 0 24 24");
+	svg.setAttribute("aria-hidden", "true");
+	const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+	path.setAttribute("d", PATHS[name]);
+	svg.append(path);
+	return svg;
+}
+// labels.ts
+const ENGLISH = {
+	notifications: "Notifications",
+	unseen: (count) => (count === 0 ? "no new ones" : `${count} new`),
+	markAllRead: "Mark all as read",
+	markRead: "Mark as read",
+	markUnread: "Mark as unread",
+	archive: "Archive",
+	archived: "Archived.",
+	undo: "Undo",
+	close: "Close",
+	loadMore: "Show older",
+	loading: "Loading",
+	unread: "Unread.",
+	now: "now",
+	empty: "You are up to date",
+	emptyHint: "New notifications appear here.",
+	arrived: (title) => `New notification: ${title}`,
+	reconnecting: "Connecting again. The list may be out of date.",
+	unreachable: "The notifications cannot be loaded at the moment. The next try follows soon.",
+	signedOut: "You are signed out. Sign in again to see your notifications.",
+	forbidden: "These notifications are not yours to see.",
+	tooManyRequests: "Too many requests. The next try follows soon.",
+	failed: "The notifications cannot be loaded.",
+	retry: "Try again",
+	notDone: "That did not work. Please try again.",
+	gap: "Some older notifications are no longer kept.",
+};
+// element-row.ts
+class Row {
+	element;
+	#notification;
+	#labels;
+	#time;
+	#toggle = make("button", { type: "button" });
+	#unread;
+	constructor(notification, labels, listener) {
+		this.#notification = notification;
+		this.#labels = labels;
+		const { title, body, url, icon: image, actions } = displayOf(notification);
+		const titleId = `title-${notification.id}`;
+		const open = (event) => listener.onOpen(this.#notification, event);
+		this.#unread = make("span", { class: "hidden-text" });
+		const name = url === undefined ? make("span", { class: "title" }) : make("a", { class: "title", href: url });
+		name.id = titleId;
+		name.dir = "auto";
+		name.append(title);
+		if (url !== undefined)
+			name.addEventListener("click", open);
+		const content = make("div", {}, this.#unread, name);
+		if (body !== undefined)
+			content.append(make("div", { class: "body", dir: "auto" }, body));
+		if (actions.length > 0) {
+			const links = actions.map(({ label, url }) => {
+				const link = make("a", { class: "action", href: url, dir: "auto" }, label);
+				link.addEventListener("click", open);
+				return link;
+			});
+			content.append(make("div", { class: "actions" }, ...links));
+		}
+		this.#time = make("time", { datetime: notification.timestamp });
+		this.#toggle.addEventListener("click", () => listener.onToggleRead(this.#notification));
+		const archive = make("button", { type: "button", class: "archive", title: labels.archive, "aria-label": labels.archive });
+		archive.append(icon("archive"));
+		archive.addEventListener("click", () => listener.onArchive(this.#notification));
+		const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
+		this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+		this.#show();
+		this.tick();
+	}
+	get notification() {
+		return this.#notification;
+	}
+	update(notification) {
+		if (notification === this.#notification)
+			return;
+		this.#notification = notification;
+		this.#show();
+	}
+	tick() {
+		const { timestamp } = this.#notification;
+		const language = document.documentElement.lang || undefined;
+		const date = new Date(timestamp);
+		this.#time.textContent = ago(timestamp, this.#labels.now, language);
+		this.#time.title = date.toLocaleString(language);
+	}
+	#show() {
+		const isUnread = this.#notification.read_at === null;
+		const { markRead, markUnread, unread } = this.#labels;
+		const label = isUnread ? markRead : markUnread;
+		this.element.classList.toggle("unread", isUnread);
+		this.#unread.textContent = isUnread ? `${unread} ` : "";
+		this.#toggle.title = label;
+		this.#toggle.setAttribute("aria-label", label);
+		this.#toggle.replaceChildren(icon(isUnread ? "check" : "dot"));
+	}
+}
+function pictureOf(image, title) {
+	const [letter = ""] = title.match(/[\p{L}\p{N}]/u) ?? [];
+	const place = make("div", { class: "icon", "aria-hidden": "true" });
+	const showLetter = () => place.replaceChildren(letter === "" ? icon("bell") : letter.toUpperCase());
+	if (image === undefined)
+		showLetter();
+	else if ("text" in image)
+		place.append(image.text);
+	else {
+		const picture = make("img", { alt: "", loading: "lazy", decoding: "async", referrerpolicy: "no-referrer" });
+		picture.addEventListener("error", showLetter);
+		picture.src = image.url;
+		place.append(picture);
+	}
+	return place;
+}
+// element-style.ts
+const STYLE = `
+:host {
+  --_accent: var(--tidings-accent, #3556d8);
+  --_badge: var(--tidings-badge, #d92c3a);
+  --_background: var(--tidings-background, #ffffff);
+  --_hover: var(--tidings-hover, #f3f5f9);
+  --_text: var(--tidings-text, #171b26);
+  --_muted: var(--tidings-muted, #5c6475);
+  --_border: var(--tidings-border, #e2e6ee);
+  --_notice: var(--tidings-notice, #fff6e0);
+  --_notice-text: var(--tidings-notice-text, #6b4a00);
+  --_shadow: 0 1px 2px rgb(16 24 40 / 6%), 0 12px 32px -4px rgb(16 24 40 / 18%);
+  color-scheme: light;
+  display: inline-block;
+  font: var(--tidings-font, 14px/1.45 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif);
+  text-align: start;
+}
+:host([hidden]) { display: none }
+@media (prefers-color-scheme: dark) {
+  :host(:not([theme="light"])) {
+	--_accent: var(--tidings-accent, #8da4ff);
+	--_badge: var(--tidings-badge, #e5484d);
+	--_background: var(--tidings-background, #191c23);
+	--_hover: var(--tidings-hover, #23272f);
+	--_text: var(--tidings-text, #eceef3);
+	--_muted: var(--tidings-muted, #a0a8b8);
+	--_border: var(--tidings-border, #30353f);
+	--_notice: var(--tidings-notice, #3a2f12);
+	--_notice-text: var(--tidings-notice-text, #ffe2a0);
+	--_shadow: 0 0 0 1px rgb(0 0 0 / 30%), 0 16px 40px -4px rgb(0 0 0 / 60%);
+	color-scheme: dark;
+  }
+}
+:host([theme="dark"]) {
+  --_accent: var(--tidings-accent, #8da4ff);
+  --_badge: var(--tidings-badge, #e5484d);
+  --_background: var(--tidings-background, #191c23);
+  --_hover: var(--tidings-hover, #23272f);
+  --_text: var(--tidings-text, #eceef3);
+  --_muted: var(--tidings-muted, #a0a8b8);
+  --_border: var(--tidings-border, #30353f);
+  --_notice: var(--tidings-notice, #3a2f12);
+  --_notice-text: var(--tidings-notice-text, #ffe2a0);
+  --_shadow: 0 0 0 1px rgb(0 0 0 / 30%), 0 16px 40px -4px rgb(0 0 0 / 60%);
+  color-scheme: dark;
+}
+*, *::before, *::after { box-sizing: border-box }
+button, a { font: inherit; color: inherit }
+button { border: 0; background: none; padding: 0; cursor: pointer; -webkit-tap-highlight-color: transparent }
+svg { width: 20px; height: 20px; fill: none; stroke: currentColor; stroke-width: 1.6; stroke-linecap: round; stroke-linejoin: round; display: block }
+:focus { outline: none }
+:focus-visible { outline: 2px solid var(--_accent); outline-offset: 1px }
+[hidden] { display: none !important }
+.hidden-text { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap }
+
+.bell { position: relative; display: grid; place-items: center; width: 40px; height: 40px; border-radius: 50%; color: var(--tidings-bell, currentColor) }
+.bell svg { width: 24px; height: 24px }
+.bell:hover { background: color-mix(in srgb, currentColor 9%, transparent) }
+.badge { position: absolute; top: 2px; inset-inline-end: 0; min-width: 18px; height: 18px; padding: 0 5px; border-radius: 9px; background: var(--_badge); color: #fff; font-size: 11px; font-weight: 650; line-height: 18px; text-align: center; font-variant-numeric: tabular-nums; box-shadow: 0 0 0 2px var(--tidings-badge-ring, var(--_background)) }
+.badge.new { animation: pop .25s ease-out }
+@keyframes pop { 0% { transform: scale(.5) } 70% { transform: scale(1.15) } 100% { transform: scale(1) } }
+
+.panel { position: fixed; inset: auto; margin: 0; padding: 0; border: 1px solid var(--_border); width: min(var(--tidings-width, 400px), calc(100vw - 16px)); max-height: min(640px, calc(100dvh - 16px)); background: var(--_background); color: var(--_text); border-radius: var(--tidings-radius, 14px); box-shadow: var(--_shadow); overflow: hidden; flex-direction: column }
+.panel:focus { outline: none }
+.panel:popover-open { display: flex; animation: appear .14s ease-out }
+@keyframes appear { from { opacity: 0; transform: translateY(-4px) } }
+header { display: flex; align-items: center; gap: 8px; padding: 12px 10px 10px 18px; border-bottom: 1px solid var(--_border) }
+h2 { margin: 0; flex: 1; font-size: 16px; font-weight: 650; letter-spacing: -.01em }
+.tool { display: inline-flex; align-items: center; gap: 6px; min-height: 32px; padding: 0 10px; border-radius: 8px; color: var(--_muted); font-size: 13px; font-weight: 550; white-space: nowrap }
+.tool svg { width: 18px; height: 18px }
+.tool:hover { background: var(--_hover); color: var(--_text) }
+.tool.close { padding: 0 7px }
+
+.scroll { flex: 1; min-height: 0; overflow-y: auto; overscroll-behavior: contain; scrollbar-width: thin }
+ul { list-style: none; margin: 0; padding: 0 }
+li { position: relative; display: grid; grid-template-columns: auto minmax(0, 1fr) auto; column-gap: 12px; padding: 12px 14px 12px 20px; border-bottom: 1px solid var(--_border) }
+li:last-child { border-bottom: 0 }
+li:hover, li:focus-within { background: var(--_hover) }
+li:focus-visible { outline-offset: -2px }
+li.unread::before { content: ""; position: absolute; inset-inline-start: 7px; top: 26px; width: 7px; height: 7px; border-radius: 50%; background: var(--_accent) }
+li.arrived { animation: arrived 1.6s ease-out }
+@keyframes arrived { from { background: color-mix(in srgb, var(--_accent) 18%, var(--_background)) } }
+.icon { width: 36px; height: 36px; border-radius: 10px; display: grid; place-items: center; overflow: hidden; background: color-mix(in srgb, var(--_accent) 13%, var(--_background)); color: var(--_accent); font-size: 16px; font-weight: 600; user-select: none }
+.icon img { width: 100%; height: 100%; object-fit: cover }
+.title { font-weight: 500; color: var(--_text); text-decoration: none }
+.unread .title { font-weight: 650 }
+.title, .body { unicode-bidi: plaintext; overflow-wrap: anywhere; white-space: pre-line; display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden }
+a.title::after { content: ""; position: absolute; inset: 0 }
+a.title:hover { text-decoration: underline; text-underline-offset: 2px }
+a.title:focus-visible { outline: none }
+a.title:focus-visible::after { outline: 2px solid var(--_accent); outline-offset: -2px; border-radius: 4px }
+.body { margin-top: 2px; color: var(--_muted); font-size: 13px }
+.actions { position: relative; z-index: 1; display: flex; flex-wrap: wrap; gap: 8px; margin-top: 9px }
+.action { padding: 4px 11px; border: 1px solid var(--_border); border-radius: 8px; background: var(--_background); font-size: 13px; font-weight: 550; text-decoration: none; overflow-wrap: anywhere }
+.action:hover { border-color: var(--_accent); color: var(--_accent) }
+.side { position: relative; z-index: 1; display: flex; flex-direction: column; align-items: flex-end; min-width: 68px }
+time { color: var(--_muted); font-size: 12px; line-height: 20px; white-space: nowrap }
+.tools { position: absolute; top: -4px; inset-inline-end: -4px; display: flex; gap: 2px; opacity: 0; border-radius: 8px; background: var(--_hover) }
+li:hover .tools, li:focus-within .tools, li:focus .tools { opacity: 1 }
+li:hover time, li:focus-within time { visibility: hidden }
+.tools button { display: grid; place-items: center; width: 32px; height: 32px; border-radius: 8px; color: var(--_muted) }
+.tools button:hover { background: color-mix(in srgb, var(--_text) 9%, transparent); color: var(--_text) }
+@media (hover: none) {
+  .tools { position: static; opacity: 1; background: none; margin-top: 2px }
+  li:hover time, li:focus-within time { visibility: visible }
+}
+
+.empty { padding: 52px 24px 60px; text-align: center; color: var(--_muted) }
+.empty svg { width: 44px; height: 44px; margin: 0 auto 12px; stroke-width: 1.1; opacity: .65 }
+.empty strong { display: block; color: var(--_text); font-weight: 600; font-size: 15px }
+.skeleton { display: flex; gap: 12px; padding: 14px 20px }
+.skeleton i { flex: none; width: 36px; height: 36px; border-radius: 10px }
+.skeleton div { flex: 1; display: grid; gap: 8px; align-content: center }
+.skeleton b { height: 10px; border-radius: 5px; width: 62% }
+.skeleton b + b { width: 88% }
+.skeleton i, .skeleton b { background: var(--_border); animation: pulse 1.4s ease-in-out infinite }
+@keyframes pulse { 50% { opacity: .45 } }
+.more { display: block; width: 100%; padding: 12px; color: var(--_accent); font-weight: 550; font-size: 13px }
+.more:hover { background: var(--_hover) }
+.notice { display: flex; align-items: center; gap: 10px; padding: 9px 18px; font-size: 13px; background: var(--_notice); color: var(--_notice-text) }
+.notice span { flex: 1 }
+.notice button { font-weight: 650; text-decoration: underline; text-underline-offset: 2px; min-height: 28px; white-space: nowrap }
+.notice.done { background: var(--_hover); color: var(--_text); border-top: 1px solid var(--_border) }
+.notice.done button { color: var(--_accent); text-decoration: none }
+
+@media (max-width: 480px) {
+  .panel { inset: 0 !important; width: 100vw; height: 100dvh; max-height: none !important; border: 0; border-radius: 0 }
+  .tool, .tools button { min-height: 40px; min-width: 40px }
+}
+@media (min-width: 481px) { .tool.close { display: none } }
+@media (prefers-reduced-motion: reduce) { *, *::before { animation: none !important } }
+@media (forced-colors: active) { li.unread::before, .badge { forced-color-adjust: none } .panel { border-color: CanvasText } }
+`;
+// element.ts
+const UNDO_MS = 8000;
+const TICK_MS = 30_000;
+const Base = globalThis.HTMLElement ?? class {
+};
+class TidingsInboxElement extends Base {
+	static observedAttributes = ["user", "server", "token-url"];
+	#token;
+	#labels = ENGLISH;
+	#inbox;
+	#parts;
+	#rows = new Map();
+	#arrived;
+	#ticking;
+	#undoTimer;
+	#badge = 0;
+	#reported;
+	get token() {
+		return this.#token;
+	}
+	set token(token) {
+		this.#token = token;
+		this.#restart();
+	}
+	get labels() {
+		return this.#labels;
+	}
+	set labels(labels) {
+		this.#labels = { ...ENGLISH, ...labels };
+		this.#parts = undefined;
+		this.#rows.clear();
+		if (this.isConnected)
+			this.#build();
+		this.#restart();
+	}
+	get inbox() {
+		return this.#inbox;
+	}
+	connectedCallback() {
+		for (const name of ["token", "labels"]) {
+			if (!Object.hasOwn(this, name))
+				continue;
+			const value = this[name];
+			delete this[name];
+			Object.assign(this, { [name]: value });
+		}
+		if (this.#parts === undefined)
+			this.#build();
+		this.#start();
+	}
+	disconnectedCallback() {
+		this.#stop();
+	}
+	attributeChangedCallback() {
+		this.#restart();
+	}
+	#restart() {
+		if (!this.isConnected || this.#parts === undefined)
+			return;
+		this.#stop();
+		this.#start();
+	}
+	#start() {
+		const user = this.getAttribute("user");
+		if (this.#inbox !== undefined)
+			return;
+		if (user === null || user === "")
+			return this.#fail(new TypeError("<tidings-inbox> needs the attribute `user`"));
+		const server = this.getAttribute("server");
+		const tokenUrl = this.getAttribute("token-url");
+		const token = this.#token ?? (tokenUrl === null ? undefined : () => fetchToken(tokenUrl));
+		try {
+			const client = new Tidings({
+				user,
+				...(token === undefined ? {} : { token }),
+				...(server === null ? {} : { url: new URL(server, document.baseURI).href }),
+			});
+			this.#inbox = client.inbox({
+				onNotification: (notification) => this.#announce(notification),
+				onGap: () => this.#notice(this.#labels.gap),
+			});
+		}
+		catch (error) {
+			return this.#fail(error);
+		}
+		this.#inbox.subscribe((state) => this.#show(state));
+		this.#show(this.#inbox.state);
+	}
+	#stop() {
+		clearInterval(this.#ticking);
+		clearTimeout(this.#undoTimer);
+		this.#inbox?.close();
+		this.#inbox = undefined;
+		this.#reported = undefined;
+		this.#parts?.list.replaceChildren();
+		this.#rows.clear();
+	}
+	#fail(error) {
+		this.#showNotice(this.#labels.failed, undefined);
+		console.error(error);
+	}
+	#build() {
+		const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
+		const sheet = new CSSStyleSheet();
+		sheet.replaceSync(STYLE);
+		root.adoptedStyleSheets = [sheet];
+		const labels = this.#labels;
+		const badge = make("span", { class: "badge", part: "badge", "aria-hidden": "true", hidden: true });
+		const bell = make("button", { class: "bell", part: "bell", type: "button", "aria-haspopup": "dialog" }, icon("bell"), badge);
+		const markAll = make("button", { class: "tool mark-all", type: "button" }, icon("checks"), labels.markAllRead);
+		const close = make("button", { class: "tool close", type: "button", "aria-label": labels.close }, icon("close"));
+		const list = make("ul", { role: "list", "aria-label": labels.notifications });
+		const empty = make("div", { class: "empty", hidden: true }, icon("bell"), make("strong", {}, labels.empty), labels.emptyHint);
+		const loading = make("div", { role: "status", "aria-label": labels.loading });
+		for (let rows = 0; rows < 3; rows += 1) {
+			loading.append(make("div", { class: "skeleton" }, make("i"), make("div", {}, make("b"), make("b"))));
+		}
+		const more = make("button", { class: "more", type: "button", hidden: true }, labels.loadMore);
+		const scroll = make("div", { class: "scroll" }, list, empty, loading, more);
+		const noticeText = make("span");
+		const noticeAction = make("button", { type: "button", hidden: true });
+		const notice = make("div", { class: "notice", role: "alert", hidden: true }, noticeText, noticeAction);
+		const doneText = make("span");
+		const doneAction = make("button", { type: "button", hidden: true });
+		const done = make("div", { class: "notice done", role: "status", hidden: true }, doneText, doneAction);
+		const header = make("header", {}, make("h2", {}, labels.notifications), markAll, close);
+		const panel = make("div", { class: "panel", part: "panel", popover: "auto", role: "dialog", tabindex: -1, "aria-label": labels.notifications }, header, notice, scroll, done);
+		const announcer = make("div", { class: "hidden-text", role: "status", "aria-live": "polite" });
+		bell.popoverTargetElement = panel;
+		close.addEventListener("click", () => panel.hidePopover());
+		markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
+		more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
+		panel.addEventListener("toggle", (event) => this.#onToggle(event.newState === "open"));
+		list.addEventListener("keydown", (event) => this.#onKey(event));
+		root.replaceChildren(bell, announcer, panel);
+		this.#parts = {
+			bell, badge, markAll, list, empty, loading, more, scroll, notice, noticeText, noticeAction,
+			done, doneText, doneAction, panel, announcer,
+		};
+		this.#showBadge(0);
+	}
+	open() {
+		this.#parts?.panel.showPopover();
+	}
+	close() {
+		this.#parts?.panel.hidePopover();
+	}
+	#onToggle(isOpen) {
+		const { panel, bell } = this.#parts ?? {};
+		if (panel === undefined || bell === undefined)
+			return;
+		clearInterval(this.#ticking);
+		bell.setAttribute("aria-expanded", String(isOpen));
+		if (!isOpen) {
+			removeEventListener("resize", this.#place);
+			removeEventListener("scroll", this.#place, { capture: true });
+			const { activeElement } = document;
+			if (activeElement === document.body || activeElement === this)
+				bell.focus({ preventScroll: true });
+			return;
+		}
+		this.#place();
+		addEventListener("resize", this.#place);
+		addEventListener("scroll", this.#place, { capture: true, passive: true });
+		panel.focus({ preventScroll: true });
+		this.#ticking = setInterval(() => this.#tick(), TICK_MS);
+		this.#tick();
+		this.#see();
+	}
+	#place = () => {
+		const { panel, bell } = this.#parts ?? {};
+		if (panel === undefined || bell === undefined)
+			return;
+		const { top, bottom, left, right } = bell.getBoundingClientRect();
+		const { clientWidth, clientHeight } = document.documentElement;
+		const margin = 8;
+		const isBelow = clientHeight - bottom >= Math.min(420, top);
+		const width = panel.offsetWidth;
+		const isRightAligned = right >= width + margin || right > clientWidth - left;
+		const wanted = isRightAligned ? right - width : left;
+		const x = Math.max(margin, Math.min(wanted, clientWidth - width - margin));
+		panel.style.left = `${x}px`;
+		panel.style.top = isBelow ? `${bottom + 6}px` : "auto";
+		panel.style.bottom = isBelow ? "auto" : `${clientHeight - top + 6}px`;
+		const room = (isBelow ? clientHeight - bottom : top) - 6 - margin;
+		panel.style.maxHeight = `${Math.max(200, Math.min(640, room))}px`;
+	};
+	#tick() {
+		for (const row of this.#rows.values())
+			row.tick();
+	}
+	get #isOpen() {
+		return this.#parts?.panel.matches(":popover-open") ?? false;
+	}
+	#see() {
+		if (this.#inbox === undefined || this.#inbox.state.unseen === 0)
+			return;
+		this.#inbox.markSeen().catch((error) => this.#report(error));
+	}
+	#do(action) {
+		if (this.#inbox === undefined)
+			return Promise.resolve(false);
+		return action(this.#inbox).then(() => true, (error) => {
+			this.#report(error);
+			this.#notice(this.#labels.notDone);
+			return false;
+		});
+	}
+	#report(error) {
+		this.dispatchEvent(new CustomEvent("tidings-error", { detail: asTidingsError(error) }));
+	}
+	#announce(notification) {
+		this.#arrived = notification.id;
+		const { announcer } = this.#parts ?? {};
+		if (announcer !== undefined)
+			announcer.textContent = this.#labels.arrived(displayOf(notification).title);
+		this.dispatchEvent(new CustomEvent("tidings-notification", { detail: notification }));
+	}
+	#show(state) {
+		const parts = this.#parts;
+		if (parts === undefined)
+			return;
+		const { items, unseen, unread, hasMore, isLoading, status } = state;
+		this.#showBadge(unseen);
+		this.#showRows(items);
+		parts.markAll.hidden = unread === 0;
+		parts.empty.hidden = isLoading || items.length > 0 || hasMore;
+		parts.loading.hidden = !isLoading || status === "failed";
+		parts.more.hidden = !hasMore;
+		const [words, retry] = this.#explain(state);
+		this.#showNotice(words, retry ? () => this.#restart() : undefined);
+		if (state.error !== undefined && state.error !== this.#reported) {
+			this.#reported = state.error;
+			this.#report(state.error);
+		}
+		if (hasMore && items.length < 5 && this.#isOpen)
+			void this.#inbox?.loadMore().catch(() => { });
+		if (unseen > 0 && this.#isOpen && document.visibilityState === "visible")
+			this.#see();
+	}
+	#explain({ status, error, isLoading }) {
+		const labels = this.#labels;
+		if (error === undefined)
+			return [undefined, false];
+		const isFailed = status === "failed" || !error.isRetryable;
+		if (error.status === 401 || error.code === "unauthorized" || error.code === "token_unavailable") {
+			return [labels.signedOut, isFailed];
+		}
+		if (error.status === 403)
+			return [labels.forbidden, false];
+		if (isFailed)
+			return [labels.failed, true];
+		if (error.status === 429)
+			return [labels.tooManyRequests, false];
+		if (isLoading)
+			return [labels.unreachable, false];
+		return [status === "live" ? labels.unreachable : labels.reconnecting, false];
+	}
+	#showNotice(words, retry) {
+		const { notice, noticeText, noticeAction } = this.#parts ?? {};
+		if (notice === undefined || noticeText === undefined || noticeAction === undefined)
+			return;
+		notice.hidden = words === undefined;
+		if (noticeText.textContent !== (words ?? ""))
+			noticeText.textContent = words ?? "";
+		noticeAction.hidden = retry === undefined;
+		noticeAction.textContent = this.#labels.retry;
+		noticeAction.onclick = retry ?? null;
+	}
+	#notice(words, undo) {
+		const { done, doneText, doneAction } = this.#parts ?? {};
+		if (done === undefined || doneText === undefined || doneAction === undefined)
+			return;
+		clearTimeout(this.#undoTimer);
+		done.hidden = false;
+		doneText.textContent = words;
+		doneAction.hidden = undo === undefined;
+		doneAction.textContent = this.#labels.undo;
+		const hide = () => {
+			done.hidden = true;
+		};
+		doneAction.onclick = () => {
+			hide();
+			undo?.();
+		};
+		this.#undoTimer = setTimeout(hide, UNDO_MS);
+	}
+	#showBadge(unseen) {
+		const { badge, bell } = this.#parts ?? {};
+		if (badge === undefined || bell === undefined)
+			return;
+		const { notifications, unseen: words } = this.#labels;
+		badge.hidden = unseen === 0;
+		badge.textContent = unseen > 99 ? "99+" : String(unseen);
+		badge.classList.toggle("new", unseen > this.#badge);
+		this.#badge = unseen;
+		bell.setAttribute("aria-label", `${notifications}: ${words(unseen)}`);
+	}
+	#showRows(items) {
+		const { list } = this.#parts ?? {};
+		if (list === undefined)
+			return;
+		const wanted = new Set(items.map(({ id }) => id));
+		for (const [id, row] of this.#rows) {
+			if (wanted.has(id))
+				continue;
+			this.#moveFocusFrom(row.element);
+			row.element.remove();
+			this.#rows.delete(id);
+		}
+		let before = null;
+		for (const item of items) {
+			const row = this.#rows.get(item.id) ?? this.#addRow(item);
+			row.update(item);
+			const place = before === null ? list.firstElementChild : before.nextElementSibling;
+			if (place !== row.element)
+				list.insertBefore(row.element, place);
+			before = row.element;
+		}
+		if (list.querySelector('li[tabindex="0"]') === null)
+			list.firstElementChild?.setAttribute("tabindex", "0");
+	}
+	#addRow(item) {
+		const row = new Row(item, this.#labels, {
+			onOpen: (notification, event) => this.#open(notification, event),
+			onToggleRead: ({ id, read_at: readAt }) => {
+				void this.#do((inbox) => (readAt === null ? inbox.markRead(id) : inbox.markUnread(id)));
+			},
+			onArchive: ({ id }) => this.#archive(id),
+		});
+		if (item.id === this.#arrived)
+			row.element.classList.add("arrived");
+		this.#rows.set(item.id, row);
+		return row;
+	}
+	#open(notification, event) {
+		if (notification.read_at === null)
+			void this.#do((inbox) => inbox.markRead(notification.id));
+		const { currentTarget } = event;
+		const url = currentTarget instanceof HTMLAnchorElement ? currentTarget.href : undefined;
+		const options = { detail: { notification, url }, cancelable: true, bubbles: true, composed: true };
+		if (!this.dispatchEvent(new CustomEvent("tidings-open", options))) {
+			event.preventDefault();
+			this.close();
+		}
+	}
+	#archive(id) {
+		void this.#do((inbox) => inbox.archive(id)).then((isDone) => {
+			const undo = () => void this.#do((inbox) => inbox.unarchive(id));
+			if (isDone)
+				this.#notice(this.#labels.archived, undo);
+		});
+	}
+	#onKey(event) {
+		if (event.altKey || event.ctrlKey || event.metaKey)
+			return;
+		const { target } = event;
+		const row = target instanceof Element ? target.closest("li") : null;
+		if (row === null)
+			return;
+		const rows = [...(row.parentElement?.children ?? [])];
+		const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
+		if (to instanceof HTMLElement)
+			this.#focus(to);
+		else if (event.key === "Delete")
+			this.#archive(row.dataset["id"] ?? "");
+		else if (event.key === "Enter" && target === row)
+			row.querySelector("a.title")?.click();
+		else
+			return;
+		event.preventDefault();
+	}
+	#focus(row) {
+		for (const other of this.#rows.values())
+			other.element.tabIndex = -1;
+		row.tabIndex = 0;
+		row.focus();
+	}
+	#moveFocusFrom(row) {
+		if (!row.contains(this.shadowRoot?.activeElement ?? null))
+			return;
+		const next = row.nextElementSibling ?? row.previousElementSibling;
+		if (next instanceof HTMLElement)
+			this.#focus(next);
+		else
+			this.#parts?.panel.focus();
+	}
+}
+async function fetchToken(url) {
+	const response = await fetch(url, { credentials: "same-origin", cache: "no-store" });
+	if (!response.ok)
+		throw new Error(`the reply of ${url} has the status ${response.status}`);
+	const text = (await response.text()).trim();
+	if (!text.startsWith("{"))
+		return text;
+	return JSON.parse(text).token;
+}
+if (globalThis.customElements !== undefined && customElements.get("tidings-inbox") === undefined) {
+	customElements.define("tidings-inbox", TidingsInboxElement);
+}
+// index.ts
+export { Tidings, TidingsInboxElement, TidingsError, compareIds, Inbox, Stream };
