@@ -38,6 +38,8 @@ export class TidingsInboxElement extends Base {
   #undoTimer: ReturnType<typeof setTimeout> | undefined;
   #badge = 0;
   #reported: TidingsError | undefined;
+  /** The newest notification that was marked as seen. */
+  #seen: EventId | undefined;
 
   /** Returns a new token of the user. The attribute `token-url` is an alternative. */
   get token(): TokenSource | undefined {
@@ -56,10 +58,10 @@ export class TidingsInboxElement extends Base {
 
   set labels(labels: Partial<Labels>) {
     this.#labels = { ...ENGLISH, ...labels };
-    this.#parts = undefined;
-    this.#rows.clear();
-    if (this.isConnected) this.#build();
-    this.#restart();
+    if (this.#parts === undefined) return;
+    this.#stop();
+    this.#build();
+    if (this.isConnected) this.#start();
   }
 
   /** The inbox that is shown; `undefined` while the element is in no document, or has no user. */
@@ -118,7 +120,7 @@ export class TidingsInboxElement extends Base {
   }
 
   #stop(): void {
-    clearInterval(this.#ticking);
+    this.#onToggle(false);
     clearTimeout(this.#undoTimer);
     this.#inbox?.close();
     this.#inbox = undefined;
@@ -130,6 +132,7 @@ export class TidingsInboxElement extends Base {
   /** The element cannot be used as it is written in the page. */
   #fail(error: unknown): void {
     this.#showNotice(this.#labels.failed, undefined);
+    if (this.#parts !== undefined) this.#parts.loading.hidden = true;
     console.error(error);
   }
 
@@ -171,7 +174,13 @@ export class TidingsInboxElement extends Base {
     close.addEventListener("click", () => panel.hidePopover());
     markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
     more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
-    panel.addEventListener("toggle", (event) => this.#onToggle((event as ToggleEvent).newState === "open"));
+    panel.addEventListener("toggle", (event) => {
+      const isOpen = (event as ToggleEvent).newState === "open";
+      this.#onToggle(isOpen);
+      // Unless a click has put it elsewhere, the focus goes back to where it came from.
+      const { activeElement } = document;
+      if (!isOpen && (activeElement === document.body || activeElement === this)) bell.focus({ preventScroll: true });
+    });
     list.addEventListener("keydown", (event) => this.#onKey(event));
     root.replaceChildren(bell, announcer, panel);
     this.#parts = {
@@ -199,9 +208,6 @@ export class TidingsInboxElement extends Base {
     if (!isOpen) {
       removeEventListener("resize", this.#place);
       removeEventListener("scroll", this.#place, { capture: true });
-      // Unless a click has put it elsewhere, the focus goes back to where it came from.
-      const { activeElement } = document;
-      if (activeElement === document.body || activeElement === this) bell.focus({ preventScroll: true });
       return;
     }
     this.#place();
@@ -210,7 +216,8 @@ export class TidingsInboxElement extends Base {
     panel.focus({ preventScroll: true });
     this.#ticking = setInterval(() => this.#tick(), TICK_MS);
     this.#tick();
-    this.#see();
+    this.#seen = undefined;
+    if (this.#inbox !== undefined) this.#show(this.#inbox.state);
   }
 
   /** Puts the panel below the bell, or above it where there is more room. */
@@ -241,8 +248,11 @@ export class TidingsInboxElement extends Base {
   }
 
   /** What is on the screen is seen. */
-  #see(): void {
-    if (this.#inbox === undefined || this.#inbox.state.unseen === 0) return;
+  #see({ items, unseen }: InboxState): void {
+    const newest = items[0]?.id;
+    // If that failed, it is not tried again before something else arrives.
+    if (this.#inbox === undefined || unseen === 0 || newest === this.#seen) return;
+    this.#seen = newest;
     this.#inbox.markSeen().catch((error: unknown) => this.#report(error));
   }
 
@@ -259,8 +269,11 @@ export class TidingsInboxElement extends Base {
     );
   }
 
-  #report(error: unknown): void {
-    this.dispatchEvent(new CustomEvent("tidings-error", { detail: asTidingsError(error) }));
+  #report(thrown: unknown): void {
+    const error = asTidingsError(thrown);
+    // For the developer of the page: the person is shown plain words.
+    if (!error.isRetryable) console.error(error);
+    this.dispatchEvent(new CustomEvent("tidings-error", { detail: error }));
   }
 
   #announce(notification: Notification): void {
@@ -288,7 +301,7 @@ export class TidingsInboxElement extends Base {
     }
     // A person who archives everything wants to see the rest.
     if (hasMore && items.length < 5 && this.#isOpen) void this.#inbox?.loadMore().catch(() => {});
-    if (unseen > 0 && this.#isOpen && document.visibilityState === "visible") this.#see();
+    if (this.#isOpen && document.visibilityState === "visible") this.#see(state);
   }
 
   /** What is wrong, in plain words, and whether a person can do something. */

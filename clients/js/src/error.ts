@@ -88,6 +88,9 @@ export function errorOf(response: Response, body: string): TidingsError {
 /** Any thrown value as a {@link TidingsError}. */
 export function asTidingsError(thrown: unknown): TidingsError {
   if (thrown instanceof TidingsError) return thrown;
+  if (thrown instanceof SyntaxError) {
+    return new TidingsError("the server sent what is not JSON", { code: "unexpected_response", cause: thrown });
+  }
   const isTimeout = thrown instanceof DOMException && thrown.name === "TimeoutError";
   return isTimeout
     ? new TidingsError("the server did not reply in time", { code: "timeout", cause: thrown })

@@ -31,21 +31,21 @@ export function ofPage<P>({ data, unread, unseen, cursor, next }: Page<P>): Cont
 
 const isUnread = ({ read_at }: Notification) => read_at === null;
 
-/** Whether an item is unseen. The unseen notifications are the newest unread ones, and `unseen` is their number. */
-function isUnseen({ items, unseen }: Contents, item: Notification): boolean {
-  const newer = items.slice(0, items.indexOf(item));
-  return isUnread(item) && newer.filter(isUnread).length < unseen;
+/** The unseen items: the newest unread ones, of which there are `unseen`. */
+function unseenOf<P>({ items, unseen }: Contents<P>): Set<Notification<P>> {
+  return new Set(items.filter(isUnread).slice(0, unseen));
 }
 
 /** The contents with other items, whose unread ones are counted. */
 function without<P>(contents: Contents<P>, isGone: (item: Notification<P>) => boolean): Contents<P> {
   const gone = contents.items.filter(isGone);
   if (gone.length === 0) return contents;
+  const unseen = unseenOf(contents);
   return {
     ...contents,
     items: contents.items.filter((item) => !isGone(item)),
     unread: Math.max(0, contents.unread - gone.filter(isUnread).length),
-    unseen: Math.max(0, contents.unseen - gone.filter((item) => isUnseen(contents, item)).length),
+    unseen: Math.max(0, contents.unseen - gone.filter((item) => unseen.has(item)).length),
   };
 }
 
@@ -55,12 +55,12 @@ function withReadState<P>(contents: Contents<P>, isMarked: (item: Notification<P
   if (marked.length === 0) return contents;
   const items = contents.items.map((item) => (changes(item) ? { ...item, read_at: at } : item));
   if (at === null) return { ...contents, items, unread: contents.unread + marked.length };
-  const unseen = marked.filter((item) => isUnseen(contents, item)).length;
+  const unseen = unseenOf(contents);
   return {
     ...contents,
     items,
     unread: Math.max(0, contents.unread - marked.length),
-    unseen: Math.max(0, contents.unseen - unseen),
+    unseen: Math.max(0, contents.unseen - marked.filter((item) => unseen.has(item)).length),
   };
 }
 

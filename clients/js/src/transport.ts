@@ -86,7 +86,7 @@ export const receiveFrames: Receive = (api, listener) =>
     }
     const url = new URL(`ws?${startOf(listener)}`, api.base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(url, token === undefined ? ["tidings.v1"] : ["tidings.v1", `tidings.token.${token}`]);
+    const socket = openSocket(url, token);
     let isOpen = false;
     let failure: unknown;
     const abort = () => {
@@ -107,14 +107,29 @@ export const receiveFrames: Receive = (api, listener) =>
         socket.close();
       }
     };
-    socket.onclose = ({ code, reason }) => {
+    let isOver = false;
+    const end = (closed: Closed) => {
+      if (isOver) return;
+      isOver = true;
       signal.removeEventListener("abort", abort);
       if (failure !== undefined) reject(asTidingsError(failure));
-      else if (isOpen) resolve(new Closed(code, reason));
+      else if (isOpen) resolve(closed);
       // A browser hides the status of an upgrade that was refused: a plain request of the same route shows it.
       else explain(api, listener).then(reject, reject);
     };
+    socket.onclose = ({ code, reason }) => end(new Closed(code, reason));
+    // Node 20 reports a connection that fails by this alone. In browsers a close follows at once.
+    socket.onerror = () => setTimeout(() => end(new Closed(1006, "")));
   });
+
+function openSocket(url: URL, token: string | undefined): WebSocket {
+  try {
+    return new WebSocket(url, token === undefined ? ["tidings.v1"] : ["tidings.v1", `tidings.token.${token}`]);
+  } catch (cause) {
+    const message = "the token has characters that no WebSocket can send";
+    throw new TidingsError(message, { code: "unauthorized", status: 401, cause });
+  }
+}
 
 function frameOf(data: unknown): Frame {
   if (typeof data !== "string") throw new TidingsError("expected text frames", { code: "unexpected_response" });

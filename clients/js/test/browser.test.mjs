@@ -147,6 +147,88 @@ async function streams(server) {
   return Number(text.match(/^tidings_subscription_active(?:\{[^}]*\})? (\d+)/m)?.[1]);
 }
 
+/** Opens two tabs, of which the first leads, and shows the second. */
+async function twoTabs(app, browser) {
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the first tab is live", isTrue(`element.inbox.state.status === "live"`));
+  const second = await browser.openTab(app);
+  await browser.until("the second tab is live", isTrue(`element.inbox.state.status === "live" && !element.inbox.state.isLoading`));
+  return { first, second };
+}
+
+const newest = (title) => isTrue(`element.inbox.state.items[0]?.payload.title === ${JSON.stringify(title)}`);
+
+test("a leading tab that is frozen is replaced", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const { first, second } = await twoTabs(app, browser);
+  await browser.show(first);
+  // A page that does not run: its lock stays, and it passes nothing on.
+  await browser.run(`() => void setTimeout(() => { const end = Date.now() + 12000; while (Date.now() < end); })`);
+  await browser.show(second);
+  await server.notify("anna", { title: "while it is frozen" });
+  const started = Date.now();
+  await browser.run(`() => document.dispatchEvent(new Event("visibilitychange"))`);
+  await browser.until("the new one", newest("while it is frozen"));
+  assert.ok(Date.now() - started < 11_000, "before the leading tab runs again");
+  // It follows when it runs again.
+  await browser.show(first);
+  await server.notify("anna", { title: "afterwards" });
+  await browser.until("the new one", newest("afterwards"));
+  assert.equal(await streams(server), 1);
+});
+
+test("a page that a browser goes back to is up to date", async (t) => {
+  const { server, app, browser } = await opened(t);
+  const { second } = await twoTabs(app, browser);
+  await browser.goto("about:blank");
+  await server.notify("anna", { title: "while it is away" });
+  await browser.run(`() => history.back()`);
+  await browser.until("the new one", `() => { ${ELEMENT} return element?.inbox?.state.items[0]?.payload.title === "while it is away"; }`);
+  await server.notify("anna", { title: "live again" });
+  await browser.until("the next one", newest("live again"));
+  assert.equal(await browser.tab(), second);
+  assert.equal(await streams(server), 1);
+});
+
+test("a browser without locks has a connection in each tab", async (t) => {
+  const { server, browser } = await opened(t);
+  const app = await pages(t, { "/": page(server).replace("<script", "<script>delete Navigator.prototype.locks</script><script") });
+  await twoTabs(app, browser);
+  assert.equal(await streams(server), 2);
+  await server.notify("anna", { title: "to both" });
+  await browser.until("the new one", newest("to both"));
+});
+
+test("a WebSocket of a browser resumes over a kill of the server, and keeps its place over tabs", async (t) => {
+  const home = new Home(t);
+  const server = await home.start({ address: "127.0.0.9:0" });
+  const app = await pages(t, {
+    "/": `<!doctype html><script type="module">
+      import { Tidings } from "/tidings.js";
+      window.seen = [];
+      const tidings = new Tidings({ url: "${server.url}", user: "anna", transport: "websocket", maxWaitMs: 200 });
+      window.stream = tidings.stream({ onNotification: ({ payload }) => window.seen.push(payload), onHello: () => (window.isLive = true) });
+    </script>`,
+  });
+  const browser = await browse(t);
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", `() => window.isLive`);
+  const second = await browser.openTab(app);
+  await browser.until("the other one", `() => window.isLive`);
+  await server.notify("anna", 1);
+  await browser.until("the event", `() => window.seen.length === 1`);
+  await server.kill();
+  const again = await home.start({ address: server.address });
+  await again.notify("anna", 2);
+  await again.notify("anna", 3);
+  for (const tab of [first, second]) {
+    await browser.show(tab);
+    await browser.until("each event once", `() => JSON.stringify(window.seen) === "[1,2,3]"`);
+  }
+});
+
 test("the tabs continue when the server restarts", async (t) => {
   const home = new Home(t);
   const server = await home.start({ address: "127.0.0.6:0" });
@@ -210,4 +292,54 @@ test("the list fills a narrow screen, and follows the colors of the system", asy
   assert.equal(await browser.run(inside(`getComputedStyle($(".panel")).backgroundColor`)), "rgb(25, 28, 35)");
   await browser.click(find(".close"));
   await browser.until("it is closed", isTrue(`!$(".panel").matches(":popover-open")`));
+});
+
+test("the page may set properties before the client is loaded, and take links over", async (t) => {
+  const secret = "a-secret-of-at-least-32-bytes-for-tests";
+  const key = "a-key-for-this-test-0123456789";
+  const server = await new Home(t).start({ args: ["--api-key", key, "--jwt-secret", secret] });
+  await server.post("/v1/notifications", { user_id: "anna", payload: { title: "Hello", url: "/there" } }, { authorization: `Bearer ${key}` });
+  const app = await pages(t, {
+    "/": `<!doctype html><tidings-inbox user="anna" server="${server.url}"></tidings-inbox><script>
+      const element = document.querySelector("tidings-inbox");
+      element.token = () => "${token("anna", 600, secret)}";
+      element.labels = { notifications: "Mitteilungen" };
+      element.addEventListener("tidings-open", (event) => { event.preventDefault(); window.opened = event.detail.url; });
+    </script><script type="module" src="/tidings.js"></script>`,
+  });
+  const browser = await browse(t);
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge")?.textContent === "1"`));
+  await browser.click(find(".bell"));
+  await browser.until("the other language", isTrue(`$("h2").textContent === "Mitteilungen" && $(".mark-all").textContent === "Mark all as read"`));
+  await browser.click(find("a.title"));
+  await browser.until("the page got it", `(url) => window.opened === url`, `${app}/there`);
+  await browser.until("the list is closed, and it is read", isTrue(`!$(".panel").matches(":popover-open") && element.inbox.state.unread === 0`));
+  await browser.run(`() => document.querySelector("tidings-inbox").setAttribute("user", "ben")`);
+  await browser.until("of another user nothing is shown", isTrue(`$$("li").length === 0`));
+  const element = `document.querySelector("tidings-inbox")`;
+  await browser.run(`() => { window.kept = ${element}; window.kept.remove(); }`);
+  await browser.run(`() => { window.kept.setAttribute("user", "anna"); document.body.append(window.kept); }`);
+  await browser.until("it works again elsewhere", isTrue(`element.inbox?.state.items.length === 1`));
+});
+
+test("what cannot be marked as seen is not tried again and again", async (t) => {
+  const { server, app, browser } = await opened(t);
+  await server.notify("anna", { title: "One" });
+  await browser.goto(app);
+  await browser.until("the badge", isTrue(`$(".badge").textContent === "1"`));
+  await browser.run(`() => {
+    const real = window.fetch;
+    window.asked = 0;
+    window.fetch = (url, init) => {
+      if (!String(url).endsWith("/seen")) return real(url, init);
+      window.asked += 1;
+      return Promise.resolve(new Response('{"error":{"code":"forbidden","message":"no"}}', { status: 403 }));
+    };
+  }`);
+  await browser.click(find(".bell"));
+  await browser.until("the badge is back", isTrue(`window.asked === 1 && !$(".badge").hidden`));
+  await server.notify("anna", { title: "Two" });
+  await browser.until("the next one", isTrue(`$$("li").length === 2`));
+  assert.ok((await browser.run(`() => window.asked`)) <= 2);
 });

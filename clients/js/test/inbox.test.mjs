@@ -116,6 +116,85 @@ test("an action shows at once, and is undone if the server refuses it", async (t
   await settled(inbox, server.url);
 });
 
+test("an action that is refused is undone, and one that fails for a moment is repeated", async (t) => {
+  const server = await new Home(t).start();
+  const { id } = await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  const statuses = [];
+  let asked = 0;
+  let reply = () => {};
+  globalThis.fetch = async (url, init) => {
+    if (init?.method !== "POST" || statuses.length === 0) return real(url, init);
+    asked += 1;
+    const status = statuses.shift();
+    if (status === 0) throw new TypeError("fetch failed");
+    if (status === 403) await new Promise((resolve) => (reply = resolve));
+    return new Response(JSON.stringify({ error: { code: "of_the_test", message: "refused" } }), { status });
+  };
+  const inbox = open(t, { url: server.url });
+  await until("the list", () => !inbox.state.isLoading);
+  const actions = [
+    ["markRead", () => inbox.state.unread === 0],
+    ["archive", () => inbox.state.items.length === 0],
+    ["markAllRead", () => inbox.state.unread === 0],
+    ["markSeen", () => inbox.state.unseen === 0],
+  ];
+  for (const [name, isShown] of actions) {
+    statuses.push(403);
+    const refused = assert.rejects(inbox[name](id), { code: "of_the_test", status: 403 });
+    await until("it shows at once", isShown);
+    reply();
+    await refused;
+    await until("it is undone", () => !isShown());
+    assert.deepEqual(shown(inbox), await truth(server.url));
+  }
+  assert.equal(asked, actions.length);
+  for (const [name, isShown] of actions.toReversed()) {
+    statuses.push(0, 503);
+    await inbox[name](id);
+    await until("it is done", isShown);
+  }
+  assert.equal(asked, actions.length * 3);
+  await settled(inbox, server.url);
+});
+
+test("actions of several screens at the same time end the same on all", async (t) => {
+  const server = await new Home(t).start();
+  const ids = [];
+  for (let n = 0; n < 12; n += 1) ids.push((await server.notify("anna", n)).id);
+  const screens = [1, 2, 3].map(() => open(t, { url: server.url }));
+  for (const screen of screens) await until("the list", () => screen.state.items.length === 12);
+  const acting = screens.map(async (screen, seed) => {
+    for (let n = 0; n < 40; n += 1) {
+      const name = ["markRead", "markUnread", "archive", "unarchive", "markSeen", "markAllRead"][(n * 5 + seed * 7) % 6];
+      await screen[name](ids[(n * (seed + 3)) % ids.length]);
+    }
+  });
+  await Promise.all(acting);
+  for (const screen of screens) await settled(screen, server.url);
+});
+
+test("a list that cannot be loaded is loaded later, and the error is in the state until then", async (t) => {
+  const server = await new Home(t).start();
+  await server.notify("anna", "one");
+  const real = globalThis.fetch;
+  t.after(() => {
+    globalThis.fetch = real;
+  });
+  let isBroken = true;
+  globalThis.fetch = (url, init) =>
+    isBroken && String(url).includes("/notifications?") ? Promise.resolve(new Response("", { status: 503 })) : real(url, init);
+  const inbox = open(t, { url: server.url });
+  await until("the error", () => inbox.state.error?.status === 503);
+  assert.ok(inbox.state.isLoading);
+  isBroken = false;
+  await until("the list", () => inbox.state.items.length === 1);
+  assert.equal(inbox.state.error, undefined);
+});
+
 test("pages follow one another, without holes and repeats", async (t) => {
   const server = await new Home(t).start();
   for (let n = 0; n < 25; n += 1) await server.notify("anna", n);

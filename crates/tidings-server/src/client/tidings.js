@@ -56,6 +56,9 @@ function errorOf(response, body) {
 function asTidingsError(thrown) {
 	if (thrown instanceof TidingsError)
 		return thrown;
+	if (thrown instanceof SyntaxError) {
+		return new TidingsError("the server sent what is not JSON", { code: "unexpected_response", cause: thrown });
+	}
 	const isTimeout = thrown instanceof DOMException && thrown.name === "TimeoutError";
 	return isTimeout
 		? new TidingsError("the server did not reply in time", { code: "timeout", cause: thrown })
@@ -449,7 +452,7 @@ const receiveFrames = (api, listener) => new Promise((resolve, reject) => {
 	}
 	const url = new URL(`ws?${startOf(listener)}`, api.base);
 	url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-	const socket = new WebSocket(url, token === undefined ? ["tidings.v1"] : ["tidings.v1", `tidings.token.${token}`]);
+	const socket = openSocket(url, token);
 	let isOpen = false;
 	let failure;
 	const abort = () => {
@@ -472,16 +475,31 @@ const receiveFrames = (api, listener) => new Promise((resolve, reject) => {
 			socket.close();
 		}
 	};
-	socket.onclose = ({ code, reason }) => {
+	let isOver = false;
+	const end = (closed) => {
+		if (isOver)
+			return;
+		isOver = true;
 		signal.removeEventListener("abort", abort);
 		if (failure !== undefined)
 			reject(asTidingsError(failure));
 		else if (isOpen)
-			resolve(new Closed(code, reason));
+			resolve(closed);
 		else
 			explain(api, listener).then(reject, reject);
 	};
+	socket.onclose = ({ code, reason }) => end(new Closed(code, reason));
+	socket.onerror = () => setTimeout(() => end(new Closed(1006, "")));
 });
+function openSocket(url, token) {
+	try {
+		return new WebSocket(url, token === undefined ? ["tidings.v1"] : ["tidings.v1", `tidings.token.${token}`]);
+	}
+	catch (cause) {
+		const message = "the token has characters that no WebSocket can send";
+		throw new TidingsError(message, { code: "unauthorized", status: 401, cause });
+	}
+}
 function frameOf(data) {
 	if (typeof data !== "string")
 		throw new TidingsError("expected text frames", { code: "unexpected_response" });
@@ -725,19 +743,19 @@ function ofPage({ data, unread, unseen, cursor, next }) {
 	return { items: data, unread, unseen, cursor, counted: cursor, next };
 }
 const isUnread = ({ read_at }) => read_at === null;
-function isUnseen({ items, unseen }, item) {
-	const newer = items.slice(0, items.indexOf(item));
-	return isUnread(item) && newer.filter(isUnread).length < unseen;
+function unseenOf({ items, unseen }) {
+	return new Set(items.filter(isUnread).slice(0, unseen));
 }
 function without(contents, isGone) {
 	const gone = contents.items.filter(isGone);
 	if (gone.length === 0)
 		return contents;
+	const unseen = unseenOf(contents);
 	return {
 		...contents,
 		items: contents.items.filter((item) => !isGone(item)),
 		unread: Math.max(0, contents.unread - gone.filter(isUnread).length),
-		unseen: Math.max(0, contents.unseen - gone.filter((item) => isUnseen(contents, item)).length),
+		unseen: Math.max(0, contents.unseen - gone.filter((item) => unseen.has(item)).length),
 	};
 }
 function withReadState(contents, isMarked, at) {
@@ -748,12 +766,12 @@ function withReadState(contents, isMarked, at) {
 	const items = contents.items.map((item) => (changes(item) ? { ...item, read_at: at } : item));
 	if (at === null)
 		return { ...contents, items, unread: contents.unread + marked.length };
-	const unseen = marked.filter((item) => isUnseen(contents, item)).length;
+	const unseen = unseenOf(contents);
 	return {
 		...contents,
 		items,
 		unread: Math.max(0, contents.unread - marked.length),
-		unseen: Math.max(0, contents.unseen - unseen),
+		unseen: Math.max(0, contents.unseen - marked.filter((item) => unseen.has(item)).length),
 	};
 }
 function withItem(contents, item) {
@@ -1925,6 +1943,7 @@ class TidingsInboxElement extends Base {
 	#undoTimer;
 	#badge = 0;
 	#reported;
+	#seen;
 	get token() {
 		return this.#token;
 	}
@@ -1937,11 +1956,12 @@ class TidingsInboxElement extends Base {
 	}
 	set labels(labels) {
 		this.#labels = { ...ENGLISH, ...labels };
-		this.#parts = undefined;
-		this.#rows.clear();
+		if (this.#parts === undefined)
+			return;
+		this.#stop();
+		this.#build();
 		if (this.isConnected)
-			this.#build();
-		this.#restart();
+			this.#start();
 	}
 	get inbox() {
 		return this.#inbox;
@@ -1997,7 +2017,7 @@ class TidingsInboxElement extends Base {
 		this.#show(this.#inbox.state);
 	}
 	#stop() {
-		clearInterval(this.#ticking);
+		this.#onToggle(false);
 		clearTimeout(this.#undoTimer);
 		this.#inbox?.close();
 		this.#inbox = undefined;
@@ -2007,6 +2027,8 @@ class TidingsInboxElement extends Base {
 	}
 	#fail(error) {
 		this.#showNotice(this.#labels.failed, undefined);
+		if (this.#parts !== undefined)
+			this.#parts.loading.hidden = true;
 		console.error(error);
 	}
 	#build() {
@@ -2040,7 +2062,13 @@ class TidingsInboxElement extends Base {
 		close.addEventListener("click", () => panel.hidePopover());
 		markAll.addEventListener("click", () => this.#do((inbox) => inbox.markAllRead()));
 		more.addEventListener("click", () => this.#do((inbox) => inbox.loadMore()));
-		panel.addEventListener("toggle", (event) => this.#onToggle(event.newState === "open"));
+		panel.addEventListener("toggle", (event) => {
+			const isOpen = event.newState === "open";
+			this.#onToggle(isOpen);
+			const { activeElement } = document;
+			if (!isOpen && (activeElement === document.body || activeElement === this))
+				bell.focus({ preventScroll: true });
+		});
 		list.addEventListener("keydown", (event) => this.#onKey(event));
 		root.replaceChildren(bell, announcer, panel);
 		this.#parts = {
@@ -2064,9 +2092,6 @@ class TidingsInboxElement extends Base {
 		if (!isOpen) {
 			removeEventListener("resize", this.#place);
 			removeEventListener("scroll", this.#place, { capture: true });
-			const { activeElement } = document;
-			if (activeElement === document.body || activeElement === this)
-				bell.focus({ preventScroll: true });
 			return;
 		}
 		this.#place();
@@ -2075,7 +2100,9 @@ class TidingsInboxElement extends Base {
 		panel.focus({ preventScroll: true });
 		this.#ticking = setInterval(() => this.#tick(), TICK_MS);
 		this.#tick();
-		this.#see();
+		this.#seen = undefined;
+		if (this.#inbox !== undefined)
+			this.#show(this.#inbox.state);
 	}
 	#place = () => {
 		const { panel, bell } = this.#parts ?? {};
@@ -2102,9 +2129,11 @@ class TidingsInboxElement extends Base {
 	get #isOpen() {
 		return this.#parts?.panel.matches(":popover-open") ?? false;
 	}
-	#see() {
-		if (this.#inbox === undefined || this.#inbox.state.unseen === 0)
+	#see({ items, unseen }) {
+		const newest = items[0]?.id;
+		if (this.#inbox === undefined || unseen === 0 || newest === this.#seen)
 			return;
+		this.#seen = newest;
 		this.#inbox.markSeen().catch((error) => this.#report(error));
 	}
 	#do(action) {
@@ -2116,8 +2145,11 @@ class TidingsInboxElement extends Base {
 			return false;
 		});
 	}
-	#report(error) {
-		this.dispatchEvent(new CustomEvent("tidings-error", { detail: asTidingsError(error) }));
+	#report(thrown) {
+		const error = asTidingsError(thrown);
+		if (!error.isRetryable)
+			console.error(error);
+		this.dispatchEvent(new CustomEvent("tidings-error", { detail: error }));
 	}
 	#announce(notification) {
 		this.#arrived = notification.id;
@@ -2145,8 +2177,8 @@ class TidingsInboxElement extends Base {
 		}
 		if (hasMore && items.length < 5 && this.#isOpen)
 			void this.#inbox?.loadMore().catch(() => { });
-		if (unseen > 0 && this.#isOpen && document.visibilityState === "visible")
-			this.#see();
+		if (this.#isOpen && document.visibilityState === "visible")
+			this.#see(state);
 	}
 	#explain({ status, error, isLoading }) {
 		const labels = this.#labels;
