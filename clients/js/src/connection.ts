@@ -45,8 +45,11 @@ const OPENING_MS = 20_000;
 /** A connection that lasted so long was no failure: the next wait is a short one. */
 const STABLE_MS = 10_000;
 
-/** After so many refused tokens in a row the application has no good one. A new key of a key set takes some seconds. */
-const MAX_REFUSALS = 5;
+/**
+ * After so many refused tokens in a row the application has no good one. It is more than a few, because a server may
+ * refuse good tokens for some seconds after a new key was added to a key set.
+ */
+const MAX_REFUSALS = 8;
 
 /** How a connection ended. */
 interface End {
@@ -123,9 +126,9 @@ export class Connection implements Feed {
     if (openedAt !== undefined) this.#refusals = 0;
     const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
     if (isRefused) {
-      const renewed = await this.#renew(token);
       this.#refusals += 1;
-      if (!this.#api.tokens.canRenew || this.#refusals > MAX_REFUSALS) return undefined;
+      if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS) return undefined;
+      const renewed = await this.#renew(token);
       const isNew = renewed !== undefined && renewed !== token;
       return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
     }

@@ -51,6 +51,11 @@ export class Row {
     const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
 
     this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+    // One without a link can be clicked as well: it is read then.
+    this.element.addEventListener("click", (event) => {
+      const isElsewhere = event.target instanceof Element && event.target.closest("a, button") === null;
+      if (isElsewhere) open(event);
+    });
     this.#show();
     this.tick();
   }

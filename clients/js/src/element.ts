@@ -22,8 +22,8 @@ const Base = globalThis.HTMLElement ?? (class {} as typeof HTMLElement);
  * `<tidings-inbox>`: a bell with the number of unseen notifications, and their list.
  *
  * Attributes: `user`, `server`, `token-url`, `theme`. Events: `tidings-notification` when a notification arrives,
- * `tidings-open` when a person follows one of its links (`preventDefault()` keeps the page), and `tidings-error`.
- * The detail is the notification, or the error.
+ * `tidings-open` when a person follows one of its links or clicks on it (`preventDefault()` keeps the page), and
+ * `tidings-error`. The detail is the notification, or the error.
  */
 export class TidingsInboxElement extends Base {
   static readonly observedAttributes = ["user", "server", "token-url"];
@@ -421,7 +421,7 @@ export class TidingsInboxElement extends Base {
     const to = { ArrowDown: row.nextElementSibling, ArrowUp: row.previousElementSibling, Home: rows[0], End: rows.at(-1) }[event.key];
     if (to instanceof HTMLElement) this.#focus(to);
     else if (event.key === "Delete") this.#archive(row.dataset["id"] ?? "");
-    else if (event.key === "Enter" && target === row) row.querySelector<HTMLAnchorElement>("a.title")?.click();
+    else if (event.key === "Enter" && target === row) (row.querySelector<HTMLElement>("a.title") ?? row).click();
     else return;
     event.preventDefault();
   }

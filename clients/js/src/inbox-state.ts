@@ -12,7 +12,7 @@ export interface Contents<Payload = unknown> {
   readonly unseen: number;
   /** The last event that was taken in. */
   readonly cursor: EventId;
-  /** The counts include what the log had up to this event. */
+  /** The newest event of the counts that the server sent last. Those after it were counted here. */
   readonly counted: EventId;
   /** The cursor of the page after `items`; `null` if there is none. */
   readonly next: EventId | null;
@@ -100,14 +100,13 @@ export function withNextPage<P>(
   since: readonly (Notification<P> | Change)[],
   at: string,
 ): Contents<P> | undefined {
-  const { unread, unseen } = contents;
-  let next: Contents<P> | undefined = { ...contents, items: [...contents.items, ...page.data], next: page.next };
+  let older: Contents<P> | undefined = ofPage(page);
   for (const happened of since) {
-    if ("change" in happened) next = itemsAfter(next, happened, at, () => undefined);
-    else if (happened.key !== null) next = without(next, ({ key, id }) => key === happened.key && id !== happened.id);
-    if (next === undefined) return undefined;
+    if ("change" in happened) older = afterChange(older, happened, at, () => undefined);
+    else if (happened.key !== null && isAfter(happened.id, page.cursor)) older = without(older, ({ key }) => key === happened.key);
+    if (older === undefined) return undefined;
   }
-  return { ...next, unread, unseen };
+  return { ...contents, items: [...contents.items, ...older.items], next: page.next };
 }
 
 /** The contents with at most `max` items. The others belong to the next page again. */
@@ -128,18 +127,15 @@ export function afterChange<P>(
   at: string,
   known: (id: EventId) => Notification<P> | undefined,
 ): Contents<P> | undefined {
-  const order = compareIds(change.cursor, contents.cursor);
+  const order = compareIds(change.cursor, contents.counted);
   if (order === undefined) return undefined;
-  const items = itemsAfter(contents, change, at, known);
-  if (items === undefined) return undefined;
+  // The log has grown between the change and the page, so the page has it.
+  if (order < 0) return contents;
+  const changed = itemsAfter(contents, change, at, known);
+  if (changed === undefined) return undefined;
   // The counts of the change do not include what came after its cursor.
-  const later = items.items.filter((item) => isUnread(item) && isAfter(item.id, change.cursor)).length;
-  return {
-    ...items,
-    unread: change.unread + later,
-    unseen: change.unseen + later,
-    counted: order < 0 ? contents.cursor : change.cursor,
-  };
+  const later = changed.items.filter((item) => isUnread(item) && isAfter(item.id, change.cursor)).length;
+  return { ...changed, unread: change.unread + later, unseen: change.unseen + later, counted: change.cursor };
 }
 
 function itemsAfter<P>(
@@ -159,11 +155,14 @@ function itemsAfter<P>(
     case "archived":
       return without(contents, isNamed);
     case "unarchived": {
-      const items = [...ids].map((id) => contents.items.find((item) => item.id === id) ?? known(id));
-      return items.reduce<Contents<P> | undefined>(
-        (sum, item) => sum && item && withItem(sum, { ...item, archived_at: null }),
-        contents,
-      );
+      // An item that is there already is of a list that is newer than this change. An "all read" from before it, which
+      // did not include the archived item, may have been applied to it.
+      if (contents.items.some(isNamed)) return undefined;
+      return [...ids].reduce<Contents<P> | undefined>((sum, id) => {
+        const item = known(id);
+        // One with a key may have been replaced again.
+        return sum && item?.key === null ? withItem(sum, { ...item, archived_at: null }) : undefined;
+      }, contents);
     }
     case "seen":
     case "replaced":
@@ -184,12 +183,15 @@ export function afterAction<P>(contents: Contents<P>, action: Action, at: string
       return without(contents, ({ id }) => id === action.id);
     case "unarchive": {
       const item = action.item as Notification<P> | undefined;
-      if (item === undefined || contents.items.some(({ id }) => id === item.id)) return contents;
+      if (item === undefined) return contents;
       const listed = withItem(contents, { ...item, archived_at: null });
-      return isUnread(item) ? { ...listed, unread: listed.unread + 1 } : listed;
+      return isUnread(item) && listed !== contents ? { ...listed, unread: listed.unread + 1 } : listed;
     }
     case "read-all":
     case "seen": {
+      const oldest = contents.items.at(-1);
+      // So many have come since that it is not known how many.
+      if (contents.next !== null && oldest !== undefined && isAfter(oldest.id, action.upTo)) return contents;
       const later = contents.items.filter((item) => isUnread(item) && isAfter(item.id, action.upTo)).length;
       const unseen = Math.min(contents.unseen, later);
       if (action.kind === "seen") return { ...contents, unseen };
@@ -197,6 +199,17 @@ export function afterAction<P>(contents: Contents<P>, action: Action, at: string
       return { ...read, unread: later, unseen };
     }
   }
+}
+
+/** Whether a change says which notifications were changed. */
+export function saysWhat({ change, ids, up_to: upTo }: Change): boolean {
+  return ids !== undefined || upTo !== undefined || change === "replaced";
+}
+
+/** Whether a change is about what an action is about. */
+export function concerns({ ids, up_to: upTo }: Change, action: Action): boolean {
+  if (!("id" in action)) return true;
+  return ids?.includes(action.id) === true || (upTo !== undefined && isUpTo(action.id, upTo));
 }
 
 /** Whether a change carries out an action, or does at least as much. */

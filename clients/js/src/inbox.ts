@@ -7,8 +7,10 @@ import {
   afterChange,
   afterNotification,
   carriesOut,
+  concerns,
   type Contents,
   ofPage,
+  saysWhat,
   trimmed,
   withNextPage,
 } from "./inbox-state.js";
@@ -50,7 +52,7 @@ export interface InboxState<Payload = unknown> {
   readonly unread: number;
   /** How many are unread and came after the last `markSeen`: the number on a bell. */
   readonly unseen: number;
-  /** Whether `loadMore` would load older ones. */
+  /** Whether there may be older ones, for `loadMore`. */
   readonly hasMore: boolean;
   /** Why the inbox is not up to date, if it is not. */
   readonly error: TidingsError | undefined;
@@ -70,6 +72,11 @@ interface Pending {
   readonly action: Action;
   /** The server has carried it out. */
   isDone: boolean;
+  /**
+   * There may be no report: the stream has lost it, or given one that does not say what was changed; or the action
+   * changed nothing, and what it is about was changed again.
+   */
+  isUncertain: boolean;
 }
 
 /**
@@ -107,7 +114,7 @@ export class Inbox<Payload = unknown> {
     this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
     this.#state = this.#view();
     this.#stream = client.stream<Payload>({
-      onHello: () => this.#reload(),
+      onHello: () => this.#reloadAll(),
       onNotification: (notification) => this.#takeNotification(notification),
       onChange: (change) => this.#takeChange(change),
       onGap: (gap) => {
@@ -186,36 +193,55 @@ export class Inbox<Payload = unknown> {
 
   #takeNotification(notification: Notification<Payload>): void {
     for (const recording of this.#recordings) recording.push(notification);
-    if (this.#contents !== undefined) {
-      const isNew = this.#apply(afterNotification(this.#contents, notification));
-      if (isNew) this.#options.onNotification?.(notification);
-    }
+    if (this.#contents !== undefined) this.#apply(afterNotification(this.#contents, notification));
+    this.#options.onNotification?.(notification);
   }
 
   #takeChange(change: Change): void {
     for (const recording of this.#recordings) recording.push(change);
     this.#pending = this.#pending.filter(({ action }) => !carriesOut(change, action));
+    for (const pending of this.#pending) pending.isUncertain ||= concerns(change, pending.action);
+    if (!saysWhat(change)) return this.#reloadAll();
     if (this.#contents === undefined) return;
+    this.#updateArchived(change);
     if (change.change === "archived") {
+      // What was remembered when a person archived it may have changed before the server did so.
+      for (const id of change.ids ?? []) this.#archived.delete(id);
       this.#remember(this.#contents.items.filter(({ id }) => change.ids?.includes(id)));
     }
     this.#apply(afterChange(this.#contents, change, now(), (id) => this.#archived.get(id)));
   }
 
-  /** Takes in the new contents. Returns whether they are others. */
-  #apply(contents: Contents<Payload> | undefined): boolean {
-    if (contents === undefined) this.#reload();
-    if (contents === undefined || contents === this.#contents) return false;
+  /** Loads the list again, because it is not known what was changed. */
+  #reloadAll(): void {
+    this.#archived.clear();
+    for (const pending of this.#pending) pending.isUncertain = true;
+    this.#reload();
+  }
+
+  /** Takes in the new contents, or loads them. */
+  #apply(contents: Contents<Payload> | undefined): void {
+    if (contents === undefined) return this.#reload();
     this.#contents = trimmed(contents, this.#maxItems);
     this.#publish();
-    return true;
   }
 
   #remember(items: readonly Notification<Payload>[]): void {
+    // What is shown may be behind.
+    if (this.#isReloading) return;
     for (const item of items) this.#archived.set(item.id, item);
     for (const id of this.#archived.keys()) {
       if (this.#archived.size <= MAX_ARCHIVED) break;
       this.#archived.delete(id);
+    }
+  }
+
+  /** What is archived can still be read and unread, one by one. */
+  #updateArchived({ change, ids = [] }: Change): void {
+    if (change !== "read" && change !== "unread") return;
+    for (const id of ids) {
+      const item = this.#archived.get(id);
+      if (item !== undefined) this.#archived.set(id, { ...item, read_at: change === "read" ? (item.read_at ?? now()) : null });
     }
   }
 
@@ -290,7 +316,7 @@ export class Inbox<Payload = unknown> {
 
   /** Shows an action at once, carries it out, and undoes it if that fails. */
   async #act(action: Action, request: () => Promise<Counts>): Promise<void> {
-    const pending: Pending = { action, isDone: false };
+    const pending: Pending = { action, isDone: false, isUncertain: false };
     this.#pending = [...this.#pending, pending];
     this.#publish();
     const settle = () => {
@@ -306,6 +332,7 @@ export class Inbox<Payload = unknown> {
     pending.isDone = true;
     // The server reports only what has changed something.
     if (this.#contents === undefined || changesNothing(this.#contents, action)) return settle();
+    if (pending.isUncertain) return this.#reload();
     void wait(REPORT_MS, this.#closed.signal).then(() => {
       if (this.#pending.includes(pending)) this.#reload();
     });

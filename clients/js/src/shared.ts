@@ -159,7 +159,16 @@ export class SharedFeed implements Feed {
     if (message.term !== this.#term || this.#leading !== undefined) return;
     if (message.kind === "status") this.#listener.onStatus(message.status, received(message.error));
     else if (this.#catchUp !== undefined) this.#catchUp.keep(message.frame);
-    else this.#take(message.frame);
+    else this.#hearFrame(message.frame);
+  }
+
+  #hearFrame(frame: Frame): void {
+    if (frame.event === "hello" && this.cursor !== undefined) {
+      const { cursor } = JSON.parse(frame.text) as Hello;
+      // The leading tab had no cursor, and began later than this one.
+      if (!isUpTo(cursor, this.cursor)) return this.#fetchMissed(this.cursor, cursor, frame.text);
+    }
+    this.#take(frame);
   }
 
   /** Everything after this state comes by the channel. What is before it, and was missed, is fetched. */

@@ -43,9 +43,15 @@ test("a person sees the badge, opens the list, reads, archives, and undoes it", 
   await browser.until("the third", isTrue(`$$("li").length === 3`));
   await until("it is seen", async () => (await counts(server)).unseen === 0);
 
-  await browser.click(inside(`$("li .tools button")`));
+  // A click on one without a link marks it as read, and the button marks it as unread again, and as read.
+  await browser.click(inside(`$("li .title")`));
   await until("it is read", async () => (await counts(server)).unread === 2);
   await browser.until("it shows", isTrue(`!$("li").classList.contains("unread")`));
+  for (const unread of [3, 2]) {
+    await browser.click(inside(`$("li .tools button")`));
+    await until("it is changed", async () => (await counts(server)).unread === unread);
+    await browser.until("it shows", isTrue(`$("li").classList.contains("unread") === ${unread === 3}`));
+  }
   await browser.click(inside(`$("li .archive")`));
   await browser.until("it is gone", isTrue(`$$("li").length === 2 && !$(".done").hidden`));
   await browser.click(inside(`$(".done button")`));
@@ -227,6 +233,39 @@ test("a WebSocket of a browser resumes over a kill of the server, and keeps its 
     await browser.show(tab);
     await browser.until("each event once", `() => JSON.stringify(window.seen) === "[1,2,3]"`);
   }
+});
+
+test("a tab that begins at an older cursor fetches what it has missed, and then shares the connection", async (t) => {
+  const { server, browser } = await opened(t);
+  const ids = [];
+  for (let n = 0; n < 3; n += 1) ids.push((await server.notify("anna", n)).id);
+  const app = await pages(t, {
+    "/": `<!doctype html><script type="module">
+      import { Tidings } from "/tidings.js";
+      window.seen = [];
+      const cursor = new URLSearchParams(location.search).get("cursor") ?? undefined;
+      const options = { cursor, onNotification: ({ payload }) => window.seen.push(payload), onHello: () => (window.isLive = true) };
+      new Tidings({ url: "${server.url}", user: "anna" }).stream(options);
+    </script>`,
+  });
+  const first = await browser.tab();
+  await browser.goto(app);
+  await browser.until("the stream", `() => window.isLive`);
+  const second = await browser.openTab(`${app}/?cursor=${ids[0]}`);
+  await browser.until("what it has missed", `() => JSON.stringify(window.seen) === "[1,2]"`);
+  await server.notify("anna", 3);
+  for (const [tab, wanted] of [[second, "[1,2,3]"], [first, "[3]"]]) {
+    await browser.show(tab);
+    await browser.until("the new one", `(wanted) => JSON.stringify(window.seen) === wanted`, wanted);
+  }
+  await until("one connection", async () => (await streams(server)) === 1);
+
+  // The other way round: the tab that leads has a cursor, and the one that follows has none.
+  await browser.show(first);
+  await browser.closeTab();
+  await browser.show(second);
+  await server.notify("anna", 4);
+  await browser.until("the next one", `() => JSON.stringify(window.seen) === "[1,2,3,4]"`);
 });
 
 test("the tabs continue when the server restarts", async (t) => {

@@ -521,7 +521,7 @@ async function explain(api, { token, signal }) {
 // connection.ts
 const OPENING_MS = 20_000;
 const STABLE_MS = 10_000;
-const MAX_REFUSALS = 5;
+const MAX_REFUSALS = 8;
 class Connection {
 	cursor;
 	#api;
@@ -578,10 +578,10 @@ class Connection {
 			this.#refusals = 0;
 		const isRefused = error.status === 401 || bye?.code === EXPIRED || bye?.code === REVOKED;
 		if (isRefused) {
-			const renewed = await this.#renew(token);
 			this.#refusals += 1;
-			if (!this.#api.tokens.canRenew || this.#refusals > MAX_REFUSALS)
+			if (!this.#api.tokens.canRenew || this.#refusals >= MAX_REFUSALS)
 				return undefined;
+			const renewed = await this.#renew(token);
 			const isNew = renewed !== undefined && renewed !== token;
 			return { ms: isNew && this.#refusals === 1 ? 0 : this.#backoff.next(), canHurry: false };
 		}
@@ -800,17 +800,16 @@ function afterNotification(contents, notification) {
 	return { ...listed, unread: replaced.unread + added, unseen: replaced.unseen + added };
 }
 function withNextPage(contents, page, since, at) {
-	const { unread, unseen } = contents;
-	let next = { ...contents, items: [...contents.items, ...page.data], next: page.next };
+	let older = ofPage(page);
 	for (const happened of since) {
 		if ("change" in happened)
-			next = itemsAfter(next, happened, at, () => undefined);
-		else if (happened.key !== null)
-			next = without(next, ({ key, id }) => key === happened.key && id !== happened.id);
-		if (next === undefined)
+			older = afterChange(older, happened, at, () => undefined);
+		else if (happened.key !== null && isAfter(happened.id, page.cursor))
+			older = without(older, ({ key }) => key === happened.key);
+		if (older === undefined)
 			return undefined;
 	}
-	return { ...next, unread, unseen };
+	return { ...contents, items: [...contents.items, ...older.items], next: page.next };
 }
 function trimmed(contents, max) {
 	const { items } = contents;
@@ -820,19 +819,16 @@ function trimmed(contents, max) {
 	return { ...contents, items: items.slice(0, max), next: last.id };
 }
 function afterChange(contents, change, at, known) {
-	const order = compareIds(change.cursor, contents.cursor);
+	const order = compareIds(change.cursor, contents.counted);
 	if (order === undefined)
 		return undefined;
-	const items = itemsAfter(contents, change, at, known);
-	if (items === undefined)
+	if (order < 0)
+		return contents;
+	const changed = itemsAfter(contents, change, at, known);
+	if (changed === undefined)
 		return undefined;
-	const later = items.items.filter((item) => isUnread(item) && isAfter(item.id, change.cursor)).length;
-	return {
-		...items,
-		unread: change.unread + later,
-		unseen: change.unseen + later,
-		counted: order < 0 ? contents.cursor : change.cursor,
-	};
+	const later = changed.items.filter((item) => isUnread(item) && isAfter(item.id, change.cursor)).length;
+	return { ...changed, unread: change.unread + later, unseen: change.unseen + later, counted: change.cursor };
 }
 function itemsAfter(contents, change, at, known) {
 	const ids = new Set(change.ids);
@@ -846,8 +842,12 @@ function itemsAfter(contents, change, at, known) {
 		case "archived":
 			return without(contents, isNamed);
 		case "unarchived": {
-			const items = [...ids].map((id) => contents.items.find((item) => item.id === id) ?? known(id));
-			return items.reduce((sum, item) => sum && item && withItem(sum, { ...item, archived_at: null }), contents);
+			if (contents.items.some(isNamed))
+				return undefined;
+			return [...ids].reduce((sum, id) => {
+				const item = known(id);
+				return sum && item?.key === null ? withItem(sum, { ...item, archived_at: null }) : undefined;
+			}, contents);
 		}
 		case "seen":
 		case "replaced":
@@ -866,13 +866,16 @@ function afterAction(contents, action, at) {
 			return without(contents, ({ id }) => id === action.id);
 		case "unarchive": {
 			const item = action.item;
-			if (item === undefined || contents.items.some(({ id }) => id === item.id))
+			if (item === undefined)
 				return contents;
 			const listed = withItem(contents, { ...item, archived_at: null });
-			return isUnread(item) ? { ...listed, unread: listed.unread + 1 } : listed;
+			return isUnread(item) && listed !== contents ? { ...listed, unread: listed.unread + 1 } : listed;
 		}
 		case "read-all":
 		case "seen": {
+			const oldest = contents.items.at(-1);
+			if (contents.next !== null && oldest !== undefined && isAfter(oldest.id, action.upTo))
+				return contents;
 			const later = contents.items.filter((item) => isUnread(item) && isAfter(item.id, action.upTo)).length;
 			const unseen = Math.min(contents.unseen, later);
 			if (action.kind === "seen")
@@ -881,6 +884,14 @@ function afterAction(contents, action, at) {
 			return { ...read, unread: later, unseen };
 		}
 	}
+}
+function saysWhat({ change, ids, up_to: upTo }) {
+	return ids !== undefined || upTo !== undefined || change === "replaced";
+}
+function concerns({ ids, up_to: upTo }, action) {
+	if (!("id" in action))
+		return true;
+	return ids?.includes(action.id) === true || (upTo !== undefined && isUpTo(action.id, upTo));
 }
 function carriesOut(change, action) {
 	const { change: name, up_to: upTo, ids } = change;
@@ -1024,7 +1035,15 @@ class SharedFeed {
 		else if (this.#catchUp !== undefined)
 			this.#catchUp.keep(message.frame);
 		else
-			this.#take(message.frame);
+			this.#hearFrame(message.frame);
+	}
+	#hearFrame(frame) {
+		if (frame.event === "hello" && this.cursor !== undefined) {
+			const { cursor } = JSON.parse(frame.text);
+			if (!isUpTo(cursor, this.cursor))
+				return this.#fetchMissed(this.cursor, cursor, frame.text);
+		}
+		this.#take(frame);
 	}
 	#follow({ term, status, error, cursor, hello }) {
 		clearTimeout(this.#replyTimer);
@@ -1290,7 +1309,7 @@ class Inbox {
 		this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
 		this.#state = this.#view();
 		this.#stream = client.stream({
-			onHello: () => this.#reload(),
+			onHello: () => this.#reloadAll(),
 			onNotification: (notification) => this.#takeNotification(notification),
 			onChange: (change) => this.#takeChange(change),
 			onGap: (gap) => {
@@ -1353,39 +1372,58 @@ class Inbox {
 	#takeNotification(notification) {
 		for (const recording of this.#recordings)
 			recording.push(notification);
-		if (this.#contents !== undefined) {
-			const isNew = this.#apply(afterNotification(this.#contents, notification));
-			if (isNew)
-				this.#options.onNotification?.(notification);
-		}
+		if (this.#contents !== undefined)
+			this.#apply(afterNotification(this.#contents, notification));
+		this.#options.onNotification?.(notification);
 	}
 	#takeChange(change) {
 		for (const recording of this.#recordings)
 			recording.push(change);
 		this.#pending = this.#pending.filter(({ action }) => !carriesOut(change, action));
+		for (const pending of this.#pending)
+			pending.isUncertain ||= concerns(change, pending.action);
+		if (!saysWhat(change))
+			return this.#reloadAll();
 		if (this.#contents === undefined)
 			return;
+		this.#updateArchived(change);
 		if (change.change === "archived") {
+			for (const id of change.ids ?? [])
+				this.#archived.delete(id);
 			this.#remember(this.#contents.items.filter(({ id }) => change.ids?.includes(id)));
 		}
 		this.#apply(afterChange(this.#contents, change, now(), (id) => this.#archived.get(id)));
 	}
+	#reloadAll() {
+		this.#archived.clear();
+		for (const pending of this.#pending)
+			pending.isUncertain = true;
+		this.#reload();
+	}
 	#apply(contents) {
 		if (contents === undefined)
-			this.#reload();
-		if (contents === undefined || contents === this.#contents)
-			return false;
+			return this.#reload();
 		this.#contents = trimmed(contents, this.#maxItems);
 		this.#publish();
-		return true;
 	}
 	#remember(items) {
+		if (this.#isReloading)
+			return;
 		for (const item of items)
 			this.#archived.set(item.id, item);
 		for (const id of this.#archived.keys()) {
 			if (this.#archived.size <= MAX_ARCHIVED)
 				break;
 			this.#archived.delete(id);
+		}
+	}
+	#updateArchived({ change, ids = [] }) {
+		if (change !== "read" && change !== "unread")
+			return;
+		for (const id of ids) {
+			const item = this.#archived.get(id);
+			if (item !== undefined)
+				this.#archived.set(id, { ...item, read_at: change === "read" ? (item.read_at ?? now()) : null });
 		}
 	}
 	#reload() {
@@ -1460,7 +1498,7 @@ class Inbox {
 		}
 	}
 	async #act(action, request) {
-		const pending = { action, isDone: false };
+		const pending = { action, isDone: false, isUncertain: false };
 		this.#pending = [...this.#pending, pending];
 		this.#publish();
 		const settle = () => {
@@ -1477,6 +1515,8 @@ class Inbox {
 		pending.isDone = true;
 		if (this.#contents === undefined || changesNothing(this.#contents, action))
 			return settle();
+		if (pending.isUncertain)
+			return this.#reload();
 		void wait(REPORT_MS, this.#closed.signal).then(() => {
 			if (this.#pending.includes(pending))
 				this.#reload();
@@ -1746,6 +1786,11 @@ class Row {
 		archive.addEventListener("click", () => listener.onArchive(this.#notification));
 		const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
 		this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
+		this.element.addEventListener("click", (event) => {
+			const isElsewhere = event.target instanceof Element && event.target.closest("a, button") === null;
+			if (isElsewhere)
+				open(event);
+		});
 		this.#show();
 		this.tick();
 	}
@@ -2307,7 +2352,7 @@ class TidingsInboxElement extends Base {
 		else if (event.key === "Delete")
 			this.#archive(row.dataset["id"] ?? "");
 		else if (event.key === "Enter" && target === row)
-			row.querySelector("a.title")?.click();
+			(row.querySelector("a.title") ?? row).click();
 		else
 			return;
 		event.preventDefault();

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 /// Where the client is. A script of an untrusted page may load it, because it is public.
@@ -17,12 +19,7 @@ const CACHE_CONTROL: &str = "public, max-age=300";
 
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let digest = Sha256::digest(SCRIPT);
-    let digits: String = digest
-        .iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("\"{digits}\"")
+    format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(digest))
 });
 
 pub(super) async fn script(headers: HeaderMap) -> Response {
@@ -51,7 +48,7 @@ pub(super) async fn script(headers: HeaderMap) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Hexadecimal digits.
+    // Base64 between quotation marks.
     if let Ok(tag) = HeaderValue::try_from(TAG.as_str()) {
         headers.insert(header::ETAG, tag);
     }
