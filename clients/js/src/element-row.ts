@@ -53,7 +53,10 @@ export class Row {
     this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
     // One without a link can be clicked as well: it is read then.
     this.element.addEventListener("click", (event) => {
-      const isElsewhere = event.target instanceof Element && event.target.closest("a, button") === null;
+      // The target may be an icon that the click has just replaced. The path is that of before.
+      const path = event.composedPath();
+      const inside = path.slice(0, path.indexOf(this.element));
+      const isElsewhere = !inside.some((node) => node instanceof HTMLAnchorElement || node instanceof HTMLButtonElement);
       if (isElsewhere) open(event);
     });
     this.#show();

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { test } from "node:test";
 import { browse, KEYS, pages } from "./browser.mjs";
-import { Home, until } from "./support.mjs";
+import { Home, relay, until } from "./support.mjs";
 
 /** The element and what is in it, in the page. */
 const ELEMENT = `const element = document.querySelector("tidings-inbox"); const root = element?.shadowRoot;
@@ -266,6 +266,44 @@ test("a tab that begins at an older cursor fetches what it has missed, and then 
   await browser.show(second);
   await server.notify("anna", 4);
   await browser.until("the next one", `() => JSON.stringify(window.seen) === "[1,2,3,4]"`);
+});
+
+test("a tab that takes over continues from its own cursor", async (t) => {
+  const server = await new Home(t).start();
+  const { url, pause } = await relay(t, server.address);
+  const app = await pages(t, {
+    "/": `<!doctype html><script type="module">
+      import { Tidings } from "/tidings.js";
+      window.seen = [];
+      const tidings = new Tidings({ url: "${url}", user: "anna", maxWaitMs: 200 });
+      tidings.stream({ onNotification: ({ payload }) => window.seen.push(payload), onHello: () => (window.isLive = true) });
+    </script>`,
+  });
+  const browser = await browse(t);
+  const tabs = [await browser.tab()];
+  await browser.goto(app);
+  await browser.until("the stream", `() => window.isLive`);
+  for (let n = 0; n < 2; n += 1) {
+    tabs.push(await browser.openTab(app));
+    await browser.until("the stream", `() => window.isLive`);
+  }
+  await server.notify("anna", 1);
+  const saw = async (wanted) => {
+    for (const tab of tabs) {
+      await browser.show(tab);
+      await browser.until("each event once", `(wanted) => JSON.stringify(window.seen) === wanted`, JSON.stringify(wanted));
+    }
+  };
+  await saw([1]);
+  // The tab that leads is closed while the server cannot be reached.
+  pause(true);
+  await browser.show(tabs.shift());
+  await browser.closeTab();
+  for (const n of [2, 3]) await server.notify("anna", n);
+  pause(false);
+  await saw([1, 2, 3]);
+  await server.notify("anna", 4);
+  await saw([1, 2, 3, 4]);
 });
 
 test("the tabs continue when the server restarts", async (t) => {

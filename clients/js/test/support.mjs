@@ -103,11 +103,13 @@ export async function script(test, serve) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-/** A TCP relay that can be cut: what a network between a client and a server does. */
+/** A TCP relay that can be cut, and refuses connections while it is paused: what a network may do. */
 export async function relay(test, target) {
   const { connect } = await import("node:net");
   const pairs = new Set();
+  let isPaused = false;
   const server = createServer((near) => {
+    if (isPaused) return near.destroy();
     const far = connect(Number(target.split(":")[1]), target.split(":")[0]);
     const pair = [near, far];
     pairs.add(pair);
@@ -126,5 +128,9 @@ export async function relay(test, target) {
     cut();
     server.close();
   });
-  return { url: `http://127.0.0.1:${server.address().port}`, cut };
+  const pause = (paused) => {
+    isPaused = paused;
+    if (paused) cut();
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, cut, pause };
 }

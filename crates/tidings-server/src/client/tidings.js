@@ -1787,7 +1787,9 @@ class Row {
 		const side = make("div", { class: "side" }, this.#time, make("div", { class: "tools" }, this.#toggle, archive));
 		this.element = make("li", { tabindex: -1, "aria-labelledby": titleId, "data-id": notification.id }, pictureOf(image, title), content, side);
 		this.element.addEventListener("click", (event) => {
-			const isElsewhere = event.target instanceof Element && event.target.closest("a, button") === null;
+			const path = event.composedPath();
+			const inside = path.slice(0, path.indexOf(this.element));
+			const isElsewhere = !inside.some((node) => node instanceof HTMLAnchorElement || node instanceof HTMLButtonElement);
 			if (isElsewhere)
 				open(event);
 		});
