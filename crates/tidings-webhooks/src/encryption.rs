@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD;
+
+use crate::EndpointId;
+use crate::endpoint::context;
 
 const PREFIX: &str = "sealed:";
 const VERSION: &str = "1";
@@ -120,12 +124,50 @@ impl EncryptionKeys {
         String::from_utf8(opened.to_vec()).map_err(|_| SealError::Changed)
     }
 
+    /// Decrypts what a store keeps of the secrets of an endpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] says why not.
+    pub fn open_secrets(&self, endpoint: EndpointId, stored: &str) -> Result<String, SealError> {
+        self.open(&context(endpoint), stored)
+    }
+
     /// Whether a stored text is as [`seal`](Self::seal) would store it now.
     pub fn is_current(&self, stored: &str) -> bool {
         match self.0.first() {
             Some(key) => stored.starts_with(&format!("{PREFIX}{VERSION}:{}:", key.id)),
             None => !stored.starts_with(PREFIX),
         }
+    }
+}
+
+impl EncryptionKey {
+    /// A key that is made of a secret, for one purpose. It is as hard to guess as the secret.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: the length of the key is fixed.
+    pub fn derived(secret: &[u8], purpose: &str) -> Result<Self, InvalidKey> {
+        let extracted = Salt::new(HKDF_SHA256, &[]).extract(secret);
+        let info = [purpose.as_bytes()];
+        let mut key = [0; KEY_BYTES];
+        extracted
+            .expand(&info, HKDF_SHA256)
+            .and_then(|expanded| expanded.fill(&mut key))
+            .map_err(|_| InvalidKey)?;
+        Self::of_bytes(&key)
+    }
+
+    fn of_bytes(bytes: &[u8]) -> Result<Self, InvalidKey> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, bytes).map_err(|_| InvalidKey)?;
+        // The key is as random as its digest, so nothing of it is shown.
+        let digest = digest(&SHA256, &[b"tidings encryption key ", bytes].concat());
+        let id = digest.as_ref().first_chunk().ok_or(InvalidKey)?;
+        Ok(Self {
+            id: format!("{:08x}", u32::from_be_bytes(*id)),
+            key: Arc::new(key),
+        })
     }
 }
 
@@ -154,14 +196,7 @@ impl FromStr for EncryptionKey {
         if bytes.len() != KEY_BYTES {
             return Err(InvalidKey);
         }
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| InvalidKey)?;
-        // The key is as random as its digest, so nothing of it is shown.
-        let digest = digest(&SHA256, &[b"tidings encryption key ", &*bytes].concat());
-        let id = digest.as_ref().first_chunk().ok_or(InvalidKey)?;
-        Ok(Self {
-            id: format!("{:08x}", u32::from_be_bytes(*id)),
-            key: Arc::new(key),
-        })
+        Self::of_bytes(&bytes)
     }
 }
 
@@ -188,6 +223,25 @@ mod tests {
         assert_eq!(elsewhere, Err(SealError::Changed));
         let again = keys.seal("endpoint 1", "whsec_abc").unwrap();
         assert_ne!(sealed, again, "the same nonce twice");
+    }
+
+    #[test]
+    fn a_derived_key_opens_what_the_same_secret_has_sealed_for_the_same_purpose() {
+        let keys = |secret: &str, purpose| {
+            EncryptionKeys::new([EncryptionKey::derived(secret.as_bytes(), purpose).unwrap()])
+        };
+        let sealed = keys("secret", "a").seal("context", "text").unwrap();
+        assert_eq!(
+            keys("secret", "a").open("context", &sealed).unwrap(),
+            "text"
+        );
+        for other in [keys("secret", "b"), keys("another", "a")] {
+            let refused = other.open("context", &sealed);
+            assert!(
+                matches!(refused, Err(SealError::NoKey { .. })),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -23,9 +23,11 @@ mod deliveries;
 mod endpoints;
 mod events;
 mod lanes;
+mod operation;
 mod outcomes;
 mod replay;
 mod schema;
+mod statements;
 
 use std::sync::Arc;
 
@@ -48,6 +50,7 @@ use schema::{column, limit, micros, time};
 
 pub use accept::{Interest, accept_in, hand_over_in, interest_in};
 pub use endpoints::create_endpoint_in;
+pub use operation::operate_in;
 
 /// How to use the database.
 #[derive(Debug, Clone)]
@@ -129,7 +132,7 @@ impl Store for PostgresStore {
         now: Timestamp,
         notice: Option<Notice>,
     ) -> Result<bool, StoreError> {
-        endpoints::replace(&self.connections, &endpoint, now, notice.as_ref()).await
+        endpoints::replace(&*self.connections, &endpoint, now, notice.as_ref()).await
     }
 
     async fn endpoint(&self, id: EndpointId) -> Result<Option<StoredEndpoint>, StoreError> {
@@ -176,7 +179,7 @@ impl Store for PostgresStore {
         events: Vec<Addressed>,
         at: Timestamp,
     ) -> Result<(), StoreError> {
-        events::add(&self.connections, &events, at).await
+        events::add(&*self.connections, &events, at).await
     }
 
     async fn defer(&self, events: Vec<AcceptedEvent>) -> Result<(), StoreError> {
@@ -288,7 +291,7 @@ impl Store for PostgresStore {
     }
 
     async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>, StoreError> {
-        deliveries::find(&self.connections, id).await
+        deliveries::find(&*self.connections, id).await
     }
 
     async fn deliveries(&self, query: &DeliveryQuery) -> Result<Vec<Delivery>, StoreError> {
@@ -308,19 +311,11 @@ impl Store for PostgresStore {
         id: DeliveryId,
         now: Timestamp,
     ) -> Result<Option<EndpointId>, StoreError> {
-        let row = self
-            .connections
-            .row(
-                "SELECT tidings_webhook_retry($1, $2)",
-                &[(&id.as_i64(), Type::INT8), (&micros(now), Type::INT8)],
-            )
-            .await?;
-        let endpoint: Option<i64> = row.try_get(0).map_err(column)?;
-        Ok(endpoint.map(EndpointId::from_i64))
+        deliveries::retry(&*self.connections, id, now).await
     }
 
     async fn start_replay(&self, replay: NewReplay, now: Timestamp) -> Result<bool, StoreError> {
-        replay::start(&self.connections, &replay, now).await
+        replay::start(&*self.connections, &replay, now).await
     }
 
     async fn replay_page(

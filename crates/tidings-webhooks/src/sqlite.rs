@@ -28,6 +28,7 @@ mod endpoints;
 mod events;
 mod lanes;
 mod leader;
+mod operation;
 mod outcomes;
 mod replay;
 pub(crate) mod schema;
@@ -53,6 +54,7 @@ use crate::{
 
 pub use accept::accept_in;
 pub use endpoints::create_endpoint_in;
+pub use operation::operate_in;
 
 /// Keeps webhooks in a SQLite file, which other components may share. Clones share the store.
 #[derive(Debug, Clone)]

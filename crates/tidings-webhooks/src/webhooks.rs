@@ -21,9 +21,11 @@ use crate::{
 };
 
 mod manage;
+pub(crate) mod operation;
 mod reseal;
 
 pub use manage::{NewEndpoint, PreparedEndpoint};
+pub use operation::{Operated, Operation};
 
 /// Webhooks over a store: accepting events, sending them, and everything about endpoints.
 ///
@@ -282,21 +284,10 @@ impl Webhooks {
     ///
     /// [`Error::Store`].
     pub async fn send_test(&self, id: EndpointId) -> Result<Option<DeliveryId>, Error> {
-        let Some(stored) = self.inner.store.endpoint(id).await? else {
+        let Some(addressed) = self.test_event(id).await? else {
             return Ok(None);
         };
-        if stored.disabled.is_some() {
-            return Ok(None);
-        }
-        let payload = Payload::from_value(&serde_json::json!({ "endpoint_id": id }))
-            .map_err(StoreError::backend)?;
-        let mut event = WebhookEvent::of_type(endpoint::TEST_EVENT.to_owned(), payload);
-        event.user = stored.owner.user().cloned();
-        let event_id = event.id.clone();
-        let addressed = Addressed {
-            event,
-            to: vec![(id, self.inner.clock.now())],
-        };
+        let event_id = addressed.event.id.clone();
         let at = self.inner.clock.wall.now();
         self.inner.store.add_deliveries(vec![addressed], at).await?;
         self.inner.lanes.wake([id]);
@@ -304,6 +295,22 @@ impl Webhooks {
         let found = self.inner.store.deliveries(&newest).await?;
         let of_event = |delivery: &&Delivery| delivery.event_id == event_id;
         Ok(found.iter().find(of_event).map(|delivery| delivery.id))
+    }
+
+    /// The event that tests an endpoint; `None` when there is no such endpoint or it is disabled.
+    async fn test_event(&self, id: EndpointId) -> Result<Option<Addressed>, Error> {
+        let stored = self.inner.store.endpoint(id).await?;
+        let Some(stored) = stored.filter(|stored| stored.disabled.is_none()) else {
+            return Ok(None);
+        };
+        let payload = Payload::from_value(&serde_json::json!({ "endpoint_id": id }))
+            .map_err(StoreError::backend)?;
+        let mut event = WebhookEvent::of_type(endpoint::TEST_EVENT.to_owned(), payload);
+        event.user = stored.owner.user().cloned();
+        Ok(Some(Addressed {
+            event,
+            to: vec![(id, self.inner.clock.now())],
+        }))
     }
 
     /// How many deliveries wait, and accepted events whose deliveries are yet to be made because they

@@ -1,12 +1,14 @@
-//! Deliveries as they are shown.
+//! Deliveries as they are shown, and one of them again.
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Connections, Parameter};
 
-use super::schema::{column, limit, optional_time, time};
+use super::schema::{column, limit, micros, optional_time, time};
+use super::statements::Statements;
 use crate::health::MAX_COUNTED;
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, DeliveryState, EndpointId, StoreError,
@@ -25,11 +27,11 @@ fn select(chosen: &str) -> String {
 }
 
 pub(super) async fn find(
-    connections: &Connections,
+    statements: &impl Statements,
     id: DeliveryId,
 ) -> Result<Option<Delivery>, StoreError> {
     let statement = select("SELECT * FROM tidings_webhook_delivery WHERE delivery = $1");
-    let rows = connections
+    let rows = statements
         .query(&statement, &[(&id.as_i64(), Type::INT8)])
         .await?;
     rows.first().map(from_row).transpose()
@@ -77,6 +79,22 @@ pub(super) async fn list(
     ));
     let rows = connections.query(&statement, &parameters).await?;
     rows.iter().map(from_row).collect()
+}
+
+pub(super) async fn retry(
+    statements: &impl Statements,
+    id: DeliveryId,
+    now: Timestamp,
+) -> Result<Option<EndpointId>, StoreError> {
+    let parameters = [
+        (&id.as_i64() as _, Type::INT8),
+        (&micros(now) as _, Type::INT8),
+    ];
+    let row = statements
+        .row("SELECT tidings_webhook_retry($1, $2)", &parameters)
+        .await?;
+    let endpoint: Option<i64> = row.try_get(0).map_err(column)?;
+    Ok(endpoint.map(EndpointId::from_i64))
 }
 
 pub(super) async fn attempts(

@@ -8,6 +8,7 @@ use tidings_postgres::{Connections, Parameter};
 
 use super::events::Columns;
 use super::schema::{column, duration_micros, limit, micros, time};
+use super::statements::Statements;
 use crate::columns::{first_wait, owner};
 use crate::store::{
     Addressed, Audience, Disabled, Listener, Notice, StoredEndpoint, StoredSecrets,
@@ -138,7 +139,7 @@ impl<'a> Insertion<'a> {
 }
 
 pub(super) async fn replace(
-    connections: &Connections,
+    statements: &impl Statements,
     endpoint: &StoredEndpoint,
     now: Timestamp,
     notice: Option<&Notice>,
@@ -162,7 +163,7 @@ pub(super) async fn replace(
         (&now, Type::INT8),
     ];
     parameters.extend(notice.parameters());
-    let row = connections.row(REPLACE, &parameters).await?;
+    let row = statements.row(REPLACE, &parameters).await?;
     row.try_get(0).map_err(column)
 }
 

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use tidings_notify::UserId;
+use tidings_postgres::Parameter;
 use tidings_postgres::tokio_postgres::types::Type;
-use tidings_postgres::{Connections, Parameter};
 
 use super::schema::micros;
+use super::statements::Statements;
 use crate::StoreError;
 use crate::store::Addressed;
 
@@ -13,12 +14,12 @@ const ADD: &str = "SELECT tidings_webhook_add($1, $2, $3, $4, $5, $6, $7, $8, $9
     FROM (SELECT tidings_webhook_durable() OFFSET 0) AS durable";
 
 pub(super) async fn add(
-    connections: &Connections,
+    statements: &impl Statements,
     events: &[Addressed],
     at: Timestamp,
 ) -> Result<(), StoreError> {
     let columns = Columns::new(events, at);
-    connections.row(ADD, &columns.parameters()).await?;
+    statements.row(ADD, &columns.parameters()).await?;
     Ok(())
 }
 

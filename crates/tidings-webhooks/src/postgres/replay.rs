@@ -5,15 +5,16 @@ use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::types::Type;
 
 use super::schema::{column, count, limit, micros, time};
+use super::statements::Statements;
 use crate::store::{NewReplay, ReplayEvent, ReplayPage, ReplayStep};
 use crate::{EndpointId, StoreError};
 
 pub(super) async fn start(
-    connections: &Connections,
+    statements: &impl Statements,
     replay: &NewReplay,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let row = connections
+    let row = statements
         .row(
             "SELECT tidings_webhook_start_replay($1, $2, $3, $4, $5)",
             &[

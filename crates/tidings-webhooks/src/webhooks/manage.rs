@@ -287,10 +287,7 @@ impl Webhooks {
         secret: Option<Secret>,
         overlap: Duration,
     ) -> Result<Option<Secret>, Error> {
-        if overlap > MAX_OVERLAP {
-            let expected = format!("at most {} (30 days)", MAX_OVERLAP.as_millis());
-            return Err(Error::invalid("overlap_ms", expected));
-        }
+        check_overlap(overlap)?;
         let secret = secret_or_new(secret);
         let now = self.inner.clock.wall.now();
         let rotated = self
@@ -332,12 +329,12 @@ impl Webhooks {
     }
 
     /// The keys that encrypt secrets.
-    fn keys(&self) -> &EncryptionKeys {
+    pub(super) fn keys(&self) -> &EncryptionKeys {
         &self.inner.lanes.defaults().encryption
     }
 
     /// The event about a change of an endpoint, if an endpoint of the operator wants it.
-    async fn notice(
+    pub(super) async fn notice(
         &self,
         event_type: &'static str,
         endpoint: &Endpoint,
@@ -363,7 +360,15 @@ impl Webhooks {
     }
 }
 
-fn addressees(notice: Option<&Notice>) -> Vec<EndpointId> {
+pub(super) fn check_overlap(overlap: Duration) -> Result<(), Error> {
+    if overlap <= MAX_OVERLAP {
+        return Ok(());
+    }
+    let expected = format!("at most {} (30 days)", MAX_OVERLAP.as_millis());
+    Err(Error::invalid("overlap_ms", expected))
+}
+
+pub(super) fn addressees(notice: Option<&Notice>) -> Vec<EndpointId> {
     let to = notice.map(|notice| notice.addressed.to.as_slice());
     to.unwrap_or_default().iter().map(|(id, _)| *id).collect()
 }
