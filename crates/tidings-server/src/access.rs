@@ -28,7 +28,7 @@ mod verification_keys;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use tidings_webhooks::encryption::{EncryptionKey, EncryptionKeys, InvalidKey};
 
 use self::api_keys::ApiKeys;
 pub(crate) use self::caller::{Caller, Forbidden};
@@ -49,7 +49,7 @@ pub use self::verification_keys::UnusableKey;
 use self::verification_keys::VerificationKey;
 use crate::config::Config;
 use crate::settings::jwt::{JwksSource, JwtSettings, UnusableSecret};
-use crate::storage::{ApiKeyStore, StorageError, StoredKey};
+use crate::storage::{ApiKeyStore, StorageError};
 
 /// Finds out who calls.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub(crate) struct Access {
     cookie: Option<String>,
     /// Whether a request needs no credential: with `--dev` and without keys.
     is_open: bool,
+    /// Takes the place of a key that is made of an API key, on an open server. It ends with this process.
+    own_key: EncryptionKeys,
 }
 
 /// Why a request is refused before its handler runs.
@@ -96,6 +98,12 @@ pub enum AccessError {
     /// The keys in the database cannot be read.
     #[error("cannot read the API keys in the database")]
     Keys(#[source] StorageError),
+    /// The system has no random numbers.
+    #[error("cannot make random numbers")]
+    Random(#[source] getrandom::Error),
+    /// A key of this process cannot be made.
+    #[error("cannot make a key of this process")]
+    OwnKey(#[from] InvalidKey),
     /// The key set cannot be used.
     #[error("--jwt-jwks: cannot load the keys from {source_name}")]
     Jwks {
@@ -124,11 +132,15 @@ impl Access {
     ) -> Result<Self, AccessError> {
         let tokens = tokens(&config.jwt).await?;
         let stored = StoredKeys::open(store).await.map_err(AccessError::Keys)?;
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret).map_err(AccessError::Random)?;
+        let own_key = key_of(&secret)?;
         Ok(Self {
             api_keys: ApiKeys::new(&config.api_keys, stored),
             tokens,
             cookie: config.jwt.cookie.clone(),
             is_open: config.api_keys.is_empty(),
+            own_key,
         })
     }
 
@@ -142,18 +154,6 @@ impl Access {
         tokio::join!(self.api_keys.stored.run(), key_set);
     }
 
-    /// Stores a key, which this instance accepts at once. Returns `false` if there are too many.
-    pub(crate) async fn create_key(
-        &self,
-        key: &StoredKey,
-        limit: u32,
-    ) -> Result<bool, StorageError> {
-        let store = self.api_keys.stored.store();
-        let is_created = store.create(key, limit, Timestamp::now()).await?;
-        self.learn_of_change().await;
-        Ok(is_created)
-    }
-
     /// Removes a key, which this instance refuses at once. Returns `false` if there is none.
     pub(crate) async fn revoke_key(&self, id: &str) -> Result<bool, StorageError> {
         let is_removed = self.api_keys.stored.store().remove(id).await?;
@@ -161,11 +161,23 @@ impl Access {
         Ok(is_removed)
     }
 
-    /// The change is stored, also if it cannot be read just now. Then this instance learns of it as the
-    /// others do.
-    async fn learn_of_change(&self) {
+    /// Makes this instance accept or refuse an API key at once that was stored or removed. If it cannot read the keys
+    /// just now, it learns of the change as the others do.
+    pub(crate) async fn learn_of_change(&self) {
         if let Err(error) = self.api_keys.stored.refresh().await {
             tracing::debug!(%error, "cannot read the API keys after a change, trying again soon");
+        }
+    }
+
+    /// A key that is made of the API key in the header, so that only its owner can decrypt. On an open server,
+    /// which gets none, it ends with this process.
+    pub(crate) fn key_of_caller(
+        &self,
+        headers: &axum::http::HeaderMap,
+    ) -> Result<EncryptionKeys, InvalidKey> {
+        match credential::in_header(headers) {
+            Ok(Some(credential)) => key_of(credential.text.as_bytes()),
+            _ => Ok(self.own_key.clone()),
         }
     }
 
@@ -220,6 +232,12 @@ impl Access {
             _ => Err(Refusal::UnknownKey),
         }
     }
+}
+
+/// The key that encrypts a response for the caller who has this secret.
+fn key_of(secret: &[u8]) -> Result<EncryptionKeys, InvalidKey> {
+    let key = EncryptionKey::derived(secret, "tidings response for a caller")?;
+    Ok(EncryptionKeys::new([key]))
 }
 
 async fn tokens(settings: &JwtSettings) -> Result<Option<Tokens>, AccessError> {

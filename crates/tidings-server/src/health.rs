@@ -49,7 +49,7 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::{Accept, Accepted, CreateEndpoint, Created, Turn};
+    use crate::storage::{Accept, Accepted, Change, Changed, Keep, Turn};
 
     /// A database whose disk has stalled.
     #[derive(Debug)]
@@ -61,7 +61,7 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn create_endpoint(&self, _create: CreateEndpoint) -> Result<Created, StorageError> {
+        async fn change(&self, _: Change, _: Option<Keep>) -> Result<Changed, StorageError> {
             std::future::pending().await
         }
 

@@ -8,9 +8,6 @@ use sha2::{Digest, Sha256};
 /// How long a key is remembered: longer than the retries of any caller.
 pub(crate) const KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// After this time, a request that is still not done counts as lost with its server, and a repeat is carried out.
-pub(crate) const LONGEST_RUN: SignedDuration = SignedDuration::from_secs(60);
-
 /// The header with the key.
 pub(crate) const NAME: &str = "Idempotency-Key";
 

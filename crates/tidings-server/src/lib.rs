@@ -23,6 +23,7 @@
 //! | `idempotency` | what makes a request repeatable |
 //! | `permits` | how many streams may be open |
 //! | `health` | whether the database can be written |
+//! | `counted` | numbers with their nouns, for people |
 //! | `finding` | what `tidings doctor` finds |
 //! | `retention` | deletes what is old |
 //! | `resealing` | encrypts kept responses that were stored without a key |
@@ -37,6 +38,7 @@ mod app;
 pub mod commands;
 pub mod config;
 mod connections;
+mod counted;
 mod error;
 mod farewell;
 mod finding;

@@ -81,7 +81,7 @@ mod tests {
     use tidings_test_support::Log;
 
     use super::*;
-    use crate::storage::{Accept, Accepted, CreateEndpoint, Created, StorageError};
+    use crate::storage::{Accept, Accepted, Change, Changed, Keep, StorageError};
 
     const LENGTH: Duration = Duration::from_secs(60);
 
@@ -95,7 +95,7 @@ mod tests {
             Err(StorageError::Closed)
         }
 
-        async fn create_endpoint(&self, _create: CreateEndpoint) -> Result<Created, StorageError> {
+        async fn change(&self, _: Change, _: Option<Keep>) -> Result<Changed, StorageError> {
             Err(StorageError::Closed)
         }
 

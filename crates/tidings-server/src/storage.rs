@@ -37,9 +37,9 @@ use tidings_stream::Streams;
 pub(crate) use self::api_keys::{AllKeys, ApiKeyStore, StoredKey};
 pub use self::error::StorageError;
 pub(crate) use self::import::{Imported, import};
-pub(crate) use self::records::{Accept, Accepted, CreateEndpoint, Created, Records, Turn};
+pub(crate) use self::records::{Accept, Accepted, Change, Changed, Keep, Records, Turn};
 pub(crate) use self::redis::Redis;
-pub(crate) use self::requests::{Begun, KeptResponse, NewResponse, Requests};
+pub(crate) use self::requests::{KeptResponse, NewResponse, Requests};
 pub use self::url::{DatabaseUrl, InvalidDatabaseUrl, InvalidRedisUrl, PostgresUrl, RedisUrl};
 
 /// The parts that keep something, all in one database. Clones share it.

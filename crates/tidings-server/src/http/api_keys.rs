@@ -2,20 +2,26 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
 use super::body::Body;
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{InPath, NoFields, NoIdempotencyKey};
+use super::extract::{InPath, NoFields, NoIdempotencyKey, SentKey};
 use super::fields::Fields;
+use super::repeatable::{Made, Repeatable};
 use super::request::{FromFields, request};
 use crate::access::{Scope, Scopes, new_key};
 use crate::app::SharedApp;
+use crate::idempotency::Once;
+use crate::storage::Change;
 use crate::wire::Data;
 use crate::wire::api_key::{ApiKey, CreatedApiKey};
+
+/// The route, as idempotency keys tell it from others.
+const ROUTE: &str = "/v1/keys";
 
 /// Maximum number of keys: every instance has all of them in memory.
 const MAX_KEYS: u32 = 1000;
@@ -38,10 +44,10 @@ request! {
     }
 }
 
-/// The response is not kept for a repeat, because it has the key in it.
 pub(super) async fn create(
     State(app): State<SharedApp>,
-    _: NoIdempotencyKey,
+    SentKey(idempotency_key): SentKey,
+    headers: HeaderMap,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
     let NewKey {
@@ -58,6 +64,13 @@ pub(super) async fn create(
     })?;
     let scopes = Scopes::new(scopes.unwrap_or_default())
         .ok_or_else(|| ApiError::invalid("scopes", "expected at least one scope, each once"))?;
+    let once = idempotency_key.map(|key| Once::new(key, ROUTE, &body));
+    let of_caller = app.access.key_of_caller(&headers);
+    let of_caller = of_caller.map_err(|error| ApiError::internal(&error))?;
+    let request = Repeatable::new(&app, once).sealed_with(of_caller);
+    if let Some(response) = request.earlier().await? {
+        return Ok(created(response));
+    }
     let expires_at = expires_at.map(|Time(at)| at);
     if expires_at.is_some_and(|at| at <= Timestamp::now()) {
         return Err(ApiError::invalid(
@@ -68,11 +81,22 @@ pub(super) async fn create(
 
     let (key, stored) =
         new_key(name, scopes, expires_at).map_err(|error| ApiError::internal(&error))?;
-    if !app.access.create_key(&stored, MAX_KEYS).await? {
-        return Err(ApiError::too_many_keys(MAX_KEYS));
+    let described = ApiKey::from(stored.clone());
+    let text = serde_json::to_string(&CreatedApiKey { described, key })?;
+    let change = Change::CreateKey {
+        key: stored,
+        limit: MAX_KEYS,
+    };
+    match request.make(change, move |_| Ok(text.clone())).await? {
+        Made::Response(response) => Ok(created(response)),
+        Made::TooMany { limit } => Err(ApiError::too_many_keys(limit)),
+        Made::Refused | Made::Contended => Err(ApiError::request_running()),
     }
-    let described = ApiKey::from(stored);
-    Ok((StatusCode::CREATED, Json(CreatedApiKey { described, key })).into_response())
+}
+
+fn created(key: String) -> Response {
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (StatusCode::CREATED, content_type, key).into_response()
 }
 
 /// Names are shown in terminals and logs.

@@ -8,9 +8,10 @@ use tidings_webhooks::{DeliveryId, DeliveryQuery, DeliveryState};
 
 use super::error::ApiError;
 use super::extract::{InPath, NoFields, Parameters, SentKey};
-use super::repeatable;
+use super::repeatable::{Made, Repeatable};
 use crate::app::SharedApp;
 use crate::idempotency::Once;
+use crate::storage::Change;
 use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
 use crate::wire::{Data, Page};
 
@@ -68,16 +69,18 @@ pub(super) async fn retry(
 ) -> Result<Response, ApiError> {
     let id = delivery_id(&id)?;
     let once = key.map(|key| Once::new(key, &format!("/v1/deliveries/{id}/retry"), &[]));
-    let webhooks = app.webhooks.clone();
-    let retry = async move {
-        match webhooks.retry(id).await? {
-            Some(delivery) => Ok(serde_json::to_string(&delivery)?),
-            None if webhooks.delivery(id).await?.is_some() => Err(ApiError::endpoint_disabled()),
-            None => Err(unknown_delivery()),
+    let request = Repeatable::new(&app, once);
+    let retry = Change::Operate(app.webhooks.prepare_retry(id));
+    match request
+        .make(retry, |delivery| serde_json::to_string(&delivery))
+        .await?
+    {
+        Made::Response(delivery) => {
+            Ok(([(header::CONTENT_TYPE, "application/json")], delivery).into_response())
         }
-    };
-    let delivery = repeatable::carry_out(&app, once, retry).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], delivery).into_response())
+        _ if app.webhooks.delivery(id).await?.is_some() => Err(ApiError::endpoint_disabled()),
+        _ => Err(unknown_delivery()),
+    }
 }
 
 fn delivery_id(text: &str) -> Result<DeliveryId, ApiError> {

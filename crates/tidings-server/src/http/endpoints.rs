@@ -9,9 +9,12 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::ser::Error as _;
 use tidings::signing::Secret;
 use tidings_notify::UserId;
-use tidings_webhooks::{Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay};
+use tidings_webhooks::{
+    Delivery, Endpoint, EndpointId, EndpointSettings, NewEndpoint, Owner, Replay,
+};
 
 use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation};
 use super::body::Body;
@@ -19,11 +22,11 @@ use super::error::ApiError;
 use super::expected::Time;
 use super::extract::{InPath, NoFields, NoIdempotencyKey, OwnerInPath, PathPart, SentKey};
 use super::fields::{Change, Fields};
-use super::repeatable;
+use super::repeatable::{Made, Repeatable};
 use super::request::FromFields;
 use crate::app::SharedApp;
 use crate::idempotency::{IdempotencyKey, Once};
-use crate::storage::{CreateEndpoint, Created};
+use crate::storage;
 use crate::wire::Data;
 use crate::wire::webhook::{
     CreatedEndpoint, EndpointWithHealth, RotatedSecret, SECRET_RULE, TestDelivery,
@@ -35,13 +38,15 @@ const BY_ITS_OWNER: &str = "disabled by its owner";
 /// How long the old secret signs too after a rotation, unless the caller says otherwise.
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How often a change is tried again if another one was made at the same time.
+const MAX_CONTENTION: u32 = 16;
+
 pub(super) async fn create(
     State(app): State<SharedApp>,
     OwnerInPath(owner): OwnerInPath,
     SentKey(key): SentKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
-    let once = key.map(|key| Once::new(key, &all_of(&owner), &body));
     let NewEndpointFields {
         url,
         enabled,
@@ -50,6 +55,11 @@ pub(super) async fn create(
     } = NewEndpointFields::read(Fields::parse(&body)?)?;
     let secret = secret.as_deref().map(parse_secret).transpose()?;
     let url = url.ok_or_else(|| ApiError::invalid("url", "expected the URL to post to"))?;
+    let once = key.map(|key| Once::new(key, &all_of(&owner), &body));
+    let request = Repeatable::new(&app, once);
+    if let Some(response) = request.earlier().await? {
+        return Ok(json(StatusCode::CREATED, response));
+    }
 
     let mut settings = EndpointSettings::new(url);
     changes.apply(&mut settings);
@@ -63,40 +73,19 @@ pub(super) async fn create(
         new = new.disabled(BY_ITS_OWNER);
     }
     let prepared = app.webhooks.prepare_endpoint(new).await?;
-    let response = serde_json::to_string(&CreatedEndpoint {
+    let created = serde_json::to_string(&CreatedEndpoint {
         endpoint: prepared.endpoint().clone(),
         secret: prepared.secret().expose().to_string(),
     })?;
-    let kept = match &once {
-        Some(once) => repeatable::seal(&app.encryption, once, &response)?,
-        None => String::new(),
-    };
-    let repeated = once.clone();
-    let create = CreateEndpoint {
-        endpoint: prepared.clone(),
-        response: kept,
-        once,
-    };
-    let response = match app.storage.records.create_endpoint(create).await? {
-        Created::Stored => {
-            app.webhooks.endpoint_created(&prepared);
-            response
+    let change = storage::Change::CreateEndpoint(prepared.into());
+    match request.make(change, move |_| Ok(created.clone())).await? {
+        Made::Response(response) => Ok(json(StatusCode::CREATED, response)),
+        Made::TooMany { limit } if is_of_a_user => {
+            Err(ApiError::too_many_endpoints(limit).about(UserId::NAME))
         }
-        Created::Repeated(kept) => match &repeated {
-            Some(once) => repeatable::open(&app.encryption, once, &kept)?,
-            None => kept,
-        },
-        Created::Conflict => return Err(ApiError::idempotency_conflict()),
-        Created::TooMany { limit } => {
-            let refused = ApiError::too_many_endpoints(limit);
-            return Err(if is_of_a_user {
-                refused.about(UserId::NAME)
-            } else {
-                refused
-            });
-        }
-    };
-    Ok(json(StatusCode::CREATED, response))
+        Made::TooMany { limit } => Err(ApiError::too_many_endpoints(limit)),
+        Made::Refused | Made::Contended => Err(tidings_webhooks::Error::Contended.into()),
+    }
 }
 
 /// A response with a document that is text already.
@@ -186,19 +175,29 @@ pub(super) async fn rotate_secret(
     target: Target,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
+    let request = Repeatable::new(&app, target.once("secret/rotate", &body));
+    if let Some(response) = request.earlier().await? {
+        return Ok(json(StatusCode::OK, response));
+    }
     let id = target.find(&app).await?;
     let Rotation { secret, overlap } = Rotation::read(Fields::parse_optional(&body)?)?;
     let secret = secret.as_deref().map(parse_secret).transpose()?;
+    let secret = secret.unwrap_or_else(Secret::generate);
     let overlap = overlap.map_or(DEFAULT_OVERLAP, Duration::from_millis);
-    let once = target.once("secret/rotate", &body);
-    let webhooks = app.webhooks.clone();
-    let rotation = async move {
-        let rotated = webhooks.rotate_secret(id, secret, overlap).await?;
-        let secret = rotated.ok_or_else(unknown_endpoint)?.expose().to_string();
-        Ok(serde_json::to_string(&RotatedSecret { secret })?)
-    };
-    let response = repeatable::carry_out(&app, once, rotation).await?;
-    Ok(json(StatusCode::OK, response))
+    let rotated = serde_json::to_string(&RotatedSecret {
+        secret: secret.expose().to_string(),
+    })?;
+    for _ in 0..MAX_CONTENTION {
+        let rotation = app.webhooks.prepare_rotation(id, secret.clone(), overlap);
+        let rotation = rotation.await?.ok_or_else(unknown_endpoint)?;
+        let rotated = rotated.clone();
+        let change = storage::Change::Operate(rotation);
+        if let Made::Response(response) = request.make(change, move |_| Ok(rotated.clone())).await?
+        {
+            return Ok(json(StatusCode::OK, response));
+        }
+    }
+    Err(tidings_webhooks::Error::Contended.into())
 }
 
 pub(super) async fn send_test(
@@ -206,16 +205,22 @@ pub(super) async fn send_test(
     target: Target,
     _: NoFields,
 ) -> Result<Response, ApiError> {
+    let request = Repeatable::new(&app, target.once("test", &[]));
+    if let Some(response) = request.earlier().await? {
+        return Ok(json(StatusCode::ACCEPTED, response));
+    }
     let id = target.find(&app).await?;
-    let once = target.once("test", &[]);
-    let webhooks = app.webhooks.clone();
-    let test = async move {
-        let delivery = webhooks.send_test(id).await?;
-        let delivery_id = delivery.ok_or_else(ApiError::endpoint_disabled)?;
-        Ok(serde_json::to_string(&TestDelivery { delivery_id })?)
+    let test = app.webhooks.prepare_test(id).await?;
+    let test = storage::Change::Operate(test.ok_or_else(ApiError::endpoint_disabled)?);
+    let respond = |delivery: Option<&Delivery>| {
+        let missing = || serde_json::Error::custom("a test without a delivery");
+        let delivery_id = delivery.ok_or_else(missing)?.id;
+        serde_json::to_string(&TestDelivery { delivery_id })
     };
-    let response = repeatable::carry_out(&app, once, test).await?;
-    Ok(json(StatusCode::ACCEPTED, response))
+    match request.make(test, respond).await? {
+        Made::Response(response) => Ok(json(StatusCode::ACCEPTED, response)),
+        _ => Err(ApiError::endpoint_disabled()),
+    }
 }
 
 pub(super) async fn replay(
@@ -223,6 +228,10 @@ pub(super) async fn replay(
     target: Target,
     Body(body): Body,
 ) -> Result<StatusCode, ApiError> {
+    let request = Repeatable::new(&app, target.once("replay", &body));
+    if request.earlier().await?.is_some() {
+        return Ok(StatusCode::ACCEPTED);
+    }
     let id = target.find(&app).await?;
     let NewReplay {
         since,
@@ -238,17 +247,11 @@ pub(super) async fn replay(
     if let Some(per_second) = per_second {
         replay = replay.per_second(per_second);
     }
-    let once = target.once("replay", &body);
-    let webhooks = app.webhooks.clone();
-    let begin = async move {
-        if webhooks.replay(id, replay).await? {
-            Ok(String::new())
-        } else {
-            Err(ApiError::endpoint_disabled())
-        }
-    };
-    repeatable::carry_out(&app, once, begin).await?;
-    Ok(StatusCode::ACCEPTED)
+    let replay = storage::Change::Operate(app.webhooks.prepare_replay(id, replay)?);
+    match request.make(replay, |_| Ok(String::new())).await? {
+        Made::Response(_empty) => Ok(StatusCode::ACCEPTED),
+        _ => Err(ApiError::endpoint_disabled()),
+    }
 }
 
 /// The route of all endpoints of an owner.

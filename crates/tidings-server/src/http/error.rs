@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use jiff::SignedDuration;
 use tidings_notify::StoreError;
 use tidings_notify::presence::PresenceError;
 
-use crate::idempotency::{self, LONGEST_RUN};
+use crate::counted::counted;
+use crate::idempotency;
 use crate::outage::Cause;
 use crate::storage::{StorageError, redis};
 use crate::wire::code::Code;
@@ -159,15 +159,12 @@ impl ApiError {
         .about(idempotency::NAME)
     }
 
-    /// A request with the same idempotency key is being carried out. If it was lost with its server, a repeat is
-    /// carried out when the time that is left is over. The caller is told to wait as long again as it has been
-    /// running: most end at once, and a lost one costs few repeats.
-    pub(crate) fn request_running(left: SignedDuration) -> Self {
+    /// A request with the same idempotency key is being carried out, which takes a moment.
+    pub(crate) fn request_running() -> Self {
         let message = "a request with this Idempotency-Key is being carried out";
-        let wait = (LONGEST_RUN - left).clamp(SignedDuration::ZERO, left);
         Self::new(Code::RequestRunning, message)
             .about(idempotency::NAME)
-            .retry_after(whole_seconds(wait.unsigned_abs()))
+            .retry_after(1)
     }
 
     /// The response that was kept for a repeat is lost with its key.
@@ -177,16 +174,25 @@ impl ApiError {
         Self::new(Code::ResponseUnreadable, message).about(idempotency::NAME)
     }
 
+    /// The response that was kept for a repeat cannot be read with what this caller has sent.
+    pub(crate) fn response_of_another_caller() -> Self {
+        let message = "the request was made before, and only the API key that it was sent with opens its response, or, on \
+                       a server with --dev and without API keys, the server until it stops; find the new key in the \
+                       list, revoke it and make another";
+        Self::new(Code::ResponseUnreadable, message).about(idempotency::NAME)
+    }
+
     /// The owner has as many endpoints as allowed.
     pub(crate) fn too_many_endpoints(limit: usize) -> Self {
         let message = format!(
-            "an owner has at most {limit} endpoints (--max-endpoints); remove one that is no longer used"
+            "an owner has at most {} (--max-endpoints); remove one that is no longer used",
+            counted(limit, "endpoint")
         );
         Self::new(Code::TooManyEndpoints, message)
     }
 
     /// There are as many API keys as allowed.
-    pub(crate) fn too_many_keys(limit: u32) -> Self {
+    pub(crate) fn too_many_keys(limit: usize) -> Self {
         Self::new(
             Code::TooManyKeys,
             format!("there are at most {limit} API keys; revoke one that is no longer used"),

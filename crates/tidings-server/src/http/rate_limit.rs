@@ -15,6 +15,7 @@ use super::error::{ApiError, whole_seconds};
 use super::sse;
 use crate::access::Caller;
 use crate::connections::Refused;
+use crate::counted::counted;
 use crate::limits::rate::Exceeded;
 use crate::limits::{Limits, Taken};
 use crate::wire::code::Code;
@@ -72,7 +73,8 @@ impl Counted {
     /// The response to the request if its caller has sent too many.
     pub(super) fn refusal(&self, request: &Request) -> Option<Response> {
         let wait = self.left.err()?;
-        let message = format!("this caller may send {} requests a second", self.per_second);
+        let requests = counted(self.per_second.get(), "request");
+        let message = format!("this caller may send {requests} a second");
         let error = ApiError::new(Code::TooManyRequests, message);
         let reason = "the caller has sent too many requests";
         Some(refusal(request, error, reason, wait))
@@ -107,8 +109,12 @@ fn refusal(request: &Request, error: ApiError, reason: &'static str, wait: Durat
     error.retry_after(whole_seconds(wait)).into_response()
 }
 
-/// An `EventSource` accepts an event stream; some implementations list other types beside it.
+/// An `EventSource` asks a route of event streams for one; some implementations list other types beside it.
 fn is_event_source(request: &Request) -> bool {
+    let path = request.uri().path();
+    if !(path.starts_with("/v1/users/") && path.ends_with("/events")) {
+        return false;
+    }
     let accepts = request.headers().get_all(header::ACCEPT).iter();
     let types = accepts
         .filter_map(|value| value.to_str().ok())
@@ -132,7 +138,10 @@ pub(super) fn take_notifications<'a>(
         Exceeded::For(user, wait) => {
             let error = ApiError::new(
                 Code::TooManyNotifications,
-                format!("the user `{user}` may get {per_second} notifications a second"),
+                format!(
+                    "the user `{user}` may get {} a second",
+                    counted(per_second.get(), "notification")
+                ),
             );
             let policy = Policy {
                 name: "notifications",
@@ -144,7 +153,8 @@ pub(super) fn take_notifications<'a>(
         }
         Exceeded::Always(user) => {
             let expected = format!(
-                "expected at most {per_second} notifications for `{user}`, as many as a user may get in a second"
+                "expected at most {} for `{user}`, as many as a user may get in a second",
+                counted(per_second.get(), "notification")
             );
             Err(ApiError::invalid("notifications", expected))
         }
@@ -158,8 +168,13 @@ mod tests {
     use super::*;
 
     fn accepts(method: Method, values: &[&str]) -> bool {
+        accepts_at("/v1/users/anna/events", method, values)
+    }
+
+    fn accepts_at(path: &str, method: Method, values: &[&str]) -> bool {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
         for value in values {
             let value = HeaderValue::from_str(value).unwrap();
             request.headers_mut().append(header::ACCEPT, value);
@@ -178,6 +193,9 @@ mod tests {
         ] {
             assert!(accepts(Method::GET, values), "{values:?}");
             assert!(!accepts(Method::POST, values), "{values:?}");
+            for path in ["/health/ready", "/v1/users/anna/notifications", "/events"] {
+                assert!(!accepts_at(path, Method::GET, values), "{path} {values:?}");
+            }
         }
         for values in [
             &[][..],

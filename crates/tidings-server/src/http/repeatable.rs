@@ -1,96 +1,163 @@
-//! Carries a request out once for its idempotency key, and replies to a repeat what it has replied first.
-//!
-//! Notifications and endpoints are stored in one transaction with their key. What is here is for requests that
-//! are not: the key is stored before, and the response afterwards.
+//! Makes a change once for its idempotency key, and replies to a repeat what was replied first.
 
 use std::sync::Arc;
 
-use tidings_webhooks::encryption::EncryptionKeys;
+use tidings_webhooks::Delivery;
+use tidings_webhooks::encryption::{EncryptionKeys, SealError};
 use tracing::Instrument;
 
 use super::error::ApiError;
-use crate::app::SharedApp;
+use crate::app::{App, SharedApp};
 use crate::idempotency::Once;
-use crate::storage::Begun;
+use crate::storage::{Change, Changed, Keep, StorageError};
 
-/// Carries the operation out, unless the request is a repeat, and returns the body of the response.
-///
-/// Without a key, this is the operation. With one it continues when the caller goes away, so that a repeat finds
-/// its end.
-pub(super) async fn carry_out(
-    app: &SharedApp,
+/// A request to change something, which can be repeated if it has an idempotency key.
+#[derive(Debug)]
+pub(super) struct Repeatable<'a> {
+    app: &'a SharedApp,
     once: Option<Once>,
-    operation: impl Future<Output = Result<String, ApiError>> + Send + 'static,
-) -> Result<String, ApiError> {
-    let Some(once) = once else {
-        return operation.await;
-    };
-    let of_task = Arc::clone(app);
-    let run = async move {
-        let requests = &of_task.storage.requests;
-        match requests.begin(&once).await? {
-            Begun::New => {}
-            Begun::Running { left } => return Err(ApiError::request_running(left)),
-            Begun::Conflict => return Err(ApiError::idempotency_conflict()),
-            Begun::Repeated(kept) => return open(&of_task.encryption, &once, &kept),
+    /// A key that only this caller has, for a response that no one else may read.
+    of_caller: Option<EncryptionKeys>,
+}
+
+/// What became of a change.
+#[derive(Debug)]
+pub(super) enum Made {
+    /// It is made, now or by an earlier request; and the text of the response.
+    Response(String),
+    /// Nothing was stored: there are as many as allowed.
+    TooMany { limit: usize },
+    /// Nothing was stored: there is nothing to do the operation on.
+    Refused,
+    /// Nothing was stored: another change was faster. Prepare it again.
+    Contended,
+}
+
+impl<'a> Repeatable<'a> {
+    pub(super) fn new(app: &'a SharedApp, once: Option<Once>) -> Self {
+        Self {
+            app,
+            once,
+            of_caller: None,
         }
-        let outcome = operation.await;
-        let kept = match &outcome {
-            Ok(response) => Some(seal(&of_task.encryption, &once, response)?),
-            // A repeat tries again.
-            Err(_) => None,
+    }
+
+    /// Keeps the response so that it cannot be read from the database without this key.
+    pub(super) fn sealed_with(self, key: EncryptionKeys) -> Self {
+        Self {
+            of_caller: Some(key),
+            ..self
+        }
+    }
+
+    /// The response to an earlier request with the same idempotency key, if there was one. It does not matter whether
+    /// the request would be valid now.
+    pub(super) async fn earlier(&self) -> Result<Option<String>, ApiError> {
+        let Some(once) = &self.once else {
+            return Ok(None);
         };
-        if let Err(error) = requests.finish(&once, kept).await {
+        match self.app.storage.requests.earlier_change(once).await? {
+            Some(Changed::Repeated(kept)) => self.open(&kept).map(Some),
+            Some(Changed::Conflict) => Err(ApiError::idempotency_conflict()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes the change, unless the request is a repeat, with the idempotency key in the same transaction.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call continues: what may already be committed must be announced.
+    pub(super) async fn make(
+        &self,
+        change: Change,
+        respond: impl Fn(Option<&Delivery>) -> Result<String, serde_json::Error> + Send + Sync + 'static,
+    ) -> Result<Made, ApiError> {
+        let respond = Arc::new(respond);
+        let keep = self
+            .once
+            .clone()
+            .map(|once| self.keep(once, respond.clone()));
+        let app = Arc::clone(self.app);
+        let run = async move {
+            let changed = app.storage.records.change(change.clone(), keep).await?;
+            if let Changed::Made(delivery) = &changed {
+                announce(&app, &change, delivery.as_ref()).await;
+            }
+            Ok(changed)
+        };
+        let task = self.app.tasks.spawn(run.in_current_span());
+        let changed: Result<_, StorageError> = task
+            .await
+            .unwrap_or_else(|panic| Err(StorageError::failed(panic)));
+        match changed? {
+            Changed::Made(delivery) => Ok(Made::Response(respond(delivery.as_ref())?)),
+            Changed::Repeated(kept) => Ok(Made::Response(self.open(&kept)?)),
+            Changed::Conflict => Err(ApiError::idempotency_conflict()),
+            Changed::Running => Err(ApiError::request_running()),
+            Changed::TooMany { limit } => Ok(Made::TooMany { limit }),
+            Changed::Refused => Ok(Made::Refused),
+            Changed::Contended => Ok(Made::Contended),
+        }
+    }
+
+    /// How the response is kept: it may have a secret in it.
+    fn keep<F>(&self, once: Once, respond: Arc<F>) -> Keep
+    where
+        F: Fn(Option<&Delivery>) -> Result<String, serde_json::Error> + Send + Sync + 'static,
+    {
+        let (of_server, of_caller) = (self.app.encryption.clone(), self.of_caller.clone());
+        let context = once.context();
+        let respond = move |delivery: Option<&Delivery>| {
+            let response = respond(delivery).map_err(StorageError::failed)?;
+            let sealed = match &of_caller {
+                Some(keys) => keys
+                    .seal(&context, &response)
+                    .map(|sealed| format!("{OF_CALLER}{sealed}")),
+                None => Ok(response),
+            };
+            let sealed = sealed.and_then(|response| of_server.seal(&context, &response));
+            sealed.map_err(StorageError::failed)
+        };
+        Keep {
+            once,
+            respond: Arc::new(respond),
+        }
+    }
+
+    /// The response that was kept.
+    fn open(&self, kept: &str) -> Result<String, ApiError> {
+        let context = self.once.as_ref().map(Once::context).unwrap_or_default();
+        let opened = self.app.encryption.open(&context, kept);
+        let opened = opened.and_then(|opened| match &self.of_caller {
+            Some(keys) => {
+                let sealed = opened
+                    .strip_prefix(OF_CALLER)
+                    .ok_or(SealError::UnknownForm)?;
+                keys.open(&context, sealed)
+            }
+            None => Ok(opened),
+        });
+        opened.map_err(|error| {
             let error: &dyn std::error::Error = &error;
-            tracing::warn!(
-                error,
-                "cannot keep the response of a request with an idempotency key; a repeat is carried out again"
-            );
-        }
-        outcome
-    };
-    let task = app.tasks.spawn(run.in_current_span());
-    task.await
-        .unwrap_or_else(|panic| Err(ApiError::internal(&panic)))
+            tracing::info!(error, "cannot repeat a response that was kept");
+            match &self.of_caller {
+                Some(_) => ApiError::response_of_another_caller(),
+                None => ApiError::response_unreadable(),
+            }
+        })
+    }
 }
 
-/// The form in which a response is kept: it may have a secret in it.
-pub(super) fn seal(keys: &EncryptionKeys, once: &Once, response: &str) -> Result<String, ApiError> {
-    keys.seal(&once.context(), response)
-        .map_err(|error| ApiError::internal(&error))
-}
+/// What is in front of a response that is sealed with a key of its caller, so that the keys of the server do not take
+/// it for theirs.
+const OF_CALLER: &str = "of-caller:";
 
-/// The response that was kept.
-pub(super) fn open(keys: &EncryptionKeys, once: &Once, kept: &str) -> Result<String, ApiError> {
-    keys.open(&once.context(), kept).map_err(|error| {
-        let error: &dyn std::error::Error = &error;
-        tracing::info!(error, "cannot repeat a response that was kept");
-        ApiError::response_unreadable()
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use axum::http::header::RETRY_AFTER;
-    use axum::response::IntoResponse;
-    use jiff::SignedDuration;
-
-    use super::*;
-
-    #[test]
-    fn a_repeat_of_a_running_request_waits_as_long_again_and_not_longer_than_it_may_take() {
-        // 65: the clock of another instance is ahead.
-        for (left, expected) in [
-            (65_000, "1"),
-            (60_000, "1"),
-            (41_001, "19"),
-            (30_000, "30"),
-            (5001, "6"),
-            (1, "1"),
-        ] {
-            let error = ApiError::request_running(SignedDuration::from_millis(left));
-            let response = error.into_response();
-            assert_eq!(response.headers()[RETRY_AFTER], expected, "{left}");
-        }
+/// Tells the parts of this server that work on what has changed.
+async fn announce(app: &App, change: &Change, delivery: Option<&Delivery>) {
+    match change {
+        Change::CreateEndpoint(endpoint) => app.webhooks.endpoint_created(endpoint),
+        Change::CreateKey { .. } => app.access.learn_of_change().await,
+        Change::Operate(operation) => app.webhooks.operated(operation, delivery),
     }
 }

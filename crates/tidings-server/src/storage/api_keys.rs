@@ -6,26 +6,16 @@ use jiff::Timestamp;
 use super::StorageError;
 use crate::access::Scopes;
 
-/// The API keys that are kept in the database.
+/// The API keys that are kept in the database. [`Records`](super::Records) stores new ones.
 ///
 /// # Contract
 ///
-/// - **Durable.** When [`create`](Self::create) or [`remove`](Self::remove) returns, its effect survives a loss
-///   of power.
+/// - **Durable.** When [`remove`](Self::remove) returns, its effect survives a loss of power.
 /// - **Read your writes**, on every handle of every instance.
 ///
 /// `storage/conformance.rs` holds both engines to it.
 #[async_trait]
 pub(crate) trait ApiKeyStore: Debug + Send + Sync + 'static {
-    /// Stores a key, unless there are already so many that have not expired at `now`. Returns whether it is
-    /// stored. Of those that have expired, so many that expired last stay.
-    async fn create(
-        &self,
-        key: &StoredKey,
-        limit: u32,
-        now: Timestamp,
-    ) -> Result<bool, StorageError>;
-
     /// All keys, oldest first.
     async fn all(&self) -> Result<AllKeys, StorageError>;
 

@@ -1,17 +1,22 @@
 //! The contract of the storage, one function per behaviour, over two handles of one database.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tidings::signing::Secret;
 use tidings_notify::{Draft, Event, EventType, Payload, UserId};
-use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, STREAM, Webhooks};
+use tidings_webhooks::{
+    Delivery, DeliveryQuery, EndpointSettings, NewEndpoint, Options, Owner, Replay, STREAM,
+    Webhooks,
+};
 
 use super::{
-    Accept, Accepted, Begun, CreateEndpoint, Created, KeptResponse, NewResponse, Storage,
-    StorageError, StoredKey, Turn,
+    Accept, Accepted, Change, Changed, Keep, KeptResponse, NewResponse, Storage, StorageError,
+    StoredKey, Turn,
 };
 use crate::access::{Scope, Scopes, new_key};
-use crate::idempotency::{IdempotencyKey, LONGEST_RUN, Once};
+use crate::idempotency::{IdempotencyKey, Once};
 
 /// Two handles of one new database.
 pub(super) struct Handles {
@@ -170,23 +175,34 @@ fn endpoint(n: i64) -> tidings_webhooks::store::StoredEndpoint {
     }
 }
 
-/// A request that makes an endpoint of the user, with this response.
-async fn create(
-    storage: &Storage,
-    name: &str,
-    once: Option<Once>,
-    response: &str,
-) -> CreateEndpoint {
+async fn webhooks(storage: &Storage) -> Webhooks {
     let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
     let webhooks = Webhooks::start(store, streams, Options::default()).await;
+    webhooks.unwrap()
+}
+
+/// An endpoint of the user, who may have one.
+async fn new_endpoint(storage: &Storage, name: &str) -> Change {
     let owner = Owner::User(user(name));
     let new = NewEndpoint::new(owner, EndpointSettings::new("https://example.com/"));
-    let endpoint = webhooks.unwrap().prepare_endpoint(new.with_limit(1)).await;
-    CreateEndpoint {
-        endpoint: endpoint.unwrap(),
-        response: response.to_owned(),
-        once,
-    }
+    let webhooks = webhooks(storage).await;
+    let endpoint = webhooks.prepare_endpoint(new.with_limit(1)).await;
+    Change::CreateEndpoint(endpoint.unwrap().into())
+}
+
+/// Keeps this response.
+fn keep(once: Once, response: &'static str) -> Keep {
+    let respond = Arc::new(move |_: Option<&Delivery>| Ok(response.to_owned()));
+    Keep { once, respond }
+}
+
+async fn change(storage: &Storage, change: &Change, keep: impl Into<Option<Keep>>) -> Changed {
+    let changed = storage.records.change(change.clone(), keep.into());
+    changed.await.unwrap()
+}
+
+fn repeated(response: &str) -> Changed {
+    Changed::Repeated(response.to_owned())
 }
 
 async fn endpoints(storage: &Storage, name: &str) -> usize {
@@ -194,20 +210,21 @@ async fn endpoints(storage: &Storage, name: &str) -> usize {
     storage.webhooks.endpoints(&owner).await.unwrap().len()
 }
 
-fn key_for_endpoint(body: &str) -> Once {
+fn other_route(body: &str) -> Once {
     let key = IdempotencyKey::new("key").unwrap();
     Once::new(key, "/v1/users/anna/endpoints", body.as_bytes())
 }
 
 pub(super) async fn an_endpoint_is_made_once_and_its_response_repeated(handles: Handles) {
-    let once = || Some(key_for_endpoint("body"));
-    let first = create(&handles.first, "anna", once(), "the first").await;
-    let stored = handles.first.records.create_endpoint(first).await.unwrap();
-    assert_eq!(stored, Created::Stored);
-    let again = create(&handles.second, "anna", once(), "the second").await;
-    let repeated = handles.second.records.create_endpoint(again).await.unwrap();
-    assert_eq!(repeated, Created::Repeated("the first".to_owned()));
-    assert_eq!(endpoints(&handles.second, "anna").await, 1);
+    let (first, second) = (&handles.first, &handles.second);
+    let once = || other_route("body");
+    let new = new_endpoint(first, "anna").await;
+    let made = change(first, &new, keep(once(), "the first")).await;
+    assert_eq!(made, Changed::Made(None));
+    let again = new_endpoint(second, "anna").await;
+    let changed = change(second, &again, keep(once(), "the second")).await;
+    assert_eq!(changed, repeated("the first"));
+    assert_eq!(endpoints(second, "anna").await, 1);
 }
 
 pub(super) async fn an_earlier_request_is_found_without_storing_anything(handles: Handles) {
@@ -224,31 +241,140 @@ pub(super) async fn an_earlier_request_is_found_without_storing_anything(handles
     assert_eq!(top(&handles.second, "anna").await, 1);
 }
 
-pub(super) async fn a_request_of_another_kind_is_carried_out_once(handles: Handles) {
-    let (first, second) = (&handles.first.requests, &handles.second.requests);
-    let (once, other) = (key_for_endpoint("body"), key_for_endpoint("other"));
-    assert_eq!(first.begin(&once).await.unwrap(), Begun::New);
-    let running = second.begin(&once).await.unwrap();
-    let Begun::Running { left } = running else {
-        panic!("{running:?}");
+pub(super) async fn an_api_key_is_made_once_and_its_response_repeated(handles: Handles) {
+    let (first, second) = (&handles.first, &handles.second);
+    let new = |name| Change::CreateKey {
+        key: api_key(name, None),
+        limit: 1,
     };
-    assert!(left.is_positive() && left <= LONGEST_RUN, "{left}");
-    assert_eq!(second.begin(&other).await.unwrap(), Begun::Conflict);
-    // What failed is carried out again.
-    first.finish(&once, None).await.unwrap();
-    assert_eq!(second.begin(&once).await.unwrap(), Begun::New);
-    let response = || "the response".to_owned();
-    second.finish(&once, Some(response())).await.unwrap();
-    let repeated = Begun::Repeated(response());
-    assert_eq!(first.begin(&once).await.unwrap(), repeated);
-    assert_eq!(first.begin(&other).await.unwrap(), Begun::Conflict);
-    // An end that comes late forgets no other request.
-    first.finish(&other, None).await.unwrap();
-    assert_eq!(first.begin(&once).await.unwrap(), repeated);
-    // Neither do the operations of other kinds take the key for theirs.
-    let accept = self::once(vec![draft("anna", 1)], "key", "body");
-    let conflict = handles.second.records.accept(accept).await.unwrap();
-    assert_eq!(conflict, Accepted::Conflict);
+    let once = || other_route("body");
+    let early = first.requests.earlier_change(&once()).await.unwrap();
+    assert_eq!(early, None);
+    let made = change(first, &new("one"), keep(once(), "the first")).await;
+    assert_eq!(made, Changed::Made(None));
+    let again = change(second, &new("two"), keep(once(), "the second")).await;
+    assert_eq!(again, repeated("the first"));
+    let late = second.requests.earlier_change(&once()).await.unwrap();
+    assert_eq!(late, Some(repeated("the first")));
+    let other = change(second, &new("two"), keep(other_route("other"), "x")).await;
+    assert_eq!(other, Changed::Conflict);
+    let late = second.requests.earlier_change(&other_route("other")).await;
+    assert_eq!(late.unwrap(), Some(Changed::Conflict));
+    // One too many leaves its key unused.
+    let unused = IdempotencyKey::new("another").unwrap();
+    let unused = Once::new(unused, "/v1/keys", b"body");
+    let refused = change(second, &new("two"), keep(unused.clone(), "x")).await;
+    assert_eq!(refused, Changed::TooMany { limit: 1 });
+    let late = second.requests.earlier_change(&unused).await.unwrap();
+    assert_eq!(late, None);
+    let names = keys(second).await.into_iter().map(|key| key.name);
+    assert_eq!(names.collect::<Vec<_>>(), ["one"]);
+}
+
+pub(super) async fn an_operation_is_done_once_with_its_response(handles: Handles) {
+    let (first, second) = (&handles.first, &handles.second);
+    let (webhooks, others) = (webhooks(first).await, webhooks(second).await);
+    let owner = Owner::User(user("anna"));
+    let new = NewEndpoint::new(owner, EndpointSettings::new("https://example.com/"));
+    let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+    let test = async |webhooks: &Webhooks| {
+        let test = webhooks.prepare_test(endpoint.id).await.unwrap();
+        Change::Operate(test.unwrap())
+    };
+    let keep = |key: &str| {
+        let once = Once::new(IdempotencyKey::new(key).unwrap(), "test", b"");
+        let respond = |delivery: Option<&Delivery>| Ok(delivery.unwrap().id.to_string());
+        let respond = Arc::new(respond);
+        Keep { once, respond }
+    };
+    let Changed::Made(Some(delivery)) = change(first, &test(&webhooks).await, keep("test")).await
+    else {
+        panic!("a test has a delivery");
+    };
+    assert_eq!(delivery.endpoint_id, endpoint.id);
+    let again = change(second, &test(&others).await, keep("test")).await;
+    assert_eq!(again, repeated(&delivery.id.to_string()));
+    let all = others.deliveries(&DeliveryQuery::newest(10)).await.unwrap();
+    assert_eq!(all.len(), 1);
+
+    // In one transaction or not at all: a response that cannot be made undoes what it is about.
+    let broken = |_: Option<&Delivery>| Err(StorageError::failed("a test"));
+    let broken = Keep {
+        respond: Arc::new(broken),
+        ..keep("broken")
+    };
+    let failed = first.records.change(test(&webhooks).await, Some(broken));
+    failed.await.unwrap_err();
+    let all = others.deliveries(&DeliveryQuery::newest(10)).await.unwrap();
+    assert_eq!(all.len(), 1);
+
+    let retry = Change::Operate(webhooks.prepare_retry(delivery.id));
+    let Changed::Made(Some(retried)) = change(first, &retry, keep("retry")).await else {
+        panic!("a retry has a delivery");
+    };
+    assert_eq!(retried.id, delivery.id);
+    let since = Timestamp::now() - Duration::from_secs(60);
+    let replay = || webhooks.prepare_replay(endpoint.id, Replay::since(since));
+    let replay = || Change::Operate(replay().unwrap());
+    let replayed = change(first, &replay(), self::keep(other_route("replay"), "")).await;
+    assert_eq!(replayed, Changed::Made(None));
+
+    let rotate = async || {
+        let secret = Secret::generate();
+        let rotation = webhooks.prepare_rotation(endpoint.id, secret, Duration::ZERO);
+        Change::Operate(rotation.await.unwrap().unwrap())
+    };
+    let (rotated, late) = (rotate().await, rotate().await);
+    let made = change(second, &rotated, None::<Keep>).await;
+    assert_eq!(made, Changed::Made(None));
+    // Another rotation was faster.
+    let contended = change(first, &late, keep("rotate")).await;
+    assert_eq!(contended, Changed::Contended);
+
+    // What is refused leaves its key unused.
+    let (test, retry) = (test(&webhooks).await, retry);
+    webhooks
+        .disable_endpoint(endpoint.id, "a test")
+        .await
+        .unwrap();
+    for refused in [retry, replay()] {
+        let changed = change(second, &refused, keep("refused")).await;
+        assert_eq!(changed, Changed::Refused);
+    }
+    let later = change(first, &test, keep("refused")).await;
+    assert!(matches!(later, Changed::Made(Some(_))), "{later:?}");
+}
+
+pub(super) async fn of_equal_changes_at_the_same_time_one_is_made(handles: Handles) {
+    let webhooks = webhooks(&handles.first).await;
+    let owner = Owner::User(user("anna"));
+    let new = NewEndpoint::new(owner, EndpointSettings::new("https://example.com/"));
+    let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+    let changes = (0..20).map(|n: usize| {
+        let handle = if n.is_multiple_of(2) {
+            &handles.first
+        } else {
+            &handles.second
+        };
+        let webhooks = &webhooks;
+        async move {
+            let test = webhooks.prepare_test(endpoint.id).await.unwrap().unwrap();
+            change(
+                handle,
+                &Change::Operate(test),
+                keep(other_route("body"), "x"),
+            )
+            .await
+        }
+    });
+    let outcomes = futures_util::future::join_all(changes).await;
+    let made = outcomes.iter().filter(|it| matches!(it, Changed::Made(_)));
+    assert_eq!(made.count(), 1);
+    let others = outcomes.iter().filter(|it| !matches!(it, Changed::Made(_)));
+    let is_expected = |it: &Changed| *it == Changed::Running || *it == repeated("x");
+    assert!(others.into_iter().all(is_expected), "{outcomes:?}");
+    let all = webhooks.deliveries(&DeliveryQuery::newest(100)).await;
+    assert_eq!(all.unwrap().len(), 1);
 }
 
 pub(super) async fn kept_responses_are_listed_and_replaced_if_they_are_what_they_were(
@@ -257,10 +383,10 @@ pub(super) async fn kept_responses_are_listed_and_replaced_if_they_are_what_they
     let (first, second) = (&handles.first.requests, &handles.second.requests);
     stored(&handles.first, once(vec![draft("anna", 1)], "a", "body")).await;
     let keys = ["b", "c"].map(|key| IdempotencyKey::new(key).unwrap());
-    for key in keys {
+    for (key, name) in keys.into_iter().zip(["anna", "ben"]) {
         let once = Once::new(key, "/v1/route", b"body");
-        assert_eq!(first.begin(&once).await.unwrap(), Begun::New);
-        first.finish(&once, Some("plain".to_owned())).await.unwrap();
+        let new = new_endpoint(&handles.first, name).await;
+        change(&handles.first, &new, keep(once, "plain")).await;
     }
     let kept = |key: &str, response: Option<&str>| KeptResponse {
         key: key.to_owned(),
@@ -286,19 +412,27 @@ pub(super) async fn kept_responses_are_listed_and_replaced_if_they_are_what_they
 
 pub(super) async fn keys_are_shared_by_all_operations(handles: Handles) {
     stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
-    let other = create(&handles.second, "anna", Some(key_for_endpoint("body")), "x").await;
-    let conflict = handles.second.records.create_endpoint(other).await.unwrap();
-    assert_eq!(conflict, Created::Conflict);
+    let new = new_endpoint(&handles.second, "anna").await;
+    let conflict = change(&handles.second, &new, keep(other_route("body"), "x")).await;
+    assert_eq!(conflict, Changed::Conflict);
     assert_eq!(endpoints(&handles.first, "anna").await, 0);
+    // Nor do notifications take the key of a change for theirs.
+    let key = IdempotencyKey::new("another").unwrap();
+    let other = Once::new(key, "/v1/users/anna/endpoints", b"body");
+    let made = change(&handles.second, &new, keep(other, "x")).await;
+    assert_eq!(made, Changed::Made(None));
+    let accept = once(vec![draft("anna", 1)], "another", "body");
+    let conflict = handles.first.records.accept(accept).await.unwrap();
+    assert_eq!(conflict, Accepted::Conflict);
 }
 
 pub(super) async fn an_endpoint_too_many_leaves_its_key_unused(handles: Handles) {
-    let plain = create(&handles.first, "anna", None, "x").await;
-    let stored_endpoint = handles.first.records.create_endpoint(plain).await.unwrap();
-    assert_eq!(stored_endpoint, Created::Stored);
-    let more = create(&handles.second, "anna", Some(key_for_endpoint("body")), "x").await;
-    let refused = handles.second.records.create_endpoint(more).await.unwrap();
-    assert_eq!(refused, Created::TooMany { limit: 1 });
+    let plain = new_endpoint(&handles.first, "anna").await;
+    let made = change(&handles.first, &plain, None::<Keep>).await;
+    assert_eq!(made, Changed::Made(None));
+    let more = new_endpoint(&handles.second, "anna").await;
+    let refused = change(&handles.second, &more, keep(other_route("body"), "x")).await;
+    assert_eq!(refused, Changed::TooMany { limit: 1 });
     assert_eq!(endpoints(&handles.first, "anna").await, 1);
     stored(&handles.first, once(vec![draft("anna", 1)], "key", "body")).await;
 }
@@ -341,8 +475,9 @@ fn api_key(name: &str, expires_at: Option<Timestamp>) -> StoredKey {
 }
 
 async fn create_key(handle: &Storage, key: &StoredKey, limit: u32) -> bool {
-    let now = Timestamp::now();
-    handle.api_keys.create(key, limit, now).await.unwrap()
+    let key = key.clone();
+    let new = Change::CreateKey { key, limit };
+    change(handle, &new, None::<Keep>).await == Changed::Made(None)
 }
 
 async fn keys(handle: &Storage) -> Vec<StoredKey> {
@@ -440,7 +575,9 @@ macro_rules! suite {
             webhooks_cost_one_message_and_none_without_endpoints,
             an_endpoint_is_made_once_and_its_response_repeated,
             an_earlier_request_is_found_without_storing_anything,
-            a_request_of_another_kind_is_carried_out_once,
+            an_api_key_is_made_once_and_its_response_repeated,
+            an_operation_is_done_once_with_its_response,
+            of_equal_changes_at_the_same_time_one_is_made,
             kept_responses_are_listed_and_replaced_if_they_are_what_they_were,
             keys_are_shared_by_all_operations,
             an_endpoint_too_many_leaves_its_key_unused,

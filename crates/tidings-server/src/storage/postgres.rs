@@ -20,7 +20,6 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
@@ -37,8 +36,8 @@ use self::queue::Queue;
 use self::requests::{Record, Recording};
 use super::stored::{self, Kept};
 use super::{
-    Accept, Accepted, ApiKeyStore, Begun, CreateEndpoint, Created, KeptResponse, NewResponse,
-    PostgresUrl, Records, Redis, Requests, Storage, StorageError, Turn,
+    Accept, Accepted, ApiKeyStore, Change, Changed, Keep, KeptResponse, NewResponse, PostgresUrl,
+    Records, Redis, Requests, Storage, StorageError, Turn,
 };
 use crate::idempotency::Once;
 
@@ -146,6 +145,18 @@ enum Known {
     Conflict,
 }
 
+impl Known {
+    /// What a request that does not become notifications has found.
+    fn of_change(self) -> Option<Changed> {
+        match self {
+            Self::New => None,
+            Self::Busy => Some(Changed::Running),
+            Self::Conflict => Some(Changed::Conflict),
+            Self::Repeated { response, .. } => Some(stored::find(response)),
+        }
+    }
+}
+
 impl PostgresRecords {
     async fn statement<T, F>(
         &self,
@@ -171,18 +182,18 @@ impl Records for PostgresRecords {
         Ok(accepted)
     }
 
-    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
-        let creating = async {
+    async fn change(&self, change: Change, keep: Option<Keep>) -> Result<Changed, StorageError> {
+        let changing = async {
             let database = self.transactions.lock().await;
             let run = database.run(|client| {
                 transaction(client, async |client| {
-                    store(client, &self.begin, &create).await
+                    make_once(client, &self.begin, &change, keep.as_ref()).await
                 })
             });
             run.await?
         };
-        let created = self.closing.run_until_cancelled(creating).await;
-        created.ok_or(StorageError::Closed)?
+        let changed = self.closing.run_until_cancelled(changing).await;
+        changed.ok_or(StorageError::Closed)?
     }
 
     async fn take_turn(&self, turn: &Turn<'_>) -> Result<bool, StorageError> {
@@ -235,33 +246,11 @@ impl Requests for PostgresRecords {
         })
     }
 
-    async fn begin(&self, once: &Once) -> Result<Begun, StorageError> {
-        let beginning = async {
-            let database = self.transactions.lock().await;
-            let run = database.run(|client| {
-                transaction(client, async |client| {
-                    begin_request(client, &self.begin, once).await
-                })
-            });
-            run.await?
+    async fn earlier_change(&self, once: &Once) -> Result<Option<Changed>, StorageError> {
+        let find = |client: Arc<tidings_postgres::Client>| async move {
+            requests::find(&**client, once).await
         };
-        let begun = self.closing.run_until_cancelled(beginning).await;
-        begun.ok_or(StorageError::Closed)?
-    }
-
-    async fn finish(&self, once: &Once, response: Option<String>) -> Result<(), StorageError> {
-        let Some(response) = response else {
-            let forget = |client: Arc<tidings_postgres::Client>| async move {
-                requests::forget(&**client, once).await
-            };
-            return self.statement(forget).await.map(drop);
-        };
-        let kept = Kept::Response(&response);
-        let recording = &Recording::new([Record { once, kept }])?;
-        let record = |client: Arc<tidings_postgres::Client>| async move {
-            Ok(recording.store(&**client).await)
-        };
-        self.statement(record).await?
+        Ok(self.statement(find).await??.of_change())
     }
 
     async fn responses(&self, after: &str) -> Result<Vec<KeptResponse>, StorageError> {
@@ -280,61 +269,55 @@ impl Requests for PostgresRecords {
     }
 }
 
-async fn store(
+/// Makes the change, unless the request is a repeat.
+async fn make_once(
     client: &Client,
     begin: &str,
-    create: &CreateEndpoint,
-) -> Result<Created, StorageError> {
+    change: &Change,
+    keep: Option<&Keep>,
+) -> Result<Changed, StorageError> {
     client.batch_execute(begin).await.map_err(failure)?;
-    let created = insert(client, create).await?;
+    let changed = claim_and_make(client, change, keep).await?;
     client.batch_execute("COMMIT").await.map_err(failure)?;
-    Ok(created)
+    Ok(changed)
 }
 
-async fn insert(client: &Client, create: &CreateEndpoint) -> Result<Created, StorageError> {
-    if let Some(once) = &create.once {
-        match requests::claim(client, &[once]).await?.pop() {
-            Some(Known::New) => {}
-            Some(Known::Conflict) => return Ok(Created::Conflict),
-            Some(Known::Repeated { response, .. }) => {
-                let lost = || StorageError::failed("a stored request has no response");
-                return Ok(Created::Repeated(response.ok_or_else(lost)?));
-            }
-            Some(Known::Busy) | None => return Err(StorageError::Locked),
-        }
-    }
-    match webhooks::create_endpoint_in(client, &create.endpoint).await {
-        Ok(()) => {}
-        Err(tidings_webhooks::StoreError::TooManyEndpoints { limit }) => {
-            return Ok(Created::TooMany { limit });
-        }
-        Err(error) => return Err(error.into()),
-    }
-    if let Some(once) = &create.once {
-        let record = Record {
-            once,
-            kept: Kept::Response(&create.response),
-        };
-        Recording::new([record])?.store(client).await?;
-    }
-    Ok(Created::Stored)
-}
-
-async fn begin_request(client: &Client, begin: &str, once: &Once) -> Result<Begun, StorageError> {
-    client.batch_execute(begin).await.map_err(failure)?;
-    let outcome = match requests::claim(client, &[once]).await?.pop() {
-        Some(Known::New) => Begun::New,
-        Some(Known::Conflict) => Begun::Conflict,
-        Some(Known::Repeated { events, response }) => stored::find(&events, response),
-        Some(Known::Busy) | None => return Err(StorageError::Locked),
+async fn claim_and_make(
+    client: &Client,
+    change: &Change,
+    keep: Option<&Keep>,
+) -> Result<Changed, StorageError> {
+    let Some(Keep { once, respond }) = keep else {
+        return make(client, change).await;
     };
-    if outcome == Begun::New {
-        let kept = Kept::Begun(Timestamp::now());
-        let recording = Recording::new([Record { once, kept }])?;
-        recording.store(client).await?;
+    let known = requests::claim(client, &[once]).await?.pop();
+    if let Some(earlier) = known.unwrap_or(Known::Busy).of_change() {
+        return Ok(earlier);
     }
-    client.batch_execute("COMMIT").await.map_err(failure)?;
-    Ok(outcome)
+    let changed = make(client, change).await?;
+    if let Changed::Made(delivery) = &changed {
+        let response = respond(delivery.as_ref())?;
+        let kept = Kept::Response(&response);
+        Recording::new([Record { once, kept }])?
+            .store(client)
+            .await?;
+    }
+    Ok(changed)
+}
+
+async fn make(client: &Client, change: &Change) -> Result<Changed, StorageError> {
+    use tidings_webhooks::StoreError;
+    match change {
+        Change::CreateEndpoint(endpoint) => {
+            match webhooks::create_endpoint_in(client, endpoint).await {
+                Ok(()) => Ok(Changed::Made(None)),
+                Err(StoreError::TooManyEndpoints { limit }) => Ok(Changed::TooMany { limit }),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Change::CreateKey { key, limit } => api_keys::insert(client, key, *limit).await,
+        Change::Operate(operation) => Ok(webhooks::operate_in(client, operation).await?.into()),
+    }
 }
 
 /// Runs the statements of a transaction, with its begin and its commit among them. After an error of

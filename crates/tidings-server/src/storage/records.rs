@@ -1,11 +1,12 @@
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidings_notify::{Draft, Event};
-use tidings_webhooks::PreparedEndpoint;
+use tidings_webhooks::{Delivery, Operated, Operation, PreparedEndpoint};
 
-use super::StorageError;
+use super::{StorageError, StoredKey};
 use crate::idempotency::Once;
 
 /// What the server itself keeps, and the operations that concern several parts at once.
@@ -13,9 +14,11 @@ use crate::idempotency::Once;
 /// # Contract
 ///
 /// - **All or nothing.** A call has its whole effect or none, also when its future is dropped.
-/// - **Durable.** When [`accept`](Self::accept) or [`create_endpoint`](Self::create_endpoint) returns,
-///   its effect survives a loss of power.
-/// - **Keys are shared.** A key that one operation has used is a conflict for the other.
+/// - **Durable.** When [`accept`](Self::accept) or [`change`](Self::change) returns, its effect survives a loss of
+///   power.
+/// - **Once for an idempotency key**, on every handle of every instance. A request that had no effect leaves its key
+///   unused.
+/// - **Idempotency keys are shared.** One that a request has used is a conflict for every other request.
 /// - **Read your writes**, on every handle of every instance.
 /// - **Bounded steps.** No transaction grows with the number of users, endpoints or keys that are
 ///   stored, only with the request.
@@ -26,8 +29,8 @@ pub(crate) trait Records: Debug + Send + Sync + 'static {
     /// Stores the notifications, the message that hands them to webhooks, and the idempotency key.
     async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError>;
 
-    /// Stores an endpoint and the idempotency key.
-    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError>;
+    /// Makes a change, and stores the idempotency key with the response.
+    async fn change(&self, change: Change, keep: Option<Keep>) -> Result<Changed, StorageError>;
 
     /// Takes a kind of work that one instance at a time does, or keeps it. Returns `false` while it is
     /// another instance's.
@@ -77,25 +80,70 @@ pub(crate) enum Accepted {
     Conflict,
 }
 
-/// An endpoint to store.
+/// A change of something else than notifications.
 #[derive(Debug, Clone)]
-pub(crate) struct CreateEndpoint {
-    pub(crate) endpoint: PreparedEndpoint,
-    /// What is kept for a repeated request, beside the idempotency key.
-    pub(crate) response: String,
-    /// The idempotency key, if the caller sent one.
-    pub(crate) once: Option<Once>,
+pub(crate) enum Change {
+    CreateEndpoint(Box<PreparedEndpoint>),
+    /// Stores an API key, unless there are `limit` that have not expired when it is made. Of those that have expired,
+    /// so many that expired last stay.
+    CreateKey {
+        key: StoredKey,
+        limit: u32,
+    },
+    Operate(Operation),
 }
 
-/// What became of a [`CreateEndpoint`].
+/// What makes a change repeatable.
+#[derive(Clone)]
+pub(crate) struct Keep {
+    pub(crate) once: Once,
+    /// What is kept for a repeat, beside the idempotency key.
+    pub(crate) respond: Respond,
+}
+
+/// Makes the text of a response from the delivery of [`Changed::Made`].
+pub(crate) type Respond =
+    Arc<dyn Fn(Option<&Delivery>) -> Result<String, StorageError> + Send + Sync>;
+
+/// The response may be secret.
+impl Debug for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Keep").field(&self.once).finish()
+    }
+}
+
+/// What became of a [`Change`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// The endpoint is stored.
-    Stored,
-    /// The request was made before, and this was its response. Nothing was stored.
+pub(crate) enum Changed {
+    /// The change is stored. Of an operation that has one, the delivery.
+    Made(Option<Delivery>),
+    /// The change was made before, and this was kept. Nothing was stored.
     Repeated(String),
     /// The key was used for another request. Nothing was stored.
     Conflict,
-    /// The owner has as many endpoints as allowed. Nothing was stored.
+    /// Another transaction has the key. Nothing was stored.
+    Running,
+    /// There are as many endpoints of the owner, or API keys, as allowed. Nothing was stored.
     TooMany { limit: usize },
+    /// There is nothing to do the operation on. Nothing was stored.
+    Refused,
+    /// The endpoint was changed after the operation was prepared. Nothing was stored.
+    Contended,
+}
+
+impl Changed {
+    pub(super) fn too_many_keys(limit: u32) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        Self::TooMany { limit }
+    }
+}
+
+impl From<Operated> for Changed {
+    fn from(operated: Operated) -> Self {
+        match operated {
+            Operated::Done(delivery) => Self::Made(delivery),
+            Operated::Refused => Self::Refused,
+            Operated::Contended => Self::Contended,
+        }
+    }
 }

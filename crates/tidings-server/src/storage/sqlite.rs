@@ -24,8 +24,8 @@ use tidings_webhooks::WebhookEvent;
 use self::idempotency::Known;
 use super::stored::{self, Kept};
 use super::{
-    Accept, Accepted, ApiKeyStore, Begun, CreateEndpoint, Created, KeptResponse, NewResponse,
-    Records, Requests, Storage, StorageError, Turn,
+    Accept, Accepted, ApiKeyStore, Change, Changed, Keep, KeptResponse, NewResponse, Records,
+    Requests, Storage, StorageError, Turn,
 };
 use crate::idempotency::Once;
 
@@ -124,8 +124,9 @@ impl Records for SqliteRecords {
         }
     }
 
-    async fn create_endpoint(&self, create: CreateEndpoint) -> Result<Created, StorageError> {
-        self.database.write(move |tx| store(tx, &create)).await
+    async fn change(&self, change: Change, keep: Option<Keep>) -> Result<Changed, StorageError> {
+        let job = move |tx: &Transaction<'_>| make_once(tx, &change, keep.as_ref());
+        self.database.write(job).await
     }
 
     /// A file belongs to one server.
@@ -161,17 +162,10 @@ impl Requests for SqliteRecords {
         })
     }
 
-    async fn begin(&self, once: &Once) -> Result<Begun, StorageError> {
+    async fn earlier_change(&self, once: &Once) -> Result<Option<Changed>, StorageError> {
         let once = once.clone();
-        let begin = move |tx: &Transaction<'_>| idempotency::begin(tx, &once);
-        self.database.write(begin).await
-    }
-
-    async fn finish(&self, once: &Once, response: Option<String>) -> Result<(), StorageError> {
-        let once = once.clone();
-        let finish =
-            move |tx: &Transaction<'_>| idempotency::finish(tx, &once, response.as_deref());
-        self.database.write(finish).await
+        let look_up = move |connection: &Connection| idempotency::look_up(connection, &once);
+        Ok(self.database.read(look_up).await?.of_change())
     }
 
     async fn responses(&self, after: &str) -> Result<Vec<KeptResponse>, StorageError> {
@@ -226,28 +220,38 @@ fn write(
     })
 }
 
-fn store(tx: &Transaction<'_>, create: &CreateEndpoint) -> Result<Created, StorageError> {
-    if let Some(once) = &create.once {
-        match idempotency::look_up(tx, once)? {
-            Known::New => {}
-            Known::Conflict => return Ok(Created::Conflict),
-            Known::Repeated { response, .. } => {
-                let lost = || StorageError::failed("a stored request has no response");
-                return Ok(Created::Repeated(response.ok_or_else(lost)?));
-            }
-        }
+/// Makes the change, unless the request is a repeat.
+fn make_once(
+    tx: &Transaction<'_>,
+    change: &Change,
+    keep: Option<&Keep>,
+) -> Result<Changed, StorageError> {
+    let Some(Keep { once, respond }) = keep else {
+        return make(tx, change);
+    };
+    if let Some(earlier) = idempotency::look_up(tx, once)?.of_change() {
+        return Ok(earlier);
     }
-    match tidings_webhooks::sqlite::create_endpoint_in(tx, &create.endpoint) {
-        Ok(()) => {}
-        Err(tidings_webhooks::StoreError::TooManyEndpoints { limit }) => {
-            return Ok(Created::TooMany { limit });
-        }
-        Err(error) => return Err(error.into()),
+    let changed = make(tx, change)?;
+    if let Changed::Made(delivery) = &changed {
+        let response = respond(delivery.as_ref())?;
+        idempotency::record(tx, once, Kept::Response(&response))?;
     }
-    if let Some(once) = &create.once {
-        idempotency::record(tx, once, Kept::Response(&create.response))?;
+    Ok(changed)
+}
+
+fn make(tx: &Transaction<'_>, change: &Change) -> Result<Changed, StorageError> {
+    use tidings_webhooks::StoreError;
+    use tidings_webhooks::sqlite::{create_endpoint_in, operate_in};
+    match change {
+        Change::CreateEndpoint(endpoint) => match create_endpoint_in(tx, endpoint) {
+            Ok(()) => Ok(Changed::Made(None)),
+            Err(StoreError::TooManyEndpoints { limit }) => Ok(Changed::TooMany { limit }),
+            Err(error) => Err(error.into()),
+        },
+        Change::CreateKey { key, limit } => api_keys::insert(tx, key, *limit),
+        Change::Operate(operation) => Ok(operate_in(tx, operation)?.into()),
     }
-    Ok(Created::Stored)
 }
 
 impl From<tidings_sqlite::Error> for StorageError {

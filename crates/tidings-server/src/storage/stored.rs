@@ -5,8 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidings_notify::{Draft, Event, EventId};
 
-use super::{Begun, StorageError};
-use crate::idempotency::LONGEST_RUN;
+use super::{Changed, StorageError};
 
 /// What identifies an event that became of a request, beside the content of the request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,45 +18,26 @@ pub(super) enum Kept<'a> {
     Events(&'a [Event]),
     /// It became something else, and this was its response.
     Response(&'a str),
-    /// It is being carried out since this time.
-    Begun(Timestamp),
 }
 
 impl<'a> Kept<'a> {
-    /// The columns `events` and `response`. The first is JSON: `[[id, timestamp], …]`, or the time of a request
-    /// that is being carried out.
+    /// The columns `events` and `response`. The first is JSON: `[[id, timestamp], …]`.
     pub(super) fn columns(self) -> Result<(String, Option<&'a str>), StorageError> {
-        let (events, response) = match self {
-            Self::Events(events) => {
-                let stored = events
-                    .iter()
-                    .map(|event| StoredEvent(event.id, event.timestamp));
-                (serde_json::to_string(&stored.collect::<Vec<_>>()), None)
-            }
-            Self::Response(response) => (Ok("[]".to_owned()), Some(response)),
-            Self::Begun(since) => (serde_json::to_string(&since), None),
+        let events = match self {
+            Self::Events(events) => events,
+            Self::Response(response) => return Ok(("[]".to_owned(), Some(response))),
         };
-        Ok((events.map_err(StorageError::failed)?, response))
+        let stored = events
+            .iter()
+            .map(|event| StoredEvent(event.id, event.timestamp));
+        let stored = serde_json::to_string(&stored.collect::<Vec<_>>());
+        Ok((stored.map_err(StorageError::failed)?, None))
     }
 }
 
-/// What a request that is not accepted as notifications finds under its key.
-pub(super) fn find(events: &str, response: Option<String>) -> Begun {
-    if let Some(response) = response {
-        return Begun::Repeated(response);
-    }
-    match serde_json::from_str::<Timestamp>(events) {
-        Ok(since) => {
-            let left = LONGEST_RUN - Timestamp::now().duration_since(since);
-            if left.is_positive() {
-                Begun::Running { left }
-            } else {
-                // Its server has ended before it was done.
-                Begun::New
-            }
-        }
-        Err(_) => Begun::Conflict,
-    }
+/// What a request that does not become notifications finds under its key.
+pub(super) fn find(response: Option<String>) -> Changed {
+    response.map_or(Changed::Conflict, Changed::Repeated)
 }
 
 /// The notifications that the first request became: the same content, with the ids and times of then.
@@ -70,43 +50,4 @@ pub(super) fn decode(drafts: Vec<Draft>, stored: &str) -> Result<Vec<Event>, Sto
     Ok(events
         .map(|(draft, StoredEvent(id, time))| Event::from_draft(draft.with_timestamp(time), id))
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use jiff::SignedDuration;
-
-    use super::*;
-
-    #[test]
-    fn a_request_runs_until_it_counts_as_lost_with_its_server() {
-        let begun = |ago: SignedDuration| {
-            let (events, response) = Kept::Begun(Timestamp::now() - ago).columns().unwrap();
-            assert_eq!(response, None);
-            find(&events, None)
-        };
-        // -5: the clock of another instance is ahead.
-        for (ago, expected) in [(0, 60), (20, 40), (55, 5), (-5, 65)] {
-            let Begun::Running { left } = begun(SignedDuration::from_secs(ago)) else {
-                panic!("{ago}");
-            };
-            let expected = SignedDuration::from_secs(expected);
-            assert!(left <= expected, "{ago} {left}");
-            assert!(
-                left > expected - SignedDuration::from_secs(4),
-                "{ago} {left}"
-            );
-        }
-        assert_eq!(begun(LONGEST_RUN), Begun::New);
-    }
-
-    #[test]
-    fn a_response_is_repeated_and_notifications_are_another_request() {
-        let (events, response) = Kept::Response("text").columns().unwrap();
-        let found = find(&events, response.map(str::to_owned));
-        assert_eq!(found, Begun::Repeated("text".to_owned()));
-        let (events, response) = Kept::Events(&[]).columns().unwrap();
-        assert_eq!(response, None);
-        assert_eq!(find(&events, None), Begun::Conflict);
-    }
 }

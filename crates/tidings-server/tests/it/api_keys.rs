@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tidings_test_support::Schema;
 
+use crate::encryption::is_in_a_row;
 use crate::support::{Events, Home, Server, binary, http, soon};
 
 const KEY: &str = "a-key-for-this-test-0123456789";
@@ -169,17 +170,110 @@ async fn a_request_for_a_key_is_checked_field_by_field() {
             "{body}"
         );
     }
-    let request = http().post(server.at("/v1/keys")).bearer_auth(KEY);
-    let body = json!({ "name": "a", "scopes": ["read"] });
-    let response = request
-        .header("Idempotency-Key", "1")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(response.status(), 400);
     let (_, list) = call(&server, KEY, Method::GET, "/v1/keys", None).await;
     assert_eq!(list, json!({ "data": [] }));
+}
+
+/// Makes a key by a request that can be repeated; gives the status and the body.
+async fn create_once(server: &Server, caller: Option<&str>, body: &Value) -> (u16, Value) {
+    let request = http().post(server.at("/v1/keys")).json(body);
+    let mut request = request.header("Idempotency-Key", "once");
+    if let Some(key) = caller {
+        request = request.bearer_auth(key);
+    }
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.json().await.unwrap())
+}
+
+async fn count(server: &Server) -> usize {
+    let (_, all) = call(server, KEY, Method::GET, "/v1/keys", None).await;
+    all["data"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn a_key_is_made_once_for_an_idempotency_key_and_never_stored() {
+    const OTHER: &str = "another-key-for-this-test-0123456789";
+    let home = Home::with(&["--api-key", KEY, "--api-key", OTHER]);
+    let server = home.start().await;
+    let body = json!({ "name": "shop", "scopes": ["admin"] });
+    let first = create_once(&server, Some(KEY), &body).await;
+    assert_eq!(first.0, 201, "{}", first.1);
+    let (id, key) = (text(&first.1, "id"), text(&first.1, "key"));
+    assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+    let other = json!({ "name": "shop", "scopes": ["read"] });
+    let conflict = create_once(&server, Some(KEY), &other).await;
+    assert_eq!(conflict.1["error"]["code"], "idempotency_conflict");
+    // A caller with an idempotency key of its own.
+    let others = create_once(&server, Some(key), &body).await;
+    assert_eq!(others.0, 201, "{}", others.1);
+    assert_ne!(others.1["id"], first.1["id"]);
+    assert_eq!(count(&server).await, 2);
+
+    server.kill().await;
+    let server = home.start().await;
+    assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+    // The keys of the configuration share their idempotency keys, and only the one that was sent opens the response.
+    let unread = create_once(&server, Some(OTHER), &body).await;
+    assert_eq!(unread.0, 409, "{}", unread.1);
+    assert_eq!(unread.1["error"]["code"], "response_unreadable");
+    let message = text(&unread.1["error"], "message");
+    assert!(message.contains("revoke it"), "{message}");
+    assert_eq!(count(&server).await, 2);
+    assert_eq!(revoke(&server, id).await, 204);
+    assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+
+    server.stop("-TERM").await.0.code().unwrap();
+    assert!(is_in_a_row(&home.database(), "of-caller:sealed:1:"));
+    for key in [key, text(&others.1, "key")] {
+        assert!(!is_in_a_row(&home.database(), &key[7..]), "{key}");
+    }
+    // A key of the server changes nothing for the caller.
+    for encryption in ["A".repeat(43), "E".repeat(43) + "," + &"A".repeat(43)] {
+        let mut command = home.command();
+        command.env("TIDINGS_ENCRYPTION_KEY", &encryption);
+        let server = Server::of(command).await;
+        assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+        soon("the encryption", async {
+            while is_in_a_row(&home.database(), "of-caller:") {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+        server.stop("-TERM").await.0.code().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_for_a_key_does_not_depend_on_its_expiry() {
+    let home = with_key();
+    let server = home.start().await;
+    let end = jiff::Timestamp::now() + std::time::Duration::from_millis(1500);
+    let body = json!({ "name": "shop", "scopes": ["read"], "expires_at": end });
+    let first = create_once(&server, Some(KEY), &body).await;
+    assert_eq!(first.0, 201, "{}", first.1);
+    while jiff::Timestamp::now() <= end {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(create_once(&server, Some(KEY), &body).await, first);
+    assert_eq!(count(&server).await, 1);
+}
+
+#[tokio::test]
+async fn an_open_server_repeats_the_response_with_a_key_until_it_stops() {
+    let home = Home::new();
+    let server = home.start().await;
+    let body = json!({ "name": "shop", "scopes": ["read"] });
+    let first = create_once(&server, None, &body).await;
+    assert_eq!(first.0, 201, "{}", first.1);
+    assert_eq!(create_once(&server, None, &body).await, first);
+    server.stop("-TERM").await.0.code().unwrap();
+    assert!(!is_in_a_row(&home.database(), &text(&first.1, "key")[7..]));
+    let server = home.start().await;
+    let unread = create_once(&server, None, &body).await;
+    assert_eq!(unread.0, 409, "{}", unread.1);
+    assert_eq!(unread.1["error"]["code"], "response_unreadable");
+    assert_eq!(count(&server).await, 1);
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn create(server: &Server) -> (u16, Value) {
 }
 
 /// Whether a text is in a value of a row of any table.
-fn is_in_a_row(database: &Path, text: &str) -> bool {
+pub(crate) fn is_in_a_row(database: &Path, text: &str) -> bool {
     let database = rusqlite::Connection::open(database).unwrap();
     let mut tables = database
         .prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")

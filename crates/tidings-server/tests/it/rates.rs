@@ -234,7 +234,7 @@ async fn an_owner_has_as_many_endpoints_as_allowed() {
         let body = assert_code(refused, "too_many_endpoints").await;
         let message = body["error"]["message"].as_str().unwrap();
         assert!(
-            message.contains("at most 1 endpoints (--max-endpoints)"),
+            message.contains("at most 1 endpoint (--max-endpoints)"),
             "{message}"
         );
         let field = path.contains("users").then_some("user");
@@ -349,7 +349,16 @@ async fn the_word_of_others_than_trusted_proxies_does_not_count() {
 
 /// Sends a request, and gives what comes until the response is whole or the connection ends.
 async fn ask(stream: &mut TcpStream, accept: &str) -> String {
-    let head = format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+    let path = if accept.contains("event-stream") {
+        "/v1/users/anna/events"
+    } else {
+        "/health/live"
+    };
+    ask_for(path, stream, accept).await
+}
+
+async fn ask_for(path: &str, stream: &mut TcpStream, accept: &str) -> String {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
     let mut response = Vec::new();
     soon("a response", async {
         if stream.write_all(head.as_bytes()).await.is_err() {
@@ -476,6 +485,11 @@ async fn an_address_has_as_many_connections_as_allowed() {
     assert!(refused.contains("\r\nconnection: close\r\n"), "{refused}");
     assert!(refused.contains("\"too_many_connections\""), "{refused}");
     assert_eq!(beyond.read(&mut [0]).await.unwrap(), 0);
+
+    // No other route has event sources; a 200 would also say that the database works.
+    let mut beyond = from(&server, client).await;
+    let refused = ask_for("/health/ready", &mut beyond, "text/event-stream").await;
+    assert!(refused.starts_with("HTTP/1.1 429"), "{refused}");
 
     let mut beyond = from(&server, client).await;
     let bye = ask(&mut beyond, "text/event-stream").await;

@@ -592,6 +592,7 @@ async fn every_route_that_changes_something_takes_an_idempotency_key_or_refuses_
         "/v1/endpoints/{id}/replay",
         "/v1/endpoints/{id}/secret/rotate",
         "/v1/endpoints/{id}/test",
+        "/v1/keys",
         "/v1/notifications",
         "/v1/notifications/batch",
         "/v1/users/{user}/endpoints",

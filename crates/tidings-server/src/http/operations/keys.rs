@@ -36,9 +36,9 @@ pub(in crate::http) fn list() -> Operation {
 pub(in crate::http) fn create() -> Operation {
     Operation::new(Group::Keys, "createKey", "Makes an API key")
         .description(
-            "Only this response contains the key. An `Idempotency-Key` is refused: the key would have to be stored for \
-             a repeated request. A key whose response was lost can be found in the list and revoked.",
+            "Only this response contains the key, and that to a repeat with the same `Idempotency-Key` and API key.",
         )
+        .carried_out_once()
         .takes::<NewKey>(json!({ "name": "shop", "scopes": ["publish", "read"] }))
         .replies::<CreatedApiKey>(
             StatusCode::CREATED,

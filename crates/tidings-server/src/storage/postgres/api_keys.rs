@@ -3,25 +3,25 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tidings_postgres::Parameter;
-use tidings_postgres::tokio_postgres::Row;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::tokio_postgres::{Client, Row};
 
-use super::PostgresRecords;
+use super::{PostgresRecords, failure};
 use crate::access::Scopes;
-use crate::storage::StorageError;
 use crate::storage::api_keys::{AllKeys, ApiKeyStore, StoredKey};
+use crate::storage::{Changed, StorageError};
 
 /// Two calls at the same time may pass the limit by one: the limit bounds memory, and need not be exact.
 const CREATE: &str = "
     WITH forgotten AS (
         DELETE FROM tidings_server_api_key WHERE id IN (
-            SELECT id FROM tidings_server_api_key WHERE expires_at <= $10
+            SELECT id FROM tidings_server_api_key WHERE expires_at <= $6
             ORDER BY expires_at DESC, id OFFSET $9))
     INSERT INTO tidings_server_api_key
         (id, name, digest, prefix, scopes, created_at, expires_at, last_used_at)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8
     WHERE (SELECT count(*) FROM tidings_server_api_key
-        WHERE expires_at IS NULL OR expires_at > $10) < $9";
+        WHERE expires_at IS NULL OR expires_at > $6) < $9";
 
 const ALL: &str = "
     SELECT id, name, digest, prefix, scopes, created_at, expires_at, last_used_at
@@ -42,35 +42,6 @@ const RECORD_USE: &str = "
 
 #[async_trait]
 impl ApiKeyStore for PostgresRecords {
-    async fn create(
-        &self,
-        key: &StoredKey,
-        limit: u32,
-        now: Timestamp,
-    ) -> Result<bool, StorageError> {
-        let scopes = key.scopes.to_string();
-        let created_at = key.created_at.as_microsecond();
-        let expires_at = key.expires_at.map(Timestamp::as_microsecond);
-        let last_used_at = key.last_used_at.map(Timestamp::as_microsecond);
-        let (digest, limit) = (key.digest.as_slice(), i64::from(limit));
-        let now = now.as_microsecond();
-        let parameters: [Parameter<'_>; 10] = [
-            (&key.id, Type::TEXT),
-            (&key.name, Type::TEXT),
-            (&digest, Type::BYTEA),
-            (&key.prefix, Type::TEXT),
-            (&scopes, Type::TEXT),
-            (&created_at, Type::INT8),
-            (&expires_at, Type::INT8),
-            (&last_used_at, Type::INT8),
-            (&limit, Type::INT8),
-            (&now, Type::INT8),
-        ];
-        let create =
-            self.statement(|client| async move { client.execute_typed(CREATE, &parameters).await });
-        Ok(create.await? > 0)
-    }
-
     async fn all(&self) -> Result<AllKeys, StorageError> {
         let rows = self.statement(|client| async move { client.query_typed(ALL, &[]).await });
         let mut all = AllKeys::default();
@@ -106,6 +77,36 @@ impl ApiKeyStore for PostgresRecords {
             .statement(|client| async move { client.execute_typed(RECORD_USE, &parameters).await });
         record.await.map(drop)
     }
+}
+
+/// Stores a key within a transaction, if there are not too many.
+pub(super) async fn insert(
+    client: &Client,
+    key: &StoredKey,
+    limit: u32,
+) -> Result<Changed, StorageError> {
+    let scopes = key.scopes.to_string();
+    let created_at = key.created_at.as_microsecond();
+    let expires_at = key.expires_at.map(Timestamp::as_microsecond);
+    let last_used_at = key.last_used_at.map(Timestamp::as_microsecond);
+    let (digest, most) = (key.digest.as_slice(), i64::from(limit));
+    let parameters: [Parameter<'_>; 9] = [
+        (&key.id, Type::TEXT),
+        (&key.name, Type::TEXT),
+        (&digest, Type::BYTEA),
+        (&key.prefix, Type::TEXT),
+        (&scopes, Type::TEXT),
+        (&created_at, Type::INT8),
+        (&expires_at, Type::INT8),
+        (&last_used_at, Type::INT8),
+        (&most, Type::INT8),
+    ];
+    let inserted = client.execute_typed(CREATE, &parameters).await;
+    Ok(if inserted.map_err(failure)? > 0 {
+        Changed::Made(None)
+    } else {
+        Changed::too_many_keys(limit)
+    })
 }
 
 fn key(row: &Row) -> Result<StoredKey, StorageError> {

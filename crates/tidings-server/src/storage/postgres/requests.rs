@@ -26,8 +26,6 @@ const FIND: &str =
     "SELECT 1::bigint, true, fingerprint, events, response FROM tidings_server_request
     WHERE key = $1 AND accepted_at > clock_timestamp() - make_interval(secs => $2)";
 
-const FORGET: &str = "DELETE FROM tidings_server_request WHERE key = $1 AND fingerprint = $2";
-
 const RESPONSES: &str = "SELECT key, response FROM tidings_server_request
     WHERE key > $1 ORDER BY key LIMIT $2";
 
@@ -110,7 +108,7 @@ impl<'a> Recording<'a> {
         Ok(recording)
     }
 
-    /// Stores it, if there is something. The keys have been [claimed](claim), or their requests have begun.
+    /// Stores it, if there is something. The keys have been [claimed](claim).
     pub(super) async fn store(
         &self,
         client: &(impl GenericClient + Sync),
@@ -140,16 +138,6 @@ pub(super) async fn find(
     Ok(found
         .first()
         .map_or(Ok(Known::New), |row| known_of(once, row)))
-}
-
-/// Deletes a request.
-pub(super) async fn forget(
-    client: &(impl GenericClient + Sync),
-    once: &Once,
-) -> Result<u64, Error> {
-    let (key, fingerprint) = (once.key.as_str(), once.fingerprint.as_slice());
-    let parameters: [Parameter<'_>; 2] = [(&key, Type::TEXT), (&fingerprint, Type::BYTEA)];
-    client.execute_typed(FORGET, &parameters).await
 }
 
 /// A page of requests behind a key.

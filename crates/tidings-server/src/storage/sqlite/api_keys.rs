@@ -6,8 +6,8 @@ use tidings_sqlite::rusqlite::{Connection, Row, Transaction};
 
 use super::SqliteRecords;
 use crate::access::Scopes;
-use crate::storage::StorageError;
 use crate::storage::api_keys::{AllKeys, ApiKeyStore, StoredKey};
+use crate::storage::{Changed, StorageError};
 
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "api_keys";
@@ -28,17 +28,6 @@ pub(in crate::storage) const STEPS: &[&str] = &["
 
 #[async_trait]
 impl ApiKeyStore for SqliteRecords {
-    async fn create(
-        &self,
-        key: &StoredKey,
-        limit: u32,
-        now: Timestamp,
-    ) -> Result<bool, StorageError> {
-        let key = key.clone();
-        let insert = move |tx: &Transaction<'_>| insert(tx, &key, limit, now);
-        self.database.write(insert).await
-    }
-
     async fn all(&self) -> Result<AllKeys, StorageError> {
         self.database.read(select).await
     }
@@ -77,12 +66,13 @@ impl ApiKeyStore for SqliteRecords {
     }
 }
 
-fn insert(
+/// Stores a key, if there are not too many.
+pub(super) fn insert(
     tx: &Transaction<'_>,
     key: &StoredKey,
     limit: u32,
-    now: Timestamp,
-) -> Result<bool, StorageError> {
+) -> Result<Changed, StorageError> {
+    let now = key.created_at;
     tx.prepare_cached(
         "DELETE FROM api_key WHERE id IN (
              SELECT id FROM api_key WHERE expires_at <= ?1
@@ -108,7 +98,11 @@ fn insert(
             limit,
             now.as_microsecond(),
         ))?;
-    Ok(inserted > 0)
+    Ok(if inserted > 0 {
+        Changed::Made(None)
+    } else {
+        Changed::too_many_keys(limit)
+    })
 }
 
 fn select(connection: &Connection) -> Result<AllKeys, StorageError> {

@@ -5,7 +5,7 @@ use tidings_sqlite::rusqlite::{Connection, OptionalExtension, Transaction};
 
 use crate::idempotency::{KEPT, Once};
 use crate::storage::stored::{self, Kept};
-use crate::storage::{Begun, KeptResponse, NewResponse, StorageError};
+use crate::storage::{Changed, KeptResponse, NewResponse, StorageError};
 
 /// Whose table this is, in the file's list of schemas.
 pub(in crate::storage) const COMPONENT: &str = "idempotency";
@@ -56,6 +56,17 @@ pub(super) enum Known {
     Conflict,
 }
 
+impl Known {
+    /// What a request that does not become notifications has found.
+    pub(super) fn of_change(self) -> Option<Changed> {
+        match self {
+            Self::New => None,
+            Self::Conflict => Some(Changed::Conflict),
+            Self::Repeated { response, .. } => Some(stored::find(response)),
+        }
+    }
+}
+
 pub(super) fn look_up(tx: &Connection, once: &Once) -> Result<Known, StorageError> {
     let found = tx
         .prepare_cached(
@@ -92,33 +103,6 @@ pub(super) fn record(
         response,
         Timestamp::now().as_microsecond(),
     ))?;
-    Ok(())
-}
-
-/// Begins a request that does not become notifications.
-pub(super) fn begin(tx: &Transaction<'_>, once: &Once) -> Result<Begun, StorageError> {
-    let begun = match look_up(tx, once)? {
-        Known::New => Begun::New,
-        Known::Conflict => Begun::Conflict,
-        Known::Repeated { events, response } => stored::find(&events, response),
-    };
-    if begun == Begun::New {
-        record(tx, once, Kept::Begun(Timestamp::now()))?;
-    }
-    Ok(begun)
-}
-
-/// Keeps the response of a request that has begun, or forgets the request.
-pub(super) fn finish(
-    tx: &Transaction<'_>,
-    once: &Once,
-    response: Option<&str>,
-) -> Result<(), StorageError> {
-    if let Some(response) = response {
-        return record(tx, once, Kept::Response(response));
-    }
-    tx.prepare_cached("DELETE FROM idempotency WHERE key = ?1 AND fingerprint = ?2")?
-        .execute((once.key.as_str(), once.fingerprint))?;
     Ok(())
 }
 
