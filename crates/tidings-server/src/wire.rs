@@ -66,6 +66,7 @@ pub(crate) struct ErrorDescription {
 /// The parts of an error that a command shows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ReadError {
+    pub(crate) code: String,
     pub(crate) message: String,
     pub(crate) field: Option<String>,
 }

@@ -10,6 +10,7 @@ use tidings_webhooks::{DeliveryId, DeliveryState, EndpointId};
 use super::CommandError;
 use super::document::Document;
 use super::remote::Remote;
+use crate::counted::counted;
 use crate::settings::count;
 use crate::wire::Data;
 use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
@@ -109,7 +110,7 @@ impl List {
                 url.query_pairs_mut().append_pair(name, &value);
             }
         }
-        let Page { data, next } = self.remote.call(Method::GET, url, None).await?;
+        let Page { data, next } = self.remote.get(url).await?;
         let mut out = std::io::stdout().lock();
         for delivery in &data {
             if self.json {
@@ -132,7 +133,7 @@ impl One {
         let url = self
             .remote
             .address(&["v1", "deliveries", &self.id.to_string()])?;
-        let delivery: Document = self.remote.call(Method::GET, url, None).await?;
+        let delivery: Document = self.remote.get(url).await?;
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", delivery.json())?;
@@ -146,7 +147,7 @@ impl One {
         let url = self
             .remote
             .address(&["v1", "deliveries", &self.id.to_string(), "attempts"])?;
-        let Data::<Vec<Document>> { data } = self.remote.call(Method::GET, url, None).await?;
+        let Data::<Vec<Document>> { data } = self.remote.get(url).await?;
         if data.is_empty() && !self.json {
             writeln!(std::io::stderr(), "no attempts")?;
         }
@@ -206,7 +207,8 @@ impl fmt::Display for DeliveryLine<'_> {
         } = self;
         write!(
             f,
-            "{id}  {created_at}  {state}  {attempts} attempts  {event_type}  {message_id}  {endpoint_id}"
+            "{id}  {created_at}  {state}  {}  {event_type}  {message_id}  {endpoint_id}",
+            counted(*attempts, "attempt"),
         )?;
         if let Some(next) = next_attempt_at {
             write!(f, "  next {next}")?;

@@ -274,7 +274,7 @@ impl fmt::Display for Silent {
 impl List {
     async fn run(self) -> Result<(), CommandError> {
         let url = self.owner.address(&[])?;
-        let Data::<Vec<Document>> { data } = self.owner.remote.call(Method::GET, url, None).await?;
+        let Data::<Vec<Document>> { data } = self.owner.remote.get(url).await?;
         if data.is_empty() && !self.json {
             writeln!(std::io::stderr(), "no endpoints")?;
         }
@@ -294,7 +294,7 @@ impl One {
     async fn show(self) -> Result<(), CommandError> {
         let url = self.endpoint.address(&[])?;
         let remote = &self.endpoint.owner.remote;
-        let endpoint: Document = remote.call(Method::GET, url, None).await?;
+        let endpoint: Document = remote.get(url).await?;
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{}", endpoint.json())?;

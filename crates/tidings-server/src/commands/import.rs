@@ -7,6 +7,7 @@ use tidings_import::Progress;
 use tokio::time::Instant;
 
 use super::CommandError;
+use crate::counted::counted;
 use crate::settings::Unshown;
 use crate::storage::{DatabaseUrl, Imported, import};
 
@@ -53,8 +54,10 @@ impl Import {
         let mut out = std::io::stdout().lock();
         writeln!(
             out,
-            "Imported {rows} rows from {} to {}",
-            self.from, self.to
+            "Imported {} from {} to {}",
+            counted(rows, "row"),
+            self.from,
+            self.to
         )?;
         writeln!(
             out,

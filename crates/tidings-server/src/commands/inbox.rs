@@ -1,7 +1,6 @@
 use std::io::Write;
 
 use clap::Args;
-use reqwest::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidings_notify::{MAX_INBOX_LIMIT, UserId};
@@ -79,7 +78,7 @@ impl Inbox {
         if let Some(event_type) = &self.event_type {
             url.query_pairs_mut().append_pair("type", event_type);
         }
-        let page: Page = self.remote.call(Method::GET, url, None).await?;
+        let page: Page = self.remote.get(url).await?;
         let mut out = std::io::stdout().lock();
         for notification in page.data {
             if self.json {
@@ -98,7 +97,7 @@ impl Inbox {
         let mut path = vec!["v1", "users", self.user.as_str(), "notifications"];
         path.extend(what);
         let url = self.remote.address(&path)?;
-        let counts: Box<RawValue> = self.remote.call(Method::POST, url, None).await?;
+        let counts: Box<RawValue> = self.remote.change_once(url).await?;
         let mut out = std::io::stdout().lock();
         if self.json {
             writeln!(out, "{counts}")?;

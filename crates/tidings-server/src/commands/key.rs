@@ -94,7 +94,7 @@ impl Create {
         };
         let url = self.remote.address(&["v1", "keys"])?;
         let body = to_raw_value(&body)?;
-        let created: CreatedApiKey = self.remote.call(Method::POST, url, Some(&body)).await?;
+        let created: CreatedApiKey = self.remote.create(url, &body).await?;
         if let Err(error) = print(&created.key) {
             return Err(self.remote.take_back(&created.described.id, &error).await);
         }
@@ -130,7 +130,7 @@ impl Remote {
 impl List {
     async fn run(self) -> Result<(), CommandError> {
         let url = self.remote.address(&["v1", "keys"])?;
-        let Data::<Vec<ApiKey>> { data } = self.remote.call(Method::GET, url, None).await?;
+        let Data::<Vec<ApiKey>> { data } = self.remote.get(url).await?;
         if data.is_empty() && !self.json {
             writeln!(std::io::stderr(), "no keys")?;
         }

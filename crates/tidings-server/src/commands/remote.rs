@@ -7,9 +7,10 @@ use std::{fmt, io};
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use tidings_reconnect::Obstacle;
+use tokio::time::Instant;
 
 use super::CommandError;
 use crate::error::{explain, said_by_system};
@@ -40,6 +41,9 @@ pub(super) struct Remote {
         value_parser = Unshown(first_key)
     )]
     api_key: Option<String>,
+
+    #[arg(skip)]
+    limits: ReplyLimits,
 }
 
 pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
@@ -51,7 +55,9 @@ pub(super) fn server_url(text: &str) -> Result<Url, &'static str> {
 /// The first of some keys.
 fn first_key(text: &str) -> Result<String, &'static str> {
     let key = text.split(',').next().unwrap_or_default().trim();
-    if !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()) {
+    if text.trim().is_empty() {
+        Err("expected an API key, got an empty text; leave it out for a server with --dev")
+    } else if !key.is_empty() && key.chars().all(|c| c.is_ascii_graphic()) {
         Ok(key.to_owned())
     } else {
         Err("expected visible ASCII characters")
@@ -67,13 +73,41 @@ const WAITS_BEFORE_REPEATS: [Duration; 3] = [
     Duration::from_secs(3),
 ];
 
-/// A server that is silent for this long is gone: on streams it pings at least every 25 s.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(150);
+/// When repeating ends, however many waits are left: a server that does not reply at all takes its time each time.
+const REPEAT_WITHIN: Duration = Duration::from_secs(60);
+
+/// A stream that is silent for this long is gone: the server pings at least every 25 s.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// How much a command waits for and reads.
+#[derive(Debug, Clone, Copy)]
+struct ReplyLimits {
+    /// Longest silence, before a reply and within it: the server gives up earlier.
+    silence: Duration,
+    /// Longest time until the end of a reply.
+    whole: Duration,
+    /// Maximum size of a reply. The pages of the server are much smaller.
+    bytes: usize,
+}
+
+impl Default for ReplyLimits {
+    fn default() -> Self {
+        Self {
+            silence: Duration::from_secs(30),
+            whole: Duration::from_secs(300),
+            bytes: 256 << 20,
+        }
+    }
+}
+
+/// Maximum size of a reply that is an error.
+const MAX_REFUSAL_BYTES: usize = 64 << 10;
 
 /// An error that the server returned.
 #[derive(Debug, thiserror::Error)]
 pub(super) struct Refusal {
     status: StatusCode,
+    code: String,
     message: String,
     field: Option<String>,
     /// The error has the shape of ours; otherwise it may be that of a proxy.
@@ -83,6 +117,14 @@ pub(super) struct Refusal {
 impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         self.status
+    }
+}
+
+impl Refusal {
+    /// Whether a repeat will be refused, too.
+    fn is_final(&self) -> bool {
+        let may_pass = self.status == StatusCode::TOO_MANY_REQUESTS || self.code == REQUEST_RUNNING;
+        self.status.is_client_error() && !may_pass
     }
 }
 
@@ -98,15 +140,26 @@ impl fmt::Display for Refusal {
 
 impl Remote {
     pub(super) fn new(url: Url, api_key: Option<String>) -> Self {
-        Self { url, api_key }
+        Self {
+            url,
+            api_key,
+            limits: ReplyLimits::default(),
+        }
     }
 
-    /// A client that sends the key with every request.
+    /// A client for streams, which sends the key with every request.
     pub(super) fn client(&self) -> Result<Client, CommandError> {
         Ok(self.builder()?.build()?)
     }
 
-    /// What such a client is made with.
+    /// A client for replies that end.
+    pub(super) fn calling_client(&self) -> Result<Client, CommandError> {
+        let builder = self.builder()?;
+        let builder = builder.read_timeout(self.limits.silence);
+        Ok(builder.timeout(self.limits.whole).build()?)
+    }
+
+    /// What a client for streams is made with.
     pub(super) fn builder(&self) -> Result<ClientBuilder, CommandError> {
         let mut headers = HeaderMap::new();
         if let Some(key) = &self.api_key {
@@ -118,7 +171,7 @@ impl Remote {
             .tls_backend_rustls()
             .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_TIMEOUT))
+            .read_timeout(STREAM_TIMEOUT))
     }
 
     /// A URL of the server: each element of `path` is one segment, with any characters.
@@ -135,77 +188,97 @@ impl Remote {
         Ok(url)
     }
 
-    /// Makes one request and parses the JSON response.
-    pub(super) async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        url: Url,
-        body: Option<&RawValue>,
-    ) -> Result<T, CommandError> {
-        let mut request = self.client()?.request(method, url);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let response = self.send(request).await?;
-        response.json().await.map_err(|error| lost(&error))
+    /// Asks for something, and parses the JSON of the response.
+    pub(super) async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, CommandError> {
+        parsed(&self.text(self.calling_client()?.get(url)).await?)
     }
 
-    /// Makes a request that changes something and must not be repeated, and returns the text of the response. If the
+    /// Makes a POST that would have another effect if it was repeated, and parses the JSON of the response. If the
     /// response is lost, the error says that the change may have been made.
+    pub(super) async fn change_once<T: DeserializeOwned>(
+        &self,
+        url: Url,
+    ) -> Result<T, CommandError> {
+        match self.text(self.calling_client()?.post(url)).await {
+            Ok(text) => parsed(&text),
+            Err(error) if may_be_done(&error) => Err(unknown(&error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes something, and parses the JSON of the response. It repeats as [`change`](Self::change) does.
+    pub(super) async fn create<T: DeserializeOwned>(
+        &self,
+        url: Url,
+        body: &RawValue,
+    ) -> Result<T, CommandError> {
+        parsed(&self.change(Method::POST, url, Some(body)).await?)
+    }
+
+    /// Changes something, and returns the text of the response. If the response is lost, the request is repeated: a POST
+    /// with the same idempotency key, so that nothing is done twice; other methods have the same effect again. So what
+    /// is stored is not reported as a failure.
     pub(super) async fn change(
         &self,
         method: Method,
         url: Url,
         body: Option<&RawValue>,
     ) -> Result<String, CommandError> {
-        let mut request = self.client()?.request(method, url);
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let changed = match self.send(request).await {
-            Ok(response) => response.text().await.map_err(|error| lost(&error)),
-            Err(error) => Err(error),
-        };
-        changed.map_err(|error| {
-            if is_without_response(&error) {
-                unknown(&error)
-            } else {
-                error
-            }
-        })
-    }
-
-    /// Makes something. If the response is lost, the request is repeated with the same idempotency key, so that nothing
-    /// is made twice, and what is stored is not reported as a failure.
-    pub(super) async fn create<T: DeserializeOwned>(
-        &self,
-        url: Url,
-        body: &RawValue,
-    ) -> Result<T, CommandError> {
-        let client = self.client()?;
+        let client = self.calling_client()?;
         let key = format!("{:032x}", fastrand::u128(..));
+        let start = Instant::now();
         let mut waits = WAITS_BEFORE_REPEATS.into_iter();
-        let mut may_be_stored = false;
+        let mut is_repeat = false;
         loop {
-            let request = client.post(url.clone()).header(NAME, &key).json(body);
-            let error = match self.send(request).await {
-                Ok(response) => match response.json().await {
-                    Ok(created) => return Ok(created),
-                    Err(error) => lost(&error),
-                },
+            let mut request = client.request(method.clone(), url.clone());
+            if method == Method::POST {
+                request = request.header(NAME, &key);
+            }
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            let error = match self.text(request).await {
+                Ok(text) => return Ok(text),
                 Err(error) => error,
             };
+            let refusal = error.downcast_ref::<Refusal>();
+            let is_gone = refusal.is_some_and(|it| it.status == StatusCode::NOT_FOUND);
+            if is_repeat && is_gone && method == Method::DELETE {
+                return Ok(String::new());
+            }
             // Once a response is lost, a server that is not there may be starting again.
-            may_be_stored |= is_without_response(&error);
-            let is_refused = error.is::<Refusal>() && !is_without_response(&error);
-            if !may_be_stored || is_refused {
+            let is_refused = refusal.is_some_and(Refusal::is_final);
+            if error.is::<TooLarge>() {
+                return Err(format!("{error}; the change was made").into());
+            }
+            if is_refused || !(is_repeat || may_be_done(&error)) {
                 return Err(error);
             }
-            let Some(wait) = waits.next() else {
-                return Err(unknown(&error));
-            };
-            tokio::time::sleep(wait).await;
+            is_repeat = true;
+            match waits.next().filter(|_| start.elapsed() < REPEAT_WITHIN) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(unknown(&error)),
+            }
         }
+    }
+
+    /// Sends a request, and reads a successful response to its end: JSON, or nothing.
+    async fn text(&self, request: RequestBuilder) -> Result<String, CommandError> {
+        let response = self.send(request).await?;
+        self.rest(response).await
+    }
+
+    /// Reads the body of a response: JSON, or nothing.
+    pub(super) async fn rest(&self, response: Response) -> Result<String, CommandError> {
+        let (bytes, is_whole) = read(response, self.limits.bytes).await?;
+        if !is_whole {
+            return Err(TooLarge(self.limits.bytes).into());
+        }
+        let text = String::from_utf8(bytes).map_err(|_| NOT_OURS)?;
+        if !text.is_empty() {
+            parsed::<IgnoredAny>(&text)?;
+        }
+        Ok(text)
     }
 
     /// Sends a request; returns a successful response.
@@ -246,9 +319,6 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
     if error.is_timeout() {
         return Lost("the server did not reply in time".to_owned()).into();
     }
-    if error.is_decode() && cause.is::<serde_json::Error>() {
-        return "this does not look like the reply of a Tidings server".into();
-    }
     // What the operating system reports helps; how a library noticed the end does not.
     let reason = match cause.downcast_ref::<io::Error>() {
         Some(cause) if cause.raw_os_error().is_some() => format!(": {}", said_by_system(cause)),
@@ -257,12 +327,43 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
     Lost(format!("lost the connection to the server{reason}")).into()
 }
 
-/// Whether the server may have done what it was asked to do, although it did not say so. So may the server behind a
-/// proxy that replies in its place.
-fn is_without_response(error: &CommandError) -> bool {
-    let refusal = error.downcast_ref::<Refusal>();
-    error.is::<Lost>() || refusal.is_some_and(|it| !it.is_of_tidings && it.status.is_server_error())
+/// A reply was not read to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the reply is larger than {} MiB", .0 >> 20)]
+struct TooLarge(usize);
+
+const NOT_OURS: &str = "this does not look like the reply of a Tidings server";
+
+fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, CommandError> {
+    serde_json::from_str(json).map_err(|_| NOT_OURS.into())
 }
+
+/// Reads at most so many bytes of a response, and returns whether these are all.
+async fn read(mut response: Response, most: usize) -> Result<(Vec<u8>, bool), CommandError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| lost(&error))? {
+        if bytes.len() + chunk.len() > most {
+            return Ok((bytes, false));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes, true))
+}
+
+/// Whether the server may have done what it was asked to do, although it did not say so. So may the server behind a
+/// proxy that replies in its place, and one whose database did not confirm the change.
+fn may_be_done(error: &CommandError) -> bool {
+    let is_silent = |it: &Refusal| {
+        it.code == OUTCOME_UNKNOWN || (!it.is_of_tidings && it.status.is_server_error())
+    };
+    error.is::<Lost>() || error.downcast_ref().is_some_and(is_silent)
+}
+
+/// The code of a reply to a change that the database did not confirm.
+const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+
+/// The code of a reply to a repeat that came before the first request was done.
+const REQUEST_RUNNING: &str = "request_running";
 
 /// Adds to an error that the change may have been made.
 fn unknown(error: &CommandError) -> CommandError {
@@ -284,20 +385,75 @@ async fn accepted(response: Response) -> Result<Response, CommandError> {
     if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
     }
-    let text = response.text().await.map_err(|error| lost(&error))?;
-    let refusal = match serde_json::from_str(&text) {
+    let (body, _) = read(response, MAX_REFUSAL_BYTES).await?;
+    let refusal = match serde_json::from_slice(&body) {
         Ok(ErrorBody::<ReadError> { error }) => Refusal {
             status,
+            code: error.code,
             message: error.message,
             field: error.field,
             is_of_tidings: true,
         },
         Err(_) => Refusal {
             status,
+            code: String::new(),
             message: "this does not look like a Tidings server".to_owned(),
             field: None,
             is_of_tidings: false,
         },
     };
     Err(refusal.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that sends the head of a reply, if there is one, and then a byte at a time for ever.
+    async fn dripping(head: &'static str) -> Remote {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let _request = client.read(&mut [0; 4096]).await;
+                    let mut sent = client.write_all(head.as_bytes()).await;
+                    while sent.is_ok() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                        sent = match head {
+                            "" => Ok(()),
+                            _ => client.write_all(b" ").await,
+                        };
+                    }
+                });
+            }
+        });
+        Remote {
+            limits: ReplyLimits {
+                silence: Duration::from_millis(200),
+                whole: Duration::from_millis(500),
+                bytes: 1 << 20,
+            },
+            ..Remote::new(url.parse().unwrap(), None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_that_does_not_come_or_never_ends_is_given_up() {
+        for head in ["", "HTTP/1.1 200 OK\r\n\r\n1", "HTTP/1.1 500 No\r\n\r\n1"] {
+            let remote = dripping(head).await;
+            let url = remote.address(&["v1", "keys"]).unwrap();
+            let asked = tokio::time::timeout(Duration::from_secs(30), remote.get::<u8>(url));
+            let error = asked.await.expect("an end").unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                "the server did not reply in time",
+                "{head}"
+            );
+        }
+    }
 }

@@ -192,7 +192,7 @@ async fn what_is_shown_are_the_bytes_of_the_server() {
     })
     .await;
     assert!(
-        line.contains("  failed  1 attempts  tidings.test  "),
+        line.contains("  failed  1 attempt  tidings.test  "),
         "{line}"
     );
     let delivery = line.split(' ').next().unwrap();
