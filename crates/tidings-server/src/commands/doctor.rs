@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use clap::Args;
 use clap::error::ErrorKind;
 use reqwest::Url;
+use tidings_webhooks::encryption::EncryptionKeys;
 
 use self::report::Report;
 use super::CommandError;
@@ -16,7 +17,7 @@ use crate::config::ConfigError;
 use crate::explain;
 use crate::finding::Finding;
 use crate::settings::origin::{Origin, Resolved};
-use crate::storage::inspection;
+use crate::storage::inspection::{self, Secrets};
 use crate::{Config, Settings};
 
 /// What a finding about the settings is about.
@@ -118,7 +119,12 @@ impl Doctor {
             }
             Err(error) => report.add(&Finding::error(SETTINGS, explain(&error)))?,
         }
-        for finding in inspection::inspect(&self.resolved.settings.database).await {
+        let settings = &self.resolved.settings;
+        let keys = EncryptionKeys::new(settings.encryption_keys.iter().cloned());
+        let looked = inspection::inspect(&settings.database, Secrets::new(keys));
+        let (mut findings, secrets) = looked.await;
+        findings.extend(secrets.findings(settings.dev));
+        for finding in findings {
             report.add(&finding)?;
         }
         if let Some(url) = &self.resolved.settings.redis {

@@ -1,7 +1,10 @@
 //! A look at a database that changes nothing in it, for `tidings doctor`.
 
+mod secrets;
+
 use jiff::{SignedDuration, Timestamp};
 
+pub(crate) use self::secrets::Secrets;
 use super::{DatabaseUrl, RedisUrl, postgres, sqlite};
 use crate::explain;
 use crate::finding::Finding;
@@ -10,20 +13,24 @@ use crate::finding::Finding;
 pub(super) const STORE: &str = "store";
 pub(super) const CLOCK: &str = "clock";
 
-/// Looks at the database.
-pub(crate) async fn inspect(url: &DatabaseUrl) -> Vec<Finding> {
+/// Looks at the database, and at the secrets in it.
+pub(crate) async fn inspect(url: &DatabaseUrl, mut secrets: Secrets) -> (Vec<Finding>, Secrets) {
     match url {
         DatabaseUrl::Sqlite(path) => {
             let path = path.clone();
-            let looked = tokio::task::spawn_blocking(move || sqlite::inspection::inspect(&path));
+            let looked = tokio::task::spawn_blocking(move || {
+                let findings = sqlite::inspection::inspect(&path, &mut secrets);
+                (findings, secrets)
+            });
             looked.await.unwrap_or_else(|error| {
-                vec![Finding::error(
-                    STORE,
-                    format!("cannot look at the file: {error}"),
-                )]
+                let message = format!("cannot look at the file: {error}");
+                (vec![Finding::error(STORE, message)], Secrets::default())
             })
         }
-        DatabaseUrl::Postgres(url) => postgres::inspection::inspect(url).await,
+        DatabaseUrl::Postgres(url) => {
+            let findings = postgres::inspection::inspect(url, &mut secrets).await;
+            (findings, secrets)
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `tidings doctor`: what is wrong with settings, database, machine and a running server.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 
 use crate::lost_replies::message;
-use crate::support::{Home, Server, binary, said_by};
+use crate::support::{Home, Server, binary, http, said_by, soon};
 
 /// Runs the doctor on settings of this machine; gives whether it found no error, and its findings.
 async fn examine(command: &mut Command) -> (bool, Vec<Value>) {
@@ -206,7 +207,7 @@ async fn a_key_set_is_loaded() {
     std::fs::write(&file, set.to_string()).unwrap();
     let (ok, findings) = examine(&mut with(source)).await;
     assert!(ok, "{findings:?}");
-    assert_finds(&findings, "keys", "ok", ": 1 keys of tokens");
+    assert_finds(&findings, "keys", "ok", ": 1 key of tokens");
 
     let (ok, findings) = examine(&mut with("http://127.0.0.1:1/keys")).await;
     assert!(ok, "{findings:?}");
@@ -320,6 +321,111 @@ async fn a_file_that_a_server_uses_is_read_beside_it() {
     server.notify("anna", json!(2)).await;
     let (_, said) = server.stop("-TERM").await;
     assert!(!said.contains("WARN"), "{said}");
+}
+
+#[tokio::test]
+async fn secrets_that_cannot_be_decrypted_are_an_error() {
+    const KEYS: [&str; 2] = [
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE=",
+    ];
+    let home = Home::new();
+    let file = home.database();
+    let server = home.start().await;
+    let body = json!({ "url": "http://127.0.0.1:9/" });
+    assert_eq!(server.post("/v1/endpoints", &body).await.status(), 201);
+    server.stop("-TERM").await.0.code().unwrap();
+    let mut with_key = on_file(&file);
+    let (ok, findings) = examine(with_key.env("TIDINGS_ENCRYPTION_KEY", KEYS[0])).await;
+    assert!(ok, "{findings:?}");
+    let says = "the secrets of 1 endpoint are stored without encryption: a server encrypts them";
+    assert_finds(&findings, "keys", "ok", says);
+    assert_eq!(of(&examine(&mut on_file(&file)).await.1, "keys"), []);
+
+    let home = Home::new();
+    let file = home.database();
+    let mut command = home.command();
+    command.env("TIDINGS_ENCRYPTION_KEY", KEYS[0]);
+    let server = Server::of(command).await;
+    for _ in 0..2 {
+        assert_eq!(server.post("/v1/endpoints", &body).await.status(), 201);
+    }
+    // Beside the server, and without it.
+    let mut server = Some(server);
+    for _ in 0..2 {
+        let mut right = on_file(&file);
+        let both = format!("{},{}", KEYS[1], KEYS[0]);
+        let (ok, findings) = examine(right.env("TIDINGS_ENCRYPTION_KEY", both)).await;
+        assert!(ok, "{findings:?}");
+        let says = "the secrets of 2 endpoints can be decrypted";
+        assert_finds(&findings, "keys", "ok", says);
+        for key in ["", KEYS[1]] {
+            let mut lost = on_file(&file);
+            if !key.is_empty() {
+                lost.env("TIDINGS_ENCRYPTION_KEY", key);
+            }
+            let (ok, findings) = examine(&mut lost).await;
+            assert!(!ok);
+            let says = "the secrets of 2 endpoints cannot be decrypted, so all their webhooks fail: encrypted with \
+                        the key ";
+            assert_finds(&findings, "keys", "error", says);
+            assert_finds(
+                &findings,
+                "keys",
+                "error",
+                "which is not configured (--encryption-key)",
+            );
+        }
+        if let Some(server) = server.take() {
+            server.stop("-TERM").await.0.code().unwrap();
+        }
+    }
+}
+
+/// As root, nothing is forbidden: the doctor runs as another user then.
+#[tokio::test]
+async fn a_file_or_folder_that_this_user_may_not_write_is_an_error() {
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let home = Home::new();
+    let file = home.database();
+    home.start().await.stop("-TERM").await.0.code().unwrap();
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let doctor = home.path().join("tidings");
+    if is_root {
+        std::fs::copy(env!("CARGO_BIN_EXE_tidings"), &doctor).unwrap();
+        set(&doctor, 0o755);
+    }
+    let examine_as_user = async |file: &Path| {
+        let mut command = on_file(file);
+        if is_root {
+            let arguments = command.as_std().get_args().map(ToOwned::to_owned);
+            let arguments: Vec<_> = arguments.collect();
+            command = Command::new(&doctor);
+            command.args(arguments).uid(65534).gid(65534).env_clear();
+        }
+        examine(&mut command).await
+    };
+    let missing = home.path().join("missing.db");
+    for (of_folder, of_file, what, may_make) in [
+        (0o777, 0o444, "the file", true),
+        (0o555, 0o666, "its folder", false),
+    ] {
+        set(&file, of_file);
+        set(home.path(), of_folder);
+        let (ok, findings) = examine_as_user(&file).await;
+        assert!(!ok, "{what}");
+        let says = format!("this user cannot write {what}: permission denied");
+        assert_finds(&findings, "store", "error", &says);
+        let (ok, findings) = examine_as_user(&missing).await;
+        assert_eq!(ok, may_make, "{findings:?}");
+        if !may_make {
+            assert_finds(&findings, "store", "error", &says);
+        }
+    }
+    // So that it can be removed.
+    set(home.path(), 0o777);
 }
 
 #[tokio::test]
@@ -446,6 +552,107 @@ async fn a_server_that_is_not_there_is_one_error() {
         "error",
         "no server at http://127.0.0.1:1",
     );
+}
+
+#[tokio::test]
+async fn a_server_without_room_for_streams_is_a_warning_with_the_reason() {
+    let home = Home::with(&["--max-streams", "1"]);
+    let server = home.start().await;
+    let _open = server.events("anna", "").await;
+    let (ok, findings) = examine(&mut at(&server.url)).await;
+    assert!(ok, "{findings:?}");
+    for check in ["sse", "websocket"] {
+        let says = "not checked: the server ends streams: the server has reached its limit of open streams";
+        assert_finds(&findings, check, "warning", says);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_meanwhile_is_not_taken_for_a_proxy() {
+    let home = Home::with(&["--ping-interval", "10s"]);
+    let server = home.start().await;
+    let mut doctor = at(&server.url);
+    let killing = async {
+        soon("the stream", async {
+            let metrics = server.at("/metrics");
+            loop {
+                let text = http().get(&metrics).send().await.unwrap().text().await;
+                if text
+                    .unwrap()
+                    .contains("http_route=\"/v1/users/{user}/events\"")
+                {
+                    break;
+                }
+            }
+        })
+        .await;
+        server.kill().await;
+    };
+    let ((ok, findings), ()) = tokio::join!(examine(&mut doctor), killing);
+    assert!(!ok);
+    let stream = of(&findings, "sse");
+    assert_eq!(stream[0].0, "error", "{stream:?}");
+    assert!(!stream[0].1.contains("proxy"), "{stream:?}");
+}
+
+/// Replies to everything with this, and goes on with `more` for ever if there is some.
+async fn replies(head: &'static str, more: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                message(&mut client).await;
+                let _gone = client.write_all(head.as_bytes()).await;
+                while !more.is_empty() && client.write_all(more).await.is_ok() {}
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_is_one_error() {
+    let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 9\r\n\r\n<p>hi</p>";
+    let other = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{\"status\":\"up\"}";
+    for (reply, kind) in [(page, "text/html"), (other, "application/json")] {
+        let url = replies(reply, b"").await;
+        let (ok, findings) = examine(&mut at(&url)).await;
+        assert!(!ok && findings.len() == 1, "{findings:?}");
+        let says = format!("replies with {kind} that does not say live: this does not look like");
+        assert_finds(&findings, "health", "error", &says);
+    }
+}
+
+/// More than what a command keeps is not read.
+#[tokio::test]
+async fn a_reply_without_an_end_is_an_error_of_every_command() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[0";
+    let url = replies(head, vec![b' '; 1 << 20].leak()).await;
+    let (ok, findings) = examine(&mut at(&url)).await;
+    assert!(!ok && findings.len() == 1, "{findings:?}");
+    for command in [
+        &["key", "list"][..],
+        &["inbox", "anna"],
+        &["endpoint", "list"],
+        &["delivery", "list"],
+        &["endpoint", "disable", "ep_0000000000000001"],
+        &["send", "anna", "1"],
+    ] {
+        let (ok, _, said) = said_by(binary().args(command).args(["--url", &url])).await;
+        let is_change = matches!(command[0], "send") || command[1] == "disable";
+        let end = if is_change {
+            "; the change was made"
+        } else {
+            ""
+        };
+        assert!(!ok, "{command:?}");
+        assert_eq!(
+            said,
+            format!("tidings: the reply is larger than 256 MiB{end}\n")
+        );
+    }
 }
 
 /// Passes each request on without what only a connection has, and the reply back when it is whole, as a proxy does

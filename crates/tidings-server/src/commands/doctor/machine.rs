@@ -9,6 +9,7 @@ use super::SETTINGS;
 use crate::Config;
 use crate::access::{count_keys_in_set, read_public_keys};
 use crate::commands::Cli;
+use crate::counted::counted;
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
 use crate::settings::environment;
@@ -34,10 +35,6 @@ pub(super) async fn check(config: &Config) -> Vec<Finding> {
 async fn check_keys(config: &Config) -> Vec<Finding> {
     const KEYS: &str = "keys";
     let mut findings = Vec::new();
-    if config.encryption_keys.is_empty() && !config.dev {
-        let message = "the secrets of webhook endpoints are stored without encryption; TIDINGS_ENCRYPTION_KEY encrypts them";
-        findings.push(Finding::warning(KEYS, message));
-    }
     match config.jwt.signing.read_secret() {
         Ok(Some(_)) => findings.push(Finding::ok(KEYS, "the secret of tokens can be used")),
         Ok(None) => {}
@@ -46,7 +43,8 @@ async fn check_keys(config: &Config) -> Vec<Finding> {
     for path in &config.jwt.public_keys {
         findings.push(match read_public_keys(path) {
             Ok(keys) => {
-                let message = format!("{}: {} public keys of tokens", path.display(), keys.len());
+                let keys = counted(keys.len(), "public key");
+                let message = format!("{}: {keys} of tokens", path.display());
                 Finding::ok(KEYS, message)
             }
             Err(error) => Finding::error(KEYS, explain(&error)),
@@ -54,7 +52,10 @@ async fn check_keys(config: &Config) -> Vec<Finding> {
     }
     if let Some(source) = &config.jwt.jwks {
         findings.push(match (count_keys_in_set(source).await, source) {
-            (Ok(count), _) => Finding::ok(KEYS, format!("{source}: {count} keys of tokens")),
+            (Ok(count), _) => Finding::ok(
+                KEYS,
+                format!("{source}: {} of tokens", counted(count, "key")),
+            ),
             (Err(error), JwksSource::File(_)) => Finding::error(KEYS, explain(&error)),
             (Err(error), JwksSource::Url(_)) => {
                 let message = format!(
@@ -103,10 +104,9 @@ fn check_descriptors(config: &Config) -> Finding {
     let mut fitting = config.clone();
     fitting.fit_into(open);
     let message = format!(
-        "{needed} open files are needed and {open} are allowed (ulimit -Hn), so at most {} streams and {} connections \
-         are served",
-        fitting.limits.max_streams,
-        fitting.max_connections()
+        "{needed} open files are needed and {open} are allowed (ulimit -Hn), so at most {} and {} are served",
+        counted(fitting.limits.max_streams, "stream"),
+        counted(fitting.max_connections(), "connection")
     );
     Finding::warning(DESCRIPTORS, message)
 }

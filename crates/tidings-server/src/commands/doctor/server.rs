@@ -5,8 +5,9 @@ use std::time::Duration;
 use hyper_util::client::legacy::connect::HttpInfo;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::header::{DATE, HeaderMap};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap};
 use reqwest::{Client, Response};
+use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::report::Report;
@@ -26,7 +27,7 @@ const IDLE: Duration = Duration::from_secs(5);
 
 /// Asks the server, and adds what it finds.
 pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), CommandError> {
-    let client = remote.client()?;
+    let client = remote.calling_client()?;
     let live = match get(remote, &client, "live").await {
         Ok(response) => response,
         // The others would say the same.
@@ -35,27 +36,20 @@ pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), Co
             return Ok(());
         }
     };
-    let (headers, used) = (live.response.headers().clone(), local_port(&live.response));
     report.add(&Finding::ok(
         HEALTH,
         format!("live after {:.0?}", live.after),
     ))?;
-    // Read to its end, which frees the connection for the next request.
-    drop(live.response.bytes().await);
     report.add(&match get(remote, &client, "ready").await {
-        Ok(ready) => {
-            let finding = Finding::ok(HEALTH, format!("ready after {:.0?}", ready.after));
-            drop(ready.response.bytes().await);
-            finding
-        }
+        Ok(ready) => Finding::ok(HEALTH, format!("ready after {:.0?}", ready.after)),
         Err(error) => Finding::error(HEALTH, error.to_string()),
     })?;
-    if let Some(finding) = clock(&headers, live.asked, live.replied) {
+    if let Some(finding) = clock(&live.headers, live.asked, live.replied) {
         report.add(&finding)?;
     }
     let idle = async {
         sleep(IDLE).await;
-        keep_alive(used, get(remote, &client, "live").await)
+        keep_alive(live.port, get(remote, &client, "live").await)
     };
     let (stream, socket, idle) = tokio::join!(
         sockets::check_stream(remote),
@@ -70,7 +64,9 @@ pub(super) async fn check(remote: &Remote, report: &mut Report) -> Result<(), Co
 
 /// A reply, and when it came.
 struct Reply {
-    response: Response,
+    headers: HeaderMap,
+    /// The port on this side, which names the connection.
+    port: Option<u16>,
     after: Duration,
     asked: Timestamp,
     replied: Timestamp,
@@ -79,14 +75,46 @@ struct Reply {
 async fn get(remote: &Remote, client: &Client, what: &str) -> Result<Reply, CommandError> {
     let url = remote.address(&["health", what])?;
     let (started, asked) = (Instant::now(), Timestamp::now());
-    let sent = timeout(PATIENCE, remote.send(client.get(url))).await;
-    let response = sent.map_err(|_| format!("no reply within {PATIENCE:?}"))??;
-    Ok(Reply {
-        response,
-        after: started.elapsed(),
-        asked,
-        replied: Timestamp::now(),
-    })
+    let reply = async {
+        let response = remote.send(client.get(url.clone())).await?;
+        let (after, replied) = (started.elapsed(), Timestamp::now());
+        let (headers, port) = (response.headers().clone(), local_port(&response));
+        // To its end, which frees the connection for the next request.
+        let text = remote.rest(response).await;
+        let is_ours =
+            |text: String| serde_json::from_str(&text).is_ok_and(|it: Health| it.status == what);
+        if !text.is_ok_and(is_ours) {
+            let kind = headers
+                .get(CONTENT_TYPE)
+                .and_then(|kind| kind.to_str().ok());
+            let kind = kind.unwrap_or("a body without a type");
+            return Err(format!(
+                "{url} replies with {kind} that does not say {what}: this does not look like a Tidings server"
+            )
+            .into());
+        }
+        Ok(Reply {
+            headers,
+            port,
+            after,
+            asked,
+            replied,
+        })
+    };
+    let reply = timeout(PATIENCE, reply).await;
+    reply.map_err(|_| format!("no whole reply within {PATIENCE:?}"))?
+}
+
+/// What a server says of its health.
+#[derive(Deserialize)]
+struct Health {
+    status: String,
+}
+
+/// Whether the server still replies.
+pub(super) async fn is_there(remote: &Remote) -> Result<(), CommandError> {
+    get(remote, &remote.calling_client()?, "live").await?;
+    Ok(())
 }
 
 /// Compares the clock of the server, which is rounded to seconds. A proxy may have put its own there.
@@ -97,7 +125,6 @@ fn clock(headers: &HeaderMap, asked: Timestamp, replied: Timestamp) -> Option<Fi
     Some(compare_clocks("the server", theirs, asked, replied, second))
 }
 
-/// The port on this side names the connection.
 fn local_port(response: &Response) -> Option<u16> {
     let connection = response.extensions().get::<HttpInfo>()?;
     Some(connection.local_addr().port())
@@ -105,7 +132,7 @@ fn local_port(response: &Response) -> Option<u16> {
 
 fn keep_alive(used: Option<u16>, again: Result<Reply, CommandError>) -> Finding {
     match again {
-        Ok(again) if used.is_some() && local_port(&again.response) == used => Finding::ok(
+        Ok(again) if used.is_some() && again.port == used => Finding::ok(
             KEEP_ALIVE,
             format!("a connection stays open for {IDLE:?} without requests"),
         ),

@@ -16,6 +16,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::frame::FrameHeader;
 
+use super::server;
 use crate::commands::CommandError;
 use crate::commands::remote::{Refusal, Remote, lost};
 use crate::commands::sse::SseReader;
@@ -54,6 +55,8 @@ pub(super) async fn check_websocket(remote: &Remote) -> Finding {
 enum Problem {
     /// The caller may not open it: nothing is known of the way to it.
     NotAllowed(String),
+    /// The server opens none just now, for this reason.
+    NotNow(String),
     Other(String),
 }
 
@@ -66,9 +69,28 @@ impl Problem {
                     "not checked: {message}; give a key with the scope read as TIDINGS_API_KEY"
                 ),
             ),
+            Self::NotNow(reason) => Finding::warning(
+                check,
+                format!("not checked: the server ends streams: {reason}"),
+            ),
             Self::Other(message) => Finding::error(check, message),
         }
     }
+
+    /// The server has ended the stream with this frame.
+    fn ended(bye: &[u8]) -> Self {
+        let reason = match serde_json::from_slice(bye) {
+            Ok(Bye { reason }) => reason,
+            Err(_of_another_version) => String::from_utf8_lossy(bye).into_owned(),
+        };
+        Self::NotNow(reason)
+    }
+}
+
+/// The part of a farewell that says why.
+#[derive(Deserialize)]
+struct Bye {
+    reason: String,
 }
 
 impl From<CommandError> for Problem {
@@ -120,10 +142,15 @@ async fn follow(remote: &Remote) -> Result<Finding, Problem> {
             STREAM,
             format!("not held back: hello after {hello_after:.0?}, a ping after {ping_after:.1?}"),
         )),
-        Ok(Err(problem)) => Err(Problem::Other(format!(
-            "hello after {hello_after:.0?}, but after {ping_after:.1?} {problem}: the idle time of a proxy must be \
-             longer than the ping interval of {interval:?}"
-        ))),
+        Ok(Err(problem)) => Err(Problem::Other(match server::is_there(remote).await {
+            Ok(()) => format!(
+                "hello after {hello_after:.0?}, but after {ping_after:.1?} {problem}: unless the server was started \
+                 again, the idle time of a proxy must be longer than the ping interval of {interval:?}"
+            ),
+            Err(gone) => format!(
+                "hello after {hello_after:.0?}, but after {ping_after:.1?} {problem}, and the server is gone: {gone}"
+            ),
+        })),
         Err(_) => Err(Problem::Other(format!(
             "hello after {hello_after:.0?}, but no ping within {ping_after:.1?}: {BUFFERS}"
         ))),
@@ -143,12 +170,7 @@ async fn hello(response: &mut Response, reader: &mut SseReader) -> Result<Hello,
                     let hello = serde_json::from_str(&event.data);
                     return hello.map_err(|_| Problem::Other(NO_HELLO.to_owned()));
                 }
-                Some(BYE) => {
-                    return Err(Problem::Other(format!(
-                        "the server ended the stream: {}",
-                        event.data
-                    )));
-                }
+                Some(BYE) => return Err(Problem::ended(event.data.as_bytes())),
                 _ => {}
             }
         }
@@ -208,6 +230,9 @@ async fn upgrade(remote: &Remote) -> Result<Finding, Problem> {
         ))
     })??;
     if serde_json::from_slice::<Hello>(&frame).is_err() {
+        if serde_json::from_slice::<Bye>(&frame).is_ok() {
+            return Err(Problem::ended(&frame));
+        }
         return Err(Problem::Other(
             "the first frame is not a hello: this does not look like a Tidings server".to_owned(),
         ));

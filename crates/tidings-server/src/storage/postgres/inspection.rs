@@ -3,11 +3,12 @@
 use jiff::{SignedDuration, Timestamp};
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::{Config, Database, Error};
+use tidings_webhooks::EndpointId;
 
 use super::{COMPONENT, PostgresUrl, STEPS};
 use crate::explain;
 use crate::finding::Finding;
-use crate::storage::inspection::{STORE, compare_clocks};
+use crate::storage::inspection::{STORE, Secrets, compare_clocks};
 
 /// The table of versions is there once a server or an import has used the database.
 const LOOK: &str = "
@@ -16,13 +17,16 @@ const LOOK: &str = "
         current_schema(),
         coalesce(has_schema_privilege(current_schema(), 'CREATE'), false),
         to_regclass('tidings_schema') IS NOT NULL,
-        current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off'";
+        current_setting('fsync') = 'on' AND current_setting('synchronous_commit') <> 'off',
+        to_regclass('tidings_webhook_endpoint') IS NOT NULL";
+
+const SECRETS: &str = "SELECT endpoint, secrets FROM tidings_webhook_endpoint WHERE NOT removed";
 
 const VERSION: &str = "SELECT version FROM tidings_schema WHERE component = $1";
 
 /// Connects and looks.
-pub(in crate::storage) async fn inspect(url: &PostgresUrl) -> Vec<Finding> {
-    match look(url).await {
+pub(in crate::storage) async fn inspect(url: &PostgresUrl, secrets: &mut Secrets) -> Vec<Finding> {
+    match look(url, secrets).await {
         Ok(findings) => findings,
         Err(error) => {
             let message = format!("cannot use the database {url}: {}", explain(&error));
@@ -31,7 +35,7 @@ pub(in crate::storage) async fn inspect(url: &PostgresUrl) -> Vec<Finding> {
     }
 }
 
-async fn look(url: &PostgresUrl) -> Result<Vec<Finding>, Error> {
+async fn look(url: &PostgresUrl, secrets: &mut Secrets) -> Result<Vec<Finding>, Error> {
     let database = Database::new(Config::new(url.expose())?);
     // The first call connects, which takes longer than the look at the clock.
     let is_unfinished = tidings_import::is_unfinished(&database).await?;
@@ -61,6 +65,9 @@ async fn look(url: &PostgresUrl) -> Result<Vec<Finding>, Error> {
         let message = format!("{url}: PostgreSQL {version}, without tables: a server makes them");
         Finding::ok(STORE, message)
     } else {
+        if row.try_get(6).map_err(read)? {
+            look_at_secrets(&database, secrets).await?;
+        }
         of_version(&database, url, &version).await?
     });
     if !is_durable {
@@ -80,6 +87,16 @@ async fn look(url: &PostgresUrl) -> Result<Vec<Finding>, Error> {
         ));
     }
     Ok(findings)
+}
+
+async fn look_at_secrets(database: &Database, secrets: &mut Secrets) -> Result<(), Error> {
+    let rows = database.run(|client| async move { client.query_typed(SECRETS, &[]).await });
+    for row in &rows.await? {
+        let endpoint = row.try_get(0).map_err(Error::of_statement)?;
+        let stored = row.try_get(1).map_err(Error::of_statement)?;
+        secrets.add(EndpointId::from_i64(endpoint), stored);
+    }
+    Ok(())
 }
 
 /// Whether the tables are those of this program or of an older one.

@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 use tidings_sqlite::rusqlite::{Connection, OpenFlags, OptionalExtension};
+use tidings_webhooks::EndpointId;
 
 use super::{APPLICATION_ID, api_keys, idempotency};
 use crate::error::{explain, said_by_system};
 use crate::finding::Finding;
-use crate::storage::inspection::{CLOCK, STORE};
+use crate::storage::inspection::{CLOCK, STORE, Secrets};
 
 /// Larger files are not read as a whole: that would take minutes.
 const MAX_CHECKED_BYTES: u64 = 256 << 20;
@@ -22,7 +25,7 @@ const MAX_CHECKED_BYTES: u64 = 256 << 20;
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Looks at the file.
-pub(in crate::storage) fn inspect(path: &Path) -> Vec<Finding> {
+pub(in crate::storage) fn inspect(path: &Path, secrets: &mut Secrets) -> Vec<Finding> {
     let shown = path.display();
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata,
@@ -36,7 +39,8 @@ pub(in crate::storage) fn inspect(path: &Path) -> Vec<Finding> {
             )];
         }
     };
-    let mut findings = vec![content(path, &metadata)];
+    let mut findings = vec![content(path, &metadata, secrets)];
+    findings.extend(unwritable(path));
     findings.extend(
         holder(path).map(|process| Finding::ok(STORE, format!("process {process} uses {shown}"))),
     );
@@ -53,25 +57,49 @@ pub(in crate::storage) fn inspect(path: &Path) -> Vec<Finding> {
 
 /// A file that a server would make.
 fn missing(path: &Path) -> Finding {
-    let shown = path.display();
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    if folder.is_dir() {
-        Finding::ok(
-            STORE,
-            format!("{shown} does not exist yet: a server makes it"),
-        )
-    } else {
-        Finding::error(
+    let (shown, folder) = (path.display(), folder_of(path));
+    if !folder.is_dir() {
+        return Finding::error(
             STORE,
             format!("cannot make {shown}: its folder does not exist"),
-        )
+        );
+    }
+    match access(folder, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::ok(
+            STORE,
+            format!("{shown} does not exist yet: a server makes it"),
+        ),
+        Err(error) => Finding::error(
+            STORE,
+            format!("cannot make {shown}: {}", cannot_write("its folder", error)),
+        ),
     }
 }
 
-fn content(path: &Path, metadata: &Metadata) -> Finding {
+/// Why a server of this user could not write the file, or the log and the lock beside it.
+fn unwritable(path: &Path) -> Vec<Finding> {
+    let shown = path.display();
+    let findings = [("the file", path), ("its folder", folder_of(path))].map(|(what, path)| {
+        let error = access(path, Access::WRITE_OK).err()?;
+        let message = format!("cannot use {shown}: {}", cannot_write(what, error));
+        Some(Finding::error(STORE, message))
+    });
+    findings.into_iter().flatten().collect()
+}
+
+fn cannot_write(what: &str, error: Errno) -> String {
+    let reason = said_by_system(&error.into());
+    format!("this user cannot write {what}: {reason}")
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn content(path: &Path, metadata: &Metadata, secrets: &mut Secrets) -> Finding {
     let shown = path.display();
     if metadata.len() == 0 {
         return Finding::ok(
@@ -79,7 +107,7 @@ fn content(path: &Path, metadata: &Metadata) -> Finding {
             format!("{shown} is empty: a server makes its tables"),
         );
     }
-    let looked = open(path).and_then(|connection| look(&connection, metadata.len()));
+    let looked = open(path).and_then(|connection| look(&connection, metadata.len(), secrets));
     match looked {
         Ok(Content::Usable(details)) => Finding::ok(
             STORE,
@@ -135,7 +163,11 @@ fn open(path: &Path) -> Result<Connection, tidings_sqlite::rusqlite::Error> {
     Ok(connection)
 }
 
-fn look(connection: &Connection, bytes: u64) -> Result<Content, tidings_sqlite::rusqlite::Error> {
+fn look(
+    connection: &Connection,
+    bytes: u64,
+    secrets: &mut Secrets,
+) -> Result<Content, tidings_sqlite::rusqlite::Error> {
     let has_table = |name: &str| {
         let found = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         connection.prepare(found)?.exists([name])
@@ -160,6 +192,15 @@ fn look(connection: &Connection, bytes: u64) -> Result<Content, tidings_sqlite::
             let reason =
                 format!("is of a newer version of this program (its tables `{component}`)");
             return Ok(Content::Refused(reason));
+        }
+    }
+    if has_table("webhook_endpoint")? {
+        let select = "SELECT endpoint, secrets FROM webhook_endpoint WHERE removed = 0";
+        let mut select = connection.prepare(select)?;
+        let mut rows = select.query([])?;
+        while let Some(row) = rows.next()? {
+            let stored: String = row.get(1)?;
+            secrets.add(EndpointId::from_i64(row.get(0)?), &stored);
         }
     }
     if has_table("imported")? {
