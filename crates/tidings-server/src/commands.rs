@@ -26,6 +26,11 @@ use crate::config::{self, ConfigError};
 /// A command's failure: its text is for the person at the terminal.
 pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
+/// A command has failed, and has said why.
+#[derive(Debug, thiserror::Error)]
+#[error("the command has failed")]
+pub struct Reported;
+
 /// Most events that a command can be asked to wait for.
 const MAX_COUNT: u64 = 1_000_000_000;
 

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use tidings_server::commands::{Cli, CommandError};
+use tidings_server::commands::{Cli, CommandError, Reported};
 use tidings_server::explain;
 
 /// The threads of the server allocate and free each other's memory, for which the allocator of glibc
@@ -17,6 +17,7 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of standard output has seen enough, as `head` does.
         Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Reported>() => ExitCode::FAILURE,
         Err(error) => {
             let _closed = writeln!(std::io::stderr(), "tidings: {}", explain(error.as_ref()));
             ExitCode::FAILURE

@@ -235,8 +235,9 @@ impl FromStr for ApiKey {
             return Ok(Self(key.to_owned()));
         }
         let least = Self::MIN_LENGTH;
+        let got = if key.is_empty() { ", got none" } else { "" };
         Err(format!(
-            "expected at least {least} visible ASCII characters"
+            "expected at least {least} visible ASCII characters{got}"
         ))
     }
 }

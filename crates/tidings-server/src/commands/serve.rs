@@ -11,11 +11,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::log::Log;
 use self::reload::Reload;
-use super::{Cli, CommandError};
-use crate::settings::environment;
+use super::{Cli, CommandError, Reported};
+use crate::settings::{LogFormat, environment};
 use crate::telemetry::prometheus;
 use crate::telemetry::traces::Traces;
-use crate::{Config, Server, Settings};
+use crate::{Config, Server, Settings, explain};
 
 /// Runs the server.
 #[derive(Debug, Args)]
@@ -28,7 +28,21 @@ pub(super) struct Serve {
 }
 
 impl Serve {
+    /// Runs the server. An error is reported in the format of the log.
     pub(super) async fn run(self) -> Result<(), CommandError> {
+        let format = self.settings.log_format;
+        let ended = self.serve().await;
+        match (ended, format) {
+            (Err(error), LogFormat::Json) => {
+                let line = log::json("ERROR", &explain(&*error));
+                let _closed = writeln!(std::io::stderr(), "{line}");
+                Err(Reported.into())
+            }
+            (ended, _) => ended,
+        }
+    }
+
+    async fn serve(self) -> Result<(), CommandError> {
         let mut config = Config::try_from(self.settings)?;
         let traces = config.otlp_endpoint.as_ref().map(Traces::start);
         let traces = traces.transpose()?;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 
-use crate::support::{Home, Server, binary, http, run, soon};
+use crate::support::{Home, Server, binary, http, run, said_by, soon};
 
 #[tokio::test]
 async fn send_then_inbox_then_read() {
@@ -223,7 +223,7 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     ),
     (
         &["send", "a", "x", "--api-key", ""],
-        "'--api-key <KEY>': expected visible ASCII characters",
+        "'--api-key <KEY>': expected an API key, got an empty text",
     ),
     (
         &["send", "a", "x", "--api-key", ",second"],
@@ -864,4 +864,57 @@ async fn regression_odd_payloads_are_shown_as_they_were_stored_and_hide_no_other
     let deep = format!("{}{}", "[".repeat(121), "]".repeat(121));
     let (ok, _, complaint) = run(&server, &["send", "anna", &deep]).await;
     assert!(!ok && complaint.contains("120 levels"), "{complaint}");
+}
+
+/// The lines of the log, each of which must be JSON with a time of the same form.
+#[track_caller]
+fn json_lines(log: &str) -> Vec<Value> {
+    let lines = log.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{log}"));
+        let time = line["timestamp"].as_str().unwrap();
+        let digits = time.strip_suffix('Z').and_then(|time| time.split_once('.'));
+        assert_eq!(digits.unwrap().1.len(), 6, "{time}");
+        line
+    });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn every_line_of_a_json_log_is_json_with_times_of_one_form() {
+    let home = Home::with(&["--log-format", "json", "--log", "debug"]);
+    let server = home.start().await;
+    server.notify("anna", json!(1)).await;
+    let (_, log) = server.stop("-TERM").await;
+    let lines = json_lines(&log);
+    let has = |text: &str| {
+        let message = |line: &&Value| {
+            line["fields"]["message"]
+                .as_str()
+                .unwrap_or_default()
+                .contains(text)
+        };
+        assert!(lines.iter().any(|line| message(&line)), "{text}: {log}");
+    };
+    has("request finished");
+    has("stopped: ");
+}
+
+#[tokio::test]
+async fn a_failed_start_is_reported_in_the_format_of_the_log() {
+    let wrong: [&[&str]; 2] = [
+        &["--dev", "--database", "sqlite:/no/such/folder/a.db"],
+        &["--listen", "127.0.0.1:0"],
+    ];
+    for arguments in wrong {
+        let mut command = binary();
+        command
+            .args(["serve", "--log-format", "json"])
+            .args(arguments);
+        let (ok, _, log) = said_by(&mut command).await;
+        assert!(!ok, "{arguments:?}");
+        let lines = json_lines(&log);
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR", "{log}");
+        assert!(!last["fields"]["message"].as_str().unwrap().is_empty());
+    }
 }

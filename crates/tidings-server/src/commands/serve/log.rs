@@ -1,11 +1,14 @@
 //! What the server writes to standard error.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 
 use jiff::Timestamp;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::Config;
 use crate::commands::CommandError;
@@ -24,7 +27,8 @@ impl Log {
     /// decides where they go.
     pub(super) fn start(config: &Config, traces: Option<&Traces>) -> Result<Self, CommandError> {
         let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.log)?);
-        let lines = fmt::layer()
+        let lines = tracing_subscriber::fmt::layer()
+            .with_timer(Now)
             .with_ansi(std::io::stderr().is_terminal())
             .with_writer(std::io::stderr)
             // It would report a line that cannot be written by a panic.
@@ -53,15 +57,32 @@ impl Log {
     pub(super) fn note(&self, line: &str) {
         let _closed = match self.format {
             LogFormat::Text => writeln!(std::io::stderr(), "{line}"),
-            LogFormat::Json => {
-                let line = serde_json::json!({
-                    "timestamp": Timestamp::now(),
-                    "level": "INFO",
-                    "fields": { "message": line },
-                    "target": "tidings_server",
-                });
-                writeln!(std::io::stderr(), "{line}")
-            }
+            LogFormat::Json => writeln!(std::io::stderr(), "{}", json("INFO", line)),
         };
+    }
+}
+
+/// A line as the log has it in JSON.
+pub(super) fn json(level: &str, message: &str) -> serde_json::Value {
+    serde_json::json!({
+        "timestamp": Now.to_string(),
+        "level": level,
+        "fields": { "message": message },
+        "target": "tidings_server",
+    })
+}
+
+/// The time of a line: of the same form in all of them.
+struct Now;
+
+impl fmt::Display for Now {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6}", Timestamp::now())
+    }
+}
+
+impl FormatTime for Now {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        write!(writer, "{self}")
     }
 }
