@@ -23,6 +23,7 @@ use async_trait::async_trait;
 use tidings_notify::Presence;
 use tidings_notify::postgres::{self as logs, PostgresStore};
 use tidings_notify::presence::postgres::{self as presence, PostgresPresence};
+use tidings_postgres::tokio_postgres::error::SqlState;
 use tidings_postgres::tokio_postgres::types::Type;
 use tidings_postgres::tokio_postgres::{self, Client};
 use tidings_postgres::{Config, Database, Parameter};
@@ -185,12 +186,20 @@ impl Records for PostgresRecords {
     async fn change(&self, change: Change, keep: Option<Keep>) -> Result<Changed, StorageError> {
         let changing = async {
             let database = self.transactions.lock().await;
-            let run = database.run(|client| {
-                transaction(client, async |client| {
-                    make_once(client, &self.begin, &change, keep.as_ref()).await
-                })
-            });
-            run.await?
+            let mut tries = 0;
+            loop {
+                let run = database.run(|client| {
+                    transaction(client, async |client| {
+                        make_once(client, &self.begin, &change, keep.as_ref()).await
+                    })
+                });
+                let changed: Result<Changed, StorageError> = run.await?;
+                tries += 1;
+                match changed {
+                    Err(error) if tries < TRIES && was_in_the_way(&error) => {}
+                    changed => return changed,
+                }
+            }
         };
         let changed = self.closing.run_until_cancelled(changing).await;
         changed.ok_or(StorageError::Closed)?
@@ -333,6 +342,19 @@ async fn transaction<T>(
     Ok(outcome)
 }
 
+/// How often a transaction is tried that the database ended because it was in another's way.
+const TRIES: u32 = 5;
+
+/// Whether the database has undone a transaction because of others, so that it can be tried again.
+fn was_in_the_way(error: &StorageError) -> bool {
+    const CODES: [&SqlState; 2] = [
+        &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+    ];
+    let code = database_error(error).and_then(tidings_postgres::Error::code);
+    code.is_some_and(|code| CODES.contains(&code))
+}
+
 /// The error of a statement within a transaction.
 fn failure(error: tokio_postgres::Error) -> StorageError {
     tidings_postgres::Error::of_statement(error).into()
@@ -381,8 +403,10 @@ mod tests {
     use tidings_postgres::Config;
     use tidings_test_support::{PostgresServer, Schema};
 
+    use tidings_webhooks::{EndpointSettings, NewEndpoint, Options, Owner, Webhooks};
+
     use super::super::conformance::{self, Handles};
-    use super::super::{Accept, Accepted};
+    use super::super::{Accept, Accepted, Change, Changed};
 
     /// What another package wraps in errors of its own keeps its code, by which a batch is tried again.
     #[tokio::test]
@@ -435,6 +459,44 @@ mod tests {
             second: second.unwrap(),
         };
         (schema, handles)
+    }
+
+    /// The change waits for the lane, whose holder then waits for the delivery: the database ends one of the two.
+    #[tokio::test]
+    async fn a_change_that_ends_in_a_deadlock_is_made_again() {
+        let (schema, handles) = open().await;
+        let storage = &handles.first;
+        let (store, streams) = (storage.webhooks.clone(), storage.streams.clone());
+        let options = Options::default().with_schedule([Duration::from_secs(3600)]);
+        let webhooks = Webhooks::start(store, streams, options).await.unwrap();
+        let new = NewEndpoint::new(
+            Owner::Operator,
+            EndpointSettings::new("http://127.0.0.1:9/"),
+        );
+        let (endpoint, _) = webhooks.create_endpoint(new).await.unwrap();
+        let test = webhooks.prepare_test(endpoint.id).await.unwrap().unwrap();
+        let tested = storage.records.change(Change::Operate(test), None).await;
+        let Changed::Made(Some(delivery)) = tested.unwrap() else {
+            panic!("a test has a delivery");
+        };
+        let other = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+        let begin = "BEGIN; SELECT 1 FROM tidings_webhook_lane FOR UPDATE";
+        other.batch_execute(begin).await.unwrap();
+        let retry = Change::Operate(webhooks.prepare_retry(delivery.id));
+        let records = Arc::clone(&storage.records);
+        let changing = tokio::spawn(async move { records.change(retry, None).await });
+        let waits = "SELECT 1 FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND query LIKE '%tidings_webhook_retry%'";
+        let watching = Config::new(&schema.url()).unwrap().connect().await.unwrap();
+        while watching.query(waits, &[]).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let cross = "UPDATE tidings_webhook_delivery SET due_at = due_at";
+        // Which of the two is ended is the database's choice.
+        let _ended = other.batch_execute(cross).await;
+        other.batch_execute("ROLLBACK").await.unwrap();
+        let changed = changing.await.unwrap().unwrap();
+        assert!(matches!(changed, Changed::Made(Some(_))), "{changed:?}");
     }
 
     conformance::suite!(open(), work_of_one_instance_is_done_by_one_at_a_time);
