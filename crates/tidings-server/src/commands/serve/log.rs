@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{IsTerminal, Write};
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
@@ -62,14 +63,12 @@ impl Log {
     }
 }
 
-/// A line as the log has it in JSON.
-pub(super) fn json(level: &str, message: &str) -> serde_json::Value {
-    serde_json::json!({
-        "timestamp": Now.to_string(),
-        "level": level,
-        "fields": { "message": message },
-        "target": "tidings_server",
-    })
+/// A line as the log has it in JSON, with its fields in the same order.
+pub(super) fn json(level: &str, message: &str) -> String {
+    let (now, level, message) = (Now.to_string(), Value::from(level), Value::from(message));
+    format!(
+        r#"{{"timestamp":"{now}","level":{level},"fields":{{"message":{message}}},"target":"tidings_server"}}"#
+    )
 }
 
 /// The time of a line: of the same form in all of them.
