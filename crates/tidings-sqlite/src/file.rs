@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
@@ -18,8 +19,8 @@ pub(crate) struct DatabaseFile {
     path: PathBuf,
     log_path: PathBuf,
     id: FileId,
-    /// That of the log, once there is one; it stays as long as a connection is open.
-    log_id: std::sync::OnceLock<FileId>,
+    /// The log, once there is one; it stays as long as a connection is open.
+    log: OnceLock<Log>,
     /// The greatest lengths so far. A file that is shorter was truncated from outside, unless SQLite did
     /// it itself.
     length: AtomicU64,
@@ -36,7 +37,7 @@ impl DatabaseFile {
         Ok(Self {
             log_path: beside(&path, "-wal"),
             id: FileId::of(&metadata),
-            log_id: std::sync::OnceLock::new(),
+            log: OnceLock::new(),
             length: AtomicU64::new(metadata.len()),
             log_length: AtomicU64::new(0),
             path,
@@ -64,6 +65,10 @@ impl DatabaseFile {
         {
             return Err(self.changed());
         }
+        // A commit that was under way when the log was truncated has made it long again.
+        if log_length > 0 && !self.log.get().is_some_and(Log::has_begin) {
+            return Err(self.changed());
+        }
         self.length.store(length, Ordering::Relaxed);
         self.log_length.store(log_length, Ordering::Relaxed);
         Ok(log_length)
@@ -78,13 +83,21 @@ impl DatabaseFile {
         let log = match std::fs::metadata(&self.log_path) {
             Ok(log) => log,
             // It is made with the first transaction.
-            Err(_) if self.log_id.get().is_none() => return Ok((file.len(), 0)),
+            Err(_) if self.log.get().is_none() => return Ok((file.len(), 0)),
             Err(_) => return Err(self.changed()),
         };
-        if *self.log_id.get_or_init(|| FileId::of(&log)) != FileId::of(&log) {
+        if self.opened_log()?.id != FileId::of(&log) {
             return Err(self.changed());
         }
         Ok((file.len(), log.len()))
+    }
+
+    fn opened_log(&self) -> Result<&Log, Error> {
+        if let Some(log) = self.log.get() {
+            return Ok(log);
+        }
+        let log = Log::open(&self.log_path).map_err(|_| self.changed())?;
+        Ok(self.log.get_or_init(|| log))
     }
 
     /// Whether a file that has become shorter is a whole database: another program has compacted it. A
@@ -104,6 +117,37 @@ impl DatabaseFile {
         Error::FileChanged {
             path: self.path.clone(),
         }
+    }
+}
+
+/// The write-ahead log as it was found. SQLite takes no lock on it that closing another handle would end.
+#[derive(Debug)]
+struct Log {
+    id: FileId,
+    file: File,
+}
+
+impl Log {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        Ok(Self {
+            id: FileId::of(&file.metadata()?),
+            file,
+        })
+    }
+
+    /// Whether it begins as every log does, with one of two
+    /// [numbers](https://www.sqlite.org/fileformat2.html#walformat).
+    #[cfg(unix)]
+    fn has_begin(&self) -> bool {
+        let mut begin = [0; 4];
+        let read = std::os::unix::fs::FileExt::read_exact_at(&self.file, &mut begin, 0);
+        read.is_ok() && matches!(u32::from_be_bytes(begin), 0x377f_0682 | 0x377f_0683)
+    }
+
+    #[cfg(not(unix))]
+    fn has_begin(&self) -> bool {
+        true
     }
 }
 

@@ -575,6 +575,8 @@ async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_w
         "truncate",
         "remove log",
         "truncate log",
+        // As if a commit was under way, which begins where the log ended.
+        "truncate log and write on",
     ] {
         let folder = tempfile::tempdir().unwrap();
         let database = open(&folder).await;
@@ -601,7 +603,13 @@ async fn regression_a_file_that_is_removed_replaced_or_truncated_takes_no_more_w
             }
             "truncate" => truncate(&file).unwrap(),
             "remove log" => std::fs::remove_file(&log).unwrap(),
-            _ => truncate(&log).unwrap(),
+            "truncate log" => truncate(&log).unwrap(),
+            _ => {
+                let length = std::fs::metadata(&log).unwrap().len();
+                truncate(&log).unwrap();
+                let log = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+                log.set_len(length + 4096).unwrap();
+            }
         }
         let refused = insert(&database, 3).await.expect_err(harm);
         assert!(
