@@ -160,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_without_a_key_is_refused_by_its_name() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for text in ["", "0123456789abcdef\n"] {
+            std::fs::write(file.path(), text).unwrap();
+            let refused = read(file.path()).unwrap_err().to_string();
+            assert!(refused.contains("expected a public key"), "{refused}");
+            assert!(
+                refused.ends_with(file.path().to_str().unwrap()),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
     fn regression_every_key_of_a_file_counts() {
         let (ec, _) = pem(&rcgen::PKCS_ECDSA_P256_SHA256);
         let (ed, private) = pem(&rcgen::PKCS_ED25519);

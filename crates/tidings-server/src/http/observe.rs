@@ -96,3 +96,33 @@ where
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidings_test_support::Log;
+
+    use crate::http::running::{KEY, Running};
+
+    #[tokio::test]
+    async fn a_request_that_only_reads_ends_no_outage_of_the_database() {
+        let log = Log::default();
+        let _listening = log.listen();
+        let running = Running::start().await;
+        running.remove_database();
+        let notification = json!({ "user_id": "anna", "payload": 1 });
+        for _ in 0..2 {
+            let write = running.client.post(running.url("/v1/notifications"));
+            let write = write.bearer_auth(KEY).json(&notification).send().await;
+            assert_eq!(write.unwrap().status(), 503);
+            let read = running
+                .client
+                .get(running.url("/v1/users/anna/notifications"));
+            let read = read.bearer_auth(KEY).send().await;
+            assert_eq!(read.unwrap().status(), 200);
+        }
+        assert_eq!(log.lines("the database does not work").len(), 1);
+        let ends = log.lines("the database works again");
+        assert!(ends.is_empty(), "{ends:?}");
+    }
+}

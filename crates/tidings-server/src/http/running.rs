@@ -15,7 +15,7 @@ pub(super) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 pub(super) struct Running {
     server: Server,
     pub(super) client: Client,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Running {
@@ -34,7 +34,7 @@ impl Running {
         Self {
             server: Server::start(config).await.unwrap(),
             client: Client::builder().tls_certs_only([]).build().unwrap(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -42,6 +42,11 @@ impl Running {
     pub(super) fn request(&self, route: &Route) -> RequestBuilder {
         let path = route.path.replace("{user}", "anna").replace("{id}", "1");
         self.client.request(route.method.clone(), self.url(&path))
+    }
+
+    /// Takes the file of the database away: reading goes on, and nothing can be written.
+    pub(super) fn remove_database(&self) {
+        std::fs::remove_file(self.folder.path().join("tidings.db")).unwrap();
     }
 
     pub(super) fn url(&self, path: &str) -> String {

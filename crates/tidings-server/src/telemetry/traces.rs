@@ -187,3 +187,25 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_test_support::{Receiver, Reply};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    /// The server that a redirect names may be one that must not read spans.
+    #[tokio::test]
+    async fn spans_are_not_sent_to_where_a_collector_redirects() {
+        let other = Receiver::start(Reply::ok()).await.unwrap();
+        let redirect = Reply::redirect(StatusCode::TEMPORARY_REDIRECT, other.url("/v1/traces"));
+        let collector = Receiver::start(redirect).await.unwrap();
+        let traces = Traces::start(&collector.url("/").parse().unwrap()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || drop(tracing::error_span!("request")));
+        traces.stop().await;
+        assert_eq!(collector.requests().len(), 1);
+        assert_eq!(other.connections(), 0);
+    }
+}

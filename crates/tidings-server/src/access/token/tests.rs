@@ -3,6 +3,7 @@ use std::time::Duration;
 use jsonwebtoken::EncodingKey;
 use rcgen::{KeyPair, SignatureAlgorithm};
 use serde_json::json;
+use tidings_test_support::Log;
 
 use super::*;
 use crate::access::jwks::Pace;
@@ -437,4 +438,49 @@ async fn while_no_key_set_was_loaded_the_token_is_not_blamed() {
         set.tokens.verify(&token).await,
         Err(TokenRule::WrongAlgorithm)
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_the_key_set_is_one_line_and_so_is_its_end() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let signer = Signer::new(Algorithm::EdDSA);
+    let set = KeySet::of(&[signer.jwk("1")], Pace::default());
+    set.jwks().load().await.unwrap();
+    let outages = async {
+        for outage in 1..=2 {
+            std::fs::write(set.file.path(), "{").unwrap();
+            tokio::time::sleep(Pace::default().every * 10).await;
+            let begun = log.lines("cannot load the keys for tokens");
+            assert_eq!(begun.len(), outage, "{begun:?}");
+            set.write(&[signer.jwk("1")]);
+            tokio::time::sleep(Pace::default().every * 10).await;
+            let ended = log.lines("loaded the keys for tokens");
+            assert_eq!(ended.len(), outage, "{ended:?}");
+        }
+    };
+    tokio::select! {
+        () = outages => {}
+        () = set.jwks().run() => {}
+    }
+}
+
+#[tokio::test]
+async fn keys_of_unknown_kinds_are_one_line_until_they_change() {
+    let log = Log::default();
+    let _listening = log.listen();
+    let known = Signer::new(Algorithm::EdDSA).jwk("1");
+    let unknown = |id: &str| json!({ "kty": "AKP", "kid": id, "alg": "ML-DSA-44", "pub": "AAAA" });
+    let set = KeySet::of(&[], Pace::default());
+    let mut lines = 0;
+    for id in ["first", "second"] {
+        set.write(&[known.clone(), unknown(id)]);
+        for _ in 0..3 {
+            set.jwks().load().await.unwrap();
+        }
+        lines += 1;
+        let warned = log.lines("is not supported");
+        assert_eq!(warned.len(), lines, "{warned:?}");
+        assert!(warned[lines - 1].contains(id), "{warned:?}");
+    }
 }
