@@ -41,10 +41,9 @@ impl SseReader {
         }
     }
 
-    /// Adds bytes; returns the events that they complete.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, LineTooLong> {
-        let mut events = Vec::new();
-        for byte in bytes {
+    /// Takes bytes from the front, up to the end of an event. Returns `None` when all are taken and none is complete.
+    pub(super) fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<SseEvent>, LineTooLong> {
+        while let Some(byte) = bytes.split_off_first() {
             match byte {
                 b'\n' if std::mem::take(&mut self.after_return) => {}
                 b'\n' | b'\r' => {
@@ -56,7 +55,9 @@ impl SseReader {
                         Some(line) if is_first => line,
                         _ => &line,
                     };
-                    events.extend(self.line(line));
+                    if let Some(event) = self.line(line) {
+                        return Ok(Some(event));
+                    }
                 }
                 byte => {
                     self.after_return = false;
@@ -67,7 +68,7 @@ impl SseReader {
                 }
             }
         }
-        Ok(events)
+        Ok(None)
     }
 
     fn line(&mut self, line: &str) -> Option<SseEvent> {
@@ -106,6 +107,13 @@ pub(super) struct LineTooLong;
 mod tests {
     use super::*;
 
+    impl SseReader {
+        /// All events that these bytes complete.
+        fn feed(&mut self, mut bytes: &[u8]) -> Vec<SseEvent> {
+            std::iter::from_fn(|| self.next(&mut bytes).unwrap()).collect()
+        }
+    }
+
     #[test]
     fn events_are_whole_however_the_bytes_are_cut() {
         let text = "retry: 1500\n\n: ping\n\nevent: tidings.hello\r\nid: a-1\r\ndata: {}\r\n\r\n\
@@ -115,7 +123,7 @@ mod tests {
             let events: Vec<_> = text
                 .as_bytes()
                 .chunks(size)
-                .flat_map(|chunk| reader.feed(chunk).unwrap())
+                .flat_map(|chunk| reader.feed(chunk))
                 .collect();
             assert_eq!(
                 events,
@@ -139,8 +147,22 @@ mod tests {
     fn a_line_without_end_is_an_error() {
         let mut reader = SseReader::default();
         let longest = vec![b'x'; MAX_LINE_BYTES];
-        assert!(reader.feed(&longest).is_ok());
-        assert!(reader.feed(b"x").is_err());
+        assert_eq!(reader.feed(&longest), []);
+        assert!(reader.next(&mut &b"x"[..]).is_err());
+    }
+
+    #[test]
+    fn regression_an_event_before_a_line_that_is_too_long_is_read() {
+        let mut text = b"id: a-1\ndata: one\n\nid: a-2\ndata: two\n\n".to_vec();
+        text.resize(text.len() + MAX_LINE_BYTES + 1, b'x');
+        let (mut reader, mut bytes) = (SseReader::default(), &*text);
+        for (id, data) in [("a-1", "one"), ("a-2", "two")] {
+            let event = reader.next(&mut bytes).unwrap().unwrap();
+            assert_eq!(event.data, data);
+            assert_eq!(reader.last_event_id.as_deref(), Some(id));
+        }
+        assert!(reader.next(&mut bytes).is_err());
+        assert_eq!(reader.last_event_id.as_deref(), Some("a-2"));
     }
 
     #[test]
@@ -150,9 +172,7 @@ mod tests {
             for size in [1, 3, text.len()] {
                 let mut reader = SseReader::default();
                 let chunks = text.as_bytes().chunks(size);
-                let events: Vec<_> = chunks
-                    .flat_map(|chunk| reader.feed(chunk).unwrap())
-                    .collect();
+                let events: Vec<_> = chunks.flat_map(|chunk| reader.feed(chunk)).collect();
                 let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
                 assert_eq!(data, ["one", "\u{feff}two\n"], "{end:?} {size}");
                 assert_eq!(reader.last_event_id.as_deref(), Some("1"));
@@ -165,14 +185,14 @@ mod tests {
         let text = "id: a-1\ndata: one\n\nid: a-2\ndata: two\n\n";
         for cut in 0..=text.len() {
             let mut reader = SseReader::default();
-            let before = reader.feed(&text.as_bytes()[..cut]).unwrap();
+            let before = reader.feed(&text.as_bytes()[..cut]);
             let cursor = reader.last_event_id.clone();
             assert_eq!(
                 cursor.map_or(0, |id| id[2..].parse().unwrap()),
                 before.len()
             );
             let mut reader = reader.reconnected();
-            let again = reader.feed(b"data: whole\n\n").unwrap();
+            let again = reader.feed(b"data: whole\n\n");
             assert_eq!(again[0].data, "whole", "cut at {cut}");
         }
     }

@@ -93,7 +93,8 @@ impl Tail {
         let mut response = self.remote.send(request).await?;
         *connected = true;
         while let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? {
-            for event in reader.feed(&bytes)? {
+            let mut bytes = &*bytes;
+            while let Some(event) = reader.next(&mut bytes)? {
                 self.show(&event)?;
                 if event.name.is_empty() {
                     *left = left.map(|left| left - 1);

@@ -163,8 +163,8 @@ const BUFFERS: &str =
 /// Reads up to the hello.
 async fn hello(response: &mut Response, reader: &mut SseReader) -> Result<Hello, Problem> {
     while let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? {
-        let events = reader.feed(&bytes).map_err(CommandError::from)?;
-        for event in events {
+        let mut bytes = &*bytes;
+        while let Some(event) = reader.next(&mut bytes).map_err(CommandError::from)? {
             match event.name.strip_prefix(SSE_PREFIX) {
                 Some(HELLO) => {
                     let hello = serde_json::from_str(&event.data);
