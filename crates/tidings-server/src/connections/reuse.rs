@@ -19,7 +19,7 @@ pub(super) fn is_last<B>(request: &Request<B>) -> bool {
 /// Makes the headers say that the connection is closed after the response, or how long it is kept; the header for
 /// that is the one by which proxies stop reusing the connection before it is closed under a request.
 pub(super) fn announce(headers: &mut HeaderMap, closes: bool, keep_alive: Duration) {
-    if closes || has_option(headers, "close") {
+    if closes {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     } else if let Ok(hint) = HeaderValue::try_from(format!("timeout={}", keep_alive.as_secs())) {
         headers.insert(KEEP_ALIVE, hint);
@@ -56,20 +56,16 @@ mod tests {
 
     #[test]
     fn a_response_says_either_that_the_connection_closes_or_how_long_it_is_kept() {
-        let announced = |closes, own: Option<&'static str>| {
+        let announced = |closes| {
             let mut headers = HeaderMap::new();
-            if let Some(own) = own {
-                headers.insert(header::CONNECTION, HeaderValue::from_static(own));
-            }
             announce(&mut headers, closes, Duration::from_secs(75));
             let text = |name| headers.get(name).map(|value| value.to_str().unwrap());
             let connection = text(header::CONNECTION).map(str::to_owned);
             (connection, text(KEEP_ALIVE).map(str::to_owned))
         };
         let closed = (Some("close".to_owned()), None);
-        assert_eq!(announced(true, None), closed);
-        assert_eq!(announced(false, Some("close")), closed);
+        assert_eq!(announced(true), closed);
         let kept = (None, Some("timeout=75".to_owned()));
-        assert_eq!(announced(false, None), kept);
+        assert_eq!(announced(false), kept);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::RequestExt;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, LengthLimitError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -78,9 +78,7 @@ impl Part {
 pub(super) fn limit(app: &App, request: &mut Request) -> Result<Part, ApiError> {
     let max_bytes = app.limits.now().settings.max_body_bytes;
     if announced(request.headers()).is_some_and(|length| length > max_bytes as u64) {
-        // Its body cannot be skipped in reasonable time.
-        let close = (header::CONNECTION, HeaderValue::from_static("close"));
-        return Err(too_large().with_headers(HeaderMap::from_iter([close])));
+        return Err(too_large());
     }
     DefaultBodyLimit::max(max_bytes).apply(request);
     let part = Part {

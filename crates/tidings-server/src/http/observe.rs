@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{Method, header};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -55,7 +55,6 @@ where
         if let Some(Fault(mut error)) = response.extensions_mut().remove() {
             error.request_id = Some(id.as_str().to_owned());
             *response.body_mut() = Json(ErrorBody { error }).into_response().into_body();
-            response.headers_mut().remove(header::CONTENT_LENGTH);
         }
         if let Some(span) = of_response {
             traces::end_request(&span, response.status());
