@@ -786,12 +786,8 @@ async fn every_flag_has_a_variable_and_an_explanation() {
     }
     let mut by_variable = Home::new().command();
     by_variable.env("TIDINGS_MAX_STREAMS", "0");
-    let refused = by_variable.output().await.unwrap();
-    assert!(
-        String::from_utf8(refused.stderr)
-            .unwrap()
-            .contains("--max-streams")
-    );
+    let (_, _, refused) = said_by(&mut by_variable).await;
+    assert!(refused.contains("--max-streams"), "{refused}");
 }
 
 /// A proxy that resets good connections after a while: each time, the server's own wait applies.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use rusqlite::types::ValueRef;
 use serde_json::{Value, json};
 
-use crate::support::{Home, Server, binary, http, soon};
+use crate::support::{Home, Server, binary, http, said_by, soon};
 
 const KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 const NEW_KEY: &str = "EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE=";
@@ -234,9 +234,8 @@ async fn a_key_that_is_none_is_refused_without_being_shown_and_a_server_without_
         command
     };
     for key in ["hidden", "", &format!("{KEY},hidden")] {
-        let output = serve(Some(key)).output().await.unwrap();
-        assert!(!output.status.success(), "{key}");
-        let text = String::from_utf8(output.stderr).unwrap();
+        let (started, _, text) = said_by(&mut serve(Some(key))).await;
+        assert!(!started, "{key}");
         assert!(
             text.contains("expected 32 random bytes in base64"),
             "{text}"

@@ -9,7 +9,7 @@ use tidings::signing::{Secret, Verifier};
 use tidings_test_support::Schema;
 use tokio::process::Command;
 
-use crate::support::{Home, Server, binary, http, payloads, soon};
+use crate::support::{Home, Server, binary, http, payloads, said_by, soon};
 use crate::webhooks::Webhooks;
 
 /// The command that imports the file of a home.
@@ -288,10 +288,8 @@ async fn an_interrupted_import_is_not_taken_for_a_whole_one_and_can_be_repeated(
     // It is an error if the import has ended.
     schema.execute("SELECT 'tidings_import'::regclass").await;
 
-    let refused = Home::on(&schema.url(), &[]).command().output();
-    let refused = soon("the refusal", refused).await.unwrap();
-    assert!(!refused.status.success());
-    let stderr = String::from_utf8(refused.stderr).unwrap();
+    let (started, _, stderr) = said_by(&mut Home::on(&schema.url(), &[]).command()).await;
+    assert!(!started);
     assert!(
         stderr.contains("an import into the database was not finished: run it again"),
         "{stderr}"

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::raw::{RawSocket, connect, is_full, unread_events};
-use crate::support::{Home, Server, signal_process, soon};
+use crate::support::{Home, Server, said_by, signal_process, soon};
 use crate::websocket::Socket;
 
 #[tokio::test]
@@ -126,9 +126,8 @@ async fn a_reader_continues_exactly_over_a_restart() {
 async fn a_second_server_on_the_same_file_is_refused() {
     let home = Home::new();
     let _first = home.start().await;
-    let second = home.command().output().await.unwrap();
-    assert!(!second.status.success());
-    let text = String::from_utf8(second.stderr).unwrap();
+    let (started, _, text) = said_by(&mut home.command()).await;
+    assert!(!started);
     assert!(text.contains("in use by another process"), "{text}");
 }
 

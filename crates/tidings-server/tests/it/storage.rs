@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tidings_test_support::{Gate, Receiver, Reply};
 
-use crate::support::{Home, Server, http, soon};
+use crate::support::{Home, Server, http, said_by, soon};
 
 /// Takes the lock for writing, as another process could.
 fn lock(home: &Home) -> Connection {
@@ -234,8 +234,7 @@ async fn the_database_of_another_program_is_refused() {
         .execute_batch("CREATE TABLE song (title TEXT)")
         .unwrap();
     drop(other);
-    let output = soon("the end", home.command().output()).await.unwrap();
-    assert!(!output.status.success());
-    let text = String::from_utf8(output.stderr).unwrap();
+    let (started, _, text) = said_by(&mut home.command()).await;
+    assert!(!started);
     assert!(text.contains("another program"), "{text}");
 }

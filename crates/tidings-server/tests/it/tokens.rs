@@ -8,7 +8,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Response;
 
-use crate::support::{Events, Home, Server, binary, http};
+use crate::support::{Events, Home, Server, binary, http, said_by};
 use crate::websocket::Socket;
 
 pub(crate) const KEY: &str = "a-key-for-this-test-0123456789";
@@ -634,9 +634,8 @@ async fn a_server_does_not_start_with_keys_for_tokens_that_it_cannot_use() {
         ),
         (["--jwt-cookie", "a b"], "expected the name of a cookie"),
     ] {
-        let output = Home::with(&arguments).command().output().await.unwrap();
-        assert!(!output.status.success(), "{arguments:?}");
-        let text = String::from_utf8(output.stderr).unwrap();
+        let (started, _, text) = said_by(&mut Home::with(&arguments).command()).await;
+        assert!(!started, "{arguments:?}");
         assert!(text.contains(says), "{text}");
         assert!(
             !text.contains("hidden") && !text.contains("PRIVATE"),
