@@ -10,6 +10,9 @@ use tokio::process::{Child, Command};
 
 use crate::support::{Home, Server, http, soon};
 
+/// The driver and its browser, which end when standard input is closed: also if the test is killed.
+const GUARDED: &str = "chromedriver --port=0 & exec >/dev/null; cat; kill -KILL 0";
+
 /// A browser of its own, with an empty profile.
 struct Browser {
     client: Client,
@@ -19,17 +22,19 @@ struct Browser {
 
 impl Browser {
     async fn start() -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
+        let mut driver = Command::new("sh")
+            .args(["-c", GUARDED])
+            .process_group(0)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
-            .expect("chromedriver is installed (./scripts/test does it)");
+            .unwrap();
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = soon("the driver's port", async {
             loop {
-                let line = lines.next_line().await.unwrap().expect("the driver runs");
+                let line = lines.next_line().await.unwrap();
+                let line = line.expect("chromedriver is installed (./scripts/test does it)");
                 if let Some((_, port)) = line.split_once("started successfully on port ") {
                     return port.trim_end_matches('.').to_owned();
                 }
