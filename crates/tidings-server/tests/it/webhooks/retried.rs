@@ -113,6 +113,12 @@ async fn what_an_endpoint_missed_is_replayed_once_it_is_enabled_again() {
     let refused = server.post(&format!("{path}/replay"), &replay).await;
     assert_eq!(refused.status(), 409);
     server.notify("anna", json!("meanwhile")).await;
+    // Events are fanned out in order: when a later one arrives, this one was kept for the disabled endpoint.
+    let mut later = Webhooks::start().await;
+    let of_ben = json!({ "url": later.url() });
+    create(&server, "/v1/users/ben/endpoints", of_ben).await;
+    server.notify("ben", json!("later")).await;
+    later.next().await;
     receiver.reply_with(204);
     let enabled = server.patch(&path, &json!({ "enabled": true })).await;
     assert_eq!(enabled["enabled"], true);
