@@ -129,24 +129,25 @@ impl<'a> Repeatable<'a> {
     fn open(&self, kept: &str) -> Result<String, ApiError> {
         let context = self.once.as_ref().map(Once::context).unwrap_or_default();
         let opened = self.app.encryption.open(&context, kept);
-        let opened = opened.and_then(|opened| match &self.of_caller {
-            Some(keys) => {
-                let sealed = opened
-                    .strip_prefix(OF_CALLER)
-                    .ok_or(SealError::UnknownForm)?;
-                keys.open(&context, sealed)
-            }
-            None => Ok(opened),
-        });
+        let opened = opened.map_err(|error| {
+            report_unreadable(&error);
+            ApiError::response_unreadable()
+        })?;
+        let Some(keys) = &self.of_caller else {
+            return Ok(opened);
+        };
+        let sealed = opened.strip_prefix(OF_CALLER).ok_or(SealError::UnknownForm);
+        let opened = sealed.and_then(|sealed| keys.open(&context, sealed));
         opened.map_err(|error| {
-            let error: &dyn std::error::Error = &error;
-            tracing::info!(error, "cannot repeat a response that was kept");
-            match &self.of_caller {
-                Some(_) => ApiError::response_of_another_caller(),
-                None => ApiError::response_unreadable(),
-            }
+            report_unreadable(&error);
+            ApiError::response_of_another_caller()
         })
     }
+}
+
+fn report_unreadable(error: &SealError) {
+    let error: &dyn std::error::Error = error;
+    tracing::info!(error, "cannot repeat a response that was kept");
 }
 
 /// What is in front of a response that is sealed with a key of its caller, so that the keys of the server do not take

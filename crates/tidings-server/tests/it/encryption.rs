@@ -18,10 +18,27 @@ fn with_keys(keys: &str) -> Home {
 
 /// Makes an endpoint by a request that can be repeated; gives the response.
 async fn create(server: &Server) -> (u16, Value) {
-    let request = http()
-        .post(server.at("/v1/endpoints"))
-        .header("Idempotency-Key", "once");
-    let body = json!({ "url": "https://example.com/" });
+    once(
+        server,
+        "/v1/endpoints",
+        json!({ "url": "https://example.com/" }),
+    )
+    .await
+}
+
+/// Makes an API key by a request that can be repeated; gives the response.
+async fn make_key(server: &Server) -> (u16, Value) {
+    once(
+        server,
+        "/v1/keys",
+        json!({ "name": "one", "scopes": ["read"] }),
+    )
+    .await
+}
+
+async fn once(server: &Server, path: &str, body: Value) -> (u16, Value) {
+    let request = http().post(server.at(path));
+    let request = request.header("Idempotency-Key", format!("once{path}"));
     let response = request.json(&body).send().await.unwrap();
     let status = response.status().as_u16();
     (status, response.json().await.unwrap())
@@ -170,6 +187,7 @@ async fn a_lost_key_leaves_the_endpoints_usable() {
     let home = with_keys(KEY);
     let server = home.start().await;
     let (_, created) = create(&server).await;
+    assert_eq!(make_key(&server).await.0, 201);
     server.stop("-TERM").await.0.code().unwrap();
 
     let other = Home::at(home.path());
@@ -184,13 +202,14 @@ async fn a_lost_key_leaves_the_endpoints_usable() {
         server.patch(&path, &renamed).await["description"],
         "renamed"
     );
-    // The kept response is lost with the key.
-    let (status, refused) = create(&server).await;
-    assert_eq!(status, 409, "{refused}");
-    assert_eq!(refused["error"]["code"], "response_unreadable");
-    assert_eq!(refused["error"]["field"], "Idempotency-Key");
-    let message = refused["error"]["message"].as_str().unwrap();
-    assert!(message.contains("--encryption-key"), "{message}");
+    // The kept responses are lost with the key.
+    for (status, refused) in [create(&server).await, make_key(&server).await] {
+        assert_eq!(status, 409, "{refused}");
+        assert_eq!(refused["error"]["code"], "response_unreadable");
+        assert_eq!(refused["error"]["field"], "Idempotency-Key");
+        let message = refused["error"]["message"].as_str().unwrap();
+        assert!(message.contains("--encryption-key"), "{message}");
+    }
     assert_eq!(
         server.get("/v1/endpoints").await["data"]
             .as_array()

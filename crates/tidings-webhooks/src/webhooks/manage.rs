@@ -20,7 +20,7 @@ const MAX_CONTENTION: u32 = 16;
 const MAX_OVERLAP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is stored of the secrets of an endpoint that is removed.
-const NO_SECRETS: &str = "[]";
+pub(super) const NO_SECRETS: &str = "[]";
 
 /// An endpoint to be made.
 #[derive(Debug, Clone)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::manage::NO_SECRETS;
 use crate::encryption::{EncryptionKeys, SealError};
 use crate::endpoint::context;
 use crate::store::StoredSecrets;
@@ -67,7 +68,7 @@ pub(super) async fn run(store: Arc<dyn Store>, keys: EncryptionKeys) {
 fn reseal(keys: &EncryptionKeys, page: Vec<StoredSecrets>) -> (Vec<StoredSecrets>, Vec<SealError>) {
     let (mut new, mut problems) = (Vec::new(), Vec::new());
     for stored in page {
-        if keys.is_current(&stored.secrets) {
+        if keys.is_current(&stored.secrets) || stored.secrets == NO_SECRETS {
             continue;
         }
         let context = context(stored.endpoint);
@@ -89,4 +90,27 @@ async fn pause(error: &StoreError, is_failing: &mut bool) {
         );
     }
     tokio::time::sleep(PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EndpointId;
+
+    #[test]
+    fn regression_an_endpoint_that_is_removed_has_nothing_to_encrypt() {
+        let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        let keys = EncryptionKeys::new([key.parse().unwrap()]);
+        let page = |secrets: &str| {
+            vec![StoredSecrets {
+                endpoint: EndpointId::random(),
+                revision: 1,
+                secrets: secrets.to_owned(),
+            }]
+        };
+        let (new, problems) = reseal(&keys, page("[\"whsec_…\"]"));
+        assert_eq!((new.len(), problems.len()), (1, 0));
+        let (new, problems) = reseal(&keys, page(NO_SECRETS));
+        assert_eq!((new.len(), problems.len()), (0, 0));
+    }
 }
