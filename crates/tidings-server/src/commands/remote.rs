@@ -332,7 +332,8 @@ pub(super) fn lost(error: &reqwest::Error) -> CommandError {
 #[error("the reply is larger than {} MiB", .0 >> 20)]
 struct TooLarge(usize);
 
-const NOT_OURS: &str = "this does not look like the reply of a Tidings server";
+/// What is said of the reply of another program.
+pub(super) const NOT_OURS: &str = "this does not look like the reply of a Tidings server";
 
 fn parsed<T: DeserializeOwned>(json: &str) -> Result<T, CommandError> {
     serde_json::from_str(json).map_err(|_| NOT_OURS.into())

@@ -3,13 +3,14 @@ use std::time::Duration;
 
 use clap::Args;
 use reqwest::StatusCode;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde::Deserialize;
 use tidings_notify::wire::{BYE, GAP, SSE_PREFIX};
 use tidings_notify::{GapReason, UserId};
 
 use super::document::Document;
 use super::notification::NotificationLine;
-use super::remote::{Refusal, Remote, lost};
+use super::remote::{NOT_OURS, Refusal, Remote, lost};
 use super::sse::{SseEvent, SseReader};
 use super::{CommandError, MAX_COUNT};
 use crate::error::explain;
@@ -91,6 +92,9 @@ impl Tail {
             request = request.header("last-event-id", id);
         }
         let mut response = self.remote.send(request).await?;
+        if !is_event_stream(response.headers()) {
+            return Err(NOT_OURS.into());
+        }
         *connected = true;
         while let Some(bytes) = response.chunk().await.map_err(|error| lost(&error))? {
             let mut bytes = &*bytes;
@@ -131,6 +135,11 @@ impl Tail {
         out.flush()?;
         Ok(())
     }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
 }
 
 /// Why there is a gap, or the server ends a stream.

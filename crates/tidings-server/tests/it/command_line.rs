@@ -732,6 +732,38 @@ async fn tail_says_in_one_line_that_its_server_is_gone() {
 }
 
 #[tokio::test]
+async fn regression_tail_ends_if_another_program_replies() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let replies = async {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut rest = [0; 4096];
+            socket.read(&mut rest).await.unwrap();
+            let page =
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\nconnection: close\r\n\r\n<html>";
+            socket.write_all(page).await.unwrap();
+            while !matches!(socket.read(&mut rest).await, Ok(0) | Err(_)) {}
+        }
+    };
+    let mut tail = binary();
+    let tail = tail.args(["tail", "anna", "--url", &url]).output();
+    let ended = soon("the end of tail", async {
+        tokio::select! {
+            ended = tail => ended.unwrap(),
+            () = replies => unreachable!(),
+        }
+    });
+    let ended = ended.await;
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(!ended.status.success());
+    assert!(
+        said.contains("does not look like the reply of a Tidings server"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
 async fn tail_says_in_words_why_a_stream_has_a_gap_or_ends() {
     let home = Home::new();
     let server = home.start().await;
