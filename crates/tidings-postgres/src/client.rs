@@ -3,15 +3,11 @@ use std::ops::Deref;
 
 use tidings_reconnect::Breakable as _;
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::Error;
 use crate::cancel::Canceller;
 use crate::config::RawConnection;
-
-/// A parameter of a statement, and its type.
-pub type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+use crate::{Error, Parameter};
 
 /// An open connection, with the task that reads from it and writes to it. Dropping it closes the
 /// connection.

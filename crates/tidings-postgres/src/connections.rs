@@ -10,9 +10,8 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, Statement};
 use tokio_util::task::TaskTracker;
 
-use crate::client::Parameter;
 use crate::reason::Reason;
-use crate::{Client, Database, Error};
+use crate::{Client, Database, Error, Parameter};
 
 /// How often a statement is tried that the server ended because it was in another's way.
 const TRIES: u32 = 5;

@@ -44,18 +44,22 @@ mod config;
 mod connections;
 mod database;
 mod error;
+mod keep_listening;
 mod listening;
 mod migration;
+mod parameter;
 mod reason;
 mod tls;
 mod url;
 
-pub use client::{Client, Parameter};
+pub use client::Client;
 pub use config::Config;
 pub use connections::{Connections, Sessions};
 pub use database::Database;
 pub use error::Error;
+pub use keep_listening::Heard;
 pub use listening::Listening;
+pub use parameter::{Parameter, Typed};
 pub use tokio_postgres;
 
 /// The example of the README compiles.

@@ -64,7 +64,6 @@ use crate::{
 };
 use announce::Announcer;
 use group_commit::GroupCommit;
-use listen::Listener;
 
 pub use append::{append_calls_in, append_in};
 
@@ -166,12 +165,12 @@ impl PostgresStore {
             .await?;
         let wakes = WakeSender::new(WAKES);
         let announcer = Announcer::new(wakes.clone());
-        let listener = Listener {
-            channel: log::get(&row, 0)?,
-            wakes: wakes.clone(),
-            own: announcer.sender(),
-            config: config.clone(),
-        };
+        let listening = listen::keep_listening(
+            config.clone(),
+            log::get(&row, 0)?,
+            wakes.clone(),
+            announcer.sender(),
+        );
         let (commit, committing) =
             group_commit::group_commit(appending.clone(), announcer.clone(), config.reply_limit());
         let heard = options.channel.as_ref().map(|channel| channel.wakes());
@@ -179,7 +178,7 @@ impl PostgresStore {
         let mut tasks = vec![
             AbortOnDropHandle::new(tokio::spawn(committing)),
             AbortOnDropHandle::new(tokio::spawn(announcing)),
-            AbortOnDropHandle::new(tokio::spawn(listener.run())),
+            AbortOnDropHandle::new(tokio::spawn(listening)),
         ];
         if let Some(heard) = heard {
             let passing_on = tokio::spawn(pass_on(heard, wakes.clone()));
