@@ -4,7 +4,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::engine::ClaimOptions;
-use crate::{Error, MessageId};
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+use crate::engine::time;
+use crate::{Error, MessageId, Result};
 
 /// What one [`Streams`](crate::Streams) handle puts before every name, and keeps of every stream.
 #[derive(Debug, Clone)]
@@ -69,10 +71,14 @@ impl ServiceConfig {
 /// [`with_pending_trimmed`](Self::with_pending_trimmed) lifts that protection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub struct Retention {
-    pub(crate) max_len: Option<NonZeroU64>,
-    pub(crate) max_age: Option<Duration>,
-    pub(crate) trim_pending: bool,
+    /// The bound on length: see [`with_max_len`](Self::with_max_len).
+    pub max_len: Option<NonZeroU64>,
+    /// The bound on age: see [`with_max_age`](Self::with_max_age).
+    pub max_age: Option<Duration>,
+    /// Whether the bounds reach messages that a group has yet to handle.
+    pub trim_pending: bool,
 }
 
 impl Retention {
@@ -97,19 +103,11 @@ impl Retention {
         self
     }
 
-    /// The bound on length.
-    pub fn max_len(&self) -> Option<NonZeroU64> {
-        self.max_len
-    }
-
-    /// The bound on age.
-    pub fn max_age(&self) -> Option<Duration> {
-        self.max_age
-    }
-
-    /// Whether the bounds reach messages that a group has yet to handle.
-    pub fn trims_pending(&self) -> bool {
-        self.trim_pending
+    /// The bounds as databases keep them: messages, and milliseconds.
+    #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+    pub(crate) fn bounds(&self) -> (Option<i64>, Option<i64>) {
+        let messages = |max: NonZeroU64| i64::try_from(max.get()).unwrap_or(i64::MAX);
+        (self.max_len.map(messages), self.max_age.map(time::millis))
     }
 }
 
@@ -342,7 +340,7 @@ impl SubscribeOptions {
     }
 
     /// Refuses settings outside their ranges.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<()> {
         let refuse = |field, expected| Err(Error::InvalidOption { field, expected });
         if self.concurrency > MAX_CONCURRENCY {
             return refuse("concurrency", "1 to 65,536");

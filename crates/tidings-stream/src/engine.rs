@@ -1,10 +1,19 @@
 //! What a store has to do for streams, and nothing else: retries, dead letters, concurrency and
 //! closing are decided once, above it.
 //!
-//! Each engine folder repeats the same file names: `append`, `claim`, `settle`, `group`, `delete`,
-//! `trim`, `content`, `pending`, `member`, `stats`, `failure`, and `listen` where wake-ups come over
-//! a connection.
+//! Engine folders repeat file names: `append`, `claim`, `settle`, `content`, `stats`, `failure`, and
+//! `listen` where wake-ups come over a connection.
+//!
+//! # Messages that cannot be read
+//!
+//! PostgreSQL and Redis claim messages before they read them. A claim whose messages cannot be read is
+//! handed back without counting an attempt, and the next one takes half as many. A message that cannot
+//! even be read alone, because the connection is too slow for it or its row or entry is broken, is held
+//! back with a line in the log, for a second at first and up to about an hour later, while later messages
+//! continue. It is never dead-lettered for that: no handler has seen it, and a server that is slow for a
+//! while looks the same.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,6 +37,8 @@ mod lost_claims;
 pub(crate) mod memory;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod numbering;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod place;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
@@ -36,7 +47,7 @@ mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
-mod time;
+pub(crate) mod time;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 mod trim_round;
 pub(crate) mod wake;
@@ -137,6 +148,42 @@ pub struct Settlement {
     pub receipt: Receipt,
     /// How it ends.
     pub outcome: Outcome,
+}
+
+/// What settling did.
+#[derive(Debug, Default)]
+struct Settled {
+    /// For each settlement, whether its receipt was obeyed.
+    obeyed: Vec<bool>,
+    /// Whether messages can be claimed that waited for their ordering keys.
+    has_freed: bool,
+}
+
+impl Settled {
+    /// The streams that have something to claim since then.
+    fn wakes<'a>(
+        &self,
+        group: &'a GroupKey,
+        settlements: &'a [Settlement],
+    ) -> BTreeSet<&'a StreamName> {
+        let obeyed = settlements.iter().zip(&self.obeyed);
+        let wakes = obeyed.filter_map(|(settlement, obeyed)| match &settlement.outcome {
+            Outcome::Retry { .. } | Outcome::Released if *obeyed => Some(&group.stream),
+            Outcome::Dead { to, .. } if *obeyed => Some(to),
+            _ => None,
+        });
+        let freed = self.has_freed.then_some(&group.stream);
+        wakes.chain(freed).collect()
+    }
+}
+
+/// The bounds of a page as a database takes them: the number that it begins after, and how many
+/// messages it has at most.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn page(after: Option<MessageId>, max: usize) -> (i64, i64) {
+    let after = i64::try_from(after.map_or(0, MessageId::as_u64));
+    let max = i64::try_from(max);
+    (after.unwrap_or(i64::MAX), max.unwrap_or(i64::MAX))
 }
 
 /// What becomes of a claimed message.

@@ -101,3 +101,6 @@ impl Error {
         }
     }
 }
+
+/// What may fail with an [`enum@Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -111,6 +111,8 @@
 //! On SQLite and PostgreSQL, `publish_in` publishes inside a transaction of the caller's own, and `settle_in`
 //! acknowledges a message inside one of its handler's. What the handler writes there, what it publishes and
 //! the acknowledgement exist together or not at all, whatever is killed. The example `payments` does so.
+//! If the transaction is rolled back, or never committed, the message is delivered again. If it is
+//! committed, the message is settled, whatever the handler returns then.
 //!
 //! # Repeats
 //!
@@ -183,14 +185,14 @@ pub use engine::postgres;
 pub use engine::redis;
 #[cfg(feature = "sqlite")]
 pub use engine::sqlite;
-pub use error::Error;
+pub use error::{Error, Result};
 pub use message::{
     Headers, InvalidMessageId, MAX_BATCH_BYTES, MAX_HEADER_BYTES, MAX_ORDERING_KEY_BYTES,
     MAX_PAYLOAD_BYTES, MAX_PUBLISH_KEY_BYTES, MAX_PUBLISH_KEY_WINDOW, Message, MessageId,
     NewMessage, ORDERING_KEY, PublishKey,
 };
 pub use name::{GroupName, InvalidName, MAX_NAME_BYTES, StreamName};
-pub use stats::{GroupStats, Member, PendingMessage, StreamStats};
+pub use stats::{GroupFigures, GroupStats, Member, PendingMessage, StreamStats};
 pub use streams::{Redrive, Redriven, Streams};
 
 /// The example of the README runs.

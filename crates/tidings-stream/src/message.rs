@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::consumer::in_hand::InHand;
-use crate::{Error, StreamName, dead_letter, telemetry};
+use crate::{Error, Result, StreamName, dead_letter, telemetry};
 
 /// Longest payload, in bytes (16 MiB).
 ///
@@ -87,10 +87,14 @@ impl FromStr for MessageId {
 /// A message to publish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
+#[non_exhaustive]
 pub struct NewMessage {
-    pub(crate) payload: Bytes,
-    pub(crate) headers: Headers,
-    pub(crate) publish_key: Option<PublishKey>,
+    /// The body.
+    pub payload: Bytes,
+    /// The metadata.
+    pub headers: Headers,
+    /// What a repeat is recognised by, if anything.
+    pub publish_key: Option<PublishKey>,
 }
 
 /// What a repeated publish is recognised by.
@@ -182,24 +186,9 @@ impl NewMessage {
         }
     }
 
-    /// The body.
-    pub fn payload(&self) -> &Bytes {
-        &self.payload
-    }
-
-    /// The metadata.
-    pub fn headers(&self) -> &Headers {
-        &self.headers
-    }
-
     /// What it is ordered by, if anything.
     pub fn ordering_key(&self) -> Option<&str> {
         self.headers.get(ORDERING_KEY).map(String::as_str)
-    }
-
-    /// What a repeat is recognised by, if anything.
-    pub fn publish_key(&self) -> Option<&PublishKey> {
-        self.publish_key.as_ref()
     }
 
     /// The bytes of its payload and headers.
@@ -214,32 +203,16 @@ impl NewMessage {
     }
 
     /// Refuses what no engine takes, and what only a death may add.
-    fn check(&self) -> Result<(), Error> {
-        if self.payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(Error::TooLarge {
-                field: "payload",
-                length: self.payload.len(),
-                limit: MAX_PAYLOAD_BYTES,
-            });
-        }
-        if self
-            .headers
-            .keys()
-            .any(|key| dead_letter::is_provenance(key))
-        {
+    fn check(&self) -> Result<()> {
+        check_size("payload", self.payload.len(), MAX_PAYLOAD_BYTES)?;
+        let mut keys = self.headers.keys();
+        if keys.any(|key| dead_letter::is_provenance(key)) {
             return Err(Error::InvalidOption {
                 field: "headers",
                 expected: "without keys that begin with `x-dlq-`, which dead letters get when they die",
             });
         }
-        let length = self.header_bytes();
-        if length > MAX_HEADER_BYTES {
-            return Err(Error::TooLarge {
-                field: "headers",
-                length,
-                limit: MAX_HEADER_BYTES,
-            });
-        }
+        check_size("headers", self.header_bytes(), MAX_HEADER_BYTES)?;
         if let Some(key) = self.ordering_key() {
             check_key("ordering_key", key, MAX_ORDERING_KEY_BYTES)?;
         }
@@ -247,15 +220,21 @@ impl NewMessage {
     }
 }
 
-/// Refuses a key that no engine takes.
-fn check_key(field: &'static str, key: &str, limit: usize) -> Result<(), Error> {
-    if key.len() > limit {
+/// Refuses what is longer than any engine takes.
+fn check_size(field: &'static str, length: usize, limit: usize) -> Result<()> {
+    if length > limit {
         return Err(Error::TooLarge {
             field,
-            length: key.len(),
+            length,
             limit,
         });
     }
+    Ok(())
+}
+
+/// Refuses a key that no engine takes.
+fn check_key(field: &'static str, key: &str, limit: usize) -> Result<()> {
+    check_size(field, key.len(), limit)?;
     if key.is_empty() || key.contains('\0') {
         return Err(Error::InvalidOption {
             field,
@@ -266,23 +245,16 @@ fn check_key(field: &'static str, key: &str, limit: usize) -> Result<(), Error> 
 }
 
 /// Refuses messages that no engine takes, one by one or together.
-pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<(), Error> {
+pub(crate) fn check_batch(messages: &[NewMessage]) -> Result<()> {
     for message in messages {
         message.check()?;
     }
     let length = messages.iter().map(NewMessage::bytes).sum();
-    if length > MAX_BATCH_BYTES {
-        return Err(Error::TooLarge {
-            field: "batch",
-            length,
-            limit: MAX_BATCH_BYTES,
-        });
-    }
-    Ok(())
+    check_size("batch", length, MAX_BATCH_BYTES)
 }
 
 impl PublishKey {
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<()> {
         check_key("publish_key", &self.key, MAX_PUBLISH_KEY_BYTES)?;
         if !(Duration::from_millis(1)..=MAX_PUBLISH_KEY_WINDOW).contains(&self.window) {
             return Err(Error::InvalidOption {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::Error;
+use crate::{Error, Result};
 
 /// Longest application name, namespace, stream name or group name, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
@@ -27,7 +27,7 @@ impl StreamName {
     ///
     /// [`Error::InvalidName`] when a part is empty, longer than [`MAX_NAME_BYTES`], has a control
     /// character, or when `app` or `namespace` has a full stop.
-    pub fn new(app: &str, namespace: &str, name: &str) -> Result<Self, Error> {
+    pub fn new(app: &str, namespace: &str, name: &str) -> Result<Self> {
         check_prefix("app", app)?;
         check_prefix("namespace", namespace)?;
         check("stream", name)?;
@@ -86,13 +86,13 @@ impl GroupName {
     ///
     /// [`Error::InvalidName`] when it is empty, longer than [`MAX_NAME_BYTES`], or has a control
     /// character.
-    pub fn new(name: &str) -> Result<Self, Error> {
+    pub fn new(name: &str) -> Result<Self> {
         check("group", name)?;
         Ok(Self(name.into()))
     }
 
     /// Takes a name that the application may give to a group of its own.
-    pub(crate) fn of_application(name: &str) -> Result<Self, Error> {
+    pub(crate) fn of_application(name: &str) -> Result<Self> {
         if name.starts_with(RESERVED_PREFIX) {
             return Err(invalid("group", InvalidName::Reserved));
         }
@@ -135,7 +135,7 @@ pub enum InvalidName {
     Reserved,
 }
 
-fn check_prefix(field: &'static str, text: &str) -> Result<(), Error> {
+fn check_prefix(field: &'static str, text: &str) -> Result<()> {
     check(field, text)?;
     if text.contains('.') {
         return Err(invalid(field, InvalidName::FullStop));
@@ -143,7 +143,7 @@ fn check_prefix(field: &'static str, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check(field: &'static str, text: &str) -> Result<(), Error> {
+fn check(field: &'static str, text: &str) -> Result<()> {
     let reason = if text.is_empty() {
         InvalidName::Empty
     } else if text.len() > MAX_NAME_BYTES {

@@ -41,69 +41,51 @@ pub struct GroupStats {
     pub lost_to_trim: u64,
 }
 
+/// What an engine knows of a group.
+#[derive(Debug, Clone)]
+pub struct GroupFigures {
+    /// The group.
+    pub name: GroupName,
+    /// The number of the newest message that it has claimed, or that it began after.
+    pub cursor: u64,
+    /// The number of the oldest that it has yet to finish, published or not, kept or not.
+    pub first_needed: u64,
+    /// How long ago that one was published, or the first that is kept after it.
+    pub lag: Option<Duration>,
+    /// See [`GroupStats::pending`].
+    pub pending: u64,
+    /// See [`GroupStats::dead_lettered`].
+    pub dead_lettered: u64,
+    /// See [`GroupStats::lost_to_trim`].
+    pub lost_to_trim: u64,
+}
+
 impl StreamStats {
-    /// The figures of a stream with these ends: `tail` is the number of the oldest message, `head` that
-    /// of the newest, which is one less if there is none. For engines.
-    pub fn new(tail: u64, head: u64, groups: Vec<GroupStats>) -> Self {
+    /// The figures of a stream with these ends and groups: `tail` is the number of the oldest message,
+    /// `head` that of the newest, which is one less if there is none. For engines.
+    pub fn new(tail: u64, head: u64, groups: impl IntoIterator<Item = GroupFigures>) -> Self {
         let holds_any = tail <= head;
+        let groups = groups.into_iter().map(|it| {
+            let first_needed = it.first_needed.max(tail);
+            let is_behind = first_needed <= head;
+            GroupStats {
+                name: it.name,
+                position: MessageId::from_u64(it.cursor),
+                oldest_unfinished: is_behind.then(|| MessageId::from_u64(first_needed)),
+                lag: head.saturating_sub(it.cursor.max(tail - 1)),
+                lag_time: it.lag.filter(|_| is_behind),
+                pending: it.pending,
+                dead_lettered: it.dead_lettered,
+                lost_to_trim: it.lost_to_trim,
+            }
+        });
         Self {
             oldest: holds_any.then(|| MessageId::from_u64(tail)),
             newest: holds_any.then(|| MessageId::from_u64(head)),
             messages: (head + 1).saturating_sub(tail),
-            groups,
+            groups: groups.collect(),
         }
     }
-}
-
-impl GroupStats {
-    /// The figures of a group that has nothing, for engines to fill in.
-    pub fn new(name: GroupName) -> Self {
-        Self {
-            name,
-            position: MessageId::from_u64(0),
-            oldest_unfinished: None,
-            lag: 0,
-            lag_time: None,
-            pending: 0,
-            dead_lettered: 0,
-            lost_to_trim: 0,
-        }
-    }
-
-    /// The figures of a group at a place in its stream.
-    pub(crate) fn at(name: GroupName, place: Place) -> Self {
-        let Place {
-            tail,
-            head,
-            cursor,
-            first_needed,
-            lag,
-        } = place;
-        let first_needed = first_needed.max(tail);
-        let is_behind = first_needed <= head;
-        Self {
-            position: MessageId::from_u64(cursor),
-            oldest_unfinished: is_behind.then(|| MessageId::from_u64(first_needed)),
-            lag: head.saturating_sub(cursor.max(tail - 1)),
-            lag_time: lag.filter(|_| is_behind),
-            ..Self::new(name)
-        }
-    }
-}
-
-/// Where a group is in its stream.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    /// The number of the oldest message of the stream.
-    pub(crate) tail: u64,
-    /// The number of the newest; one less than `tail` if there is none.
-    pub(crate) head: u64,
-    /// The number of the newest message that the group has claimed.
-    pub(crate) cursor: u64,
-    /// The number of the oldest that it has yet to finish, published or not.
-    pub(crate) first_needed: u64,
-    /// How old that one is, or the first that is kept after it.
-    pub(crate) lag: Option<Duration>,
 }
 
 /// A message that a group has begun and not finished.

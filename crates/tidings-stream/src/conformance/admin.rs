@@ -244,7 +244,7 @@ pub async fn a_stream_is_read_without_a_group(engine: Arc<dyn Engine>) {
     let with_header = NewMessage::new("x").with_header("k", "v");
     let id = streams.publish("s", with_header.clone()).await.unwrap();
     let message = streams.read("s", after, 10).await.unwrap().remove(0);
-    assert_eq!((message.id, &message.headers), (id, with_header.headers()));
+    assert_eq!((message.id, &message.headers), (id, &with_header.headers));
 }
 
 /// What is pending is listed with who has it, for how long, and how often it was tried.

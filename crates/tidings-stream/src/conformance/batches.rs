@@ -206,7 +206,7 @@ pub async fn dead_letters_are_brought_back(engine: Arc<dyn Engine>) {
     let first = &brought_back[0];
     assert_eq!(
         (&first.payload, &first.headers),
-        (original.payload(), original.headers())
+        (&original.payload, &original.headers)
     );
     assert!(
         brought_back

@@ -62,8 +62,8 @@ pub async fn payloads_and_headers_arrive_as_they_were_sent(engine: Arc<dyn Engin
     streams.publish_batch("s", sent.clone()).await.unwrap();
 
     for (sent, got) in sent.iter().zip(contents(&streams, "s").await) {
-        assert_eq!(*sent.payload(), got.payload);
-        assert_eq!(*sent.headers(), got.headers);
+        assert_eq!(sent.payload, got.payload);
+        assert_eq!(sent.headers, got.headers);
     }
 }
 
@@ -139,7 +139,7 @@ pub async fn the_largest_headers_outlive_death_and_return(engine: Arc<dyn Engine
     assert_eq!(seen.next().await.headers, headers);
     until(|| async { streams.stats("s.dead").await.unwrap().messages == 1 }).await;
     let letter = streams.read("s.dead", None, 1).await.unwrap().remove(0);
-    assert_eq!(NewMessage::revived(&letter).headers(), &headers);
+    assert_eq!(NewMessage::revived(&letter).headers, headers);
     assert_eq!(letter.headers[dead_letter::ERROR].len(), 1024);
     let redriven = streams.redrive("s.dead", Redrive::default()).await.unwrap();
     assert_eq!((redriven.moved, redriven.skipped), (1, 0));

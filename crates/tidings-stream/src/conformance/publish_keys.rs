@@ -87,7 +87,7 @@ pub async fn large_batches_of_repeats_get_their_ids(engine: Arc<dyn Engine>) {
     let again: Vec<MessageId> = batch
         .iter()
         .zip(expected)
-        .map(|(message, id)| match message.publish_key() {
+        .map(|(message, id)| match &message.publish_key {
             Some(_) => id,
             None => new(),
         })

@@ -10,14 +10,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_group_commit::{Call, NotDone, Queue, Reply, Request};
+use parking_lot::Mutex;
+use tidings_group_commit::{Call, NotDone, Queue, Request};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
 /// How long a stream's task waits for another caller before it ends.
 const LINGER: Duration = Duration::from_secs(5);
@@ -51,6 +51,13 @@ pub(crate) enum AppendError {
     Failed(Error),
 }
 
+/// Something that leaves it open what happened.
+impl From<Error> for AppendError {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
 impl From<AppendError> for Error {
     fn from(error: AppendError) -> Self {
         match error {
@@ -81,7 +88,7 @@ struct Messages {
 }
 
 /// The ids of a caller's messages.
-type Appended = Result<Vec<MessageId>, Error>;
+type Appended = Result<Vec<MessageId>>;
 
 /// The calls that wait for a stream.
 type Calls = tidings_group_commit::Calls<Messages, Appended>;
@@ -119,7 +126,7 @@ impl<A: Append> GroupCommit<A> {
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
-    ) -> Result<Vec<MessageId>, Error> {
+    ) -> Result<Vec<MessageId>> {
         let mut request = Messages {
             messages,
             retention,
@@ -136,7 +143,7 @@ impl<A: Append> GroupCommit<A> {
     }
 
     fn queue(&self, stream: &StreamName) -> Queue<Messages, Appended> {
-        let mut queues = lock(&self.queues);
+        let mut queues = self.queues.lock();
         // A task whose runtime has ended is gone without having said so.
         if let Some(existing) = queues.get(stream)
             && !existing.queue.is_closed()
@@ -162,7 +169,7 @@ impl<A: Append> GroupCommit<A> {
 impl<A> Drop for GroupCommit<A> {
     fn drop(&mut self) {
         // The tasks know the map that holds their handles.
-        let queues = std::mem::take(&mut *lock(&self.queues));
+        let queues = std::mem::take(&mut *self.queues.lock());
         drop(queues);
     }
 }
@@ -171,11 +178,6 @@ impl<A> fmt::Debug for GroupCommit<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GroupCommit").finish_non_exhaustive()
     }
-}
-
-fn lock(queues: &Queues) -> MutexGuard<'_, HashMap<StreamName, StreamQueue>> {
-    // The map is whole after every statement, so a panic elsewhere leaves nothing half-done.
-    queues.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Appends what callers want of one stream, batch after batch, until no caller comes any more.
@@ -194,14 +196,14 @@ async fn work_off<A: Append>(
             return;
         }
         while let Some(calls) = calls.next_batch() {
-            Batch::new(calls).append(&*append, &stream).await;
+            append_all(&*append, &stream, calls).await;
         }
     }
 }
 
 /// Closes a stream's queue, unless a caller is about to use it.
 fn is_done(queues: &Queues, stream: &StreamName, calls: &Calls) -> bool {
-    let mut queues = lock(queues);
+    let mut queues = queues.lock();
     // Queues are cloned under this lock: if the map has the only one, no caller is on the way.
     if calls.is_used() {
         return false;
@@ -211,67 +213,53 @@ fn is_done(queues: &Queues, stream: &StreamName, calls: &Calls) -> bool {
     true
 }
 
-/// The messages of callers with the same retention, one after the other.
-struct Batch {
-    messages: Vec<NewMessage>,
-    retention: Option<Retention>,
-    callers: Vec<Caller>,
-}
-
-/// Who waits for which of a batch's messages.
-struct Caller {
-    messages: Range<usize>,
-    reply: Reply<Appended>,
-}
-
-impl Batch {
-    fn new(calls: Vec<Call<Messages, Appended>>) -> Self {
-        let mut batch = Self {
-            messages: Vec::new(),
-            retention: calls.first().and_then(|call| call.request.retention),
-            callers: Vec::with_capacity(calls.len()),
-        };
-        for call in calls {
-            let (request, reply) = call.into_parts();
-            let start = batch.messages.len();
-            if start == 0 {
-                // The usual caller is alone, and its messages need not be moved.
-                batch.messages = request.messages;
-            } else {
-                batch.messages.extend(request.messages);
-            }
-            batch.callers.push(Caller {
-                messages: start..batch.messages.len(),
-                reply,
-            });
+/// Appends the messages of callers with the same retention, one after the other.
+async fn append_all<A: Append>(
+    append: &A,
+    stream: &StreamName,
+    calls: Vec<Call<Messages, Appended>>,
+) {
+    let retention = calls.first().and_then(|call| call.request.retention);
+    let mut messages = Vec::new();
+    // Who waits for how many of them.
+    let mut callers = Vec::with_capacity(calls.len());
+    for call in calls {
+        let (request, reply) = call.into_parts();
+        callers.push((request.messages.len(), reply));
+        if messages.is_empty() {
+            // The usual caller is alone, and its messages need not be moved.
+            messages = request.messages;
+        } else {
+            messages.extend(request.messages);
         }
-        batch
     }
-
-    async fn append(self, append: &impl Append, stream: &StreamName) {
-        let appended = append.append(stream, &self.messages, self.retention).await;
-        match appended {
-            Ok(ids) => {
-                for caller in self.callers {
-                    let own = ids.get(caller.messages.clone()).map(<[_]>::to_vec);
-                    let own = own.ok_or_else(|| Error::backend(TooFewIds));
-                    caller.reply.send(own);
-                }
+    match append.append(stream, &messages, retention).await {
+        Ok(ids) => {
+            let mut ids = ids.into_iter();
+            for (count, reply) in callers {
+                let own: Vec<_> = ids.by_ref().take(count).collect();
+                let is_whole = own.len() == count;
+                reply.send(
+                    is_whole
+                        .then_some(own)
+                        .ok_or_else(|| Error::backend(TooFewIds)),
+                );
             }
-            // Nothing of it is in the store: each caller gets the error of its own messages.
-            Err(AppendError::Refused(_)) if self.callers.len() > 1 => {
-                for caller in self.callers {
-                    let own = self.messages.get(caller.messages.clone());
-                    let own = own.unwrap_or_default();
-                    let appended = append.append(stream, own, self.retention).await;
-                    caller.reply.send(appended.map_err(Error::from));
-                }
+        }
+        // Nothing of it is in the store: each caller gets the error of its own messages.
+        Err(AppendError::Refused(_)) if callers.len() > 1 => {
+            let mut rest = messages.as_slice();
+            for (count, reply) in callers {
+                let (own, others) = rest.split_at(count);
+                rest = others;
+                let appended = append.append(stream, own, retention).await;
+                reply.send(appended.map_err(Error::from));
             }
-            Err(error) => {
-                let error = Error::from(error);
-                for caller in self.callers {
-                    caller.reply.send(Err(error.clone()));
-                }
+        }
+        Err(error) => {
+            let error = Error::from(error);
+            for (_, reply) in callers {
+                reply.send(Err(error.clone()));
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Headers as databases store them: a JSON object.
 
-use crate::{Error, Headers};
+use crate::{Error, Headers, Result};
 
 /// The stored form; `None` for no headers.
-pub(super) fn encode(headers: &Headers) -> Result<Option<String>, Error> {
+pub(super) fn encode(headers: &Headers) -> Result<Option<String>> {
     if headers.is_empty() {
         return Ok(None);
     }
@@ -13,7 +13,7 @@ pub(super) fn encode(headers: &Headers) -> Result<Option<String>, Error> {
 }
 
 /// Reads the stored form. Empty bytes are no headers.
-pub(super) fn decode(stored: Option<&[u8]>) -> Result<Headers, Error> {
+pub(super) fn decode(stored: Option<&[u8]>) -> Result<Headers> {
     match stored {
         Some(json) if !json.is_empty() => serde_json::from_slice(json).map_err(Error::backend),
         _ => Ok(Headers::new()),

@@ -5,18 +5,16 @@
 //! when its messages have been handed over. What is left is handed back before the next claim of the
 //! group: the number of a claim is drawn by the client, so that it is known in any case.
 //!
-//! After a failed read the next claim of the group takes half as many messages, down to one. A message
-//! that cannot be read alone is held back, each time for longer, so that it stops no other. It is not
-//! dead-lettered: no handler has seen it, and a store that is slow for a while looks the same.
+//! So it is decided here what follows if [messages cannot be read](super#messages-that-cannot-be-read).
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{ClaimOptions, Claimed, ConsumerKey, GroupKey, Receipt};
-use crate::{Error, MessageId};
+use crate::{MessageId, Result};
 
 /// How long a claim is remembered beyond its end. The server may execute it late, after a release that
 /// found nothing.
@@ -71,14 +69,10 @@ pub(super) trait ClaimByNumber: Sync {
         number: i64,
         under_way: &mut UnderWay<'_>,
         options: ClaimOptions,
-    ) -> impl Future<Output = Result<Claimed, Error>> + Send;
+    ) -> impl Future<Output = Result<Claimed>> + Send;
 
     /// Hands back what a claim has taken. Returns whether there was anything.
-    fn release(
-        &self,
-        group: &GroupKey,
-        number: i64,
-    ) -> impl Future<Output = Result<bool, Error>> + Send;
+    fn release(&self, group: &GroupKey, number: i64) -> impl Future<Output = Result<bool>> + Send;
 
     /// Makes a claim last for at least so long, and returns whether it could.
     fn extend(
@@ -111,7 +105,7 @@ impl LostClaims {
         consumer: &ConsumerKey,
         max: usize,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         let group = &consumer.group;
         let visibility = options.visibility;
         for number in self.of(group) {
@@ -146,7 +140,7 @@ impl LostClaims {
     ) -> UnderWay<'a> {
         let now = Instant::now();
         let forget_at = now.checked_add(visibility.saturating_add(MEMORY));
-        let mut groups = self.lock();
+        let mut groups = self.0.lock();
         let of_group = groups.entry(group.clone()).or_default();
         if of_group.claims.len() >= MAX_CLAIMS {
             of_group.claims.remove(0);
@@ -173,7 +167,7 @@ impl LostClaims {
     /// The lost claims of a group, which are to be handed back.
     fn of(&self, group: &GroupKey) -> Vec<i64> {
         let now = Instant::now();
-        let mut groups = self.lock();
+        let mut groups = self.0.lock();
         let Some(of_group) = groups.get_mut(group) else {
             return Vec::new();
         };
@@ -194,7 +188,7 @@ impl LostClaims {
     /// for a while, because it may still be executed.
     fn handed_back(&self, group: &GroupKey, number: i64, was_found: bool) {
         let now = Instant::now();
-        let mut groups = self.lock();
+        let mut groups = self.0.lock();
         if let Some(of_group) = groups.get_mut(group) {
             for claim in &mut of_group.claims {
                 if claim.number == number {
@@ -212,11 +206,6 @@ impl LostClaims {
             }
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<GroupKey, OfGroup>> {
-        // Every statement leaves the map consistent, so a poisoned lock can be used.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl UnderWay<'_> {
@@ -233,7 +222,7 @@ impl UnderWay<'_> {
     /// Forgets the claim, because its messages are handed over.
     fn handed_over(self, mut claimed: Claimed) -> Claimed {
         let now = Instant::now();
-        if let Some(of_group) = self.claims.lock().get_mut(self.group) {
+        if let Some(of_group) = self.claims.0.lock().get_mut(self.group) {
             let read = |id| claimed.messages.iter().any(|it| it.receipt.id == id);
             of_group.unread.retain(|(id, _)| !read(*id));
             if !claimed.messages.is_empty() {
@@ -260,7 +249,7 @@ impl UnderWay<'_> {
     /// its receipt and for how long it is to be held back.
     fn failed(&self) -> Option<(Receipt, Duration)> {
         let (messages, first) = self.to_read?;
-        let mut groups = self.claims.lock();
+        let mut groups = self.claims.0.lock();
         let of_group = groups.get_mut(self.group)?;
         of_group.limit = Some((messages / 2).max(1));
         if messages > 1 {
@@ -285,7 +274,7 @@ impl UnderWay<'_> {
             id = self.to_read.map(|(_, first)| tracing::field::display(first.id)), ?pause,
             "a message cannot be read, holding it back"
         );
-        if let Some(of_group) = self.claims.lock().get_mut(self.group) {
+        if let Some(of_group) = self.claims.0.lock().get_mut(self.group) {
             for claim in &mut of_group.claims {
                 if claim.number == self.number {
                     claim.held_until = Some(until);
@@ -298,7 +287,7 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        let mut groups = self.claims.lock();
+        let mut groups = self.claims.0.lock();
         let claims = groups.get_mut(self.group).map(|it| &mut it.claims);
         for claim in claims.into_iter().flatten() {
             if claim.number == self.number {
@@ -313,7 +302,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::GroupName;
+    use crate::{Error, GroupName};
 
     /// A store whose claims fail as the test wants, and that finds nothing to hand back.
     struct Failing {
@@ -328,11 +317,11 @@ mod tests {
             _: i64,
             _: &mut UnderWay<'_>,
             _: ClaimOptions,
-        ) -> Result<Claimed, Error> {
+        ) -> Result<Claimed> {
             Err((self.error)())
         }
 
-        async fn release(&self, _: &GroupKey, _: i64) -> Result<bool, Error> {
+        async fn release(&self, _: &GroupKey, _: i64) -> Result<bool> {
             self.releases.fetch_add(1, Ordering::Relaxed);
             Ok(false)
         }

@@ -1,20 +1,20 @@
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::{
-    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, REDRIVE_GROUP, Receipt,
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Outcome, REDRIVE_GROUP, Receipt, Settled,
     Settlement, Wakes,
 };
 use crate::{
-    Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
-    StreamName, StreamStats,
+    Error, GroupName, Member, Message, MessageId, NewMessage, PendingMessage, Result, Retention,
+    StartFrom, StreamName, StreamStats,
 };
 
 mod group;
-mod lease;
 mod log;
 
 use group::Group;
@@ -46,17 +46,8 @@ impl MemoryEngine {
         Self::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, Stream>> {
-        // No code under the lock panics half-way through a change.
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with_group<T>(
-        &self,
-        key: &GroupKey,
-        work: impl FnOnce(&Log, &mut Group) -> T,
-    ) -> Result<T, Error> {
-        let mut streams = self.lock();
+    fn with_group<T>(&self, key: &GroupKey, work: impl FnOnce(&Log, &mut Group) -> T) -> Result<T> {
+        let mut streams = self.streams.lock();
         let stream = streams.get_mut(&key.stream).ok_or(Error::UnknownGroup)?;
         let group = stream
             .groups
@@ -73,9 +64,9 @@ impl Engine for MemoryEngine {
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
-    ) -> Result<Vec<MessageId>, Error> {
+    ) -> Result<Vec<MessageId>> {
         let ids = {
-            let mut streams = self.lock();
+            let mut streams = self.streams.lock();
             let stream = streams.entry(stream.clone()).or_default();
             let now = log::now();
             let append = |message| MessageId::from_u64(stream.log.append(message, now));
@@ -88,16 +79,16 @@ impl Engine for MemoryEngine {
         Ok(ids)
     }
 
-    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
-        let mut streams = self.lock();
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<()> {
+        let mut streams = self.streams.lock();
         let stream = streams.entry(stream.clone()).or_default();
         stream.retention = retention;
         stream.trim();
         Ok(())
     }
 
-    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
-        let mut streams = self.lock();
+    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<()> {
+        let mut streams = self.streams.lock();
         let stream = streams.entry(key.stream.clone()).or_default();
         if !stream.groups.contains_key(&key.group) {
             let group = Group::new(stream.log.position(start)?);
@@ -106,7 +97,7 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
+    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<()> {
         self.with_group(key, |log, group| {
             log.position(to).map(|position| group.seek(position))
         })??;
@@ -114,14 +105,14 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
-        let mut streams = self.lock();
+    async fn delete_group(&self, key: &GroupKey) -> Result<bool> {
+        let mut streams = self.streams.lock();
         let stream = streams.get_mut(&key.stream);
         Ok(stream.is_some_and(|stream| stream.groups.remove(&key.group).is_some()))
     }
 
-    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
-        let mut streams = self.lock();
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool> {
+        let mut streams = self.streams.lock();
         let Some(Stream { log, groups, .. }) = streams.get_mut(stream) else {
             return Ok(false);
         };
@@ -133,8 +124,8 @@ impl Engine for MemoryEngine {
         Ok(was_there)
     }
 
-    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
-        Ok(self.lock().remove(stream).is_some())
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool> {
+        Ok(self.streams.lock().remove(stream).is_some())
     }
 
     async fn claim(
@@ -142,21 +133,17 @@ impl Engine for MemoryEngine {
         consumer: &ConsumerKey,
         max: usize,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         self.with_group(&consumer.group, |log, group| {
             group.claim(log, consumer, max, options)
         })
     }
 
-    async fn settle(
-        &self,
-        key: &GroupKey,
-        settlements: Arc<[Settlement]>,
-    ) -> Result<Vec<bool>, Error> {
+    async fn settle(&self, key: &GroupKey, settlements: Arc<[Settlement]>) -> Result<Vec<bool>> {
         let mut letters = Vec::new();
-        let mut has_returned = false;
-        let obeyed = {
-            let mut streams = self.lock();
+        let mut settled = Settled::default();
+        {
+            let mut streams = self.streams.lock();
             let stream = streams.get_mut(&key.stream).ok_or(Error::UnknownGroup)?;
             let group = stream
                 .groups
@@ -170,14 +157,12 @@ impl Engine for MemoryEngine {
                     };
                     let number = receipt.id.as_u64();
                     match outcome {
-                        Outcome::Acknowledged => has_returned |= group.free(number, &ended),
+                        Outcome::Acknowledged => settled.has_freed |= group.free(number, &ended),
                         Outcome::Retry { delay, error } => {
-                            has_returned = true;
                             ended.last_error.clone_from(error);
                             group.put_back(number, *delay, ended);
                         }
                         Outcome::Released => {
-                            has_returned = true;
                             ended.attempts -= 1;
                             group.put_back(number, Duration::ZERO, ended);
                         }
@@ -186,28 +171,25 @@ impl Engine for MemoryEngine {
                             group.count_buried(message.is_some());
                             letters.extend(message.map(|stored| {
                                 let letter = stored.content.clone().buried(provenance.clone());
-                                (to.clone(), letter)
+                                (to, letter)
                             }));
-                            has_returned |= group.free(number, &ended);
+                            settled.has_freed |= group.free(number, &ended);
                         }
                     }
                     true
                 })
                 .collect();
-            for (to, letter) in &letters {
+            settled.obeyed = obeyed;
+            for (to, letter) in letters {
                 let stream = streams.entry(to.clone()).or_default();
-                stream.log.append(letter.clone(), log::now());
+                stream.log.append(letter, log::now());
                 stream.trim();
             }
-            obeyed
-        };
-        if has_returned {
-            self.wakes.wake(&key.stream);
         }
-        for (to, _) in letters {
-            self.wakes.wake(&to);
+        for stream in settled.wakes(key, &settlements) {
+            self.wakes.wake(stream);
         }
-        Ok(obeyed)
+        Ok(settled.obeyed)
     }
 
     async fn extend(
@@ -215,7 +197,7 @@ impl Engine for MemoryEngine {
         key: &GroupKey,
         receipts: Arc<[Receipt]>,
         visibility: Duration,
-    ) -> Result<Vec<bool>, Error> {
+    ) -> Result<Vec<bool>> {
         self.with_group(key, |_, group| {
             receipts
                 .iter()
@@ -224,8 +206,8 @@ impl Engine for MemoryEngine {
         })
     }
 
-    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
-        let streams = self.lock();
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>> {
+        let streams = self.streams.lock();
         let is_ready = |key: &GroupKey| {
             streams
                 .get(&key.stream)
@@ -235,8 +217,8 @@ impl Engine for MemoryEngine {
         Ok(groups.iter().map(is_ready).collect())
     }
 
-    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
-        let mut streams = self.lock();
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<()> {
+        let mut streams = self.streams.lock();
         for ConsumerKey { group, consumer } in consumers.iter() {
             if let Some(stream) = streams.get_mut(&group.stream)
                 && let Some(group) = stream.groups.get_mut(&group.group)
@@ -247,8 +229,8 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    async fn trim(&self) -> Result<u64, Error> {
-        let mut streams = self.lock();
+    async fn trim(&self) -> Result<u64> {
+        let mut streams = self.streams.lock();
         let trimmed = streams.values_mut().map(|stream| {
             stream.log.forget_expired_keys();
             stream.groups.values_mut().for_each(Group::forget_the_gone);
@@ -257,8 +239,8 @@ impl Engine for MemoryEngine {
         Ok(trimmed.sum())
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
-        let streams = self.lock();
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>> {
+        let streams = self.streams.lock();
         let mut names: Vec<_> = streams
             .keys()
             .filter(|name| name.as_str().starts_with(prefix))
@@ -268,8 +250,8 @@ impl Engine for MemoryEngine {
         Ok(names)
     }
 
-    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
-        let streams = self.lock();
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats> {
+        let streams = self.streams.lock();
         Ok(streams.get(stream).map(Stream::stats).unwrap_or_default())
     }
 
@@ -278,8 +260,8 @@ impl Engine for MemoryEngine {
         stream: &StreamName,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<Message>, Error> {
-        let streams = self.lock();
+    ) -> Result<Vec<Message>> {
+        let streams = self.streams.lock();
         let Some(Stream { log, .. }) = streams.get(stream) else {
             return Ok(Vec::new());
         };
@@ -296,11 +278,11 @@ impl Engine for MemoryEngine {
         key: &GroupKey,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<PendingMessage>, Error> {
+    ) -> Result<Vec<PendingMessage>> {
         self.with_group(key, |_, group| group.pending(after, max))
     }
 
-    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>, Error> {
+    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>> {
         self.with_group(key, |_, group| group.members())
     }
 
@@ -328,10 +310,9 @@ impl Stream {
     }
 
     fn stats(&self) -> StreamStats {
-        let mut groups: Vec<_> = self
-            .groups
-            .iter()
-            .map(|(name, group)| group.stats(name, &self.log))
+        let groups = self.groups.iter();
+        let mut groups: Vec<_> = groups
+            .map(|(name, group)| group.figures(name, &self.log))
             .collect();
         groups.sort_by(|a, b| a.name.cmp(&b.name));
         StreamStats::new(self.log.tail(), self.log.head(), groups)

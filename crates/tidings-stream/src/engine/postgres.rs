@@ -38,14 +38,6 @@
 //! All times are of the server's clock, to the millisecond. Setting that clock moves every deadline
 //! with it; the clocks of clients change nothing.
 //!
-//! # Messages that cannot be read
-//!
-//! A claim whose messages cannot be read is handed back without counting an attempt, and the next one
-//! takes half as many. A message that cannot even be read alone, because the connection is too slow
-//! for it or its row is broken, is held back with a line in the log, for a second at first and up to about
-//! an hour later, while later messages continue. It is never dead-lettered for that: no handler has seen
-//! it, and a server that is slow for a while looks the same.
-//!
 //! # Wake-ups
 //!
 //! One channel carries the names of streams that have something new. It is used after the commit, for
@@ -65,14 +57,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 pub use tidings_postgres::{Config, tokio_postgres};
-use tidings_postgres::{Connections, Database, Sessions};
+use tidings_postgres::{Connections, Database, Sessions, params};
+use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::{ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use super::trim_round::{CHUNK, trim_all};
+use super::{
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, page, time,
+};
 use crate::{
-    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    Error, Member, Message, MessageId, NewMessage, PendingMessage, Result, Retention, StartFrom,
     StreamName, StreamStats,
 };
 
@@ -80,23 +76,18 @@ mod announce;
 mod append;
 mod claim;
 mod content;
-mod delete;
 mod failure;
-mod group;
-mod listen;
-mod member;
 mod options;
 mod outbox;
-mod pending;
 mod receipts;
+mod rows;
 mod schema;
 mod settle;
 mod stats;
-mod trim;
 
 use announce::Announcer;
 use append::Appender;
-use outbox::Sequencer;
+use rows::{get, number, row, rows, text, value};
 
 pub use options::PostgresOptions;
 pub use outbox::{notify_in, publish_in};
@@ -129,7 +120,8 @@ struct Shared {
     commit: GroupCommit<Appender>,
     wakes: Wakes,
     announcer: Announcer,
-    sequencer: Sequencer,
+    /// Notified when the outbox has something.
+    outbox: Arc<Notify>,
     lost: LostClaims,
     /// Announcing, listening, sequencing.
     _tasks: [AbortOnDropHandle<()>; 3],
@@ -146,7 +138,7 @@ impl PostgresEngine {
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which its tasks need.
-    pub async fn open(config: Config, options: PostgresOptions) -> Result<Self, Error> {
+    pub async fn open(config: Config, options: PostgresOptions) -> Result<Self> {
         let database = Database::new(config.clone());
         database.migrate("tidings_stream", &schema::steps()).await?;
         let mut sessions = Sessions::of(&database).await?;
@@ -163,14 +155,22 @@ impl PostgresEngine {
         let channel = announce::channel(&consuming).await?;
 
         let wakes = Wakes::default();
-        let (announcer, announcing) = announce::announcer(Arc::clone(&consuming), channel.clone());
-        let (sequencer, sequencing) =
-            outbox::sequencer(Arc::clone(&publishing), wakes.clone(), announcer.clone());
-        let listening = listen::keep_listening(
+        let announcer = Announcer::new();
+        let outbox = Arc::<Notify>::default();
+        let announcing = announcer
+            .clone()
+            .run(Arc::clone(&consuming), channel.clone());
+        let sequencing = outbox::keep_emptying(
+            Arc::clone(&outbox),
+            Arc::clone(&publishing),
+            wakes.clone(),
+            announcer.clone(),
+        );
+        let listening = announce::keep_listening(
             config,
             channel,
             wakes.clone(),
-            sequencer.clone(),
+            Arc::clone(&outbox),
             announcer.sender(),
         );
         let appender = Appender::new(Arc::clone(&publishing), wakes.clone(), announcer.clone());
@@ -181,7 +181,7 @@ impl PostgresEngine {
                 commit: GroupCommit::new(Arc::new(appender)),
                 wakes,
                 announcer,
-                sequencer,
+                outbox,
                 lost: LostClaims::default(),
                 _tasks: [
                     AbortOnDropHandle::new(tokio::spawn(announcing)),
@@ -205,6 +205,23 @@ impl PostgresEngine {
         tokio::join!(publishing.closed(), consuming.closed());
     }
 
+    /// Removes what is left of a deleted stream.
+    async fn remove_hidden(&self, stream_id: i64) -> Result<()> {
+        const REMOVE: &str = "SELECT tidings_stream_remove_hidden($1, $2)";
+        let parameters = params![stream_id, CHUNK.cast_signed()];
+        while !value(&self.shared.consuming, REMOVE, parameters).await? {}
+        Ok(())
+    }
+
+    /// The id of a group in the database.
+    async fn find(&self, group: &GroupKey) -> Result<i64> {
+        const FIND: &str = "SELECT group_id FROM tidings_stream_group g
+            JOIN tidings_stream s USING (stream_id) WHERE s.name = $1 AND g.name = $2";
+        let parameters = params![group.stream.as_str(), group.group.as_str()];
+        let row = row(&self.shared.consuming, FIND, parameters).await?;
+        get(&row.ok_or(Error::UnknownGroup)?, 0)
+    }
+
     /// Wakes the consumers of a stream, in this process and others.
     fn announce(&self, stream: &StreamName) {
         self.shared.wakes.wake(stream);
@@ -219,41 +236,65 @@ impl Engine for PostgresEngine {
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
-    ) -> Result<Vec<MessageId>, Error> {
+    ) -> Result<Vec<MessageId>> {
         self.shared.commit.append(stream, messages, retention).await
     }
 
-    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
-        append::set_retention(&self.shared.publishing, stream, retention).await
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<()> {
+        const SET: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
+        let (max_len, max_age) = retention.bounds();
+        let parameters = params![stream.as_str(), max_len, max_age, retention.trim_pending];
+        rows(&self.shared.publishing, SET, parameters).await?;
+        Ok(())
     }
 
-    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<(), Error> {
-        group::open(&self.shared.publishing, key, start).await
+    async fn open_group(&self, key: &GroupKey, start: StartFrom) -> Result<()> {
+        const OPEN: &str = "SELECT tidings_stream_open_group($1, $2, $3, $4)";
+        let (kind, place) = start.parts();
+        let parameters = params![key.stream.as_str(), key.group.as_str(), kind, place];
+        match value::<Option<i64>>(&self.shared.publishing, OPEN, parameters).await? {
+            None => Ok(()),
+            Some(newest) => Err(start.is_ahead_of(newest.cast_unsigned())),
+        }
     }
 
-    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<(), Error> {
-        group::seek(&self.shared.publishing, key, to).await?;
+    async fn seek(&self, key: &GroupKey, to: StartFrom) -> Result<()> {
+        const SEEK: &str = "SELECT tidings_stream_seek($1, $2, $3, $4)";
+        let (kind, place) = to.parts();
+        let parameters = params![key.stream.as_str(), key.group.as_str(), kind, place];
+        let row = row(&self.shared.publishing, SEEK, parameters).await?;
+        if let Some(newest) = get::<Option<i64>>(&row.ok_or(Error::UnknownGroup)?, 0)? {
+            return Err(to.is_ahead_of(newest.cast_unsigned()));
+        }
         self.announce(&key.stream);
         Ok(())
     }
 
-    async fn delete_group(&self, key: &GroupKey) -> Result<bool, Error> {
-        group::delete(&self.shared.publishing, key).await
+    async fn delete_group(&self, key: &GroupKey) -> Result<bool> {
+        const DELETE: &str = "SELECT tidings_stream_delete_group($1, $2)";
+        let parameters = params![key.stream.as_str(), key.group.as_str()];
+        value(&self.shared.publishing, DELETE, parameters).await
     }
 
-    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
-        let was_there = delete::delete_message(&self.shared.publishing, stream, id).await?;
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool> {
+        const DELETE: &str = "SELECT tidings_stream_delete_message($1, $2)";
+        let Ok(number) = i64::try_from(id.as_u64()) else {
+            return Ok(false);
+        };
+        let parameters = params![stream.as_str(), number];
+        let was_there = value(&self.shared.publishing, DELETE, parameters).await?;
         self.announce(stream);
         Ok(was_there)
     }
 
-    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
-        let connections = &self.shared.publishing;
-        let Some(stream_id) = delete::hide(connections, stream).await? else {
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool> {
+        const HIDE: &str = "SELECT tidings_stream_hide($1)";
+        let parameters = params![stream.as_str()];
+        let Some(stream_id) = value(&self.shared.publishing, HIDE, parameters).await? else {
             return Ok(false);
         };
         self.announce(stream);
-        delete::remove_hidden(connections, stream_id).await?;
+        self.remove_hidden(stream_id).await?;
         Ok(true)
     }
 
@@ -262,7 +303,7 @@ impl Engine for PostgresEngine {
         consumer: &ConsumerKey,
         max: usize,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         let Shared {
             consuming, lost, ..
         } = &*self.shared;
@@ -271,17 +312,10 @@ impl Engine for PostgresEngine {
             .await
     }
 
-    async fn settle(
-        &self,
-        key: &GroupKey,
-        settlements: Arc<[Settlement]>,
-    ) -> Result<Vec<bool>, Error> {
+    async fn settle(&self, key: &GroupKey, settlements: Arc<[Settlement]>) -> Result<Vec<bool>> {
         let settled = settle::settle(&self.shared.consuming, key, &settlements).await?;
-        if settled.has_returned {
-            self.announce(&key.stream);
-        }
-        for dead_letters in &settled.moved_to {
-            self.announce(dead_letters);
+        for stream in settled.wakes(key, &settlements) {
+            self.announce(stream);
         }
         Ok(settled.obeyed)
     }
@@ -291,27 +325,60 @@ impl Engine for PostgresEngine {
         key: &GroupKey,
         receipts: Arc<[Receipt]>,
         visibility: Duration,
-    ) -> Result<Vec<bool>, Error> {
+    ) -> Result<Vec<bool>> {
         settle::extend(&self.shared.consuming, key, &receipts, visibility).await
     }
 
-    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
-        claim::ready(&self.shared.consuming, &groups).await
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>> {
+        const READY: &str = "SELECT tidings_stream_ready($1, $2)";
+        let (streams, names) = names(groups.iter());
+        value(&self.shared.consuming, READY, params![streams, names]).await
     }
 
-    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
-        member::check_in(&self.shared.consuming, &consumers, ttl).await
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<()> {
+        const CHECK_IN: &str = "SELECT tidings_stream_check_in($1, $2, $3, $4)";
+        let (streams, groups) = names(consumers.iter().map(|it| &it.group));
+        let consumers: Vec<&str> = consumers.iter().map(|it| &*it.consumer).collect();
+        let parameters = params![streams, groups, consumers, time::millis(ttl)];
+        rows(&self.shared.consuming, CHECK_IN, parameters).await?;
+        Ok(())
     }
 
-    async fn trim(&self) -> Result<u64, Error> {
-        trim::trim_all(&self.shared.consuming).await
+    async fn trim(&self) -> Result<u64> {
+        const HIDDEN: &str = "SELECT ARRAY(SELECT stream_id FROM tidings_stream
+            WHERE name >= E'\\x01' AND name < E'\\x02')";
+        const FORGET_KEYS: &str = "SELECT tidings_stream_forget_keys($1)";
+        // Except those that are checking in.
+        const FORGET_MEMBERS: &str =
+            "DELETE FROM tidings_stream_member WHERE (group_id, consumer) IN (
+            SELECT group_id, consumer FROM tidings_stream_member
+            WHERE expires <= tidings_stream_now() ORDER BY 1, 2 FOR UPDATE SKIP LOCKED)";
+        const BOUNDED: &str = "SELECT ARRAY(SELECT stream_id FROM tidings_stream
+            WHERE max_len IS NOT NULL OR max_age IS NOT NULL)";
+        const TRIM: &str = "SELECT tidings_stream_trim($1, $2)";
+        let connections = &*self.shared.consuming;
+        let chunk = CHUNK.cast_signed();
+        for hidden in value::<Vec<i64>>(connections, HIDDEN, &[]).await? {
+            self.remove_hidden(hidden).await?;
+        }
+        while value::<i64>(connections, FORGET_KEYS, params![chunk]).await? >= chunk {}
+        rows(connections, FORGET_MEMBERS, &[]).await?;
+        let bounded: Vec<i64> = value(connections, BOUNDED, &[]).await?;
+        let trimmed = trim_all(bounded, |stream_id| {
+            let stream_id = *stream_id;
+            async move {
+                let removed = value(connections, TRIM, params![stream_id, chunk]).await;
+                removed.map(i64::cast_unsigned)
+            }
+        });
+        trimmed.await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>> {
         stats::list(&self.shared.consuming, prefix).await
     }
 
-    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats> {
         stats::read(&self.shared.consuming, stream).await
     }
 
@@ -320,7 +387,7 @@ impl Engine for PostgresEngine {
         stream: &StreamName,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<Message>, Error> {
+    ) -> Result<Vec<Message>> {
         content::page(&self.shared.consuming, stream, after, max).await
     }
 
@@ -329,12 +396,37 @@ impl Engine for PostgresEngine {
         key: &GroupKey,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<PendingMessage>, Error> {
-        pending::page(&self.shared.consuming, key, after, max).await
+    ) -> Result<Vec<PendingMessage>> {
+        const PAGE: &str = "SELECT number, attempts, consumer, age, due_in, last_error
+            FROM tidings_stream_pending($1, $2, $3)";
+        let (after, max) = page(after, max);
+        let parameters = params![self.find(key).await?, after, max];
+        let page = rows(&self.shared.consuming, PAGE, parameters).await?;
+        let pending = page.iter().map(|row| {
+            Ok(PendingMessage {
+                id: MessageId::from_u64(number(row, 0)?),
+                attempts: get::<i32>(row, 1)?.cast_unsigned(),
+                consumer: get(row, 2)?,
+                age: time::duration(get(row, 3)?),
+                due_in: time::duration(get(row, 4)?),
+                last_error: text(row, 5)?,
+            })
+        });
+        pending.collect()
     }
 
-    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>, Error> {
-        member::list(&self.shared.consuming, key).await
+    async fn members(&self, key: &GroupKey) -> Result<Vec<Member>> {
+        const LIST: &str = "SELECT consumer, is_alive, pending FROM tidings_stream_members($1)";
+        let group_id = self.find(key).await?;
+        let members = rows(&self.shared.consuming, LIST, params![group_id]).await?;
+        let members = members.iter().map(|row| {
+            Ok(Member {
+                consumer: get(row, 0)?,
+                is_alive: get(row, 1)?,
+                pending: number(row, 2)?,
+            })
+        });
+        members.collect()
     }
 
     fn wakes(&self) -> &Wakes {
@@ -343,6 +435,12 @@ impl Engine for PostgresEngine {
 
     /// The messages are in the outbox: consumers are woken once they have their numbers.
     fn wake(&self, _: &StreamName) {
-        self.shared.sequencer.look();
+        self.shared.outbox.notify_one();
     }
+}
+
+/// The names of groups as columns.
+fn names<'a>(groups: impl Iterator<Item = &'a GroupKey>) -> (Vec<&'a str>, Vec<&'a str>) {
+    let names = groups.map(|key| (key.stream.as_str(), key.group.as_str()));
+    names.unzip()
 }

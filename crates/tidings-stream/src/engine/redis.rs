@@ -27,14 +27,6 @@
 //! one script, so that it is done whole or not at all; what a claim has found is then read without
 //! one. No script's work grows with the length of a stream.
 //!
-//! # Messages that cannot be read
-//!
-//! A claim whose messages cannot be read is handed back without counting an attempt, and the next one
-//! takes half as many. A message that cannot even be read alone, because the connection is too slow
-//! for it or its entry is broken, is held back with a line in the log, for a second at first and up to about
-//! an hour later, while later messages continue. It is never dead-lettered for that: no handler has seen
-//! it, and a server that is slow for a while looks the same.
-//!
 //! # Requirements
 //!
 //! Redis 7.0 or newer, or Valkey. All keys of one engine lie in one slot of a cluster, so that one
@@ -78,37 +70,40 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use tidings_redis::Config;
 use tidings_redis::Server;
+use tidings_redis::redis::{Value, cmd};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::group_commit::GroupCommit;
 use super::lost_claims::LostClaims;
-use super::{ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes};
+use super::trim_round::trim_all;
+use super::{
+    ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
+};
 use crate::{
-    Error, Member, Message, MessageId, NewMessage, PendingMessage, Retention, StartFrom,
+    Error, Member, Message, MessageId, NewMessage, PendingMessage, Result, Retention, StartFrom,
     StreamName, StreamStats,
 };
 
 mod append;
 mod claim;
 mod content;
-mod delete;
 mod eviction;
 mod failure;
-mod group;
 mod listen;
-mod member;
 mod options;
 mod pending;
 mod scripts;
 mod settle;
 mod stats;
-mod trim;
 
 use append::Appender;
 use listen::Listener;
-use scripts::Scripts;
+use scripts::{Script, Scripts};
 
 pub use options::RedisOptions;
+
+/// Most consumers of one script.
+const CHUNK: usize = 500;
 
 /// Streams on a Redis server. Clones share it.
 ///
@@ -151,7 +146,7 @@ impl RedisEngine {
     /// # Panics
     ///
     /// Outside of a Tokio runtime, which its tasks need.
-    pub async fn open(config: Config, options: RedisOptions) -> Result<Self, Error> {
+    pub async fn open(config: Config, options: RedisOptions) -> Result<Self> {
         let root = options.root()?;
         let load = |root| Scripts::load(Server::new(config.clone()), root);
         let publishing = Arc::new(load(Arc::clone(&root)).await?);
@@ -189,37 +184,67 @@ impl Engine for RedisEngine {
         stream: &StreamName,
         messages: Vec<NewMessage>,
         retention: Option<Retention>,
-    ) -> Result<Vec<MessageId>, Error> {
+    ) -> Result<Vec<MessageId>> {
         append::check(&messages)?;
         self.shared.commit.append(stream, messages, retention).await
     }
 
-    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<(), Error> {
-        append::set_retention(&self.shared.publishing, stream, retention).await
+    async fn set_retention(&self, stream: &StreamName, retention: Retention) -> Result<()> {
+        let scripts = &self.shared.publishing;
+        let mut call = scripts.call(Script::SetRetention);
+        call.arg(stream.as_str()).arg(append::birth());
+        append::add_retention(&mut call, retention);
+        scripts.run(Script::SetRetention, &call).await
     }
 
-    async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<(), Error> {
-        group::open(&self.shared.publishing, group, start).await
+    async fn open_group(&self, group: &GroupKey, start: StartFrom) -> Result<()> {
+        let scripts = &self.shared.publishing;
+        let (kind, place) = start.parts();
+        let mut call = scripts.call_for(Script::OpenGroup, group);
+        call.arg(append::birth()).arg(kind).arg(place);
+        match scripts.run(Script::OpenGroup, &call).await? {
+            Value::Nil => Ok(()),
+            head => Err(start.is_ahead_of(scripts::read(head)?)),
+        }
     }
 
-    async fn seek(&self, group: &GroupKey, to: StartFrom) -> Result<(), Error> {
-        group::seek(&self.shared.publishing, group, to).await?;
+    async fn seek(&self, group: &GroupKey, to: StartFrom) -> Result<()> {
+        let scripts = &self.shared.publishing;
+        let (kind, place) = to.parts();
+        let mut call = scripts.call_for(Script::Seek, group);
+        call.arg(kind).arg(place);
+        match scripts.run(Script::Seek, &call).await? {
+            Value::Nil => return Err(Error::UnknownGroup),
+            Value::Int(head) => return Err(to.is_ahead_of(head.cast_unsigned())),
+            _ => {}
+        }
         self.shared.listener.wake_unless_listening(&group.stream);
         Ok(())
     }
 
-    async fn delete_group(&self, group: &GroupKey) -> Result<bool, Error> {
-        group::delete(&self.shared.publishing, group).await
+    async fn delete_group(&self, group: &GroupKey) -> Result<bool> {
+        let scripts = &self.shared.publishing;
+        let call = scripts.call_for(Script::DeleteGroup, group);
+        scripts.run(Script::DeleteGroup, &call).await
     }
 
-    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool, Error> {
-        let was_there = delete::delete_message(&self.shared.publishing, stream, id).await?;
+    async fn delete_message(&self, stream: &StreamName, id: MessageId) -> Result<bool> {
+        if id.as_u64() > settle::MAX_NUMBER {
+            return Ok(false);
+        }
+        let scripts = &self.shared.publishing;
+        let mut call = scripts.call(Script::DeleteMessage);
+        call.arg(stream.as_str()).arg(id.as_u64());
+        let was_there = scripts.run(Script::DeleteMessage, &call).await?;
         self.shared.listener.wake_unless_listening(stream);
         Ok(was_there)
     }
 
-    async fn delete_stream(&self, stream: &StreamName) -> Result<bool, Error> {
-        let deleted = delete::delete_stream(&self.shared.publishing, stream).await?;
+    async fn delete_stream(&self, stream: &StreamName) -> Result<bool> {
+        let scripts = &self.shared.publishing;
+        let mut call = scripts.call(Script::DeleteStream);
+        call.arg(stream.as_str());
+        let deleted = scripts.run(Script::DeleteStream, &call).await?;
         self.shared.listener.wake_unless_listening(stream);
         Ok(deleted)
     }
@@ -229,7 +254,7 @@ impl Engine for RedisEngine {
         consumer: &ConsumerKey,
         max: usize,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         let Shared {
             consuming, lost, ..
         } = &*self.shared;
@@ -237,17 +262,17 @@ impl Engine for RedisEngine {
         lost.claim(consuming, number, consumer, max, options).await
     }
 
-    async fn settle(
-        &self,
-        group: &GroupKey,
-        settlements: Arc<[Settlement]>,
-    ) -> Result<Vec<bool>, Error> {
+    async fn settle(&self, group: &GroupKey, settlements: Arc<[Settlement]>) -> Result<Vec<bool>> {
         let Shared {
             consuming,
             listener,
             ..
         } = &*self.shared;
-        settle::settle(consuming, listener, group, &settlements).await
+        let settled = settle::settle(consuming, group, &settlements).await?;
+        for stream in settled.wakes(group, &settlements) {
+            listener.wake_unless_listening(stream);
+        }
+        Ok(settled.obeyed)
     }
 
     async fn extend(
@@ -255,27 +280,52 @@ impl Engine for RedisEngine {
         group: &GroupKey,
         receipts: Arc<[Receipt]>,
         visibility: Duration,
-    ) -> Result<Vec<bool>, Error> {
+    ) -> Result<Vec<bool>> {
         settle::extend(&self.shared.consuming, group, &receipts, visibility).await
     }
 
-    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>, Error> {
-        claim::ready(&self.shared.consuming, &groups).await
+    async fn ready(&self, groups: Arc<[GroupKey]>) -> Result<Vec<bool>> {
+        let scripts = &self.shared.consuming;
+        let mut call = scripts.call(Script::Ready);
+        for group in groups.iter() {
+            call.arg(group.stream.as_str()).arg(group.group.as_str());
+        }
+        let reply = scripts.run(Script::Ready, &call).await?;
+        scripts::flags(reply, groups.len())
     }
 
-    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<(), Error> {
-        member::check_in(&self.shared.consuming, &consumers, ttl).await
+    async fn check_in(&self, consumers: Arc<[ConsumerKey]>, ttl: Duration) -> Result<()> {
+        let scripts = &self.shared.consuming;
+        for chunk in consumers.chunks(CHUNK) {
+            let mut call = scripts.call(Script::CheckIn);
+            call.arg(time::millis(ttl));
+            for ConsumerKey { group, consumer } in chunk {
+                call.arg(group.stream.as_str()).arg(group.group.as_str());
+                call.arg(&**consumer);
+            }
+            scripts.run::<()>(Script::CheckIn, &call).await?;
+        }
+        Ok(())
     }
 
-    async fn trim(&self) -> Result<u64, Error> {
-        trim::trim_all(&self.shared.publishing).await
+    async fn trim(&self) -> Result<u64> {
+        let scripts = &*self.shared.publishing;
+        let mut bounded = cmd("SMEMBERS");
+        bounded.arg(scripts.key("bounded"));
+        let streams: Vec<String> = scripts::read(scripts.command(&bounded).await?)?;
+        let trimmed = trim_all(streams, |stream| {
+            let mut call = scripts.call(Script::Trim);
+            call.arg(stream);
+            async move { scripts.run(Script::Trim, &call).await }
+        });
+        trimmed.await
     }
 
-    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {
+    async fn list(&self, prefix: &str) -> Result<Vec<StreamName>> {
         stats::list(&self.shared.publishing, prefix).await
     }
 
-    async fn stats(&self, stream: &StreamName) -> Result<StreamStats, Error> {
+    async fn stats(&self, stream: &StreamName) -> Result<StreamStats> {
         stats::read(&self.shared.publishing, stream).await
     }
 
@@ -284,7 +334,7 @@ impl Engine for RedisEngine {
         stream: &StreamName,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<Message>, Error> {
+    ) -> Result<Vec<Message>> {
         content::page(&self.shared.publishing, stream, after, max).await
     }
 
@@ -293,12 +343,24 @@ impl Engine for RedisEngine {
         group: &GroupKey,
         after: Option<MessageId>,
         max: usize,
-    ) -> Result<Vec<PendingMessage>, Error> {
+    ) -> Result<Vec<PendingMessage>> {
         pending::page(&self.shared.publishing, group, after, max).await
     }
 
-    async fn members(&self, group: &GroupKey) -> Result<Vec<Member>, Error> {
-        member::list(&self.shared.publishing, group).await
+    async fn members(&self, group: &GroupKey) -> Result<Vec<Member>> {
+        let scripts = &self.shared.publishing;
+        let call = scripts.call_for(Script::Members, group);
+        let members: Option<Vec<(String, bool, u64)>> = scripts.run(Script::Members, &call).await?;
+        let members = members.ok_or(Error::UnknownGroup)?.into_iter();
+        let mut members: Vec<Member> = members
+            .map(|(consumer, is_alive, pending)| Member {
+                consumer,
+                is_alive,
+                pending,
+            })
+            .collect();
+        members.sort_by(|a, b| a.consumer.cmp(&b.consumer));
+        Ok(members)
     }
 
     fn wakes(&self) -> &Wakes {

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use rusqlite::Transaction;
 use tidings_sqlite::{Database, Liveness};
 
-use super::trim_round::Round;
+use super::trim_round::trim_all;
 use super::{
     ClaimOptions, Claimed, ConsumerKey, Engine, GroupKey, Receipt, Settlement, Wakes, time,
 };
@@ -89,19 +89,6 @@ impl SqliteEngine {
 }
 
 impl SqliteEngine {
-    /// Trims a stream in short transactions, so that publishers get in between.
-    async fn trim_stream(&self, stream_id: i64) -> Result<u64, Error> {
-        let mut total = 0;
-        loop {
-            let trim = move |tx: &Transaction<'_>| trim::trim_by_id(tx, stream_id);
-            let removed = self.database.write_relaxed(trim).await?;
-            total += removed.cast_unsigned();
-            if removed < trim::CHUNK {
-                return Ok(total);
-            }
-        }
-    }
-
     /// Removes what is left of a deleted stream, in short transactions, so that publishers get in
     /// between.
     async fn remove_hidden(&self, stream_id: i64) -> Result<(), Error> {
@@ -228,17 +215,13 @@ impl Engine for SqliteEngine {
         key: &GroupKey,
         settlements: Arc<[Settlement]>,
     ) -> Result<Vec<bool>, Error> {
-        let stream = key.stream.clone();
-        let key = key.clone();
+        let (group, ended) = (key.clone(), Arc::clone(&settlements));
         let settled = self
             .database
-            .write_relaxed(move |tx| settle::settle(tx, &key, &settlements))
+            .write_relaxed(move |tx| settle::settle(tx, &group, &ended))
             .await?;
-        if settled.has_returned {
-            self.wakes.wake(&stream);
-        }
-        for dead_letters in &settled.moved_to {
-            self.wakes.wake(dead_letters);
+        for stream in settled.wakes(key, &settlements) {
+            self.wakes.wake(stream);
         }
         Ok(settled.obeyed)
     }
@@ -279,11 +262,13 @@ impl Engine for SqliteEngine {
         let forget = |tx: &Transaction<'_>| append::forget_expired_keys(tx, trim::CHUNK);
         while self.database.write_relaxed(forget).await? >= trim::CHUNK {}
         self.database.write_relaxed(member::forget_the_gone).await?;
-        let mut round = Round::default();
-        for stream in self.database.read(trim::bounded_streams).await? {
-            round.add(self.trim_stream(stream).await)?;
-        }
-        round.finish()
+        let bounded = self.database.read(trim::bounded_streams).await?;
+        let trimmed = trim_all(bounded, |stream_id| {
+            let stream_id = *stream_id;
+            let trim = move |tx: &Transaction<'_>| trim::trim_by_id(tx, stream_id);
+            self.database.write_relaxed(trim)
+        });
+        trimmed.await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<StreamName>, Error> {

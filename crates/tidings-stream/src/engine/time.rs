@@ -9,7 +9,7 @@ use jiff::Timestamp;
 const LONGEST: u64 = 1 << 52;
 
 /// A duration in milliseconds, rounded up.
-pub(super) fn millis(duration: Duration) -> i64 {
+pub(crate) fn millis(duration: Duration) -> i64 {
     let whole = duration.as_nanos().div_ceil(1_000_000);
     u64::try_from(whole)
         .map_or(LONGEST, |millis| millis.min(LONGEST))

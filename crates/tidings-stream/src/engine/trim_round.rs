@@ -1,30 +1,38 @@
 //! Trimming all streams, one after the other.
 
-use crate::Error;
+use crate::{Error, Result};
 
-/// What a round over all streams has done so far. A stream that cannot be trimmed, because it is locked
-/// for instance, does not keep the round from the others.
-#[derive(Debug, Default)]
-pub(super) struct Round {
-    removed: u64,
-    failed: Option<Error>,
-}
+/// Most messages that are removed at once, so that publishers get in between.
+pub(super) const CHUNK: u64 = 1000;
 
-impl Round {
-    /// Adds what became of one stream. An error ends the round: the store was closed.
-    pub(super) fn add(&mut self, trimmed: Result<u64, Error>) -> Result<(), Error> {
-        match trimmed {
-            Ok(removed) => self.removed += removed,
-            Err(Error::Closed) => return Err(Error::Closed),
-            Err(error) => {
-                self.failed.get_or_insert(error);
+/// Trims streams by a function that removes up to a chunk of one. Returns how many messages were removed.
+///
+/// A stream that cannot be trimmed, because it is locked for instance, does not keep the round from the
+/// others; the first of their errors is returned.
+pub(super) async fn trim_all<S, F>(
+    streams: impl IntoIterator<Item = S>,
+    trim: impl Fn(&S) -> F,
+) -> Result<u64>
+where
+    F: Future<Output = Result<u64>>,
+{
+    let (mut total, mut failed) = (0, None);
+    for stream in streams {
+        loop {
+            match trim(&stream).await {
+                Ok(removed) => {
+                    total += removed;
+                    if removed < CHUNK {
+                        break;
+                    }
+                }
+                Err(Error::Closed) => return Err(Error::Closed),
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    break;
+                }
             }
         }
-        Ok(())
     }
-
-    /// How many messages were removed, or the first error.
-    pub(super) fn finish(self) -> Result<u64, Error> {
-        self.failed.map_or(Ok(self.removed), Err)
-    }
+    failed.map_or(Ok(total), Err)
 }

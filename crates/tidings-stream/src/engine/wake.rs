@@ -1,8 +1,9 @@
 //! Waking waiting consumers when a stream has something for them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::StreamName;
@@ -19,14 +20,14 @@ pub struct Wakes {
 impl Wakes {
     /// Wakes the consumers in this process that wait for a stream.
     pub fn wake(&self, stream: &StreamName) {
-        if let Some(sender) = self.lock().get(stream) {
+        if let Some(sender) = self.streams.lock().get(stream) {
             sender.send_replace(());
         }
     }
 
     /// Wakes all waiting consumers in this process, because wake-ups may have been missed.
     pub fn wake_all(&self) {
-        for sender in self.lock().values() {
+        for sender in self.streams.lock().values() {
             sender.send_replace(());
         }
     }
@@ -34,6 +35,7 @@ impl Wakes {
     /// Registers for the wake-ups of a stream, from now on.
     pub(crate) fn subscribe(&self, stream: &StreamName) -> WakeReceiver {
         let receiver = self
+            .streams
             .lock()
             .entry(stream.clone())
             .or_insert_with(|| watch::Sender::new(()))
@@ -43,11 +45,6 @@ impl Wakes {
             stream: stream.clone(),
             receiver,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<StreamName, watch::Sender<()>>> {
-        // Every statement leaves the map consistent, so a poisoned lock can be used.
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,7 +74,7 @@ impl WakeReceiver {
 
 impl Drop for WakeReceiver {
     fn drop(&mut self) {
-        let mut streams = self.wakes.lock();
+        let mut streams = self.wakes.streams.lock();
         // This receiver still counts.
         if streams
             .get(&self.stream)
@@ -111,8 +108,8 @@ mod tests {
         let stream = StreamName::new("app", "default", "s").unwrap();
         let (first, second) = (wakes.subscribe(&stream), wakes.subscribe(&stream));
         drop(first);
-        assert_eq!(wakes.lock().len(), 1);
+        assert_eq!(wakes.streams.lock().len(), 1);
         drop(second);
-        assert!(wakes.lock().is_empty());
+        assert!(wakes.streams.lock().is_empty());
     }
 }

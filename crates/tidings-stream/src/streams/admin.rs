@@ -11,10 +11,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`] for an application or namespace that cannot be used, [`Error::Closed`],
     /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         // The shortest name that the settings make, less its own part.
         let probe = self.name("x")?;
@@ -29,10 +25,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
     /// store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
     pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
         self.shared.engine.stats(&self.name(stream)?).await
     }
@@ -44,10 +36,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], also for a group whose name begins with `tidings.`; [`Error::StartAhead`],
     /// [`Error::Full`], [`Error::Closed`] or [`Error::Backend`] from the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may have created it.
     pub async fn create_group(
         &self,
         stream: &str,
@@ -67,10 +55,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
     /// store.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have deleted it.
     pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.delete_group(&group).await
@@ -101,10 +85,6 @@ impl Streams {
     ///
     /// [`Error::UnknownGroup`], [`Error::StartAhead`], [`Error::InvalidName`], and errors of
     /// the store: [`Error::Closed`], [`Error::OutcomeUnknown`] and [`Error::Backend`].
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have moved it.
     pub async fn seek(&self, stream: &str, group: &str, to: StartFrom) -> Result<(), Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.seek(&group, to).await
@@ -122,10 +102,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
     /// store.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have deleted it.
     pub async fn delete_message(&self, stream: &str, id: MessageId) -> Result<bool, Error> {
         let stream = self.name(stream)?;
         self.shared.engine.delete_message(&stream, id).await
@@ -140,10 +116,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
     /// store.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have deleted it.
     pub async fn delete_stream(&self, stream: &str) -> Result<bool, Error> {
         self.shared.engine.delete_stream(&self.name(stream)?).await
     }
@@ -155,10 +127,6 @@ impl Streams {
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
     /// store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
     pub async fn read(
         &self,
         stream: &str,
@@ -178,10 +146,6 @@ impl Streams {
     ///
     /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
     /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
     pub async fn pending(
         &self,
         stream: &str,
@@ -201,10 +165,6 @@ impl Streams {
     ///
     /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
     /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future changes nothing.
     pub async fn members(&self, stream: &str, group: &str) -> Result<Vec<Member>, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.members(&group).await

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Streams;
 use crate::dead_letter;
 use crate::engine::{self, ClaimedMessage, ConsumerKey, GroupKey, Outcome, Receipt, Settlement};
-use crate::{Error, Headers, Message, MessageId, StartFrom, StreamName};
+use crate::{Error, Headers, Message, MessageId, Result, StartFrom, StreamName};
 
 /// Letters that are moved at a time.
 const BATCH: u64 = 100;
@@ -118,7 +118,7 @@ impl Streams {
     ///
     /// Dropping the future stops after some letters; calling again continues, with up to 100 of them, and
     /// those that a filter has left, half a minute later.
-    pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven, Error> {
+    pub async fn redrive(&self, dead_letters: &str, options: Redrive) -> Result<Redriven> {
         self.ensure_open()?;
         let target = options.target.map(|name| self.name(&name)).transpose()?;
         let group = self.group(dead_letters, engine::REDRIVE_GROUP)?;
@@ -204,11 +204,7 @@ impl Streams {
 
     /// Whether one of the messages up to `end` says which stream it came from, or may do so because it
     /// cannot be read: claims come past it.
-    async fn holds_letter(
-        &self,
-        stream: &StreamName,
-        end: Option<MessageId>,
-    ) -> Result<bool, Error> {
+    async fn holds_letter(&self, stream: &StreamName, end: Option<MessageId>) -> Result<bool> {
         let page_size = usize::try_from(BATCH).unwrap_or(usize::MAX);
         let mut after = None;
         while after < end {

@@ -86,7 +86,7 @@ async fn a_message_of_the_callers_transaction_exists_once_it_commits() {
             (id, payload.as_bytes())
         );
         if id == 2 {
-            assert_eq!(&message.headers, and.headers());
+            assert_eq!(&message.headers, &and.headers);
         }
     }
     consumer.close().await;
@@ -198,7 +198,7 @@ async fn messages_of_a_transaction_survive_a_killed_sequencer_once() {
         .collect();
     let expected = (0..3)
         .flat_map(|_| numbered(10))
-        .map(|message| message.payload().clone());
+        .map(|message| message.payload.clone());
     assert!(numbers.into_iter().eq(expected));
 }
 

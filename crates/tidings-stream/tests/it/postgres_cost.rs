@@ -125,8 +125,8 @@ impl Counted {
         let appending = self.engine.append(&self.key.stream, numbered(1), None);
         let id = appending.await.unwrap()[0];
         let settle = format!(
-            "tidings_stream_settle('{name}', 'g', '{{2}}', '{{{id}}}', '{{1}}', '{{1}}',
-                '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
+            "tidings_stream_settle(
+                '{name}', 'g', '{{2}}', '{{{id}}}', '{{a}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
         );
         let busy = [
             self.pages(None, &append).await,
@@ -292,8 +292,8 @@ async fn a_long_backlog_behind_a_key_costs_as_much_as_a_short_one() {
         );
         let Receipt { id, claim: number } = first.unwrap();
         let settle = format!(
-            "tidings_stream_settle('{name}', 'g', '{{}}', '{{}}', '{{}}', '{{}}', '{{{id}}}', '{{{number}}}',
-                '{{0}}', '{{0}}', '{{0}}', '{{NULL}}', '{{NULL}}', '{{NULL}}')"
+            "tidings_stream_settle(
+                '{name}', 'g', '{{{number}}}', '{{{id}}}', '{{a}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')"
         );
         let idle = counted
             .pages(Some(&claim), &claim.replace("2, 'd'", "4, 'd'"))

@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn read(messages: &[NewMessage]) -> Vec<Vec<WebhookEvent>> {
-        let read = |message: &NewMessage| serde_json::from_slice(message.payload()).unwrap();
+        let read = |message: &NewMessage| serde_json::from_slice(&message.payload).unwrap();
         messages.iter().map(read).collect()
     }
 

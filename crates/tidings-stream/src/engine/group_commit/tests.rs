@@ -26,7 +26,7 @@ impl Store {
     }
 
     fn batches(&self) -> Vec<usize> {
-        self.batches.lock().unwrap().clone()
+        self.batches.lock().clone()
     }
 }
 
@@ -37,7 +37,7 @@ impl Append for Store {
         messages: &[NewMessage],
         _: Option<Retention>,
     ) -> Result<Vec<MessageId>, AppendError> {
-        self.batches.lock().unwrap().push(messages.len());
+        self.batches.lock().push(messages.len());
         self.gate.acquire().await.unwrap().forget();
         if messages.iter().any(|message| message.payload == "bad") {
             return Err((self.fault)(Error::UnknownGroup));
@@ -179,9 +179,9 @@ async fn an_idle_stream_costs_nothing_after_a_while_and_can_be_used_again() {
             .remove(0)
             .1
             .unwrap();
-        assert_eq!(lock(&commit.queues).len(), 1);
+        assert_eq!(commit.queues.lock().len(), 1);
         tokio::time::sleep(LINGER * 2).await;
-        assert!(lock(&commit.queues).is_empty());
+        assert!(commit.queues.lock().is_empty());
     }
 }
 

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lease::Lease;
 use super::log::{Log, Stored};
+use crate::engine::settled_bits::SettledBits;
 use crate::engine::{
     self, ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, MAX_HELD_BACK, Receipt,
 };
-use crate::stats::Place;
-use crate::{GroupName, GroupStats, Member, MessageId, PendingMessage};
+use crate::{GroupFigures, GroupName, Member, MessageId, PendingMessage};
 
 /// One consumer group.
 #[derive(Debug)]
@@ -56,6 +55,15 @@ pub(super) struct Retry {
 struct Claim {
     number: u64,
     consumer: Arc<str>,
+}
+
+/// The claim of a run of new messages.
+#[derive(Debug)]
+struct Lease {
+    consumer: Arc<str>,
+    since: Instant,
+    due: Instant,
+    messages: SettledBits,
 }
 
 impl Group {
@@ -194,12 +202,11 @@ impl Group {
         self.lost_to_trim += gone.len() as u64;
         let len = usize::try_from(self.cursor + 1 - lo).unwrap_or(0);
         if len > gone.len() && !options.in_key_order {
-            let mut lease = Lease::new(Arc::clone(&claim.consumer), now, due, lo, len);
+            let mut messages = SettledBits::new(lo, len);
             for number in gone {
-                lease.settle(number);
+                messages.settle(number);
             }
-            self.leases.insert(claim.number, lease);
-            self.expiring.insert((due, claim.number));
+            self.add_lease(claim, due, messages);
         }
         let next_due = if held_back == MAX_HELD_BACK {
             Some(now)
@@ -214,9 +221,26 @@ impl Group {
         }
     }
 
+    fn add_lease(&mut self, claim: Claim, due: Instant, messages: SettledBits) {
+        let Claim { number, consumer } = claim;
+        let since = Instant::now();
+        let lease = Lease {
+            consumer,
+            since,
+            due,
+            messages,
+        };
+        self.leases.insert(number, lease);
+        self.expiring.insert((due, number));
+    }
+
     /// How many messages are claimed, once expired leases have been taken apart.
     fn in_flight(&self, now: Instant) -> usize {
-        let leased: usize = self.leases.values().map(Lease::open).sum();
+        let leased: usize = self
+            .leases
+            .values()
+            .map(|it| it.messages.open_count())
+            .sum();
         leased + self.held.range((now, u64::MAX)..).count()
     }
 
@@ -234,7 +258,7 @@ impl Group {
             && due <= now
             && let Some(lease) = self.forget_lease(number)
         {
-            for open in lease.open_numbers() {
+            for open in lease.messages.open() {
                 let claim = Claim {
                     number,
                     consumer: Arc::clone(&lease.consumer),
@@ -255,10 +279,9 @@ impl Group {
     pub(super) fn end_claim(&mut self, receipt: &Receipt) -> Option<Retry> {
         let number = receipt.id.as_u64();
         if let Some(lease) = self.leases.get_mut(&receipt.claim)
-            && lease.is_open(number)
+            && lease.messages.settle(number)
         {
-            lease.settle(number);
-            if lease.open() == 0 {
+            if lease.messages.open_count() == 0 {
                 self.forget_lease(receipt.claim);
             }
             return Some(Retry::first());
@@ -337,7 +360,7 @@ impl Group {
     pub(super) fn extend(&mut self, receipt: &Receipt, visibility: Duration) -> bool {
         let number = receipt.id.as_u64();
         if let Some(lease) = self.leases.get_mut(&receipt.claim)
-            && lease.is_open(number)
+            && lease.messages.is_open(number)
         {
             self.expiring.remove(&(lease.due, receipt.claim));
             lease.due = lease.due.max(after_now(visibility));
@@ -409,7 +432,7 @@ impl Group {
         let mut pending: BTreeMap<&str, u64> =
             alive.map(|(consumer, _)| (&**consumer, 0)).collect();
         for lease in self.leases.values() {
-            *pending.entry(&lease.consumer).or_default() += lease.open() as u64;
+            *pending.entry(&lease.consumer).or_default() += lease.messages.open_count() as u64;
         }
         for claim in self
             .retries
@@ -445,7 +468,7 @@ impl Group {
             last_error: retry.last_error.clone(),
         });
         let leased = self.leases.values().flat_map(|lease| {
-            let numbers = lease.open_numbers().filter(|number| *number > after);
+            let numbers = lease.messages.open().filter(|number| *number > after);
             numbers.map(|number| PendingMessage {
                 id: MessageId::from_u64(number),
                 attempts: 1,
@@ -465,7 +488,7 @@ impl Group {
     pub(super) fn first_needed(&self) -> u64 {
         let retry = self.retries.first_key_value().map(|(number, _)| *number);
         let lease = self.leases.first_key_value();
-        let leased = lease.and_then(|(_, lease)| lease.open_numbers().next());
+        let leased = lease.and_then(|(_, lease)| lease.messages.open().next());
         let next = Some(self.cursor + 1);
         [retry, leased, next]
             .into_iter()
@@ -474,21 +497,21 @@ impl Group {
             .unwrap_or(1)
     }
 
-    pub(super) fn stats(&self, name: &GroupName, log: &Log) -> GroupStats {
+    pub(super) fn figures(&self, name: &GroupName, log: &Log) -> GroupFigures {
         let first_needed = self.first_needed();
-        let leased: usize = self.leases.values().map(Lease::open).sum();
-        let place = Place {
-            tail: log.tail(),
-            head: log.head(),
+        let leased: usize = self
+            .leases
+            .values()
+            .map(|it| it.messages.open_count())
+            .sum();
+        GroupFigures {
+            name: name.clone(),
             cursor: self.cursor,
             first_needed,
             lag: log.age(first_needed.max(log.tail())),
-        };
-        GroupStats {
             pending: (self.retries.len() + leased) as u64,
             dead_lettered: self.dead_lettered,
             lost_to_trim: self.lost_to_trim,
-            ..GroupStats::at(name.clone(), place)
         }
     }
 }

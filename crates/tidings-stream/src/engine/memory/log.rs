@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::message::PublishKey;
-use crate::{Error, Message, MessageId, NewMessage, Retention, StartFrom, StreamName};
+use crate::{Error, Message, MessageId, NewMessage, Result, Retention, StartFrom, StreamName};
 
 /// The messages of one stream.
 #[derive(Debug, Default)]
@@ -115,7 +115,7 @@ impl Log {
     }
 
     /// The number before the first one that a group would get from here.
-    pub(super) fn position(&self, start: StartFrom) -> Result<u64, Error> {
+    pub(super) fn position(&self, start: StartFrom) -> Result<u64> {
         let before_oldest = self.tail() - 1;
         match start {
             StartFrom::Latest => Ok(self.head),

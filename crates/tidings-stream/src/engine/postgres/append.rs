@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidings_postgres::Connections;
-use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, Error as DatabaseError, params};
 
 use super::announce::Announcer;
 use super::failure;
+use super::rows::{get, number, row};
 use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{Wakes, headers, numbering, time};
-use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
 /// Most messages with publish keys of a batch whose ids may all be in the reply. The database returns no more
 /// than so many: what it sends while it holds the lock of the stream has to fit into the buffers of the
@@ -27,8 +27,6 @@ const APPEND: &str =
     "SELECT first, unforeseen FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 const KNOWN: &str = "SELECT tidings_stream_known($1, $2)";
-
-const SET_RETENTION: &str = "SELECT tidings_stream_set_retention($1, $2, $3, $4)";
 
 /// Appends batches, and wakes the consumers that wait for them.
 #[derive(Debug)]
@@ -56,10 +54,8 @@ impl Append for Appender {
         retention: Option<Retention>,
     ) -> Result<Vec<MessageId>, AppendError> {
         let columns = Columns::new(messages).map_err(AppendError::Refused)?;
-        let bounds = retention.map(Bounds::new);
-        let max_len = bounds.as_ref().and_then(|bounds| bounds.max_len);
-        let max_age = bounds.as_ref().and_then(|bounds| bounds.max_age);
-        let trim_pending = bounds.map(|bounds| bounds.trim_pending);
+        let (max_len, max_age) = retention.unwrap_or_default().bounds();
+        let trim_pending = retention.map(|it| it.trim_pending);
         let mut tries = 1;
         let (row, foreseen) = loop {
             let foreseen = match &columns.keys {
@@ -68,26 +64,25 @@ impl Append for Appender {
                 }
                 _ => None,
             };
-            let parameters = [
-                (&stream.as_str() as _, Type::TEXT),
-                (&max_len as _, Type::INT8),
-                (&max_age as _, Type::INT8),
-                (&trim_pending as _, Type::BOOL),
-                (&columns.payloads as _, Type::BYTEA_ARRAY),
-                (&columns.headers as _, Type::BYTEA_ARRAY),
-                (&columns.ends as _, Type::INT8_ARRAY),
-                (&columns.keys as _, Type::TEXT_ARRAY),
-                (&columns.windows as _, Type::INT8_ARRAY),
-                (&foreseen as _, Type::INT8_ARRAY),
+            let parameters = params![
+                stream.as_str(),
+                max_len,
+                max_age,
+                trim_pending,
+                columns.payloads,
+                columns.headers,
+                columns.ends,
+                columns.keys,
+                columns.windows,
+                foreseen
             ];
-            match self.connections.row(APPEND, &parameters).await {
+            let appended = row(&self.connections, APPEND, parameters).await;
+            match appended.and_then(|row| row.ok_or(DatabaseError::NoRow)) {
                 Ok(row) => break (row, foreseen.unwrap_or_default()),
                 // Nothing of it was appended.
                 Err(error)
                     if tries < TRIES
-                        && error
-                            .code()
-                            .is_some_and(|it| it.code() == KEYS_HAVE_CHANGED) =>
+                        && (error.code()).is_some_and(|it| it.code() == KEYS_HAVE_CHANGED) =>
                 {
                     tries += 1;
                 }
@@ -98,9 +93,8 @@ impl Append for Appender {
             self.wakes.wake(stream);
             self.announcer.announce(stream);
         }
-        let replied = |error| AppendError::Failed(failure::column(error));
-        let first: i64 = row.try_get(0).map_err(replied)?;
-        let unforeseen: Option<Vec<i64>> = row.try_get(1).map_err(replied)?;
+        let first = number(&row, 0)?;
+        let unforeseen: Option<Vec<i64>> = get(&row, 1)?;
         let unforeseen = unforeseen.unwrap_or_default();
         let pairs = unforeseen.chunks_exact(2);
         let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
@@ -111,7 +105,6 @@ impl Append for Appender {
                 Err(_positive) => Some(MessageId::from_u64(expected.cast_unsigned())),
             }
         };
-        let first = first.cast_unsigned();
         Ok(numbering::ids(first, messages.len(), pairs, expected))
     }
 }
@@ -125,21 +118,16 @@ impl Appender {
         stream: &StreamName,
         keys: &[Option<&str>],
     ) -> Result<Vec<Option<i64>>, AppendError> {
-        let parameters = [
-            (&stream.as_str() as _, Type::TEXT),
-            (&keys as _, Type::TEXT_ARRAY),
-        ];
-        let known = self.connections.row(KNOWN, &parameters).await;
+        let known = row(&self.connections, KNOWN, params![stream.as_str(), keys]).await;
         // Nothing was to be appended yet, so that the outcome is known.
-        let known = known.map_err(|error| {
-            AppendError::Failed(match error {
-                tidings_postgres::Error::Closed => Error::Closed,
-                error => Error::backend(error),
-            })
+        let known = known.map_err(|error| match error {
+            DatabaseError::Closed => Error::Closed,
+            error => Error::backend(error),
         })?;
-        let known: Option<Vec<Option<i64>>> = known
-            .try_get(0)
-            .map_err(|error| AppendError::Failed(failure::column(error)))?;
+        let known: Option<Vec<Option<i64>>> = match known {
+            Some(row) => get(&row, 0)?,
+            None => None,
+        };
         let known = known.unwrap_or_default();
         let mut first_places: HashMap<&str, i64> = HashMap::with_capacity(keys.len());
         let expected = (1..).zip(keys).zip(known).map(|((place, key), known)| {
@@ -148,41 +136,6 @@ impl Appender {
         });
         Ok(expected.collect())
     }
-}
-
-/// A retention as columns.
-struct Bounds {
-    max_len: Option<i64>,
-    max_age: Option<i64>,
-    trim_pending: bool,
-}
-
-impl Bounds {
-    fn new(retention: Retention) -> Self {
-        let max_len = retention.max_len;
-        Self {
-            max_len: max_len.map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX)),
-            max_age: retention.max_age.map(time::millis),
-            trim_pending: retention.trim_pending,
-        }
-    }
-}
-
-/// Stores the retention of a stream, and trims to it.
-pub(super) async fn set_retention(
-    connections: &Connections,
-    stream: &StreamName,
-    retention: Retention,
-) -> Result<(), Error> {
-    let bounds = Bounds::new(retention);
-    let parameters = [
-        (&stream.as_str() as _, Type::TEXT),
-        (&bounds.max_len as _, Type::INT8),
-        (&bounds.max_age as _, Type::INT8),
-        (&bounds.trim_pending as _, Type::BOOL),
-    ];
-    connections.query(SET_RETENTION, &parameters).await?;
-    Ok(())
 }
 
 /// Messages as the columns of a table.
@@ -197,13 +150,13 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn new(messages: &'a [NewMessage]) -> Result<Self, Error> {
+    pub(super) fn new(messages: &'a [NewMessage]) -> Result<Self> {
         let headers = messages
             .iter()
             .map(|message| headers::encode(&message.headers));
         let headers: Vec<Option<Vec<u8>>> = headers
             .map(|headers| Ok(headers?.map(String::into_bytes)))
-            .collect::<Result<_, Error>>()?;
+            .collect::<Result<_>>()?;
         let mut end = 0;
         let ends = messages.iter().zip(&headers).map(|(message, headers)| {
             end += message.payload.len() + headers.as_ref().map_or(0, Vec::len);

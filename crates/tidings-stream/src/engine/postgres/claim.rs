@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
-use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, params};
 
 use super::content::{self, Content, MAX_BYTES};
-use super::{failure, settle};
+use super::rows::{get, row, value};
+use super::settle;
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
 use crate::engine::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
-use crate::{Error, MessageId};
+use crate::{Error, MessageId, Result};
 
 const CLAIM: &str = "
     SELECT o_stream_id, o_lo, o_hi, o_numbers, o_attempts, o_next_due,
@@ -20,8 +20,6 @@ const CLAIM: &str = "
 
 const RELEASE: &str = "SELECT tidings_stream_release_claim($1, $2, $3)";
 
-const READY: &str = "SELECT tidings_stream_ready($1, $2)";
-
 impl ClaimByNumber for Connections {
     async fn claim(
         &self,
@@ -29,11 +27,11 @@ impl ClaimByNumber for Connections {
         number: i64,
         under_way: &mut UnderWay<'_>,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         claim(self, consumer, number, under_way, options).await
     }
 
-    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
+    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool> {
         release(self, group, number).await
     }
 
@@ -54,7 +52,7 @@ async fn claim(
     number: i64,
     under_way: &mut UnderWay<'_>,
     options: ClaimOptions,
-) -> Result<Claimed, Error> {
+) -> Result<Claimed> {
     let ConsumerKey { group, consumer } = consumer;
     let max = i64::try_from(under_way.max())
         .unwrap_or(i64::MAX)
@@ -62,23 +60,20 @@ async fn claim(
     // A claim that expires when it is made would be taken for an expired one.
     let visibility = time::millis(options.visibility).max(1);
     let max_in_flight = options.max_in_flight.map(|bound| i64::from(bound.get()));
-    let row = connections
-        .row(
-            CLAIM,
-            &[
-                (&group.stream.as_str(), Type::TEXT),
-                (&group.group.as_str(), Type::TEXT),
-                (&number, Type::INT8),
-                (&&**consumer, Type::TEXT),
-                (&max, Type::INT8),
-                (&visibility, Type::INT8),
-                (&MAX_BYTES, Type::INT8),
-                (&MAX_INLINE_BYTES, Type::INT8),
-                (&options.in_key_order, Type::BOOL),
-                (&max_in_flight, Type::INT8),
-            ],
-        )
-        .await?;
+    let parameters = params![
+        group.stream.as_str(),
+        group.group.as_str(),
+        number,
+        &**consumer,
+        max,
+        visibility,
+        MAX_BYTES,
+        MAX_INLINE_BYTES,
+        options.in_key_order,
+        max_in_flight
+    ];
+    let row = row(connections, CLAIM, parameters).await?;
+    let row = row.ok_or(Error::UnknownGroup)?;
     let ticket = Ticket::read(&row, number)?.ok_or(Error::UnknownGroup)?;
     if let Some((messages, first)) = ticket.size() {
         under_way.took(messages, first);
@@ -89,14 +84,9 @@ async fn claim(
 
 /// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
 /// anything.
-async fn release(connections: &Connections, group: &GroupKey, number: i64) -> Result<bool, Error> {
-    let parameters = [
-        (&group.stream.as_str() as _, Type::TEXT),
-        (&group.group.as_str() as _, Type::TEXT),
-        (&number as _, Type::INT8),
-    ];
-    let row = connections.row(RELEASE, &parameters).await?;
-    row.try_get(0).map_err(failure::column)
+async fn release(connections: &Connections, group: &GroupKey, number: i64) -> Result<bool> {
+    let parameters = params![group.stream.as_str(), group.group.as_str(), number];
+    value(connections, RELEASE, parameters).await
 }
 
 /// Most bytes of content in the reply to a claim, with which it still fits into the buffers of a
@@ -121,37 +111,24 @@ struct Ticket {
     claim: i64,
     /// The first and last number of the new messages.
     new: (i64, i64),
-    again: Vec<Redelivery>,
+    /// The number and the attempt of each message that is delivered again.
+    again: Vec<(i64, u32)>,
     next_due: Option<Duration>,
-}
-
-/// A message that is delivered again.
-#[derive(Debug)]
-struct Redelivery {
-    number: i64,
-    attempt: u32,
 }
 
 impl Ticket {
     /// Reads the reply; `None` if there is no such group.
-    fn read(row: &Row, claim: i64) -> Result<Option<Self>, Error> {
-        let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
-        let Some(stream_id) = stream_id else {
+    fn read(row: &Row, claim: i64) -> Result<Option<Self>> {
+        let Some(stream_id) = get(row, 0)? else {
             return Ok(None);
         };
-        let lo: Option<i64> = row.try_get(1).map_err(failure::column)?;
-        let hi: Option<i64> = row.try_get(2).map_err(failure::column)?;
-        let numbers: Option<Vec<i64>> = row.try_get(3).map_err(failure::column)?;
-        let attempts: Option<Vec<i32>> = row.try_get(4).map_err(failure::column)?;
-        let next_due: Option<i64> = row.try_get(5).map_err(failure::column)?;
-        let again = numbers
-            .unwrap_or_default()
-            .into_iter()
-            .zip(attempts.unwrap_or_default())
-            .map(|(number, attempt)| Redelivery {
-                number,
-                attempt: attempt.cast_unsigned(),
-            });
+        let (lo, hi): (Option<i64>, Option<i64>) = (get(row, 1)?, get(row, 2)?);
+        let numbers: Option<Vec<i64>> = get(row, 3)?;
+        let attempts: Option<Vec<i32>> = get(row, 4)?;
+        let next_due: Option<i64> = get(row, 5)?;
+        let attempts = attempts.unwrap_or_default().into_iter();
+        let attempts = attempts.map(i32::cast_unsigned);
+        let again = numbers.unwrap_or_default().into_iter().zip(attempts);
         Ok(Some(Self {
             stream_id,
             claim,
@@ -166,7 +143,7 @@ impl Ticket {
         let (lo, hi) = self.new;
         let new = usize::try_from((hi - lo + 1).max(0)).unwrap_or(usize::MAX);
         let again = self.again.first();
-        let again = again.map(|again| receipt(again.number, self.claim + 1));
+        let again = again.map(|(number, _)| receipt(*number, self.claim + 1));
         let first = again.or_else(|| (new > 0).then(|| receipt(lo, self.claim)))?;
         Some((self.again.len() + new, first))
     }
@@ -178,9 +155,9 @@ impl Ticket {
         connections: &Connections,
         group: &GroupKey,
         new: Option<Vec<Content>>,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         let (lo, hi) = self.new;
-        let numbers: Vec<i64> = self.again.iter().map(|again| again.number).collect();
+        let numbers: Vec<i64> = self.again.iter().map(|(number, _)| *number).collect();
         let contents = content::redelivered(connections, group, self.stream_id, &numbers).await?;
         let mut contents: HashMap<i64, _> = contents
             .into_iter()
@@ -188,13 +165,13 @@ impl Ticket {
             .collect();
         let mut messages = Vec::with_capacity(self.again.len());
         let mut lost = Vec::new();
-        for again in self.again {
+        for (number, attempt) in self.again {
             let claim = self.claim + 1;
-            match contents.remove(&again.number) {
+            match contents.remove(&number) {
                 Some((content, last_error)) => {
-                    messages.push(deliver(content, group, claim, again.attempt, last_error));
+                    messages.push(deliver(content, group, claim, attempt, last_error));
                 }
-                None => lost.push(receipt(again.number, claim)),
+                None => lost.push(receipt(number, claim)),
             }
         }
         let new = match new {
@@ -242,22 +219,4 @@ fn deliver(
         message: content.into_message(group.stream.clone(), attempt),
         last_error,
     }
-}
-
-/// Whether a claim of each group would find something.
-pub(super) async fn ready(
-    connections: &Connections,
-    groups: &[GroupKey],
-) -> Result<Vec<bool>, Error> {
-    if groups.is_empty() {
-        return Ok(Vec::new());
-    }
-    let streams: Vec<&str> = groups.iter().map(|key| key.stream.as_str()).collect();
-    let names: Vec<&str> = groups.iter().map(|key| key.group.as_str()).collect();
-    let parameters = [
-        (&streams as _, Type::TEXT_ARRAY),
-        (&names as _, Type::TEXT_ARRAY),
-    ];
-    let row = connections.row(READY, &parameters).await?;
-    row.try_get(0).map_err(failure::column)
 }

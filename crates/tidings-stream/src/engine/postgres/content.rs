@@ -2,13 +2,12 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::Row;
-use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, params};
 
-use super::failure;
-use crate::engine::{GroupKey, headers};
-use crate::{Error, Headers, Message, MessageId, NewMessage, StreamName};
+use super::rows::{get, row, rows, text};
+use crate::engine::{self, GroupKey, headers};
+use crate::{Error, Headers, Message, MessageId, NewMessage, Result, StreamName};
 
 /// Bytes after which a page, or a claim, takes no further message.
 pub(super) const MAX_BYTES: i64 = 4 << 20;
@@ -33,22 +32,11 @@ pub(super) struct Content {
 }
 
 impl Content {
-    fn read(row: &Row) -> Result<Self, Error> {
-        let column = failure::column;
-        Self::new(
-            row.try_get(0).map_err(column)?,
-            row.try_get(1).map_err(column)?,
-            row.try_get(2).map_err(column)?,
-            row.try_get(3).map_err(column)?,
-        )
+    fn read(row: &Row) -> Result<Self> {
+        Self::new(get(row, 0)?, get(row, 1)?, get(row, 2)?, get(row, 3)?)
     }
 
-    fn new(
-        number: i64,
-        created_at: i64,
-        headers: Option<&[u8]>,
-        payload: &[u8],
-    ) -> Result<Self, Error> {
+    fn new(number: i64, created_at: i64, headers: Option<&[u8]>, payload: &[u8]) -> Result<Self> {
         let payload = Bytes::copy_from_slice(payload);
         Ok(Self {
             number,
@@ -66,12 +54,11 @@ impl Content {
 
 /// The messages that a row has in columns from one on: numbers, times, headers, payloads. Without numbers
 /// they are those from `lo` on. `None` if it has none.
-pub(super) fn inline(row: &Row, first: usize, lo: i64) -> Result<Option<Vec<Content>>, Error> {
-    let column = failure::column;
-    let numbers: Option<Vec<i64>> = row.try_get(first).map_err(column)?;
-    let times: Option<Vec<i64>> = row.try_get(first + 1).map_err(column)?;
-    let headers: Option<Vec<Option<&[u8]>>> = row.try_get(first + 2).map_err(column)?;
-    let payloads: Option<Vec<&[u8]>> = row.try_get(first + 3).map_err(column)?;
+pub(super) fn inline(row: &Row, first: usize, lo: i64) -> Result<Option<Vec<Content>>> {
+    let numbers: Option<Vec<i64>> = get(row, first)?;
+    let times: Option<Vec<i64>> = get(row, first + 1)?;
+    let headers: Option<Vec<Option<&[u8]>>> = get(row, first + 2)?;
+    let payloads: Option<Vec<&[u8]>> = get(row, first + 3)?;
     let (Some(times), Some(headers), Some(payloads)) = (times, headers, payloads) else {
         return Ok(None);
     };
@@ -91,16 +78,11 @@ pub(super) async fn range(
     stream_id: i64,
     lo: i64,
     hi: i64,
-) -> Result<Vec<Content>, Error> {
+) -> Result<Vec<Content>> {
     if lo > hi {
         return Ok(Vec::new());
     }
-    let parameters = [
-        (&stream_id as _, Type::INT8),
-        (&lo as _, Type::INT8),
-        (&hi as _, Type::INT8),
-    ];
-    let rows = connections.query(RANGE, &parameters).await?;
+    let rows = rows(connections, RANGE, params![stream_id, lo, hi]).await?;
     rows.iter().map(Content::read).collect()
 }
 
@@ -110,24 +92,17 @@ pub(super) async fn redelivered(
     group: &GroupKey,
     stream_id: i64,
     numbers: &[i64],
-) -> Result<Vec<(Content, Option<String>)>, Error> {
+) -> Result<Vec<(Content, Option<String>)>> {
     if numbers.is_empty() {
         return Ok(Vec::new());
     }
-    let parameters = [
-        (&group.stream.as_str() as _, Type::TEXT),
-        (&group.group.as_str() as _, Type::TEXT),
-        (&stream_id as _, Type::INT8),
-        (&numbers as _, Type::INT8_ARRAY),
-    ];
-    let rows = connections.query(REDELIVERED, &parameters).await?;
-    rows.iter()
-        .map(|row| {
-            let error: Option<Vec<u8>> = row.try_get(4).map_err(failure::column)?;
-            let error = error.map(String::from_utf8).transpose();
-            Ok((Content::read(row)?, error.map_err(Error::backend)?))
-        })
-        .collect()
+    let (stream, group) = (group.stream.as_str(), group.group.as_str());
+    let parameters = params![stream, group, stream_id, numbers];
+    let rows = rows(connections, REDELIVERED, parameters).await?;
+    let contents = rows
+        .iter()
+        .map(|row| Ok((Content::read(row)?, text(row, 4)?)));
+    contents.collect()
 }
 
 /// The headers of those of some messages of a stream that have not been trimmed.
@@ -135,21 +110,12 @@ pub(super) async fn headers(
     connections: &Connections,
     stream: &StreamName,
     numbers: &[i64],
-) -> Result<Vec<(i64, Headers)>, Error> {
-    let parameters = [
-        (&stream.as_str() as _, Type::TEXT),
-        (&numbers as _, Type::INT8_ARRAY),
-    ];
-    let rows = connections.query(HEADERS, &parameters).await?;
-    rows.iter()
-        .map(|row| {
-            let headers = row.try_get(1).map_err(failure::column)?;
-            Ok((
-                row.try_get(0).map_err(failure::column)?,
-                headers::decode(headers)?,
-            ))
-        })
-        .collect()
+) -> Result<Vec<(i64, Headers)>> {
+    let rows = rows(connections, HEADERS, params![stream.as_str(), numbers]).await?;
+    let headers = rows
+        .iter()
+        .map(|row| Ok((get(row, 0)?, headers::decode(get(row, 1)?)?)));
+    headers.collect()
 }
 
 /// Reads messages of a stream in order, from the first one after a number on.
@@ -158,23 +124,14 @@ pub(super) async fn page(
     stream: &StreamName,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<Message>, Error> {
-    let after = after.map_or(0, MessageId::as_u64);
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let Ok(mut after) = i64::try_from(after) else {
-        return Ok(Vec::new());
-    };
+) -> Result<Vec<Message>> {
+    let (mut after, max) = engine::page(after, max);
     loop {
-        let parameters = [
-            (&stream.as_str() as _, Type::TEXT),
-            (&after as _, Type::INT8),
-            (&max as _, Type::INT8),
-            (&MAX_BYTES as _, Type::INT8),
-        ];
-        let row = connections.row(PAGE_END, &parameters).await?;
-        let stream_id: Option<i64> = row.try_get(0).map_err(failure::column)?;
-        let hi: Option<i64> = row.try_get(1).map_err(failure::column)?;
-        let (Some(stream_id), Some(hi)) = (stream_id, hi) else {
+        let parameters = params![stream.as_str(), after, max, MAX_BYTES];
+        let Some(row) = row(connections, PAGE_END, parameters).await? else {
+            return Ok(Vec::new());
+        };
+        let (Some(stream_id), Some(hi)) = (get(&row, 0)?, get(&row, 1)?) else {
             return Ok(Vec::new());
         };
         let contents = range(connections, stream_id, after.saturating_add(1), hi).await?;

@@ -7,11 +7,6 @@ use tidings_postgres::tokio_postgres::error::SqlState;
 use crate::Error;
 use crate::engine::group_commit::AppendError;
 
-/// A column that is not what it should be.
-pub(super) fn column(error: tidings_postgres::tokio_postgres::Error) -> Error {
-    Error::backend(error)
-}
-
 /// The error of a statement on a connection of the caller's. Its code is among its sources, as with any
 /// other connection.
 pub(super) fn statement(error: tidings_postgres::tokio_postgres::Error) -> Error {

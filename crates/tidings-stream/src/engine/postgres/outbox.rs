@@ -8,9 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_postgres::Connections;
 use tidings_postgres::tokio_postgres::GenericClient;
 use tidings_postgres::tokio_postgres::types::Type;
+use tidings_postgres::{Connections, params};
 use tidings_reconnect::Trouble;
 use tokio::sync::Notify;
 
@@ -18,8 +18,9 @@ use super::announce::Announcer;
 use super::append::Columns;
 use super::content::MAX_BYTES;
 use super::failure;
+use super::rows::{get, row};
 use crate::engine::Wakes;
-use crate::{Error, NewMessage, StreamName, message};
+use crate::{Error, NewMessage, Result, StreamName, message};
 
 /// Most messages that get their numbers in one transaction.
 const BATCH: i64 = 500;
@@ -77,17 +78,13 @@ pub async fn publish_in(
     client: &(impl GenericClient + Sync),
     stream: &StreamName,
     messages: &[NewMessage],
-) -> Result<(), Error> {
+) -> Result<()> {
     message::check_batch(messages)?;
     if messages.is_empty() {
         return Ok(());
     }
     let columns = Columns::new(messages)?;
-    let none = || vec![None; messages.len()];
-    let keys = columns.keys.unwrap_or_else(none);
-    let windows = columns
-        .windows
-        .unwrap_or_else(|| vec![None; messages.len()]);
+    // Arrays that are NULL end before the others, and are filled up.
     client
         .execute_typed(
             LEAVE,
@@ -95,8 +92,8 @@ pub async fn publish_in(
                 (&stream.as_str(), Type::TEXT),
                 (&columns.payloads, Type::BYTEA_ARRAY),
                 (&columns.headers, Type::BYTEA_ARRAY),
-                (&keys, Type::TEXT_ARRAY),
-                (&windows, Type::INT8_ARRAY),
+                (&columns.keys, Type::TEXT_ARRAY),
+                (&columns.windows, Type::INT8_ARRAY),
             ],
         )
         .await
@@ -115,84 +112,60 @@ pub async fn publish_in(
 /// # Cancel safety
 ///
 /// A dropped future may or may not have added the notification.
-pub async fn notify_in(client: &(impl GenericClient + Sync)) -> Result<(), Error> {
+pub async fn notify_in(client: &(impl GenericClient + Sync)) -> Result<()> {
     let notified = client.query_typed(NOTIFY, &[]).await;
     notified.map(drop).map_err(failure::statement)
 }
 
-/// Has the outbox emptied. Clones share it.
-#[derive(Debug, Clone)]
-pub(super) struct Sequencer {
+/// Empties the outbox for as long as it is polled, at once when `look` is notified.
+pub(super) async fn keep_emptying(
     look: Arc<Notify>,
-}
-
-impl Sequencer {
-    /// Looks into the outbox soon.
-    pub(super) fn look(&self) {
-        self.look.notify_one();
-    }
-}
-
-/// A sequencer, and the task that empties the outbox.
-pub(super) fn sequencer(
     connections: Arc<Connections>,
     wakes: Wakes,
     announcer: Announcer,
-) -> (Sequencer, impl Future<Output = ()> + Send) {
-    let look = Arc::new(Notify::new());
-    let sequencer = Sequencer {
-        look: Arc::clone(&look),
-    };
-    let task = async move {
-        let mut trouble = Trouble::new();
-        loop {
-            // Spread, so that processes that start together do not look together.
-            let pause = POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
-            tokio::select! {
-                () = look.notified() => {}
-                () = tokio::time::sleep(pause) => {}
+) {
+    let mut trouble = Trouble::new();
+    loop {
+        // Spread, so that processes that start together do not look together.
+        let pause = POLL.mul_f64(0.75 + fastrand::f64() / 2.0);
+        tokio::select! {
+            () = look.notified() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        match empty(&connections, &wakes, &announcer).await {
+            Ok(()) => {
+                if trouble.worked() {
+                    tracing::info!("emptying the outbox of transactions works again");
+                }
             }
-            match empty(&connections, &wakes, &announcer).await {
-                Ok(()) => {
-                    if trouble.worked() {
-                        tracing::info!("emptying the outbox of transactions works again");
-                    }
+            Err(Error::Closed) => return,
+            Err(error) => {
+                // An outage of the database is reported by what listens and by what calls.
+                if !failure::is_outage(&error) && trouble.failed() {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "emptying the outbox of transactions failed, trying again"
+                    );
                 }
-                Err(Error::Closed) => return,
-                Err(error) => {
-                    // An outage of the database is reported by what listens and by what calls.
-                    if !failure::is_outage(&error) && trouble.failed() {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "emptying the outbox of transactions failed, trying again"
-                        );
-                    }
-                    tokio::time::sleep(pause).await;
-                }
+                tokio::time::sleep(pause).await;
             }
         }
-    };
-    (sequencer, task)
+    }
 }
 
 /// Gives everything in the outbox its number, unless another process is at it.
-async fn empty(
-    connections: &Connections,
-    wakes: &Wakes,
-    announcer: &Announcer,
-) -> Result<(), Error> {
+async fn empty(connections: &Connections, wakes: &Wakes, announcer: &Announcer) -> Result<()> {
     loop {
-        let parameters = [(&BATCH as _, Type::INT8), (&MAX_BYTES as _, Type::INT8)];
-        let Some(row) = connections.opt_row(SEQUENCE, &parameters).await? else {
+        let Some(row) = row(connections, SEQUENCE, params![BATCH, MAX_BYTES]).await? else {
             return Ok(());
         };
-        let streams: Option<Vec<String>> = row.try_get(0).map_err(failure::column)?;
+        let streams: Option<Vec<&str>> = get(&row, 0)?;
         for stream in streams.into_iter().flatten() {
             let stream: StreamName = stream.parse()?;
             wakes.wake(&stream);
             announcer.announce(&stream);
         }
-        if row.try_get::<_, i64>(1).map_err(failure::column)? == 0 {
+        if get::<i64>(&row, 1)? == 0 {
             return Ok(());
         }
     }

@@ -1,8 +1,5 @@
-//! Receipts as the database gets them.
-//!
-//! Those of one claim of new messages lie within one lease, and are sent as a run: the number of the
-//! first, and a bit for each number from there on. Those of messages that have a row of their own are
-//! sent one by one.
+//! Receipts as the database gets them: runs of those of one claim, each the number of the first and a
+//! character for each number from there on.
 
 use crate::engine::Receipt;
 
@@ -15,42 +12,27 @@ pub(super) struct Run {
     pub(super) claim: i64,
     /// The number of the first.
     pub(super) base: i64,
-    /// The places of its receipts among all, in the order of their numbers.
-    pub(super) places: Vec<usize>,
-    length: usize,
+    /// The place of each among all receipts, and of its character, in the order of their numbers.
+    pub(super) places: Vec<(usize, usize)>,
 }
 
 impl Run {
-    /// A mask with a bit for each of its receipts that `is_set` says yes to.
-    pub(super) fn mask(&self, receipts: &[Receipt], is_set: impl Fn(usize) -> bool) -> String {
-        let mut mask = vec![b'0'; self.length];
-        for place in &self.places {
-            if is_set(*place)
-                && let Some(receipt) = receipts.get(*place)
-                && let Some(bit) = mask.get_mut(self.bit(receipt))
-            {
-                *bit = b'1';
+    /// Its text, with a character for each of its receipts and `.` for other numbers.
+    pub(super) fn text(&self, character: impl Fn(usize) -> u8) -> String {
+        let length = self.places.last().map_or(0, |(_, at)| at + 1);
+        let mut text = vec![b'.'; length];
+        for (place, at) in &self.places {
+            if let Some(written) = text.get_mut(*at) {
+                *written = character(*place);
             }
         }
-        mask.into_iter().map(char::from).collect()
-    }
-
-    /// Whether a mask has the bit of a receipt.
-    pub(super) fn has(&self, mask: &str, receipt: &Receipt) -> bool {
-        mask.as_bytes().get(self.bit(receipt)) == Some(&b'1')
-    }
-
-    fn bit(&self, receipt: &Receipt) -> usize {
-        let offset = receipt.id.as_u64().cast_signed().wrapping_sub(self.base);
-        usize::try_from(offset).unwrap_or(usize::MAX)
+        text.into_iter().map(char::from).collect()
     }
 }
 
-/// The runs of receipts, and the places of those that are in none: of messages that come again. Each
-/// receipt counts once, and a number that no message can have not at all.
-pub(super) fn sort(receipts: &[Receipt]) -> (Vec<Run>, Vec<usize>) {
+/// The runs of receipts. Each receipt counts once, and a number that no message can have not at all.
+pub(super) fn runs(receipts: impl Iterator<Item = Receipt>) -> Vec<Run> {
     let mut sorted: Vec<(i64, i64, usize)> = receipts
-        .iter()
         .enumerate()
         .filter_map(|(place, receipt)| {
             let number = i64::try_from(receipt.id.as_u64()).ok()?;
@@ -60,30 +42,21 @@ pub(super) fn sort(receipts: &[Receipt]) -> (Vec<Run>, Vec<usize>) {
         .collect();
     sorted.sort_unstable();
     sorted.dedup_by_key(|(claim, number, _)| (*claim, *number));
-    let (mut runs, mut singles): (Vec<Run>, _) = (Vec::new(), Vec::new());
-    let mut last = 0;
-    for (claim, number, place) in sorted {
-        if claim % 2 != 0 {
-            singles.push(place);
-            continue;
-        }
-        match runs.last_mut() {
-            Some(run) if run.claim == claim && number - last <= MAX_GAP => {
-                run.places.push(place);
-                run.length = usize::try_from(number - run.base + 1).unwrap_or(0);
-            }
-            _ => runs.push(Run {
+    let near = |a: &(i64, i64, usize), b: &(i64, i64, usize)| a.0 == b.0 && b.1 - a.1 <= MAX_GAP;
+    sorted
+        .chunk_by(near)
+        .filter_map(|run| {
+            let &(claim, base, _) = run.first()?;
+            let at = |number: i64| usize::try_from(number - base).unwrap_or(0);
+            let places = run.iter().map(|(_, number, place)| (*place, at(*number)));
+            let places = places.collect();
+            Some(Run {
                 claim,
-                base: number,
-                places: vec![place],
-                length: 1,
-            }),
-        }
-        last = number;
-    }
-    // The order in which they were given: dead letters keep it.
-    singles.sort_unstable();
-    (runs, singles)
+                base,
+                places,
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -101,22 +74,20 @@ mod tests {
                 .into_iter()
                 .map(|(number, claim)| Receipt { id: MessageId::from_u64(number), claim })
                 .collect();
-            let (runs, singles) = sort(&receipts);
-            let mut sent: Vec<(u64, u64)> = singles
-                .iter()
-                .map(|place| (receipts[*place].claim, receipts[*place].id.as_u64()))
-                .collect();
-            for run in &runs {
-                let mask = run.mask(&receipts, |_| true);
-                for (bit, number) in mask.bytes().zip(run.base.cast_unsigned()..) {
-                    if bit == b'1' {
+            let mut sent: Vec<(u64, u64)> = Vec::new();
+            for run in runs(receipts.iter().copied()) {
+                let text = run.text(|_| b'1');
+                prop_assert!(text.len() <= 1024 * run.places.len());
+                for (character, number) in text.bytes().zip(run.base.cast_unsigned()..) {
+                    if character == b'1' {
                         sent.push((run.claim.cast_unsigned(), number));
                     }
                 }
-                for place in &run.places {
-                    prop_assert!(run.has(&mask, &receipts[*place]));
+                for (place, at) in &run.places {
+                    let Receipt { id, claim } = receipts[*place];
+                    prop_assert_eq!(id.as_u64(), run.base.cast_unsigned() + *at as u64);
+                    prop_assert_eq!(claim, run.claim.cast_unsigned());
                 }
-                prop_assert!(mask.len() <= 1024 * run.places.len());
             }
             sent.sort_unstable();
             let mut expected: Vec<(u64, u64)> =

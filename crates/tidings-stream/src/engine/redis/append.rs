@@ -9,7 +9,7 @@ use super::listen::Listener;
 use super::scripts::{Script, Scripts};
 use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{headers, numbering, time};
-use crate::{Error, MessageId, NewMessage, Retention, StreamName};
+use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
 /// Most messages of one batch: together with the bound on bytes, what the server takes in within about
 /// a second, in which it does nothing else.
@@ -24,7 +24,7 @@ const MAX_ENTRY_BYTES: usize = 4096;
 pub(super) const LARGE: usize = 1024;
 
 /// Refuses a batch that would hold up all other clients.
-pub(super) fn check(messages: &[NewMessage]) -> Result<(), Error> {
+pub(super) fn check(messages: &[NewMessage]) -> Result<()> {
     if messages.len() > MAX_BATCH_MESSAGES {
         return Err(Error::InvalidOption {
             field: "batch",
@@ -56,7 +56,7 @@ impl Appender {
         stream: &StreamName,
         messages: &[NewMessage],
         retention: Option<Retention>,
-    ) -> Result<Cmd, Error> {
+    ) -> Result<Cmd> {
         let mut call = self.scripts.call(Script::Append);
         call.arg(stream.as_str()).arg(birth());
         match retention {
@@ -74,7 +74,7 @@ impl Appender {
             .map(|message| headers::encode(&message.headers));
         let headers = headers
             .map(|headers| Ok(headers?.unwrap_or_default()))
-            .collect::<Result<Vec<String>, Error>>()?;
+            .collect::<Result<Vec<String>>>()?;
         let keys = keyed().count();
         let entries = if keys > 0 {
             vec![1; messages.len()]
@@ -96,28 +96,15 @@ impl Appender {
     }
 }
 
-/// Stores the retention of a stream, and trims to it.
-pub(super) async fn set_retention(
-    scripts: &Scripts,
-    stream: &StreamName,
-    retention: Retention,
-) -> Result<(), Error> {
-    let mut call = scripts.call(Script::SetRetention);
-    call.arg(stream.as_str()).arg(birth());
-    add_retention(&mut call, retention);
-    scripts.run(Script::SetRetention, &call).await
-}
-
 /// Adds the bounds of a retention to a call; empty texts are no bounds.
-fn add_retention(call: &mut Cmd, retention: Retention) {
-    match retention.max_len {
-        Some(max_len) => call.arg(max_len.get()),
-        None => call.arg(""),
-    };
-    match retention.max_age {
-        Some(max_age) => call.arg(time::millis(max_age)),
-        None => call.arg(""),
-    };
+pub(super) fn add_retention(call: &mut Cmd, retention: Retention) {
+    let (max_len, max_age) = retention.bounds();
+    for bound in [max_len, max_age] {
+        match bound {
+            Some(bound) => call.arg(bound),
+            None => call.arg(""),
+        };
+    }
     call.arg(u8::from(retention.trim_pending));
 }
 

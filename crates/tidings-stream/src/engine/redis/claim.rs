@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::content::{self, Content};
 use super::scripts::{Script, Scripts};
-use super::{group, scripts, settle};
+use super::settle;
 use crate::engine::lost_claims::{ClaimByNumber, UnderWay};
 use crate::engine::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt, time};
-use crate::{Error, MessageId};
+use crate::{Error, MessageId, Result};
 
 /// What a script has claimed: birth of the stream, first and last new message, milliseconds until more
 /// is due, and number, attempt and last error of each that comes again.
@@ -33,11 +33,11 @@ impl ClaimByNumber for Scripts {
         number: i64,
         under_way: &mut UnderWay<'_>,
         options: ClaimOptions,
-    ) -> Result<Claimed, Error> {
+    ) -> Result<Claimed> {
         claim(self, consumer, number, under_way, options).await
     }
 
-    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool, Error> {
+    async fn release(&self, group: &GroupKey, number: i64) -> Result<bool> {
         release(self, group, number).await
     }
 
@@ -54,7 +54,7 @@ async fn claim(
     claim: i64,
     under_way: &mut UnderWay<'_>,
     options: ClaimOptions,
-) -> Result<Claimed, Error> {
+) -> Result<Claimed> {
     let group = &consumer.group;
     let mut call = scripts.call(Script::Claim);
     call.arg(group.stream.as_str())
@@ -119,8 +119,8 @@ async fn claim(
 
 /// Hands back what a claim has taken whose client did not get to know of it. Returns whether there was
 /// anything.
-async fn release(scripts: &Scripts, group: &GroupKey, claim: i64) -> Result<bool, Error> {
-    let mut call = group::call(scripts, Script::Release, group);
+async fn release(scripts: &Scripts, group: &GroupKey, claim: i64) -> Result<bool> {
+    let mut call = scripts.call_for(Script::Release, group);
     call.arg(claim);
     scripts.run(Script::Release, &call).await
 }
@@ -164,14 +164,4 @@ fn match_up(
         }
     }
     (messages, gone)
-}
-
-/// Returns for each group whether a claim would find something.
-pub(super) async fn ready(scripts: &Scripts, groups: &[GroupKey]) -> Result<Vec<bool>, Error> {
-    let mut call = scripts.call(Script::Ready);
-    for group in groups {
-        call.arg(group.stream.as_str()).arg(group.group.as_str());
-    }
-    let reply = scripts.run(Script::Ready, &call).await?;
-    scripts::flags(reply, groups.len())
 }

@@ -7,7 +7,7 @@ use tidings_redis::redis::{Pipeline, Value};
 use super::scripts::{Script, Scripts};
 use super::{failure, scripts};
 use crate::engine::headers;
-use crate::{Error, Message, MessageId, NewMessage, StreamName};
+use crate::{Error, Message, MessageId, NewMessage, Result, StreamName};
 
 /// What the store has of a message.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Content {
 
 impl Content {
     /// Reads an entry of a log: its id, then headers and payload of each of its messages.
-    fn read(entry: Value, mut add: impl FnMut(Self)) -> Result<(), Error> {
+    fn read(entry: Value, mut add: impl FnMut(Self)) -> Result<()> {
         let entry = <[Value; 2]>::try_from(scripts::list(entry)?);
         let [id, fields] = entry.map_err(|_| failure::unexpected())?;
         let id: String = scripts::read(id)?;
@@ -35,7 +35,7 @@ impl Content {
     }
 
     /// Reads a message that is apart from the log: id, bytes of its headers, headers, and payload.
-    fn read_apart(message: Value) -> Result<Self, Error> {
+    fn read_apart(message: Value) -> Result<Self> {
         let Value::BulkString(message) = message else {
             return Err(failure::unexpected());
         };
@@ -49,7 +49,7 @@ impl Content {
     }
 
     /// A message of an entry, whose id is the number of its first message and the milliseconds of their time.
-    fn new(id: &str, place: u64, headers: &[u8], payload: Bytes) -> Result<Self, Error> {
+    fn new(id: &str, place: u64, headers: &[u8], payload: Bytes) -> Result<Self> {
         let (first, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
         let first: u64 = first.parse().map_err(Error::backend)?;
         let created_at = created_at.parse().map_err(Error::backend)?;
@@ -76,7 +76,7 @@ pub(super) async fn runs(
     stream: &StreamName,
     birth: &str,
     runs: &[(u64, u64)],
-) -> Result<Option<Vec<Content>>, Error> {
+) -> Result<Option<Vec<Content>>> {
     let log = scripts.stream_key("log", stream.as_str());
     let apart = scripts.stream_key("apart", stream.as_str());
     let mut read = Pipeline::new();
@@ -129,7 +129,7 @@ pub(super) async fn page(
     stream: &StreamName,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<Message>, Error> {
+) -> Result<Vec<Message>> {
     let mut after = after.map_or(0, MessageId::as_u64);
     loop {
         let mut call = scripts.call(Script::Page);

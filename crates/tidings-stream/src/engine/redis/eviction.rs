@@ -4,7 +4,7 @@ use tidings_redis::redis::cmd;
 
 use super::scripts;
 use super::scripts::Scripts;
-use crate::Error;
+use crate::Result;
 
 /// Warns of a server that would make room by removing parts of streams.
 pub(super) async fn warn(scripts: &Scripts) {
@@ -25,7 +25,7 @@ pub(super) async fn warn(scripts: &Scripts) {
     }
 }
 
-async fn ask(scripts: &Scripts) -> Result<Option<String>, Error> {
+async fn ask(scripts: &Scripts) -> Result<Option<String>> {
     let mut info = cmd("INFO");
     info.arg("memory");
     let reply: String = scripts::read(scripts.command(&info).await?)?;

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use tidings_redis::{HASH_TAG, hash_tag};
 
-use crate::Error;
+use crate::{Error, Result};
 
 /// What is particular to streams on a Redis server.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl RedisOptions {
     }
 
     /// What all keys begin with. The braces make it the hash tag.
-    pub(super) fn root(&self) -> Result<Arc<str>, Error> {
+    pub(super) fn root(&self) -> Result<Arc<str>> {
         hash_tag(&self.prefix).ok_or(Error::InvalidOption {
             field: "prefix",
             expected: HASH_TAG,

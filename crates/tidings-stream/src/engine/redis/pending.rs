@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::group;
 use super::scripts::{Script, Scripts};
 use crate::engine::GroupKey;
-use crate::{Error, MessageId, PendingMessage};
+use crate::{Error, MessageId, PendingMessage, Result};
 
 /// Most messages of one script.
 const CHUNK: usize = 500;
@@ -20,7 +19,7 @@ pub(super) async fn page(
     group: &GroupKey,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<PendingMessage>, Error> {
+) -> Result<Vec<PendingMessage>> {
     let mut pending: Vec<PendingMessage> = Vec::new();
     let mut after = after;
     loop {
@@ -40,8 +39,8 @@ async fn chunk(
     group: &GroupKey,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<PendingMessage>, Error> {
-    let mut call = group::call(scripts, Script::Pending, group);
+) -> Result<Vec<PendingMessage>> {
+    let mut call = scripts.call_for(Script::Pending, group);
     call.arg(after.map_or(0, MessageId::as_u64)).arg(max);
     let reply: Option<Reply> = scripts.run(Script::Pending, &call).await?;
     let mut pending: Vec<PendingMessage> = reply

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::failure;
-use crate::Error;
+use crate::engine::GroupKey;
+use crate::{Error, Result};
 
 tidings_redis::scripts! {
     /// A script. Its text says what it takes and returns.
@@ -46,7 +47,7 @@ pub(super) struct Scripts {
 
 impl Scripts {
     /// Teaches a server the scripts.
-    pub(super) async fn load(server: Server, root: Arc<str>) -> Result<Self, Error> {
+    pub(super) async fn load(server: Server, root: Arc<str>) -> Result<Self> {
         Ok(Self {
             loaded: tidings_redis::Scripts::load(server, root).await?,
             closing: CancellationToken::new(),
@@ -57,6 +58,13 @@ impl Scripts {
     /// A call of a script, to which its arguments are added.
     pub(super) fn call(&self, script: Script) -> Cmd {
         self.loaded.call(script)
+    }
+
+    /// A call of a script that is about one group.
+    pub(super) fn call_for(&self, script: Script, group: &GroupKey) -> Cmd {
+        let mut call = self.call(script);
+        call.arg(group.stream.as_str()).arg(group.group.as_str());
+        call
     }
 
     /// The key of something that belongs to a stream.
@@ -70,17 +78,13 @@ impl Scripts {
     }
 
     /// Runs a script.
-    pub(super) async fn run<T: FromRedisValue>(
-        &self,
-        script: Script,
-        call: &Cmd,
-    ) -> Result<T, Error> {
+    pub(super) async fn run<T: FromRedisValue>(&self, script: Script, call: &Cmd) -> Result<T> {
         let _running = self.begin()?;
         Ok(self.loaded.run(script, call).await?)
     }
 
     /// Runs commands that are not scripts, and returns what each did.
-    pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>, Error> {
+    pub(super) async fn pipeline(&self, commands: &Pipeline) -> Result<Vec<Value>> {
         let _running = self.begin()?;
         let server = self.loaded.server();
         let run =
@@ -89,7 +93,7 @@ impl Scripts {
     }
 
     /// Runs a command that is not a script.
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Error> {
+    pub(super) async fn command(&self, command: &Cmd) -> Result<Value> {
         let _running = self.begin()?;
         let server = self.loaded.server();
         let run =
@@ -105,7 +109,7 @@ impl Scripts {
         self.loaded.server().disconnect();
     }
 
-    fn begin(&self) -> Result<impl Sized + use<>, Error> {
+    fn begin(&self) -> Result<impl Sized + use<>> {
         let running = self.running.token();
         if self.closing.is_cancelled() {
             return Err(Error::Closed);
@@ -115,12 +119,12 @@ impl Scripts {
 }
 
 /// A reply as what it is expected to be.
-pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T, Error> {
+pub(super) fn read<T: FromRedisValue>(value: Value) -> Result<T> {
     from_redis_value(value).map_err(Error::backend)
 }
 
 /// The parts of a list.
-pub(super) fn list(value: Value) -> Result<Vec<Value>, Error> {
+pub(super) fn list(value: Value) -> Result<Vec<Value>> {
     match value {
         Value::Array(values) => Ok(values),
         _ => Err(failure::unexpected()),
@@ -128,7 +132,7 @@ pub(super) fn list(value: Value) -> Result<Vec<Value>, Error> {
 }
 
 /// A reply with a character for each receipt or group, `1` for yes.
-pub(super) fn flags(value: Value, count: usize) -> Result<Vec<bool>, Error> {
+pub(super) fn flags(value: Value, count: usize) -> Result<Vec<bool>> {
     match value {
         Value::BulkString(flags) if flags.len() == count => {
             Ok(flags.into_iter().map(|flag| flag == b'1').collect())
@@ -142,15 +146,15 @@ mod tests {
     use tidings_redis::Script as _;
 
     use super::*;
-    use crate::engine::redis::{append, settle, trim};
-    use crate::engine::{MAX_HELD_BACK, REDRIVE_GROUP};
+    use crate::engine::redis::{append, settle};
+    use crate::engine::{MAX_HELD_BACK, REDRIVE_GROUP, trim_round};
 
     /// What stands in Rust and in the scripts is the same.
     #[test]
     fn the_scripts_know_the_same_limits() {
         for line in [
             format!("local LARGE = {}", append::LARGE),
-            format!("local CHUNK = {}", trim::CHUNK),
+            format!("local CHUNK = {}", trim_round::CHUNK),
             format!("local MAX_NUMBER = {}", settle::MAX_NUMBER),
             format!("local REDRIVE = '{REDRIVE_GROUP}'"),
             format!("local MAX_HELD_BACK = {MAX_HELD_BACK}"),

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use tidings_redis::redis::Cmd;
 
-use super::listen::Listener;
 use super::scripts::{Script, Scripts};
 use super::{append, scripts};
-use crate::engine::{GroupKey, Outcome, Receipt, Settlement, headers, time};
-use crate::{Error, dead_letter};
+use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, headers, time};
+use crate::{Error, Result, dead_letter};
 
 /// The largest numbers that any message and any claim can have: what is beyond them is no receipt of
 /// ours, and would not be exact in a script.
@@ -21,51 +20,35 @@ const MAX_CLAIM: u64 = 1 << 53;
 /// Ends claims.
 pub(super) async fn settle(
     scripts: &Scripts,
-    listener: &Listener,
     group: &GroupKey,
     settlements: &[Settlement],
-) -> Result<Vec<bool>, Error> {
+) -> Result<Settled> {
     let mut call = call(scripts, group);
     let places = acknowledgements_in_order(settlements);
-    let mut sent = Vec::with_capacity(places.len());
-    let mut rest = places.as_slice();
-    while let Some(((place, settlement), others)) = rest.split_first() {
-        let receipt = settlement.receipt;
-        if let Outcome::Acknowledged = settlement.outcome {
-            let run = run(rest.iter().map_while(|(_, settlement)| {
-                matches!(settlement.outcome, Outcome::Acknowledged).then_some(settlement.receipt)
-            }));
-            let (these, others) = rest.split_at(run);
-            let last = receipt.id.as_u64() + run as u64 - 1;
-            call.arg("a").arg(receipt.claim);
-            call.arg(receipt.id.as_u64()).arg(last);
-            sent.extend(these.iter().map(|(place, _)| *place));
-            rest = others;
-            continue;
-        }
-        add(&mut call, settlement)?;
-        sent.push(*place);
-        rest = others;
-    }
-    let obeyed = run_and_read(scripts, &call, &sent, settlements.len()).await?;
-    for (settlement, obeyed) in settlements.iter().zip(&obeyed) {
-        match &settlement.outcome {
-            Outcome::Dead { to, .. } if *obeyed => listener.wake_unless_listening(to),
-            Outcome::Retry { .. } | Outcome::Released if *obeyed => {
-                listener.wake_unless_listening(&group.stream);
+    let runs = places.chunk_by(|(_, a), (_, b)| {
+        is_acknowledged(a) && is_acknowledged(b) && follows(a.receipt, b.receipt)
+    });
+    for run in runs {
+        match run {
+            [(_, first), ..] if is_acknowledged(first) => {
+                add_run(&mut call, "a", first.receipt, run.len());
             }
-            _ => {}
+            others => others
+                .iter()
+                .try_for_each(|(_, settlement)| add(&mut call, settlement))?,
         }
     }
-    Ok(obeyed)
+    let sent: Vec<usize> = places.iter().map(|(place, _)| *place).collect();
+    let obeyed = run_and_read(scripts, &call, &sent, settlements.len()).await?;
+    Ok(Settled {
+        obeyed,
+        // The script wakes those that it lets claim more, this process as well.
+        has_freed: false,
+    })
 }
 
 /// Ends claims of messages that turned out to have been trimmed.
-pub(super) async fn lose(
-    scripts: &Scripts,
-    group: &GroupKey,
-    receipts: &[Receipt],
-) -> Result<(), Error> {
+pub(super) async fn lose(scripts: &Scripts, group: &GroupKey, receipts: &[Receipt]) -> Result<()> {
     let mut call = call(scripts, group);
     for receipt in receipts {
         call.arg("x").arg(receipt.claim).arg(receipt.id.as_u64());
@@ -82,19 +65,16 @@ pub(super) async fn extend(
     group: &GroupKey,
     receipts: &[Receipt],
     visibility: Duration,
-) -> Result<Vec<bool>, Error> {
+) -> Result<Vec<bool>> {
     let mut call = call(scripts, group);
     let mut places: Vec<(usize, Receipt)> = receipts.iter().copied().enumerate().collect();
     places.retain(|(_, receipt)| is_possible(*receipt));
     places.sort_by_key(|(_, receipt)| (receipt.claim, receipt.id));
-    let mut rest = places.as_slice();
-    while let Some((_, receipt)) = rest.first() {
-        let run = run(rest.iter().map(|(_, receipt)| *receipt));
-        let last = receipt.id.as_u64() + run as u64 - 1;
-        call.arg("e").arg(receipt.claim);
-        call.arg(receipt.id.as_u64()).arg(last);
-        call.arg(time::millis(visibility));
-        rest = rest.get(run..).unwrap_or_default();
+    for run in places.chunk_by(|(_, a), (_, b)| follows(*a, *b)) {
+        if let Some((_, first)) = run.first() {
+            add_run(&mut call, "e", *first, run.len());
+            call.arg(time::millis(visibility));
+        }
     }
     let sent: Vec<usize> = places.into_iter().map(|(place, _)| place).collect();
     run_and_read(scripts, &call, &sent, receipts.len()).await
@@ -106,8 +86,6 @@ pub(super) async fn extend(
 fn acknowledgements_in_order(settlements: &[Settlement]) -> Vec<(usize, &Settlement)> {
     let mut places: Vec<(usize, &Settlement)> = settlements.iter().enumerate().collect();
     places.retain(|(_, settlement)| is_possible(settlement.receipt));
-    let is_acknowledged =
-        |settlement: &Settlement| matches!(settlement.outcome, Outcome::Acknowledged);
     for section in places.chunk_by_mut(|a, b| is_acknowledged(a.1) && is_acknowledged(b.1)) {
         section.sort_by_key(|(_, settlement)| (settlement.receipt.claim, settlement.receipt.id));
     }
@@ -118,49 +96,45 @@ fn is_possible(receipt: Receipt) -> bool {
     receipt.id.as_u64() <= MAX_NUMBER && receipt.claim < MAX_CLAIM
 }
 
-/// How many receipts, from the first on, are of one claim and follow each other.
-fn run(receipts: impl Iterator<Item = Receipt>) -> usize {
-    let mut last: Option<Receipt> = None;
-    let follows = |receipt: &Receipt| {
-        let is_next = last.is_none_or(|last| {
-            last.claim == receipt.claim && last.id.as_u64() + 1 == receipt.id.as_u64()
-        });
-        last = Some(*receipt);
-        is_next
-    };
-    receipts.take_while(follows).count()
+fn is_acknowledged(settlement: &Settlement) -> bool {
+    matches!(settlement.outcome, Outcome::Acknowledged)
+}
+
+/// Whether receipts that follow each other are of one claim.
+fn follows(a: Receipt, b: Receipt) -> bool {
+    a.claim == b.claim && a.id.as_u64() + 1 == b.id.as_u64()
+}
+
+/// Adds what becomes of some messages of one claim that follow each other.
+fn add_run(call: &mut Cmd, kind: &str, first: Receipt, count: usize) {
+    let number = first.id.as_u64();
+    call.arg(kind).arg(first.claim);
+    call.arg(number).arg(number + count as u64 - 1);
 }
 
 fn call(scripts: &Scripts, group: &GroupKey) -> Cmd {
-    let mut call = scripts.call(Script::Settle);
-    call.arg(group.stream.as_str())
-        .arg(group.group.as_str())
-        .arg(append::birth())
-        .arg(dead_letter::PREFIX);
+    let mut call = scripts.call_for(Script::Settle, group);
+    call.arg(append::birth()).arg(dead_letter::PREFIX);
     call
 }
 
-/// Adds the end of one claim.
-fn add(call: &mut Cmd, settlement: &Settlement) -> Result<(), Error> {
+/// Adds the end of one claim that is no acknowledgement.
+fn add(call: &mut Cmd, settlement: &Settlement) -> Result<()> {
     let Receipt { id, claim } = settlement.receipt;
-    let kind = match settlement.outcome {
-        Outcome::Acknowledged => "a",
-        Outcome::Released => "l",
-        Outcome::Retry { .. } => "r",
-        Outcome::Dead { .. } => "d",
-    };
-    call.arg(kind).arg(claim).arg(id.as_u64());
     match &settlement.outcome {
-        Outcome::Acknowledged => {
-            call.arg(id.as_u64());
+        // These are sent as runs.
+        Outcome::Acknowledged => {}
+        Outcome::Released => {
+            call.arg("l").arg(claim).arg(id.as_u64());
         }
-        Outcome::Released => {}
         Outcome::Retry { delay, error } => {
+            call.arg("r").arg(claim).arg(id.as_u64());
             call.arg(time::millis(*delay))
                 .arg(error.as_deref().unwrap_or_default())
                 .arg(u8::from(error.is_some()));
         }
         Outcome::Dead { to, provenance } => {
+            call.arg("d").arg(claim).arg(id.as_u64());
             call.arg(to.as_str())
                 .arg(headers::encode(provenance)?.unwrap_or_default());
         }
@@ -174,7 +148,7 @@ async fn run_and_read(
     call: &Cmd,
     places: &[usize],
     count: usize,
-) -> Result<Vec<bool>, Error> {
+) -> Result<Vec<bool>> {
     let reply = scripts.run(Script::Settle, call).await?;
     if reply == tidings_redis::redis::Value::Nil {
         return Err(Error::UnknownGroup);

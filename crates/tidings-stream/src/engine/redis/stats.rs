@@ -6,15 +6,14 @@ use tidings_redis::redis::{Value, cmd};
 
 use super::scripts::{Script, Scripts};
 use super::{failure, scripts};
-use crate::stats::Place;
-use crate::{Error, GroupName, GroupStats, StreamName, StreamStats};
+use crate::{GroupFigures, GroupName, Result, StreamName, StreamStats};
 
 /// What a script says of each group: name, cursor, first message that it has yet to finish, pending
 /// messages, dead letters, losses, and the age of that message.
 type Group = (String, u64, u64, u64, u64, u64, i64);
 
 /// Reads the figures of a stream, all of the same moment.
-pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<StreamStats, Error> {
+pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<StreamStats> {
     let mut call = scripts.call(Script::Stats);
     call.arg(stream.as_str());
     let reply = match scripts.run(Script::Stats, &call).await? {
@@ -28,29 +27,25 @@ pub(super) async fn read(scripts: &Scripts, stream: &StreamName) -> Result<Strea
     if head + 1 < tail {
         return Err(failure::unexpected());
     }
-    let groups = groups
-        .into_iter()
-        .map(|(name, cursor, first_needed, pending, dead, lost, age)| {
-            let place = Place {
-                tail,
-                head,
+    let groups = groups.into_iter().map(
+        |(name, cursor, first_needed, pending, dead_lettered, lost_to_trim, age)| {
+            Ok(GroupFigures {
+                name: GroupName::new(&name)?,
                 cursor,
                 first_needed,
                 lag: u64::try_from(age).ok().map(Duration::from_millis),
-            };
-            Ok(GroupStats {
                 pending,
-                dead_lettered: dead,
-                lost_to_trim: lost,
-                ..GroupStats::at(GroupName::new(&name)?, place)
+                dead_lettered,
+                lost_to_trim,
             })
-        })
-        .collect::<Result<_, Error>>()?;
+        },
+    );
+    let groups = groups.collect::<Result<Vec<_>>>()?;
     Ok(StreamStats::new(tail, head, groups))
 }
 
 /// The streams whose names begin with a prefix, in order.
-pub(super) async fn list(scripts: &Scripts, prefix: &str) -> Result<Vec<StreamName>, Error> {
+pub(super) async fn list(scripts: &Scripts, prefix: &str) -> Result<Vec<StreamName>> {
     // No UTF-8 has this byte, so that whatever begins with the prefix comes before.
     let end = [b"(", prefix.as_bytes(), b"\xff"].concat();
     let mut range = cmd("ZRANGE");

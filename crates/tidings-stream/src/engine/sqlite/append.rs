@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::schema::StreamRow;
 use super::{clock, schema, trim};
 use crate::engine::{headers, time};
-use crate::{Error, MessageId, NewMessage, PublishKey, Retention, StreamName};
+use crate::{Error, MessageId, NewMessage, PublishKey, Result, Retention, StreamName};
 
 /// The error of a stream that can take no more messages.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub(super) fn append(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     messages: &[NewMessage],
-) -> Result<Appended, Error> {
+) -> Result<Appended> {
     // By several statements: for one with `RETURNING`, SQLite keeps a copy of every page that it
     // changes.
     let mut row = match StreamRow::find(transaction, stream)? {
@@ -45,7 +45,7 @@ pub(super) fn append_and_trim(
     stream: &StreamName,
     messages: &[NewMessage],
     retention: Option<Retention>,
-) -> Result<Vec<MessageId>, Error> {
+) -> Result<Vec<MessageId>> {
     let Appended { ids, mut row } = append(transaction, stream, messages)?;
     if let Some(retention) = retention {
         row.keep(transaction, retention)?;
@@ -59,7 +59,7 @@ pub(super) fn set_retention(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     retention: Retention,
-) -> Result<(), Error> {
+) -> Result<()> {
     let Appended { mut row, .. } = append(transaction, stream, &[])?;
     row.keep(transaction, retention)?;
     trim::trim(transaction, &row)?;
@@ -72,7 +72,7 @@ fn insert(
     transaction: &Transaction<'_>,
     row: &mut StreamRow,
     messages: &[NewMessage],
-) -> Result<Vec<MessageId>, Error> {
+) -> Result<Vec<MessageId>> {
     let count = i64::try_from(messages.len()).unwrap_or(i64::MAX);
     if row.head.saturating_add(count) > schema::MAX_NUMBER {
         return Err(Error::backend(OutOfNumbers));
@@ -112,7 +112,7 @@ fn claim_key(
     stream_id: i64,
     key: &PublishKey,
     number: i64,
-) -> Result<i64, Error> {
+) -> Result<i64> {
     let now = clock::now();
     let known = transaction
         .prepare_cached(
@@ -136,7 +136,7 @@ fn claim_key(
 }
 
 /// Removes up to `max` keys whose windows have ended, and returns how many those were.
-pub(super) fn forget_expired_keys(transaction: &Transaction<'_>, max: i64) -> Result<i64, Error> {
+pub(super) fn forget_expired_keys(transaction: &Transaction<'_>, max: i64) -> Result<i64> {
     let forgotten = transaction
         .prepare_cached(
             "DELETE FROM stream_publish_key WHERE (stream_id, key) IN (

@@ -7,13 +7,13 @@ use rusqlite::{Transaction, params};
 
 use super::content::{self, CONTENT_COLUMNS, Content};
 use super::group::GroupRow;
-use super::lease::{LEASE_COLUMNS, Lease};
+use super::lease::Lease;
 use super::schema::HELD_BACK;
 use super::{clock, group, lease, schema};
 use crate::engine::{
     ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, MAX_HELD_BACK, Receipt, time,
 };
-use crate::{Error, MessageId, StreamName};
+use crate::{Error, MessageId, Result, StreamName};
 
 /// Most expired leases that one claim takes apart.
 const EXPIRED_LEASES: u32 = 8;
@@ -31,7 +31,7 @@ pub(super) fn claim(
     consumer: &ConsumerKey,
     max: usize,
     options: ClaimOptions,
-) -> Result<Claimed, Error> {
+) -> Result<Claimed> {
     let group = group::find(transaction, &consumer.group)?.ok_or(Error::UnknownGroup)?;
     let mut claiming = Claiming {
         transaction,
@@ -97,26 +97,17 @@ struct Claiming<'a> {
 }
 
 impl Claiming<'_> {
-    fn explode_expired_leases(&self) -> Result<(), Error> {
-        let expired: Vec<Lease> = self
-            .transaction
-            .prepare_cached(&format!(
-                "SELECT {LEASE_COLUMNS} FROM stream_lease
-                 WHERE group_id = ?1 AND deadline <= ?2 LIMIT ?3"
-            ))?
-            .query_map(
-                params![self.group.group_id, self.now, EXPIRED_LEASES],
-                Lease::read,
-            )?
-            .collect::<Result<_, _>>()?;
-        for lease in expired {
+    fn explode_expired_leases(&self) -> Result<()> {
+        let which = "group_id = ?1 AND deadline <= ?2 LIMIT ?3";
+        let parameters = params![self.group.group_id, self.now, EXPIRED_LEASES];
+        for lease in Lease::select(self.transaction, which, parameters)? {
             lease.explode(self.transaction, self.now)?;
         }
         Ok(())
     }
 
     /// Claims messages that come again: they were given back, or their claim has expired.
-    fn take_due(&mut self, max: usize) -> Result<(), Error> {
+    fn take_due(&mut self, max: usize) -> Result<()> {
         let due: Vec<(i64, u32, Option<String>, Option<String>)> = self
             .transaction
             .prepare_cached(
@@ -173,7 +164,7 @@ impl Claiming<'_> {
     }
 
     /// Claims the next new messages, as one lease.
-    fn take_new(&mut self, max: usize) -> Result<(), Error> {
+    fn take_new(&mut self, max: usize) -> Result<()> {
         let GroupRow {
             group_id,
             stream_id,
@@ -222,14 +213,14 @@ impl Claiming<'_> {
         let times = (self.now, self.now.saturating_add(self.visibility));
         let mut lease = Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor);
         for hole in holes {
-            lease.settle(hole);
+            lease.messages.settle(hole.cast_unsigned());
         }
         lease.insert(self.transaction)
     }
 
     /// Claims the next new messages whose ordering keys no earlier ones have, each with a row of its own. The
     /// others that are met wait for theirs.
-    fn take_new_in_order(&mut self, max: usize) -> Result<(), Error> {
+    fn take_new_in_order(&mut self, max: usize) -> Result<()> {
         let GroupRow {
             group_id,
             stream_id,
@@ -270,7 +261,7 @@ impl Claiming<'_> {
                 let (due, none) = (HELD_BACK, None::<i64>);
                 insert.execute(params![group_id, number, due, due, 0, none, none, now, key])?;
                 self.held_back += 1;
-                self.bytes += content.message.payload().len();
+                self.bytes += content.message.payload.len();
                 continue;
             }
             let due = now.saturating_add(visibility);
@@ -284,11 +275,8 @@ impl Claiming<'_> {
     }
 
     /// How many messages may be claimed if so many may be at a time.
-    fn room(&self, bound: NonZeroU32) -> Result<usize, Error> {
+    fn room(&self, bound: NonZeroU32) -> Result<usize> {
         let GroupRow { group_id, .. } = self.group;
-        let mut leases = self.transaction.prepare_cached(&format!(
-            "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 AND deadline > ?2"
-        ))?;
         let claimed: i64 = self
             .transaction
             .prepare_cached(
@@ -297,15 +285,16 @@ impl Claiming<'_> {
             )?
             .query_row([group_id, self.now], |row| row.get(0))?;
         let mut claimed = usize::try_from(claimed).unwrap_or(usize::MAX);
-        for lease in leases.query_map([group_id, self.now], Lease::read)? {
-            claimed = claimed.saturating_add(lease?.open_numbers().count());
+        let which = "group_id = ?1 AND deadline > ?2";
+        for lease in Lease::select(self.transaction, which, [group_id, self.now])? {
+            claimed = claimed.saturating_add(lease.messages.open_count());
         }
         let bound = usize::try_from(bound.get()).unwrap_or(usize::MAX);
         Ok(bound.saturating_sub(claimed))
     }
 
     /// Writes what has changed of the group.
-    fn save_group(&self) -> Result<(), Error> {
+    fn save_group(&self) -> Result<()> {
         if self.messages.is_empty() && self.lost == 0 && self.held_back == 0 {
             return Ok(());
         }
@@ -325,17 +314,17 @@ impl Claiming<'_> {
     }
 
     /// When the next message of the group is due, claimed or not.
-    fn next_due(&self) -> Result<Option<Duration>, Error> {
+    fn next_due(&self) -> Result<Option<Duration>> {
         self.first(&format!("due < {HELD_BACK}"), i64::MIN)
     }
 
     /// When the next claim expires of those that last.
-    fn next_expiry(&self) -> Result<Option<Duration>, Error> {
+    fn next_expiry(&self) -> Result<Option<Duration>> {
         self.first("claim IS NOT NULL", self.now)
     }
 
     /// The first time after another at which a lease expires or one of these retries is due.
-    fn first(&self, retries: &str, after: i64) -> Result<Option<Duration>, Error> {
+    fn first(&self, retries: &str, after: i64) -> Result<Option<Duration>> {
         let next: Option<i64> = self
             .transaction
             .prepare_cached(&format!(

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema;
-use crate::engine::{headers, time};
-use crate::{Error, Message, MessageId, NewMessage, StreamName};
+use crate::engine::{self, headers, time};
+use crate::{Error, Message, MessageId, NewMessage, Result, StreamName};
 
 /// Payload bytes after which a page takes no further message.
 const MAX_PAGE_BYTES: usize = 4 << 20;
@@ -23,7 +23,7 @@ pub(super) const CONTENT_COLUMNS: &str = "key, created_at, headers, payload";
 
 impl Content {
     /// Reads the [`CONTENT_COLUMNS`].
-    pub(super) fn read(row: &Row<'_>) -> Result<Self, Error> {
+    pub(super) fn read(row: &Row<'_>) -> Result<Self> {
         let created_at = row.get(1)?;
         let headers: Option<String> = row.get(2)?;
         let headers = headers::decode(headers.as_deref().map(str::as_bytes))?;
@@ -45,7 +45,7 @@ pub(super) fn find(
     connection: &Connection,
     stream_id: i64,
     number: i64,
-) -> Result<Option<Content>, Error> {
+) -> Result<Option<Content>> {
     connection
         .prepare_cached(&format!(
             "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key = ?1"
@@ -62,7 +62,7 @@ pub(super) fn age(
     connection: &Connection,
     stream_id: i64,
     number: i64,
-) -> Result<Option<Duration>, Error> {
+) -> Result<Option<Duration>> {
     let created_at: Option<i64> = connection
         .prepare_cached(
             "SELECT created_at FROM stream_message WHERE key BETWEEN ?1 AND ?2 ORDER BY key LIMIT 1",
@@ -85,13 +85,12 @@ pub(super) fn page(
     stream: &StreamName,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<Message>, Error> {
+) -> Result<Vec<Message>> {
     let stream_id: Option<i64> = connection
         .prepare_cached("SELECT stream_id FROM stream WHERE name = ?1")?
         .query_row([stream.as_str()], |row| row.get(0))
         .optional()?;
-    let after = after.map_or(0, MessageId::as_u64);
-    let after = i64::try_from(after).unwrap_or(schema::MAX_NUMBER);
+    let (after, max) = engine::page(after, max);
     let (Some(stream_id), true) = (stream_id, after < schema::MAX_NUMBER) else {
         return Ok(Vec::new());
     };
@@ -102,7 +101,7 @@ pub(super) fn page(
     let mut rows = statement.query(params![
         schema::key(stream_id, after + 1),
         schema::key(stream_id, schema::MAX_NUMBER),
-        i64::try_from(max).unwrap_or(i64::MAX)
+        max
     ])?;
     let (mut messages, mut bytes) = (Vec::new(), 0);
     while bytes < MAX_PAGE_BYTES
@@ -125,7 +124,7 @@ pub(super) fn first_at(
     lo: i64,
     hi: i64,
     time: Timestamp,
-) -> Result<i64, Error> {
+) -> Result<i64> {
     let time = time::first_milli(time);
     // The message in the middle itself may have been removed by hand.
     let mut statement = connection.prepare_cached(

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::schema::StreamRow;
 use super::{clock, group, schema, trim};
-use crate::{Error, MessageId, StreamName};
+use crate::{MessageId, Result, StreamName};
 
 /// What the names of deleted streams begin with, and no name of a stream can: a control character.
 const HIDDEN: &str = "\u{1}";
@@ -15,7 +15,7 @@ pub(super) fn delete_message(
     transaction: &Transaction<'_>,
     stream: &StreamName,
     id: MessageId,
-) -> Result<bool, Error> {
+) -> Result<bool> {
     let row = StreamRow::find(transaction, stream)?;
     let (Some(row), Ok(number)) = (row, i64::try_from(id.as_u64())) else {
         return Ok(false);
@@ -38,10 +38,7 @@ pub(super) fn delete_message(
 
 /// Takes a stream out of sight, with its groups and publish keys, and returns its id; `None` if there
 /// is none. Its messages are still there, out of reach.
-pub(super) fn hide(
-    transaction: &Transaction<'_>,
-    stream: &StreamName,
-) -> Result<Option<i64>, Error> {
+pub(super) fn hide(transaction: &Transaction<'_>, stream: &StreamName) -> Result<Option<i64>> {
     let stream_id = transaction
         .prepare_cached(
             "UPDATE stream SET name = ?2 || stream_id WHERE name = ?1 RETURNING stream_id",
@@ -66,7 +63,7 @@ pub(super) fn hide(
 }
 
 /// The ids of streams out of sight whose messages have not all been removed.
-pub(super) fn hidden(connection: &Connection) -> Result<Vec<i64>, Error> {
+pub(super) fn hidden(connection: &Connection) -> Result<Vec<i64>> {
     let mut statement = connection.prepare_cached(
         "SELECT stream_id FROM stream WHERE name >= ?1 AND name < ?1 || ':' ORDER BY name",
     )?;
@@ -78,7 +75,7 @@ pub(super) fn hidden(connection: &Connection) -> Result<Vec<i64>, Error> {
 ///
 /// Several may do this at a time, and the id of a stream that is gone is given to the next one: each
 /// step looks whether the stream is still the one out of sight.
-pub(super) fn remove_chunk(transaction: &Transaction<'_>, stream_id: i64) -> Result<bool, Error> {
+pub(super) fn remove_chunk(transaction: &Transaction<'_>, stream_id: i64) -> Result<bool> {
     let removed = transaction
         .prepare_cached(
             "DELETE FROM stream_message WHERE key IN (

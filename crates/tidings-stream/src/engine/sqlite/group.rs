@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::content;
 use crate::engine::{self, GroupKey};
-use crate::{Error, MessageId, StartFrom};
+use crate::{Error, MessageId, Result, StartFrom};
 
 /// A group and the ends of its stream.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub(super) struct GroupRow {
 }
 
 /// Finds a group.
-pub(super) fn find(connection: &Connection, key: &GroupKey) -> Result<Option<GroupRow>, Error> {
+pub(super) fn find(connection: &Connection, key: &GroupKey) -> Result<Option<GroupRow>> {
     let row = connection
         .prepare_cached(
             "SELECT g.group_id, g.cursor, g.claims, s.stream_id, s.head, s.tail
@@ -41,11 +41,7 @@ pub(super) fn find(connection: &Connection, key: &GroupKey) -> Result<Option<Gro
 
 /// Creates a group, and its stream, unless they exist. One writer at a time makes this atomic
 /// against publishing.
-pub(super) fn open(
-    transaction: &Transaction<'_>,
-    key: &GroupKey,
-    start: StartFrom,
-) -> Result<(), Error> {
+pub(super) fn open(transaction: &Transaction<'_>, key: &GroupKey, start: StartFrom) -> Result<()> {
     if find(transaction, key)?.is_some() {
         return Ok(());
     }
@@ -73,11 +69,7 @@ pub(super) fn open(
 }
 
 /// Moves a group, and drops what it has pending.
-pub(super) fn seek(
-    transaction: &Transaction<'_>,
-    key: &GroupKey,
-    to: StartFrom,
-) -> Result<(), Error> {
+pub(super) fn seek(transaction: &Transaction<'_>, key: &GroupKey, to: StartFrom) -> Result<()> {
     let group = find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let cursor = position(transaction, group.stream_id, group.head, group.tail, to)?;
     drop_pending(transaction, group.group_id)?;
@@ -94,7 +86,7 @@ fn position(
     head: i64,
     tail: i64,
     start: StartFrom,
-) -> Result<i64, Error> {
+) -> Result<i64> {
     match start {
         StartFrom::Latest => Ok(head),
         StartFrom::Earliest => Ok(tail - 1),
@@ -111,7 +103,7 @@ fn position(
 }
 
 /// Deletes a group and what it has pending.
-pub(super) fn delete(transaction: &Transaction<'_>, key: &GroupKey) -> Result<bool, Error> {
+pub(super) fn delete(transaction: &Transaction<'_>, key: &GroupKey) -> Result<bool> {
     let Some(group) = find(transaction, key)? else {
         return Ok(false);
     };
@@ -120,7 +112,7 @@ pub(super) fn delete(transaction: &Transaction<'_>, key: &GroupKey) -> Result<bo
 }
 
 /// Deletes a group and what it has pending.
-pub(super) fn delete_by_id(transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
+pub(super) fn delete_by_id(transaction: &Transaction<'_>, group_id: i64) -> Result<()> {
     drop_pending(transaction, group_id)?;
     for statement in [
         "DELETE FROM stream_member WHERE group_id = ?1",
@@ -131,7 +123,7 @@ pub(super) fn delete_by_id(transaction: &Transaction<'_>, group_id: i64) -> Resu
     Ok(())
 }
 
-fn drop_pending(transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
+fn drop_pending(transaction: &Transaction<'_>, group_id: i64) -> Result<()> {
     for statement in [
         "DELETE FROM stream_lease WHERE group_id = ?1",
         "DELETE FROM stream_retry WHERE group_id = ?1",
@@ -146,7 +138,7 @@ pub(super) fn count_lost(
     transaction: &Transaction<'_>,
     group_id: i64,
     messages: i64,
-) -> Result<(), Error> {
+) -> Result<()> {
     if messages > 0 {
         transaction
             .prepare_cached(

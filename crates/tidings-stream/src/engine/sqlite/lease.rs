@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, Params, Row, Transaction, params};
 
 use super::clock;
 use super::schema::HELD_BACK;
-use crate::Error;
+use crate::Result;
 use crate::engine::settled_bits::SettledBits;
 
 /// A row of `stream_lease`.
@@ -20,12 +20,12 @@ pub(super) struct Lease {
     pub(super) deadline: i64,
     lo: i64,
     hi: i64,
-    settled: SettledBits,
+    /// Which of its messages are settled.
+    pub(super) messages: SettledBits,
 }
 
 /// The columns that [`Lease::read`] reads, in its order.
-pub(super) const LEASE_COLUMNS: &str =
-    "group_id, claim, consumer, since, deadline, lo, hi, settled";
+const LEASE_COLUMNS: &str = "group_id, claim, consumer, since, deadline, lo, hi, settled";
 
 impl Lease {
     /// The lease of some numbers in order, none of them settled.
@@ -45,50 +45,35 @@ impl Lease {
             deadline,
             lo,
             hi,
-            settled: SettledBits::new(length(lo, hi)),
+            messages: SettledBits::new(lo.cast_unsigned(), length(lo, hi)),
         }
     }
 
-    /// Settles a number; `false` when it is not the lease's to settle.
-    pub(super) fn settle(&mut self, number: i64) -> bool {
-        self.index(number)
-            .is_some_and(|index| self.settled.settle(index))
-    }
-
-    /// Whether a number is in the lease and not settled.
-    pub(super) fn is_open(&self, number: i64) -> bool {
-        self.index(number)
-            .is_some_and(|index| self.settled.is_open(index))
-    }
-
-    /// The numbers that are not settled, in order.
-    pub(super) fn open_numbers(&self) -> impl Iterator<Item = i64> {
-        let open = self.settled.open();
-        open.filter_map(|index| self.lo.checked_add_unsigned(index as u64))
-    }
-
-    fn index(&self, number: i64) -> Option<usize> {
-        usize::try_from(number.checked_sub(self.lo)?).ok()
-    }
-
-    /// Finds the lease of a claim.
+    /// The lease of a claim.
     pub(super) fn find(
         transaction: &Transaction<'_>,
         group_id: i64,
         claim: i64,
-    ) -> Result<Option<Self>, Error> {
-        let lease = transaction
-            .prepare_cached(&format!(
-                "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 AND claim = ?2"
-            ))?
-            .query_row(params![group_id, claim], Self::read)
-            .optional()?;
-        Ok(lease)
+    ) -> Result<Option<Self>> {
+        let which = "group_id = ?1 AND claim = ?2";
+        Ok(Self::select(transaction, which, [group_id, claim])?.pop())
+    }
+
+    /// The leases that a condition selects, which may end with an order and a limit.
+    pub(super) fn select(
+        connection: &Connection,
+        which: &str,
+        parameters: impl Params,
+    ) -> Result<Vec<Self>> {
+        let query = format!("SELECT {LEASE_COLUMNS} FROM stream_lease WHERE {which}");
+        let mut statement = connection.prepare_cached(&query)?;
+        let leases = statement.query_map(parameters, Self::read)?;
+        Ok(leases.collect::<Result<_, _>>()?)
     }
 
     /// Reads the [`LEASE_COLUMNS`].
-    pub(super) fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
-        let (lo, hi) = (row.get(5)?, row.get(6)?);
+    fn read(row: &Row<'_>) -> Result<Self, rusqlite::Error> {
+        let (lo, hi): (i64, i64) = (row.get(5)?, row.get(6)?);
         Ok(Self {
             group_id: row.get(0)?,
             claim: row.get(1)?,
@@ -97,12 +82,12 @@ impl Lease {
             deadline: row.get(4)?,
             lo,
             hi,
-            settled: SettledBits::from_bytes(row.get(7)?, length(lo, hi)),
+            messages: SettledBits::from_bytes(lo.cast_unsigned(), row.get(7)?, length(lo, hi)),
         })
     }
 
     /// Writes a new lease.
-    pub(super) fn insert(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+    pub(super) fn insert(&self, transaction: &Transaction<'_>) -> Result<()> {
         transaction
             .prepare_cached(
                 "INSERT INTO stream_lease
@@ -115,7 +100,7 @@ impl Lease {
                 self.lo,
                 self.hi,
                 self.deadline,
-                self.settled.as_bytes(),
+                self.messages.as_bytes(),
                 self.consumer,
                 self.since
             ])?;
@@ -123,11 +108,7 @@ impl Lease {
     }
 
     /// Lets it last until a deadline, at least.
-    pub(super) fn extend(
-        &mut self,
-        transaction: &Transaction<'_>,
-        deadline: i64,
-    ) -> Result<(), Error> {
+    pub(super) fn extend(&mut self, transaction: &Transaction<'_>, deadline: i64) -> Result<()> {
         if self.deadline < deadline {
             self.deadline = deadline;
             transaction
@@ -140,30 +121,30 @@ impl Lease {
     }
 
     /// Writes what has been settled; a lease without open numbers goes.
-    pub(super) fn save(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
-        if self.open_numbers().next().is_none() {
+    pub(super) fn save(&self, transaction: &Transaction<'_>) -> Result<()> {
+        if self.messages.open_count() == 0 {
             return self.delete(transaction);
         }
         transaction
             .prepare_cached(
                 "UPDATE stream_lease SET settled = ?3 WHERE group_id = ?1 AND claim = ?2",
             )?
-            .execute(params![self.group_id, self.claim, self.settled.as_bytes()])?;
+            .execute(params![self.group_id, self.claim, self.messages.as_bytes()])?;
         Ok(())
     }
 
     /// Ends the lease; each open number gets a row of its own, with one attempt counted, and may be
     /// claimed at once. Until it is, the receipt of the lease is still good for it.
-    pub(super) fn explode(&self, transaction: &Transaction<'_>, now: i64) -> Result<(), Error> {
+    pub(super) fn explode(&self, transaction: &Transaction<'_>, now: i64) -> Result<()> {
         let mut statement = transaction.prepare_cached(
             "INSERT INTO stream_retry
                  (group_id, number, since, due, delay, attempts, claim, consumer)
              VALUES (?1, ?2, ?3, ?4, 0, 1, ?5, ?6)",
         )?;
-        for number in self.open_numbers() {
+        for number in self.messages.open() {
             statement.execute(params![
                 self.group_id,
-                number,
+                number.cast_signed(),
                 self.since,
                 now,
                 self.claim,
@@ -173,53 +154,10 @@ impl Lease {
         self.delete(transaction)
     }
 
-    fn delete(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
+    fn delete(&self, transaction: &Transaction<'_>) -> Result<()> {
         transaction
             .prepare_cached("DELETE FROM stream_lease WHERE group_id = ?1 AND claim = ?2")?
             .execute(params![self.group_id, self.claim])?;
-        Ok(())
-    }
-}
-
-/// A row of `stream_retry` that is not claimed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Retry<'a> {
-    pub(super) number: i64,
-    /// When it was put here.
-    pub(super) since: i64,
-    pub(super) delay: i64,
-    pub(super) attempts: u32,
-    pub(super) last_error: Option<&'a str>,
-}
-
-impl Retry<'_> {
-    /// A message that may be claimed at once, and has not been attempted.
-    pub(super) fn now(number: i64, now: i64) -> Self {
-        Self {
-            number,
-            since: now,
-            delay: 0,
-            attempts: 0,
-            last_error: None,
-        }
-    }
-
-    pub(super) fn insert(&self, transaction: &Transaction<'_>, group_id: i64) -> Result<(), Error> {
-        transaction
-            .prepare_cached(
-                "INSERT INTO stream_retry
-                     (group_id, number, since, due, delay, attempts, last_error)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                group_id,
-                self.number,
-                self.since,
-                self.since.saturating_add(self.delay),
-                self.delay,
-                self.attempts,
-                self.last_error
-            ])?;
         Ok(())
     }
 }
@@ -231,7 +169,7 @@ pub(super) fn free_key(
     group_id: i64,
     key: Option<&str>,
     now: i64,
-) -> Result<bool, Error> {
+) -> Result<bool> {
     if key.is_none() {
         return Ok(false);
     }
@@ -252,13 +190,9 @@ fn length(lo: i64, hi: i64) -> usize {
 
 /// Ends every claim, because no consumer is left to settle it, and lets no message wait longer than its
 /// delay, whatever the clock says now.
-pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(super) fn bring_back_all(transaction: &Transaction<'_>) -> Result<()> {
     let now = clock::now();
-    let leases: Vec<Lease> = transaction
-        .prepare(&format!("SELECT {LEASE_COLUMNS} FROM stream_lease"))?
-        .query_map([], Lease::read)?
-        .collect::<Result<_, _>>()?;
-    for lease in leases {
+    for lease in Lease::select(transaction, "true", [])? {
         lease.explode(transaction, now)?;
     }
     let recovered = transaction.execute(

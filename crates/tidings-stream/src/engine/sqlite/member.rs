@@ -2,17 +2,17 @@
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::lease::{LEASE_COLUMNS, Lease};
+use super::lease::Lease;
 use super::{clock, group};
 use crate::engine::{ConsumerKey, GroupKey};
-use crate::{Error, Member};
+use crate::{Error, Member, Result};
 
 /// Notes that consumers are alive for some time, or, when it is zero, that they have gone.
 pub(super) fn check_in(
     transaction: &Transaction<'_>,
     consumers: &[ConsumerKey],
     ttl: i64,
-) -> Result<(), Error> {
+) -> Result<()> {
     let expires = clock::now().saturating_add(ttl);
     for ConsumerKey { group, consumer } in consumers {
         let Some(group) = group::find(transaction, group)? else {
@@ -32,7 +32,7 @@ pub(super) fn check_in(
 }
 
 /// Forgets consumers that are no longer taken to be alive.
-pub(super) fn forget_the_gone(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(super) fn forget_the_gone(transaction: &Transaction<'_>) -> Result<()> {
     transaction.execute(
         "DELETE FROM stream_member WHERE expires <= ?1",
         [clock::now()],
@@ -41,7 +41,7 @@ pub(super) fn forget_the_gone(transaction: &Transaction<'_>) -> Result<(), Error
 }
 
 /// The consumers of a group that are alive or hold a claim.
-pub(super) fn list(connection: &Connection, key: &GroupKey) -> Result<Vec<Member>, Error> {
+pub(super) fn list(connection: &Connection, key: &GroupKey) -> Result<Vec<Member>> {
     let group = group::find(connection, key)?.ok_or(Error::UnknownGroup)?;
     let mut members: Vec<Member> = connection
         .prepare_cached(
@@ -63,15 +63,11 @@ pub(super) fn list(connection: &Connection, key: &GroupKey) -> Result<Vec<Member
             })
         })?
         .collect::<Result<_, _>>()?;
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1"
-    ))?;
-    for lease in statement.query_map([group.group_id], Lease::read)? {
-        let lease = lease?;
+    for lease in Lease::select(connection, "group_id = ?1", [group.group_id])? {
         if let Ok(index) = members.binary_search_by(|member| member.consumer.cmp(&lease.consumer))
             && let Some(member) = members.get_mut(index)
         {
-            member.pending += lease.open_numbers().count() as u64;
+            member.pending += lease.messages.open_count() as u64;
         }
     }
     Ok(members)

@@ -2,10 +2,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::lease::{LEASE_COLUMNS, Lease};
+use super::lease::Lease;
 use super::{clock, group};
-use crate::engine::{GroupKey, time};
-use crate::{Error, MessageId, PendingMessage};
+use crate::engine::{self, GroupKey, time};
+use crate::{Error, MessageId, PendingMessage, Result};
 
 /// Reads a page of the pending messages of a group, in the order of their ids.
 pub(super) fn page(
@@ -13,12 +13,10 @@ pub(super) fn page(
     key: &GroupKey,
     after: Option<MessageId>,
     max: usize,
-) -> Result<Vec<PendingMessage>, Error> {
+) -> Result<Vec<PendingMessage>> {
     let group = group::find(connection, key)?.ok_or(Error::UnknownGroup)?;
     let now = clock::now();
-    let after = after.map_or(0, MessageId::as_u64);
-    let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    let (after, limit) = engine::page(after, max);
     let mut pending: Vec<PendingMessage> = connection
         .prepare_cached(
             "SELECT number, attempts, iif(claim IS NULL, NULL, ifnull(consumer, '')), since, due, last_error
@@ -35,20 +33,17 @@ pub(super) fn page(
             })
         })?
         .collect::<Result<_, _>>()?;
-    // Leases do not overlap, so the first ones from here on hold the first numbers.
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 AND hi > ?2 ORDER BY lo"
-    ))?;
-    let mut leases = statement.query_map([group.group_id, after], Lease::read)?;
-    let mut found = 0;
-    while found < max
-        && let Some(lease) = leases.next().transpose()?
-    {
-        let numbers = lease.open_numbers().filter(|number| *number > after);
-        for number in numbers.take(max - found) {
-            found += 1;
+    // Leases do not overlap, and each has an open number, though perhaps not after this one.
+    let which = "group_id = ?1 AND hi > ?2 ORDER BY lo LIMIT ?3";
+    let parameters = [group.group_id, after, limit.saturating_add(1)];
+    let mut room = max;
+    for lease in Lease::select(connection, which, parameters)? {
+        let numbers = lease.messages.open();
+        let numbers = numbers.filter(|number| *number > after.cast_unsigned());
+        for number in numbers.take(room) {
+            room -= 1;
             pending.push(PendingMessage {
-                id: MessageId::from_u64(number.cast_unsigned()),
+                id: MessageId::from_u64(number),
                 attempts: 1,
                 consumer: Some(lease.consumer.clone()),
                 age: time::duration(now.saturating_sub(lease.since)),
@@ -64,7 +59,7 @@ pub(super) fn page(
 
 /// Whether a claim of the group would find something. A group that does not exist is to be claimed
 /// from, and learns it.
-pub(super) fn is_ready(connection: &Connection, key: &GroupKey) -> Result<bool, Error> {
+pub(super) fn is_ready(connection: &Connection, key: &GroupKey) -> Result<bool> {
     let Some(group) = group::find(connection, key)? else {
         return Ok(true);
     };

@@ -2,8 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use crate::engine::time;
-use crate::{Error, Retention, StreamName};
+use crate::{Result, Retention, StreamName};
 
 /// Whose tables these are, in the file's list of schemas.
 pub(in crate::engine) const COMPONENT: &str = "stream";
@@ -167,12 +166,11 @@ impl StreamRow {
         &mut self,
         transaction: &Transaction<'_>,
         retention: Retention,
-    ) -> Result<(), Error> {
-        let max_len = retention.max_len;
-        let max_len = max_len.map(|max| i64::try_from(max.get()).unwrap_or(i64::MAX));
+    ) -> Result<()> {
+        let (max_len, max_age) = retention.bounds();
         let kept = Self {
             max_len,
-            max_age: retention.max_age.map(time::millis),
+            max_age,
             trim_pending: retention.trim_pending,
             ..*self
         };

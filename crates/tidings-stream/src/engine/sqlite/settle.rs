@@ -1,54 +1,37 @@
 //! Ending claims.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::group::GroupRow;
-use super::lease::{Lease, Retry};
+use super::lease::Lease;
 use super::{append, clock, content, group, lease, trim};
-use crate::engine::{GroupKey, Outcome, Receipt, Settlement, time};
-use crate::{Error, Headers, Message, StreamName};
+use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, time};
+use crate::{Error, Headers, Message, Result, StreamName};
 
-/// What settling did.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    /// For each settlement, whether its receipt was obeyed.
-    pub(super) obeyed: Vec<bool>,
-    /// Whether some message is to come again.
-    pub(super) has_returned: bool,
-    /// The streams that got dead letters.
-    pub(super) moved_to: BTreeSet<StreamName>,
-}
-
-/// Ends claims. A group that is gone has none.
+/// Ends claims.
 pub(super) fn settle(
     transaction: &Transaction<'_>,
     key: &GroupKey,
     settlements: &[Settlement],
-) -> Result<Settled, Error> {
+) -> Result<Settled> {
     let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let mut settling = Settling {
         transaction,
         group,
         now: clock::now(),
         leases: Leases::new(transaction, group.group_id),
-        result: Settled::default(),
+        has_freed: false,
     };
-    for settlement in settlements {
-        let obeyed = settling.end(settlement)?;
-        settling.result.obeyed.push(obeyed);
-    }
+    let obeyed = settlements.iter().map(|it| settling.end(it));
+    let obeyed = obeyed.collect::<Result<_, _>>()?;
     settling.leases.save()?;
-    Ok(settling.result)
+    Ok(Settled {
+        obeyed,
+        has_freed: settling.has_freed,
+    })
 }
 
-/// Acknowledges a message inside a transaction of its handler's own: what the handler does there and the
-/// acknowledgement are committed together, or neither is. So the message is handled exactly once, as far as
-/// the transaction reaches, whatever is killed.
-///
-/// If the transaction is rolled back, or never committed, the message is delivered again. If it is
-/// committed, the message is settled, whatever the handler returns then.
+/// Acknowledges a message inside [a transaction](crate#in-a-transaction) of its handler's own.
 ///
 /// # Errors
 ///
@@ -69,7 +52,7 @@ pub(super) fn settle(
 ///     Ok(paying.await?)
 /// }
 /// ```
-pub fn settle_in(transaction: &Transaction<'_>, message: &Message) -> Result<(), Error> {
+pub fn settle_in(transaction: &Transaction<'_>, message: &Message) -> Result<()> {
     let (group, receipt) = message.begin_settling()?;
     let outcome = Outcome::Acknowledged;
     let settled = settle(transaction, group, &[Settlement { receipt, outcome }])?;
@@ -82,7 +65,7 @@ pub(super) fn extend(
     key: &GroupKey,
     receipts: &[Receipt],
     visibility: i64,
-) -> Result<Vec<bool>, Error> {
+) -> Result<Vec<bool>> {
     let GroupRow { group_id, .. } = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let deadline = clock::now().saturating_add(visibility);
     let mut leases = Leases::new(transaction, group_id);
@@ -91,7 +74,7 @@ pub(super) fn extend(
         let number = receipt.id.as_u64().cast_signed();
         let claim = receipt.claim.cast_signed();
         if let Some(lease) = leases.of(claim)?
-            && lease.is_open(number)
+            && lease.messages.is_open(receipt.id.as_u64())
         {
             lease.extend(transaction, deadline)?;
             obeyed.push(true);
@@ -127,7 +110,7 @@ impl<'a> Leases<'a> {
 
     /// The lease of a claim. Neighbours mostly share one, so the last that was met is looked at
     /// first.
-    fn of(&mut self, claim: i64) -> Result<Option<&mut Lease>, Error> {
+    fn of(&mut self, claim: i64) -> Result<Option<&mut Lease>> {
         let known = self.met.iter().rposition(|(met, _)| *met == claim);
         let index = if let Some(index) = known {
             index
@@ -143,7 +126,7 @@ impl<'a> Leases<'a> {
     }
 
     /// Writes what has been settled.
-    fn save(&self) -> Result<(), Error> {
+    fn save(&self) -> Result<()> {
         for lease in self.met.iter().filter_map(|(_, lease)| lease.as_ref()) {
             lease.save(self.transaction)?;
         }
@@ -156,108 +139,101 @@ struct Settling<'a> {
     group: GroupRow,
     now: i64,
     leases: Leases<'a>,
-    result: Settled,
+    has_freed: bool,
+}
+
+/// What was known of a message whose claim ended.
+struct Ended {
+    attempts: u32,
+    last_error: Option<String>,
+    ordering_key: Option<String>,
 }
 
 impl Settling<'_> {
     /// Ends one claim; `false` when its receipt is stale.
-    fn end(&mut self, settlement: &Settlement) -> Result<bool, Error> {
+    fn end(&mut self, settlement: &Settlement) -> Result<bool> {
         let number = settlement.receipt.id.as_u64().cast_signed();
         let claim = settlement.receipt.claim.cast_signed();
         let lease = self.leases.of(claim)?;
-        if lease.is_some_and(|lease| lease.settle(number)) {
-            self.end_first_attempt(number, &settlement.outcome)?;
-            return Ok(true);
-        }
-        self.end_later_attempt(number, claim, &settlement.outcome)
-    }
-
-    /// Ends the claim of a message that was in a lease: what comes again gets a row of its own.
-    fn end_first_attempt(&mut self, number: i64, outcome: &Outcome) -> Result<(), Error> {
-        let retry = match outcome {
-            Outcome::Acknowledged => return Ok(()),
-            Outcome::Dead { to, provenance } => return self.bury(number, to, provenance),
-            Outcome::Released => Retry::now(number, self.now),
-            Outcome::Retry { delay, error } => {
-                let delay = time::millis(*delay);
-                Retry {
-                    number,
-                    since: self.now,
-                    delay,
-                    attempts: 1,
-                    last_error: error.as_deref(),
-                }
-            }
+        let ended = if lease.is_some_and(|lease| lease.messages.settle(number.cast_unsigned())) {
+            Some(Ended {
+                attempts: 1,
+                last_error: None,
+                ordering_key: None,
+            })
+        } else {
+            self.take_retry(number, claim)?
         };
-        self.result.has_returned = true;
-        retry.insert(self.transaction, self.group.group_id)
-    }
-
-    /// Ends the claim of a message that has a row of its own.
-    fn end_later_attempt(
-        &mut self,
-        number: i64,
-        claim: i64,
-        outcome: &Outcome,
-    ) -> Result<bool, Error> {
-        let group_id = self.group.group_id;
-        let changed = match outcome {
-            Outcome::Acknowledged | Outcome::Dead { .. } => {
-                let key: Option<Option<String>> = self
-                    .transaction
-                    .prepare_cached(
-                        "DELETE FROM stream_retry
-                         WHERE group_id = ?1 AND number = ?2 AND claim = ?3 RETURNING ordering_key",
-                    )?
-                    .query_row(params![group_id, number, claim], |row| row.get(0))
-                    .optional()?;
-                let freed = key.iter().flatten().next().map(String::as_str);
-                self.result.has_returned |=
-                    lease::free_key(self.transaction, group_id, freed, self.now)?;
-                usize::from(key.is_some())
-            }
-            Outcome::Released => self
-                .transaction
-                .prepare_cached(
-                    "UPDATE stream_retry
-                     SET due = ?4, since = ?4, delay = 0, attempts = attempts - 1, claim = NULL,
-                         consumer = NULL
-                     WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
-                )?
-                .execute(params![group_id, number, claim, self.now])?,
-            Outcome::Retry { delay, error } => {
-                let delay = time::millis(*delay);
-                self.transaction
-                    .prepare_cached(
-                        "UPDATE stream_retry
-                         SET due = ?4, since = ?7, delay = ?5, claim = NULL, consumer = NULL,
-                             last_error = ?6
-                         WHERE group_id = ?1 AND number = ?2 AND claim = ?3",
-                    )?
-                    .execute(params![
-                        group_id,
-                        number,
-                        claim,
-                        self.now.saturating_add(delay),
-                        delay,
-                        error,
-                        self.now
-                    ])?
-            }
-        };
-        if changed == 0 {
+        let Some(mut ended) = ended else {
             return Ok(false);
-        }
-        match outcome {
-            Outcome::Acknowledged => {}
-            Outcome::Released | Outcome::Retry { .. } => self.result.has_returned = true,
-            Outcome::Dead { to, provenance } => self.bury(number, to, provenance)?,
+        };
+        match &settlement.outcome {
+            Outcome::Acknowledged => self.free(&ended)?,
+            Outcome::Retry { delay, error } => {
+                ended.last_error.clone_from(error);
+                self.put_back(number, time::millis(*delay), &ended)?;
+            }
+            Outcome::Released => {
+                ended.attempts = ended.attempts.saturating_sub(1);
+                self.put_back(number, 0, &ended)?;
+            }
+            Outcome::Dead { to, provenance } => {
+                self.bury(number, to, provenance)?;
+                self.free(&ended)?;
+            }
         }
         Ok(true)
     }
 
+    /// Removes the row of a message that a claim has, and returns what it says.
+    fn take_retry(&self, number: i64, claim: i64) -> Result<Option<Ended>> {
+        let ended = self
+            .transaction
+            .prepare_cached(
+                "DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2 AND claim = ?3
+                 RETURNING attempts, last_error, ordering_key",
+            )?
+            .query_row([self.group.group_id, number, claim], |row| {
+                Ok(Ended {
+                    attempts: row.get(0)?,
+                    last_error: row.get(1)?,
+                    ordering_key: row.get(2)?,
+                })
+            })
+            .optional()?;
+        Ok(ended)
+    }
+
+    /// Makes a message wait for its next attempt.
+    fn put_back(&self, number: i64, delay: i64, ended: &Ended) -> Result<()> {
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO stream_retry
+                     (group_id, number, since, due, delay, attempts, last_error, ordering_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                self.group.group_id,
+                number,
+                self.now,
+                self.now.saturating_add(delay),
+                delay,
+                ended.attempts,
+                ended.last_error,
+                ended.ordering_key
+            ])?;
+        Ok(())
+    }
+
+    /// Lets the next message of an ordering key be claimed.
+    fn free(&mut self, ended: &Ended) -> Result<()> {
+        let key = ended.ordering_key.as_deref();
+        self.has_freed |= lease::free_key(self.transaction, self.group.group_id, key, self.now)?;
+        Ok(())
+    }
+
     /// Copies a message to a dead-letter stream, in the transaction that ends its claim.
-    fn bury(&mut self, number: i64, to: &StreamName, provenance: &Headers) -> Result<(), Error> {
+    fn bury(&mut self, number: i64, to: &StreamName, provenance: &Headers) -> Result<()> {
         let GroupRow {
             group_id,
             stream_id,
@@ -274,7 +250,6 @@ impl Settling<'_> {
                 "UPDATE stream_group SET dead_lettered = dead_lettered + 1 WHERE group_id = ?1",
             )?
             .execute([group_id])?;
-        self.result.moved_to.insert(to.clone());
         Ok(())
     }
 }

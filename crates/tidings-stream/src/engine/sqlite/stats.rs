@@ -1,28 +1,24 @@
 //! Figures of streams and groups.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row};
 
 use super::content;
-use super::lease::{LEASE_COLUMNS, Lease};
+use super::lease::Lease;
 use super::schema::StreamRow;
-use crate::stats::Place;
-use crate::{Error, GroupName, GroupStats, StreamName, StreamStats};
+use crate::{GroupFigures, GroupName, Result, StreamName, StreamStats};
 
 /// Reads the figures of a stream, all of the same moment.
-pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<StreamStats, Error> {
+pub(super) fn read(connection: &Connection, stream: &StreamName) -> Result<StreamStats> {
     let Some(row) = StreamRow::find(connection, stream)? else {
         return Ok(StreamStats::default());
     };
     let groups = groups(connection, &row)?;
-    Ok(StreamStats::new(
-        row.tail.cast_unsigned(),
-        row.head.cast_unsigned(),
-        groups,
-    ))
+    let (tail, head) = (row.tail.cast_unsigned(), row.head.cast_unsigned());
+    Ok(StreamStats::new(tail, head, groups))
 }
 
 /// The streams whose names begin with a prefix, in order.
-pub(super) fn list(connection: &Connection, prefix: &str) -> Result<Vec<StreamName>, Error> {
+pub(super) fn list(connection: &Connection, prefix: &str) -> Result<Vec<StreamName>> {
     let mut statement = connection
         .prepare_cached("SELECT name FROM stream WHERE name >= ?1 AND name >= ' ' ORDER BY name")?;
     let mut rows = statement.query([prefix])?;
@@ -37,7 +33,7 @@ pub(super) fn list(connection: &Connection, prefix: &str) -> Result<Vec<StreamNa
     Ok(names)
 }
 
-fn groups(connection: &Connection, stream: &StreamRow) -> Result<Vec<GroupStats>, Error> {
+fn groups(connection: &Connection, stream: &StreamRow) -> Result<Vec<GroupFigures>> {
     let mut statement = connection.prepare_cached(
         "SELECT group_id, name, cursor, dead_lettered, lost_to_trim,
                 (SELECT count(*) FROM stream_retry AS r WHERE r.group_id = g.group_id),
@@ -52,7 +48,7 @@ fn groups(connection: &Connection, stream: &StreamRow) -> Result<Vec<GroupStats>
     Ok(groups)
 }
 
-fn group(connection: &Connection, stream: &StreamRow, row: &Row<'_>) -> Result<GroupStats, Error> {
+fn group(connection: &Connection, stream: &StreamRow, row: &Row<'_>) -> Result<GroupFigures> {
     let name: String = row.get(1)?;
     let (in_leases, first_in_lease) = in_leases(connection, row.get(0)?)?;
     let first_retry: Option<i64> = row.get(6)?;
@@ -61,32 +57,24 @@ fn group(connection: &Connection, stream: &StreamRow, row: &Row<'_>) -> Result<G
     let first_needed = [first_retry, first_in_lease, Some(cursor + 1)];
     let first_needed = first_needed.into_iter().flatten().min();
     let first_needed = first_needed.map_or(stream.tail, |number| number.max(stream.tail));
-    let place = Place {
-        tail: stream.tail.cast_unsigned(),
-        head: stream.head.cast_unsigned(),
+    Ok(GroupFigures {
+        name: GroupName::new(&name)?,
         cursor: cursor.cast_unsigned(),
         first_needed: first_needed.cast_unsigned(),
         lag: content::age(connection, stream.stream_id, first_needed)?,
-    };
-    Ok(GroupStats {
         pending: unsigned(5)? + in_leases,
         dead_lettered: unsigned(3)?,
         lost_to_trim: unsigned(4)?,
-        ..GroupStats::at(GroupName::new(&name)?, place)
     })
 }
 
 /// How many messages a group has claimed for the first time and not settled, and the first of them.
-fn in_leases(connection: &Connection, group_id: i64) -> Result<(u64, Option<i64>), Error> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1"
-    ))?;
-    let leases = statement.query_map(params![group_id], Lease::read)?;
+fn in_leases(connection: &Connection, group_id: i64) -> Result<(u64, Option<i64>)> {
     let (mut open, mut first) = (0, None);
-    for lease in leases {
-        let lease = lease?;
-        open += lease.open_numbers().count() as u64;
-        first = first.into_iter().chain(lease.open_numbers().next()).min();
+    for lease in Lease::select(connection, "group_id = ?1", [group_id])? {
+        open += lease.messages.open_count() as u64;
+        let lowest = lease.messages.open().next().map(u64::cast_signed);
+        first = first.into_iter().chain(lowest).min();
     }
     Ok((open, first))
 }

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::lease::{LEASE_COLUMNS, Lease};
+use super::lease::Lease;
 use super::schema::{STREAM_COLUMNS, StreamRow};
 use super::{clock, lease, schema};
-use crate::Error;
-use crate::engine::REDRIVE_GROUP;
+use crate::Result;
+use crate::engine::{REDRIVE_GROUP, trim_round};
 
 /// Most messages that one call removes, to keep transactions short.
-pub(super) const CHUNK: i64 = 1000;
+pub(super) const CHUNK: i64 = trim_round::CHUNK.cast_signed();
 
 /// The ids of the streams that have a bound.
-pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>, Error> {
+pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>> {
     let mut statement = connection.prepare_cached(
         "SELECT stream_id FROM stream
          WHERE (max_len IS NOT NULL OR max_age IS NOT NULL) AND tail <= head",
@@ -25,18 +25,19 @@ pub(super) fn bounded_streams(connection: &Connection) -> Result<Vec<i64>, Error
 }
 
 /// Removes up to a chunk of one stream, and returns how many messages that was.
-pub(super) fn trim_by_id(transaction: &Transaction<'_>, stream_id: i64) -> Result<i64, Error> {
+pub(super) fn trim_by_id(transaction: &Transaction<'_>, stream_id: i64) -> Result<u64> {
     let row = transaction
         .prepare_cached(&format!(
             "SELECT {STREAM_COLUMNS} FROM stream WHERE stream_id = ?1"
         ))?
         .query_row([stream_id], StreamRow::read)
         .optional()?;
-    row.map_or(Ok(0), |row| trim(transaction, &row))
+    let removed = row.map_or(Ok(0), |row| trim(transaction, &row));
+    removed.map(i64::cast_unsigned)
 }
 
 /// Removes up to a chunk of one stream, and returns how many messages that was.
-pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64, Error> {
+pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64> {
     let by_len = row.max_len.map_or(row.tail, |max| row.head - max + 1);
     let by_age = match row.max_age {
         Some(age) => first_younger(transaction, row, age)?,
@@ -69,7 +70,7 @@ pub(super) fn trim(transaction: &Transaction<'_>, row: &StreamRow) -> Result<i64
 
 /// Counts what the groups of a stream lose when messages before `tail` are removed: what they have not
 /// claimed, and what waits for another attempt. What a consumer has is counted if it comes again.
-fn lose(transaction: &Transaction<'_>, row: &StreamRow, tail: i64) -> Result<(), Error> {
+fn lose(transaction: &Transaction<'_>, row: &StreamRow, tail: i64) -> Result<()> {
     let groups: Vec<(i64, i64)> = transaction
         .prepare_cached(
             "SELECT group_id, cursor FROM stream_group
@@ -104,7 +105,7 @@ fn lose(transaction: &Transaction<'_>, row: &StreamRow, tail: i64) -> Result<(),
 }
 
 /// The number of the first message, within a chunk of the oldest, that is younger than `age`.
-fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Result<i64, Error> {
+fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Result<i64> {
     let oldest = Timestamp::now().as_millisecond().saturating_sub(age);
     let end = (row.tail + CHUNK).min(row.head + 1);
     let young = transaction
@@ -125,24 +126,21 @@ fn first_younger(transaction: &Transaction<'_>, row: &StreamRow, age: i64) -> Re
 }
 
 /// The number of the oldest message that a group has yet to handle; `None` without groups.
-fn first_needed(transaction: &Transaction<'_>, stream_id: i64) -> Result<Option<i64>, Error> {
+fn first_needed(transaction: &Transaction<'_>, stream_id: i64) -> Result<Option<i64>> {
     let mut groups = transaction.prepare_cached(
         "SELECT g.group_id, min(cursor + 1, ifnull(
              (SELECT min(number) FROM stream_retry AS r WHERE r.group_id = g.group_id),
              cursor + 1))
          FROM stream_group AS g WHERE stream_id = ?1 AND name <> ?2",
     )?;
-    let mut first_lease = transaction.prepare_cached(&format!(
-        "SELECT {LEASE_COLUMNS} FROM stream_lease WHERE group_id = ?1 ORDER BY lo LIMIT 1"
-    ))?;
     let mut needed: Option<i64> = None;
     let mut rows = groups.query(params![stream_id, REDRIVE_GROUP])?;
     while let Some(row) = rows.next()? {
-        let lease = first_lease.query_row([row.get::<_, i64>(0)?], Lease::read);
+        let group_id: i64 = row.get(0)?;
+        let first = Lease::select(transaction, "group_id = ?1 ORDER BY lo LIMIT 1", [group_id])?;
         // A lease that is there has an open number.
-        let leased = lease
-            .optional()?
-            .and_then(|lease| lease.open_numbers().next());
+        let leased = first.first().and_then(|lease| lease.messages.open().next());
+        let leased = leased.map(u64::cast_signed);
         let first = [Some(row.get(1)?), leased, needed].into_iter().flatten();
         needed = first.min();
     }

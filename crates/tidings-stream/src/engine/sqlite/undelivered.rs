@@ -1,8 +1,9 @@
 //! A claim whose consumer drops the future before it has the messages: no handler was given them, so that
 //! they come again at once and their attempts do not count.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tidings_sqlite::Database;
 use tokio::runtime::Handle;
 
@@ -26,11 +27,11 @@ pub(super) struct Taken(Arc<Mutex<Vec<Receipt>>>);
 impl Taken {
     pub(super) fn note(&self, claimed: &Claimed) {
         let receipts = claimed.messages.iter().map(|it| it.receipt);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = receipts.collect();
+        *self.0.lock() = receipts.collect();
     }
 
     fn released(&self) -> Vec<Settlement> {
-        let receipts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let receipts = std::mem::take(&mut *self.0.lock());
         let released = |receipt| Settlement {
             receipt,
             outcome: Outcome::Released,

@@ -317,12 +317,6 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT (octet_length(p_payload) + coalesce(octet_length(p_headers), 0))::bigint
 $$;
 
--- The streams that have a bound.
-CREATE FUNCTION tidings_stream_bounded() RETURNS SETOF bigint LANGUAGE sql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-    SELECT stream_id FROM tidings_stream WHERE max_len IS NOT NULL OR max_age IS NOT NULL
-$$;
-
 -- Removes up to p_max publish keys whose windows have ended, and returns how many. Several may do it at
 -- a time, and share the work.
 CREATE FUNCTION tidings_stream_forget_keys(p_max bigint) RETURNS bigint LANGUAGE sql

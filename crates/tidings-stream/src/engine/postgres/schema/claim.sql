@@ -29,7 +29,7 @@ CREATE FUNCTION tidings_stream_ready(p_streams text[], p_groups text[]) RETURNS 
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
-    v_ready boolean[];
+    v_ready boolean[] := '{}';
     v_stream_id bigint;
     v_group_id bigint;
     v_tail bigint;

@@ -27,17 +27,16 @@ BEGIN
     RETURN v_first;
 END $$;
 
--- The number before the first one that a group would get; NULL for one ahead of the stream. Kinds:
--- 0 latest, 1 earliest, 2 after the message p_value, 3 from the time p_value on.
+-- The number before the first one that a group would get; NULL for one ahead of the stream.
 CREATE FUNCTION tidings_stream_position(
-    p_stream_id bigint, p_tail bigint, p_head bigint, p_kind integer, p_value bigint
+    p_stream_id bigint, p_tail bigint, p_head bigint, p_kind text, p_value bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     RETURN CASE p_kind
-        WHEN 0 THEN p_head
-        WHEN 1 THEN p_tail - 1
-        WHEN 2 THEN CASE WHEN p_value <= p_head THEN greatest(p_value, p_tail - 1) END
-        ELSE tidings_stream_first_at(p_stream_id, p_tail, p_head, p_value) - 1
+        WHEN 'latest' THEN p_head
+        WHEN 'earliest' THEN p_tail - 1
+        WHEN 'after' THEN CASE WHEN p_value <= p_head THEN greatest(p_value, p_tail - 1) END
+        WHEN 'at' THEN tidings_stream_first_at(p_stream_id, p_tail, p_head, p_value) - 1
     END;
 END $$;
 
@@ -58,7 +57,7 @@ END $$;
 -- Creates a group, and the stream, unless they exist. Returns NULL, or the number of the newest
 -- message when the place is ahead of it; then nothing was created.
 CREATE FUNCTION tidings_stream_open_group(
-    p_stream text, p_group text, p_kind integer, p_value bigint
+    p_stream text, p_group text, p_kind text, p_value bigint
 ) RETURNS bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
@@ -73,7 +72,7 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM tidings_stream_begin(true);
-    IF p_kind = 2 AND p_value > 0
+    IF p_kind = 'after' AND p_value > 0
         AND NOT EXISTS (SELECT 1 FROM tidings_stream WHERE name = p_stream)
     THEN
         RETURN 0;
@@ -95,11 +94,11 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- Moves a group, and drops what it has pending. Returns whether there is one, and the number of the
--- newest message when the place is ahead of it; then nothing was changed.
+-- Moves a group, and drops what it has pending. Returns NULL, or the number of the newest message when the
+-- place is ahead of it; then nothing was changed. No row for a group that does not exist.
 CREATE FUNCTION tidings_stream_seek(
-    p_stream text, p_group text, p_kind integer, p_value bigint, OUT o_known boolean, OUT o_newest bigint
-) LANGUAGE plpgsql
+    p_stream text, p_group text, p_kind text, p_value bigint
+) RETURNS SETOF bigint LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
@@ -108,21 +107,20 @@ DECLARE
     v_group_id bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
-    o_known := false;
     SELECT * INTO v_stream FROM tidings_stream WHERE name = p_stream FOR NO KEY UPDATE;
     SELECT group_id INTO v_group_id FROM tidings_stream_group
         WHERE stream_id = v_stream.stream_id AND name = p_group FOR NO KEY UPDATE;
     IF v_group_id IS NULL THEN
         RETURN;
     END IF;
-    o_known := true;
     v_head := (tidings_stream_head(v_stream.stream_id, v_stream.tail)).number;
     v_position := tidings_stream_position(v_stream.stream_id, v_stream.tail, v_head, p_kind, p_value);
     IF v_position IS NULL THEN
-        o_newest := v_head;
+        RETURN NEXT v_head;
         RETURN;
     END IF;
     PERFORM tidings_stream_place(v_group_id, v_position);
+    RETURN NEXT NULL;
 END $$;
 
 CREATE FUNCTION tidings_stream_drop_group(p_group_id bigint) RETURNS void LANGUAGE plpgsql AS $$
@@ -253,25 +251,3 @@ BEGIN
             ON CONFLICT (group_id, consumer) DO UPDATE SET expires = excluded.expires;
     END IF;
 END $$;
-
--- Forgets consumers that are no longer taken to be alive, except those that are checking in.
-CREATE FUNCTION tidings_stream_forget_members() RETURNS void LANGUAGE sql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-    DELETE FROM tidings_stream_member WHERE (group_id, consumer) IN (
-        SELECT group_id, consumer FROM tidings_stream_member
-        WHERE expires <= tidings_stream_now() ORDER BY 1, 2 FOR UPDATE SKIP LOCKED)
-$$;
-
--- The streams out of sight.
-CREATE FUNCTION tidings_stream_hidden() RETURNS SETOF bigint LANGUAGE sql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-    SELECT stream_id FROM tidings_stream WHERE name >= E'\x01' AND name < E'\x02'
-$$;
-
--- The id of a group; no row if there is none.
-CREATE FUNCTION tidings_stream_find_group(p_stream text, p_group text) RETURNS SETOF bigint
-LANGUAGE sql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-    SELECT g.group_id FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
-    WHERE s.name = p_stream AND g.name = p_group
-$$;
