@@ -1,10 +1,10 @@
 use std::fmt;
 use std::ops::AddAssign;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -63,7 +63,7 @@ impl Consumer {
 
     /// What this consumer has done so far.
     pub fn stats(&self) -> ConsumerStats {
-        self.subscription.counters.read()
+        *self.subscription.stats.lock()
     }
 
     /// Stops claiming until [`resume`](Self::resume), in this consumer alone: others of its group go
@@ -213,7 +213,7 @@ pub(crate) struct Subscription {
     pub(crate) closing: Arc<CancellationToken>,
     /// Whether no new messages are claimed for now.
     pub(crate) paused: watch::Sender<bool>,
-    pub(crate) counters: Counters,
+    pub(crate) stats: Mutex<ConsumerStats>,
     pub(crate) overdue: overdue::Overdue,
     pub(crate) telemetry: GroupTelemetry,
     pub(crate) outages: Outages,
@@ -231,23 +231,6 @@ impl Subscription {
     pub(crate) fn group(&self) -> &GroupKey {
         &self.consumer.group
     }
-
-    /// Records that claims were extended.
-    fn extended(&self) {
-        self.lock_extending().worked();
-    }
-
-    /// Records that claims could not be extended.
-    fn not_extended(&self, error: &Error) {
-        self.lock_extending().failed(error);
-    }
-
-    fn lock_extending(&self) -> MutexGuard<'_, Part> {
-        // The state is whole after every call, so a poisoned lock can be used.
-        self.extending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// What is remembered of a message while a handler has it.
@@ -264,28 +247,6 @@ impl Origin {
             id: message.id,
             created_at: message.created_at,
             attempt: message.attempt,
-        }
-    }
-}
-
-/// The live form of [`ConsumerStats`].
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) acknowledged: AtomicU64,
-    pub(crate) retried: AtomicU64,
-    pub(crate) dead_lettered: AtomicU64,
-    pub(crate) released: AtomicU64,
-    pub(crate) stale: AtomicU64,
-}
-
-impl Counters {
-    fn read(&self) -> ConsumerStats {
-        ConsumerStats {
-            acknowledged: self.acknowledged.load(Ordering::Relaxed),
-            retried: self.retried.load(Ordering::Relaxed),
-            dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
-            released: self.released.load(Ordering::Relaxed),
-            stale: self.stale.load(Ordering::Relaxed),
         }
     }
 }

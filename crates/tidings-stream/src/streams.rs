@@ -1,7 +1,8 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -9,14 +10,14 @@ use uuid::Uuid;
 
 use crate::consumer::outage::Outages;
 use crate::consumer::overdue::Overdue;
-use crate::consumer::poller::{FIRST_CHECK_IN_TTL, Poller};
-use crate::consumer::{self, CloseReport, Consumer, Counters, Ended, Subscription, janitor, pull};
+use crate::consumer::poller::{CHECK_IN_TTL, Poller};
+use crate::consumer::{self, CloseReport, Consumer, Ended, Subscription, janitor, pull};
 use crate::engine::{ConsumerKey, Engine, GroupKey};
 use crate::telemetry::GroupTelemetry;
 use crate::{
     BatchHandler, Context, Error, GroupName, Handler, Message, MessageId, NewMessage,
-    PulledMessages, Retention, ServiceConfig, StreamName, SubscribeOptions, batch_with_context,
-    message, telemetry,
+    PulledMessages, Result, Retention, ServiceConfig, StreamName, SubscribeOptions,
+    batch_with_context, message, telemetry,
 };
 
 mod admin;
@@ -28,6 +29,11 @@ pub use redrive::{Redrive, Redriven};
 ///
 /// Clones share the engine, the consumers and the closing; each has settings of its own. When the
 /// last clone and the last [`Consumer`] are dropped, what still runs begins to close.
+///
+/// # Cancel safety
+///
+/// Where a call says nothing else: one that only looks changes nothing if its future is dropped, and any
+/// other may or may not have done its work then, and never a part of it.
 #[derive(Debug, Clone)]
 pub struct Streams {
     shared: Arc<Shared>,
@@ -94,7 +100,7 @@ impl Streams {
     /// # Errors
     ///
     /// [`Error::InvalidName`], also for an application or namespace that cannot be used.
-    pub fn name(&self, stream: &str) -> Result<StreamName, Error> {
+    pub fn name(&self, stream: &str) -> Result<StreamName> {
         StreamName::new(&self.config.app, &self.config.namespace, stream)
     }
 
@@ -106,11 +112,7 @@ impl Streams {
     /// [`Error::InvalidOption`] for a part of the message, for headers that begin with `x-dlq-`, or for a
     /// batch of more than [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) (on Redis also of more than 100,000
     /// messages); [`Error::Full`] if the store has no room; [`Error::OutcomeUnknown`] if it did not reply; [`Error::Backend`] if it fails.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have published the message.
-    pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId, Error> {
+    pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId> {
         let ids = self.append(stream, vec![message]).await?;
         ids.first().copied().ok_or_else(|| Error::backend(NoId))
     }
@@ -121,15 +123,11 @@ impl Streams {
     /// # Errors
     ///
     /// As for [`publish`](Self::publish).
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have published the messages, never a part of them.
     pub async fn publish_batch(
         &self,
         stream: &str,
         messages: Vec<NewMessage>,
-    ) -> Result<Vec<MessageId>, Error> {
+    ) -> Result<Vec<MessageId>> {
         if messages.is_empty() {
             self.name(stream)?;
             return Ok(Vec::new());
@@ -142,21 +140,13 @@ impl Streams {
     /// # Errors
     ///
     /// As for [`publish`](Self::publish), without those about messages.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have set it.
-    pub async fn set_retention(&self, stream: &str, retention: Retention) -> Result<(), Error> {
+    pub async fn set_retention(&self, stream: &str, retention: Retention) -> Result<()> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
         self.shared.engine.set_retention(&stream, retention).await
     }
 
-    async fn append(
-        &self,
-        stream: &str,
-        messages: Vec<NewMessage>,
-    ) -> Result<Vec<MessageId>, Error> {
+    async fn append(&self, stream: &str, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
         self.ensure_open()?;
         let stream = self.name(stream)?;
         message::check_batch(&messages)?;
@@ -195,7 +185,7 @@ impl Streams {
         group: &str,
         options: SubscribeOptions,
         handler: H,
-    ) -> Result<Consumer, Error> {
+    ) -> Result<Consumer> {
         let handler = Arc::new(handler);
         let one_by_one = batch_with_context(move |messages: Vec<Message>, context: Context| {
             let handler = Arc::clone(&handler);
@@ -234,7 +224,7 @@ impl Streams {
         group: &str,
         options: SubscribeOptions,
         handler: H,
-    ) -> Result<Consumer, Error> {
+    ) -> Result<Consumer> {
         self.start(stream, group, options, handler).await
     }
 
@@ -260,7 +250,7 @@ impl Streams {
         stream: &str,
         group: &str,
         options: SubscribeOptions,
-    ) -> Result<PulledMessages, Error> {
+    ) -> Result<PulledMessages> {
         options.check()?;
         let (handler, offers) = pull::offering(&options);
         // The time of a delivery is counted by what has offered it.
@@ -276,7 +266,7 @@ impl Streams {
         group: &str,
         options: SubscribeOptions,
         handler: impl BatchHandler,
-    ) -> Result<Consumer, Error> {
+    ) -> Result<Consumer> {
         self.ensure_open()?;
         options.check()?;
         let key = self.own_group(stream, group)?;
@@ -310,7 +300,7 @@ impl Streams {
             consumer: Uuid::now_v7().to_string().into(),
         };
         let present = Arc::from([consumer.clone()]);
-        match engine.check_in(present, FIRST_CHECK_IN_TTL).await {
+        match engine.check_in(present, CHECK_IN_TTL).await {
             // The group is there, and the poller checks in again: a consumer starts on a full disk, and
             // begins to work when there is room.
             Err(Error::Full(_)) => {}
@@ -329,7 +319,7 @@ impl Streams {
             closing: Arc::new(self.shared.closing.child_token()),
             paused: watch::Sender::new(options.starts_paused),
             options,
-            counters: Counters::default(),
+            stats: Mutex::default(),
             overdue: Overdue::default(),
             extending: Mutex::new(self.shared.outages.part("extending claims")),
             outages: self.shared.outages.clone(),
@@ -340,7 +330,7 @@ impl Streams {
         self.shared.consumers.spawn(async move {
             let (reason, closed) = running.await;
             if all_closing.is_cancelled() {
-                *total.lock().unwrap_or_else(PoisonError::into_inner) += closed;
+                *total.lock() += closed;
             }
             report.send_replace(Some(Ended::now(reason, closed)));
         });
@@ -369,18 +359,14 @@ impl Streams {
         self.shared.closing.cancel();
         self.shared.consumers.close();
         self.shared.consumers.wait().await;
-        *self
-            .shared
-            .closed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.shared.closed.lock()
     }
 
-    fn ensure_open(&self) -> Result<(), Error> {
+    fn ensure_open(&self) -> Result<()> {
         if self.shared.closing.is_cancelled() {
             return Err(Error::Closed);
         }
-        let mut tasks = self.shared.lock_housekeeping();
+        let mut tasks = self.shared.housekeeping.lock();
         let are_running =
             |tasks: &[AbortOnDropHandle<()>; 2]| tasks.iter().all(|it| !it.is_finished());
         if !tasks.as_ref().is_some_and(are_running) {
@@ -409,14 +395,14 @@ impl Streams {
     }
 
     /// A group that the application makes.
-    fn own_group(&self, stream: &str, group: &str) -> Result<GroupKey, Error> {
+    fn own_group(&self, stream: &str, group: &str) -> Result<GroupKey> {
         Ok(GroupKey {
             stream: self.name(stream)?,
             group: GroupName::of_application(group)?,
         })
     }
 
-    fn group(&self, stream: &str, group: &str) -> Result<GroupKey, Error> {
+    fn group(&self, stream: &str, group: &str) -> Result<GroupKey> {
         Ok(GroupKey {
             stream: self.name(stream)?,
             group: GroupName::new(group)?,
@@ -428,15 +414,6 @@ impl Streams {
 #[derive(Debug, thiserror::Error)]
 #[error("the engine returned no id for a message")]
 struct NoId;
-
-impl Shared {
-    fn lock_housekeeping(&self) -> MutexGuard<'_, Option<[AbortOnDropHandle<()>; 2]>> {
-        // Every statement leaves the tasks consistent, so a poisoned lock can be used.
-        self.housekeeping
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

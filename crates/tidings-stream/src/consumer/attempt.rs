@@ -4,7 +4,6 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -95,8 +94,7 @@ pub(super) async fn run(
             Over::TimedOut => End::TimedOut,
             Over::ClaimsExpire => End::ClaimsExpired,
             Over::Overtaken => {
-                let stale = &subscription.counters.stale;
-                stale.fetch_add(origins.len() as u64, Ordering::Relaxed);
+                subscription.stats.lock().stale += origins.len() as u64;
                 return Ended { ends: Vec::new(), is_late: true };
             }
         },

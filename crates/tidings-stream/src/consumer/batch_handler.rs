@@ -25,12 +25,8 @@ where
     F: Fn(Vec<Message>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), BatchError>> + Send,
 {
-    fn handle(
-        &self,
-        messages: Vec<Message>,
-        _: Context,
-    ) -> impl Future<Output = Result<(), BatchError>> + Send {
-        self(messages)
+    async fn handle(&self, messages: Vec<Message>, _: Context) -> Result<(), BatchError> {
+        self(messages).await
     }
 }
 
@@ -48,12 +44,8 @@ where
     F: Fn(Vec<Message>, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), BatchError>> + Send,
 {
-    fn handle(
-        &self,
-        messages: Vec<Message>,
-        context: Context,
-    ) -> impl Future<Output = Result<(), BatchError>> + Send {
-        self.0(messages, context)
+    async fn handle(&self, messages: Vec<Message>, context: Context) -> Result<(), BatchError> {
+        self.0(messages, context).await
     }
 }
 

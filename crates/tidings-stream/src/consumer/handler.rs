@@ -32,12 +32,8 @@ where
     F: Fn(Message) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), HandlerError>> + Send,
 {
-    fn handle(
-        &self,
-        message: Message,
-        _: Context,
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
-        self(message)
+    async fn handle(&self, message: Message, _: Context) -> Result<(), HandlerError> {
+        self(message).await
     }
 }
 
@@ -95,12 +91,8 @@ where
     F: Fn(Message, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<(), HandlerError>> + Send,
 {
-    fn handle(
-        &self,
-        message: Message,
-        context: Context,
-    ) -> impl Future<Output = Result<(), HandlerError>> + Send {
-        self.0(message, context)
+    async fn handle(&self, message: Message, context: Context) -> Result<(), HandlerError> {
+        self.0(message, context).await
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a message knows of the claim by which a handler has it, so that the handler can settle it in a
 //! transaction of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::MessageId;
 use crate::engine::{GroupKey, Receipt};
@@ -37,20 +39,13 @@ impl InHand {
     /// Whether a transaction has settled the message, which is true once that is committed.
     pub(super) fn may_be_settled(&self, id: MessageId) -> bool {
         let claims = self.0.as_deref();
-        claims.is_some_and(|claims| claims.lock().contains(&id))
+        claims.is_some_and(|claims| claims.settled.lock().contains(&id))
     }
 
     /// Whether a transaction has settled any of the messages.
     pub(super) fn any_may_be_settled(&self) -> bool {
         let claims = self.0.as_deref();
-        claims.is_some_and(|claims| !claims.lock().is_empty())
-    }
-}
-
-impl Claims {
-    fn lock(&self) -> MutexGuard<'_, Vec<MessageId>> {
-        // Every statement leaves the list whole, so a poisoned lock can be used.
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+        claims.is_some_and(|claims| !claims.settled.lock().is_empty())
     }
 }
 
@@ -76,7 +71,7 @@ mod settling {
             let claims = self.claims()?;
             let receipt = claims.receipts.iter().find(|it| it.id == self.id);
             let receipt = receipt.ok_or(NOT_IN_HAND)?;
-            claims.lock().push(self.id);
+            claims.settled.lock().push(self.id);
             Ok((&claims.group, *receipt))
         }
 
@@ -85,7 +80,7 @@ mod settling {
             if was_obeyed {
                 return Ok(());
             }
-            self.claims()?.lock().retain(|id| *id != self.id);
+            self.claims()?.settled.lock().retain(|id| *id != self.id);
             Err(Error::ClaimLost)
         }
 

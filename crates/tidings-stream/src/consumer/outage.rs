@@ -4,8 +4,9 @@
 //! itself. They share what they know of it: the first failure is logged, and the end once all parts that
 //! have failed work again.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tidings_reconnect::Trouble;
 
 use crate::Error;
@@ -48,11 +49,6 @@ impl Outages {
             failing: None,
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, [Outage; 2]> {
-        // The state is whole after every call, so a poisoned lock can be used.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Part {
@@ -71,10 +67,10 @@ impl Part {
         };
         if self.failing != Some(kind) {
             self.leave();
-            self.outages.lock()[kind as usize].failing += 1;
+            self.outages.shared.lock()[kind as usize].failing += 1;
             self.failing = Some(kind);
         }
-        let has_begun = self.outages.lock()[kind as usize].trouble.failed();
+        let has_begun = self.outages.shared.lock()[kind as usize].trouble.failed();
         let (what, error) = (self.what, error as &dyn std::error::Error);
         if has_begun {
             tracing::warn!(what, error, "the store of streams failed, trying again");
@@ -88,7 +84,7 @@ impl Part {
         let Some(kind) = self.failing.take() else {
             return false;
         };
-        let outage = &mut self.outages.lock()[kind as usize];
+        let outage = &mut self.outages.shared.lock()[kind as usize];
         outage.failing -= 1;
         outage.failing == 0 && outage.trouble.worked()
     }

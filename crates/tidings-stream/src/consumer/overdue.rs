@@ -9,10 +9,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -96,7 +97,7 @@ impl Overdue {
 
     /// Returns whether [`keep`] looks early enough.
     fn enter(&self, receipts: Arc<[Receipt]>, lease_end: Instant) -> (Registered<'_>, bool) {
-        let mut all = self.lock();
+        let mut all = self.running.lock();
         let running = Some(Running {
             receipts,
             lease_end,
@@ -127,7 +128,7 @@ impl Overdue {
             .map(|receipt| (receipt.id, *receipt))
             .collect();
         let mut found = HashMap::new();
-        let mut all = self.lock();
+        let mut all = self.running.lock();
         for running in all.handlers.iter_mut().flatten() {
             if !running
                 .receipts
@@ -155,7 +156,7 @@ impl Overdue {
 
     /// Notes that the store was asked to record late ends.
     pub(super) fn late_ones_tried(&self, messages: &[MessageId]) {
-        let mut all = self.lock();
+        let mut all = self.running.lock();
         for id in messages {
             if let Some(late) = all.late.get_mut(id) {
                 late.was_tried = true;
@@ -167,7 +168,7 @@ impl Overdue {
     /// find their messages.
     pub(super) fn forget_late_ones(&self) {
         if self.has_late_ones.load(Ordering::Acquire) {
-            let mut all = self.lock();
+            let mut all = self.running.lock();
             all.late.retain(|_, late| !late.was_tried);
             self.has_late_ones
                 .store(!all.late.is_empty(), Ordering::Release);
@@ -184,7 +185,7 @@ impl Overdue {
         let now = Instant::now();
         let mut due = Vec::new();
         let mut next = None;
-        let mut all = self.lock();
+        let mut all = self.running.lock();
         for running in all.handlers.iter_mut().flatten() {
             if running.extensions >= MAX_EXTENSIONS {
                 continue;
@@ -203,17 +204,12 @@ impl Overdue {
             next.map(|next| (next - margin).saturating_duration_since(now)),
         )
     }
-
-    fn lock(&self) -> MutexGuard<'_, All> {
-        // Every statement leaves the maps consistent, so a poisoned lock can be used.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Registered<'_> {
     /// The receipts of the handler's messages, as they are now.
     pub(super) fn receipts(&self) -> Arc<[Receipt]> {
-        let mut all = self.overdue.lock();
+        let mut all = self.overdue.running.lock();
         let running = all.running(self.place);
         running.map_or_else(|| Arc::from([]), |running| Arc::clone(&running.receipts))
     }
@@ -221,7 +217,7 @@ impl Registered<'_> {
     /// Says that the handler has ended, and returns the ends of its messages, in their order, with the
     /// receipts as they are now. What is late is remembered.
     pub(super) fn end(mut self, is_late: bool, mut ends: Vec<Settling>) -> Vec<Settling> {
-        let mut all = self.overdue.lock();
+        let mut all = self.overdue.running.lock();
         let receipts = all.remove(self.place.take());
         for (end, receipt) in ends.iter_mut().zip(&*receipts) {
             end.settlement.receipt = *receipt;
@@ -245,7 +241,7 @@ impl Registered<'_> {
 
     /// Records that the claims of the handler now last longer.
     pub(super) fn extended(&self, lease_end: Instant) {
-        if let Some(running) = self.overdue.lock().running(self.place) {
+        if let Some(running) = self.overdue.running.lock().running(self.place) {
             running.lease_end = lease_end;
         }
     }
@@ -254,7 +250,7 @@ impl Registered<'_> {
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.overdue.lock().remove(self.place.take());
+            self.overdue.running.lock().remove(self.place.take());
         }
     }
 }
@@ -291,8 +287,8 @@ pub(super) async fn keep(subscription: Arc<Subscription>) -> Infallible {
             );
             let extended = subscription.engine.extend(group, receipts, visibility);
             match extended.await {
-                Ok(_) => subscription.extended(),
-                Err(error) => subscription.not_extended(&error),
+                Ok(_) => subscription.extending.lock().worked(),
+                Err(error) => subscription.extending.lock().failed(&error),
             }
         }
         tokio::select! {

@@ -1,15 +1,16 @@
 //! Polling for all waiting consumers of a process with one call.
 //!
 //! If each waiting consumer polled by a claim, a thousand idle ones would make a thousand calls per
-//! interval. Instead they register here. One task asks the engine for all whose time has come, and
-//! wakes those that have something to claim.
+//! interval. Instead each asks here once per interval, and can wait for the last quarter of it. One task
+//! asks the engine for all that have asked by then.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::outage::Outages;
@@ -22,7 +23,7 @@ const MAX_POLL: usize = 1000;
 /// How often the consumers of this process check in, and how long a check-in lasts: two may be lost
 /// before a consumer counts as dead.
 const CHECK_IN_INTERVAL: Duration = Duration::from_secs(15);
-const CHECK_IN_TTL: Duration = Duration::from_secs(45);
+pub(crate) const CHECK_IN_TTL: Duration = Duration::from_secs(45);
 
 /// The consumers of one process. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +34,7 @@ pub(crate) struct Poller {
 #[derive(Debug, Default)]
 struct Shared {
     registry: Mutex<Registry>,
-    /// Notified when the next poll may have become earlier.
+    /// Notified when the next poll has become earlier.
     changed: Notify,
 }
 
@@ -41,17 +42,15 @@ struct Shared {
 struct Registry {
     next_number: u64,
     entries: HashMap<u64, Entry>,
-    /// The consumers that wait, by the time of their next poll.
-    waiting: BTreeSet<(Instant, u64)>,
+    /// When the first of those that ask can wait no longer; `None` if none asks.
+    next_poll: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Entry {
     consumer: ConsumerKey,
-    interval: Duration,
-    /// The time of the next poll; `None` while it does not wait.
-    next: Option<Instant>,
-    ready: Arc<Notify>,
+    /// Gets whether there is something to claim, if the consumer asks for that.
+    ask: Option<oneshot::Sender<bool>>,
 }
 
 /// A registered consumer. Dropping it removes the consumer.
@@ -59,30 +58,22 @@ struct Entry {
 pub(crate) struct Registration {
     poller: Poller,
     number: u64,
-    ready: Arc<Notify>,
+    interval: Duration,
 }
 
 impl Poller {
     /// Registers a consumer that is polled for at an interval while it waits.
     pub(crate) fn register(&self, consumer: ConsumerKey, interval: Duration) -> Registration {
-        let ready = Arc::new(Notify::new());
-        let mut registry = self.lock();
+        let mut registry = self.shared.registry.lock();
         let number = registry.next_number;
         registry.next_number += 1;
-        registry.entries.insert(
-            number,
-            Entry {
-                consumer,
-                interval,
-                next: None,
-                ready: Arc::clone(&ready),
-            },
-        );
+        let ask = None;
+        registry.entries.insert(number, Entry { consumer, ask });
         drop(registry);
         Registration {
             poller: self.clone(),
             number,
-            ready,
+            interval,
         }
     }
 
@@ -93,12 +84,10 @@ impl Poller {
         outages: Outages,
         closing: CancellationToken,
     ) {
-        let polling = self.poll(&engine, &outages);
-        let checking_in = self.check_in(&engine, &outages);
         tokio::select! {
             () = closing.cancelled() => {}
-            () = polling => {}
-            () = checking_in => {}
+            () = self.poll(&engine, &outages) => {}
+            () = self.check_in(&engine, &outages) => {}
         }
     }
 
@@ -106,30 +95,28 @@ impl Poller {
     async fn poll(&self, engine: &Weak<dyn Engine>, outages: &Outages) {
         let mut polling = outages.part("polling");
         loop {
-            let (due, next) = self.due();
-            if due.is_empty() {
+            let next = self.shared.registry.lock().next_poll;
+            if next.is_none_or(|next| next > Instant::now()) {
                 tokio::select! {
                     () = self.shared.changed.notified() => {}
-                    () = until(next) => {}
+                    () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
                 }
                 continue;
             }
             let Some(engine) = engine.upgrade() else {
                 return;
             };
-            let groups: Arc<[GroupKey]> = due.iter().map(|(_, group)| group.clone()).collect();
-            match engine.ready(groups).await {
+            let (groups, asks) = self.take_asks();
+            match engine.ready(groups.into()).await {
                 Ok(ready) => {
                     polling.worked();
-                    let numbers = due.iter().map(|(number, _)| *number);
-                    self.notify(
-                        numbers
-                            .zip(ready)
-                            .filter_map(|(n, ready)| ready.then_some(n)),
-                    );
+                    for (ask, ready) in asks.into_iter().zip(ready) {
+                        // An error means that the consumer waits no more.
+                        ask.send(ready).ok();
+                    }
                 }
                 Err(Error::Closed) => return,
-                // Waiting consumers are polled for again.
+                // Those that still wait ask again.
                 Err(error) => polling.failed(&error),
             }
         }
@@ -139,17 +126,14 @@ impl Poller {
     async fn check_in(&self, engine: &Weak<dyn Engine>, outages: &Outages) {
         let mut checking_in = outages.part("checking in");
         loop {
-            tokio::time::sleep(CHECK_IN_INTERVAL).await;
+            sleep(CHECK_IN_INTERVAL).await;
             let Some(engine) = engine.upgrade() else {
                 return;
             };
             let consumers: Arc<[ConsumerKey]> = {
-                let registry = self.lock();
-                registry
-                    .entries
-                    .values()
-                    .map(|e| e.consumer.clone())
-                    .collect()
+                let registry = self.shared.registry.lock();
+                let entries = registry.entries.values();
+                entries.map(|entry| entry.consumer.clone()).collect()
             };
             if consumers.is_empty() {
                 continue;
@@ -162,45 +146,18 @@ impl Poller {
         }
     }
 
-    /// The consumers whose time has come, or comes within a quarter of their interval, with their
-    /// next time set. If there are none, the time of the first poll.
-    fn due(&self) -> (Vec<(u64, GroupKey)>, Option<Instant>) {
-        let now = Instant::now();
-        let mut registry = self.lock();
-        let first = registry.waiting.first().map(|(next, _)| *next);
-        if first.is_none_or(|first| first > now) {
-            return (Vec::new(), first);
-        }
-        let due: Vec<_> = registry
-            .waiting
-            .iter()
-            .map_while(|(next, number)| {
-                let entry = registry.entries.get(number)?;
-                (*next <= now + entry.interval / 4).then(|| (*number, entry.consumer.group.clone()))
-            })
-            .take(MAX_POLL)
-            .collect();
-        for (number, _) in &due {
-            registry.wait(*number);
-        }
-        (due, first)
-    }
-
-    fn notify(&self, numbers: impl Iterator<Item = u64>) {
-        let registry = self.lock();
-        for number in numbers {
-            if let Some(entry) = registry.entries.get(&number) {
-                entry.ready.notify_one();
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Registry> {
-        // Every statement leaves the map consistent, so a poisoned lock can be used.
-        self.shared
-            .registry
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// The groups of those that ask, and where each waits.
+    fn take_asks(&self) -> (Vec<GroupKey>, Vec<oneshot::Sender<bool>>) {
+        let mut registry = self.shared.registry.lock();
+        let entries = registry.entries.values_mut();
+        let asks = entries.filter_map(|entry| {
+            let ask = entry.ask.take().filter(|ask| !ask.is_closed())?;
+            Some((entry.consumer.group.clone(), ask))
+        });
+        let asks: (Vec<_>, Vec<_>) = asks.take(MAX_POLL).unzip();
+        // There may be more.
+        registry.next_poll = (asks.0.len() == MAX_POLL).then(Instant::now);
+        asks
     }
 }
 
@@ -211,67 +168,40 @@ impl Registration {
     ///
     /// Dropping the future ends the waiting.
     pub(crate) async fn polled(&self) {
-        let _waiting = Waiting(self);
-        let is_first = self.poller.lock().wait(self.number);
-        if is_first {
+        loop {
+            // Spread, because processes may have been started together.
+            let spread = 0.625 + fastrand::f64() / 4.0;
+            sleep(self.interval.mul_f64(spread)).await;
+            // An error means that the poll failed.
+            if let Ok(true) = self.ask().await {
+                return;
+            }
+        }
+    }
+
+    /// Asks whether there is something to claim.
+    fn ask(&self) -> oneshot::Receiver<bool> {
+        let (ask, reply) = oneshot::channel();
+        let latest = Instant::now() + self.interval / 4;
+        let mut registry = self.poller.shared.registry.lock();
+        if let Some(entry) = registry.entries.get_mut(&self.number) {
+            entry.ask = Some(ask);
+        }
+        if registry.next_poll.is_none_or(|next| latest < next) {
+            registry.next_poll = Some(latest);
             self.poller.shared.changed.notify_one();
         }
-        self.ready.notified().await;
-    }
-}
-
-impl Registry {
-    /// Sets the next poll of a consumer. Returns whether that is before all others.
-    fn wait(&mut self, number: u64) -> bool {
-        self.stop_waiting(number);
-        let Some(entry) = self.entries.get_mut(&number) else {
-            return false;
-        };
-        let next = Instant::now() + jittered(entry.interval);
-        entry.next = Some(next);
-        self.waiting.insert((next, number));
-        self.waiting.first() == Some(&(next, number))
-    }
-
-    fn stop_waiting(&mut self, number: u64) {
-        let next = self
-            .entries
-            .get_mut(&number)
-            .and_then(|entry| entry.next.take());
-        if let Some(next) = next {
-            self.waiting.remove(&(next, number));
-        }
-    }
-}
-
-/// Ends the waiting of a registration.
-struct Waiting<'a>(&'a Registration);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.poller.lock().stop_waiting(self.0.number);
+        reply
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut registry = self.poller.lock();
-        registry.stop_waiting(self.number);
-        registry.entries.remove(&self.number);
+        self.poller
+            .shared
+            .registry
+            .lock()
+            .entries
+            .remove(&self.number);
     }
-}
-
-/// How long the first check-in of a consumer lasts.
-pub(crate) const FIRST_CHECK_IN_TTL: Duration = CHECK_IN_TTL;
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Spreads the polls of processes that were started together.
-fn jittered(interval: Duration) -> Duration {
-    interval.mul_f64(0.875 + fastrand::f64() / 4.0)
 }

@@ -4,16 +4,17 @@
 //! dead letters and closing are those of every consumer.
 
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::Consumer;
-use crate::{Context, Error, Handler, HandlerError, Message, SubscribeOptions};
+use crate::{Context, Error, Handler, HandlerError, Message, Result, SubscribeOptions};
 
 /// The messages of a group as a [`Stream`]: see [`Streams::pull`](crate::Streams::pull).
 ///
@@ -105,7 +106,7 @@ impl PulledMessage {
     /// # Errors
     ///
     /// [`Error::ClaimLost`] if its time was up, or closing waited no longer: it is delivered again.
-    pub fn settle(self, result: Result<(), HandlerError>) -> Result<(), Error> {
+    pub fn settle(self, result: Result<(), HandlerError>) -> Result<()> {
         self.settled.send(result).map_err(|_| Error::ClaimLost)
     }
 
@@ -114,7 +115,7 @@ impl PulledMessage {
     /// # Errors
     ///
     /// As for [`settle`](Self::settle).
-    pub fn acknowledge(self) -> Result<(), Error> {
+    pub fn acknowledge(self) -> Result<()> {
         self.settle(Ok(()))
     }
 
@@ -127,7 +128,7 @@ impl PulledMessage {
         self,
         delay: Duration,
         reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Result<(), Error> {
+    ) -> Result<()> {
         self.settle(Err(HandlerError::retry_after(delay, reason)))
     }
 
@@ -136,10 +137,7 @@ impl PulledMessage {
     /// # Errors
     ///
     /// As for [`settle`](Self::settle).
-    pub fn reject(
-        self,
-        reason: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Result<(), Error> {
+    pub fn reject(self, reason: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Result<()> {
         self.settle(Err(HandlerError::skip_retry(reason)))
     }
 
@@ -148,7 +146,7 @@ impl PulledMessage {
     /// # Errors
     ///
     /// As for [`settle`](Self::settle).
-    pub fn still_working(&self) -> Result<(), Error> {
+    pub fn still_working(&self) -> Result<()> {
         if self.settled.is_closed() {
             return Err(Error::ClaimLost);
         }
@@ -171,7 +169,7 @@ struct Untaken(Arc<Mutex<Option<Message>>>);
 
 impl Untaken {
     fn take(&self) -> Option<Message> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 }
 

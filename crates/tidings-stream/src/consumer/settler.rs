@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::outage::Part;
 use super::{CloseReport, Subscription, after};
 use crate::engine::{Outcome, Settlement};
-use crate::{Error, MessageId, telemetry};
+use crate::{Error, MessageId, Result, telemetry};
 
 /// Most settlements of one call to the store, so that no call holds up the store for long.
 const MAX_BATCH: usize = 1000;
@@ -252,7 +251,7 @@ impl Settler<'_> {
         }
     }
 
-    async fn settle(&mut self, chunk: &[Settling]) -> Result<Vec<bool>, Error> {
+    async fn settle(&mut self, chunk: &[Settling]) -> Result<Vec<bool>> {
         let group = self.subscription.group();
         let settlements = chunk.iter().map(|end| end.settlement.clone()).collect();
         let settling = self.subscription.engine.settle(group, settlements);
@@ -324,10 +323,7 @@ impl Settler<'_> {
     /// Counts ends whose receipts were obeyed or not; `None` if the store took nothing.
     fn count(&mut self, chunk: &[Settling], obeyed: Option<&[bool]>) {
         let Subscription {
-            engine,
-            options,
-            counters,
-            ..
+            engine, options, ..
         } = self.subscription;
         let group = self.subscription.group();
         let by_transaction = || chunk.iter().any(|end| end.by_transaction);
@@ -335,13 +331,6 @@ impl Settler<'_> {
             // What these have held back can be claimed now, and no engine says so.
             engine.wakes().wake(&group.stream);
         }
-        let outcomes = [
-            (&counters.acknowledged, telemetry::ACKNOWLEDGED),
-            (&counters.retried, telemetry::RETRIED),
-            (&counters.released, telemetry::RELEASED),
-            (&counters.dead_lettered, telemetry::DEAD_LETTERED),
-            (&counters.stale, telemetry::STALE),
-        ];
         let mut counted = [0; 5];
         for (end, obeyed) in chunk.iter().zip(obeyed.into_iter().flatten()) {
             let outcome = match end.settlement.outcome {
@@ -361,9 +350,17 @@ impl Settler<'_> {
             };
             counted[outcome] += 1;
         }
-        for ((counter, outcome), messages) in outcomes.into_iter().zip(counted) {
+        let stats = &mut *self.subscription.stats.lock();
+        let outcomes = [
+            (&mut stats.acknowledged, telemetry::ACKNOWLEDGED),
+            (&mut stats.retried, telemetry::RETRIED),
+            (&mut stats.released, telemetry::RELEASED),
+            (&mut stats.dead_lettered, telemetry::DEAD_LETTERED),
+            (&mut stats.stale, telemetry::STALE),
+        ];
+        for ((count, outcome), messages) in outcomes.into_iter().zip(counted) {
             if messages > 0 {
-                counter.fetch_add(messages, Ordering::Relaxed);
+                *count += messages;
                 self.subscription.telemetry.settled(outcome, messages);
             }
         }

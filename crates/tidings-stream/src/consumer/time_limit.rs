@@ -61,14 +61,14 @@ pub(super) async fn watch(
             // The settlement of those that other claims have taken will be refused. What a transaction has
             // settled has no claim any more, and its handler may have more to do.
             Ok(obeyed) if obeyed.contains(&true) || in_hand.any_may_be_settled() => {
-                subscription.extended();
+                subscription.extending.lock().worked();
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;
                 running.extended(lease_end);
             }
             Ok(_) => return Over::Overtaken,
             Err(error) => {
-                subscription.not_extended(&error);
+                subscription.extending.lock().failed(&error);
                 next = asked_at + visibility / 6;
             }
         }
