@@ -1,4 +1,4 @@
-import { asTidingsError, errorOf } from "./error.js";
+import { asTidingsError, errorOf, notFromTidings } from "./error.js";
 import type { Tokens } from "./tokens.js";
 import { Backoff, wait } from "./wait.js";
 
@@ -28,8 +28,6 @@ export class Api {
   readonly #credentials: RequestCredentials;
 
   constructor({ url, user, tokens, credentials }: ApiOptions) {
-    // A URL would drop these two, and lead to another route.
-    if (user === "" || user === "." || user === "..") throw new TypeError("user: expected the name of a user");
     const server = new URL(url.endsWith("/") ? url : `${url}/`);
     this.user = user;
     this.tokens = tokens;
@@ -52,10 +50,11 @@ export class Api {
   }
 
   /**
-   * Sends a request that may be repeated, and returns the text of the response. It is sent again after a failure that
-   * may be over soon, and with a new token after a 401.
+   * Sends a request that may be repeated, and returns what `read` makes of the text of the response. It is sent again
+   * after a failure that may be over soon, which includes a response that `read` does not accept, and with a new token
+   * after a 401.
    */
-  async call(method: "GET" | "POST", path: string, body?: object): Promise<string> {
+  async call<T>(method: "GET" | "POST", path: string, read: (text: string) => T, body?: object): Promise<T> {
     const backoff = new Backoff(MAX_WAIT_MS);
     let refused: string | undefined;
     for (let tries = 1; ; tries += 1) {
@@ -67,9 +66,14 @@ export class Api {
         if (method === "POST") init.keepalive = true;
         if (body !== undefined) init.body = JSON.stringify(body);
         const response = await this.send(path, token, init);
-        return await response.text().catch((error: unknown) => {
+        const text = await response.text().catch((error: unknown) => {
           throw asTidingsError(error);
         });
+        try {
+          return read(text);
+        } catch (cause) {
+          throw notFromTidings(response.status, { cause });
+        }
       } catch (thrown) {
         const error = asTidingsError(thrown);
         const hint = error.retryAfterMs ?? 0;
@@ -79,10 +83,8 @@ export class Api {
           continue;
         }
         if (!error.isRetryable) throw error;
-        await wait(backoff.next(hint), NEVER);
+        await wait(backoff.next(hint));
       }
     }
   }
 }
-
-const NEVER = new AbortController().signal;

@@ -3,8 +3,8 @@ import type { EventId } from "./ids.js";
 import { Inbox, type InboxOptions } from "./inbox.js";
 import { type ConnectionOptions, Stream, type StreamOptions } from "./stream.js";
 import { Tokens, type TokenSource } from "./tokens.js";
-import type { Transport } from "./transport.js";
-import { type Counts, type Page, pageOf, type Query } from "./wire.js";
+import { type Transport, TRANSPORTS } from "./transport.js";
+import { type Counts, countsOf, type Page, pageOf, type Query } from "./wire.js";
 
 /** Which user, of which server, with which token. */
 export interface TidingsOptions {
@@ -33,6 +33,20 @@ function ownUrl(): string | undefined {
   return /^https?:/.test(url) ? new URL(".", url).href : undefined;
 }
 
+const CREDENTIALS: readonly RequestCredentials[] = ["same-origin", "include", "omit"];
+
+function isAddress(url: unknown): url is string {
+  try {
+    return /^https?:$/.test(new URL(url as string).protocol);
+  } catch {
+    return false;
+  }
+}
+
+function expect(option: string, holds: boolean, expected: string, got: unknown): asserts holds {
+  if (!holds) throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
+}
+
 /**
  * One user of a Tidings server. Requests are sent again after failures that may be over soon; their errors are
  * {@link TidingsError}s.
@@ -42,9 +56,17 @@ export class Tidings {
   readonly #api: Api;
   readonly #connection: ConnectionOptions;
 
+  /** Throws a TypeError that names the option, if one is wrong. */
   constructor(options: TidingsOptions) {
     const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-    if (url === undefined) throw new TypeError("url: expected the address of a Tidings server");
+    // A URL would drop these two, and lead to another route.
+    expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);
+    expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
+    expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
+    expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
+    expect("share", typeof share === "boolean", "true or false", share);
+    expect("credentials", CREDENTIALS.includes(credentials), CREDENTIALS.join(", "), credentials);
+    expect("maxWaitMs", typeof maxWaitMs === "number" && maxWaitMs > 0, "a number of milliseconds", maxWaitMs);
     this.user = user;
     this.#api = new Api({ url, user, tokens: new Tokens(token), credentials });
     this.#connection = { transport, share, maxWaitMs };
@@ -64,12 +86,12 @@ export class Tidings {
   async list<Payload = unknown>(query: Query = {}): Promise<Page<Payload>> {
     const parameters = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) if (value !== undefined) parameters.set(name, String(value));
-    return pageOf(await this.#api.call("GET", `notifications?${parameters}`)) as Page<Payload>;
+    return this.#api.call("GET", `notifications?${parameters}`, (text) => pageOf(text) as Page<Payload>);
   }
 
   /** Loads the counts alone. */
-  async counts(): Promise<Counts> {
-    return JSON.parse(await this.#api.call("GET", "notifications/unread-count")) as Counts;
+  counts(): Promise<Counts> {
+    return this.#api.call("GET", "notifications/unread-count", countsOf<Counts>);
   }
 
   markRead(id: EventId): Promise<Counts> {
@@ -98,8 +120,8 @@ export class Tidings {
     return this.#change("seen", upTo);
   }
 
-  async #change(path: string, upTo?: EventId): Promise<Counts> {
+  #change(path: string, upTo?: EventId): Promise<Counts> {
     const body = upTo === undefined ? undefined : { up_to: upTo };
-    return JSON.parse(await this.#api.call("POST", `notifications/${path}`, body)) as Counts;
+    return this.#api.call("POST", `notifications/${path}`, countsOf<Counts>, body);
   }
 }

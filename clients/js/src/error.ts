@@ -22,9 +22,10 @@ export class TidingsError extends Error {
    *
    * - `unreachable`: no response, for instance because the network is down or the page's origin is not allowed;
    * - `timeout`: no response in time;
-   * - `token_unavailable`: the function `token` failed;
+   * - `token_unavailable`: the function `token` failed, or returned what is no token;
    * - `unauthorized`: no token, or the server refuses each token that the function `token` returns;
    * - `unexpected_response`: a response that is not from Tidings, for instance of a proxy;
+   * - `unsupported`: this platform has no `WebSocket`, or the credential cannot be sent over one;
    * - `ended`: the stream ended; `bye` has the code 4000 to 4299.
    */
   readonly code: string;
@@ -78,11 +79,17 @@ export function errorOf(response: Response, body: string): TidingsError {
   if (typeof error?.code !== "string" || typeof error.message !== "string") {
     // The limit may be one of a proxy. Any other error may be over when the proxy reaches the server again.
     const code = status === 429 || status === 401 ? (status === 401 ? "unauthorized" : "too_many_requests") : "unexpected_response";
-    return new TidingsError(`the reply has the status ${status} and is not from Tidings`, { ...details, code });
+    return notFromTidings(status, { ...details, code });
   }
   const message = error.field === undefined ? error.message : `${error.field}: ${error.message}`;
   const requestId = error.request_id ?? response.headers.get("x-request-id") ?? undefined;
   return new TidingsError(message, { ...details, code: error.code, field: error.field, requestId });
+}
+
+/** The error of a response that is not from Tidings, for instance a page of a proxy. */
+export function notFromTidings(status: number, details: Partial<ErrorDetails>): TidingsError {
+  const message = `the reply has the status ${status} and is not from Tidings`;
+  return new TidingsError(message, { code: "unexpected_response", status, ...details });
 }
 
 /** Any thrown value as a {@link TidingsError}. */

@@ -94,6 +94,8 @@ export class Inbox<Payload = unknown> {
   readonly #listeners = new Set<(state: InboxState<Payload>) => void>();
   #contents: Contents<Payload> | undefined;
   #pending: Pending[] = [];
+  /** One for each action that the server has carried out lately. */
+  readonly #reportTimers = new Set<ReturnType<typeof setTimeout>>();
   /** What has arrived since a request for a page was sent, for each such request. */
   readonly #recordings = new Set<(Notification<Payload> | Change)[]>();
   readonly #archived = new Map<EventId, Notification<Payload>>();
@@ -181,6 +183,7 @@ export class Inbox<Payload = unknown> {
   close(): void {
     this.#stream.close();
     this.#closed.abort();
+    for (const timer of this.#reportTimers) clearTimeout(timer);
   }
 
   #takeStatus(status: Status, error: TidingsError | undefined): void {
@@ -333,9 +336,11 @@ export class Inbox<Payload = unknown> {
     // The server reports only what has changed something.
     if (this.#contents === undefined || changesNothing(this.#contents, action)) return settle();
     if (pending.isUncertain) return this.#reload();
-    void wait(REPORT_MS, this.#closed.signal).then(() => {
+    const timer = setTimeout(() => {
+      this.#reportTimers.delete(timer);
       if (this.#pending.includes(pending)) this.#reload();
-    });
+    }, REPORT_MS);
+    this.#reportTimers.add(timer);
   }
 
   /** Makes the state at this moment, and calls the listeners once the caller has finished. */

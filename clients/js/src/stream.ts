@@ -24,7 +24,7 @@ export interface StreamOptions<Payload = unknown> {
   onHello?(hello: Hello): void;
   /** Called when the backlog is over, on each connection. */
   onCaughtUp?(): void;
-  /** Called when the status changes. `error` is why the stream waits or has failed. */
+  /** Called with `connecting` first, and when the status changes. `error` is why the stream waits or has failed. */
   onStatus?(status: Status, error?: TidingsError): void;
 }
 
@@ -50,6 +50,10 @@ export class Stream<Payload = unknown> {
     this.#connection = connection;
     this.#options = options;
     this.#feed = this.#open(options.cursor);
+    // The caller has the stream by then.
+    queueMicrotask(() => {
+      if (this.#status === "connecting") this.#call(() => options.onStatus?.("connecting"));
+    });
     if (typeof document !== "undefined") this.#followPage();
   }
 

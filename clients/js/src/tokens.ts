@@ -49,13 +49,23 @@ export class Tokens {
     });
     try {
       const token = await Promise.race([Promise.resolve().then(source), timeout]);
-      if (typeof token !== "string" || token === "") throw new Error("expected a token, got no text");
-      this.#current = token.trim();
+      this.#current = checked(token);
       return this.#current;
     } catch (cause) {
-      throw new TidingsError("the application returned no token", { code: "token_unavailable", cause });
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", cause });
     } finally {
       clearTimeout(timer);
     }
   }
+}
+
+/** Refuses what is no token, for instance a page that says that there is no such route. */
+function checked(token: unknown): string {
+  if (typeof token !== "string") throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
+  const text = token.trim();
+  if (text === "") throw new TypeError("expected a token, got an empty text");
+  // What the header `Authorization` can have.
+  if (!/^[\x21-\x7e]+$/.test(text)) throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
+  return text;
 }

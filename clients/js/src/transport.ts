@@ -5,8 +5,11 @@ import { memberText } from "./json.js";
 import { EventParser } from "./sse.js";
 import type { Frame } from "./wire.js";
 
+/** How frames may arrive. */
+export const TRANSPORTS = ["sse", "websocket"] as const;
+
 /** How frames arrive. */
-export type Transport = "sse" | "websocket";
+export type Transport = (typeof TRANSPORTS)[number];
 
 /** Where a connection begins, and who hears what it sends. */
 export interface Listener {
@@ -82,7 +85,8 @@ export const receiveFrames: Receive = (api, listener) =>
   new Promise((resolve, reject) => {
     const { token, signal } = listener;
     if (typeof WebSocket !== "function") {
-      throw new TidingsError("this platform has no WebSocket", { code: "unsupported" });
+      const message = 'this platform has no WebSocket (Node has one from version 22): use the transport "sse"';
+      throw new TidingsError(message, { code: "unsupported" });
     }
     const url = new URL(`ws?${startOf(listener)}`, api.base);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -137,6 +141,9 @@ function frameOf(data: unknown): Frame {
   return { event, text: event === "notification" ? (memberText(data, "data") ?? "") : data };
 }
 
+/** The three parts of a JSON Web Token. */
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
+
 /** Why an upgrade was refused. The server checks the caller first; a caller who may open it gets 426. */
 async function explain(api: Api, { token, signal }: Listener): Promise<TidingsError> {
   try {
@@ -145,6 +152,11 @@ async function explain(api: Api, { token, signal }: Listener): Promise<TidingsEr
   } catch (thrown) {
     const error = asTidingsError(thrown);
     if (error.status !== 426) return error;
-    return new TidingsError("the WebSocket cannot be opened", { code: "unreachable" });
+    // The server accepts the credential in a header, and a token in a WebSocket too.
+    if (token !== undefined && !TOKEN.test(token)) {
+      return new TidingsError('an API key cannot be sent over a WebSocket: use the transport "sse"', { code: "unsupported" });
+    }
+    const message = "the server replies, but no WebSocket can be opened: a proxy may not pass it on";
+    return new TidingsError(message, { code: "unreachable" });
   }
 }

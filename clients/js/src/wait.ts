@@ -1,15 +1,15 @@
 /** Waits, for at least `ms` milliseconds or until the signal. */
-export function wait(ms: number, signal: AbortSignal): Promise<void> {
+export function wait(ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    if (signal.aborted) return resolve();
+    if (signal?.aborted) return resolve();
     const done = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", done);
+      signal?.removeEventListener("abort", done);
       resolve();
     };
     // A larger number would make the timer fire at once.
     const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
-    signal.addEventListener("abort", done);
+    signal?.addEventListener("abort", done);
   });
 }
 

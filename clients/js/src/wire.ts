@@ -88,8 +88,17 @@ export function notificationOf(text: string): Notification {
   return { ...(JSON.parse(text) as Notification), payload_text: memberText(text, "payload") ?? "null" };
 }
 
-/** Reads a page of the inbox, and keeps the text of each payload. */
+/** Reads counts. Throws a TypeError if the text is other JSON, and a SyntaxError if it is none. */
+export function countsOf<T extends Counts>(text: string): T {
+  const counts = JSON.parse(text) as Partial<T> | null;
+  const isOurs = typeof counts?.unread === "number" && typeof counts.unseen === "number" && typeof counts.cursor === "string";
+  if (!isOurs) throw new TypeError("expected counts");
+  return counts as T;
+}
+
+/** Reads a page of the inbox, and keeps the text of each payload. Throws as {@link countsOf}. */
 export function pageOf(text: string): Page {
-  const { data: _, ...rest } = JSON.parse(text) as Page;
+  const { data, ...rest } = countsOf<Page>(text);
+  if (!Array.isArray(data)) throw new TypeError("expected a page");
   return { ...rest, data: elementTexts(memberText(text, "data") ?? "[]").map(notificationOf) };
 }

@@ -122,7 +122,7 @@ for (const transport of TRANSPORTS) {
     await notify(n);
     await until("the last one", () => seen.payloads.includes(n));
     assert.deepEqual(seen.payloads, numbers(0, n));
-    assert.deepEqual(seen.statuses, ["live"]);
+    assert.deepEqual(seen.statuses, ["connecting", "live"]);
   });
 
   test(`a refused token is replaced, and without a good one the stream fails (${transport})`, async (t) => {
@@ -279,7 +279,5 @@ test("names of users are parts of a path, whatever is in them", async (t) => {
     const { data } = await new Tidings({ url: server.url, user }).list();
     assert.deepEqual(data.map(({ payload }) => payload), [user]);
   }
-  for (const user of ["", ".", ".."]) assert.throws(() => new Tidings({ url: server.url, user }), TypeError);
-  assert.throws(() => new Tidings({ user: "anna" }), /url/);
 });
 });

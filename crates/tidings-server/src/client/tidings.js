@@ -47,11 +47,15 @@ function errorOf(response, body) {
 	}
 	if (typeof error?.code !== "string" || typeof error.message !== "string") {
 		const code = status === 429 || status === 401 ? (status === 401 ? "unauthorized" : "too_many_requests") : "unexpected_response";
-		return new TidingsError(`the reply has the status ${status} and is not from Tidings`, { ...details, code });
+		return notFromTidings(status, { ...details, code });
 	}
 	const message = error.field === undefined ? error.message : `${error.field}: ${error.message}`;
 	const requestId = error.request_id ?? response.headers.get("x-request-id") ?? undefined;
 	return new TidingsError(message, { ...details, code: error.code, field: error.field, requestId });
+}
+function notFromTidings(status, details) {
+	const message = `the reply has the status ${status} and is not from Tidings`;
+	return new TidingsError(message, { code: "unexpected_response", status, ...details });
 }
 function asTidingsError(thrown) {
 	if (thrown instanceof TidingsError)
@@ -108,31 +112,40 @@ class Tokens {
 		});
 		try {
 			const token = await Promise.race([Promise.resolve().then(source), timeout]);
-			if (typeof token !== "string" || token === "")
-				throw new Error("expected a token, got no text");
-			this.#current = token.trim();
+			this.#current = checked(token);
 			return this.#current;
 		}
 		catch (cause) {
-			throw new TidingsError("the application returned no token", { code: "token_unavailable", cause });
+			const reason = cause instanceof Error ? cause.message : String(cause);
+			throw new TidingsError(`the application returned no token: ${reason}`, { code: "token_unavailable", cause });
 		}
 		finally {
 			clearTimeout(timer);
 		}
 	}
 }
+function checked(token) {
+	if (typeof token !== "string")
+		throw new TypeError(`expected a text, got ${token === null ? "null" : typeof token}`);
+	const text = token.trim();
+	if (text === "")
+		throw new TypeError("expected a token, got an empty text");
+	if (!/^[\x21-\x7e]+$/.test(text))
+		throw new TypeError(`expected a token, got a text that begins with ${JSON.stringify(text.slice(0, 20))}`);
+	return text;
+}
 // wait.ts
 function wait(ms, signal) {
 	return new Promise((resolve) => {
-		if (signal.aborted)
+		if (signal?.aborted)
 			return resolve();
 		const done = () => {
 			clearTimeout(timer);
-			signal.removeEventListener("abort", done);
+			signal?.removeEventListener("abort", done);
 			resolve();
 		};
 		const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
-		signal.addEventListener("abort", done);
+		signal?.addEventListener("abort", done);
 	});
 }
 const MAX_HINT_MS = 10 * 60_000;
@@ -165,8 +178,6 @@ class Api {
 	base;
 	#credentials;
 	constructor({ url, user, tokens, credentials }) {
-		if (user === "" || user === "." || user === "..")
-			throw new TypeError("user: expected the name of a user");
 		const server = new URL(url.endsWith("/") ? url : `${url}/`);
 		this.user = user;
 		this.tokens = tokens;
@@ -188,7 +199,7 @@ class Api {
 			return response;
 		throw errorOf(response, await response.text().catch(() => ""));
 	}
-	async call(method, path, body) {
+	async call(method, path, read, body) {
 		const backoff = new Backoff(MAX_WAIT_MS);
 		let refused;
 		for (let tries = 1;; tries += 1) {
@@ -201,9 +212,15 @@ class Api {
 				if (body !== undefined)
 					init.body = JSON.stringify(body);
 				const response = await this.send(path, token, init);
-				return await response.text().catch((error) => {
+				const text = await response.text().catch((error) => {
 					throw asTidingsError(error);
 				});
+				try {
+					return read(text);
+				}
+				catch (cause) {
+					throw notFromTidings(response.status, { cause });
+				}
 			}
 			catch (thrown) {
 				const error = asTidingsError(thrown);
@@ -216,12 +233,11 @@ class Api {
 				}
 				if (!error.isRetryable)
 					throw error;
-				await wait(backoff.next(hint), NEVER);
+				await wait(backoff.next(hint));
 			}
 		}
 	}
 }
-const NEVER = new AbortController().signal;
 // ids.ts
 const ORIGIN = "0000000000000000-0";
 function compareIds(a, b) {
@@ -390,11 +406,21 @@ function lineEnd(text, from) {
 function notificationOf(text) {
 	return { ...JSON.parse(text), payload_text: memberText(text, "payload") ?? "null" };
 }
+function countsOf(text) {
+	const counts = JSON.parse(text);
+	const isOurs = typeof counts?.unread === "number" && typeof counts.unseen === "number" && typeof counts.cursor === "string";
+	if (!isOurs)
+		throw new TypeError("expected counts");
+	return counts;
+}
 function pageOf(text) {
-	const { data: _, ...rest } = JSON.parse(text);
+	const { data, ...rest } = countsOf(text);
+	if (!Array.isArray(data))
+		throw new TypeError("expected a page");
 	return { ...rest, data: elementTexts(memberText(text, "data") ?? "[]").map(notificationOf) };
 }
 // transport.ts
+const TRANSPORTS = ["sse", "websocket"];
 class Closed {
 	code;
 	reason;
@@ -448,7 +474,8 @@ const receiveEvents = async (api, listener) => {
 const receiveFrames = (api, listener) => new Promise((resolve, reject) => {
 	const { token, signal } = listener;
 	if (typeof WebSocket !== "function") {
-		throw new TidingsError("this platform has no WebSocket", { code: "unsupported" });
+		const message = 'this platform has no WebSocket (Node has one from version 22): use the transport "sse"';
+		throw new TidingsError(message, { code: "unsupported" });
 	}
 	const url = new URL(`ws?${startOf(listener)}`, api.base);
 	url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -506,6 +533,7 @@ function frameOf(data) {
 	const { event } = JSON.parse(data);
 	return { event, text: event === "notification" ? (memberText(data, "data") ?? "") : data };
 }
+const TOKEN = /^[\w-]+\.[\w-]+\.[\w-]+$/;
 async function explain(api, { token, signal }) {
 	try {
 		const response = await api.send("ws", token, { headers: { Accept: "application/json" }, signal });
@@ -515,7 +543,11 @@ async function explain(api, { token, signal }) {
 		const error = asTidingsError(thrown);
 		if (error.status !== 426)
 			return error;
-		return new TidingsError("the WebSocket cannot be opened", { code: "unreachable" });
+		if (token !== undefined && !TOKEN.test(token)) {
+			return new TidingsError('an API key cannot be sent over a WebSocket: use the transport "sse"', { code: "unsupported" });
+		}
+		const message = "the server replies, but no WebSocket can be opened: a proxy may not pass it on";
+		return new TidingsError(message, { code: "unreachable" });
 	}
 }
 // connection.ts
@@ -1201,6 +1233,10 @@ class Stream {
 		this.#connection = connection;
 		this.#options = options;
 		this.#feed = this.#open(options.cursor);
+		queueMicrotask(() => {
+			if (this.#status === "connecting")
+				this.#call(() => options.onStatus?.("connecting"));
+		});
 		if (typeof document !== "undefined")
 			this.#followPage();
 	}
@@ -1292,6 +1328,7 @@ class Inbox {
 	#listeners = new Set();
 	#contents;
 	#pending = [];
+	#reportTimers = new Set();
 	#recordings = new Set();
 	#archived = new Map();
 	#maxItems = MAX_ITEMS;
@@ -1361,6 +1398,8 @@ class Inbox {
 	close() {
 		this.#stream.close();
 		this.#closed.abort();
+		for (const timer of this.#reportTimers)
+			clearTimeout(timer);
 	}
 	#takeStatus(status, error) {
 		this.#status = status;
@@ -1517,10 +1556,12 @@ class Inbox {
 			return settle();
 		if (pending.isUncertain)
 			return this.#reload();
-		void wait(REPORT_MS, this.#closed.signal).then(() => {
+		const timer = setTimeout(() => {
+			this.#reportTimers.delete(timer);
 			if (this.#pending.includes(pending))
 				this.#reload();
-		});
+		}, REPORT_MS);
+		this.#reportTimers.add(timer);
 	}
 	#publish() {
 		if (this.#isPublishing)
@@ -1562,14 +1603,32 @@ function ownUrl() {
 	const { url } = import.meta;
 	return /^https?:/.test(url) ? new URL(".", url).href : undefined;
 }
+const CREDENTIALS = ["same-origin", "include", "omit"];
+function isAddress(url) {
+	try {
+		return /^https?:$/.test(new URL(url).protocol);
+	}
+	catch {
+		return false;
+	}
+}
+function expect(option, holds, expected, got) {
+	if (!holds)
+		throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
+}
 class Tidings {
 	user;
 	#api;
 	#connection;
 	constructor(options) {
 		const { user, token, url = ownUrl(), transport = "sse", share = true, credentials = "same-origin", maxWaitMs = 30_000 } = options;
-		if (url === undefined)
-			throw new TypeError("url: expected the address of a Tidings server");
+		expect("user", typeof user === "string" && !["", ".", ".."].includes(user), "the name of a user", user);
+		expect("url", url !== undefined && isAddress(url), "the address of a Tidings server, with http or https", url);
+		expect("token", token === undefined || typeof token === "function", "a function that returns a token", typeof token);
+		expect("transport", TRANSPORTS.includes(transport), TRANSPORTS.join(" or "), transport);
+		expect("share", typeof share === "boolean", "true or false", share);
+		expect("credentials", CREDENTIALS.includes(credentials), CREDENTIALS.join(", "), credentials);
+		expect("maxWaitMs", typeof maxWaitMs === "number" && maxWaitMs > 0, "a number of milliseconds", maxWaitMs);
 		this.user = user;
 		this.#api = new Api({ url, user, tokens: new Tokens(token), credentials });
 		this.#connection = { transport, share, maxWaitMs };
@@ -1585,10 +1644,10 @@ class Tidings {
 		for (const [name, value] of Object.entries(query))
 			if (value !== undefined)
 				parameters.set(name, String(value));
-		return pageOf(await this.#api.call("GET", `notifications?${parameters}`));
+		return this.#api.call("GET", `notifications?${parameters}`, (text) => pageOf(text));
 	}
-	async counts() {
-		return JSON.parse(await this.#api.call("GET", "notifications/unread-count"));
+	counts() {
+		return this.#api.call("GET", "notifications/unread-count", (countsOf));
 	}
 	markRead(id) {
 		return this.#change(`${encodeURIComponent(id)}/read`);
@@ -1608,9 +1667,9 @@ class Tidings {
 	markSeen(upTo) {
 		return this.#change("seen", upTo);
 	}
-	async #change(path, upTo) {
+	#change(path, upTo) {
 		const body = upTo === undefined ? undefined : { up_to: upTo };
-		return JSON.parse(await this.#api.call("POST", `notifications/${path}`, body));
+		return this.#api.call("POST", `notifications/${path}`, (countsOf), body);
 	}
 }
 // display.ts
