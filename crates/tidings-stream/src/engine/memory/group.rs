@@ -265,9 +265,8 @@ impl Group {
                 };
                 let retry = Retry {
                     claim: Some(claim),
-                    since: lease.since,
                     due: Some(lease.due),
-                    ..Retry::first()
+                    ..Retry::first(lease.since)
                 };
                 self.save_retry(open, retry);
             }
@@ -281,10 +280,11 @@ impl Group {
         if let Some(lease) = self.leases.get_mut(&receipt.claim)
             && lease.messages.settle(number)
         {
+            let since = lease.since;
             if lease.messages.open_count() == 0 {
                 self.forget_lease(receipt.claim);
             }
-            return Some(Retry::first());
+            return Some(Retry::first(since));
         }
         self.holding_retry(receipt)?;
         self.forget_retry(number)
@@ -517,12 +517,12 @@ impl Group {
 }
 
 impl Retry {
-    /// What is known of a message after its first attempt.
-    fn first() -> Self {
+    /// What is known of a message after its first attempt, which began at this time.
+    fn first(since: Instant) -> Self {
         Self {
             attempts: 1,
             claim: None,
-            since: Instant::now(),
+            since,
             due: None,
             last_error: None,
             key: None,

@@ -11,7 +11,7 @@ use crate::{Error, Message, MessageId, NewMessage, Result, Retention, StartFrom,
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// The kept messages; the last has the number `head`.
-    messages: VecDeque<Stored>,
+    messages: VecDeque<Place>,
     head: u64,
     /// The publish keys whose windows may still be open: when they end, and the number of the
     /// first message under each.
@@ -29,8 +29,22 @@ pub(super) fn now() -> Timestamp {
 pub(super) struct Stored {
     pub(super) content: NewMessage,
     created_at: Timestamp,
-    /// Then it has no content.
-    is_deleted: bool,
+}
+
+/// A number's place in the log. It is as large as a message alone: larger ones cost each append a quarter.
+#[derive(Debug, Clone)]
+enum Place {
+    Kept(Stored),
+    /// What was appended at this time was deleted.
+    Deleted(Timestamp),
+}
+
+impl Place {
+    fn created_at(&self) -> Timestamp {
+        match self {
+            Self::Kept(Stored { created_at, .. }) | Self::Deleted(created_at) => *created_at,
+        }
+    }
 }
 
 impl Stored {
@@ -59,17 +73,19 @@ impl Log {
 
     /// The message with a number, unless it was trimmed or deleted.
     pub(super) fn get(&self, number: u64) -> Option<&Stored> {
-        let stored = self.messages.get(self.index(number)?)?;
-        (!stored.is_deleted).then_some(stored)
+        match self.messages.get(self.index(number)?)? {
+            Place::Kept(stored) => Some(stored),
+            Place::Deleted(_) => None,
+        }
     }
 
     /// Deletes the content of a message, and returns whether there was any.
     pub(super) fn delete(&mut self, number: u64) -> bool {
         let index = self.index(number);
-        let stored = index.and_then(|index| self.messages.get_mut(index));
-        stored.is_some_and(|stored| {
-            stored.content = NewMessage::default();
-            !std::mem::replace(&mut stored.is_deleted, true)
+        let place = index.and_then(|index| self.messages.get_mut(index));
+        place.is_some_and(|place| {
+            let deleted = Place::Deleted(place.created_at());
+            matches!(std::mem::replace(place, deleted), Place::Kept(_))
         })
     }
 
@@ -79,8 +95,8 @@ impl Log {
 
     /// How long ago a message was appended.
     pub(super) fn age(&self, number: u64) -> Option<Duration> {
-        let stored = self.messages.get(self.index(number)?)?;
-        let age = Timestamp::now().duration_since(stored.created_at);
+        let place = self.messages.get(self.index(number)?)?;
+        let age = Timestamp::now().duration_since(place.created_at());
         Some(Duration::try_from(age).unwrap_or_default())
     }
 
@@ -100,11 +116,10 @@ impl Log {
             }
             self.keys.insert(key, (moment + window, self.head + 1));
         }
-        self.messages.push_back(Stored {
+        self.messages.push_back(Place::Kept(Stored {
             content,
             created_at: now,
-            is_deleted: false,
-        });
+        }));
         self.head += 1;
         self.head
     }
@@ -126,7 +141,7 @@ impl Log {
             }),
             StartFrom::After(id) => Ok(id.as_u64().max(before_oldest)),
             StartFrom::At(time) => {
-                let earlier = self.messages.partition_point(|m| m.created_at < time);
+                let earlier = self.messages.partition_point(|m| m.created_at() < time);
                 Ok(before_oldest + earlier as u64)
             }
         }
@@ -145,7 +160,7 @@ impl Log {
                 let age = SignedDuration::try_from(age).ok()?;
                 let oldest = Timestamp::now().checked_sub(age).ok()?;
                 // Found by halving: what a slow group protects is not counted with every publish.
-                let expired = self.messages.partition_point(|m| m.created_at <= oldest);
+                let expired = self.messages.partition_point(|m| m.created_at() <= oldest);
                 Some(self.tail() + expired as u64)
             })
             .unwrap_or(0);
