@@ -191,15 +191,16 @@ impl AddAssign for CloseReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerStats {
-    /// Messages acknowledged.
+    /// Messages acknowledged, also those that were deleted while a handler had them.
     pub acknowledged: u64,
-    /// Attempts that failed and will be followed by another.
+    /// Attempts that failed and will be followed by another, unless the message is removed before.
     pub retried: u64,
     /// Messages moved to dead letters.
     pub dead_lettered: u64,
     /// Messages handed back that no handler had begun.
     pub released: u64,
-    /// Ends that came too late, after another claim had taken the message.
+    /// Ends that came too late: another claim had taken the message, or it was removed before it could become
+    /// a dead letter.
     pub stale: u64,
 }
 

@@ -283,7 +283,8 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         options: ClaimOptions,
     ) -> Result<Claimed, Error>;
 
-    /// Ends claims. Returns for each whether its receipt was obeyed; `false` means that it is stale.
+    /// Ends claims. Returns for each whether its receipt was obeyed; `false` means that it is stale, or that a
+    /// message is gone that was to move to another stream.
     async fn settle(
         &self,
         group: &GroupKey,

@@ -45,9 +45,6 @@ pub enum Error {
         /// The id of the newest message; 0 when there is none.
         newest: MessageId,
     },
-    /// The stream was deleted, or never created.
-    #[error("the stream does not exist")]
-    UnknownStream,
     /// The group was deleted, or never created, or the store has lost it.
     #[error("the consumer group does not exist")]
     UnknownGroup,
@@ -92,7 +89,6 @@ impl Error {
             Self::InvalidOption { .. } => "invalid_option",
             Self::TooLarge { .. } => "too_large",
             Self::StartAhead { .. } => "start_ahead",
-            Self::UnknownStream => "unknown_stream",
             Self::UnknownGroup => "unknown_group",
             Self::ClaimLost => "claim_lost",
             Self::Full(_) => "full",

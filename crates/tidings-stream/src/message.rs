@@ -283,6 +283,10 @@ pub struct Message {
     pub created_at: Timestamp,
     /// How many times this group has been given the message, this time included: 1 at first. 0 where
     /// no group was asked.
+    ///
+    /// A process that is killed uses up an attempt of each message that it has claimed, also where the handler
+    /// had not begun: so a message that kills its process runs out of attempts. A claim whose reply is lost on
+    /// its way to a living process, and one that is handed back, do not count.
     pub attempt: u32,
     pub(crate) in_hand: InHand,
 }

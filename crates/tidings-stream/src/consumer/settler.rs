@@ -339,7 +339,7 @@ impl Settler<'_> {
                     let id = end.settlement.receipt.id;
                     tracing::debug!(
                         stream = %group.stream, group = %group.group, %id,
-                        "another claim had taken the message before this one ended"
+                        "another claim had taken the message before this one ended, or it was removed"
                     );
                     4
                 }

@@ -167,13 +167,12 @@ impl Engine for MemoryEngine {
                             group.put_back(number, Duration::ZERO, ended);
                         }
                         Outcome::Dead { to, provenance } => {
+                            settled.has_freed |= group.free(number, &ended);
                             let message = stream.log.get(number);
                             group.count_buried(message.is_some());
-                            letters.extend(message.map(|stored| {
-                                let letter = stored.content.clone().buried(provenance.clone());
-                                (to, letter)
-                            }));
-                            settled.has_freed |= group.free(number, &ended);
+                            let Some(stored) = message else { return false };
+                            let letter = stored.content.clone().buried(provenance.clone());
+                            letters.push((to, letter));
                         }
                     }
                     true

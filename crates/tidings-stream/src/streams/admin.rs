@@ -93,10 +93,14 @@ impl Streams {
     /// Deletes one message; `false` when there is none. The messages after it keep their ids, and its publish
     /// key stays in use.
     ///
-    /// A handler that has the message keeps what it was given, and may acknowledge it. Groups that have yet to
-    /// handle it skip it and count it as [lost](crate::GroupStats::lost_to_trim); one that had failed holds its
-    /// ordering key back no longer. Dead letters are messages of their own streams. Until it is
-    /// trimmed, its number counts in the [figures](crate::StreamStats) of the stream.
+    /// Groups that have yet to handle it skip it and count it as [lost](crate::GroupStats::lost_to_trim); one
+    /// that had failed holds its ordering key back no longer. Dead letters are messages of their own streams.
+    /// Until it is trimmed, its number counts in the [figures](crate::StreamStats) of the stream.
+    ///
+    /// A handler that has the message keeps what it was given, and its claim lasts as before, so that no other
+    /// message of its ordering key is handled beside it. Acknowledging it counts as usual, also
+    /// [in a transaction](crate#in-a-transaction). If it fails, it does not come again and makes no dead letter:
+    /// it is lost.
     ///
     /// # Errors
     ///

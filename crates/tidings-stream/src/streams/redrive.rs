@@ -103,13 +103,12 @@ impl Streams {
     /// [retention](crate::Retention) keeps them. Its group `tidings.redrive` remembers which have
     /// been brought back; it can [seek](Self::seek) to bring them back once more. Unlike other groups
     /// it does not keep letters from being trimmed. Letters that arrive after this has begun are left
-    /// for the next time.
+    /// for the next time. A stream without letters, or one that does not exist yet, has none to bring back.
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownStream`] when there is no such stream, as before its first letter;
     /// [`Error::InvalidOption`] when the target is the dead-letter stream itself, or when there is no target
-    /// and no message says which stream it came from. These change nothing.
+    /// and there are messages of which none says which stream it came from. This changes nothing.
     ///
     /// [`Error::InvalidName`], [`Error::Closed`], [`Error::Full`] or [`Error::Backend`] from the store. What
     /// had been moved by then stays moved; calling again continues.
@@ -133,9 +132,7 @@ impl Streams {
         // What dies again while this runs is not brought back for ever.
         let end = stats.newest;
         if end.is_none() {
-            let names = store.list(group.stream.as_str()).await?;
-            let exists = names.contains(&group.stream);
-            return exists.then(Redriven::default).ok_or(Error::UnknownStream);
+            return Ok(Redriven::default());
         }
         let is_first = stats.groups.iter().all(|it| it.name != group.group);
         // A group that is made for nothing would stay.

@@ -150,7 +150,7 @@ struct Ended {
 }
 
 impl Settling<'_> {
-    /// Ends one claim; `false` when its receipt is stale.
+    /// Ends one claim; `false` when its receipt is stale, or there is no message that could move.
     fn end(&mut self, settlement: &Settlement) -> Result<bool> {
         let number = settlement.receipt.id.as_u64().cast_signed();
         let claim = settlement.receipt.claim.cast_signed();
@@ -178,8 +178,8 @@ impl Settling<'_> {
                 self.put_back(number, 0, &ended)?;
             }
             Outcome::Dead { to, provenance } => {
-                self.bury(number, to, provenance)?;
                 self.free(&ended)?;
+                return self.bury(number, to, provenance);
             }
         }
         Ok(true)
@@ -232,15 +232,16 @@ impl Settling<'_> {
         Ok(())
     }
 
-    /// Copies a message to a dead-letter stream, in the transaction that ends its claim.
-    fn bury(&mut self, number: i64, to: &StreamName, provenance: &Headers) -> Result<()> {
+    /// Copies a message to a dead-letter stream, in the transaction that ends its claim; `false` if it is gone.
+    fn bury(&mut self, number: i64, to: &StreamName, provenance: &Headers) -> Result<bool> {
         let GroupRow {
             group_id,
             stream_id,
             ..
         } = self.group;
         let Some(content) = content::find(self.transaction, stream_id, number)? else {
-            return group::count_lost(self.transaction, group_id, 1);
+            group::count_lost(self.transaction, group_id, 1)?;
+            return Ok(false);
         };
         let letter = content.message.buried(provenance.clone());
         let appended = append::append(self.transaction, to, &[letter])?;
@@ -250,6 +251,6 @@ impl Settling<'_> {
                 "UPDATE stream_group SET dead_lettered = dead_lettered + 1 WHERE group_id = ?1",
             )?
             .execute([group_id])?;
-        Ok(())
+        Ok(true)
     }
 }

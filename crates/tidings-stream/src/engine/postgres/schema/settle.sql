@@ -23,8 +23,9 @@ $$;
 
 -- Ends claims. The characters say how: a acknowledged, r retry, l released, d dead, x lost to trim. p_delays
 -- and p_errors have an entry for each retry; p_targets, p_letters and p_places, which is the order of writing,
--- for each dead letter. Returns which receipts were obeyed, and whether messages can be claimed that waited
--- for their ordering keys; no row for a group that does not exist.
+-- for each dead letter. Returns which receipts were obeyed, except those of dead letters whose messages are
+-- gone, and whether messages can be claimed that waited for their ordering keys; no row for a group that does
+-- not exist.
 CREATE FUNCTION tidings_stream_settle(
     p_stream text, p_group text, p_claims bigint[], p_bases bigint[], p_kinds text[],
     p_delays bigint[], p_errors bytea[], p_targets text[], p_letters bytea[], p_places bigint[]
@@ -51,6 +52,7 @@ DECLARE
     v_has_returned boolean := false;
     v_dying integer[];
     v_numbers bigint[];
+    v_runs integer[];
     v_item integer;
     v_dead bigint := 0;
     v_lost bigint := 0;
@@ -125,6 +127,7 @@ BEGIN
             ELSIF v_kind = 'd' THEN
                 v_dying := v_dying || v_deaths;
                 v_numbers[v_deaths] := v_number;
+                v_runs[v_deaths] := i;
             ELSIF v_kind = 'x' THEN
                 v_lost := v_lost + 1;
             END IF;
@@ -167,6 +170,8 @@ BEGIN
                     v_dead := v_dead + 1;
                 ELSE
                     v_lost := v_lost + 1;
+                    v_at := (v_numbers[v_item] - p_bases[v_runs[v_item]])::integer + 1;
+                    obeyed[v_runs[v_item]] := overlay(obeyed[v_runs[v_item]] PLACING '0' FROM v_at);
                 END IF;
             END LOOP;
             PERFORM tidings_stream_trim_locked(v_into, v_head, 1000, false);

@@ -9,7 +9,7 @@
 --         d, claim, message, stream, headers    to another stream, with these headers added
 --         x, claim, message             trimmed before its body was read: lost
 -- Returns: nothing when there is no such group, or a character per message: '1' when the receipt was
---         obeyed
+--         obeyed, and for 'd' when there was a message to move
 local name = ARGV[1]
 local group = find_group(name, ARGV[2])
 if not group then
@@ -102,12 +102,12 @@ local function letter_headers(headers, provenance)
   return next(letter) and cjson.encode(letter) or ''
 end
 
--- Copies a message to another stream.
+-- Copies a message to another stream; false if it is gone.
 local function bury(number, to, provenance)
   local headers, payload = find(stream, number)
   if not headers then
     lost = lost + 1
-    return
+    return false
   end
   local letter = letters[to]
   if not letter then
@@ -117,6 +117,7 @@ local function bury(number, to, provenance)
   end
   write(letter, time, headers ~= '' and letter_headers(headers, provenance) or provenance, payload)
   dead = dead + 1
+  return true
 end
 
 local function extend(claim, number, deadline)
@@ -188,11 +189,7 @@ while at <= #ARGV do
     say(is_obeyed)
     at = at + 3
   else
-    local is_obeyed = finish(claim, number)
-    if is_obeyed then
-      bury(number, ARGV[at + 3], ARGV[at + 4])
-    end
-    say(is_obeyed)
+    say(finish(claim, number) and bury(number, ARGV[at + 3], ARGV[at + 4]))
     at = at + 5
   end
 end
