@@ -93,8 +93,10 @@ pub use resolver::{Resolve, ResolveError, Resolved};
 pub use sender::{Sender, SenderBuilder};
 pub use transport::HttpVersions;
 
-/// The examples of both READMEs compile.
+/// The examples of both READMEs and of the handbook compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("README.md")]
+#[doc = include_str!("../docs/embed-client.md")]
+#[doc = include_str!("../docs/receive-webhooks.md")]
 struct Readme;

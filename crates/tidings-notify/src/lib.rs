@@ -148,7 +148,8 @@ pub use store::{
 pub use subscription::{Gap, GapReason, Hello, Item, Subscription};
 pub use user::{InvalidName, MAX_NAME_BYTES, UserId};
 
-/// The example of the README runs.
+/// The examples of the README and of the handbook run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[cfg_attr(feature = "sqlite", doc = include_str!("../../../docs/embed-notifications.md"))]
 struct Readme;

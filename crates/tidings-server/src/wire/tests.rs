@@ -1,4 +1,4 @@
-//! `docs/http.md` and the console against the types.
+//! `docs/http.md`, `docs/protocol.md` and the console against the types.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,7 +25,10 @@ use super::{Data, ErrorBody, ErrorDescription, Page, unversioned};
 use crate::access::{Scope, Scopes, new_key};
 use crate::storage::{DatabaseUrl, Storage};
 
-const DOCUMENT: &str = include_str!("../../../../docs/http.md");
+const DOCUMENT: &str = concat!(
+    include_str!("../../../../docs/http.md"),
+    include_str!("../../../../docs/protocol.md"),
+);
 const CONSOLE: &str = include_str!("../console/console.js");
 
 fn id(seq: u64) -> EventId {
@@ -87,7 +90,7 @@ pub(crate) fn controls(user: &UserId) -> [Control<'_>; 6] {
     ]
 }
 
-/// The lines of the code blocks of `docs/http.md` that are JSON objects.
+/// The lines of the code blocks of `docs/http.md` and `docs/protocol.md` that are JSON objects.
 fn samples() -> Vec<Value> {
     DOCUMENT
         .lines()
@@ -209,14 +212,14 @@ async fn every_sample_of_the_document_has_the_shape_of_the_types() {
     for shape in &shapes {
         assert!(
             samples.iter().any(|sample| same_shape(sample, shape)),
-            "docs/http.md has no sample of {shape}"
+            "docs/http.md and docs/protocol.md have no sample of {shape}"
         );
     }
     for sample in &samples {
         let is_request = serde_json::from_value::<Request>(sample.clone()).is_ok();
         assert!(
             is_request || shapes.iter().any(|shape| same_shape(sample, shape)),
-            "docs/http.md has a sample of an unknown shape: {sample}"
+            "docs/http.md or docs/protocol.md has a sample of an unknown shape: {sample}"
         );
     }
 }
