@@ -16,7 +16,10 @@ const ELSEWHERE = {
   "docs/inbox.md css": "the test below looks for its names",
   "docs/inbox.md html": "clients/js/test/docs.test.mjs shows it in a browser",
   "docs/inbox.md js": "clients/js/test/docs.test.mjs makes tokens with it",
+  "docs/operations.md ini": "the test below looks for its lines in the unit, which scripts/check-package verifies",
   "docs/operations.md json": "the test below compares it with a line of the log",
+  "docs/operations.md sh container": "not run: a container needs rights that the tests do not have",
+  "docs/operations.md sh root": "scripts/check-package installs the package into an empty root",
   "docs/operations.md text": "crates/tidings-server/tests/it/reload.rs waits for such lines",
   "docs/operations.md yaml": "not run: Prometheus is not among the packages of the tests",
   "docs/protocol.md json": "crates/tidings-server/src/wire/tests.rs compares it with the types",
@@ -29,12 +32,15 @@ const BEFORE = {
   "docs/scaling.md": "tidings serve --dev --listen 127.0.0.1:0 & sleep 1; kill $!; wait $!; export KEY=a-key-of-16-characters",
 };
 
+/** What a block is called in `ELSEWHERE`. */
+const key = ({ page, language, word }) => [page, language, word].join(" ").trim();
+
 /** What a block is for. */
 function kind(block) {
-  const { page, language, word } = block;
+  const { language, word } = block;
+  if (key(block) in ELSEWHERE) return "elsewhere";
   if (language === "sh") return word === "background" ? "background" : "commands";
   if (language === "rust") return "rust";
-  if (`${page} ${language}` in ELSEWHERE) return "elsewhere";
   if (word === "figure") return "figure";
   if (word !== "") return "file";
   if (language === "json" || language === "text") return "output";
@@ -141,8 +147,34 @@ describe("the receivers of docs/receive-webhooks.md", { concurrency: 2 }, () => 
   }
 });
 
+describe("the examples", () => {
+  const files = execFileSync("git", ["ls-files", "-co", "--exclude-standard", "examples/*.rs", "crates/*/examples/*.rs"], { cwd: root, encoding: "utf8" }).split("\n").filter(Boolean);
+  const command = (file) => read(file).split("\n").slice(0, 4).join("\n").match(/`(cargo run [^`]+)`/)?.[1];
+  const line = (page, word, text = command(page)) => ({ page, line: 1, word, text });
+
+  test("the receivers run by the commands in their first lines, and what is sent to them arrives", async (t) => {
+    const session = await Session.start(t);
+    const receiver = await session.start(line("examples/verify.rs", "background"));
+    assert.match(await session.run(line("examples/send.rs")), /1/);
+    await session.prints(receiver, line("examples/verify.rs", "", "msg_…"));
+    const hostile = await session.start(line("crates/tidings-test-support/examples/hostile_receiver.rs", "background"));
+    assert.match(hostile.output(), /http:\/\/127\.0\.0\.1:\d+/);
+    await session.background(line("crates/tidings-notify/examples/axum.rs", "background"));
+    await session.run(line("crates/tidings-notify/examples/axum.rs", "", "until curl -fsS -X POST http://127.0.0.1:3000/ann; do sleep 0.05; done"));
+  });
+
+  const servers = ["examples/verify.rs", "examples/send.rs", "crates/tidings-test-support/examples/hostile_receiver.rs", "crates/tidings-notify/examples/axum.rs"];
+  for (const file of files.filter((file) => !servers.includes(file))) {
+    test(`${file} runs by the command in its first line`, async (t) => {
+      assert.ok(command(file), "there is a command");
+      const session = await Session.start(t);
+      assert.notEqual(await session.run(line(file)), "", "it prints what it does");
+    });
+  }
+});
+
 test("every block that is checked in another place is there", () => {
-  const there = new Set(pages.flatMap(blocks).map(({ page, language }) => `${page} ${language}`));
+  const there = new Set(pages.flatMap(blocks).map(key));
   for (const name of Object.keys(ELSEWHERE)) assert.ok(there.has(name), name);
   for (const [name, why] of Object.entries(ELSEWHERE)) if (why.startsWith("not run")) console.log(`${name}: ${why}`);
 });
@@ -195,6 +227,12 @@ test("the log is as docs/operations.md shows it", async (t) => {
   await session.prints(server, { ...shown, text: `…request finished…${id}…` });
   const finished = documents(server.output()).find(({ fields, span }) => fields?.message === "request finished" && span?.request_id === id);
   assert.ok(isLike(documents(shown.text)[0], finished), JSON.stringify(finished));
+});
+
+test("the unit in docs/operations.md is a part of the unit of the package", () => {
+  const unit = read("packaging/debian/tidings.service").split("\n");
+  const [shown] = blocks("docs/operations.md").filter(({ language }) => language === "ini");
+  for (const line of shown.text.trimEnd().split("\n")) assert.ok(unit.includes(line), line);
 });
 
 test("the custom properties of docs/inbox.md are those of the element", () => {

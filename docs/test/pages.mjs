@@ -9,7 +9,7 @@ export const root = fileURLToPath(new URL("../..", import.meta.url));
 export const read = (path) => readFileSync(root + path, "utf8");
 
 /** The paths of all pages, from the repository. */
-export const pages = ["README.md", ...readdirSync(`${root}docs`).filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)].sort();
+export const pages = ["README.md", "crates/tidings-server/README.md", ...readdirSync(`${root}docs`).filter((name) => name.endsWith(".md")).map((name) => `docs/${name}`)].sort();
 
 /**
  * The fenced blocks of a page, in order, without the indent of a list. After the language, the fence may have a word:

@@ -17,8 +17,9 @@ const PATIENCE_MS = 30_000;
 /** The ports that pages name; each session has free ones in their places. */
 const PORTS = /(?<![\d.])(8080|9000|9001|9002)(?![\d.])/g;
 
-/** The database that pages name, for which `scripts/services` has one. */
+/** The servers that pages name, in whose places `scripts/services` has others. */
 const DATABASE = "postgres://tidings:password@db.example.com/tidings";
+const REDIS = "redis://redis.example.com/0";
 
 const pause = () => new Promise((resolve) => setTimeout(resolve, 10));
 
@@ -42,6 +43,7 @@ async function freePort() {
 const CARGO = `#!/usr/bin/env bash
 case "$*" in
 "run --release -- "*) exec "${programs}/tidings" "\${@:4}" ;;
+"install --path crates/tidings-server") test -f "${root}crates/tidings-server/Cargo.toml" ;;
 "run "*"--example "*)
     while [ "$1" != --example ]; do shift; done
     name=$2
@@ -89,7 +91,7 @@ export class Session {
   }
 
   #here(text) {
-    return text.replaceAll(PORTS, (port) => this.#ports.get(port)).replaceAll("0.0.0.0", "127.0.0.1").replaceAll(DATABASE, process.env.DATABASE_URL ?? DATABASE);
+    return text.replaceAll(PORTS, (port) => this.#ports.get(port)).replaceAll("0.0.0.0", "127.0.0.1").replaceAll(DATABASE, process.env.DATABASE_URL ?? DATABASE).replaceAll(REDIS, process.env.REDIS_URL ?? REDIS);
   }
 
   #there(text) {
@@ -133,10 +135,16 @@ export class Session {
     return running.output();
   }
 
-  /** Starts commands that go on until the page ends, and waits until they print something. */
-  async start(block) {
+  /** Starts commands that go on until the page ends. */
+  background(block) {
     const running = this.#spawn(block);
     this.#background.push(running);
+    return running;
+  }
+
+  /** Starts commands that go on until the page ends, and waits until they print something. */
+  async start(block) {
+    const running = this.background(block);
     const said = () => `${place(block)}: prints nothing, ${running.code ?? "goes on"}\n${block.text}`;
     await until(said, () => running.output() !== "" || running.code !== undefined);
     if (block.text.includes(" serve")) {
