@@ -38,6 +38,7 @@
 mod config;
 mod connection;
 mod error;
+mod keep_listening;
 mod reason;
 mod scripts;
 mod server;
@@ -46,6 +47,7 @@ mod url;
 pub use config::Config;
 pub use connection::Connection;
 pub use error::Error;
+pub use keep_listening::Heard;
 pub use redis;
 pub use scripts::{HASH_TAG, Script, Scripts, hash_tag};
 pub use server::Server;

@@ -74,7 +74,7 @@ use crate::{
     InboxQuery, InboxUpdate, LogChange, MAX_PAGE_BYTES, Page, Store, StoreError, UserId, Wake,
     WakeSender, Wakes,
 };
-use listen::Listener;
+use listen::keep_listening;
 use reply::{HeadReply, PageReply};
 use scripts::{Script, Scripts};
 
@@ -133,13 +133,9 @@ impl RedisStore {
         let root = options.root()?;
         let scripts = Scripts::load(Server::new(config.clone()), root).await?;
         let wakes = WakeSender::new(WAKES);
-        let listener = Listener {
-            config,
-            channel: scripts.key("wake"),
-            read: changed,
-            wakes: wakes.clone(),
-            connected: watch::Sender::new(None),
-        };
+        let connected = watch::Sender::new(None);
+        let channel = scripts.key("wake");
+        let listening = keep_listening(config, channel, changed, wakes.clone(), connected);
         Ok(Self {
             shared: Arc::new(Shared {
                 scripts,
@@ -148,7 +144,7 @@ impl RedisStore {
                 run: options.run,
                 wakes,
                 closing: CancellationToken::new(),
-                _listening: AbortOnDropHandle::new(tokio::spawn(listener.run())),
+                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
             }),
         })
     }

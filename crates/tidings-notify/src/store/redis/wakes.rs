@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::WAKES;
-use super::listen::Listener;
+use super::listen::keep_listening;
 use crate::store::message;
 use crate::{StoreError, Wake, WakeChannel, WakeSender, Wakes};
 
@@ -62,20 +62,15 @@ impl RedisWakes {
         let wakes = WakeSender::new(WAKES);
         let (connected, connection) = watch::channel(None);
         let own = sender.clone();
-        let listener = Listener {
-            config,
-            channel: channel.clone(),
-            read: move |text: &str| message::read(text, &own),
-            wakes: wakes.clone(),
-            connected,
-        };
+        let read = move |text: &str| message::read(text, &own);
+        let listening = keep_listening(config, channel.clone(), read, wakes.clone(), connected);
         Self {
             shared: Arc::new(Shared {
                 channel,
                 sender,
                 connection,
                 wakes,
-                _listening: AbortOnDropHandle::new(tokio::spawn(listener.run())),
+                _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
             }),
         }
     }
