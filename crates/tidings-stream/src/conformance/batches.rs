@@ -110,7 +110,7 @@ pub async fn a_batch_that_fails_comes_again_whole(engine: Arc<dyn Engine>) {
 pub async fn a_long_batch_keeps_its_messages(engine: Arc<dyn Engine>) {
     let streams = streams(engine);
     streams.publish_batch("s", numbered(20)).await.unwrap();
-    let visibility = Duration::from_millis(300);
+    let visibility = Duration::from_secs(1);
     let options = from_start()
         .with_max_batch(20)
         .with_concurrency(2)
@@ -123,7 +123,7 @@ pub async fn a_long_batch_keeps_its_messages(engine: Arc<dyn Engine>) {
             options,
             move |messages: Vec<Message>| async move {
                 assert!(messages.iter().all(|message| message.attempt == 1));
-                tokio::time::sleep(visibility * 4).await;
+                tokio::time::sleep(visibility * 2).await;
                 Ok(())
             },
         )

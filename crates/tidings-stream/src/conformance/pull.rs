@@ -140,7 +140,7 @@ pub async fn what_a_pull_has_claimed_and_not_given_goes_back(engine: Arc<dyn Eng
     let streams = streams(engine);
     let options = from_start()
         .with_concurrency(5)
-        .with_visibility_timeout(Duration::from_millis(400));
+        .with_visibility_timeout(Duration::from_secs(2));
     let mut messages = pull(&streams, options).await;
     streams.publish_batch("s", numbered(5)).await.unwrap();
     let first = next(&mut messages).await;

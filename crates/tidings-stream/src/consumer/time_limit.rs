@@ -58,13 +58,18 @@ pub(super) async fn watch(
             () = sleep_until(lease_end - margin) => return Over::ClaimsExpire,
         };
         match extended {
-            // The settlement of those that other claims have taken will be refused. What a transaction has
-            // settled has no claim any more, and its handler may have more to do.
-            Ok(obeyed) if obeyed.contains(&true) || in_hand.any_may_be_settled() => {
+            // The settlement of those that other claims have taken will be refused.
+            Ok(obeyed) if obeyed.contains(&true) => {
                 subscription.extending.lock().worked();
                 lease_end = asked_at + visibility;
                 next = asked_at + visibility / 3;
                 running.extended(lease_end);
+            }
+            // What a transaction has settled has no claim that could expire, and its handler may have more to do.
+            Ok(_) if in_hand.any_may_be_settled() => {
+                running.extended(time_is_up.deadline());
+                time_is_up.await;
+                return Over::TimedOut;
             }
             Ok(_) => return Over::Overtaken,
             Err(error) => {

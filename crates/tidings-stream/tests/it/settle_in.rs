@@ -165,7 +165,7 @@ async fn a_rolled_back_transaction_brings_its_message_again(place: Place) {
 async fn a_committed_transaction_holds_whatever_its_handler_does_then(place: Place) {
     let options = at_once()
         .with_max_retries(0)
-        .with_handler_timeout(Duration::from_millis(500));
+        .with_handler_timeout(Duration::from_secs(2));
     let consumer = place
         .subscribe(options, |effects, message| async move {
             effects.apply(0, &message, End::Commit).await?;
@@ -322,17 +322,50 @@ async fn give_back(engine: &dyn Engine, receipt: Receipt) {
 
 /// Its claims cannot be extended any more, and need not.
 async fn a_handler_may_go_on_after_its_transaction(place: Place) {
+    goes_on_after_its_transaction(place, |_| async { Ok(()) }).await;
+}
+
+/// Its claims are gone, and none of them can expire.
+#[tokio::test]
+async fn a_handler_goes_on_after_its_transaction_while_sqlite_does_not_reply() {
+    goes_on_after_its_transaction(on_sqlite().await, |effects| async move {
+        let Effects::Sqlite(database) = effects else {
+            panic!("it is on SQLite");
+        };
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let holding = database.write(move |_| Ok::<_, Error>(held.recv().is_err()));
+        let waiting = async {
+            tokio::time::sleep(VISIBILITY * 2).await;
+            drop(release);
+        };
+        assert!(tokio::join!(holding, waiting).0?);
+        Ok(())
+    })
+    .await;
+}
+
+const VISIBILITY: Duration = Duration::from_secs(1);
+
+/// A handler does something after the claim of its message would have expired, which its transaction has
+/// settled.
+async fn goes_on_after_its_transaction<F>(
+    place: Place,
+    then: impl Fn(Effects) -> F + Clone + Send + Sync + 'static,
+) where
+    F: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
     let (done, mut ended) = mpsc::channel(1);
-    let visibility = Duration::from_millis(200);
     let options = at_once()
-        .with_visibility_timeout(visibility)
-        .with_handler_timeout(visibility * 100);
+        .with_visibility_timeout(VISIBILITY)
+        .with_handler_timeout(VISIBILITY * 100);
     let consumer = place
         .subscribe(options, move |effects, message| {
-            let done = done.clone();
+            let (done, then) = (done.clone(), then.clone());
             async move {
                 effects.apply(0, &message, End::Commit).await?;
-                tokio::time::sleep(visibility * 3).await;
+                // Its claim was to be extended meanwhile.
+                tokio::time::sleep(VISIBILITY * 3 / 2).await;
+                then(effects).await?;
                 Ok(done.send(message.attempt).await?)
             }
         })
