@@ -28,8 +28,6 @@ use crate::{
 
 #[cfg(any(test, feature = "postgres", feature = "redis"))]
 mod group_commit;
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
-mod headers;
 #[cfg(feature = "import")]
 pub mod import;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -37,7 +35,6 @@ mod lost_claims;
 pub(crate) mod memory;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod numbering;
-#[cfg(any(feature = "postgres", feature = "redis"))]
 mod place;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -46,6 +43,8 @@ pub mod redis;
 mod settled_bits;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
+mod stored;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub(crate) mod time;
 #[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
@@ -103,6 +102,21 @@ pub struct ClaimedMessage {
     pub receipt: Receipt,
     /// The error of an earlier attempt.
     pub last_error: Option<String>,
+}
+
+impl ClaimedMessage {
+    /// A message that a claim has taken for an attempt.
+    fn new(mut message: Message, attempt: u32, claim: u64, last_error: Option<String>) -> Self {
+        message.attempt = attempt;
+        Self {
+            receipt: Receipt {
+                id: message.id,
+                claim,
+            },
+            message,
+            last_error,
+        }
+    }
 }
 
 /// How an [`Engine::claim`] goes. A [`Duration`] alone makes one without order and bound.

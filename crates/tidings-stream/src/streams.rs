@@ -30,6 +30,11 @@ pub use redrive::{Redrive, Redriven};
 /// Clones share the engine, the consumers and the closing; each has settings of its own. When the
 /// last clone and the last [`Consumer`] are dropped, what still runs begins to close.
 ///
+/// # Errors
+///
+/// Every call may return [`Error::InvalidName`] for a name that cannot be used, of the application and the
+/// namespace too; and from the store [`Error::Closed`], [`Error::OutcomeUnknown`] and [`Error::Backend`].
+///
 /// # Cancel safety
 ///
 /// Where a call says nothing else: one that only looks changes nothing if its future is dropped, and any
@@ -108,10 +113,10 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`] after closing began; [`Error::InvalidName`]; [`Error::TooLarge`] and
-    /// [`Error::InvalidOption`] for a part of the message, for headers that begin with `x-dlq-`, or for a
-    /// batch of more than [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) (on Redis also of more than 100,000
-    /// messages); [`Error::Full`] if the store has no room; [`Error::OutcomeUnknown`] if it did not reply; [`Error::Backend`] if it fails.
+    /// [`Error::Closed`] after closing began; [`Error::TooLarge`] and [`Error::InvalidOption`] for a part of
+    /// the message, for headers that begin with `x-dlq-`, or for a batch of more than
+    /// [`MAX_BATCH_BYTES`](crate::MAX_BATCH_BYTES) (on Redis also of more than 100,000 messages);
+    /// [`Error::Full`] if the store has no room; and [those of all calls](Self#errors).
     pub async fn publish(&self, stream: &str, message: NewMessage) -> Result<MessageId> {
         let ids = self.append(stream, vec![message]).await?;
         ids.first().copied().ok_or_else(|| Error::backend(NoId))
@@ -169,8 +174,8 @@ impl Streams {
     /// # Errors
     ///
     /// [`Error::Closed`] after closing began; [`Error::InvalidName`], also where `<stream>.dead` would be too
-    /// long, and for a group whose name begins with `tidings.`; [`Error::InvalidOption`]; [`Error::StartAhead`]; [`Error::Full`], [`Error::OutcomeUnknown`] or
-    /// [`Error::Backend`] from the store. The call can be repeated.
+    /// long, and for a group whose name begins with `tidings.`; [`Error::InvalidOption`]; [`Error::StartAhead`];
+    /// [`Error::Full`]; and [those of all calls](Self#errors). The call can be repeated.
     ///
     /// # Cancel safety
     ///
@@ -209,15 +214,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// As for [`subscribe`](Self::subscribe).
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`subscribe`](Self::subscribe).
-    ///
-    /// # Panics
-    ///
-    /// When called outside a Tokio runtime.
+    /// As for [`subscribe`](Self::subscribe), as are cancel safety and panics.
     pub async fn subscribe_batch<H: BatchHandler>(
         &self,
         stream: &str,
@@ -236,15 +233,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// As for [`subscribe`](Self::subscribe).
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`subscribe`](Self::subscribe).
-    ///
-    /// # Panics
-    ///
-    /// When called outside a Tokio runtime.
+    /// As for [`subscribe`](Self::subscribe), as are cancel safety and panics.
     pub async fn pull(
         &self,
         stream: &str,

@@ -122,20 +122,15 @@ async fn check_out(subscription: &Subscription) {
     let GroupKey { stream, group } = subscription.group();
     let gone = Arc::from([subscription.consumer.clone()]);
     let checking_out = subscription.engine.check_in(gone, Duration::ZERO);
-    match tokio::time::timeout(GRACE, checking_out).await {
-        Ok(Ok(()) | Err(Error::Closed)) => {}
-        Ok(Err(error)) => {
-            let error: &dyn std::error::Error = &error;
-            tracing::warn!(
-                error, %stream, %group,
-                "a closed consumer could not leave its group, and counts as alive until its last check-in ends"
-            );
-        }
-        Err(_) => tracing::warn!(
-            %stream, %group,
-            "a closed consumer could not leave its group in time, and counts as alive until its last check-in ends"
-        ),
-    }
+    let error = match tokio::time::timeout(GRACE, checking_out).await {
+        Ok(Ok(()) | Err(Error::Closed)) => return,
+        Ok(Err(error)) => Some(error),
+        Err(_elapsed) => None,
+    };
+    tracing::warn!(
+        error = error.as_ref().map(|error| error as &dyn std::error::Error), %stream, %group,
+        "a closed consumer could not leave its group, and counts as alive until its last check-in ends"
+    );
 }
 
 struct Dispatch<H> {

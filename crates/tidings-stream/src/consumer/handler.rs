@@ -1,4 +1,3 @@
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +97,12 @@ where
 
 /// Why a handler failed, and what happens to the message.
 ///
-/// Any error turns into one with `?`, and means [`retry`](Self::retry).
+/// Any error turns into one with `?`, and means [`retry`](Self::retry). It is no `Error` itself: like the errors
+/// of `anyhow`, a type that is made from every error cannot be one.
+#[derive(Debug)]
 pub struct HandlerError {
-    pub(crate) source: Box<dyn std::error::Error + Send + Sync>,
     pub(crate) verdict: Verdict,
+    pub(crate) source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// What a failed handler wants.
@@ -120,10 +121,7 @@ pub(crate) enum Verdict {
 impl HandlerError {
     /// Asks for another attempt, after the delay that the subscription is set to.
     pub fn retry(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self {
-            source: source.into(),
-            verdict: Verdict::Retry,
-        }
+        Self::new(Verdict::Retry, source)
     }
 
     /// Asks for another attempt after a delay; zero means at once.
@@ -131,28 +129,22 @@ impl HandlerError {
         delay: Duration,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self {
-            source: source.into(),
-            verdict: Verdict::RetryAfter(delay),
-        }
+        Self::new(Verdict::RetryAfter(delay), source)
     }
 
     /// Sends the message to the dead letters now, whatever attempts are left.
     pub fn skip_retry(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self {
-            source: source.into(),
-            verdict: Verdict::SkipRetry,
-        }
+        Self::new(Verdict::SkipRetry, source)
     }
-}
 
-impl HandlerError {
     /// Gives the message back as if no handler had had it.
     pub(super) fn release() -> Self {
-        Self {
-            source: "the message was not taken".into(),
-            verdict: Verdict::Release,
-        }
+        Self::new(Verdict::Release, "the message was not taken")
+    }
+
+    fn new(verdict: Verdict, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        Self { verdict, source }
     }
 
     pub(super) fn is_release(&self) -> bool {
@@ -160,17 +152,6 @@ impl HandlerError {
     }
 }
 
-impl fmt::Debug for HandlerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandlerError")
-            .field("verdict", &self.verdict)
-            .field("source", &self.source)
-            .finish()
-    }
-}
-
-/// There is no `Display` and no `Error` beside this: like the errors of `anyhow`, a type that is
-/// made from every error cannot be one.
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for HandlerError {
     fn from(source: E) -> Self {
         Self::retry(source)

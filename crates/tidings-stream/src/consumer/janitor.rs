@@ -22,13 +22,8 @@ pub(crate) async fn run(
     let mut trimming = outages.part("trimming");
     // Spread over the interval's second half, so that processes that start together do not trim
     // together.
-    while closing
-        .run_until_cancelled(tokio::time::sleep(
-            interval.mul_f64(0.5 + fastrand::f64() / 2.0),
-        ))
-        .await
-        .is_some()
-    {
+    let pause = || tokio::time::sleep(interval.mul_f64(0.5 + fastrand::f64() / 2.0));
+    while closing.run_until_cancelled(pause()).await.is_some() {
         let Some(engine) = engine.upgrade() else {
             return;
         };

@@ -158,19 +158,10 @@ impl PulledMessage {
 /// A message on its way to [`PulledMessages`].
 #[derive(Debug)]
 pub(crate) struct Offer {
-    message: Untaken,
+    /// Either the stream takes it, or the handler that has offered it takes it back.
+    message: Arc<Mutex<Option<Message>>>,
     settled: oneshot::Sender<Result<(), HandlerError>>,
     working: Arc<Notify>,
-}
-
-/// A message that either the stream takes, or the handler that has offered it takes back.
-#[derive(Debug, Clone)]
-struct Untaken(Arc<Mutex<Option<Message>>>);
-
-impl Untaken {
-    fn take(&self) -> Option<Message> {
-        self.0.lock().take()
-    }
 }
 
 impl Offer {
@@ -181,7 +172,8 @@ impl Offer {
             settled,
             working,
         } = self;
-        let message = message.take().filter(|_| !settled.is_closed())?;
+        let message = message.lock().take();
+        let message = message.filter(|_| !settled.is_closed())?;
         working.notify_one();
         Some(PulledMessage {
             message,
@@ -201,11 +193,11 @@ pub(crate) fn offering(
     let handler = crate::with_context(move |message: Message, context: Context| {
         let sender = sender.clone();
         async move {
-            let untaken = Untaken(Arc::new(Mutex::new(Some(message))));
+            let untaken = Arc::new(Mutex::new(Some(message)));
             let working = Arc::new(Notify::new());
             let (settled, mut was_settled) = oneshot::channel();
             let offer = Offer {
-                message: untaken.clone(),
+                message: Arc::clone(&untaken),
                 settled,
                 working: Arc::clone(&working),
             };
@@ -226,12 +218,12 @@ pub(crate) fn offering(
                     () = working.notified() => time.set(sleep(limit)),
                     () = closing.cancelled(), if !is_closing => {
                         is_closing = true;
-                        if untaken.take().is_some() {
+                        if untaken.lock().take().is_some() {
                             return Err(HandlerError::release());
                         }
                     }
                     () = &mut time => {
-                        return Err(match untaken.take() {
+                        return Err(match untaken.lock().take() {
                             Some(_) => HandlerError::release(),
                             None => HandlerError::retry_after(Duration::ZERO, "the pulled message was not settled in its time"),
                         });

@@ -9,7 +9,6 @@
 //! ```
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +66,7 @@ impl From<AppendError> for Error {
 }
 
 /// The queues of one engine. Dropping it ends its tasks.
+#[derive(Debug)]
 pub(crate) struct GroupCommit<A> {
     append: Arc<A>,
     queues: Arc<Queues>,
@@ -75,6 +75,7 @@ pub(crate) struct GroupCommit<A> {
 /// The queues of the streams that were published to lately.
 type Queues = Mutex<HashMap<StreamName, StreamQueue>>;
 
+#[derive(Debug)]
 struct StreamQueue {
     queue: Queue<Messages, Appended>,
     _task: AbortOnDropHandle<()>,
@@ -171,12 +172,6 @@ impl<A> Drop for GroupCommit<A> {
         // The tasks know the map that holds their handles.
         let queues = std::mem::take(&mut *self.queues.lock());
         drop(queues);
-    }
-}
-
-impl<A> fmt::Debug for GroupCommit<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GroupCommit").finish_non_exhaustive()
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{ClaimOptions, Claimed, ConsumerKey, GroupKey, Receipt};
-use crate::{MessageId, Result};
+use super::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, GroupKey, Receipt};
+use crate::{Message, MessageId, Result};
 
 /// How long a claim is remembered beyond its end. The server may execute it late, after a release that
 /// found nothing.
@@ -62,25 +62,73 @@ struct Claim {
 
 /// How a store makes claims under numbers that the client has drawn.
 pub(super) trait ClaimByNumber: Sync {
-    /// Claims messages, and reads them.
-    fn claim(
+    /// Where the messages of a claim are.
+    type Place: Send;
+
+    /// Claims up to so many messages.
+    fn take(
         &self,
         consumer: &ConsumerKey,
         number: i64,
-        under_way: &mut UnderWay<'_>,
+        max: usize,
         options: ClaimOptions,
-    ) -> impl Future<Output = Result<Claimed>> + Send;
+    ) -> impl Future<Output = Result<Taken<Self::Place>>> + Send;
+
+    /// Reads those of the messages that are kept, in the same order. `None` if the stream is gone, and the group
+    /// with it.
+    fn read(
+        &self,
+        group: &GroupKey,
+        messages: &[Expected],
+        place: Self::Place,
+    ) -> impl Future<Output = Result<Option<Read>>> + Send;
+
+    /// Ends claims of messages that turned out to be gone.
+    fn lose(
+        &self,
+        group: &GroupKey,
+        receipts: &[Receipt],
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Hands back what a claim has taken. Returns whether there was anything.
     fn release(&self, group: &GroupKey, number: i64) -> impl Future<Output = Result<bool>> + Send;
 
-    /// Makes a claim last for at least so long, and returns whether it could.
+    /// Makes claims last for at least so long: see [`Engine::extend`](super::Engine::extend).
     fn extend(
         &self,
         group: &GroupKey,
-        receipt: Receipt,
+        receipts: &[Receipt],
         visibility: Duration,
-    ) -> impl Future<Output = bool> + Send;
+    ) -> impl Future<Output = Result<Vec<bool>>> + Send;
+}
+
+/// What a claim has taken, without its content.
+pub(super) struct Taken<P> {
+    /// In the order in which they are handed out.
+    pub(super) messages: Vec<Expected>,
+    pub(super) next_due: Option<Duration>,
+    pub(super) place: P,
+}
+
+/// Messages that were read, each with the error of an earlier attempt if it was not known before.
+pub(super) type Read = Vec<(Message, Option<String>)>;
+
+/// A message that was claimed and is still to be read.
+pub(super) struct Expected {
+    pub(super) receipt: Receipt,
+    pub(super) attempt: u32,
+    pub(super) last_error: Option<String>,
+}
+
+impl Expected {
+    pub(super) fn new(number: u64, claim: u64, attempt: u32, last_error: Option<String>) -> Self {
+        let id = MessageId::from_u64(number);
+        Self {
+            receipt: Receipt { id, claim },
+            attempt,
+            last_error,
+        }
+    }
 }
 
 /// A claim under way. Unless its messages are handed over, it is lost when this is dropped.
@@ -113,15 +161,15 @@ impl LostClaims {
             self.handed_back(group, number, was_found);
         }
         let mut under_way = self.begin(group, number, max, visibility);
-        let claimed = store.claim(consumer, number, &mut under_way, options).await;
-        let error = match claimed {
+        let error = match under_way.claim(store, consumer, options).await {
             Ok(claimed) => return Ok(under_way.handed_over(claimed)),
             Err(error) => error,
         };
         if let Some((receipt, pause)) = under_way.failed() {
             // Longer than it is held back, so that the attempt can be uncounted before it ends.
             let lasting = visibility.saturating_add(pause * 2);
-            if store.extend(group, receipt, lasting).await {
+            let extended = store.extend(group, &[receipt], lasting).await;
+            if extended.is_ok_and(|obeyed| obeyed == [true]) {
                 under_way.hold(pause);
             }
         } else if under_way.to_read.is_none() && !error.may_have_been_done() {
@@ -209,14 +257,45 @@ impl LostClaims {
 }
 
 impl UnderWay<'_> {
-    /// Most messages that the claim may take.
-    pub(super) fn max(&self) -> usize {
-        self.max
-    }
-
-    /// Notes that the claim has taken so many messages, which are still to be read.
-    pub(super) fn took(&mut self, messages: usize, first: Receipt) {
-        self.to_read = Some((messages, first));
+    /// Claims messages and reads them. Those that are gone by then are settled as lost.
+    async fn claim(
+        &mut self,
+        store: &impl ClaimByNumber,
+        consumer: &ConsumerKey,
+        options: ClaimOptions,
+    ) -> Result<Claimed> {
+        let taken = store.take(consumer, self.number, self.max, options);
+        let Taken {
+            messages: expected,
+            mut next_due,
+            place,
+        } = taken.await?;
+        let mut messages = Vec::with_capacity(expected.len());
+        if let Some(first) = expected.first() {
+            self.to_read = Some((expected.len(), first.receipt));
+            let read = store.read(self.group, &expected, place).await?;
+            let mut gone = Vec::new();
+            let is_there = read.is_some();
+            let mut read = read.unwrap_or_default().into_iter().peekable();
+            for it in expected {
+                let Receipt { id, claim } = it.receipt;
+                match read.next_if(|(message, _)| message.id == id) {
+                    Some((message, error)) => {
+                        let error = error.or(it.last_error);
+                        messages.push(ClaimedMessage::new(message, it.attempt, claim, error));
+                    }
+                    None => gone.push(it.receipt),
+                }
+            }
+            if !gone.is_empty() {
+                // What is gone leaves room for more.
+                next_due = Some(Duration::ZERO);
+                if is_there {
+                    store.lose(self.group, &gone).await?;
+                }
+            }
+        }
+        Ok(Claimed { messages, next_due })
     }
 
     /// Forgets the claim, because its messages are handed over.
@@ -311,14 +390,24 @@ mod tests {
     }
 
     impl ClaimByNumber for Failing {
-        async fn claim(
+        type Place = ();
+
+        async fn take(
             &self,
             _: &ConsumerKey,
             _: i64,
-            _: &mut UnderWay<'_>,
+            _: usize,
             _: ClaimOptions,
-        ) -> Result<Claimed> {
+        ) -> Result<Taken<()>> {
             Err((self.error)())
+        }
+
+        async fn read(&self, _: &GroupKey, _: &[Expected], (): ()) -> Result<Option<Read>> {
+            Ok(None)
+        }
+
+        async fn lose(&self, _: &GroupKey, _: &[Receipt]) -> Result<()> {
+            Ok(())
         }
 
         async fn release(&self, _: &GroupKey, _: i64) -> Result<bool> {
@@ -326,8 +415,8 @@ mod tests {
             Ok(false)
         }
 
-        async fn extend(&self, _: &GroupKey, _: Receipt, _: Duration) -> bool {
-            false
+        async fn extend(&self, _: &GroupKey, _: &[Receipt], _: Duration) -> Result<Vec<bool>> {
+            Ok(vec![false])
         }
     }
 

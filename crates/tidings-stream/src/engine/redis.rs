@@ -102,7 +102,7 @@ use scripts::{Script, Scripts};
 
 pub use options::RedisOptions;
 
-/// Most consumers of one script.
+/// Most consumers, or pending messages, of one script.
 const CHUNK: usize = 500;
 
 /// Streams on a Redis server. Clones share it.

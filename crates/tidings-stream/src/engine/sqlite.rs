@@ -198,11 +198,11 @@ impl Engine for SqliteEngine {
         options: ClaimOptions,
     ) -> Result<Claimed, Error> {
         let undelivered = Undelivered::new(&self.database, &self.wakes, &consumer.group);
-        let taken = undelivered.taken();
+        let taken = Arc::clone(&undelivered.taken);
         let consumer = consumer.clone();
         let claiming = self.database.write_relaxed(move |tx| {
             let claimed = claim::claim(tx, &consumer, max, options)?;
-            taken.note(&claimed);
+            *taken.lock() = claimed.messages.iter().map(|it| it.receipt).collect();
             Ok(claimed)
         });
         let claimed = claiming.await;

@@ -9,8 +9,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`] for an application or namespace that cannot be used, [`Error::Closed`],
-    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    /// [Those of all calls](Self#errors).
     pub async fn list(&self) -> Result<Vec<String>, Error> {
         // The shortest name that the settings make, less its own part.
         let probe = self.name("x")?;
@@ -23,8 +22,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     pub async fn stats(&self, stream: &str) -> Result<StreamStats, Error> {
         self.shared.engine.stats(&self.name(stream)?).await
     }
@@ -34,8 +32,8 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], also for a group whose name begins with `tidings.`; [`Error::StartAhead`],
-    /// [`Error::Full`], [`Error::Closed`] or [`Error::Backend`] from the store.
+    /// [`Error::InvalidName`], also for a group whose name begins with `tidings.`; [`Error::StartAhead`];
+    /// [`Error::Full`]; and [those of all calls](Self#errors).
     pub async fn create_group(
         &self,
         stream: &str,
@@ -53,8 +51,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     pub async fn delete_group(&self, stream: &str, group: &str) -> Result<bool, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.delete_group(&group).await
@@ -65,8 +62,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     ///
     /// # Cancel safety
     ///
@@ -83,8 +79,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::StartAhead`], [`Error::InvalidName`], and errors of
-    /// the store: [`Error::Closed`], [`Error::OutcomeUnknown`] and [`Error::Backend`].
+    /// [`Error::UnknownGroup`], [`Error::StartAhead`], and [those of all calls](Self#errors).
     pub async fn seek(&self, stream: &str, group: &str, to: StartFrom) -> Result<(), Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.seek(&group, to).await
@@ -104,8 +99,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     pub async fn delete_message(&self, stream: &str, id: MessageId) -> Result<bool, Error> {
         let stream = self.name(stream)?;
         self.shared.engine.delete_message(&stream, id).await
@@ -118,8 +112,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     pub async fn delete_stream(&self, stream: &str) -> Result<bool, Error> {
         self.shared.engine.delete_stream(&self.name(stream)?).await
     }
@@ -129,8 +122,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidName`], [`Error::Closed`], [`Error::OutcomeUnknown`] or [`Error::Backend`] from the
-    /// store.
+    /// [Those of all calls](Self#errors).
     pub async fn read(
         &self,
         stream: &str,
@@ -148,8 +140,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
-    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    /// [`Error::UnknownGroup`], and [those of all calls](Self#errors).
     pub async fn pending(
         &self,
         stream: &str,
@@ -167,8 +158,7 @@ impl Streams {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownGroup`], [`Error::InvalidName`], [`Error::Closed`],
-    /// [`Error::OutcomeUnknown`] or [`Error::Backend`] from the store.
+    /// [`Error::UnknownGroup`], and [those of all calls](Self#errors).
     pub async fn members(&self, stream: &str, group: &str) -> Result<Vec<Member>, Error> {
         let group = self.group(stream, group)?;
         self.shared.engine.members(&group).await

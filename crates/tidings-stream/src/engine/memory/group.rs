@@ -236,12 +236,13 @@ impl Group {
 
     /// How many messages are claimed, once expired leases have been taken apart.
     fn in_flight(&self, now: Instant) -> usize {
-        let leased: usize = self
-            .leases
-            .values()
-            .map(|it| it.messages.open_count())
-            .sum();
-        leased + self.held.range((now, u64::MAX)..).count()
+        self.leased() + self.held.range((now, u64::MAX)..).count()
+    }
+
+    /// How many messages are claimed for the first time.
+    fn leased(&self) -> usize {
+        let leases = self.leases.values();
+        leases.map(|it| it.messages.open_count()).sum()
     }
 
     /// The first retry that may be claimed: it is due, or its claim has expired.
@@ -499,17 +500,12 @@ impl Group {
 
     pub(super) fn figures(&self, name: &GroupName, log: &Log) -> GroupFigures {
         let first_needed = self.first_needed();
-        let leased: usize = self
-            .leases
-            .values()
-            .map(|it| it.messages.open_count())
-            .sum();
         GroupFigures {
             name: name.clone(),
             cursor: self.cursor,
             first_needed,
             lag: log.age(first_needed.max(log.tail())),
-            pending: (self.retries.len() + leased) as u64,
+            pending: (self.retries.len() + self.leased()) as u64,
             dead_lettered: self.dead_lettered,
             lost_to_trim: self.lost_to_trim,
         }

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::message::PublishKey;
-use crate::{Error, Message, MessageId, NewMessage, Result, Retention, StartFrom, StreamName};
+use crate::{Message, MessageId, NewMessage, Result, Retention, StartFrom, StreamName};
 
 /// The messages of one stream.
 #[derive(Debug, Default)]
@@ -131,20 +131,10 @@ impl Log {
 
     /// The number before the first one that a group would get from here.
     pub(super) fn position(&self, start: StartFrom) -> Result<u64> {
-        let before_oldest = self.tail() - 1;
-        match start {
-            StartFrom::Latest => Ok(self.head),
-            StartFrom::Earliest => Ok(before_oldest),
-            StartFrom::After(id) if id.as_u64() > self.head => Err(Error::StartAhead {
-                start: id,
-                newest: MessageId::from_u64(self.head),
-            }),
-            StartFrom::After(id) => Ok(id.as_u64().max(before_oldest)),
-            StartFrom::At(time) => {
-                let earlier = self.messages.partition_point(|m| m.created_at() < time);
-                Ok(before_oldest + earlier as u64)
-            }
-        }
+        start.position(self.tail(), self.head, |time| {
+            let earlier = self.messages.partition_point(|m| m.created_at() < time);
+            Ok(self.tail() + earlier as u64)
+        })
     }
 
     /// Removes what the retention does not keep, up to the first number that is still `needed`, and

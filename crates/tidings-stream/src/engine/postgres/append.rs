@@ -9,7 +9,7 @@ use super::announce::Announcer;
 use super::failure;
 use super::rows::{get, number, row};
 use crate::engine::group_commit::{Append, AppendError};
-use crate::engine::{Wakes, headers, numbering, time};
+use crate::engine::{Wakes, numbering, stored, time};
 use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
 /// Most messages with publish keys of a batch whose ids may all be in the reply. The database returns no more
@@ -153,7 +153,7 @@ impl<'a> Columns<'a> {
     pub(super) fn new(messages: &'a [NewMessage]) -> Result<Self> {
         let headers = messages
             .iter()
-            .map(|message| headers::encode(&message.headers));
+            .map(|message| stored::encode(&message.headers));
         let headers: Vec<Option<Vec<u8>>> = headers
             .map(|headers| Ok(headers?.map(String::into_bytes)))
             .collect::<Result<_>>()?;

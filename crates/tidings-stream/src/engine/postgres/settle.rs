@@ -10,7 +10,7 @@ use tidings_postgres::{Connections, params};
 use super::receipts::{Run, runs};
 use super::rows::{get, row};
 use super::{content, failure};
-use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, headers, time};
+use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, stored, time};
 use crate::{Error, Headers, Message, NewMessage, Result};
 
 const SETTLE: &str =
@@ -159,7 +159,7 @@ async fn letters(
     let letters = dying.iter().map(|(number, provenance)| {
         let letter =
             NewMessage::default().with_headers(own.get(number).cloned().unwrap_or_default());
-        let headers = headers::encode(&letter.buried((*provenance).clone()).headers)?;
+        let headers = stored::encode(&letter.buried((*provenance).clone()).headers)?;
         Ok(headers.map(String::into_bytes))
     });
     letters.collect()

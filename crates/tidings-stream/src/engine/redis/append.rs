@@ -8,7 +8,7 @@ use super::failure;
 use super::listen::Listener;
 use super::scripts::{Script, Scripts};
 use crate::engine::group_commit::{Append, AppendError};
-use crate::engine::{headers, numbering, time};
+use crate::engine::{numbering, stored, time};
 use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
 /// Most messages of one batch: together with the bound on bytes, what the server takes in within about
@@ -71,7 +71,7 @@ impl Appender {
         };
         let headers = messages
             .iter()
-            .map(|message| headers::encode(&message.headers));
+            .map(|message| stored::encode(&message.headers));
         let headers = headers
             .map(|headers| Ok(headers?.unwrap_or_default()))
             .collect::<Result<Vec<String>>>()?;

@@ -1,70 +1,55 @@
 //! Reading messages.
 
 use bytes::Bytes;
-use jiff::Timestamp;
 use tidings_redis::redis::{Pipeline, Value};
 
 use super::scripts::{Script, Scripts};
 use super::{failure, scripts};
-use crate::engine::headers;
-use crate::{Error, Message, MessageId, NewMessage, Result, StreamName};
+use crate::engine::stored;
+use crate::{Error, Message, MessageId, Result, StreamName};
 
-/// What the store has of a message.
-#[derive(Debug)]
-pub(super) struct Content {
-    pub(super) number: u64,
-    message: NewMessage,
-    created_at: Timestamp,
+/// Reads an entry of a log: its id, then headers and payload of each of its messages.
+fn read_entry(stream: &StreamName, entry: Value, mut add: impl FnMut(Message)) -> Result<()> {
+    let entry = <[Value; 2]>::try_from(scripts::list(entry)?);
+    let [id, fields] = entry.map_err(|_| failure::unexpected())?;
+    let id: String = scripts::read(id)?;
+    let mut fields = scripts::list(fields)?.into_iter();
+    let mut place = 0;
+    while let (Some(Value::BulkString(headers)), Some(Value::BulkString(payload))) =
+        (fields.next(), fields.next())
+    {
+        add(message(stream, &id, place, &headers, payload.into())?);
+        place += 1;
+    }
+    Ok(())
 }
 
-impl Content {
-    /// Reads an entry of a log: its id, then headers and payload of each of its messages.
-    fn read(entry: Value, mut add: impl FnMut(Self)) -> Result<()> {
-        let entry = <[Value; 2]>::try_from(scripts::list(entry)?);
-        let [id, fields] = entry.map_err(|_| failure::unexpected())?;
-        let id: String = scripts::read(id)?;
-        let mut fields = scripts::list(fields)?.into_iter();
-        let mut place = 0;
-        while let (Some(Value::BulkString(headers)), Some(Value::BulkString(payload))) =
-            (fields.next(), fields.next())
-        {
-            add(Self::new(&id, place, &headers, payload.into())?);
-            place += 1;
-        }
-        Ok(())
-    }
+/// Reads a message that is apart from the log: id, bytes of its headers, headers, and payload.
+fn read_apart(stream: &StreamName, apart: Value) -> Result<Message> {
+    let Value::BulkString(apart) = apart else {
+        return Err(failure::unexpected());
+    };
+    let mut parts = apart.splitn(3, |byte| *byte == b'\n');
+    let mut text = || str::from_utf8(parts.next().unwrap_or_default()).map_err(Error::backend);
+    let (id, length) = (text()?, text()?.parse().map_err(Error::backend)?);
+    let content = parts.next().unwrap_or_default();
+    let content = content.split_at_checked(length);
+    let (headers, payload) = content.ok_or_else(failure::unexpected)?;
+    message(stream, id, 0, headers, Bytes::copy_from_slice(payload))
+}
 
-    /// Reads a message that is apart from the log: id, bytes of its headers, headers, and payload.
-    fn read_apart(message: Value) -> Result<Self> {
-        let Value::BulkString(message) = message else {
-            return Err(failure::unexpected());
-        };
-        let mut parts = message.splitn(3, |byte| *byte == b'\n');
-        let mut text = || str::from_utf8(parts.next().unwrap_or_default()).map_err(Error::backend);
-        let (id, length) = (text()?, text()?.parse().map_err(Error::backend)?);
-        let content = parts.next().unwrap_or_default();
-        let content = content.split_at_checked(length);
-        let (headers, payload) = content.ok_or_else(failure::unexpected)?;
-        Self::new(id, 0, headers, Bytes::copy_from_slice(payload))
-    }
-
-    /// A message of an entry, whose id is the number of its first message and the milliseconds of their time.
-    fn new(id: &str, place: u64, headers: &[u8], payload: Bytes) -> Result<Self> {
-        let (first, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
-        let first: u64 = first.parse().map_err(Error::backend)?;
-        let created_at = created_at.parse().map_err(Error::backend)?;
-        Ok(Self {
-            number: first + place,
-            message: NewMessage::new(payload).with_headers(headers::decode(Some(headers))?),
-            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
-        })
-    }
-
-    /// The message as it is handed out.
-    pub(super) fn into_message(self, stream: StreamName, attempt: u32) -> Message {
-        let id = MessageId::from_u64(self.number);
-        Message::new(id, stream, self.message, self.created_at, attempt)
-    }
+/// A message of an entry, whose id is the number of its first message and the milliseconds of their time.
+fn message(
+    stream: &StreamName,
+    id: &str,
+    place: u64,
+    headers: &[u8],
+    payload: Bytes,
+) -> Result<Message> {
+    let (first, created_at) = id.split_once('-').ok_or_else(failure::unexpected)?;
+    let first: u64 = first.parse().map_err(Error::backend)?;
+    let created_at = created_at.parse().map_err(Error::backend)?;
+    stored::message(stream, first + place, created_at, Some(headers), payload)
 }
 
 /// Reads runs of messages of a stream that had this birth, each in order; `None` when the stream has
@@ -76,7 +61,7 @@ pub(super) async fn runs(
     stream: &StreamName,
     birth: &str,
     runs: &[(u64, u64)],
-) -> Result<Option<Vec<Content>>> {
+) -> Result<Option<Vec<Message>>> {
     let log = scripts.stream_key("log", stream.as_str());
     let apart = scripts.stream_key("apart", stream.as_str());
     let mut read = Pipeline::new();
@@ -99,15 +84,15 @@ pub(super) async fn runs(
     if now.as_deref() != Some(birth) {
         return Ok(None);
     }
-    let mut contents = Vec::new();
+    let mut messages = Vec::new();
     for (pages, (lo, hi)) in pages.chunks_exact_mut(3).zip(runs) {
-        let begun = contents.len();
+        let begun = messages.len();
         let mut pages = pages.iter_mut().map(std::mem::take);
         for entries in pages.by_ref().take(2) {
             for entry in scripts::list(entries)? {
-                Content::read(entry, |content| {
-                    if (lo..=hi).contains(&&content.number) {
-                        contents.push(content);
+                read_entry(stream, entry, |message| {
+                    if (lo..=hi).contains(&&message.id.as_u64()) {
+                        messages.push(message);
                     }
                 })?;
             }
@@ -115,12 +100,12 @@ pub(super) async fn runs(
         let apart = scripts::list(pages.next().unwrap_or_default())?;
         if !apart.is_empty() {
             for message in apart {
-                contents.push(Content::read_apart(message)?);
+                messages.push(read_apart(stream, message)?);
             }
-            contents[begun..].sort_by_key(|content| content.number);
+            messages[begun..].sort_by_key(|message| message.id);
         }
     }
-    Ok(Some(contents))
+    Ok(Some(messages))
 }
 
 /// Reads messages of a stream in order, from the first one after a number on.
@@ -138,13 +123,11 @@ pub(super) async fn page(
         let Some((birth, lo, hi)): Option<(String, u64, u64)> = found else {
             return Ok(Vec::new());
         };
-        let contents = runs(scripts, stream, &birth, &[(lo, hi)]).await?;
-        let contents = contents.unwrap_or_default();
+        let messages = runs(scripts, stream, &birth, &[(lo, hi)]).await?;
+        let messages = messages.unwrap_or_default();
         // All messages of a page may have been deleted.
-        if !contents.is_empty() {
-            let messages = contents.into_iter();
-            let messages = messages.map(|content| content.into_message(stream.clone(), 0));
-            return Ok(messages.collect());
+        if !messages.is_empty() {
+            return Ok(messages);
         }
         after = hi;
     }

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
+use super::CHUNK;
 use super::scripts::{Script, Scripts};
 use crate::engine::GroupKey;
 use crate::{Error, MessageId, PendingMessage, Result};
-
-/// Most messages of one script.
-const CHUNK: usize = 500;
 
 /// What a script says of each message: number, attempts, consumer, age, time until it is due, and
 /// last error.
@@ -24,29 +22,14 @@ pub(super) async fn page(
     let mut after = after;
     loop {
         let count = CHUNK.min(max - pending.len());
-        let chunk = chunk(scripts, group, after, count).await?;
-        let is_last = chunk.len() < count;
-        pending.extend(chunk);
-        if is_last || pending.len() == max {
-            return Ok(pending);
-        }
-        after = pending.last().map(|message| message.id);
-    }
-}
-
-async fn chunk(
-    scripts: &Scripts,
-    group: &GroupKey,
-    after: Option<MessageId>,
-    max: usize,
-) -> Result<Vec<PendingMessage>> {
-    let mut call = scripts.call_for(Script::Pending, group);
-    call.arg(after.map_or(0, MessageId::as_u64)).arg(max);
-    let reply: Option<Reply> = scripts.run(Script::Pending, &call).await?;
-    let mut pending: Vec<PendingMessage> = reply
-        .ok_or(Error::UnknownGroup)?
-        .into_iter()
-        .map(
+        let mut call = scripts.call_for(Script::Pending, group);
+        call.arg(after.map_or(0, MessageId::as_u64)).arg(count);
+        let reply: Option<Reply> = scripts.run(Script::Pending, &call).await?;
+        let mut reply = reply.ok_or(Error::UnknownGroup)?;
+        // Of both kinds there are as many as fit; together, the first ones are the page.
+        reply.sort_by_key(|(number, ..)| *number);
+        let is_last = reply.len() < count;
+        pending.extend(reply.into_iter().take(count).map(
             |(number, attempts, consumer, age, due_in, last_error)| PendingMessage {
                 id: MessageId::from_u64(number),
                 attempts,
@@ -55,10 +38,10 @@ async fn chunk(
                 due_in: Duration::from_millis(due_in),
                 last_error,
             },
-        )
-        .collect();
-    // Of both kinds there are as many as fit; together, the first ones are the page.
-    pending.sort_by_key(|message| message.id);
-    pending.truncate(max);
-    Ok(pending)
+        ));
+        if is_last || pending.len() == max {
+            return Ok(pending);
+        }
+        after = pending.last().map(|message| message.id);
+    }
 }

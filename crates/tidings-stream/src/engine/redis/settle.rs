@@ -9,7 +9,7 @@ use tidings_redis::redis::Cmd;
 
 use super::scripts::{Script, Scripts};
 use super::{append, scripts};
-use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, headers, time};
+use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, stored, time};
 use crate::{Error, Result, dead_letter};
 
 /// The largest numbers that any message and any claim can have: what is beyond them is no receipt of
@@ -136,7 +136,7 @@ fn add(call: &mut Cmd, settlement: &Settlement) -> Result<()> {
         Outcome::Dead { to, provenance } => {
             call.arg("d").arg(claim).arg(id.as_u64());
             call.arg(to.as_str())
-                .arg(headers::encode(provenance)?.unwrap_or_default());
+                .arg(stored::encode(provenance)?.unwrap_or_default());
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::schema::StreamRow;
 use super::{clock, schema, trim};
-use crate::engine::{headers, time};
+use crate::engine::{stored, time};
 use crate::{Error, MessageId, NewMessage, PublishKey, Result, Retention, StreamName};
 
 /// The error of a stream that can take no more messages.
@@ -93,7 +93,7 @@ fn insert(
         }
         row.head = number;
         ids.push(MessageId::from_u64(number.cast_unsigned()));
-        let headers = headers::encode(&message.headers)?;
+        let headers = stored::encode(&message.headers)?;
         let payload: &[u8] = &message.payload;
         statement.execute(params![
             schema::key(row.stream_id, number),

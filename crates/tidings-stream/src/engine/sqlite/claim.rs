@@ -5,15 +5,13 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::content::{self, CONTENT_COLUMNS, Content};
+use super::content::{self, CONTENT_COLUMNS};
 use super::group::GroupRow;
 use super::lease::Lease;
 use super::schema::HELD_BACK;
 use super::{clock, group, lease, schema};
-use crate::engine::{
-    ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, MAX_HELD_BACK, Receipt, time,
-};
-use crate::{Error, MessageId, Result, StreamName};
+use crate::engine::{ClaimOptions, Claimed, ClaimedMessage, ConsumerKey, MAX_HELD_BACK, time};
+use crate::{Error, Message, ORDERING_KEY, Result, StreamName};
 
 /// Most expired leases that one claim takes apart.
 const EXPIRED_LEASES: u32 = 8;
@@ -53,11 +51,7 @@ pub(super) fn claim(
         None => max,
     };
     claiming.take_due(room)?;
-    if options.in_key_order {
-        claiming.take_new_in_order(room)?;
-    } else {
-        claiming.take_new(room)?;
-    }
+    claiming.take_new(room, options.in_key_order)?;
     claiming.save_group()?;
     let has_room = claiming.messages.len() < room;
     let next_due = if room < max && !has_room {
@@ -127,8 +121,9 @@ impl Claiming<'_> {
             if self.is_full() {
                 break;
             }
-            let Some(content) = content::find(self.transaction, self.group.stream_id, number)?
-            else {
+            let stream_id = self.group.stream_id;
+            let message = content::find(self.transaction, self.stream, stream_id, number)?;
+            let Some(message) = message else {
                 self.transaction
                     .prepare_cached("DELETE FROM stream_retry WHERE group_id = ?1 AND number = ?2")?
                     .execute(params![self.group.group_id, number])?;
@@ -158,13 +153,13 @@ impl Claiming<'_> {
                     self.consumer,
                     self.now
                 ])?;
-            self.deliver(number, content, attempt, last_error);
+            self.deliver(message, attempt, last_error);
         }
         Ok(())
     }
 
-    /// Claims the next new messages, as one lease.
-    fn take_new(&mut self, max: usize) -> Result<()> {
+    /// Claims the next new messages, as one lease; in the order of keys, each with a row of its own.
+    fn take_new(&mut self, max: usize, in_key_order: bool) -> Result<()> {
         let GroupRow {
             group_id,
             stream_id,
@@ -173,105 +168,88 @@ impl Claiming<'_> {
             ..
         } = self.group;
         let lo = tail.max(self.cursor + 1);
-        // What lies between was trimmed before the group had come to it.
-        self.lost += lo - 1 - self.cursor;
-        self.cursor = lo - 1;
         let room = i64::try_from(max - self.messages.len()).unwrap_or(i64::MAX);
-        let hi = head.min(self.cursor.saturating_add(room));
-        if hi < lo || self.is_full() {
-            return Ok(());
-        }
+        // A lease has a bit for each number.
+        let last = if in_key_order {
+            head
+        } else {
+            (lo - 1).saturating_add(room)
+        };
+        let hi = head.min(last);
         let mut statement = self.transaction.prepare_cached(&format!(
-            "SELECT {CONTENT_COLUMNS} FROM stream_message
-             WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
+            "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
         ))?;
-        let mut rows = statement.query(params![
-            schema::key(stream_id, lo),
-            schema::key(stream_id, hi)
-        ])?;
-        let mut holes = Vec::new();
-        let has_any = self.messages.len();
-        loop {
-            if self.is_full() {
-                break;
+        let mut rows = statement.query([schema::key(stream_id, lo), schema::key(stream_id, hi)])?;
+        let begun = self.messages.len();
+        while self.messages.len() < max && !self.is_full() && self.held_back < MAX_HELD_BACK {
+            let message = rows.next()?.map(|row| content::read(row, self.stream));
+            let message = message.transpose()?;
+            let id = message.as_ref().map(|message| message.id.as_u64());
+            let number = id.map_or(hi + 1, u64::cast_signed);
+            // What lies between was trimmed or deleted before the group had come to it.
+            self.lost += number - 1 - self.cursor;
+            self.cursor = number.min(hi);
+            let Some(message) = message else { break };
+            if in_key_order && !self.take_key(&message)? {
+                self.held_back += 1;
+                self.bytes += message.payload.len();
+            } else {
+                self.deliver(message, 1, None);
             }
-            let Some(row) = rows.next()? else {
-                holes.extend(self.cursor + 1..=hi);
-                self.cursor = hi;
-                break;
-            };
-            let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
-            // Messages that were removed by hand are skipped, and counted.
-            holes.extend(self.cursor + 1..number);
-            self.cursor = number;
-            self.deliver(number, Content::read(row)?, 1, None);
         }
-        self.lost += i64::try_from(holes.len()).unwrap_or(i64::MAX);
-        if self.messages.len() == has_any {
+        let taken = self.messages.get(begun..).unwrap_or_default();
+        if in_key_order || taken.is_empty() {
             return Ok(());
         }
         let times = (self.now, self.now.saturating_add(self.visibility));
         let mut lease = Lease::new(group_id, self.claim, self.consumer, times, lo..=self.cursor);
-        for hole in holes {
-            lease.messages.settle(hole.cast_unsigned());
+        let mut taken = taken.iter().map(|it| it.receipt.id.as_u64()).peekable();
+        for number in lo.cast_unsigned()..=self.cursor.cast_unsigned() {
+            if taken.next_if_eq(&number).is_none() {
+                lease.messages.settle(number);
+            }
         }
         lease.insert(self.transaction)
     }
 
-    /// Claims the next new messages whose ordering keys no earlier ones have, each with a row of its own. The
-    /// others that are met wait for theirs.
-    fn take_new_in_order(&mut self, max: usize) -> Result<()> {
-        let GroupRow {
-            group_id,
-            stream_id,
-            head,
-            tail,
-            ..
-        } = self.group;
-        let mut statement = self.transaction.prepare_cached(&format!(
-            "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key BETWEEN ?1 AND ?2 ORDER BY key"
-        ))?;
-        let mut is_taken = self.transaction.prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM stream_retry WHERE group_id = ?1 AND ordering_key = ?2)",
-        )?;
-        let mut insert = self.transaction.prepare_cached(
-            "INSERT INTO stream_retry
-                 (group_id, number, due, delay, attempts, claim, consumer, since, ordering_key)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?;
-        let lo = tail.max(self.cursor + 1);
-        let mut rows =
-            statement.query([schema::key(stream_id, lo), schema::key(stream_id, head)])?;
-        while self.messages.len() < max && !self.is_full() && self.held_back < MAX_HELD_BACK {
-            let row = rows.next()?;
-            let number = match row {
-                Some(row) => row.get::<_, i64>(0)? & schema::MAX_NUMBER,
-                None => head + 1,
-            };
-            // What lies between was trimmed or deleted before the group had come to it.
-            self.lost += number - 1 - self.cursor;
-            self.cursor = number.min(head);
-            let Some(row) = row else { break };
-            let content = Content::read(row)?;
-            let key = content.message.ordering_key();
-            let key = key.map(serde_json::to_string).transpose();
-            let key = key.map_err(Error::backend)?;
-            let (now, visibility) = (self.now, self.visibility);
-            if key.is_some() && is_taken.query_row(params![group_id, key], |row| row.get(0))? {
-                let (due, none) = (HELD_BACK, None::<i64>);
-                insert.execute(params![group_id, number, due, due, 0, none, none, now, key])?;
-                self.held_back += 1;
-                self.bytes += content.message.payload.len();
-                continue;
-            }
-            let due = now.saturating_add(visibility);
-            let (claim, consumer) = (self.claim, self.consumer);
-            insert.execute(params![
-                group_id, number, due, visibility, 1, claim, consumer, now, key
+    /// Gives a new message a row of its own: claimed, or, if an earlier one has its ordering key, waiting for
+    /// it. Returns which.
+    fn take_key(&self, message: &Message) -> Result<bool> {
+        let key = message.headers.get(ORDERING_KEY);
+        let key = key.map(serde_json::to_string).transpose();
+        let key = key.map_err(Error::backend)?;
+        let group_id = self.group.group_id;
+        let is_held_back = key.is_some()
+            && self
+                .transaction
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM stream_retry WHERE group_id = ?1 AND ordering_key = ?2)",
+                )?
+                .query_row(params![group_id, key], |row| row.get(0))?;
+        let (due, delay, claim) = if is_held_back {
+            (HELD_BACK, HELD_BACK, None)
+        } else {
+            let until = self.now.saturating_add(self.visibility);
+            (until, self.visibility, Some((self.claim, self.consumer)))
+        };
+        self.transaction
+            .prepare_cached(
+                "INSERT INTO stream_retry
+                     (group_id, number, due, delay, attempts, claim, consumer, since, ordering_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            )?
+            .execute(params![
+                group_id,
+                message.id.as_u64().cast_signed(),
+                due,
+                delay,
+                i64::from(!is_held_back),
+                claim.map(|(number, _)| number),
+                claim.map(|(_, consumer)| consumer),
+                self.now,
+                key
             ])?;
-            self.deliver(number, content, 1, None);
-        }
-        Ok(())
+        Ok(!is_held_back)
     }
 
     /// How many messages may be claimed if so many may be at a time.
@@ -343,16 +321,10 @@ impl Claiming<'_> {
         self.bytes >= MAX_BYTES
     }
 
-    fn deliver(&mut self, number: i64, content: Content, attempt: u32, last_error: Option<String>) {
-        let id = MessageId::from_u64(number.cast_unsigned());
-        self.bytes += content.message.payload.len();
-        self.messages.push(ClaimedMessage {
-            message: content.into_message(id, self.stream.clone(), attempt),
-            receipt: Receipt {
-                id,
-                claim: self.claim.cast_unsigned(),
-            },
-            last_error,
-        });
+    fn deliver(&mut self, message: Message, attempt: u32, last_error: Option<String>) {
+        self.bytes += message.payload.len();
+        let claim = self.claim.cast_unsigned();
+        let claimed = ClaimedMessage::new(message, attempt, claim, last_error);
+        self.messages.push(claimed);
     }
 }

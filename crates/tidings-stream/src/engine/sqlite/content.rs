@@ -6,55 +6,42 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::schema;
-use crate::engine::{self, headers, time};
-use crate::{Error, Message, MessageId, NewMessage, Result, StreamName};
+use crate::engine::{self, stored, time};
+use crate::{Message, MessageId, Result, StreamName};
 
 /// Payload bytes after which a page takes no further message.
 const MAX_PAGE_BYTES: usize = 4 << 20;
 
-/// What the store has of a message.
-pub(super) struct Content {
-    pub(super) message: NewMessage,
-    created_at: Timestamp,
-}
-
-/// The columns that [`Content::read`] reads, in its order.
+/// The columns that [`read`] reads, in its order.
 pub(super) const CONTENT_COLUMNS: &str = "key, created_at, headers, payload";
 
-impl Content {
-    /// Reads the [`CONTENT_COLUMNS`].
-    pub(super) fn read(row: &Row<'_>) -> Result<Self> {
-        let created_at = row.get(1)?;
-        let headers: Option<String> = row.get(2)?;
-        let headers = headers::decode(headers.as_deref().map(str::as_bytes))?;
-        let payload: Vec<u8> = row.get(3)?;
-        Ok(Self {
-            message: NewMessage::new(payload).with_headers(headers),
-            created_at: Timestamp::from_millisecond(created_at).map_err(Error::backend)?,
-        })
-    }
-
-    /// The message as it is handed out.
-    pub(super) fn into_message(self, id: MessageId, stream: StreamName, attempt: u32) -> Message {
-        Message::new(id, stream, self.message, self.created_at, attempt)
-    }
+/// Reads a message from the [`CONTENT_COLUMNS`].
+pub(super) fn read(row: &Row<'_>, stream: &StreamName) -> Result<Message> {
+    let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
+    let headers: Option<String> = row.get(2)?;
+    let headers = headers.as_deref().map(str::as_bytes);
+    let payload: Vec<u8> = row.get(3)?;
+    stored::message(
+        stream,
+        number.cast_unsigned(),
+        row.get(1)?,
+        headers,
+        payload,
+    )
 }
 
-/// Reads one message; `None` when it has been trimmed.
+/// Reads one message; `None` when it is gone.
 pub(super) fn find(
     connection: &Connection,
+    stream: &StreamName,
     stream_id: i64,
     number: i64,
-) -> Result<Option<Content>> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key = ?1"
-        ))?
-        .query_row([schema::key(stream_id, number)], |row| {
-            Ok(Content::read(row))
-        })
-        .optional()?
-        .transpose()
+) -> Result<Option<Message>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {CONTENT_COLUMNS} FROM stream_message WHERE key = ?1"
+    ))?;
+    let mut rows = statement.query([schema::key(stream_id, number)])?;
+    rows.next()?.map(|row| read(row, stream)).transpose()
 }
 
 /// How long ago a message was appended, or the first one that is kept after it.
@@ -107,11 +94,9 @@ pub(super) fn page(
     while bytes < MAX_PAGE_BYTES
         && let Some(row) = rows.next()?
     {
-        let number = row.get::<_, i64>(0)? & schema::MAX_NUMBER;
-        let content = Content::read(row)?;
-        bytes += content.message.payload.len();
-        let id = MessageId::from_u64(number.cast_unsigned());
-        messages.push(content.into_message(id, stream.clone(), 0));
+        let message = read(row, stream)?;
+        bytes += message.payload.len();
+        messages.push(message);
     }
     Ok(messages)
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::content;
 use crate::engine::{self, GroupKey};
-use crate::{Error, MessageId, Result, StartFrom};
+use crate::{Error, Result, StartFrom};
 
 /// A group and the ends of its stream.
 #[derive(Debug, Clone, Copy)]
@@ -87,19 +87,12 @@ fn position(
     tail: i64,
     start: StartFrom,
 ) -> Result<i64> {
-    match start {
-        StartFrom::Latest => Ok(head),
-        StartFrom::Earliest => Ok(tail - 1),
-        StartFrom::After(id) if id.as_u64() > head.cast_unsigned() => Err(Error::StartAhead {
-            start: id,
-            newest: MessageId::from_u64(head.cast_unsigned()),
-        }),
-        StartFrom::After(id) => Ok(id.as_u64().cast_signed().max(tail - 1)),
-        StartFrom::At(time) => {
-            let first = content::first_at(transaction, stream_id, tail, head, time)?;
-            Ok(first - 1)
-        }
-    }
+    let first_at = |time| {
+        let first = content::first_at(transaction, stream_id, tail, head, time);
+        first.map(i64::cast_unsigned)
+    };
+    let position = start.position(tail.cast_unsigned(), head.cast_unsigned(), first_at);
+    position.map(u64::cast_signed)
 }
 
 /// Deletes a group and what it has pending.

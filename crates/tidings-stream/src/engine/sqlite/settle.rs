@@ -6,7 +6,7 @@ use super::group::GroupRow;
 use super::lease::Lease;
 use super::{append, clock, content, group, lease, trim};
 use crate::engine::{GroupKey, Outcome, Receipt, Settled, Settlement, time};
-use crate::{Error, Headers, Message, Result, StreamName};
+use crate::{Error, Headers, Message, NewMessage, Result, StreamName};
 
 /// Ends claims.
 pub(super) fn settle(
@@ -17,6 +17,7 @@ pub(super) fn settle(
     let group = group::find(transaction, key)?.ok_or(Error::UnknownGroup)?;
     let mut settling = Settling {
         transaction,
+        stream: &key.stream,
         group,
         now: clock::now(),
         leases: Leases::new(transaction, group.group_id),
@@ -136,6 +137,7 @@ impl<'a> Leases<'a> {
 
 struct Settling<'a> {
     transaction: &'a Transaction<'a>,
+    stream: &'a StreamName,
     group: GroupRow,
     now: i64,
     leases: Leases<'a>,
@@ -239,11 +241,12 @@ impl Settling<'_> {
             stream_id,
             ..
         } = self.group;
-        let Some(content) = content::find(self.transaction, stream_id, number)? else {
+        let message = content::find(self.transaction, self.stream, stream_id, number)?;
+        let Some(message) = message else {
             group::count_lost(self.transaction, group_id, 1)?;
             return Ok(false);
         };
-        let letter = content.message.buried(provenance.clone());
+        let letter = NewMessage::revived(&message).buried(provenance.clone());
         let appended = append::append(self.transaction, to, &[letter])?;
         trim::trim(self.transaction, &appended.row)?;
         self.transaction

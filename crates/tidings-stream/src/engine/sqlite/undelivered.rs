@@ -9,35 +9,16 @@ use tokio::runtime::Handle;
 
 use super::settle;
 use crate::Error;
-use crate::engine::{Claimed, GroupKey, Outcome, Receipt, Settlement, Wakes};
+use crate::engine::{GroupKey, Outcome, Receipt, Settlement, Wakes};
 
 /// What a claim takes, until its consumer has it. Dropping it earlier hands it back.
 pub(super) struct Undelivered {
     database: Database,
     wakes: Wakes,
     group: GroupKey,
-    taken: Taken,
+    /// Where the writer notes what it has claimed.
+    pub(super) taken: Arc<Mutex<Vec<Receipt>>>,
     is_delivered: bool,
-}
-
-/// Where the writer notes what it has claimed.
-#[derive(Clone, Default)]
-pub(super) struct Taken(Arc<Mutex<Vec<Receipt>>>);
-
-impl Taken {
-    pub(super) fn note(&self, claimed: &Claimed) {
-        let receipts = claimed.messages.iter().map(|it| it.receipt);
-        *self.0.lock() = receipts.collect();
-    }
-
-    fn released(&self) -> Vec<Settlement> {
-        let receipts = std::mem::take(&mut *self.0.lock());
-        let released = |receipt| Settlement {
-            receipt,
-            outcome: Outcome::Released,
-        };
-        receipts.into_iter().map(released).collect()
-    }
 }
 
 impl Undelivered {
@@ -46,13 +27,9 @@ impl Undelivered {
             database: database.clone(),
             wakes: wakes.clone(),
             group: group.clone(),
-            taken: Taken::default(),
+            taken: Arc::default(),
             is_delivered: false,
         }
-    }
-
-    pub(super) fn taken(&self) -> Taken {
-        self.taken.clone()
     }
 
     /// Says that the consumer has it, or that nothing was taken.
@@ -71,13 +48,18 @@ impl Drop for Undelivered {
             return;
         };
         let (database, wakes) = (self.database.clone(), self.wakes.clone());
-        let (group, taken) = (self.group.clone(), self.taken.clone());
+        let (group, taken) = (self.group.clone(), Arc::clone(&self.taken));
         runtime.spawn(async move {
             let stream = group.stream.clone();
             // The writer works in order: if the claim is in its queue, it has been made by then.
             let handed_back = database.write_relaxed(move |tx| {
-                settle::settle(tx, &group, &taken.released())?;
-                Ok::<(), Error>(())
+                let receipts = std::mem::take(&mut *taken.lock());
+                let released = |receipt| Settlement {
+                    receipt,
+                    outcome: Outcome::Released,
+                };
+                let settlements: Vec<_> = receipts.into_iter().map(released).collect();
+                settle::settle(tx, &group, &settlements).map(drop)
             });
             match handed_back.await {
                 Ok(()) => wakes.wake(&stream),

@@ -330,36 +330,27 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bit
     SELECT count(*) FROM gone
 $$;
 
--- Those of the messages from one number to another that are kept, in order.
-CREATE FUNCTION tidings_stream_range(
-    p_stream_id bigint, p_lo bigint, p_hi bigint,
-    OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea
-) RETURNS SETOF record LANGUAGE plpgsql STABLE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-BEGIN
-    RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload FROM tidings_stream_message m
-        WHERE m.stream_id = p_stream_id AND m.number BETWEEN p_lo AND p_hi
-            AND m.headers IS DISTINCT FROM ''
-        ORDER BY m.number;
-END $$;
-
--- Those of some messages that are kept, in order, with what their last attempt said.
-CREATE FUNCTION tidings_stream_redelivered(
-    p_stream text, p_group text, p_stream_id bigint, p_numbers bigint[],
+-- Those of the claimed messages of a group that are kept: some that come again, in this order, with what their
+-- last attempt said, and new ones from one number to another.
+CREATE FUNCTION tidings_stream_claimed(
+    p_stream text, p_group text, p_stream_id bigint, p_again bigint[], p_lo bigint, p_hi bigint,
     OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea,
     OUT last_error bytea
 ) RETURNS SETOF record LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-DECLARE
-    v_group_id bigint;
 BEGIN
-    SELECT g.group_id INTO v_group_id
-        FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
-        WHERE s.name = p_stream AND g.name = p_group;
-    RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload, r.last_error
+    IF cardinality(p_again) > 0 THEN
+        RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload, r.last_error
+            FROM tidings_stream s JOIN tidings_stream_group g USING (stream_id)
+            CROSS JOIN unnest(p_again) WITH ORDINALITY AS again (number, place)
+            JOIN tidings_stream_message m ON m.stream_id = p_stream_id AND m.number = again.number
+            LEFT JOIN tidings_stream_retry r ON r.group_id = g.group_id AND r.number = m.number
+            WHERE m.headers IS DISTINCT FROM '' AND s.name = p_stream AND g.name = p_group
+            ORDER BY again.place;
+    END IF;
+    RETURN QUERY SELECT m.number, m.created_at, m.headers, m.payload, NULL::bytea
         FROM tidings_stream_message m
-        LEFT JOIN tidings_stream_retry r ON r.group_id = v_group_id AND r.number = m.number
-        WHERE m.stream_id = p_stream_id AND m.number = ANY (p_numbers) AND m.headers IS DISTINCT FROM ''
+        WHERE m.stream_id = p_stream_id AND m.number BETWEEN p_lo AND p_hi AND m.headers IS DISTINCT FROM ''
         ORDER BY m.number;
 END $$;
 

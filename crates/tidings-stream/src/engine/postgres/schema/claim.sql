@@ -327,39 +327,22 @@ BEGIN
     END IF;
 END $$;
 
--- The stream's id, and the number of the last message of a page that begins after p_after and has up to
--- p_max messages; its last one may overrun p_budget bytes. NULL when there is none.
-CREATE FUNCTION tidings_stream_page_end(
+-- Up to p_max messages of a stream after a number, 4096 at most; the last one may overrun p_budget bytes.
+CREATE FUNCTION tidings_stream_page(
     p_stream text, p_after bigint, p_max bigint, p_budget bigint,
-    OUT o_stream_id bigint, OUT o_hi bigint
-) LANGUAGE plpgsql STABLE
+    OUT number bigint, OUT created_at bigint, OUT headers bytea, OUT payload bytea
+) RETURNS SETOF record LANGUAGE sql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
-DECLARE
-    v_lo bigint;
-    v_start bigint;
-BEGIN
-    SELECT stream_id, greatest(p_after, tail - 1) INTO o_stream_id, v_lo
-        FROM tidings_stream WHERE name = p_stream;
-    -- No stream comes as far, and what follows cannot overflow.
-    IF NOT FOUND OR v_lo > 1::bigint << 61 THEN
-        RETURN;
-    END IF;
-    v_lo := v_lo + 1;
-    SELECT bytes - tidings_stream_size(headers, payload) INTO v_start FROM tidings_stream_message
-        WHERE stream_id = o_stream_id AND number = v_lo;
-    SELECT number INTO o_hi FROM (
-        SELECT number, bytes FROM tidings_stream_message
-        WHERE stream_id = o_stream_id AND number >= v_lo
-            AND number <= v_lo + least(p_max, 100000) - 1
-        ORDER BY number) AS page
-        WHERE bytes - v_start >= p_budget LIMIT 1;
-    IF NOT FOUND THEN
-        SELECT number INTO o_hi FROM tidings_stream_message
-            WHERE stream_id = o_stream_id AND number >= v_lo
-                AND number <= v_lo + least(p_max, 100000) - 1
-            ORDER BY number DESC LIMIT 1;
-    END IF;
-END $$;
+    SELECT number, created_at, headers, payload FROM (
+        SELECT m.*, sum(tidings_stream_size(headers, payload)) OVER (
+            ORDER BY number ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+        FROM tidings_stream_message m
+        WHERE stream_id = (SELECT stream_id FROM tidings_stream WHERE name = p_stream)
+            AND number > greatest(p_after, (SELECT tail - 1 FROM tidings_stream WHERE name = p_stream))
+            AND headers IS DISTINCT FROM ''
+        ORDER BY number LIMIT least(p_max, 4096)) AS page
+    WHERE coalesce(before, 0) < p_budget ORDER BY number
+$$;
 
 -- Hands back what a claim has taken, with its attempts not counted, and returns whether there was
 -- anything: its client did not get to know of it.

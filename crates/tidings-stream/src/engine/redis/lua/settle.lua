@@ -54,33 +54,28 @@ local function held(claim, number)
   return retry and retry.claim == tonumber(claim) and retry
 end
 
+-- Ends the claim of one message, and returns what is known of the message; false if the receipt is stale.
+local function end_claim(claim, number)
+  if settle_in(lease_of(claim), number, number) then
+    return { attempts = 1, last_error = false }
+  end
+  return held(claim, number)
+end
+
 -- Ends the claim of one message for good.
 local function finish(claim, number)
-  if settle_in(lease_of(claim), number, number) then
-    return true
-  end
-  local retry = held(claim, number)
-  if retry and remove_retry(group, padded(number), retry, time) then
+  local retry = end_claim(claim, number)
+  if retry and retry.claim and remove_retry(group, padded(number), retry, time) then
     has_returned = true
   end
   return retry and true
 end
 
--- Ends the claim of one message that comes again. `first` is what is known of it after its first
--- attempt, `change` brings a later one up to date.
-local function put_back(claim, number, first, change)
-  local retry = first
-  if not settle_in(lease_of(claim), number, number) then
-    retry = held(claim, number)
-    if not retry then
-      return false
-    end
-    change(retry)
-  end
-  retry.claim, retry.consumer, retry.since = false, false, time
+-- Lets a message whose claim has ended come again.
+local function put_back(number, retry, due)
+  retry.claim, retry.consumer, retry.since, retry.due = false, false, time, due
   save_retry(group, number, retry)
   has_returned = true
-  return true
 end
 
 -- The headers of a dead letter: those of the message, and `provenance` in place of what an earlier
@@ -168,20 +163,20 @@ while at <= #ARGV do
     end
     at = at + 5
   elseif kind == 'l' then
-    local first = { attempts = 0, due = time, last_error = false }
-    say(put_back(claim, number, first, function(retry)
+    local retry = end_claim(claim, number)
+    if retry then
       retry.attempts = retry.attempts - 1
-      retry.due = time
-    end))
+      put_back(number, retry, time)
+    end
+    say(retry)
     at = at + 3
   elseif kind == 'r' then
-    local due = time + ARGV[at + 3]
-    local last_error = ARGV[at + 5] == '1' and ARGV[at + 4]
-    local first = { attempts = 1, due = due, last_error = last_error }
-    say(put_back(claim, number, first, function(retry)
-      retry.due = due
-      retry.last_error = last_error
-    end))
+    local retry = end_claim(claim, number)
+    if retry then
+      retry.last_error = ARGV[at + 5] == '1' and ARGV[at + 4]
+      put_back(number, retry, time + ARGV[at + 3])
+    end
+    say(retry)
     at = at + 6
   elseif kind == 'x' then
     local is_obeyed = finish(claim, number)
