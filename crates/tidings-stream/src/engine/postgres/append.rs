@@ -1,30 +1,18 @@
 //! Appending to a stream.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tidings_postgres::{Connections, Error as DatabaseError, params};
 
 use super::announce::Announcer;
 use super::failure;
-use super::rows::{get, number, row};
+use super::rows::{get, number, row, value};
 use crate::engine::group_commit::{Append, AppendError};
 use crate::engine::{Wakes, numbering, stored, time};
 use crate::{Error, MessageId, NewMessage, Result, Retention, StreamName};
 
-/// Most messages with publish keys of a batch whose ids may all be in the reply. The database returns no more
-/// than so many: what it sends while it holds the lock of the stream has to fit into the buffers of the
-/// connection, or a client that is stopped stops all others.
-const MAX_UNFORESEEN: usize = 500;
-
-/// How often a batch is tried whose keys others change at the same time.
-const TRIES: u32 = 5;
-
-/// What the database says of such a batch.
-const KEYS_HAVE_CHANGED: &str = "TD001";
-
-const APPEND: &str =
-    "SELECT first, unforeseen FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const APPEND: &str = "
+    SELECT first, head, repeats FROM tidings_stream_append($1, $2, $3, $4, $5, $6, $7, $8, $9)";
 
 const KNOWN: &str = "SELECT tidings_stream_known($1, $2)";
 
@@ -44,7 +32,31 @@ impl Appender {
             announcer,
         }
     }
+
+    /// The place of each message with a publish key, and the number of the first one under the key, which is
+    /// `head` at most.
+    async fn places(
+        &self,
+        stream: &StreamName,
+        keys: &[Option<&str>],
+        head: u64,
+    ) -> Result<Vec<(u64, u64)>> {
+        let parameters = params![stream.as_str(), keys];
+        let known: Vec<Option<i64>> = value(&self.connections, KNOWN, parameters).await?;
+        let places = (1..).zip(keys.iter().zip(known));
+        let places = places.filter_map(|(place, (key, number))| key.map(|_| (place, number)));
+        let places = places.map(|(place, number)| match number.map(i64::cast_unsigned) {
+            Some(number) if number <= head => Ok((place, number)),
+            _ => Err(Error::backend(WindowEnded)),
+        });
+        places.collect()
+    }
 }
+
+/// A publish key that was forgotten, or used again, before the number of its message was read.
+#[derive(Debug, thiserror::Error)]
+#[error("the window of a publish key ended while its message was published")]
+struct WindowEnded;
 
 impl Append for Appender {
     async fn append(
@@ -56,85 +68,40 @@ impl Append for Appender {
         let columns = Columns::new(messages).map_err(AppendError::Refused)?;
         let (max_len, max_age) = retention.unwrap_or_default().bounds();
         let trim_pending = retention.map(|it| it.trim_pending);
-        let mut tries = 1;
-        let (row, foreseen) = loop {
-            let foreseen = match &columns.keys {
-                Some(keys) if columns.keyed() > MAX_UNFORESEEN => {
-                    Some(self.foresee(stream, keys).await?)
-                }
-                _ => None,
-            };
-            let parameters = params![
-                stream.as_str(),
-                max_len,
-                max_age,
-                trim_pending,
-                columns.payloads,
-                columns.headers,
-                columns.ends,
-                columns.keys,
-                columns.windows,
-                foreseen
-            ];
-            let appended = row(&self.connections, APPEND, parameters).await;
-            match appended.and_then(|row| row.ok_or(DatabaseError::NoRow)) {
-                Ok(row) => break (row, foreseen.unwrap_or_default()),
-                // Nothing of it was appended.
-                Err(error)
-                    if tries < TRIES
-                        && (error.code()).is_some_and(|it| it.code() == KEYS_HAVE_CHANGED) =>
-                {
-                    tries += 1;
-                }
-                Err(error) => return Err(failure::append_error(error)),
-            }
-        };
+        let parameters = params![
+            stream.as_str(),
+            max_len,
+            max_age,
+            trim_pending,
+            columns.payloads,
+            columns.headers,
+            columns.ends,
+            columns.keys,
+            columns.windows
+        ];
+        let appended = row(&self.connections, APPEND, parameters).await;
+        let row = appended
+            .and_then(|row| row.ok_or(DatabaseError::NoRow))
+            .map_err(failure::append_error)?;
         if !messages.is_empty() {
             self.wakes.wake(stream);
             self.announcer.announce(stream);
         }
-        let first = number(&row, 0)?;
-        let unforeseen: Option<Vec<i64>> = get(&row, 1)?;
-        let unforeseen = unforeseen.unwrap_or_default();
-        let pairs = unforeseen.chunks_exact(2);
-        let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
-        let expected = |place: usize, before: &[MessageId]| {
-            let expected = foreseen.get(place).copied().flatten()?;
-            match usize::try_from(-expected) {
-                Ok(earlier) => before.get(earlier.checked_sub(1)?).copied(),
-                Err(_positive) => Some(MessageId::from_u64(expected.cast_unsigned())),
+        let (first, head) = (number(&row, 0)?, number(&row, 1)?);
+        let places = match (get::<Option<Vec<i64>>>(&row, 2)?, &columns.keys) {
+            (None, Some(keys)) => {
+                // The messages are there, and a repeat gets their ids.
+                let places = self.places(stream, keys, head).await;
+                places.map_err(Error::outcome_unknown)?
+            }
+            (repeats, _) => {
+                let repeats = repeats.unwrap_or_default();
+                let pairs = repeats.chunks_exact(2);
+                let pairs = pairs.map(|pair| (pair[0].cast_unsigned(), pair[1].cast_unsigned()));
+                pairs.collect()
             }
         };
-        Ok(numbering::ids(first, messages.len(), pairs, expected))
-    }
-}
-
-impl Appender {
-    /// What is to be expected of messages with publish keys: the number of the one that a message repeats;
-    /// minus the place, counted from 1, of an earlier one of the same batch that has its key; or `None` for
-    /// one that is new.
-    async fn foresee(
-        &self,
-        stream: &StreamName,
-        keys: &[Option<&str>],
-    ) -> Result<Vec<Option<i64>>, AppendError> {
-        let known = row(&self.connections, KNOWN, params![stream.as_str(), keys]).await;
-        // Nothing was to be appended yet, so that the outcome is known.
-        let known = known.map_err(|error| match error {
-            DatabaseError::Closed => Error::Closed,
-            error => Error::backend(error),
-        })?;
-        let known: Option<Vec<Option<i64>>> = match known {
-            Some(row) => get(&row, 0)?,
-            None => None,
-        };
-        let known = known.unwrap_or_default();
-        let mut first_places: HashMap<&str, i64> = HashMap::with_capacity(keys.len());
-        let expected = (1..).zip(keys).zip(known).map(|((place, key), known)| {
-            let first = *first_places.entry((*key)?).or_insert(place);
-            known.or((first < place).then_some(-first))
-        });
-        Ok(expected.collect())
+        Ok(numbering::ids(first, messages.len(), places))
     }
 }
 
@@ -175,10 +142,5 @@ impl<'a> Columns<'a> {
                     .collect()
             }),
         })
-    }
-
-    /// How many messages have a publish key.
-    fn keyed(&self) -> usize {
-        self.keys.iter().flatten().flatten().count()
     }
 }

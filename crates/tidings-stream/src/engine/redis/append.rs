@@ -130,13 +130,7 @@ impl Append for Appender {
             .split_first()
             .ok_or_else(|| AppendError::Failed(failure::unexpected()))?;
         let repeats = repeats.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-        let nothing_foreseen = |_: usize, _: &[MessageId]| None;
-        Ok(numbering::ids(
-            *first,
-            messages.len(),
-            repeats,
-            nothing_foreseen,
-        ))
+        Ok(numbering::ids(*first, messages.len(), repeats))
     }
 }
 

@@ -152,26 +152,25 @@ BEGIN
 END $$;
 
 -- Writes messages behind the newest one of a locked stream. p_ends has the bytes of the messages up
--- to each. Returns the number of the first; and of each message whose number is neither the next one nor
--- what p_known expects of it, its place and its number: those that repeat earlier ones. p_known has a
--- number, or minus the place of an earlier message of the same key. What is returned under the lock of the
--- stream is to fit into the buffers of a connection, so more than 500 such messages are an error.
+-- to each. Returns the number of the first and of the newest; and the place and the number of each message
+-- that repeats an earlier one. What is returned under the lock of the stream is to fit into the buffers of a
+-- connection: if more than 500 are repeats, they are NULL, and have to be asked for.
 CREATE FUNCTION tidings_stream_write(
     p_stream tidings_stream, p_payloads bytea[], p_headers bytea[], p_ends bigint[],
-    p_keys text[], p_windows bigint[], p_known bigint[],
-    OUT first bigint, OUT unforeseen bigint[], OUT head bigint
+    p_keys text[], p_windows bigint[], OUT first bigint, OUT head bigint, OUT repeats bigint[]
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_bytes bigint;
     v_now bigint := tidings_stream_now();
     v_number bigint;
-    v_expected bigint;
+    v_repeats integer := 0;
     v_numbers bigint[];
     v_kept boolean[];
 BEGIN
     SELECT h.number, h.bytes INTO head, v_bytes
         FROM tidings_stream_head(p_stream.stream_id, p_stream.tail) h;
     first := head + 1;
+    repeats := '{}';
     IF p_keys IS NULL THEN
         IF cardinality(p_payloads) = 1 THEN
             INSERT INTO tidings_stream_message VALUES (
@@ -198,22 +197,14 @@ BEGIN
             END IF;
         END IF;
         v_kept[i] := v_number IS NULL;
-        v_expected := p_known[i];
-        IF v_expected < 0 THEN
-            v_expected := v_numbers[-v_expected];
-        END IF;
-        v_expected := coalesce(v_expected, head + 1);
         IF v_kept[i] THEN
             head := head + 1;
             v_number := head;
+        ELSE
+            v_repeats := v_repeats + 1;
+            repeats := CASE WHEN v_repeats <= 500 THEN repeats || ARRAY[i, v_number] END;
         END IF;
         v_numbers[i] := v_number;
-        IF v_number <> v_expected THEN
-            IF cardinality(unforeseen) >= 1000 THEN
-                RAISE 'too many publish keys are not what they were' USING ERRCODE = 'TD001';
-            END IF;
-            unforeseen := unforeseen || ARRAY[i, v_number];
-        END IF;
     END LOOP;
     INSERT INTO tidings_stream_message
         SELECT p_stream.stream_id, u.number, v_now, v_bytes + u.bytes, u.headers, u.payload
@@ -222,19 +213,18 @@ BEGIN
         WHERE u.kept;
 END $$;
 
--- The numbers of the messages that were published under some keys; NULL for those whose windows have
--- ended, and for keys that are NULL.
+-- The numbers of the messages that were published first under some keys; NULL for those that are forgotten,
+-- and for keys that are NULL.
 CREATE FUNCTION tidings_stream_known(p_stream text, p_keys text[]) RETURNS bigint[]
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream_id bigint;
-    v_now bigint := tidings_stream_now();
 BEGIN
     SELECT stream_id INTO v_stream_id FROM tidings_stream WHERE name = p_stream;
     RETURN (
         SELECT array_agg((SELECT k.number FROM tidings_stream_publish_key k
-            WHERE k.stream_id = v_stream_id AND k.key = asked.key AND k.expires > v_now) ORDER BY place)
+            WHERE k.stream_id = v_stream_id AND k.key = asked.key) ORDER BY place)
         FROM unnest(p_keys) WITH ORDINALITY AS asked (key, place));
 END $$;
 
@@ -260,23 +250,21 @@ END $$;
 CREATE FUNCTION tidings_stream_append(
     p_stream text, p_max_len bigint, p_max_age bigint, p_trim_pending boolean,
     p_payloads bytea[], p_headers bytea[], p_ends bigint[], p_keys text[], p_windows bigint[],
-    p_known bigint[], OUT first bigint, OUT unforeseen bigint[]
+    OUT first bigint, OUT head bigint, OUT repeats bigint[]
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     v_stream tidings_stream;
-    v_head bigint;
 BEGIN
     PERFORM tidings_stream_begin(true);
     v_stream := tidings_stream_lock(p_stream);
     IF p_trim_pending IS NOT NULL THEN
         v_stream := tidings_stream_keep(v_stream, p_max_len, p_max_age, p_trim_pending);
     END IF;
-    SELECT w.first, w.unforeseen, w.head INTO first, unforeseen, v_head
-        FROM tidings_stream_write(
-            v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows, p_known) w;
+    SELECT w.first, w.head, w.repeats INTO first, head, repeats
+        FROM tidings_stream_write(v_stream, p_payloads, p_headers, p_ends, p_keys, p_windows) w;
     IF v_stream.max_len IS NOT NULL OR v_stream.max_age IS NOT NULL THEN
-        PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
+        PERFORM tidings_stream_trim_locked(v_stream, head, 1000, false);
     END IF;
 END $$;
 

@@ -51,7 +51,7 @@ BEGIN
         END IF;
         v_stream := tidings_stream_lock(v_name);
         v_head := (tidings_stream_write(
-            v_stream, v_payloads, v_headers, v_ends, v_keys, v_windows, NULL)).head;
+            v_stream, v_payloads, v_headers, v_ends, v_keys, v_windows)).head;
         PERFORM tidings_stream_trim_locked(v_stream, v_head, 1000, false);
         streams := streams || v_name;
     END LOOP;
