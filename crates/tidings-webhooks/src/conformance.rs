@@ -54,6 +54,7 @@ macro_rules! for_each_store_behaviour {
             a_page_is_bounded_in_rows_and_bytes
             what_is_held_is_left_out
             deliveries_are_listed_newest_first
+            the_event_of_a_delivery_is_found
             a_finished_delivery_is_retried
             waiting_deliveries_are_counted
             one_instance_leads

@@ -3,7 +3,7 @@ use serde::Serialize;
 
 /// The health of an endpoint.
 ///
-/// As JSON: `{"circuit","pending","last_success_at","last_failure_at","success_rate"}`.
+/// As JSON: `{"circuit","pending","last_success_at","last_failure_at","success_rate","replay"}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[non_exhaustive]
@@ -20,6 +20,31 @@ pub struct EndpointHealth {
     /// The share of attempts that succeeded in the last one to two hours with attempts; `None` when
     /// there were none.
     pub success_rate: Option<f64>,
+    /// The replay that is under way.
+    pub replay: Option<ReplayProgress>,
+}
+
+/// How far a replay is.
+///
+/// As JSON: `{"remaining","per_second"}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[non_exhaustive]
+pub struct ReplayProgress {
+    /// How many accepted events it has still to look at: those of all users, at most.
+    pub remaining: u64,
+    /// How many it sends a second at most.
+    pub per_second: u32,
+}
+
+impl ReplayProgress {
+    /// Of a replay that has looked at the events up to the number `position`, and looks at those up to `last`.
+    pub fn new(position: i64, last: i64, per_second: u32) -> Self {
+        Self {
+            remaining: last.saturating_sub(position).max(0).unsigned_abs(),
+            per_second,
+        }
+    }
 }
 
 /// Counting waiting deliveries stops here, so that its cost is bounded.
@@ -40,6 +65,8 @@ pub struct StoredHealth {
     pub succeeded: u64,
     /// Attempts that failed in the same time.
     pub failed: u64,
+    /// The replay that is under way.
+    pub replay: Option<ReplayProgress>,
 }
 
 impl StoredHealth {

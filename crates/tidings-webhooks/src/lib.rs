@@ -77,7 +77,7 @@ pub use endpoint::{Endpoint, Owner};
 pub use error::{Error, StoreError};
 pub use event::{Format, WebhookEvent};
 pub use fan_out::STREAM;
-pub use health::{EndpointHealth, MAX_COUNTED};
+pub use health::{EndpointHealth, MAX_COUNTED, ReplayProgress};
 pub use ids::{DeliveryId, EndpointId, InvalidId};
 pub use options::Options;
 pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};

@@ -40,7 +40,7 @@ use tidings_postgres::{Config, Connections, Database, Sessions};
 use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
     StoredEndpoint, StoredSecrets,
 };
 use crate::{
@@ -300,6 +300,10 @@ impl Store for PostgresStore {
 
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
         deliveries::attempts(&self.connections, id).await
+    }
+
+    async fn sent_event(&self, id: DeliveryId) -> Result<Option<SentEvent>, StoreError> {
+        lanes::sent_event(&self.connections, id).await
     }
 
     async fn count_pending(&self) -> Result<u64, StoreError> {

@@ -45,7 +45,7 @@ use tidings_sqlite::{Database, Liveness};
 use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
     StoredEndpoint, StoredSecrets,
 };
 use crate::{
@@ -342,6 +342,11 @@ impl Store for SqliteStore {
 
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
         self.list(move |connection| deliveries::attempts(connection, id))
+            .await
+    }
+
+    async fn sent_event(&self, id: DeliveryId) -> Result<Option<SentEvent>, StoreError> {
+        self.query(move |connection| lanes::sent_event(connection, id))
             .await
     }
 

@@ -176,6 +176,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// The attempts of a delivery, in order; `None` when there is no such delivery.
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError>;
 
+    /// The event of a delivery, and its endpoint; `None` when there is no such delivery, or its event is lost.
+    async fn sent_event(&self, id: DeliveryId) -> Result<Option<SentEvent>, StoreError>;
+
     /// How many deliveries wait, and deferred events, each counted up to
     /// [`MAX_COUNTED`](crate::MAX_COUNTED).
     async fn count_pending(&self) -> Result<u64, StoreError>;
@@ -298,6 +301,15 @@ pub struct AcceptedEvent {
     pub event: WebhookEvent,
     /// The number of the newest endpoint at that time: later ones do not get the event.
     pub newest_endpoint: u64,
+}
+
+/// An event as a delivery brings it to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentEvent {
+    /// Where it goes.
+    pub endpoint: EndpointId,
+    /// The event.
+    pub event: WebhookEvent,
 }
 
 /// An event whose deliveries are made later.

@@ -16,8 +16,8 @@ use crate::fan_out::{self, FanOut, STREAM};
 use crate::lanes::Shared;
 use crate::store::Addressed;
 use crate::{
-    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Options,
-    Store, StoreError, WebhookEvent, endpoint, replay, telemetry,
+    AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointHealth, EndpointId, Error, Format,
+    Options, Store, StoreError, WebhookEvent, endpoint, replay, telemetry,
 };
 
 mod manage;
@@ -204,6 +204,7 @@ impl Webhooks {
             last_success_at: stored.last_success_at,
             last_failure_at: stored.last_failure_at,
             success_rate: stored.success_rate(),
+            replay: stored.replay,
         }))
     }
 
@@ -240,6 +241,23 @@ impl Webhooks {
     /// [`Error::Store`].
     pub async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, Error> {
         Ok(self.inner.store.attempts(id).await?)
+    }
+
+    /// The body of the requests of a delivery, in the present format of its endpoint; of an endpoint that is removed,
+    /// as an envelope. `None` when there is no such delivery, or its event is not stored any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`], also if the event cannot be read.
+    pub async fn body(&self, id: DeliveryId) -> Result<Option<String>, Error> {
+        let Some(sent) = self.inner.store.sent_event(id).await? else {
+            return Ok(None);
+        };
+        let endpoint = self.endpoint(sent.endpoint).await?;
+        let format = endpoint.map_or(Format::Envelope, |endpoint| endpoint.settings.format);
+        let message = sent.event.render(format).map_err(StoreError::backend)?;
+        let body = String::from_utf8(message.body().to_vec()).map_err(StoreError::backend)?;
+        Ok(Some(body))
     }
 
     /// Sends a delivery again, at once and then by its schedule from the beginning. Its state, and a block

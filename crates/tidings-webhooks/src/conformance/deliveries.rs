@@ -164,6 +164,23 @@ pub async fn deliveries_are_listed_newest_first(Stores { a, b }: Stores) {
     assert_eq!(a.attempts(ids[0]).await.unwrap(), Some(Vec::new()));
 }
 
+/// Whatever has become of the delivery, and of its endpoint.
+pub async fn the_event_of_a_delivery_is_found(Stores { a, b }: Stores) {
+    let endpoint_id = operator(&*a, 1).await;
+    add(&*a, &["e1", "e2"], endpoint_id, at(0)).await;
+    let ids = made(&*a, endpoint_id).await;
+    let failed = outcome(ids[1], endpoint_id, 1, finish(DeliveryState::Failed));
+    record(&*a, failed).await;
+    let off = disabled(endpoint(1, &Owner::Operator));
+    assert!(a.replace_endpoint(off, at(50), None).await.unwrap());
+    for (id, name) in ids.iter().zip(["e1", "e2"]) {
+        let sent = b.sent_event(*id).await.unwrap().unwrap();
+        assert_eq!((sent.endpoint, sent.event), (endpoint_id, event(name)));
+    }
+    let unknown = crate::DeliveryId::from_i64(i64::MAX);
+    assert_eq!(a.sent_event(unknown).await.unwrap(), None);
+}
+
 /// Whatever its state, from the beginning of its schedule; attempts are counted on. Not that of an
 /// endpoint that gets nothing.
 pub async fn a_finished_delivery_is_retried(Stores { a, b }: Stores) {

@@ -62,6 +62,11 @@ pub async fn a_replay_brings_what_did_not_arrive(Stores { a, b }: Stores) {
             .await
             .unwrap()
     );
+    let progress = async || {
+        let replay = b.health(endpoint_id).await.unwrap().replay;
+        replay.map(|replay| (replay.remaining, replay.per_second))
+    };
+    assert_eq!(progress().await, Some((4, 5)));
     assert_eq!(lease(&*a, "a", at(20)).await, [endpoint_id]);
     assert_eq!(
         work(&*a, endpoint_id, at(20)).await.replay_due,
@@ -80,12 +85,14 @@ pub async fn a_replay_brings_what_did_not_arrive(Stores { a, b }: Stores) {
         work(&*b, endpoint_id, at(21)).await.replay_due,
         Some(at(21))
     );
+    assert_eq!(progress().await, Some((1, 5)));
     let second = page(&*b, endpoint_id, 3).await;
     assert_eq!((second.events.len(), second.more), (1, false));
     b.replay(step(endpoint_id, &second, 22), at(21))
         .await
         .unwrap();
     assert_eq!(a.replay_page(endpoint_id, 3).await.unwrap(), None);
+    assert_eq!(progress().await, None);
 
     let due = work(&*a, endpoint_id, at(30)).await;
     assert_eq!(names(&due.due), ["failed", "missed"]);

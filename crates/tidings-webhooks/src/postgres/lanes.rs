@@ -8,7 +8,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::endpoints;
 use super::schema::{column, limit, micros, optional_time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released, SentEvent};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) async fn lease(
@@ -144,6 +144,26 @@ fn due(row: &Row) -> Result<DueDelivery, StoreError> {
         tries: count(2)?,
         event: event(row),
     })
+}
+
+pub(super) async fn sent_event(
+    connections: &Connections,
+    id: DeliveryId,
+) -> Result<Option<SentEvent>, StoreError> {
+    const SENT: &str = "
+        SELECT endpoint, NULL::int8, NULL::int8, id, user_id, type, timestamp, payload
+        FROM tidings_webhook_delivery JOIN tidings_webhook_event USING (event)
+        WHERE delivery = $1";
+    let rows = connections
+        .query(SENT, &[(&id.as_i64(), Type::INT8)])
+        .await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    Ok(Some(SentEvent {
+        endpoint: EndpointId::from_i64(row.try_get(0).map_err(column)?),
+        event: event(row).map_err(StoreError::backend)?,
+    }))
 }
 
 /// Reads the event of a delivery, or says what is wrong with it.

@@ -9,7 +9,7 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::deliveries;
 use super::schema::{column, count, duration_micros, micros, optional_time};
-use crate::health::StoredHealth;
+use crate::health::{ReplayProgress, StoredHealth};
 use crate::store::{AfterAttempt, Outcome};
 use crate::{EndpointId, StoreError};
 
@@ -137,6 +137,18 @@ pub(super) async fn health(
             &[(&id.as_i64(), Type::INT8)],
         )
         .await?;
+    let replays = connections
+        .query(
+            "SELECT position, last, per_second FROM tidings_webhook_replay WHERE endpoint = $1",
+            &[(&id.as_i64(), Type::INT8)],
+        )
+        .await?;
+    if let Some(row) = replays.first() {
+        let number = |index| row.try_get::<_, i64>(index).map_err(column);
+        let per_second: i32 = row.try_get(2).map_err(column)?;
+        let progress = ReplayProgress::new(number(0)?, number(1)?, per_second.unsigned_abs());
+        health.replay = Some(progress);
+    }
     if let Some(row) = rows.first() {
         let time = |index| optional_time(row.try_get(index).map_err(column)?);
         let number = |index| -> Result<u64, StoreError> {

@@ -9,7 +9,7 @@ use tidings_notify::{Payload, UserId};
 
 use super::endpoints;
 use super::schema::{limit, micros, optional_time, time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released};
+use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released, SentEvent};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) fn advance_clock(tx: &Transaction<'_>, now: Timestamp) -> Result<Timestamp, StoreError> {
@@ -232,6 +232,26 @@ fn read(connection: &Connection, id: i64) -> Result<DueDelivery, StoreError> {
             })
         })?;
     Ok(due)
+}
+
+pub(super) fn sent_event(
+    connection: &Connection,
+    id: DeliveryId,
+) -> Result<Option<SentEvent>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT endpoint, NULL, id, user, type, timestamp, payload
+             FROM webhook_delivery JOIN webhook_event USING (event) WHERE delivery = ?1",
+        )?
+        .query_row([id.as_i64()], |row| {
+            Ok((EndpointId::from_i64(row.get(0)?), event(row)))
+        })
+        .optional()?
+        .map(|(endpoint, event)| {
+            let event = event.map_err(StoreError::backend)?;
+            Ok(SentEvent { endpoint, event })
+        })
+        .transpose()
 }
 
 /// Reads the event of a delivery, or says what is wrong with it.

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 
 use super::lanes;
 use super::schema::{duration_micros, limit, micros, optional_time};
-use crate::health::{MAX_COUNTED, StoredHealth};
+use crate::health::{MAX_COUNTED, ReplayProgress, StoredHealth};
 use crate::store::{AfterAttempt, Outcome};
 use crate::tally::Tally;
 use crate::{AttemptRecord, DeliveryState, EndpointId, StoreError};
@@ -178,6 +178,14 @@ pub(super) fn health(connection: &Connection, id: EndpointId) -> Result<StoredHe
         health.succeeded = succeeded.unsigned_abs();
         health.failed = failed.unsigned_abs();
     }
+    health.replay = connection
+        .prepare_cached(
+            "SELECT position, last, per_second FROM webhook_replay WHERE endpoint = ?1",
+        )?
+        .query_row([id.as_i64()], |row| {
+            Ok(ReplayProgress::new(row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
     Ok(health)
 }
 

@@ -87,6 +87,31 @@ async fn an_endpoint_is_called_as_its_owner_wants() {
 }
 
 #[tokio::test]
+async fn the_body_of_a_delivery_is_what_its_endpoint_gets() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0])).await;
+    let settings = EndpointSettings::new(receiver.url("/hook"));
+    let (endpoint, _) = app.create(settings).await;
+    app.accept(7..8).await;
+    let request = soon(receiver.request(1)).await;
+    let id = app.until(endpoint.id, DeliveryState::Delivered, 1).await[0].id;
+    let body = async || app.webhooks.body(id).await.unwrap();
+    assert_eq!(body().await.unwrap(), request.body);
+    let raw = |settings: &mut EndpointSettings| settings.format = Format::Raw;
+    app.webhooks
+        .update_endpoint(endpoint.id, raw)
+        .await
+        .unwrap();
+    assert_eq!(body().await.unwrap(), r#"{"n":7}"#);
+    assert!(app.webhooks.remove_endpoint(endpoint.id).await.unwrap());
+    assert_eq!(body().await.unwrap(), request.body);
+    let unknown = "dlv_7fffffffffffffff".parse().unwrap();
+    assert_eq!(app.webhooks.body(unknown).await.unwrap(), None);
+    app.stop().await;
+}
+
+#[tokio::test]
 async fn both_signatures_are_on_a_request_at_once() {
     let receiver = receiver_of(Reply::ok()).await;
     let place = Place::new();

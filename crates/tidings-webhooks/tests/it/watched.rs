@@ -9,7 +9,7 @@ use tidings_notify::UserId;
 use tidings_test_support::Gate;
 use tidings_webhooks::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
     StoredEndpoint, StoredHealth, StoredSecrets,
 };
 use tidings_webhooks::{
@@ -240,6 +240,10 @@ impl Store for Watched {
 
     async fn attempts(&self, id: DeliveryId) -> Result<Option<Vec<AttemptRecord>>, StoreError> {
         self.inner.attempts(id).await
+    }
+
+    async fn sent_event(&self, id: DeliveryId) -> Result<Option<SentEvent>, StoreError> {
+        self.inner.sent_event(id).await
     }
 
     async fn count_pending(&self) -> Result<u64, StoreError> {
