@@ -2,6 +2,7 @@
 
 mod access;
 mod api_keys;
+mod asset;
 mod asyncapi;
 mod body;
 mod client;

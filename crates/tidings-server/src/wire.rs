@@ -1,8 +1,7 @@
 //! Everything that goes over the wire, each JSON shape and each name once.
 //!
 //! What a stream sends is in [`tidings_notify::wire`]. Handlers and commands write and read these types
-//! only. `docs/http.md`, `docs/protocol.md` and the console
-//! repeat some of it for people and browsers; the tests below compare them with the types.
+//! only. `docs/http.md` and `docs/protocol.md` repeat some of it for people; the tests below compare them with the types.
 //!
 //! | module | has |
 //! |---|---|

@@ -1,45 +1,82 @@
-//! `GET /`: the console, served from the binary.
+//! `GET /`: the console, and its style and scripts, served from the binary.
 
-use axum::http::{HeaderValue, header};
+use std::sync::LazyLock;
+
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 
-/// The page loads nothing from other addresses and runs only its own script.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+use super::asset::{Asset, OF_A_PAGE};
+use super::error::ApiError;
+use super::extract::InPath;
 
-pub(crate) async fn page() -> Response {
-    asset(
-        "text/html; charset=utf-8",
-        include_str!("../console/index.html"),
-    )
+static PAGE: Asset = Asset::html(include_str!("../console/index.html"));
+
+static STYLE: Asset = Asset::css(include_str!("../console/console.css"));
+
+macro_rules! scripts {
+    ($($name:literal)*) => {
+        /// The scripts by their names.
+        static SCRIPTS: LazyLock<Vec<(&str, Asset)>> = LazyLock::new(|| {
+            vec![$(($name, Asset::script(include_str!(concat!("../console/", $name))))),*]
+        });
+    };
 }
 
-pub(crate) async fn style() -> Response {
-    asset(
-        "text/css; charset=utf-8",
-        include_str!("../console/console.css"),
-    )
+scripts! {
+    "api.js"
+    "chart.js"
+    "deliveries.js"
+    "delivery.js"
+    "dialog.js"
+    "dom.js"
+    "endpoint-form.js"
+    "endpoint.js"
+    "endpoints.js"
+    "format.js"
+    "keys.js"
+    "login.js"
+    "main.js"
+    "metrics.js"
+    "overview.js"
+    "poll.js"
+    "sampler.js"
+    "session.js"
+    "user.js"
 }
 
-pub(crate) async fn script() -> Response {
-    asset(
-        "text/javascript; charset=utf-8",
-        include_str!("../console/console.js"),
-    )
+pub(super) async fn page(headers: HeaderMap) -> Response {
+    PAGE.respond(&headers, OF_A_PAGE)
 }
 
-pub(super) fn asset(content_type: &'static str, text: &'static str) -> Response {
-    let mut response = text.into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
-    );
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
+pub(super) async fn style(headers: HeaderMap) -> Response {
+    STYLE.respond(&headers, OF_A_PAGE)
+}
+
+pub(super) async fn script(InPath(name): InPath<String>, headers: HeaderMap) -> Response {
+    match SCRIPTS.iter().find(|(known, _)| *known == name) {
+        Some((_, script)) => script.respond(&headers, OF_A_PAGE),
+        None => ApiError::not_found("id", "the console has no such script").into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A script that is missing would be a page that does nothing.
+    #[test]
+    fn every_script_that_another_imports_is_served_and_no_other() {
+        let mut served: Vec<_> = SCRIPTS.iter().map(|(name, _)| *name).collect();
+        let texts = SCRIPTS.iter().map(|(_, script)| script.text());
+        let imported = texts.flat_map(|text| text.split("from \"./").skip(1));
+        let begun = PAGE.text().split("src=\"/console/").skip(1);
+        let mut named: Vec<_> = imported
+            .chain(begun)
+            .map(|rest| rest.split_once('"').unwrap().0)
+            .collect();
+        served.sort_unstable();
+        named.sort_unstable();
+        named.dedup();
+        assert_eq!(named, served);
+    }
 }

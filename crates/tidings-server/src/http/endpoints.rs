@@ -20,7 +20,9 @@ use self::fields::{ChangedEndpointFields, NewEndpointFields, NewReplay, Rotation
 use super::body::Body;
 use super::error::ApiError;
 use super::expected::Time;
-use super::extract::{InPath, NoFields, NoIdempotencyKey, OwnerInPath, PathPart, SentKey};
+use super::extract::{
+    InPath, NoFields, NoIdempotencyKey, OwnerInPath, Parameters, PathPart, SentKey,
+};
 use super::fields::{Change, Fields};
 use super::repeatable::{Made, Repeatable};
 use super::request::FromFields;
@@ -252,6 +254,16 @@ pub(super) async fn replay(
         Made::Response(_empty) => Ok(StatusCode::ACCEPTED),
         _ => Err(ApiError::endpoint_disabled()),
     }
+}
+
+pub(super) async fn deliveries(
+    State(app): State<SharedApp>,
+    OwnerInPath(owner): OwnerInPath,
+    InPath(id): InPath<String>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let endpoint = find(&app, &owner, &id).await?.id;
+    super::deliveries::page(&app, Some(endpoint), &parameters).await
 }
 
 /// The route of all endpoints of an owner.

@@ -109,8 +109,9 @@ impl Document {
         let operation = &route.operation;
         let (tag, _) = operation.group.described();
         let is_of_a_user = route.is_of_a_user();
-        // The endpoints of the operator and those of a user have the same operations.
-        let owner = if is_of_a_user && route.path.contains("/endpoints") {
+        // The endpoints of the operator and those of a user have the same operations, and so have their deliveries.
+        let has_both = ["/endpoints", "/deliveries"];
+        let owner = if is_of_a_user && has_both.iter().any(|part| route.path.contains(part)) {
             "OfUser"
         } else {
             ""

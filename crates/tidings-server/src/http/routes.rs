@@ -9,6 +9,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{self, MethodFilter, MethodRouter};
+use schemars::json_schema;
 use tidings_notify::{InboxAction, UserId};
 
 use super::access::{self, Gate};
@@ -126,7 +127,15 @@ pub(super) fn all() -> Vec<Route> {
     for all in ["/v1/endpoints", "/v1/users/{user}/endpoints"] {
         routes.extend(of_endpoints(all));
     }
-    routes.extend(of_deliveries());
+    routes.push(get(
+        "/v1/deliveries",
+        Scope::Endpoints,
+        deliveries::list,
+        described::deliveries::list(),
+    ));
+    for all in ["/v1/deliveries", "/v1/users/{user}/deliveries"] {
+        routes.extend(of_deliveries(all));
+    }
     routes.extend(of_keys());
     let metrics = described::metrics::show();
     routes.push(get("/metrics", Scope::Metrics, metrics::show, metrics));
@@ -188,6 +197,7 @@ fn of_endpoints(all: &str) -> Vec<Route> {
     let rotate = format!("{one}/secret/rotate");
     let test = format!("{one}/test");
     let replay = format!("{one}/replay");
+    let deliveries = format!("{one}/deliveries");
     vec![
         get(all, scope, endpoints::list, of::list()),
         post(all, scope, endpoints::create, of::create()),
@@ -202,20 +212,27 @@ fn of_endpoints(all: &str) -> Vec<Route> {
         ),
         post(&test, scope, endpoints::send_test, of::send_test()),
         post(&replay, scope, endpoints::replay, of::replay()),
+        get(
+            &deliveries,
+            scope,
+            endpoints::deliveries,
+            described::deliveries::list_of_one(),
+        ),
     ]
 }
 
-fn of_deliveries() -> Vec<Route> {
+/// One delivery to any endpoint, or to one of a user.
+fn of_deliveries(all: &str) -> Vec<Route> {
     use described::deliveries as of;
     let scope = Scope::Endpoints;
-    let all = "/v1/deliveries";
-    let one = "/v1/deliveries/{id}";
+    let one = format!("{all}/{{id}}");
     let attempts = format!("{one}/attempts");
+    let message = format!("{one}/message");
     let retry = format!("{one}/retry");
     vec![
-        get(all, scope, deliveries::list, of::list()),
-        get(one, scope, deliveries::show, of::show()),
+        get(&one, scope, deliveries::show, of::show()),
         get(&attempts, scope, deliveries::attempts, of::attempts()),
+        get(&message, scope, deliveries::message, of::message()),
         post(&retry, scope, deliveries::retry, of::retry()),
     ]
 }
@@ -288,9 +305,10 @@ fn open() -> Vec<Route> {
             of::page("getConsoleStyle", "The style of the console", css),
         ),
         open_to_all(
-            "/console/console.js",
+            "/console/{id}",
             console::script,
-            of::page("getConsoleScript", "The script of the console", script),
+            of::page("getConsoleScript", "A script of the console", script)
+                .of_a(|_| json_schema!({ "type": "string" })),
         ),
     ]
 }

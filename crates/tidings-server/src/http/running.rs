@@ -38,9 +38,13 @@ impl Running {
         }
     }
 
-    /// A request to a route, of the user anna if it has one.
+    /// A request to a route, of the user anna if it has one. Only a script is there.
     pub(super) fn request(&self, route: &Route) -> RequestBuilder {
-        let path = route.path.replace("{user}", "anna").replace("{id}", "1");
+        let path = route
+            .path
+            .replace("/console/{id}", "/console/main.js")
+            .replace("{user}", "anna")
+            .replace("{id}", "1");
         self.client.request(route.method.clone(), self.url(&path))
     }
 

@@ -34,6 +34,13 @@ pub(crate) struct RotatedSecret {
     pub(crate) secret: String,
 }
 
+/// What an endpoint is sent.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SentMessage {
+    /// The body of each request, byte by byte.
+    pub(crate) body: String,
+}
+
 /// The delivery of a test event.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct TestDelivery {

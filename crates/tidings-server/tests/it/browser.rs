@@ -1,4 +1,9 @@
-//! The page and a native `EventSource`, in a real browser.
+//! The console and a native `EventSource`, in a real browser.
+
+mod access;
+mod inbox;
+mod overview;
+mod webhooks;
 
 use std::process::Stdio;
 
@@ -8,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::{Home, Server, http, soon};
+use crate::support::{Home, PATIENCE, Server, soon};
 
 /// The driver and its browser, which end when standard input is closed: also if the test is killed.
 const GUARDED: &str = "chromedriver --port=0 & exec >/dev/null; cat; kill -KILL 0";
@@ -58,6 +63,8 @@ impl Browser {
         let options = json!({ "args": arguments });
         let mut capabilities = serde_json::Map::new();
         capabilities.insert("goog:chromeOptions".to_owned(), options);
+        let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
+        capabilities.insert("timeouts".to_owned(), json!({ "script": patience }));
         let client = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
             .capabilities(capabilities)
             .connect(&format!("http://127.0.0.1:{port}"))
@@ -86,6 +93,36 @@ impl Browser {
             .unwrap();
     }
 
+    /// Opens an address of a server.
+    async fn open(&self, server: &Server, address: &str) {
+        self.client.goto(&server.at(address)).await.unwrap();
+    }
+
+    /// Clicks on the submit button of the open dialog.
+    async fn submit(&self) {
+        self.click("dialog[open] form .actions button:last-child")
+            .await;
+    }
+
+    /// Waits for an element, and returns its text, or its value if it is a field.
+    async fn text(&self, selector: &str) -> String {
+        let element = format!("document.querySelector({selector:?})");
+        self.until(selector, &format!("{element} !== null")).await;
+        let text = format!("return {element}.value ?? {element}.textContent");
+        let text = self.client.execute(&text, vec![]).await.unwrap();
+        text.as_str().unwrap().to_owned()
+    }
+
+    /// Waits until the text that is shown in the page includes this.
+    async fn until_shown(&self, text: &str) {
+        let shown = format!("document.body.innerText.includes({text:?})");
+        self.until(text, &shown).await;
+    }
+
+    async fn close(self) {
+        self.client.clone().close().await.unwrap();
+    }
+
     /// Waits until an expression holds in the page.
     async fn until(&self, what: &str, expression: &str) {
         let script = format!(
@@ -98,182 +135,8 @@ impl Browser {
     }
 }
 
-#[tokio::test]
-async fn a_person_watches_a_user_sends_one_and_reads_it() {
-    let home = Home::new();
-    let server = home.start().await;
-    server
-        .notify("anna", json!({ "message": "from before" }))
-        .await;
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/")).await.unwrap();
-
-    browser.type_into("#watch input", "anna").await;
-    browser.click("#watch button").await;
-    browser
-        .until(
-            "the stream opens",
-            "document.querySelector('#status').dataset.state === 'live'",
-        )
-        .await;
-    browser
-        .until(
-            "the past is shown",
-            "document.querySelector('#feed').innerText.includes('from before')",
-        )
-        .await;
-
-    browser
-        .type_into("#send textarea", "Hello <b>you</b>")
-        .await;
-    browser.click("#send button").await;
-    browser
-        .until(
-            "the new one is shown as text",
-            "document.querySelector('#feed li pre').textContent === 'Hello <b>you</b>'",
-        )
-        .await;
-    browser
-        .until(
-            "both are unread",
-            "document.querySelector('#unread').textContent === '2 unread'",
-        )
-        .await;
-    let inbox = server.get("/v1/users/anna/notifications").await;
-    assert_eq!(inbox["data"][0]["payload"]["message"], "Hello <b>you</b>");
-
-    browser.click("#feed li button").await;
-    browser
-        .until(
-            "one is read",
-            "document.querySelector('#unread').textContent === '1 unread'",
-        )
-        .await;
-    // What another screen does shows here as well.
-    server
-        .post("/v1/users/anna/notifications/read-all", &Value::Null)
-        .await;
-    browser
-        .until("none is unread", "document.querySelector('#unread').hidden")
-        .await;
-    browser.client.clone().close().await.unwrap();
-}
-
-#[tokio::test]
-async fn regression_the_page_shows_a_payload_byte_for_byte() {
-    // A parsed value has its keys in another order, rounded numbers and other escapes.
-    const PAYLOAD: &str =
-        r#"{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\u00e9,]}\"\\","n":[{}]}"#;
-    let home = Home::new();
-    let server = home.start().await;
-    let send = async |key: &str| {
-        let body = format!(r#"{{"user_id":"anna","type":"{key}","payload":{PAYLOAD}}}"#);
-        let request = http().post(server.at("/v1/notifications")).body(body);
-        assert_eq!(request.send().await.unwrap().status(), 201);
-    };
-    send("listed").await;
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/#anna")).await.unwrap();
-    browser
-        .until(
-            "the stream opens",
-            "document.querySelector('#status').dataset.state === 'live'",
-        )
-        .await;
-    send("live").await;
-    browser
-        .until(
-            "both are shown",
-            "document.querySelectorAll('#feed li pre').length === 2",
-        )
-        .await;
-    for entry in browser
-        .client
-        .find_all(Locator::Css("#feed li pre"))
-        .await
-        .unwrap()
-    {
-        let shown = entry.prop("textContent").await.unwrap();
-        assert_eq!(shown.as_deref(), Some(PAYLOAD));
-    }
-    browser.client.clone().close().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_page_says_in_plain_words_what_is_wrong() {
-    let home = Home::new();
-    let server = home.start().await;
-    server.notify("anna", json!("hers")).await;
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/#anna")).await.unwrap();
-    let to = "document.querySelector('#send').elements.to.value";
-    let shows = "document.querySelector('#feed').innerText.includes('hers')";
-    browser.until("the past is shown", shows).await;
-    browser
-        .until("the form is for her", &format!("{to} === 'anna'"))
-        .await;
-    browser.type_into("#watch input", "ben").await;
-    browser.click("#watch button").await;
-    browser
-        .until("the form follows", &format!("{to} === 'ben'"))
-        .await;
-
-    browser.type_into("#watch input", "anna").await;
-    browser.click("#watch button").await;
-    browser.until("the past is shown", shows).await;
-    browser.type_into("#watch input", ".").await;
-    browser.click("#watch button").await;
-    let says = |text: &str| {
-        let status = "document.querySelector('#status').textContent";
-        format!("{status}.includes('{text}') && document.querySelector('#feed').innerText === ''")
-    };
-    let refused = says("expected a name other than `.` and `..`");
-    browser
-        .until("the name is refused, and hers are gone", &refused)
-        .await;
-
-    let keyed = Home::with(&["--api-key", "0123456789abcdef"]);
-    let keyed = keyed.start().await;
-    browser.client.goto(&keyed.at("/#anna")).await.unwrap();
-    let needs_key = says("this server requires an API key");
-    browser.until("the key is missing", &needs_key).await;
-    browser.client.clone().close().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_page_streams_with_a_key_that_is_in_no_url_and_gone_after_a_reload() {
-    let key = "a-key-for-this-test-0123456789";
-    let home = Home::with(&["--api-key", key]);
-    let server = home.start().await;
-    let notify = async |payload: &str| {
-        let body = json!({ "user_id": "anna", "payload": payload });
-        let request = http().post(server.at("/v1/notifications")).json(&body);
-        let response = request.bearer_auth(key).send().await.unwrap();
-        assert_eq!(response.status(), 201);
-    };
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/#anna")).await.unwrap();
-    browser.type_into("#access input", key).await;
-    browser.click("#access button").await;
-    let is_live = "document.querySelector('#status').dataset.state === 'live'";
-    browser.until("the stream opens", is_live).await;
-    for payload in ["one", "zwei \u{fc}ber"] {
-        notify(payload).await;
-        let shows = "document.querySelector('#feed li pre')?.textContent";
-        browser
-            .until("it is shown", &format!("{shows} === '\"{payload}\"'"))
-            .await;
-    }
-    let requested = "return performance.getEntriesByType('resource').map(({ name }) => name)
-        .concat(location.href, Object.values(localStorage), Object.values(sessionStorage)).join()";
-    let requested = browser.client.execute(requested, vec![]).await.unwrap();
-    let requested = requested.as_str().unwrap();
-    assert!(requested.contains("/v1/users/anna/") && !requested.contains(key));
-    browser.client.refresh().await.unwrap();
-    let says = "document.querySelector('#status').textContent.includes('requires an API key')";
-    browser.until("the key is gone", says).await;
-    browser.client.clone().close().await.unwrap();
-}
+/// Whether the stream of the user that is shown is live.
+const IS_LIVE: &str = "document.querySelector('#status')?.dataset.state === 'live'";
 
 #[tokio::test]
 async fn a_native_event_source_resumes_exactly_over_a_kill() {
@@ -317,77 +180,5 @@ async fn a_native_event_source_resumes_exactly_over_a_kill() {
         .await
         .unwrap();
     assert_eq!(seen, json!([1, 2, 3, 4]));
-    browser.client.clone().close().await.unwrap();
-}
-
-#[tokio::test]
-async fn regression_watching_twice_at_once_opens_one_stream() {
-    let home = Home::new();
-    let server = home.start().await;
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/")).await.unwrap();
-    let script = "
-        document.querySelector('#watch input').value = 'anna';
-        const form = document.querySelector('#watch');
-        location.hash = '#anna';
-        for (let times = 0; times < 3; times += 1) form.requestSubmit();";
-    browser.client.execute(script, vec![]).await.unwrap();
-    browser
-        .until(
-            "the stream opens",
-            "document.querySelector('#status').dataset.state === 'live'",
-        )
-        .await;
-    for n in 1..=2 {
-        server.notify("anna", json!(n)).await;
-    }
-    browser
-        .until(
-            "the last one is shown",
-            "document.querySelector('#feed li pre')?.textContent === '2'",
-        )
-        .await;
-    let shown = "return document.querySelectorAll('#feed li pre').length";
-    let shown = browser.client.execute(shown, vec![]).await.unwrap();
-    assert_eq!(shown, json!(2));
-    browser.client.clone().close().await.unwrap();
-    // Only one stream is asked to reconnect.
-    let (_, log) = server.stop("-TERM").await;
-    assert!(
-        log.contains("streams asked to reconnect: 1") || log.contains("reconnect: 0"),
-        "{log}"
-    );
-}
-
-#[tokio::test]
-async fn the_page_watches_again_after_a_refusal() {
-    let home = Home::new();
-    let server = Server::of(home.command_at("127.0.0.4:0")).await;
-    let address = server.url.strip_prefix("http://").unwrap().to_owned();
-    let browser = Browser::start().await;
-    browser.client.goto(&server.at("/#anna")).await.unwrap();
-    let is_live = "document.querySelector('#status').dataset.state === 'live'";
-    browser.until("the stream opens", is_live).await;
-    server.kill().await;
-    browser
-        .until("the loss is noticed", &format!("!({is_live})"))
-        .await;
-    // What a proxy says while the server restarts.
-    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
-    let (mut connection, _) = soon("a new try", listener.accept()).await.unwrap();
-    let refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut connection, refusal)
-        .await
-        .unwrap();
-    drop((connection, listener));
-    let server = Server::of(home.command_at(&address)).await;
-    browser.until("the stream opens again", is_live).await;
-    server.notify("anna", json!("back")).await;
-    browser
-        .until(
-            "the new one is shown",
-            "document.querySelector('#feed').innerText.includes('back')",
-        )
-        .await;
-    browser.client.clone().close().await.unwrap();
+    browser.close().await;
 }

@@ -24,7 +24,7 @@ pub(crate) fn token(user: &str, seconds: i64) -> String {
     signed(&json!({ "sub": user, "exp": jiff::Timestamp::now().as_second() + seconds - 5 }))
 }
 
-fn signed(claims: &Value) -> String {
+pub(crate) fn signed(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), claims, &key).unwrap()
 }

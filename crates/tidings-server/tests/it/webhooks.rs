@@ -58,6 +58,10 @@ impl Webhook {
         result.map(drop)
     }
 
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.0.body).unwrap()
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.0.body).unwrap()
     }

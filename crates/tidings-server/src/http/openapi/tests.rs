@@ -216,6 +216,17 @@ impl Filled {
         filled
             .ids
             .push(("/v1/deliveries", text(&test, "delivery_id")));
+        let endpoint = filled.id("/v1/users/{user}/endpoints").to_owned();
+        let test = filled
+            .post(
+                &format!("/v1/users/anna/endpoints/{endpoint}/test"),
+                json!({}),
+            )
+            .await;
+        filled
+            .ids
+            .push(("/v1/users/{user}/deliveries", text(&test, "delivery_id")));
+        filled.ids.push(("/console/", "main.js".to_owned()));
         let (key, _) = filled.running.new_key(crate::access::Scope::Read).await;
         filled.ids.push(("/v1/keys", key));
         filled
@@ -470,7 +481,7 @@ async fn every_limit_of_a_parameter_is_that_of_the_server() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 4);
 }
 
 /// Values of each JSON type.
@@ -595,6 +606,7 @@ async fn every_route_that_changes_something_takes_an_idempotency_key_or_refuses_
         "/v1/keys",
         "/v1/notifications",
         "/v1/notifications/batch",
+        "/v1/users/{user}/deliveries/{id}/retry",
         "/v1/users/{user}/endpoints",
         "/v1/users/{user}/endpoints/{id}/replay",
         "/v1/users/{user}/endpoints/{id}/secret/rotate",

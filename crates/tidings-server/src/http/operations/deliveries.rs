@@ -1,12 +1,12 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tidings_webhooks::{AttemptRecord, Delivery, DeliveryId};
+use tidings_webhooks::{AttemptRecord, Delivery, DeliveryId, EndpointId};
 
 use super::limit;
 use crate::http::extract::NoFields;
 use crate::http::operation::{Group, Operation};
 use crate::wire::code::Code;
-use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE};
+use crate::wire::webhook::{DEFAULT_PAGE, MAX_PAGE, SentMessage};
 use crate::wire::{Data, Page};
 
 fn delivery() -> Value {
@@ -25,36 +25,49 @@ fn delivery() -> Value {
 }
 
 pub(in crate::http) fn list() -> Operation {
-    Operation::new(
+    let operation = Operation::new(
         Group::Webhooks,
         "listDeliveries",
         "Lists deliveries, newest first",
-    )
-    .query(
+    );
+    page(operation.query(
         "endpoint_id",
         json!({ "$ref": "#/components/schemas/EndpointId" }),
         "Only those to this endpoint.",
-    )
-    .query(
-        "state",
-        json!({ "$ref": "#/components/schemas/DeliveryState" }),
-        "Only those in this state.",
-    )
-    .query(
-        "limit",
-        limit(DEFAULT_PAGE, MAX_PAGE),
-        "Most deliveries of the page.",
-    )
-    .query(
-        "cursor",
-        json!({ "$ref": "#/components/schemas/DeliveryId" }),
-        "The `next` of the page before.",
-    )
-    .replies::<Page<Delivery>>(
-        StatusCode::OK,
-        "A page of deliveries.",
-        json!({ "data": [delivery()], "next": null }),
-    )
+    ))
+}
+
+pub(in crate::http) fn list_of_one() -> Operation {
+    let operation = Operation::new(
+        Group::Webhooks,
+        "listDeliveriesTo",
+        "Lists the deliveries to an endpoint, newest first",
+    );
+    page(operation.of::<EndpointId>())
+}
+
+fn page(operation: Operation) -> Operation {
+    operation
+        .query(
+            "state",
+            json!({ "$ref": "#/components/schemas/DeliveryState" }),
+            "Only those in this state.",
+        )
+        .query(
+            "limit",
+            limit(DEFAULT_PAGE, MAX_PAGE),
+            "Most deliveries of the page.",
+        )
+        .query(
+            "cursor",
+            json!({ "$ref": "#/components/schemas/DeliveryId" }),
+            "The `next` of the page before.",
+        )
+        .replies::<Page<Delivery>>(
+            StatusCode::OK,
+            "A page of deliveries.",
+            json!({ "data": [delivery()], "next": null }),
+        )
 }
 
 pub(in crate::http) fn show() -> Operation {
@@ -81,6 +94,20 @@ pub(in crate::http) fn attempts() -> Operation {
                 "error": null,
                 "response": "overloaded",
             }] }),
+    )
+}
+
+pub(in crate::http) fn message() -> Operation {
+    Operation::new(
+        Group::Webhooks,
+        "getMessage",
+        "Shows what the requests of a delivery have as their body",
+    )
+    .of::<DeliveryId>()
+    .replies::<SentMessage>(
+        StatusCode::OK,
+        "The body, in the present format of the endpoint.",
+        json!({ "body": "{\"id\":\"6f1c0a52d3e84b97-17\",\"type\":\"greeting\",\"timestamp\":\"2026-11-21T10:00:00Z\",\"user_id\":\"anna\",\"data\":{\"text\":\"Hello\"}}" }),
     )
 }
 

@@ -75,6 +75,7 @@ pub(in crate::http) fn show() -> Operation {
                 "last_success_at": "2026-11-21T10:00:00Z",
                 "last_failure_at": null,
                 "success_rate": 1.0,
+                "replay": { "remaining": 120, "per_second": 10 },
             } })),
         )
 }

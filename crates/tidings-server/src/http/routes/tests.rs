@@ -31,7 +31,7 @@ const OPEN: [&str; 11] = [
     "/tidings.js",
     "/",
     "/console/console.css",
-    "/console/console.js",
+    "/console/{id}",
 ];
 
 /// What a key must be allowed to do, by the method and the path: the table must say the same.

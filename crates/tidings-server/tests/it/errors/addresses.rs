@@ -37,7 +37,11 @@ async fn every_wrong_path_and_parameter_is_refused_by_name() {
         ),
         (Method::GET, "/v1/users/a/events?since=%ff", 400, "since"),
         (Method::GET, "/v1/deliveries?state=%ff", 400, "state"),
-        (Method::GET, "/console/none", 404, ""),
+        (Method::GET, "/console/none", 404, "id"),
+        (Method::GET, "/console/none/more", 404, ""),
+        (Method::GET, "/v1/deliveries/none/message", 404, "id"),
+        (Method::GET, "/v1/users/a/deliveries/none", 404, "id"),
+        (Method::GET, "/v1/endpoints/none/deliveries", 404, "id"),
         (
             Method::GET,
             "/v1/users/a/events?event=neither",

@@ -1,0 +1,81 @@
+// Requests to the server. Every failure is an error whose message a person can read.
+
+import { session } from "./session.js";
+
+const TIMEOUT_MS = 20_000;
+
+/** A refusal, or no reply. `status` is undefined without one. */
+export class CallError extends Error {
+  constructor(message, status, code, field) {
+    super(message);
+    this.status = status;
+    this.code = code;
+    this.field = field;
+  }
+}
+
+/** Called when the server does not know who calls. */
+let onUnauthorized = () => {};
+export const whenUnauthorized = (action) => {
+  onUnauthorized = action;
+};
+
+/** Calls a route and returns the text of the reply. A body that is text is sent as it is. */
+export async function callForText(method, path, body) {
+  const headers = session.credential === "" ? {} : { Authorization: `Bearer ${session.credential}` };
+  const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
+  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  let response;
+  let reply;
+  try {
+    response = await fetch(path, { method, headers, body: text, signal, cache: "no-store" });
+    reply = await response.text();
+  } catch {
+    throw new CallError(signal.aborted ? "the server did not reply in time" : "the server does not reply");
+  }
+  if (response.ok) return reply;
+  const { status } = response;
+  let error;
+  try {
+    ({ error } = JSON.parse(reply));
+  } catch {
+    // It is not from Tidings.
+  }
+  if (typeof error?.message !== "string") {
+    throw new CallError(`the reply has the status ${status} and is not from Tidings; a proxy replies so while the server restarts`, status);
+  }
+  const refusal = new CallError(error.field ? `${error.field}: ${error.message}` : error.message, status, error.code, error.field);
+  if (status === 401) onUnauthorized(refusal);
+  throw refusal;
+}
+
+/** Calls a route and returns its JSON; undefined if the reply is empty. */
+export async function call(method, path, body) {
+  const text = await callForText(method, path, body);
+  if (text === "") return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new CallError("the reply is not from Tidings");
+  }
+}
+
+/** A part of a path. `.` and `..` would vanish from a URL, and lead to another route. */
+export function part(name) {
+  if (name === "." || name === "..") throw new CallError("expected a name other than `.` and `..`");
+  return encodeURIComponent(name);
+}
+
+/** The routes of the endpoints of a user, or of the operator. */
+export const endpointsOf = (user) => (user ? `/v1/users/${part(user)}/endpoints` : "/v1/endpoints");
+
+/** Where one delivery is: to any endpoint, or to one of the user whose token is used. */
+export const deliveryPath = (id) => (session.user ? `/v1/users/${part(session.user)}/deliveries/${part(id)}` : `/v1/deliveries/${part(id)}`);
+
+/** Lists deliveries, newest first: to one endpoint, or to all of them. */
+export function listDeliveries(endpoint, parameters) {
+  const query = new URLSearchParams(parameters);
+  if (session.user) return call("GET", `${endpointsOf(session.user)}/${part(endpoint)}/deliveries?${query}`);
+  if (endpoint) query.set("endpoint_id", endpoint);
+  return call("GET", `/v1/deliveries?${query}`);
+}

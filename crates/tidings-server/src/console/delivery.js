@@ -1,0 +1,79 @@
+// One delivery: what was sent, every attempt, and what came back.
+
+import { call, deliveryPath } from "./api.js";
+import { stateChip } from "./deliveries.js";
+import { button, confirmDone, make } from "./dom.js";
+import { addressOf } from "./endpoints.js";
+import { duration, fullTime, time } from "./format.js";
+import { poll, problemIn } from "./poll.js";
+
+const PAUSE_MS = 2000;
+
+export function open(root, id) {
+  const path = deliveryPath(id);
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
+  const heading = make("h1", {}, "Delivery");
+  const state = make("span");
+  const facts = make("dl", { class: "facts" });
+  const sent = make("pre", { id: "message" }, "Loading …");
+  const attempts = make("ol", { class: "items", id: "attempts" });
+  const none = make("p", { class: "empty" }, "No attempt was made yet.");
+  const retry = button("Send again", async () => {
+    await call("POST", `${path}/retry`);
+    confirmDone("It is sent again");
+    await polled.refresh();
+  }, { kind: "primary", id: "retry" });
+
+  root.append(
+    make("header", { class: "head" }, heading, state, make("span", { class: "actions" }, retry)),
+    problem,
+    make("section", { class: "card" }, facts),
+    make("section", { class: "card" }, make("h2", {}, "What came back"), none, attempts),
+    make("section", { class: "card" }, make("h2", {}, "What was sent"), sent),
+  );
+
+  // It never changes.
+  call("GET", `${path}/message`).then(
+    ({ body }) => {
+      sent.textContent = body;
+    },
+    (error) => {
+      sent.textContent = error.message;
+    },
+  );
+
+  let known = "";
+  const polled = poll(PAUSE_MS, async () => {
+    const delivery = await call("GET", path);
+    const { data } = await call("GET", `${path}/attempts`);
+    heading.textContent = delivery.type || delivery.id;
+    state.replaceChildren(stateChip(delivery.state));
+    const { reason, next_attempt_at: next, finished_at: finished, user_id: user } = delivery;
+    const rows = [
+      ["Endpoint", make("a", { href: addressOf(user, delivery.endpoint_id) }, delivery.endpoint_id)],
+      ["webhook-id", delivery.message_id || "–"],
+      ["Id", delivery.id],
+      ["Made", fullTime(delivery.created_at)],
+      finished === null ? ["Next attempt", time(next)] : ["Ended", fullTime(finished)],
+      ...(reason ? [["Reason", reason]] : []),
+    ];
+    facts.replaceChildren(...rows.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value))));
+    none.hidden = data.length > 0;
+    const newest = JSON.stringify(data);
+    if (newest === known) return;
+    known = newest;
+    attempts.replaceChildren(...data.toReversed().map(attemptOf));
+  }, problemIn(problem));
+  return polled.stop;
+}
+
+function attemptOf({ number, started_at: started, duration_ms: took, status, error, response }) {
+  const isGood = status !== null && status >= 200 && status < 300;
+  return make("li", {},
+    make("div", { class: "item-head" },
+      make("span", { class: "type" }, `Attempt ${number}`),
+      make("span", { class: "chip", "data-state": isGood ? "live" : "failed" }, status ?? "no response"),
+      make("span", { class: "soft" }, duration(took / 1000)), fullTime(started)),
+    error && make("p", { class: "error" }, error),
+    response ? make("pre", {}, response) : !error && make("p", { class: "soft" }, "The response had no body."));
+}

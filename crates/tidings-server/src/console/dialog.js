@@ -1,0 +1,95 @@
+// Dialogs: a question, a form, or a secret that is shown once.
+
+import { make } from "./dom.js";
+
+/** Opens a dialog. Resolves with what `close` was called with, or with undefined after Escape or Cancel. */
+function open(title, build) {
+  return new Promise((resolve) => {
+    let result;
+    const dialog = make("dialog", { "aria-labelledby": "dialog-title" });
+    const close = (value) => {
+      result = value;
+      dialog.close();
+    };
+    dialog.append(make("h2", { id: "dialog-title" }, title), ...build(close));
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(result);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
+const cancel = (close) => make("button", { type: "button", class: "quiet", onclick: () => close(undefined) }, "Cancel");
+
+/**
+ * Shows a form, and resolves with what `submit` returns for its values. An error of `submit` is shown in the form, at
+ * the field that it names.
+ */
+export function ask(title, fields, action, submit, { danger = false } = {}) {
+  return open(title, (close) => {
+    const error = make("p", { class: "error", role: "alert", hidden: true });
+    const send = make("button", { class: danger ? "danger" : "primary" }, action);
+    const form = make("form", { novalidate: true }, fields, error, make("div", { class: "actions" }, cancel(close), send));
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      send.disabled = true;
+      error.hidden = true;
+      for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+      try {
+        close((await submit(form.elements)) ?? true);
+      } catch (thrown) {
+        const name = thrown.field?.split(/[.[]/)[0];
+        const field = name === undefined ? undefined : form.elements.namedItem(name);
+        field?.setAttribute?.("aria-invalid", "true");
+        field?.focus?.();
+        error.textContent = thrown.message;
+        error.hidden = false;
+      } finally {
+        send.disabled = false;
+      }
+    });
+    return [form];
+  });
+}
+
+/** Asks before something that cannot be undone. Resolves with whether it was done. */
+export const confirm = (title, text, action, submit) => ask(title, [make("p", {}, text)], action, submit, { danger: true });
+
+/** Shows a secret, which the server shows this once. */
+export function showSecret(title, text, secret) {
+  return open(title, (close) => {
+    const shown = make("input", { readonly: true, value: secret, "aria-label": title, class: "secret", onfocus: () => shown.select() });
+    const copied = make("span", { role: "status", class: "soft" });
+    const copy = make("button", { type: "button", class: "quiet" }, "Copy");
+    copy.addEventListener("click", async () => {
+      shown.select();
+      try {
+        await navigator.clipboard.writeText(secret);
+        copied.textContent = "copied";
+      } catch {
+        copied.textContent = "press Ctrl+C to copy";
+      }
+    });
+    const done = make("button", { type: "button", class: "primary", onclick: () => close(true) }, "Done");
+    return [make("p", {}, text), shown, make("div", { class: "actions" }, copied, copy, done)];
+  });
+}
+
+/** A field of a form, with its label and a hint. */
+export function field(label, control, hint) {
+  return make("label", {}, make("span", {}, label), control, hint && make("small", {}, hint));
+}
+
+/** A line of text to type. */
+export const line = (name, more = {}) => make("input", { name, autocomplete: "off", spellcheck: "false", ...more });
+
+/** A choice among values, each with its words. */
+export function choice(name, options, chosen) {
+  return make("select", { name }, options.map(([value, text]) => make("option", { value, selected: value === chosen }, text)));
+}
+
+/** A box to tick. */
+export const tick = (name, text, checked, value = "on") =>
+  make("label", { class: "tick" }, make("input", { type: "checkbox", name, value, checked }), text);

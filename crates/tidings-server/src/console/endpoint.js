@@ -1,0 +1,172 @@
+// One endpoint: its health, its settings, what was sent to it last, and what can be done with it.
+
+import { call, endpointsOf, listDeliveries } from "./api.js";
+import { ask, confirm, field, line, showSecret } from "./dialog.js";
+import { button, confirmDone, make } from "./dom.js";
+import { fieldsOf, settingsOf } from "./endpoint-form.js";
+import { rateText, stateChip, stateOf } from "./endpoints.js";
+import { count, counted, fullTime, time } from "./format.js";
+import { lastError, rowsOf } from "./deliveries.js";
+import { poll, problemIn } from "./poll.js";
+import { session } from "./session.js";
+
+const PAUSE_MS = 2000;
+/** The last error is sought among so many deliveries, the newest. */
+const MAX_SEARCHED = "500";
+
+export function open(root, id, query) {
+  const user = session.user ?? query.get("user") ?? "";
+  const path = `${endpointsOf(user)}/${encodeURIComponent(id)}`;
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
+  const heading = make("h1", {}, "Endpoint");
+  const state = make("span");
+  const why = make("p", { class: "soft", hidden: true });
+  const facts = make("dl", { class: "facts" });
+  const settings = make("dl", { class: "settings" });
+  const progress = make("progress");
+  const progressText = make("span");
+  const replaying = make("p", { id: "replay", class: "replay", hidden: true }, progress, progressText);
+  const deliveries = make("tbody");
+  const none = make("p", { class: "empty" }, "Nothing was sent to this endpoint yet.");
+  const table = make("div", { class: "scroll" }, make("table", {}, deliveries));
+  let endpoint;
+  /** The last error, and the time of the failure that it is of. */
+  let error;
+  let errorAt = null;
+  /** What a replay had to look at when this page first saw it. */
+  let replayLength = 0;
+
+  const after = async (request, done) => {
+    await request;
+    if (done !== undefined) confirmDone(done);
+    polled.refresh();
+  };
+
+  async function sendTest() {
+    const { delivery_id: delivery } = await call("POST", `${path}/test`);
+    location.hash = `#/deliveries/${delivery}`;
+  }
+
+  async function rotate() {
+    let secret;
+    const fields = [
+      make("p", {}, "The endpoint gets a new secret. The old one signs too, until the overlap ends."),
+      field("Overlap in hours", line("overlap_ms", { value: "24", inputmode: "numeric" })),
+    ];
+    const submit = async ({ overlap_ms: hours }) => {
+      ({ secret } = await call("POST", `${path}/secret/rotate`, { overlap_ms: Math.round(Number(hours.value) * 3_600_000) }));
+    };
+    if (await ask("Rotate the secret", fields, "Rotate", submit)) {
+      await showSecret("The new secret", "The receiver verifies requests with it. The server does not show it again.", secret);
+    }
+  }
+
+  async function replay() {
+    const hourAgo = new Date(Date.now() - 3_600_000 - new Date().getTimezoneOffset() * 60_000).toISOString().slice(0, 16);
+    const fields = [
+      make("p", {}, "Sends what failed, was cancelled, or arrived while the endpoint was disabled. What was delivered is not sent again."),
+      field("Since", make("input", { name: "since", type: "datetime-local", value: hourAgo, required: true })),
+      field("Until", make("input", { name: "until", type: "datetime-local" }), "everything, if it is empty"),
+      field("At most a second", line("per_second", { value: "10", inputmode: "numeric" })),
+    ];
+    const submit = async ({ since, until, per_second: rate }) => {
+      const body = { since: since.value === "" ? "" : new Date(since.value).toISOString(), per_second: Number(rate.value) };
+      if (until.value !== "") body.until = new Date(until.value).toISOString();
+      await call("POST", `${path}/replay`, body);
+    };
+    replayLength = 0;
+    if (await ask("Replay", fields, "Replay", submit)) await after(undefined, "The replay has begun");
+  }
+
+  async function edit() {
+    const submit = (elements) => call("PATCH", path, settingsOf(elements));
+    if (await ask("Edit the endpoint", fieldsOf(endpoint), "Save", submit)) await after(undefined, "Saved");
+  }
+
+  async function remove() {
+    const text = `${endpoint.url} gets nothing any more, and what still waits for it (${count(endpoint.health.pending)}) is cancelled. This cannot be undone.`;
+    if (!(await confirm("Delete the endpoint?", text, "Delete", () => call("DELETE", path)))) return;
+    location.hash = user && !session.user ? `#/endpoints?user=${encodeURIComponent(user)}` : "#/endpoints";
+  }
+
+  const toggle = button("Disable", () => after(call("PATCH", path, { enabled: !endpoint.enabled })), { id: "toggle" });
+  const needEnabled = [button("Send a test", sendTest, { id: "test" }), button("Replay", replay, { id: "replay-button" })];
+  const actions = make("div", { class: "actions wrap", hidden: true },
+    needEnabled, button("Edit", edit, { id: "edit" }), button("Rotate secret", rotate, { id: "rotate" }), toggle, button("Delete", remove, { kind: "danger quiet", id: "delete" }));
+
+  root.append(
+    make("header", { class: "head" }, heading, state),
+    problem, why, actions, replaying,
+    make("section", { class: "card" }, make("h2", {}, "Health"), facts),
+    make("section", { class: "card" },
+      make("div", { class: "bar" }, make("h2", {}, "Last deliveries"), make("a", { href: `#/deliveries?endpoint=${encodeURIComponent(id)}`, class: "actions" }, "All of them")),
+      none, table),
+    make("section", { class: "card" }, make("h2", {}, "Settings"), settings),
+  );
+
+  const polled = poll(PAUSE_MS, async () => {
+    endpoint = await call("GET", path);
+    const { health } = endpoint;
+    heading.textContent = endpoint.description || endpoint.url;
+    state.replaceChildren(stateChip(endpoint));
+    const [, , reason] = stateOf(endpoint);
+    why.hidden = reason === undefined || reason === null;
+    why.textContent = reason ?? "";
+    actions.hidden = false;
+    toggle.textContent = endpoint.enabled ? "Disable" : "Enable";
+    for (const needs of needEnabled) needs.hidden = !endpoint.enabled;
+    if (errorAt !== health.last_failure_at) {
+      errorAt = health.last_failure_at;
+      const { data } = await listDeliveries(id, { limit: MAX_SEARCHED });
+      const tried = data.find(({ attempts, state }) => attempts > 0 && state !== "delivered");
+      if (tried !== undefined) error = await lastError(tried);
+    }
+    showFacts(facts, [
+      ["Waiting", count(health.pending)],
+      ["Success", rateText(health.success_rate)],
+      ["Circuit", health.circuit === null ? "idle" : health.circuit.replace("_", " ")],
+      ["Last success", time(health.last_success_at)],
+      ["Last failure", time(health.last_failure_at)],
+      ...(error === undefined ? [] : [["Last error", make("span", { class: "error" }, error)]]),
+    ]);
+    showReplay(health.replay ?? null);
+    showFacts(settings, settingsTexts(endpoint));
+    const { data } = await listDeliveries(id, { limit: "10" });
+    none.hidden = data.length > 0;
+    table.hidden = data.length === 0;
+    await rowsOf(deliveries, data, { hasErrors: true });
+  }, problemIn(problem));
+
+  function showReplay(replay) {
+    replaying.hidden = replay === null;
+    if (replay === null) return;
+    replayLength = Math.max(replayLength, replay.remaining);
+    progress.max = Math.max(replayLength, 1);
+    progress.value = replayLength - replay.remaining;
+    progressText.textContent = `Replaying: ${counted(replay.remaining, "event")} left to look at, at most ${count(replay.per_second)} a second`;
+  }
+
+  return polled.stop;
+}
+
+function showFacts(list, facts) {
+  list.replaceChildren(...facts.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value))));
+}
+
+function settingsTexts(endpoint) {
+  const { id, url, user_id: user, event_types: types, format, headers, signatures, rate_limit: rate, timeout_ms: timeout, schedule, created_at: created } = endpoint;
+  const names = Object.entries(headers);
+  return [
+    ["URL", url],
+    ["Id", id],
+    ["Owner", user ?? "the operator"],
+    ["Types of events", types.length === 0 ? "every type" : types.join(", ")],
+    ["Body", format],
+    ["Signatures", signatures.join(", ")],
+    ["Headers", names.length === 0 ? "none" : names.map(([name, value]) => `${name}: ${value}`).join("\n")],
+    ["Requests a second", rate === null ? "no limit" : count(rate)],
+    ["Longest time for a request", timeout === null ? "that of the server" : `${count(timeout)} ms`],
+    ["Waits before attempts", schedule === null ? "those of the server" : `${schedule.join(", ")} s`],
+    ["Created", fullTime(created)],
+  ];
+}

@@ -1,0 +1,52 @@
+// How times, durations and numbers are written.
+
+import { make } from "./dom.js";
+
+const DATE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
+const NUMBER = new Intl.NumberFormat(undefined);
+
+const UNITS = [["day", 86_400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
+/** How long ago a time is, or how long it takes until then. */
+function relative(date) {
+  const seconds = Math.round((date - Date.now()) / 1000);
+  const [unit, size] = UNITS.find(([, size]) => Math.abs(seconds) >= size) ?? UNITS.at(-1);
+  return AGO.format(Math.trunc(seconds / size), unit);
+}
+
+/** A time in RFC 3339, as a person reads it: relative, and in full below the pointer. */
+export function time(text) {
+  if (text === null || text === undefined) return make("span", { class: "soft" }, "–");
+  const date = new Date(text);
+  return make("time", { datetime: text, title: DATE.format(date) }, relative(date));
+}
+
+/** The same in full. */
+export const fullTime = (text) => make("time", { datetime: text }, DATE.format(new Date(text)));
+
+/** Writes all relative times in an element anew. */
+export function renewTimes(root) {
+  for (const element of root.querySelectorAll("time[title]")) element.textContent = relative(new Date(element.dateTime));
+}
+
+export const count = (number) => NUMBER.format(number);
+
+/** `1 attempt`, `2 attempts`. */
+export const counted = (number, noun) => `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
+
+/** A number with about three digits. */
+export function short(number) {
+  if (number >= 1e6) return `${(number / 1e6).toFixed(1)}M`;
+  if (number >= 1e4) return `${(number / 1e3).toFixed(number >= 1e5 ? 0 : 1)}k`;
+  if (number >= 100 || Number.isInteger(number)) return String(Math.round(number));
+  return number.toFixed(number >= 10 ? 1 : 2);
+}
+
+/** Seconds as a duration with about three digits. */
+export function duration(seconds) {
+  if (seconds >= 60) return `${(seconds / 60).toFixed(1)} min`;
+  if (seconds >= 1) return `${seconds.toFixed(seconds >= 10 ? 0 : 2)} s`;
+  const milliseconds = seconds * 1000;
+  return `${milliseconds >= 100 ? Math.round(milliseconds) : milliseconds.toFixed(milliseconds >= 10 ? 1 : 2)} ms`;
+}

@@ -1,0 +1,23 @@
+// Asks who uses the console.
+
+import { line } from "./dialog.js";
+import { make } from "./dom.js";
+import { session } from "./session.js";
+
+/** Shows the form; `reason` is what the server said of the last credential. */
+export function open(root, reason, onDone) {
+  const credential = line("credential", { type: "password", required: true, autofocus: true, "aria-describedby": "login-hint" });
+  const form = make("form", { id: "login" },
+    make("label", {}, make("span", {}, "API key or token"), credential),
+    make("button", { class: "primary" }, "Sign in"));
+  const error = make("p", { class: "error", role: "alert" }, reason ?? "");
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    session.signIn(credential.value);
+    onDone();
+  });
+  root.append(make("section", { class: "card login" },
+    make("h1", {}, "Sign in"), error, form,
+    make("p", { id: "login-hint", class: "soft" }, "With an API key you see everything that its scopes allow. With a user's token you see the inbox and the endpoints of that user. It is kept until this tab is closed, and is in no URL.")));
+  credential.focus();
+}

@@ -1,0 +1,71 @@
+// The overview: what the server does, over time.
+
+import { chart } from "./chart.js";
+import { make } from "./dom.js";
+import { count, duration, short } from "./format.js";
+import { sum } from "./metrics.js";
+import { follow } from "./sampler.js";
+import { session } from "./session.js";
+
+export const title = "Overview";
+
+const CHARTS = [
+  ["Notifications a second", [{ name: "accepted", words: "accepted" }, { name: "live", words: "live to screens" }], short],
+  ["Webhook requests a second", [{ name: "attempts", words: "succeeded" }, { name: "failures", words: "failed" }], short],
+  ["Time to accept", [{ name: "acceptP50", words: "half below" }, { name: "acceptP99", words: "99 % below" }], duration],
+  ["Time of a webhook request", [{ name: "attemptP50", words: "half below" }, { name: "attemptP99", words: "99 % below" }], duration],
+  ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
+  ["Webhooks under way", [{ name: "queued", words: "waiting" }, { name: "inFlight", words: "in flight" }], short],
+];
+
+const is = (state) => (labels) => labels.state === state;
+
+const TOTALS = [
+  ["Accepted", (metrics) => sum(metrics, "tidings_notification_accepted_total")],
+  ["Live to screens", (metrics) => sum(metrics, "tidings_notification_delivered_total")],
+  ["Webhooks delivered", (metrics) => sum(metrics, "tidings_webhooks_deliveries_ended_total", is("delivered"))],
+  ["Webhooks failed", (metrics) => sum(metrics, "tidings_webhooks_deliveries_ended_total", is("failed"))],
+  ["Endpoints disabled", (metrics) => sum(metrics, "tidings_webhooks_endpoints_disabled_total")],
+  ["Gaps", (metrics) => sum(metrics, "tidings_subscription_gaps_total")],
+  ["Streams refused", (metrics) => sum(metrics, "tidings_server_streams_refused_total")],
+  ["Database failures", (metrics) => sum(metrics, "tidings_server_database_failed_total")],
+];
+
+/** How to see something, until something was accepted. */
+function firstSteps() {
+  const key = session.credential === "" ? "" : `     -H "Authorization: Bearer $TIDINGS_API_KEY" \\\n`;
+  const command = `curl -d '{"user_id":"anna","type":"greeting","payload":{"text":"Hello"}}' \\\n${key}     ${location.origin}/v1/notifications`;
+  return make("section", { class: "card first" },
+    make("h2", {}, "Nothing was accepted yet"),
+    make("p", {}, "Send the first notification from a terminal, or from the page of ", make("a", { href: "#/users/anna" }, "the user anna"), ", where it appears at once:"),
+    make("pre", {}, command));
+}
+
+export function open(root) {
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
+  const charts = CHARTS.map(([name, series, format]) => chart(name, series, format));
+  const totals = TOTALS.map(([words]) => ({ words, value: make("dd", {}, "–") }));
+  const start = firstSteps();
+  start.hidden = true;
+  root.append(
+    make("header", { class: "head" }, make("h1", {}, title), make("p", { class: "soft" }, "of the instance that replies, while this page is open")),
+    problem,
+    start,
+    make("div", { class: "charts" }, charts.map(({ element }) => element)),
+    make("section", { class: "card" },
+      make("h2", {}, "Since the start of the instance"),
+      make("dl", { class: "totals" }, totals.map(({ words, value }) => make("div", {}, make("dt", {}, words), value)))),
+  );
+  return follow((samples, metrics, error) => {
+    problem.hidden = error === undefined;
+    if (error !== undefined) {
+      problem.textContent = error.status === 403 ? `This view is not for this API key: ${error.message}.` : `${error.message}. Trying again.`;
+    }
+    if (metrics === undefined) return;
+    for (const { update } of charts) update(samples);
+    totals.forEach(({ value }, index) => {
+      value.textContent = count(TOTALS[index][1](metrics));
+    });
+    start.hidden = sum(metrics, "tidings_notification_accepted_total") > 0;
+  });
+}

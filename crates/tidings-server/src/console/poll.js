@@ -1,0 +1,54 @@
+// Asks again and again while the page is visible.
+
+/**
+ * Runs a task now, and again after each pause while the page is visible, until `stop`. One runs at a time; `refresh`
+ * runs it once more at once. `onError` gets the error of a run that failed, and `undefined` after one that did not.
+ */
+export function poll(pauseMs, task, onError) {
+  let timer;
+  let running = false;
+  let again = false;
+  let stopped = false;
+
+  async function run() {
+    clearTimeout(timer);
+    if (stopped) return;
+    if (running) {
+      again = true;
+      return;
+    }
+    running = true;
+    again = false;
+    let error;
+    try {
+      await task();
+    } catch (thrown) {
+      error = thrown;
+    }
+    running = false;
+    if (stopped) return;
+    onError(error);
+    if (again) run();
+    else if (document.visibilityState === "visible") timer = setTimeout(run, pauseMs);
+  }
+
+  const onShow = () => {
+    if (document.visibilityState === "visible") run();
+  };
+  document.addEventListener("visibilitychange", onShow);
+  run();
+  return {
+    refresh: run,
+    stop() {
+      stopped = true;
+      clearTimeout(timer);
+      document.removeEventListener("visibilitychange", onShow);
+    },
+  };
+}
+
+/** Shows in a place why what is below it is not up to date. */
+export const problemIn = (place) => (error) => {
+  place.hidden = error === undefined;
+  place.textContent = error === undefined ? "" : `${error.message}. Trying again.`;
+};

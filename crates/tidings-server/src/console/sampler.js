@@ -1,0 +1,75 @@
+// Reads the metrics every two seconds while the page is visible, and keeps five minutes of figures, whatever view is
+// shown.
+
+import { callForText } from "./api.js";
+import { growth, quantile, readMetrics, sum } from "./metrics.js";
+import { poll } from "./poll.js";
+
+const PAUSE_MS = 2000;
+export const SPAN_MS = 5 * 60_000;
+/** A quantile needs more observations than two seconds have. */
+const QUANTILE_MS = 20_000;
+
+const failed = ({ error_type: error }) => error !== undefined && error !== "";
+
+/** What is drawn, of two readings that follow one another, and of one some seconds before. */
+const FIGURES = {
+  accepted: (rate) => rate("tidings_notification_accepted_total"),
+  live: (rate) => rate("tidings_notification_delivered_total"),
+  attempts: (rate) => rate("tidings_attempt_duration_seconds_count", (labels) => !failed(labels)),
+  failures: (rate) => rate("tidings_attempt_duration_seconds_count", failed),
+  acceptP50: (_, quantile) => quantile("tidings_accept_duration_seconds", 0.5),
+  acceptP99: (_, quantile) => quantile("tidings_accept_duration_seconds", 0.99),
+  attemptP50: (_, quantile) => quantile("tidings_attempt_duration_seconds", 0.5),
+  attemptP99: (_, quantile) => quantile("tidings_attempt_duration_seconds", 0.99),
+  streams: (_, __, now) => now("tidings_subscription_active"),
+  connections: (_, __, now) => now("tidings_server_connections"),
+  queued: (_, __, now) => now("tidings_delivery_queued"),
+  inFlight: (_, __, now) => now("tidings_delivery_in_flight"),
+};
+
+const readings = [];
+const samples = [];
+const listeners = new Set();
+let running;
+let problem;
+
+async function read() {
+  const at = Date.now();
+  const metrics = readMetrics(await callForText("GET", "/metrics"));
+  const before = readings.at(-1);
+  readings.push({ at, metrics });
+  while (readings[0].at < at - QUANTILE_MS) readings.shift();
+  // After a pause there is nothing to compare with.
+  const isGap = before === undefined || at - before.at > 3 * PAUSE_MS;
+  const seconds = isGap ? 1 : (at - before.at) / 1000;
+  const rate = (name, where) => (isGap ? null : growth(sum(before.metrics, name, where), sum(metrics, name, where)) / seconds);
+  const past = (name, share) => (isGap ? null : quantile(readings[0].metrics, metrics, name, share));
+  const now = (name) => sum(metrics, name);
+  const sample = { at };
+  for (const [name, figure] of Object.entries(FIGURES)) sample[name] = figure(rate, past, now);
+  samples.push(sample);
+  while (samples[0].at < at - SPAN_MS) samples.shift();
+}
+
+const tell = () => listeners.forEach((listener) => listener(samples, readings.at(-1)?.metrics, problem));
+
+/** Calls the listener with the samples, the last reading and the last error, now and after each reading. */
+export function follow(listener) {
+  listeners.add(listener);
+  running ??= poll(PAUSE_MS, read, (error) => {
+    problem = error;
+    tell();
+    // A caller who may not read the metrics is not asked again and again.
+    if (error?.status === 403 || error?.status === 404) stopSampling();
+  });
+  listener(samples, readings.at(-1)?.metrics, problem);
+  return () => listeners.delete(listener);
+}
+
+/** Forgets everything, for another caller. */
+export function stopSampling() {
+  running?.stop();
+  running = undefined;
+  readings.length = samples.length = 0;
+}

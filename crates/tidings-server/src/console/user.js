@@ -1,0 +1,264 @@
+// One user: the inbox with all its states, what happens live, presence, and a form to send.
+
+import { call, part } from "./api.js";
+import { field, line } from "./dialog.js";
+import { button, make } from "./dom.js";
+import { count, fullTime, time } from "./format.js";
+import { session } from "./session.js";
+
+/** The most lines of the live feed; the inbox has older ones. */
+const MAX_LINES = 200;
+
+/** What a person reads of each status of a stream. */
+const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting", failed: "failed", closed: "closed" };
+
+const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
+
+/** What is shown of a payload: the message if it has nothing else, otherwise the payload byte by byte. */
+function textOf({ payload, payload_text: text }) {
+  const keys = payload !== null && typeof payload === "object" && !Array.isArray(payload) ? Object.keys(payload) : [];
+  return keys.length === 1 && typeof payload.message === "string" ? payload.message : text;
+}
+
+/** Asks for a user, where none is in the address. */
+export function choose(root) {
+  const name = line("user", { required: true, maxlength: 255, placeholder: "anna", autofocus: true });
+  const form = make("form", { id: "choose", class: "inline" }, field("User", name), make("button", { class: "primary" }, "Open"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = `#/users/${encodeURIComponent(name.value)}`;
+  });
+  root.append(
+    make("header", { class: "head" }, make("h1", {}, "Users")),
+    make("section", { class: "card" },
+      make("p", {}, "A user is any name under which notifications are sent. Type one to see their inbox, and what arrives, live."),
+      form),
+  );
+  name.focus();
+}
+
+export function open(root, user, query) {
+  part(user);
+  const tidings = session.clientOf(user);
+  const filter = FILTERS.some(([name]) => name === query.get("show")) ? query.get("show") : "inbox";
+  const type = query.get("type") ?? "";
+
+  const status = make("span", { id: "status", class: "chip", role: "status", "data-state": "connecting" }, "connecting");
+  const presence = make("span", { id: "presence", class: "chip" }, "…");
+  const unread = make("span", { id: "unread", class: "badge", hidden: true });
+  const readAll = button("Mark all read", () => inbox.markAllRead(), { id: "read-all" });
+  const seen = button("Mark all seen", () => inbox.markSeen(), { id: "seen" });
+  const list = make("ol", { id: "feed", class: "items", "aria-live": "polite" });
+  const empty = make("p", { id: "empty", class: "empty" }, "Loading …");
+  const more = button("Load more", () => loadMore(), { id: "more", hidden: true });
+
+  const addressOf = (show, type) => `#/users/${encodeURIComponent(user)}${show === "inbox" && !type ? "" : `?${new URLSearchParams({ show, ...(type ? { type } : {}) })}`}`;
+  const tabs = make("nav", { class: "tabs", "aria-label": "What is shown" },
+    FILTERS.map(([name, words]) => make("a", { href: addressOf(name, type), "aria-current": name === filter ? "page" : undefined }, words)));
+  const ofType = line("type", { placeholder: "every type", value: type, "aria-label": "Type", maxlength: 255 });
+  const byType = make("form", { class: "filter" }, ofType);
+  byType.addEventListener("submit", (event) => {
+    event.preventDefault();
+    location.hash = addressOf(filter, ofType.value.trim());
+  });
+
+  root.append(
+    make("header", { class: "head" }, make("h1", {}, session.user === undefined ? user : "Your inbox"), unread, status, presence, make("span", { class: "actions" }, seen, readAll)),
+    make("div", { class: session.user === undefined ? "columns" : "column" },
+      make("section", { class: "card wide", "aria-label": "Notifications" },
+        make("div", { class: "bar" }, tabs, byType),
+        empty, list, more),
+      session.user === undefined && sendForm(user)),
+  );
+
+  // Asked before the stream is open: this page makes the user online, too.
+  const whether = call("GET", `/v1/users/${part(user)}/presence`).then(
+    ({ online }) => {
+      presence.textContent = online ? "online elsewhere" : "only here";
+      presence.dataset.state = online ? "live" : "idle";
+      presence.title = online ? "Another screen of this user was open before this page" : "No screen of this user was open before this page, which counts as one";
+    },
+    () => presence.remove(),
+  );
+
+  const rows = new Map();
+  /** Which notifications are listed, unless the inbox itself is shown. */
+  let ownList;
+  let inbox;
+  let stream;
+  let closed = false;
+
+  function addLine(words, detail) {
+    list.prepend(make("li", {}, make("div", { class: "item-head" }, make("span", { class: "type" }, words), fullTime(new Date().toISOString())), detail && make("pre", {}, detail)));
+    while (list.children.length > MAX_LINES) list.lastElementChild.remove();
+    empty.hidden = true;
+  }
+
+  /** Shows these notifications, and reuses what is there, so that the focus stays where it is. */
+  function show(items, nothing) {
+    const ids = new Set(items.map(({ id }) => id));
+    for (const [id, row] of rows) {
+      if (ids.has(id)) continue;
+      row.element.remove();
+      rows.delete(id);
+    }
+    items.forEach((item, index) => {
+      const row = rows.get(item.id) ?? rowOf(item);
+      rows.set(item.id, row);
+      row.update(item);
+      if (list.children[index] !== row.element) list.insertBefore(row.element, list.children[index] ?? null);
+    });
+    empty.hidden = items.length > 0;
+    empty.textContent = nothing;
+  }
+
+  function rowOf({ id, type: name, timestamp, key, payload, payload_text }) {
+    const act = (text, action) => button(text, action);
+    const read = act("Mark read", () => change("markRead", id));
+    const unreadAgain = act("Mark unread", () => change("markUnread", id));
+    const archive = act("Archive", () => change("archive", id));
+    const back = act("Move to inbox", () => change("unarchive", id));
+    const element = make("li", { "data-id": id },
+      make("div", { class: "item-head" }, make("span", { class: "type" }, name), key !== null && make("span", { class: "chip", title: "The event key" }, key), time(timestamp), make("span", { class: "actions" }, read, unreadAgain, archive, back)),
+      make("pre", {}, textOf({ payload, payload_text })));
+    return {
+      element,
+      update({ read_at: readAt, archived_at: archivedAt }) {
+        element.classList.toggle("unread", readAt === null);
+        read.hidden = readAt !== null;
+        unreadAgain.hidden = readAt === null;
+        archive.hidden = archivedAt !== null;
+        back.hidden = archivedAt === null;
+      },
+    };
+  }
+
+  async function change(action, id) {
+    await inbox[action](id);
+    if (ownList !== undefined) await reload();
+  }
+
+  function showCounts(counts) {
+    unread.hidden = counts.unread === 0;
+    unread.textContent = `${count(counts.unread)} unread`;
+    readAll.hidden = counts.unread === 0;
+    seen.hidden = counts.unseen === 0;
+  }
+
+  function showStatus(state, error) {
+    status.dataset.state = state;
+    status.textContent = error && state !== "live" ? `${STATUS[state]}: ${error.message}` : STATUS[state];
+  }
+
+  // A list of its own, for what the inbox does not have: loaded again after each change.
+  let items = [];
+  let next = null;
+  let loading = false;
+  let isStale = false;
+  async function reload() {
+    isStale = true;
+    if (loading) return;
+    loading = true;
+    try {
+      while (isStale && !closed) {
+        isStale = false;
+        const page = await tidings.list({ ...ownList, limit: Math.min(Math.max(items.length, 50), 1000) });
+        if (closed) return;
+        ({ data: items, next } = page);
+        show(items, nothing);
+        more.hidden = next === null;
+      }
+    } catch (error) {
+      empty.hidden = items.length > 0;
+      empty.textContent = error.message;
+    } finally {
+      loading = false;
+    }
+  }
+
+  async function loadMore() {
+    if (ownList === undefined) return inbox.loadMore();
+    const page = await tidings.list({ ...ownList, cursor: next });
+    items = [...items, ...page.data];
+    next = page.next;
+    show(items, nothing);
+    more.hidden = next === null;
+  }
+
+  let nothing = `Nothing has been sent to ${user} yet.`;
+  if (filter === "unread" || filter === "archived" || type !== "") {
+    ownList = { ...(filter === "unread" ? { unread: true } : {}), ...(filter === "archived" ? { archived: true } : {}), ...(type ? { type } : {}) };
+    const what = filter === "archived" ? "archived" : filter === "unread" ? "unread" : "in the inbox";
+    nothing = `Nothing ${type === "" ? "" : `of the type ${type} `}is ${what}.`;
+  }
+  if (filter === "live") {
+    byType.hidden = true;
+    empty.textContent = "What happens from now on appears here.";
+  }
+
+  whether.finally(() => {
+    if (closed) return;
+    inbox = tidings.inbox();
+    if (filter === "live") {
+      stream = tidings.stream({
+        onNotification: (notification) => addLine(`notification · ${notification.type}`, notification.payload_text),
+        onChange: ({ change: what, ids, up_to: upTo, unread: left }) => addLine(`${what} · ${count(left)} unread`, ids?.join("\n") ?? (upTo && `up to ${upTo}`)),
+        onGap: ({ reason }) => addLine(`gap · notifications are missing here (${reason})`),
+        onHello: ({ cursor }) => addLine("connected", `after ${cursor}`),
+      });
+    }
+    inbox.subscribe((state) => {
+      showStatus(state.status, state.error);
+      if (state.isLoading) {
+        if (state.error) empty.textContent = state.error.message;
+        return;
+      }
+      showCounts(state);
+      if (ownList !== undefined) {
+        // Whatever changes the inbox may change this list.
+        reload();
+      } else if (filter === "inbox") {
+        show(state.items, nothing);
+        more.hidden = !state.hasMore;
+      }
+    });
+  });
+
+  return () => {
+    closed = true;
+    inbox?.close();
+    stream?.close();
+  };
+}
+
+/** The form that sends to the user. JSON is sent as it was typed: a parsed value would lose digits of large numbers. */
+function sendForm(user) {
+  const sent = make("p", { id: "sent", role: "status" });
+  const text = make("textarea", { name: "text", required: true, rows: 5, placeholder: "Hello" });
+  const form = make("form", { id: "send" },
+    field("Type", line("type", { maxlength: 255, placeholder: "notification" })),
+    field("Event key", line("key", { maxlength: 255, placeholder: "none" }), "replaces earlier ones with the same key"),
+    field("Text or JSON", text),
+    make("button", { class: "primary" }, "Send"), sent);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    let payload = text.value;
+    try {
+      JSON.parse(payload);
+    } catch {
+      payload = JSON.stringify({ message: payload });
+    }
+    const { type, key } = form.elements;
+    const rest = JSON.stringify({ user_id: user, type: type.value || undefined, key: key.value || undefined });
+    try {
+      const { id } = await call("POST", "/v1/notifications", `${rest.slice(0, -1)},"payload":${payload}}`);
+      sent.dataset.state = "done";
+      sent.textContent = `Stored as ${id}`;
+      text.value = "";
+    } catch (error) {
+      sent.dataset.state = "failed";
+      sent.textContent = error.message;
+    }
+  });
+  return make("section", { class: "card narrow", "aria-labelledby": "send-title" }, make("h2", { id: "send-title" }, "Send"), form);
+}

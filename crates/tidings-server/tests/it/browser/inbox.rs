@@ -1,0 +1,222 @@
+//! The page of one user.
+
+use fantoccini::Locator;
+use serde_json::{Value, json};
+
+use super::{Browser, IS_LIVE};
+use crate::support::{Home, Server, http, soon};
+
+#[tokio::test]
+async fn a_person_watches_a_user_sends_one_reads_it_and_archives_it() {
+    let home = Home::new();
+    let server = home.start().await;
+    server
+        .notify("anna", json!({ "message": "from before" }))
+        .await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users").await;
+    browser
+        .until("the form", "document.querySelector('#choose')")
+        .await;
+    browser.type_into("#choose input", "anna").await;
+    browser.click("#choose button").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    browser.until_shown("from before").await;
+
+    browser
+        .type_into("#send textarea", "Hello <b>you</b>")
+        .await;
+    browser.click("#send button").await;
+    let first = "document.querySelector('#feed li pre')?.textContent";
+    browser
+        .until(
+            "the new one is shown as text",
+            &format!("{first} === 'Hello <b>you</b>'"),
+        )
+        .await;
+    browser.until_shown("2 unread").await;
+    let inbox = server.get("/v1/users/anna/notifications").await;
+    assert_eq!(inbox["data"][0]["payload"]["message"], "Hello <b>you</b>");
+
+    browser.click("#feed li button").await;
+    browser.until_shown("1 unread").await;
+    // What another screen does shows here as well.
+    server
+        .post("/v1/users/anna/notifications/read-all", &Value::Null)
+        .await;
+    browser
+        .until("none is unread", "document.querySelector('#unread').hidden")
+        .await;
+
+    let of_first = |text: &str| {
+        let path = format!("//*[@id='feed']/li[1]//button[text()='{text}']");
+        browser.client.clone().click_at(path)
+    };
+    of_first("Archive").await;
+    let count = |number: u32| format!("document.querySelectorAll('#feed li').length === {number}");
+    browser.until("one is left", &count(1)).await;
+    browser.open(&server, "/#/users/anna?show=archived").await;
+    browser
+        .until("it is archived", &format!("{first} === 'Hello <b>you</b>'"))
+        .await;
+    of_first("Move to inbox").await;
+    browser.until_shown("Nothing is archived.").await;
+    browser.open(&server, "/#/users/anna?show=unread").await;
+    browser.until_shown("Nothing is unread.").await;
+    // A list that the inbox does not have follows what happens, too.
+    server.notify("anna", json!("fresh")).await;
+    browser.until("it is unread", &count(1)).await;
+    of_first("Mark read").await;
+    browser.until_shown("Nothing is unread.").await;
+    browser
+        .open(&server, "/#/users/anna?show=inbox&type=none")
+        .await;
+    browser
+        .until_shown("Nothing of the type none is in the inbox.")
+        .await;
+
+    browser.open(&server, "/#/users/anna?show=live").await;
+    browser.until_shown("connected").await;
+    server.notify("anna", json!("as it happens")).await;
+    browser.until_shown("as it happens").await;
+    browser.close().await;
+}
+
+trait ClickAt {
+    /// Clicks on what an `XPath` finds.
+    async fn click_at(self, path: String);
+}
+
+impl ClickAt for fantoccini::Client {
+    async fn click_at(self, path: String) {
+        let found = self.wait().for_element(Locator::XPath(&path)).await;
+        found.expect(&path).click().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn regression_the_page_shows_a_payload_byte_for_byte() {
+    // A parsed value has its keys in another order, rounded numbers and other escapes.
+    const PAYLOAD: &str =
+        r#"{"z":12345678901234567890123,"2":1.10,"1":1E400,"s":"\u00e9,]}\"\\","n":[{}]}"#;
+    let home = Home::new();
+    let server = home.start().await;
+    let send = async |key: &str| {
+        let body = format!(r#"{{"user_id":"anna","type":"{key}","payload":{PAYLOAD}}}"#);
+        let request = http().post(server.at("/v1/notifications")).body(body);
+        assert_eq!(request.send().await.unwrap().status(), 201);
+    };
+    send("listed").await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    send("live").await;
+    let entries = "#feed li pre";
+    browser
+        .until(
+            "both are shown",
+            &format!("document.querySelectorAll('{entries}').length === 2"),
+        )
+        .await;
+    // What is typed is sent as it was typed.
+    browser.type_into("#send textarea", PAYLOAD).await;
+    browser.click("#send button").await;
+    browser
+        .until(
+            "all are shown",
+            &format!("document.querySelectorAll('{entries}').length === 3"),
+        )
+        .await;
+    let shown = browser
+        .client
+        .find_all(Locator::Css(entries))
+        .await
+        .unwrap();
+    for entry in shown {
+        let shown = entry.prop("textContent").await.unwrap();
+        assert_eq!(shown.as_deref(), Some(PAYLOAD));
+    }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_says_in_plain_words_what_is_wrong() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/..").await;
+    browser
+        .until_shown("expected a name other than `.` and `..`")
+        .await;
+    browser.open(&server, "/#/users/%20anna").await;
+    browser.until_shown("space").await;
+    browser.open(&server, "/#/nowhere").await;
+    browser.until_shown("There is no such page").await;
+    browser.open(&server, "/#/users/%ff").await;
+    browser.until_shown("There is no such page").await;
+    browser.open(&server, "/#/endpoints/none").await;
+    browser.until_shown("this owner has no such endpoint").await;
+    browser.close().await;
+}
+
+/// One tab of a browser has at most six connections to a server.
+#[tokio::test]
+async fn eight_tabs_have_one_stream_and_what_was_opened_before_has_ended() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/ben").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    // Faster than a stream opens.
+    let script = "for (let n = 0; n < 5; n += 1) location.hash = `#/users/anna?show=${n % 2 ? 'live' : 'unread'}`";
+    browser.client.execute(script, vec![]).await.unwrap();
+    browser.until_shown("anna").await;
+    for _ in 0..7 {
+        let tab = browser.client.new_window(true).await.unwrap();
+        browser.client.switch_to_window(tab.handle).await.unwrap();
+        browser.open(&server, "/#/users/anna").await;
+        browser.until("the stream opens", IS_LIVE).await;
+    }
+    server.notify("anna", json!("to all")).await;
+    for tab in browser.client.windows().await.unwrap() {
+        browser.client.switch_to_window(tab).await.unwrap();
+        browser.until_shown("to all").await;
+    }
+    let metrics = http().get(server.at("/metrics")).send().await.unwrap();
+    let metrics = metrics.text().await.unwrap();
+    assert!(
+        metrics.contains("\ntidings_subscription_active 1\n"),
+        "{metrics}"
+    );
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_goes_on_after_a_restart_behind_a_proxy_that_replies_502() {
+    let home = Home::new();
+    let server = Server::of(home.command_at("127.0.0.4:0")).await;
+    let address = server.url.strip_prefix("http://").unwrap().to_owned();
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/users/anna").await;
+    browser.until("the stream opens", IS_LIVE).await;
+    server.kill().await;
+    browser
+        .until("the loss is noticed", &format!("!({IS_LIVE})"))
+        .await;
+    // What a proxy says while the server restarts.
+    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
+    let (mut connection, _) = soon("a new try", listener.accept()).await.unwrap();
+    let refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    tokio::io::AsyncWriteExt::write_all(&mut connection, refusal)
+        .await
+        .unwrap();
+    browser
+        .until_shown("the reply has the status 502 and is not from Tidings")
+        .await;
+    drop((connection, listener));
+    let server = Server::of(home.command_at(&address)).await;
+    browser.until("the stream opens again", IS_LIVE).await;
+    server.notify("anna", json!("back")).await;
+    browser.until_shown("back").await;
+    browser.close().await;
+}
