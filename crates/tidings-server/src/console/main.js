@@ -76,6 +76,8 @@ function show() {
 function showMenu(place) {
   const isUsers = session.user !== undefined && place === "users";
   nav.replaceChildren(...menu().map(([name, words]) => make("a", { href: `#/${name}`, "aria-current": name === (isUsers ? "" : place) ? "page" : undefined }, words)));
+  // On a narrow screen the menu is wider than the screen.
+  nav.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
   const who = session.user !== undefined ? session.user : session.credential === "" ? "open server" : "API key";
   const out = make("button", { type: "button", class: "quiet", id: "sign-out" }, session.credential === "" ? "Sign in" : "Sign out");
   out.addEventListener("click", () => signIn(undefined));

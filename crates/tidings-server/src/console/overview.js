@@ -12,8 +12,8 @@ export const title = "Overview";
 const CHARTS = [
   ["Notifications a second", [{ name: "accepted", words: "accepted" }, { name: "live", words: "live to screens" }], short],
   ["Webhook requests a second", [{ name: "attempts", words: "succeeded" }, { name: "failures", words: "failed" }], short],
-  ["Time to accept", [{ name: "acceptP50", words: "half below" }, { name: "acceptP99", words: "99 % below" }], duration],
-  ["Time of a webhook request", [{ name: "attemptP50", words: "half below" }, { name: "attemptP99", words: "99 % below" }], duration],
+  ["Time to accept", [{ name: "acceptP50", words: "p50" }, { name: "acceptP99", words: "p99" }], duration],
+  ["Time of a webhook request", [{ name: "attemptP50", words: "p50" }, { name: "attemptP99", words: "p99" }], duration],
   ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
   ["Webhooks under way", [{ name: "queued", words: "waiting" }, { name: "inFlight", words: "in flight" }], short],
 ];

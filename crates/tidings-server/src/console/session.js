@@ -26,12 +26,25 @@ function fromAddress() {
   return hash.slice("#token=".length);
 }
 
-let credential = fromAddress() ?? sessionStorage.getItem(STORED) ?? "";
+let credential = fromAddress() ?? kept() ?? "";
 keep();
 
+/** A browser may refuse to store anything, for instance in the frame of another site. */
+function kept() {
+  try {
+    return sessionStorage.getItem(STORED);
+  } catch {
+    return null;
+  }
+}
+
 function keep() {
-  if (credential === "") sessionStorage.removeItem(STORED);
-  else sessionStorage.setItem(STORED, credential);
+  try {
+    if (credential === "") sessionStorage.removeItem(STORED);
+    else sessionStorage.setItem(STORED, credential);
+  } catch {
+    // The page works until it is loaded again.
+  }
 }
 
 export const session = {

@@ -15,9 +15,10 @@ const STATUS = { connecting: "connecting", live: "live", waiting: "reconnecting"
 const FILTERS = [["inbox", "Inbox"], ["unread", "Unread"], ["archived", "Archived"], ["live", "Live"]];
 
 /** What is shown of a payload: the message if it has nothing else, otherwise the payload byte by byte. */
-function textOf({ payload, payload_text: text }) {
+function shown(payload, text) {
   const keys = payload !== null && typeof payload === "object" && !Array.isArray(payload) ? Object.keys(payload) : [];
-  return keys.length === 1 && typeof payload.message === "string" ? payload.message : text;
+  const isMessage = keys.length === 1 && typeof payload.message === "string";
+  return isMessage ? make("pre", { class: "words" }, payload.message) : make("pre", {}, text);
 }
 
 /** Asks for a user, where none is in the address. */
@@ -112,15 +113,14 @@ export function open(root, user, query) {
     empty.textContent = nothing;
   }
 
-  function rowOf({ id, type: name, timestamp, key, payload, payload_text }) {
-    const act = (text, action) => button(text, action);
-    const read = act("Mark read", () => change("markRead", id));
-    const unreadAgain = act("Mark unread", () => change("markUnread", id));
-    const archive = act("Archive", () => change("archive", id));
-    const back = act("Move to inbox", () => change("unarchive", id));
+  function rowOf({ id, type: name, timestamp, key, payload, payload_text: text }) {
+    const read = button("Mark read", () => change("markRead", id));
+    const unreadAgain = button("Mark unread", () => change("markUnread", id));
+    const archive = button("Archive", () => change("archive", id));
+    const back = button("Move to inbox", () => change("unarchive", id));
     const element = make("li", { "data-id": id },
       make("div", { class: "item-head" }, make("span", { class: "type" }, name), key !== null && make("span", { class: "chip", title: "The event key" }, key), time(timestamp), make("span", { class: "actions" }, read, unreadAgain, archive, back)),
-      make("pre", {}, textOf({ payload, payload_text })));
+      shown(payload, text));
     return {
       element,
       update({ read_at: readAt, archived_at: archivedAt }) {

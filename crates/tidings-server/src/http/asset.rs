@@ -9,9 +9,18 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-/// A page loads nothing from other addresses and runs only its own scripts.
+/// A page loads nothing from other addresses, runs only its own scripts, and is in no frame.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// The same for a page that pages of these origins may have in a frame. `None` if there is no origin.
+pub(super) fn policy_with_frames(origins: &[String]) -> Option<HeaderValue> {
+    let frames = format!("frame-ancestors {}", origins.join(" "));
+    let policy = CONTENT_SECURITY_POLICY.replace("frame-ancestors 'none'", &frames);
+    // An origin has no characters that a header cannot have.
+    let policy = HeaderValue::try_from(policy).ok();
+    policy.filter(|_| !origins.is_empty())
+}
 
 /// The headers of pages, their styles and their scripts. A browser asks each time whether its copy is the present one.
 pub(super) const OF_A_PAGE: [(HeaderName, &str); 2] = [

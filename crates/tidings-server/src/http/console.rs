@@ -2,12 +2,14 @@
 
 use std::sync::LazyLock;
 
-use axum::http::HeaderMap;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-use super::asset::{Asset, OF_A_PAGE};
+use super::asset::{Asset, OF_A_PAGE, policy_with_frames};
 use super::error::ApiError;
 use super::extract::InPath;
+use crate::app::SharedApp;
 
 static PAGE: Asset = Asset::html(include_str!("../console/index.html"));
 
@@ -44,8 +46,14 @@ scripts! {
     "user.js"
 }
 
-pub(super) async fn page(headers: HeaderMap) -> Response {
-    PAGE.respond(&headers, OF_A_PAGE)
+/// An application may show the page in a frame, as the portal of its user.
+pub(super) async fn page(State(app): State<SharedApp>, headers: HeaderMap) -> Response {
+    let mut response = PAGE.respond(&headers, OF_A_PAGE);
+    if let Some(policy) = policy_with_frames(&app.config.allow_origins) {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
 }
 
 pub(super) async fn style(headers: HeaderMap) -> Response {

@@ -1,6 +1,7 @@
 //! The console and a native `EventSource`, in a real browser.
 
 mod access;
+mod files;
 mod inbox;
 mod overview;
 mod webhooks;
