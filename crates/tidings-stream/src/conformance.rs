@@ -140,6 +140,7 @@ behaviours! { $
         regression_redriving_keeps_no_letter_from_being_trimmed;
     pull:
         a_pull_claims_what_it_is_asked_for
+        a_pull_that_is_not_asked_holds_nothing_up
         a_pulled_message_is_acknowledged_retried_or_rejected
         a_pulled_message_lasts_while_it_is_worked_on
         what_a_pull_has_claimed_and_not_given_goes_back;
@@ -155,6 +156,7 @@ behaviours! { $
         a_group_that_seeks_begins_its_keys_anew;
     in_flight:
         a_group_works_on_no_more_messages_than_its_bound
+        a_settlement_wakes_consumers_at_the_bound
         what_is_claimed_counts_towards_the_bound_while_it_lasts;
     deletion:
         a_deleted_message_is_gone_and_leaves_the_others

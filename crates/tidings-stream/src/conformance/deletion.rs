@@ -142,7 +142,10 @@ pub async fn deleting_a_message_that_waits_frees_its_key(engine: Arc<dyn Engine>
             Ok(())
         }
     };
-    let options = from_start().with_key_order().with_poll_interval(NEVER);
+    let options = from_start()
+        .with_key_order()
+        .with_visibility_timeout(NEVER)
+        .with_poll_interval(NEVER);
     let consumer = subscribe(&streams, "s", "g", options, handler).await;
     assert_eq!(seen.numbers(1).await, [1]);
     until(|| async { consumer.stats().retried == 1 }).await;

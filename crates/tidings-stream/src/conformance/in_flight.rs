@@ -3,8 +3,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::support::{
-    NEVER, from_start, key, number, numbered, some_consumer, streams, subscribe, until,
+    NEVER, from_start, key, number, numbered, recorder, some_consumer, streams, subscribe, until,
 };
 use crate::engine::{ClaimOptions, ConsumerKey, Engine, GroupKey, Outcome, Receipt, Settlement};
 use crate::{BatchError, HandlerError, Message, StartFrom};
@@ -56,6 +58,38 @@ pub async fn a_group_works_on_no_more_messages_than_its_bound(engine: Arc<dyn En
     first.close().await;
     second.close().await;
     assert_eq!(work(0).await, BOUND);
+}
+
+/// A consumer that waits because its group is at its bound continues when another one of its process has settled a
+/// message.
+pub async fn a_settlement_wakes_consumers_at_the_bound(engine: Arc<dyn Engine>) {
+    let streams = streams(engine);
+    streams.publish_batch("s", numbered(2)).await.unwrap();
+    let options = from_start()
+        .with_max_in_flight(1)
+        .with_visibility_timeout(NEVER)
+        .with_poll_interval(NEVER);
+    let (recorder, mut seen) = recorder();
+    let gate = Arc::new(Semaphore::new(0));
+    let (noting, waiting) = (recorder.clone(), Arc::clone(&gate));
+    let gated = move |message: Message| {
+        let (recorder, gate) = (noting.clone(), Arc::clone(&waiting));
+        async move {
+            recorder.note(message).await;
+            gate.acquire().await?.forget();
+            Ok(())
+        }
+    };
+    let left = subscribe(&streams, "s", "g", options.clone(), gated).await;
+    assert_eq!(seen.numbers(1).await, [1]);
+    left.pause();
+    let right = subscribe(&streams, "s", "g", options, recorder).await;
+    // Its first claim finds the group at its bound.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.add_permits(1);
+    assert_eq!(seen.numbers(1).await, [2]);
+    left.close().await;
+    right.close().await;
 }
 
 async fn claim(

@@ -304,6 +304,7 @@ pub async fn the_end_of_a_message_wakes_the_next_of_its_key(engine: Arc<dyn Engi
     let options = from_start()
         .with_key_order()
         .with_concurrency(4)
+        .with_visibility_timeout(NEVER)
         .with_poll_interval(NEVER);
     let left = subscribe(&streams, "s", "g", options.clone(), recorder.clone()).await;
     let right = subscribe(&streams, "s", "g", options, recorder).await;

@@ -691,3 +691,22 @@ async fn handlers_continue_the_trace_of_their_message() {
     consumer.close().await;
     digger.close().await;
 }
+
+/// What comes later is for others.
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_was_asked_in_vain_claims_nothing() {
+    let streams = streams(Arc::new(MemoryEngine::new()));
+    let mut messages = streams.pull("s", "g", from_start()).await.unwrap();
+    let asking = tokio::time::timeout(Duration::from_secs(1), messages.next());
+    assert!(asking.await.is_err());
+    streams.publish("s", NewMessage::new("")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let group = streams.stats("s").await.unwrap().groups.remove(0);
+    assert_eq!((group.lag, group.pending), (1, 0));
+    // It is there when the pull is asked again.
+    let pulled = soon(messages.next()).await.unwrap();
+    pulled.acknowledge().unwrap();
+    let consumer = messages.consumer();
+    until(async || consumer.stats().acknowledged == 1).await;
+    assert_eq!(consumer.stats().released, 0);
+}

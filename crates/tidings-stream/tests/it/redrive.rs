@@ -124,11 +124,37 @@ async fn a_redrive_keeps_to_its_rate() {
             .with_target("t")
             .with_rate(NonZeroU32::new(rate).unwrap());
         let begun = Instant::now();
-        assert_eq!(
-            streams.redrive("s.dead", redrive).await.unwrap().moved,
-            letters
-        );
+        let redriving = streams.redrive("s.dead", redrive);
+        let looking = async {
+            let before = streams.stats("t").await.unwrap().messages;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            streams.stats("t").await.unwrap().messages - before
+        };
+        let (redriven, soon_after) = tokio::join!(redriving, looking);
+        assert_eq!(redriven.unwrap().moved, letters);
+        // No more than in a second, so that no claim expires meanwhile.
+        assert!(soon_after <= rate.into(), "{rate}: {soon_after}");
         let took = begun.elapsed().as_secs_f64();
         assert!((seconds..seconds * 1.1).contains(&took), "{rate}: {took}");
     }
+}
+
+/// They may be letters that this redrive has brought to death again.
+#[tokio::test(start_paused = true)]
+async fn letters_that_arrive_during_a_redrive_are_left_for_the_next() {
+    let streams = Streams::new(Arc::new(MemoryEngine::new()), ServiceConfig::default());
+    let publish = |letters| streams.publish_batch("s.dead", numbered(letters));
+    publish(20).await.unwrap();
+    let slowly = Redrive::default()
+        .with_target("t")
+        .with_rate(NonZeroU32::new(10).unwrap());
+    let redriving = streams.redrive("s.dead", slowly.clone());
+    let publishing = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        publish(5).await.unwrap();
+    };
+    let (redriven, ()) = tokio::join!(redriving, publishing);
+    assert_eq!(redriven.unwrap().moved, 20);
+    let redriven = streams.redrive("s.dead", slowly).await.unwrap();
+    assert_eq!(redriven.moved, 5);
 }
