@@ -2,9 +2,12 @@
 
 use fantoccini::Locator;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use super::{Browser, IS_LIVE};
-use crate::support::{Home, Server, http, soon};
+use crate::support::{Home, Server, http};
 
 #[tokio::test]
 async fn a_person_watches_a_user_sends_one_reads_it_and_archives_it() {
@@ -191,6 +194,21 @@ async fn eight_tabs_have_one_stream_and_what_was_opened_before_has_ended() {
     browser.close().await;
 }
 
+/// What a proxy says while the server restarts. A browser opens connections that it does not use, too.
+async fn reply_502(listener: TcpListener) {
+    const REFUSAL: &[u8] =
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let mut replies = JoinSet::new();
+    loop {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        replies.spawn(async move {
+            if connection.read(&mut [0; 4096]).await.unwrap_or(0) > 0 {
+                connection.write_all(REFUSAL).await.unwrap();
+            }
+        });
+    }
+}
+
 #[tokio::test]
 async fn the_page_goes_on_after_a_restart_behind_a_proxy_that_replies_502() {
     let home = Home::new();
@@ -203,17 +221,13 @@ async fn the_page_goes_on_after_a_restart_behind_a_proxy_that_replies_502() {
     browser
         .until("the loss is noticed", &format!("!({IS_LIVE})"))
         .await;
-    // What a proxy says while the server restarts.
-    let listener = tokio::net::TcpListener::bind(&address).await.unwrap();
-    let (mut connection, _) = soon("a new try", listener.accept()).await.unwrap();
-    let refusal = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut connection, refusal)
-        .await
-        .unwrap();
+    let listener = TcpListener::bind(&address).await.unwrap();
+    let proxy = tokio::spawn(reply_502(listener));
     browser
         .until_shown("the reply has the status 502 and is not from Tidings")
         .await;
-    drop((connection, listener));
+    proxy.abort();
+    assert!(proxy.await.unwrap_err().is_cancelled());
     let server = Server::of(home.command_at(&address)).await;
     browser.until("the stream opens again", IS_LIVE).await;
     server.notify("anna", json!("back")).await;
