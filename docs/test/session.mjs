@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { place, root } from "./pages.mjs";
 
 const target = process.env.CARGO_TARGET_DIR ?? `${root}target`;
-const programs = `${target}/debug`;
+export const programs = `${target}/debug`;
 export const tools = `${target}/handbook`;
 
 /** Past this, a command has failed. */
@@ -162,17 +162,22 @@ export class Session {
   }
 
   async #end() {
-    for (const { child, ended, code } of this.#background.reverse()) {
-      if (code === undefined) {
-        try {
-          process.kill(-child.pid, "SIGTERM");
-        } catch (error) {
-          if (error.code !== "ESRCH") throw error;
-        }
-      }
-      await ended;
+    for (const running of this.#background.reverse()) {
+      signal(running, "SIGTERM");
+      const late = setTimeout(() => signal(running, "SIGKILL"), PATIENCE_MS);
+      await running.ended;
+      clearTimeout(late);
     }
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Sends a signal to commands that have not ended, and to all that they have started. */
+function signal({ child, code }, name) {
+  try {
+    if (code === undefined) process.kill(-child.pid, name);
+  } catch (error) {
+    if (error.code !== "ESRCH") throw error;
   }
 }
 

@@ -1,0 +1,59 @@
+// What the handbook names exists: routes, settings, variables, commands, dependencies.
+
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { test } from "node:test";
+import { blocks, pages, read } from "./pages.mjs";
+import { Session, programs } from "./session.mjs";
+
+const handbook = pages.map((page) => [page, read(page)]);
+
+/** What the program says of itself: the help of each command, of its commands too. */
+function help(path = []) {
+  const text = execFileSync(`${programs}/tidings`, [...path, "--help"], { encoding: "utf8" });
+  const [, commands = ""] = text.match(/^Commands:\n((?: .*\n)+)/m) ?? [];
+  const names = [...commands.matchAll(/^ {2}([a-z]+) /gm)].map(([, name]) => name).filter((name) => name !== "help");
+  return [[path.join(" "), text], ...names.flatMap((name) => help([...path, name]))];
+}
+
+test("every route that the handbook names is in the OpenAPI document", async (t) => {
+  const session = await Session.start(t);
+  await session.start({ page: "openapi.json", line: 0, word: "background", text: "tidings serve --dev" });
+  const { paths } = await (await fetch(`${session.url("8080")}/openapi.json`)).json();
+  const anonymous = (path) => path.replaceAll(/\{[^}]*\}/g, "{}");
+  const known = new Set(Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${anonymous(path)}`)));
+  let named = 0;
+  for (const [page, text] of handbook) {
+    for (const [route, method, path] of text.matchAll(/`(GET|POST|PATCH|DELETE) (\/v1\/[a-z{}/-]+)/g)) {
+      named += 1;
+      assert.ok(known.has(`${method} ${anonymous(path)}`), `${page}: ${route}`);
+    }
+  }
+  assert.ok(named > 20, `${named} routes`);
+});
+
+test("every flag, variable and command that the handbook names is one of the program", () => {
+  const said = help();
+  const all = said.map(([, text]) => text).join("\n");
+  const flags = new Set(all.match(/--[a-z][a-z-]+/g));
+  const variables = new Set(all.match(/TIDINGS_[A-Z_]+/g));
+  const commands = new Set(said.map(([path]) => path.split(" ")[0]));
+  // Of cargo, and of the tests.
+  const foreign = new Set(["--release", "--example", "--path", "--fast", "--no-default-features"]);
+  for (const [page, text] of handbook) {
+    for (const [flag] of text.matchAll(/(?<=`|`[^`\n]* )--[a-z][a-z-]+(?=[^`\n]*`)/g)) {
+      assert.ok(flags.has(flag) || foreign.has(flag), `${page}: ${flag}`);
+    }
+    for (const [variable] of text.matchAll(/\bTIDINGS_[A-Z]+(_[A-Z]+)*\b/g)) assert.ok(variables.has(variable), `${page}: ${variable}`);
+    for (const [, command] of text.matchAll(/`tidings ([a-z]+)/g)) assert.ok(commands.has(command), `${page}: tidings ${command}`);
+  }
+});
+
+test("the dependencies that the handbook names are those of the workspace", () => {
+  const manifest = read("Cargo.toml");
+  for (const { page, line, text } of pages.flatMap(blocks).filter(({ language }) => language === "toml")) {
+    for (const [whole, name, version] of text.matchAll(/^([a-z-]+) = .*?"(\d[\d.]*)"/gm)) {
+      assert.match(manifest, new RegExp(`^${name} = .*"${version.replaceAll(".", "\\.")}`, "m"), `${page}:${line}: ${whole}`);
+    }
+  }
+});
