@@ -69,6 +69,8 @@ export class Session {
   static async start(test, environment = {}) {
     const session = new Session();
     for (const port of ["8080", "9000", "9001", "9002"]) session.#ports.set(port, await freePort());
+    // So that `npm install` installs here, and not in a directory above.
+    session.write("package.json", "{}");
     const cargo = join(session.#folder, "cargo");
     writeFileSync(cargo, CARGO);
     chmodSync(cargo, 0o755);
