@@ -17,6 +17,7 @@ mod tail;
 mod token;
 
 use std::ffi::OsString;
+use std::pin::Pin;
 
 use clap::{Parser, Subcommand};
 
@@ -105,7 +106,13 @@ impl Cli {
     /// # Errors
     ///
     /// What went wrong, for the person at the terminal.
-    pub async fn run(self) -> Result<(), CommandError> {
+    pub fn run(self) -> Pin<Box<dyn Future<Output = Result<(), CommandError>>>> {
+        // The body of a future is compiled where it is first polled. Here that is this library, which has
+        // most of it already, and not the binary.
+        Box::pin(self.run_here())
+    }
+
+    async fn run_here(self) -> Result<(), CommandError> {
         match self.command {
             Command::Serve(command) => command.run().await,
             Command::Send(command) => command.run().await,

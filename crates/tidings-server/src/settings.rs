@@ -25,7 +25,7 @@ use clap::error::ErrorKind;
 use clap::{ArgAction, Args};
 use jiff::{Span, SpanRelativeTo};
 use tidings_webhooks::encryption::{EncryptionKey, InvalidKey};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use url::Url;
 
 use self::jwt::JwtSettings;
@@ -303,11 +303,12 @@ fn log_filter(text: &str) -> Result<String, &'static str> {
     const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
     let is_level = |text: &str| LEVELS.iter().any(|level| text.eq_ignore_ascii_case(level));
     let is_complete = |part: &str| match part.rsplit_once('=') {
-        _ if part.contains('[') => true,
+        // A filter of spans, of which the library would ignore a part.
+        _ if part.contains('[') => false,
         Some((_, level)) => is_level(level.trim()),
         None => is_level(part.trim()),
     };
-    if text.split(',').all(is_complete) && EnvFilter::try_new(text).is_ok() {
+    if text.split(',').all(is_complete) && text.parse::<Targets>().is_ok() {
         Ok(text.to_owned())
     } else {
         Err(

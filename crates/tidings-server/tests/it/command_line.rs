@@ -204,6 +204,11 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
         "expected true or false",
     ),
     (&["serve", "--log", "wran"], "expected error, warn, info"),
+    // Filters of spans and their fields are not known.
+    (
+        &["serve", "--log", "tidings_server[request]=debug"],
+        "expected error, warn, info",
+    ),
     (
         &["serve", "--log", "info,tidings_server"],
         "expected error, warn, info",

@@ -5,11 +5,12 @@ use std::io::{IsTerminal, Write};
 
 use jiff::Timestamp;
 use serde_json::Value;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::Config;
 use crate::commands::CommandError;
@@ -20,14 +21,14 @@ use crate::telemetry::traces::Traces;
 #[derive(Debug)]
 pub(super) struct Log {
     format: LogFormat,
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
 }
 
 impl Log {
     /// Starts the log, and the traces if there are some. The library crates only emit events and spans; the binary
     /// decides where they go.
     pub(super) fn start(config: &Config, traces: Option<&Traces>) -> Result<Self, CommandError> {
-        let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&config.log)?);
+        let (filter, handle) = reload::Layer::new(config.log.parse::<Targets>()?);
         let lines = tracing_subscriber::fmt::layer()
             .with_timer(Now)
             .with_ansi(std::io::stderr().is_terminal())
@@ -50,7 +51,7 @@ impl Log {
 
     /// Logs by another filter from now on.
     pub(super) fn change(&self, filter: &str) -> Result<(), CommandError> {
-        Ok(self.filter.reload(EnvFilter::try_new(filter)?)?)
+        Ok(self.filter.reload(filter.parse::<Targets>()?)?)
     }
 
     /// Writes a line at every log level, in the format of the log. The server works on if the reader of the line
