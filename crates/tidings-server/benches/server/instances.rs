@@ -45,6 +45,22 @@ fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL names a PostgreSQL database")
 }
 
+/// What an accepted notification without a webhook must leave behind: its event, and the counts of its log.
+const ACCEPTED: &str = "
+    WITH given AS MATERIALIZED (
+        SELECT log.id AS log, given.seq, given.payload
+        FROM unnest($1::text[], $2::bigint[], $3::text[]) AS given (user_id, seq, payload)
+        JOIN tidings_notify_log AS log ON log.user_id = given.user_id COLLATE \"C\"
+    ), counted AS (
+        UPDATE tidings_notify_log AS log SET
+            top_seq = added.top_seq, unread = log.unread + added.events,
+            unseen = log.unseen + added.events, changed = pg_current_xact_id()
+        FROM (SELECT log, max(seq) AS top_seq, count(*) AS events FROM given GROUP BY log) AS added
+        WHERE log.id = added.log
+    )
+    INSERT INTO tidings_notify_event (log, seq, timestamp, latest_at, stored_at, type, payload)
+    SELECT log, seq, 0, 0, 0, 'order.paid', payload FROM given";
+
 async fn database() -> Client {
     Config::new(&url()).unwrap().connect().await.unwrap()
 }
@@ -59,11 +75,14 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
     println!(
         "postgres, inserts alone, {BATCH} callers that wait for their rows: {posters:.0} rows/s"
     );
+    let same = same_rows(length).await;
+    println!("postgres, the rows of an accept alone, {BATCH} a commit: {same:.0} events/s");
     let stored = logs_alone(length).await;
     println!(
         "postgres, the logs alone, {BATCH} callers that wait for their events: {stored:.0} events/s, \
-         {:.2} of the batches, {:.2} of the callers",
+         {:.2} of the batches, {:.2} of the same rows, {:.2} of the callers",
         stored / batches,
+        stored / same,
         stored / posters
     );
     let schema = Schema::create().await;
@@ -76,8 +95,10 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
         let schema = Schema::create().await;
         let accepted = webhooks::accept(&Server::on(&schema.url()), endpoints, length).await;
         println!(
-            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the callers, {:.2} of the requests",
+            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the same rows, {:.2} of the callers, \
+             {:.2} of the requests",
             accepted / batches,
+            accepted / same,
             accepted / posters,
             accepted / requests
         );
@@ -85,8 +106,9 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
     let schema = Schema::create().await;
     let accepted = webhooks::accept_batches(&Server::on(&schema.url()), length).await;
     println!(
-        "postgres, posters of batches: {:.2} of the batches",
-        accepted / batches
+        "postgres, posters of batches: {:.2} of the batches, {:.2} of the same rows",
+        accepted / batches,
+        accepted / same
     );
 }
 
@@ -113,20 +135,37 @@ impl Rows {
 }
 
 /// Commits batch after batch over one connection, and returns the rows a second.
-async fn inserts(length: Duration) -> f64 {
-    let client = database().await;
-    client.batch_execute(TABLE).await.unwrap();
-    let insert = client.prepare(INSERT).await.unwrap();
+async fn batch_after_batch(client: &Client, insert: &str, length: Duration) -> f64 {
+    let insert = client.prepare(insert).await.unwrap();
     let (started, mut rows) = (Instant::now(), 0);
     while started.elapsed() < length {
         let mut batch = Rows::default();
         (rows..rows + BATCH).for_each(|number| batch.push(number));
-        batch.insert(&client, &insert).await;
+        batch.insert(client, &insert).await;
         rows += BATCH;
     }
-    let rate = per_second(rows, started.elapsed());
+    per_second(rows, started.elapsed())
+}
+
+async fn inserts(length: Duration) -> f64 {
+    let client = database().await;
+    client.batch_execute(TABLE).await.unwrap();
+    let rate = batch_after_batch(&client, INSERT, length).await;
     drop_table(&client).await;
     rate
+}
+
+/// The rows that the server writes as well, in one statement that checks nothing. Returns the events a second.
+async fn same_rows(length: Duration) -> f64 {
+    let schema = Schema::create().await;
+    let config = Config::new(&schema.url()).unwrap();
+    let store = PostgresStore::open(config.clone(), PostgresOptions::default()).await;
+    store.unwrap().close().await;
+    let client = config.connect().await.unwrap();
+    let users = "INSERT INTO tidings_notify_log (user_id, epoch, line)
+        SELECT 'user' || n, 0, 0 FROM generate_series(0, 99) AS n";
+    client.batch_execute(users).await.unwrap();
+    batch_after_batch(&client, ACCEPTED, length).await
 }
 
 /// As many callers, each of which waits for the commit of its row before the next; those that wait at the same
