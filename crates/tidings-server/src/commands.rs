@@ -1,5 +1,6 @@
 //! The commands of the `tidings` binary.
 
+mod bench;
 mod delivery;
 mod doctor;
 mod document;
@@ -9,6 +10,7 @@ mod inbox;
 mod key;
 mod listen;
 mod notification;
+mod progress;
 mod remote;
 mod send;
 mod serve;
@@ -61,6 +63,8 @@ enum Command {
     Delivery(delivery::Delivery),
     /// Manages API keys
     Key(key::Key),
+    /// Puts load on a running server, and measures it
+    Bench(bench::Bench),
     /// Looks for what is wrong with the settings, the database, this machine or a running server
     Doctor(Box<doctor::Doctor>),
     #[command(skip)]
@@ -106,7 +110,7 @@ impl Cli {
     /// # Errors
     ///
     /// What went wrong, for the person at the terminal.
-    pub fn run(self) -> Pin<Box<dyn Future<Output = Result<(), CommandError>>>> {
+    pub fn run(self) -> Pin<Box<dyn Future<Output = Result<(), CommandError>> + Send>> {
         // The body of a future is compiled where it is first polled. Here that is this library, which has
         // most of it already, and not the binary.
         Box::pin(self.run_here())
@@ -122,6 +126,7 @@ impl Cli {
             Command::Endpoint(command) => command.run().await,
             Command::Delivery(command) => command.run().await,
             Command::Key(command) => command.run().await,
+            Command::Bench(command) => command.run().await,
             Command::Doctor(command) => command.run().await,
             Command::UnusableDoctor(command) => command.run(),
             Command::Token(command) => command.run(),

@@ -33,7 +33,7 @@ use self::limits::LimitSettings;
 use self::network::Network;
 use crate::storage::{DatabaseUrl, RedisUrl};
 
-const HOUR: u64 = 60 * 60;
+pub(crate) const HOUR: u64 = 60 * 60;
 pub(crate) const DAY: u64 = 24 * HOUR;
 
 /// The settings of `serve`, each in its range.

@@ -143,7 +143,7 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 }
 
 /// Why there is a gap, or the server ends a stream.
-fn reason(data: &str) -> String {
+pub(super) fn reason(data: &str) -> String {
     #[derive(Deserialize)]
     struct Frame {
         reason: String,

@@ -192,6 +192,13 @@ const WRONG_ARGUMENTS: &[(&[&str], &str)] = &[
     (&["serve", "--max-streams", "-1"], "expected 1 to 1000000"),
     (&["serve", "--retention", "-5d"], "expected a duration"),
     (&["tail", "a", "--count", "-1"], "expected 1 to 1000000000"),
+    (&["bench", "--rate", "0"], "expected 1 to 1000000"),
+    (&["bench", "--size", "63"], "expected 64 to 65536"),
+    (&["bench", "--duration", "2h"], "expected 1s to 1h"),
+    (
+        &["bench", "--webhooks", "0.0.0.0:9000"],
+        "expected the IP address of this machine",
+    ),
     (&["serve", "--log-format", "xml"], "expected text or json"),
     (&["serve", "--log", ""], "expected error, warn, info"),
     (&["serve", "--log", "5"], "expected error, warn, info"),

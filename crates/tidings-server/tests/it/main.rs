@@ -4,6 +4,7 @@
 
 mod access;
 mod api_keys;
+mod bench;
 mod browser;
 mod command_line;
 mod connections;

@@ -1,0 +1,112 @@
+//! The load generator of the command line.
+
+use serde_json::{Value, json};
+
+use crate::support::{Home, Server, binary, run, said_by};
+
+/// Runs the command for a second with these arguments; gives its figures, and what it said on standard error.
+async fn measured(server: &Server, arguments: &[&str]) -> (bool, Value, String) {
+    let arguments = [&["bench", "--duration", "1s", "--json"], arguments].concat();
+    let (ok, shown, said) = run(server, &arguments).await;
+    let figures = serde_json::from_str(&shown).unwrap_or_else(|_| panic!("{shown}{said}"));
+    (ok, figures, said)
+}
+
+#[tokio::test]
+async fn accepts_streams_and_webhooks_are_measured_and_the_endpoints_removed() {
+    let home = Home::new();
+    let server = home.start().await;
+    let arguments = [
+        "--connections=4",
+        "--users=3",
+        "--streams=2",
+        "--webhooks=127.0.0.1:0",
+    ];
+    let (ok, figures, said) = measured(&server, &arguments).await;
+    assert!(ok, "{said}");
+    let count = |path: &str| figures[path]["count"].as_u64().unwrap();
+    let accepted = count("accept");
+    assert!(accepted > 0);
+    assert_eq!(figures["failed"], 0);
+    // Each user has two streams and one endpoint.
+    assert_eq!(count("live"), 2 * accepted);
+    assert_eq!(count("webhooks"), accepted);
+    for path in ["accept", "live", "webhooks"] {
+        let millis = |name: &str| figures[path][name].as_f64().unwrap();
+        assert!(millis("p50_ms") > 0.0, "{path}: {figures}");
+        // A quantile is exact to one percent.
+        assert!(millis("p50_ms") <= millis("p99_ms") * 1.02, "{figures}");
+        assert!(millis("p99_ms") <= millis("max_ms") * 1.02, "{figures}");
+    }
+    for path in ["live", "webhooks"] {
+        assert_eq!(figures[path]["missing"], 0);
+        assert_eq!(figures[path]["repeated"], 0);
+    }
+
+    let deliveries = server.get("/v1/deliveries?limit=1").await;
+    let user = deliveries["data"][0]["user_id"].as_str().unwrap();
+    let name = user.rsplit_once('-').unwrap().0;
+    for user in 0..3 {
+        let endpoints = server
+            .get(&format!("/v1/users/{name}-{user}/endpoints"))
+            .await;
+        assert_eq!(endpoints["data"], json!([]), "{user}");
+        let inbox = server
+            .get(&format!("/v1/users/{name}-{user}/notifications?limit=1"))
+            .await;
+        let payload = inbox["data"][0]["payload"].to_string();
+        assert_eq!(payload.len(), 256, "{payload}");
+    }
+}
+
+#[tokio::test]
+async fn a_rate_is_kept_over_all_connections() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (ok, figures, said) = measured(&server, &["--rate=20", "--connections=5"]).await;
+    assert!(ok, "{said}");
+    // One connection alone posts four times. More is never posted; a machine that is busy posts less.
+    let accepted = figures["accept"]["count"].as_u64().unwrap();
+    assert!((1..=21).contains(&accepted), "{figures}");
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_counted_and_its_reason_shown() {
+    let home = Home::with(&["--max-user-notifications=1"]);
+    let server = home.start().await;
+    let arguments = ["--users=1", "--streams=0"];
+    let (ok, figures, said) = measured(&server, &arguments).await;
+    assert!(!ok);
+    assert!(figures["failed"].as_u64().unwrap() > 0, "{figures}");
+    assert_eq!(figures["live"], Value::Null);
+    assert!(
+        said.contains("were not accepted; the first: the server replied 429"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_begin_says_why() {
+    let (ok, shown, said) = said_by(binary().args(["bench", "--url=http://127.0.0.1:1"])).await;
+    assert!(!ok && shown.is_empty());
+    assert!(
+        said.starts_with("tidings: no server at http://127.0.0.1:1/"),
+        "{said}"
+    );
+
+    let home = Home::with(&["--max-streams-per-user=1"]);
+    let server = home.start().await;
+    let (ok, _, said) = run(&server, &["bench", "--streams=2"]).await;
+    assert!(
+        !ok && said.contains("the server refused a stream: "),
+        "{said}"
+    );
+
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (ok, _, said) = run(&server, &["bench", "--webhooks", &address]).await;
+    assert!(
+        !ok && said.contains(&format!("cannot listen on {address}")),
+        "{said}"
+    );
+}
