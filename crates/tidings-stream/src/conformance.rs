@@ -152,6 +152,7 @@ behaviours! { $
         a_key_goes_on_with_the_message_that_has_it
         a_long_backlog_behind_one_key_hides_no_other
         the_end_of_a_message_wakes_the_next_of_its_key
+        the_death_of_a_message_wakes_the_next_of_its_key
         trimmed_messages_free_their_keys
         a_group_that_seeks_begins_its_keys_anew;
     in_flight:

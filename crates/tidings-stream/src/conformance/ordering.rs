@@ -9,7 +9,8 @@ use crate::engine::{
     ClaimOptions, Claimed, ClaimedMessage, Engine, GroupKey, MAX_HELD_BACK, Outcome, Settlement,
 };
 use crate::{
-    BatchError, HandlerError, Message, NewMessage, ORDERING_KEY, RetryDelay, StartFrom, Streams,
+    BatchError, HandlerError, Headers, Message, NewMessage, ORDERING_KEY, RetryDelay, StartFrom,
+    Streams,
 };
 
 /// Messages with these ordering keys, none where a key is empty, and the numbers from 1 as payloads.
@@ -311,6 +312,28 @@ pub async fn the_end_of_a_message_wakes_the_next_of_its_key(engine: Arc<dyn Engi
     assert!(seen.numbers(30).await.into_iter().eq(1..=30));
     left.close().await;
     right.close().await;
+}
+
+/// The same if the message dies: its group continues where another consumer waits.
+pub async fn the_death_of_a_message_wakes_the_next_of_its_key(engine: Arc<dyn Engine>) {
+    let (streams, group) = group_with(&engine, ["a", "a"]).await;
+    let claimed = claim(&engine, &group, 1).await.messages;
+    assert_eq!(numbers(&claimed), [(1, 1)]);
+    let (recorder, mut seen) = recorder();
+    let options = from_start()
+        .with_key_order()
+        .with_visibility_timeout(NEVER)
+        .with_poll_interval(NEVER);
+    let consumer = subscribe(&streams, "s", "g", options, recorder).await;
+    // It finds the second message held back.
+    until(|| async { streams.stats("s").await.unwrap().groups[0].pending == 2 }).await;
+    let dead = Outcome::Dead {
+        to: group.stream.dead_letter(),
+        provenance: Headers::new(),
+    };
+    settle(&engine, &group, &claimed, dead).await;
+    assert_eq!(seen.numbers(1).await, [2]);
+    consumer.close().await;
 }
 
 /// Messages that are trimmed while they wait leave their keys to those that are kept.

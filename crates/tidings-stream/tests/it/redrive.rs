@@ -124,9 +124,9 @@ async fn a_redrive_keeps_to_its_rate() {
             .with_target("t")
             .with_rate(NonZeroU32::new(rate).unwrap());
         let begun = Instant::now();
+        let before = streams.stats("t").await.unwrap().messages;
         let redriving = streams.redrive("s.dead", redrive);
         let looking = async {
-            let before = streams.stats("t").await.unwrap().messages;
             tokio::time::sleep(Duration::from_millis(100)).await;
             streams.stats("t").await.unwrap().messages - before
         };
