@@ -107,8 +107,10 @@ pub(super) async fn run(
     let margin = margin(subscription.options.visibility_timeout);
     let is_late = now + margin >= lease_end;
     let messages = receipts.iter().zip(&origins);
+    // Most handlers settle in no transaction, and one look is enough for all of their messages.
+    let any_by_transaction = in_hand.any_may_be_settled();
     let ends = messages.map(|(receipt, origin)| {
-        let by_transaction = in_hand.may_be_settled(origin.id);
+        let by_transaction = any_by_transaction && in_hand.may_be_settled(origin.id);
         decide(subscription, *receipt, origin, &end, by_transaction)
     });
     // Its own consumer may have claimed its messages again meanwhile.
