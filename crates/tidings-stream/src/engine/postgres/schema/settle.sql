@@ -1,7 +1,7 @@
 -- Ending and extending claims.
 --
 -- Receipts of one claim come as a run: the number of the first, and a character for each number from there
--- on, which is a dot if the run has it not. What is returned has a bit for each. A run of new messages lies
+-- on, which is a dot if the run does not have it. What is returned has a bit for each. A run of new messages lies
 -- within its claim's lease, if that is still there; a lease that has expired leaves a row for each message.
 
 -- The bits of a run that are open in a lease.
