@@ -12,14 +12,16 @@ use tidings_stream::{
 use tidings_test_support::Log;
 use tokio::sync::watch;
 
+use crate::database::until;
 use crate::wrapped::{Hook, Wrapped};
 
 const BEGINS: &str = "the store of streams failed, trying again";
 const ENDS: &str = "the store of streams works again";
 
 /// Holds the log of an outage of a server that wakes by notifications against what is expected: a warning about
-/// them, one about everything else, their ends, and nothing worse.
-pub(crate) fn assert_one_warning_each(log: &Log) {
+/// them, one about everything else, their ends, and nothing worse. The outage is over once the last part works.
+pub(crate) async fn assert_one_warning_each(log: &Log) {
+    until(async || !log.lines(ENDS).is_empty()).await;
     let mut warnings = log.lines("WARN");
     for said in [BEGINS, "lost the notification connection"] {
         let before = warnings.len();

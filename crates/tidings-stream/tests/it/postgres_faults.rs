@@ -383,7 +383,7 @@ async fn consumers_go_on_at_a_standby_that_is_promoted() {
     .await;
     until(async || next(&mut seen).await.map(|it| it.id) == published).await;
     until(async || log.lines("restored the notification connection").len() == 1).await;
-    assert_one_warning_each(&log);
+    assert_one_warning_each(&log).await;
     consumer.close().await;
 }
 

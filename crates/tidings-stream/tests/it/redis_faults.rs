@@ -332,7 +332,7 @@ async fn consumers_go_on_at_a_master_that_was_demoted() {
     until(async || streams.publish("s", NewMessage::new("")).await.is_ok()).await;
     assert_eq!(next(&mut seen).await.unwrap().id.as_u64(), 22);
     until(async || log.lines("restored the notification connection").len() == 1).await;
-    assert_one_warning_each(&log);
+    assert_one_warning_each(&log).await;
     consumer.close().await;
 }
 
