@@ -75,6 +75,11 @@ class Browser {
     return this.#send("POST", "/url", { url });
   }
 
+  /** Goes back to the page before, and waits until it is there. */
+  back() {
+    return this.#send("POST", "/back", {});
+  }
+
   /** Opens another tab, and shows it. */
   async openTab(url) {
     const { handle } = await this.#send("POST", "/window/new", { type: "tab" });

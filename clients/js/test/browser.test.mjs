@@ -187,10 +187,12 @@ test("a leading tab that is frozen is replaced", async (t) => {
 test("a page that a browser goes back to is up to date", async (t) => {
   const { server, app, browser } = await opened(t);
   const { second } = await twoTabs(app, browser);
-  await browser.goto("about:blank");
+  await browser.run(`() => void (window.isKept = true)`);
+  await browser.goto(`${server.url}/health/live`);
   await server.notify("anna", { title: "while it is away" });
-  await browser.run(`() => history.back()`);
-  await browser.until("the new one", `() => { ${ELEMENT} return element?.inbox?.state.items[0]?.payload.title === "while it is away"; }`);
+  await browser.back();
+  assert.ok(await browser.run(`() => window.isKept`), "it is the same page, and not a new one");
+  await browser.until("the new one", newest("while it is away"));
   await server.notify("anna", { title: "live again" });
   await browser.until("the next one", newest("live again"));
   assert.equal(await browser.tab(), second);
