@@ -7,7 +7,7 @@
 //! | throughput | 64 posters for 100 users: without an endpoint, with one fast endpoint for all, with one for each user; then in batches |
 //! | isolation | a healthy endpoint alone, then beside 100 stalled ones with 100,000 deliveries |
 //! | burst | 4,000 events to one endpoint that takes 20 ms: order and time |
-//! | postgres | the first two of `throughput` and the batches on the PostgreSQL database of `DATABASE_URL`, beside inserts without a server (batch after batch, and by callers that wait), the store of the logs alone, and requests that need no database |
+//! | postgres | the first two of `throughput` and the batches on the PostgreSQL database of `DATABASE_URL`, beside inserts without a server (of the least row, batch after batch and by callers that wait, and of the rows of an accept), the store of the logs alone, and requests that need no database |
 //! | instances | 500 notifications a second to one instance, on the screens of another over the same database |
 //! | idle | what 1,000 idle streams cost the database |
 //!
