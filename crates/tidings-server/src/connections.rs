@@ -2,39 +2,43 @@
 
 mod addresses;
 mod forwarded;
+mod handover;
 mod head_timer;
 mod progress;
 mod reuse;
 mod slots;
+mod stream_socket;
 mod transport;
 mod unread;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Version};
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::addresses::Refused;
 use self::addresses::{Addresses, Place};
+use self::handover::Handover;
+pub(crate) use self::handover::Leaving;
 use self::head_timer::HeadTimer;
-pub(crate) use self::progress::Progress;
+use self::progress::Progress;
 use self::slots::Slots;
+pub(crate) use self::stream_socket::StreamSocket;
 use self::transport::Transport;
 use self::unread::Unread;
-use crate::app::SharedApp;
+use crate::app::{App, SharedApp};
 use crate::http;
 use crate::settings::network::Network;
 use crate::telemetry::OpenConnection;
@@ -73,35 +77,31 @@ pub(crate) struct ClientConnection {
 #[derive(Debug)]
 struct Inner {
     progress: Arc<Progress>,
-    /// Does not keep the socket open.
-    socket: Weak<TcpStream>,
+    handover: Arc<Handover>,
     _permit: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
 
 impl ClientConnection {
-    /// How far what was sent has been written.
-    pub(crate) fn progress(&self) -> &Arc<Progress> {
-        &self.inner.progress
-    }
-
-    /// Waits until the client has closed the connection, or its sending half only: the two look the same
-    /// until something is written. Waits for ever if bytes of the client are unread.
-    pub(crate) async fn client_has_ended(&self) {
-        if let Some(socket) = self.inner.socket.upgrade()
-            && let Ok(1..) = socket.peek(&mut [0]).await
-        {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    /// Waits until the operating system reports that the connection is broken. After the client has ended, that is
-    /// when something was written for it, unless it has closed its sending half only.
-    pub(crate) async fn is_broken(&self) {
-        if let Some(socket) = self.inner.socket.upgrade() {
-            // An error of the call means the same for the stream: nothing more can be sent.
-            let _broken = socket.ready(Interest::ERROR).await;
-        }
+    /// A body that begins with `opening`. When that is written, the connection leaves the HTTP library, and `rest`
+    /// writes what follows. `version` is that of the request.
+    pub(crate) fn leave_with<F>(
+        &self,
+        version: Version,
+        opening: Bytes,
+        rest: impl FnOnce(StreamSocket) -> F + Send + 'static,
+    ) -> Leaving
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let is_chunked = version != Version::HTTP_10;
+        // In a task of its own, because that of the connection has the size of the library's state.
+        let rest = Box::new(move |app: &App, transport, unread| {
+            let rest = rest(StreamSocket::new(transport, is_chunked, unread));
+            let cutting_off = app.cutting_off.clone();
+            app.tasks.spawn(cutting_off.run_until_cancelled_owned(rest));
+        });
+        Leaving::new(opening, Arc::clone(&self.inner.handover), rest)
     }
 
     /// The connection, if it may do more than be refused.
@@ -181,16 +181,14 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
             trusted: Arc::clone(&trusted),
             addresses: Arc::clone(&addresses),
         });
-        let (stopping, cutting_off) = (app.stopping.clone(), app.cutting_off.clone());
-        let keep_alive = app.config.keep_alive;
         let serve = serve(
+            Arc::clone(&app),
             stream,
             (permit, place),
             proxy,
             service.clone(),
-            keep_alive,
-            stopping,
         );
+        let cutting_off = app.cutting_off.clone();
         app.tasks.spawn(async move {
             cutting_off.run_until_cancelled_owned(serve).await;
         });
@@ -198,19 +196,21 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
 }
 
 async fn serve(
+    app: SharedApp,
     stream: TcpStream,
     (permit, place): (OwnedSemaphorePermit, Place),
     proxy: Option<Proxy>,
     service: TowerToHyperService<axum::Router>,
-    keep_alive: Duration,
-    stopping: CancellationToken,
 ) {
+    let keep_alive = app.config.keep_alive;
+    let stopping = app.stopping.clone();
     let progress = Arc::new(Progress::default());
+    let handover = Arc::new(Handover::default());
     let stream = Arc::new(stream);
     let connection = ClientConnection {
         inner: Arc::new(Inner {
             progress: Arc::clone(&progress),
-            socket: Arc::downgrade(&stream),
+            handover: Arc::clone(&handover),
             _permit: permit,
             _counted: OpenConnection::new(),
         }),
@@ -237,37 +237,51 @@ async fn serve(
         async move {
             let mut response = response.await?;
             if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                let closes = !rest.skip().await || is_refused || is_last || stopping.is_cancelled();
+                let closes = !rest.skip().await
+                    || is_refused
+                    || is_last
+                    || reuse::closes(response.headers())
+                    || stopping.is_cancelled();
                 reuse::announce(response.headers_mut(), closes, keep_alive);
             }
             Ok::<_, Infallible>(response)
         }
     });
-    let http = http1::Builder::new()
-        .timer(HeadTimer::new(Arc::clone(&progress), keep_alive))
+    let transport = Transport::new(
+        Arc::clone(&stream),
+        Arc::clone(&progress),
+        Arc::clone(&handover),
+    );
+    let mut http = http1::Builder::new()
+        .timer(HeadTimer::new(progress, keep_alive))
         // Counts from the opening of the connection, so a silent one is closed too. Between requests
         // the timer waits for `keep_alive`.
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(BUFFER_BYTES)
         // A client may close its sending half when its request is complete, and still reads.
         .half_close(true)
-        .serve_connection(
-            TokioIo::new(Transport::new(Arc::clone(&stream), progress)),
-            service,
-        )
+        .serve_connection(TokioIo::new(transport), service)
         .with_upgrades();
-    let mut http = pin!(http);
-    let outcome = tokio::select! {
-        outcome = http.as_mut() => outcome,
-        () = stopping.cancelled() => {
-            // Finishes the request that is in progress, and reads no other.
-            http.as_mut().graceful_shutdown();
-            tokio::select! {
-                outcome = http => outcome,
-                () = connection.stalls_the_stop(&stopping) => {
-                    tracing::info!("closed a connection whose client does not read");
-                    return;
+    let mut is_ending = false;
+    let outcome = loop {
+        tokio::select! {
+            // What has left the library is not asked again.
+            biased;
+            rest = handover.taken_over() => {
+                if let Some(parts) = http.into_parts() {
+                    rest(&app, parts.io.into_inner(), unread);
                 }
+                return;
+            }
+            outcome = &mut http => break outcome,
+            () = stopping.cancelled(), if !is_ending => {
+                // Finishes the request that is in progress, and reads no other.
+                std::pin::Pin::new(&mut http).graceful_shutdown();
+                is_ending = true;
+            }
+            () = connection.stalls_the_stop(&stopping), if is_ending => {
+                tracing::info!("closed a connection whose client does not read");
+                return;
             }
         }
     };

@@ -1,25 +1,16 @@
-//! What has been read from a connection, and how far what was sent has been written.
+//! What has been read from a connection, and whether a write waits for its client.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// How far the bytes for a connection have been written to its socket.
-///
-/// A response body hands its chunks to the HTTP library, which buffers them. When the library
-/// flushes the socket, its buffer is empty, so every chunk that was handed over before is written.
+/// What has been read from a connection, and whether a write waits for its client.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
-    state: Mutex<State>,
-    changed: Notify,
-}
+pub(super) struct Progress(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    handed_over: u64,
-    written: u64,
     /// How often bytes have come in.
     received: u64,
     /// Since when the socket has taken no byte, if a write waits for it.
@@ -27,28 +18,8 @@ struct State {
 }
 
 impl Progress {
-    /// Counts a chunk that is handed over, and returns its number.
-    pub(crate) fn hand_over(&self) -> u64 {
-        let mut state = self.state();
-        state.handed_over += 1;
-        state.handed_over
-    }
-
-    /// Whether the chunk of this number is written.
-    pub(crate) fn is_written(&self, chunk: u64) -> bool {
-        self.state().written >= chunk
-    }
-
-    /// Waits until the chunk of this number is written.
-    pub(crate) async fn written(&self, chunk: u64) {
-        while !self.is_written(chunk) {
-            // A single reader waits, and a notice that comes before it waits is kept for it.
-            self.changed.notified().await;
-        }
-    }
-
     /// Waits until the client has not read for as long as `limit` while a write waits for it.
-    pub(crate) async fn stalled(&self, limit: Duration) {
+    pub(super) async fn stalled(&self, limit: Duration) {
         loop {
             let now = Instant::now();
             let end = self.state().blocked_since.unwrap_or(now) + limit;
@@ -69,18 +40,6 @@ impl Progress {
         self.state().received += 1;
     }
 
-    /// The socket has taken all bytes that were buffered.
-    pub(super) fn flushed(&self) {
-        let mut state = self.state();
-        state.blocked_since = None;
-        let moved = state.written != state.handed_over;
-        state.written = state.handed_over;
-        drop(state);
-        if moved {
-            self.changed.notify_one();
-        }
-    }
-
     /// A write to the socket took some bytes, or has to wait.
     pub(super) fn wrote(&self, is_blocked: bool) {
         let blocked_since = &mut self.state().blocked_since;
@@ -93,6 +52,6 @@ impl Progress {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

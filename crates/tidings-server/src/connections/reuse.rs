@@ -12,8 +12,13 @@ pub(super) fn is_last<B>(request: &Request<B>) -> bool {
     if request.version() == Version::HTTP_10 {
         !has_option(headers, "keep-alive")
     } else {
-        has_option(headers, "close")
+        closes(headers)
     }
+}
+
+/// Whether the headers say that the connection is closed after the response.
+pub(super) fn closes(headers: &HeaderMap) -> bool {
+    has_option(headers, "close")
 }
 
 /// Makes the headers say that the connection is closed after the response, or how long it is kept; the header for

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Progress;
+use super::{Handover, Progress};
 
 /// A socket that records in its [`Progress`] what has been written to it. It is shared, so that handlers can
 /// see when the client closes it.
@@ -17,11 +17,24 @@ use super::Progress;
 pub(super) struct Transport {
     socket: Arc<TcpStream>,
     progress: Arc<Progress>,
+    handover: Arc<Handover>,
 }
 
 impl Transport {
-    pub(super) fn new(socket: Arc<TcpStream>, progress: Arc<Progress>) -> Self {
-        Self { socket, progress }
+    pub(super) fn new(
+        socket: Arc<TcpStream>,
+        progress: Arc<Progress>,
+        handover: Arc<Handover>,
+    ) -> Self {
+        Self {
+            socket,
+            progress,
+            handover,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &TcpStream {
+        &self.socket
     }
 
     /// Writes when the socket takes bytes.
@@ -90,7 +103,8 @@ impl AsyncWrite for Transport {
 
     /// What the socket has taken needs no flush.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.progress.flushed();
+        self.progress.wrote(false);
+        self.handover.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -1,17 +1,17 @@
 //! `GET /v1/users/{user}/events`: a user's stream as Server-Sent Events.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::stream;
 use tidings_notify::UserId;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
-use tracing::{Instrument, Span};
+use tokio_util::sync::CancellationToken;
 
 use super::cursor;
 use super::error::ApiError;
@@ -19,7 +19,7 @@ use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use crate::access::Caller;
 use crate::app::SharedApp;
-use crate::connections::ClientConnection;
+use crate::connections::{ClientConnection, StreamSocket};
 
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
@@ -27,6 +27,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn events(
     State(app): State<SharedApp>,
+    version: Version,
     Extension(connection): Extension<ClientConnection>,
     Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
@@ -56,18 +57,33 @@ pub(crate) async fn events(
         app.farewell.group(),
         caller.validity(),
     );
-    let body = SseBody {
-        opening: Some(opening.into_string()),
-        feed,
-        connection,
-        newest_chunk: 0,
-        is_probing: false,
-        naming,
-        ended: false,
+    let (stopping, of_stream) = (app.stopping.clone(), connection.clone());
+    let rest = move |socket| {
+        let mut stream = EventStream {
+            feed,
+            naming,
+            socket,
+            connection: of_stream,
+            stopping,
+        };
+        async move {
+            let Err(error) = stream.run().await else {
+                return;
+            };
+            let user = stream.feed.subscription().user();
+            let cause = &error as &dyn std::error::Error;
+            if let StreamError::Encode(_) = error {
+                tracing::error!(error = cause, %user, "closed a stream");
+            } else {
+                tracing::debug!(error = cause, %user, "a stream ended");
+            }
+        }
     };
-    let span = Span::current();
-    let body = stream::unfold(body, move |body| body.next().instrument(span.clone()));
-    Ok(response(Body::from_stream(body)))
+    let body = connection.leave_with(version, opening.into_string().into(), rest);
+    let mut response = response(Body::new(body));
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    Ok(response)
 }
 
 /// A stream that ends at once: with any other status an `EventSource` would not reconnect.
@@ -93,57 +109,60 @@ fn response(body: Body) -> Response {
     response
 }
 
-/// The body of one stream, a chunk at a time.
-struct SseBody {
-    opening: Option<String>,
-    feed: Feed,
-    connection: ClientConnection,
-    /// The number of the chunk that was handed over last.
-    newest_chunk: u64,
-    /// The client has closed its sending half.
-    is_probing: bool,
-    naming: EventNaming,
-    ended: bool,
+/// Why a stream ended other than by a `bye`.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error("the connection failed")]
+    Transport(#[from] io::Error),
+    #[error("cannot encode an event as JSON")]
+    Encode(#[from] serde_json::Error),
+    #[error("the client does not read while the server stops")]
+    Stalled,
 }
 
-impl SseBody {
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        if self.ended {
-            return None;
-        }
-        let chunk = match self.opening.take() {
-            Some(opening) => opening.into(),
-            None => self.next_chunk().await?,
-        };
-        self.newest_chunk = self.connection.progress().hand_over();
-        Some((Ok(chunk), self))
-    }
+/// A stream that has sent its hello. It lasts, so what it holds while it waits is small.
+struct EventStream {
+    feed: Feed,
+    naming: EventNaming,
+    socket: StreamSocket,
+    connection: ClientConnection,
+    /// The server stops.
+    stopping: CancellationToken,
+}
 
-    async fn next_chunk(&mut self) -> Option<Bytes> {
-        let progress = self.connection.progress();
-        let mut is_confirmed = false;
-        let step = loop {
+impl EventStream {
+    /// Sends what there is, until the stream or the connection ends.
+    async fn run(&mut self) -> Result<(), StreamError> {
+        let mut client_has_ended = false;
+        loop {
+            let step = if client_has_ended {
+                tokio::select! {
+                    biased;
+                    step = self.feed.step() => step,
+                    // Before the next ping shows it, so that the place is free at once.
+                    () = self.socket.is_broken() => return Ok(()),
+                }
+            } else {
+                tokio::select! {
+                    biased;
+                    step = self.feed.step() => step,
+                    () = poll_fn(|context| self.socket.poll_client_has_ended(context)) => {
+                        client_has_ended = true;
+                        self.feed.ping_every(PROBE_INTERVAL);
+                        continue;
+                    }
+                }
+            };
+            let part = self.encode(&step)?;
+            let is_last = matches!(step, Step::End(_));
+            drop(step);
             tokio::select! {
-                biased;
-                () = progress.written(self.newest_chunk), if !is_confirmed => {
-                    self.feed.confirm_written();
-                    is_confirmed = true;
-                }
-                step = self.feed.step() => break step,
-                () = self.connection.client_has_ended(), if !self.is_probing => {
-                    self.is_probing = true;
-                    self.feed.ping_every(PROBE_INTERVAL);
-                }
-                // Before the next ping shows it, so that the place is free at once.
-                () = self.connection.is_broken(), if self.is_probing => return None,
+                written = self.socket.write(part) => written?,
+                () = self.connection.stalls_the_stop(&self.stopping) => return Err(StreamError::Stalled),
             }
-        };
-        self.ended = matches!(step, Step::End(_));
-        match self.encode(&step) {
-            Ok(chunk) => Some(chunk),
-            Err(error) => {
-                tracing::error!(%error, "cannot encode an event as JSON, closing its stream");
-                None
+            self.feed.confirm_written();
+            if is_last {
+                return Ok(self.socket.finish().await?);
             }
         }
     }
@@ -161,14 +180,5 @@ impl SseBody {
             }
         }
         Ok(writer.into_string().into())
-    }
-}
-
-/// The connection may end while the stream waits for its next event.
-impl Drop for SseBody {
-    fn drop(&mut self) {
-        if self.connection.progress().is_written(self.newest_chunk) {
-            self.feed.confirm_written();
-        }
     }
 }

@@ -422,6 +422,63 @@ async fn regression_a_response_says_whether_the_connection_is_closed() {
     );
 }
 
+/// The whole response of a stream that gets one event, and ends with the server.
+async fn stream_until_the_stop(version: &str) -> String {
+    let home = Home::new();
+    let server = home.start().await;
+    let mut stream = connect(&server).await;
+    let head = format!(
+        "GET /v1/users/anna/events {version}\r\nHost: {}\r\n\r\n",
+        address(&server)
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut response = Vec::new();
+    for (name, event) in [("caught_up", true), ("data: {\"id\"", false)] {
+        while !String::from_utf8_lossy(&response).contains(name) {
+            let read = soon(name, stream.read_buf(&mut response)).await;
+            assert!(read.unwrap() > 0, "the stream ended");
+        }
+        if event {
+            server.notify("anna", json!("hello")).await;
+        }
+    }
+    server.stop("-TERM").await;
+    soon("the end", stream.read_to_end(&mut response))
+        .await
+        .unwrap();
+    String::from_utf8(response).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_is_framed_as_its_version_of_http_asks_and_closes_its_connection() {
+    let new = stream_until_the_stop("HTTP/1.1").await;
+    let (head, mut chunks) = new.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("\r\ntransfer-encoding: chunked"), "{head}");
+    assert!(head.contains("\r\nconnection: close"), "{head}");
+    let mut body = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n").unwrap();
+        let (part, rest) = rest.split_at(usize::from_str_radix(size, 16).unwrap());
+        body.push_str(part);
+        chunks = rest.strip_prefix("\r\n").unwrap();
+        if part.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(chunks, "", "something follows the last chunk");
+
+    let old = stream_until_the_stop("HTTP/1.0").await;
+    let (head, old_body) = old.split_once("\r\n\r\n").unwrap();
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    for body in [&*body, old_body] {
+        let fields = body.lines().filter(|line| !line.is_empty());
+        let names = fields.map(|line| line.split(':').next().unwrap());
+        let known = ["retry", "event", "id", "data"];
+        assert!(names.clone().all(|name| known.contains(&name)), "{body}");
+        assert!(body.contains("event: tidings.bye\n"), "{body}");
+    }
+}
+
 #[tokio::test]
 async fn the_last_response_of_a_server_that_stops_says_that_the_connection_is_closed() {
     let home = Home::new();

@@ -1,15 +1,15 @@
-//! Clients that send slowly: what they cost, and whom they delay.
+//! Clients that send slowly or nothing: what they cost, and whom they delay.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::raw::address;
+use crate::raw::{address, unread_events};
 use crate::support::{Home, Server, soon};
 
 /// Connects so many clients that send the same and nothing else, as far as the server reads it.
@@ -62,6 +62,39 @@ async fn slow_heads_cost_little_memory_each() {
     assert!(each < 48 << 10, "{each} bytes each");
     server.notify("anna", json!(2)).await;
     drop(slow);
+}
+
+#[tokio::test]
+async fn silent_streams_cost_little_memory_each() {
+    const COUNT: usize = 1000;
+    let home = Home::new();
+    let server = home.start().await;
+    // What the first streams cost once is not of the others.
+    let _first = streams(&server, "first", 200).await;
+    let before = settled(&server).await;
+    let _streams = streams(&server, "user", COUNT).await;
+    let each = (settled(&server).await - before) / COUNT;
+    assert!(each < 20 << 10, "{each} bytes each");
+}
+
+/// Streams of so many users, each of which has had its first bytes.
+async fn streams(server: &Server, name: &str, count: usize) -> Vec<TcpStream> {
+    let mut streams = Vec::new();
+    for number in 0..count {
+        let path = format!("/v1/users/{name}{number}/events");
+        let mut stream = unread_events(server, &path).await;
+        let mut begun = Vec::new();
+        while !contains(&begun, b"caught_up") {
+            let read = soon("the beginning", stream.read_buf(&mut begun)).await;
+            assert!(read.unwrap() > 0, "the stream ended");
+        }
+        streams.push(stream);
+    }
+    streams
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }
 
 #[tokio::test]
