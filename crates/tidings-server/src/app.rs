@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::accept::Acceptor;
 use crate::access::Access;
+use crate::bins::Bins;
 use crate::config::Config;
 use crate::farewell::Farewell;
 use crate::health::Readiness;
@@ -37,6 +38,7 @@ pub(crate) struct App {
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
     pub(crate) limits: Arc<Limits>,
+    pub(crate) bins: Bins,
     /// For the bodies of requests.
     pub(crate) bodies: Room,
     pub(crate) readiness: Readiness,

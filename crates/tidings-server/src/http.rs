@@ -4,6 +4,7 @@ mod access;
 mod api_keys;
 mod asset;
 mod asyncapi;
+mod bins;
 mod body;
 mod client;
 mod console;

@@ -27,6 +27,7 @@
 //! | `finding` | what `tidings doctor` finds |
 //! | `retention` | deletes what is old |
 //! | `resealing` | encrypts kept responses that were stored without a key |
+//! | `bins` | request bins, which show the webhooks that they get |
 //! | `same_redis` | notices an instance with another `--redis` |
 //! | `telemetry` | metrics and their text for Prometheus; traces |
 //! | `http` | routes, streams, errors |
@@ -35,6 +36,7 @@
 mod accept;
 pub mod access;
 mod app;
+mod bins;
 pub mod commands;
 pub mod config;
 mod connections;

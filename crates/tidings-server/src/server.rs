@@ -16,6 +16,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use crate::accept::Acceptor;
 use crate::access::Access;
 use crate::app::{App, SharedApp};
+use crate::bins::Bins;
 use crate::config::Config;
 use crate::error::StartError;
 use crate::farewell::Farewell;
@@ -145,6 +146,7 @@ impl Server {
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
+            bins: Bins::default(),
             bodies: Room::default(),
             config,
             access: Arc::clone(&access),

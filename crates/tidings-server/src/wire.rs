@@ -6,6 +6,7 @@
 //! | module | has |
 //! |---|---|
 //! | [`api_key`] | API keys |
+//! | [`bin`] | request bins |
 //! | [`code`] | the codes of errors |
 //! | [`notification`] | a notification, the list of the inbox, what accepting returns |
 //! | [`presence`] | who is online |
@@ -13,6 +14,7 @@
 //! | [`webhook`] | endpoints, deliveries, attempts |
 
 pub(crate) mod api_key;
+pub(crate) mod bin;
 pub(crate) mod code;
 pub(crate) mod notification;
 pub(crate) mod presence;

@@ -1,6 +1,8 @@
 // Chooses the view by the address: `#/users/anna`, `#/endpoints?user=anna`, and so on.
 
 import { call, CallError, part, whenUnauthorized } from "./api.js";
+import * as bin from "./bin.js";
+import * as bins from "./bins.js";
 import * as deliveries from "./deliveries.js";
 import * as delivery from "./delivery.js";
 import { make, saidNothing } from "./dom.js";
@@ -26,7 +28,7 @@ function menu() {
     const own = [["", "Inbox"]];
     return session.hasEndpoints ? [...own, ["endpoints", "Endpoints"], ["deliveries", "Deliveries"]] : own;
   }
-  return [["", "Overview"], ["users", "Users"], ["endpoints", "Endpoints"], ["deliveries", "Deliveries"], ["keys", "API keys"]];
+  return [["", "Overview"], ["users", "Users"], ["endpoints", "Endpoints"], ["deliveries", "Deliveries"], ["bins", "Request bins"], ["keys", "API keys"]];
 }
 
 /** Opens the view of an address, and returns what closes it. */
@@ -38,6 +40,7 @@ function openView(root, [place = "", name, ...rest], query) {
   if (isAllowed && place === "users") return name === undefined ? user.choose(root) : user.open(root, name, query);
   if (isAllowed && place === "endpoints") return name === undefined ? endpoints.open(root, query) : endpoint.open(root, name, query);
   if (isAllowed && place === "deliveries") return name === undefined ? deliveries.open(root, query) : delivery.open(root, name);
+  if (isAllowed && place === "bins") return name === undefined ? bins.open(root) : bin.open(root, name);
   if (isAllowed && place === "keys" && name === undefined) return keys.open(root);
   root.append(make("header", { class: "head" }, make("h1", {}, "There is no such page")), make("p", {}, make("a", { href: "#/" }, "To the start")));
   return undefined;

@@ -26,6 +26,8 @@ macro_rules! scripts {
 
 scripts! {
     "api.js"
+    "bin.js"
+    "bins.js"
     "chart.js"
     "deliveries.js"
     "delivery.js"

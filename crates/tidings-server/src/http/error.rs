@@ -199,6 +199,14 @@ impl ApiError {
         )
     }
 
+    /// There are as many request bins as allowed.
+    pub(crate) fn too_many_bins(limit: usize) -> Self {
+        Self::new(
+            Code::TooManyBins,
+            format!("there are at most {limit} request bins; remove one that is no longer used"),
+        )
+    }
+
     /// The endpoint takes no deliveries.
     pub(crate) fn endpoint_disabled() -> Self {
         Self::new(

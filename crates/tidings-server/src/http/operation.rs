@@ -43,18 +43,20 @@ pub(super) enum Group {
     Webhooks,
     Presence,
     Keys,
+    Bins,
     Unversioned,
     Operation,
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Notifications,
         Self::Streams,
         Self::Inbox,
         Self::Webhooks,
         Self::Presence,
         Self::Keys,
+        Self::Bins,
         Self::Unversioned,
         Self::Operation,
     ];
@@ -71,6 +73,7 @@ impl Group {
             Self::Webhooks => ("webhooks", "Endpoints, and what was sent to them."),
             Self::Presence => ("presence", "Who has a stream open."),
             Self::Keys => ("keys", "API keys that are kept in the database."),
+            Self::Bins => ("bins", "Addresses that show the webhooks that they get."),
             Self::Unversioned => (
                 "unversioned",
                 "Four routes with simpler shapes, for clients of an earlier service.",

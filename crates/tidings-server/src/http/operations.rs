@@ -1,5 +1,6 @@
 //! What each route says about itself: see [`Operation`](super::operation::Operation).
 
+pub(super) mod bins;
 pub(super) mod deliveries;
 pub(super) mod endpoints;
 pub(super) mod inbox;

@@ -18,7 +18,7 @@ use super::operation::Operation;
 use super::operations as described;
 use super::parameters::Known;
 use super::{
-    api_keys, asyncapi, client, console, deliveries, endpoints, health, inbox, metrics,
+    api_keys, asyncapi, bins, client, console, deliveries, endpoints, health, inbox, metrics,
     notifications, openapi, presence, reference, sse, unversioned, websocket,
 };
 use crate::access::{Access, Scope};
@@ -137,6 +137,7 @@ pub(super) fn all() -> Vec<Route> {
         routes.extend(of_deliveries(all));
     }
     routes.extend(of_keys());
+    routes.extend(of_bins());
     let metrics = described::metrics::show();
     routes.push(get("/metrics", Scope::Metrics, metrics::show, metrics));
     routes.extend(unversioned());
@@ -244,6 +245,21 @@ fn of_keys() -> Vec<Route> {
         get("/v1/keys", scope, api_keys::list, of::list()),
         post("/v1/keys", scope, api_keys::create, of::create()),
         delete("/v1/keys/{id}", scope, api_keys::revoke, of::revoke()),
+    ]
+}
+
+/// Request bins. Where they take requests is open to everyone who has their id.
+fn of_bins() -> Vec<Route> {
+    use described::bins as of;
+    let scope = Scope::Endpoints;
+    let one = "/v1/bins/{id}";
+    vec![
+        get("/v1/bins", scope, bins::list, of::list()),
+        post("/v1/bins", scope, bins::create, of::create()),
+        get(one, scope, bins::show, of::show()),
+        patch(one, scope, bins::update, of::update()),
+        delete(one, scope, bins::remove, of::remove()),
+        Route::new(Method::POST, "/bins/{id}", None, bins::take, of::take()),
     ]
 }
 

@@ -52,6 +52,7 @@ codes! {
     BodyTimeout = REQUEST_TIMEOUT: "the body did not arrive in time";
     TooManyEndpoints = CONFLICT: "the owner has as many endpoints as allowed";
     TooManyKeys = CONFLICT: "there are as many API keys as allowed";
+    TooManyBins = CONFLICT: "there are as many request bins as allowed";
     RequestRunning = CONFLICT: "a request with this idempotency key is being carried out";
     ResponseUnreadable = CONFLICT: "the request was made before, and its response cannot be decrypted";
     EndpointDisabled = CONFLICT: "the endpoint is disabled or removed";

@@ -135,3 +135,72 @@ async fn a_person_sees_why_a_delivery_failed_and_follows_a_replay() {
     browser.until("all have arrived", &rows(3)).await;
     browser.close().await;
 }
+
+#[tokio::test]
+async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
+    let home = Home::new();
+    let server = home.start().await;
+    let browser = Browser::start().await;
+    browser.open(&server, "/#/bins").await;
+    browser.until_shown("There is no bin yet").await;
+    browser.click("#new-bin").await;
+    browser.until_shown("Nothing has come yet").await;
+    let address = "document.querySelector('#bin-url').value.startsWith(location.origin)";
+    browser.until("its address", address).await;
+    let bins = server.get("/v1/bins").await;
+    let bin = bins["data"][0].clone();
+    let path = bin["path"].as_str().unwrap();
+
+    // Whatever is sent is shown as text.
+    let html = json!({ "html": "<img src=x onerror=document.title='run'>" });
+    let taken = server.post(path, &html).await;
+    assert_eq!(taken.status(), 200);
+    assert_eq!(taken.text().await.unwrap(), "");
+    browser.until_shown("<img src=x onerror=").await;
+    browser.until_shown("not verified").await;
+    let images = "document.querySelectorAll('#view img').length === 0";
+    browser.until("no image", images).await;
+
+    // One click makes an endpoint whose requests are verified.
+    browser.click("#connect").await;
+    browser.until_shown("Request bin").await;
+    browser.click("#test").await;
+    browser.until_shown("Attempt 1").await;
+    let id = bin["id"].as_str().unwrap();
+    browser.open(&server, &format!("/#/bins/{id}")).await;
+    browser.until_shown("signature valid").await;
+    // The request before has no signature.
+    browser
+        .until_shown("The header `webhook-id` is missing")
+        .await;
+
+    // A reply that fails, for a look at what the sender does then.
+    let choose = "[document.querySelector('#bin-status')].map((it) => { it.value = '503'; \
+                  return it.dispatchEvent(new Event('change')); })[0]";
+    browser.until("another reply", choose).await;
+    browser.until_shown("From now on it replies with 503").await;
+    assert_eq!(server.post(path, &json!({})).await.status(), 503);
+    browser.until_shown("replied 503").await;
+
+    browser.click("#set-secret").await;
+    browser.type_into("dialog [name=secret]", "nonsense").await;
+    browser.submit().await;
+    let error = "document.querySelector('dialog .error')?.textContent.startsWith('secret: ')";
+    browser.until("what is wrong with it", error).await;
+    browser
+        .type_into(
+            "dialog [name=secret]",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
+        .await;
+    browser.submit().await;
+    browser
+        .until_shown("The sender signs with another secret")
+        .await;
+
+    browser.click("#delete-bin").await;
+    browser.submit().await;
+    browser.until_shown("There is no bin yet").await;
+    assert_eq!(server.post(path, &json!({})).await.status(), 404);
+    browser.close().await;
+}

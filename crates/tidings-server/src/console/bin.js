@@ -1,0 +1,111 @@
+// One request bin: its address, what it replies, and the requests that it has got.
+
+import { call } from "./api.js";
+import { remove, urlOf } from "./bins.js";
+import { ask, field, line } from "./dialog.js";
+import { button, confirmDone, make } from "./dom.js";
+import { addressOf } from "./endpoints.js";
+import { count, counted, fullTime } from "./format.js";
+import { poll, problemIn } from "./poll.js";
+
+const PAUSE_MS = 1000;
+const REPLIES = [
+  [200, "200: taken"], [204, "204: taken, without a body"], [400, "400: refused for good"], [410, "410: gone, which disables an endpoint"],
+  [429, "429: too many requests"], [500, "500: failed"], [503, "503: not available"],
+];
+
+export function open(root, id) {
+  const path = `/v1/bins/${encodeURIComponent(id)}`;
+  const problem = make("p", { class: "problem", role: "status", hidden: true });
+  const address = make("input", { readonly: true, class: "secret", id: "bin-url", "aria-label": "Address of the bin", onfocus: () => address.select() });
+  const secret = make("p", { class: "soft", id: "bin-secret" });
+  const reply = make("select", { id: "bin-status" }, REPLIES.map(([status, words]) => make("option", { value: status }, words)));
+  const head = make("h2", {}, "Requests");
+  const none = make("p", { class: "empty" }, "Nothing has come yet. Send a POST to the address above, or make an endpoint that does.");
+  const requests = make("ol", { class: "items", id: "requests" });
+  let bin;
+
+  reply.addEventListener("change", async () => {
+    try {
+      await call("PATCH", path, { status: Number(reply.value) });
+      confirmDone(`From now on it replies with ${reply.value}`);
+    } catch (error) {
+      problemIn(problem)(error);
+    }
+    polled.refresh();
+  });
+
+  async function connect() {
+    const made = await call("POST", "/v1/endpoints", { url: urlOf(bin), description: "Request bin" });
+    try {
+      await call("PATCH", path, { secret: made.secret });
+    } finally {
+      location.hash = addressOf("", made.id);
+    }
+    confirmDone("The endpoint is made, and its bin verifies with its secret. Send a test to see it arrive.");
+  }
+
+  async function setSecret() {
+    const fields = [field("Secret", line("secret", { placeholder: "whsec_…", autofocus: true }), "of the sender; empty to verify nothing. It stays in the memory of the server.")];
+    const submit = ({ secret: typed }) => call("PATCH", path, { secret: typed.value.trim() || null });
+    if (await ask("Verify with", fields, "Save", submit)) polled.refresh();
+  }
+
+  root.append(
+    make("header", { class: "head" }, make("h1", {}, "Request bin"), make("span", { class: "actions wrap" },
+      button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
+      button("Set the secret", setSecret, { id: "set-secret" }),
+      button("Delete", async () => {
+        if (await remove(bin)) location.hash = "#/bins";
+      }, { kind: "danger quiet", id: "delete-bin" }))),
+    problem,
+    make("section", { class: "card" }, field("Address", address), secret, field("It replies with", reply)),
+    make("section", { class: "card" }, head, none, requests),
+  );
+
+  let known = "";
+  const polled = poll(PAUSE_MS, async () => {
+    const { data, ...settings } = await call("GET", path);
+    bin = settings;
+    address.value = urlOf(bin);
+    secret.textContent = bin.has_secret ? "Requests are verified with the secret that was set." : "Nothing is verified: no secret is set.";
+    showStatus(reply, bin.status);
+    head.textContent = bin.received > data.length ? `Requests (the last ${count(data.length)} of ${count(bin.received)})` : "Requests";
+    none.hidden = data.length > 0;
+    const newest = JSON.stringify(data);
+    if (newest === known) return;
+    known = newest;
+    const opened = new Set([...requests.querySelectorAll("details[open]")].map(({ dataset }) => dataset.number));
+    requests.replaceChildren(...data.map((request) => requestOf(request, opened.has(String(request.number)))));
+  }, problemIn(problem));
+  return polled.stop;
+}
+
+/** A status that was set elsewhere may not be among the choices. */
+function showStatus(reply, status) {
+  if (document.activeElement === reply) return;
+  if (![...reply.options].some(({ value }) => value === String(status))) reply.append(make("option", { value: status }, String(status)));
+  reply.value = String(status);
+}
+
+function requestOf({ number, received_at: at, headers, body, status, verified, reason }, isOpen) {
+  const [words, state] = verified === null ? ["not verified", "idle"] : verified ? ["signature valid", "live"] : ["signature not valid", "failed"];
+  return make("li", {},
+    make("div", { class: "item-head" },
+      make("span", { class: "type" }, `Request ${count(number)}`),
+      make("span", { class: "chip", "data-state": state }, words),
+      make("span", { class: "soft" }, `replied ${status}`), fullTime(at)),
+    reason !== null && make("p", { class: "error" }, explain(reason)),
+    make("pre", {}, body === "" ? "(no body)" : body),
+    make("details", { "data-number": number, open: isOpen }, make("summary", {}, counted(headers.length, "header")),
+      make("pre", {}, headers.map(({ name, value }) => `${name}: ${value}`).join("\n"))));
+}
+
+/** What to do about a signature that is not valid. */
+function explain(reason) {
+  const capital = `${reason[0].toUpperCase()}${reason.slice(1)}.`;
+  if (reason === "no signature matches") return `${capital} The sender signs with another secret, or the body was changed on the way.`;
+  if (reason.includes("timestamp is too")) return `${capital} The clock of the sender differs by more than five minutes, or the request was sent again without being signed anew.`;
+  if (reason.includes("is missing")) return `${capital} The sender does not sign by Standard Webhooks.`;
+  return capital;
+}
