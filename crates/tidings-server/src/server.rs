@@ -27,7 +27,7 @@ use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
 use crate::storage::{DatabaseUrl, Redis, Storage};
-use crate::{connections, resealing, retention};
+use crate::{connections, resealing, retention, telemetry};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -115,6 +115,7 @@ impl Server {
         let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
         let presence = Arc::clone(&storage.presence);
         let instance = format!("{:016x}", fastrand::u64(..));
+        telemetry::started(&instance);
         let tracker = Tracker::join(
             Arc::clone(&presence),
             RoutingInfo {

@@ -17,11 +17,15 @@ use metrics::{
     histogram,
 };
 
+use tidings_webhooks::FanOutLag;
+
 use crate::permits::Full;
 use crate::storage::{Accepted, StorageError};
 
 /// Histogram of requests, up to the head of the response.
 pub(crate) const REQUEST_DURATION: &str = "http.server.request.duration";
+/// Gauge that is always 1, and names the process by its labels.
+const INFO: &str = "tidings.server.info";
 /// Gauge of connections of clients.
 const CONNECTIONS: &str = "tidings.server.connections";
 /// Counter of connections that were refused because their address had as many as allowed.
@@ -32,6 +36,10 @@ const STREAMS_REFUSED: &str = "tidings.server.streams.refused";
 const ACCEPT_DURATION: &str = "tidings.accept.duration";
 /// Counter of notifications that were stored.
 const ACCEPTED: &str = "tidings.notification.accepted";
+/// Gauge of messages with accepted events that wait for their deliveries.
+const FAN_OUT_LAG: &str = "tidings.webhooks.fan_out.lag";
+/// Gauge of how long the oldest of them has waited.
+const FAN_OUT_LAG_DURATION: &str = "tidings.webhooks.fan_out.lag.duration";
 /// Counter of responses that the database is the reason of.
 const DATABASE_FAILED: &str = "tidings.server.database.failed";
 /// Label: the method, `_OTHER` if no route has it.
@@ -42,6 +50,10 @@ const ROUTE: &str = "http.route";
 const STATUS: &str = "http.response.status_code";
 /// Label: which limit was reached.
 const LIMIT: &str = "tidings.limit";
+/// Label: what this process is called among those of the database.
+const INSTANCE: &str = "tidings.instance";
+/// Label: the version of the server.
+const VERSION: &str = "tidings.version";
 /// Label: why something failed.
 const ERROR_TYPE: &str = "error.type";
 
@@ -99,6 +111,26 @@ impl Requests {
         });
         durations
     }
+}
+
+/// A server has started under this name.
+pub(crate) fn started(instance: &str) {
+    let labels = [
+        (INSTANCE, instance.to_owned()),
+        (VERSION, env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    gauge!(INFO, &labels).set(1.0);
+}
+
+/// How far the making of deliveries was behind when the metrics were read.
+pub(crate) fn fan_out_lag(lag: FanOutLag) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "there are less than 2^52 messages"
+    )]
+    gauge!(FAN_OUT_LAG).set(lag.messages as f64);
+    let age = lag.age.unwrap_or_default();
+    gauge!(FAN_OUT_LAG_DURATION).set(age.as_secs_f64());
 }
 
 /// A call to store notifications has returned.
@@ -178,6 +210,7 @@ fn describe_metrics() {
         Unit::Seconds,
         "How long a request took, up to the head of the response."
     );
+    describe_gauge!(INFO, Unit::Count, "Always 1: its labels name the instance.");
     describe_gauge!(
         CONNECTIONS,
         Unit::Count,
@@ -202,6 +235,16 @@ fn describe_metrics() {
         ACCEPTED,
         Unit::Count,
         "Notifications that were stored, one for each user."
+    );
+    describe_gauge!(
+        FAN_OUT_LAG,
+        Unit::Count,
+        "Messages with accepted events that wait for their deliveries, of all instances."
+    );
+    describe_gauge!(
+        FAN_OUT_LAG_DURATION,
+        Unit::Seconds,
+        "How long the oldest of them has waited."
     );
     describe_counter!(
         DATABASE_FAILED,

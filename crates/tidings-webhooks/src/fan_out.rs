@@ -38,7 +38,7 @@ use listeners::Listeners;
 pub const STREAM: &str = "webhook-events";
 
 /// The consumer group that makes deliveries of them.
-const GROUP: &str = "fan-out";
+pub(crate) const GROUP: &str = "fan-out";
 
 /// How many events make a step: it reads endpoints once. The last message of a step may exceed it.
 const EVENTS_PER_STEP: usize = 512;

@@ -84,7 +84,9 @@ pub use pattern::{EventPattern, InvalidPattern, MAX_PATTERNS};
 pub use replay::Replay;
 pub use settings::{EndpointSettings, SignatureScheme};
 pub use store::Store;
-pub use webhooks::{NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Webhooks};
+pub use webhooks::{
+    FanOutLag, NewEndpoint, Operated, Operation, PreparedEndpoint, StopReport, Webhooks,
+};
 
 /// The example of the README compiles.
 #[cfg(all(doctest, feature = "sqlite"))]

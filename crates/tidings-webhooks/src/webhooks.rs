@@ -65,6 +65,16 @@ pub struct StopReport {
     pub unwritten_outcomes: usize,
 }
 
+/// How far the making of deliveries is behind the accepting of events, in all instances together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FanOutLag {
+    /// Messages with accepted events whose deliveries are not all made. A message has the events of one transaction.
+    pub messages: u64,
+    /// How long ago the oldest of them was accepted; `None` if there is none.
+    pub age: Option<Duration>,
+}
+
 /// Endpoints that wait to be disabled.
 const DISABLING: usize = 1024;
 
@@ -186,6 +196,25 @@ impl Webhooks {
             fan_out::message::write(&events, newest_endpoint).map_err(StoreError::backend)?;
         self.inner.streams.publish_batch(STREAM, messages).await?;
         Ok(())
+    }
+
+    /// How far the making of deliveries is behind the accepting of events.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stream`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn fan_out_lag(&self) -> Result<FanOutLag, Error> {
+        let stats = self.inner.streams.stats(STREAM).await?;
+        let mut groups = stats.groups.iter();
+        let group = groups.find(|group| group.name.as_str() == fan_out::GROUP);
+        Ok(group.map_or_else(FanOutLag::default, |group| FanOutLag {
+            messages: group.lag + group.pending,
+            age: group.lag_time,
+        }))
     }
 
     /// The health of an endpoint; `None` when there is no such endpoint.

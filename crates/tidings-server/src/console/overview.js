@@ -15,6 +15,8 @@ const CHARTS = [
   ["Time to accept", [{ name: "acceptP50", words: "p50" }, { name: "acceptP99", words: "p99" }], duration],
   ["Time of a webhook request", [{ name: "attemptP50", words: "p50" }, { name: "attemptP99", words: "p99" }], duration],
   ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
+  ["Waiting to become deliveries", [{ name: "lag", words: "messages" }], short],
+  ["Longest wait to become a delivery", [{ name: "lagAge", words: "oldest" }], duration],
   ["Webhooks under way", [{ name: "queued", words: "waiting" }, { name: "inFlight", words: "in flight" }], short],
 ];
 
@@ -47,8 +49,9 @@ export function open(root) {
   const totals = TOTALS.map(([words]) => ({ words, value: make("dd", {}, "–") }));
   const start = firstSteps();
   start.hidden = true;
+  const source = make("p", { class: "soft", id: "source" }, "of the instance that replies, while this page is open");
   root.append(
-    make("header", { class: "head" }, make("h1", {}, title), make("p", { class: "soft" }, "of the instance that replies, while this page is open")),
+    make("header", { class: "head" }, make("h1", {}, title), source),
     problem,
     start,
     make("div", { class: "charts" }, charts.map(({ element }) => element)),
@@ -56,12 +59,15 @@ export function open(root) {
       make("h2", {}, "Since the start of the instance"),
       make("dl", { class: "totals" }, totals.map(({ words, value }) => make("div", {}, make("dt", {}, words), value)))),
   );
-  return follow((samples, metrics, error) => {
+  return follow((samples, metrics, error, instances) => {
     problem.hidden = error === undefined;
     if (error !== undefined) {
       problem.textContent = error.status === 403 ? `This view is not for this API key: ${error.message}.` : `${error.message}. Trying again.`;
     }
     if (metrics === undefined) return;
+    source.textContent = instances.length > 1
+      ? `${count(instances.length)} instances reply here in turn: each point is of one of them. What waits to become deliveries is of all.`
+      : `of the instance ${instances[0] ?? ""}, while this page is open. What waits to become deliveries is of all instances.`;
     for (const { update } of charts) update(samples);
     totals.forEach(({ value }, index) => {
       value.textContent = count(TOTALS[index][1](metrics));

@@ -9,6 +9,8 @@ const PAUSE_MS = 2000;
 export const SPAN_MS = 5 * 60_000;
 /** A quantile needs more observations than two seconds have. */
 const QUANTILE_MS = 20_000;
+/** Older readings are not compared with: the page was hidden, or the instance was away. */
+const MAX_GAP_MS = 5 * PAUSE_MS;
 
 const failed = ({ error_type: error }) => error !== undefined && error !== "";
 
@@ -26,6 +28,8 @@ const FIGURES = {
   connections: (_, __, now) => now("tidings_server_connections"),
   queued: (_, __, now) => now("tidings_delivery_queued"),
   inFlight: (_, __, now) => now("tidings_delivery_in_flight"),
+  lag: (_, __, now) => now("tidings_webhooks_fan_out_lag"),
+  lagAge: (_, __, now) => now("tidings_webhooks_fan_out_lag_duration_seconds"),
 };
 
 const readings = [];
@@ -37,14 +41,16 @@ let problem;
 async function read() {
   const at = Date.now();
   const metrics = readMetrics(await callForText("GET", "/metrics"));
-  const before = readings.at(-1);
-  readings.push({ at, metrics });
+  const instance = metrics.get("tidings_server_info")?.[0].labels.tidings_instance;
+  // Behind a load balancer another instance may reply each time. Its counters are its own.
+  const isSame = (reading) => reading.instance === instance;
+  const before = readings.findLast(isSame);
+  readings.push({ at, instance, metrics });
   while (readings[0].at < at - QUANTILE_MS) readings.shift();
-  // After a pause there is nothing to compare with.
-  const isGap = before === undefined || at - before.at > 3 * PAUSE_MS;
+  const isGap = before === undefined || at - before.at > MAX_GAP_MS;
   const seconds = isGap ? 1 : (at - before.at) / 1000;
   const rate = (name, where) => (isGap ? null : growth(sum(before.metrics, name, where), sum(metrics, name, where)) / seconds);
-  const past = (name, share) => (isGap ? null : quantile(readings[0].metrics, metrics, name, share));
+  const past = (name, share) => (isGap ? null : quantile(readings.find(isSame).metrics, metrics, name, share));
   const now = (name) => sum(metrics, name);
   const sample = { at };
   for (const [name, figure] of Object.entries(FIGURES)) sample[name] = figure(rate, past, now);
@@ -52,9 +58,15 @@ async function read() {
   while (samples[0].at < at - SPAN_MS) samples.shift();
 }
 
-const tell = () => listeners.forEach((listener) => listener(samples, readings.at(-1)?.metrics, problem));
+/** The names of the instances that have replied lately. */
+const instances = () => [...new Set(readings.map(({ instance }) => instance))];
 
-/** Calls the listener with the samples, the last reading and the last error, now and after each reading. */
+const tell = () => listeners.forEach((listener) => listener(samples, readings.at(-1)?.metrics, problem, instances()));
+
+/**
+ * Calls the listener with the samples, the last reading, the last error and the instances that have replied, now and
+ * after each reading.
+ */
 export function follow(listener) {
   listeners.add(listener);
   running ??= poll(PAUSE_MS, read, (error) => {
@@ -63,7 +75,7 @@ export function follow(listener) {
     // A caller who may not read the metrics is not asked again and again.
     if (error?.status === 403 || error?.status === 404) stopSampling();
   });
-  listener(samples, readings.at(-1)?.metrics, problem);
+  listener(samples, readings.at(-1)?.metrics, problem, instances());
   return () => listeners.delete(listener);
 }
 

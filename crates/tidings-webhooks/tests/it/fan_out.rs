@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidings_stream::GroupStats;
 use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{
-    Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, NewEndpoint, Options,
-    Owner, STREAM, WebhookEvent,
+    Delivery, DeliveryQuery, DeliveryState, EndpointId, EndpointSettings, FanOutLag, NewEndpoint,
+    Options, Owner, STREAM, WebhookEvent,
 };
 
 use crate::support::{
@@ -252,4 +252,32 @@ async fn deliveries_on_postgres_are_made_in_the_order_of_acceptance_whichever_in
         .map(|number| places[event(number).id()])
         .collect();
     assert!(order.is_sorted(), "{order:?}");
+}
+
+async fn what_waits_for_its_deliveries_is_known(app: App) {
+    let endpoint = app.endpoint("https://example.com/".to_owned()).await;
+    app.accept(0..3).await;
+    made(&app, endpoint, 3).await;
+    let lag = async || app.webhooks.fan_out_lag().await.unwrap();
+    soon(async { while lag().await != FanOutLag::default() {} }).await;
+
+    // Nothing makes deliveries any more.
+    app.webhooks.stop_within(Duration::from_secs(10)).await;
+    app.accept(3..5).await;
+    app.accept(5..6).await;
+    let behind = lag().await;
+    assert_eq!(behind.messages, 2, "one for each call");
+    soon(async { while lag().await.age <= behind.age {} }).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_deliveries_is_known_on_sqlite() {
+    let place = Place::new();
+    what_waits_for_its_deliveries_is_known(place.start(later()).await).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_its_deliveries_is_known_on_postgres() {
+    let schema = Schema::create().await;
+    what_waits_for_its_deliveries_is_known(start_on_postgres(&schema, later()).await).await;
 }

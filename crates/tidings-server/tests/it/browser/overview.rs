@@ -14,7 +14,7 @@ async fn the_overview_draws_what_is_accepted_and_shows_the_first_steps_until_the
     browser.until_shown("Nothing was accepted yet").await;
     let charts = "document.querySelectorAll('.chart svg[role=img]')";
     browser
-        .until("the charts", &format!("{charts}.length === 6"))
+        .until("the charts", &format!("{charts}.length === 8"))
         .await;
     server.notify("anna", json!(1)).await;
     let first = "document.querySelector('.totals dd').textContent === '1'";
