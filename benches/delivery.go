@@ -2,8 +2,8 @@
 //
 // usage: delivery URL WORKERS MILLISECONDS THREADS
 //
-// It prints how many messages were delivered, in how many seconds, and how many seconds of CPU the
-// process took meanwhile.
+// It prints how many messages were delivered, in how many seconds, how many seconds of CPU the process
+// took meanwhile, and how many seconds one request in a hundred exceeded.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"sort"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -45,26 +46,36 @@ func main() {
 	// The connections are made before the clock starts.
 	run(client, url, workers, 50*time.Millisecond)
 	start, cpu := time.Now(), cpuSeconds()
-	count := run(client, url, workers, time.Duration(number(os.Args[3]))*time.Millisecond)
-	fmt.Println(count, time.Since(start).Seconds(), cpuSeconds()-cpu)
+	latencies := run(client, url, workers, time.Duration(number(os.Args[3]))*time.Millisecond)
+	elapsed, used := time.Since(start).Seconds(), cpuSeconds()-cpu
+	sort.Slice(latencies, func(i, j int) bool { return latencies[i] < latencies[j] })
+	fmt.Println(len(latencies), elapsed, used, latencies[len(latencies)*99/100].Seconds())
 }
 
-func run(client *http.Client, url string, workers int, duration time.Duration) int {
+func run(client *http.Client, url string, workers int, duration time.Duration) []time.Duration {
 	end := time.Now().Add(duration)
-	var count atomic.Int64
+	each := make([][]time.Duration, workers)
 	var loops sync.WaitGroup
 	for worker := 0; worker < workers; worker++ {
 		loops.Add(1)
-		go func() {
+		go func(latencies *[]time.Duration) {
 			defer loops.Done()
-			for time.Now().Before(end) {
+			for {
+				began := time.Now()
+				if !began.Before(end) {
+					return
+				}
 				post(client, url)
-				count.Add(1)
+				*latencies = append(*latencies, time.Since(began))
 			}
-		}()
+		}(&each[worker])
 	}
 	loops.Wait()
-	return int(count.Load())
+	var all []time.Duration
+	for _, latencies := range each {
+		all = append(all, latencies...)
+	}
+	return all
 }
 
 func post(client *http.Client, url string) {

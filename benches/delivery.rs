@@ -45,7 +45,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -57,11 +57,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use tidings::signing::{Secret, StandardSigner};
 use tidings::{Client, DEFAULT_QUEUE_SIZE, Endpoint, Message, Sender, Verdict};
+use tidings_bench::{Latencies, Rate, Row, Target, is_quick};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Rounds of each contender; two in a short run.
 const ROUNDS: u32 = 5;
 
 /// The name of the server's thread.
@@ -112,9 +114,10 @@ fn main() {
     } else {
         chosen
     };
+    let rounds = if is_quick() { 2 } else { ROUNDS };
     for workers in all {
         let mut best = [Cost::WORST; CONTENDERS.len()];
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             for (contender, best) in best.iter_mut().enumerate() {
                 let cost = match (contender, &go) {
                     (GO, Some(program)) => run_go(program, &setup.url, workers, threads),
@@ -147,9 +150,10 @@ fn main() {
                 cost.cpu * 1e6,
             );
         }
-        if workers > 1 {
-            report_aims(workers, &best, go.is_some());
-        }
+        let wrk = run_wrk(&setup, workers);
+        let latencies = runtime.spawn(latencies(Arc::clone(&setup), workers));
+        let latencies = runtime.block_on(latencies).expect("no round panics");
+        emit(workers, &best, go.is_some(), &wrk, &latencies);
     }
     if let Some(program) = go
         && let Err(error) = std::fs::remove_file(&program)
@@ -158,26 +162,118 @@ fn main() {
     }
 }
 
-/// Says which aims `Client` has missed.
-fn report_aims(workers: usize, best: &[Cost; CONTENDERS.len()], has_go: bool) {
-    let client = best[CLIENT];
-    let is_met = [
-        best[HYPER].wall / client.wall >= AIM_OF_HYPER,
-        client.cpu < best[REQWEST].cpu,
-        !has_go || best[GO].wall / client.wall >= AIM_OF_GO,
-        !has_go || client.cpu < best[GO].cpu,
-    ];
-    let aims = [
-        format!("{AIM_OF_HYPER} of bare hyper"),
-        "less CPU than bare reqwest".to_owned(),
-        format!("{AIM_OF_GO} of Go"),
-        "less CPU than Go".to_owned(),
-    ];
-    for (aim, is_met) in aims.iter().zip(is_met) {
-        if !is_met {
-            println!("{workers:>7}  Client misses {aim}");
+/// Puts `Client` beside each of the others.
+fn emit(
+    workers: usize,
+    best: &[Cost; CONTENDERS.len()],
+    has_go: bool,
+    wrk: &Result<Rate, String>,
+    latencies: &Latencies,
+) {
+    let name = format!("deliveries, 256 bytes, {workers} at a time");
+    let rate = Rate {
+        per_second: 1.0 / best[CLIENT].wall,
+        p99: latencies.p99(),
+    };
+    let row = || Row::rate(&name, "deliveries/s", rate);
+    // A single request at a time is not aimed at.
+    let aim = |row: Row, least| {
+        if workers > 1 {
+            row.target(Target::Ratio(least))
+        } else {
+            row
+        }
+    };
+    aim(row(), AIM_OF_HYPER)
+        .beside("bare hyper", best[HYPER].rate())
+        .emit();
+    row().beside("bare reqwest", best[REQWEST].rate()).emit();
+    let go = if has_go {
+        row().beside("Go net/http", best[GO].rate())
+    } else {
+        row().beside_nothing("Go net/http", "not installed")
+    };
+    aim(go, AIM_OF_GO).emit();
+    let wrk = wrk.as_ref().map_err(String::as_str);
+    row()
+        .beside_if("wrk, which signs nothing", wrk.copied())
+        .emit();
+    for contender in [REQWEST, GO] {
+        if contender != GO || has_go {
+            let name = format!("processor time of a delivery, {workers} at a time");
+            Row::cost(&name, "µs", best[CLIENT].cpu * 1e6)
+                .beside(CONTENDERS[contender], best[contender].cpu * 1e6)
+                .target(Target::Ratio(1.0))
+                .emit();
         }
     }
+}
+
+/// Posts the same body by `wrk`, unsigned, for one round.
+fn run_wrk(setup: &Setup, workers: usize) -> Result<Rate, String> {
+    let script = std::env::temp_dir().join(format!("tidings-delivery-{}.lua", std::process::id()));
+    let body = "x".repeat(setup.body.len());
+    let text = format!(
+        "wrk.method = 'POST'\nwrk.body = '{body}'\nwrk.headers['content-type'] = 'application/json'\n"
+    );
+    std::fs::write(&script, text).map_err(|error| error.to_string())?;
+    let output = Command::new("wrk")
+        .args(["--latency", "-t1", "-d1s", "-c", &workers.to_string(), "-s"])
+        .arg(&script)
+        .arg(&setup.url)
+        .output();
+    let removed = std::fs::remove_file(&script);
+    let output = output.map_err(|_| "not installed".to_owned())?;
+    removed.map_err(|error| error.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let word = |name| {
+        let mut lines = text.lines();
+        lines
+            .find_map(|line| line.trim().strip_prefix(name))
+            .map(str::trim)
+    };
+    let per_second = word("Requests/sec:").and_then(|rate| rate.parse().ok());
+    let p99 = word("99%").and_then(seconds);
+    let (Some(per_second), Some(p99)) = (per_second, p99) else {
+        return Err(format!("it has printed: {text}"));
+    };
+    Ok(Rate { per_second, p99 })
+}
+
+/// A time as `wrk` writes it: `1.20ms`.
+fn seconds(text: &str) -> Option<Duration> {
+    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let number: f64 = number.parse().ok()?;
+    Some(Duration::from_secs_f64(number * unit))
+}
+
+/// How long the requests of `Client` take, in a round of its own, because noting each costs time.
+async fn latencies(setup: Arc<Setup>, workers: usize) -> Latencies {
+    let latencies = Arc::new(Mutex::new(Latencies::default()));
+    let noted = Arc::clone(&latencies);
+    let client = Client::builder(&setup.url)
+        .secret(setup.secret.clone())
+        .sender(setup.sender.clone())
+        .workers(workers)
+        .on_error(|error| panic!("{error}"))
+        .on_delivered(move |delivered| {
+            let mut noted = noted.lock().expect("nothing panics with it");
+            noted.extend(delivered.attempts.iter().map(|attempt| attempt.elapsed));
+        })
+        .build()
+        .expect("these settings fit");
+    client.start();
+    let end = Instant::now() + ROUND;
+    while Instant::now() < end {
+        let message = Message::new(setup.body.clone());
+        client.enqueue(message).await.expect("it is not stopped");
+    }
+    client.stop().await;
+    let latencies = latencies.lock().expect("nothing panics with it");
+    latencies.clone()
 }
 
 /// Builds the contender in Go; `None` without a compiler.
@@ -208,10 +304,11 @@ fn run_go(program: &Path, url: &str, workers: usize, threads: usize) -> Cost {
         let number = numbers.next().and_then(Result::ok);
         number.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&output.stderr)))
     };
-    let (count, wall, cpu) = (next(), next(), next());
+    let (count, wall, cpu, p99) = (next(), next(), next(), next());
     Cost {
         wall: wall / count,
         cpu: cpu / count,
+        p99,
     }
 }
 
@@ -221,18 +318,29 @@ struct Cost {
     wall: f64,
     /// Of the sending threads; not a number where it is not known.
     cpu: f64,
+    /// What one request in a hundred exceeds.
+    p99: f64,
 }
 
 impl Cost {
     const WORST: Self = Self {
         wall: f64::INFINITY,
         cpu: f64::INFINITY,
+        p99: f64::INFINITY,
     };
 
     fn better_of(self, other: Self) -> Self {
         Self {
             wall: self.wall.min(other.wall),
             cpu: self.cpu.min(other.cpu),
+            p99: self.p99.min(other.p99),
+        }
+    }
+
+    fn rate(self) -> Rate {
+        Rate {
+            per_second: 1.0 / self.wall,
+            p99: Duration::from_secs_f64(self.p99),
         }
     }
 }
@@ -375,36 +483,45 @@ impl Setup {
 async fn run(setup: Arc<Setup>, contender: usize, workers: usize) -> Cost {
     let (start, cpu) = (Instant::now(), cpu_seconds());
     let end = start + ROUND;
-    let posted = match contender {
-        CLIENT => through_client(&setup, workers, end).await,
+    let (posted, p99) = match contender {
+        // The rounds of `latencies` say how long its requests take.
+        CLIENT => (through_client(&setup, workers, end).await, f64::INFINITY),
         FILLED => return through_filled_queue(&setup, workers).await,
-        _ => in_loops(&setup, contender, workers, end).await,
+        _ => {
+            let latencies = in_loops(&setup, contender, workers, end).await;
+            let posted = u32::try_from(latencies.count()).expect("a round is short");
+            (posted, latencies.p99().as_secs_f64())
+        }
     };
     Cost {
         wall: start.elapsed().as_secs_f64() / f64::from(posted),
         cpu: (cpu_seconds() - cpu) / f64::from(posted),
+        p99,
     }
 }
 
-/// Posts in so many loops at a time, each a task, and counts.
-async fn in_loops(setup: &Arc<Setup>, contender: usize, workers: usize, end: Instant) -> u32 {
+/// Posts in so many loops at a time, each a task.
+async fn in_loops(setup: &Arc<Setup>, contender: usize, workers: usize, end: Instant) -> Latencies {
     let mut loops = JoinSet::new();
     for _ in 0..workers {
         let setup = Arc::clone(setup);
         loops.spawn(async move {
-            let mut posted = 0;
-            while Instant::now() < end {
+            let mut latencies = Latencies::default();
+            loop {
+                let began = Instant::now();
+                if began >= end {
+                    return latencies;
+                }
                 match contender {
                     REQWEST => setup.post_by_reqwest().await,
                     HYPER => setup.post_by_hyper().await,
                     _ => setup.post_by_sender().await,
                 }
-                posted += 1;
+                latencies.add(began.elapsed());
             }
-            posted
         });
     }
-    loops.join_all().await.into_iter().sum()
+    loops.join_all().await.into_iter().flatten().collect()
 }
 
 fn client(setup: &Setup, workers: usize, queue_size: usize) -> Client {
@@ -433,6 +550,7 @@ async fn through_filled_queue(setup: &Setup, workers: usize) -> Cost {
     Cost {
         wall: start.elapsed().as_secs_f64() / f64::from(MESSAGES),
         cpu: (cpu_seconds() - cpu) / f64::from(MESSAGES),
+        p99: f64::INFINITY,
     }
 }
 

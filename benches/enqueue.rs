@@ -3,10 +3,11 @@
 //! `cargo bench --bench enqueue`
 
 use std::hint::black_box;
-use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion};
 use tidings::{Client, Message};
+use tidings_bench::Row;
+use tokio::sync::mpsc;
 
 /// Messages handed over for each measurement.
 const MESSAGES: usize = 1000;
@@ -30,12 +31,25 @@ fn enqueue(criterion: &mut Criterion) {
     let messages = || vec![Message::from("x"); MESSAGES];
 
     let mut group = criterion.benchmark_group(format!("{MESSAGES} messages"));
-    group.measurement_time(Duration::from_secs(3));
+    group.warm_up_time(tidings_bench::length() / 6);
+    group.measurement_time(tidings_bench::length() / 2);
     group.bench_function("Message::from", |bencher| {
         bencher.iter_with_large_drop(|| {
             let message = |_| Message::from(black_box("event occurred"));
             (0..MESSAGES).map(message).collect::<Vec<_>>()
         });
+    });
+    group.bench_function("channel", |bencher| {
+        bencher.iter_batched(
+            || (mpsc::channel(MESSAGES), messages()),
+            |((sender, receiver), messages)| {
+                for message in messages {
+                    sender.try_send(message).expect("there is room");
+                }
+                (sender, receiver)
+            },
+            BatchSize::PerIteration,
+        );
     });
     group.bench_function("notify", |bencher| {
         bencher.iter_batched(
@@ -66,5 +80,28 @@ fn enqueue(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, enqueue);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    enqueue(&mut criterion);
+    criterion.final_summary();
+    let rate = |function| {
+        tidings_bench::criterion::rate(&format!("{MESSAGES} messages"), function, MESSAGES)
+    };
+    let Some(channel) = rate("channel") else {
+        return;
+    };
+    for (name, function) in [
+        ("notify", "notify"),
+        (
+            "notify, refused by a full queue",
+            "notify, refused by a full queue",
+        ),
+    ] {
+        if let Some(rate) = rate(function) {
+            Row::rate(name, "messages/s", rate)
+                .beside("a bounded channel", channel)
+                .note(format!("p99 of {MESSAGES} together"))
+                .emit();
+        }
+    }
+}

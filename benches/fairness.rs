@@ -8,12 +8,12 @@
 //! alike. Deliveries begin at a steady pace, whatever becomes of the earlier ones: waiting for a
 //! free worker shows as latency instead of slowing the measurement down.
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a benchmark talks to its reader")]
 
 use std::time::Duration;
 
 use axum::http::{StatusCode, Uri};
 use tidings::{Dispatcher, Endpoint, Speed};
+use tidings_bench::{Latencies, Row, Target, is_quick};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -26,10 +26,10 @@ const PACE: Duration = Duration::from_millis(2);
 #[tokio::main]
 async fn main() {
     let url = serve().await;
-    let mut with = Vec::new();
-    let mut without = Vec::new();
+    let (mut with, mut without) = (Latencies::default(), Latencies::default());
     // The first round of each kind warms up.
-    for round in 0..=ROUNDS {
+    let rounds = if is_quick() { 1 } else { ROUNDS };
+    for round in 0..=rounds {
         let healthy_only = measure(&url, 0).await;
         let with_dead = measure(&url, DEAD).await;
         if round > 0 {
@@ -37,17 +37,21 @@ async fn main() {
             with.extend(with_dead);
         }
     }
-    let (without, with) = (percentiles(without), percentiles(with));
-    println!(
-        "healthy endpoints only:   p50 {:?}  p99 {:?}",
-        without.0, without.1
-    );
-    println!(
-        "ten that never reply:    p50 {:?}  p99 {:?}",
-        with.0, with.1
-    );
-    let ratio = with.1.as_secs_f64() / without.1.as_secs_f64();
-    println!("ratio of the p99:         {ratio:.2}");
+    let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+    Row::cost(
+        "p99 of healthy endpoints beside ten that never reply",
+        "ms",
+        millis(with.p99()),
+    )
+    .beside("healthy endpoints alone", millis(without.p99()))
+    .target(Target::Ratio(1.0 / 1.2))
+    .emit();
+    Row::time(
+        "delivery to healthy endpoints beside ten that never reply",
+        &with,
+    )
+    .beside("healthy endpoints alone", &without)
+    .emit();
 }
 
 /// A server that never replies to `/dead`, and to everything else at once.
@@ -105,12 +109,4 @@ async fn measure(url: &str, dead: usize) -> Vec<Duration> {
     let latencies = deliveries.join_all().await;
     dispatcher.stop_within(Duration::ZERO).await;
     latencies
-}
-
-fn percentiles(mut latencies: Vec<Duration>) -> (Duration, Duration) {
-    latencies.sort_unstable();
-    (
-        latencies[latencies.len() / 2],
-        latencies[latencies.len() * 99 / 100],
-    )
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tidings::signing::Secret;
 use tidings::{Attempt, Endpoint, Message, Sender};
+use tidings_bench::{Row, Target};
 use tidings_test_support::{Receiver, catalogue};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,7 +36,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .filter(|number| range.contains(number))
             .ok_or_else(|| format!("{name}: expected a number from {range:?}"))
     };
-    let seconds = number("seconds", 30, 1..=3600)?;
+    let length = u32::try_from(tidings_bench::length().as_secs())?;
+    let seconds = number("seconds", 5 * length, 1..=3600)?;
     let senders = number("senders", 32, 1..=1000)?;
 
     let receiver = Receiver::start(catalogue::script()).await?;
@@ -64,6 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ));
     }
 
+    let mut memory = Vec::new();
     println!("{:>8} {:>10} {:>10}", "seconds", "attempts", "RSS MiB");
     for report in 0..=REPORTS {
         tokio::time::sleep_until(start + (end - start) * report / REPORTS).await;
@@ -73,11 +76,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
             outcomes.attempts(),
             rss_mib().map_or_else(|| "unknown".to_owned(), |mib| format!("{mib:.1}")),
         );
+        memory.extend(rss_mib());
     }
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
     outcomes.print(start.elapsed());
+    if let (Some(middle), Some(end)) = (memory.get(memory.len() / 2), memory.last()) {
+        Row::cost("memory at the end of hostile load", "MiB", *end)
+            .beside("in the middle", *middle)
+            .target(Target::Ratio(0.9))
+            .note(format!("{} attempts in {seconds} s", outcomes.attempts()))
+            .emit();
+    }
     Ok(())
 }
 

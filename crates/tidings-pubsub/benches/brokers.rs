@@ -7,8 +7,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::cast_precision_loss,
     clippy::future_not_send,
     reason = "a benchmark fails by panicking, and prints its figures"
 )]
@@ -20,10 +18,9 @@ mod postgres;
 #[path = "brokers/redis.rs"]
 mod redis;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tidings_bench::{Latencies, Rate, Row};
 use tidings_pubsub::{
     Broker, Memory, Namespace, Options, Postgres, PostgresOptions, Publisher, Received, Redis,
     RedisOptions, Subscription, Topic,
@@ -34,6 +31,8 @@ const ROUNDS: usize = 7;
 const SUBSCRIBERS: usize = 1000;
 /// How many messages a subscriber of the fan-out gets.
 const FAN_OUT: usize = 200;
+/// What figures are compared with.
+const ALONE: &str = "its client alone";
 const PAYLOAD: [u8; 256] = [b'x'; 256];
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -72,16 +71,15 @@ async fn called_directly(broker: &Memory) {
     const COUNT: usize = 2_000_000;
     let topic = &topic("bench");
     let payload = || Bytes::from_static(&PAYLOAD);
-    println!("\n{:<32}{:>12}{:>12}   ratio", "memory", "trait", "itself");
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let through = async || Publisher::publish(broker, topic, payload()).await.unwrap();
         let itself = async || Memory::publish(broker, topic, payload()).await.unwrap();
-        let left = rate(COUNT, 1, through).await;
-        let right = rate(COUNT, 1, itself).await;
-        rounds.push((left, right, right / left));
+        let direct = rate(COUNT, 1, itself).await;
+        rounds.push((direct, rate(COUNT, 1, through).await));
     }
-    print("publish/s without a subscriber", rounds);
+    let what = "memory, publish without a subscriber, through the trait";
+    emit(what, "messages/s", "the broker itself", rounds);
 }
 
 /// The engine alone, as one would use it by hand.
@@ -108,7 +106,6 @@ impl Receiver for Subscription {
 }
 
 async fn compare(name: &str, broker: &impl Broker, raw: &impl Raw, count: usize) {
-    println!("\n{name:<32}{:>12}{:>12}   ratio", "raw", "broker");
     let topic = &topic("bench");
     let publish = async || {
         let sent = broker.publish(topic, Bytes::from_static(&PAYLOAD));
@@ -117,57 +114,68 @@ async fn compare(name: &str, broker: &impl Broker, raw: &impl Raw, count: usize)
     for (publishers, count) in [(1, count / 10), (8, count / 2), (64, count)] {
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let left = rate(count, publishers, async || raw.publish(topic).await).await;
-            let right = rate(count, publishers, publish).await;
-            rounds.push((left, right, right / left));
+            let alone = rate(count, publishers, async || raw.publish(topic).await).await;
+            rounds.push((alone, rate(count, publishers, publish).await));
         }
-        print(&format!("publish/s, {publishers} at a time"), rounds);
+        let what = format!("{name}, publish, {publishers} at a time");
+        emit(&what, "messages/s", ALONE, rounds);
     }
 
-    let (mut medians, mut tails) = (Vec::new(), Vec::new());
+    let (mut alone, mut ours) = (Latencies::default(), Latencies::default());
     for _ in 0..ROUNDS {
-        let [median, tail] = latency_of_raw(raw).await;
-        let [broker_median, broker_tail] = latency_of(broker).await;
-        medians.push((median, broker_median, median / broker_median));
-        tails.push((tail, broker_tail, tail / broker_tail));
+        alone.extend(latency_of_raw(raw).await);
+        ours.extend(latency_of(broker).await);
     }
-    print("µs from publish to arrival, p50", medians);
-    print("µs from publish to arrival, p99", tails);
+    Row::time(&format!("{name}, publish to arrival"), &ours)
+        .beside(ALONE, &alone)
+        .emit();
 
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let left = fan_out_of_raw(raw).await;
-        let right = fan_out_of(broker).await;
-        rounds.push((left, right, right / left));
+        let alone = fan_out_of_raw(raw).await;
+        rounds.push((alone, fan_out_of(broker).await));
     }
-    print(&format!("arrivals/s at {SUBSCRIBERS} receivers"), rounds);
+    let what = format!("{name}, arrivals at {SUBSCRIBERS} receivers");
+    emit(&what, "messages/s", ALONE, rounds);
 }
 
-fn print(what: &str, mut rounds: Vec<(f64, f64, f64)>) {
-    rounds.sort_by(|one, other| one.2.total_cmp(&other.2));
-    let (left, right, ratio) = rounds[rounds.len() / 2];
-    println!("  {what:<30}{left:>12.0}{right:>12.0}    {ratio:.2}");
+/// The round in the middle by its ratio.
+fn emit(what: &str, unit: &str, beside: &str, mut rounds: Vec<(Rate, Rate)>) {
+    let ratio = |(alone, ours): &(Rate, Rate)| ours.per_second / alone.per_second;
+    rounds.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
+    let (alone, ours) = rounds[rounds.len() / 2];
+    Row::rate(what, unit, ours).beside(beside, alone).emit();
 }
 
-/// Calls per second, so many at a time.
-async fn rate(count: usize, at_a_time: usize, call: impl AsyncFn()) -> f64 {
+/// Calls per second, so many at a time. A clock is asked for every eighth, which takes a part of the time of the
+/// fastest.
+async fn rate(count: usize, at_a_time: usize, call: impl AsyncFn()) -> Rate {
     let started = Instant::now();
-    join_all((0..at_a_time).map(|_| async {
-        for _ in 0..count / at_a_time {
-            call().await;
+    let calls = join_all((0..at_a_time).map(|_| async {
+        let mut latencies = Latencies::default();
+        for n in 0..count / at_a_time {
+            if n % 8 == 0 {
+                let began = Instant::now();
+                call().await;
+                latencies.add(began.elapsed());
+            } else {
+                call().await;
+            }
         }
+        latencies
     }))
     .await;
-    count as f64 / started.elapsed().as_secs_f64()
+    let latencies = calls.into_iter().flatten().collect();
+    Rate::new(count, started.elapsed(), &latencies)
 }
 
-async fn latency_of_raw(raw: &impl Raw) -> [f64; 2] {
+async fn latency_of_raw(raw: &impl Raw) -> Latencies {
     let topic = topic("latency");
     let receiver = raw.subscribe(&topic, 1).await.remove(0);
     latency(async || raw.publish(&topic).await, receiver).await
 }
 
-async fn latency_of(broker: &impl Broker) -> [f64; 2] {
+async fn latency_of(broker: &impl Broker) -> Latencies {
     let topic = topic("latency");
     let subscribed = broker.subscribe(vec![topic.clone()], Options::default());
     let receiver = subscribed.await.unwrap();
@@ -178,27 +186,26 @@ async fn latency_of(broker: &impl Broker) -> [f64; 2] {
     latency(publish, receiver).await
 }
 
-/// How many microseconds one message takes, the median and the 99th of a hundred.
-async fn latency(publish: impl AsyncFn(), mut receiver: impl Receiver) -> [f64; 2] {
+/// How long messages take, one after the other.
+async fn latency(publish: impl AsyncFn(), mut receiver: impl Receiver) -> Latencies {
     const MESSAGES: usize = 2000;
-    let mut times = Vec::with_capacity(MESSAGES);
+    let mut times = Latencies::default();
     for _ in 0..MESSAGES {
         let started = Instant::now();
         publish().await;
         receiver.recv().await;
-        times.push(started.elapsed());
+        times.add(started.elapsed());
     }
-    times.sort();
-    [times[MESSAGES / 2], times[MESSAGES * 99 / 100]].map(|it: Duration| it.as_secs_f64() * 1e6)
+    times
 }
 
-async fn fan_out_of_raw(raw: &impl Raw) -> f64 {
+async fn fan_out_of_raw(raw: &impl Raw) -> Rate {
     let topic = topic("fan-out");
     let receivers = raw.subscribe(&topic, SUBSCRIBERS).await;
     fan_out(async || raw.publish(&topic).await, receivers).await
 }
 
-async fn fan_out_of(broker: &impl Broker) -> f64 {
+async fn fan_out_of(broker: &impl Broker) -> Rate {
     let topic = topic("fan-out");
     let options = Options::default().with_capacity(FAN_OUT);
     let subscribing = (0..SUBSCRIBERS).map(|_| broker.subscribe(vec![topic.clone()], options));
@@ -211,8 +218,8 @@ async fn fan_out_of(broker: &impl Broker) -> f64 {
     fan_out(publish, receivers).await
 }
 
-/// How many messages per second arrive, at all receivers together.
-async fn fan_out(publish: impl AsyncFn(), receivers: Vec<impl Receiver>) -> f64 {
+/// How many messages per second arrive, at all receivers together, with the time until a receiver has all.
+async fn fan_out(publish: impl AsyncFn(), receivers: Vec<impl Receiver>) -> Rate {
     let arrivals = receivers.len() * FAN_OUT;
     let started = Instant::now();
     let readers = receivers.into_iter().map(|mut receiver| {
@@ -220,16 +227,18 @@ async fn fan_out(publish: impl AsyncFn(), receivers: Vec<impl Receiver>) -> f64 
             for _ in 0..FAN_OUT {
                 receiver.recv().await;
             }
+            started.elapsed()
         })
     });
     let readers: Vec<_> = readers.collect();
     for _ in 0..FAN_OUT {
         publish().await;
     }
+    let mut times = Latencies::default();
     for reader in readers {
-        reader.await.unwrap();
+        times.add(reader.await.unwrap());
     }
-    arrivals as f64 / started.elapsed().as_secs_f64()
+    Rate::new(arrivals, started.elapsed(), &times)
 }
 
 fn topic(name: &str) -> Topic {

@@ -1,12 +1,12 @@
 //! Accept to webhook in one process: 64 posters, one fast endpoint, beside raw group commits of the
 //! same database in the same run.
 //!
-//! `cargo bench -p tidings-webhooks --features sqlite --bench accept_to_webhook [-- seconds]`
+//! `cargo bench -p tidings-webhooks --features sqlite --bench accept_to_webhook`
 //!
 //! Each poster appends a notification to a user's log and accepts its event, in one transaction, and
 //! posts the next when that is on disk. The receiver notes when each event arrives.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark")]
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidings_bench::{Latencies, Rate, Row};
 use tidings_notify::{Draft, EventType, Payload, UserId};
 use tidings_sqlite::Database;
 use tidings_stream::sqlite::SqliteEngine;
@@ -37,13 +38,9 @@ struct Times {
 
 #[tokio::main]
 async fn main() {
-    let seconds = std::env::args()
-        .find_map(|argument| argument.parse().ok())
-        .unwrap_or(10);
-    let length = Duration::from_secs(seconds);
+    let length = tidings_bench::length();
     let folder = tempfile::tempdir_in(".").unwrap();
     let raw = commits(&folder.path().join("raw.db"), length).await;
-    println!("group commit alone, {POSTERS} posters: {raw:.0}/s");
 
     let times = Arc::<Times>::default();
     let url = receive(Arc::clone(&times)).await;
@@ -77,47 +74,38 @@ async fn main() {
             count
         });
     }
-    for second in 1..=seconds {
-        tokio::time::sleep_until(began + Duration::from_secs(second)).await;
-        let accepted = times.accepted.lock().unwrap().len();
-        println!("after {second} s, {accepted} accepted events have not arrived");
+    let mut behind = Vec::new();
+    for part in 1..=2 {
+        tokio::time::sleep_until(began + length / 2 * part).await;
+        behind.push(times.accepted.lock().unwrap().len());
     }
     stop.store(true, Ordering::Relaxed);
     let mut accepted = 0;
     while let Some(count) = posters.join_next().await {
         accepted += count.unwrap();
     }
-    let posted = began.elapsed();
     while times.arrived.load(Ordering::Relaxed) < accepted {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    report(accepted, posted, began.elapsed(), &times);
+    let latencies = times.latencies.lock().unwrap().iter().copied().collect();
+    let rate = Rate::new(accepted, began.elapsed(), &latencies);
+    Row::rate(
+        "accept to webhook in one process, 64 posters, one endpoint",
+        "webhooks/s",
+        rate,
+    )
+    .beside("group commit of one row each", raw)
+    .note(format!(
+        "{} under way after half of the time, {} at the end",
+        behind[0], behind[1]
+    ))
+    .emit();
     webhooks.stop_within(Duration::from_secs(10)).await;
     database.close().await;
 }
 
-fn report(accepted: usize, posted: Duration, arrived: Duration, times: &Times) {
-    let mut latencies = std::mem::take(&mut *times.latencies.lock().unwrap());
-    latencies.sort_unstable();
-    let at = |share: usize| latencies[(latencies.len() - 1) * share / 100].as_secs_f64() * 1000.0;
-    #[allow(clippy::cast_precision_loss, reason = "a rate")]
-    let rate = |time: Duration| accepted as f64 / time.as_secs_f64();
-    println!("accepted: {accepted}, {:.0}/s", rate(posted));
-    println!(
-        "arrived: {:.0}/s, all {:.2} s after the last was accepted",
-        rate(arrived),
-        arrived.saturating_sub(posted).as_secs_f64()
-    );
-    println!(
-        "accept to arrival: p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
-        at(50),
-        at(99),
-        at(100)
-    );
-}
-
 /// What the disk and the writer can do: one row a call, each waiting for its commit.
-async fn commits(path: &std::path::Path, length: Duration) -> f64 {
+async fn commits(path: &std::path::Path, length: Duration) -> Rate {
     let database = Database::open(path, &tidings_sqlite::Options::default()).unwrap();
     let table = "CREATE TABLE row (n INTEGER PRIMARY KEY, payload TEXT NOT NULL)";
     database
@@ -129,25 +117,25 @@ async fn commits(path: &std::path::Path, length: Duration) -> f64 {
     for _ in 0..POSTERS {
         let database = database.clone();
         posters.spawn(async move {
-            let mut count = 0_u32;
-            while Instant::now() < end {
+            let mut latencies = Latencies::default();
+            loop {
+                let began = Instant::now();
+                if began >= end {
+                    return latencies;
+                }
                 let insert = "INSERT INTO row (payload) VALUES (?1)";
                 let written = database.write(move |tx| {
                     tx.prepare_cached(insert)?.execute([PAYLOAD])?;
                     Ok::<_, tidings_sqlite::Error>(())
                 });
                 written.await.unwrap();
-                count += 1;
+                latencies.add(began.elapsed());
             }
-            count
         });
     }
-    let mut total = 0;
-    while let Some(count) = posters.join_next().await {
-        total += count.unwrap();
-    }
+    let latencies: Latencies = posters.join_all().await.into_iter().flatten().collect();
     database.close().await;
-    f64::from(total) / length.as_secs_f64()
+    Rate::new(latencies.count(), length, &latencies)
 }
 
 async fn accept(database: &Database, webhooks: &Webhooks, user: &UserId, times: &Times) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use stats_alloc::Region;
+use tidings_bench::{Latencies, Rate, Row, number};
 use tidings_notify::{
     Draft, EventType, Item, Notifier, Payload, Since, Store, Subscription, UserId,
 };
@@ -38,7 +39,7 @@ fn notifier(store: &Arc<dyn Store>) -> Notifier {
 }
 
 /// Events per second beside the engine alone, a call at a time and 8 calls at a time.
-pub(crate) async fn append(store: &Arc<dyn Store>, alone: &impl Raw, batches: usize) {
+pub(crate) async fn append(name: &str, store: &Arc<dyn Store>, alone: &impl Raw, batches: usize) {
     for (what, users) in [("one user", 1), ("100 users", 100)] {
         for at_a_time in [1, 8] {
             let mut rounds = Vec::new();
@@ -52,33 +53,40 @@ pub(crate) async fn append(store: &Arc<dyn Store>, alone: &impl Raw, batches: us
                     assert_eq!(store.append(batch).await.unwrap().len(), BATCH);
                 });
                 let ours = ours.await;
-                rounds.push((raw, ours, ours / raw));
+                rounds.push((raw, ours));
             }
-            let what = format!("events/s by {BATCH} to {what}, {at_a_time} calls at a time");
-            print_ratio(&what, rounds);
+            let what = format!("{name}, append by {BATCH} to {what}, {at_a_time} calls at a time");
+            emit(&what, "events/s", "the engine alone", rounds);
         }
     }
 }
 
-/// Events per second. What is appended is there before.
-async fn rate(batches: Vec<Vec<Draft>>, at_a_time: usize, call: impl AsyncFn(Vec<Draft>)) -> f64 {
-    let events = (batches.len() * BATCH) as f64;
+/// Events per second, with the time of a call. What is appended is there before.
+async fn rate(batches: Vec<Vec<Draft>>, at_a_time: usize, call: impl AsyncFn(Vec<Draft>)) -> Rate {
+    let events = batches.len() * BATCH;
     let batches = RefCell::new(batches);
     let next = || batches.borrow_mut().pop();
     let started = Instant::now();
-    join_all((0..at_a_time).map(|_| async {
+    let calls = join_all((0..at_a_time).map(|_| async {
+        let mut latencies = Latencies::default();
         while let Some(batch) = next() {
+            let began = Instant::now();
             call(batch).await;
+            latencies.add(began.elapsed());
         }
+        latencies
     }))
     .await;
-    events / started.elapsed().as_secs_f64()
+    let latencies = calls.into_iter().flatten().collect();
+    Rate::new(events, started.elapsed(), &latencies)
 }
 
-fn print_ratio(what: &str, mut rounds: Vec<(f64, f64, f64)>) {
-    rounds.sort_by(|one, other| one.2.total_cmp(&other.2));
-    let (raw, ours, ratio) = rounds[rounds.len() / 2];
-    println!("  {what:<52}{raw:>12.0}{ours:>12.0}    {ratio:.2}");
+/// The round in the middle by its ratio.
+fn emit(what: &str, unit: &str, beside: &str, mut rounds: Vec<(Rate, Rate)>) {
+    let ratio = |(raw, ours): &(Rate, Rate)| ours.per_second / raw.per_second;
+    rounds.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)));
+    let (raw, ours) = rounds[rounds.len() / 2];
+    Row::rate(what, unit, ours).beside(beside, raw).emit();
 }
 
 async fn streams(notifier: &Notifier, count: usize) -> Vec<Subscription> {
@@ -93,9 +101,10 @@ async fn next_event(stream: &mut Subscription) {
     while !matches!(stream.next().await.unwrap(), Item::Event(_)) {}
 }
 
-/// Microseconds from a push to its arrival at a stream, while so many streams of other users wait.
-pub(crate) async fn latency(store: &Arc<dyn Store>) {
+/// The time from a push to its arrival at a stream, while so many streams of other users wait.
+pub(crate) async fn latency(name: &str, store: &Arc<dyn Store>) {
     const PUSHES: usize = 300;
+    let mut alone = None;
     for count in [1, 1000, 10_000] {
         let notifier = notifier(store);
         let mut measured = notifier.subscribe(user(0), Since::Now).await.unwrap();
@@ -105,33 +114,36 @@ pub(crate) async fn latency(store: &Arc<dyn Store>) {
                 async move { while stream.next().await.is_ok() {} },
             ));
         }
-        let mut times = Vec::with_capacity(PUSHES);
+        let mut times = Latencies::default();
         for _ in 0..PUSHES {
             let started = Instant::now();
             notifier.push(draft(user(0))).await.unwrap();
             next_event(&mut measured).await;
-            times.push(started.elapsed());
+            times.add(started.elapsed());
         }
-        times.sort();
-        let [half, tail] = [PUSHES / 2, PUSHES * 99 / 100].map(|at| times[at].as_secs_f64() * 1e6);
-        println!(
-            "  µs from push to receive, {count:>6} streams        p50 {half:>8.0}   p99 {tail:>8.0}"
-        );
+        let alone = alone.get_or_insert_with(|| times.clone());
+        if count > 1 {
+            Row::time(&format!("{name}, push to receive, {count} streams"), &times)
+                .beside("1 stream", &*alone)
+                .emit();
+        }
         notifier.close().await.unwrap();
         join_all(waiting).await;
     }
 }
 
 /// Pushes per second to a user without streams, while no other user has streams, and 10,000 have.
-pub(crate) async fn others(store: &Arc<dyn Store>) {
+pub(crate) async fn others(name: &str, store: &Arc<dyn Store>) {
     const PUSHES: usize = 200;
     let notifier = notifier(store);
     let pushes = async || {
-        let started = Instant::now();
+        let (started, mut latencies) = (Instant::now(), Latencies::default());
         for _ in 0..PUSHES {
+            let began = Instant::now();
             notifier.push(draft(user(USERS))).await.unwrap();
+            latencies.add(began.elapsed());
         }
-        PUSHES as f64 / started.elapsed().as_secs_f64()
+        Rate::new(PUSHES, started.elapsed(), &latencies)
     };
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
@@ -139,34 +151,42 @@ pub(crate) async fn others(store: &Arc<dyn Store>) {
         let streams = streams(&notifier, USERS).await;
         let with = pushes().await;
         drop(streams);
-        rounds.push((without, with, with / without));
+        rounds.push((without, with));
     }
-    print_ratio("pushes/s without and with streams of 10,000 others", rounds);
+    let what = format!("{name}, push to a user, streams of 10,000 others");
+    emit(&what, "pushes/s", "no streams", rounds);
     notifier.close().await.unwrap();
 }
 
 /// One push to 10,000 users beside one call of the engine.
-pub(crate) async fn many(store: &Arc<dyn Store>, alone: &impl Raw) {
+pub(crate) async fn many(name: &str, store: &Arc<dyn Store>, alone: &impl Raw) {
     let notifier = notifier(store);
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let (batch, users) = (drafts(USERS, USERS), (0..USERS).map(user));
         let (users, draft) = (users.collect::<Vec<_>>(), draft(user(0)));
+        let once = |started: Instant| {
+            Rate::new(
+                USERS,
+                started.elapsed(),
+                &Latencies::from_iter([started.elapsed()]),
+            )
+        };
         let started = Instant::now();
         assert_eq!(alone.append(batch).await, USERS);
-        let raw = USERS as f64 / started.elapsed().as_secs_f64();
+        let raw = once(started);
         let started = Instant::now();
         let pushed = notifier.push_multi(users, draft);
         assert_eq!(pushed.await.unwrap().len(), USERS);
-        let ours = USERS as f64 / started.elapsed().as_secs_f64();
-        rounds.push((raw, ours, ours / raw));
+        rounds.push((raw, once(started)));
     }
-    print_ratio("events/s, one push to 10,000 users", rounds);
+    let what = format!("{name}, one push to 10,000 users");
+    emit(&what, "events/s", "the engine alone", rounds);
     notifier.close().await.unwrap();
 }
 
 /// Bytes that an idle stream keeps allocated, each of a user of its own.
-pub(crate) async fn memory_per_stream(store: &Arc<dyn Store>) {
+pub(crate) async fn memory_per_stream(name: &str, store: &Arc<dyn Store>) {
     let notifier = notifier(store);
     let region = Region::new(crate::ALLOCATOR);
     let mut streams = streams(&notifier, USERS).await;
@@ -180,10 +200,8 @@ pub(crate) async fn memory_per_stream(store: &Arc<dyn Store>) {
     let kept = stats
         .bytes_allocated
         .saturating_sub(stats.bytes_deallocated);
-    println!(
-        "  bytes for each of {USERS} idle streams              {:>8}",
-        kept / USERS
-    );
+    let what = format!("{name}, memory of each of {USERS} idle streams");
+    Row::cost(&what, "bytes", number(kept) / number(USERS)).emit();
     drop(streams);
     notifier.close().await.unwrap();
 }

@@ -7,8 +7,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::cast_precision_loss,
     clippy::future_not_send,
     reason = "a benchmark fails by panicking, and prints its results"
 )]
@@ -77,20 +75,19 @@ async fn measure(
     chosen: &Chosen,
     batches: usize,
 ) {
-    println!("\n{name}");
     if chosen.has("append") {
-        figures::append(&store, alone, batches).await;
+        figures::append(name, &store, alone, batches).await;
     }
     if chosen.has("latency") {
-        figures::latency(&store).await;
+        figures::latency(name, &store).await;
     }
     if chosen.has("others") {
-        figures::others(&store).await;
+        figures::others(name, &store).await;
     }
     if chosen.has("many") {
-        figures::many(&store, alone).await;
+        figures::many(name, &store, alone).await;
     }
     if chosen.has("memory-per-stream") {
-        figures::memory_per_stream(&store).await;
+        figures::memory_per_stream(name, &store).await;
     }
 }

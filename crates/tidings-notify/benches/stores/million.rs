@@ -1,37 +1,41 @@
 //! A store with a million events.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
+use tidings_bench::{Latencies, Rate, Row, is_quick};
 use tidings_notify::{InboxAction, InboxQuery, Store, UserId};
 use tokio::time::Instant;
 
 use crate::figures::{draft, user};
 
-/// In one log, and as many in the logs of 1,000 users.
-const EVENTS: usize = 500_000;
 const USERS: usize = 1000;
 
 pub(crate) async fn measure(store: Arc<dyn Store>) {
     let (one, many) = (user(1_000_000), |it: usize| user(2_000_000 + it % USERS));
-    println!("  µs, median of 100                            before     with a million");
+    // In one log, and as many in the logs of 1,000 users.
+    let events = if is_quick() { 50_000 } else { 500_000 };
     let before = calls(&store, &one).await;
     let started = Instant::now();
-    for batch in (0..EVENTS).collect::<Vec<_>>().chunks(1000) {
+    let mut latencies = Latencies::default();
+    for batch in (0..events).collect::<Vec<_>>().chunks(1000) {
         let mut drafts: Vec<_> = batch.iter().map(|_| draft(one.clone())).collect();
         drafts.extend(batch.iter().map(|it| draft(many(*it))));
+        let began = Instant::now();
         store.append(drafts).await.unwrap();
+        latencies.add(began.elapsed());
     }
-    let rate = 2.0 * EVENTS as f64 / started.elapsed().as_secs_f64();
+    let rate = Rate::new(2 * events, started.elapsed(), &latencies);
     let after = calls(&store, &one).await;
     for ((what, before), (_, after)) in before.into_iter().zip(after) {
-        println!("  {what:<40}{before:>12.0}{after:>15.0}");
+        Row::time(&format!("SQLite, {what}, {} events", 2 * events), &after)
+            .beside("few events", &before)
+            .emit();
     }
-    println!("  appended by 2,000: {rate:.0} events/s");
+    Row::rate("SQLite, append by 2,000", "events/s", rate).emit();
 }
 
-async fn calls(store: &Arc<dyn Store>, one: &UserId) -> Vec<(&'static str, f64)> {
+async fn calls(store: &Arc<dyn Store>, one: &UserId) -> Vec<(&'static str, Latencies)> {
     store.append(vec![draft(one.clone())]).await.unwrap();
     let top = store.head(one).await.unwrap().top_seq;
     let all = InboxQuery::default();
@@ -69,13 +73,12 @@ async fn calls(store: &Arc<dyn Store>, one: &UserId) -> Vec<(&'static str, f64)>
     ]
 }
 
-async fn time<T>(call: impl AsyncFn() -> T) -> f64 {
-    let mut times: Vec<Duration> = Vec::new();
+async fn time<T>(call: impl AsyncFn() -> T) -> Latencies {
+    let mut times = Latencies::default();
     for _ in 0..100 {
         let started = Instant::now();
         let _result = call().await;
-        times.push(started.elapsed());
+        times.add(started.elapsed());
     }
-    times.sort();
-    times[50].as_secs_f64() * 1e6
+    times
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidings_bench::Latencies;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -45,18 +46,12 @@ impl Arrivals {
     }
 
     /// The time from the post to the arrival, of those that are in `accepted`.
-    pub(crate) fn latencies(&self, accepted: &HashMap<String, Instant>) -> String {
+    pub(crate) fn latencies(&self, accepted: &HashMap<String, Instant>) -> Latencies {
         let received = self.received.lock().unwrap();
-        let mut times: Vec<_> = received
+        let times = received
             .iter()
-            .filter_map(|(id, at)| Some(at.duration_since(*accepted.get(id)?)))
-            .collect();
-        times.sort();
-        let at = |share: usize| times.get(times.len() * share / 1000).copied();
-        match (at(500), at(990)) {
-            (Some(median), Some(p99)) => format!("median {median:.1?}, p99 {p99:.1?}"),
-            _ => "nothing arrived".to_owned(),
-        }
+            .filter_map(|(id, at)| Some(at.duration_since(*accepted.get(id)?)));
+        times.collect()
     }
 }
 

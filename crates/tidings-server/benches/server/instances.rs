@@ -1,29 +1,26 @@
 //! Servers on PostgreSQL.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_bench::{Latencies, Rate, Row, Target, number};
 use tidings_notify::postgres::{PostgresOptions, PostgresStore};
 use tidings_notify::{Draft, EventType, Payload, Store as _, UserId};
 use tidings_postgres::tokio_postgres::Statement;
 use tidings_postgres::tokio_postgres::types::ToSql;
 use tidings_postgres::{Client, Config};
 use tidings_test_support::Schema;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::arrivals::Arrivals;
-use crate::server::{Poster, Server};
-use crate::{per_second, webhooks};
+use crate::server::Server;
+use crate::{accept, live, load, streams, webhooks};
 
 /// Rows that share a commit: what 64 posters can have waiting at the same time.
 const BATCH: usize = 64;
 
 /// Notifications a second, one for each user in turn.
-const RATE: f64 = 500.0;
+const RATE: usize = 500;
 const USERS: usize = 50;
 
 const STREAMS: usize = 1000;
@@ -68,48 +65,63 @@ async fn database() -> Client {
 /// Accepting on PostgreSQL, beside the inserts alone.
 pub(crate) async fn beside_the_database_alone(length: Duration) {
     let batches = inserts(length).await;
-    println!(
-        "postgres, inserts alone, {BATCH} a commit, one batch after the other: {batches:.0} rows/s"
-    );
     let posters = group_commit(length).await;
-    println!(
-        "postgres, inserts alone, {BATCH} callers that wait for their rows: {posters:.0} rows/s"
-    );
     let same = same_rows(length).await;
-    println!("postgres, the rows of an accept alone, {BATCH} a commit: {same:.0} events/s");
     let stored = logs_alone(length).await;
-    println!(
-        "postgres, the logs alone, {BATCH} callers that wait for their events: {stored:.0} events/s, \
-         {:.2} of the batches, {:.2} of the same rows, {:.2} of the callers",
-        stored / batches,
-        stored / same,
-        stored / posters
-    );
-    let schema = Schema::create().await;
-    let server = Server::on(&schema.url());
-    let requests = webhooks::ask(&server, length).await;
-    println!("postgres, requests without the database, 64 callers: {requests:.0}/s");
-    drop((server, schema));
-    for endpoints in [0, 1] {
-        // The lead of a server that was killed would keep the next one waiting.
+    let rate = || {
+        Row::rate(
+            "the logs alone, 64 callers that wait for their events",
+            "events/s",
+            stored,
+        )
+    };
+    rate()
+        .beside("inserts of the same rows, 64 a commit", same)
+        .emit();
+    rate()
+        .beside("inserts of the least row, 64 callers that wait", posters)
+        .emit();
+
+    // The lead of a server that was killed would keep the next one waiting.
+    for (endpoints, name, unit) in [
+        (0, "accept, one a request, 64 posters", "events/s"),
+        (
+            1,
+            "accept to webhook, 64 posters, one endpoint",
+            "webhooks/s",
+        ),
+    ] {
         let schema = Schema::create().await;
         let accepted = webhooks::accept(&Server::on(&schema.url()), endpoints, length).await;
-        println!(
-            "postgres, {endpoints} endpoints: {:.2} of the batches, {:.2} of the same rows, {:.2} of the callers, \
-             {:.2} of the requests",
-            accepted / batches,
-            accepted / same,
-            accepted / posters,
-            accepted / requests
-        );
+        let reached = if endpoints == 0 {
+            accepted.posted
+        } else {
+            accepted.arrived
+        };
+        Row::rate(name, unit, reached)
+            .beside("inserts of the same rows, 64 a commit", same)
+            .target(Target::Ratio(0.3))
+            .note(accepted.note())
+            .emit();
+        Row::rate(name, unit, reached)
+            .beside("inserts of the least row, 64 a commit", batches)
+            .emit();
     }
     let schema = Schema::create().await;
-    let accepted = webhooks::accept_batches(&Server::on(&schema.url()), length).await;
-    println!(
-        "postgres, posters of batches: {:.2} of the batches, {:.2} of the same rows",
-        accepted / batches,
-        accepted / same
-    );
+    let server = Server::on(&schema.url());
+    let load = load::post(
+        &server.address,
+        vec![accept::batch(0..accept::BATCH)],
+        length,
+    )
+    .await;
+    Row::rate(
+        "accept, 100 a request, 64 posters",
+        "events/s",
+        load.rate(accept::BATCH),
+    )
+    .beside("inserts of the same rows, 64 a commit", same)
+    .emit();
 }
 
 /// Rows on their way to the table.
@@ -135,19 +147,21 @@ impl Rows {
 }
 
 /// Commits batch after batch over one connection, and returns the rows a second.
-async fn batch_after_batch(client: &Client, insert: &str, length: Duration) -> f64 {
+async fn batch_after_batch(client: &Client, insert: &str, length: Duration) -> Rate {
     let insert = client.prepare(insert).await.unwrap();
-    let (started, mut rows) = (Instant::now(), 0);
+    let (started, mut rows, mut latencies) = (Instant::now(), 0, Latencies::default());
     while started.elapsed() < length {
+        let began = Instant::now();
         let mut batch = Rows::default();
         (rows..rows + BATCH).for_each(|number| batch.push(number));
         batch.insert(client, &insert).await;
+        latencies.add(began.elapsed());
         rows += BATCH;
     }
-    per_second(rows, started.elapsed())
+    Rate::new(rows, started.elapsed(), &latencies)
 }
 
-async fn inserts(length: Duration) -> f64 {
+async fn inserts(length: Duration) -> Rate {
     let client = database().await;
     client.batch_execute(TABLE).await.unwrap();
     let rate = batch_after_batch(&client, INSERT, length).await;
@@ -156,7 +170,7 @@ async fn inserts(length: Duration) -> f64 {
 }
 
 /// The rows that the server writes as well, in one statement that checks nothing. Returns the events a second.
-async fn same_rows(length: Duration) -> f64 {
+async fn same_rows(length: Duration) -> Rate {
     let schema = Schema::create().await;
     let config = Config::new(&schema.url()).unwrap();
     let store = PostgresStore::open(config.clone(), PostgresOptions::default()).await;
@@ -170,22 +184,26 @@ async fn same_rows(length: Duration) -> f64 {
 
 /// As many callers, each of which waits for the commit of its row before the next; those that wait at the same
 /// time share a commit. Returns the rows a second.
-async fn group_commit(length: Duration) -> f64 {
+async fn group_commit(length: Duration) -> Rate {
     let client = database().await;
     client.batch_execute(TABLE).await.unwrap();
     let insert = client.prepare(INSERT).await.unwrap();
+    let mut waits = JoinSet::new();
     let (queue, mut waiting) = mpsc::channel::<oneshot::Sender<()>>(BATCH);
     for _ in 0..BATCH {
         let queue = queue.clone();
-        tokio::spawn(async move {
+        waits.spawn(async move {
+            let mut latencies = Latencies::default();
             loop {
-                let (done, is_done) = oneshot::channel();
+                let ((done, is_done), began) = (oneshot::channel(), Instant::now());
                 if queue.send(done).await.is_err() || is_done.await.is_err() {
-                    return;
+                    return latencies;
                 }
+                latencies.add(began.elapsed());
             }
         });
     }
+    drop(queue);
     let (started, mut rows) = (Instant::now(), 0);
     let mut callers = Vec::with_capacity(BATCH);
     while started.elapsed() < length {
@@ -198,13 +216,15 @@ async fn group_commit(length: Duration) -> f64 {
             let _measured = caller.send(());
         }
     }
-    let rate = per_second(rows, started.elapsed());
+    let elapsed = started.elapsed();
+    drop(waiting);
+    let latencies = waits.join_all().await.into_iter().flatten().collect();
     drop_table(&client).await;
-    rate
+    Rate::new(rows, elapsed, &latencies)
 }
 
 /// The same callers over the store of the users' logs, without a server. Returns the events a second.
-async fn logs_alone(length: Duration) -> f64 {
+async fn logs_alone(length: Duration) -> Rate {
     let schema = Schema::create().await;
     let config = Config::new(&schema.url()).unwrap();
     let store = PostgresStore::open(config, PostgresOptions::default()).await;
@@ -214,24 +234,26 @@ async fn logs_alone(length: Duration) -> f64 {
         .map(|caller| {
             let store = store.clone();
             tokio::spawn(async move {
-                let mut count = 0;
+                let (mut count, mut latencies) = (0, Latencies::default());
                 while started.elapsed() < length {
+                    let began = Instant::now();
                     let user = UserId::new(format!("user{}", (caller + count) % 100)).unwrap();
                     let event_type = EventType::new("order.paid").unwrap();
                     let payload = Payload::from_value(&"x".repeat(98)).unwrap();
                     let draft = Draft::new(user, event_type, payload);
                     store.append(vec![draft]).await.unwrap();
+                    latencies.add(began.elapsed());
                     count += 1;
                 }
-                count
+                latencies
             })
         })
         .collect();
-    let mut count = 0;
+    let mut latencies = Latencies::default();
     for caller in callers {
-        count += caller.await.unwrap();
+        latencies.extend(caller.await.unwrap());
     }
-    let rate = per_second(count, started.elapsed());
+    let rate = Rate::new(latencies.count(), started.elapsed(), &latencies);
     store.close().await;
     rate
 }
@@ -246,88 +268,51 @@ async fn drop_table(client: &Client) {
 /// The time from a post to one instance until the event is on the screen of another.
 pub(crate) async fn to_the_screens_of_another(length: Duration) {
     let (first, second) = (Server::on(&url()), Server::on(&url()));
-    let arrivals = Arc::<Arrivals>::default();
-    for n in 0..USERS {
-        let screen = stream(&second, &format!("screen{n}")).await;
-        tokio::spawn(read(screen, Arc::clone(&arrivals)));
-    }
-    let posters = (0..USERS).map(|n| {
-        let address = first.address.clone();
-        tokio::spawn(async move { post_at_a_pace(&address, n, length).await })
-    });
-    let mut accepted = HashMap::new();
-    for poster in posters.collect::<Vec<_>>() {
-        accepted.extend(poster.await.unwrap());
-    }
-    arrivals.wait_for(accepted.len()).await;
-    println!(
-        "instances, {RATE:.0} a second to the screens of another: {}",
-        arrivals.latencies(&accepted)
-    );
-}
-
-async fn post_at_a_pace(address: &str, n: usize, length: Duration) -> HashMap<String, Instant> {
-    let mut poster = Poster::connect(address).await;
-    let user = format!("screen{n}");
-    let pause = Duration::from_secs_f64(per_second(USERS, Duration::from_secs(1)) / RATE);
-    // The posters do not all post at the same moment.
-    tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
-    let mut ticks = tokio::time::interval(pause);
-    let (started, mut accepted) = (Instant::now(), HashMap::new());
-    while started.elapsed() < length {
-        ticks.tick().await;
-        let start = Instant::now();
-        accepted.insert(poster.notify(&user).await, start);
-    }
-    accepted
-}
-
-/// Opens the event stream of a user, and waits until it has caught up.
-async fn stream(server: &Server, user: &str) -> TcpStream {
-    let mut socket = TcpStream::connect(&server.address).await.unwrap();
-    let request = format!("GET /v1/users/{user}/events HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut text = Vec::new();
-    while !String::from_utf8_lossy(&text).contains("tidings.caught_up") {
-        assert_ne!(
-            socket.read_buf(&mut text).await.unwrap(),
-            0,
-            "the stream ended"
-        );
-    }
-    socket
-}
-
-/// Notes the ids of the events of a stream.
-async fn read(mut socket: TcpStream, arrivals: Arc<Arrivals>) {
-    let mut text = Vec::new();
-    while socket.read_buf(&mut text).await.is_ok_and(|read| read > 0) {
-        while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = text.drain(..=end).collect();
-            if let Some(id) = line.strip_prefix(b"id: ") {
-                arrivals.note(String::from_utf8_lossy(id).trim_end().to_owned());
-            }
-        }
-    }
+    let alone = live::at_a_pace(&first.address, &first.address, "alone", USERS, RATE, length).await;
+    let other = live::at_a_pace(
+        &first.address,
+        &second.address,
+        "other",
+        USERS,
+        RATE,
+        length,
+    )
+    .await;
+    Row::time(
+        "accept to the screen of another instance, 500 a second",
+        &other,
+    )
+    .beside("of the same instance", &alone)
+    .target(Target::P99(25.0))
+    .emit();
 }
 
 /// How many transactions a second the database makes for a server with idle streams, and for one without.
 pub(crate) async fn idle(length: Duration) {
     let client = database().await;
     let server = Server::on(&url());
-    for streams in [0, STREAMS] {
-        let mut open = Vec::new();
-        for n in 0..streams {
-            open.push(stream(&server, &format!("idle{n}")).await);
-        }
+    let mut rates = [0.0; 2];
+    let mut open = Vec::new();
+    for (streams, rate) in [0, STREAMS].into_iter().zip(&mut rates) {
+        let requests = (0..streams)
+            .map(|n| streams::events(&format!("idle{n}")))
+            .collect();
+        open.extend(streams::open_all(&server.address, requests, "caught_up").await);
         // What opening them has caused is over.
         tokio::time::sleep(Duration::from_secs(5)).await;
         let before = transactions(&client).await;
         tokio::time::sleep(length).await;
         let made = transactions(&client).await - before;
-        let rate = per_second(usize::try_from(made).unwrap(), length);
-        println!("idle, {streams} streams: {rate:.1} transactions/s");
+        *rate = number(usize::try_from(made).unwrap()) / length.as_secs_f64();
     }
+    let [without, with] = rates;
+    Row::cost(
+        &format!("transactions for {STREAMS} idle streams"),
+        "a second",
+        with,
+    )
+    .beside("no streams", without)
+    .emit();
 }
 
 async fn transactions(client: &Client) -> i64 {

@@ -1,14 +1,16 @@
 //! A server process, and a connection to it.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::process::Process;
+
 /// A server process.
 pub(crate) struct Server {
-    process: Child,
+    pub(crate) process: Process,
     pub(crate) address: String,
     /// Of its own database.
     folder: Option<tempfile::TempDir>,
@@ -17,22 +19,31 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one on a file of its own, in the current directory's file system.
     pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with more options.
+    pub(crate) fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir_in(".").unwrap();
         let database = folder.path().join("tidings.db");
-        let mut server = Self::on(&format!("sqlite:{}", database.display()));
+        let mut server = Self::run(&format!("sqlite:{}", database.display()), options);
         server.folder = Some(folder);
         server
     }
 
     /// Starts one on this database.
     pub(crate) fn on(database: &str) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_tidings"))
-            .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--database"])
-            .arg(database)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self::run(database, &[])
+    }
+
+    fn run(database: &str, options: &[&str]) -> Self {
+        let mut process = Process::start(
+            Command::new(env!("CARGO_BIN_EXE_tidings"))
+                .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--database"])
+                .arg(database)
+                .args(options),
+        );
+        let mut lines = BufReader::new(process.output()).lines();
         let first = lines.next().unwrap().unwrap();
         // The other lines are read too, so that the server never waits for the pipe.
         std::thread::spawn(move || lines.for_each(drop));
@@ -49,28 +60,6 @@ impl Server {
         let mut poster = Poster::connect(&self.address).await;
         let body = format!(r#"{{"url":"{url}"}}"#);
         poster.post(&format!("/v1{owner}/endpoints"), &body).await;
-    }
-
-    /// Seconds of processor time so far.
-    pub(crate) fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks = |n| {
-            fields
-                .split_whitespace()
-                .nth(n)
-                .unwrap()
-                .parse::<f64>()
-                .unwrap()
-        };
-        (ticks(11) + ticks(12)) / 100.0
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ended = self.process.kill();
-        let _status = self.process.wait();
     }
 }
 
@@ -105,20 +94,16 @@ impl Poster {
     }
 
     pub(crate) async fn post(&mut self, path: &str, body: &str) -> String {
-        self.request(&format!(
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        ))
-        .await
+        self.request(&post(path, body)).await
     }
 
     pub(crate) async fn get(&mut self, path: &str) -> String {
-        self.request(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n"))
-            .await
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+        self.request(request.as_bytes()).await
     }
 
-    async fn request(&mut self, request: &str) -> String {
-        self.socket.write_all(request.as_bytes()).await.unwrap();
+    pub(crate) async fn request(&mut self, request: &[u8]) -> String {
+        self.socket.write_all(request).await.unwrap();
         let message = read_message(&mut self.socket, &mut self.buffer)
             .await
             .unwrap();
@@ -126,6 +111,13 @@ impl Poster {
         assert!(text.starts_with("HTTP/1.1 20"), "{text}");
         text
     }
+}
+
+/// A request.
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}")
+        .into_bytes()
 }
 
 /// Reads one request or response; `None` at the end of the connection.

@@ -5,28 +5,58 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tidings_bench::{Latencies, Rate, Row, Target, is_quick, number};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::arrivals::{Arrivals, receive};
-use crate::per_second;
-use crate::server::{Poster, Server, notification};
+use crate::load::POSTERS;
+use crate::raw;
+use crate::server::{Poster, Server};
 
-const POSTERS: usize = 64;
 const USERS: usize = 100;
 const STALLED: usize = 100;
-const BACKLOG: usize = 1000;
-const BURST: usize = 4000;
 
 pub(crate) async fn throughput(length: Duration) {
-    for endpoints in [0, 1, USERS] {
-        accept(&Server::start(), endpoints, length).await;
+    for (endpoints, target) in [(1, 10_000.0), (USERS, 12_000.0)] {
+        let accepted = accept(&Server::start(), endpoints, length).await;
+        let name = match endpoints {
+            1 => "accept to webhook, 64 posters, one endpoint".to_owned(),
+            _ => format!("accept to webhook, 64 posters, {endpoints} endpoints"),
+        };
+        Row::rate(&name, "webhooks/s", accepted.arrived)
+            .beside("SQLite alone, 64 a commit", raw::commits(POSTERS, length))
+            .target(Target::AtLeast(target))
+            .target(Target::P99(100.0))
+            .note(accepted.note())
+            .emit();
     }
-    accept_batches(&Server::start(), length).await;
 }
 
-/// Posts for a while, waits for the webhooks, and prints the figures. Returns how many a second were accepted.
-pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) -> f64 {
+/// What was accepted, and sent as webhooks.
+pub(crate) struct Accepted {
+    pub(crate) posted: Rate,
+    /// With the time from the post to the arrival.
+    pub(crate) arrived: Rate,
+    /// How many had not arrived when the last was accepted.
+    behind: usize,
+    /// Processor time of each, in microseconds.
+    cpu: f64,
+}
+
+impl Accepted {
+    pub(crate) fn note(&self) -> String {
+        format!(
+            "{} under way at the end, {:.0} µs of processor time for each",
+            self.behind, self.cpu
+        )
+    }
+}
+
+/// Posts for a while, and waits for the webhooks.
+pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) -> Accepted {
     let arrivals = Arc::<Arrivals>::default();
     for n in 0..endpoints {
         let url = receive(&arrivals, Duration::ZERO).await;
@@ -36,113 +66,127 @@ pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) 
         };
         server.create_endpoint(&owner, &url).await;
     }
+    post_and_wait(server, &arrivals, endpoints > 0, USERS, length).await
+}
+
+/// Creates an endpoint for each of these users, and sends to all users up to `users`. All are at one receiver.
+pub(crate) async fn to_endpoints(
+    server: &Server,
+    new: std::ops::Range<usize>,
+    users: usize,
+    length: Duration,
+) -> Rate {
+    let arrivals = Arc::<Arrivals>::default();
+    // Those of before are at a receiver that counts for nothing now.
+    let url = receive(&arrivals, Duration::ZERO).await;
+    let first = new.start;
+    for n in new {
+        server
+            .create_endpoint(&format!("/users/user{n}"), &url)
+            .await;
+    }
+    let posted = post_from(server, first, users, length).await;
+    arrivals.wait_for(posted.accepted.len()).await;
+    let latencies = arrivals.latencies(&posted.accepted);
+    Rate::new(posted.accepted.len(), posted.started.elapsed(), &latencies)
+}
+
+/// What posters have got replies for.
+struct Posted {
+    accepted: HashMap<String, Instant>,
+    latencies: Latencies,
+    started: Instant,
+    elapsed: Duration,
+}
+
+async fn post_from(server: &Server, first: usize, users: usize, length: Duration) -> Posted {
     let posting = Arc::new(AtomicBool::new(true));
     let started = Instant::now();
-    let posters: Vec<_> = (0..POSTERS)
-        .map(|n| tokio::spawn(post_until(server.address.clone(), n, Arc::clone(&posting))))
-        .collect();
+    let mut posters = JoinSet::new();
+    for n in 0..POSTERS {
+        let address = server.address.clone();
+        posters.spawn(post_until(address, n, first..users, Arc::clone(&posting)));
+    }
     tokio::time::sleep(length).await;
     posting.store(false, Ordering::Relaxed);
-    let mut accepted = HashMap::new();
-    for poster in posters {
-        accepted.extend(poster.await.unwrap());
+    let (mut accepted, mut latencies) = (HashMap::new(), Latencies::default());
+    for (of_one, times) in posters.join_all().await {
+        accepted.extend(of_one);
+        latencies.extend(times);
     }
-    let rate = per_second(accepted.len(), started.elapsed());
-    let expected = if endpoints == 0 { 0 } else { accepted.len() };
+    Posted {
+        accepted,
+        latencies,
+        started,
+        elapsed: started.elapsed(),
+    }
+}
+
+async fn post_and_wait(
+    server: &Server,
+    arrivals: &Arrivals,
+    wait: bool,
+    users: usize,
+    length: Duration,
+) -> Accepted {
+    let before = server.process.cpu();
+    let posted = post_from(server, 0, users, length).await;
+    let count = posted.accepted.len();
+    let expected = if wait { count } else { 0 };
     let behind = expected - arrivals.count().min(expected);
     arrivals.wait_for(expected).await;
-    let arrived = per_second(expected, started.elapsed());
-    let cpu = server.cpu() * 1e6 / f64::from(u32::try_from(accepted.len()).unwrap());
-    println!(
-        "throughput, {endpoints} endpoints: {rate:.0} accepted/s, {arrived:.0} webhooks/s, \
-         {behind} behind at the end, {cpu:.0} us of CPU each, {}",
-        arrivals.latencies(&accepted)
-    );
-    rate
-}
-
-/// Asks as often as the posters can for what costs the server least. Returns the requests a second.
-pub(crate) async fn ask(server: &Server, length: Duration) -> f64 {
-    let asking = Arc::new(AtomicBool::new(true));
-    let started = Instant::now();
-    let callers: Vec<_> = (0..POSTERS)
-        .map(|_| {
-            let (address, asking) = (server.address.clone(), Arc::clone(&asking));
-            tokio::spawn(async move {
-                let mut caller = Poster::connect(&address).await;
-                let mut count = 0;
-                while asking.load(Ordering::Relaxed) {
-                    caller.get("/health/live").await;
-                    count += 1;
-                }
-                count
-            })
-        })
-        .collect();
-    tokio::time::sleep(length).await;
-    asking.store(false, Ordering::Relaxed);
-    let mut count = 0;
-    for caller in callers {
-        count += caller.await.unwrap();
+    Accepted {
+        posted: Rate::new(count, posted.elapsed, &posted.latencies),
+        arrived: Rate::new(
+            expected,
+            posted.started.elapsed(),
+            &arrivals.latencies(&posted.accepted),
+        ),
+        behind,
+        cpu: (server.process.cpu() - before) * 1e6 / number(count),
     }
-    per_second(count, started.elapsed())
-}
-
-/// Posts batches of notifications, one for each user. Returns the notifications a second.
-pub(crate) async fn accept_batches(server: &Server, length: Duration) -> f64 {
-    let posting = Arc::new(AtomicBool::new(true));
-    let notifications: Vec<_> = (0..USERS)
-        .map(|user| notification(&format!("user{user}")))
-        .collect();
-    let body: Arc<str> = format!(r#"{{"notifications":[{}]}}"#, notifications.join(",")).into();
-    let started = Instant::now();
-    let posters: Vec<_> = (0..POSTERS)
-        .map(|_| {
-            let (address, posting, body) = (
-                server.address.clone(),
-                Arc::clone(&posting),
-                Arc::clone(&body),
-            );
-            tokio::spawn(async move {
-                let mut poster = Poster::connect(&address).await;
-                let mut count = 0;
-                while posting.load(Ordering::Relaxed) {
-                    poster.post("/v1/notifications/batch", &body).await;
-                    count += USERS;
-                }
-                count
-            })
-        })
-        .collect();
-    tokio::time::sleep(length).await;
-    posting.store(false, Ordering::Relaxed);
-    let mut accepted = 0;
-    for poster in posters {
-        accepted += poster.await.unwrap();
-    }
-    let rate = per_second(accepted, started.elapsed());
-    let cpu = server.cpu() * 1e6 / f64::from(u32::try_from(accepted).unwrap());
-    println!("throughput, batches of {USERS}: {rate:.0} accepted/s, {cpu:.0} us of CPU each");
-    rate
 }
 
 pub(crate) async fn isolation(length: Duration) {
+    let backlog = if is_quick() { 10_000 } else { 100_000 };
     let server = Server::start();
     let arrivals = Arc::<Arrivals>::default();
     let url = receive(&arrivals, Duration::ZERO).await;
     server.create_endpoint("/users/healthy", &url).await;
     let mut poster = Poster::connect(&server.address).await;
     let idle = healthy(&mut poster, &arrivals, length).await;
+    let _held = stall(&server, &mut poster, backlog).await;
+    let cpu = server.process.cpu();
+    tokio::time::sleep(length).await;
+    let cores = (server.process.cpu() - cpu) / length.as_secs_f64();
+    let busy = healthy(&mut poster, &arrivals, length).await;
+    Row::time(
+        &format!(
+            "accept to webhook, 50 a second, {backlog} deliveries to {STALLED} stalled endpoints"
+        ),
+        &busy,
+    )
+    .beside("alone", &idle)
+    .target(Target::Ratio(0.8))
+    .note(format!("the stalled deliveries take {cores:.3} processors"))
+    .emit();
+}
 
+/// Makes so many deliveries to endpoints that never reply. Returns what holds their connections.
+pub(crate) async fn stall(
+    server: &Server,
+    poster: &mut Poster,
+    deliveries: usize,
+) -> AbortOnDropHandle<()> {
     // At an address of its own: attempts at one host have a common limit.
     let silent = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let _held = tokio::spawn(async move {
+    let held = AbortOnDropHandle::new(tokio::spawn(async move {
         let mut held = Vec::new();
         while let Ok((socket, _)) = silent.accept().await {
             held.push(socket);
         }
-    });
+    }));
     for n in 0..STALLED {
         server
             .create_endpoint(&format!("/users/stalled{n}"), &url)
@@ -150,30 +194,24 @@ pub(crate) async fn isolation(length: Duration) {
     }
     let users: Vec<_> = (0..STALLED).map(|n| format!("\"stalled{n}\"")).collect();
     let users = users.join(",");
-    for n in 0..BACKLOG {
+    for n in 0..deliveries / STALLED {
         let body = format!(r#"{{"user_ids":[{users}],"payload":{n}}}"#);
         poster.post("/v1/notifications", &body).await;
     }
-    // The fan-out is done when a later event of the healthy endpoint has arrived.
+    held
+}
+
+/// Posts fifty a second, and returns how long they took to arrive. First waits for the fan-out of what is accepted:
+/// it is done when a later event of the healthy endpoint has arrived.
+pub(crate) async fn healthy(
+    poster: &mut Poster,
+    arrivals: &Arrivals,
+    length: Duration,
+) -> Latencies {
     let before = arrivals.count();
     poster.notify("healthy").await;
     arrivals.wait_for(before + 1).await;
-    let cpu = server.cpu();
-    tokio::time::sleep(length).await;
-    let cores = (server.cpu() - cpu) / length.as_secs_f64();
-    let busy = healthy(&mut poster, &arrivals, length).await;
-    println!("isolation, alone: {idle}");
-    println!(
-        "isolation, beside {} stalled deliveries: {busy}",
-        STALLED * BACKLOG
-    );
-    println!("isolation, cost of the stalled backlog: {cores:.3} cores");
-}
-
-/// Posts fifty a second, and returns how long they took to arrive.
-async fn healthy(poster: &mut Poster, arrivals: &Arrivals, length: Duration) -> String {
-    let started = Instant::now();
-    let before = arrivals.count();
+    let (started, before) = (Instant::now(), arrivals.count());
     let mut accepted = HashMap::new();
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     while started.elapsed() < length {
@@ -185,20 +223,22 @@ async fn healthy(poster: &mut Poster, arrivals: &Arrivals, length: Duration) -> 
     arrivals.latencies(&accepted)
 }
 
+/// Many events to one endpoint that takes its time.
 pub(crate) async fn burst() {
+    let burst = if is_quick() { 1000 } else { 4000 };
     let server = Server::start();
     let arrivals = Arc::<Arrivals>::default();
     let delay = Duration::from_millis(20);
     let url = receive(&arrivals, delay).await;
     server.create_endpoint("", &url).await;
-    let items: Vec<_> = (0..BURST)
+    let items: Vec<_> = (0..burst)
         .map(|n| format!(r#"{{"user_id":"burst","payload":{n}}}"#))
         .collect();
     let body = format!(r#"{{"notifications":[{}]}}"#, items.join(","));
     let started = Instant::now();
     let mut poster = Poster::connect(&server.address).await;
     poster.post("/v1/notifications/batch", &body).await;
-    arrivals.wait_for(BURST).await;
+    arrivals.wait_for(burst).await;
     let took = started.elapsed();
     let order = arrivals.order();
     let moved: usize = order
@@ -207,31 +247,37 @@ pub(crate) async fn burst() {
         .map(|(at, seq)| at.abs_diff(seq - 1))
         .sum();
     let most = arrivals.most_at_once.load(Ordering::Relaxed);
-    let ideal = delay.mul_f64(
-        per_second(BURST, Duration::from_secs(1)) / per_second(most, Duration::from_secs(1)),
-    );
-    println!(
-        "burst of {BURST}: {:.2} s, {most} at once at most (ideal {:.2} s), mean displacement {:.1} places",
+    let ideal = delay.as_secs_f64() * number(burst) / number(most);
+    Row::cost(
+        &format!("{burst} events to an endpoint that takes 20 ms: the last has arrived after"),
+        "s",
         took.as_secs_f64(),
-        ideal.as_secs_f64(),
-        per_second(moved, Duration::from_secs(1)) / per_second(BURST, Duration::from_secs(1)),
-    );
+    )
+    .beside("all requests of the window busy", ideal)
+    .note(format!(
+        "{most} requests at once at most; events are {:.1} places from their order",
+        number(moved) / number(burst)
+    ))
+    .emit();
 }
 
+/// Posts to these users in turn; returns when each event was posted, and how long each reply took.
 async fn post_until(
     address: String,
     n: usize,
+    users: std::ops::Range<usize>,
     posting: Arc<AtomicBool>,
-) -> HashMap<String, Instant> {
+) -> (HashMap<String, Instant>, Latencies) {
     let mut poster = Poster::connect(&address).await;
-    let mut accepted = HashMap::new();
+    let (mut accepted, mut latencies) = (HashMap::new(), Latencies::default());
     for number in (n..).step_by(POSTERS) {
         if !posting.load(Ordering::Relaxed) {
             break;
         }
         let start = Instant::now();
-        let user = format!("user{}", number % USERS);
+        let user = format!("user{}", users.start + number % users.len());
         accepted.insert(poster.notify(&user).await, start);
+        latencies.add(start.elapsed());
     }
-    accepted
+    (accepted, latencies)
 }

@@ -9,7 +9,6 @@
 
 #![allow(
     clippy::unwrap_used,
-    clippy::print_stdout,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -28,8 +27,9 @@ mod sqlite;
 mod streams;
 
 use raw::Raw;
-use rounds::Ratio;
+use rounds::Pair;
 use std::sync::Arc;
+use tidings_bench::{Row, is_quick};
 use tidings_stream::engine::Engine;
 
 /// How many publishers there are, and how many messages each sends at a time. The engine alone has as
@@ -41,9 +41,6 @@ const CONSUMING: [(usize, usize); 6] = [(1, 1), (64, 1), (1, 16), (1, 100), (4, 
 
 /// What can be measured alone.
 const PARTS: [&str; 3] = ["publish", "consume", "history"];
-
-/// Messages behind, to show that history costs nothing.
-const HISTORY: usize = 1_000_000;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -96,24 +93,21 @@ impl Choice {
 
 async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, choice: &Choice) {
     let ours = streams::Ours::new(engine).await;
-    println!("\n{name}, messages/s of 256 bytes      alone     streams   ratio");
     if choice.has("publish") {
         for (publishers, batch) in PUBLISHING {
             if !choice.has_line(publishers, batch) {
                 continue;
             }
-            let ratio = rounds::publishing(raw, &ours, publishers, batch).await;
-            let what = format!("publish, {publishers} × {batch}");
-            print(&what, &ratio);
+            let pair = rounds::publishing(raw, &ours, publishers, batch).await;
+            emit(&format!("{name}, publish, {publishers} × {batch}"), &pair);
         }
         if choice.lines.is_empty()
             && let Some(alone) = rounds::one_per_transaction(raw).await
         {
             let ours = rounds::publishing(raw, &ours, 1, 100).await;
-            let times = ours.streams / alone;
-            println!(
-                "  one message per transaction {alone:>10.0}              {times:.0} times by 100"
-            );
+            Row::rate(&format!("{name}, publish by 100"), UNIT, ours.streams)
+                .beside("the engine alone, one per transaction", alone)
+                .emit();
         }
     }
     if choice.has("consume") {
@@ -121,28 +115,29 @@ async fn compare(name: &str, engine: Arc<dyn Engine>, raw: &impl Raw, choice: &C
             if !choice.has_line(handlers, batch) {
                 continue;
             }
-            let ratio = rounds::consuming(raw, &ours, handlers, batch).await;
-            print(&format!("consume, {handlers} × {batch}"), &ratio);
+            let pair = rounds::consuming(raw, &ours, handlers, batch).await;
+            emit(&format!("{name}, consume, {handlers} × {batch}"), &pair);
         }
     }
     if choice.has("history") && choice.lines.is_empty() {
+        // Messages behind, to show that history costs nothing.
+        let history = if is_quick() { 100_000 } else { 1_000_000 };
         let empty = (ours.publishing().await, ours.consuming().await);
-        ours.fill(HISTORY).await;
+        ours.fill(history).await;
         let full = (ours.publishing().await, ours.consuming().await);
         for (what, before, after) in [("publish", empty.0, full.0), ("consume", empty.1, full.1)] {
-            println!(
-                "  {what} by 100, {HISTORY} behind {before:>9.0}  {after:>10.0}    {:.2}",
-                after / before
-            );
+            let what = format!("{name}, {what} by 100, {history} messages behind");
+            Row::rate(&what, UNIT, after)
+                .beside("none behind", before)
+                .emit();
         }
     }
 }
 
-fn print(what: &str, ratio: &Ratio) {
-    let Ratio {
-        alone,
-        streams,
-        ratio,
-    } = ratio;
-    println!("  {what:<28}{alone:>10.0}  {streams:>10.0}    {ratio:.2}");
+const UNIT: &str = "messages/s";
+
+fn emit(what: &str, pair: &Pair) {
+    Row::rate(what, UNIT, pair.streams)
+        .beside("the engine alone", pair.alone)
+        .emit();
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-
+use tidings_bench::{Latencies, Rate};
 use tokio::time::Instant;
 
 use crate::raw::Raw;
@@ -16,28 +16,29 @@ const ROUND: Duration = Duration::from_millis(300);
 const FEWEST: usize = 1_000;
 const MOST: usize = 200_000;
 
-#[allow(
-    clippy::struct_field_names,
-    reason = "the ratio is what a ratio is named for"
-)]
-pub(crate) struct Ratio {
-    pub(crate) alone: f64,
-    pub(crate) streams: f64,
-    pub(crate) ratio: f64,
+/// What both sides of a round have reached, in messages per second.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) alone: Rate,
+    pub(crate) streams: Rate,
+}
+
+impl Pair {
+    fn ratio(&self) -> f64 {
+        self.streams.per_second / self.alone.per_second
+    }
 }
 
 /// The round in the middle by its ratio.
-pub(crate) fn median(mut rounds: Vec<Ratio>) -> Ratio {
-    rounds.sort_by(|one, other| one.ratio.total_cmp(&other.ratio));
+fn median(mut rounds: Vec<Pair>) -> Pair {
+    rounds.sort_by(|one, other| one.ratio().total_cmp(&other.ratio()));
     rounds.swap_remove(rounds.len() / 2)
 }
 
-fn ratio((alone, streams): (f64, f64)) -> Ratio {
-    Ratio {
-        alone,
-        streams,
-        ratio: streams / alone,
-    }
+/// The rate in the middle.
+pub(crate) fn middle(mut rates: Vec<Rate>) -> Rate {
+    rates.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
+    rates.swap_remove(rates.len() / 2)
 }
 
 pub(crate) async fn publishing(
@@ -45,22 +46,25 @@ pub(crate) async fn publishing(
     ours: &Ours,
     publishers: usize,
     batch: usize,
-) -> Ratio {
+) -> Pair {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let alone = rate(publishers, batch, async || raw.publish(batch).await).await;
         let streams = rate(publishers, batch, async || ours.publish(batch).await).await;
-        rounds.push(ratio((alone, streams)));
+        rounds.push(Pair { alone, streams });
     }
     median(rounds)
 }
 
-pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, handlers: usize, batch: usize) -> Ratio {
+pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, handlers: usize, batch: usize) -> Pair {
     // Those of the rounds before are not to be counted.
     while raw.consume(1000).await > 0 {}
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let count = (rate(1, 100, async || raw.publish(100).await).await / 3.0) as usize;
+        let count = (rate(1, 100, async || raw.publish(100).await)
+            .await
+            .per_second
+            / 3.0) as usize;
         let count = count.clamp(FEWEST, MOST) / 1000 * 1000;
         while raw.consume(1000).await > 0 {}
         for _ in 0..count / 1000 {
@@ -68,18 +72,21 @@ pub(crate) async fn consuming(raw: &impl Raw, ours: &Ours, handlers: usize, batc
         }
         // One at a time takes its time.
         let wanted = count.min(batch.saturating_mul(2_000));
-        let (mut taken, started) = (0, Instant::now());
+        let (mut taken, mut latencies, started) = (0, Latencies::default(), Instant::now());
         while taken < wanted {
+            let began = Instant::now();
             taken += raw.consume(batch).await;
+            latencies.add(began.elapsed());
         }
-        let alone = taken as f64 / started.elapsed().as_secs_f64();
-        rounds.push(ratio((alone, ours.consume(wanted, handlers, batch).await)));
+        let alone = Rate::new(taken, started.elapsed(), &latencies);
+        let streams = ours.consume(wanted, handlers, batch).await;
+        rounds.push(Pair { alone, streams });
     }
     median(rounds)
 }
 
 /// Messages per second, one in each transaction.
-pub(crate) async fn one_per_transaction(raw: &impl Raw) -> Option<f64> {
+pub(crate) async fn one_per_transaction(raw: &impl Raw) -> Option<Rate> {
     raw.publish_one_per_transaction().await?;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
@@ -90,21 +97,25 @@ pub(crate) async fn one_per_transaction(raw: &impl Raw) -> Option<f64> {
             .await,
         );
     }
-    rounds.sort_by(f64::total_cmp);
-    Some(rounds[ROUNDS / 2])
+    Some(middle(rounds))
 }
 
-/// Messages per second, by so many callers at a time.
-pub(crate) async fn rate(callers: usize, batch: usize, call: impl AsyncFn()) -> f64 {
+/// Messages per second, by so many callers at a time, with the time that a call takes.
+pub(crate) async fn rate(callers: usize, batch: usize, call: impl AsyncFn()) -> Rate {
     let started = Instant::now();
     let calls = join_all((0..callers).map(|_| async {
-        let mut calls = 0;
-        while started.elapsed() < ROUND {
+        let mut latencies = Latencies::default();
+        loop {
+            let began = Instant::now();
+            if began - started >= ROUND {
+                return latencies;
+            }
             call().await;
-            calls += 1;
+            latencies.add(began.elapsed());
         }
-        calls
     }))
     .await;
-    (calls.iter().sum::<usize>() * batch) as f64 / started.elapsed().as_secs_f64()
+    let elapsed = started.elapsed();
+    let latencies: Latencies = calls.into_iter().flatten().collect();
+    Rate::new(latencies.count() * batch, elapsed, &latencies)
 }

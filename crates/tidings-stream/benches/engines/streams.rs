@@ -1,7 +1,8 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidings_bench::Rate;
 use tidings_stream::engine::Engine;
 use tidings_stream::{
     Message, NewMessage, Retention, ServiceConfig, StartFrom, Streams, SubscribeOptions,
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::raw::PAYLOAD;
-use crate::rounds::rate;
+use crate::rounds::{middle, rate};
 
 const STREAM: &str = "bench";
 
@@ -45,7 +46,7 @@ impl Ours {
     }
 
     /// Publishes by 100, in messages per second.
-    pub(crate) async fn publishing(&self) -> f64 {
+    pub(crate) async fn publishing(&self) -> Rate {
         let mut rates = Vec::new();
         for _ in 0..5 {
             rates.push(rate(1, 100, async || self.publish(100).await).await);
@@ -54,7 +55,7 @@ impl Ours {
     }
 
     /// Consumes by 100, in messages per second.
-    pub(crate) async fn consuming(&self) -> f64 {
+    pub(crate) async fn consuming(&self) -> Rate {
         let mut rates = Vec::new();
         for _ in 0..5 {
             rates.push(self.consume(20_000, 4, 100).await);
@@ -62,8 +63,9 @@ impl Ours {
         middle(rates)
     }
 
-    /// Publishes so many for a new group, consumes them, and returns how many that was per second.
-    pub(crate) async fn consume(&self, count: usize, handlers: usize, batch: usize) -> f64 {
+    /// Publishes so many for a new group, consumes them, and returns how many that was per second, with the time
+    /// from one batch to the next.
+    pub(crate) async fn consume(&self, count: usize, handlers: usize, batch: usize) -> Rate {
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         let group = format!("g{number}");
         let options = SubscribeOptions::default()
@@ -73,9 +75,11 @@ impl Ours {
             .with_max_batch(batch);
         let done = Arc::new(AtomicUsize::new(0));
         let all = Arc::new(Notify::new());
+        let batches = Arc::new(Mutex::new(Vec::with_capacity(count / batch + 1)));
         let handler = {
-            let (taken, all) = (Arc::clone(&done), Arc::clone(&all));
+            let (taken, all, batches) = (Arc::clone(&done), Arc::clone(&all), Arc::clone(&batches));
             move |messages: Vec<Message>| {
+                batches.lock().unwrap().push(Instant::now());
                 if taken.fetch_add(messages.len(), Ordering::Relaxed) + messages.len() >= count {
                     all.notify_one();
                 }
@@ -98,13 +102,10 @@ impl Ours {
         all.notified().await;
         // Closing waits until the last acknowledgement is recorded.
         consumer.close().await;
-        let rate = count as f64 / started.elapsed().as_secs_f64();
+        let elapsed = started.elapsed();
         self.streams.delete_group(STREAM, &group).await.unwrap();
-        rate
+        let batches = batches.lock().unwrap();
+        let pauses = batches.windows(2).map(|pair| pair[1] - pair[0]);
+        Rate::new(count, elapsed, &pauses.collect())
     }
-}
-
-fn middle(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }

@@ -1,0 +1,222 @@
+//! What depends on how much there is already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_bench::{Latencies, Row, Target, is_quick, number};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::accept::{BATCH, batch, singles};
+use crate::arrivals::{Arrivals, receive};
+use crate::live::at_a_pace;
+use crate::load;
+use crate::server::{Poster, Server, post};
+use crate::{streams, webhooks};
+
+/// Events of each user that reconnects.
+const BEHIND: usize = 100;
+
+const STARTS: usize = 5;
+
+/// An operation may take 1.25 times as long among many.
+const GROWTH: Target = Target::Ratio(0.8);
+
+/// Stores this many events for each of the users 0 to `users`, `BATCH` users a request.
+async fn fill(address: &str, users: usize, each: usize) {
+    let mut posters = JoinSet::new();
+    // Batches of a user one after the other, of different users at the same time.
+    for lane in 0..8 {
+        let address = address.to_owned();
+        posters.spawn(async move {
+            let mut poster = Poster::connect(&address).await;
+            for first in (lane * BATCH..users).step_by(8 * BATCH) {
+                let request = batch(first..(first + BATCH).min(users));
+                for _ in 0..each {
+                    poster.request(&request).await;
+                }
+            }
+        });
+    }
+    posters.join_all().await;
+}
+
+/// All streams reconnect at once, each 100 events behind, while another user gets 50 notifications a second.
+pub(crate) async fn reconnect(length: Duration) {
+    let users = if is_quick() { 500 } else { 10_000 };
+    let server = Server::with(&["--max-streams", "12000"]);
+    fill(&server.address, users, BEHIND).await;
+    let before = at_a_pace(&server.address, &server.address, "before", 1, 50, length).await;
+    let live = {
+        let address = server.address.clone();
+        tokio::spawn(async move { at_a_pace(&address, &address, "meanwhile", 1, 50, length).await })
+    };
+    // The other user is there first.
+    sleep(Duration::from_millis(200)).await;
+    let (start, mut streams) = (Instant::now(), JoinSet::new());
+    for n in 0..users {
+        let address = server.address.clone();
+        streams.spawn(async move {
+            let request = format!(
+                "GET /v1/users/user{n}/events?since=start HTTP/1.1\r\nhost: localhost\r\n\r\n"
+            );
+            let socket = streams::open(&address, &request, "caught_up").await;
+            (socket, start.elapsed())
+        });
+    }
+    let (open, times): (Vec<_>, Vec<_>) = streams.join_all().await.into_iter().unzip();
+    let last = times.into_iter().max().unwrap_or_default();
+    let meanwhile = live.await.unwrap();
+    drop(open);
+    Row::cost(
+        &format!(
+            "{users} streams reconnect, each {BEHIND} events behind: the last has caught up after"
+        ),
+        "s",
+        last.as_secs_f64(),
+    )
+    .target(Target::AtMost(4.0))
+    .emit();
+    let (p99, p99_before) = (millis(meanwhile.p99()), millis(before.p99()));
+    Row::cost("p99 of another user's screen meanwhile", "ms", p99)
+        .beside("p99 before", p99_before)
+        .target(Target::Ratio(0.8))
+        .emit();
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// From starting the process to its first response.
+pub(crate) async fn start() {
+    let events = if is_quick() { 50_000 } else { 1_000_000 };
+    let (empty, full) = (
+        tempfile::tempdir_in(".").unwrap(),
+        tempfile::tempdir_in(".").unwrap(),
+    );
+    let url = |folder: &tempfile::TempDir| {
+        format!("sqlite:{}", folder.path().join("tidings.db").display())
+    };
+    {
+        let server = Server::on(&url(&full));
+        fill(&server.address, events / BEHIND, BEHIND).await;
+    }
+    // The first start of each makes the tables, or goes through what the kill has left.
+    let (mut with, mut without) = (Latencies::default(), Latencies::default());
+    for round in 0..=STARTS {
+        for (folder, latencies) in [(&empty, &mut without), (&full, &mut with)] {
+            let started = Instant::now();
+            let server = Server::on(&url(folder));
+            let mut caller = Poster::connect(&server.address).await;
+            caller.get("/health/live").await;
+            if round > 0 {
+                latencies.add(started.elapsed());
+            }
+        }
+    }
+    Row::time(
+        &format!("start to the first response, {events} events"),
+        &with,
+    )
+    .beside("an empty database", &without)
+    .target(Target::AtMost(50.0))
+    .emit();
+}
+
+pub(crate) async fn growth(length: Duration) {
+    among_users(length).await;
+    among_endpoints(length).await;
+    with_a_backlog(length).await;
+    beside_streams(length).await;
+}
+
+async fn among_users(length: Duration) {
+    let (few, many) = (1000, if is_quick() { 20_000 } else { 1_000_000 });
+    let server = Server::start();
+    fill(&server.address, few, 1).await;
+    let before = load::post(&server.address, singles(few), length).await;
+    fill(&server.address, many, 1).await;
+    // Spread over all of them.
+    let requests = (0..few)
+        .map(|n| n * (many / few))
+        .flat_map(|n| singles_of(n..n + 1))
+        .collect();
+    let after = load::post(&server.address, requests, length).await;
+    Row::rate(
+        &format!("accept, one a request, {many} users"),
+        "events/s",
+        after.rate(1),
+    )
+    .beside(&format!("{few} users"), before.rate(1))
+    .target(GROWTH)
+    .emit();
+}
+
+fn singles_of(users: std::ops::Range<usize>) -> Vec<Vec<u8>> {
+    users
+        .map(|n| {
+            post(
+                "/v1/notifications",
+                &crate::server::notification(&format!("user{n}")),
+            )
+        })
+        .collect()
+}
+
+async fn among_endpoints(length: Duration) {
+    let (few, many) = (10, if is_quick() { 500 } else { 10_000 });
+    let server = Server::start();
+    let before = webhooks::to_endpoints(&server, 0..few, few, length).await;
+    let after = webhooks::to_endpoints(&server, few..many, many, length).await;
+    Row::rate(
+        &format!("accept to webhook, {many} endpoints"),
+        "webhooks/s",
+        after,
+    )
+    .beside(&format!("{few} endpoints"), before)
+    .target(GROWTH)
+    .emit();
+}
+
+/// Undelivered events of endpoints that never reply.
+async fn with_a_backlog(length: Duration) {
+    let backlog = if is_quick() { 20_000 } else { 1_000_000 };
+    let server = Server::start();
+    let arrivals = Arc::<Arrivals>::default();
+    let url = receive(&arrivals, Duration::ZERO).await;
+    server.create_endpoint("/users/healthy", &url).await;
+    let mut poster = Poster::connect(&server.address).await;
+    let before = webhooks::healthy(&mut poster, &arrivals, length).await;
+    let _held = webhooks::stall(&server, &mut poster, backlog).await;
+    let after = webhooks::healthy(&mut poster, &arrivals, length).await;
+    Row::time(
+        &format!("accept to webhook, {backlog} undelivered to others"),
+        &after,
+    )
+    .beside("nothing undelivered", &before)
+    .target(GROWTH)
+    .emit();
+}
+
+async fn beside_streams(length: Duration) {
+    let many = if is_quick() { 500 } else { 10_000 };
+    let server = Server::with(&["--max-streams", "12000"]);
+    let _first = streams::open(&server.address, &streams::events("user0"), "caught_up").await;
+    let before = load::post(&server.address, singles(100), length).await;
+    let requests = (1..many)
+        .map(|n| streams::events(&format!("other{n}")))
+        .collect();
+    let _open = streams::open_all(&server.address, requests, "caught_up").await;
+    let after = load::post(&server.address, singles(100), length).await;
+    let gained = number(after.count) / number(before.count);
+    Row::rate(
+        &format!("accept, one a request, {many} open streams"),
+        "events/s",
+        after.rate(1),
+    )
+    .beside("1 open stream", before.rate(1))
+    .target(GROWTH)
+    .note(format!("{gained:.2} of the requests"))
+    .emit();
+}
