@@ -182,6 +182,7 @@ behaviours! { $
         released_messages_keep_their_attempt
         settled_parts_of_a_claim_do_not_come_again
         extending_a_claim_keeps_it
+        a_settled_message_is_not_extended_with_its_neighbours
         a_group_that_is_gone_is_an_error;
     cancellation:
         a_dropped_settlement_is_done_whole_or_not_at_all

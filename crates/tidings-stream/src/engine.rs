@@ -297,6 +297,12 @@ pub trait Engine: fmt::Debug + Send + Sync + 'static {
         options: ClaimOptions,
     ) -> Result<Claimed, Error>;
 
+    /// Whether handlers can settle in transactions of their own, by a function such as `sqlite::settle_in`. Without it
+    /// a message does not carry its claim.
+    fn settles_in_transactions(&self) -> bool {
+        true
+    }
+
     /// Ends claims. Returns for each whether its receipt was obeyed; `false` means that it is stale, or that a
     /// message is gone that was to move to another stream.
     async fn settle(

@@ -202,20 +202,38 @@ pub async fn settled_parts_of_a_claim_do_not_come_again(engine: Arc<dyn Engine>)
 
 /// A claim that is extended in time does not expire, on its first attempt or a later one.
 pub async fn extending_a_claim_keeps_it(engine: Arc<dyn Engine>) {
+    // Its claims begin later and are not extended, so that one that has expired says how late it is.
+    let witness = key(&streams(engine.clone()), "s", "witness");
     let key = group_with(&engine, 1).await;
+    let earliest = StartFrom::Earliest;
+    engine.open_group(&witness, earliest).await.unwrap();
     let visibility = Duration::from_millis(200);
     for attempt in 1..=2 {
         let claimed = claim(&engine, &key, 1, visibility).await.remove(0);
         assert_eq!(claimed.message.attempt, attempt);
         assert!(extend(&engine, &key, claimed.receipt).await);
-        tokio::time::sleep(visibility * 2).await;
+        claim_again(&engine, &witness, visibility).await;
+        let late = claim_again(&engine, &witness, visibility).await.remove(0);
         assert!(claim(&engine, &key, 1, visibility).await.is_empty());
+        assert!(settle(&engine, &witness, late.receipt, Outcome::Released).await);
         let again = Outcome::Retry {
             delay: Duration::ZERO,
             error: None,
         };
         assert!(settle(&engine, &key, claimed.receipt, again).await);
     }
+}
+
+/// A message that has ended stays so, also while its claim lasts for others.
+pub async fn a_settled_message_is_not_extended_with_its_neighbours(engine: Arc<dyn Engine>) {
+    let key = group_with(&engine, 2).await;
+    let claimed = claim(&engine, &key, 2, NEVER).await;
+    let [done, open] = [claimed[0].receipt, claimed[1].receipt];
+    assert!(settle(&engine, &key, done, Outcome::Acknowledged).await);
+    assert!(!extend(&engine, &key, done).await);
+    assert!(extend(&engine, &key, open).await);
+    assert!(settle(&engine, &key, open, Outcome::Acknowledged).await);
+    assert!(!extend(&engine, &key, open).await);
 }
 
 /// Working with a group that was never created, or has been deleted, is an error.

@@ -78,7 +78,11 @@ pub(super) async fn run(
     }
     let span = process_span(subscription, &messages);
     let context = Context::new(Arc::clone(&subscription.closing));
-    let in_hand = InHand::new(subscription.group(), Arc::clone(&receipts));
+    let in_hand = if subscription.engine.settles_in_transactions() {
+        InHand::new(subscription.group(), Arc::clone(&receipts))
+    } else {
+        InHand::default()
+    };
     let (origins, messages): (Vec<_>, Vec<_>) = messages
         .into_iter()
         .map(|ClaimedMessage { mut message, .. }| {

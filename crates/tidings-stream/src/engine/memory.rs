@@ -285,6 +285,10 @@ impl Engine for MemoryEngine {
         self.with_group(key, |_, group| group.members())
     }
 
+    fn settles_in_transactions(&self) -> bool {
+        false
+    }
+
     fn wakes(&self) -> &Wakes {
         &self.wakes
     }

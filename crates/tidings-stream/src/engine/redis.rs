@@ -363,6 +363,10 @@ impl Engine for RedisEngine {
         Ok(members)
     }
 
+    fn settles_in_transactions(&self) -> bool {
+        false
+    }
+
     fn wakes(&self) -> &Wakes {
         self.shared.listener.wakes()
     }
