@@ -11,6 +11,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -65,6 +67,37 @@ impl Used {
         let busy = (self.busy - then.busy) - (self.ours - then.ours);
         // Ticks are rounded.
         (busy / (self.all - then.all).max(1.0)).max(0.0)
+    }
+}
+
+/// Watches for moments in which no program ran at all, such as while a virtual machine is paused: a benchmark that
+/// went through one has measured nothing.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    ended: mpsc::Sender<()>,
+    watching: JoinHandle<Duration>,
+}
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        let (ended, is_over) = mpsc::channel();
+        let watching = std::thread::spawn(move || {
+            let mut longest = Duration::ZERO;
+            loop {
+                let began = Instant::now();
+                if is_over.recv_timeout(LOOK) != Err(RecvTimeoutError::Timeout) {
+                    return longest;
+                }
+                longest = longest.max(began.elapsed().saturating_sub(LOOK));
+            }
+        });
+        Self { ended, watching }
+    }
+
+    /// How much longer than it should the longest moment took.
+    pub(crate) fn end(self) -> Duration {
+        drop(self.ended);
+        self.watching.join().unwrap_or_default()
     }
 }
 

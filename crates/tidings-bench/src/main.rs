@@ -5,16 +5,18 @@ mod machine;
 mod programs;
 mod table;
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use tidings_bench::{BENCHMARKS, Benchmark, PEER, ROWS, Row, SECONDS};
 
-use machine::{Machine, Used, look_at_others};
+use machine::{Machine, Used, Watch, look_at_others};
 use programs::Programs;
 
 type Failure = Box<dyn std::error::Error>;
@@ -50,6 +52,9 @@ struct Arguments {
 /// Rows say it if others used this share of the processors.
 const DISTURBED: f64 = 0.1;
 
+/// No load keeps the program that waits for the benchmarks from running for as long.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// What is written to results.json.
 #[derive(Serialize)]
 struct Results<'a> {
@@ -82,6 +87,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let programs = Programs::build(&chosen, arguments.unoptimized)?;
     let folder = programs.target().join("bench");
     std::fs::create_dir_all(&folder)?;
+    let lock = File::create(folder.join("lock"))?;
+    if lock.try_lock().is_err() {
+        return Err("another run is under way, which would disturb this one".into());
+    }
     let seconds = if arguments.quick { 2 } else { 6 };
     let mut machine = Machine::look(&folder)?;
     if machine.free_bytes < LEAST_SPACE {
@@ -148,7 +157,7 @@ fn measure(
     let data = Data::empty(folder.join("data"))?;
     let rows = data.0.join("rows.jsonl");
     let log = folder.join(format!("{}.log", benchmark.name));
-    let output = std::fs::File::create(&log)?;
+    let output = File::create(&log)?;
     let program = programs.path(benchmark)?;
     let mut command = if benchmark.needs_services {
         let mut command = Command::new(programs::root().join("scripts/services"));
@@ -172,7 +181,15 @@ fn measure(
         command.env(PEER, peer);
     }
     let (before, then) = (look_at_others()?, Used::now()?);
+    let watch = Watch::start();
     let status = command.status()?;
+    let pause = watch.end();
+    if pause > LONGEST_PAUSE {
+        let seconds = pause.as_secs();
+        return Err(
+            format!("the machine stood still for {seconds} s meanwhile: run it again").into(),
+        );
+    }
     // A database is no child of the benchmark: there, only the moments before and after say what others do.
     let others = if benchmark.needs_services {
         before.max(look_at_others()?)

@@ -66,7 +66,7 @@ async fn database() -> Client {
 pub(crate) async fn beside_the_database_alone(length: Duration) {
     let batches = inserts(length).await;
     let posters = group_commit(length).await;
-    let same = same_rows(length).await;
+    let same = same_rows(BATCH, length).await;
     let stored = logs_alone(length).await;
     let rate = || {
         Row::rate(
@@ -115,12 +115,13 @@ pub(crate) async fn beside_the_database_alone(length: Duration) {
         length,
     )
     .await;
+    let same = same_rows(BATCH * accept::BATCH, length).await;
     Row::rate(
         "accept, 100 a request, 64 posters",
         "events/s",
         load.rate(accept::BATCH),
     )
-    .beside("inserts of the same rows, 64 a commit", same)
+    .beside("inserts of the same rows, 6,400 a commit", same)
     .emit();
 }
 
@@ -147,16 +148,16 @@ impl Rows {
 }
 
 /// Commits batch after batch over one connection, and returns the rows a second.
-async fn batch_after_batch(client: &Client, insert: &str, length: Duration) -> Rate {
+async fn batch_after_batch(client: &Client, insert: &str, size: usize, length: Duration) -> Rate {
     let insert = client.prepare(insert).await.unwrap();
     let (started, mut rows, mut latencies) = (Instant::now(), 0, Latencies::default());
     while started.elapsed() < length {
         let began = Instant::now();
         let mut batch = Rows::default();
-        (rows..rows + BATCH).for_each(|number| batch.push(number));
+        (rows..rows + size).for_each(|number| batch.push(number));
         batch.insert(client, &insert).await;
         latencies.add(began.elapsed());
-        rows += BATCH;
+        rows += size;
     }
     Rate::new(rows, started.elapsed(), &latencies)
 }
@@ -164,13 +165,13 @@ async fn batch_after_batch(client: &Client, insert: &str, length: Duration) -> R
 async fn inserts(length: Duration) -> Rate {
     let client = database().await;
     client.batch_execute(TABLE).await.unwrap();
-    let rate = batch_after_batch(&client, INSERT, length).await;
+    let rate = batch_after_batch(&client, INSERT, BATCH, length).await;
     drop_table(&client).await;
     rate
 }
 
 /// The rows that the server writes as well, in one statement that checks nothing. Returns the events a second.
-async fn same_rows(length: Duration) -> Rate {
+async fn same_rows(size: usize, length: Duration) -> Rate {
     let schema = Schema::create().await;
     let config = Config::new(&schema.url()).unwrap();
     let store = PostgresStore::open(config.clone(), PostgresOptions::default()).await;
@@ -179,7 +180,7 @@ async fn same_rows(length: Duration) -> Rate {
     let users = "INSERT INTO tidings_notify_log (user_id, epoch, line)
         SELECT 'user' || n, 0, 0 FROM generate_series(0, 99) AS n";
     client.batch_execute(users).await.unwrap();
-    batch_after_batch(&client, ACCEPTED, length).await
+    batch_after_batch(&client, ACCEPTED, size, length).await
 }
 
 /// As many callers, each of which waits for the commit of its row before the next; those that wait at the same

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tidings_bench::{Latencies, Row, Target, is_quick, number};
@@ -46,11 +46,13 @@ pub(crate) async fn fan_out(length: Duration) {
             "id: {id}\ndata: {{\"id\":\"{id}\",\"user_id\":\"all\",\"type\":\"notification\",\"payload\":{payload},\
              \"timestamp\":\"2026-11-27T07:49:49.270557Z\",\"read_at\":null,\"archived_at\":null,\"key\":null}}\n\n"
         );
-        writes.send(event).unwrap();
+        for thread in &writes {
+            thread.send(event.clone()).unwrap();
+        }
     })
     .await;
     Row::time("one event to 1,000 streams, 50 a second", &ours)
-        .beside("writes of a bare loop", &bare)
+        .beside("writes of bare loops", &bare)
         .target(Target::AtMost(3.0))
         .target(Target::P99(10.0))
         .emit();
@@ -77,29 +79,36 @@ async fn arrivals_of(
     readers.join_all().await.into_iter().flatten().collect()
 }
 
-/// A thread that writes whatever it is sent to all its connections.
-fn bare_loop() -> (String, mpsc::Sender<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+/// Threads that write whatever they are sent to all connections, each to its share: as many as the server has.
+fn bare_loop() -> (String, Vec<mpsc::Sender<String>>) {
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0").unwrap());
     let address = listener.local_addr().unwrap().to_string();
-    let (sender, events) = mpsc::channel::<String>();
-    std::thread::spawn(move || {
-        let mut sockets: Vec<_> = (0..FAN_OUT)
-            .map(|_| {
-                let (mut socket, _) = listener.accept().unwrap();
-                let _request = socket.read(&mut [0; 1024]).unwrap();
-                socket.set_nodelay(true).unwrap();
-                socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n:\n\n").unwrap();
-                socket
-            })
-            .collect();
-        for event in events {
-            for socket in &mut sockets {
-                // The readers are gone at the end.
-                let _gone = socket.write_all(event.as_bytes());
+    let threads = std::thread::available_parallelism().unwrap().get();
+    let mut senders = Vec::new();
+    for thread in 0..threads {
+        let listener = Arc::clone(&listener);
+        let (sender, events) = mpsc::channel::<String>();
+        senders.push(sender);
+        std::thread::spawn(move || {
+            let share = (thread..FAN_OUT).step_by(threads);
+            let mut sockets: Vec<_> = share
+                .map(|_| {
+                    let (mut socket, _) = listener.accept().unwrap();
+                    let _request = socket.read(&mut [0; 1024]).unwrap();
+                    socket.set_nodelay(true).unwrap();
+                    socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n:\n\n").unwrap();
+                    socket
+                })
+                .collect();
+            for event in events {
+                for socket in &mut sockets {
+                    // The readers are gone at the end.
+                    let _gone = socket.write_all(event.as_bytes());
+                }
             }
-        }
-    });
-    (address, sender)
+        });
+    }
+    (address, senders)
 }
 
 /// 1,000 notifications a second to screens of 50 users, with and without streams of others.
