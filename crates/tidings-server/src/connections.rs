@@ -36,7 +36,7 @@ use self::head_timer::HeadTimer;
 use self::progress::Progress;
 use self::slots::Slots;
 pub(crate) use self::stream_socket::StreamSocket;
-use self::transport::Transport;
+pub(crate) use self::transport::Transport;
 use self::unread::Unread;
 use crate::app::{App, SharedApp};
 use crate::http;

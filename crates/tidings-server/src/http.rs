@@ -38,6 +38,7 @@ mod routes;
 mod running;
 mod sse;
 mod unversioned;
+mod upgrade;
 mod websocket;
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::{Handover, Progress};
 /// A socket that records in its [`Progress`] what has been written to it. It is shared, so that handlers can
 /// see when the client closes it.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     socket: Arc<TcpStream>,
     progress: Arc<Progress>,
     handover: Arc<Handover>,

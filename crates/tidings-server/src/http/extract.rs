@@ -4,14 +4,10 @@ use std::str::FromStr;
 
 use axum::extract::path::ErrorKind;
 use axum::extract::rejection::PathRejection;
-use axum::extract::ws::WebSocketUpgrade;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequest, FromRequestParts, MatchedPath, Path, Request};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use axum::http::{HeaderMap, HeaderValue, Version};
 use percent_encoding::percent_decode_str;
 use schemars::JsonSchema;
 use tidings_notify::UserId;
@@ -22,9 +18,7 @@ use super::body::Body;
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::access::Caller;
-use crate::connections::ClientConnection;
 use crate::idempotency::{IdempotencyKey, NAME};
-use crate::wire::code::Code;
 
 /// A named part of the path.
 #[derive(Debug)]
@@ -213,79 +207,6 @@ pub(super) fn check_host(request: &Request) -> Result<(), ApiError> {
 /// A client may leave the value empty.
 fn is_host(value: &[u8]) -> bool {
     value.is_empty() || (!value.contains(&b'@') && Authority::try_from(value).is_ok())
-}
-
-/// A request to upgrade to a WebSocket, and the connection that becomes one.
-#[derive(Debug)]
-pub(crate) struct Upgrade {
-    pub(crate) socket: WebSocketUpgrade,
-    pub(crate) connection: ClientConnection,
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Some(connection) = parts.extensions.get().cloned() else {
-            return Err(upgrade_required("this connection cannot be upgraded"));
-        };
-        let socket = WebSocketUpgrade::from_request_parts(parts, state).await;
-        let socket = socket.map_err(|rejection| needed_for_upgrade(&rejection))?;
-        check_socket_key(&parts.headers)?;
-        Ok(Self { socket, connection })
-    }
-}
-
-/// What a request lacks to become a WebSocket.
-fn needed_for_upgrade(rejection: &WebSocketUpgradeRejection) -> ApiError {
-    use WebSocketUpgradeRejection as Rejection;
-    upgrade_required(match rejection {
-        Rejection::InvalidWebSocketVersionHeader(_) => "expected `Sec-WebSocket-Version: 13`",
-        Rejection::WebSocketKeyHeaderMissing(_) => return wrong_socket_key(),
-        Rejection::ConnectionNotUpgradable(_) => "this connection cannot be upgraded",
-        _ => "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`",
-    })
-}
-
-/// The response names the protocol, and its version
-/// ([RFC 9110, section 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22),
-/// [RFC 6455, section 4.4](https://www.rfc-editor.org/rfc/rfc6455#section-4.4)).
-fn upgrade_required(message: &'static str) -> ApiError {
-    let headers = [
-        (header::CONNECTION, HeaderValue::from_static("upgrade")),
-        (header::UPGRADE, HeaderValue::from_static("websocket")),
-        (
-            header::SEC_WEBSOCKET_VERSION,
-            HeaderValue::from_static("13"),
-        ),
-    ];
-    let error = ApiError::new(Code::UpgradeRequired, message);
-    error.with_headers(HeaderMap::from_iter(headers))
-}
-
-/// The name of the header with the key of a WebSocket, as the RFC spells it.
-const SOCKET_KEY: &str = "Sec-WebSocket-Key";
-
-/// Length of the key of a WebSocket in bytes.
-const SOCKET_KEY_BYTES: usize = 16;
-
-/// Checks the key, which the library does not look at
-/// ([RFC 6455, section 4.2.1](https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1)).
-fn check_socket_key(headers: &HeaderMap) -> Result<(), ApiError> {
-    let key = header_once(headers, SOCKET_KEY)?;
-    let bytes = key.and_then(|key| BASE64_STANDARD.decode(key).ok());
-    if bytes.is_some_and(|bytes| bytes.len() == SOCKET_KEY_BYTES) {
-        Ok(())
-    } else {
-        Err(wrong_socket_key())
-    }
-}
-
-fn wrong_socket_key() -> ApiError {
-    ApiError::invalid(
-        SOCKET_KEY,
-        format!("expected {SOCKET_KEY_BYTES} bytes in base64"),
-    )
 }
 
 /// A header, if there is one. Given twice, it is refused: one of the two would be ignored.

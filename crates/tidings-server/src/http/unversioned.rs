@@ -11,12 +11,13 @@ use tidings_notify::{Draft, Epoch, InboxAction, Item, Since, UserId};
 
 use super::body::Body;
 use super::error::ApiError;
-use super::extract::{InPath, SentKey, Upgrade};
+use super::extract::{InPath, SentKey};
 use super::feed::Confirmation;
 use super::fields::Fields;
 use super::inbox;
 use super::notifications::{accept, created, default_type, message_payload};
 use super::request::{FromFields, request};
+use super::upgrade::Upgrade;
 use super::websocket::{self, Encoder};
 use crate::access::Caller;
 use crate::app::SharedApp;

@@ -1,42 +1,37 @@
 //! `GET /v1/users/{user}/ws`: a user's stream as JSON text frames on a WebSocket.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::SinkExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value};
 use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFrame};
 use tidings_notify::{InboxAction, Item, Since, UserId};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as Violation, Message};
 use tracing::{Instrument, Span};
 
 use super::cursor;
 use super::error::ApiError;
-use super::extract::{InPath, Parameters, Upgrade};
+use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
+use super::upgrade::{Socket, Upgrade};
 use crate::access::Caller;
 use crate::app::SharedApp;
+use crate::connections::ClientConnection;
 use crate::wire::code::Code;
 
-/// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
-const MAX_FRAME_BYTES: usize = 4096;
-
-/// The library's default would allocate 128 KiB for every idle connection.
-const READ_BUFFER_BYTES: usize = 1024;
-
-/// Frames are collected up to this size before they are written.
-const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// How long a client may take to agree to a close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After this many pings without a pong the client is gone.
 const MAX_PINGS_WITHOUT_PONG: u32 = 3;
-
-/// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
-/// the offered ones is.
-const PROTOCOL: &str = "tidings.v1";
 
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
@@ -93,68 +88,44 @@ pub(crate) async fn open(
     upgrade: Upgrade,
     encoder: impl Encoder,
 ) -> Result<Response, ApiError> {
-    let Upgrade { socket, connection } = upgrade;
     let admitted = match app.permits.take(&user) {
         Ok(permit) => {
             let subscription = app.notifier.subscribe(user.clone(), since).await?;
-            Ok((permit, subscription, app.tracker.register(user.clone())?))
+            let registration = app.tracker.register(user.clone())?;
+            Ok(Feed::new(
+                subscription,
+                permit,
+                registration,
+                confirmation,
+                app.config.ping_interval,
+                app.farewell.group(),
+                caller.validity(),
+            ))
         }
         Err(full) => Err(full),
     };
-    let validity = caller.validity();
-    let upgrade = socket
-        .protocols([PROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .on_failed_upgrade(|error| tracing::debug!(%error, "a WebSocket upgrade failed"));
-    let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
+    let connection = upgrade.connection.clone();
     let span = Span::current();
-    Ok(upgrade.on_upgrade(move |mut socket| {
+    let accepting = Arc::clone(&app);
+    Ok(upgrade.accept(&accepting, move |socket| {
+        let mut session = Session {
+            app,
+            user,
+            socket,
+            encoder,
+            pings_without_pong: 0,
+        };
         let run = async move {
-            let stopping = app.farewell.group();
-            let session = async {
-                match admitted {
-                    Ok((permit, subscription, registration)) => {
-                        let feed = Feed::new(
-                            subscription,
-                            permit,
-                            registration,
-                            confirmation,
-                            app.config.ping_interval,
-                            stopping.clone(),
-                            validity,
-                        );
-                        let session = Session {
-                            app,
-                            user,
-                            socket,
-                            feed,
-                            encoder,
-                            pings_without_pong: 0,
-                        };
-                        session.run().await
-                    }
-                    Err(full) => say_bye(&mut socket, Bye::full(full.reason()), &encoder).await,
-                }
-            };
-            let outcome = tokio::select! {
-                outcome = session => outcome,
-                () = connection.stalls_the_stop(&stopping) => Err(SocketError::Stalled),
+            let outcome = match admitted {
+                Ok(mut feed) => session.run(&mut feed, &connection).await,
+                Err(full) => session.say_bye(Bye::full(full.reason())).await,
             };
             if let Err(error) = outcome {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "a WebSocket ended"
-                );
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "a WebSocket ended");
             }
         };
-        tasks.track_future(async move {
-            cutting_off
-                .run_until_cancelled_owned(run.instrument(span))
-                .await;
-        })
+        run.instrument(span)
     }))
 }
 
@@ -162,7 +133,7 @@ pub(crate) async fn open(
 #[derive(Debug, thiserror::Error)]
 enum SocketError {
     #[error("the connection failed")]
-    Transport(#[from] axum::Error),
+    Transport(#[from] Violation),
     #[error("cannot encode a frame as JSON")]
     Encode(#[from] serde_json::Error),
     #[error("the client does not read while the server stops")]
@@ -172,62 +143,98 @@ enum SocketError {
 struct Session<E> {
     app: SharedApp,
     user: UserId,
-    socket: WebSocket,
-    feed: Feed,
+    socket: Socket,
     encoder: E,
     /// Pings since the last pong.
     pings_without_pong: u32,
 }
 
+/// What a socket waits for.
+enum Next {
+    Step(Step),
+    Message(Option<Result<Message, Violation>>),
+}
+
 impl<E: Encoder> Session<E> {
-    async fn run(mut self) -> Result<(), SocketError> {
-        self.greet().await?;
+    /// Sends what there is and does what the client asks for, until the stream or the connection ends.
+    async fn run(
+        &mut self,
+        feed: &mut Feed,
+        connection: &ClientConnection,
+    ) -> Result<(), SocketError> {
+        let app = Arc::clone(&self.app);
+        let hello = Hello::new(
+            &self.user,
+            feed.subscription().hello(),
+            self.app.config.ping_interval,
+        );
+        let hello = self.encoder.control(Control::Hello(hello))?;
+        self.send(hello).await?;
         loop {
-            tokio::select! {
-                step = self.feed.step() => match step {
-                    Step::Items(items) => self.send_items(&items).await?,
-                    Step::Ping if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
-                        return say_bye(&mut self.socket, Bye::silent(), &self.encoder).await;
-                    }
-                    Step::Ping => {
-                        self.pings_without_pong += 1;
-                        self.socket.send(Message::Ping(Bytes::new())).await?;
-                    }
-                    Step::Expiring(at) => {
-                        let expiring = Control::Expiring(Expiring::new(at));
-                        send(&mut self.socket, self.encoder.control(expiring)?).await?;
-                    }
-                    Step::End(bye) => {
-                        return say_bye(&mut self.socket, bye, &self.encoder).await;
-                    }
-                },
-                message = self.socket.recv() => {
-                    self.pings_without_pong = 0;
-                    match message {
-                        None => return Ok(()),
-                        Some(Ok(Message::Close(_))) => {
-                            // Reading on sends the server's half of the close.
-                            finish_close(&mut self.socket).await;
-                            return Ok(());
-                        }
-                        Some(Ok(Message::Text(text))) => self.handle(text.as_str()).await?,
-                        Some(Ok(Message::Binary(_))) => self.handle("").await?,
-                        // The library has queued a pong. Nothing more is read before it is written,
-                        // so that a client that sends pings and reads nothing costs no memory.
-                        Some(Ok(Message::Ping(_))) => self.socket.flush().await?,
-                        Some(Ok(Message::Pong(_))) => {}
-                        Some(Err(error)) => return refuse_frame(&mut self.socket, error).await,
-                    }
+            let next = tokio::select! {
+                step = feed.step() => Next::Step(step),
+                message = self.socket.next() => Next::Message(message),
+            };
+            // Boxed, because a socket that waits should not have the size of all that it may do.
+            let is_over = tokio::select! {
+                is_over = Box::pin(self.take(feed, next)) => is_over?,
+                () = connection.stalls_the_stop(&app.stopping) => {
+                    return Err(SocketError::Stalled);
                 }
+            };
+            if is_over {
+                return Ok(());
             }
         }
     }
 
-    async fn greet(&mut self) -> Result<(), SocketError> {
-        let start = self.feed.subscription().hello();
-        let hello = Hello::new(&self.user, start, self.app.config.ping_interval);
-        let hello = self.encoder.control(Control::Hello(hello))?;
-        send(&mut self.socket, hello).await
+    /// Sends a step, or does what a message of the client asks for. Returns whether the socket is over.
+    async fn take(&mut self, feed: &mut Feed, next: Next) -> Result<bool, SocketError> {
+        match next {
+            Next::Step(Step::Items(items)) => {
+                self.send_items(&items).await?;
+                feed.confirm_written();
+            }
+            Next::Step(Step::Ping) if self.pings_without_pong == MAX_PINGS_WITHOUT_PONG => {
+                self.say_bye(Bye::silent()).await?;
+                return Ok(true);
+            }
+            Next::Step(Step::Ping) => {
+                self.pings_without_pong += 1;
+                self.socket.send(Message::Ping(Bytes::new())).await?;
+            }
+            Next::Step(Step::Expiring(at)) => {
+                let expiring = Control::Expiring(Expiring::new(at));
+                let expiring = self.encoder.control(expiring)?;
+                self.send(expiring).await?;
+            }
+            Next::Step(Step::End(bye)) => {
+                self.say_bye(bye).await?;
+                return Ok(true);
+            }
+            Next::Message(message) => {
+                self.pings_without_pong = 0;
+                match message {
+                    None => return Ok(true),
+                    Some(Ok(Message::Close(_))) => {
+                        // Reading on sends the server's half of the close.
+                        self.finish_close().await;
+                        return Ok(true);
+                    }
+                    Some(Ok(Message::Text(text))) => self.handle(feed, text.as_str()).await?,
+                    Some(Ok(Message::Binary(_))) => self.handle(feed, "").await?,
+                    // The library has queued a pong. Nothing more is read before it is written,
+                    // so that a client that sends pings and reads nothing costs no memory.
+                    Some(Ok(Message::Ping(_))) => self.socket.flush().await?,
+                    Some(Ok(Message::Pong(_) | Message::Frame(_))) => {}
+                    Some(Err(violation)) => {
+                        self.refuse_frame(violation).await?;
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Sends the items in as few writes as their size allows.
@@ -237,26 +244,24 @@ impl<E: Encoder> Session<E> {
                 self.socket.feed(Message::Text(text.into())).await?;
             }
         }
-        self.socket.flush().await?;
-        self.feed.confirm_written();
-        Ok(())
+        Ok(self.socket.flush().await?)
     }
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.
-    async fn handle(&mut self, request: &str) -> Result<(), SocketError> {
+    async fn handle(&mut self, feed: &mut Feed, request: &str) -> Result<(), SocketError> {
         if !E::HAS_REQUESTS {
             return Ok(());
         }
-        let Err(error) = self.carry_out(request).await else {
+        let Err(error) = self.carry_out(feed, request).await else {
             return Ok(());
         };
         let frame = WebSocketFrame::error(error.into_description());
-        send(&mut self.socket, Some(frame.to_text()?)).await
+        self.send(Some(frame.to_text()?)).await
     }
 
-    async fn carry_out(&mut self, request: &str) -> Result<(), ApiError> {
+    async fn carry_out(&mut self, feed: &mut Feed, request: &str) -> Result<(), ApiError> {
         match serde_json::from_str(request) {
-            Ok(Request::Ack(id)) if self.feed.has_given(id) => self.feed.acknowledge(id),
+            Ok(Request::Ack(id)) if feed.has_given(id) => feed.acknowledge(id),
             Ok(Request::Ack(_)) => {
                 let expected = "expected the id of a notification that this stream has sent, or of an earlier one";
                 return Err(ApiError::new(Code::InvalidFrame, expected).about("ack"));
@@ -274,6 +279,53 @@ impl<E: Encoder> Session<E> {
         }
         Ok(())
     }
+
+    async fn send(&mut self, text: Option<String>) -> Result<(), SocketError> {
+        match text {
+            Some(text) => Ok(self.socket.send(Message::Text(text.into())).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the stream: a `bye`, then a close with the same code.
+    async fn say_bye(&mut self, bye: Bye) -> Result<(), SocketError> {
+        let frame = self.encoder.control(Control::Bye(bye))?;
+        self.send(frame).await?;
+        let close = CloseFrame {
+            code: bye.code.into(),
+            reason: bye.reason.into(),
+        };
+        self.socket.send(Message::Close(Some(close))).await?;
+        self.finish_close().await;
+        Ok(())
+    }
+
+    /// Waits a moment for the client's half of the close, so that the client can read everything before
+    /// the connection ends.
+    async fn finish_close(&mut self) {
+        let agreed = async { while let Some(Ok(_)) = self.socket.next().await {} };
+        let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
+    }
+
+    /// Closes the connection of a client that violated the protocol or the size limit, and says which.
+    async fn refuse_frame(&mut self, violation: Violation) -> Result<(), SocketError> {
+        let (code, reason) = match violation {
+            Violation::Capacity(_) => (
+                CloseCode::Size,
+                "expected text frames of at most 4096 bytes",
+            ),
+            Violation::Utf8(_) => (CloseCode::Invalid, "expected text in UTF-8"),
+            Violation::Protocol(_) => (
+                CloseCode::Protocol,
+                "the frame violates the WebSocket protocol",
+            ),
+            // The connection is broken.
+            other => return Err(other.into()),
+        };
+        let reason = reason.into();
+        let close = Message::Close(Some(CloseFrame { code, reason }));
+        Ok(self.socket.send(close).await?)
+    }
 }
 
 /// What is wrong with a frame that is no request: its id, or everything.
@@ -288,58 +340,4 @@ fn unreadable(frame: &str) -> ApiError {
         _ => r#"expected {"ack":"<id>"}, {"read":"<id>"}, {"seen":"<id>"} or {"archive":"<id>"}"#,
     };
     ApiError::new(Code::InvalidFrame, message)
-}
-
-async fn send(socket: &mut WebSocket, text: Option<String>) -> Result<(), SocketError> {
-    match text {
-        Some(text) => Ok(socket.send(Message::Text(text.into())).await?),
-        None => Ok(()),
-    }
-}
-
-/// How long a client may take to agree to a close.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Ends the stream: a `bye`, then a close with the same code.
-async fn say_bye(
-    socket: &mut WebSocket,
-    bye: Bye,
-    encoder: &impl Encoder,
-) -> Result<(), SocketError> {
-    send(socket, encoder.control(Control::Bye(bye))?).await?;
-    let close = CloseFrame {
-        code: bye.code,
-        reason: bye.reason.into(),
-    };
-    socket.send(Message::Close(Some(close))).await?;
-    finish_close(socket).await;
-    Ok(())
-}
-
-/// Waits a moment for the client's half of the close, so that the client can read everything before
-/// the connection ends.
-async fn finish_close(socket: &mut WebSocket) {
-    let agreed = async { while let Some(Ok(_)) = socket.recv().await {} };
-    let _timed_out = tokio::time::timeout(CLOSE_TIMEOUT, agreed).await;
-}
-
-/// Closes the connection of a client that violated the protocol or the size limit, and says which.
-async fn refuse_frame(socket: &mut WebSocket, error: axum::Error) -> Result<(), SocketError> {
-    let violation = error.into_inner();
-    let (code, reason) = match violation.downcast_ref() {
-        Some(tungstenite::Error::Capacity(_)) => (
-            close_code::SIZE,
-            "expected text frames of at most 4096 bytes",
-        ),
-        Some(tungstenite::Error::Utf8(_)) => (close_code::INVALID, "expected text in UTF-8"),
-        Some(tungstenite::Error::Protocol(_)) => (
-            close_code::PROTOCOL,
-            "the frame violates the WebSocket protocol",
-        ),
-        // The connection is broken.
-        _ => return Err(axum::Error::new(violation).into()),
-    };
-    let reason = reason.into();
-    let close = Message::Close(Some(CloseFrame { code, reason }));
-    Ok(socket.send(close).await?)
 }

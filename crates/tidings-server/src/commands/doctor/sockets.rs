@@ -12,9 +12,9 @@ use serde::Deserialize;
 use tidings_notify::wire::{BYE, HELLO, SSE_PREFIX};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout};
-use tungstenite::handshake::client::generate_key;
-use tungstenite::handshake::derive_accept_key;
-use tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 
 use super::server;
 use crate::commands::CommandError;

@@ -1,0 +1,174 @@
+//! Requests that become WebSockets.
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+
+use super::error::ApiError;
+use super::extract::header_once;
+use crate::app::App;
+use crate::connections::{ClientConnection, Transport};
+use crate::wire::code::Code;
+
+/// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
+pub(super) const MAX_FRAME_BYTES: usize = 4096;
+
+/// The library's default would allocate 128 KiB for every idle connection.
+const READ_BUFFER_BYTES: usize = 512;
+
+/// Frames are collected up to this size before they are written.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// The subprotocol that is confirmed to clients that offer it. Browsers fail a connection if none of
+/// the offered ones is.
+const PROTOCOL: HeaderValue = HeaderValue::from_static("tidings.v1");
+
+/// The server's half of a WebSocket.
+pub(crate) type Socket = WebSocketStream<Transport>;
+
+/// A request to upgrade to a WebSocket, and the connection that becomes one.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(crate) connection: ClientConnection,
+    upgraded: OnUpgrade,
+    accept_key: HeaderValue,
+    offers_protocol: bool,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let headers = &parts.headers;
+        let asks = |name, option| has_option(headers, name, option);
+        if !asks(header::CONNECTION, "upgrade") || !asks(header::UPGRADE, "websocket") {
+            let expected = "expected a WebSocket: `Connection: Upgrade` and `Upgrade: websocket`";
+            return Err(upgrade_required(expected));
+        }
+        if !asks(header::SEC_WEBSOCKET_VERSION, "13") {
+            return Err(upgrade_required("expected `Sec-WebSocket-Version: 13`"));
+        }
+        let key = socket_key(headers)?;
+        let accept_key = derive_accept_key(key.as_bytes());
+        let accept_key = HeaderValue::try_from(accept_key).map_err(|_| wrong_socket_key())?;
+        let offers_protocol = PROTOCOL
+            .to_str()
+            .is_ok_and(|name| asks(header::SEC_WEBSOCKET_PROTOCOL, name));
+        let not_here = || upgrade_required("this connection cannot be upgraded");
+        Ok(Self {
+            connection: parts.extensions.get().cloned().ok_or_else(not_here)?,
+            upgraded: parts.extensions.remove().ok_or_else(not_here)?,
+            accept_key,
+            offers_protocol,
+        })
+    }
+}
+
+impl Upgrade {
+    /// Accepts the upgrade. What `run` makes of the socket becomes a task of the server.
+    pub(crate) fn accept<F>(
+        self,
+        app: &App,
+        run: impl FnOnce(Socket) -> F + Send + 'static,
+    ) -> Response
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (tasks, cutting_off) = (app.tasks.clone(), app.cutting_off.clone());
+        let upgraded = self.upgraded;
+        app.tasks.spawn(async move {
+            let upgraded = match upgraded.await {
+                Ok(upgraded) => upgraded.downcast::<TokioIo<Transport>>(),
+                Err(error) => {
+                    tracing::debug!(%error, "a WebSocket upgrade failed");
+                    return;
+                }
+            };
+            let Ok(parts) = upgraded else {
+                tracing::error!("a WebSocket came over a transport that is not the server's");
+                return;
+            };
+            let config = WebSocketConfig::default()
+                .max_message_size(Some(MAX_FRAME_BYTES))
+                .max_frame_size(Some(MAX_FRAME_BYTES))
+                .read_buffer_size(READ_BUFFER_BYTES)
+                .write_buffer_size(WRITE_BUFFER_BYTES);
+            let socket = Socket::from_partially_read(
+                parts.io.into_inner(),
+                parts.read_buf.into(),
+                Role::Server,
+                Some(config),
+            );
+            let session = run(socket.await);
+            tasks.spawn(cutting_off.run_until_cancelled_owned(session));
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept_key);
+        if self.offers_protocol {
+            headers.insert(header::SEC_WEBSOCKET_PROTOCOL, PROTOCOL);
+        }
+        response
+    }
+}
+
+/// Whether a header has an option in its list, in any case of its letters.
+fn has_option(headers: &HeaderMap, name: HeaderName, option: &str) -> bool {
+    let values = headers.get_all(name).iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|found| found.trim().eq_ignore_ascii_case(option))
+}
+
+/// The response names the protocol, and its version
+/// ([RFC 9110, section 15.5.22](https://www.rfc-editor.org/rfc/rfc9110#section-15.5.22),
+/// [RFC 6455, section 4.4](https://www.rfc-editor.org/rfc/rfc6455#section-4.4)).
+fn upgrade_required(message: &'static str) -> ApiError {
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (
+            header::SEC_WEBSOCKET_VERSION,
+            HeaderValue::from_static("13"),
+        ),
+    ];
+    let error = ApiError::new(Code::UpgradeRequired, message);
+    error.with_headers(HeaderMap::from_iter(headers))
+}
+
+/// The name of the header with the key of a WebSocket, as the RFC spells it.
+const SOCKET_KEY: &str = "Sec-WebSocket-Key";
+
+/// Length of the key of a WebSocket in bytes.
+const SOCKET_KEY_BYTES: usize = 16;
+
+/// The key, if it is one
+/// ([RFC 6455, section 4.2.1](https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1)).
+fn socket_key(headers: &HeaderMap) -> Result<&HeaderValue, ApiError> {
+    let key = header_once(headers, SOCKET_KEY)?;
+    let is_one = |key: &&HeaderValue| {
+        let bytes = BASE64_STANDARD.decode(key).ok();
+        bytes.is_some_and(|bytes| bytes.len() == SOCKET_KEY_BYTES)
+    };
+    key.filter(is_one).ok_or_else(wrong_socket_key)
+}
+
+fn wrong_socket_key() -> ApiError {
+    ApiError::invalid(
+        SOCKET_KEY,
+        format!("expected {SOCKET_KEY_BYTES} bytes in base64"),
+    )
+}
