@@ -38,8 +38,8 @@ test("every flag, variable and command that the handbook names is one of the pro
   const flags = new Set(all.match(/--[a-z][a-z-]+/g));
   const variables = new Set(all.match(/TIDINGS_[A-Z_]+/g));
   const commands = new Set(said.map(([path]) => path.split(" ")[0]));
-  // Of cargo, and of the tests.
-  const foreign = new Set(["--release", "--example", "--path", "--fast", "--no-default-features"]);
+  // Of cargo, of the tests and of the benchmarks.
+  const foreign = new Set(["--release", "--example", "--path", "--fast", "--no-default-features", "--only", "--quick"]);
   for (const [page, text] of handbook) {
     for (const [flag] of text.matchAll(/(?<=`|`[^`\n]* )--[a-z][a-z-]+(?=[^`\n]*`)/g)) {
       assert.ok(flags.has(flag) || foreign.has(flag), `${page}: ${flag}`);
