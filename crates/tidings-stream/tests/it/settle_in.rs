@@ -12,7 +12,7 @@ use tidings_stream::{
     BatchError, Consumer, ConsumerStats, Error, HandlerError, Message, MessageId, NewMessage,
     RetryDelay, ServiceConfig, StartFrom, Streams, SubscribeOptions, postgres,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::database::{NEVER, Schema, from_start, key, next, numbered, recorder, soon, until};
 use crate::effects::{Effects, End, Failed};
@@ -112,6 +112,7 @@ on_both_engines! {
     a_batch_settles_a_part_in_a_transaction
     a_lost_claim_is_refused
     a_handler_may_go_on_after_its_transaction
+    a_transaction_lets_the_next_message_of_its_key_come
     a_pulled_message_is_settled_in_a_transaction
     only_what_a_handler_has_can_be_settled
 }
@@ -378,6 +379,45 @@ async fn goes_on_after_its_transaction<F>(
     assert_eq!(soon(ended.recv()).await, Some(1));
     until(async || consumer.stats() == acknowledged(1)).await;
     consumer.close().await;
+}
+
+/// Without a poll, and to a member that has found nothing to claim before. The receipt of the first
+/// message is stale by then, so that it frees the key no more.
+async fn a_transaction_lets_the_next_message_of_its_key_come(place: Place) {
+    let (begin, mut begun) = mpsc::channel(1);
+    let go_on = Arc::new(Notify::new());
+    let options = from_start().with_key_order().with_visibility_timeout(NEVER);
+    let subscribe = || {
+        let (begin, go_on) = (begin.clone(), Arc::clone(&go_on));
+        place.subscribe(options.clone(), move |effects, message| {
+            let (begin, go_on) = (begin.clone(), Arc::clone(&go_on));
+            async move {
+                if message.payload == "first" {
+                    begin.send(()).await?;
+                    go_on.notified().await;
+                    effects.apply(0, &message, End::Commit).await?;
+                }
+                Ok(())
+            }
+        })
+    };
+    let publish = async |payload: &str, key: &str| {
+        let message = NewMessage::new(payload.to_owned()).with_ordering_key(key);
+        place.streams.publish("s", message).await.unwrap();
+    };
+    publish("first", "a").await;
+    let busy = subscribe().await;
+    soon(begun.recv()).await.unwrap();
+    publish("next", "a").await;
+    let free = subscribe().await;
+    publish("other", "b").await;
+    until(async || free.stats() == acknowledged(1)).await;
+    busy.pause();
+    go_on.notify_one();
+    until(async || free.stats() == acknowledged(2)).await;
+    until(async || busy.stats() == acknowledged(1)).await;
+    busy.close().await;
+    free.close().await;
 }
 
 async fn a_pulled_message_is_settled_in_a_transaction(place: Place) {
