@@ -384,16 +384,16 @@ async fn goes_on_after_its_transaction<F>(
 /// Without a poll, and to a member that has found nothing to claim before. The receipt of the first
 /// message is stale by then, so that it frees the key no more.
 async fn a_transaction_lets_the_next_message_of_its_key_come(place: Place) {
-    let (begin, mut begun) = mpsc::channel(1);
+    let (report, mut begun) = mpsc::channel(1);
     let go_on = Arc::new(Notify::new());
     let options = from_start().with_key_order().with_visibility_timeout(NEVER);
     let subscribe = || {
-        let (begin, go_on) = (begin.clone(), Arc::clone(&go_on));
+        let (report, go_on) = (report.clone(), Arc::clone(&go_on));
         place.subscribe(options.clone(), move |effects, message| {
-            let (begin, go_on) = (begin.clone(), Arc::clone(&go_on));
+            let (report, go_on) = (report.clone(), Arc::clone(&go_on));
             async move {
                 if message.payload == "first" {
-                    begin.send(()).await?;
+                    report.send(()).await?;
                     go_on.notified().await;
                     effects.apply(0, &message, End::Commit).await?;
                 }
