@@ -163,7 +163,8 @@ async fn a_person_watches_webhooks_arrive_in_a_request_bin() {
 
     // One click makes an endpoint whose requests are verified.
     browser.click("#connect").await;
-    browser.until_shown("Request bin").await;
+    let shown = "document.querySelector('#test')?.offsetParent";
+    browser.until("the page of the endpoint", shown).await;
     browser.click("#test").await;
     browser.until_shown("Attempt 1").await;
     let id = bin["id"].as_str().unwrap();
