@@ -1,4 +1,5 @@
 import { Api } from "./api.js";
+import { expect } from "./expect.js";
 import type { EventId } from "./ids.js";
 import { Inbox, type InboxOptions } from "./inbox.js";
 import { type ConnectionOptions, Stream, type StreamOptions } from "./stream.js";
@@ -43,10 +44,6 @@ function isAddress(url: unknown): url is string {
   }
 }
 
-function expect(option: string, holds: boolean, expected: string, got: unknown): asserts holds {
-  if (!holds) throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
-}
-
 /**
  * One user of a Tidings server. Requests are sent again after failures that may be over soon; their errors are
  * {@link TidingsError}s.
@@ -72,12 +69,15 @@ export class Tidings {
     this.#connection = { transport, share, maxWaitMs };
   }
 
-  /** Opens a stream. Close it when it is no longer needed. */
+  /** Opens a stream. Close it when it is no longer needed. Throws a TypeError that names the option, if one is wrong. */
   stream<Payload = unknown>(options: StreamOptions<Payload> = {}): Stream<Payload> {
     return new Stream<Payload>(this.#api, this.#connection, options);
   }
 
-  /** Opens the inbox: its list, and a stream that keeps it up to date. Close it when it is no longer needed. */
+  /**
+   * Opens the inbox: its list, and a stream that keeps it up to date. Close it when it is no longer needed. Throws a
+   * TypeError that names the option, if one is wrong.
+   */
   inbox<Payload = unknown>(options: InboxOptions<Payload> = {}): Inbox<Payload> {
     return new Inbox<Payload>(this, options);
   }

@@ -51,6 +51,13 @@ const STABLE_MS = 10_000;
  */
 const MAX_REFUSALS = 8;
 
+/**
+ * After so many replies in a row that are not from Tidings, and of which none says that the server is away, the address
+ * is taken for a wrong one. With the default waits that takes some four minutes, which a proxy has to learn of a
+ * server that has moved.
+ */
+const MAX_FOREIGN = 20;
+
 /** How a connection ended. */
 interface End {
   error?: TidingsError;
@@ -80,6 +87,7 @@ export class Connection implements Feed {
   #current: Attempt;
   #successor: Attempt | undefined;
   #refusals = 0;
+  #foreign = 0;
 
   constructor(api: Api, options: FeedOptions, listener: FeedListener) {
     this.#api = api;
@@ -106,7 +114,7 @@ export class Connection implements Feed {
       if (attempt !== this.#current) continue;
       this.#successor?.controller.abort();
       this.#successor = undefined;
-      const error = end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" });
+      const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
       const next = await this.#planAfter(end, error);
       if (this.#closed.signal.aborted) return;
       if (next === undefined) return this.#listener.onStatus("failed", error);
@@ -115,6 +123,16 @@ export class Connection implements Feed {
       if (this.#closed.signal.aborted) return;
       this.#current = this.#open();
     }
+  }
+
+  /** Counts replies that are not from Tidings, and says so in the last of them. */
+  #counted(error: TidingsError): TidingsError {
+    const { code, status, message } = error;
+    const isForeign = code === "unexpected_response" && status !== undefined && status < 500 && status !== 408;
+    this.#foreign = isForeign ? this.#foreign + 1 : 0;
+    if (this.#foreign < MAX_FOREIGN) return error;
+    const advice = "check the url, and whether a proxy passes its routes on to the server";
+    return new TidingsError(`${message}, ${MAX_FOREIGN} times in a row: ${advice}`, { code, status, cause: error });
   }
 
   /** When to connect again; `undefined` if it is of no use. */
@@ -140,7 +158,7 @@ export class Connection implements Feed {
       const later = this.#backoff.next(hint);
       return { ms: isAtOnce ? hint : later, canHurry: false };
     }
-    if (!error.isRetryable) return undefined;
+    if (!error.isRetryable || this.#foreign >= MAX_FOREIGN) return undefined;
     const hint = error.retryAfterMs;
     return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
   }

@@ -1,5 +1,6 @@
 import type { Status } from "./connection.js";
 import { asTidingsError, reportUncaught, type TidingsError } from "./error.js";
+import { expect, expectHandlers } from "./expect.js";
 import type { EventId } from "./ids.js";
 import {
   type Action,
@@ -111,9 +112,12 @@ export class Inbox<Payload = unknown> {
 
   /** Use {@link Tidings.inbox}. */
   constructor(client: InboxClient, options: InboxOptions<Payload> = {}) {
+    expectHandlers(options, "onNotification", "onGap");
+    const { limit = 50 } = options;
+    expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
     this.#client = client;
     this.#options = options;
-    this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
+    this.#limit = limit;
     this.#state = this.#view();
     this.#stream = client.stream<Payload>({
       onHello: () => this.#reloadAll(),

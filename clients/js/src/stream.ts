@@ -1,6 +1,7 @@
 import type { Api } from "./api.js";
 import { Connection, type Feed, type FeedOptions, type Status } from "./connection.js";
 import { reportUncaught, type TidingsError } from "./error.js";
+import { expect, expectHandlers } from "./expect.js";
 import type { EventId } from "./ids.js";
 import { canShare, SharedFeed } from "./shared.js";
 import { type Change, type Frame, type Gap, type Hello, type Notification, notificationOf } from "./wire.js";
@@ -46,6 +47,11 @@ export class Stream<Payload = unknown> {
 
   /** Use {@link Tidings.stream}. */
   constructor(api: Api, connection: ConnectionOptions, options: StreamOptions<Payload>) {
+    expectHandlers(options, "onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus");
+    const { cursor, since } = options;
+    const isText = (value: unknown) => value === undefined || (typeof value === "string" && value !== "");
+    expect("cursor", isText(cursor), "the id of an event", cursor);
+    expect("since", isText(since), "now, start, undelivered or a time in RFC 3339", since);
     this.#api = api;
     this.#connection = connection;
     this.#options = options;

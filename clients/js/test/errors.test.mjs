@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { Writable } from "node:stream";
 import { describe, test } from "node:test";
 import { Home, Inbox, script, Tidings, TidingsError, until } from "./support.mjs";
 
@@ -38,6 +39,38 @@ describe("errors", { concurrency: true }, () => {
     }
   });
 
+  test("a wrong option of a stream or an inbox is refused by its name, and nothing is opened", async (t) => {
+    let requests = 0;
+    const url = await script(t, (_, response) => {
+      requests += 1;
+      response.writeHead(503).end();
+    });
+    const tidings = new Tidings({ url, user: "anna" });
+    const handler = [null, true, "log"];
+    const stream = {
+      cursor: [null, "", 7],
+      since: [null, "", 0, new Date()],
+      onNotification: handler,
+      onGap: handler,
+      onChange: handler,
+      onHello: handler,
+      onCaughtUp: handler,
+      onStatus: handler,
+    };
+    const inbox = { limit: [null, 0, -1, 1.5, 1001, Number.NaN, "50"], onNotification: handler, onGap: handler };
+    for (const [open, wrong] of [["stream", stream], ["inbox", inbox]]) {
+      for (const [option, values] of Object.entries(wrong)) {
+        for (const value of values) {
+          const expected = (error) => error instanceof TypeError && error.message.startsWith(`${option}: expected `);
+          assert.throws(() => tidings[open]({ [option]: value }), expected, `${open} ${option}: ${String(value)}`);
+        }
+      }
+      for (const none of [null, "start"]) assert.throws(() => tidings[open](none), /^TypeError: options: expected an object/);
+    }
+    assert.equal(await failure(tidings.counts()).then(({ status }) => status), 503);
+    assert.equal(requests, 3, "the tries of the one request");
+  });
+
   test("a request whose reply is not from Tidings fails with its status in plain words", async (t) => {
     const others = ["<!doctype html><p>Please log in", '{"status":"ok"}', "[]", "null", '{"unread":1,"unseen":1,"cursor":"x","data":{}}'];
     await Promise.all(others.map(async (body) => {
@@ -60,6 +93,42 @@ describe("errors", { concurrency: true }, () => {
       });
     }
   }
+
+  for (const transport of ["sse", "websocket"]) {
+    for (const status of [200, 403, 404, 405]) {
+      test(`a stream fails if all that replies with ${status} is not Tidings (${transport})`, async (t) => {
+        let requests = 0;
+        const url = await script(t, (_, response) => {
+          requests += 1;
+          response.writeHead(status, { "content-type": "text/html" }).end("<!doctype html><h1>Nothing here");
+        });
+        const error = await failed(t, { url, transport });
+        assert.deepEqual([error.code, error.status], ["unexpected_response", status]);
+        assert.match(error.message, / 20 times in a row: .*url.*proxy/);
+        // Of a WebSocket, the upgrade and the request that shows its status.
+        assert.equal(requests, transport === "sse" ? 20 : 40);
+      });
+    }
+  }
+
+  test("a stream lives through refusals of a proxy that end in time", async (t) => {
+    const server = await new Home(t).start();
+    let requests = 0;
+    const url = await script(t, async ({ url: path }, response) => {
+      requests += 1;
+      // Two runs of refusals, each one short of too many, with a reply between them that the server is away.
+      if (requests < 40) return response.writeHead(requests === 20 ? 502 : 404).end("<h1>Nothing here");
+      const { body } = await fetch(server.url + path);
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      body.pipeTo(Writable.toWeb(response)).catch(() => {});
+    });
+    const statuses = [];
+    const stream = new Tidings({ url, user: "anna", maxWaitMs: 20 }).stream({ onStatus: (status) => statuses.push(status) });
+    t.after(() => stream.close());
+    await until("the end of the tries", () => ["live", "failed"].includes(stream.status));
+    assert.equal(stream.status, "live", statuses.join());
+    assert.equal(requests, 40);
+  });
 
   test("an API key, which no WebSocket can carry, is named as the reason", async (t) => {
     const key = "a-key-for-this-test-0123456789";

@@ -238,6 +238,18 @@ class Api {
 		}
 	}
 }
+// expect.ts
+function expect(option, holds, expected, got) {
+	if (!holds)
+		throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
+}
+function expectHandlers(options, ...handlers) {
+	expect("options", typeof options === "object" && options !== null, "an object", options);
+	for (const name of handlers) {
+		const handler = options[name];
+		expect(name, handler === undefined || typeof handler === "function", "a function", handler);
+	}
+}
 // ids.ts
 const ORIGIN = "0000000000000000-0";
 function compareIds(a, b) {
@@ -554,6 +566,7 @@ async function explain(api, { token, signal }) {
 const OPENING_MS = 20_000;
 const STABLE_MS = 10_000;
 const MAX_REFUSALS = 8;
+const MAX_FOREIGN = 20;
 class Connection {
 	cursor;
 	#api;
@@ -564,6 +577,7 @@ class Connection {
 	#current;
 	#successor;
 	#refusals = 0;
+	#foreign = 0;
 	constructor(api, options, listener) {
 		this.#api = api;
 		this.#options = options;
@@ -588,7 +602,7 @@ class Connection {
 				continue;
 			this.#successor?.controller.abort();
 			this.#successor = undefined;
-			const error = end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" });
+			const error = this.#counted(end.error ?? new TidingsError(end.bye?.reason ?? "the connection was closed", { code: "ended" }));
 			const next = await this.#planAfter(end, error);
 			if (this.#closed.signal.aborted)
 				return;
@@ -600,6 +614,15 @@ class Connection {
 				return;
 			this.#current = this.#open();
 		}
+	}
+	#counted(error) {
+		const { code, status, message } = error;
+		const isForeign = code === "unexpected_response" && status !== undefined && status < 500 && status !== 408;
+		this.#foreign = isForeign ? this.#foreign + 1 : 0;
+		if (this.#foreign < MAX_FOREIGN)
+			return error;
+		const advice = "check the url, and whether a proxy passes its routes on to the server";
+		return new TidingsError(`${message}, ${MAX_FOREIGN} times in a row: ${advice}`, { code, status, cause: error });
 	}
 	async #planAfter(end, error) {
 		const { bye, token, openedAt } = end;
@@ -625,7 +648,7 @@ class Connection {
 			const later = this.#backoff.next(hint);
 			return { ms: isAtOnce ? hint : later, canHurry: false };
 		}
-		if (!error.isRetryable)
+		if (!error.isRetryable || this.#foreign >= MAX_FOREIGN)
 			return undefined;
 		const hint = error.retryAfterMs;
 		return { ms: this.#backoff.next(hint), canHurry: hint === undefined };
@@ -1229,6 +1252,11 @@ class Stream {
 	#feed;
 	#status = "connecting";
 	constructor(api, connection, options) {
+		expectHandlers(options, "onNotification", "onGap", "onChange", "onHello", "onCaughtUp", "onStatus");
+		const { cursor, since } = options;
+		const isText = (value) => value === undefined || (typeof value === "string" && value !== "");
+		expect("cursor", isText(cursor), "the id of an event", cursor);
+		expect("since", isText(since), "now, start, undelivered or a time in RFC 3339", since);
 		this.#api = api;
 		this.#connection = connection;
 		this.#options = options;
@@ -1341,9 +1369,12 @@ class Inbox {
 	#state;
 	#isPublishing = false;
 	constructor(client, options = {}) {
+		expectHandlers(options, "onNotification", "onGap");
+		const { limit = 50 } = options;
+		expect("limit", Number.isInteger(limit) && limit >= 1 && limit <= 1000, "a whole number from 1 to 1000", limit);
 		this.#client = client;
 		this.#options = options;
-		this.#limit = Math.min(Math.max(Math.trunc(options.limit ?? 50), 1), 1000);
+		this.#limit = limit;
 		this.#state = this.#view();
 		this.#stream = client.stream({
 			onHello: () => this.#reloadAll(),
@@ -1611,10 +1642,6 @@ function isAddress(url) {
 	catch {
 		return false;
 	}
-}
-function expect(option, holds, expected, got) {
-	if (!holds)
-		throw new TypeError(`${option}: expected ${expected}, got ${typeof got === "string" ? JSON.stringify(got) : String(got)}`);
 }
 class Tidings {
 	user;
