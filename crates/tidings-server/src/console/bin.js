@@ -52,12 +52,13 @@ export function open(root, id) {
   }
 
   root.append(
-    make("header", { class: "head" }, make("h1", {}, "Request bin"), make("span", { class: "actions wrap" },
+    make("header", { class: "head" }, make("h1", {}, "Request bin")),
+    make("div", { class: "actions wrap" },
       button("Make an endpoint that sends here", connect, { kind: "primary", id: "connect" }),
       button("Set the secret", setSecret, { id: "set-secret" }),
       button("Delete", async () => {
         if (await remove(bin)) location.hash = "#/bins";
-      }, { kind: "danger quiet", id: "delete-bin" }))),
+      }, { kind: "danger quiet", id: "delete-bin" })),
     problem,
     make("section", { class: "card" }, field("Address", address), secret, field("It replies with", reply)),
     make("section", { class: "card" }, head, none, requests),

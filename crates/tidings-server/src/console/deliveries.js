@@ -14,6 +14,9 @@ const COLORS = { pending: "waiting", delivered: "live", failed: "failed", cancel
 
 export const stateChip = (state) => make("span", { class: "chip", "data-state": COLORS[state] }, state);
 
+/** Whether the time of the next attempt has come: it waits for its turn, or for a circuit to close. */
+export const isDue = (next) => next !== null && Date.parse(next) <= Date.now();
+
 /** What went wrong in the last attempt of a delivery, if it failed. */
 export async function lastError({ id, attempts, state, reason }) {
   if (reason) return reason;
@@ -33,8 +36,7 @@ export async function rowsOf(body, deliveries, { hasErrors = false, names = new 
 }
 
 function rowOf({ id, type, endpoint_id: endpoint, state, attempts, next_attempt_at: next, created_at: created, finished_at: finished }, error, names) {
-  const isDue = next !== null && Date.parse(next) <= Date.now();
-  const when = state === "pending" ? make("span", {}, isDue ? "due now" : ["next ", time(next)]) : time(finished);
+  const when = make("span", {}, state !== "pending" ? ["ended ", time(finished)] : isDue(next) ? "due now" : ["next ", time(next)]);
   return make("tr", {},
     make("td", {}, make("a", { href: `#/deliveries/${id}`, class: "main" }, type || id), names.size > 0 && make("div", { class: "soft" }, names.get(endpoint) ?? endpoint), error && make("div", { class: "error" }, error)),
     make("td", {}, stateChip(state)),

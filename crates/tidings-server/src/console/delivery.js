@@ -1,7 +1,7 @@
 // One delivery: what was sent, every attempt, and what came back.
 
 import { call, deliveryPath } from "./api.js";
-import { stateChip } from "./deliveries.js";
+import { isDue, stateChip } from "./deliveries.js";
 import { button, confirmDone, make } from "./dom.js";
 import { addressOf } from "./endpoints.js";
 import { duration, fullTime, time } from "./format.js";
@@ -54,7 +54,7 @@ export function open(root, id) {
       ["webhook-id", delivery.message_id || "–"],
       ["Id", delivery.id],
       ["Made", fullTime(delivery.created_at)],
-      finished === null ? ["Next attempt", time(next)] : ["Ended", fullTime(finished)],
+      finished === null ? ["Next attempt", isDue(next) ? "due now" : time(next)] : ["Ended", fullTime(finished)],
       ...(reason ? [["Reason", reason]] : []),
     ];
     facts.replaceChildren(...rows.map(([words, value]) => make("div", {}, make("dt", {}, words), make("dd", {}, value))));

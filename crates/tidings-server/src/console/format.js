@@ -47,6 +47,7 @@ export function short(number) {
 export function duration(seconds) {
   if (seconds >= 60) return `${(seconds / 60).toFixed(1)} min`;
   if (seconds >= 1) return `${seconds.toFixed(seconds >= 10 ? 0 : 2)} s`;
+  if (seconds === 0) return "0 ms";
   const milliseconds = seconds * 1000;
   return `${milliseconds >= 100 ? Math.round(milliseconds) : milliseconds.toFixed(milliseconds >= 10 ? 1 : 2)} ms`;
 }

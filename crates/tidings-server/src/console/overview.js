@@ -16,7 +16,7 @@ const CHARTS = [
   ["Time of a webhook request", [{ name: "attemptP50", words: "p50" }, { name: "attemptP99", words: "p99" }], duration],
   ["Open streams", [{ name: "streams", words: "streams" }, { name: "connections", words: "connections" }], short],
   ["Waiting to become deliveries", [{ name: "lag", words: "messages" }], short],
-  ["Longest wait to become a delivery", [{ name: "lagAge", words: "oldest" }], duration],
+  ["Wait to become a delivery", [{ name: "lagAge", words: "oldest" }], duration],
   ["Webhooks under way", [{ name: "queued", words: "waiting" }, { name: "inFlight", words: "in flight" }], short],
 ];
 
