@@ -88,6 +88,11 @@ class Browser {
     return handle;
   }
 
+  /** Runs what follows in a frame of the page. */
+  enterFrame(id) {
+    return this.#send("POST", "/frame", { id });
+  }
+
   show(handle) {
     return this.#send("POST", "/window", { handle });
   }

@@ -20,9 +20,13 @@ export const whenUnauthorized = (action) => {
   onUnauthorized = action;
 };
 
-/** Calls a route and returns the text of the reply. A body that is text is sent as it is. */
-export async function callForText(method, path, body) {
-  const headers = session.credential === "" ? {} : { Authorization: `Bearer ${session.credential}` };
+/**
+ * Calls a route and returns the text of the reply. A body that is text is sent as it is. A refused token is replaced
+ * once, if there is another.
+ */
+export async function callForText(method, path, body, canRenew = true) {
+  const { credential } = session;
+  const headers = credential === "" ? {} : { Authorization: `Bearer ${credential}` };
   const text = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   const signal = AbortSignal.timeout(TIMEOUT_MS);
   let response;
@@ -45,7 +49,10 @@ export async function callForText(method, path, body) {
     throw new CallError(`the reply has the status ${status} and is not from Tidings; a proxy replies so while the server restarts`, status);
   }
   const refusal = new CallError(error.field ? `${error.field}: ${error.message}` : error.message, status, error.code, error.field);
-  if (status === 401) onUnauthorized(refusal);
+  if (status === 401) {
+    if (canRenew && (await session.renew(credential)) !== credential) return callForText(method, path, body, false);
+    onUnauthorized(refusal);
+  }
   throw refusal;
 }
 

@@ -26,6 +26,13 @@ function fromAddress() {
   return hash.slice("#token=".length);
 }
 
+/** What a portal in a frame says to the page around it when its token is refused or expires, and what that page replies. */
+const NEEDED = "tidings.token_needed";
+const TOKEN = "tidings.token";
+
+/** How long the page around may take to reply. */
+const REPLY_MS = 10_000;
+
 let credential = fromAddress() ?? kept() ?? "";
 keep();
 
@@ -46,6 +53,38 @@ function keep() {
     // The page works until it is loaded again.
   }
 }
+
+let asking;
+let renewed = () => {};
+
+/** Asks the page around this one for another token than `refused`. Returns the credential to use, which may be the same. */
+async function renew(refused) {
+  if (parent === window || session.user === undefined || credential !== refused) return credential;
+  asking ??= new Promise((resolve) => {
+    renewed = resolve;
+    setTimeout(resolve, REPLY_MS);
+    // Any page may read that a token is needed.
+    parent.postMessage({ type: NEEDED }, "*");
+  }).finally(() => {
+    asking = undefined;
+  });
+  await asking;
+  return credential;
+}
+
+/** Only pages of `--allow-origin` can show this one in a frame, so what is around it may say whose portal it is. */
+addEventListener("message", ({ source, data }) => {
+  if (parent === window || source !== parent || data?.type !== TOKEN) return;
+  if (typeof data.token !== "string" || claimsOf(data.token.trim()) === undefined) {
+    console.error(`${TOKEN}: expected a token of a user in the member \`token\``);
+    renewed();
+    return;
+  }
+  const before = session.user;
+  session.signIn(data.token);
+  if (session.user === before) renewed();
+  else location.reload();
+});
 
 export const session = {
   get credential() {
@@ -73,10 +112,18 @@ export const session = {
     keep();
   },
 
+  renew,
+
   /** The client of a user. All tabs share its connection. */
   clientOf(user) {
     const { origin: url } = location;
-    return new Tidings(credential === "" ? { url, user } : { url, user, token: () => credential });
+    if (credential === "") return new Tidings({ url, user });
+    let given;
+    const token = async () => {
+      given = given === undefined ? credential : await renew(given);
+      return given;
+    };
+    return new Tidings({ url, user, token });
   },
 };
 
