@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { test } from "node:test";
 import { blocks, pages, read } from "./pages.mjs";
-import { Session, programs } from "./session.mjs";
+import { Session, programs, tools } from "./session.mjs";
 
 const handbook = pages.map((page) => [page, read(page)]);
 
@@ -56,4 +56,36 @@ test("the dependencies that the handbook names are those of the workspace", () =
       assert.match(manifest, new RegExp(`^${name} = .*"${version.replaceAll(".", "\\.")}`, "m"), `${page}:${line}: ${whole}`);
     }
   }
+});
+
+test("the configurations in YAML are YAML, with what their programs read", () => {
+  // A key that stands twice is an error to these programs, and not to the parser.
+  const script = `
+import json, sys, yaml
+class Strict(yaml.SafeLoader):
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if len(names) != len(set(names)):
+            raise yaml.constructor.ConstructorError(None, None, f"a key twice: {names}", node.start_mark)
+        return super().construct_mapping(node, deep)
+json.dump(yaml.load(sys.stdin, Strict), sys.stdout)`;
+  const parse = (input) => JSON.parse(execFileSync(`${tools}/python/bin/python`, ["-c", script], { input, encoding: "utf8" }));
+  const found = pages.flatMap(blocks).filter(({ language }) => language === "yaml").map(({ page, text }) => [page, parse(text)]);
+  const of = (page) => found.find(([name]) => name === page)?.[1];
+  assert.equal(found.length, 2, "a new block needs a check of its own");
+  const [{ static_configs: [{ targets }], authorization }] = of("docs/operations.md").scrape_configs;
+  assert.ok(targets.length > 0 && authorization.credentials_file !== undefined);
+  const { entryPoints, http } = of("docs/proxies.md");
+  assert.equal(entryPoints.web.transport.respondingTimeouts.readTimeout, 0);
+  for (const { service, middlewares } of Object.values(http.routers)) {
+    assert.ok(service in http.services, service);
+    for (const name of middlewares) assert.ok(name in http.middlewares, name);
+  }
+  assert.equal(http.middlewares["no-forwarded"].headers.customRequestHeaders.Forwarded, "");
+  const { services, volumes } = parse(read("compose.yaml"));
+  assert.ok(Object.keys(services).length > 1);
+  for (const [name, { depends_on: needs = {} }] of Object.entries(services)) {
+    for (const other of Array.isArray(needs) ? needs : Object.keys(needs)) assert.ok(other in services, `${name} needs ${other}`);
+  }
+  assert.ok(volumes === undefined || typeof volumes === "object");
 });
