@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub(crate) const MAX_BINS: usize = 20;
 
 /// Requests that a bin keeps, the newest.
-pub(crate) const MAX_REQUESTS: usize = 50;
+const MAX_REQUESTS: usize = 50;
 
 /// Most bytes of headers and bodies that a bin keeps. Only the newest request may be larger.
 const MAX_BYTES: usize = 1 << 20;

@@ -14,7 +14,7 @@ mod unread;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, Version};
@@ -77,7 +77,8 @@ pub(crate) struct ClientConnection {
 #[derive(Debug)]
 struct Inner {
     progress: Arc<Progress>,
-    handover: Arc<Handover>,
+    /// Ends with the connection, whatever waits in it.
+    handover: Weak<Handover>,
     _permit: OwnedSemaphorePermit,
     _counted: OpenConnection,
 }
@@ -101,7 +102,7 @@ impl ClientConnection {
             let cutting_off = app.cutting_off.clone();
             app.tasks.spawn(cutting_off.run_until_cancelled_owned(rest));
         });
-        Leaving::new(opening, Arc::clone(&self.inner.handover), rest)
+        Leaving::new(opening, Weak::clone(&self.inner.handover), rest)
     }
 
     /// The connection, if it may do more than be refused.
@@ -210,7 +211,7 @@ async fn serve(
     let connection = ClientConnection {
         inner: Arc::new(Inner {
             progress: Arc::clone(&progress),
-            handover: Arc::clone(&handover),
+            handover: Arc::downgrade(&handover),
             _permit: permit,
             _counted: OpenConnection::new(),
         }),

@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -80,11 +80,12 @@ impl Handover {
 pub(crate) struct Leaving {
     opening: Option<Bytes>,
     rest: Option<Rest>,
-    handover: Arc<Handover>,
+    /// Of the connection, which ends with it. The rest has a part in the connection, and may not keep it from ending.
+    handover: Weak<Handover>,
 }
 
 impl Leaving {
-    pub(super) fn new(opening: Bytes, handover: Arc<Handover>, rest: Rest) -> Self {
+    pub(super) fn new(opening: Bytes, handover: Weak<Handover>, rest: Rest) -> Self {
         Self {
             opening: Some(opening),
             rest: Some(rest),
@@ -105,8 +106,8 @@ impl Body for Leaving {
         if let Some(opening) = self.opening.take() {
             return Poll::Ready(Some(Ok(Frame::data(opening))));
         }
-        if let Some(rest) = self.rest.take() {
-            self.handover.waiting().rest = Some(rest);
+        if let (Some(rest), Some(handover)) = (self.rest.take(), self.handover.upgrade()) {
+            handover.waiting().rest = Some(rest);
         }
         // The library is dropped while it waits.
         Poll::Pending

@@ -20,7 +20,7 @@ use crate::connections::{ClientConnection, Transport};
 use crate::wire::code::Code;
 
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
-pub(super) const MAX_FRAME_BYTES: usize = 4096;
+const MAX_FRAME_BYTES: usize = 4096;
 
 /// The library's default would allocate 128 KiB for every idle connection.
 const READ_BUFFER_BYTES: usize = 512;

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tidings_server::{Config, Server as InProcess};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::metrics;
 use crate::raw::{RawSocket, address, ask, connect};
 use crate::support::{Home, Server, http, soon};
 
@@ -477,6 +479,33 @@ async fn a_stream_is_framed_as_its_version_of_http_asks_and_closes_its_connectio
         assert!(names.clone().all(|name| known.contains(&name)), "{body}");
         assert!(body.contains("event: tidings.bye\n"), "{body}");
     }
+}
+
+/// The first bytes of a stream cannot be written any more when it begins.
+#[tokio::test]
+async fn regression_a_client_that_breaks_off_while_its_stream_begins_leaves_no_place_taken() {
+    let home = Home::with(&["--max-streams-per-user", "1000"]);
+    let server = home.start().await;
+    for path in ["events", "ws"] {
+        for _ in 0..200 {
+            let mut stream = connect(&server).await;
+            let head = format!(
+                "GET /v1/users/anna/{path} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                address(&server)
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Closing it resets the connection.
+            let socket = SockRef::from(&stream);
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+    // That of the question.
+    metrics::until(&server, "tidings_server_connections", 1.0).await;
+    metrics::until(&server, "tidings_subscription_active", 0.0).await;
+    let presence = server.get("/v1/users/anna/presence").await;
+    assert_eq!(presence["online"], false, "{presence}");
 }
 
 #[tokio::test]

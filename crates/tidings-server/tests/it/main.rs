@@ -5,6 +5,7 @@
 mod access;
 mod api_keys;
 mod bench;
+mod bins;
 mod browser;
 mod command_line;
 mod connections;

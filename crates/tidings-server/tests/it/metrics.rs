@@ -9,7 +9,7 @@ use tidings_test_support::{Receiver, Reply};
 use crate::raw::RawSocket;
 use crate::support::{Home, Server, http, soon};
 
-async fn metrics(server: &Server) -> String {
+pub(crate) async fn metrics(server: &Server) -> String {
     let response = http().get(server.at("/metrics")).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert_eq!(
@@ -27,7 +27,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
 }
 
 /// Waits until a series has a value.
-async fn until(server: &Server, series: &str, expected: f64) -> String {
+pub(crate) async fn until(server: &Server, series: &str, expected: f64) -> String {
     soon(series, async {
         loop {
             let text = metrics(server).await;
