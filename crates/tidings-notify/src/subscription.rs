@@ -66,19 +66,13 @@ pub struct Subscription {
     hello: Hello,
     /// The last event that the reader was given.
     cursor: EventId,
-    /// To be given first.
-    gap: Option<Gap>,
-    /// The rest of the last page read from the store: at most a page, and only of the backlog.
-    page: VecDeque<Arc<Event>>,
+    /// To be given first. Few streams have one, so it is kept apart.
+    gap: Option<Box<Gap>>,
+    stored: Stored,
     /// The number at which the backlog ends, until [`Item::CaughtUp`] has been given.
     backlog_end: Option<u64>,
     /// How many of the channel's changes of the inbox the reader has been given.
     changes_heard: u64,
-    /// The read of the store that is under way, while `page` is empty. It continues when the caller
-    /// drops the future that began it.
-    reading: Option<Reading>,
-    /// When a store that failed may be asked again.
-    retry_at: Option<Instant>,
     /// Completes when the channel changes after the last look at it; not while there is none to wait for.
     woken: Option<ReusableBoxFuture<'static, ()>>,
     gaps: u64,
@@ -88,12 +82,38 @@ pub struct Subscription {
     has_ended: bool,
 }
 
-/// A read of the store that is under way.
+/// What a stream has of the events that it takes from the store.
 #[derive(Debug)]
-struct Reading {
-    /// What was known when the store was asked.
-    known: Position,
-    reply: ReusableBoxFuture<'static, Result<Page, StoreError>>,
+enum Stored {
+    /// The rest of the last page: at most a page, and only of the backlog.
+    Page(VecDeque<Arc<Event>>),
+    /// A read that is under way. It continues when the caller drops the future that began it.
+    Reading {
+        /// What was known when the store was asked.
+        known: Position,
+        reply: ReusableBoxFuture<'static, Result<Page, StoreError>>,
+    },
+    /// The store failed, and may be asked again at this time.
+    Failed { retry_at: Instant },
+}
+
+impl Stored {
+    const NOTHING: Self = Self::Page(VecDeque::new());
+
+    /// The next event of the page.
+    fn next(&self) -> Option<&Arc<Event>> {
+        match self {
+            Self::Page(page) => page.front(),
+            Self::Reading { .. } | Self::Failed { .. } => None,
+        }
+    }
+
+    /// Steps over the next event, if it is of the page.
+    fn advance(&mut self) {
+        if let Self::Page(page) = self {
+            page.pop_front();
+        }
+    }
 }
 
 /// What the reader can be given at this moment.
@@ -129,10 +149,8 @@ impl Subscription {
             },
             cursor: EventId::ORIGIN,
             gap: None,
-            page: VecDeque::new(),
+            stored: Stored::NOTHING,
             backlog_end: None,
-            reading: None,
-            retry_at: None,
             woken: None,
             gaps: 0,
             is_open: true,
@@ -160,7 +178,7 @@ impl Subscription {
             unread: head.unread,
             unseen: head.unseen,
         };
-        self.gap = start.gap;
+        self.gap = start.gap.map(Box::new);
         Ok(())
     }
 
@@ -215,15 +233,21 @@ impl Subscription {
     ///
     /// As for [`next`](Self::next).
     pub async fn next_batch(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Item>, Closed> {
-        poll_fn(|context| self.poll_batch(context, max.max(1), max_bytes)).await
+        poll_fn(|context| self.poll_next_batch(context, max, max_bytes)).await
     }
 
-    fn poll_batch(
+    /// As [`next_batch`](Self::next_batch), for a caller who polls: it takes no more memory while it waits.
+    ///
+    /// # Errors
+    ///
+    /// As for [`next`](Self::next).
+    pub fn poll_next_batch(
         &mut self,
         context: &mut Context<'_>,
         max: usize,
         max_bytes: usize,
     ) -> Poll<Result<Vec<Item>, Closed>> {
+        let max = max.max(1);
         while !self.has_ended {
             // The cursor does not move while a read of the store is under way.
             if ready!(self.poll_reading(context)).is_err() {
@@ -233,7 +257,7 @@ impl Subscription {
             let woken = self.poll_woken(context);
             match self.step(max, max_bytes) {
                 Step::Items(items) => return Poll::Ready(Ok(items)),
-                Step::AskStore { known } => self.reading = Some(self.begin_reading(max, known)),
+                Step::AskStore { known } => self.begin_reading(max, known),
                 Step::Wait => ready!(woken),
                 Step::End => break,
             }
@@ -274,7 +298,7 @@ impl Subscription {
         if self.is_open {
             self.is_open = false;
             self.has_ended = true;
-            self.reading = None;
+            self.stored = Stored::NOTHING;
             self.woken = None;
             self.instance.hub.leave(&self.user);
             self.instance.stats.stream_closed();
@@ -292,7 +316,7 @@ impl Subscription {
         while items.len() < max {
             if let Some(gap) = self.gap.take() {
                 self.gaps += 1;
-                items.push(Item::Gap(gap));
+                items.push(Item::Gap(*gap));
             } else if self.backlog_end.is_some_and(|end| self.cursor.seq >= end) {
                 self.backlog_end = None;
                 items.push(Item::CaughtUp {
@@ -303,7 +327,7 @@ impl Subscription {
                 self.changes_heard = heard;
                 items.push(Item::Changed(change));
             } else {
-                let event = match self.page.front() {
+                let event = match self.stored.next() {
                     Some(event) => event.clone(),
                     None => match view.after(self.cursor) {
                         AfterCursor::Event(event) => event,
@@ -317,7 +341,7 @@ impl Subscription {
                 if !budget.admit(cost(&event)) {
                     break;
                 }
-                self.page.pop_front();
+                self.stored.advance();
                 self.cursor = event.id;
                 items.push(Item::Event(event));
             }
@@ -334,26 +358,30 @@ impl Subscription {
         }
     }
 
-    fn begin_reading(&mut self, max: usize, known: Position) -> Reading {
+    fn begin_reading(&mut self, max: usize, known: Position) {
         let limit = max.max(self.instance.page_size).min(MAX_PAGE);
         let (store, user) = (self.instance.store.clone(), self.user.clone());
-        let (after, retry_at) = (self.cursor.seq, self.retry_at.take());
+        let after = self.cursor.seq;
+        let retry_at = match self.stored {
+            Stored::Failed { retry_at } => Some(retry_at),
+            Stored::Page(_) | Stored::Reading { .. } => None,
+        };
         let reply = ReusableBoxFuture::new(async move {
             if let Some(at) = retry_at {
                 sleep_until(at).await;
             }
             store.read(&user, after, limit).await
         });
-        Reading { known, reply }
+        self.stored = Stored::Reading { known, reply };
     }
 
     fn poll_reading(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        let Some(Reading { known, reply }) = &mut self.reading else {
+        let Stored::Reading { known, reply } = &mut self.stored else {
             return Poll::Ready(Ok(()));
         };
         let known = *known;
         let reply = ready!(reply.poll(context));
-        self.reading = None;
+        self.stored = Stored::NOTHING;
         Poll::Ready(self.finish_reading(known, reply))
     }
 
@@ -368,7 +396,7 @@ impl Subscription {
                 let gave_nothing = page.events.is_empty() && self.cursor.seq < page.head.top_seq;
                 if !self.take_page(page) && gave_nothing {
                     tracing::error!(user = %self.user, "the notification store returned no events of a log that has some, trying again");
-                    self.retry_at = Some(Instant::now() + RETRY_DELAY);
+                    self.retry_later();
                 }
                 Ok(())
             }
@@ -379,10 +407,16 @@ impl Subscription {
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, user = %self.user, "failed to read a stream, trying again");
-                self.retry_at = Some(Instant::now() + RETRY_DELAY);
+                self.retry_later();
                 Ok(())
             }
         }
+    }
+
+    fn retry_later(&mut self) {
+        self.stored = Stored::Failed {
+            retry_at: Instant::now() + RETRY_DELAY,
+        };
     }
 
     /// Takes in a page of the store. Returns `true` if it begins with a gap.
@@ -393,11 +427,11 @@ impl Subscription {
             let from = Some(self.cursor);
             self.cursor = to;
             self.backlog_end = self.backlog_end.map(|_| head.top_seq);
-            self.gap = Some(Gap { from, to, reason });
+            self.gap = Some(Box::new(Gap { from, to, reason }));
             true
         } else {
             self.cursor.epoch = head.epoch;
-            self.page = page.events.into_iter().map(Arc::new).collect();
+            self.stored = Stored::Page(page.events.into_iter().map(Arc::new).collect());
             false
         }
     }
@@ -408,7 +442,7 @@ impl Stream for Subscription {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
         // A batch has at least one item.
-        let batch = ready!(self.poll_batch(context, 1, MAX_PAGE_BYTES));
+        let batch = ready!(self.poll_next_batch(context, 1, MAX_PAGE_BYTES));
         Poll::Ready(batch.ok().and_then(|mut items| items.pop()))
     }
 }

@@ -26,10 +26,11 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::addresses::Refused;
-use self::addresses::{Addresses, Place};
+use self::addresses::{Addresses, NoPlace, Place};
 use self::handover::Handover;
 pub(crate) use self::handover::Leaving;
 use self::head_timer::HeadTimer;
@@ -70,8 +71,8 @@ const RETRY_DELAY: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(crate) struct ClientConnection {
     inner: Arc<Inner>,
-    /// Among those of the client's address: of the connection, or of one request through a proxy.
-    place: Arc<Place>,
+    /// Among those of the client's address, if they are counted: of the connection, or of one request through a proxy.
+    place: Option<Arc<Place>>,
 }
 
 #[derive(Debug)]
@@ -85,7 +86,7 @@ struct Inner {
 
 impl ClientConnection {
     /// A body that begins with `opening`. When that is written, the connection leaves the HTTP library, and `rest`
-    /// writes what follows. `version` is that of the request.
+    /// writes what follows. It ends by itself when connections are cut off. `version` is that of the request.
     pub(crate) fn leave_with<F>(
         &self,
         version: Version,
@@ -98,19 +99,18 @@ impl ClientConnection {
         let is_chunked = version != Version::HTTP_10;
         // In a task of its own, because that of the connection has the size of the library's state.
         let rest = Box::new(move |app: &App, transport, unread| {
-            let rest = rest(StreamSocket::new(transport, is_chunked, unread));
-            let cutting_off = app.cutting_off.clone();
-            app.tasks.spawn(cutting_off.run_until_cancelled_owned(rest));
+            let socket = StreamSocket::new(transport, is_chunked, unread);
+            app.tasks.spawn(rest(socket));
         });
         Leaving::new(opening, Weak::clone(&self.inner.handover), rest)
     }
 
     /// The connection, if it may do more than be refused.
     fn admitted(self) -> Result<Self, Refused> {
-        if self.place.is_beyond() {
-            return Err(Refused::at(self.place));
+        match self.place {
+            Some(place) if place.is_beyond() => Err(Refused::at(place)),
+            _ => Ok(self),
         }
-        Ok(self)
     }
 
     /// Waits until the server stops and the client has blocked a write for a moment since. Such a
@@ -172,11 +172,11 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         let peer = peer.ip();
         let is_proxy = trusted.iter().any(|network| network.contains(peer));
         let place = if is_proxy {
-            Some(addresses.uncounted())
+            Ok(None)
         } else {
             addresses.take(peer)
         };
-        let Some(place) = place else { continue };
+        let Ok(place) = place else { continue };
         let proxy = is_proxy.then(|| Proxy {
             address: peer,
             trusted: Arc::clone(&trusted),
@@ -190,16 +190,15 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
             service.clone(),
         );
         let cutting_off = app.cutting_off.clone();
-        app.tasks.spawn(async move {
-            cutting_off.run_until_cancelled_owned(serve).await;
-        });
+        app.tasks
+            .spawn(serve.with_cancellation_token_owned(cutting_off));
     }
 }
 
 async fn serve(
     app: SharedApp,
     stream: TcpStream,
-    (permit, place): (OwnedSemaphorePermit, Place),
+    (permit, place): (OwnedSemaphorePermit, Option<Place>),
     proxy: Option<Proxy>,
     service: TowerToHyperService<axum::Router>,
 ) {
@@ -215,7 +214,7 @@ async fn serve(
             _permit: permit,
             _counted: OpenConnection::new(),
         }),
-        place: Arc::new(place),
+        place: place.map(Arc::new),
     };
     let of_requests = connection.clone();
     let unread = Unread::default();
@@ -320,10 +319,10 @@ impl Proxy {
         let place = self
             .addresses
             .take(client)
-            .ok_or_else(Refused::without_place)?;
+            .map_err(|NoPlace| Refused::without_place())?;
         let connection = ClientConnection {
             inner: Arc::clone(&connection.inner),
-            place: Arc::new(place),
+            place: place.map(Arc::new),
         };
         connection.admitted()
     }

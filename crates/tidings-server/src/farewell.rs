@@ -17,13 +17,12 @@ const PACE: f64 = 1000.0;
 #[derive(Debug)]
 pub(crate) struct Farewell([CancellationToken; GROUPS as usize]);
 
-impl Default for Farewell {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| CancellationToken::new()))
-    }
-}
-
 impl Farewell {
+    /// When connections are cut off, it is time for all groups.
+    pub(crate) fn new(cutting_off: &CancellationToken) -> Self {
+        Self(std::array::from_fn(|_| cutting_off.child_token()))
+    }
+
     /// A group for another stream.
     pub(crate) fn group(&self) -> CancellationToken {
         self.0[fastrand::usize(..self.0.len())].clone()
@@ -55,7 +54,7 @@ mod tests {
 
     /// How many of a hundred streams have been asked to leave after this time.
     async fn asked(streams: usize, limit: Duration, after: Duration) -> usize {
-        let farewell = Farewell::default();
+        let farewell = Farewell::new(&CancellationToken::new());
         let groups: Vec<_> = (0..6400)
             .map(|n| farewell.0[n % farewell.0.len()].clone())
             .collect();

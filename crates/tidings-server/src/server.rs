@@ -143,7 +143,7 @@ impl Server {
             webhooks: webhooks.clone(),
             tasks: tasks.clone(),
         };
-        let limits = Arc::new(Limits::new(&config));
+        let (limits, cutting_off) = (Arc::new(Limits::new(&config)), CancellationToken::new());
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
@@ -161,8 +161,8 @@ impl Server {
             readiness: Readiness::default(),
             outage: Outage::default(),
             stopping: CancellationToken::new(),
-            farewell: Farewell::default(),
-            cutting_off: CancellationToken::new(),
+            farewell: Farewell::new(&cutting_off),
+            cutting_off,
             tasks,
         });
         let stopping = app.stopping.clone();

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub struct MemoryPresence {
 #[derive(Debug)]
 struct Shared {
     leases: HashMap<LeaseId, Held>,
-    /// The leases of each user who has one.
-    users: HashMap<UserId, BTreeSet<LeaseId>>,
+    /// The leases of each user who has one: in most cases one.
+    users: HashMap<UserId, Vec<LeaseId>>,
     log: VecDeque<Transition>,
     kept: usize,
     /// The number of the last transition.
@@ -93,14 +93,19 @@ impl Shared {
             });
             self.last += 1;
         }
-        leases.insert(lease);
+        if !leases.contains(&lease) {
+            leases.reserve_exact(1);
+            leases.push(lease);
+        }
     }
 
     fn remove(&mut self, user: &UserId, lease: LeaseId) {
         let Some(leases) = self.users.get_mut(user) else {
             return;
         };
-        if leases.remove(&lease) && leases.is_empty() {
+        let before = leases.len();
+        leases.retain(|held| *held != lease);
+        if leases.is_empty() && before > 0 {
             self.users.remove(user);
             self.log.push_back(Transition {
                 user: user.clone(),

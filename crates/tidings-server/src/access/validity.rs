@@ -1,11 +1,12 @@
 //! How long a caller's permission lasts, on a stream that may be open longer.
 
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How long before the end a stream is warned; half of what is left if that is less.
 const NOTICE: Duration = Duration::from_secs(60);
@@ -13,11 +14,11 @@ const NOTICE: Duration = Duration::from_secs(60);
 /// Longer than any stream, and short enough for every clock.
 const MAX: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// When a stream must be warned, and when it must end.
+/// When a stream must be warned, and when it must end. Most streams have neither, so both are kept apart.
 #[derive(Debug)]
 pub(crate) struct Validity {
-    expiry: Option<Expiry>,
-    revoked: Option<CancellationToken>,
+    expiry: Option<Box<Expiry>>,
+    revoked: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 /// What is due on a stream.
@@ -35,27 +36,21 @@ impl Validity {
     /// Ends at a time, or when a key is revoked, if there is one.
     pub(crate) fn new(end: Option<Timestamp>, revoked: Option<CancellationToken>) -> Self {
         Self {
-            expiry: end.map(Expiry::new),
-            revoked,
+            expiry: end.map(|end| Box::new(Expiry::new(end))),
+            revoked: revoked.map(|revoked| Box::pin(revoked.cancelled_owned())),
         }
     }
 
-    /// Waits for what is due next; for ever if nothing is.
-    ///
-    /// Cancel safe: a dropped call has no effect.
-    pub(crate) async fn due(&mut self) -> Due {
-        let expiry = async {
-            match &mut self.expiry {
-                Some(expiry) => expiry.due().await,
-                None => std::future::pending().await,
-            }
-        };
-        match &self.revoked {
-            Some(revoked) => tokio::select! {
-                () = revoked.cancelled() => Due::Revoked,
-                due = expiry => due,
-            },
-            None => expiry.await,
+    /// Ready with what is due next; never if nothing is.
+    pub(crate) fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
+        if let Some(revoked) = &mut self.revoked
+            && revoked.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Due::Revoked);
+        }
+        match &mut self.expiry {
+            Some(expiry) => expiry.poll_due(context),
+            None => Poll::Pending,
         }
     }
 }
@@ -82,20 +77,26 @@ impl Expiry {
         }
     }
 
-    async fn due(&mut self) -> Due {
-        self.timer.as_mut().await;
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
+        ready!(self.timer.as_mut().poll(context));
         if self.has_warned {
-            return Due::Expired;
+            return Poll::Ready(Due::Expired);
         }
         self.has_warned = true;
         self.timer.as_mut().reset(self.end);
-        Due::Warning(self.at)
+        Poll::Ready(Due::Warning(self.at))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
+
+    async fn due(validity: &mut Validity) -> Due {
+        poll_fn(|context| validity.poll_due(context)).await
+    }
 
     fn until(at: Timestamp) -> Validity {
         Validity::new(Some(at), None)
@@ -109,11 +110,11 @@ mod tests {
             let started = Instant::now();
             // The wall clock does not stand still between two lines of a test.
             let elapsed = || (started.elapsed() + Duration::from_millis(500)).as_secs();
-            assert_eq!(validity.due().await, Due::Warning(at));
+            assert_eq!(due(&mut validity).await, Due::Warning(at));
             assert_eq!(elapsed(), warned);
-            assert_eq!(validity.due().await, Due::Expired);
+            assert_eq!(due(&mut validity).await, Due::Expired);
             assert_eq!(elapsed(), left);
-            assert_eq!(validity.due().await, Due::Expired);
+            assert_eq!(due(&mut validity).await, Due::Expired);
         }
     }
 
@@ -122,13 +123,17 @@ mod tests {
         let mut validity = until(Timestamp::UNIX_EPOCH);
         let started = Instant::now();
         let warning = Due::Warning(Timestamp::UNIX_EPOCH);
-        assert_eq!(validity.due().await, warning);
-        assert_eq!(validity.due().await, Due::Expired);
+        assert_eq!(due(&mut validity).await, warning);
+        assert_eq!(due(&mut validity).await, Due::Expired);
         assert!(started.elapsed() < Duration::from_secs(1));
         let year = Duration::from_secs(365 * 24 * 60 * 60);
         for end in [Some(Timestamp::MAX), None] {
             let mut validity = Validity::new(end, Some(CancellationToken::new()));
-            assert!(tokio::time::timeout(year, validity.due()).await.is_err());
+            assert!(
+                tokio::time::timeout(year, due(&mut validity))
+                    .await
+                    .is_err()
+            );
         }
     }
 
@@ -137,6 +142,6 @@ mod tests {
         let revoked = CancellationToken::new();
         let mut validity = Validity::new(Some(Timestamp::MAX), Some(revoked.clone()));
         revoked.cancel();
-        assert_eq!(validity.due().await, Due::Revoked);
+        assert_eq!(due(&mut validity).await, Due::Revoked);
     }
 }

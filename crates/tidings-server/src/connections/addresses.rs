@@ -38,10 +38,14 @@ impl Open {
 #[derive(Debug)]
 pub(super) struct Place {
     addresses: Arc<Addresses>,
-    address: Option<IpAddr>,
+    address: IpAddr,
     /// The limit, if the place is beyond it.
     beyond: Option<usize>,
 }
+
+/// An address has no place left, not even for a refusal.
+#[derive(Debug)]
+pub(super) struct NoPlace;
 
 /// Why a request may only be refused: its address has as many connections as allowed.
 #[derive(Debug, Clone)]
@@ -58,11 +62,11 @@ impl Addresses {
         })
     }
 
-    /// A place for a connection. Beyond the limit, as many again get one, on which the first request is
-    /// refused; `None` for those beyond that.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    /// A place for a connection, if connections are counted. Beyond the limit, as many again get one, on which the
+    /// first request is refused.
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<Place>, NoPlace> {
         let Some(max) = self.limits.now().settings.max_address_connections else {
-            return Some(self.uncounted());
+            return Ok(None);
         };
         let address = network(address);
         let mut by_address = self.lock();
@@ -73,28 +77,19 @@ impl Addresses {
         }
         if open.count >= 2 * max {
             open.report(address, max);
-            return None;
+            return Err(NoPlace);
         }
         open.count += 1;
-        Some(Place {
+        Ok(Some(Place {
             addresses: Arc::clone(self),
-            address: Some(address),
+            address,
             beyond: is_beyond.then_some(max),
-        })
+        }))
     }
 
     /// Whether connections are counted.
     pub(super) fn has_limit(&self) -> bool {
         self.limits.now().settings.max_address_connections.is_some()
-    }
-
-    /// A place that does not count, for the connection of a proxy.
-    pub(super) fn uncounted(self: &Arc<Self>) -> Place {
-        Place {
-            addresses: Arc::clone(self),
-            address: None,
-            beyond: None,
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Open>> {
@@ -123,23 +118,20 @@ impl Refused {
     pub(crate) fn report(&self) {
         // What is beyond the places was reported when it got none.
         let Some(place) = &self.place else { return };
-        let (Some(address), Some(max)) = (place.address, place.beyond) else {
-            return;
-        };
-        if let Some(open) = place.addresses.lock().get_mut(&address) {
-            open.report(address, max);
+        let Some(max) = place.beyond else { return };
+        if let Some(open) = place.addresses.lock().get_mut(&place.address) {
+            open.report(place.address, max);
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Some(address) = self.address else { return };
         let mut by_address = self.addresses.lock();
-        if let Some(open) = by_address.get_mut(&address) {
+        if let Some(open) = by_address.get_mut(&self.address) {
             open.count -= 1;
             if open.count == 0 {
-                by_address.remove(&address);
+                by_address.remove(&self.address);
             }
         }
     }
@@ -169,20 +161,20 @@ mod tests {
     fn each_address_has_its_places_and_some_for_refusals() {
         let addresses = with(&["--max-address-connections=2"]);
         let take = |address: &str| addresses.take(address.parse().unwrap());
-        let first = take("192.0.2.1").unwrap();
+        let first = take("192.0.2.1").unwrap().unwrap();
         let _second = take("::ffff:192.0.2.1").unwrap();
-        let third = take("192.0.2.1").unwrap();
+        let third = take("192.0.2.1").unwrap().unwrap();
         assert!(!first.is_beyond() && third.is_beyond());
         let _fourth = take("192.0.2.1").unwrap();
-        assert!(take("192.0.2.1").is_none());
-        assert!(!take("192.0.2.2").unwrap().is_beyond());
+        assert!(take("192.0.2.1").is_err());
+        assert!(!take("192.0.2.2").unwrap().unwrap().is_beyond());
         drop((first, third));
-        assert!(take("192.0.2.1").unwrap().is_beyond());
+        assert!(take("192.0.2.1").unwrap().unwrap().is_beyond());
 
         let _one = take("2001:db8::1").unwrap();
         let _two = take("2001:db8::ffff:2").unwrap();
-        assert!(take("2001:db8::3").unwrap().is_beyond());
-        assert!(!take("2001:db8:0:1::1").unwrap().is_beyond());
+        assert!(take("2001:db8::3").unwrap().unwrap().is_beyond());
+        assert!(!take("2001:db8:0:1::1").unwrap().unwrap().is_beyond());
     }
 
     #[test]
@@ -193,10 +185,8 @@ mod tests {
         }
         assert!(addresses.lock().is_empty());
         let unlimited = with(&[]);
-        let places: Vec<_> = (0..1000)
-            .map(|_| unlimited.take(Ipv6Addr::LOCALHOST.into()).unwrap())
-            .collect();
-        assert!(places.iter().all(|place| !place.is_beyond()));
+        let taken = (0..1000).map(|_| unlimited.take(Ipv6Addr::LOCALHOST.into()).unwrap());
+        assert!(taken.collect::<Vec<_>>().iter().all(Option::is_none));
         assert!(unlimited.lock().is_empty());
     }
 }

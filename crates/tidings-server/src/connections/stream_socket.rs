@@ -1,51 +1,80 @@
 //! The connection of a response that has left the HTTP library.
 
+use std::fmt::Write;
+use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncWriteExt, Interest, ReadBuf};
+use tokio::io::{Interest, ReadBuf};
 
 use super::transport::Transport;
 use super::unread::Unread;
+
+/// Bytes around a chunk: its size, and two ends of lines.
+const MAX_CHUNK_FRAME: usize = 2 * size_of::<usize>() + 4;
 
 /// The connection of a response that has left the HTTP library. It frames the parts of the body as HTTP asks for.
 #[derive(Debug)]
 pub(crate) struct StreamSocket {
     transport: Transport,
     is_chunked: bool,
-    /// Of the body of the request.
-    unread: Unread,
+    /// Of the body of the request, if there is any.
+    unread: Option<Unread>,
 }
 
 impl StreamSocket {
     pub(super) fn new(transport: Transport, is_chunked: bool, unread: Unread) -> Self {
         Self {
-            transport,
+            transport: transport.left(),
             is_chunked,
-            unread,
+            unread: unread.is_some().then_some(unread),
         }
     }
 
-    /// Writes a part of the body. Returns when the operating system has taken it.
-    ///
-    /// A dropped call may have written half of it: nothing can be written after that.
-    pub(crate) async fn write(&mut self, part: Bytes) -> io::Result<()> {
+    /// A part of the body as it goes over the connection.
+    pub(crate) fn framed(&self, part: String) -> String {
         if !self.is_chunked {
-            return self.transport.write_all(&part).await;
+            return part;
         }
-        let size = format!("{:x}\r\n", part.len());
-        let mut chunk = size.as_bytes().chain(part).chain(&b"\r\n"[..]);
-        self.transport.write_all_buf(&mut chunk).await
+        let mut chunk = String::with_capacity(part.len() + MAX_CHUNK_FRAME);
+        // Writing into memory does not fail.
+        let _infallible = write!(chunk, "{:x}\r\n{part}\r\n", part.len());
+        chunk
+    }
+
+    /// Writes what the operating system takes at once. Returns how many bytes that are.
+    pub(crate) async fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = poll_fn(|context| {
+            let polled = self.transport.poll_write_some(context, bytes);
+            Poll::Ready(if let Poll::Ready(written) = polled {
+                written
+            } else {
+                Ok(0)
+            })
+        });
+        written.await
+    }
+
+    /// Writes the bytes. Returns when the operating system has taken them.
+    ///
+    /// A dropped call may have written half of them: nothing can be written after that.
+    pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let write = poll_fn(|context| self.transport.poll_write_some(context, bytes));
+            bytes = &bytes[write.await?..];
+        }
+        Ok(())
     }
 
     /// Ends the body and the connection.
-    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+    pub(crate) async fn finish(&self) -> io::Result<()> {
         if self.is_chunked {
-            self.transport.write_all(b"0\r\n\r\n").await?;
+            self.write(b"0\r\n\r\n").await?;
         }
-        self.transport.shutdown().await?;
-        self.unread.discard(self.transport.socket()).await;
+        self.transport.shutdown()?;
+        if let Some(unread) = &self.unread {
+            unread.discard(self.transport.socket()).await;
+        }
         Ok(())
     }
 

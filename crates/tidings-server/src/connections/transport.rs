@@ -17,7 +17,8 @@ use super::{Handover, Progress};
 pub(crate) struct Transport {
     socket: Arc<TcpStream>,
     progress: Arc<Progress>,
-    handover: Arc<Handover>,
+    /// Not of a connection that has left the HTTP library.
+    handover: Option<Arc<Handover>>,
 }
 
 impl Transport {
@@ -29,7 +30,15 @@ impl Transport {
         Self {
             socket,
             progress,
-            handover,
+            handover: Some(handover),
+        }
+    }
+
+    /// The same for a connection that has left the HTTP library.
+    pub(crate) fn left(self) -> Self {
+        Self {
+            handover: None,
+            ..self
         }
     }
 
@@ -37,7 +46,20 @@ impl Transport {
         &self.socket
     }
 
-    /// Writes when the socket takes bytes.
+    /// Ends the server's half of the connection.
+    pub(super) fn shutdown(&self) -> io::Result<()> {
+        socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write)
+    }
+
+    /// Writes when the socket takes bytes. Returns how many it has taken.
+    pub(super) fn poll_write_some(
+        &self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_with(context, |socket| socket.try_write(bytes))
+    }
+
     fn poll_with(
         &self,
         context: &mut Context<'_>,
@@ -86,7 +108,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_with(context, |socket| socket.try_write(bytes))
+        self.poll_write_some(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -104,11 +126,13 @@ impl AsyncWrite for Transport {
     /// What the socket has taken needs no flush.
     fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.progress.wrote(false);
-        self.handover.flushed();
+        if let Some(handover) = &self.handover {
+            handover.flushed();
+        }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(socket2::SockRef::from(&*self.socket).shutdown(Shutdown::Write))
+        Poll::Ready(self.shutdown())
     }
 }

@@ -56,9 +56,14 @@ impl Unread {
         (request, rest)
     }
 
+    /// Whether something was left.
+    pub(super) fn is_some(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
     /// Throws away what the client still sends, within the bounds.
     pub(super) async fn discard(&self, stream: &TcpStream) {
-        if self.0.load(Ordering::Acquire) {
+        if self.is_some() {
             // Whichever comes first: the end, an error, a bound. The connection is over in any case.
             let _ = tokio::time::timeout(MAX_TIME, discard(stream)).await;
         }

@@ -1,5 +1,6 @@
 //! What a stream sends next, over either transport.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -25,8 +26,8 @@ pub(crate) struct Feed {
     /// The server stops, and the last batch has been taken.
     is_last: bool,
     confirmation: Confirmation,
-    /// The newest event that was taken and is not confirmed.
-    unconfirmed: Option<EventId>,
+    /// Whether events were taken that are not confirmed.
+    has_unconfirmed: bool,
     _permit: Permit,
     /// Its user is online while the stream is open.
     _registration: Registration,
@@ -72,7 +73,7 @@ impl Feed {
             validity,
             is_last: false,
             confirmation,
-            unconfirmed: None,
+            has_unconfirmed: false,
             _permit: permit,
             _registration: registration,
         }
@@ -102,12 +103,12 @@ impl Feed {
             // Nothing is sent after the end of a permission. Events that are already there are sent before the
             // `bye` of a stop.
             biased;
-            due = self.validity.due() => match due {
+            due = poll_fn(|context| self.validity.poll_due(context)) => match due {
                 Due::Warning(at) => Step::Expiring(at),
                 Due::Expired => return Step::End(Bye::expired()),
                 Due::Revoked => return Step::End(Bye::revoked()),
             },
-            items = self.subscription.next_batch(MAX_BATCH, MAX_BATCH_BYTES) => match items {
+            items = poll_fn(|context| self.subscription.poll_next_batch(context, MAX_BATCH, MAX_BATCH_BYTES)) => match items {
                 Ok(items) => Step::Items(items),
                 Err(_closed) => Step::End(Bye::stopping()),
             },
@@ -119,21 +120,15 @@ impl Feed {
             .reset(Instant::now() + self.ping_interval);
         self.is_last = self.stopping.is_cancelled();
         if let Step::Items(items) = &step {
-            let newest = items.iter().rev().find_map(|item| match item {
-                Item::Event(event) => Some(event.id),
-                _ => None,
-            });
-            self.unconfirmed = newest.or(self.unconfirmed);
+            self.has_unconfirmed |= items.iter().any(|item| matches!(item, Item::Event(_)));
         }
         step
     }
 
     /// Records that everything that was taken has been written to the socket.
     pub(crate) fn confirm_written(&mut self) {
-        if let Some(id) = self.unconfirmed.take()
-            && self.confirmation == Confirmation::Written
-        {
-            self.subscription.sent(id);
+        if std::mem::take(&mut self.has_unconfirmed) && self.confirmation == Confirmation::Written {
+            self.subscription.sent(self.subscription.cursor());
         }
     }
 

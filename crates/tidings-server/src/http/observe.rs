@@ -23,13 +23,14 @@ pub(super) const CALLER: &str = "caller";
 pub(super) async fn observe<F>(
     app: &App,
     requests: &Requests,
-    request: Request,
+    mut request: Request,
     respond: impl FnOnce(Request) -> F,
 ) -> Response
 where
     F: Future<Output = Response>,
 {
     let id = RequestId::of(request.headers());
+    request.extensions_mut().insert(id.clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
     let route = route.unwrap_or(telemetry::UNKNOWN_ROUTE);

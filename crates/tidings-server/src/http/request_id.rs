@@ -1,6 +1,9 @@
 //! What a request is called in the log and in its response.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use tracing::Span;
 
 /// The header in which a caller may send the id, and gets it.
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-request-id");
@@ -9,7 +12,7 @@ const MAX_LENGTH: usize = 128;
 
 /// The id of a request: that of its caller, or a new one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RequestId(String);
+pub(super) struct RequestId(Arc<str>);
 
 impl RequestId {
     /// The id that was sent if it is one, of 1 to 128 visible ASCII characters; otherwise a new one. A caller that
@@ -24,8 +27,8 @@ impl RequestId {
             (1..=MAX_LENGTH).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
         };
         match only.filter(is_usable) {
-            Some(id) => Self(id.to_owned()),
-            None => Self(format!("{:032x}", fastrand::u128(..))),
+            Some(id) => Self(id.into()),
+            None => Self(format!("{:032x}", fastrand::u128(..)).into()),
         }
     }
 
@@ -33,9 +36,15 @@ impl RequestId {
         &self.0
     }
 
+    /// The span of what a stream does after the response to its request. A stream lasts, and the id takes less memory
+    /// than the span of the request.
+    pub(super) fn stream_span(&self) -> Span {
+        tracing::error_span!("stream", request_id = self.as_str())
+    }
+
     pub(super) fn put_into(&self, headers: &mut HeaderMap) {
         // Every visible ASCII character may stand in a header.
-        if let Ok(value) = HeaderValue::try_from(&self.0) {
+        if let Ok(value) = HeaderValue::try_from(self.as_str()) {
             headers.insert(NAME, value);
         }
     }
@@ -50,7 +59,7 @@ mod tests {
         for id in sent {
             headers.append(NAME, HeaderValue::from_bytes(id).unwrap());
         }
-        RequestId::of(&headers).0
+        RequestId::of(&headers).as_str().to_owned()
     }
 
     #[test]

@@ -2,21 +2,21 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use tidings_notify::UserId;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
-use tokio_util::sync::CancellationToken;
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
+use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
 use crate::connections::{ClientConnection, StreamSocket};
@@ -28,7 +28,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) async fn events(
     State(app): State<SharedApp>,
     version: Version,
-    Extension(connection): Extension<ClientConnection>,
+    (Extension(connection), Extension(id)): (Extension<ClientConnection>, Extension<RequestId>),
     Extension(caller): Extension<Caller>,
     InPath(user): InPath<UserId>,
     parameters: Parameters,
@@ -57,19 +57,20 @@ pub(crate) async fn events(
         app.farewell.group(),
         caller.validity(),
     );
-    let (stopping, of_stream) = (app.stopping.clone(), connection.clone());
+    let of_stream = connection.clone();
     let rest = move |socket| {
         let mut stream = EventStream {
             feed,
             naming,
             socket,
             connection: of_stream,
-            stopping,
+            app,
         };
         async move {
             let Err(error) = stream.run().await else {
                 return;
             };
+            let _span = id.stream_span().entered();
             let user = stream.feed.subscription().user();
             let cause = &error as &dyn std::error::Error;
             if let StreamError::Encode(_) = error {
@@ -126,59 +127,75 @@ struct EventStream {
     naming: EventNaming,
     socket: StreamSocket,
     connection: ClientConnection,
-    /// The server stops.
-    stopping: CancellationToken,
+    app: SharedApp,
 }
 
 impl EventStream {
     /// Sends what there is, until the stream or the connection ends.
     async fn run(&mut self) -> Result<(), StreamError> {
-        let mut client_has_ended = false;
+        // What few streams come to, or for a short time only, is boxed: all others wait without it.
+        let mut broken: Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> = None;
         loop {
-            let step = if client_has_ended {
-                tokio::select! {
-                    biased;
-                    step = self.feed.step() => step,
-                    // Before the next ping shows it, so that the place is free at once.
-                    () = self.socket.is_broken() => return Ok(()),
-                }
-            } else {
-                tokio::select! {
-                    biased;
-                    step = self.feed.step() => step,
-                    () = poll_fn(|context| self.socket.poll_client_has_ended(context)) => {
-                        client_has_ended = true;
-                        self.feed.ping_every(PROBE_INTERVAL);
-                        continue;
+            let step = tokio::select! {
+                biased;
+                step = self.feed.step() => step,
+                () = poll_fn(|context| match &mut broken {
+                    None => self.socket.poll_client_has_ended(context),
+                    Some(broken) => broken.as_mut().poll(context),
+                }) => {
+                    if broken.is_some() {
+                        return Ok(());
                     }
+                    // Found before the next ping shows it, so that the place is free at once.
+                    broken = Some(Box::pin(self.socket.is_broken()));
+                    self.feed.ping_every(PROBE_INTERVAL);
+                    continue;
                 }
             };
-            let part = self.encode(&step)?;
             let is_last = matches!(step, Step::End(_));
-            drop(step);
-            tokio::select! {
-                written = self.socket.write(part) => written?,
-                () = self.connection.stalls_the_stop(&self.stopping) => return Err(StreamError::Stalled),
-            }
+            self.write(step).await?;
             self.feed.confirm_written();
             if is_last {
-                return Ok(self.socket.finish().await?);
+                let finish = self
+                    .app
+                    .cutting_off
+                    .run_until_cancelled(self.socket.finish());
+                return Ok(Box::pin(finish).await.unwrap_or(Ok(()))?);
             }
         }
     }
 
-    fn encode(&self, step: &Step) -> serde_json::Result<Bytes> {
-        let mut writer = SseWriter::default();
-        match step {
-            Step::Ping => writer.ping(),
-            Step::Expiring(at) => writer.control(&Control::Expiring(Expiring::new(*at)))?,
-            Step::End(bye) => writer.bye(*bye)?,
-            Step::Items(items) => {
-                for item in items {
-                    writer.item(item, self.naming)?;
-                }
+    async fn write(&self, step: Step) -> Result<(), StreamError> {
+        let part = self.socket.framed(encode(&step, self.naming)?);
+        drop(step);
+        let written = self.socket.write_at_once(part.as_bytes()).await?;
+        if written < part.len() {
+            Box::pin(self.write_rest(&part.as_bytes()[written..])).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what the operating system has not taken at once.
+    async fn write_rest(&self, rest: &[u8]) -> Result<(), StreamError> {
+        tokio::select! {
+            written = self.socket.write(rest) => Ok(written?),
+            () = self.connection.stalls_the_stop(&self.app.stopping) => Err(StreamError::Stalled),
+            () = self.app.cutting_off.cancelled() => Err(StreamError::Stalled),
+        }
+    }
+}
+
+fn encode(step: &Step, naming: EventNaming) -> serde_json::Result<String> {
+    let mut writer = SseWriter::default();
+    match step {
+        Step::Ping => writer.ping(),
+        Step::Expiring(at) => writer.control(&Control::Expiring(Expiring::new(*at)))?,
+        Step::End(bye) => writer.bye(*bye)?,
+        Step::Items(items) => {
+            for item in items {
+                writer.item(item, naming)?;
             }
         }
-        Ok(writer.into_string().into())
     }
+    Ok(writer.into_string())
 }

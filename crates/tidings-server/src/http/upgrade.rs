@@ -12,9 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_util::future::FutureExt;
 
 use super::error::ApiError;
 use super::extract::header_once;
+use super::request_id::RequestId;
 use crate::app::App;
 use crate::connections::{ClientConnection, Transport};
 use crate::wire::code::Code;
@@ -22,8 +24,9 @@ use crate::wire::code::Code;
 /// Largest frame that a client may send: an acknowledgement is under a hundred bytes.
 const MAX_FRAME_BYTES: usize = 4096;
 
-/// The library's default would allocate 128 KiB for every idle connection.
-const READ_BUFFER_BYTES: usize = 512;
+/// Most frames of clients are shorter. It is allocated for every idle connection: the library's default would be
+/// 128 KiB.
+const READ_BUFFER_BYTES: usize = 128;
 
 /// Frames are collected up to this size before they are written.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
@@ -39,6 +42,7 @@ pub(crate) type Socket = WebSocketStream<Transport>;
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     pub(crate) connection: ClientConnection,
+    pub(super) request_id: RequestId,
     upgraded: OnUpgrade,
     accept_key: HeaderValue,
     offers_protocol: bool,
@@ -66,6 +70,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Upgrade {
         let not_here = || upgrade_required("this connection cannot be upgraded");
         Ok(Self {
             connection: parts.extensions.get().cloned().ok_or_else(not_here)?,
+            request_id: parts.extensions.get().cloned().ok_or_else(not_here)?,
             upgraded: parts.extensions.remove().ok_or_else(not_here)?,
             accept_key,
             offers_protocol,
@@ -103,13 +108,14 @@ impl Upgrade {
                 .read_buffer_size(READ_BUFFER_BYTES)
                 .write_buffer_size(WRITE_BUFFER_BYTES);
             let socket = Socket::from_partially_read(
-                parts.io.into_inner(),
-                parts.read_buf.into(),
+                parts.io.into_inner().left(),
+                // A copy: the library's buffer is much larger than what it may have read too much.
+                parts.read_buf.to_vec(),
                 Role::Server,
                 Some(config),
             );
             let session = run(socket.await);
-            tasks.spawn(cutting_off.run_until_cancelled_owned(session));
+            tasks.spawn(session.with_cancellation_token_owned(cutting_off));
         });
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;

@@ -14,13 +14,14 @@ use tidings_notify::{InboxAction, Item, Since, UserId};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as Violation, Message};
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
+use super::request_id::RequestId;
 use super::upgrade::{Socket, Upgrade};
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -105,27 +106,30 @@ pub(crate) async fn open(
         Err(full) => Err(full),
     };
     let connection = upgrade.connection.clone();
-    let span = Span::current();
+    let request_id = upgrade.request_id.clone();
     let accepting = Arc::clone(&app);
     Ok(upgrade.accept(&accepting, move |socket| {
+        let mut admitted = admitted;
         let mut session = Session {
             app,
+            upgraded_by: request_id,
             user,
             socket,
             encoder,
             pings_without_pong: 0,
         };
-        let run = async move {
-            let outcome = match admitted {
-                Ok(mut feed) => session.run(&mut feed, &connection).await,
-                Err(full) => session.say_bye(Bye::full(full.reason())).await,
+        async move {
+            // Borrowed: what is moved within a task takes its place there twice.
+            let outcome = match &mut admitted {
+                Ok(feed) => session.run(feed, &connection).await,
+                Err(full) => Box::pin(session.say_bye(Bye::full(full.reason()))).await,
             };
             if let Err(error) = outcome {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, "a WebSocket ended");
+                let _span = session.upgraded_by.stream_span().entered();
+                tracing::debug!(error, user = %session.user, "a WebSocket ended");
             }
-        };
-        run.instrument(span)
+        }
     }))
 }
 
@@ -142,6 +146,7 @@ enum SocketError {
 
 struct Session<E> {
     app: SharedApp,
+    upgraded_by: RequestId,
     user: UserId,
     socket: Socket,
     encoder: E,
@@ -169,20 +174,20 @@ impl<E: Encoder> Session<E> {
             self.app.config.ping_interval,
         );
         let hello = self.encoder.control(Control::Hello(hello))?;
-        self.send(hello).await?;
+        Box::pin(self.send(hello)).await?;
         loop {
             let next = tokio::select! {
                 step = feed.step() => Next::Step(step),
                 message = self.socket.next() => Next::Message(message),
             };
-            // Boxed, because a socket that waits should not have the size of all that it may do.
-            let is_over = tokio::select! {
-                is_over = Box::pin(self.take(feed, next)) => is_over?,
-                () = connection.stalls_the_stop(&app.stopping) => {
-                    return Err(SocketError::Stalled);
+            let taking = async {
+                tokio::select! {
+                    is_over = self.take(feed, next) => is_over,
+                    () = connection.stalls_the_stop(&app.stopping) => Err(SocketError::Stalled),
                 }
             };
-            if is_over {
+            // Boxed, because a socket that waits should not have the size of all that it may do.
+            if Box::pin(taking).await? {
                 return Ok(());
             }
         }
@@ -252,7 +257,8 @@ impl<E: Encoder> Session<E> {
         if !E::HAS_REQUESTS {
             return Ok(());
         }
-        let Err(error) = self.carry_out(feed, request).await else {
+        let span = self.upgraded_by.stream_span();
+        let Err(error) = self.carry_out(feed, request).instrument(span).await else {
             return Ok(());
         };
         let frame = WebSocketFrame::error(error.into_description());

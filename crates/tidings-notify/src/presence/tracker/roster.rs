@@ -14,6 +14,8 @@ pub(super) type Waiter = oneshot::Sender<Result<(), PresenceError>>;
 #[derive(Debug)]
 pub(super) struct Roster {
     users: HashMap<UserId, Entry>,
+    /// Those who wait for the store to have a user as the user is here.
+    waiting: HashMap<UserId, Vec<Waiter>>,
     /// Users of whom the store may know something else, each once, in the order of their changes.
     queue: VecDeque<UserId>,
     replies: Replies,
@@ -26,7 +28,6 @@ struct Entry {
     /// Whether the store has the user; `None` when that is not known.
     stored: Option<bool>,
     is_queued: bool,
-    waiters: Vec<Waiter>,
 }
 
 impl Entry {
@@ -85,6 +86,7 @@ impl Default for Roster {
     fn default() -> Self {
         Self {
             users: HashMap::new(),
+            waiting: HashMap::new(),
             queue: VecDeque::new(),
             replies: Replies::default(),
             farewell: Ok(()),
@@ -99,7 +101,6 @@ impl Roster {
             connections: 0,
             stored: Some(false),
             is_queued: false,
-            waiters: Vec::new(),
         });
         entry.connections += 1;
         self.enqueue(user);
@@ -115,8 +116,10 @@ impl Roster {
 
     /// Replies once the store has this user as it is here.
     pub(super) fn wait(&mut self, user: &UserId, waiter: Waiter) {
-        match self.users.get_mut(user) {
-            Some(entry) if !entry.is_stored() => entry.waiters.push(waiter),
+        match self.users.get(user) {
+            Some(entry) if !entry.is_stored() => {
+                self.waiting.entry(user.clone()).or_default().push(waiter);
+            }
             _ => self.replies.add(vec![waiter], &Ok(())),
         }
         self.enqueue(user);
@@ -163,7 +166,7 @@ impl Roster {
             if entry.is_stored() {
                 self.settle(&user);
             } else {
-                let waiters = std::mem::take(&mut entry.waiters);
+                let waiters = self.waiting.remove(&user).unwrap_or_default();
                 let is_here = entry.is_here();
                 batch.0.push(BatchUser {
                     user,
@@ -193,7 +196,11 @@ impl Roster {
             match standing {
                 Ok(Standing::Kept) => self.replies.add(waiters, &Ok(())),
                 // It is written again at once.
-                Ok(Standing::Lost) => entry.waiters.extend(waiters),
+                Ok(Standing::Lost) if waiters.is_empty() => {}
+                Ok(Standing::Lost) => {
+                    let waiting = self.waiting.entry(user.clone()).or_default();
+                    waiting.extend(waiters);
+                }
                 Err(error) => self.replies.add(waiters, &Err(error.clone())),
             }
             self.settle(&user);
@@ -220,7 +227,7 @@ impl Roster {
         if !entry.is_stored() {
             return self.enqueue(user);
         }
-        let waiters = std::mem::take(&mut entry.waiters);
+        let waiters = self.waiting.remove(user).unwrap_or_default();
         self.replies.add(waiters, &Ok(()));
         if !entry.is_here() && !entry.is_queued {
             self.users.remove(user);
@@ -229,8 +236,9 @@ impl Roster {
 
     /// Ends all registrations. What the store said to that is the roster's [farewell](Self::farewell).
     pub(super) fn close(&mut self, farewell: Result<(), PresenceError>) {
-        for (_, entry) in self.users.drain() {
-            self.replies.add(entry.waiters, &Err(PresenceError::Closed));
+        self.users.clear();
+        for (_, waiters) in self.waiting.drain() {
+            self.replies.add(waiters, &Err(PresenceError::Closed));
         }
         self.queue.clear();
         self.farewell = farewell;
