@@ -244,6 +244,7 @@ impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.value.abs() {
             0.0 => f.write_str("0"),
+            ..0.0005 => write!(f, "{:.1e}", self.value),
             ..1.0 => write!(f, "{:.3}", self.value),
             ..10.0 => write!(f, "{:.2}", self.value),
             ..100.0 => write!(f, "{:.1}", self.value),
@@ -374,6 +375,7 @@ mod tests {
     fn figures_have_three_digits_or_all_before_the_point() {
         for (value, text) in [
             (0.0, "0"),
+            (0.000_21, "2.1e-4"),
             (0.25, "0.250"),
             (7.106, "7.11"),
             (32.04, "32.0"),

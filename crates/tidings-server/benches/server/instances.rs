@@ -288,6 +288,10 @@ pub(crate) async fn to_the_screens_of_another(length: Duration) {
     .emit();
 }
 
+/// After that, what opening streams has caused is over and counted: PostgreSQL counts the transactions of a connection
+/// that rests up to ten seconds later (`PGSTAT_IDLE_INTERVAL`).
+const SETTLED: Duration = Duration::from_secs(15);
+
 /// How many transactions a second the database makes for a server with idle streams, and for one without.
 pub(crate) async fn idle(length: Duration) {
     let client = database().await;
@@ -299,8 +303,7 @@ pub(crate) async fn idle(length: Duration) {
             .map(|n| streams::events(&format!("idle{n}")))
             .collect();
         open.extend(streams::open_all(&server.address, requests, "caught_up").await);
-        // What opening them has caused is over.
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(SETTLED).await;
         let before = transactions(&client).await;
         tokio::time::sleep(length).await;
         let made = transactions(&client).await - before;
