@@ -17,6 +17,7 @@ use crate::farewell::Farewell;
 use crate::health::Readiness;
 use crate::http::Room;
 use crate::limits::Limits;
+use crate::openings::Openings;
 use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::storage::Storage;
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) acceptor: Acceptor,
     pub(crate) permits: Arc<Permits>,
     pub(crate) limits: Arc<Limits>,
+    /// For streams that are opened.
+    pub(crate) openings: Openings,
     pub(crate) bins: Bins,
     /// For the bodies of requests.
     pub(crate) bodies: Room,

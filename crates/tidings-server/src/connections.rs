@@ -12,6 +12,7 @@ mod transport;
 mod unread;
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -25,7 +26,7 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,10 @@ use crate::telemetry::OpenConnection;
 /// Connections that the operating system completes before the server accepts them: enough for the
 /// clients that reconnect after a restart.
 const BACKLOG: u32 = 4096;
+
+/// Connections that were accepted and had no turn yet. Others wait in the operating system's queue: what is served already
+/// would wait for all of them.
+const BEGINNING_AT_ONCE: usize = 16;
 
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -136,6 +141,7 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: CancellationToken) {
     let service = TowerToHyperService::new(http::router(Arc::clone(&app)));
     let mut slots = Slots::new(app.limits.max_connections());
+    let beginnings = Arc::new(Semaphore::new(BEGINNING_AT_ONCE));
     let addresses = Addresses::new(Arc::clone(&app.limits));
     let trusted: Arc<[Network]> = app.config.trusted_proxies.as_slice().into();
     let mut is_failing = false;
@@ -143,9 +149,10 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         // At the limit, new connections wait in the operating system's queue, which is bounded.
         let next = async {
             let permit = slots.take().await;
-            (permit, listener.accept().await)
+            let beginning = Arc::clone(&beginnings).acquire_owned().await;
+            ((permit, beginning.ok()), listener.accept().await)
         };
-        let (permit, accepted) = tokio::select! {
+        let ((permit, beginning), accepted) = tokio::select! {
             biased;
             () = accepting.cancelled() => return,
             next = next => next,
@@ -185,7 +192,7 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
         let serve = serve(
             Arc::clone(&app),
             stream,
-            (permit, place),
+            (permit, beginning, place),
             proxy,
             service.clone(),
         );
@@ -198,7 +205,11 @@ pub(crate) async fn accept(listener: TcpListener, app: SharedApp, accepting: Can
 async fn serve(
     app: SharedApp,
     stream: TcpStream,
-    (permit, place): (OwnedSemaphorePermit, Option<Place>),
+    (permit, mut beginning, place): (
+        OwnedSemaphorePermit,
+        Option<OwnedSemaphorePermit>,
+        Option<Place>,
+    ),
     proxy: Option<Proxy>,
     service: TowerToHyperService<axum::Router>,
 ) {
@@ -273,7 +284,12 @@ async fn serve(
                 }
                 return;
             }
-            outcome = &mut http => break outcome,
+            outcome = poll_fn(|context| {
+                let polled = std::pin::Pin::new(&mut http).poll(context);
+                // What has come of the first request has had its turn.
+                beginning = None;
+                polled
+            }) => break outcome,
             () = stopping.cancelled(), if !is_ending => {
                 // Finishes the request that is in progress, and reads no other.
                 std::pin::Pin::new(&mut http).graceful_shutdown();

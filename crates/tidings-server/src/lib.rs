@@ -48,6 +48,7 @@ mod health;
 mod http;
 mod idempotency;
 mod limits;
+mod openings;
 mod outage;
 mod permits;
 mod resealing;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_notify::presence::{Tracker, TrackerOptions};
+use tidings_notify::presence::{PresenceError, Tracker, TrackerOptions};
 use tidings_notify::{Notifier, RoutingInfo};
 use tidings_webhooks::encryption::EncryptionKeys;
 use tidings_webhooks::{Options, Webhooks};
@@ -23,6 +23,7 @@ use crate::farewell::Farewell;
 use crate::health::Readiness;
 use crate::http::Room;
 use crate::limits::Limits;
+use crate::openings::Openings;
 use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
@@ -113,17 +114,9 @@ impl Server {
         })?;
         let access = Arc::new(Access::open(&config, Arc::clone(&storage.api_keys)).await?);
         let notifier = Notifier::builder(Arc::clone(&storage.logs)).build();
-        let presence = Arc::clone(&storage.presence);
         let instance = format!("{:016x}", fastrand::u64(..));
         telemetry::started(&instance);
-        let tracker = Tracker::join(
-            Arc::clone(&presence),
-            RoutingInfo {
-                instance_id: instance.clone(),
-                ..RoutingInfo::default()
-            },
-            TrackerOptions::default().with_lease_ttl(config.lease),
-        )?;
+        let tracker = tracker(&storage, &instance, config.lease)?;
         let encryption = EncryptionKeys::new(config.encryption_keys.iter().cloned());
         if encryption.is_empty() && !config.dev {
             tracing::warn!(
@@ -147,6 +140,7 @@ impl Server {
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),
             limits,
+            openings: Openings::default(),
             bins: Bins::default(),
             bodies: Room::default(),
             config,
@@ -269,6 +263,16 @@ async fn close_database(app: &App) -> Option<u64> {
         .inspect_err(|error| tracing::warn!(%error, "cannot count the pending deliveries, reporting them as unknown"));
     app.storage.close().await;
     waiting_deliveries.ok()
+}
+
+/// Takes part in presence for the streams of this instance.
+fn tracker(storage: &Storage, instance: &str, lease: Duration) -> Result<Tracker, PresenceError> {
+    let routing = RoutingInfo {
+        instance_id: instance.to_owned(),
+        ..RoutingInfo::default()
+    };
+    let options = TrackerOptions::default().with_lease_ttl(lease);
+    Tracker::join(Arc::clone(&storage.presence), routing, options)
 }
 
 fn webhook_options(config: &Config) -> Options {

@@ -44,7 +44,9 @@ pub(crate) async fn events(
         Err(full) => return refusal(Bye::full(full.reason())),
     };
     let since = cursor::since(&headers, &parameters)?;
+    let turn = app.openings.turn().await;
     let subscription = app.notifier.subscribe(user.clone(), since).await?;
+    drop(turn);
     let start = subscription.hello();
     let mut opening = SseWriter::default();
     opening.hello(Hello::new(&user, start, app.config.ping_interval))?;

@@ -91,7 +91,9 @@ pub(crate) async fn open(
 ) -> Result<Response, ApiError> {
     let admitted = match app.permits.take(&user) {
         Ok(permit) => {
+            let turn = app.openings.turn().await;
             let subscription = app.notifier.subscribe(user.clone(), since).await?;
+            drop(turn);
             let registration = app.tracker.register(user.clone())?;
             Ok(Feed::new(
                 subscription,
