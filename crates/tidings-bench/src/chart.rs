@@ -8,7 +8,7 @@ use tidings_bench::Row;
 const LEAST: f64 = 0.1;
 const MOST: f64 = 10.0;
 
-const LABELS: f64 = 620.0;
+const LABELS: f64 = 860.0;
 const BARS: f64 = 400.0;
 const VALUES: f64 = 60.0;
 const LINE: f64 = 18.0;
@@ -26,7 +26,7 @@ pub(crate) fn draw(rows: &[Row]) -> String {
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="12">
 <rect width="100%" height="100%" fill="#fff"/>
-<text x="10" y="18" font-size="14">Tidings beside its baselines of the same run: 1 is as good, more is better</text>
+<text x="10" y="18" font-size="14">Tidings beside its baselines of the same run: 1 is as good, more is better; orange where a target is missed</text>
 "##
     );
     for mark in [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0] {
@@ -54,7 +54,12 @@ pub(crate) fn draw(rows: &[Row]) -> String {
         } else {
             "#2f7fb8"
         };
-        let label = escape(&format!("{}: {}", row.benchmark, row.name));
+        let beside = row.baseline.as_ref().map(|baseline| &*baseline.name);
+        let beside = beside.unwrap_or_default();
+        let label = escape(&format!(
+            "{}: {} (beside {beside})",
+            row.benchmark, row.name
+        ));
         let middle = y + LINE * 0.7;
         let (end, bar, thick) = (LABELS - 10.0, y + 3.0, LINE - 6.0);
         let value = LABELS + BARS + 8.0;
@@ -87,17 +92,17 @@ mod tests {
     fn a_bar_goes_to_the_right_where_ours_is_better() {
         let better = Row::cost("a & b", "bytes", 100.0).beside("raw", 1000.0);
         let svg = draw(&[better]);
-        assert!(svg.contains("a &amp; b"));
+        assert!(svg.contains("a &amp; b (beside raw)"));
         assert!(
-            svg.contains(r#"<rect x="820.0" y="43.0" width="200.0""#),
+            svg.contains(r#"<rect x="1060.0" y="43.0" width="200.0""#),
             "{svg}"
         );
         let worse = Row::cost("it", "bytes", 1000.0).beside("raw", 100.0);
-        assert!(draw(&[worse]).contains(r#"<rect x="620.0" y="43.0" width="200.0""#));
+        assert!(draw(&[worse]).contains(r#"<rect x="860.0" y="43.0" width="200.0""#));
     }
 
     #[test]
     fn a_row_without_a_ratio_has_no_bar() {
-        assert!(!draw(&[Row::cost("it", "bytes", 1.0)]).contains("it</text>"));
+        assert!(!draw(&[Row::cost("it", "bytes", 1.0)]).contains(": it"));
     }
 }
