@@ -61,7 +61,10 @@ impl StreamSocket {
     pub(crate) async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let write = poll_fn(|context| self.transport.poll_write_some(context, bytes));
-            bytes = &bytes[write.await?..];
+            bytes = match write.await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => &bytes[written..],
+            };
         }
         Ok(())
     }
