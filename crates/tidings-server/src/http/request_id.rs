@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use tracing::Span;
 
+use crate::telemetry::traces::STREAM;
+
 /// The header in which a caller may send the id, and gets it.
 pub(super) const NAME: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -39,7 +41,7 @@ impl RequestId {
     /// The span of what a stream does after the response to its request. A stream lasts, and the id takes less memory
     /// than the span of the request.
     pub(super) fn stream_span(&self) -> Span {
-        tracing::error_span!("stream", request_id = self.as_str())
+        tracing::error_span!(STREAM, request_id = self.as_str())
     }
 
     pub(super) fn put_into(&self, headers: &mut HeaderMap) {

@@ -26,6 +26,10 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 use url::Url;
 
+/// The span of what a stream does after the response to its request. It is for the log: as a part of no trace it would
+/// begin one, for each frame that a client sends.
+pub(crate) const STREAM: &str = "stream";
+
 /// How long the collector may take for one batch.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -86,6 +90,7 @@ impl Traces {
     {
         let is_wanted = |metadata: &Metadata<'_>| {
             metadata.target().starts_with("tidings")
+                && metadata.name() != STREAM
                 && (metadata.is_span() || *metadata.level() <= Level::WARN)
         };
         let wanted = filter_fn(is_wanted).with_max_level_hint(LevelFilter::DEBUG);
@@ -194,6 +199,16 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn regression_what_a_stream_does_later_begins_no_trace() {
+        let collector = Receiver::start(Reply::ok()).await.unwrap();
+        let traces = Traces::start(&collector.url("/").parse().unwrap()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || drop(tracing::error_span!(STREAM)));
+        traces.stop().await;
+        assert_eq!(collector.requests().len(), 0);
+    }
 
     /// The server that a redirect names may be one that must not read spans.
     #[tokio::test]
