@@ -69,6 +69,15 @@ mod tests {
         assert_eq!(asked(10_000, long, Duration::from_millis(9999)).await, 100);
     }
 
+    #[test]
+    fn all_leave_when_connections_are_cut_off() {
+        let cutting_off = CancellationToken::new();
+        let farewell = Farewell::new(&cutting_off);
+        assert!(!farewell.group().is_cancelled());
+        cutting_off.cancel();
+        assert!(farewell.0.iter().all(CancellationToken::is_cancelled));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn all_end_within_the_limit_and_few_at_once() {
         let started = Instant::now();
