@@ -236,7 +236,8 @@ impl Subscription {
         poll_fn(|context| self.poll_next_batch(context, max, max_bytes)).await
     }
 
-    /// As [`next_batch`](Self::next_batch), for a caller who polls: it takes no more memory while it waits.
+    /// As [`next_batch`](Self::next_batch), for a caller who polls: it takes no more memory while it waits. The task of
+    /// the last poll is woken when there is something.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ pub struct MemoryPresence {
 #[derive(Debug)]
 struct Shared {
     leases: HashMap<LeaseId, Held>,
-    /// The leases of each user who has one: in most cases one.
+    /// The leases of each user who has any: in most cases one.
     users: HashMap<UserId, Vec<LeaseId>>,
     log: VecDeque<Transition>,
     kept: usize,
@@ -103,9 +103,8 @@ impl Shared {
         let Some(leases) = self.users.get_mut(user) else {
             return;
         };
-        let before = leases.len();
         leases.retain(|held| *held != lease);
-        if leases.is_empty() && before > 0 {
+        if leases.is_empty() {
             self.users.remove(user);
             self.log.push_back(Transition {
                 user: user.clone(),
