@@ -89,7 +89,8 @@ pub(crate) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).map_or(Timestamp::MAX, to_microseconds)
 }
 
-fn to_microseconds(time: Timestamp) -> Timestamp {
+/// A time as a store keeps it.
+pub(crate) fn to_microseconds(time: Timestamp) -> Timestamp {
     Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
 }
 

@@ -49,6 +49,7 @@ macro_rules! for_each_store_behaviour {
             a_deferral_ends_once
             concurrent_instances_share_the_deferred_events
             a_repeated_event_makes_no_second_delivery
+            new_deliveries_are_named
             concurrent_fan_outs_make_each_delivery_once
             deliveries_are_due_in_order
             a_page_is_bounded_in_rows_and_bytes
@@ -64,6 +65,7 @@ macro_rules! for_each_store_behaviour {
             renewed_leases_last
             a_released_lane_is_due_when_its_next_delivery_is
             work_that_comes_to_a_leased_lane_is_found_at_its_release
+            what_is_due_next_is_told_for_several_lanes
             a_blocked_lane_waits_until_its_endpoint_is_changed
             the_clock_never_goes_back
             an_outcome_changes_a_pending_delivery_only

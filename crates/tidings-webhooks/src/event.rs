@@ -101,6 +101,12 @@ impl WebhookEvent {
         self.timestamp
     }
 
+    /// The event as it is read from a store.
+    pub(crate) fn into_stored(self) -> Self {
+        let timestamp = crate::clock::to_microseconds(self.timestamp);
+        self.with_timestamp(timestamp)
+    }
+
     /// The event as a message to send.
     pub(crate) fn render(&self, format: Format) -> Result<Message, InvalidMessageId> {
         let message = match format {

@@ -174,11 +174,12 @@ impl FanOut {
         if step.is_empty() {
             return Ok(());
         }
-        let endpoints = endpoints(step.iter());
+        let tickets = self.lanes.tickets(endpoints(step.iter()));
         let at = self.clock.wall.now();
-        self.store.add_deliveries(step, at).await?;
+        let step: Arc<[Addressed]> = step.into();
+        let made = self.store.add_deliveries(Arc::clone(&step), at).await?;
         telemetry::deliveries_added(size);
-        self.lanes.wake(endpoints);
+        self.lanes.made(&tickets, &step, &made);
         Ok(())
     }
 
@@ -186,6 +187,8 @@ impl FanOut {
         let now = self.clock.now();
         let default_wait = self.lanes.defaults().first_wait();
         let due = |wait: Option<Duration>| later(now, wait.unwrap_or(default_wait));
+        // The first attempt and later ones send the same.
+        let event = event.into_stored();
         Addressed {
             event,
             to: to.into_iter().map(|(id, wait)| (id, due(wait))).collect(),

@@ -11,15 +11,20 @@
 //! order in the whole cluster. In memory it is one page, for a backlog of any length; while its endpoint
 //! is blocked it is a row with a time. The lease is renewed by one heartbeat for all lanes of the
 //! instance, and ends by itself when the instance has crashed.
+//!
+//! A lane that has all that is due is handed what the fan-out of this instance makes (`handed.rs`), so that
+//! the store is not read for it. One without work has no task: it rests for some seconds (`resting.rs`).
 
 mod feeder;
+mod handed;
 mod lane;
 mod leases;
 mod outcome;
 mod recorder;
 mod replay;
+mod resting;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -37,9 +42,10 @@ use crate::clock::Clock;
 use crate::encryption::SealError;
 use crate::store::{Outcome, Released};
 use crate::target::Defaults;
-use crate::{EndpointId, Error, Options, Store};
+use crate::{EndpointId, Error, Options, Store, telemetry};
 use lane::Lane;
 use recorder::{Entry, Recorder};
+use resting::Resting;
 
 /// What the tasks of an instance share.
 pub(crate) struct Shared {
@@ -61,6 +67,8 @@ pub(crate) struct Shared {
     has_sealed: AtomicBool,
     /// Has the lease loop look at once.
     look: Notify,
+    /// Tells the one who watches resting lanes that there is one.
+    rested: Notify,
     /// No lane is leased any more.
     stopping: CancellationToken,
     /// Ends the feeders where they stand, as a crash would.
@@ -75,12 +83,35 @@ pub(crate) struct Shared {
 struct Lanes {
     /// Lanes that are served, and those with attempts under way.
     known: HashMap<EndpointId, Arc<Lane>>,
-    /// Those that have a feeder.
-    fed: BTreeSet<EndpointId>,
+    /// Those that this instance serves: it has their leases.
+    served: HashMap<EndpointId, Served>,
+    /// Those of them that have no feeder, because there is nothing to do.
+    resting: HashMap<EndpointId, Resting>,
+    /// When the first of these has something due, as far as is known.
+    resting_due: Option<Timestamp>,
     /// Lanes that the dispatcher has and that are not served, and since when.
     remembered: HashMap<EndpointId, Instant>,
+    /// When the fan-out of this instance has last made deliveries.
+    made_at: Option<Instant>,
     /// When the next lane without a lease is due, as far as is known.
     next_due: Option<Timestamp>,
+}
+
+/// A lane that is served. It is counted until it is dropped.
+#[derive(Debug)]
+struct Served(Arc<Lane>);
+
+impl Served {
+    fn new(lane: Arc<Lane>) -> Self {
+        telemetry::lane_held(true);
+        Self(lane)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        telemetry::lane_held(false);
+    }
 }
 
 impl Shared {
@@ -167,6 +198,7 @@ impl Shared {
             trouble: Mutex::default(),
             has_sealed: AtomicBool::new(false),
             look: Notify::new(),
+            rested: Notify::new(),
             stopping: CancellationToken::new(),
             aborting: CancellationToken::new(),
             feeders: TaskTracker::new(),
@@ -205,22 +237,26 @@ impl Shared {
     /// The tasks of an instance, to be run until they are dropped.
     pub(crate) fn tasks(
         self: &Arc<Self>,
-    ) -> [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 3] {
+    ) -> [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 4] {
         [
             Box::pin(leases::take(Arc::clone(self))),
             Box::pin(leases::renew(Arc::clone(self))),
+            Box::pin(resting::watch(Arc::clone(self))),
             Box::pin(recorder::run(Arc::clone(self))),
         ]
     }
 
     /// Notes that these endpoints have work now.
-    pub(crate) fn wake(&self, endpoints: impl IntoIterator<Item = EndpointId>) {
+    pub(crate) fn wake(self: &Arc<Self>, endpoints: impl IntoIterator<Item = EndpointId>) {
         let mut lanes = self.lock();
         let mut is_new = false;
         for endpoint in endpoints {
-            match lanes.known.get(&endpoint) {
-                Some(lane) if lanes.fed.contains(&endpoint) => lane.add_work(),
-                _ => is_new = true,
+            match lanes.served.get(&endpoint) {
+                Some(served) => {
+                    served.0.add_work();
+                    self.resume(&mut lanes, endpoint);
+                }
+                None => is_new = true,
             }
         }
         if is_new {
@@ -232,7 +268,7 @@ impl Shared {
 
     /// Looks at an endpoint again at once, and ends its block: it was changed, or a caller wants an
     /// attempt.
-    pub(crate) fn unblock(&self, endpoint: EndpointId) {
+    pub(crate) fn unblock(self: &Arc<Self>, endpoint: EndpointId) {
         self.dispatcher.close_circuit(endpoint.to_string());
         let lanes = self.lock();
         if let Some(lane) = lanes.known.get(&endpoint) {
@@ -276,12 +312,13 @@ impl Shared {
         };
         let lanes: Vec<_> = {
             let mut lanes = self.lock();
-            let fed = std::mem::take(&mut lanes.fed);
+            let served = std::mem::take(&mut lanes.served);
+            lanes.resting.clear();
             let release = |endpoint| Released {
                 endpoint,
                 blocked_until: None,
             };
-            fed.into_iter().map(release).collect()
+            served.into_keys().map(release).collect()
         };
         let released = self.store.release_lanes(&self.instance, lanes);
         match timeout(LAST_WRITES, released).await {
@@ -397,7 +434,7 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared")
             .field("instance", &self.instance)
             .field("store", &self.store)
-            .field("lanes", &self.lock().fed.len())
+            .field("lanes", &self.lock().served.len())
             .field("unwritten", &self.recorder.unwritten())
             .finish_non_exhaustive()
     }

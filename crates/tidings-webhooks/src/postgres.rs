@@ -40,8 +40,8 @@ use tidings_postgres::{Config, Connections, Database, Sessions};
 use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
-    StoredEndpoint, StoredSecrets,
+    LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    SentEvent, StoredEndpoint, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -176,9 +176,9 @@ impl Store for PostgresStore {
 
     async fn add_deliveries(
         &self,
-        events: Vec<Addressed>,
+        events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
         events::add(&*self.connections, &events, at).await
     }
 
@@ -256,6 +256,10 @@ impl Store for PostgresStore {
 
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
         lanes::work(&self.connections, &query).await
+    }
+
+    async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
+        lanes::next_due(&self.connections, endpoints).await
     }
 
     async fn record(

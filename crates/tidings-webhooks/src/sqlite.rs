@@ -45,8 +45,8 @@ use tidings_sqlite::{Database, Liveness};
 use crate::health::StoredHealth;
 use crate::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
-    StoredEndpoint, StoredSecrets,
+    LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    SentEvent, StoredEndpoint, StoredSecrets,
 };
 use crate::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -224,9 +224,9 @@ impl Store for SqliteStore {
 
     async fn add_deliveries(
         &self,
-        events: Vec<Addressed>,
+        events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
         self.write_relaxed(move |tx| events::add(tx, &events, at))
             .await
     }
@@ -304,6 +304,12 @@ impl Store for SqliteStore {
 
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
         self.query(move |connection| lanes::work(connection, &query))
+            .await
+    }
+
+    async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
+        let endpoints = endpoints.to_vec();
+        self.query(move |connection| lanes::next_due(connection, &endpoints))
             .await
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,8 +95,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     ///
     /// On return they survive a crash of the store: the caller acknowledges the message that named them,
     /// maybe only after the store is there again.
-    async fn add_deliveries(&self, events: Vec<Addressed>, at: Timestamp)
-    -> Result<(), StoreError>;
+    ///
+    /// Returns the delivery for each address, in order; `None` for one that was there, or whose event was,
+    /// which may be stored with other contents.
+    async fn add_deliveries(
+        &self,
+        events: Arc<[Addressed]>,
+        at: Timestamp,
+    ) -> Result<Vec<Option<DeliveryId>>, StoreError>;
 
     /// Puts events aside, in this order, until their deliveries are made. What is put aside already is
     /// left as it is. On return they survive a crash of the store, as with
@@ -147,6 +154,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// What there is to do in a lane: deliveries that are due at `now`, in order, without those in
     /// `held`; at most `limit`, and after the first at most `max_bytes` of payloads.
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError>;
+
+    /// When something is due in each of these lanes, in their order, by all that is stored.
+    async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError>;
 
     /// Records attempts and what follows from them. `now` is when, `at` is the same by the wall clock.
     /// Returns for each endpoint since when it has been failing, if it has.
@@ -400,6 +410,15 @@ pub struct LaneWork {
     pub next_due: Option<Timestamp>,
     /// When the next step of a replay is due, if one is under way.
     pub replay_due: Option<Timestamp>,
+}
+
+/// When something is due in a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextDue {
+    /// The revision of its endpoint, removed ones too; 0 when it is not known at all.
+    pub revision: u64,
+    /// When the first pending delivery or step of a replay is due, if there is one.
+    pub due: Option<Timestamp>,
 }
 
 /// A delivery that is due.

@@ -336,7 +336,8 @@ impl Webhooks {
         };
         let event_id = addressed.event.id.clone();
         let at = self.inner.clock.wall.now();
-        self.inner.store.add_deliveries(vec![addressed], at).await?;
+        let event: Arc<[Addressed]> = Arc::new([addressed]);
+        self.inner.store.add_deliveries(event, at).await?;
         self.inner.lanes.wake([id]);
         let newest = DeliveryQuery::newest(100).to(id);
         let found = self.inner.store.deliveries(&newest).await?;

@@ -38,11 +38,13 @@ pub async fn events_of_disabled_endpoints_are_cleaned(Stores { a, b }: Stores) {
         event: event("e1"),
         to: vec![(endpoint, at(0))],
     };
-    a.add_deliveries(vec![missed("e1"), missed("e2")], at(1))
+    a.add_deliveries(vec![missed("e1"), missed("e2")].into(), at(1))
         .await
         .unwrap();
-    a.add_deliveries(vec![later], at(2)).await.unwrap();
-    a.add_deliveries(vec![missed("e3")], at(50)).await.unwrap();
+    a.add_deliveries(vec![later].into(), at(2)).await.unwrap();
+    a.add_deliveries(vec![missed("e3")].into(), at(50))
+        .await
+        .unwrap();
     assert_eq!(b.clean(at(20), 100).await.unwrap(), 1);
     assert_eq!(b.clean(at(20), 100).await.unwrap(), 0);
     assert_eq!(

@@ -7,7 +7,7 @@ use super::support::{
     outcome, query, record, user, work,
 };
 use crate::store::Addressed;
-use crate::{DeliveryQuery, DeliveryState, Owner};
+use crate::{DeliveryQuery, DeliveryState, EndpointId, Owner};
 
 /// Neither for an event that comes again, nor for another one with its id.
 pub async fn a_repeated_event_makes_no_second_delivery(Stores { a, b }: Stores) {
@@ -20,13 +20,40 @@ pub async fn a_repeated_event_makes_no_second_delivery(Stores { a, b }: Stores) 
         event: again,
         to: vec![(one, at(5)), (other, at(5))],
     };
-    a.add_deliveries(vec![both], at(1)).await.unwrap();
+    a.add_deliveries(vec![both].into(), at(1)).await.unwrap();
     assert_eq!(made(&*b, one).await.len(), 1);
     let due = work(&*b, one, at(0)).await.due;
     assert_eq!(due[0].event, Ok(event("x")));
     let due = work(&*b, other, at(5)).await.due;
     assert_eq!(due[0].event, Ok(event("x")));
     assert_eq!((due[0].attempts, due[0].tries), (0, 0));
+}
+
+/// In the order of their addresses. What was there, or may be stored with other contents, is not named.
+pub async fn new_deliveries_are_named(Stores { a, b }: Stores) {
+    let (one, other) = (operator(&*a, 1).await, operator(&*a, 2).await);
+    let to = |name: &str, endpoints: &[EndpointId]| Addressed {
+        event: event(name),
+        to: endpoints.iter().map(|id| (*id, at(0))).collect(),
+    };
+    let events = [to("z", &[other, one]), to("kept", &[]), to("a", &[one])];
+    let made_now = a.add_deliveries(events.into(), at(0)).await.unwrap();
+    let of_one = made(&*b, one).await;
+    let of_other = made(&*b, other).await;
+    let expected = [of_other[0], of_one[0], of_one[1]].map(Some);
+    assert_eq!(made_now, expected);
+    let again = [
+        to("a", &[other, one]),
+        to("kept", &[one]),
+        to("new", &[one]),
+    ];
+    let made_now = b.add_deliveries(again.into(), at(0)).await.unwrap();
+    let newest = made(&*a, one).await.pop();
+    assert_eq!(made_now, [None, None, None, newest]);
+    assert_eq!(made(&*a, one).await.len(), 4);
+    assert_eq!(made(&*a, other).await.len(), 2);
+    let nothing = a.add_deliveries([].into(), at(0)).await.unwrap();
+    assert_eq!(nothing, []);
 }
 
 /// Two instances that make the same deliveries at the same time do not get in each other's way.
@@ -46,8 +73,8 @@ pub async fn concurrent_fan_outs_make_each_delivery_once(Stores { a, b }: Stores
     };
     for _ in 0..3 {
         let (one, other) = tokio::join!(
-            a.add_deliveries(batch(false), at(0)),
-            b.add_deliveries(batch(true), at(0))
+            a.add_deliveries(batch(false).into(), at(0)),
+            b.add_deliveries(batch(true).into(), at(0))
         );
         one.unwrap();
         other.unwrap();

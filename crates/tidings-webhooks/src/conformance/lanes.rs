@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::support::{
-    Stores, add, ask, at, disabled, endpoint, finish, lease, made, operator, outcome, record,
+    Stores, add, ask, at, disabled, endpoint, finish, id, lease, made, operator, outcome, record,
     release,
 };
-use crate::store::{LeadRequest, LeaseRequest};
+use crate::store::{LeadRequest, LeaseRequest, NewReplay, NextDue};
 use crate::{DeliveryState, Owner};
 
 /// The one that asks first, once the lane is due.
@@ -150,6 +150,44 @@ pub async fn work_that_comes_to_a_leased_lane_is_found_at_its_release(Stores { a
     );
     record(&*b, retry).await;
     assert_eq!(lease(&*a, "a", at(50)).await, [endpoint]);
+}
+
+/// In the order in which they are asked about, with the revisions of their endpoints.
+pub async fn what_is_due_next_is_told_for_several_lanes(Stores { a, b }: Stores) {
+    let next = |revision, due: Option<i64>| NextDue {
+        revision,
+        due: due.map(at),
+    };
+    let (one, idle, replayed) = (
+        operator(&*a, 1).await,
+        operator(&*a, 2).await,
+        operator(&*a, 3).await,
+    );
+    let unknown = id(9);
+    add(&*a, &["late", "done"], one, at(20)).await;
+    add(&*a, &["early"], one, at(10)).await;
+    let done = made(&*b, one).await[1];
+    record(&*a, outcome(done, one, 1, finish(DeliveryState::Delivered))).await;
+    let revision = endpoint(2, &Owner::Operator).revision;
+    let changed = endpoint(2, &Owner::Operator);
+    assert!(a.replace_endpoint(changed, at(0), None).await.unwrap());
+    let replay = NewReplay {
+        endpoint: replayed,
+        since: at(-100),
+        until: at(100),
+        per_second: 1,
+    };
+    assert!(a.start_replay(replay, at(7)).await.unwrap());
+    let asked = [idle, one, unknown, replayed];
+    let told = b.next_due(&asked).await.unwrap();
+    let expected = [
+        next(revision + 1, None),
+        next(revision, Some(10)),
+        next(0, None),
+        next(revision, Some(7)),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(b.next_due(&[]).await.unwrap(), []);
 }
 
 /// New work does not end a block. A change of the endpoint does, and the retry of a delivery.

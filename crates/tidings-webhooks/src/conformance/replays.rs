@@ -42,7 +42,7 @@ pub async fn a_replay_brings_what_did_not_arrive(Stores { a, b }: Stores) {
         event: event("missed"),
         to: Vec::new(),
     };
-    a.add_deliveries(vec![missed], at(1)).await.unwrap();
+    a.add_deliveries(vec![missed].into(), at(1)).await.unwrap();
     let ids = made(&*a, endpoint_id).await;
     record(
         &*a,
@@ -118,7 +118,7 @@ pub async fn a_replay_is_of_its_owner_and_its_time(Stores { a, b }: Stores) {
         let mut event = event(name);
         event.user = user(owner).user().cloned();
         let to = Vec::new();
-        a.add_deliveries(vec![Addressed { event, to }], at(second))
+        a.add_deliveries(vec![Addressed { event, to }].into(), at(second))
             .await
             .unwrap();
     }
@@ -166,8 +166,8 @@ pub async fn a_replay_passes_over_many_events_of_others(Stores { a, b }: Stores)
             let to = Vec::new();
             Addressed { event, to }
         };
-        let addressed = chunk.iter().map(of).collect();
-        a.add_deliveries(addressed, at(1)).await.unwrap();
+        let addressed: Vec<_> = chunk.iter().map(of).collect();
+        a.add_deliveries(addressed.into(), at(1)).await.unwrap();
     }
     assert!(b.start_replay(everything(id(1)), at(20)).await.unwrap());
     loop {
@@ -189,7 +189,9 @@ pub async fn a_stale_step_of_a_replay_does_nothing(Stores { a, b }: Stores) {
         event: event(name),
         to: Vec::new(),
     });
-    a.add_deliveries(missed.to_vec(), at(1)).await.unwrap();
+    a.add_deliveries(missed.as_slice().into(), at(1))
+        .await
+        .unwrap();
     assert!(
         a.start_replay(everything(endpoint_id), at(10))
             .await

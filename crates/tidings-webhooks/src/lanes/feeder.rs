@@ -1,4 +1,6 @@
 //! Feeding one lane: from the rows that are due into the dispatcher, page by page.
+//!
+//! While the lane has all that is due, the fan-out hands it what it makes, and the store is not looked at.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use tidings::circuit_breaker::CircuitState;
 use tidings::retry::RetryPolicy;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lane::{Held, Lane};
+use super::lane::{Held, Lane, PAGE_BYTES};
 use super::recorder::Entry;
 use super::{Shared, replay};
 use crate::clock::later;
@@ -23,15 +25,6 @@ use crate::{AttemptRecord, DeliveryState, Endpoint, Error, StoreError, telemetry
 
 /// Deliveries in memory of a lane that has just begun, or does not move.
 const FIRST_PAGE: usize = 16;
-
-/// Most bytes of payloads of one page, after its first delivery.
-const PAGE_BYTES: usize = 256 << 10;
-
-/// How long a lane without work stays here, because more often follows soon.
-const GRACE: Duration = Duration::from_secs(1);
-
-/// How often to look for work that another instance has added, meanwhile.
-const GRACE_LOOK: Duration = Duration::from_millis(250);
 
 /// A lane that is blocked for longer is given back until then.
 const LONGEST_BLOCK: Duration = Duration::from_secs(5);
@@ -51,24 +44,39 @@ const TARGET_AGE: Duration = Duration::from_secs(60);
 /// Deliveries that one transaction cancels, at most.
 const CANCELLED_AT_ONCE: usize = 500;
 
-/// Serves a lane until there is nothing more to do, and gives it back.
+/// What follows a step.
+enum Next {
+    /// Another step.
+    Step,
+    /// Nothing, until there is more to do: at this time, as far as is known.
+    Rest(Option<Timestamp>),
+    /// The lane is not to be served.
+    End,
+}
+
+/// Serves a lane until there is nothing to do now. Then the lane rests, or is given back if it cannot be
+/// served.
 pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
-    let _held = HeldLane::count();
     let mut feeder = Feeder {
         shared: &shared,
         lane: &lane,
-        target: Err(Unsendable::Never(String::new())),
-        target_is_of: None,
-        page: FIRST_PAGE,
-        last_full_look: None,
-        idle_since: None,
-        last_start: None,
+        course: lane.take_course().unwrap_or_default(),
     };
     loop {
         match feeder.step().await {
-            Ok(true) => shared.store_worked(),
-            Ok(false) => break,
+            Ok(next) => {
+                shared.store_worked();
+                match next {
+                    Next::Step => {}
+                    Next::Rest(due) => match shared.rest(&lane, due, feeder.course) {
+                        Ok(()) => return,
+                        Err(course) => feeder.course = course,
+                    },
+                    Next::End => break,
+                }
+            }
             Err(error) => {
+                lane.add_work();
                 shared.store_failed(&error, "reading due deliveries");
                 tokio::select! {
                     () = sleep(STORE_PAUSE) => {}
@@ -78,22 +86,6 @@ pub(super) async fn feed(shared: Arc<Shared>, lane: Arc<Lane>) {
         }
     }
     shared.end_lane(&lane).await;
-}
-
-/// A lane that is counted as served until it is dropped.
-struct HeldLane;
-
-impl HeldLane {
-    fn count() -> Self {
-        telemetry::lane_held(true);
-        Self
-    }
-}
-
-impl Drop for HeldLane {
-    fn drop(&mut self) {
-        telemetry::lane_held(false);
-    }
 }
 
 /// Why a delivery cannot be sent.
@@ -111,40 +103,88 @@ enum Unsendable {
 struct Feeder<'a> {
     shared: &'a Shared,
     lane: &'a Arc<Lane>,
+    course: Box<Course>,
+}
+
+/// What a feeder knows of its lane, which the lane keeps while it rests.
+#[derive(Debug)]
+pub(super) struct Course {
     /// Where to send to, or why nothing can be sent.
     target: Result<Target, Unsendable>,
     /// Which revision of the endpoint that is, and when it was read.
     target_is_of: Option<(u64, Instant)>,
     /// How many deliveries may be in memory.
     page: usize,
+    /// Whether the circuit is not closed.
+    is_probed: bool,
     /// When a page was taken that was full.
     last_full_look: Option<Instant>,
-    idle_since: Option<Instant>,
+    /// When something is due that the last look at the store has seen.
+    next_due: Option<Timestamp>,
     /// When the last delivery of a rate-limited lane was handed over.
     last_start: Option<Instant>,
 }
 
+impl Default for Course {
+    fn default() -> Self {
+        Self {
+            target: Err(Unsendable::Never(String::new())),
+            target_is_of: None,
+            page: FIRST_PAGE,
+            is_probed: false,
+            last_full_look: None,
+            next_due: None,
+            last_start: None,
+        }
+    }
+}
+
 impl Feeder<'_> {
-    /// Looks at the store, feeds what is due, and waits until there is a reason to look again.
-    /// Returns whether to continue.
-    async fn step(&mut self) -> Result<bool, StoreError> {
-        let shared = self.shared;
+    /// Feeds what was handed over, or what a look at the store finds, and waits until there is a reason to go
+    /// on.
+    async fn step(&mut self) -> Result<Next, StoreError> {
         if self.lane.stop.is_cancelled() {
-            return Ok(false);
+            return Ok(Next::End);
         }
-        self.look_at_circuit();
-        if let Some(goes_on) = self.wait_while_blocked().await {
-            return Ok(goes_on);
+        self.look_at_dispatcher();
+        if let Some(next) = self.wait_while_blocked().await {
+            return Ok(next);
         }
+        if self.needs_look() {
+            return self.look().await;
+        }
+        while let Some(delivery) = self.lane.next_handed() {
+            if !self.hand_over(delivery).await {
+                return Ok(Next::Step);
+            }
+        }
+        Ok(self.wait().await)
+    }
+
+    /// Whether something may be due that was not handed over.
+    fn needs_look(&self) -> bool {
+        let age = self.course.target_is_of.map(|(_, since)| since.elapsed());
+        let view = self.lane.view();
+        let is_due = |due: Timestamp| self.shared.clock.until(due).is_zero();
+        age.is_none_or(|age| age >= TARGET_AGE)
+            || view.has_new_work
+            || view.is_changed
+            || self.next_due(view.next_due).is_some_and(is_due)
+    }
+
+    /// Looks at the store, and feeds what is due.
+    async fn look(&mut self) -> Result<Next, StoreError> {
+        let shared = self.shared;
         if self
+            .course
             .last_full_look
             .is_some_and(|look| look.elapsed() < QUICK)
         {
             // Half of a full page has had its outcomes since.
-            self.page = (self.page * 2).min(MAX_QUEUED);
+            self.course.page = (self.course.page * 2).min(MAX_QUEUED);
         }
         let held = self.lane.begin_look();
-        let now = shared.clock.now();
+        let (since, now) = (Instant::now(), shared.clock.now());
         let limit = self.room().saturating_sub(held.len());
         let work = shared
             .store
@@ -158,61 +198,77 @@ impl Feeder<'_> {
             .await?;
         let Some(endpoint) = work.endpoint.as_ref().filter(|it| is_served(it)) else {
             self.cancel(&work).await?;
-            return Ok(false);
+            return Ok(Next::End);
         };
-        let is_known = self.target_is_of.is_some_and(|(revision, read_at)| {
+        let is_known = self.course.target_is_of.is_some_and(|(revision, read_at)| {
             revision == endpoint.revision && read_at.elapsed() < TARGET_AGE
         });
         if !is_known {
             self.read(endpoint);
         }
+        self.course.next_due = [work.next_due, work.replay_due].into_iter().flatten().min();
         let count = work.due.len();
-        if !self.hand_over(work.due).await {
-            return Ok(true);
+        for delivery in work.due {
+            if !self.hand_over(delivery).await {
+                return Ok(Next::Step);
+            }
         }
-        let mut replay_due = work.replay_due;
-        if replay_due.is_some_and(|due| due <= now) {
-            replay_due = replay::step(shared, self.lane.endpoint, endpoint).await?;
+        let replay_due = work.replay_due.filter(|due| *due <= now);
+        if replay_due.is_some() {
+            let resumes = replay::step(shared, self.lane.endpoint, endpoint).await?;
+            self.course.next_due = [work.next_due, resumes].into_iter().flatten().min();
             self.lane.add_work();
         }
-        self.last_full_look = (count == limit && count > 0).then(Instant::now);
-        let next_due = [work.next_due, replay_due].into_iter().flatten().min();
-        Ok(self.wait(next_due, count > 0).await)
+        self.course.last_full_look = (count == limit && count > 0).then(Instant::now);
+        if self.course.next_due.is_none_or(|due| due > now) {
+            self.lane.knows_all(since);
+        }
+        Ok(self.wait().await)
+    }
+
+    /// When something is due, by the last look at the store and by what the lane has learned since.
+    fn next_due(&self, of_lane: Option<Timestamp>) -> Option<Timestamp> {
+        [self.course.next_due, of_lane].into_iter().flatten().min()
     }
 
     /// How many deliveries may be in memory now.
     fn room(&self) -> usize {
-        let status = shared_status(self.shared, self.lane);
-        let is_closed = status.is_none_or(|state| state == CircuitState::Closed);
-        let rate = self.target.as_ref().ok().and_then(|it| it.rate_limit);
+        let target = self.course.target.as_ref().ok();
+        let rate = target.and_then(|it| it.rate_limit);
         let most = rate.map_or(MAX_QUEUED, |rate| rate as usize);
         // One at a time while the circuit is probed: the others would only come back.
-        if is_closed { self.page.min(most) } else { 1 }
+        if self.course.is_probed {
+            1
+        } else {
+            self.course.page.min(most)
+        }
     }
 
-    /// Asks the dispatcher until when nothing is to be sent, if it remembers the lane.
-    fn look_at_circuit(&mut self) {
+    /// Asks the dispatcher how the circuit is, and until when nothing is to be sent, if it remembers the lane.
+    fn look_at_dispatcher(&mut self) {
         let status = self.shared.dispatcher.status(&self.lane.key);
+        let circuit = status.as_ref().and_then(|status| status.circuit);
+        self.course.is_probed = circuit.is_some_and(|circuit| circuit != CircuitState::Closed);
         if let Some(until) = status.and_then(|status| status.blocked_until) {
             self.lane.block(until);
         }
     }
 
-    /// Waits for the end of a short block. For a long one the lane is given back: `Some(false)`.
-    async fn wait_while_blocked(&mut self) -> Option<bool> {
+    /// Waits for the end of a short block. For a long one the lane is given back.
+    async fn wait_while_blocked(&mut self) -> Option<Next> {
         loop {
             let changed = self.lane.changed();
             let view = self.lane.view();
             let until = view.blocked_until?;
-            self.page = FIRST_PAGE;
+            self.course.page = FIRST_PAGE;
             let is_long = until.saturating_duration_since(Instant::now()) > LONGEST_BLOCK;
             if is_long && view.held == 0 {
-                return Some(false);
+                return Some(Next::End);
             }
             tokio::select! {
                 () = changed => {}
                 () = sleep_until(until) => {}
-                () = self.lane.stop.cancelled() => return Some(false),
+                () = self.lane.stop.cancelled() => return Some(Next::End),
             }
         }
     }
@@ -220,7 +276,7 @@ impl Feeder<'_> {
     /// Reads the endpoint, and adds it to the dispatcher.
     fn read(&mut self, stored: &StoredEndpoint) {
         self.lane.uses(stored.revision);
-        self.target_is_of = Some((stored.revision, Instant::now()));
+        self.course.target_is_of = Some((stored.revision, Instant::now()));
         let (shared, id) = (self.shared, self.lane.endpoint);
         let wall = shared.clock.wall.now();
         let endpoint = Endpoint::from_stored(stored, &shared.defaults.encryption);
@@ -235,7 +291,7 @@ impl Feeder<'_> {
                     .insert_with(&self.lane.key, endpoint, lane)?;
                 Ok(target)
             });
-        self.target = target.map_err(|error| {
+        self.course.target = target.map_err(|error| {
             let reason = match std::error::Error::source(&error) {
                 Some(cause) => format!("{error}: {cause}"),
                 None => error.to_string(),
@@ -256,43 +312,49 @@ impl Feeder<'_> {
         });
     }
 
-    /// Hands deliveries to the dispatcher, in order. Returns `false` when it was stopped or blocked
-    /// before the end, or the endpoint was changed; what was not handed over is read again later.
-    async fn hand_over(&mut self, due: Vec<DueDelivery>) -> bool {
-        for delivery in due {
-            tokio::select! {
-                () = self.shared.recorder.has_room() => {}
-                () = self.lane.stop.cancelled() => return false,
+    /// Hands a delivery to the dispatcher. Returns `false` when the lane was stopped or blocked, or the
+    /// endpoint changed: this delivery and those after it are read again later.
+    async fn hand_over(&mut self, delivery: DueDelivery) -> bool {
+        let is_fed = self.try_to_hand_over(delivery).await;
+        if !is_fed {
+            self.lane.add_work();
+        }
+        is_fed
+    }
+
+    async fn try_to_hand_over(&mut self, delivery: DueDelivery) -> bool {
+        tokio::select! {
+            () = self.shared.recorder.has_room() => {}
+            () = self.lane.stop.cancelled() => return false,
+        }
+        if !self.wait_for_rate().await {
+            return false;
+        }
+        let view = self.lane.view();
+        if view.is_changed || view.blocked_until.is_some() {
+            return false;
+        }
+        match self.message(&delivery) {
+            Err(Unsendable::Never(reason)) => {
+                let state = DeliveryState::Failed;
+                let reason = Some(reason);
+                self.settle(&delivery, None, AfterAttempt::Finish { state, reason });
             }
-            if !self.wait_for_rate().await {
-                return false;
+            Err(Unsendable::Later { reason, retry }) => {
+                self.put_off(&delivery, reason, &retry);
             }
-            let view = self.lane.view();
-            if view.is_changed || view.blocked_until.is_some() {
-                return false;
-            }
-            match self.message(&delivery) {
-                Err(Unsendable::Never(reason)) => {
-                    let state = DeliveryState::Failed;
-                    let reason = Some(reason);
-                    self.settle(&delivery, None, AfterAttempt::Finish { state, reason });
-                }
-                Err(Unsendable::Later { reason, retry }) => {
-                    self.put_off(&delivery, reason, &retry);
-                }
-                Ok((message, held)) => {
-                    let id = message.id().to_owned();
-                    self.lane.hold(&id, held);
-                    let queued = tokio::select! {
-                        queued = self.shared.dispatcher.enqueue(&self.lane.key, message) => queued.is_ok(),
-                        () = self.lane.stop.cancelled() => false,
-                    };
-                    if !queued {
-                        // It was removed or found to be gone: its state in the store says what next.
-                        self.lane.let_go(&id);
-                        self.lane.block(Instant::now() + PROBE_PAUSE);
-                        return false;
-                    }
+            Ok((message, held)) => {
+                let id = message.id().to_owned();
+                self.lane.hold(&id, held);
+                let queued = tokio::select! {
+                    queued = self.shared.dispatcher.enqueue(&self.lane.key, message) => queued.is_ok(),
+                    () = self.lane.stop.cancelled() => false,
+                };
+                if !queued {
+                    // It was removed or found to be gone: its state in the store says what next.
+                    self.lane.let_go(&id);
+                    self.lane.block(Instant::now() + PROBE_PAUSE);
+                    return false;
                 }
             }
         }
@@ -302,7 +364,7 @@ impl Feeder<'_> {
     fn message(&self, due: &DueDelivery) -> Result<(Message, Held), Unsendable> {
         let never = |reason: &dyn ToString| Unsendable::Never(reason.to_string());
         let event = due.event.as_ref().map_err(|reason| never(reason))?;
-        let target = self.target.as_ref().map_err(Clone::clone)?;
+        let target = self.course.target.as_ref().map_err(Clone::clone)?;
         let message = event.render(target.format).map_err(|it| never(&it))?;
         let number = NonZeroU32::MIN.saturating_add(due.attempts);
         let held = Held {
@@ -356,62 +418,52 @@ impl Feeder<'_> {
 
     /// Keeps to the rate limit of the endpoint, if it has one. Returns whether to continue.
     async fn wait_for_rate(&mut self) -> bool {
-        let Some(rate) = self.target.as_ref().ok().and_then(|it| it.rate_limit) else {
+        let target = self.course.target.as_ref().ok();
+        let Some(rate) = target.and_then(|it| it.rate_limit) else {
             return true;
         };
-        if let Some(last) = self.last_start {
+        if let Some(last) = self.course.last_start {
             tokio::select! {
                 () = sleep_until(last + Duration::from_secs(1) / rate.max(1)) => {}
                 () = self.lane.stop.cancelled() => return false,
             }
         }
-        self.last_start = Some(Instant::now());
+        self.course.last_start = Some(Instant::now());
         true
     }
 
-    /// Waits for a reason to look at the store again. Returns whether to continue: a lane that has had
-    /// nothing to do for a while is given back.
-    async fn wait(&mut self, next_due: Option<Timestamp>, has_fed: bool) -> bool {
-        let clock = &self.shared.clock;
-        if has_fed {
-            self.idle_since = None;
-        }
+    /// Waits for a reason to go on.
+    async fn wait(&mut self) -> Next {
+        self.lane.set_room(self.room());
         loop {
             let changed = self.lane.changed();
             let view = self.lane.view();
-            let due = [next_due, view.next_retry].into_iter().flatten().min();
-            let wait = due.map(|due| clock.until(due));
-            let has_work = view.has_new_work || wait.is_some_and(|wait| wait.is_zero());
             if view.is_changed || view.blocked_until.is_some() {
-                return true;
+                return Next::Step;
             }
+            let due = self.next_due(view.next_due);
+            let wait = due.map(|due| self.shared.clock.until(due));
+            let has_work = view.has_new_work || wait.is_some_and(|wait| wait.is_zero());
             if has_work && view.held <= self.room() / 2 {
-                return true;
+                return Next::Step;
             }
-            let pause = if view.held > 0 {
-                // Without room only an outcome makes a difference.
-                wait.filter(|_| !has_work)
-            } else if has_fed {
-                // The outcomes that have come meanwhile may have made something due.
-                return true;
-            } else {
-                let since = *self.idle_since.get_or_insert_with(Instant::now);
-                let is_over = since.elapsed() >= GRACE;
-                if is_over && wait.is_none_or(|wait| wait > GRACE) {
-                    return false;
-                }
-                Some(wait.unwrap_or(GRACE_LOOK).min(GRACE_LOOK))
-            };
-            let later = async {
-                match pause {
-                    Some(pause) => sleep(pause).await,
-                    None => std::future::pending().await,
+            if !has_work && view.handed > 0 {
+                return Next::Step;
+            }
+            if !has_work && view.held == 0 {
+                return Next::Rest(due);
+            }
+            let due = async {
+                match wait {
+                    // Without room only an outcome makes a difference.
+                    Some(wait) if !has_work => sleep(wait).await,
+                    _ => std::future::pending().await,
                 }
             };
             tokio::select! {
                 () = changed => {}
-                () = self.lane.stop.cancelled() => return false,
-                () = later => if view.held == 0 { return true },
+                () = self.lane.stop.cancelled() => return Next::End,
+                () = due => {}
             }
         }
     }
@@ -442,14 +494,10 @@ fn is_served(endpoint: &StoredEndpoint) -> bool {
     !endpoint.removed && endpoint.disabled.is_none()
 }
 
-fn shared_status(shared: &Shared, lane: &Lane) -> Option<CircuitState> {
-    shared.dispatcher.status(&lane.key)?.circuit
-}
-
 impl Shared {
     /// Gives a lane back, unless its lease was lost.
     async fn end_lane(&self, lane: &Arc<Lane>) {
-        self.stop_feeding(lane);
+        self.stop_serving(lane);
         // After that, so that a change of the endpoint until then counts.
         let blocked_until = lane.view().blocked_until.map(|until| {
             let wait = until.saturating_duration_since(Instant::now());

@@ -1,8 +1,9 @@
 //! One lane in memory: the deliveries that the dispatcher has, and what the feeder has to know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tidings::retry::RetryPolicy;
@@ -11,7 +12,15 @@ use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::feeder::Course;
+use crate::store::DueDelivery;
 use crate::{DeliveryId, EndpointId};
+
+/// How long a look at the store counts: what other instances change is seen after this time.
+const LOOK_AGE: Duration = Duration::from_millis(1500);
+
+/// Most bytes of payloads of one page, after its first delivery.
+pub(super) const PAGE_BYTES: usize = 256 << 10;
 
 /// A lane that this instance serves, or has served and still has attempts of under way.
 #[derive(Debug)]
@@ -40,13 +49,25 @@ struct Contents {
 struct State {
     /// What the dispatcher has, and what had an outcome that is not written yet, by the message's id.
     held: HashMap<String, Held>,
+    /// Deliveries that were made since the store was looked at, to be sent without another look.
+    handed: VecDeque<DueDelivery>,
+    handed_bytes: usize,
+    /// How many looks at the store have begun.
+    looks: u64,
+    /// When the store was looked at and had nothing due but what is here.
+    known_at: Option<Instant>,
+    /// How many deliveries may be here.
+    room: usize,
+    /// Whether something may be due that is not here.
     has_new_work: bool,
     /// Whether the endpoint was changed since the store was looked at.
     is_changed: bool,
-    /// The earliest retry that an outcome has made.
-    next_retry: Option<Timestamp>,
+    /// When the first delivery of those that were made or tried since the store was looked at is due.
+    next_due: Option<Timestamp>,
     blocked_until: Option<Instant>,
     revision: u64,
+    /// What the feeder knew when it last ended.
+    course: Option<Box<Course>>,
 }
 
 /// A delivery that the dispatcher has.
@@ -62,10 +83,21 @@ pub(super) struct Held {
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) held: usize,
+    pub(super) handed: usize,
     pub(super) has_new_work: bool,
     pub(super) is_changed: bool,
-    pub(super) next_retry: Option<Timestamp>,
+    pub(super) next_due: Option<Timestamp>,
     pub(super) blocked_until: Option<Instant>,
+}
+
+/// Shows that nothing was due in a lane but what it had, from when the ticket was given until it is used.
+///
+/// A delivery that is made meanwhile is the only one that the lane does not have, and nobody else can have
+/// read it: it may be handed to the lane.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    pub(super) lane: Arc<Lane>,
+    looks: u64,
 }
 
 impl Lane {
@@ -105,9 +137,10 @@ impl Lane {
         }
         View {
             held: state.held.len(),
+            handed: state.handed.len(),
             has_new_work: state.has_new_work,
             is_changed: state.is_changed,
-            next_retry: state.next_retry,
+            next_due: state.next_due,
             blocked_until: state.blocked_until,
         }
     }
@@ -115,10 +148,84 @@ impl Lane {
     /// Begins another look at the store, and forgets what the last one found. Returns what is held.
     pub(super) fn begin_look(&self) -> Vec<DeliveryId> {
         let mut state = self.lock();
+        // They are in the store, and are read there.
+        state.forget_handed();
+        state.looks += 1;
         state.has_new_work = false;
         state.is_changed = false;
-        state.next_retry = None;
+        state.next_due = None;
         state.held.values().map(|held| held.delivery).collect()
+    }
+
+    /// Notes that a look which began then has found all that is due.
+    pub(super) fn knows_all(&self, since: Instant) {
+        self.lock().known_at = Some(since);
+    }
+
+    /// Says how many deliveries may be here.
+    pub(super) fn set_room(&self, room: usize) {
+        self.lock().room = room;
+    }
+
+    /// A ticket, if all that is due is here.
+    pub(super) fn ticket(self: &Arc<Self>) -> Option<Ticket> {
+        let state = self.lock();
+        state.takes_handed().then(|| Ticket {
+            lane: Arc::clone(self),
+            looks: state.looks,
+        })
+    }
+
+    /// Takes a delivery that was made while the ticket was valid. Without room, or if the store was looked
+    /// at meanwhile, it is read from there.
+    pub(super) fn hand(&self, ticket: &Ticket, delivery: DueDelivery, bytes: usize) {
+        let mut state = self.lock();
+        let is_valid = state.takes_handed() && state.looks == ticket.looks;
+        let has_room = state.held.len() + state.handed.len() < state.room
+            && (state.handed.is_empty() || state.handed_bytes + bytes <= PAGE_BYTES);
+        if is_valid && has_room {
+            state.handed.push_back(delivery);
+            state.handed_bytes += bytes;
+        } else {
+            state.has_new_work = true;
+        }
+        drop(state);
+        self.contents.changed.notify_one();
+    }
+
+    /// The next delivery that was handed over, unless the store is to be looked at first.
+    pub(super) fn next_handed(&self) -> Option<DueDelivery> {
+        let mut state = self.lock();
+        if state.has_new_work || state.is_changed {
+            return None;
+        }
+        let next = state.handed.pop_front();
+        if state.handed.is_empty() {
+            state.handed_bytes = 0;
+        }
+        next
+    }
+
+    /// Whether there is nothing to do before a known time.
+    pub(super) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.held.is_empty() && state.handed.is_empty() && !state.has_new_work && !state.is_changed
+    }
+
+    /// Keeps what the feeder knows until it goes on.
+    pub(super) fn keep(&self, course: Box<Course>) {
+        self.lock().course = Some(course);
+    }
+
+    pub(super) fn take_course(&self) -> Option<Box<Course>> {
+        self.lock().course.take()
+    }
+
+    /// Forgets what was known of the store, because the lane is given back: others may have it then.
+    pub(super) fn forget(&self) {
+        let mut state = self.lock();
+        state.forget_handed();
+        state.course = None;
     }
 
     pub(super) fn hold(&self, message_id: &str, held: Held) {
@@ -153,15 +260,20 @@ impl Lane {
         self.contents.changed.notify_one();
     }
 
-    pub(super) fn note_retry(&self, due: Timestamp) {
+    /// Notes that a delivery is due at a time.
+    pub(super) fn note_due(&self, due: Timestamp) {
         let mut state = self.lock();
-        state.next_retry = Some(state.next_retry.map_or(due, |next| next.min(due)));
+        state.next_due = Some(state.next_due.map_or(due, |next| next.min(due)));
+        drop(state);
+        self.contents.changed.notify_one();
     }
 
     /// Sends nothing until then.
     pub(super) fn block(&self, until: Instant) {
         let mut state = self.lock();
         state.blocked_until = state.blocked_until.max(Some(until));
+        // What comes meanwhile is not handed over.
+        state.has_new_work = true;
         drop(state);
         self.contents.changed.notify_one();
     }
@@ -196,5 +308,23 @@ impl Lane {
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn takes_handed(&self) -> bool {
+        let is_blocked = self
+            .blocked_until
+            .is_some_and(|until| until > Instant::now());
+        let is_known = self
+            .known_at
+            .is_some_and(|since| since.elapsed() < LOOK_AGE);
+        is_known && !is_blocked && !self.has_new_work && !self.is_changed
+    }
+
+    fn forget_handed(&mut self) {
+        self.known_at = None;
+        self.handed.clear();
+        self.handed_bytes = 0;
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Instrument;
 
 use super::lane::Lane;
-use super::{Lanes, Shared, feeder};
+use super::{Lanes, Served, Shared, feeder};
 use crate::clock::later;
 use crate::store::LeaseRequest;
 use crate::{EndpointId, StoreError};
@@ -57,7 +57,7 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     let room = {
         let mut lanes = shared.lock();
         lanes.next_due = None;
-        shared.max_lanes.saturating_sub(lanes.fed.len())
+        shared.max_lanes.saturating_sub(lanes.served.len())
     };
     if room == 0 {
         return Ok(());
@@ -71,7 +71,7 @@ async fn take_once(shared: &Arc<Shared>) -> Result<(), StoreError> {
     };
     let leased = shared.store.lease_lanes(lease).await?;
     for endpoint in leased.lanes {
-        shared.start_feeder(endpoint);
+        shared.serve(endpoint);
     }
     // Nothing is woken: the loop that has just looked waits until this time.
     shared.note_due(leased.next_due);
@@ -95,16 +95,16 @@ pub(super) async fn renew(shared: Arc<Shared>) {
             Ok(Ok(held)) => {
                 leased_until = until;
                 let held: HashMap<_, _> = held.into_iter().collect();
-                for lane in shared.fed_since_before(began) {
+                for lane in shared.served_since_before(began) {
                     match held.get(&lane.endpoint) {
                         Some(revision) if lane.is_using(*revision) => {}
                         Some(_) => shared.unblock(lane.endpoint),
-                        None => lane.lose(),
+                        None => shared.lose(&lane),
                     }
                 }
                 // A lane that was lost and leased again while its feeder was ending.
                 for endpoint in held.into_keys() {
-                    shared.start_feeder(endpoint);
+                    shared.serve(endpoint);
                 }
             }
             outcome => {
@@ -113,8 +113,8 @@ pub(super) async fn renew(shared: Arc<Shared>) {
                 }
                 if shared.clock.now() >= leased_until {
                     // Another instance may have them now.
-                    for lane in shared.fed_since_before(began) {
-                        lane.lose();
+                    for lane in shared.served_since_before(began) {
+                        shared.lose(&lane);
                     }
                 }
             }
@@ -124,10 +124,11 @@ pub(super) async fn renew(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn start_feeder(self: &Arc<Self>, endpoint: EndpointId) {
+    /// Serves a lane whose lease was taken.
+    fn serve(self: &Arc<Self>, endpoint: EndpointId) {
         let stop = self.stopping.child_token();
         let mut lanes = self.lock();
-        if self.stopping.is_cancelled() || lanes.fed.contains(&endpoint) {
+        if self.stopping.is_cancelled() || lanes.served.contains_key(&endpoint) {
             return;
         }
         let lane = Arc::new(match lanes.known.get(&endpoint) {
@@ -135,11 +136,17 @@ impl Shared {
             None => Lane::new(endpoint, stop),
         });
         lanes.known.insert(endpoint, Arc::clone(&lane));
-        lanes.fed.insert(endpoint);
+        lanes
+            .served
+            .insert(endpoint, Served::new(Arc::clone(&lane)));
         lanes.remembered.remove(&endpoint);
         drop(lanes);
+        self.start_feeder(lane);
+    }
+
+    pub(super) fn start_feeder(self: &Arc<Self>, lane: Arc<Lane>) {
         let aborting = self.aborting.clone();
-        let span = tracing::debug_span!("webhook_lane", endpoint = %endpoint);
+        let span = tracing::debug_span!("webhook_lane", endpoint = %lane.endpoint);
         let feeding = feeder::feed(Arc::clone(self), lane).instrument(span);
         self.feeders.spawn(async move {
             tokio::select! {
@@ -149,16 +156,22 @@ impl Shared {
         });
     }
 
-    /// Notes that a lane has no feeder any more.
-    pub(super) fn stop_feeding(&self, lane: &Lane) {
+    /// Stops serving a lane whose lease has ended: its feeder ends, if it has one.
+    fn lose(&self, lane: &Lane) {
+        lane.lose();
         let mut lanes = self.lock();
-        if self.stopping.is_cancelled() {
-            return;
+        if lanes.resting.contains_key(&lane.endpoint) {
+            lanes.end(lane);
+            drop(lanes);
+            self.dispatcher.remove(&lane.key);
         }
-        lanes.fed.remove(&lane.endpoint);
-        lanes.remembered.insert(lane.endpoint, Instant::now());
-        if lane.is_empty() {
-            lanes.known.remove(&lane.endpoint);
+    }
+
+    /// Notes that a lane has no feeder any more.
+    pub(super) fn stop_serving(&self, lane: &Lane) {
+        let mut lanes = self.lock();
+        if !self.stopping.is_cancelled() {
+            lanes.end(lane);
         }
     }
 
@@ -168,11 +181,11 @@ impl Shared {
         let mut lanes = self.lock();
         let Lanes {
             known,
-            fed,
+            served,
             remembered,
             ..
         } = &mut *lanes;
-        known.retain(|endpoint, lane| fed.contains(endpoint) || !lane.is_empty());
+        known.retain(|endpoint, lane| served.contains_key(endpoint) || !lane.is_empty());
         let is_old = |since: &Instant| since.elapsed() >= REMEMBERED;
         let old: Vec<_> = remembered
             .iter()
@@ -188,10 +201,13 @@ impl Shared {
         }
     }
 
-    fn fed_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
+    fn served_since_before(&self, time: Instant) -> Vec<Arc<Lane>> {
         let lanes = self.lock();
-        let fed = lanes.fed.iter().filter_map(|id| lanes.known.get(id));
-        fed.filter(|lane| lane.leased_at < time).cloned().collect()
+        let served = lanes.served.values().map(|served| &served.0);
+        served
+            .filter(|lane| lane.leased_at < time)
+            .cloned()
+            .collect()
     }
 
     /// Has the lease loop look at a time.
@@ -210,5 +226,18 @@ impl Shared {
             lanes.next_due = Some(due);
         }
         is_earlier
+    }
+}
+
+impl Lanes {
+    /// A lane is not served any more. It stays known while attempts are under way.
+    pub(super) fn end(&mut self, lane: &Lane) {
+        lane.forget();
+        self.served.remove(&lane.endpoint);
+        self.resting.remove(&lane.endpoint);
+        self.remembered.insert(lane.endpoint, Instant::now());
+        if lane.is_empty() {
+            self.known.remove(&lane.endpoint);
+        }
     }
 }

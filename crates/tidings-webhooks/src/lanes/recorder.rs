@@ -112,7 +112,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 .or_insert_with(|| (&entry.lane, Vec::new()));
             ids.push(&entry.message_id);
             if let AfterAttempt::Retry(due) = entry.outcome.next {
-                entry.lane.note_retry(due);
+                entry.lane.note_due(due);
             }
         }
         for (lane, ids) in by_lane.into_values() {

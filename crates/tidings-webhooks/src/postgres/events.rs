@@ -5,10 +5,10 @@ use tidings_notify::UserId;
 use tidings_postgres::Parameter;
 use tidings_postgres::tokio_postgres::types::Type;
 
-use super::schema::micros;
+use super::schema::{column, micros};
 use super::statements::Statements;
-use crate::StoreError;
 use crate::store::Addressed;
+use crate::{DeliveryId, StoreError};
 
 const ADD: &str = "SELECT tidings_webhook_add($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
     FROM (SELECT tidings_webhook_durable() OFFSET 0) AS durable";
@@ -17,10 +17,14 @@ pub(super) async fn add(
     statements: &impl Statements,
     events: &[Addressed],
     at: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Option<DeliveryId>>, StoreError> {
     let columns = Columns::new(events, at);
-    statements.row(ADD, &columns.parameters()).await?;
-    Ok(())
+    let row = statements.row(ADD, &columns.parameters()).await?;
+    let made: Vec<Option<i64>> = row.try_get(0).map_err(column)?;
+    Ok(made
+        .into_iter()
+        .map(|id| id.map(DeliveryId::from_i64))
+        .collect())
 }
 
 /// Events and their addresses, column by column.

@@ -8,7 +8,9 @@ use tidings_postgres::tokio_postgres::types::Type;
 
 use super::endpoints;
 use super::schema::{column, limit, micros, optional_time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released, SentEvent};
+use crate::store::{
+    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, NextDue, Released, SentEvent,
+};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) async fn lease(
@@ -144,6 +146,24 @@ fn due(row: &Row) -> Result<DueDelivery, StoreError> {
         tries: count(2)?,
         event: event(row),
     })
+}
+
+pub(super) async fn next_due(
+    connections: &Connections,
+    endpoints: &[EndpointId],
+) -> Result<Vec<NextDue>, StoreError> {
+    let endpoints: Vec<_> = endpoints.iter().map(|id| id.as_i64()).collect();
+    let parameters = [(&endpoints as _, Type::INT8_ARRAY)];
+    let statement = "SELECT revision, due FROM tidings_webhook_next_due($1)";
+    let rows = connections.query(statement, &parameters).await?;
+    let next_due = |row: &Row| {
+        let revision: i64 = row.try_get(0).map_err(column)?;
+        Ok(NextDue {
+            revision: revision.cast_unsigned(),
+            due: optional_time(row.try_get(1).map_err(column)?)?,
+        })
+    };
+    rows.iter().map(next_due).collect()
 }
 
 pub(super) async fn sent_event(

@@ -15,6 +15,7 @@ pub(super) const STEPS: &[&str] = &[
     include_str!("schema/3_deferred.sql"),
     include_str!("schema/4_leader.sql"),
     include_str!("schema/5_look.sql"),
+    include_str!("schema/6_hand_over.sql"),
 ];
 
 /// A column that is not what it should be.

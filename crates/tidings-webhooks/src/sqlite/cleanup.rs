@@ -48,7 +48,9 @@ fn remove_endpoints(tx: &Transaction<'_>, most: usize) -> Result<usize, StoreErr
         .prepare_cached(
             "SELECT endpoint FROM webhook_endpoint WHERE removed = 1
                  AND NOT EXISTS (SELECT 1 FROM webhook_delivery
-                     WHERE webhook_delivery.endpoint = webhook_endpoint.endpoint)
+                     WHERE webhook_delivery.endpoint = webhook_endpoint.endpoint AND state = 0)
+                 AND NOT EXISTS (SELECT 1 FROM webhook_delivery
+                     WHERE webhook_delivery.endpoint = webhook_endpoint.endpoint AND state > 0)
              LIMIT ?1",
         )?
         .query_map([limit(most)], |row| row.get(0))?

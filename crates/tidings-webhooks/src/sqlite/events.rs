@@ -8,11 +8,11 @@ use rusqlite::Transaction;
 use super::lanes;
 use super::schema::micros;
 use crate::store::{Addressed, Notice};
-use crate::{EndpointId, StoreError, WebhookEvent};
+use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) fn add_notice(tx: &Transaction<'_>, notice: Option<&Notice>) -> Result<(), StoreError> {
     match notice {
-        Some(notice) => add(tx, std::slice::from_ref(&notice.addressed), notice.at),
+        Some(notice) => add(tx, std::slice::from_ref(&notice.addressed), notice.at).map(drop),
         None => Ok(()),
     }
 }
@@ -21,35 +21,39 @@ pub(super) fn add(
     tx: &Transaction<'_>,
     events: &[Addressed],
     at: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Option<DeliveryId>>, StoreError> {
     let at = micros(at);
     let mut insert = tx.prepare_cached(
         "INSERT INTO webhook_delivery (event, endpoint, state, due_at, created_at)
          VALUES (?1, ?2, 0, ?3, ?4) ON CONFLICT (event, endpoint) DO NOTHING",
     )?;
     let mut due: BTreeMap<EndpointId, Timestamp> = BTreeMap::new();
+    let mut made = Vec::new();
     for Addressed { event, to } in events {
-        let number = number(tx, event, at, !to.is_empty())?;
+        let (number, is_new) = number(tx, event, at, !to.is_empty())?;
         for (endpoint, due_at) in to {
-            if insert.execute((number, endpoint.as_i64(), micros(*due_at), at))? > 0 {
+            let added = insert.execute((number, endpoint.as_i64(), micros(*due_at), at))?;
+            if added > 0 {
                 let earliest = due.entry(*endpoint).or_insert(*due_at);
                 *earliest = (*earliest).min(*due_at);
             }
+            let is_made = added > 0 && is_new;
+            made.push(is_made.then(|| DeliveryId::from_i64(tx.last_insert_rowid())));
         }
     }
     for (endpoint, due_at) in due {
         lanes::add_work(tx, endpoint, due_at)?;
     }
-    Ok(())
+    Ok(made)
 }
 
-/// Stores an event unless it is stored, and returns its number.
+/// Stores an event unless it is stored. Returns its number, and whether it is new.
 fn number(
     tx: &Transaction<'_>,
     event: &WebhookEvent,
     at: i64,
     has_delivery: bool,
-) -> Result<i64, StoreError> {
+) -> Result<(i64, bool), StoreError> {
     // Not with `RETURNING`: SQLite would keep a copy of every page that the statement changes.
     let added = tx
         .prepare_cached(
@@ -67,7 +71,7 @@ fn number(
             has_delivery,
         ))?;
     if added > 0 {
-        return Ok(tx.last_insert_rowid());
+        return Ok((tx.last_insert_rowid(), true));
     }
     let number = tx
         .prepare_cached("SELECT event FROM webhook_event WHERE id = ?1")?
@@ -75,7 +79,7 @@ fn number(
     if has_delivery {
         mark(tx, number)?;
     }
-    Ok(number)
+    Ok((number, false))
 }
 
 /// Notes that an event has a delivery, with which it goes.

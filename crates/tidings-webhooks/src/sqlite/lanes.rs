@@ -9,7 +9,9 @@ use tidings_notify::{Payload, UserId};
 
 use super::endpoints;
 use super::schema::{limit, micros, optional_time, time};
-use crate::store::{DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, Released, SentEvent};
+use crate::store::{
+    DueDelivery, LaneQuery, LaneWork, LeaseRequest, Leased, NextDue, Released, SentEvent,
+};
 use crate::{DeliveryId, EndpointId, StoreError, WebhookEvent};
 
 pub(super) fn advance_clock(tx: &Transaction<'_>, now: Timestamp) -> Result<Timestamp, StoreError> {
@@ -28,14 +30,27 @@ pub(super) fn add_work(
     endpoint: EndpointId,
     due: Timestamp,
 ) -> Result<(), StoreError> {
-    tx.prepare_cached(
-        "INSERT INTO webhook_lane (endpoint, next_due, free_at) VALUES (?1, ?2, ?2)
-         ON CONFLICT (endpoint) DO UPDATE SET
-             next_due = min(next_due, excluded.next_due),
-             free_at = iif(owner IS NULL,
-                 max(min(next_due, excluded.next_due), blocked_until), free_at)",
-    )?
-    .execute((endpoint.as_i64(), micros(due)))?;
+    let endpoint = endpoint.as_i64();
+    let known = tx
+        .prepare_cached("SELECT next_due FROM webhook_lane WHERE endpoint = ?1")?
+        .query_row([endpoint], |row| row.get::<_, i64>(0))
+        .optional()?;
+    match known {
+        None => tx
+            .prepare_cached(
+                "INSERT INTO webhook_lane (endpoint, next_due, free_at) VALUES (?1, ?2, ?2)",
+            )?
+            .execute((endpoint, micros(due)))?,
+        Some(next_due) if micros(due) < next_due => tx
+            .prepare_cached(
+                "UPDATE webhook_lane SET next_due = ?2,
+                     free_at = iif(owner IS NULL, max(?2, blocked_until), free_at)
+                 WHERE endpoint = ?1",
+            )?
+            .execute((endpoint, micros(due)))?,
+        // Also while it is served: its holder reads what is due when it gives the lane back.
+        Some(_) => 0,
+    };
     Ok(())
 }
 
@@ -192,6 +207,32 @@ pub(super) fn work(connection: &Connection, query: &LaneQuery) -> Result<LaneWor
     }
     work.next_due = optional_time(next_delivery(connection, endpoint, Some(query.now))?)?;
     Ok(work)
+}
+
+pub(super) fn next_due(
+    connection: &Connection,
+    endpoints: &[EndpointId],
+) -> Result<Vec<NextDue>, StoreError> {
+    // One statement for all of them, which are asked for several times a second.
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce((SELECT revision FROM webhook_endpoint WHERE endpoint = asked.value), 0),
+             (SELECT min(due_at) FROM webhook_delivery WHERE endpoint = asked.value AND state = 0),
+             (SELECT resume_at FROM webhook_replay WHERE endpoint = asked.value)
+         FROM json_each(?1) AS asked ORDER BY asked.key",
+    )?;
+    let asked: Vec<_> = endpoints.iter().map(|id| id.as_i64()).collect();
+    let asked = serde_json::to_string(&asked).map_err(StoreError::backend)?;
+    let mut rows = statement.query([asked])?;
+    let mut found = Vec::with_capacity(endpoints.len());
+    while let Some(row) = rows.next()? {
+        let revision: i64 = row.get(0)?;
+        let due: [Option<i64>; 2] = [row.get(1)?, row.get(2)?];
+        found.push(NextDue {
+            revision: revision.cast_unsigned(),
+            due: optional_time(due.into_iter().flatten().min())?,
+        });
+    }
+    Ok(found)
 }
 
 /// When the next delivery of an endpoint is due, of those due after a time.

@@ -116,12 +116,22 @@ fn note(
     let at = micros(at);
     let success_at = (tally.succeeded > 0).then_some(at);
     let failure_at = (tally.failed > 0).then_some(at);
-    let failing_since = tx
+    let parameters = (
+        endpoint.as_i64(),
+        success_at,
+        failure_at,
+        tally.ends_with_failure,
+        micros(now),
+        at / MICROSECONDS_PER_HOUR,
+        tally.succeeded,
+        tally.failed,
+    );
+    // By two statements: for one with `RETURNING`, SQLite makes a table each time.
+    let updated = tx
         .prepare_cached(
-            "INSERT INTO webhook_health VALUES (?1, ?2, ?3, iif(?4, ?5, NULL), ?6, ?7, ?8, 0, 0)
-             ON CONFLICT (endpoint) DO UPDATE SET
-                 last_success_at = coalesce(excluded.last_success_at, last_success_at),
-                 last_failure_at = coalesce(excluded.last_failure_at, last_failure_at),
+            "UPDATE webhook_health SET
+                 last_success_at = coalesce(?2, last_success_at),
+                 last_failure_at = coalesce(?3, last_failure_at),
                  failing_since = iif(?4,
                      iif(?7 = 0, coalesce(failing_since, ?5), ?5), NULL),
                  succeeded_before = iif(hour = ?6, succeeded_before, succeeded),
@@ -129,21 +139,21 @@ fn note(
                  succeeded = iif(hour = ?6, succeeded, 0) + ?7,
                  failed = iif(hour = ?6, failed, 0) + ?8,
                  hour = ?6
-             RETURNING failing_since",
+             WHERE endpoint = ?1",
         )?
-        .query_row(
-            (
-                endpoint.as_i64(),
-                success_at,
-                failure_at,
-                tally.ends_with_failure,
-                micros(now),
-                at / MICROSECONDS_PER_HOUR,
-                tally.succeeded,
-                tally.failed,
-            ),
-            |row| row.get(0),
-        )?;
+        .execute(parameters)?;
+    if updated == 0 {
+        tx.prepare_cached(
+            "INSERT INTO webhook_health VALUES (?1, ?2, ?3, iif(?4, ?5, NULL), ?6, ?7, ?8, 0, 0)",
+        )?
+        .execute(parameters)?;
+    }
+    if !tally.ends_with_failure {
+        return Ok(None);
+    }
+    let failing_since = tx
+        .prepare_cached("SELECT failing_since FROM webhook_health WHERE endpoint = ?1")?
+        .query_row([endpoint.as_i64()], |row| row.get(0))?;
     optional_time(failing_since)
 }
 

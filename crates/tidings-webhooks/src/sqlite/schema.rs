@@ -136,4 +136,13 @@ pub(crate) const STEPS: &[&str] = &[
         until INTEGER NOT NULL
     ) STRICT;
 ",
+    // The deliveries of an endpoint, by two indexes: a place for each endpoint is written once for a delivery,
+    // when it ends. Those that wait are few, and near each other.
+    "
+    DROP INDEX webhook_delivery_endpoint;
+    CREATE INDEX webhook_delivery_waiting ON webhook_delivery (endpoint, delivery)
+        WHERE state = 0;
+    CREATE INDEX webhook_delivery_ended ON webhook_delivery (endpoint, state, delivery)
+        WHERE state > 0;
+",
 ];

@@ -104,7 +104,7 @@ async fn regression_deliveries_and_deferred_events_survive_a_crash_of_postgres()
             to: vec![(endpoint().id, Timestamp::now())],
         };
         store
-            .add_deliveries(vec![addressed], Timestamp::now())
+            .add_deliveries(vec![addressed].into(), Timestamp::now())
             .await
             .unwrap();
         server.crash().unwrap();

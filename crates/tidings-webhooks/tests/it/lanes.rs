@@ -87,7 +87,7 @@ async fn a_stalled_backlog_costs_one_page() {
             to: vec![(good, jiff::Timestamp::now())],
         };
         app.store
-            .add_deliveries(vec![of_good], jiff::Timestamp::now())
+            .add_deliveries(vec![of_good].into(), jiff::Timestamp::now())
             .await
             .unwrap();
         app.until(good, DeliveryState::Delivered, number + 1).await;

@@ -11,6 +11,7 @@ mod durability;
 mod encryption;
 mod fan_out;
 mod faults;
+mod handed;
 mod kill;
 mod lanes;
 mod postgres;

@@ -9,8 +9,8 @@ use tidings_notify::UserId;
 use tidings_test_support::Gate;
 use tidings_webhooks::store::{
     AcceptedEvent, Addressed, Audience, DeferredEvent, LaneQuery, LaneWork, LeadRequest,
-    LeaseRequest, Leased, NewReplay, Notice, Outcome, Released, ReplayPage, ReplayStep, SentEvent,
-    StoredEndpoint, StoredHealth, StoredSecrets,
+    LeaseRequest, Leased, NewReplay, NextDue, Notice, Outcome, Released, ReplayPage, ReplayStep,
+    SentEvent, StoredEndpoint, StoredHealth, StoredSecrets,
 };
 use tidings_webhooks::{
     AttemptRecord, Delivery, DeliveryId, DeliveryQuery, EndpointId, Owner, Store, StoreError,
@@ -135,9 +135,9 @@ impl Store for Watched {
 
     async fn add_deliveries(
         &self,
-        events: Vec<Addressed>,
+        events: Arc<[Addressed]>,
         at: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
         self.inner.add_deliveries(events, at).await
     }
 
@@ -201,6 +201,11 @@ impl Store for Watched {
         let work = self.inner.lane_work(query).await?;
         count(&self.counts.due, work.due.len());
         Ok(work)
+    }
+
+    async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
+        count(&self.counts.looks, 1);
+        self.inner.next_due(endpoints).await
     }
 
     async fn record(

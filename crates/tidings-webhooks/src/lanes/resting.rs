@@ -1,0 +1,262 @@
+//! Lanes without work, which this instance keeps for a while because more often follows soon.
+//!
+//! They have no task. One look for all of them finds what another instance has added or changed, and what
+//! has become due; those that have rested long enough are given back together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use super::feeder::Course;
+use super::lane::Lane;
+use super::{Lanes, Shared};
+use crate::clock::later;
+use crate::store::{NextDue, Released};
+use crate::{EndpointId, StoreError};
+
+/// How long a lane without work stays here, and how often to look for what another instance has added. With
+/// the fan-out elsewhere that is all its work, and the lane is soon free for the instance that has the fan-out.
+const ELSEWHERE: Pace = Pace {
+    rest: Duration::from_secs(1),
+    look: Duration::from_millis(250),
+};
+
+/// The same where the fan-out of this instance says when there is more.
+const HERE: Pace = Pace {
+    rest: Duration::from_secs(5),
+    look: Duration::from_secs(1),
+};
+
+struct Pace {
+    rest: Duration,
+    look: Duration,
+}
+
+/// Lanes that one look is for, and most that one transaction gives back.
+const AT_ONCE: usize = 256;
+
+/// The pause after a failure of the store.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A lane that rests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resting {
+    since: Instant,
+    looked: Instant,
+    /// When something is due, as far as is known.
+    next_due: Option<Timestamp>,
+}
+
+/// Watches resting lanes until the instance stops.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut looked = Instant::now();
+    loop {
+        let rested = shared.rested.notified();
+        let due = shared.resume_what_is_due();
+        let next_look = ELSEWHERE.look.saturating_sub(looked.elapsed());
+        let wait = due.map(|due| due.min(next_look));
+        let waited = async {
+            match wait {
+                Some(wait) => sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = waited => {}
+            () = rested => continue,
+            () = shared.stopping.cancelled() => return,
+        }
+        if looked.elapsed() < ELSEWHERE.look {
+            continue;
+        }
+        looked = Instant::now();
+        let done = async {
+            shared.look_at_resting().await?;
+            shared.release_rested().await
+        };
+        match done.await {
+            Ok(()) => shared.store_worked(),
+            Err(error) => {
+                shared.store_failed(&error, "looking at idle endpoints");
+                sleep(STORE_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Lanes {
+    fn pace(&self) -> &'static Pace {
+        let is_recent = |made: Instant| made.elapsed() < HERE.rest;
+        if self.made_at.is_some_and(is_recent) {
+            &HERE
+        } else {
+            &ELSEWHERE
+        }
+    }
+}
+
+impl Shared {
+    /// Has a lane rest, unless there is something to do: then what its feeder knows is returned.
+    pub(super) fn rest(
+        &self,
+        lane: &Lane,
+        next_due: Option<Timestamp>,
+        course: Box<Course>,
+    ) -> Result<(), Box<Course>> {
+        let mut lanes = self.lock();
+        let is_served = lanes.served.contains_key(&lane.endpoint);
+        if !is_served || lane.stop.is_cancelled() || !lane.is_quiet() {
+            return Err(course);
+        }
+        lane.keep(course);
+        let is_first = lanes.resting.is_empty();
+        let is_earlier = next_due.is_some_and(|due| lanes.resting_due.is_none_or(|it| due < it));
+        if is_earlier {
+            lanes.resting_due = next_due;
+        }
+        let now = Instant::now();
+        let resting = Resting {
+            since: now,
+            looked: now,
+            next_due,
+        };
+        lanes.resting.insert(lane.endpoint, resting);
+        drop(lanes);
+        if is_first || is_earlier {
+            self.rested.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Ends the rest of a lane, if it rests.
+    pub(super) fn resume(self: &Arc<Self>, lanes: &mut Lanes, endpoint: EndpointId) {
+        if lanes.resting.remove(&endpoint).is_some()
+            && let Some(served) = lanes.served.get(&endpoint)
+        {
+            self.start_feeder(Arc::clone(&served.0));
+        }
+    }
+
+    /// Ends the rest of lanes that have something due. Returns the time until the next has; `None` when no lane
+    /// rests.
+    fn resume_what_is_due(self: &Arc<Self>) -> Option<Duration> {
+        let mut lanes = self.lock();
+        let now = self.clock.now();
+        if lanes.resting_due.is_some_and(|due| due <= now) {
+            let is_due = |resting: &Resting| resting.next_due.is_some_and(|due| due <= now);
+            let resting = lanes.resting.iter();
+            let due: Vec<_> = resting
+                .filter(|(_, resting)| is_due(resting))
+                .map(|(endpoint, _)| *endpoint)
+                .collect();
+            for endpoint in due {
+                self.resume_with_work(&mut lanes, endpoint);
+            }
+            lanes.resting_due = lanes.resting.values().filter_map(|it| it.next_due).min();
+        }
+        if lanes.resting.is_empty() {
+            return None;
+        }
+        Some(
+            lanes
+                .resting_due
+                .map_or(Duration::MAX, |due| self.clock.until(due)),
+        )
+    }
+
+    fn resume_with_work(self: &Arc<Self>, lanes: &mut Lanes, endpoint: EndpointId) {
+        if let Some(served) = lanes.served.get(&endpoint) {
+            served.0.add_work();
+        }
+        self.resume(lanes, endpoint);
+    }
+
+    /// Looks for what has become due or was changed by another instance.
+    async fn look_at_resting(self: &Arc<Self>) -> Result<(), StoreError> {
+        let resting: Vec<_> = {
+            let lanes = self.lock();
+            let pace = lanes.pace();
+            let waits = |(_, it): &(&EndpointId, &Resting)| it.looked.elapsed() >= pace.look;
+            let since = |(endpoint, it): (&EndpointId, &Resting)| (*endpoint, it.since);
+            lanes.resting.iter().filter(waits).map(since).collect()
+        };
+        for some in resting.chunks(AT_ONCE) {
+            let endpoints: Vec<_> = some.iter().map(|(endpoint, _)| *endpoint).collect();
+            let (began, now) = (Instant::now(), self.clock.now());
+            let found = self.store.next_due(&endpoints).await?;
+            let mut lanes = self.lock();
+            for (NextDue { revision, due }, (endpoint, since)) in found.iter().zip(some) {
+                let is_the_same = |resting: &&mut Resting| resting.since == *since;
+                let Some(lane) = lanes.served.get(endpoint).map(|it| Arc::clone(&it.0)) else {
+                    continue;
+                };
+                let Some(resting) = lanes.resting.get_mut(endpoint).filter(is_the_same) else {
+                    continue;
+                };
+                if !lane.is_using(*revision) {
+                    lane.unblock();
+                    self.resume(&mut lanes, *endpoint);
+                } else if due.is_some_and(|due| due <= now) {
+                    self.resume_with_work(&mut lanes, *endpoint);
+                } else {
+                    resting.looked = began;
+                    resting.next_due = *due;
+                    lane.knows_all(began);
+                    lanes.resting_due = [lanes.resting_due, *due].into_iter().flatten().min();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives lanes back that have rested for long; all of them when others cannot be served for want of room.
+    async fn release_rested(&self) -> Result<(), StoreError> {
+        loop {
+            let (rested, is_full) = {
+                let mut lanes = self.lock();
+                let is_full = lanes.served.len() >= self.max_lanes;
+                (self.end_rest(&mut lanes, is_full), is_full)
+            };
+            if rested.is_empty() {
+                return Ok(());
+            }
+            let is_last = rested.len() < AT_ONCE;
+            let next_due = self.store.release_lanes(&self.instance, rested).await?;
+            self.look_at(next_due);
+            if is_full {
+                self.look.notify_one();
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn end_rest(&self, lanes: &mut Lanes, is_full: bool) -> Vec<Released> {
+        let now = self.clock.now();
+        let rest = lanes.pace().rest;
+        let is_over = |(_, resting): &(&EndpointId, &Resting)| {
+            let is_due_later = |due| due > later(now, rest);
+            is_full || resting.since.elapsed() >= rest && resting.next_due.is_none_or(is_due_later)
+        };
+        let rested: Vec<_> = lanes
+            .resting
+            .iter()
+            .filter(is_over)
+            .filter_map(|(endpoint, _)| lanes.served.get(endpoint))
+            .map(|served| Arc::clone(&served.0))
+            .filter(|lane| lane.is_quiet())
+            .take(AT_ONCE)
+            .collect();
+        for lane in &rested {
+            lanes.end(lane);
+        }
+        let released = |lane: Arc<Lane>| Released {
+            endpoint: lane.endpoint,
+            blocked_until: None,
+        };
+        rested.into_iter().map(released).collect()
+    }
+}

@@ -1,0 +1,102 @@
+-- Deliveries that are made now are handed to the lanes of the same instance, and lanes without work are
+-- looked at together.
+
+DROP FUNCTION tidings_webhook_add(
+    text[], text[], text[], bigint[], text[], boolean[], integer[], bigint[], bigint[], bigint);
+
+-- Returns the delivery of each address; NULL for one that was there, or whose event was.
+CREATE FUNCTION tidings_webhook_add(
+    e_ids text[], e_users text[], e_types text[], e_timestamps bigint[], e_payloads text[],
+    e_has_delivery boolean[],
+    d_events integer[], d_endpoints bigint[], d_dues bigint[],
+    a_at bigint
+) RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+DECLARE
+    new_events bigint[];
+    added_endpoints bigint[];
+    added_dues bigint[];
+    made bigint[];
+BEGIN
+    -- Numbers follow the order in which the events were given, locks that of their ids.
+    WITH added AS (
+        INSERT INTO tidings_webhook_event
+            (event, id, user_id, type, timestamp, payload, accepted_at, has_delivery)
+        SELECT new.event, new.id, new.user_id, new.type, new.timestamp, new.payload, a_at,
+            new.has_delivery
+        FROM (
+            SELECT nextval('tidings_webhook_event_event_seq') AS event, given.*
+            FROM (
+                SELECT * FROM unnest(
+                        e_ids, e_users, e_types, e_timestamps, e_payloads, e_has_delivery)
+                    WITH ORDINALITY
+                    AS given (id, user_id, type, timestamp, payload, has_delivery, n)
+                ORDER BY n OFFSET 0
+            ) AS given OFFSET 0
+        ) AS new
+        ORDER BY new.id COLLATE "C"
+        ON CONFLICT (id) DO NOTHING
+        RETURNING event
+    )
+    SELECT array_agg(event) INTO new_events FROM added;
+
+    -- Events that were kept for disabled endpoints, and that an endpoint gets now.
+    IF coalesce(cardinality(new_events), 0) < cardinality(e_ids) THEN
+        PERFORM 1 FROM tidings_webhook_event AS stored
+        JOIN unnest(e_ids, e_has_delivery) AS given (id, has_delivery) ON given.id = stored.id
+        WHERE given.has_delivery AND NOT stored.has_delivery
+        ORDER BY stored.event FOR UPDATE OF stored;
+        IF FOUND THEN
+            UPDATE tidings_webhook_event AS stored SET has_delivery = true
+            FROM unnest(e_ids, e_has_delivery) AS given (id, has_delivery)
+            WHERE given.id = stored.id AND given.has_delivery AND NOT stored.has_delivery;
+        END IF;
+    END IF;
+
+    WITH new AS MATERIALIZED (
+        SELECT nextval('tidings_webhook_delivery_delivery_seq') AS delivery, given.*
+        FROM (
+            SELECT stored.event, wanted.endpoint, wanted.due, wanted.n
+            FROM unnest(d_events, d_endpoints, d_dues) WITH ORDINALITY
+                AS wanted (event, endpoint, due, n)
+            JOIN tidings_webhook_event AS stored ON stored.id = e_ids[wanted.event]
+            ORDER BY wanted.n OFFSET 0
+        ) AS given
+    ), added AS (
+        INSERT INTO tidings_webhook_delivery (delivery, event, endpoint, state, due_at, created_at)
+        SELECT new.delivery, new.event, new.endpoint, 0, new.due, a_at
+        FROM new ORDER BY new.event, new.endpoint
+        ON CONFLICT (event, endpoint) DO NOTHING
+        RETURNING delivery, event, endpoint, due_at
+    )
+    SELECT array_agg(added.endpoint) FILTER (WHERE added.delivery IS NOT NULL),
+        array_agg(added.due_at) FILTER (WHERE added.delivery IS NOT NULL),
+        array_agg(CASE WHEN fresh.event IS NOT NULL THEN added.delivery END ORDER BY new.n)
+    INTO added_endpoints, added_dues, made
+    FROM new LEFT JOIN added USING (delivery)
+    LEFT JOIN unnest(new_events) AS fresh (event) ON fresh.event = new.event;
+    IF added_endpoints IS NOT NULL THEN
+        PERFORM tidings_webhook_add_work(added_endpoints, added_dues);
+    END IF;
+    RETURN coalesce(made, '{}');
+END $$;
+
+-- When something is due in each of some lanes, by all that is stored, and the revision of the endpoint.
+CREATE FUNCTION tidings_webhook_next_due(w_endpoints bigint[]) RETURNS TABLE (
+    revision bigint, due bigint
+) LANGUAGE plpgsql STABLE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT
+            coalesce((SELECT stored.revision FROM tidings_webhook_endpoint AS stored
+                WHERE stored.endpoint = given.endpoint), 0),
+            -- The smaller of both, or the one that there is.
+            least(
+                (SELECT min(pending.due_at) FROM tidings_webhook_delivery AS pending
+                    WHERE pending.endpoint = given.endpoint AND pending.state = 0),
+                (SELECT replay.resume_at FROM tidings_webhook_replay AS replay
+                    WHERE replay.endpoint = given.endpoint))
+        FROM unnest(w_endpoints) WITH ORDINALITY AS given (endpoint, n)
+        ORDER BY given.n;
+END $$;

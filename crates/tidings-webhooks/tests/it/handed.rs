@@ -1,0 +1,146 @@
+//! Deliveries that the fan-out hands to lanes, and lanes that rest.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidings_test_support::{Reply, Schema};
+use tidings_webhooks::{DeliveryState, EndpointSettings, Options};
+use tokio::time::Instant;
+
+use crate::support::{App, Place, numbers, receiver_of, schedule, soon, start, start_on_postgres};
+use crate::watched::{Counts, Watched};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_delivery_needs_no_look_at_the_store() {
+    const EVENTS: usize = 100;
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let app = start(&place.file(), schedule(&[0]), |store| {
+        Watched::wrap(store, &counts)
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    let began = Instant::now();
+    let before = counts.looks.load(Ordering::Relaxed);
+    for number in 1..EVENTS {
+        app.accept(number..number + 1).await;
+        soon(receiver.request(number as u64 + 1)).await;
+    }
+    let looks = counts.looks.load(Ordering::Relaxed) - before;
+    // By their age, not by what arrives: idle lanes are looked at together, several times a second.
+    let aged = began.elapsed().as_millis() / 100;
+    assert!(u128::from(looks) <= aged + 10, "{looks} looks");
+    let delivered = app.until(endpoint, DeliveryState::Delivered, EVENTS).await;
+    assert!(delivered.iter().all(|delivery| delivery.attempts == 1));
+    assert_eq!(numbers(&receiver), (0..EVENTS).collect::<Vec<_>>());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_once_and_in_order_while_the_store_is_looked_at() {
+    let place = Place::new();
+    arrives_once(place.start(one_at_a_time()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_once_and_in_order_on_postgres_while_the_store_is_looked_at() {
+    let schema = Schema::create().await;
+    arrives_once(start_on_postgres(&schema, one_at_a_time()).await).await;
+}
+
+/// So that the order of arrival is that of sending.
+fn one_at_a_time() -> Options {
+    schedule(&[0]).with_lane(tidings::LaneConfig::default().with_in_flight(1, 1))
+}
+
+async fn arrives_once(app: App) {
+    const EVENTS: usize = 500;
+    let receiver = receiver_of(Reply::ok()).await;
+    let mut settings = EndpointSettings::new(receiver.url("/"));
+    // Not those about its changes.
+    settings.event_types = vec!["order.*".parse().unwrap()];
+    let endpoint = app.create(settings).await.0.id;
+    let is_done = AtomicBool::new(false);
+    let looks = async {
+        // A change has the lane looked at, whatever was handed to it.
+        for number in 0.. {
+            if is_done.load(Ordering::Relaxed) {
+                return;
+            }
+            let change = |settings: &mut EndpointSettings| {
+                settings
+                    .headers
+                    .insert("x-number".into(), number.to_string());
+            };
+            let changed = app.webhooks.update_endpoint(endpoint, change).await;
+            changed.unwrap();
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let events = async {
+        for number in 0..EVENTS {
+            app.accept(number..number + 1).await;
+        }
+        app.until(endpoint, DeliveryState::Delivered, EVENTS).await;
+        is_done.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(looks, events);
+    assert_eq!(numbers(&receiver), (0..EVENTS).collect::<Vec<_>>());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_rests_sees_what_another_instance_changes() {
+    let (old, new) = (
+        receiver_of(Reply::ok()).await,
+        receiver_of(Reply::ok()).await,
+    );
+    let place = Place::new();
+    let options = || schedule(&[0]).with_lease(Duration::from_secs(3600));
+    let one = place.start(options()).await;
+    let endpoint = one.endpoint(old.url("/")).await;
+    one.accept(0..1).await;
+    soon(old.request(1)).await;
+    let other = place.start(options()).await;
+    let change = |settings: &mut EndpointSettings| settings.url = new.url("/");
+    let changed = other.webhooks.update_endpoint(endpoint, change).await;
+    changed.unwrap();
+    let mut accepted = 1;
+    while new.requests().is_empty() {
+        assert!(accepted < 100, "it still sends to the old address");
+        one.accept(accepted..accepted + 1).await;
+        accepted += 1;
+        one.until(endpoint, DeliveryState::Delivered, accepted)
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A delivery that the other instance begins again.
+    let delivery = one
+        .until(endpoint, DeliveryState::Delivered, accepted)
+        .await[0]
+        .id;
+    let requests = new.requests().len() as u64;
+    other.webhooks.retry(delivery).await.unwrap();
+    soon(new.request(requests + 1)).await;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_full_gives_idle_lanes_back() {
+    const ENDPOINTS: usize = 20;
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let app = place.start(schedule(&[0]).with_max_lanes(1)).await;
+    for number in 0..ENDPOINTS {
+        app.endpoint(receiver.url(&format!("/{number}"))).await;
+    }
+    app.accept(0..1).await;
+    // With the time that an idle lane rests otherwise it takes longer than the patience of the tests.
+    soon(receiver.request(ENDPOINTS as u64)).await;
+    app.stop().await;
+}
