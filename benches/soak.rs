@@ -40,7 +40,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let seconds = number("seconds", 5 * length, 1..=3600)?;
     let senders = number("senders", 32, 1..=1000)?;
 
-    let receiver = Receiver::start(catalogue::script()).await?;
+    // In the same process: what it kept would be memory.
+    let receiver = Receiver::builder(catalogue::script())
+        .with_kept(0)
+        .start()
+        .await?;
     let sender = Sender::builder().build()?;
     let outcomes = Arc::new(Outcomes::default());
     let start = Instant::now();

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{Closed, Request};
 
-/// Requests, and ended connections, that are kept for a look back.
+/// How many requests, and ended connections, are usually kept for a look back.
 pub(crate) const KEPT: usize = 10_000;
 
 /// How long a test may wait before it fails because what it waits for does not happen.
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Journal(watch::Sender<State>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     connections: u64,
     requests: Recent<Request>,
@@ -26,8 +26,13 @@ struct State {
 }
 
 impl Journal {
-    pub(crate) fn new() -> Self {
-        Self(watch::Sender::default())
+    /// Keeps so many of the last requests, and of the last ended connections.
+    pub(crate) fn new(kept: usize) -> Self {
+        Self(watch::Sender::new(State {
+            connections: 0,
+            requests: Recent::new(kept),
+            closed: Recent::new(kept),
+        }))
     }
 
     /// Counts a new connection and returns its number.
@@ -115,29 +120,29 @@ impl fmt::Display for State {
     }
 }
 
-/// The last [`KEPT`] items of a growing list.
+/// The last items of a growing list.
 #[derive(Debug)]
 struct Recent<T> {
+    kept: usize,
     forgotten: u64,
     items: VecDeque<T>,
 }
 
-impl<T> Default for Recent<T> {
-    fn default() -> Self {
+impl<T: Clone> Recent<T> {
+    fn new(kept: usize) -> Self {
         Self {
+            kept,
             forgotten: 0,
             items: VecDeque::new(),
         }
     }
-}
 
-impl<T: Clone> Recent<T> {
     fn push(&mut self, item: T) {
-        if self.items.len() == KEPT {
+        self.items.push_back(item);
+        if self.items.len() > self.kept {
             self.items.pop_front();
             self.forgotten += 1;
         }
-        self.items.push_back(item);
     }
 
     fn count(&self) -> u64 {
@@ -148,7 +153,8 @@ impl<T: Clone> Recent<T> {
     fn nth(&self, number: u64) -> Option<T> {
         assert!(
             number > self.forgotten,
-            "items are counted from 1, and the last {KEPT} are kept: number {number} is not"
+            "items are counted from 1, and the last {} are kept: number {number} is not",
+            self.kept
         );
         let index = usize::try_from(number - self.forgotten - 1).ok()?;
         self.items.get(index).cloned()
@@ -161,7 +167,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_are_kept_and_numbers_stay() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(KEPT);
         for number in 1..=KEPT as u64 + 5 {
             recent.push(number);
         }
@@ -175,7 +181,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "number 1 is not")]
     fn asking_for_a_forgotten_item_says_so() {
-        let mut recent = Recent::default();
+        let mut recent = Recent::new(KEPT);
         for number in 0..=KEPT {
             recent.push(number);
         }

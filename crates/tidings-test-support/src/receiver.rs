@@ -34,6 +34,7 @@ pub struct Builder {
     address: SocketAddr,
     tls: Option<Tls>,
     max_connections: usize,
+    kept: usize,
 }
 
 /// What the connections share with the receiver.
@@ -44,7 +45,8 @@ pub(crate) struct Shared {
 }
 
 impl Receiver {
-    /// How many of the last requests, and of the last ended connections, can be asked for.
+    /// How many of the last requests, and of the last ended connections, can be asked for, unless the builder
+    /// says otherwise.
     pub const KEPT: usize = journal::KEPT;
 
     /// Starts a receiver without TLS.
@@ -63,6 +65,7 @@ impl Receiver {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             tls: None,
             max_connections: MAX_CONNECTIONS,
+            kept: Receiver::KEPT,
         }
     }
 
@@ -100,7 +103,7 @@ impl Receiver {
         self.shared.journal.connections()
     }
 
-    /// The last requests, oldest first: at most [`KEPT`](Self::KEPT).
+    /// The last requests, oldest first: at most [`KEPT`](Self::KEPT), unless the builder says otherwise.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.journal.requests()
     }
@@ -166,6 +169,12 @@ impl Builder {
         self
     }
 
+    /// Keeps so many of the last requests, and of the last ended connections, for those who ask.
+    pub fn with_kept(mut self, kept: usize) -> Self {
+        self.kept = kept;
+        self
+    }
+
     /// Starts the receiver.
     ///
     /// # Errors
@@ -183,7 +192,7 @@ impl Builder {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             script: Mutex::new(self.script),
-            journal: Journal::new(),
+            journal: Journal::new(self.kept),
         });
         let task = tokio::spawn(listen(
             listener,
