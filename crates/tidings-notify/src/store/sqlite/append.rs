@@ -136,25 +136,20 @@ fn next_place(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Option<Pl
 fn new_log(tx: &Transaction<'_>, draft: &Draft, now: i64) -> Result<Place, StoreError> {
     let epoch = Epoch::random();
     let timestamp = draft.timestamp.as_microsecond();
-    let log = tx
-        .prepare_cached(
-            "INSERT INTO notify_log
+    tx.prepare_cached(
+        "INSERT INTO notify_log
                  (user, epoch, top_seq, unread, unseen, latest_at, stored_at, changed)
              VALUES (?1, ?2, 1, 1, 1, ?3, ?4,
-                     (SELECT coalesce(max(changed), 0) + 1 FROM notify_log))
-             RETURNING id",
-        )?
-        .query_row(
-            (
-                draft.user.as_str(),
-                epoch.as_u64().cast_signed(),
-                timestamp,
-                now,
-            ),
-            |row| row.get(0),
-        )?;
+                     (SELECT coalesce(max(changed), 0) + 1 FROM notify_log))",
+    )?
+    .execute((
+        draft.user.as_str(),
+        epoch.as_u64().cast_signed(),
+        timestamp,
+        now,
+    ))?;
     Ok(Place {
-        log,
+        log: tx.last_insert_rowid(),
         epoch,
         seq: 1,
         latest_at: timestamp,
