@@ -61,12 +61,23 @@ impl Server {
         let body = format!(r#"{{"url":"{url}"}}"#);
         poster.post(&format!("/v1{owner}/endpoints"), &body).await;
     }
+
+    /// An endpoint of the operator that gets one type of events.
+    pub(crate) async fn create_endpoint_for(&self, event_type: &str, url: &str) {
+        let mut poster = Poster::connect(&self.address).await;
+        let body = format!(r#"{{"url":"{url}","event_types":["{event_type}"]}}"#);
+        poster.post("/v1/endpoints", &body).await;
+    }
 }
 
 /// A notification of ordinary size.
 pub(crate) fn notification(user: &str) -> String {
+    notification_of("order.paid", user)
+}
+
+fn notification_of(event_type: &str, user: &str) -> String {
     format!(
-        r#"{{"user_id":"{user}","type":"order.paid","payload":{{"title":"An order was paid","body":"Three apples, 4.20","url":"https://shop.example/orders/17"}}}}"#
+        r#"{{"user_id":"{user}","type":"{event_type}","payload":{{"title":"An order was paid","body":"Three apples, 4.20","url":"https://shop.example/orders/17"}}}}"#
     )
 }
 
@@ -88,7 +99,13 @@ impl Poster {
 
     /// Posts a notification; returns its id.
     pub(crate) async fn notify(&mut self, user: &str) -> String {
-        let reply = self.post("/v1/notifications", &notification(user)).await;
+        self.notify_of("order.paid", user).await
+    }
+
+    /// Posts a notification of a type; returns its id.
+    pub(crate) async fn notify_of(&mut self, event_type: &str, user: &str) -> String {
+        let body = notification_of(event_type, user);
+        let reply = self.post("/v1/notifications", &body).await;
         let (_, id) = reply.split_once(r#"{"id":""#).unwrap();
         id.split('"').next().unwrap().to_owned()
     }

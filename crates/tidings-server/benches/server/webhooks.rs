@@ -69,26 +69,33 @@ pub(crate) async fn accept(server: &Server, endpoints: usize, length: Duration) 
     post_and_wait(server, &arrivals, endpoints > 0, USERS, length).await
 }
 
-/// Creates an endpoint for each of these users, and sends to all users up to `users`. All are at one receiver.
-pub(crate) async fn to_endpoints(
-    server: &Server,
-    new: std::ops::Range<usize>,
-    users: usize,
-    length: Duration,
-) -> Rate {
+/// The same notifications to the same users, with an endpoint for each type of them or for each user: every
+/// notification becomes one webhook. All endpoints are at one receiver.
+pub(crate) async fn to_endpoints(users: usize, of_each_user: bool, length: Duration) -> Rate {
+    let server = Server::start();
     let arrivals = Arc::<Arrivals>::default();
-    // Those of before are at a receiver that counts for nothing now.
     let url = receive(&arrivals, Duration::ZERO).await;
-    let first = new.start;
-    for n in new {
-        server
-            .create_endpoint(&format!("/users/user{n}"), &url)
-            .await;
+    if of_each_user {
+        for n in 0..users {
+            let owner = format!("/users/user{n}");
+            server.create_endpoint(&owner, &url).await;
+        }
+    } else {
+        for n in 0..TYPES {
+            server.create_endpoint_for(&type_of(n), &url).await;
+        }
     }
-    let posted = post_from(server, first, users, length).await;
+    let posted = post_from(&server, users, length).await;
     arrivals.wait_for(posted.accepted.len()).await;
     let latencies = arrivals.latencies(&posted.accepted);
     Rate::new(posted.accepted.len(), posted.started.elapsed(), &latencies)
+}
+
+/// The types of what is posted.
+pub(crate) const TYPES: usize = 10;
+
+fn type_of(user: usize) -> String {
+    format!("order.kind{}", user % TYPES)
 }
 
 /// What posters have got replies for.
@@ -99,13 +106,13 @@ struct Posted {
     elapsed: Duration,
 }
 
-async fn post_from(server: &Server, first: usize, users: usize, length: Duration) -> Posted {
+async fn post_from(server: &Server, users: usize, length: Duration) -> Posted {
     let posting = Arc::new(AtomicBool::new(true));
     let started = Instant::now();
     let mut posters = JoinSet::new();
     for n in 0..POSTERS {
         let address = server.address.clone();
-        posters.spawn(post_until(address, n, first..users, Arc::clone(&posting)));
+        posters.spawn(post_until(address, n, users, Arc::clone(&posting)));
     }
     tokio::time::sleep(length).await;
     posting.store(false, Ordering::Relaxed);
@@ -130,7 +137,7 @@ async fn post_and_wait(
     length: Duration,
 ) -> Accepted {
     let before = server.process.cpu();
-    let posted = post_from(server, 0, users, length).await;
+    let posted = post_from(server, users, length).await;
     let count = posted.accepted.len();
     let expected = if wait { count } else { 0 };
     let behind = expected - arrivals.count().min(expected);
@@ -265,7 +272,7 @@ pub(crate) async fn burst() {
 async fn post_until(
     address: String,
     n: usize,
-    users: std::ops::Range<usize>,
+    users: usize,
     posting: Arc<AtomicBool>,
 ) -> (HashMap<String, Instant>, Latencies) {
     let mut poster = Poster::connect(&address).await;
@@ -275,8 +282,11 @@ async fn post_until(
             break;
         }
         let start = Instant::now();
-        let user = format!("user{}", users.start + number % users.len());
-        accepted.insert(poster.notify(&user).await, start);
+        let user = number % users;
+        let id = poster
+            .notify_of(&type_of(user), &format!("user{user}"))
+            .await;
+        accepted.insert(id, start);
         latencies.add(start.elapsed());
     }
     (accepted, latencies)
