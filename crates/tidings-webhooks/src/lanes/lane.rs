@@ -92,7 +92,7 @@ pub(super) struct View {
 
 /// Shows that nothing was due in a lane but what it had, from when the ticket was given until it is used.
 ///
-/// A delivery that is made meanwhile is the only one that the lane does not have, and nobody else can have
+/// A delivery that is made meanwhile is the only one that the lane does not have, and no other instance can have
 /// read it: it may be handed to the lane.
 #[derive(Debug)]
 pub(super) struct Ticket {
