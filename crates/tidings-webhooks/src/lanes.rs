@@ -24,7 +24,7 @@ mod recorder;
 mod replay;
 mod resting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -89,6 +89,8 @@ struct Lanes {
     resting: HashMap<EndpointId, Resting>,
     /// When the first of these has something due, as far as is known.
     resting_due: Option<Timestamp>,
+    /// Those that are being given back: the store may still have this instance's lease.
+    released: HashSet<EndpointId>,
     /// Lanes that the dispatcher has and that are not served, and since when.
     remembered: HashMap<EndpointId, Instant>,
     /// When the fan-out of this instance has last made deliveries.

@@ -515,14 +515,9 @@ impl Shared {
             endpoint: lane.endpoint,
             blocked_until,
         };
-        match self
-            .store
-            .release_lanes(&self.instance, vec![released])
-            .await
-        {
-            Ok(next_due) => self.look_at(next_due),
-            // Its lease has to end.
-            Err(error) => self.store_failed(&error, "releasing an endpoint"),
+        // If it fails, the lease has to end.
+        if let Err(error) = self.give_back(vec![released]).await {
+            self.store_failed(&error, "releasing an endpoint");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use tracing::Instrument;
 use super::lane::Lane;
 use super::{Lanes, Served, Shared, feeder};
 use crate::clock::later;
-use crate::store::LeaseRequest;
+use crate::store::{LeaseRequest, Released};
 use crate::{EndpointId, StoreError};
 
 /// How long a lane that is not served stays in the dispatcher, with what was learned about it.
@@ -104,7 +105,9 @@ pub(super) async fn renew(shared: Arc<Shared>) {
                 }
                 // A lane that was lost and leased again while its feeder was ending.
                 for endpoint in held.into_keys() {
-                    shared.serve(endpoint);
+                    if !shared.was_given_back(endpoint, began) {
+                        shared.serve(endpoint);
+                    }
                 }
             }
             outcome => {
@@ -167,12 +170,37 @@ impl Shared {
         }
     }
 
-    /// Notes that a lane has no feeder any more.
+    /// Notes that a lane has no feeder any more. Unless its lease was lost, it is to be given back.
     pub(super) fn stop_serving(&self, lane: &Lane) {
         let mut lanes = self.lock();
-        if !self.stopping.is_cancelled() {
-            lanes.end(lane);
+        if self.stopping.is_cancelled() {
+            return;
         }
+        lanes.end(lane);
+        if !lane.is_lost.load(Ordering::Acquire) {
+            lanes.released.insert(lane.endpoint);
+        }
+    }
+
+    /// Gives lanes back that are not served any more.
+    pub(super) async fn give_back(&self, lanes: Vec<Released>) -> Result<(), StoreError> {
+        let endpoints: Vec<_> = lanes.iter().map(|lane| lane.endpoint).collect();
+        let next_due = self.store.release_lanes(&self.instance, lanes).await;
+        let mut lanes = self.lock();
+        for endpoint in endpoints {
+            lanes.released.remove(&endpoint);
+            lanes.remembered.insert(endpoint, Instant::now());
+        }
+        drop(lanes);
+        self.look_at(next_due?);
+        Ok(())
+    }
+
+    /// Whether what a renewal that began then says of a lane may be older than its end.
+    fn was_given_back(&self, endpoint: EndpointId, began: Instant) -> bool {
+        let lanes = self.lock();
+        let ended = lanes.remembered.get(&endpoint);
+        lanes.released.contains(&endpoint) || ended.is_some_and(|ended| *ended >= began)
     }
 
     /// Forgets lanes that are not served and whose attempts have all ended, and after a while what

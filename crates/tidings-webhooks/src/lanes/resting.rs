@@ -223,8 +223,7 @@ impl Shared {
                 return Ok(());
             }
             let is_last = rested.len() < AT_ONCE;
-            let next_due = self.store.release_lanes(&self.instance, rested).await?;
-            self.look_at(next_due);
+            self.give_back(rested).await?;
             if is_full {
                 self.look.notify_one();
             }
@@ -252,6 +251,7 @@ impl Shared {
             .collect();
         for lane in &rested {
             lanes.end(lane);
+            lanes.released.insert(lane.endpoint);
         }
         let released = |lane: Arc<Lane>| Released {
             endpoint: lane.endpoint,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidings_test_support::{Reply, Schema};
+use tidings_test_support::{Gate, Reply, Schema};
 use tidings_webhooks::{DeliveryState, EndpointSettings, Options};
 use tokio::time::Instant;
 
 use crate::support::{App, Place, numbers, receiver_of, schedule, soon, start, start_on_postgres};
-use crate::watched::{Counts, Watched};
+use crate::watched::{Counts, Holds, Watched};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_delivery_needs_no_look_at_the_store() {
@@ -142,5 +142,47 @@ async fn an_instance_that_is_full_gives_idle_lanes_back() {
     app.accept(0..1).await;
     // With the time that an idle lane rests otherwise it takes longer than the patience of the tests.
     soon(receiver.request(ENDPOINTS as u64)).await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_renewal_does_not_take_a_lane_back_that_is_being_given_back() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let gate = Gate::new();
+    let holds = Holds {
+        release: Some(gate.clone()),
+        ..Holds::default()
+    };
+    // It is renewed every 100 ms.
+    let options = schedule(&[0]).with_lease(Duration::from_millis(300));
+    let app = start(&place.file(), options, |store| {
+        Watched::count_and_hold(store, &counts, &holds)
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    let writes = counts.writes.load(Ordering::Relaxed);
+    soon(async {
+        while counts.writes.load(Ordering::Relaxed) == writes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // The store still has the lease, and every renewal says so.
+    let looks = counts.looks.load(Ordering::Relaxed);
+    let renewals = counts.renewals.load(Ordering::Relaxed);
+    soon(async {
+        while counts.renewals.load(Ordering::Relaxed) < renewals + 5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(counts.looks.load(Ordering::Relaxed), looks);
+    gate.open();
+    app.accept(1..2).await;
+    app.until(endpoint, DeliveryState::Delivered, 2).await;
     app.stop().await;
 }

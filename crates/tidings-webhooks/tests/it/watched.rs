@@ -24,6 +24,8 @@ pub(crate) struct Counts {
     pub(crate) looks: AtomicU64,
     /// Deliveries that were read to be sent.
     pub(crate) due: AtomicU64,
+    /// Renewals of leases.
+    pub(crate) renewals: AtomicU64,
     /// Calls that write: leases, releases, outcomes.
     pub(crate) writes: AtomicU64,
     /// Outcomes that could not be written.
@@ -37,6 +39,8 @@ pub(crate) struct Holds {
     pub(crate) audience: Option<Gate>,
     /// Making deliveries of deferred events.
     pub(crate) deferred: Option<Gate>,
+    /// Giving lanes back.
+    pub(crate) release: Option<Gate>,
 }
 
 #[derive(Debug)]
@@ -56,9 +60,17 @@ impl Watched {
     }
 
     pub(crate) fn hold(inner: Arc<dyn Store>, holds: &Holds) -> Arc<dyn Store> {
+        Self::count_and_hold(inner, &Arc::default(), holds)
+    }
+
+    pub(crate) fn count_and_hold(
+        inner: Arc<dyn Store>,
+        counts: &Arc<Counts>,
+        holds: &Holds,
+    ) -> Arc<dyn Store> {
         Arc::new(Self {
             inner,
-            counts: Arc::default(),
+            counts: Arc::clone(counts),
             holds: holds.clone(),
         })
     }
@@ -184,7 +196,9 @@ impl Store for Watched {
         instance: &str,
         until: Timestamp,
     ) -> Result<Vec<(EndpointId, u64)>, StoreError> {
-        self.inner.renew_lanes(instance, until).await
+        let renewed = self.inner.renew_lanes(instance, until).await;
+        count(&self.counts.renewals, 1);
+        renewed
     }
 
     async fn release_lanes(
@@ -193,6 +207,7 @@ impl Store for Watched {
         lanes: Vec<Released>,
     ) -> Result<Option<Timestamp>, StoreError> {
         count(&self.counts.writes, 1);
+        pass(self.holds.release.as_ref()).await;
         self.inner.release_lanes(instance, lanes).await
     }
 
