@@ -50,7 +50,7 @@ pub fn describe_metrics() {
     metrics::describe_gauge!(
         LANES_HELD,
         metrics::Unit::Count,
-        "Endpoints with work that this process serves."
+        "Endpoints that this process serves: those with work, and for some seconds after it."
     );
     metrics::describe_gauge!(
         OUTCOMES_UNWRITTEN,
