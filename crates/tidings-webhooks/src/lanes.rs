@@ -314,13 +314,16 @@ impl Shared {
         };
         let lanes: Vec<_> = {
             let mut lanes = self.lock();
-            let served = std::mem::take(&mut lanes.served);
+            let mut served: HashSet<_> =
+                lanes.served.drain().map(|(endpoint, _)| endpoint).collect();
+            // Those that were about to be given back, too.
+            served.extend(lanes.released.drain());
             lanes.resting.clear();
             let release = |endpoint| Released {
                 endpoint,
                 blocked_until: None,
             };
-            served.into_keys().map(release).collect()
+            served.into_iter().map(release).collect()
         };
         let released = self.store.release_lanes(&self.instance, lanes);
         match timeout(LAST_WRITES, released).await {

@@ -4,7 +4,6 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -497,25 +496,20 @@ fn is_served(endpoint: &StoredEndpoint) -> bool {
 impl Shared {
     /// Gives a lane back, unless its lease was lost.
     async fn end_lane(&self, lane: &Arc<Lane>) {
-        self.stop_serving(lane);
+        let is_ours = self.stop_serving(lane);
         // After that, so that a change of the endpoint until then counts.
         let blocked_until = lane.view().blocked_until.map(|until| {
             let wait = until.saturating_duration_since(Instant::now());
             crate::clock::later(self.clock.now(), wait)
         });
-        if self.stopping.is_cancelled() {
-            // It is given back at the end of the stop, when its attempts are finished.
-            return;
-        }
-        if lane.is_lost.load(Ordering::Acquire) {
-            self.dispatcher.remove(&lane.key);
+        if !is_ours {
             return;
         }
         let released = Released {
             endpoint: lane.endpoint,
             blocked_until,
         };
-        // If it fails, the lease has to end.
+        // If it fails, the next renewal has it served again.
         if let Err(error) = self.give_back(vec![released]).await {
             self.store_failed(&error, "releasing an endpoint");
         }

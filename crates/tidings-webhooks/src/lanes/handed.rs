@@ -1,8 +1,8 @@
-//! From the fan-out straight to the lanes of this instance, where that is the order of the store too.
+//! From the fan-out straight to the lanes of this instance.
 //!
 //! A lane that has all that is due in it needs no look at the store for a delivery that is made now. Whether
 //! it has is asked before the transaction that makes the delivery, and again afterwards: a look in between
-//! may have seen the new row already.
+//! may have seen the new row already. What two transactions make at the same time may change places.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Shared {
         Tickets(endpoints.into_iter().map(ticket).collect())
     }
 
-    /// Hands over deliveries that were made, and wakes the other lanes that got some.
+    /// Hands over deliveries that were made, and wakes the lanes that have to read theirs.
     pub(crate) fn made(
         self: &Arc<Self>,
         tickets: &Tickets,
@@ -41,32 +41,41 @@ impl Shared {
             .iter()
             .flat_map(|addressed| addressed.to.iter().map(move |to| (&addressed.event, to)));
         for ((event, (endpoint, due)), made) in addresses.zip(made) {
-            let ticket = tickets.0.get(endpoint).and_then(Option::as_ref);
-            let (Some(ticket), Some(id)) = (ticket, made) else {
+            let Some(ticket) = tickets.0.get(endpoint).and_then(Option::as_ref) else {
                 continue;
             };
-            if *due > now {
-                ticket.lane.note_due(*due);
-                continue;
+            match made {
+                // It may be a new delivery all the same.
+                None => ticket.lane.add_work(),
+                Some(_) if *due > now => ticket.lane.note_due(*due),
+                Some(id) => {
+                    let delivery = DueDelivery {
+                        id: *id,
+                        attempts: 0,
+                        tries: 0,
+                        event: Ok(event.clone()),
+                    };
+                    let bytes = event.payload.as_str().len();
+                    ticket.lane.hand(ticket, delivery, bytes);
+                }
             }
-            let delivery = DueDelivery {
-                id: *id,
-                attempts: 0,
-                tries: 0,
-                event: Ok(event.clone()),
-            };
-            ticket
-                .lane
-                .hand(ticket, delivery, event.payload.as_str().len());
         }
-        let has_ticket = |(_, ticket): &(_, &Option<Ticket>)| ticket.is_some();
-        let (with, without): (Vec<_>, Vec<_>) = tickets.0.iter().partition(has_ticket);
         let mut lanes = self.lock();
         lanes.made_at = Some(Instant::now());
-        for (endpoint, _) in with {
-            self.resume(&mut lanes, *endpoint);
+        let mut others = Vec::new();
+        for (endpoint, ticket) in &tickets.0 {
+            let served = lanes.served.get(endpoint);
+            let has_them = |ticket: &Ticket| {
+                // Not if it was given back, and maybe leased again, since the ticket was given.
+                served.is_some_and(|served| Arc::ptr_eq(&served.0, &ticket.lane))
+            };
+            if ticket.as_ref().is_some_and(has_them) {
+                self.resume(&mut lanes, *endpoint);
+            } else {
+                others.push(*endpoint);
+            }
         }
         drop(lanes);
-        self.wake(without.into_iter().map(|(endpoint, _)| *endpoint));
+        self.wake(others);
     }
 }

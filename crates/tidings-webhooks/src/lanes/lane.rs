@@ -92,8 +92,8 @@ pub(super) struct View {
 
 /// Shows that nothing was due in a lane but what it had, from when the ticket was given until it is used.
 ///
-/// A delivery that is made meanwhile is the only one that the lane does not have, and no other instance can have
-/// read it: it may be handed to the lane.
+/// A delivery that is made meanwhile can have been read by no other lane and no other instance: it may be handed to
+/// this one.
 #[derive(Debug)]
 pub(super) struct Ticket {
     pub(super) lane: Arc<Lane>,
@@ -241,9 +241,15 @@ impl Lane {
         self.contents.changed.notify_one();
     }
 
-    /// Lets go of deliveries whose outcomes are written.
-    pub(super) fn written<'a>(&self, message_ids: impl Iterator<Item = &'a str>) {
+    /// Lets go of deliveries whose outcomes are written, and notes when the first of them is due again.
+    pub(super) fn written<'a>(
+        &self,
+        message_ids: impl Iterator<Item = &'a str>,
+        due: Option<Timestamp>,
+    ) {
         let mut state = self.lock();
+        // At once: a look in between would pass over what is held, and forget when it is due.
+        state.next_due = [state.next_due, due].into_iter().flatten().min();
         for id in message_ids {
             state.held.remove(id);
         }
@@ -263,7 +269,7 @@ impl Lane {
     /// Notes that a delivery is due at a time.
     pub(super) fn note_due(&self, due: Timestamp) {
         let mut state = self.lock();
-        state.next_due = Some(state.next_due.map_or(due, |next| next.min(due)));
+        state.next_due = [state.next_due, Some(due)].into_iter().flatten().min();
         drop(state);
         self.contents.changed.notify_one();
     }

@@ -170,16 +170,22 @@ impl Shared {
         }
     }
 
-    /// Notes that a lane has no feeder any more. Unless its lease was lost, it is to be given back.
-    pub(super) fn stop_serving(&self, lane: &Lane) {
+    /// Notes that a lane has no feeder any more. Returns whether it is to be given back: not if its lease was
+    /// lost, and not while the instance stops, which gives all of them back at its end.
+    pub(super) fn stop_serving(&self, lane: &Lane) -> bool {
         let mut lanes = self.lock();
         if self.stopping.is_cancelled() {
-            return;
+            return false;
         }
         lanes.end(lane);
-        if !lane.is_lost.load(Ordering::Acquire) {
+        let is_lost = lane.is_lost.load(Ordering::Acquire);
+        if is_lost {
+            drop(lanes);
+            self.dispatcher.remove(&lane.key);
+        } else {
             lanes.released.insert(lane.endpoint);
         }
+        !is_lost
     }
 
     /// Gives lanes back that are not served any more.

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Shared;
@@ -37,6 +38,15 @@ pub(super) struct Entry {
     pub(super) lane: Arc<Lane>,
     pub(super) message_id: String,
     pub(super) is_gone: bool,
+}
+
+impl Entry {
+    fn retry_due(&self) -> Option<Timestamp> {
+        match self.outcome.next {
+            AfterAttempt::Retry(due) => Some(due),
+            AfterAttempt::Finish { .. } => None,
+        }
+    }
 }
 
 impl Recorder {
@@ -105,18 +115,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let entries = shared.recorder.take().await;
         let news = write(&shared, &entries).await;
-        let mut by_lane: HashMap<EndpointId, (&Arc<Lane>, Vec<&str>)> = HashMap::new();
+        let mut by_lane: HashMap<EndpointId, Vec<&Entry>> = HashMap::new();
         for entry in &entries {
-            let (_, ids) = by_lane
-                .entry(entry.lane.endpoint)
-                .or_insert_with(|| (&entry.lane, Vec::new()));
-            ids.push(&entry.message_id);
-            if let AfterAttempt::Retry(due) = entry.outcome.next {
-                entry.lane.note_due(due);
-            }
+            by_lane.entry(entry.lane.endpoint).or_default().push(entry);
         }
-        for (lane, ids) in by_lane.into_values() {
-            lane.written(ids.into_iter());
+        for of_lane in by_lane.into_values() {
+            let due = of_lane.iter().filter_map(|entry| entry.retry_due()).min();
+            let ids = of_lane.iter().map(|entry| &*entry.message_id);
+            of_lane[0].lane.written(ids, due);
         }
         count(&entries);
         shared.recorder.finish(entries.len());
@@ -139,7 +145,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 /// Writes until it succeeds: an outcome that was thrown away would be another request.
-async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<jiff::Timestamp>)> {
+async fn write(shared: &Shared, entries: &[Entry]) -> Vec<(EndpointId, Option<Timestamp>)> {
     let mut pause = FIRST_PAUSE;
     loop {
         let outcomes = entries.iter().map(|entry| entry.outcome.clone()).collect();

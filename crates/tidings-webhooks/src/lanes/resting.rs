@@ -211,7 +211,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives lanes back that have rested for long; all of them when others cannot be served for want of room.
+    /// Gives lanes back that have rested for long; all of them when the instance has as many as it may.
     async fn release_rested(&self) -> Result<(), StoreError> {
         loop {
             let (rested, is_full) = {

@@ -21,6 +21,10 @@ pub(super) async fn add(
     let columns = Columns::new(events, at);
     let row = statements.row(ADD, &columns.parameters()).await?;
     let made: Vec<Option<i64>> = row.try_get(0).map_err(column)?;
+    if made.len() != columns.of.len() {
+        // An event was cleaned in between: it is not known which address each is of.
+        return Ok(vec![None; columns.of.len()]);
+    }
     Ok(made
         .into_iter()
         .map(|id| id.map(DeliveryId::from_i64))

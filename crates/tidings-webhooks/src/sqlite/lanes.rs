@@ -48,7 +48,7 @@ pub(super) fn add_work(
                  WHERE endpoint = ?1",
             )?
             .execute((endpoint, micros(due)))?,
-        // Also while it is served: its holder reads what is due when it gives the lane back.
+        // It is known that something is due by then.
         Some(_) => 0,
     };
     Ok(())

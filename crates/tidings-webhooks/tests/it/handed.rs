@@ -186,3 +186,66 @@ async fn regression_a_renewal_does_not_take_a_lane_back_that_is_being_given_back
     app.until(endpoint, DeliveryState::Delivered, 2).await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_a_lane_that_rests_is_woken_for_an_event_that_was_stored_before() {
+    let (one, other) = (
+        receiver_of(Reply::ok()).await,
+        receiver_of(Reply::ok()).await,
+    );
+    let place = Place::new();
+    let holds = Holds {
+        // So that only the fan-out can wake it.
+        next_due: Some(Gate::new()),
+        ..Holds::default()
+    };
+    let app = start(&place.file(), schedule(&[0]), |store| {
+        Watched::hold(store, &holds)
+    })
+    .await;
+    app.endpoint(one.url("/")).await;
+    app.accept(0..1).await;
+    soon(one.request(1)).await;
+    let endpoint = app.endpoint(other.url("/")).await;
+    app.accept(1..2).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    app.accept(0..1).await;
+    soon(other.request(2)).await;
+    assert_eq!(numbers(&other), [1, 0]);
+    assert_eq!(numbers(&one), [0, 1]);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn regression_work_is_found_that_is_made_while_its_lane_is_given_back() {
+    let receiver = receiver_of(Reply::ok()).await;
+    let place = Place::new();
+    let counts = Arc::<Counts>::default();
+    let gate = Gate::new();
+    let holds = Holds {
+        add: Some(("event-1", gate.clone())),
+        ..Holds::default()
+    };
+    // So that only the fan-out can wake it.
+    let options = schedule(&[0]).with_poll_interval(Duration::from_secs(3600));
+    let app = start(&place.file(), options, |store| {
+        Watched::count_and_hold(store, &counts, &holds)
+    })
+    .await;
+    let endpoint = app.endpoint(receiver.url("/")).await;
+    app.accept(0..1).await;
+    app.until(endpoint, DeliveryState::Delivered, 1).await;
+    // Its lane rests, and takes what is handed to it when the transaction begins, but not when it ends.
+    app.accept(1..2).await;
+    soon(async {
+        while counts.releases.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    gate.open();
+    // Other tasks find it after half a minute.
+    let found = tokio::time::timeout(Duration::from_secs(15), receiver.request(2)).await;
+    found.expect("the lane is leased at once");
+    app.stop().await;
+}

@@ -24,6 +24,8 @@ pub(crate) struct Counts {
     pub(crate) looks: AtomicU64,
     /// Deliveries that were read to be sent.
     pub(crate) due: AtomicU64,
+    /// Times that lanes were given back.
+    pub(crate) releases: AtomicU64,
     /// Renewals of leases.
     pub(crate) renewals: AtomicU64,
     /// Calls that write: leases, releases, outcomes.
@@ -41,6 +43,10 @@ pub(crate) struct Holds {
     pub(crate) deferred: Option<Gate>,
     /// Giving lanes back.
     pub(crate) release: Option<Gate>,
+    /// Looking at lanes that rest.
+    pub(crate) next_due: Option<Gate>,
+    /// Making the deliveries of the event with this id.
+    pub(crate) add: Option<(&'static str, Gate)>,
 }
 
 #[derive(Debug)]
@@ -150,6 +156,11 @@ impl Store for Watched {
         events: Arc<[Addressed]>,
         at: Timestamp,
     ) -> Result<Vec<Option<DeliveryId>>, StoreError> {
+        if let Some((id, gate)) = &self.holds.add
+            && events.iter().any(|addressed| addressed.event.id() == *id)
+        {
+            gate.opened().await;
+        }
         self.inner.add_deliveries(events, at).await
     }
 
@@ -208,7 +219,9 @@ impl Store for Watched {
     ) -> Result<Option<Timestamp>, StoreError> {
         count(&self.counts.writes, 1);
         pass(self.holds.release.as_ref()).await;
-        self.inner.release_lanes(instance, lanes).await
+        let released = self.inner.release_lanes(instance, lanes).await;
+        count(&self.counts.releases, 1);
+        released
     }
 
     async fn lane_work(&self, query: LaneQuery) -> Result<LaneWork, StoreError> {
@@ -220,6 +233,7 @@ impl Store for Watched {
 
     async fn next_due(&self, endpoints: &[EndpointId]) -> Result<Vec<NextDue>, StoreError> {
         count(&self.counts.looks, 1);
+        pass(self.holds.next_due.as_ref()).await;
         self.inner.next_due(endpoints).await
     }
 
