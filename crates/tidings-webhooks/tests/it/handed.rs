@@ -1,7 +1,7 @@
 //! Deliveries that the fan-out hands to lanes, and lanes that rest.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidings_test_support::{Gate, Reply, Schema};
@@ -145,6 +145,16 @@ async fn an_instance_that_is_full_gives_idle_lanes_back() {
     app.stop().await;
 }
 
+/// Waits until a count is so large.
+async fn reaches(count: &AtomicU64, least: u64) {
+    soon(async {
+        while count.load(Ordering::Relaxed) < least {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn regression_a_renewal_does_not_take_a_lane_back_that_is_being_given_back() {
     let receiver = receiver_of(Reply::ok()).await;
@@ -164,22 +174,11 @@ async fn regression_a_renewal_does_not_take_a_lane_back_that_is_being_given_back
     let endpoint = app.endpoint(receiver.url("/")).await;
     app.accept(0..1).await;
     app.until(endpoint, DeliveryState::Delivered, 1).await;
-    let writes = counts.writes.load(Ordering::Relaxed);
-    soon(async {
-        while counts.writes.load(Ordering::Relaxed) == writes {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    reaches(&counts.releases_begun, 1).await;
     // The store still has the lease, and every renewal says so.
     let looks = counts.looks.load(Ordering::Relaxed);
     let renewals = counts.renewals.load(Ordering::Relaxed);
-    soon(async {
-        while counts.renewals.load(Ordering::Relaxed) < renewals + 5 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    reaches(&counts.renewals, renewals + 5).await;
     assert_eq!(counts.looks.load(Ordering::Relaxed), looks);
     gate.open();
     app.accept(1..2).await;
@@ -237,12 +236,7 @@ async fn regression_work_is_found_that_is_made_while_its_lane_is_given_back() {
     app.until(endpoint, DeliveryState::Delivered, 1).await;
     // Its lane rests, and takes what is handed to it when the transaction begins, but not when it ends.
     app.accept(1..2).await;
-    soon(async {
-        while counts.releases.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    reaches(&counts.releases, 1).await;
     gate.open();
     // Other tasks find it after half a minute.
     let found = tokio::time::timeout(Duration::from_secs(15), receiver.request(2)).await;

@@ -24,7 +24,8 @@ pub(crate) struct Counts {
     pub(crate) looks: AtomicU64,
     /// Deliveries that were read to be sent.
     pub(crate) due: AtomicU64,
-    /// Times that lanes were given back.
+    /// Times that giving lanes back has begun, and that it has ended.
+    pub(crate) releases_begun: AtomicU64,
     pub(crate) releases: AtomicU64,
     /// Renewals of leases.
     pub(crate) renewals: AtomicU64,
@@ -218,6 +219,7 @@ impl Store for Watched {
         lanes: Vec<Released>,
     ) -> Result<Option<Timestamp>, StoreError> {
         count(&self.counts.writes, 1);
+        count(&self.counts.releases_begun, 1);
         pass(self.holds.release.as_ref()).await;
         let released = self.inner.release_lanes(instance, lanes).await;
         count(&self.counts.releases, 1);
