@@ -19,6 +19,7 @@ mod feed;
 mod fields;
 mod health;
 mod inbox;
+mod last_encoded;
 mod metrics;
 mod notifications;
 mod observe;

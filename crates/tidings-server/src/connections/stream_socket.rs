@@ -31,6 +31,11 @@ impl StreamSocket {
         }
     }
 
+    /// Whether each part of the body is a chunk with its length.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.is_chunked
+    }
+
     /// A part of the body as it goes over the connection.
     pub(crate) fn framed(&self, part: String) -> String {
         if !self.is_chunked {

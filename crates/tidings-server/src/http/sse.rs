@@ -9,13 +9,15 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::response::{IntoResponse, Response};
-use tidings_notify::UserId;
+use bytes::Bytes;
 use tidings_notify::wire::{Bye, Control, EventNaming, Expiring, Hello, SseWriter};
+use tidings_notify::{Item, UserId};
 
 use super::cursor;
 use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
+use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
 use crate::access::Caller;
 use crate::app::SharedApp;
@@ -24,6 +26,11 @@ use crate::connections::{ClientConnection, StreamSocket};
 /// Time between pings when the client has closed its sending half: if it has closed the whole
 /// connection, writing is what shows it.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// An event by its naming, and by whether it is a chunk.
+    static LAST_PART: LastEncoded<(EventNaming, bool), Bytes> = const { LastEncoded::new() };
+}
 
 pub(crate) async fn events(
     State(app): State<SharedApp>,
@@ -168,13 +175,28 @@ impl EventStream {
     }
 
     async fn write(&self, step: Step) -> Result<(), StreamError> {
-        let part = self.socket.framed(encode(&step, self.naming)?);
+        let part = self.part(&step)?;
         drop(step);
-        let written = self.socket.write_at_once(part.as_bytes()).await?;
+        let written = self.socket.write_at_once(&part).await?;
         if written < part.len() {
-            Box::pin(self.write_rest(&part.as_bytes()[written..])).await?;
+            Box::pin(self.write_rest(&part[written..])).await?;
         }
         Ok(())
+    }
+
+    /// A step as it goes over the connection.
+    fn part(&self, step: &Step) -> serde_json::Result<Bytes> {
+        let encode = || {
+            let text = encode(step, self.naming)?;
+            Ok(self.socket.framed(text).into())
+        };
+        match step {
+            Step::Items(items) if let [Item::Event(event)] = &items[..] => {
+                let form = (self.naming, self.socket.is_chunked());
+                LAST_PART.with(|last| last.get_or_encode(event, form, encode))
+            }
+            _ => encode(),
+        }
     }
 
     /// Writes what the operating system has not taken at once.

@@ -1,5 +1,6 @@
 //! `GET /v1/users/{user}/ws`: a user's stream as JSON text frames on a WebSocket.
 
+use std::any::TypeId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tidings_notify::wire::{Bye, Control, Expiring, Hello, Request, WebSocketFram
 use tidings_notify::{InboxAction, Item, Since, UserId};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Error as Violation, Message};
+use tokio_tungstenite::tungstenite::{Error as Violation, Message, Utf8Bytes};
 use tracing::Instrument;
 
 use super::cursor;
@@ -21,6 +22,7 @@ use super::error::ApiError;
 use super::extract::{InPath, Parameters};
 use super::feed::{Confirmation, Feed, Step};
 use super::inbox;
+use super::last_encoded::LastEncoded;
 use super::request_id::RequestId;
 use super::upgrade::{Socket, Upgrade};
 use crate::access::Caller;
@@ -33,6 +35,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After this many pings without a pong the client is gone.
 const MAX_PINGS_WITHOUT_PONG: u32 = 3;
+
+thread_local! {
+    /// An event by the type of its encoder.
+    static LAST_TEXT: LastEncoded<TypeId, Option<Utf8Bytes>> = const { LastEncoded::new() };
+}
 
 pub(crate) async fn connect(
     State(app): State<SharedApp>,
@@ -56,7 +63,8 @@ pub(crate) trait Encoder: Send + Sync + 'static {
     /// Whether the client may send requests. Otherwise its frames are ignored.
     const HAS_REQUESTS: bool;
 
-    /// The text of an item; `None` if the client gets no frame for it.
+    /// The text of an item; `None` if the client gets no frame for it. That of an event is the same for all
+    /// streams of its user.
     fn item(&self, user: &UserId, item: &Item) -> serde_json::Result<Option<String>>;
 
     /// The text of a control frame; `None` if the client gets no frame for it.
@@ -247,11 +255,21 @@ impl<E: Encoder> Session<E> {
     /// Sends the items in as few writes as their size allows.
     async fn send_items(&mut self, items: &[Item]) -> Result<(), SocketError> {
         for item in items {
-            if let Some(text) = self.encoder.item(&self.user, item)? {
-                self.socket.feed(Message::Text(text.into())).await?;
+            if let Some(text) = self.text(item)? {
+                self.socket.feed(Message::Text(text)).await?;
             }
         }
         Ok(self.socket.flush().await?)
+    }
+
+    fn text(&self, item: &Item) -> serde_json::Result<Option<Utf8Bytes>> {
+        let encode = || Ok(self.encoder.item(&self.user, item)?.map(Utf8Bytes::from));
+        match item {
+            Item::Event(event) => {
+                LAST_TEXT.with(|last| last.get_or_encode(event, TypeId::of::<E>(), encode))
+            }
+            _ => encode(),
+        }
     }
 
     /// Carries out a request. If it fails, the client gets an error frame, and the stream continues.

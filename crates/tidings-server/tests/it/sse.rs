@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{Events, Home, Server, http, payloads};
+use crate::websocket::Socket;
 
 async fn with_five() -> (Home, Server, Vec<String>) {
     let home = Home::new();
@@ -181,6 +182,46 @@ async fn one_post_reaches_every_device_of_every_named_user() {
     assert_eq!(reply["data"].as_array().unwrap().len(), 2);
     for screen in &mut screens {
         assert_eq!(screen.next().await.json()["type"], "news");
+    }
+}
+
+/// Screens of a user that are woken for the same event share its text, if they have the same form.
+#[tokio::test]
+async fn every_stream_of_a_user_gets_an_event_in_the_form_that_it_asked_for() {
+    let home = Home::new();
+    let server = home.start().await;
+    let (mut streams, mut sockets, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..3 {
+        for (query, name) in [("", ""), ("?event=type", "test")] {
+            let mut events = server.events("anna", query).await;
+            events.until("tidings.caught_up").await;
+            streams.push((events, name));
+        }
+        let mut socket = Socket::open(&server, "/v1/users/anna/ws").await;
+        socket.until("caught_up").await;
+        sockets.push(socket);
+        bare.push(Socket::open(&server, "/ws/anna").await);
+    }
+    for n in 0..20 {
+        let sent = server.notify("anna", json!(n)).await;
+        for (events, name) in &mut streams {
+            let frame = events.next().await;
+            assert_eq!(
+                (&*frame.name, frame.id.as_deref()),
+                (*name, sent["id"].as_str())
+            );
+            assert_eq!(frame.json(), sent);
+        }
+        for socket in &mut sockets {
+            assert_eq!(
+                socket.next().await,
+                json!({ "event": "notification", "data": sent })
+            );
+        }
+        for socket in &mut bare {
+            let frame = socket.next().await;
+            assert_eq!((&frame["id"], &frame["event"]), (&sent["id"], &Value::Null));
+        }
     }
 }
 
