@@ -13,6 +13,7 @@ use crate::accept::{BATCH, batch, singles};
 use crate::arrivals::{Arrivals, receive};
 use crate::live::at_a_pace;
 use crate::load;
+use crate::raw;
 use crate::server::{Poster, Server, post};
 use crate::{streams, webhooks};
 
@@ -49,19 +50,10 @@ pub(crate) async fn reconnect(length: Duration) {
     let server = Server::with(&["--max-streams", "12000"]);
     fill(&server.address, users, BEHIND).await;
     let before = at_a_pace(&server.address, &server.address, "before", 1, 50, length).await;
-    // On a thread of its own: it measures what the server makes the other user wait for, not the reconnecting streams here.
-    let live = {
-        let address = server.address.clone();
-        let (sender, latencies) = oneshot::channel();
-        std::thread::spawn(move || {
-            let of_its_own = Builder::new_current_thread().enable_all().build().unwrap();
-            let measured =
-                of_its_own.block_on(at_a_pace(&address, &address, "meanwhile", 1, 50, length));
-            // Nothing waits for it when the benchmark has failed.
-            let _failed = sender.send(measured);
-        });
-        latencies
-    };
+    // How long a request waits on a machine whose processors are all busy.
+    let idle_server = Server::start();
+    let live = measured_apart(server.address.clone(), length);
+    let elsewhere = measured_apart(idle_server.address.clone(), length);
     // The other user is there first.
     sleep(Duration::from_millis(200)).await;
     let (start, mut streams) = (Instant::now(), JoinSet::new());
@@ -77,7 +69,7 @@ pub(crate) async fn reconnect(length: Duration) {
     }
     let (open, times): (Vec<_>, Vec<_>) = streams.join_all().await.into_iter().unzip();
     let last = times.into_iter().max().unwrap_or_default();
-    let meanwhile = live.await.unwrap();
+    let (meanwhile, elsewhere) = (live.await.unwrap(), elsewhere.await.unwrap());
     drop(open);
     Row::cost(
         &format!(
@@ -92,7 +84,24 @@ pub(crate) async fn reconnect(length: Duration) {
     Row::cost("p99 of another user's screen meanwhile", "ms", p99)
         .beside("p99 before", p99_before)
         .target(Target::Ratio(0.8))
+        .note(format!(
+            "{:.1} ms at a server beside it that has nothing else to do",
+            millis(elsewhere.p99())
+        ))
         .emit();
+}
+
+/// The live stream of a user, posted and read by a thread of its own: it measures what the server makes the user wait
+/// for, not what other streams do here.
+fn measured_apart(address: String, length: Duration) -> oneshot::Receiver<Latencies> {
+    let (sender, latencies) = oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let measured = runtime.block_on(at_a_pace(&address, &address, "meanwhile", 1, 50, length));
+        // Nothing waits for it when the benchmark has failed.
+        let _failed = sender.send(measured);
+    });
+    latencies
 }
 
 fn millis(time: Duration) -> f64 {
@@ -161,6 +170,10 @@ async fn among_users(length: Duration) {
     )
     .beside(&format!("{few} users"), before.rate(1))
     .target(GROWTH)
+    .note(format!(
+        "SQLite alone: {:.2}",
+        raw::rate_among(few, many, length) / raw::rate_among(few, few, length)
+    ))
     .emit();
 }
 

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Transaction, params};
+use tempfile::TempDir;
 use tidings_bench::{Latencies, Rate};
 use tokio::time::Instant;
+
+use crate::load::POSTERS;
 
 const TABLES: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA wal_autocheckpoint = 4000;
-    PRAGMA cache_size = -65536;
+    PRAGMA cache_size = -16384;
     CREATE TABLE log (user TEXT PRIMARY KEY, top INTEGER, unread INTEGER);
     CREATE TABLE event (user TEXT, seq INTEGER, at INTEGER, type TEXT, payload TEXT,
                         PRIMARY KEY (user, seq)) WITHOUT ROWID;";
@@ -18,31 +21,71 @@ const TABLES: &str = "
 const COUNT: &str = "INSERT INTO log VALUES (?1, 1, 1)
     ON CONFLICT DO UPDATE SET top = top + 1, unread = unread + 1 RETURNING top";
 
+const INSERT: &str = "INSERT INTO event VALUES (?1, ?2, 0, 'order.paid', ?3)";
+
+/// A file with the logs of users.
+struct Logs {
+    connection: Connection,
+    _folder: TempDir,
+}
+
 /// Commits events and counts of 100 users, so many events a commit, from one thread: as callers would share
 /// commits that always wait. Returns the events a second.
 pub(crate) fn commits(events: usize, length: Duration) -> Rate {
-    let folder = tempfile::tempdir_in(".").unwrap();
-    let mut connection = Connection::open(folder.path().join("raw.db")).unwrap();
-    connection.execute_batch(TABLES).unwrap();
-    let users: Vec<_> = (0..100).map(|n| format!("user{n}")).collect();
-    let payload = "x".repeat(95);
-    let (started, mut count, mut latencies) = (Instant::now(), 0, Latencies::default());
-    while started.elapsed() < length {
-        let began = Instant::now();
-        let transaction = connection.transaction().unwrap();
-        {
-            let mut counted = transaction.prepare_cached(COUNT).unwrap();
-            let insert = "INSERT INTO event VALUES (?1, ?2, 0, 'order.paid', ?3)";
-            let mut insert = transaction.prepare_cached(insert).unwrap();
-            for _ in 0..events {
-                let user = &users[count % users.len()];
-                let seq: i64 = counted.query_row([user], |row| row.get(0)).unwrap();
-                insert.execute(params![user, seq, payload]).unwrap();
-                count += 1;
-            }
-        }
-        transaction.commit().unwrap();
-        latencies.add(began.elapsed());
+    let users: Vec<_> = (0..100).map(user).collect();
+    Logs::new().commit(&users, events, length)
+}
+
+/// The events a second of so many users, spread over as many as there are, 64 a commit. Each has an event already.
+pub(crate) fn rate_among(few: usize, users: usize, length: Duration) -> f64 {
+    let mut logs = Logs::new();
+    let all: Vec<_> = (0..users).map(user).collect();
+    let transaction = logs.connection.transaction().unwrap();
+    for chunk in all.chunks(POSTERS) {
+        append(&transaction, chunk);
     }
-    Rate::new(count, started.elapsed(), &latencies)
+    transaction.commit().unwrap();
+    let spread: Vec<_> = all.into_iter().step_by(users / few).collect();
+    logs.commit(&spread, POSTERS, length).per_second
+}
+
+fn user(n: usize) -> String {
+    format!("user{n}")
+}
+
+fn append<'a>(transaction: &Transaction<'_>, users: impl IntoIterator<Item = &'a String>) {
+    let mut counted = transaction.prepare_cached(COUNT).unwrap();
+    let mut insert = transaction.prepare_cached(INSERT).unwrap();
+    let payload = "x".repeat(95);
+    for user in users {
+        let seq: i64 = counted.query_row([user], |row| row.get(0)).unwrap();
+        insert.execute(params![user, seq, payload]).unwrap();
+    }
+}
+
+impl Logs {
+    fn new() -> Self {
+        let folder = tempfile::tempdir_in(".").unwrap();
+        let connection = Connection::open(folder.path().join("raw.db")).unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        Self {
+            connection,
+            _folder: folder,
+        }
+    }
+
+    /// Gives each user an event in turn, so many a commit.
+    fn commit(&mut self, users: &[String], events: usize, length: Duration) -> Rate {
+        let mut turns = users.iter().cycle();
+        let (started, mut count, mut latencies) = (Instant::now(), 0, Latencies::default());
+        while started.elapsed() < length {
+            let began = Instant::now();
+            let transaction = self.connection.transaction().unwrap();
+            append(&transaction, turns.by_ref().take(events));
+            transaction.commit().unwrap();
+            count += events;
+            latencies.add(began.elapsed());
+        }
+        Rate::new(count, started.elapsed(), &latencies)
+    }
 }
