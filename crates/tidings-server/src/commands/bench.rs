@@ -1,6 +1,7 @@
 //! Puts load on a running server, and measures it.
 
 mod arrivals;
+mod interrupts;
 mod measure;
 mod webhooks;
 
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::arrivals::Arrivals;
+use self::interrupts::Interrupts;
 use self::measure::{Latencies, Measured};
 use super::progress::Bar;
 use super::remote::Remote;
@@ -35,6 +37,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// After this long without an arrival, what has not arrived is reported as missing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Why there are no figures.
+const INTERRUPTED: &str = "interrupted before the first notification was posted";
+
 /// Has room for the numbers of any payload.
 const LEAST_BYTES: usize = 64;
 
@@ -45,7 +50,7 @@ const LEAST_BYTES: usize = 64;
     after_help = "The notifications are for users of this run, named bench-… They stay until the server's retention deletes them. The load needs processor time of its own: run it on another machine than the server to measure the server alone."
 )]
 pub(super) struct Bench {
-    /// How long to post, 1s to 1h. An interrupt ends it sooner
+    /// How long to post, 1s to 1h. An interrupt ends it sooner, and a second one does not wait for what is under way
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = time(1, HOUR))]
     duration: Duration,
 
@@ -106,6 +111,8 @@ struct Run {
     accepted: AtomicU64,
     /// No post begins any more.
     is_over: CancellationToken,
+    /// No post is waited for any more.
+    is_enough: CancellationToken,
     failed: Mutex<Failed>,
 }
 
@@ -161,12 +168,14 @@ impl Run {
                 () = sleep_until(due) => {}
             }
             let n = self.begun.fetch_add(1, Ordering::Relaxed);
-            match self.post_one(n, due).await {
-                Ok(()) => {
+            let posted = self.is_enough.run_until_cancelled(self.post_one(n, due));
+            match posted.await {
+                Some(Ok(())) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     latencies.add(due.elapsed());
                 }
-                Err(error) => self.has_failed(&error),
+                Some(Err(error)) => self.has_failed(&error),
+                None => return latencies,
             }
             due += pause.unwrap_or_default();
         }
@@ -260,6 +269,7 @@ impl Bench {
     }
 
     async fn measure(self) -> Result<Outcome, CommandError> {
+        let mut interrupts = Interrupts::listen()?;
         let run = Arc::new(Run {
             client: self.remote.calling_client()?,
             url: self.remote.address(&["v1", "notifications"])?,
@@ -270,16 +280,20 @@ impl Bench {
             begun: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             is_over: CancellationToken::new(),
+            is_enough: CancellationToken::new(),
             failed: Mutex::default(),
             remote: self.remote,
         });
         let live = match self.streams {
             0 => None,
-            streams => Some(arrivals::open(&run, streams).await?),
+            streams => tokio::select! {
+                opened = arrivals::open(&run, streams) => Some(opened?),
+                () = interrupts.next() => return Err(INTERRUPTED.into()),
+            },
         };
         let receiving = match self.webhooks {
             None => None,
-            Some(address) => Some(webhooks::receive(&run, address).await?),
+            Some(address) => Some(webhooks::receive(&run, address, &mut interrupts).await?),
         };
         let arriving = receiving.as_ref().map(|receiving| &receiving.arrivals);
         let posting = Posting {
@@ -288,11 +302,11 @@ impl Bench {
             connections: self.connections,
             rate: self.rate,
         };
-        let measured = posting.run(live.as_ref(), arriving).await;
+        let measured = posting.run(live.as_ref(), arriving, &mut interrupts).await;
         let arrived = arriving.map(|arrivals| arrivals.measured(&run, measured.duration));
         // Also after a failure: the receiver of the endpoints ends.
         let removed = match receiving {
-            Some(receiving) => receiving.end(&run).await,
+            Some(receiving) => receiving.end(&run, &mut interrupts).await,
             None => Ok(()),
         };
         let mut failed = run.failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -326,8 +340,13 @@ struct Posted {
 }
 
 impl Posting<'_> {
-    /// Posts, and waits until what was accepted has arrived.
-    async fn run(&self, live: Option<&Arrivals>, webhooks: Option<&Arrivals>) -> Posted {
+    /// Posts, and waits until what was accepted has arrived. An interrupt ends the one, and a second the other.
+    async fn run(
+        &self,
+        live: Option<&Arrivals>,
+        webhooks: Option<&Arrivals>,
+        interrupts: &mut Interrupts,
+    ) -> Posted {
         let begin = Instant::now();
         let mut posters = JoinSet::new();
         for n in 0..self.connections {
@@ -341,11 +360,10 @@ impl Posting<'_> {
         }
         let mut bar = Bar::new();
         let mut ticks = tokio::time::interval(TICK);
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
         while begin.elapsed() < self.duration {
             tokio::select! {
                 _ = ticks.tick() => {}
-                _ = &mut interrupted => break,
+                () = interrupts.next() => break,
             }
             let accepted = self.run.accepted.load(Ordering::Relaxed);
             let words = format!("{accepted} accepted");
@@ -353,14 +371,25 @@ impl Posting<'_> {
         }
         self.run.is_over.cancel();
         let mut latencies = Latencies::default();
-        while let Some(poster) = posters.join_next().await {
-            // A poster that has panicked has said so.
-            latencies.merge(&poster.unwrap_or_default());
+        loop {
+            tokio::select! {
+                poster = posters.join_next() => match poster {
+                    // A poster that has panicked has said so.
+                    Some(poster) => latencies.merge(&poster.unwrap_or_default()),
+                    None => break,
+                },
+                () = interrupts.next() => self.run.is_enough.cancel(),
+            }
         }
         let duration = begin.elapsed();
         for (name, arrivals) in [("streams", live), ("webhooks", webhooks)] {
-            if let Some(arrivals) = arrivals {
-                arrivals.wait(self.run, &mut bar, name, &mut ticks).await;
+            if let Some(arrivals) = arrivals
+                && !self.run.is_enough.is_cancelled()
+            {
+                tokio::select! {
+                    () = arrivals.wait(self.run, &mut bar, name, &mut ticks) => {}
+                    () = interrupts.next() => self.run.is_enough.cancel(),
+                }
             }
         }
         bar.end();

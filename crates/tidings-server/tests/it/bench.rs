@@ -1,8 +1,15 @@
 //! The load generator of the command line.
 
-use serde_json::{Value, json};
+use std::process::Stdio;
+use std::time::Duration;
 
-use crate::support::{Home, Server, binary, run, said_by};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::process::Child;
+use tokio::time::timeout;
+
+use crate::support::{Home, Server, binary, run, said_by, signal_process, soon};
 
 /// Runs the command for a second with these arguments; gives its figures, and what it said on standard error.
 async fn measured(server: &Server, arguments: &[&str]) -> (bool, Value, String) {
@@ -57,6 +64,140 @@ async fn accepts_streams_and_webhooks_are_measured_and_the_endpoints_removed() {
         let payload = inbox["data"][0]["payload"].to_string();
         assert_eq!(payload.len(), 256, "{payload}");
     }
+}
+
+/// A run with webhooks, at a server of its own.
+struct Running {
+    home: Home,
+    server: Server,
+    process: Child,
+}
+
+impl Running {
+    async fn begin(arguments: &[&str]) -> Self {
+        let home = Home::new();
+        let server = home.start().await;
+        let mut command = binary();
+        command
+            .args(["bench", "--webhooks=127.0.0.1:0", "--url", &server.url])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let process = command.spawn().unwrap();
+        Self {
+            home,
+            server,
+            process,
+        }
+    }
+
+    /// Endpoints that the server has.
+    fn endpoints(&self) -> u64 {
+        let database = Connection::open(self.home.database()).unwrap();
+        let count = "SELECT count(*) FROM webhook_endpoint WHERE removed = 0";
+        database.query_row(count, [], |row| row.get(0)).unwrap()
+    }
+
+    async fn until_endpoints(&self, reached: fn(u64) -> bool) {
+        soon("the endpoints", async {
+            while !reached(self.endpoints()) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    async fn until_webhooks(&self) {
+        soon("the webhooks", async {
+            let mut deliveries = Value::Null;
+            while deliveries["data"][0].is_null() {
+                deliveries = self.server.get("/v1/deliveries?limit=1").await;
+            }
+        })
+        .await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        assert!(signal_process(signal, self.process.id().unwrap()).await);
+    }
+
+    /// Waits for the end; gives whether it succeeded, what it said on standard output and error, and how many endpoints
+    /// it has left.
+    async fn end(&mut self) -> (bool, String, String, u64) {
+        let (mut shown, mut said) = (String::new(), String::new());
+        let mut out = self.process.stdout.take().unwrap();
+        let mut err = self.process.stderr.take().unwrap();
+        let ended = async {
+            tokio::join!(
+                out.read_to_string(&mut shown),
+                err.read_to_string(&mut said),
+                self.process.wait()
+            )
+        };
+        let (_, _, status) = soon("the end", ended).await;
+        (status.unwrap().success(), shown, said, self.endpoints())
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_interrupted_removes_its_endpoints_and_shows_what_it_has_measured() {
+    for signal in ["-INT", "-TERM"] {
+        let mut run = Running::begin(&["--duration=1h", "--users=3"]).await;
+        run.until_webhooks().await;
+        run.signal(signal).await;
+        let (ok, shown, said, left) = run.end().await;
+        assert!(ok && left == 0, "{signal}: {left} {said}");
+        assert!(shown.contains("webhooks"), "{signal}: {shown}");
+    }
+}
+
+/// It has not posted anything yet.
+#[tokio::test]
+async fn regression_a_run_that_is_interrupted_while_it_begins_removes_its_endpoints() {
+    for signal in ["-INT", "-TERM"] {
+        let mut run = Running::begin(&["--users=10000", "--streams=0"]).await;
+        run.until_endpoints(|count| count > 0).await;
+        run.signal(signal).await;
+        let (ok, shown, said, left) = run.end().await;
+        assert!(
+            !ok && shown.is_empty() && left == 0,
+            "{signal}: {left} {shown}"
+        );
+        let reason = "tidings: interrupted before the first notification was posted\n";
+        assert_eq!(said, reason, "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn regression_one_interrupt_does_not_end_the_removal_of_endpoints() {
+    let mut run = Running::begin(&["--duration=1s", "--users=200"]).await;
+    run.until_endpoints(|count| count == 200).await;
+    run.until_endpoints(|count| count < 200).await;
+    run.signal("-INT").await;
+    let (ok, _, said, left) = run.end().await;
+    assert!(ok && left == 0, "{left} {said}");
+}
+
+#[tokio::test]
+async fn a_run_at_a_server_that_hangs_is_ended_by_interrupts_and_says_what_is_left() {
+    let mut run = Running::begin(&["--duration=1h", "--users=3"]).await;
+    run.until_webhooks().await;
+    run.server.signal("-STOP").await;
+    soon("the end", async {
+        loop {
+            run.signal("-INT").await;
+            // Those that come sooner are one.
+            let wait = timeout(Duration::from_millis(100), run.process.wait());
+            if wait.await.is_ok() {
+                break;
+            }
+        }
+    })
+    .await;
+    run.server.signal("-CONT").await;
+    let (ok, _, said, left) = run.end().await;
+    let reason = "and 2 of other users were not removed: interrupted";
+    assert!(!ok && left == 3 && said.contains(reason), "{left} {said}");
 }
 
 #[tokio::test]

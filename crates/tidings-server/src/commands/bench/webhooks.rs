@@ -15,9 +15,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::arrivals::{Arrivals, Seen, Sent, Shared};
-use super::{Run, TYPE};
+use super::interrupts::Interrupts;
+use super::{INTERRUPTED, Run, TYPE};
 use crate::commands::CommandError;
-use crate::error::said_by_system;
+use crate::error::{explain, said_by_system};
 
 /// What is needed of a webhook's body.
 #[derive(Deserialize)]
@@ -53,6 +54,7 @@ pub(super) struct Receiving {
 pub(super) async fn receive(
     run: &Arc<Run>,
     address: SocketAddr,
+    interrupts: &mut Interrupts,
 ) -> Result<Receiving, CommandError> {
     let listener = TcpListener::bind(address).await.map_err(|error| {
         let reason = said_by_system(&error);
@@ -76,9 +78,22 @@ pub(super) async fn receive(
         endpoints: Vec::new(),
     };
     for user in 0..run.users {
-        if let Err(error) = receiving.add(run, run.user(user), &url).await {
-            receiving.end(run).await?;
-            return Err(error);
+        let user = run.user(user);
+        let added = if interrupts.have_come() {
+            Err(INTERRUPTED.into())
+        } else {
+            let left = format!("interrupted while {user} got an endpoint, which may be left");
+            tokio::select! {
+                added = receiving.add(run, user, &url) => added,
+                () = interrupts.again() => Err(left.into()),
+            }
+        };
+        if let Err(error) = added {
+            let reason = explain(error.as_ref());
+            return Err(match receiving.end(run, interrupts).await {
+                Ok(()) => error,
+                Err(left) => format!("{reason}; {left}").into(),
+            });
         }
     }
     Ok(receiving)
@@ -106,17 +121,47 @@ impl Receiving {
         Ok(())
     }
 
-    /// Removes the endpoints.
-    pub(super) async fn end(self, run: &Run) -> Result<(), CommandError> {
-        let mut ended = Ok(());
+    /// Removes the endpoints. The second interrupt in the meantime leaves those that are still there.
+    pub(super) async fn end(
+        self,
+        run: &Run,
+        interrupts: &mut Interrupts,
+    ) -> Result<(), CommandError> {
+        // They have ended what came before.
+        interrupts.forget();
+        let (mut is_over, mut left, mut first) = (false, 0_usize, None);
         for (user, id) in self.endpoints {
-            let path = ["v1", "users", &user, "endpoints", &id.to_string()];
-            let address = run.remote.address(&path)?;
-            if let Err(error) = run.remote.change(Method::DELETE, address, None).await {
-                let left = format!("the endpoint {id} of {user} was not removed: {error}");
-                ended = Err(left.into());
+            let removed = if is_over {
+                Err("interrupted".into())
+            } else {
+                tokio::select! {
+                    removed = remove(run, &user, id) => removed,
+                    () = interrupts.again() => {
+                        is_over = true;
+                        Err("interrupted".into())
+                    }
+                }
+            };
+            if let Err(error) = removed {
+                left += 1;
+                first.get_or_insert((user, id, error));
             }
         }
-        ended
+        let Some((user, id, error)) = first else {
+            return Ok(());
+        };
+        let others = match left - 1 {
+            0 => "was".to_owned(),
+            others => format!("and {others} of other users were"),
+        };
+        let reason = explain(error.as_ref());
+        Err(format!("the endpoint {id} of {user} {others} not removed: {reason}").into())
     }
+}
+
+async fn remove(run: &Run, user: &str, id: EndpointId) -> Result<(), CommandError> {
+    let path = ["v1", "users", user, "endpoints", &id.to_string()];
+    let address = run.remote.address(&path)?;
+    run.remote.change(Method::DELETE, address, None).await?;
+    Ok(())
 }
