@@ -118,13 +118,16 @@ impl History {
             5 => panic!("the handler panics"),
             6 => std::future::pending().await,
             7..10 => tokio::time::sleep(Duration::from_millis(100)).await,
-            way @ 10..15 if let Some(effects) = effects => {
-                let end = if way == 10 {
-                    End::Rollback
-                } else {
-                    End::Commit
-                };
-                return Ok(effects.apply(group, &message, end).await?);
+            way @ 10..15 => {
+                if let Some(effects) = effects {
+                    let end = if way == 10 {
+                        End::Rollback
+                    } else {
+                        End::Commit
+                    };
+                    return Ok(effects.apply(group, &message, end).await?);
+                }
+                tokio::task::yield_now().await;
             }
             _ => tokio::task::yield_now().await,
         }
