@@ -190,12 +190,13 @@ impl EventStream {
             let text = encode(step, self.naming)?;
             Ok(self.socket.framed(text).into())
         };
-        match step {
-            Step::Items(items) if let [Item::Event(event)] = &items[..] => {
-                let form = (self.naming, self.socket.is_chunked());
-                LAST_PART.with(|last| last.get_or_encode(event, form, encode))
-            }
-            _ => encode(),
+        if let Step::Items(items) = step
+            && let [Item::Event(event)] = &items[..]
+        {
+            let form = (self.naming, self.socket.is_chunked());
+            LAST_PART.with(|last| last.get_or_encode(event, form, encode))
+        } else {
+            encode()
         }
     }
 
