@@ -60,13 +60,10 @@ impl DatabaseFile {
         if length < self.length.load(Ordering::Relaxed) && !self.is_whole() {
             return Err(self.changed());
         }
-        if log_length < self.log_length.load(Ordering::Relaxed)
-            && log_length < needed_log(connection)?
-        {
-            return Err(self.changed());
-        }
         // A commit that was under way when the log was truncated has made it long again.
-        if log_length > 0 && !self.log.get().is_some_and(Log::has_begin) {
+        let is_doubtful = log_length < self.log_length.load(Ordering::Relaxed)
+            || log_length > 0 && !self.has_log_begin();
+        if is_doubtful && !self.is_log_whole(connection)? {
             return Err(self.changed());
         }
         self.length.store(length, Ordering::Relaxed);
@@ -98,6 +95,27 @@ impl DatabaseFile {
         }
         let log = Log::open(&self.log_path).map_err(|_| self.changed())?;
         Ok(self.log.get_or_init(|| log))
+    }
+
+    fn has_log_begin(&self) -> bool {
+        self.log.get().is_some_and(Log::has_begin)
+    }
+
+    /// Whether the log has everything that its index counts. SQLite makes the index empty before it empties
+    /// the log, and counts what it has written. So a lack counts only if the index is the same before and
+    /// after it was found: else another handle has emptied the log meanwhile.
+    fn is_log_whole(&self, connection: &Connection) -> Result<bool, Error> {
+        let mut needed = needed_log(connection)?;
+        loop {
+            if needed == 0 || self.log_length() >= needed && self.has_log_begin() {
+                return Ok(true);
+            }
+            let still_needed = needed_log(connection)?;
+            if still_needed == needed {
+                return Ok(false);
+            }
+            needed = still_needed;
+        }
     }
 
     /// Whether a file that has become shorter is a whole database: another program has compacted it. A
@@ -318,4 +336,32 @@ pub(crate) fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other handles write to it at any time, and empty it when they close.
+    #[test]
+    fn regression_a_log_that_another_handle_writes_and_empties_is_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.db");
+        create(&path).unwrap();
+        let connection = connection::open_writer(&path, None).unwrap();
+        connection.execute_batch("CREATE TABLE item (n)").unwrap();
+        let file = DatabaseFile::open(path.clone()).unwrap();
+        let other = std::thread::spawn(move || {
+            let connection = connection::open_writer(&path, None).unwrap();
+            let write_and_empty = "INSERT INTO item VALUES (1); INSERT INTO item VALUES (2);
+                 PRAGMA wal_checkpoint(TRUNCATE)";
+            for _ in 0..1000 {
+                connection.execute_batch(write_and_empty).unwrap();
+            }
+        });
+        while !other.is_finished() {
+            file.check_with(&connection).unwrap();
+        }
+        other.join().unwrap();
+    }
 }

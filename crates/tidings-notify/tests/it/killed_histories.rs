@@ -149,8 +149,8 @@ impl Writer {
             .env(CHILD, format!("{number} {from} {place}"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // What it says when its server is killed is expected.
-            .stderr(Stdio::null())
+            // Read only if it ends by itself.
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -181,8 +181,13 @@ async fn survive(
             let until = (from + fastrand::usize(1..12)).min(STEPS);
             let mut taken = from;
             while taken < until {
-                let next = writer.next();
-                taken = next.unwrap_or_else(|| panic!("history {number} ends after {taken}"));
+                let Some(next) = writer.next() else {
+                    let mut why = String::new();
+                    let errors = writer.child.stderr.as_mut().unwrap();
+                    errors.read_to_string(&mut why).unwrap();
+                    panic!("history {number} ends after {taken}: {why}");
+                };
+                taken = next;
             }
             if fastrand::u8(..) < 100 {
                 server.kill().await;
