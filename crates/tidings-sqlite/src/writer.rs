@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{CachedStatement, Connection, Transaction, TransactionBehavior};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -229,13 +229,15 @@ fn commit_batch(
     waiting: &mut VecDeque<Request>,
 ) -> Result<u64, Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut savepoint = Savepoint::prepare(&transaction)?;
     let begun = Instant::now();
     let mut ran = Vec::with_capacity(waiting.len());
     while let Some(Request { mut job, .. }) = waiting.pop_front() {
-        let kept = run_in_savepoint(&transaction, job.as_mut());
+        let kept = savepoint.run(job.as_mut());
         ran.push(job);
         if let Err(error) = kept {
             // The transaction is gone, and with it the work of the jobs before.
+            drop(savepoint);
             drop(transaction);
             finish_all(ran.into_iter(), &Err(error));
             return Ok(0);
@@ -244,6 +246,7 @@ fn commit_batch(
             break;
         }
     }
+    drop(savepoint);
     let outcome = transaction.commit().map_err(Error::from);
     // A commit into a file that cannot be found again does not count.
     let outcome = outcome.and_then(|()| file.check_with(connection));
@@ -260,24 +263,43 @@ fn commit_batch(
     Ok(log_bytes)
 }
 
-/// Runs one job so that its failure, or its panic, undoes its own work and no other.
-///
-/// An error means that the whole transaction is lost: SQLite rolls back on a full disk, an I/O
-/// error or exhausted memory.
-fn run_in_savepoint(transaction: &Transaction<'_>, job: &mut dyn Job) -> Result<(), Error> {
-    transaction.prepare_cached("SAVEPOINT job")?.execute([])?;
-    let succeeded = catch_unwind(AssertUnwindSafe(|| job.run(transaction))).unwrap_or_else(|_| {
-        tracing::error!("a database job panicked and is rolled back");
-        false
-    });
-    if transaction.is_autocommit() {
-        return Err(Error::RolledBack);
+/// What the jobs of a transaction run in, one after the other, by statements that are prepared once for all of them.
+struct Savepoint<'a> {
+    transaction: &'a Transaction<'a>,
+    begin: CachedStatement<'a>,
+    release: CachedStatement<'a>,
+}
+
+impl<'a> Savepoint<'a> {
+    fn prepare(transaction: &'a Transaction<'a>) -> Result<Self, Error> {
+        Ok(Self {
+            transaction,
+            begin: transaction.prepare_cached("SAVEPOINT job")?,
+            release: transaction.prepare_cached("RELEASE job")?,
+        })
     }
-    if !succeeded {
-        transaction.prepare_cached("ROLLBACK TO job")?.execute([])?;
+
+    /// Runs one job so that its failure, or its panic, undoes its own work and no other.
+    ///
+    /// An error means that the whole transaction is lost: SQLite rolls back on a full disk, an I/O
+    /// error or exhausted memory.
+    fn run(&mut self, job: &mut dyn Job) -> Result<(), Error> {
+        let transaction = self.transaction;
+        self.begin.execute([])?;
+        let ran = catch_unwind(AssertUnwindSafe(|| job.run(transaction)));
+        let succeeded = ran.unwrap_or_else(|_| {
+            tracing::error!("a database job panicked and is rolled back");
+            false
+        });
+        if transaction.is_autocommit() {
+            return Err(Error::RolledBack);
+        }
+        if !succeeded {
+            transaction.prepare_cached("ROLLBACK TO job")?.execute([])?;
+        }
+        self.release.execute([])?;
+        Ok(())
     }
-    transaction.prepare_cached("RELEASE job")?.execute([])?;
-    Ok(())
 }
 
 fn finish_all(jobs: impl Iterator<Item = Box<dyn Job>>, outcome: &Result<(), Error>) {
