@@ -9,15 +9,16 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::storage::{Accept, Accepted, Records, StorageError};
-use crate::telemetry;
+use crate::telemetry::Accepts;
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Acceptor {
     pub(crate) records: Arc<dyn Records>,
     pub(crate) notifier: Notifier,
     pub(crate) webhooks: Webhooks,
     /// The tasks that a stop waits for.
     pub(crate) tasks: TaskTracker,
+    pub(crate) accepts: Accepts,
 }
 
 impl Acceptor {
@@ -30,8 +31,8 @@ impl Acceptor {
     /// # Cancel safety
     ///
     /// A dropped call continues: what may already be committed must be announced.
-    pub(crate) async fn accept(&self, accept: Accept) -> Result<Accepted, StorageError> {
-        let acceptor = self.clone();
+    pub(crate) async fn accept(self: &Arc<Self>, accept: Accept) -> Result<Accepted, StorageError> {
+        let acceptor = Arc::clone(self);
         let run = async move { acceptor.run(accept).await };
         // A span that is not wanted would hide the one around it.
         let run = run.instrument(tracing::debug_span!("accept"));
@@ -43,7 +44,7 @@ impl Acceptor {
     async fn run(&self, accept: Accept) -> Result<Accepted, StorageError> {
         let start = Instant::now();
         let accepted = self.records.accept(accept).await;
-        telemetry::accept_finished(&accepted, start.elapsed());
+        self.accepts.finished(&accepted, start.elapsed());
         let accepted = accepted?;
         if let Accepted::Stored {
             events,

@@ -36,7 +36,7 @@ pub(crate) struct App {
     pub(crate) webhooks: Webhooks,
     /// Encrypts secrets where they are stored.
     pub(crate) encryption: EncryptionKeys,
-    pub(crate) acceptor: Acceptor,
+    pub(crate) acceptor: Arc<Acceptor>,
     pub(crate) permits: Arc<Permits>,
     pub(crate) limits: Arc<Limits>,
     /// For streams that are opened.

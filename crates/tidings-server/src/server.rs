@@ -28,6 +28,7 @@ use crate::outage::Outage;
 use crate::permits::Permits;
 use crate::same_redis::SameRedis;
 use crate::storage::{DatabaseUrl, Redis, Storage};
+use crate::telemetry::Accepts;
 use crate::{connections, resealing, retention, telemetry};
 
 /// How long dropped connections and requests in the database may take to end, when time is over.
@@ -130,12 +131,13 @@ impl Server {
         )
         .await?;
         let tasks = TaskTracker::new();
-        let acceptor = Acceptor {
+        let acceptor = Arc::new(Acceptor {
             records: Arc::clone(&storage.records),
             notifier: notifier.clone(),
             webhooks: webhooks.clone(),
             tasks: tasks.clone(),
-        };
+            accepts: Accepts::new(),
+        });
         let (limits, cutting_off) = (Arc::new(Limits::new(&config)), CancellationToken::new());
         let app = Arc::new(App {
             permits: Permits::new(Arc::clone(&limits)),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use metrics::{
-    Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
 };
 
@@ -133,20 +133,37 @@ pub(crate) fn fan_out_lag(lag: FanOutLag) {
     gauge!(FAN_OUT_LAG_DURATION).set(age.as_secs_f64());
 }
 
-/// A call to store notifications has returned.
-pub(crate) fn accept_finished(accepted: &Result<Accepted, StorageError>, duration: Duration) {
-    let error = match accepted {
-        Ok(Accepted::Stored { events, .. }) => {
-            counter!(ACCEPTED).increment(events.len() as u64);
-            None
+/// What is counted of the calls that store notifications. It is looked up once, because that takes longer than to count.
+#[derive(Debug)]
+pub(crate) struct Accepts {
+    stored: Counter,
+    durations: Histogram,
+}
+
+impl Accepts {
+    /// The recorder must be there before.
+    pub(crate) fn new() -> Self {
+        Self {
+            stored: counter!(ACCEPTED),
+            durations: histogram!(ACCEPT_DURATION),
         }
-        Ok(Accepted::Repeated(_)) => None,
-        Ok(Accepted::Conflict) => Some("idempotency_conflict"),
-        Err(error) => Some(error.kind()),
-    };
-    match error {
-        None => histogram!(ACCEPT_DURATION).record(duration),
-        Some(error) => histogram!(ACCEPT_DURATION, ERROR_TYPE => error).record(duration),
+    }
+
+    /// A call to store notifications has returned.
+    pub(crate) fn finished(&self, accepted: &Result<Accepted, StorageError>, duration: Duration) {
+        let error = match accepted {
+            Ok(Accepted::Stored { events, .. }) => {
+                self.stored.increment(events.len() as u64);
+                None
+            }
+            Ok(Accepted::Repeated(_)) => None,
+            Ok(Accepted::Conflict) => Some("idempotency_conflict"),
+            Err(error) => Some(error.kind()),
+        };
+        match error {
+            None => self.durations.record(duration),
+            Some(error) => histogram!(ACCEPT_DURATION, ERROR_TYPE => error).record(duration),
+        }
     }
 }
 
