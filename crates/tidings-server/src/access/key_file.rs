@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::rsa;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::verification_keys::{UnusableKey, VerificationKey};
@@ -101,23 +103,29 @@ fn key(block: &str) -> Result<VerificationKey, UnusableKey> {
     if block.contains("PRIVATE KEY") {
         return Err(UnusableKey::Private);
     }
-    let text = block.as_bytes();
-    let has_length = |key: &DecodingKey, length| {
-        key.try_get_as_bytes()
-            .is_ok_and(|bytes| bytes.len() == length)
+    let pem = pem::parse(block).map_err(|_| UnusableKey::Broken)?;
+    let found = match pem.tag() {
+        "PUBLIC KEY" => of_public_key_info(pem.contents()),
+        "RSA PUBLIC KEY" => Some((Algorithm::RS256, DecodingKey::from_rsa_der(pem.contents()))),
+        _ => None,
     };
-    let ec = || {
-        let key = DecodingKey::from_ec_pem(text).ok()?;
-        has_length(&key, P256_POINT_BYTES).then_some((Algorithm::ES256, key))
-    };
-    let ed = || {
-        let key = DecodingKey::from_ed_pem(text).ok()?;
-        has_length(&key, ED25519_BYTES).then_some((Algorithm::EdDSA, key))
-    };
-    let rsa = || Some((Algorithm::RS256, DecodingKey::from_rsa_pem(text).ok()?));
-    let found = ec().or_else(ed).or_else(rsa);
     let (algorithm, key) = found.ok_or(UnusableKey::Broken)?;
     VerificationKey::of_public_key(algorithm, None, key)
+}
+
+/// The key in a [`SubjectPublicKeyInfo`](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7). If it is a point, it
+/// is the end.
+fn of_public_key_info(der: &[u8]) -> Option<(Algorithm, DecodingKey)> {
+    if ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, der).is_ok() {
+        let point = der.last_chunk::<P256_POINT_BYTES>()?;
+        Some((Algorithm::ES256, DecodingKey::from_ec_der(point)))
+    } else if ParsedPublicKey::new(&ED25519, der).is_ok() {
+        let point = der.last_chunk::<ED25519_BYTES>()?;
+        Some((Algorithm::EdDSA, DecodingKey::from_ed_der(point)))
+    } else {
+        let key = rsa::PublicKey::from_der(der).ok()?;
+        Some((Algorithm::RS256, DecodingKey::from_rsa_der(key.as_ref())))
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +195,10 @@ mod tests {
             (private.as_str(), UnusableKey::Private),
             ("-----BEGIN PUBLIC KEY-----\nAAAA\n", UnusableKey::Broken),
             (&ed[..ed.len() / 2], UnusableKey::Broken),
+            (
+                &ed.replace("PUBLIC KEY", "CERTIFICATE"),
+                UnusableKey::Broken,
+            ),
         ] {
             let refused = algorithms(&format!("{ec}{second}"));
             assert_eq!(refused, Err((2, problem)), "{second}");
