@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `TIDINGS_BENCH_ROWS` | the file to which rows are appended, as one JSON object a line |
 //! | `TIDINGS_BENCH_SECONDS` | for how long one figure is measured, 1 to 600; otherwise 6 |
+//! | `TIDINGS_BENCH_SERVER` | the program `tidings` that is measured; otherwise the one that cargo has built with the benchmark |
 //! | `TIDINGS_BENCH_PEER` | the program `durable-streams-server`, beside which the server is measured |
 
 mod catalogue;
@@ -26,6 +27,9 @@ pub const ROWS: &str = "TIDINGS_BENCH_ROWS";
 
 /// The environment variable with the time for a figure.
 pub const SECONDS: &str = "TIDINGS_BENCH_SECONDS";
+
+/// The environment variable with the server to measure.
+pub const SERVER: &str = "TIDINGS_BENCH_SERVER";
 
 /// The environment variable with the program to compare the server with.
 pub const PEER: &str = "TIDINGS_BENCH_PEER";

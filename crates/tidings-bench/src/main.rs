@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use tidings_bench::{BENCHMARKS, Benchmark, PEER, ROWS, Row, SECONDS};
+use tidings_bench::{BENCHMARKS, Benchmark, PEER, ROWS, Row, SECONDS, SERVER};
 
 use machine::{Machine, Used, Watch, look_at_others};
 use programs::Programs;
@@ -177,8 +177,11 @@ fn measure(
         .stdin(Stdio::null())
         .stderr(output.try_clone()?)
         .stdout(output);
-    if let Some(peer) = programs.peer() {
-        command.env(PEER, peer);
+    let of_server = [(SERVER, programs.server()), (PEER, programs.peer())];
+    for (variable, program) in of_server {
+        if let Some(program) = program {
+            command.env(variable, program);
+        }
     }
     let (before, then) = (look_at_others()?, Used::now()?);
     let watch = Watch::start();

@@ -22,6 +22,7 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) struct Programs {
     target: PathBuf,
     paths: HashMap<String, PathBuf>,
+    server: Option<PathBuf>,
     peer: Option<PathBuf>,
 }
 
@@ -63,26 +64,18 @@ impl Programs {
         for benchmark in benchmarks {
             build.args(["--bench", benchmark.program]);
         }
-        let messages = output(&mut build)?;
-        let artifacts = messages.split(|byte| *byte == b'\n');
-        let paths = artifacts
-            .filter_map(|line| serde_json::from_slice::<Artifact>(line).ok())
-            .filter(|artifact| artifact.target.kind.iter().any(|kind| kind == "bench"))
-            .map(|artifact| (artifact.target.name, artifact.executable))
-            .collect();
+        let paths = built(&mut build, "bench")?;
+        let has_server = benchmarks.iter().any(|it| it.program == "server");
         // Without optimization there is nothing to compare.
-        let peer = if !unoptimized
-            && benchmarks
-                .iter()
-                .any(|benchmark| benchmark.program == "server")
-        {
-            install_peer(&target_directory)
+        let (server, peer) = if has_server && !unoptimized {
+            (Some(build_server()?), install_peer(&target_directory))
         } else {
-            None
+            (None, None)
         };
         Ok(Self {
             target: target_directory,
             paths,
+            server,
             peer,
         })
     }
@@ -98,10 +91,42 @@ impl Programs {
         })
     }
 
+    /// The server to measure, if it is not the one that was built with the benchmarks.
+    pub(crate) fn server(&self) -> Option<&Path> {
+        self.server.as_deref()
+    }
+
     /// The server to compare with, if it could be installed.
     pub(crate) fn peer(&self) -> Option<&Path> {
         self.peer.as_deref()
     }
+}
+
+/// Builds the server as it is given to others.
+fn build_server() -> Result<PathBuf, Failure> {
+    let mut build = cargo();
+    build.args([
+        "build",
+        "--profile",
+        "dist",
+        "--package",
+        "tidings-server",
+        "--message-format",
+        "json-render-diagnostics",
+    ]);
+    let server = built(&mut build, "bin")?.remove("tidings");
+    server.ok_or_else(|| "cargo has not built the server".into())
+}
+
+/// Has cargo build, and returns the programs of one kind, by their names.
+fn built(build: &mut Command, kind: &str) -> Result<HashMap<String, PathBuf>, Failure> {
+    let messages = output(build)?;
+    let artifacts = messages.split(|byte| *byte == b'\n');
+    Ok(artifacts
+        .filter_map(|line| serde_json::from_slice::<Artifact>(line).ok())
+        .filter(|artifact| artifact.target.kind.iter().any(|it| it == kind))
+        .map(|artifact| (artifact.target.name, artifact.executable))
+        .collect())
 }
 
 /// Builds the peer as its authors do, in a folder of its own. Without it, rows say that it is missing.

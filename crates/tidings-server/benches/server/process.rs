@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use tidings_bench::{PEER, ROWS, SECONDS};
+use tidings_bench::{PEER, ROWS, SECONDS, SERVER};
 
 /// Ends when it is dropped.
 pub(crate) struct Process(Child);
@@ -10,7 +10,7 @@ pub(crate) struct Process(Child);
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         // What is for the benchmark is not for the server.
-        for variable in [PEER, ROWS, SECONDS] {
+        for variable in [PEER, ROWS, SECONDS, SERVER] {
             command.env_remove(variable);
         }
         Self(command.stdout(Stdio::piped()).spawn().unwrap())

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::Command;
 
+use tidings_bench::SERVER;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -37,8 +38,10 @@ impl Server {
     }
 
     fn run(database: &str, options: &[&str]) -> Self {
+        let program = std::env::var_os(SERVER);
+        let program = program.unwrap_or_else(|| env!("CARGO_BIN_EXE_tidings").into());
         let mut process = Process::start(
-            Command::new(env!("CARGO_BIN_EXE_tidings"))
+            Command::new(program)
                 .args(["serve", "--dev", "--listen", "127.0.0.1:0", "--database"])
                 .arg(database)
                 .args(options),
