@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `TIDINGS_BENCH_ROWS` | the file to which rows are appended, as one JSON object a line |
 //! | `TIDINGS_BENCH_SECONDS` | for how long one figure is measured, 1 to 600; otherwise 6 |
-//! | `TIDINGS_BENCH_SERVER` | the program `tidings` that is measured; otherwise the one that cargo has built with the benchmark |
+//! | `TIDINGS_BENCH_SERVER` | the absolute path of the program `tidings` to measure; otherwise the one that cargo has built with the benchmark |
 //! | `TIDINGS_BENCH_PEER` | the program `durable-streams-server`, beside which the server is measured |
 
 mod catalogue;

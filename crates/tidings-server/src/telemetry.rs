@@ -141,7 +141,7 @@ pub(crate) struct Accepts {
 }
 
 impl Accepts {
-    /// The recorder must be there before.
+    /// To be called once the recorder is installed: what a later one gets is not these.
     pub(crate) fn new() -> Self {
         Self {
             stored: counter!(ACCEPTED),

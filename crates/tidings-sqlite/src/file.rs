@@ -13,6 +13,13 @@ use crate::{Error, Fault, connection};
 /// Links that a path may go through, as for the operating system.
 const MAX_LINKS: usize = 40;
 
+/// In how many looks in a row the log must lack the same. One is not enough: after it, others may have written as
+/// much again as there was.
+const LACKS: u32 = 5;
+
+/// How often to look at a log that others write meanwhile.
+const MAX_LOOKS: u32 = 1000;
+
 /// A database file and its write-ahead log, as they were found.
 #[derive(Debug)]
 pub(crate) struct DatabaseFile {
@@ -101,21 +108,31 @@ impl DatabaseFile {
         self.log.get().is_some_and(Log::has_begin)
     }
 
-    /// Whether the log has everything that its index counts. SQLite makes the index empty before it empties
-    /// the log, and counts what it has written. So a lack counts only if the index is the same before and
-    /// after it was found: else another handle has emptied the log meanwhile.
+    /// Whether the log has everything that its index counts.
+    ///
+    /// SQLite makes the index empty before it empties the log, and counts what it has written. So what is lacking
+    /// for a moment only, while the index changes, was taken away by SQLite for another handle.
     fn is_log_whole(&self, connection: &Connection) -> Result<bool, Error> {
+        let mut lacks = 0;
         let mut needed = needed_log(connection)?;
-        loop {
-            if needed == 0 || self.log_length() >= needed && self.has_log_begin() {
+        for _ in 0..MAX_LOOKS {
+            let is_whole = |bytes| self.log_length() >= bytes && self.has_log_begin();
+            if needed.is_some_and(|bytes| bytes == 0 || is_whole(bytes)) {
                 return Ok(true);
             }
             let still_needed = needed_log(connection)?;
-            if still_needed == needed {
+            lacks = if needed.is_some() && still_needed == needed {
+                lacks + 1
+            } else {
+                0
+            };
+            if lacks == LACKS {
                 return Ok(false);
             }
             needed = still_needed;
         }
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        Err(rusqlite::Error::SqliteFailure(busy, None).into())
     }
 
     /// Whether a file that has become shorter is a whole database: another program has compacted it. A
@@ -169,20 +186,23 @@ impl Log {
     }
 }
 
-/// How long the log must be at least for what is in it, as the index in shared memory has it.
-fn needed_log(connection: &Connection) -> Result<u64, Error> {
-    let number = |pragma: &str, column| {
-        let value = connection.query_row(pragma, [], |row| row.get::<_, i64>(column))?;
-        Ok::<_, Error>(u64::try_from(value).unwrap_or(0))
-    };
-    let frames = number("PRAGMA wal_checkpoint(NOOP)", 1)?;
-    let page = number("PRAGMA page_size", 0)?;
+/// How long the log must be at least for what is in it, as the index in shared memory has it. `None` while
+/// another process writes the index.
+fn needed_log(connection: &Connection) -> Result<Option<u64>, Error> {
+    let checkpoint = "PRAGMA wal_checkpoint(NOOP)";
+    let (is_busy, frames): (bool, i64) =
+        connection.query_row(checkpoint, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if is_busy {
+        return Ok(None);
+    }
+    let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+    // Negative without a log.
+    let (frames, page) = (u64::try_from(frames), u64::try_from(page));
     // https://www.sqlite.org/fileformat2.html#walformat
-    Ok(if frames == 0 {
-        0
-    } else {
-        32 + frames * (24 + page)
-    })
+    Ok(Some(match (frames, page) {
+        (Ok(frames @ 1..), Ok(page)) => 32 + frames * (24 + page),
+        _ => 0,
+    }))
 }
 
 #[cfg(unix)]

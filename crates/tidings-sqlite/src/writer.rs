@@ -221,8 +221,8 @@ fn set_synchronous(
 /// Runs waiting jobs in one transaction until its time is up, commits, and sends the results of those that
 /// ran.
 ///
-/// Returns the length of the log. An error means that no transaction could be started, and that no job has
-/// run.
+/// Returns the length of the log. An error means that no transaction could be started, or not prepared for
+/// jobs, and that no job has run.
 fn commit_batch(
     connection: &mut Connection,
     file: &DatabaseFile,

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rsa;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::verification_keys::{UnusableKey, VerificationKey};
@@ -12,8 +12,20 @@ use crate::small_file;
 /// The largest file: hundreds of keys take less.
 const MAX_BYTES: u64 = 256 * 1024;
 
+/// What a [`SubjectPublicKeyInfo`](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7) has before an uncompressed
+/// point of P-256 ([RFC 5480](https://www.rfc-editor.org/rfc/rfc5480#section-2)).
+const BEFORE_P256: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 /// Length of an uncompressed point of P-256.
-const P256_POINT_BYTES: usize = 65;
+const P256_BYTES: usize = 65;
+
+/// What it has before a key of Ed25519 ([RFC 8410](https://www.rfc-editor.org/rfc/rfc8410#section-4)).
+const BEFORE_ED25519: &[u8] = &[
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
 
 /// Length of a public key of Ed25519.
 const ED25519_BYTES: usize = 32;
@@ -99,7 +111,7 @@ fn blocks(text: &str) -> Vec<String> {
 }
 
 fn key(block: &str) -> Result<VerificationKey, UnusableKey> {
-    // The library takes the number in a private key of RSA for a public one.
+    // It must not be on the server at all.
     if block.contains("PRIVATE KEY") {
         return Err(UnusableKey::Private);
     }
@@ -113,19 +125,23 @@ fn key(block: &str) -> Result<VerificationKey, UnusableKey> {
     VerificationKey::of_public_key(algorithm, None, key)
 }
 
-/// The key in a [`SubjectPublicKeyInfo`](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7). If it is a point, it
-/// is the end.
+/// The key in a `SubjectPublicKeyInfo`, if that is written in the one way there is, and nothing follows it.
 fn of_public_key_info(der: &[u8]) -> Option<(Algorithm, DecodingKey)> {
-    if ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, der).is_ok() {
-        let point = der.last_chunk::<P256_POINT_BYTES>()?;
-        Some((Algorithm::ES256, DecodingKey::from_ec_der(point)))
-    } else if ParsedPublicKey::new(&ED25519, der).is_ok() {
-        let point = der.last_chunk::<ED25519_BYTES>()?;
-        Some((Algorithm::EdDSA, DecodingKey::from_ed_der(point)))
-    } else {
-        let key = rsa::PublicKey::from_der(der).ok()?;
-        Some((Algorithm::RS256, DecodingKey::from_rsa_der(key.as_ref())))
+    let after = |before, length| {
+        let key: Option<&[u8]> = der.strip_prefix(before);
+        key.filter(|key| key.len() == length)
+    };
+    if let Some(point) = after(BEFORE_P256, P256_BYTES) {
+        return Some((Algorithm::ES256, DecodingKey::from_ec_der(point)));
     }
+    if let Some(key) = after(BEFORE_ED25519, ED25519_BYTES) {
+        return Some((Algorithm::EdDSA, DecodingKey::from_ed_der(key)));
+    }
+    let key = rsa::PublicKey::from_der(der).ok()?;
+    // The library takes a key for other paddings too, and what follows.
+    let written: PublicKeyX509Der<'_> = key.as_der().ok()?;
+    let is_same = written.as_ref() == der;
+    is_same.then(|| (Algorithm::RS256, DecodingKey::from_rsa_der(key.as_ref())))
 }
 
 #[cfg(test)]
@@ -202,6 +218,40 @@ mod tests {
         ] {
             let refused = algorithms(&format!("{ec}{second}"));
             assert_eq!(refused, Err((2, problem)), "{second}");
+        }
+    }
+
+    #[test]
+    fn regression_a_key_in_an_unusual_envelope_is_refused() {
+        let block = |der: &[u8]| pem::encode(&pem::Pem::new("PUBLIC KEY", der));
+        let der = |kind| pem::parse(pem(kind).0).unwrap().into_contents();
+        let [ec, ed, rsa] = [
+            &rcgen::PKCS_ECDSA_P256_SHA256,
+            &rcgen::PKCS_ED25519,
+            &rcgen::PKCS_RSA_SHA256,
+        ]
+        .map(der);
+        // Its algorithm is the last byte of a number of nine: 1 is any padding of old, 10 is PSS alone.
+        let mut pss = rsa.clone();
+        let name = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+        let at = pss.windows(9).position(|bytes| bytes == name).unwrap();
+        pss[at + 8] = 0x0a;
+        let bare = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+        for wrong in [
+            [&ec[..], &[0]].concat(),
+            [&ed[..], &[0]].concat(),
+            [&ed[..], &ed].concat(),
+            [&rsa[..], &[0]].concat(),
+            ec[26..].to_vec(),
+            ed[12..].to_vec(),
+            bare.public_key().as_ref().to_vec(),
+            pss,
+            vec![],
+        ] {
+            assert_eq!(algorithms(&block(&wrong)), Err((1, UnusableKey::Broken)));
+        }
+        for right in [ec, ed, rsa] {
+            assert_eq!(algorithms(&block(&right)).unwrap().len(), 1);
         }
     }
 
