@@ -231,11 +231,14 @@ mod tests {
             &rcgen::PKCS_RSA_SHA256,
         ]
         .map(der);
-        // Its algorithm is the last byte of a number of nine: 1 is any padding of old, 10 is PSS alone.
+        // `30 82 len len 30 0d 06 09 name 05 00`: for PSS alone, the name ends with 10, and nothing follows it.
         let mut pss = rsa.clone();
-        let name = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
-        let at = pss.windows(9).position(|bytes| bytes == name).unwrap();
-        pss[at + 8] = 0x0a;
+        assert_eq!(pss[4..8], [0x30, 0x0d, 0x06, 0x09]);
+        assert_eq!(pss[16..19], [0x01, 0x05, 0x00]);
+        pss[16] = 0x0a;
+        pss.drain(17..19);
+        pss[3] -= 2;
+        pss[5] -= 2;
         let bare = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         for wrong in [
             [&ec[..], &[0]].concat(),
