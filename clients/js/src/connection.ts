@@ -2,7 +2,7 @@ import type { Api } from "./api.js";
 import { asTidingsError, TidingsError } from "./error.js";
 import { isUpTo, type EventId } from "./ids.js";
 import { type Closed, receiveEvents, receiveFrames, type Transport } from "./transport.js";
-import { Backoff, wait } from "./wait.js";
+import { Backoff, hinted, MAX_TIMER_MS, silenceOf, wait } from "./wait.js";
 import type { Bye, Frame, Gap, Hello } from "./wire.js";
 
 /**
@@ -156,7 +156,7 @@ export class Connection implements Feed {
       // The server has spread these waits. Another one soon afterwards gets a longer wait.
       const isAtOnce = bye.code >= 4200 && this.#backoff.isFresh;
       const later = this.#backoff.next(hint);
-      return { ms: isAtOnce ? hint : later, canHurry: false };
+      return { ms: isAtOnce ? hinted(hint) : later, canHurry: false };
     }
     if (!error.isRetryable || this.#foreign >= MAX_FOREIGN) return undefined;
     const hint = error.retryAfterMs;
@@ -209,7 +209,7 @@ export class Connection implements Feed {
             end.openedAt = performance.now();
             const { ping_interval_ms: pingMs } = JSON.parse(frame.text) as Hello;
             // A browser hides the pings of a WebSocket, so their absence cannot be noticed.
-            silenceMs = isSocket ? 2 ** 31 - 1 : 2 * pingMs + 5000;
+            silenceMs = isSocket ? MAX_TIMER_MS : silenceOf(pingMs);
             onActivity();
             this.#takeOver(attempt);
           }

@@ -243,6 +243,22 @@ test("a silent connection is replaced", async (t) => {
   assert.deepEqual(seen.errors.map(({ code }) => code), ["timeout"]);
 });
 
+test("a connection is kept when the server names no pace of pings that can be", async (t) => {
+  for (const ping_interval_ms of [3e9, -1, 0, undefined]) {
+    const later = async (response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(`retry: 50\n${frame("hello", { ...HELLO, ping_interval_ms })}`);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      response.write(frame("caught_up", { cursor: HELLO.cursor }));
+    };
+    const { url } = await replies(t, later);
+    const seen = record(t, { url });
+    await until("the stream", () => seen.stream.status === "live");
+    assert.equal(seen.hellos, 1, `${ping_interval_ms}`);
+    assert.deepEqual(seen.errors, []);
+  }
+});
+
 test("a stream that is cut into any pieces arrives whole", async (t) => {
   const payload = { text: "ü😀\n\r\u2028 data: x", n: [1, 2] };
   const notification = (n) => JSON.stringify({ id: `00000000000000aa-${n}`, user_id: "anna", type: "t", payload, timestamp: "2026-11-21T10:00:00Z", read_at: null, archived_at: null, key: null });

@@ -135,6 +135,7 @@ function checked(token) {
 	return text;
 }
 // wait.ts
+const MAX_TIMER_MS = 2 ** 31 - 1;
 function wait(ms, signal) {
 	return new Promise((resolve) => {
 		if (signal?.aborted)
@@ -144,11 +145,17 @@ function wait(ms, signal) {
 			signal?.removeEventListener("abort", done);
 			resolve();
 		};
-		const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
+		const timer = setTimeout(done, Math.min(ms, MAX_TIMER_MS));
 		signal?.addEventListener("abort", done);
 	});
 }
 const MAX_HINT_MS = 10 * 60_000;
+function hinted(ms) {
+	return ms > 0 ? Math.min(ms, MAX_HINT_MS) : 0;
+}
+function silenceOf(pingMs) {
+	return pingMs > 0 ? Math.min(2 * pingMs + 5000, MAX_TIMER_MS) : MAX_TIMER_MS;
+}
 class Backoff {
 	baseMs = 1000;
 	#failures = 0;
@@ -162,7 +169,7 @@ class Backoff {
 	next(hintMs = 0) {
 		const ceiling = Math.min(this.#capMs, this.baseMs * 2 ** this.#failures);
 		this.#failures = Math.min(this.#failures + 1, 30);
-		return Math.min(hintMs, MAX_HINT_MS) + Math.random() * ceiling;
+		return hinted(hintMs) + Math.random() * ceiling;
 	}
 	reset() {
 		this.#failures = 0;
@@ -646,7 +653,7 @@ class Connection {
 			const hint = bye.reconnect_after_ms;
 			const isAtOnce = bye.code >= 4200 && this.#backoff.isFresh;
 			const later = this.#backoff.next(hint);
-			return { ms: isAtOnce ? hint : later, canHurry: false };
+			return { ms: isAtOnce ? hinted(hint) : later, canHurry: false };
 		}
 		if (!error.isRetryable || this.#foreign >= MAX_FOREIGN)
 			return undefined;
@@ -697,7 +704,7 @@ class Connection {
 					if (frame.event === "hello") {
 						end.openedAt = performance.now();
 						const { ping_interval_ms: pingMs } = JSON.parse(frame.text);
-						silenceMs = isSocket ? 2 ** 31 - 1 : 2 * pingMs + 5000;
+						silenceMs = isSocket ? MAX_TIMER_MS : silenceOf(pingMs);
 						onActivity();
 						this.#takeOver(attempt);
 					}
